@@ -1,0 +1,23 @@
+"""Errors that a user can mend: one line saying what is wrong, where, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class TransferError(Exception):
+    """Bad arguments or bad input. The command line prints it as one line and exits with code 2."""
+
+
+def did_you_mean(name: str, known: Iterable[str], say: int = 3) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the known names nearest to `name`, or an empty string.
+
+    Examples
+    --------
+    >>> did_you_mean("linear_prob", ["linear_probe", "full"])
+    " (did you mean 'linear_probe'?)"
+    >>> did_you_mean("zebra", ["linear_probe", "full"])
+    ''
+    """
+    by_lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=say, cutoff=0.6)
+    return f" (did you mean {' or '.join(repr(by_lower[k]) for k in near)}?)" if near else ""
