@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+
+from transfer.data.manifest import read_manifest, with_path_column
+from transfer.errors import TransferError
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.png").touch()
+
+    def write(text):
+        file = tmp_path / "list.csv"
+        file.write_text(text, encoding="utf-8-sig")
+        return file
+
+    return write
+
+
+def test_all_columns(manifest, tmp_path):
+    table = read_manifest(
+        manifest(
+            "Path, object ,domain,split,group,age\n"
+            "0.png,cat,ink,train,g,1.5\n"
+            "\n"
+            "1.png,,oil,Validation,,\n"
+            '2.png,"a, b",,,g,-3\n'
+        ),
+        ["age"],
+    )
+    assert table.paths.tolist() == [str(tmp_path / f"{i}.png") for i in range(3)]
+    assert table.objects == ("a, b", "cat")
+    assert table.object.tolist() == [1, -1, 0]
+    assert table.domains == ("ink", "oil")
+    assert table.domain.tolist() == [0, 1, -1]
+    assert table.split.tolist() == ["train", "val", ""]
+    assert table.group.tolist() == ["g", "", "g"]
+    assert table.targets["age"].kind == "regression"
+    np.testing.assert_array_equal(table.targets["age"].values, [1.5, np.nan, -3])
+
+
+@pytest.mark.parametrize("text", ["path,object\n0.png,a\n", "path,object,domain\n0.png,a,\n"])
+def test_without_domains_there_is_one(manifest, text):
+    table = read_manifest(manifest(text))
+    assert table.domains == ("all",)
+    assert table.domain.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "spec", "kind", "classes", "values"),
+    [
+        (["0", "1", ""], "t", "binary", ("0", "1"), [0, 1, -1]),
+        (["Yes", "no", "no"], "t", "binary", ("no", "yes"), [1, 0, 0]),
+        (["TRUE", "", "TRUE"], "t", "binary", ("false", "true"), [1, -1, 1]),
+        (["0", "2", "10"], "t", "regression", (), [0, 2, 10]),
+        (["0", "2", "10"], "t:softmax", "softmax", ("0", "2", "10"), [0, 1, 2]),
+        (["0", "1", "1"], "t:regression", "regression", (), [0, 1, 1]),
+        (["red", "blue", ""], "t", "softmax", ("blue", "red"), [1, 0, -1]),
+        (["red", "blue", ""], "t:binary", "binary", ("blue", "red"), [1, 0, -1]),
+        (["1", "yes", "no"], "t", "softmax", ("1", "no", "yes"), [0, 2, 1]),
+    ],
+)
+def test_kinds(manifest, cells, spec, kind, classes, values):
+    lines = "".join(f"{i}.png,a,{cell}\n" for i, cell in enumerate(cells))
+    target = read_manifest(manifest("path,object,t\n" + lines), [spec]).targets["t"]
+    assert (target.kind, target.classes, target.values.tolist()) == (kind, classes, values)
+    assert target.values.dtype == (np.float64 if kind == "regression" else np.int64)
+
+
+def test_a_column_may_have_a_colon_in_its_name(manifest):
+    table = read_manifest(manifest("path,object,a:b\n0.png,x,3\n"), ["a:b"])
+    assert table.targets["a:b"].kind == "regression"
+
+
+@pytest.mark.parametrize(
+    ("text", "targets", "words"),
+    [
+        ("path,object\n9.png,a\n", [], ["list.csv line 2: no file", "9.png"]),
+        ("path,object\n0.png,a\n\n,a\n", [], ["line 4: the path is empty"]),
+        ("path,object\n0.png,a,b\n", [], ["line 2: 3 cells, but the header has 2"]),
+        ("path,label\n0.png,a\n", [], ["no column 'object'"]),
+        ("pth,object\n0.png,a\n", [], ["no column 'path' (did you mean 'pth'?)"]),
+        ("path,object,object\n0.png,a,b\n", [], ["'object' more than once"]),
+        ("path,object\n", [], ["no image in"]),
+        ("path,object,split\n0.png,a,trian\n", [], ["line 2: unknown split 'trian' (did you mean 'train'?)"]),
+        ("path,object,colour\n0.png,a,red\n", ["color"], ["no column 'color'", "did you mean 'colour'?"]),
+        ("path,object,age\n0.png,a,3\n", ["age:regresion"], ["unknown kind 'regresion'", "'regression'?"]),
+        ("path,object,age\n0.png,a,old\n", ["age:regression"], ["line 2: age is 'old', not a finite number"]),
+        ("path,object,age\n0.png,a,inf\n", ["age:regression"], ["not a finite number"]),
+        ("path,object,age\n0.png,a,\n", ["age"], ["'age' has no value at all"]),
+        ("path,object,t\n0.png,a,3\n", ["t:binary"], ["not binary: it has 1 different values"]),
+        ("path,object\n0.png,a\n", ["object"], ["'object' is no further target"]),
+        ('path,object\n0.png,"a\n', [], ["cannot read", "list.csv"]),
+    ],
+)
+def test_errors_name_the_place(manifest, text, targets, words):
+    with pytest.raises(TransferError) as error:
+        read_manifest(manifest(text), targets)
+    for word in words:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_another_encoding_is_refused(tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_bytes("path,object\n0.png,Bär\n".encode("latin-1"))
+    with pytest.raises(TransferError, match="UTF-8"):
+        read_manifest(file)
+
+
+def test_with_path_column(manifest, tmp_path):
+    assert with_path_column(manifest("object, PATH\n"))
+    assert not with_path_column(manifest("object,file\n"))
+    assert not with_path_column(tmp_path / "none.csv")

@@ -1,0 +1,124 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from timm.data import create_transform
+
+from transfer.data.preprocessing import Preprocessing, prepare, to_tensor
+from transfer.errors import TransferError
+
+SHARED = Path(__file__).parents[3] / "shared"
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def noise(width, height, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def timms(image, p):
+    transform = create_transform(
+        p.input_size,
+        interpolation=p.interpolation,
+        mean=p.mean,
+        std=p.std,
+        crop_pct=p.crop_pct,
+        crop_mode=p.crop_mode,
+        normalize=False,
+    )
+    return transform(image)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    side=st.sampled_from([(32, 32), (24, 40), (31, 31), (40, 24)]),
+    interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]),
+    crop_pct=st.sampled_from([0.8, 0.875, 0.95, 1.0]),
+    crop_mode=st.sampled_from(["center", "squash", "border"]),
+)
+@example(50, 50, (32, 32), "bilinear", 0.875, "center")
+def test_the_evaluation_view_is_timms(width, height, side, interpolation, crop_pct, crop_mode):
+    p = Preprocessing((3, *side), **IMAGENET, interpolation=interpolation, crop_pct=crop_pct, crop_mode=crop_mode)
+    image = noise(width, height)
+    scaled = min(height * side[1], width * side[0]) / (max(width, height) * max(side))
+    if crop_mode == "border" and scaled * min(side) < 1:
+        return  # timm itself fails on a side that is scaled to nothing
+    ours, theirs = prepare(image, p), timms(image, p)
+    assert ours.shape == (3, *side)
+    assert ours.dtype == torch.uint8
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+
+
+def test_a_side_scaled_to_nothing_is_one_pixel():
+    p = Preprocessing((3, 16, 16), **IMAGENET, interpolation="bilinear", crop_pct=1.0, crop_mode="border")
+    assert prepare(noise(200, 1), p).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["amazon/images/bike/frame_0001.jpg", "dslr/images/mug/frame_0001.jpg"])
+def test_real_images(name):
+    file = SHARED / "data" / "office31" / name
+    if not file.is_file():
+        pytest.skip(f"{file} is not here")
+    image = Image.open(file).convert("RGB")
+    for mode in ("center", "squash", "border"):
+        p = Preprocessing((3, 224, 224), **IMAGENET, interpolation="bicubic", crop_pct=0.875, crop_mode=mode)
+        assert (prepare(image, p).int() - timms(image, p).int()).abs().max() <= 1
+
+
+def test_normalise_is_timms():
+    p = Preprocessing((3, 8, 8), **IMAGENET, interpolation="bilinear", crop_pct=1.0)
+    image = noise(8, 8)
+    theirs = create_transform(p.input_size, mean=p.mean, std=p.std, crop_pct=1.0, interpolation="bilinear")(image)
+    ours = p.normalise(torch.stack([to_tensor(image)] * 2))
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours[1], theirs)
+
+
+def test_a_record_comes_back():
+    p = Preprocessing((3, 20, 30), (0.5, 0.4, 0.3), (0.1, 0.2, 0.3), "bicubic", 0.9, "border")
+    assert Preprocessing.from_dict(json.loads(json.dumps(p.to_dict()))) == p
+    assert Preprocessing.from_dict(p.to_dict() | {"num_classes": 1000}) == p
+    assert hash(p) == hash(Preprocessing.from_dict(p.to_dict()))
+
+
+def test_shared_records_are_read():
+    files = sorted((SHARED / "weights").glob("*.json"))
+    if not files:
+        pytest.skip(f"no record in {SHARED / 'weights'}")
+    for file in files:
+        p = Preprocessing.from_dict(json.loads(file.read_text()))
+        assert p == Preprocessing((3, 224, 224), **IMAGENET, interpolation="bilinear", crop_pct=0.875)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"interpolation": "bilinaer"}, "unknown interpolation 'bilinaer' (did you mean 'bilinear'?)"),
+        ({"crop_mode": "centre"}, "unknown crop_mode 'centre' (did you mean 'center'?)"),
+        ({"input_size": [224, 224]}, "input_size is (224, 224), not three numbers"),
+        ({"input_size": [1, 8, 8]}, "channels 3"),
+        ({"std": [1, 0, 1]}, "must be positive"),
+        ({"crop_pct": 0}, "must be positive"),
+    ],
+)
+def test_bad_records(change, words):
+    record = {"input_size": [3, 8, 8], "mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "box", "crop_pct": 1}
+    with pytest.raises(TransferError) as error:
+        Preprocessing.from_dict(record | change)
+    assert words in str(error.value)
+    record.pop("mean")
+    with pytest.raises(TransferError, match="lacks mean"):
+        Preprocessing.from_dict(record)
+
+
+def test_padding_is_the_mean_in_border_mode():
+    p = Preprocessing((3, 16, 16), **IMAGENET, interpolation="box", crop_pct=1.0, crop_mode="border")
+    corner = prepare(Image.new("RGB", (16, 4), "white"), p)[:, 0, 0]
+    assert corner.tolist() == [math.floor(255 * m + 0.5) for m in p.mean]

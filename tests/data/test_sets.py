@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from transfer.data import office31, sets
+from transfer.data.sets import fetch_or_verify, load_table
+from transfer.errors import TransferError
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TRANSFER_DATA", raising=False)
+
+
+@pytest.fixture
+def office(tree):
+    return tree(*(f"office31/{d}/images/{o}/frame_0001.jpg" for d in office31.DOMAINS for o in ("bike", "mug")))
+
+
+def test_a_folder_and_a_manifest(tree):
+    root = tree("cat/1.png", "dog/2.png")
+    assert load_table(str(root)).objects == ("cat", "dog")
+    (root / "list.csv").write_text("path,object,age\ncat/1.png,a,3\n")
+    assert set(load_table(str(root / "list.csv"), targets=["age"]).targets) == {"object", "domain", "age"}
+
+
+def test_a_named_set_is_found_by_its_root(office, monkeypatch):
+    table = load_table("office31", office)
+    assert (table.name, table.domains, table.objects) == ("office31", office31.DOMAINS, ("bike", "mug"))
+    monkeypatch.setenv("TRANSFER_DATA", str(office))
+    assert len(load_table("office31")) == 6
+
+
+def test_digits_are_built():
+    pytest.importorskip("transfer.data.digits")
+    table = load_table("digits")
+    assert table.name == "digits"
+    assert (len(table.objects), len(table.domains)) == (10, 3)
+    assert fetch_or_verify("digits").startswith(f"digits: {len(table):,} images in ")
+
+
+def test_an_unknown_name():
+    with pytest.raises(TransferError, match=r"no set and no folder called 'ofice31' \(did you mean 'office31'\?\)"):
+        load_table("ofice31")
+
+
+def test_verifying_prints_each_difference(office, monkeypatch, capsys):
+    with pytest.raises(TransferError, match=r"not Office-31 as it is known: 4104 missing: amazon/.*; 6 altered: "):
+        fetch_or_verify("office31", office, verify=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert "missing amazon/images/back_pack/frame_0001.jpg" in lines
+    assert "altered dslr/images/mug/frame_0001.jpg" in lines
+    assert len(lines) == 4110
+    with pytest.raises(TransferError, match="is not here"):
+        fetch_or_verify("office31", verify=True)
+
+
+def test_fetching_goes_to_the_root_and_a_whole_copy_is_left(office, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sets.office31, "fetch_office31", lambda place: asked.append(place) or place)
+    assert fetch_or_verify("office31", tmp_path / "new").startswith("office31: all 4,110 files in ")
+    fetch_or_verify("office31", office)
+    fetch_or_verify("office31", office / "office31")
+    fetch_or_verify("office31")
+    assert asked == [
+        tmp_path / "new" / "office31",
+        office / "office31",
+        office / "office31",
+        tmp_path / "cache" / "data" / "office31",
+    ]
+
+
+def test_the_real_set():
+    if not (SHARED / "data" / "office31").is_dir():
+        pytest.skip(f"{SHARED / 'data' / 'office31'} is not here")
+    assert "all 4,110 files" in fetch_or_verify("office31", SHARED / "data", verify=True)
+    assert len(load_table("office31", SHARED / "data")) == 4110

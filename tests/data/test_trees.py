@@ -1,0 +1,162 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from transfer.data.trees import is_image, read_folder
+from transfer.errors import TransferError
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+def rows(table):
+    """Return (relative path, object, domain, split) of every row."""
+    names = [
+        (table.objects[o], table.domains[d], s) for o, d, s in zip(table.object, table.domain, table.split, strict=True)
+    ]
+    return list(zip([Path(p).name for p in table.paths], names, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["cat/1.png", "dog/2.JPG"], [("cat", "all", ""), ("dog", "all", "")]),
+        (["images/cat/1.png", "images/dog/2.png"], [("cat", "all", ""), ("dog", "all", "")]),
+        (["ink/cat/1.png", "oil/cat/2.png"], [("cat", "ink", ""), ("cat", "oil", "")]),
+        (["ink/images/cat/1.png", "oil/dog/2.png"], [("cat", "ink", ""), ("dog", "oil", "")]),
+        (["train/cat/1.png", "Test/cat/2.png"], [("cat", "all", "test"), ("cat", "all", "train")]),
+        (["valid/cat/1.png", "validation/cat/2.png"], [("cat", "all", "val")] * 2),
+        (
+            ["train/ink/images/cat/1.png", "val/oil/cat/2.png"],
+            [("cat", "ink", "train"), ("cat", "oil", "val")],
+        ),
+        (["train/1.png", "car/2.png"], [("car", "all", ""), ("train", "all", "")]),
+        (["images/cat/1.png", "sketches/cat/2.png"], [("cat", "images", ""), ("cat", "sketches", "")]),
+        (["Ärger im Büro/1.png", "two words/2.png"], [("two words", "all", ""), ("Ärger im Büro", "all", "")]),
+    ],
+)
+def test_every_layout(tree, names, expected):
+    table = read_folder(tree(*names))
+    assert sorted(n for _, n in rows(table)) == sorted(expected)
+    assert all(os.path.isabs(p) and Path(p).is_file() for p in table.paths)
+    assert table.notes == ()
+
+
+def test_each_path_has_its_own_labels(tree):
+    table = read_folder(tree("oil/dog/4.png", "ink/cat/1.png", "ink/dog/2.png", "oil/cat/3.png"))
+    assert rows(table) == [
+        ("1.png", ("cat", "ink", "")),
+        ("2.png", ("dog", "ink", "")),
+        ("3.png", ("cat", "oil", "")),
+        ("4.png", ("dog", "oil", "")),
+    ]
+
+
+def test_classes_are_in_natural_order(tree):
+    assert read_folder(tree("10/a.png", "9/a.png", "1/a.png")).objects == ("1", "9", "10")
+
+
+def test_what_is_no_image_is_ignored_and_counted(tree):
+    root = tree("cat/1.png", "dog/2.png")
+    for name in ("cat/notes.txt", "cat/.hidden.png", ".DS_Store"):
+        (root / name).touch()
+    (root / "empty class").mkdir()
+    (root / ".git/cat").mkdir(parents=True)
+    table = read_folder(root)
+    assert len(table) == 2
+    assert table.objects == ("cat", "dog")
+    assert "1 folder without an image left out: empty class" in table.notes
+    assert "3 files ignored: not an image, or hidden" in table.notes
+
+
+def test_a_link_that_leads_back_up_is_left(tree):
+    root = tree("cat/1.png", "dog/2.png")
+    (root / "cat" / "loop").symlink_to(root, target_is_directory=True)
+    assert len(read_folder(root)) == 2
+
+
+def test_a_linked_class_is_read(tree, tmp_path, picture):
+    root = tree("cat/1.png")
+    picture(tmp_path / "elsewhere" / "2.png")
+    (root / "dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert read_folder(root).objects == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["cat/1.png", "ink/dog/2.png"], "mixed depths ('cat/1.png' and 'ink/dog/2.png')"),
+        (["1.png"], "outside any class folder ('1.png')"),
+        (["train/1.png", "test/2.png"], "outside any class folder"),
+        (["a/b/c/1.png"], "3 levels deep ('a/b/c/1.png')"),
+        (["a/b/c/d/e/1.png"], "5 levels deep"),
+        (["train/cat/1.png", "extra/cat/2.png"], "splits (train) beside extra"),
+        (["cat/notes.txt.not"], "no image in"),
+    ],
+)
+def test_what_cannot_be_read_is_one_clear_line(tree, tmp_path, names, words):
+    root = tmp_path / "set"
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    with pytest.raises(TransferError) as error:
+        read_folder(root)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_such_folder_and_no_folder(tmp_path):
+    with pytest.raises(TransferError, match="does not exist"):
+        read_folder(tmp_path / "none")
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(TransferError, match="is not a folder or a CSV manifest"):
+        read_folder(tmp_path / "a.txt")
+
+
+def test_a_manifest_in_the_folder_is_read_and_other_csvs_are_not(tree):
+    root = tree("x/1.png", "x/2.png")
+    (root / "scores.csv").write_text("name,score\nx,1\n")
+    assert read_folder(root).objects == ("x",)
+    (root / "list.csv").write_text("path,object\nx/1.png,cat\n")
+    assert read_folder(root).objects == ("cat",)
+    assert read_folder(root / "list.csv").objects == ("cat",)
+    (root / "more.csv").write_text("path,object\nx/1.png,cat\n")
+    with pytest.raises(TransferError, match=r"2 CSV manifests \(list.csv, more.csv\)"):
+        read_folder(root)
+
+
+def test_targets_need_a_manifest(tree):
+    with pytest.raises(TransferError, match=r"\(age\) need a CSV manifest"):
+        read_folder(tree("cat/1.png"), ["age"])
+
+
+def test_is_image():
+    assert all(is_image(Path(name)) for name in ("a.JPEG", "b/a.webp", "a.tif"))
+    assert not any(is_image(Path(name)) for name in ("a.h5", "b/.a.png", "a.txt", "png"))
+
+
+def test_torch_is_not_imported():
+    code = "import sys, transfer.data.trees; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "objects", "domains"),
+    [
+        ("office31", 4110, 31, ("amazon", "dslr", "webcam")),
+        ("flowers12", 960, 12, ("all",)),
+        ("neu_cls", 1800, 6, ("all",)),
+    ],
+)
+def test_real_sets(name, images, objects, domains):
+    folder = SHARED / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    table = read_folder(folder)
+    assert (len(table), len(table.objects), table.domains) == (images, objects, domains)
+    assert len(set(table.paths)) == images
+    assert (table.object >= 0).all()
+    if name == "flowers12":
+        assert [(table.split == s).sum() for s in ("train", "val", "test")] == [720, 0, 240]

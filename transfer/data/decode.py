@@ -1,0 +1,85 @@
+"""An image file of any format that PIL reads -> an upright RGB image."""
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps, features
+
+from transfer.errors import TransferError
+
+# Belongs in the key of any cache of what was computed from decoded images; the number is that of the rules below.
+DECODER = f"pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, rules 1"
+
+_FULL_SCALES = (1.0, 255.0, 65535.0, 2.0**31 - 1)
+
+
+class BadImage(TransferError):
+    """A file that does not decode. The message names it and says why."""
+
+
+def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None = None) -> Image.Image:
+    """Decode an image file to 8-bit RGB.
+
+    The EXIF orientation is applied, transparency laid on white, grey, palette, CMYK and 16-bit images
+    converted; of an animation the first frame is taken. Integer and float images without a fixed scale are
+    read on the least of the usual full scales (1, 255, 65535, 2^31 - 1) that holds their largest value.
+
+    Parameters
+    ----------
+    file : path or binary file
+    name : str
+        What to call the file in an error (default: its path).
+    at_least : int, optional
+        Let a JPEG be decoded at a half, quarter or eighth of its size, its sides no smaller than this many
+        pixels.
+
+    Raises
+    ------
+    BadImage
+        The file cannot be read or does not decode to its end.
+    """
+    name = name or str(file)
+    try:
+        with Image.open(file) as image:
+            if at_least:
+                image.draft("RGB", (at_least, at_least))
+            image.load()
+            return _to_rgb(_upright(image))
+    except Exception as error:  # PIL's plugins raise nearly anything on broken bytes
+        raise BadImage(f"bad image {name}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "not an image in any format that is known here"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # malformed EXIF says nothing of the orientation; the pixels are sound
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _from_scale(np.asarray(image), 65535.0)
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        top = float(values.max())
+        return _from_scale(values, next((scale for scale in _FULL_SCALES if top <= scale), top))
+    if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image
+        colours = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_scale(values: np.ndarray, full: float) -> Image.Image:
+    grey = np.clip(values.astype(np.float64) * (255.0 / full), 0, 255)
+    return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")

@@ -1,0 +1,157 @@
+"""CSV manifests -> ImageTable: one line per image, with any further columns to learn."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast, get_args
+
+import numpy as np
+
+from transfer.data.table import ImageTable, Kind, Target, natural, softmax_target
+from transfer.errors import TransferError, did_you_mean
+
+OWN = ("path", "object", "domain", "split", "group")  # the columns that every set may have
+BINARY = (("0", "1"), ("no", "yes"), ("false", "true"))
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def with_path_column(file: Path) -> bool:
+    """Return whether `file` is a CSV with a ``path`` column, and so a manifest."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            return "path" in (c.strip().lower() for c in next(csv.reader(stream), []))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+
+
+def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
+    """Read a CSV manifest with columns ``path,object[,domain][,split][,group]`` and any others.
+
+    Paths are relative to the manifest; an empty cell means unknown; rows keep the file's order.
+
+    Parameters
+    ----------
+    file : Path
+        The CSV, UTF-8, comma separated, with a header line.
+    targets : sequence of str
+        Further columns to learn: ``NAME`` or ``NAME:KIND``, kind ``softmax``, ``binary`` or ``regression``.
+        Without one, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, any
+        other softmax.
+
+    Raises
+    ------
+    TransferError
+        A missing file or column, or a cell that cannot be read; names the line.
+    """
+    columns, lines = _read_columns(file)
+    here = f"{file.name} line"
+    folder = file.absolute().parent
+    for line, path in zip(lines, columns["path"], strict=True):
+        if not path:
+            raise TransferError(f"{here} {line}: the path is empty")
+        if not (folder / path).is_file():
+            raise TransferError(f"{here} {line}: no file {folder / path}")
+    for line, split in zip(lines, columns.get("split", ()), strict=False):
+        if split and split.lower() not in SPLITS:
+            raise TransferError(
+                f"{here} {line}: unknown split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}"
+            )
+    unknown = [""] * len(lines)
+    domains = columns.get("domain", unknown)
+    extra = {}
+    for spec in targets:
+        name, kind = _parse(spec, columns, file)
+        extra[name] = _target(name, kind, columns[name], lines, here)
+    return ImageTable(
+        paths=np.array([str(folder / p) for p in columns["path"]]),
+        targets={
+            "object": softmax_target(columns["object"]),
+            "domain": softmax_target(domains if any(domains) else ["all"] * len(lines)),
+            **extra,
+        },
+        split=np.array([SPLITS.get(s.lower(), "") for s in columns.get("split", unknown)]),
+        group=np.array(columns.get("group", unknown)),
+        name=file.stem,
+    )
+
+
+def _read_columns(file: Path) -> tuple[dict[str, list[str]], list[int]]:
+    """Return the stripped cells by column (own columns in lower case) and each row's line number."""
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, strict=True)
+            header = [c.strip() for c in next(reader, [])]
+            for row in reader:
+                if not any(cell.strip() for cell in row):
+                    continue
+                if len(row) != len(header):
+                    raise TransferError(
+                        f"{file.name} line {reader.line_num}: {len(row)} cells, but the header has {len(header)}"
+                    )
+                rows.append([cell.strip() for cell in row])
+                lines.append(reader.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TransferError(f"cannot read {file} as a UTF-8 CSV: {error}") from error
+    header = [c.lower() if c.lower() in OWN else c for c in header]
+    twice = sorted({c for c in header if header.count(c) > 1})
+    if twice:
+        raise TransferError(f"{file} has the column {twice[0]!r} more than once")
+    for needed in ("path", "object"):
+        if needed not in header:
+            raise TransferError(
+                f"{file} has no column {needed!r}{did_you_mean(needed, header)}: "
+                "a manifest has path,object[,domain][,split][,group]"
+            )
+    if not rows:
+        raise TransferError(f"no image in {file}: it has a header and no rows")
+    return {name: list(cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}, lines
+
+
+def _parse(spec: str, columns: dict[str, list[str]], file: Path) -> tuple[str, Kind | None]:
+    """Return the column and kind that ``NAME`` or ``NAME:KIND`` means."""
+    name, kind = spec, ""
+    if name not in columns and ":" in spec:  # a column's own name may hold a colon
+        name, _, kind = spec.rpartition(":")
+    if name in OWN:
+        raise TransferError(f"{name!r} is no further target: object and domain are always known to the heads")
+    if name not in columns:
+        others = [c for c in columns if c not in OWN]
+        has = ", ".join(others) or "no further column"
+        raise TransferError(f"no column {name!r} in {file.name}{did_you_mean(name, others)}: it has {has}")
+    kinds = get_args(Kind)
+    if kind and kind not in kinds:
+        raise TransferError(
+            f"unknown kind {kind!r} of target {name!r}{did_you_mean(kind, kinds)}; known: {', '.join(kinds)}"
+        )
+    return name, cast(Kind, kind) if kind else None
+
+
+def _target(name: str, kind: Kind | None, cells: list[str], lines: list[int], here: str) -> Target:
+    known = {c.casefold() for c in cells if c}
+    if not known:
+        raise TransferError(f"the column {name!r} has no value at all")
+    pair = next((p for p in BINARY if known <= set(p)), None)
+    if kind is None:
+        kind = "binary" if pair else "regression" if all(map(_is_number, known)) else "softmax"
+    if kind == "softmax":
+        return softmax_target(cells)
+    if kind == "regression":
+        for line, cell in zip(lines, cells, strict=True):
+            if cell and not _is_number(cell):
+                raise TransferError(f"{here} {line}: {name} is {cell!r}, not a finite number")
+        return Target(np.array([float(c) if c else math.nan for c in cells]), kind)
+    classes = pair or tuple(sorted(known, key=natural))
+    if len(classes) != 2:
+        raise TransferError(f"the column {name!r} is not binary: it has {len(classes)} different values")
+    index = {"": -1, classes[0]: 0, classes[1]: 1}
+    return Target(np.array([index[c.casefold()] for c in cells], dtype=np.int64), kind, classes)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False

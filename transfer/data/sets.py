@@ -1,0 +1,70 @@
+"""A set's name, a folder or a CSV manifest -> ImageTable."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from transfer.data import office31
+from transfer.data.table import ImageTable
+from transfer.data.trees import read_folder
+from transfer.errors import TransferError, did_you_mean
+
+NAMED = ("digits", "office31")
+
+
+def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] = ()) -> ImageTable:
+    """Return the table of a named set, a folder of images or a CSV manifest.
+
+    Parameters
+    ----------
+    data : str
+        One of `NAMED`, or a path; write ``./digits`` for a folder of that name.
+    data_root : Path, optional
+        Where named sets lie (default: ``TRANSFER_DATA``, else the cache).
+    targets : sequence of str
+        Further CSV columns to learn.
+
+    Raises
+    ------
+    TransferError
+        Neither a named set nor a readable path.
+    """
+    if data == "digits":
+        from transfer.data.digits import build  # drawing needs matplotlib and scikit-learn
+
+        return replace(read_folder(build(), targets), name=data)
+    if data == "office31":
+        return replace(read_folder(office31.office31(data_root), targets), name=data)
+    if not Path(data).expanduser().exists():
+        raise TransferError(
+            f"no set and no folder called {data!r}{did_you_mean(data, NAMED)}: "
+            f"give one of {', '.join(NAMED)}, a folder of images or a CSV manifest"
+        )
+    return read_folder(Path(data), targets)
+
+
+def fetch_or_verify(name: str, data_root: Path | None = None, *, verify: bool = False) -> str:
+    """Fetch (or make) a named set, or check the copy at hand; return one line on how that went.
+
+    Raises
+    ------
+    TransferError
+        It cannot be had, or the copy is not whole: each file that differs is then printed.
+    """
+    if name == "digits":
+        from transfer.data.digits import build
+
+        folder = build()
+        return f"digits: {len(read_folder(folder)):,} images in {folder}"
+    if not verify:
+        places = office31.places(data_root)
+        there = [place for place in places if (place / office31.DOMAINS[0]).is_dir()]
+        folder = office31.fetch_office31((there or places)[0])
+    else:
+        folder = office31.office31(data_root)
+        found = office31.verify(folder)
+        for line in found.lines():
+            print(line)
+        if not found.ok:
+            raise TransferError(f"{folder} is not Office-31 as it is known: {found}")
+    return f"office31: all {len(office31.manifest()):,} files in {folder} are as they should be"

@@ -1,0 +1,120 @@
+"""ImageTable: one row per image, with what is known of it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["softmax", "binary", "regression"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one head predicts for each image.
+
+    Parameters
+    ----------
+    values : ndarray, shape (N,)
+        int64 class indices, -1 where unknown, for ``softmax`` and ``binary``; float64, NaN where unknown, for
+        ``regression``.
+    kind : {"softmax", "binary", "regression"}
+    classes : tuple of str
+        Class names by index; empty for ``regression``.
+    """
+
+    values: np.ndarray
+    kind: Kind = "softmax"
+    classes: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> np.ndarray:
+        """Return a boolean mask, shape (N,): where the value is known."""
+        return ~np.isnan(self.values) if self.kind == "regression" else self.values >= 0
+
+
+def natural(name: str) -> tuple:
+    """Return a sort key that puts numbers inside names in order of size.
+
+    Examples
+    --------
+    >>> sorted(["c10", "c9", "B1"], key=natural)
+    ['B1', 'c9', 'c10']
+    """
+    parts = re.split(r"(\d+)", name.casefold())
+    return tuple(int(p) if i % 2 else p for i, p in enumerate(parts)), name
+
+
+def softmax_target(names: Sequence[str]) -> Target:
+    """Return the target of class `names`, one per image, ``""`` where unknown; classes in natural order.
+
+    Examples
+    --------
+    >>> softmax_target(["b", "", "a"])
+    Target(values=array([ 1, -1,  0]), kind='softmax', classes=('a', 'b'))
+    """
+    classes = tuple(sorted({n for n in names if n}, key=natural))
+    index = {name: i for i, name in enumerate(classes)} | {"": -1}
+    return Target(np.array([index[n] for n in names], dtype=np.int64), "softmax", classes)
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """One row per image: its file, its targets, its given split and group.
+
+    Parameters
+    ----------
+    paths : ndarray of str, shape (N,)
+        Absolute paths.
+    targets : dict of str to Target
+        Always holds ``"object"`` and ``"domain"``; further CSV columns by their names.
+    split : ndarray of str, shape (N,)
+        ``"train"``, ``"val"``, ``"test"`` where the data set gives it, else ``""``.
+    group : ndarray of str, shape (N,)
+        Images of one group stay on one side of a split; ``""`` for none.
+    name : str
+        The set's name or folder, for messages.
+    notes : tuple of str
+        What a reader should know of how the table came about (empty class folders, bad images left out, ...).
+    """
+
+    paths: np.ndarray
+    targets: dict[str, Target]
+    split: np.ndarray
+    group: np.ndarray
+    name: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def object(self) -> np.ndarray:
+        """Object index of each image, int64, shape (N,), -1 where unknown."""
+        return self.targets["object"].values
+
+    @property
+    def domain(self) -> np.ndarray:
+        """Domain index of each image, int64, shape (N,), -1 where unknown."""
+        return self.targets["domain"].values
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Object names by index."""
+        return self.targets["object"].classes
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Domain names by index."""
+        return self.targets["domain"].classes
+
+    def take(self, rows: np.ndarray) -> "ImageTable":
+        """Return the table of `rows` (indices or a boolean mask), class names unchanged."""
+        return replace(
+            self,
+            paths=self.paths[rows],
+            targets={k: replace(t, values=t.values[rows]) for k, t in self.targets.items()},
+            split=self.split[rows],
+            group=self.group[rows],
+        )

@@ -1,0 +1,183 @@
+"""Folder trees of images -> ImageTable: two levels above the images are domain and class."""
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from transfer.data.manifest import SPLITS, read_manifest, with_path_column
+from transfer.data.table import ImageTable, softmax_target
+from transfer.errors import TransferError
+
+DEEPEST = 4  # split/domain/images/class
+_ONLY_IDENTIFIED = {"BUFR", "GRIB", "HDF5", "MPEG"}  # formats that PIL names but cannot decode
+
+Found = list[tuple[tuple[str, ...], str]]  # folder names from the root down, file name
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """Return the lower-case file suffixes of the formats that PIL reads, such as ``.jpg``."""
+    suffixes = Image.registered_extensions()  # loads PIL's plugins
+    readable = (set(Image.OPEN) | {"MPO"}) - _ONLY_IDENTIFIED  # the JPEG plugin opens MPO
+    return frozenset(suffix for suffix, form in suffixes.items() if form in readable)
+
+
+def is_image(path: Path) -> bool:
+    """Return whether `path` has the suffix of an image format and is not hidden."""
+    return not path.name.startswith(".") and path.suffix.lower() in image_suffixes()
+
+
+def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
+    """Read a folder of images, or a CSV manifest, into a table.
+
+    A folder is ``class/…``, ``domain/class/…`` or ``domain/images/class/…``, each also under ``train``,
+    ``val`` (``valid``, ``validation``) and ``test``; or it holds one CSV manifest with a ``path`` column. A
+    set without domains has one, named ``all``. Rows are sorted by path, classes in natural order (``c9``
+    before ``c10``).
+
+    Parameters
+    ----------
+    folder : Path
+        The folder, or a CSV file.
+    targets : sequence of str
+        Further CSV columns to learn: ``NAME`` or ``NAME:KIND``, see `transfer.data.manifest.read_manifest`.
+
+    Raises
+    ------
+    TransferError
+        No such folder, no image in it, or a layout that can be read in more than one way.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     for name in ("ink/a/1.png", "ink/b/1.png", "paint/a/1.png"):
+    ...         file = Path(root, name)
+    ...         file.parent.mkdir(parents=True, exist_ok=True)
+    ...         file.touch()
+    ...     table = read_folder(Path(root))
+    >>> table.domains, table.objects, table.object
+    (('ink', 'paint'), ('a', 'b'), array([0, 1, 0]))
+    """
+    folder = Path(folder).expanduser().absolute()
+    if folder.is_file() and folder.suffix.lower() == ".csv":
+        return read_manifest(folder, targets)
+    if not folder.is_dir():
+        what = "is not a folder or a CSV manifest" if folder.exists() else "does not exist"
+        raise TransferError(f"{folder} {what}: give a folder of images, or a CSV manifest")
+    manifests = [f for f in sorted(folder.glob("*")) if f.suffix.lower() == ".csv" and with_path_column(f)]
+    if len(manifests) > 1:
+        names = ", ".join(f.name for f in manifests)
+        raise TransferError(f"{folder} holds {len(manifests)} CSV manifests ({names}): give the one you mean")
+    if manifests:
+        return read_manifest(manifests[0], targets)
+    if targets:
+        raise TransferError(f"further targets ({', '.join(targets)}) need a CSV manifest; {folder} has none")
+    return _read_tree(folder)
+
+
+def _read_tree(folder: Path) -> ImageTable:
+    images, empty, ignored = _walk(folder)
+    if not images:
+        raise TransferError(f"no image in {folder}: expected class/…, domain/class/… or a CSV manifest")
+    images.sort()
+    split, levels = _take_splits(folder, [where for where, _ in images])
+    levels = _drop_images_level(levels)
+    depths = {len(level): i for i, level in reversed(list(enumerate(levels)))}
+    shown = ["/".join((*where, name)) for where, name in images]
+    if len(depths) > 1:
+        examples = " and ".join(repr(shown[i]) for _, i in sorted(depths.items()))
+        raise TransferError(
+            f"{folder} holds images at mixed depths ({examples}): "
+            "expected class/… throughout, or domain/class/… throughout"
+        )
+    depth = next(iter(depths))
+    if depth == 0:
+        raise TransferError(
+            f"{folder} holds images outside any class folder ({shown[0]!r}): "
+            "expected class/…, domain/class/…, or a CSV manifest that names each image's object"
+        )
+    if depth > 2:
+        raise TransferError(
+            f"{folder} holds images {depth} levels deep ({shown[0]!r}): expected class/…, domain/class/… or "
+            "domain/images/class/…, or a CSV manifest"
+        )
+    return ImageTable(
+        paths=np.array([str(folder.joinpath(*where, name)) for where, name in images]),
+        targets={
+            "object": softmax_target([level[-1] for level in levels]),
+            "domain": softmax_target([level[0] if depth == 2 else "all" for level in levels]),
+        },
+        split=np.array(split),
+        group=np.full(len(images), ""),
+        name=folder.name,
+        notes=_notes(empty, ignored),
+    )
+
+
+def _notes(empty: list[str], ignored: int) -> tuple[str, ...]:
+    notes = []
+    if empty:
+        some = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+        notes.append(f"{len(empty)} folder{'s' * (len(empty) > 1)} without an image left out: {some}")
+    if ignored:
+        notes.append(f"{ignored} file{'s' * (ignored > 1)} ignored: not an image, or hidden")
+    return tuple(notes)
+
+
+def _walk(root: Path) -> tuple[Found, list[str], int]:
+    """Return the images, the folders that hold nothing of use, and how many files were ignored."""
+    images: Found = []
+    empty: list[str] = []
+    ignored = 0
+    pending: list[tuple[tuple[str, ...], frozenset[str]]] = [((), frozenset())]
+    while pending:
+        where, above = pending.pop()
+        here = root.joinpath(*where)
+        real = os.path.realpath(here)
+        if real in above or len(where) > DEEPEST + 1:
+            continue  # a link that leads back up, or too deep: one level more will do for an error
+        try:
+            entries = sorted(os.scandir(here), key=lambda e: e.name)
+        except OSError as error:
+            raise TransferError(f"cannot read the folder {here}: {error.strerror or error}") from error
+        leaf = True
+        for entry in entries:
+            if entry.is_dir():
+                if not entry.name.startswith("."):
+                    leaf = False
+                    pending.append(((*where, entry.name), above | {real}))
+            elif is_image(Path(entry.name)):
+                leaf = False
+                images.append((where, entry.name))
+            else:
+                ignored += 1
+        if leaf and where:
+            empty.append("/".join(where))
+    return images, sorted(empty), ignored
+
+
+def _take_splits(folder: Path, levels: list[tuple[str, ...]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return each image's given split, ``""`` if none, and its levels below that."""
+    tops = {level[0] for level in levels if level}
+    named = {top for top in tops if top.lower() in SPLITS}
+    if not named or (named != tops and max(map(len, levels)) == 1):  # a class may be called "train"
+        return [""] * len(levels), levels
+    if named != tops or () in levels:
+        others = ", ".join(sorted(tops - named)[:3]) or "images"
+        raise TransferError(
+            f"{folder} holds splits ({', '.join(sorted(named))}) beside {others}: "
+            "put every image under train, val or test, or none"
+        )
+    return [SPLITS[level[0].lower()] for level in levels], [level[1:] for level in levels]
+
+
+def _drop_images_level(levels: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Drop a level named ``images`` that stands above the classes and says nothing."""
+    if all(len(level) == 2 and level[0].lower() == "images" for level in levels):
+        return [level[1:] for level in levels]
+    return [(level[0], level[2]) if len(level) == 3 and level[1].lower() == "images" else level for level in levels]
