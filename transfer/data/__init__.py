@@ -1,0 +1,1 @@
+"""Images: tables, folder trees, splits, decoding, and the named sets."""
