@@ -1,0 +1,85 @@
+import csv
+import subprocess
+import sys
+
+import pytest
+
+from transfer.backbones import catalogue as module
+from transfer.backbones import registry
+from transfer.backbones.catalogue import catalogue, measure, versions
+
+
+@pytest.fixture(autouse=True)
+def _no_weights(monkeypatch, tmp_path):
+    monkeypatch.delenv("TRANSFER_WEIGHTS", raising=False)
+    for name in ("HF_HUB_CACHE", "HF_HOME", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+
+
+def _tabulated_for_these_versions():
+    return module.TABLE.read_text().splitlines()[0] == f"# {versions()}"
+
+
+def test_the_table_has_what_the_registry_has():
+    if not _tabulated_for_these_versions():
+        pytest.skip("the table was made for other versions of timm and torchvision")
+    with module.TABLE.open(newline="") as file:
+        file.readline()
+        assert {row[0] for row in csv.reader(file)} == set(registry.names())
+    assert module.TABLE.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2_100.ra_in1k", "resnet10t.c3_in1k", "torchvision:squeezenet1_1.IMAGENET1K_V1"]
+)
+def test_the_table_says_what_measuring_says(name):
+    (row,) = catalogue(name)
+    measured = measure(name)
+    assert (row.parameters, row.width, row.stages) == (measured.parameters, measured.width, measured.stages)
+    assert row.provider == measured.provider
+
+
+def test_an_architecture_comes_before_its_tags():
+    names = [row.name for row in catalogue("resnet50*")]
+    assert names[:2] == ["resnet50", "resnet50.a1_in1k"]
+    assert "torchvision:resnet50.IMAGENET1K_V2" in names
+    assert len(set(names)) == len(names)
+    assert all("resnet50" in name for name in names)
+    assert [row.name for row in catalogue("timm:resnet50.a1_in1k")] == ["resnet50.a1_in1k"]
+    assert {row.provider for row in catalogue("torchvision:*")} == {"torchvision"}
+    assert list(catalogue("nothing of the kind")) == []
+
+
+def test_where_the_weights_are(tmp_path, monkeypatch):
+    def where(name, store=None):
+        return next(catalogue(name, store)).where
+
+    assert where("resnet18") == "hub"
+    (tmp_path / "resnet18.safetensors").touch()
+    assert where("resnet18", tmp_path) == "store"
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(tmp_path))
+    assert [row.where for row in catalogue("resnet18.a1_in1k")] == ["store"]
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--timm--resnet34.a1_in1k" / "snapshots" / "0" / "model.safetensors"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert where("resnet34.a1_in1k") == "hub (cached)"
+    assert where("resnet34") == "hub (cached)"  # a1_in1k is its default
+
+
+def test_names_beyond_the_table_are_measured(tmp_path, monkeypatch):
+    table = tmp_path / "catalogue.csv"
+    table.write_text("# timm 0.1 torchvision 0.1\nresnet10t.c3_in1k,timm,1,2,3,=\n")
+    monkeypatch.setattr(module, "TABLE", table)
+    rows = {row.name: row for row in catalogue("resnet1[04]t*")}
+    assert rows["resnet10t"].parameters == 1
+    assert rows["resnet14t.c3_in1k"].width == 2048
+    assert rows["resnet14t"].where == "hub"
+
+
+def test_the_table_is_read_without_torch():
+    code = (
+        "import sys; from transfer.backbones.catalogue import catalogue; next(catalogue('resnet*'));"
+        "assert not {'torch', 'timm', 'torchvision'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

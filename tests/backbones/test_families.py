@@ -1,0 +1,32 @@
+import timm
+from timm.models import _registry
+
+from transfer.backbones.families import ATTENTION, CNN, NOT_CNN, is_cnn
+
+
+def _pretrained_modules():
+    architectures = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}
+    return {_registry._model_to_module[a] for a in architectures}
+
+
+def test_every_timm_module_with_pretrained_weights_is_in_one_list():
+    undecided = _pretrained_modules() - CNN - NOT_CNN
+    assert not undecided, f"say in families.py whether these are CNNs: {sorted(undecided)}"
+    assert not CNN & NOT_CNN
+
+
+def test_no_listed_module_is_gone_from_timm():
+    assert set(_registry._model_to_module.values()) >= CNN | NOT_CNN
+
+
+def test_networks_with_self_attention_are_left_out():
+    assert is_cnn("resnet", "resnet50")
+    assert is_cnn("metaformer", "convformer_s18")
+    assert not is_cnn("metaformer", "caformer_s18")
+    assert not is_cnn("vision_transformer", "vit_base_patch16_224")
+    assert not is_cnn("a_module_of_tomorrow", "resnet50")
+
+
+def test_every_exception_still_names_something():
+    for pattern in ATTENTION:
+        assert timm.list_models(pattern), pattern

@@ -1,0 +1,105 @@
+"""A tiny set of images that can be learned, and small real backbones with random weights.
+
+torch is imported inside the fixtures, so that tests without it start at once.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer.data.table import ImageTable, softmax_target
+
+OBJECTS = {"blue": (40, 60, 210), "green": (50, 200, 60), "red": (210, 50, 40)}
+DOMAINS = ("plain", "striped")
+EACH = 8
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
+    """48 PNGs of 32 x 32: the object is the colour; one domain is plain, the other dark and striped."""
+    root = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    paths, objects, domains = [], [], []
+    for domain in DOMAINS:
+        for name, colour in OBJECTS.items():
+            for i in range(EACH):
+                pixels = np.full((32, 32, 3), colour, dtype=float)
+                if domain == "striped":
+                    pixels *= 0.5
+                    pixels[:, (np.arange(32) // 4) % 2 == 0] += 60
+                pixels += rng.normal(0, 12, pixels.shape)
+                file = root / domain / name / f"{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file)
+                paths.append(str(file))
+                objects.append(name)
+                domains.append(domain)
+    empty = np.full(len(paths), "")
+    targets = {"object": softmax_target(objects), "domain": softmax_target(domains)}
+    return ImageTable(np.array(paths), targets, empty, empty, "tiny")
+
+
+@pytest.fixture(scope="session")
+def digests(images: ImageTable) -> np.ndarray:
+    """The sha256 of each image's bytes."""
+    return np.array([hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in images.paths])
+
+
+@pytest.fixture
+def lesson(images: ImageTable, digests: np.ndarray) -> Any:
+    """Of each 8 images of a cell: 4 to learn from, 2 to validate on; the other 2 are for tests."""
+    from transfer.learn.fit import Lesson
+
+    place = np.arange(len(images)) % EACH
+    return Lesson(images, digests, np.flatnonzero(place < 4), np.flatnonzero((place >= 4) & (place < 6)))
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., Any]:
+    """Build a real backbone with random weights, for images of `size` pixels."""
+    import torch
+
+    from transfer import backbones
+
+    torch.set_num_threads(1)
+
+    def build(name: str = "test_resnet", size: int = 32, seed: int = 0) -> Any:
+        backbone = backbones.load(name, random_init=True, seed=seed)
+        backbone.preprocessing = replace(backbone.preprocessing, input_size=(3, size, size), crop_pct=1.0)
+        return backbone
+
+    return build
+
+
+@pytest.fixture
+def taught(small: Callable[..., Any], images: ImageTable) -> Callable[..., Any]:
+    """Build a model for the tiny set, and its plan under a policy."""
+    import torch
+
+    from transfer import freeze
+    from transfer.heads import Heads, HeadSpec
+    from transfer.model import TransferModel
+
+    def build(
+        policy: str = "linear_probe",
+        name: str = "test_resnet",
+        *,
+        seed: int = 0,
+        compose: str = "dual",
+        hidden: tuple[int, ...] = (),
+        heads: tuple[str, ...] = ("object", "domain"),
+        **options: Any,
+    ) -> Any:
+        backbone = small(name, seed=seed)
+        specs = [HeadSpec(head, "softmax", images.targets[head].classes) for head in heads]
+        torch.manual_seed(seed)
+        model = TransferModel(backbone, Heads(specs, backbone.width, compose=compose, hidden=hidden))
+        return model, freeze.plan(policy, backbone, **options)
+
+    return build

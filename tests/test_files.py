@@ -1,0 +1,97 @@
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer.errors import TransferError
+from transfer.files import cache_folder, whole, write_json, write_text
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_a_new_file_and_its_folders(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "b" / "c.txt"
+    write_text(file, "grüß")
+    assert file.read_bytes() == "grüß".encode()
+    assert os.listdir(file.parent) == ["c.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    file = tmp_path / "kept.txt"
+    file.write_text("old")
+    with pytest.raises(error), whole(file) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise error
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["kept.txt"]
+
+
+def test_the_file_appears_only_at_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "new.txt"
+    with whole(file) as temporary:
+        temporary.write_text("all of it")
+        assert temporary.parent == file.parent  # a rename across file systems would not be atomic
+        assert not file.exists()
+    assert file.read_text() == "all of it"
+
+
+def test_it_is_flushed_to_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("flush"), fsync(handle))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("rename"), replace(self, to))[1])
+    write_text(tmp_path / "x", "text")
+    assert done == ["flush", "rename"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "x", "text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("place", ["file/below", "folder"])
+def test_what_cannot_be_written_is_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TransferError, match="cannot write") as caught:
+        write_text(tmp_path / place, "text")
+    assert str(tmp_path / place) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@given(value=JSON)
+def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    file = tmp_path_factory.mktemp("json") / "x.json"
+    write_json(file, value)
+    assert json.loads(file.read_text(encoding="utf-8")) == value
+    assert file.read_text(encoding="utf-8").endswith("\n")
+
+
+def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {1, 2})
+    assert json.loads((tmp_path / "x.json").read_text()) == 1
+
+
+def test_the_cache_lies_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", "~/here")
+    assert cache_folder("digits", "v1") == Path.home() / "here" / "digits" / "v1"
+    monkeypatch.setenv("TRANSFER_CACHE", "")
+    assert cache_folder().name == "transfer"
+    monkeypatch.delenv("TRANSFER_CACHE")
+    assert cache_folder().is_absolute()

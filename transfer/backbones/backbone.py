@@ -1,0 +1,275 @@
+"""Backbone: a pretrained network without its classifier, with its preprocessing, its stages and its fingerprint."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from transfer.backbones import registry, stages
+from transfer.backbones import weights as sources
+from transfer.backbones.stages import Stage
+from transfer.data.preprocessing import Preprocessing
+from transfer.errors import TransferError
+
+__all__ = ["Backbone", "Stage", "load"]
+
+
+class Backbone(nn.Module):
+    """A network from images to pooled features, that can be cut between its stages.
+
+    Parameters
+    ----------
+    name : str
+        As the provider writes it: ``mobilenetv2_100``, ``resnet50.a1_in1k``, ``torchvision:squeezenet1_1``.
+    network : nn.Module
+        Normalised images (N, 3, H, W) to pooled features (N, width), without the classifier.
+    preprocessing : Preprocessing
+        What the weights were trained with.
+    weights : str
+        Where they came from: ``file PATH``, ``store PATH``, ``bundle``, ``hub ADDRESS`` or ``random``.
+    classifier : nn.Module, optional
+        Pooled features (N, width) to the original classes. It is no submodule: neither trained nor saved.
+
+    Attributes
+    ----------
+    width : int
+    stages : tuple of Stage
+        In execution order. Every parameter and buffer of the network belongs to exactly one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        weights: str = "random",
+        classifier: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.network = network
+        self.preprocessing = preprocessing
+        self.weights = weights
+        self.stages, self.width = stages.read(network, preprocessing.input_size)
+        self._classifier = (classifier,)  # in a tuple, so that nn.Module does not adopt it
+        self._stage_of = _assigned(network, self.stages)
+        self._cuttable: dict[int, bool] = {}
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The original classifier, on the device of the network."""
+        (classifier,) = self._classifier
+        return classifier and classifier.to(next(self.network.parameters()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return pooled features (N, width) of normalised `images` (N, 3, H, W)."""
+        return self.network(images)
+
+    def trunk(self, images: Tensor, cut: int) -> Tensor:
+        """Return what the first `cut` stages make of `images`: the images at 0, pooled features at ``len(stages)``.
+
+        Raises
+        ------
+        ValueError
+            The network cannot be cut there (see :meth:`cuttable`).
+        """
+        self._check(cut)
+        return self._trunk(images, cut)
+
+    def tail(self, activation: Tensor, cut: int) -> Tensor:
+        """Return pooled features (N, width) from what :meth:`trunk` returned; together they are :meth:`forward`.
+
+        Raises
+        ------
+        ValueError
+            The network cannot be cut there (see :meth:`cuttable`).
+        """
+        self._check(cut)
+        return self._tail(activation, cut)
+
+    def cuttable(self, cut: int) -> bool:
+        """Return whether all that passes from the first `cut` stages to the rest is one tensor, proven by a run."""
+        if not 0 <= cut <= len(self.stages):
+            raise ValueError(f"cut {cut} is not between 0 and the {len(self.stages)} stages of {self.name}")
+        if cut in (0, len(self.stages)):
+            return True
+        if cut not in self._cuttable:
+            self._cuttable[cut] = self._proven(cut)
+        return self._cuttable[cut]
+
+    def stage_of(self, name: str) -> int:
+        """Return the index of the stage that a parameter, buffer or module of the network belongs to, by its name.
+
+        Raises
+        ------
+        KeyError
+            No such name, or a container whose content belongs to several stages.
+        """
+        return self._stage_of[name]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over architecture, preprocessing, and the names, shapes and bytes of all parameters and buffers.
+
+        Computed afresh each time, since weights may have changed.
+        """
+        architecture = re.sub(r" at 0x[0-9a-f]+", "", repr(self.network))
+        digest = hashlib.sha256(repr((architecture, self.preprocessing.to_dict())).encode())
+        for name, tensor in chain(self.network.named_parameters(), self.network.named_buffers()):
+            digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _check(self, cut: int) -> None:
+        if not self.cuttable(cut):
+            raise ValueError(
+                f"{self.name} cannot be cut before {self.stages[cut].name}: more than one tensor passes there"
+            )
+
+    def _last(self, cut: int) -> nn.Module:
+        """Return the module whose output is the activation at `cut`."""
+        return self.network.get_submodule(self.stages[cut - 1].modules[-1])
+
+    def _trunk(self, images: Tensor, cut: int) -> Tensor:
+        if cut == 0:
+            return images
+        if cut == len(self.stages):
+            return self.network(images)
+        with self._last(cut).register_forward_hook(_leave):
+            try:
+                self.network(images)
+            except _Reached as reached:
+                return reached.activation
+        raise RuntimeError(f"{self.name} never reached the end of stage {self.stages[cut - 1].name}")
+
+    def _tail(self, activation: Tensor, cut: int) -> Tensor:
+        if cut == 0:
+            return self.network(activation)
+        if cut == len(self.stages):
+            return activation
+        # The network runs as it always does, but the modules of the trunk put out shapes without content, the last
+        # one the activation. What a functional step in between makes of the former cannot reach the output unseen.
+        empty = torch.empty_like(activation, device="meta")
+        trunk = [self.network.get_submodule(path) for stage in self.stages[:cut] for path in stage.modules]
+        with _answering(dict.fromkeys(trunk, empty) | {trunk[-1]: activation}):
+            return self.network(empty)
+
+    def _proven(self, cut: int) -> bool:
+        parameter = next(self.network.parameters())
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(1, *self.preprocessing.input_size, generator=generator).to(parameter)
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        passed: list[tuple[Tensor, int]] = []
+        last = self._last(cut)
+        try:
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
+                with last.register_forward_hook(lambda *call: passed.append((call[-1], call[-1]._version))):
+                    whole = self.network(images)
+                ((activation, version),) = passed  # one call only
+                parts = self._tail(activation, cut)
+                return activation._version == version and torch.equal(whole, parts)
+        except Exception:  # whatever this network does with what it was given, it is not a chain here
+            return False
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+class _Reached(Exception):
+    """The trunk has run; leave the network."""
+
+    def __init__(self, activation: Tensor) -> None:
+        super().__init__()
+        self.activation = activation
+
+
+def _leave(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    raise _Reached(output)
+
+
+@contextmanager
+def _answering(answers: dict[nn.Module, Tensor]) -> Iterator[None]:
+    """Let each module answer its calls with a given tensor."""
+    for module, answer in answers.items():
+        module.__dict__["forward"] = lambda *_, answer=answer, **__: answer
+    try:
+        yield
+    finally:
+        for module in answers:
+            del module.__dict__["forward"]
+
+
+def _assigned(network: nn.Module, stages: tuple[Stage, ...]) -> dict[str, int]:
+    """Return the stage of every parameter, buffer and module that belongs to one."""
+    of_unit = {path: index for index, stage in enumerate(stages) for path in stage.modules}
+    spanning = {path[:i] for path in of_unit for i, letter in enumerate(path) if letter == "."} | {""}
+    of_name: dict[str, int] = {}
+    index = 0
+    for path, module in network.named_modules():
+        if path in of_unit:
+            index = of_unit[path]
+        # What is never called as a module belongs with what was defined before it.
+        if path not in spanning:
+            parent = path.rpartition(".")[0]
+            index = of_unit.get(path, of_name.get(parent, index))
+            of_name[path] = index
+        for name in chain(module._parameters, module._buffers):
+            of_name[f"{path}.{name}" if path else name] = index
+    return of_name
+
+
+def load(
+    name: str,
+    *,
+    weights: Path | None = None,
+    store: Path | None = None,
+    random_init: bool = False,
+    seed: int = 0,
+    classifier: bool = False,
+) -> Backbone:
+    """Return the backbone `name` with its pretrained weights, in eval mode.
+
+    Parameters
+    ----------
+    name : str
+        As its provider writes it (see :func:`transfer.backbones.registry.resolve`).
+    weights : Path, optional
+        The weights file; without one the store, the bundle and the hub are asked in this order.
+    store : Path, optional
+        Folder of ``<name>.safetensors``; by default what ``TRANSFER_WEIGHTS`` says.
+    random_init : bool
+        Draw the weights from `seed` instead.
+    classifier : bool
+        Keep the original classifier, for its probabilities.
+
+    Raises
+    ------
+    TransferError
+        An unknown name; no weights, or weights that do not fit; no classifier where one was asked for.
+
+    Examples
+    --------
+    >>> backbone = load("resnet10t", random_init=True)
+    >>> backbone.width, [stage.name for stage in backbone.stages]
+    (512, ['stem', 'layer1', 'layer2', 'layer3', 'layer4'])
+    """
+    provider, name = registry.resolve(name)
+    if random_init and (weights or classifier):
+        raise TransferError(f"{name}: random weights go with neither a weights file nor the original classifier")
+    found = None if random_init else sources.find(provider, name, weights, store)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = provider.build(name)
+    if found is None:
+        return Backbone(name, network, provider.preprocessing(name)).eval()
+    original = sources.fit(provider, name, network, found)
+    if classifier and original is None:
+        raise TransferError(f"{name}: {found.where} has no linear classifier on pooled features")
+    preprocessing = found.preprocessing or provider.preprocessing(name)
+    return Backbone(name, network, preprocessing, found.where, original if classifier else None).eval()

@@ -1,0 +1,217 @@
+"""The ordered stages of any CNN, read off one forward pass on the meta device (shapes only, no arithmetic).
+
+A network is first taken apart into *units*: its modules in the order of their first call, where a module that itself
+runs through several resolutions (``features``, ``blocks``, ``stages``) is opened into its children. Units with at most
+one weight matrix are *plain* (a convolution, a norm, a pooling), the others are blocks or groups of blocks. Then
+
+- the plain units before the first block are the stem (those in a container of their own a stage of their own);
+- each group (a Sequential: ``layer1``, ``blocks.3``) is a stage; of blocks that stand in a row without a group
+  (SqueezeNet's fire modules, VGG's convolutions) those of one container and one resolution are;
+- plain convolutions between two groups (a transition, a downsampling) belong to the group that they lead to;
+- plain convolutions after the last group are a head stage (``conv_head``), one for each container they stand in;
+- what has no weight matrix (norms, activations, poolings) belongs to what comes before it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the network that is frozen or trained as one.
+
+    Parameters
+    ----------
+    name : str
+        ``stem``, else the dotted path of its first block or convolution.
+    modules : tuple of str
+        Dotted paths of its modules in the network, in call order.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+
+
+@dataclass
+class _Call:
+    """The first call of a module."""
+
+    order: int
+    size_in: int = 0  # pixels along a side of the first input
+    size_out: int = 0
+
+
+@dataclass
+class _Unit:
+    path: str
+    module: nn.Module
+    order: int
+    size_out: int
+    flat: bool  # a convolution in a container that holds nothing but plain ones, such as VGG's features
+    weights: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.weights = weight_layers(self.module)
+
+    @property
+    def block(self) -> bool:
+        return self.weights > 1 or (self.flat and self.weights == 1)
+
+    @property
+    def parent(self) -> str:
+        return self.path.rpartition(".")[0]
+
+    def continues(self, last: "_Unit") -> bool:
+        """Return whether this block belongs to the stage that `last` is in."""
+        group = self.weights > 1 and isinstance(self.module, nn.Sequential)
+        return not group and self.size_out == last.size_out and self.parent == last.parent
+
+
+class OnMeta(TorchFunctionMode):
+    """Context in which networks are built of tensors without content.
+
+    Under ``torch.device("meta")`` a builder that computes its layers' sizes with torch (torchvision's RegNet) fails.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Call `function`, on the meta device if parameters and buffers are made with it."""
+        made = function in (torch.empty, torch.zeros, torch.ones)
+        return function(*args, **{**(kwargs or {}), **({"device": "meta"} if made else {})})
+
+
+def weight_layers(module: nn.Module) -> int:
+    """Return how many modules inside `module` hold a weight matrix or kernel of their own."""
+    return sum(any(p.ndim > 1 for p in m.parameters(recurse=False)) for m in module.modules())
+
+
+def read(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[tuple[Stage, ...], int]:
+    """Return the stages of `network` and the width of its pooled output.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Images (N, 3, H, W) to pooled features (N, width).
+    input_size : tuple of int
+        Channels, height, width.
+
+    Raises
+    ------
+    ValueError
+        The output is not of the form (N, width).
+    """
+    calls, output = _trace(network, input_size)
+    if output.ndim != 2:
+        raise ValueError(f"expected pooled features (N, width), the network puts out {tuple(output.shape)}")
+    opened: set[str] = set()
+    while True:
+        units = sorted(_units(network, "", calls, opened, input_size[1]), key=lambda unit: unit.order)
+        stages = _grouped(units)
+        largest = max(units, key=lambda unit: unit.weights)
+        if len(stages) > 2 or largest.weights < 3 or not any(True for _ in largest.module.children()):
+            return tuple(stages), output.shape[1]
+        opened.add(largest.path)  # one resolution throughout, as ConvMixer: each block is a stage
+
+
+def _trace(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[dict[str, _Call], Tensor]:
+    calls: dict[str, _Call] = {}
+    handles = []
+
+    def watch(path: str, module: nn.Module) -> None:
+        def before(_: nn.Module, inputs: tuple) -> None:
+            calls.setdefault(path, _Call(len(calls), size_in=_side(inputs, min)))
+
+        def after(_: nn.Module, inputs: tuple, output: object) -> None:
+            calls[path].size_out = calls[path].size_out or _side(output, max)
+
+        handles.append(module.register_forward_pre_hook(before))
+        handles.append(module.register_forward_hook(after))
+
+    modes = [(module, module.training) for module in network.modules()]
+    tensors = {name: t.to("meta") for name, t in chain(network.named_parameters(), network.named_buffers())}
+    try:
+        for path, module in network.named_modules():
+            watch(path, module)
+        with torch.no_grad():
+            images = torch.empty(1, *input_size, device="meta", dtype=next(network.parameters()).dtype)
+            output = torch.func.functional_call(network.eval(), tensors, (images,))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    return calls, output
+
+
+def _side(value: object, pick: Callable[..., int]) -> int:
+    """Return the larger spatial extent of an image-like tensor, else 1; `pick` chooses where there are several."""
+    if isinstance(value, (tuple, list)):
+        return pick((_side(v, pick) for v in value), default=1)
+    if not isinstance(value, Tensor) or value.ndim != 4:
+        return 1
+    _, a, b, c = value.shape
+    return a if a == b != c else max(b, c)  # channels last or first
+
+
+def _units(
+    module: nn.Module, path: str, calls: dict[str, _Call], opened: set[str], image: int, flat: bool = False
+) -> Iterator[_Unit]:
+    for name, child in module.named_children():
+        child_path = f"{path}.{name}" if path else name
+        call = calls.get(child_path)
+        if call is None:  # a ModuleList, of which only what it holds is called, or nothing
+            yield from _units(child, child_path, calls, opened, image)
+        elif child_path in opened or _spans_resolutions(child, call, image):
+            plain = call.size_in == image and all(weight_layers(grandchild) < 2 for grandchild in child.children())
+            yield from _units(child, child_path, calls, opened, image, flat=plain)
+        else:
+            yield _Unit(child_path, child, call.order, call.size_out, flat)
+
+
+def _spans_resolutions(module: nn.Module, call: _Call, image: int) -> bool:
+    """Return whether `module` holds several stages; a stem may shrink the image by 4, or more in one convolution."""
+    ratio = call.size_in / max(call.size_out, 1)
+    return call.size_out > 1 and weight_layers(module) > 1 and ratio >= (8 if call.size_in == image else 3)
+
+
+def _grouped(units: list[_Unit]) -> list[Stage]:
+    stages: list[list[_Unit]] = []
+    waiting: list[_Unit] = []  # plain convolutions, and what follows them, that have no group yet
+    for unit in units:
+        if unit.block:
+            if not stages and any(u.weights for u in waiting):
+                stages += _by_container(waiting)
+                waiting = []
+                last = None
+            else:
+                last = next((u for u in reversed(stages[-1]) if u.block), None) if stages else None
+            if last is None or not unit.continues(last):
+                stages.append([])
+            stages[-1] += [*waiting, unit]
+            waiting = []
+        elif unit.weights or waiting or not stages:
+            waiting.append(unit)
+        else:
+            stages[-1].append(unit)
+    return [_stage(part, first=i == 0) for i, part in enumerate([*stages, *_by_container(waiting)])]
+
+
+def _by_container(units: list[_Unit]) -> list[list[_Unit]]:
+    """Return plain units as one stage for each container that their convolutions stand in."""
+    found: list[list[_Unit]] = []
+    for unit in units:
+        convolutions = [u for u in found[-1] if u.weights] if found else []
+        if not found or (unit.weights and convolutions and convolutions[-1].parent != unit.parent):
+            found.append([])
+        found[-1].append(unit)
+    return found
+
+
+def _stage(units: list[_Unit], first: bool) -> Stage:
+    named = next((u for u in units if u.block), None) or next((u for u in units if u.weights), units[0])
+    return Stage("stem" if first else named.path, tuple(unit.path for unit in units))

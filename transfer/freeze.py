@@ -1,0 +1,327 @@
+"""FreezePolicy (what to train) -> FreezePlan (per stage: frozen or trained, rate, normalisation statistics).
+
+A plan is a sequence of phases: most policies have one, ``lp_ft`` two (probe, then fine-tune), ``gradual`` one per
+stage. Nothing outside this file asks which policy is running; it reads the plan.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from transfer.errors import TransferError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from transfer.backbones.backbone import Backbone
+
+# What may follow the colon: a number of stages with its default (None: all of them), or words.
+POLICIES: dict[str, dict] = {
+    "linear_probe": {},
+    "partial": {"stages": 2},
+    "full": {},
+    "lp_ft": {"stages": None},
+    "gradual": {"stages": None},
+    "norm_only": {},
+    "surgical": {"words": ("first", "middle", "last")},
+    "scratch": {},
+}
+
+
+@dataclass(frozen=True)
+class FreezePolicy:
+    """What to train, as a user writes it.
+
+    Examples
+    --------
+    >>> FreezePolicy.parse("partial:3")
+    FreezePolicy(kind='partial', stages=3, part='')
+    >>> str(FreezePolicy.parse("surgical:first"))
+    'surgical:first'
+    """
+
+    kind: str
+    stages: int | None = None
+    part: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "FreezePolicy":
+        """Return the policy that `text` names.
+
+        Raises
+        ------
+        TransferError
+            An unknown policy, or an argument that it does not take.
+        """
+        kind, colon, argument = text.strip().partition(":")
+        if kind not in POLICIES:
+            raise TransferError(f"unknown policy {kind!r}{did_you_mean(kind, POLICIES)}; known: {', '.join(POLICIES)}")
+        takes = POLICIES[kind]
+        if "words" in takes:
+            if argument not in takes["words"]:
+                forms = ", ".join(f"{kind}:{word}" for word in takes["words"])
+                raise TransferError(f"policy {text!r} is incomplete: write one of {forms}")
+            return cls(kind, part=argument)
+        if not colon:
+            return cls(kind, takes.get("stages"))
+        if "stages" not in takes:
+            raise TransferError(f"policy {text!r}: {kind} takes nothing after the colon")
+        if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
+            raise TransferError(f"policy {text!r}: after the colon comes a number of stages, such as {kind}:2")
+        return cls(kind, int(argument))
+
+    def __str__(self) -> str:
+        argument = self.part or self.stages
+        return f"{self.kind}:{argument}" if argument else self.kind
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage does in one phase.
+
+    Parameters
+    ----------
+    train : {"none", "norm", "all"}
+        Which of its parameters learn; "norm" is those of its normalisation layers.
+    rate : float
+        Learning rate as a fraction of ``--lr``; 0 where nothing learns.
+    statistics : {"frozen", "learning"}
+        Of its normalisation layers' running statistics.
+    parameters, trained : int
+        How many it has, and how many of these learn.
+    """
+
+    name: str
+    train: Literal["none", "norm", "all"]
+    rate: float
+    statistics: Literal["frozen", "learning"]
+    parameters: int
+    trained: int
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of the stage moves."""
+        return self.train == "none" and self.statistics == "frozen"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training in which the same things learn.
+
+    Parameters
+    ----------
+    share : float
+        Of all epochs, in (0, 1].
+    heads_rate : float
+        The heads' learning rate as a fraction of ``--lr``.
+    """
+
+    name: str
+    share: float
+    heads_rate: float
+    stages: tuple[StagePlan, ...]
+
+    @property
+    def cut(self) -> int:
+        """How many stages from below are frozen: the trunk."""
+        return next((i for i, stage in enumerate(self.stages) if not stage.frozen), len(self.stages))
+
+
+@dataclass(frozen=True)
+class FreezePlan:
+    """What happens to each stage of one backbone under one policy."""
+
+    policy: FreezePolicy
+    phases: tuple[Phase, ...]
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the run starts from pretrained weights."""
+        return self.policy.kind != "scratch"
+
+    @property
+    def trained_parameters(self) -> int:
+        """Backbone parameters that learn in some phase."""
+        return sum(max(p.stages[i].trained for p in self.phases) for i in range(len(self.phases[0].stages)))
+
+    @property
+    def frozen_parameters(self) -> int:
+        """Backbone parameters that never learn."""
+        return sum(stage.parameters for stage in self.phases[0].stages) - self.trained_parameters
+
+    def __str__(self) -> str:
+        names = [stage.name for stage in self.phases[0].stages]
+        wide = max(map(len, [*names, "stage"]))
+        head = [f"{'stage':<{wide}}", f"{'parameters':>12}", *(f"{p.name:>16}" for p in self.phases)]
+        lines = [" ".join(head)]
+        for i, name in enumerate(names):
+            cells = [f"{name:<{wide}}", f"{self.phases[0].stages[i].parameters:>12,}"]
+            for stage in (p.stages[i] for p in self.phases):
+                what = {"none": "", "norm": "norm ", "all": ""}[stage.train]
+                bn = "" if stage.frozen or stage.statistics == "learning" else " bn*"
+                cells.append(f"{'frozen' if stage.frozen else f'{what}{stage.rate:.3g} lr{bn}':>16}")
+            lines.append(" ".join(cells))
+        lines.append(
+            " ".join([f"{'heads':<{wide}}", " " * 12, *(f"{f'{p.heads_rate:.3g} lr':>16}" for p in self.phases)])
+        )
+        if any(s.statistics == "frozen" and not s.frozen for p in self.phases for s in p.stages):
+            lines.append("bn*: trained, its BatchNorm statistics frozen")
+        return "\n".join(lines)
+
+
+def plan(
+    policy: FreezePolicy | str,
+    backbone: "Backbone",
+    *,
+    backbone_lr: float = 0.1,
+    layer_decay: float = 0.8,
+    statistics: Literal["learning", "frozen"] = "learning",
+) -> FreezePlan:
+    """Return what each stage of `backbone` does under `policy`.
+
+    A stage's rate is ``backbone_lr * layer_decay ** (stages above it)``; from scratch all rates are 1.
+
+    Parameters
+    ----------
+    statistics : {"learning", "frozen"}
+        Of the normalisation layers of trained stages.
+
+    Raises
+    ------
+    TransferError
+        More stages asked for than there are, or no normalisation parameters under ``norm_only``.
+    """
+    if isinstance(policy, str):
+        policy = FreezePolicy.parse(policy)
+    n = len(backbone.stages)
+    if policy.stages is not None and policy.stages > n:
+        raise TransferError(
+            f"policy {policy}: {backbone.name} has {n} stages ({', '.join(s.name for s in backbone.stages)})"
+        )
+    parameters, norms = _count(backbone)
+    top = policy.stages or n
+
+    def phase(
+        name: str,
+        trained: range,
+        share: float = 1.0,
+        heads: float = 1.0,
+        what: Literal["norm", "all"] = "all",
+    ) -> Phase:
+        rows = []
+        for i, stage in enumerate(backbone.stages):
+            learns = i in trained and (what == "all" or norms[i] > 0)
+            rate = 1.0 if policy.kind == "scratch" else backbone_lr * layer_decay ** (n - 1 - i)
+            rows.append(
+                StagePlan(
+                    name=stage.name,
+                    train=what if learns else "none",
+                    rate=rate if learns else 0.0,
+                    statistics=statistics if learns else "frozen",
+                    parameters=parameters[i],
+                    trained=(parameters[i] if what == "all" else norms[i]) if learns else 0,
+                )
+            )
+        return Phase(name, share, heads, tuple(rows))
+
+    if policy.kind == "linear_probe":
+        phases = [phase("probe", range(0))]
+    elif policy.kind == "lp_ft":
+        # Kumar et al. 2022: the fine-tune starts from the probe's heads, which must not outrun the features.
+        phases = [
+            phase("probe", range(0), 0.5),
+            phase("fine-tune", range(n - top, n), 0.5, max(backbone_lr, 1e-12)),
+        ]
+    elif policy.kind == "gradual":
+        # Howard and Ruder 2018: from the top, one more stage at a time.
+        phases = [phase(f"top {k}" if k else "heads", range(n - k, n), 1 / (top + 1)) for k in range(top + 1)]
+    elif policy.kind == "norm_only":
+        if not sum(norms):
+            raise TransferError(
+                f"policy norm_only: {backbone.name} has no trainable normalisation parameters; try partial or full"
+            )
+        phases = [phase("norms", range(n), what="norm")]
+    elif policy.kind == "surgical":
+        # Lee et al. 2023: one contiguous block of the network; here a third of its stages.
+        third = ("first", "middle", "last").index(policy.part)
+        phases = [phase(policy.part, range(third * n // 3, max((third + 1) * n // 3, third * n // 3 + 1)))]
+    else:
+        phases = [phase(policy.kind, range(n - top, n) if policy.kind == "partial" else range(n))]
+    return FreezePlan(policy, tuple(phases))
+
+
+def is_norm(module: "nn.Module") -> bool:
+    """Return whether `module` is a normalisation layer (Batch, Layer, Group, Instance, RMS, Sync, frozen, ...)."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    owns = bool(module._parameters or module._buffers)
+    name = type(module).__name__.lower()
+    return owns and (isinstance(module, _NormBase) or ("norm" in name and "normfree" not in name))
+
+
+def learning(backbone: "Backbone", phase: Phase) -> dict[str, "nn.Parameter"]:
+    """Return the backbone parameters that learn in `phase`, by their names in ``backbone.network``."""
+    norm = _norm_tensors(backbone)
+    chosen = {}
+    for name, parameter in backbone.network.named_parameters():
+        train = phase.stages[backbone.stage_of(name)].train
+        if train == "all" or (train == "norm" and name in norm):
+            chosen[name] = parameter
+    return chosen
+
+
+def frozen_tensors(backbone: "Backbone", phases: tuple[Phase, ...]) -> dict[str, str]:
+    """Return a digest of every parameter and buffer that no phase of `phases` lets move, by name (law 1).
+
+    Compare two of these with :func:`changed` to prove that training left the frozen parts alone.
+    """
+    norm = _norm_tensors(backbone)
+    may_move = {name for phase in phases for name in learning(backbone, phase)}
+    for name, _ in backbone.network.named_buffers():
+        if name in norm and any(p.stages[backbone.stage_of(name)].statistics == "learning" for p in phases):
+            may_move.add(name)
+    tensors = {**dict(backbone.network.named_parameters()), **dict(backbone.network.named_buffers())}
+    return {
+        name: hashlib.blake2b(tensor.detach().cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
+        for name, tensor in tensors.items()
+        if name not in may_move
+    }
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> tuple[str, ...]:
+    """Return the names whose digests differ, or that only one side has."""
+    return tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
+
+
+def held_in_eval(backbone: "Backbone", phase: Phase) -> tuple["nn.Module", ...]:
+    """Return the modules that stay in eval mode in `phase` whatever ``.train()`` says."""
+    held = []
+    for name, module in backbone.network.named_modules():
+        try:
+            stage = phase.stages[backbone.stage_of(name)]
+        except KeyError:  # a container that several stages share
+            continue
+        moves = stage.statistics == "learning" if is_norm(module) else stage.train == "all"
+        if stage.frozen or not moves:
+            held.append(module)
+    return tuple(held)
+
+
+def _norm_tensors(backbone: "Backbone") -> set[str]:
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in backbone.network.named_modules()
+        if is_norm(module)
+        for name in (*module._parameters, *module._buffers)
+    }
+
+
+def _count(backbone: "Backbone") -> tuple[list[int], list[int]]:
+    """Return per stage: all parameters, and those of normalisation layers."""
+    norm = _norm_tensors(backbone)
+    parameters, norms = [0] * len(backbone.stages), [0] * len(backbone.stages)
+    for name, parameter in backbone.network.named_parameters():
+        stage = backbone.stage_of(name)
+        parameters[stage] += parameter.numel()
+        norms[stage] += parameter.numel() if name in norm else 0
+    return parameters, norms
