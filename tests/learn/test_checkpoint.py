@@ -1,0 +1,206 @@
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from transfer import freeze
+from transfer.config import HeadConfig
+from transfer.errors import TransferError
+from transfer.heads import HeadSpec
+from transfer.learn import checkpoint
+from transfer.model import TransferModel
+
+SPECS = [
+    HeadSpec("object", classes=("back pack", "bike", "mug")),
+    HeadSpec("domain", classes=("amazon", "größe"), weight=0.5),
+    HeadSpec("height.cm", "regression", centre=1 / 3, spread=2 / 7),
+    HeadSpec("glossy", "binary", ("no", "yes")),
+]
+
+
+def pixels() -> Tensor:
+    return torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def trained(small: Callable[..., Any]) -> Callable[..., checkpoint.Models]:
+    """Build models in which nothing has its first value any more, as after training."""
+
+    def build(config: HeadConfig, name: str = "test_resnet", policy: str = "partial:1") -> checkpoint.Models:
+        groups = {spec.name: [spec] for spec in SPECS} if config.heads == "separate" else {"": SPECS}
+        models = {}
+        for seed, (part, specs) in enumerate(groups.items()):
+            backbone = small(name, seed=seed)
+            torch.manual_seed(seed)
+            model = TransferModel(backbone, checkpoint.build_heads(specs, backbone.width, config))
+            model.freeze(freeze.plan(policy, backbone).phases[0])
+            with torch.no_grad():
+                for tensor in model.state_dict().values():
+                    if tensor.is_floating_point():
+                        tensor.add_(0.1 * torch.rand(tensor.shape))
+                    else:
+                        tensor.add_(3)
+            models[part] = model.eval()
+        return models
+
+    return build
+
+
+CONFIGS = {
+    "dual": HeadConfig(),
+    "joint": HeadConfig(heads="joint"),
+    "separate": HeadConfig(heads="separate"),
+    "mlp": HeadConfig(hidden=(8, 6), activation="gelu", dropout=0.3, head_init="he"),
+    "joint mlp": HeadConfig(heads="joint", hidden=(8,), activation="tanh"),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
+def test_predictions_are_bit_equal_after_a_round_trip(
+    trained: Callable[..., checkpoint.Models], tmp_path: Path, config: HeadConfig, policy: str
+) -> None:
+    models = trained(config, policy=policy)
+    file = tmp_path / "model.safetensors"
+    checkpoint.save(file, models, config)
+    loaded = checkpoint.load(file)
+    assert list(loaded) == list(models)
+    for part, model in models.items():
+        assert not loaded[part].training
+        before, after = model.predict(pixels()), loaded[part].predict(pixels())
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        assert all(torch.equal(t, loaded[part].state_dict()[name]) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "torchvision:squeezenet1_1", "test_convnext"])
+def test_other_backbones(trained: Callable[..., checkpoint.Models], tmp_path: Path, name: str) -> None:
+    models = trained(HeadConfig(), name)
+    checkpoint.save(tmp_path / "model.safetensors", models, HeadConfig())
+    loaded = checkpoint.load(tmp_path)[""]  # the run folder will do
+    before, after = models[""].predict(pixels()), loaded.predict(pixels())
+    assert all(torch.equal(before[head], after[head]) for head in before)
+
+
+def test_all_that_is_needed_comes_back(trained: Callable[..., checkpoint.Models], tmp_path: Path) -> None:
+    models = trained(HeadConfig())
+    backbone = models[""].backbone
+    backbone.preprocessing = replace(backbone.preprocessing, mean=(0.1, 0.2, 1 / 3), interpolation="bilinear")
+    backbone.weights = "store somewhere/test_resnet.safetensors"
+    checkpoint.save(tmp_path / "model.safetensors", models, HeadConfig())
+    loaded = checkpoint.load(tmp_path)[""]
+    assert loaded.backbone.preprocessing == backbone.preprocessing
+    assert loaded.backbone.weights == backbone.weights
+    assert loaded.backbone.name == "test_resnet"
+    assert loaded.cut == models[""].cut == 4
+    assert list(loaded.heads.specs.values()) == SPECS
+
+
+def test_the_same_models_make_the_same_file(trained: Callable[..., checkpoint.Models], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        checkpoint.save(tmp_path / name, trained(HeadConfig()), HeadConfig())
+    assert load_file(tmp_path / "a").keys() == load_file(tmp_path / "b").keys()
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_loading_twice_gives_the_same_bits(trained: Callable[..., checkpoint.Models], tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "model.safetensors", trained(HeadConfig()), HeadConfig())
+    first, second = (checkpoint.load(tmp_path)[""].state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (tmp_path / "run",)
+
+    for name, write in (
+        ("torch", lambda file: torch.save({"x": Malicious()}, file)),
+        ("pickle", lambda file: file.write_bytes(pickle.dumps(Malicious()))),
+    ):
+        file = tmp_path / name / "model.safetensors"
+        file.parent.mkdir()
+        write(file)
+        with pytest.raises(TransferError, match="is not a readable safetensors file") as caught:
+            checkpoint.load(file)
+        assert str(file) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {"format": "pt"}, {"transfer": "{}"}, {"transfer": '{"format": "transfer 99"}'}]
+)
+def test_a_foreign_safetensors_file(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"conv1.weight": torch.zeros(2)}, file, metadata=metadata)
+    with pytest.raises(TransferError, match="is no model of this tool: expected the output of `transfer train`"):
+        checkpoint.load(file)
+
+
+def test_a_header_that_is_no_json(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"x": torch.zeros(2)}, file, metadata={"transfer": "{half"})
+    with pytest.raises(TransferError, match=r"model\.safetensors"):
+        checkpoint.load(file)
+
+
+@pytest.mark.parametrize("part", [0, 5, 0.5, 0.999])
+def test_a_damaged_file(trained: Callable[..., checkpoint.Models], tmp_path: Path, part: float) -> None:
+    file = tmp_path / "model.safetensors"
+    checkpoint.save(file, trained(HeadConfig()), HeadConfig())
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(part * len(whole)) if part < 1 else int(part)])
+    with pytest.raises(TransferError, match="train the run again"):
+        checkpoint.load(file)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "model.safetensors", tmp_path / "nowhere"):
+        with pytest.raises(TransferError, match="no run at") as caught:
+            checkpoint.load(place)
+        assert str(place) in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["lacks one", "has one more", "another shape"])
+def test_tensors_that_do_not_fit(trained: Callable[..., checkpoint.Models], tmp_path: Path, how: str) -> None:
+    file = tmp_path / "model.safetensors"
+    checkpoint.save(file, trained(HeadConfig()), HeadConfig())
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+    tensors = load_file(file)
+    name = next(key for key in tensors if key.endswith("head_object.0.weight"))
+    if how == "lacks one":
+        del tensors[name]
+    elif how == "has one more":
+        tensors["/heads.more"] = torch.zeros(1)
+    else:
+        tensors[name] = torch.zeros(1, 2)
+    save_file(tensors, file, metadata=header)
+    with pytest.raises(TransferError, match="does not fit test_resnet") as caught:
+        checkpoint.load(file)
+    assert "\n" not in str(caught.value)
+    assert "head" in str(caught.value)
+
+
+def test_the_header_is_plain_json_without_code(trained: Callable[..., checkpoint.Models], tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    checkpoint.save(file, trained(HeadConfig()), HeadConfig())
+    with safe_open(file, "pt") as opened:
+        header = json.loads(opened.metadata()["transfer"])
+    assert header["format"] == checkpoint.FORMAT
+    assert header["backbone"] == "test_resnet"
+
+
+def test_a_file_that_cannot_be_written(trained: Callable[..., checkpoint.Models], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TransferError, match="cannot write"):
+        checkpoint.save(tmp_path / "file" / "model.safetensors", trained(HeadConfig()), HeadConfig())

@@ -1,0 +1,44 @@
+import json
+
+import numpy as np
+import pytest
+
+from transfer.config import CompareConfig
+from transfer.errors import TransferError
+from transfer.evaluate.paired import paired_test
+from transfer.learn.compare import compare, paired
+from transfer.learn.train import train
+
+
+def test_policies_are_compared_on_the_same_images(config, tmp_path):
+    result = compare(
+        CompareConfig(config(out=tmp_path / "runs", epochs=1, seeds=(0, 1)), ("linear_probe", "partial:1"))
+    )
+    assert list(result["runs"]) == ["linear_probe", "partial:1"]
+    assert list(result["paired"]) == ["partial:1"]
+    a, b = (result["runs"][name]["test"]["object"]["accuracy"] for name in ("partial:1", "linear_probe"))
+    assert result["paired"]["partial:1"]["object"]["difference"] == pytest.approx(a - b, abs=1e-9)
+    assert json.loads((tmp_path / "runs" / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert (tmp_path / "runs" / "partial-1" / "seed1" / "model.safetensors").is_file()
+
+
+def test_paired_counts_an_image_once_however_many_seeds_saw_it(config):
+    one, other = (train(config(policy=policy, epochs=1, seeds=(0, 1, 2))) for policy in ("full", "linear_probe"))
+    right, images = [], []
+    for run in (one, other):
+        rows = [(a["object"].argmax(1) == t.object) for t, a in run.tests]
+        right.append(np.concatenate(rows))
+        images = np.concatenate([t.paths for t, _ in run.tests])
+    assert paired(one, other)["object"] == paired_test(right[0], right[1], images)
+    assert paired(one, other)["object"]["images"] == len(set(images)) < len(images)
+
+
+def test_an_unknown_policy_is_refused_before_anything_runs(config, tmp_path):
+    with pytest.raises(TransferError, match=r"unknown policy 'partal'.*'partial'"):
+        compare(CompareConfig(config(out=tmp_path / "runs"), ("linear_probe", "partal")))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_policy_beside_policies_is_refused(config):
+    with pytest.raises(TransferError, match="--policies"):
+        compare(CompareConfig(config(policy="full")))

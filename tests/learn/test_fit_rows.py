@@ -1,0 +1,213 @@
+"""Which rows are learned from, how often, and with what weight."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from transfer import freeze
+from transfer.cache import Feed, TrunkCache
+from transfer.config import LearnConfig
+from transfer.data.table import ImageTable, Target
+from transfer.evaluate.answers import answer, judge, targets
+from transfer.heads import Heads, HeadSpec
+from transfer.learn.fit import Fit, Lesson, fit
+from transfer.model import TransferModel
+
+QUICK = LearnConfig(epochs=4, batch_size=8, workers=1)
+
+
+ABLE = "resnet10t"  # a random network that can learn the tiny set under any policy
+
+
+LEARN = replace(QUICK, epochs=10, lr=3e-3)
+
+
+def state(model: TransferModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def lines(result: Fit) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in result.epochs]
+
+
+def measured(model: TransferModel, lesson: Lesson, rows: np.ndarray) -> tuple[dict[str, float], float]:
+    """Return accuracy by head, and the loss, on `rows`."""
+    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=64, workers=1)
+    answers, loss = answer(model, feed, rows, targets(lesson.table, model))
+    return {name: r["accuracy"] for name, r in judge(lesson.table.take(rows), answers).items()}, loss
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+@pytest.mark.parametrize("augment", ["none", "colour"])
+def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(
+    taught: Callable[..., Any], lesson: Lesson, policy: str, augment: Any
+) -> None:
+    runs = []
+    for workers in (1, 4):
+        model, plan = taught(policy)
+        config = replace(QUICK, epochs=2, augment=augment, workers=workers)
+        runs.append((lines(fit(model, plan, lesson, config, TrunkCache(), seed=3)), state(model)))
+    assert runs[0][0] == runs[1][0]
+    assert differing(runs[0][1], runs[1][1]) == []
+
+
+def test_another_seed_is_another_run(taught: Callable[..., Any], lesson: Lesson) -> None:
+    runs = []
+    for seed in (3, 4):
+        model, plan = taught()
+        runs.append(lines(fit(model, plan, lesson, QUICK, TrunkCache(), seed=seed)))
+    assert runs[0] != runs[1]
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Return a list that will hold the rows of each epoch's training batches."""
+    epochs: list[np.ndarray] = []
+    batches = Feed.batches
+
+    def told(self: Feed, rows: np.ndarray, **how: Any) -> Any:
+        if self.model.training:
+            epochs.append(np.array(rows))
+        return batches(self, rows, **how)
+
+    monkeypatch.setattr(Feed, "batches", told)
+    return epochs
+
+
+def uneven(lesson: Lesson) -> Lesson:
+    """Return a lesson with 8 images of the first object, 2 of the second, 4 of the third, and 3 of none."""
+    table = lesson.table
+    rows = np.concatenate([lesson.train[table.object[lesson.train] == o][:n] for o, n in enumerate((8, 2, 4))])
+    none = lesson.train[table.object[lesson.train] == 1][-3:]
+    values = table.object.copy()
+    values[none] = -1
+    targets = table.targets | {"object": replace(table.targets["object"], values=values)}
+    return replace(
+        lesson, table=replace(table, targets=targets), train=np.concatenate([rows, none]), val=lesson.val[:0]
+    )
+
+
+def test_each_training_row_once_an_epoch_in_a_new_order(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = watched(monkeypatch)
+    model, plan = taught()
+    fit(model, plan, lesson, QUICK, TrunkCache())
+    assert len(epochs) == 4
+    for rows in epochs:
+        assert sorted(rows.tolist()) == sorted(lesson.train.tolist())
+    assert len({tuple(rows.tolist()) for rows in epochs}) == 4
+
+
+def test_balanced_sampling_draws_every_object_as_often(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = watched(monkeypatch)
+    lesson = uneven(lesson)
+    model, plan = taught()
+    fit(model, plan, lesson, replace(QUICK, epochs=150, batch_size=64, balance="sampling"), TrunkCache())
+    assert {len(rows) for rows in epochs} == {len(lesson.train)}
+    assert {row for rows in epochs for row in rows.tolist()} == set(lesson.train.tolist())
+    drawn = Counter(lesson.table.object[np.concatenate(epochs)].tolist())
+    assert max(drawn[o] for o in range(3)) < 1.15 * min(drawn[o] for o in range(3))
+    # An image of no known object is drawn as often as one of the commonest: 3 images to 8.
+    assert drawn[-1] / drawn[0] == pytest.approx(3 / 8, rel=0.2)
+
+
+def test_weighted_loss_makes_every_object_count_as_much(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson = uneven(lesson)
+    given: list[tuple[Tensor, Tensor]] = []
+    loss = Heads.loss
+
+    def told(self: Heads, out: Any, wanted: Any, **options: Any) -> Tensor:
+        given.append((wanted["object"], options["row_weights"]["object"]))
+        return loss(self, out, wanted, **options)
+
+    monkeypatch.setattr(Heads, "loss", told)
+    model, plan = taught()
+    fit(model, plan, lesson, replace(QUICK, epochs=1, balance="loss"), TrunkCache())
+    objects, weights = (torch.cat(part) for part in zip(*given, strict=True))
+    for o, n in enumerate((8, 2, 4)):
+        assert weights[objects == o].tolist() == pytest.approx([14 / (3 * n)] * n)
+    assert float(weights[objects >= 0].mean()) == pytest.approx(1.0)
+
+
+def test_a_weighted_loss_leaves_the_draw_alone(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = watched(monkeypatch)
+    model, plan = taught()
+    fit(model, plan, uneven(lesson), replace(QUICK, epochs=1, balance="loss"), TrunkCache())
+    assert len(np.unique(epochs[0])) == len(epochs[0])  # a weighted loss leaves the draw alone
+
+
+def hidden(lesson: Lesson, name: str, rows: np.ndarray) -> Lesson:
+    values = lesson.table.targets[name].values.copy()
+    values[rows] = -1
+    targets = lesson.table.targets | {name: replace(lesson.table.targets[name], values=values)}
+    return replace(lesson, table=replace(lesson.table, targets=targets))
+
+
+@pytest.mark.parametrize("compose", ["dual", "joint"])
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+def test_rows_without_labels(
+    taught: Callable[..., Any], lesson: Lesson, images: ImageTable, policy: str, compose: str
+) -> None:
+    """Every other object is unknown, some domains too: what is known is learned, and also counted alone."""
+    partly = hidden(hidden(lesson, "object", np.arange(0, len(images), 2)), "domain", np.arange(0, len(images), 3))
+    model, plan = taught(policy, ABLE, compose=compose)
+    result = fit(model, plan, partly, LEARN, TrunkCache())
+    assert not result.stopped
+    accuracy = measured(model, lesson, lesson.val)[0]
+    assert accuracy["object"] >= 0.8
+    assert accuracy["domain"] >= 0.8
+    assert result.epochs[-1]["train"]["object"] >= 0.8
+
+
+@pytest.mark.parametrize("compose", ["dual", "joint"])
+def test_one_head_without_any_label(
+    taught: Callable[..., Any], lesson: Lesson, images: ImageTable, compose: str
+) -> None:
+    model, plan = taught(compose=compose)
+    result = fit(model, plan, hidden(lesson, "domain", np.arange(len(images))), QUICK, TrunkCache())
+    assert not result.stopped
+    assert set(result.epochs[-1]["train"]) == {"object"}
+    assert len(result.epochs) == 4
+
+
+def test_further_heads_learn_too(small: Callable[..., Any], lesson: Lesson, images: ImageTable) -> None:
+    """A regression target and a binary one beside the object, some of each unknown."""
+    striped = (images.domain == 1).astype(np.int64)
+    amount = 40.0 + 10.0 * images.object
+    striped[::5] = -1
+    amount[::7] = np.nan
+    more = {"striped": Target(striped, "binary", ("no", "yes")), "amount": Target(amount, "regression")}
+    lesson = replace(lesson, table=replace(images, targets=images.targets | more))
+    specs = [
+        HeadSpec("object", classes=images.objects),
+        HeadSpec("striped", "binary", ("no", "yes")),
+        HeadSpec("amount", "regression", centre=50.0, spread=8.0),
+    ]
+    backbone = small()
+    torch.manual_seed(0)
+    model = TransferModel(backbone, Heads(specs, backbone.width))
+    plan = freeze.plan("linear_probe", backbone)
+    result = fit(model, plan, lesson, replace(QUICK, epochs=20, lr=0.01), TrunkCache())
+    assert not result.stopped
+    feed = TrunkCache().feed(model, images.paths, lesson.digests, batch_size=64, workers=1)
+    answers, _ = answer(model, feed, lesson.val, targets(lesson.table, model))
+    report = judge(lesson.table.take(lesson.val), answers)
+    assert report["striped"]["accuracy"] >= 0.8
+    assert report["amount"]["r2"] > 0.7
+    assert report["object"]["accuracy"] >= 0.8

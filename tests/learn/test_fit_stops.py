@@ -1,0 +1,111 @@
+"""A loss or weights that are no numbers: training stops, and the last good weights are kept."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from transfer.cache import TrunkCache
+from transfer.config import LearnConfig
+from transfer.heads import Heads
+from transfer.learn.fit import Lesson, fit
+from transfer.model import TransferModel
+
+QUICK = LearnConfig(epochs=4, batch_size=8, workers=1)
+
+
+def state(model: TransferModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
+    """Let the loss of the training step `step` (from 1) be `value`."""
+    loss, count = Heads.loss, iter(range(1, 10**6))
+
+    def broken(self: Heads, *args: Any, **kwargs: Any) -> Tensor:
+        right = loss(self, *args, **kwargs)
+        return right * value if self.training and next(count) == step else right
+
+    monkeypatch.setattr(Heads, "loss", broken)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "gradual:1"])
+def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, policy: str, value: float
+) -> None:
+    model, plan = taught(policy)
+    poisoned(monkeypatch, 5, value)  # three steps an epoch: the middle of the second
+    after: list[dict[str, Tensor]] = []
+    config = replace(QUICK, epochs=8, lr=0.02)
+    result = fit(model, plan, lesson, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    assert len(result.epochs) == len(after) == 1
+    assert f"the loss became {value} in epoch 2 (lr 0.02)" in result.stopped
+    assert "the weights of epoch 1 are kept; try a lower --lr" in result.stopped
+    assert differing(state(model), after[0]) == []
+    assert not result.moved
+    assert not model.training
+
+
+def test_no_number_in_the_first_epoch_keeps_the_start(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, plan = taught("partial:1")
+    start = state(model)
+    poisoned(monkeypatch, 2, float("nan"))
+    result = fit(model, plan, lesson, QUICK, TrunkCache())
+    assert "the weights of the start are kept" in result.stopped
+    assert result.epochs == []
+    assert result.best == []
+    assert set(differing(state(model), start)) <= {"heads.centre", "heads.spread"}
+
+
+def finite(model: TransferModel) -> bool:
+    return all(tensor.isfinite().all() for tensor in model.state_dict().values() if tensor.is_floating_point())
+
+
+@pytest.mark.parametrize("val", [True, False])
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_a_rate_far_too_high_never_leaves_weights_that_are_no_numbers(
+    taught: Callable[..., Any], lesson: Lesson, policy: str, batch_size: int, val: bool
+) -> None:
+    model, plan = taught(policy, backbone_lr=1.0)
+    lesson = lesson if val else replace(lesson, val=lesson.val[:0])
+    config = LearnConfig(
+        optimizer="sgd", lr=1e30, epochs=3, batch_size=batch_size, workers=1, warmup=0.0, schedule="constant"
+    )
+    result = fit(model, plan, lesson, config, TrunkCache())
+    assert finite(model)
+    assert not result.moved
+
+
+@pytest.mark.parametrize("val", [True, False])
+@pytest.mark.parametrize("bad", [3, 6, 12])
+def test_weights_that_break_in_an_epochs_last_step_are_not_kept(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, bad: int, val: bool
+) -> None:
+    """The loss before that step was a number, so only the weights themselves can tell."""
+    loss, count = Heads.loss, iter(range(1, 10**6))
+
+    def broken(self: Heads, *args: Any, **kwargs: Any) -> Tensor:
+        right = loss(self, *args, **kwargs)
+        if self.training and next(count) == bad:
+            right = right + (0 * next(self.parameters()).sum()).sqrt()  # nought, with a gradient that is no number
+        return right
+
+    monkeypatch.setattr(Heads, "loss", broken)
+    model, plan = taught()
+    lesson = lesson if val else replace(lesson, val=lesson.val[:0])
+    result = fit(model, plan, lesson, QUICK, TrunkCache())
+    assert finite(model)
+    assert "try a lower --lr" in result.stopped
+    assert len(result.epochs) == bad // 3 - 1
+    assert all(line["loss"] == line["loss"] for line in result.epochs)

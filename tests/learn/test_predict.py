@@ -1,0 +1,129 @@
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer.config import EvaluateConfig, PredictConfig
+from transfer.errors import TransferError
+from transfer.learn import checkpoint
+from transfer.learn.predict import evaluate, image_files, predict, predict_command
+from transfer.learn.train import train
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    out = tmp_path / "run"
+    train(config(out=out, policy="partial:2", epochs=4, lr=0.01))
+    return out
+
+
+def test_image_files_takes_files_folders_globs_and_a_list(folder):
+    one = folder / "plain" / "red" / "0.png"
+    assert image_files([str(one)]) == [str(one)]
+    assert len(image_files([str(folder)])) == 48
+    assert image_files([str(folder / "plain" / "*" / "0.png")]) == [
+        str(folder / "plain" / c / "0.png") for c in ("blue", "green", "red")
+    ]
+    assert image_files(["-"], io.StringIO(f"{one}\n\n{folder / 'striped'}\n")) == [
+        str(one),
+        *image_files([str(folder / "striped")]),
+    ]
+
+
+@pytest.mark.parametrize(("names", "says"), [(["nowhere"], "no image at nowhere"), ([], "no image given")])
+def test_nothing_to_predict(names, says):
+    with pytest.raises(TransferError, match=says):
+        image_files(names)
+
+
+def test_predictions_of_the_saved_run_are_those_that_were_tested(run):
+    """From image files, on a model rebuilt from its file, at the same cut: what predictions.csv says."""
+    with (run / "predictions.csv").open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    got = list(predict(checkpoint.load(run), [row["path"] for row in expected], top=2))
+    for row, want in zip(got, expected, strict=True):
+        assert row["object"] == want["object_predicted"]
+        assert row["domain"] == want["domain_predicted"]
+        assert row["object_probability"] == pytest.approx(float(want["object_probability"]), abs=1e-4)
+        assert len(row["object_top"]) == 2
+        assert row["object_top"][0] == [row["object"], row["object_probability"]]
+
+
+def test_probabilities_of_all_classes_sum_to_one(run, folder):
+    (row,) = predict(checkpoint.load(run), [str(folder / "plain" / "red" / "0.png")], top=99)
+    assert sum(p for _, p in row["object_top"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_model_file_alone_predicts_elsewhere_without_store_or_hub(run, folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("TRANSFER_WEIGHTS")
+    shutil.copy(run / "model.safetensors", tmp_path / "elsewhere.safetensors")
+    paths = image_files([str(folder / "plain")])
+    assert list(predict(checkpoint.load(tmp_path / "elsewhere.safetensors"), paths)) == list(
+        predict(checkpoint.load(run), paths)
+    )
+
+
+def test_a_bad_image_is_refused_or_skipped_and_named(run, folder, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"nothing")
+    paths = [str(folder / "plain" / "red" / "0.png"), str(bad), str(folder / "plain" / "red" / "1.png")]
+    models = checkpoint.load(run)
+    with pytest.raises(TransferError, match=r"bad\.png"):
+        list(predict(models, paths))
+    rows = list(predict(models, paths, skip_bad=True))
+    assert [row["path"] for row in rows] == paths
+    assert "bad.png" in rows[1]["error"]
+    assert "object" not in rows[1]
+    clean = list(predict(models, [paths[0], paths[2]]))
+    assert [row["object"] for row in (rows[0], rows[2])] == [row["object"] for row in clean]
+    assert not list(tmp_path.glob("out*"))
+    assert predict_command(PredictConfig(run, tuple(paths), on_bad_image="skip", out=tmp_path / "out.jsonl")) == 1
+
+
+def test_json_lines_and_csv_say_the_same(run, folder, tmp_path):
+    for form in ("json", "csv"):
+        assert (
+            predict_command(PredictConfig(run, (str(folder / "plain" / "red"),), format=form, out=tmp_path / form)) == 0
+        )
+    lines = [json.loads(line) for line in (tmp_path / "json").read_text().splitlines()]
+    with (tmp_path / "csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["path"], r["object"], float(r["object_probability"])) for r in rows] == [
+        (line["path"], line["object"], line["object_probability"]) for line in lines
+    ]
+
+
+def test_evaluate_on_the_runs_own_test_images_repeats_its_result(run):
+    result = json.loads((run / "result.json").read_text())
+    again = evaluate(EvaluateConfig(run))
+    for name in ("object", "domain"):
+        assert again["test"][name]["accuracy"] == result["test"][name]["accuracy"]
+        assert again["test"][name]["n"] == result["test"][name]["n"]
+
+
+def test_evaluate_on_other_data_matches_classes_by_name(run, folder, tmp_path):
+    """A set with one class under another name and one domain: known names count, unknown ones are said."""
+    shutil.copytree(folder / "striped", tmp_path / "other")
+    (tmp_path / "other" / "blue").rename(tmp_path / "other" / "azure")
+    result = evaluate(EvaluateConfig(run, data=str(tmp_path / "other"), out=tmp_path / "deep" / "result.json"))
+    paths = image_files([str(folder / "striped" / c) for c in ("green", "red")])
+    right = [row["object"] == Path(row["path"]).parent.name for row in predict(checkpoint.load(run), paths)]
+    assert result["test"]["object"]["n"] == 16
+    assert result["test"]["object"]["accuracy"] == pytest.approx(np.mean(right))
+    assert any("1 classes that the model does not know (azure)" in note for note in result["notes"])
+    assert json.loads((tmp_path / "deep" / "result.json").read_text()) == json.loads(json.dumps(result))
+
+
+def test_evaluate_without_a_known_label(run, folder, tmp_path):
+    shutil.copytree(folder / "striped" / "red", tmp_path / "other" / "purple")
+    with pytest.raises(TransferError, match="not one image has a label"):
+        evaluate(EvaluateConfig(run, data=str(tmp_path / "other")))
+
+
+def test_no_run_there(tmp_path):
+    with pytest.raises(TransferError, match="no run at"):
+        evaluate(EvaluateConfig(tmp_path))

@@ -1,0 +1,83 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from transfer.config import DataConfig, HeadConfig
+from transfer.data.splits import Splits
+from transfer.data.table import ImageTable, Target, softmax_target
+from transfer.errors import TransferError
+from transfer.learn.setup import head_specs, pick_device, read_images, versions
+
+EMPTY = np.array([], dtype=np.int64)
+
+
+def table_of(objects, domains, **more):
+    blank = np.full(len(objects), "")
+    paths = np.array([f"{i}.png" for i in range(len(objects))])
+    targets = {"object": softmax_target(objects), "domain": softmax_target(domains), **more}
+    return ImageTable(paths, targets, blank, blank, "set")
+
+
+def test_one_object_only_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "plain" / "red", tmp_path / "set" / "red")
+    with pytest.raises(TransferError, match="needs at least two objects, found only 'red'"):
+        read_images(DataConfig(str(tmp_path / "set")))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all"])
+def test_a_bad_image_is_refused_by_name_or_skipped_and_counted(folder, tmp_path, content):
+    shutil.copytree(folder / "plain", tmp_path / "set")
+    (tmp_path / "set" / "red" / "0.png").write_bytes(content)
+    with pytest.raises(TransferError, match=r"1 of 24 images.*red/0\.png.*--on-bad-image skip"):
+        read_images(DataConfig(str(tmp_path / "set")))
+    images = read_images(DataConfig(str(tmp_path / "set"), on_bad_image="skip"))
+    assert len(images.table) == 23
+    assert any("1 bad image left out" in note for note in images.table.notes)
+
+
+def test_heads_follow_the_table():
+    table = table_of(list("aabb"), list("xyxy"), age=Target(np.array([1.0, 3.0, np.nan, 5.0]), "regression"))
+    specs, notes = head_specs(table, Splits(np.arange(4), EMPTY, EMPTY), HeadConfig(loss_weights=("domain:0.5",)))
+    by_name = {spec.name: spec for spec in specs[""]}
+    assert list(by_name) == ["object", "domain", "age"]
+    assert by_name["domain"].weight == 0.5
+    assert by_name["age"].centre == pytest.approx(3.0)
+    assert by_name["age"].spread == pytest.approx(np.std([1.0, 3.0, 5.0]))
+    assert notes == []
+
+
+def test_separate_heads_have_a_network_each():
+    specs, _ = head_specs(
+        table_of(list("aabb"), list("xyxy")), Splits(np.arange(4), EMPTY, EMPTY), HeadConfig("separate")
+    )
+    assert {part: [spec.name for spec in some] for part, some in specs.items()} == {
+        "object": ["object"],
+        "domain": ["domain"],
+    }
+
+
+def test_domains_with_different_objects_are_said():
+    _, notes = head_specs(table_of(list("aab"), list("xyx")), Splits(np.arange(3), EMPTY, EMPTY), HeadConfig())
+    assert notes == ["object sets differ between domains: y has no image of b"]
+
+
+@pytest.mark.parametrize(("text", "says"), [("objekt:1", "did you mean 'object'"), ("object:much", "NAME:NUMBER")])
+def test_bad_loss_weights(text, says):
+    with pytest.raises(TransferError, match=says):
+        head_specs(
+            table_of(list("ab"), list("xy")), Splits(np.arange(2), EMPTY, EMPTY), HeadConfig(loss_weights=(text,))
+        )
+
+
+def test_device():
+    assert pick_device("cpu").type == "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        with pytest.raises(TransferError, match="--device cuda: not available here"):
+            pick_device("cuda")
+
+
+def test_versions_name_what_computed_the_result():
+    assert {"transfer", "torch", "timm", "python"} <= set(versions())

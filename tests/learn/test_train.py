@@ -1,0 +1,154 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from transfer.cache import TrunkCache
+from transfer.config import TrainConfig, from_dict
+from transfer.errors import TransferError
+from transfer.learn import checkpoint
+from transfer.learn.setup import read_images
+from transfer.learn.train import train
+
+
+def test_the_run_folder_holds_the_run(config, tmp_path):
+    out = tmp_path / "run"
+    run = train(config(out=out, test=0.25, epochs=2))
+    result = json.loads((out / "result.json").read_text())
+    assert result == json.loads(json.dumps(run.result))
+    assert from_dict(TrainConfig, json.loads((out / "config.json").read_text())) == config(out=out, test=0.25, epochs=2)
+    assert set(result) >= {"command", "config", "versions", "seconds", "policy", "test", "per_domain"}
+    assert set(result["seconds"]) == {"total", "trunk", "train"}
+    assert result["policy"]["frozen_unchanged"] is True
+    assert set(result["test"]) == {"object", "domain"}
+    assert set(result["per_domain"]) == {"plain", "striped"}
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert all(set(line[side]) == {"object", "domain"} for line in lines for side in ("train", "val"))
+    with (out / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = np.mean([row["object"] == row["object_predicted"] for row in rows])
+    assert len(rows) == result["test"]["object"]["n"] == 12
+    assert right == pytest.approx(result["test"]["object"]["accuracy"])
+
+
+def test_the_result_counts_the_parameters_that_the_run_trained(config):
+    run = train(config(policy="partial:1", epochs=1))
+    model = run.models[""]
+    backbone = sum(p.numel() for p in model.backbone.parameters())
+    heads = sum(p.numel() for p in model.heads.parameters())
+    last = sum(p.numel() for n, p in model.backbone.network.named_parameters() if model.backbone.stage_of(n) == 4)
+    assert run.result["policy"]["trained_parameters"] == last + heads
+    assert run.result["policy"]["frozen_parameters"] == backbone - last
+
+
+@pytest.mark.parametrize(
+    "policy", ["linear_probe", "partial:2", "full", "lp_ft:1", "gradual:2", "norm_only", "surgical:middle", "scratch"]
+)
+def test_every_policy_runs_and_leaves_what_is_frozen_alone(config, policy):
+    run = train(config(policy=policy, epochs=3))
+    assert run.result["policy"]["name"] == policy
+    assert run.result["policy"]["frozen_unchanged"]
+    assert run.result["policy"]["moved"] == []
+
+
+def test_a_frozen_tensor_moved_on_purpose_is_seen(config, monkeypatch):
+    from transfer.model import TransferModel
+
+    forward = TransferModel.forward
+
+    def meddle(self, activation):
+        with torch.no_grad():
+            next(self.backbone.network.parameters()).mul_(1.0001)
+        return forward(self, activation)
+
+    monkeypatch.setattr(TransferModel, "forward", meddle)
+    run = train(config(epochs=1))
+    assert run.result["policy"]["frozen_unchanged"] is False
+    assert run.result["policy"]["moved"]
+
+
+def test_same_seed_same_result_whatever_the_workers_and_the_cache(config):
+    first = train(config(policy="partial:2", workers=1))
+    for other in (
+        train(config(policy="partial:2", workers=4)),
+        train(config(policy="partial:2"), cache=TrunkCache(limit=0)),
+    ):
+        a, b = first.models[""].state_dict(), other.models[""].state_dict()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+        assert first.result["test"] == other.result["test"]
+
+
+def test_another_seed_draws_another_split(config):
+    tests = [set(train(config(seed=seed, epochs=1)).tests[0][0].paths) for seed in (0, 1)]
+    assert tests[0] != tests[1]
+
+
+def test_several_seeds_give_mean_deviation_and_each(config, tmp_path):
+    run = train(config(seeds=(0, 1, 2), epochs=1, out=tmp_path / "run"))
+    each = [one["test"]["object"]["accuracy"] for one in run.result["seeds"]]
+    assert run.result["test"]["object"]["accuracy"] == pytest.approx(np.mean(each))
+    assert run.result["sd"]["test"]["object"]["accuracy"] == pytest.approx(np.std(each, ddof=1))
+    alone = train(config(seed=1, epochs=1))
+    assert alone.result["test"] == run.result["seeds"][1]["test"]
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {
+        "seed0",
+        "seed1",
+        "seed2",
+        "model.safetensors",
+        "result.json",
+    }
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["run"] for line in lines] == ["seed0", "seed1", "seed2"]
+
+
+def test_refit_learns_from_validation_rows_too(config):
+    """With refit the model differs from the one that only saw train, and is the default for the probe alone."""
+    plain, refit, default = (train(config(refit=value)).models[""].state_dict() for value in (False, True, None))
+    heads = [name for name in plain if name.startswith("heads.layers")]
+    assert any(not torch.equal(plain[name], refit[name]) for name in heads)
+    assert all(torch.equal(refit[name], default[name]) for name in refit)
+
+
+def test_separate_heads_are_two_models(config, tmp_path):
+    run = train(config(heads="separate", policy="partial:1", epochs=1, out=tmp_path / "run"))
+    assert set(run.models) == {"object", "domain"}
+    a, b = (run.models[name].backbone.network.state_dict() for name in ("object", "domain"))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+    assert set(run.result["test"]) == {"object", "domain"}
+    assert set(checkpoint.load(tmp_path / "run")) == {"object", "domain"}
+
+
+def test_one_domain_has_no_domain_head_and_the_result_says_so(config, folder):
+    run = train(config(data=str(folder / "plain"), epochs=1))
+    assert set(run.result["test"]) == {"object"}
+    assert "one domain only: no domain head" in run.result["notes"]
+
+
+def test_a_loss_that_diverges_stops_with_one_line_after_saving(config, tmp_path):
+    with pytest.raises(TransferError, match=r"loss became .* try a lower --lr .*saved in"):
+        train(config(policy="full", lr=1e30, clip=0.0, warmup=0.0, optimizer="sgd", out=tmp_path / "run"))
+    saved = checkpoint.load(tmp_path / "run")[""].state_dict()
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+    assert "loss became" in json.loads((tmp_path / "run" / "result.json").read_text())["stopped"]
+
+
+def test_a_run_folder_in_use_is_refused_before_anything_is_read(config, tmp_path):
+    train(config(out=tmp_path / "run", epochs=1))
+    with pytest.raises(TransferError, match=r"already holds a run.*--overwrite"):
+        train(config(out=tmp_path / "run", data="nowhere"))
+    train(config(out=tmp_path / "run", epochs=1, overwrite=True))
+
+
+def test_compare_shares_what_was_read(config):
+    images = read_images(config().data)
+    assert train(config(epochs=1), images=images).result["test"] == train(config(epochs=1)).result["test"]
+
+
+def test_with_no_test_rows_there_is_a_model_and_no_test(config):
+    run = train(replace(config(epochs=1), data=replace(config().data, test=0.0)))
+    assert run.result["test"] == {}
+    assert run.result["images"]["test"] == 0

@@ -1,0 +1,150 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from transfer.learn.summary import over_seeds
+from transfer.report import tables
+
+
+def report(accuracy: float) -> dict[str, Any]:
+    return {
+        "accuracy": accuracy,
+        "balanced_accuracy": accuracy - 0.1,
+        "macro_f1": accuracy - 0.2,
+        "n": 40,
+        "interval": {"accuracy": [accuracy - 0.05, accuracy + 0.05]},
+    }
+
+
+def result(object_accuracy: float = 0.9, **more: Any) -> dict[str, Any]:
+    return {
+        "test": {"object": report(object_accuracy), "domain": report(0.95)},
+        "per_domain": {
+            "amazon": {"object": {"accuracy": 0.8, "n": 25}, "domain": {"accuracy": 1.0, "n": 25}},
+            "dslr": {"object": {"n": 0}, "domain": {"accuracy": 0.5, "n": 15}},
+        },
+        "policy": {"trained_parameters": 12345, "frozen_parameters": 6789000, "frozen_unchanged": True, "moved": []},
+        "seconds": {"total": 12.34, "trunk": 5.67, "train": 6.67},
+        "notes": ["one domain only: no domain head"],
+        "stopped": "",
+        **more,
+    }
+
+
+def test_table_first_column_left_the_others_right() -> None:
+    text = tables.table(["name", "n"], [["a", "1"], ["longer name", "1,000"]])
+    assert text.splitlines() == ["name             n", "a                1", "longer name  1,000"]
+
+
+def test_table_without_rows() -> None:
+    assert tables.table(["name", "n"], []) == "name  n"
+
+
+def test_table_has_no_trailing_spaces() -> None:
+    assert all(line == line.rstrip() for line in tables.table(["a", "b"], [["x", ""], ["long", "y"]]).splitlines())
+
+
+@pytest.mark.parametrize("rows", [[["a"]], [["a", "b", "c"]]])
+def test_table_refuses_ragged_rows(rows: list[list[str]]) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        tables.table(["name", "n"], rows)
+
+
+def test_figure_of_one_seed_has_its_interval() -> None:
+    assert tables.figure(result(), "object") == "0.900 [0.850, 0.950]"
+    assert tables.figure(result(), "object", "macro_f1") == "0.700"
+
+
+def test_figure_of_several_seeds_has_its_standard_deviation() -> None:
+    merged = over_seeds((0, 1, 2), [result(a) for a in (0.85, 0.9, 0.95)])
+    assert tables.figure(merged, "object") == "0.900 ± 0.050"
+    assert tables.figure(merged, "domain") == "0.950 ± 0.000"
+
+
+@pytest.mark.parametrize("given", [{}, {"test": {}}, {"test": {"object": {"n": 0}}}])
+def test_figure_that_is_missing(given: dict[str, Any]) -> None:
+    assert tables.figure(given, "object") == "-"
+
+
+def test_one_run() -> None:
+    text = tables.one_run(result())
+    lines = [line.split() for line in text.splitlines() if line]
+    assert lines[0] == ["test", "accuracy", "balanced", "macro-F1", "n"]
+    assert lines[1] == ["object", "0.900", "[0.850,", "0.950]", "0.800", "0.700", "40"]
+    assert lines[3] == ["domain", "object", "domain", "n"]
+    assert lines[4] == ["amazon", "0.800", "1.000", "25"]
+    assert lines[5][:3] == ["dslr", "-", "0.500"]
+    assert "12,345 parameters trained, 6,789,000 frozen (bit-identical)" in text
+    assert "12.3 s, of these 5.7 s through the frozen trunk" in text
+    assert text.endswith("note: one domain only: no domain head")
+
+
+def test_one_run_of_several_seeds() -> None:
+    merged = over_seeds((0, 1), [result(0.8), result(0.9)])
+    text = tables.one_run(merged)
+    assert "0.850 ± 0.071" in text
+    assert "24.7 s" in text
+
+
+def test_one_run_says_what_moved() -> None:
+    policy = {"trained_parameters": 1, "frozen_parameters": 2, "frozen_unchanged": False, "moved": ["bn1.running_mean"]}
+    assert "frozen (CHANGED: bn1.running_mean)" in tables.one_run(result(policy=policy))
+
+
+def test_one_run_with_a_regression_head() -> None:
+    text = tables.one_run(result(test={"age": {"mae": 1.2345678, "rmse": 2.0, "r2": 0.5, "n": 9}}, per_domain={}))
+    assert "age" in text
+    assert "R2 0.500" in text
+    assert "MAE 1.235" in text
+
+
+def test_one_run_without_test_images_or_a_policy() -> None:
+    assert tables.one_run({"test": {}}) == "no test images"
+
+
+def test_one_domain_has_no_table_of_domains() -> None:
+    one = result()
+    one["per_domain"].pop("dslr")
+    assert "amazon" not in tables.one_run(one)
+
+
+def test_backbone_lines_come_one_by_one() -> None:
+    asked = []
+
+    def rows() -> Any:
+        for name, parameters in (("resnet18", 11176512), ("torchvision:squeezenet1_1", 722496)):
+            asked.append(name)
+            yield SimpleNamespace(name=name, parameters=parameters, width=512, stages=5, where="hub")
+
+    lines = tables.backbone_lines(rows())
+    assert next(lines).split() == ["backbone", "parameters", "width", "stages", "weights"]
+    assert asked == []
+    assert next(lines).split() == ["resnet18", "11,176,512", "512", "5", "hub"]
+    assert asked == ["resnet18"]
+    assert [line.split()[0] for line in lines] == ["torchvision:squeezenet1_1"]
+
+
+def test_compared() -> None:
+    compared = {
+        "against": "linear_probe",
+        "runs": {"linear_probe": result(0.8), "full": result(0.9)},
+        "paired": {"full": {"object": {"difference": 0.1, "interval": [-0.02, 0.22], "p": 0.0412}}},
+    }
+    lines = tables.compared(compared).splitlines()
+    assert lines[0].startswith("policy")
+    assert lines[0].endswith("object against linear_probe")
+    assert lines[1].split() == [
+        "linear_probe",
+        "0.800",
+        "[0.750,",
+        "0.850]",
+        "0.950",
+        "[0.900,",
+        "1.000]",
+        "12,345",
+        "12.3",
+        "-",
+    ]
+    assert lines[2].endswith("+0.100 [-0.020, +0.220] p 0.041")
+    assert len(lines) == 3

@@ -1,0 +1,85 @@
+"""Transfer learning on pretrained CNN backbones.
+
+Everything a script needs is here; torch is imported only once something that uses it is.
+
+Examples
+--------
+>>> import transfer
+>>> config = transfer.TrainConfig(data=transfer.DataConfig("digits"), policy=transfer.PolicyConfig("linear_probe"))
+>>> config.backbone.backbone
+'glyphnet'
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from transfer.config import (
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    HeadConfig,
+    LearnConfig,
+    PolicyConfig,
+    PredictConfig,
+    RunConfig,
+    TrainConfig,
+)
+from transfer.errors import TransferError
+
+if TYPE_CHECKING:
+    from transfer.backbones import Backbone, load
+    from transfer.data.sets import load_table
+    from transfer.data.splits import split
+    from transfer.data.table import ImageTable
+    from transfer.freeze import FreezePlan, FreezePolicy
+    from transfer.learn.compare import compare
+    from transfer.learn.predict import evaluate, predict
+    from transfer.learn.train import train
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Backbone": "transfer.backbones",
+    "load": "transfer.backbones",
+    "load_table": "transfer.data.sets",
+    "split": "transfer.data.splits",
+    "ImageTable": "transfer.data.table",
+    "FreezePlan": "transfer.freeze",
+    "FreezePolicy": "transfer.freeze",
+    "compare": "transfer.learn.compare",
+    "evaluate": "transfer.learn.predict",
+    "predict": "transfer.learn.predict",
+    "train": "transfer.learn.train",
+}
+
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "CompareConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "FreezePlan",
+    "FreezePolicy",
+    "HeadConfig",
+    "ImageTable",
+    "LearnConfig",
+    "PolicyConfig",
+    "PredictConfig",
+    "RunConfig",
+    "TrainConfig",
+    "TransferError",
+    "compare",
+    "evaluate",
+    "load",
+    "load_table",
+    "predict",
+    "split",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'transfer' has no attribute {name!r}")

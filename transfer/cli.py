@@ -1,0 +1,159 @@
+"""The `transfer` command: every subcommand is a typed config and one call.
+
+Nothing here imports torch before a command that needs it runs.
+"""
+
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import tyro
+
+from transfer.config import (
+    BackbonesConfig,
+    CompareConfig,
+    DemoConfig,
+    EvaluateConfig,
+    FetchConfig,
+    PredictConfig,
+    TrainConfig,
+)
+from transfer.errors import TransferError, did_you_mean
+
+
+def _demo(config: DemoConfig) -> None:
+    from transfer.demo import demo
+
+    print(demo(config))
+
+
+def _backbones(config: BackbonesConfig) -> None:
+    from transfer.backbones.catalogue import catalogue
+    from transfer.report.tables import backbone_lines
+
+    rows = catalogue(config.pattern)
+    first = next(rows, None)
+    if first is None:
+        near = did_you_mean(config.pattern, (row.name for row in catalogue()))
+        raise TransferError(f"no backbone matches {config.pattern!r}{near}: `transfer backbones` lists all")
+    for line in backbone_lines(itertools.chain([first], rows)):
+        print(line, flush=True)
+
+
+def _data(config: FetchConfig) -> None:
+    from transfer.data.sets import fetch_or_verify
+
+    print(fetch_or_verify(config.name, config.data_root, verify=config.verify))
+
+
+def _train(config: TrainConfig) -> None:
+    from transfer.learn.train import train
+    from transfer.report.tables import one_run
+
+    print("\n" + one_run(train(config).result))
+    if config.run.out:
+        print(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
+
+
+def _compare(config: CompareConfig) -> None:
+    from transfer.learn.compare import compare
+    from transfer.report.tables import compared
+
+    print("\n" + compared(compare(config)))
+
+
+def _evaluate(config: EvaluateConfig) -> None:
+    from transfer.learn.predict import evaluate
+    from transfer.report.tables import one_run
+
+    print(one_run(evaluate(config)))
+
+
+def _predict(config: PredictConfig) -> None:
+    from transfer.learn.predict import predict_command
+
+    skipped = predict_command(config)
+    if skipped:
+        print(f"{skipped} images skipped as unreadable", file=sys.stderr)
+
+
+COMMANDS: dict[str, tuple[type, Any]] = {
+    "demo": (DemoConfig, _demo),
+    "backbones": (BackbonesConfig, _backbones),
+    "data": (FetchConfig, _data),
+    "train": (TrainConfig, _train),
+    "compare": (CompareConfig, _compare),
+    "evaluate": (EvaluateConfig, _evaluate),
+    "predict": (PredictConfig, _predict),
+}
+
+
+class _Lines(logging.Handler):
+    """Progress lines on standard output, clear of any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(record.getMessage(), file=sys.stdout)
+
+
+# A bare flag, as for any other switch, though this one has a third state: what the policy makes of it.
+SPELLED = {"--refit": ["--refit", "True"], "--no-refit": ["--refit", "False"]}
+
+
+def _parse(form: Any, argv: list[str], **options: Any) -> Any:
+    words = []
+    for i, word in enumerate(argv):
+        bare = word in SPELLED and argv[i + 1 : i + 2] not in (["True"], ["False"], ["None"])
+        words += SPELLED[word] if bare else [word]
+    return tyro.cli(form, args=words, config=(tyro.conf.OmitArgPrefixes,), **options)
+
+
+def _guarded(call: Callable[[], None]) -> int:
+    """Run `call`; print its log lines, and a user's mistake as one line; return the exit code."""
+    logger = logging.getLogger("transfer")
+    handler = _Lines()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        call()
+        sys.stdout.flush()
+    except TransferError as error:
+        print(f"transfer: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("transfer: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        logger.removeHandler(handler)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 interrupted."""
+    forms: Any = None
+    for name, (kind, _) in COMMANDS.items():
+        form: Any = Annotated[kind, tyro.conf.subcommand(name)]
+        forms = form if forms is None else forms | form
+    config = _parse(forms, sys.argv[1:] if argv is None else argv, prog="transfer")
+    run = next(run for kind, run in COMMANDS.values() if isinstance(config, kind))
+    return _guarded(lambda: run(config))
+
+
+def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = None) -> int:
+    """Run a recipe: every setting of the config `default` is an option, with its value as the default.
+
+    Parameters
+    ----------
+    run : callable
+        Gets the config; its module's docstring is the help text.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    description = sys.modules[run.__module__].__doc__
+    config = _parse(type(default), words, default=default, description=description)
+    return _guarded(lambda: run(config))

@@ -1,0 +1,284 @@
+"""The typed configs: one definition for the command line, the Python API and the saved config.json.
+
+This module imports neither torch nor anything that does, so that ``transfer --help`` answers at once.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from transfer.errors import TransferError, did_you_mean
+
+T = TypeVar("T")
+
+
+def _comma(kind: type) -> Any:
+    """Return a tyro spec for comma-separated values: ``0,1,2``."""
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{kind.__name__.upper()},...",
+        instance_from_str=lambda args: tuple(kind(part.strip()) for part in args[0].split(",") if part.strip()),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(v, kind) for v in value),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )
+
+
+CommaInts = Annotated[tuple[int, ...], _comma(int)]
+CommaNames = Annotated[tuple[str, ...], _comma(str)]
+OnBadImage = Literal["refuse", "skip"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are split."""
+
+    data: str = "digits"
+    """A set's name (digits, office31), a folder, or a CSV manifest."""
+    data_root: Path | None = None
+    """Where named sets lie (default: TRANSFER_DATA, else the cache)."""
+    targets: CommaNames = ()
+    """Further CSV columns to learn: NAME or NAME:KIND, kind softmax, binary or regression."""
+    test: float = 0.2
+    """Held-out fraction of all images."""
+    val: float = 0.2
+    """Validation fraction of what is not test."""
+    shots: int | None = None
+    """Labels per class and domain (default: all); validation is taken out of these."""
+    keep_near_duplicates_together: bool = False
+    """Keep near-duplicate images (by perceptual hash) on one side of the split."""
+    on_bad_image: OnBadImage = "refuse"
+    """What to do about an image that does not decode: refuse the set, or skip and count it."""
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which pretrained network, and where its weights come from."""
+
+    backbone: str = "glyphnet"
+    """As the provider writes it: resnet50.a1_in1k, mobilenetv2_100, torchvision:squeezenet1_1, glyphnet."""
+    weights: Path | None = None
+    """A weights file (default: the store TRANSFER_WEIGHTS, then the bundle, then the hub)."""
+    random_init: bool = False
+    """Start from random weights on purpose."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What sits on the features."""
+
+    heads: Literal["dual", "joint", "separate"] = "dual"
+    """dual: one head each, summed losses; joint: one softmax over the pairs; separate: a network each."""
+    hidden: CommaInts = ()
+    """Hidden sizes of an MLP head, such as 256,128 (default: a linear head)."""
+    activation: Literal["relu", "gelu", "tanh", "elu"] = "relu"
+    """Between the hidden layers."""
+    dropout: float = 0.0
+    """On each layer's input in the head."""
+    head_init: Literal["xavier", "he"] = "xavier"
+    """How head weights are drawn; biases are zero."""
+    loss_weights: CommaNames = ()
+    """Weights of the heads' losses, such as object:1,domain:0.5 (default: 1 each)."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Which layers learn, and how fast."""
+
+    policy: str = "linear_probe"
+    """linear_probe, partial[:k], full, lp_ft[:k], gradual[:k], norm_only, surgical:first|middle|last, scratch."""
+    backbone_lr: float = 0.1
+    """Rate of the top stage as a fraction of the heads' (scratch: all rates are the heads')."""
+    layer_decay: float = 0.8
+    """Each stage's rate as a fraction of the one above it."""
+    statistics: Literal["learning", "frozen"] = "learning"
+    """Whether BatchNorm statistics of trained stages learn too."""
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """How the loop learns."""
+
+    optimizer: Literal["sgd", "nesterov", "adam", "adamw"] = "adamw"
+    """sgd has momentum as --momentum says; nesterov is its look-ahead form."""
+    lr: float = 3e-3
+    """Learning rate of the heads."""
+    weight_decay: float = 1e-2
+    """On weights, not on biases and norms. L2 for sgd and adam, decoupled for adamw."""
+    momentum: float = 0.9
+    """For sgd and nesterov."""
+    batch_size: int = 64
+    """Images per step."""
+    epochs: int = 30
+    """In all, shared out over a policy's phases."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """Of the rate, within each phase; step divides by 10 after each third."""
+    warmup: float = 0.05
+    """Fraction of a phase's steps over which the rate rises from zero."""
+    label_smoothing: float = 0.1
+    """Share of the target spread evenly over all classes."""
+    augment: Literal["none", "flip", "crop", "colour"] = "none"
+    """Each includes the ones before: flip, random resized crop, colour jitter."""
+    clip: float = 1.0
+    """Largest norm of the gradient (0: no limit)."""
+    patience: int = 15
+    """Epochs of a phase without a better validation score before it stops (0: never)."""
+    refit: bool | None = None
+    """Once the best epoch is chosen, learn anew on train + val for as long (default: for linear_probe only)."""
+    balance: Literal["none", "loss", "sampling"] = "none"
+    """Meet class imbalance by a weighted loss or by balanced sampling."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward pass; auto is bfloat16 on GPUs that have it, float32 elsewhere."""
+    device: Device = "auto"
+    """auto takes CUDA, then MPS, then the CPU."""
+    workers: int | None = None
+    """Threads that decode images (default: one per core). No effect on the result."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the run goes and what it draws from."""
+
+    out: Path | None = None
+    """Run folder: config.json, result.json, metrics.jsonl, model.safetensors (default: nothing is saved)."""
+    overwrite: bool = False
+    """Replace an existing run folder."""
+    seed: int = 0
+    """Of every random draw."""
+    seeds: CommaInts = ()
+    """Several seeds, such as 0,1,2: one result with mean, standard deviation and each."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Teach a pretrained backbone a set of images."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    heads: HeadConfig = field(default_factory=HeadConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Run several policies on one split and print one table."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    policies: CommaNames = ("linear_probe", "partial", "full", "scratch")
+    """The first is what the others are tested against."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a saved run on its own test images, or on other images."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder or its model.safetensors."""
+    data: str | None = None
+    """Other images: a set's name, a folder, or a CSV manifest (default: the run's own test images)."""
+    data_root: Path | None = None
+    """Where named sets lie."""
+    on_bad_image: OnBadImage = "refuse"
+    """What to do about an image that does not decode."""
+    device: Device = "auto"
+    """Where to compute."""
+    out: Path | None = None
+    """A file for the result as JSON."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Predict the object and domain of images."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder or its model.safetensors."""
+    images: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Files, folders or globs; '-' reads a list from standard input."""
+    format: Literal["json", "csv"] = "json"
+    """JSON lines, or CSV."""
+    top: int = 5
+    """How many classes with their probabilities."""
+    on_bad_image: OnBadImage = "refuse"
+    """What to do about an image that does not decode."""
+    device: Device = "auto"
+    """Where to compute."""
+    out: Path | None = None
+    """A file to write (default: standard output)."""
+
+
+@dataclass(frozen=True)
+class BackbonesConfig:
+    """List backbones: parameters, feature width, stages, and where the weights are."""
+
+    pattern: tyro.conf.Positional[str] = "*"
+    """A name or a glob, such as 'resnet*'."""
+
+
+@dataclass(frozen=True)
+class FetchConfig:
+    """Fetch a data set, or check the copy at hand."""
+
+    name: tyro.conf.Positional[Literal["office31", "digits"]]
+    """Which set."""
+    verify: bool = False
+    """Only check: name missing, altered, extra and duplicate files."""
+    data_root: Path | None = None
+    """Where named sets lie (default: TRANSFER_DATA, else the cache)."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """A first run on embedded data with the bundled backbone: no network, under a minute and a half."""
+
+    seed: int = 0
+    """Of every random draw."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config as plain JSON values.
+
+    Examples
+    --------
+    >>> from_dict(RunConfig, to_dict(RunConfig(out=Path("runs/a"), seeds=(0, 1)))).seeds
+    (0, 1)
+    """
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, tuple):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(config)
+
+
+def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+    """Return the config that :func:`to_dict` wrote.
+
+    Raises
+    ------
+    TransferError
+        A key that the config does not have.
+    """
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            raise TransferError(f"{kind.__name__} has no setting {key!r}{did_you_mean(key, hints)}")
+
+    def rebuild(hint: Any, value: Any) -> Any:
+        options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+        if isinstance(value, dict):
+            return from_dict(hint, value)
+        if isinstance(value, list):
+            return tuple(value)
+        return Path(value) if isinstance(value, str) and Path in options else value
+
+    return kind(**{key: rebuild(hints[key], value) for key, value in values.items()})

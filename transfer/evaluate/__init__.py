@@ -1,0 +1,1 @@
+"""What a model got right, and whether one is better than another."""

@@ -1,0 +1,75 @@
+"""`transfer compare`: several policies on one split, one table, each tested against the first."""
+
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from transfer.cache import TrunkCache
+from transfer.config import CompareConfig, PolicyConfig, to_dict
+from transfer.errors import TransferError
+from transfer.evaluate.answers import decide
+from transfer.evaluate.paired import paired_test
+from transfer.freeze import FreezePolicy
+from transfer.learn.folder import RunFolder
+from transfer.learn.setup import read_images, versions
+from transfer.learn.train import Run, train
+
+log = logging.getLogger(__name__)
+
+
+def compare(config: CompareConfig) -> dict[str, Any]:
+    """Train under each policy on the same splits; return all results and paired tests against the first.
+
+    Raises
+    ------
+    TransferError
+        Bad input; a run folder that cannot be used.
+    """
+    began = time.perf_counter()
+    if config.train.policy.policy != PolicyConfig().policy:
+        raise TransferError("compare takes several policies: --policies A,B rather than --policy")
+    policies = [str(FreezePolicy.parse(text)) for text in config.policies]
+    shared = config.train
+    out = shared.run.out
+    folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite) if out else None
+    images, cache = read_images(shared.data), TrunkCache()
+    runs: dict[str, Run] = {}
+    for text in policies:
+        log.info("%s", text)
+        inner = replace(shared.run, out=out / text.replace(":", "-") if out else None)
+        one = replace(shared, policy=replace(shared.policy, policy=text), run=inner)
+        runs[text] = train(one, images=images, cache=cache)
+    first = runs[policies[0]]
+    result = {
+        "command": "compare",
+        "config": to_dict(config),
+        "versions": versions(),
+        "seconds": {"total": round(time.perf_counter() - began, 3)},
+        "runs": {text: run.result for text, run in runs.items()},
+        "paired": {text: paired(runs[text], first) for text in policies[1:]},
+        "against": policies[0],
+    }
+    if folder:
+        folder.result(result)
+    return result
+
+
+def paired(run: Run, other: Run) -> dict[str, Any]:
+    """Return for each head a paired test of `run` against `other` on the test images that they share (all seeds)."""
+    tests = {}
+    for name in run.tests[0][1]:
+        right, images = [], []
+        for side in (run, other):
+            rows = [
+                (decide(t, answers[name]) == t.values)[t.known].astype(float)
+                for table, answers in side.tests
+                if (t := table.targets[name]).kind != "regression"
+            ]
+            right.append(np.concatenate(rows) if rows else np.empty(0))
+        images = [table.paths[table.targets[name].known] for table, _ in run.tests]
+        if len(right[0]):
+            tests[name] = paired_test(right[0], right[1], np.concatenate(images))
+    return tests

@@ -1,0 +1,238 @@
+"""`transfer predict` and `transfer evaluate`: a saved run on images."""
+
+import csv
+import glob
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from transfer.cache import TrunkCache
+from transfer.config import EvaluateConfig, PredictConfig, to_dict
+from transfer.data.images import BadImage, ImageBatches
+from transfer.data.inspect import drop_bad, inspect
+from transfer.data.sets import load_table
+from transfer.data.table import ImageTable, Target
+from transfer.data.trees import image_suffixes
+from transfer.errors import TransferError
+from transfer.evaluate.answers import Answers, answer, judge, per_domain, targets
+from transfer.files import whole, write_json
+from transfer.heads import HeadSpec
+from transfer.learn import checkpoint
+from transfer.learn.setup import pick_device, versions
+
+BATCH = 32
+
+
+def image_files(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
+    """Return the image files that `names` stand for: files, folders (searched), globs, or ``-`` for a list on `stdin`.
+
+    Raises
+    ------
+    TransferError
+        A name that stands for nothing.
+    """
+    found: list[str] = []
+    suffixes = image_suffixes()
+    for name in names:
+        if name == "-":
+            found += image_files([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()])
+            continue
+        path = Path(name).expanduser()
+        if path.is_dir():
+            some = sorted(str(p) for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
+        else:
+            some = (
+                [str(path)]
+                if path.is_file()
+                else sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+            )
+        if not some:
+            raise TransferError(f"no image at {name}: give files, folders, globs, or '-' and a list on standard input")
+        found += some
+    if not found:
+        raise TransferError("no image given: name files, folders or globs, or '-' to read a list from standard input")
+    return found
+
+
+def predict(
+    models: checkpoint.Models, paths: Sequence[str], *, top: int = 5, skip_bad: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield each image's answers, in order.
+
+    Yields
+    ------
+    dict
+        ``path``; for each softmax or binary head its name with the most likely class, ``NAME_probability`` and
+        ``NAME_top``, a list of [class, probability]; for each regression head its value. A bad image that is skipped
+        has ``path`` and ``error``.
+    """
+    backbone = next(iter(models.values())).backbone
+    device = next(backbone.parameters()).device
+    for start in range(0, len(paths), BATCH):
+        some = np.array(paths[start : start + BATCH])
+        rows: list[dict[str, Any]] = [{"path": str(p)} for p in some]
+        try:
+            good, images = (
+                np.arange(len(some)),
+                next(iter(ImageBatches(some, backbone.preprocessing, batch_size=len(some))))[1],
+            )
+        except BadImage:
+            if not skip_bad:
+                raise
+            good, images = _readable(some, rows, backbone.preprocessing)
+        for model in models.values() if len(good) else ():
+            for name, values in model.predict(images.to(device)).items():
+                for i, value in zip(good, values.cpu().numpy(), strict=True):
+                    rows[i] |= _words(model.heads.specs[name], value, top)
+        yield from rows
+
+
+def _readable(paths: np.ndarray, rows: list[dict[str, Any]], preprocessing: Any) -> tuple[np.ndarray, Any]:
+    """Read `paths` one by one, writing an error into the rows of those that cannot be."""
+    import torch
+
+    good, images = [], []
+    for i, path in enumerate(paths):
+        try:
+            images.append(next(iter(ImageBatches(np.array([path]), preprocessing, batch_size=1)))[1])
+            good.append(i)
+        except BadImage as error:
+            rows[i]["error"] = str(error)
+    return np.array(good, dtype=np.int64), torch.cat(images) if images else torch.empty(0)
+
+
+def _words(spec: HeadSpec, value: Any, top: int) -> dict[str, Any]:
+    if spec.kind == "regression":
+        return {spec.name: float(value)}
+    p = np.asarray(value, dtype=float)
+    p = np.array([1 - p, p]) if spec.kind == "binary" else p
+    best = np.argsort(-p, kind="stable")[: max(top, 1)]
+    listed = [[spec.classes[i], round(float(p[i]), 6)] for i in best]
+    return {spec.name: listed[0][0], f"{spec.name}_probability": listed[0][1], f"{spec.name}_top": listed}
+
+
+def predict_command(config: PredictConfig) -> int:
+    """Predict as `config` says, to a file or standard output; return how many images were skipped as bad."""
+    models = checkpoint.load(config.run, pick_device(config.device))
+    rows = predict(models, image_files(config.images), top=config.top, skip_bad=config.on_bad_image == "skip")
+    if config.out:
+        with whole(config.out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            return _write(rows, config.format, file.write)
+    return _write(rows, config.format, sys.stdout.write)
+
+
+def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
+    skipped, writer = 0, None
+    for row in rows:
+        skipped += "error" in row
+        if form == "json":
+            write(json.dumps(row, ensure_ascii=False) + "\n")
+            continue
+        flat = {k: " ".join(f"{c}:{p:g}" for c, p in v) if isinstance(v, list) else v for k, v in row.items()}
+        if writer is None:
+            fields = [*dict.fromkeys([*flat, "error"])]
+            writer = csv.DictWriter(
+                type("Out", (), {"write": staticmethod(write)})(),
+                fields,
+                lineterminator="\n",
+                extrasaction="ignore",
+            )
+            writer.writeheader()
+        writer.writerow(flat)
+    return skipped
+
+
+def align(table: ImageTable, models: checkpoint.Models) -> ImageTable:
+    """Return `table` with its labels as indices of the models' classes; unknown classes become -1, and a note."""
+    aligned, notes = {}, list(table.notes)
+    for model in models.values():
+        for name, spec in model.heads.specs.items():
+            given = table.targets.get(name)
+            if given is None:
+                empty = np.full(len(table), np.nan) if spec.kind == "regression" else np.full(len(table), -1)
+                aligned[name] = Target(empty, spec.kind, spec.classes)
+            elif spec.kind == "regression":
+                aligned[name] = given
+            else:
+                place = {label: i for i, label in enumerate(spec.classes)}
+                index = np.array([*(place.get(label, -1) for label in given.classes), -1])
+                strange = [c for c in given.classes if c not in place]
+                if strange:
+                    some = ", ".join(strange[:3])
+                    notes.append(f"{name}: {len(strange)} classes that the model does not know ({some}) do not count")
+                aligned[name] = Target(index[given.values], spec.kind, spec.classes)
+    blank = Target(np.full(len(table), -1), "softmax", ())
+    return replace(table, targets={"object": blank, "domain": blank} | aligned, notes=tuple(notes))
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Measure a saved run on its own test images or on others; return the result, and write it where `config` says.
+
+    Other data with a test split is measured on that, else on all its images.
+
+    Raises
+    ------
+    TransferError
+        No run there, no such data, or not one label that the model knows.
+    """
+    began = time.perf_counter()
+    models = checkpoint.load(config.run, pick_device(config.device))
+    if config.data is None:
+        given = _own_test(config.run if config.run.is_dir() else config.run.parent)
+    else:
+        given = load_table(
+            config.data,
+            config.data_root,
+            [n for m in models.values() for n in m.heads.specs if n not in ("object", "domain")],
+        )
+        held = given.split == "test"
+        given = given.take(held) if held.any() else given
+    table, inspection = drop_bad(given, inspect(given), config.on_bad_image)
+    table = align(table, models)
+    if not any(t.known.any() for t in table.targets.values()):
+        raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
+    answers: Answers = {}
+    for model in models.values():
+        feed = TrunkCache(limit=0).feed(model, table.paths, inspection.sha256, batch_size=BATCH)
+        answers |= answer(model, feed, np.arange(len(table)), targets(table, model))[0]
+    result = {
+        "command": "evaluate",
+        "config": to_dict(config),
+        "versions": versions(),
+        "seconds": {"total": round(time.perf_counter() - began, 3)},
+        "test": judge(table, answers),
+        "per_domain": per_domain(table, answers),
+        "notes": list(table.notes),
+    }
+    if config.out:
+        write_json(config.out, result)
+    return result
+
+
+def _own_test(run: Path) -> ImageTable:
+    """Return the run's own test images, as its predictions.csv lists them."""
+    file = run / "predictions.csv"
+    if not file.is_file():
+        raise TransferError(f"{run} has no predictions.csv to say which images it was tested on: give --data")
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    if not rows:
+        raise TransferError(f"{run} was trained without test images: give --data")
+    names = [key.removesuffix("_predicted") for key in rows[0] if key.endswith("_predicted")]
+    listed = {}
+    for name in names:
+        column = [row[name] for row in rows]
+        if f"{name}_probability" in rows[0]:
+            classes = tuple(sorted(set(column) - {""}))
+            values = np.array([classes.index(v) if v else -1 for v in column], dtype=np.int64)
+            listed[name] = Target(values, "softmax", classes)
+        else:
+            listed[name] = Target(np.array([float(v) for v in column]), "regression")
+    empty = np.full(len(rows), "")
+    return ImageTable(np.array([row["path"] for row in rows]), listed, empty, empty, str(run))

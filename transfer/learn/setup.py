@@ -1,0 +1,137 @@
+"""What every run starts from: images, heads, a model with its plan, a device."""
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+import torch
+
+from transfer import backbones, freeze
+from transfer.config import DataConfig, HeadConfig, TrainConfig
+from transfer.data.inspect import Inspection, drop_bad, inspect
+from transfer.data.sets import load_table
+from transfer.data.splits import Splits
+from transfer.data.table import ImageTable
+from transfer.errors import TransferError, did_you_mean
+from transfer.freeze import FreezePlan, FreezePolicy
+from transfer.heads import HeadSpec
+from transfer.learn.checkpoint import build_heads
+from transfer.model import TransferModel
+
+
+@dataclass(frozen=True)
+class Images:
+    """A table, what inspecting its files found, and what was said on the way."""
+
+    table: ImageTable
+    inspection: Inspection
+
+
+def read_images(config: DataConfig) -> Images:
+    """Return the images that `config` names, looked at once, bad ones refused or skipped.
+
+    Raises
+    ------
+    TransferError
+        No images, bad ones under ``refuse``, or fewer than two objects.
+    """
+    table = load_table(config.data, config.data_root, config.targets)
+    table, inspection = drop_bad(table, inspect(table), config.on_bad_image)
+    present = np.unique(table.object[table.object >= 0])
+    if len(present) < 2:
+        only = f"only {table.objects[present[0]]!r}" if len(present) else "none"
+        raise TransferError(f"{table.name}: learning needs at least two objects, found {only}")
+    return Images(table, inspection)
+
+
+def new_model(
+    config: TrainConfig, specs: list[HeadSpec], seed: int, device: torch.device
+) -> tuple[TransferModel, FreezePlan]:
+    """Return a fresh model and its plan; heads (and random backbones) are drawn from `seed`."""
+    policy = FreezePolicy.parse(config.policy.policy)
+    backbone = backbones.load(
+        config.backbone.backbone,
+        weights=config.backbone.weights,
+        random_init=config.backbone.random_init or policy.kind == "scratch",
+        seed=seed,
+    )
+    torch.manual_seed(seed)
+    model = TransferModel(backbone, build_heads(specs, backbone.width, config.heads)).to(device)
+    plan = freeze.plan(
+        policy,
+        backbone,
+        backbone_lr=config.policy.backbone_lr,
+        layer_decay=config.policy.layer_decay,
+        statistics=config.policy.statistics,
+    )
+    return model, plan
+
+
+def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[dict[str, list[HeadSpec]], list[str]]:
+    """Return the heads to learn for each network, and what to say about them.
+
+    A set with one domain has no domain head.
+    """
+    weights = _loss_weights(config.loss_weights, table)
+    specs, notes = [], []
+    if "joint" in table.targets:
+        raise TransferError("a target cannot be called 'joint', which is what a joint head's own output is: rename it")
+    for name, target in table.targets.items():
+        seen = target.values[parts.train][target.known[parts.train]]
+        if name == "domain" and len(np.unique(seen)) < 2:
+            notes.append("one domain only: no domain head")
+            continue
+        centre, spread = (
+            (float(seen.mean()), float(seen.std()) or 1.0) if target.kind == "regression" and len(seen) else (0.0, 1.0)
+        )
+        specs.append(HeadSpec(name, target.kind, target.classes, weights.get(name, 1.0), centre, spread))
+    missing = [
+        f"{domain} has no image of {', '.join(sorted(lacking)[:3])}"
+        + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        for i, domain in enumerate(table.domains)
+        if (
+            lacking := set(table.objects)
+            - {table.objects[o] for o in np.unique(table.object[table.domain == i]) if o >= 0}
+        )
+    ]
+    if missing and len(table.domains) > 1:
+        notes.append("object sets differ between domains: " + "; ".join(missing))
+    if config.heads == "separate":
+        return {spec.name: [spec] for spec in specs}, notes
+    return {"": specs}, notes
+
+
+def _loss_weights(texts: tuple[str, ...], table: ImageTable) -> dict[str, float]:
+    weights = {}
+    for text in texts:
+        name, _, value = text.partition(":")
+        if name not in table.targets:
+            raise TransferError(f"--loss-weights: no head {name!r}{did_you_mean(name, table.targets)}")
+        try:
+            weights[name] = float(value)
+        except ValueError as error:
+            raise TransferError(f"--loss-weights {text!r}: write NAME:NUMBER, such as {name}:0.5") from error
+    return weights
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    TransferError
+        The device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, present in there.items() if present)
+    if not there[name]:
+        raise TransferError(f"--device {name}: not available here; use --device auto")
+    return torch.device(name)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computed the result."""
+    names = ("transfer", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}

@@ -1,0 +1,244 @@
+"""`transfer train`: images, a backbone, a policy and heads -> a run with its result."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from transfer.cache import TrunkCache
+from transfer.config import TrainConfig, to_dict
+from transfer.data.splits import Splits, split
+from transfer.data.table import ImageTable
+from transfer.errors import TransferError
+from transfer.evaluate.answers import Answers, answer, decide, judge, per_domain, targets
+from transfer.freeze import FreezePlan, FreezePolicy
+from transfer.learn import checkpoint
+from transfer.learn.fit import Fit, Lesson, fit
+from transfer.learn.folder import RunFolder
+from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, versions
+from transfer.learn.summary import over_seeds
+from transfer.model import TransferModel
+
+OnEpoch = Callable[[dict[str, Any]], None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """What `train` gives back.
+
+    Parameters
+    ----------
+    result : dict
+        As in result.json.
+    models : dict of str to TransferModel
+        Of the first seed; ``models[""]`` unless heads are separate.
+    tests : list of (ImageTable, Answers)
+        For each seed the test images and the answers on them.
+    """
+
+    result: dict[str, Any]
+    models: checkpoint.Models
+    tests: list[tuple[ImageTable, Answers]]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    images: Images | None = None,
+    cache: TrunkCache | None = None,
+    on_epoch: OnEpoch = lambda line: None,
+) -> Run:
+    """Train as `config` says and write its run folder, if it names one.
+
+    Parameters
+    ----------
+    images : Images, optional
+        Already read with :func:`read_images`, to save reading them again.
+    cache : TrunkCache, optional
+        Shared between runs, so that what their frozen trunks have in common is computed once.
+    on_epoch : callable
+        Gets each epoch's line, as in metrics.jsonl.
+
+    Raises
+    ------
+    TransferError
+        Bad input, or a loss that turned NaN (after everything is saved).
+    """
+    FreezePolicy.parse(config.policy.policy)
+    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
+    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite) if out else None
+    images = images or read_images(config.data)
+    cache = cache or TrunkCache()
+    if len(seeds) == 1:
+        one = replace(config, run=replace(config.run, seed=seeds[0]))
+        run = _train_once(one, images, cache, folder, on_epoch)
+    else:
+        runs = []
+        for seed in seeds:
+            log.info("seed %d", seed)
+            inner = out / f"seed{seed}" if out else None
+            one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
+            part = RunFolder(inner, to_dict(one)) if inner else None
+            runs.append(_train_once(one, images, cache, part, _with_seed(on_epoch, seed)))
+        merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
+        run = Run(merged, runs[0].models, [test for run in runs for test in run.tests])
+        if folder:
+            folder.gather([folder.path / f"seed{seed}" for seed in seeds])
+            folder.result(run.result)
+    if run.result["stopped"]:
+        raise TransferError(run.result["stopped"] + (f" (saved in {out})" if out else ""))
+    return run
+
+
+def _with_seed(on_epoch: OnEpoch, seed: int) -> OnEpoch:
+    return lambda line: on_epoch({"seed": seed} | line)
+
+
+def _train_once(
+    config: TrainConfig,
+    images: Images,
+    cache: TrunkCache,
+    folder: RunFolder | None,
+    on_epoch: OnEpoch,
+) -> Run:
+    began, trunk_before = time.perf_counter(), cache.seconds
+    table, inspection, seed = images.table, images.inspection, config.run.seed
+    parts = split(
+        table,
+        inspection,
+        test=config.data.test,
+        val=config.data.val,
+        shots=config.data.shots,
+        seed=seed,
+        keep_near_duplicates_together=config.data.keep_near_duplicates_together,
+    )
+    specs, notes = head_specs(table, parts, config.heads)
+    lesson = Lesson(table, inspection.sha256, parts.train, parts.val)
+    device = pick_device(config.learn.device)
+    models: checkpoint.Models = {}
+    plans: list[FreezePlan] = []
+    fits: dict[str, Fit] = {}
+    answers: Answers = {}
+    for part, some in specs.items():
+        model, plan = new_model(config, some, seed, device)
+        if not plans:
+            log.info("%s", plan)
+
+        def tell(line: dict[str, Any], part: str = part) -> None:
+            line = ({"network": part} if part else {}) | line
+            log.info("%s", epoch_line(line, config.learn.epochs))
+            if folder:
+                folder.metric(line)
+            on_epoch(line)
+
+        fits[part] = _fit(model, plan, lesson, config, cache, tell)
+        models[part] = model
+        plans.append(plan)
+        if len(parts.test):
+            batch, workers = config.learn.batch_size, config.learn.workers
+            feed = cache.feed(model, table.paths, inspection.sha256, batch_size=batch, workers=workers)
+            answers |= answer(model, feed, parts.test, targets(table, model))[0]
+    test = table.take(parts.test)
+    backbone = next(iter(models.values())).backbone
+    heads = sum(p.numel() for model in models.values() for p in model.heads.parameters())
+    trunk, total = cache.seconds - trunk_before, time.perf_counter() - began
+    result = {
+        "command": "train",
+        "config": to_dict(config),
+        "versions": versions(),
+        "seconds": {"total": round(total, 3), "trunk": round(trunk, 3), "train": round(total - trunk, 3)},
+        "backbone": {"name": backbone.name, "weights": backbone.weights, "width": backbone.width},
+        "policy": {
+            "name": str(plans[0].policy),
+            "trained_parameters": sum(plan.trained_parameters for plan in plans) + heads,
+            "frozen_parameters": sum(plan.frozen_parameters for plan in plans),
+            "frozen_unchanged": not any(f.moved for f in fits.values()),
+            "moved": sorted({name for f in fits.values() for name in f.moved}),
+        },
+        "images": {
+            "train": len(parts.train),
+            "val": len(parts.val),
+            "test": len(parts.test),
+            **_balance(table, parts),
+        },
+        "test": judge(test, answers) if len(test) else {},
+        "per_domain": per_domain(test, answers) if len(test) else {},
+        "epochs": {part or "model": f.best for part, f in fits.items()},
+        "stopped": "; ".join(f.stopped for f in fits.values() if f.stopped),
+        "notes": [*table.notes, *parts.notes, *notes],
+    }
+    if folder:
+        checkpoint.save(folder.path / "model.safetensors", models, config.heads)
+        folder.predictions(prediction_rows(test, answers))
+        folder.result(result)
+    return Run(result, models, [(test, answers)])
+
+
+def _fit(
+    model: TransferModel,
+    plan: FreezePlan,
+    lesson: Lesson,
+    config: TrainConfig,
+    cache: TrunkCache,
+    on_epoch: OnEpoch,
+) -> Fit:
+    """Fit, and where refitting is asked for, fit again from the start on train + val for as long as was best."""
+    probe, seed = plan.policy.kind == "linear_probe", config.run.seed
+    refit = probe if config.learn.refit is None else config.learn.refit
+    refit = refit and len(lesson.val) > 0
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()} if refit else {}
+    fitted = fit(model, plan, lesson, config.learn, cache, seed=seed, on_epoch=on_epoch)
+    if not refit or fitted.stopped:
+        return fitted
+    model.load_state_dict(start)
+    both = replace(lesson, train=np.sort(np.concatenate([lesson.train, lesson.val])), val=lesson.val[:0])
+    log.info("refit on train + val for %s epochs", " + ".join(map(str, fitted.best)))
+    again = fit(model, plan, both, config.learn, cache, seed=seed, repeat=fitted.best)
+    return replace(fitted, moved=(*fitted.moved, *again.moved), stopped=again.stopped)
+
+
+def _balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
+    """Return the training images of the rarest and the commonest object, and how many times as many these are."""
+    objects = table.object[parts.train]
+    counts = np.bincount(objects[objects >= 0], minlength=len(table.objects))
+    few, many = int(counts.argmin()), int(counts.argmax())
+    return {
+        "rarest": {table.objects[few]: int(counts[few])},
+        "commonest": {table.objects[many]: int(counts[many])},
+        "imbalance": round(float(counts[many] / max(counts[few], 1)), 2),
+    }
+
+
+def prediction_rows(table: ImageTable, answers: Answers) -> list[dict[str, Any]]:
+    """Return a row per image: path, and for each head the truth, the answer and its probability."""
+    rows: list[dict[str, Any]] = [{"path": str(path)} for path in table.paths]
+    for name, values in answers.items():
+        target = table.targets[name]
+        decided = decide(target, values)
+        for i, row in enumerate(rows):
+            if target.kind == "regression":
+                row[name], row[f"{name}_predicted"] = target.values[i], float(values[i])
+                continue
+            row[name] = target.classes[target.values[i]] if target.values[i] >= 0 else ""
+            row[f"{name}_predicted"] = target.classes[decided[i]]
+            p = values[i].max() if target.kind == "softmax" else max(values[i], 1 - values[i])
+            row[f"{name}_probability"] = round(float(p), 6)
+    return rows
+
+
+def epoch_line(line: dict[str, Any], epochs: int) -> str:
+    """Return an epoch's line for people: loss, then training and validation accuracy of every head."""
+    words = [
+        f"{line['network']} " if "network" in line else "",
+        f"{line['phase']:<10} epoch {line['epoch']:>3}/{epochs}",
+    ]
+    words.append(f"  loss {line['loss']:.4f}")
+    for side in ("train", "val"):
+        if side in line:
+            words.append(f"  {side} " + " ".join(f"{name} {value:.3f}" for name, value in line[side].items()))
+    return "".join([*words, f"  {line['seconds']:.1f} s"])

@@ -1,0 +1,1 @@
+"""Result files -> what people read. Knows nothing of training."""

@@ -1,0 +1,100 @@
+"""Result files -> text tables."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table with the first column left, the others right aligned.
+
+    Examples
+    --------
+    >>> print(table(["policy", "object"], [["full", "0.9"], ["scratch", "0.25"]]))
+    policy   object
+    full        0.9
+    scratch    0.25
+    """
+    wide = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
+    lines = []
+    for row in [head, *rows]:
+        cells = [f"{row[0]:<{wide[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], wide[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def figure(result: dict[str, Any], head: str, score: str = "accuracy") -> str:
+    """Return one score of one head: ``0.894 ± 0.007`` over seeds, ``0.894 [0.87, 0.91]`` for one; ``-`` if missing."""
+    report = result.get("test", {}).get(head, {})
+    if score not in report:
+        return "-"
+    if "sd" in result:
+        return f"{report[score]:.3f} ± {result['sd']['test'][head][score]:.3f}"
+    if score in report.get("interval", {}):
+        low, high = report["interval"][score]
+        return f"{report[score]:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{report[score]:.3f}"
+
+
+def one_run(result: dict[str, Any]) -> str:
+    """Return what `transfer train` and `transfer evaluate` print at the end."""
+    heads = result.get("test", {})
+    rows = []
+    for name, report in heads.items():
+        if "r2" in report:
+            rows.append([name, f"R2 {report['r2']:.3f}", f"MAE {report['mae']:.4g}", "-", str(int(report["n"]))])
+        else:
+            scores = [figure(result, name, score) for score in ("accuracy", "balanced_accuracy", "macro_f1")]
+            rows.append([name, *scores, str(int(report.get("n", 0)))])
+    parts = [table(["test", "accuracy", "balanced", "macro-F1", "n"], rows)] if rows else ["no test images"]
+    if len(result.get("per_domain", {})) > 1:
+        names = list(heads)
+        each = [
+            [
+                domain,
+                *(f"{r[n]['accuracy']:.3f}" if "accuracy" in r.get(n, {}) else "-" for n in names),
+                str(int(r[names[0]]["n"])),
+            ]
+            for domain, r in result["per_domain"].items()
+        ]
+        parts.append(table(["domain", *names, "n"], each))
+    if "policy" in result:
+        policy = result["policy"]
+        frozen = "bit-identical" if policy["frozen_unchanged"] else f"CHANGED: {', '.join(policy['moved'][:3])}"
+        parts.append(
+            f"{policy['trained_parameters']:,} parameters trained, {policy['frozen_parameters']:,} frozen ({frozen}); "
+            f"{result['seconds']['total']:.1f} s, of these {result['seconds']['trunk']:.1f} s through the frozen trunk"
+        )
+    parts += [f"note: {note}" for note in result.get("notes", [])]
+    return "\n\n".join(parts)
+
+
+def backbone_lines(rows: Iterable[Any]) -> Iterator[str]:
+    """Yield a line per backbone, as `transfer backbones` prints them, each as soon as it is known."""
+    yield f"{'backbone':<48} {'parameters':>12} {'width':>6} {'stages':>6}  weights"
+    for row in rows:
+        yield f"{row.name:<48} {row.parameters:>12,} {row.width:>6} {row.stages:>6}  {row.where}"
+
+
+def compared(result: dict[str, Any]) -> str:
+    """Return what `transfer compare` prints: a row per policy, and what separates each from the first."""
+    rows = []
+    for name, run in result["runs"].items():
+        against = result["paired"].get(name, {}).get("object")
+        verdict = "-"
+        if against:
+            low, high = against["interval"]
+            verdict = f"{against['difference']:+.3f} [{low:+.3f}, {high:+.3f}] p {against['p']:.2g}"
+        trained, seconds = run["policy"]["trained_parameters"], run["seconds"]["total"]
+        plain = [figure(run, head) for head in ("object", "domain")]
+        rows.append([name, *plain, f"{trained:,}", f"{seconds:.1f}", verdict])
+    return table(
+        [
+            "policy",
+            "object",
+            "domain",
+            "trained parameters",
+            "seconds",
+            f"object against {result['against']}",
+        ],
+        rows,
+    )
