@@ -1,0 +1,26 @@
+"""From scratch: the same network without its pretraining, at growing numbers of labels.
+
+How much is pretraining worth? Read the table down: the labels that scratch needs to reach what a probe has with few.
+"""
+
+from dataclasses import replace
+
+from transfer import TrainConfig, train
+from transfer.cli import script
+from transfer.report.tables import figure, table
+
+
+def main(config: TrainConfig) -> None:
+    rows = []
+    for shots in (5, 20, None):
+        row = [str(shots or "all")]
+        for policy in ("linear_probe", "scratch"):
+            one = replace(config, data=replace(config.data, shots=shots), policy=replace(config.policy, policy=policy))
+            out = config.run.out / f"{policy}_{row[0]}" if config.run.out else None
+            row.append(figure(train(replace(one, run=replace(config.run, out=out))).result, "object"))
+        rows.append(row)
+    print("\n" + table(["labels a class and domain", "linear_probe", "scratch"], rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(script(main, TrainConfig()))

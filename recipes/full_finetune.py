@@ -1,0 +1,28 @@
+"""Full fine-tuning: every layer learns, the heads fastest, the lowest stages slowest.
+
+Beside it the same with one rate for all layers: with few labels, rates that fall towards the bottom keep more of what
+the network knows.
+"""
+
+from dataclasses import replace
+
+from transfer import PolicyConfig, TrainConfig, train
+from transfer.cli import script
+from transfer.report.tables import figure, table
+
+
+def main(config: TrainConfig) -> None:
+    rows = []
+    settings = {
+        "falling rates": config.policy,
+        "one rate": replace(config.policy, backbone_lr=1.0, layer_decay=1.0),
+    }
+    for name, policy in settings.items():
+        out = config.run.out / name.replace(" ", "_") if config.run.out else None
+        run = train(replace(config, policy=policy, run=replace(config.run, out=out)))
+        rows.append([name, figure(run.result, "object"), figure(run.result, "domain")])
+    print("\n" + table(["full fine-tuning", "object", "domain"], rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(script(main, TrainConfig(policy=PolicyConfig("full"))))

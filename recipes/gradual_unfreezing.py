@@ -1,0 +1,29 @@
+"""Gradual unfreezing (Howard and Ruder 2018): heads first, then one more stage from the top at a time.
+
+The plan printed at the start has a column per phase; the line after each epoch shows when a new stage joins.
+"""
+
+from transfer import PolicyConfig, TrainConfig, train
+from transfer.cli import script
+from transfer.report.tables import one_run, table
+
+
+def main(config: TrainConfig) -> None:
+    phases: dict[str, list[str]] = {}
+
+    run = train(
+        config,
+        on_epoch=lambda line: phases.update({line["phase"]: [f"{v:.3f}" for v in line.get("val", {}).values()]}),
+    )
+    print(
+        "\n"
+        + table(
+            ["after phase", *(f"val {name}" for name in run.result["test"])],
+            [[k, *v] for k, v in phases.items()],
+        )
+    )
+    print("\n" + one_run(run.result))
+
+
+if __name__ == "__main__":
+    raise SystemExit(script(main, TrainConfig(policy=PolicyConfig("gradual:3"))))

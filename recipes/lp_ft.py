@@ -1,0 +1,24 @@
+"""Linear probing, then fine-tuning (Kumar et al. 2022), against fine-tuning from random heads.
+
+Random heads send large, senseless gradients into a good network during the first steps. Heads that have been probed
+first do not: LP-FT keeps the features, and tends to win where test images differ from the training ones.
+"""
+
+from transfer import CompareConfig, compare
+from transfer.cli import script
+from transfer.report.tables import compared, table
+
+
+def main(config: CompareConfig) -> None:
+    result = compare(config)
+    print("\n" + compared(result))
+    domains = next(iter(result["runs"].values()))["per_domain"]
+    rows = [
+        [name, *(f"{run['per_domain'][d]['object'].get('accuracy', float('nan')):.3f}" for d in domains)]
+        for name, run in result["runs"].items()
+    ]
+    print("\n" + table(["object accuracy in", *domains], rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(script(main, CompareConfig(policies=("full", "lp_ft", "linear_probe"))))

@@ -1,0 +1,27 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(p.name for p in (ROOT / "recipes").glob("*.py") if p.name != "pretrain_bundled.py")
+
+
+def test_the_eight_recipes_are_there():
+    assert len(NAMES) >= 8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_is_short_and_runs_on_a_folder(name, images, tmp_path):
+    """Each prints a table; run as a user does, for one epoch."""
+    source = ROOT / "recipes" / name
+    assert len(source.read_text().splitlines()) <= 50
+    folder = Path(str(images.paths[0])).parents[2]
+    assert Image.open(folder / "plain" / "red" / "0.png").size == (32, 32)
+    argv = [sys.executable, str(source), "--data", str(folder), "--epochs", "1", "--device", "cpu"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "object" in done.stdout
+    assert "epoch   1" in done.stdout
