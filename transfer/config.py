@@ -78,8 +78,8 @@ class HeadConfig:
     """Hidden sizes of an MLP head, such as 256,128 (default: a linear head)."""
     activation: Literal["relu", "gelu", "tanh", "elu"] = "relu"
     """Between the hidden layers."""
-    dropout: float = 0.0
-    """On each layer's input in the head."""
+    dropout: float | None = None
+    """On each layer's input in the head (default: 0.5 where the whole backbone stays frozen, else 0)."""
     head_init: Literal["xavier", "he"] = "xavier"
     """How head weights are drawn; biases are zero."""
     loss_weights: CommaNames = ()

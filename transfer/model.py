@@ -53,7 +53,8 @@ class TransferModel(nn.Module):
 
     def _hold(self) -> None:
         for module in self._held:
-            module.training = False
+            if module.training:
+                module.training = False
 
     @torch.no_grad()
     def trunk(self, images: Tensor) -> Tensor:

