@@ -60,20 +60,20 @@ def mlp(
     ``xavier`` is Glorot and Bengio 2010, normal; ``he`` is He et al. 2015, normal, fan-in.
     """
     sizes = [width, *hidden, outputs]
-    layers: list[nn.Module] = []
+    layers = nn.Sequential()  # named so that saved heads have the same keys with and without dropout
     for i, (into, out) in enumerate(itertools.pairwise(sizes)):
         if dropout:
-            layers.append(nn.Dropout(dropout))
+            layers.add_module(f"dropout{i}", nn.Dropout(dropout))
         linear = nn.Linear(into, out)
         if init == "he":
             nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         else:
             nn.init.xavier_normal_(linear.weight)
         nn.init.zeros_(linear.bias)
-        layers.append(linear)
+        layers.add_module(str(2 * i), linear)
         if i < len(hidden):
-            layers.append(ACTIVATIONS[activation]())
-    return nn.Sequential(*layers)
+            layers.add_module(str(2 * i + 1), ACTIVATIONS[activation]())
+    return layers
 
 
 class Heads(nn.Module):
