@@ -46,6 +46,7 @@ class Options:
     seed: int = 0
     workers: int = 1  # processes that draw, beside the one that learns
     measure: bool = False  # measure the transfer to `digits` instead of training
+    steps: int = 600  # of learning from scratch, when measuring
 
 
 def ground_and_ink(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -189,7 +190,7 @@ def probe(x: torch.Tensor, y: torch.Tensor, test: torch.Tensor, augment: bool, w
     return solver.predict(in_batches(model, test))
 
 
-def scratch(x: torch.Tensor, y: torch.Tensor, test: torch.Tensor, augment: bool, steps: int = 600) -> np.ndarray:
+def scratch(x: torch.Tensor, y: torch.Tensor, test: torch.Tensor, augment: bool, steps: int) -> np.ndarray:
     """Return the answers of the same network trained from random weights (AdamW, one cycle, batches of 32)."""
     model = network(10).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
@@ -209,7 +210,10 @@ def measure(options: Options, shots: int = 10, seeds: tuple[int, ...] = (0, 1, 2
     """Print object accuracy on each domain of `digits` from few labels: the probe against the network from scratch."""
     names, labels, images = map(np.array, zip(*((d, int(c), np.array(i)) for d, c, i in draw()), strict=True))
     x, y = prepared(torch.from_numpy(images)), torch.from_numpy(labels)
-    ways = {"probe": partial(probe, weights=options.out / "glyphnet.safetensors"), "scratch": scratch}
+    ways = {
+        "probe": partial(probe, weights=options.out / "glyphnet.safetensors"),
+        "scratch": partial(scratch, steps=options.steps),
+    }
     rows = {(way, augment): {d: [] for d in DOMAINS} for augment in (False, True) for way in ways}
     for seed, domain in (bar := tqdm(list(product(seeds, DOMAINS)), disable=None)):
         here = names == domain
