@@ -100,6 +100,10 @@ class _Lines(logging.Handler):
         tqdm.write(record.getMessage(), file=sys.stdout)
 
 
+# Threads that wait for each other by spinning make a machine that others use too several times slower. Read by the
+# OpenMP library once, when torch loads it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # A bare flag, as for any other switch, though this one has a third state: what the policy makes of it.
 SPELLED = {"--refit": ["--refit", "True"], "--no-refit": ["--refit", "False"]}
 

@@ -1,5 +1,7 @@
 """`transfer demo`: embedded data, the bundled backbone, no network; what transfer is worth with few labels."""
 
+import torch
+
 from transfer.config import CompareConfig, DataConfig, DemoConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.learn.compare import compare
 from transfer.report.tables import compared
@@ -23,6 +25,7 @@ Next:
 
 def demo(config: DemoConfig) -> str:
     """Train dual heads under four policies with few labels and return the table to print."""
+    torch.set_num_threads(1)  # on images this small a second thread costs more than it gives
     result = compare(
         CompareConfig(
             train=TrainConfig(

@@ -19,7 +19,7 @@ from transfer.heads import Heads, HeadSpec
 from transfer.learn.fit import Fit, Lesson, fit
 from transfer.model import TransferModel
 
-QUICK = LearnConfig(epochs=4, batch_size=8, workers=1)
+QUICK = LearnConfig(epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 
 
 ABLE = "resnet10t"  # a random network that can learn the tiny set under any policy

@@ -14,7 +14,7 @@ from transfer.heads import Heads
 from transfer.learn.fit import Lesson, fit
 from transfer.model import TransferModel
 
-QUICK = LearnConfig(epochs=4, batch_size=8, workers=1)
+QUICK = LearnConfig(epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 
 
 def state(model: TransferModel) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ def course(schedule: str, progress: float, warmup: float) -> float:
     --------
     >>> [round(course("cosine", p, 0.0), 3) for p in (0.0, 0.5, 1.0)]
     [1.0, 0.5, 0.0]
-    >>> [course("step", p, 0.0) for p in (0.0, 0.5, 0.9)]
+    >>> [round(course("step", p, 0.0), 3) for p in (0.0, 0.5, 0.9)]
     [1.0, 0.1, 0.01]
     """
     if progress < warmup:
