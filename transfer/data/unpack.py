@@ -59,7 +59,6 @@ def unpack(archive: Path, destination: Path, *, keep: Callable[[str], str | None
         zlib.error,
         EOFError,
         RuntimeError,
-        NotImplementedError,
     ) as error:
         raise TransferError(f"the archive {archive.name} is damaged: {error}") from error
     except OSError as error:
