@@ -1,15 +1,13 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 from transfer.data import images as module
-from transfer.data.images import Augmentation, BadImage, ImageBatches, Preprocessing, augment, decode, prepare
+from transfer.data.images import Augmentation, BadImage, ImageBatches, Preprocessing, prepare, read
 
 P = Preprocessing((3, 16, 24), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "bilinear", 0.9)
 ALL = Augmentation(crop_scale=(0.3, 1.0), flip=True, jitter=0.4)
@@ -36,7 +34,7 @@ def test_batches_are_the_prepared_images_in_order(paths):
     assert rows.dtype == torch.int64
     assert images.dtype == torch.uint8
     for row, image in zip(rows, images, strict=True):
-        assert torch.equal(image, prepare(decode(paths[row]), P))
+        assert torch.equal(image, prepare(read(paths[row]), P))
 
 
 @pytest.mark.parametrize("augmentation", [None, ALL])
@@ -74,7 +72,7 @@ def test_a_bad_image_is_named_and_the_threads_end(paths, tmp_path):
 
 def test_memory_is_bounded_and_a_loop_that_stops_early_ends_the_threads(paths, monkeypatch):
     loaded = []
-    monkeypatch.setattr(module, "decode", lambda path: loaded.append(path) or decode(path))
+    monkeypatch.setattr(module, "read", lambda path, **k: loaded.append(path) or read(path, **k))
     before = threading.active_count()
     batches = iter(ImageBatches(np.repeat(paths, 10), P, batch_size=5, workers=2))
     next(batches)
@@ -83,57 +81,58 @@ def test_memory_is_bounded_and_a_loop_that_stops_early_ends_the_threads(paths, m
     assert threading.active_count() == before
 
 
-def test_no_augmentation_is_the_evaluation_view(paths):
-    image = decode(paths[0])
-    rng = np.random.default_rng(0)
-    assert torch.equal(augment(image, P, Augmentation(), rng), prepare(image, P))
+def test_a_repeated_row_comes_in_another_view_each_time(paths):
+    """As in balanced sampling; the first views are those of a row that comes once."""
+    order = np.array([3, 7, 3, 3, 7])
+    _, images = all_of(ImageBatches(paths, P, batch_size=2, order=order, augmentation=ALL, seed=4))
+    assert len({image.numpy().tobytes() for image in images}) == 5
+    _, once = all_of(ImageBatches(paths, P, order=order[:2], augmentation=ALL, seed=4))
+    assert torch.equal(images[:2], once)
+    _, plain = all_of(ImageBatches(paths, P, order=order))
+    assert torch.equal(plain[0], plain[2])
 
 
-def test_flip_mirrors_half_of_the_views(paths):
-    image = decode(paths[0])
-    view = prepare(image, P)
-    mirrored = 0
-    for seed in range(60):
-        got = augment(image, P, Augmentation(flip=True), np.random.default_rng(seed))
-        is_mirrored = torch.equal(got, view.flip(2))
-        assert is_mirrored or torch.equal(got, view)
-        mirrored += is_mirrored
-    assert 15 < mirrored < 45
+def test_keys_decide_the_draws_wherever_the_image_lies(paths):
+    order = np.array([3, 7, 9])
+    keys = [(1, 2**63, 5), (8,), (1, 2**63, 6)]
+    _, images = all_of(ImageBatches(paths, P, order=order, augmentation=ALL, seed=4, keys=keys))
+    moved = ImageBatches(paths[::-1], P, order=10 - order[::-1], augmentation=ALL, epoch=2, keys=keys[::-1])
+    assert torch.equal(images, all_of(moved)[1].flip(0))
+    _, others = all_of(ImageBatches(paths, P, order=order, augmentation=ALL, seed=4, keys=[(9,), (8,), (7,)]))
+    assert [torch.equal(a, b) for a, b in zip(images, others, strict=True)] == [False, True, False]
 
 
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 999))
-def test_crops_have_the_area_and_aspect_asked_for(width, height, seed):
-    left, top, right, bottom = module._random_box(width, height, (0.3, 0.6), np.random.default_rng(seed))
-    assert 0 <= left < right <= width
-    assert 0 <= top < bottom <= height
-    w, h = right - left, bottom - top
-    if min(width, height) > 60 and max(width, height) < 1.3 * min(width, height):  # such crops exist
-        assert 0.27 < w * h / (width * height) < 0.63
-        assert 0.7 < w / h < 1.4
+def test_torch_has_one_thread_in_each_of_the_pools_and_as_many_as_before_elsewhere(paths, monkeypatch):
+    before = torch.get_num_threads()
+    inside = []
+    monkeypatch.setattr(module, "read", lambda *a, **k: inside.append(torch.get_num_threads()) or read(*a, **k))
+    try:
+        torch.set_num_threads(3)
+        for _ in ImageBatches(paths, P, batch_size=3, workers=2):
+            assert torch.get_num_threads() == 3
+        assert set(inside) == {1}
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
-def test_crops_reach_every_corner():
-    rng = np.random.default_rng(0)
-    boxes = np.array([module._random_box(100, 80, (0.2, 0.4), rng) for _ in range(500)])
-    assert (boxes[:, :2].min(0) <= 3).all()
-    assert (boxes[:, 2:].max(0) >= [97, 77]).all()
+def test_large_files_are_decoded_smaller_for_the_evaluation_view_and_for_crops(tmp_path, picture, monkeypatch):
+    file = str(picture(tmp_path / "a.jpg", size=(800, 800)))
+    shapes = []
+
+    def reading(path, **options):
+        shapes.append(read(path, **options).shape)
+        return read(path, **options)
+
+    monkeypatch.setattr(module, "read", reading)
+    for augmentation in (None, Augmentation(flip=True), Augmentation(crop_scale=(0.02, 1.0)), ALL):
+        list(ImageBatches([file], P, augmentation=augmentation))
+    assert [shape[1] for shape in shapes] == [100, 100, 400, 100]  # needed: 39, 39, 294, 76
 
 
-def test_a_crop_shows_a_part_of_the_image():
-    """On a picture whose red rises from left to right, a view's red range is as wide as its crop."""
-    ramp = np.zeros((100, 100, 3), np.uint8)
-    ramp[..., 0] = np.arange(0, 200, 2)
-    spans = []
-    for seed in range(50):
-        view = augment(Image.fromarray(ramp), P, Augmentation(crop_scale=(0.25, 0.25)), np.random.default_rng(seed))
-        red = view[0].float().mean(0)
-        assert (red.diff() >= 0).all()
-        spans.append(float(red[-1] - red[0]))
-    assert 0.4 * 200 < np.mean(spans) < 0.6 * 200
-
-
-def test_jitter_changes_brightness_both_ways_and_stays_in_bounds():
-    grey = Image.new("RGB", (30, 30), (120, 120, 120))
-    got = [augment(grey, P, Augmentation(jitter=0.4), np.random.default_rng(s)).float().mean() for s in range(50)]
-    assert 120 * 0.59 < min(got) < 100
-    assert 140 < max(got) < 120 * 1.41
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="memory is pinned for a GPU")
+def test_pinned_images_are_the_same(paths):
+    pinned = list(ImageBatches(paths, P, batch_size=4, pin=True))
+    assert all(images.is_pinned() for _, images in pinned)
+    assert torch.equal(all_of(pinned)[1], all_of(ImageBatches(paths, P))[1])

@@ -13,6 +13,7 @@ from transfer.data import inspect as module
 from transfer.data.inspect import Inspection, drop_bad, duplicates, inspect, merge_groups, near_duplicates
 from transfer.data.trees import read_folder
 from transfer.errors import TransferError
+from transfer.store import Store
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -51,6 +52,29 @@ def table(tree):
     jpeg = (root / "a" / "2.jpg").read_bytes()
     (root / "b" / "truncated.jpg").write_bytes(jpeg[: len(jpeg) * 2 // 3])
     return read_folder(root)
+
+
+def test_what_was_found_is_kept_by_content(table, tmp_path, monkeypatch):
+    plain, store = inspect(table), Store(tmp_path / "kept")
+
+    def same(found):
+        return all(np.array_equal(getattr(found, name), getattr(plain, name)) for name in ("sha256", "phash", "reason"))
+
+    assert same(inspect(table, store=store))
+    monkeypatch.setattr(module, "_RULES", module._RULES | {"rules": 0})
+    assert same(inspect(table, store=store))
+    monkeypatch.undo()
+    decoded = []
+    decode = module.decode
+    monkeypatch.setattr(module, "decode", lambda *a, name, **k: decoded.append(name) or decode(*a, name=name, **k))
+    assert same(inspect(table, store=store))
+    assert {Path(name).name for name in decoded} == {"text.png", "truncated.jpg"}  # the bad ones, for their reason
+    path = Path(table.paths[0])
+    path.write_bytes(Path(table.paths[2]).read_bytes())
+    changed = inspect(table, store=store)
+    assert changed.phash[0] == plain.phash[2]
+    path.unlink()
+    assert "1.png" in inspect(table, store=store).reason[0]
 
 
 def test_hashes_and_bad_images(table):

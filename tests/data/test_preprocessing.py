@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
-from transfer.data.preprocessing import Preprocessing, prepare, to_tensor
+from transfer.data.pixels import read, to_tensor
+from transfer.data.preprocessing import Preprocessing, prepare, resize
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared"
+# PIL computes with weights of 22 bits, torchvision with ones of 15; the others are PIL's own.
+GREY_LEVELS = {"nearest": 0, "box": 0, "hamming": 0, "lanczos": 0, "bilinear": 2, "bicubic": 2}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -47,18 +50,20 @@ def timms(image, p):
 def test_the_evaluation_view_is_timms(width, height, side, interpolation, crop_pct, crop_mode):
     p = Preprocessing((3, *side), **IMAGENET, interpolation=interpolation, crop_pct=crop_pct, crop_mode=crop_mode)
     image = noise(width, height)
+    if interpolation == "bicubic":  # far from black and white: clipping between the two passes depends on their order
+        image = image.point(lambda value: 64 + value // 2)
     scaled = min(height * side[1], width * side[0]) / (max(width, height) * max(side))
     if crop_mode == "border" and scaled * min(side) < 1:
         return  # timm itself fails on a side that is scaled to nothing
-    ours, theirs = prepare(image, p), timms(image, p)
+    ours, theirs = prepare(to_tensor(image), p), timms(image, p)
     assert ours.shape == (3, *side)
     assert ours.dtype == torch.uint8
-    assert (ours.int() - theirs.int()).abs().max() <= 1
+    assert (ours.int() - theirs.int()).abs().max() <= GREY_LEVELS[interpolation]
 
 
 def test_a_side_scaled_to_nothing_is_one_pixel():
     p = Preprocessing((3, 16, 16), **IMAGENET, interpolation="bilinear", crop_pct=1.0, crop_mode="border")
-    assert prepare(noise(200, 1), p).shape == (3, 16, 16)
+    assert prepare(to_tensor(noise(200, 1)), p).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("name", ["amazon/images/bike/frame_0001.jpg", "dslr/images/mug/frame_0001.jpg"])
@@ -69,7 +74,9 @@ def test_real_images(name):
     image = Image.open(file).convert("RGB")
     for mode in ("center", "squash", "border"):
         p = Preprocessing((3, 224, 224), **IMAGENET, interpolation="bicubic", crop_pct=0.875, crop_mode=mode)
-        assert (prepare(image, p).int() - timms(image, p).int()).abs().max() <= 1
+        differ = (prepare(read(file), p).int() - timms(image, p).int()).abs()
+        assert differ.max() <= 2
+        assert (differ > 1).float().mean() < 0.001
 
 
 def test_normalise_is_timms():
@@ -120,5 +127,36 @@ def test_bad_records(change, words):
 
 def test_padding_is_the_mean_in_border_mode():
     p = Preprocessing((3, 16, 16), **IMAGENET, interpolation="box", crop_pct=1.0, crop_mode="border")
-    corner = prepare(Image.new("RGB", (16, 4), "white"), p)[:, 0, 0]
+    corner = prepare(to_tensor(Image.new("RGB", (16, 4), "white")), p)[:, 0, 0]
     assert corner.tolist() == [math.floor(255 * m + 0.5) for m in p.mean]
+
+
+@pytest.mark.parametrize(
+    ("side", "crop_pct", "resized", "needed"),
+    [((224, 224), 0.875, (256, 256), 384), ((224, 224), 1.0, (224, 224), 336), ((20, 31), 0.9, (22, 34), 51)],
+)
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_what_is_needed_is_half_as_much_again_as_is_resized_to(side, crop_pct, resized, needed, crop_mode):
+    p = Preprocessing((3, *side), **IMAGENET, interpolation="box", crop_pct=crop_pct, crop_mode=crop_mode)
+    assert p.resized == resized
+    assert p.needed == needed
+
+
+def test_a_scaled_jpeg_looks_the_same(tmp_path):
+    """Decoded at half of its size, the view of a smooth picture hardly differs."""
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    coarse.resize((900, 700), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
+    for mode in ("center", "squash", "border"):
+        p = Preprocessing((3, 224, 224), **IMAGENET, interpolation="bilinear", crop_pct=1.0, crop_mode=mode)
+        small = read(tmp_path / "a.jpg", at_least=p.needed)
+        assert small.shape == (3, 350, 450)
+        differ = prepare(small, p).int() - prepare(read(tmp_path / "a.jpg"), p).int()
+        assert differ.abs().float().mean() < 1
+        assert differ.abs().max() <= 12
+
+
+def test_a_part_of_an_image_is_resized_like_a_whole_one():
+    image = to_tensor(noise(50, 40))
+    part = image[:, 5:33, 7:40]
+    for interpolation in GREY_LEVELS:
+        assert torch.equal(resize(part, (20, 30), interpolation), resize(part.clone(), (20, 30), interpolation))

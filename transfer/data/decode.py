@@ -1,16 +1,15 @@
 """An image file of any format that PIL reads -> an upright RGB image."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps, features
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from transfer.errors import TransferError
-
-# Belongs in the key of any cache of what was computed from decoded images; the number is that of the rules below.
-DECODER = f"pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, rules 1"
 
 _FULL_SCALES = (1.0, 255.0, 65535.0, 2.0**31 - 1)
 
@@ -40,15 +39,34 @@ def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None 
     BadImage
         The file cannot be read or does not decode to its end.
     """
-    name = name or str(file)
+    with opened(file, name or str(file)) as image:
+        if at_least:
+            image.draft("RGB", (at_least, at_least))
+        return upright_rgb(image)
+
+
+@contextmanager
+def opened(file: str | Path | BinaryIO, name: str) -> Iterator[ImageFile.ImageFile]:
+    """Open an image file, of which only the header is read, and let whatever goes wrong with it be a BadImage."""
     try:
         with Image.open(file) as image:
-            if at_least:
-                image.draft("RGB", (at_least, at_least))
-            image.load()
-            return _to_rgb(_upright(image))
+            yield image
     except Exception as error:  # PIL's plugins raise nearly anything on broken bytes
         raise BadImage(f"bad image {name}: {_reason(error)}") from error
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) where there is none."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # malformed EXIF says nothing of the orientation; the pixels are sound
+        return 1
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Decode an open image by the rules of `decode`."""
+    image.load()
+    return _to_rgb(image if orientation(image) == 1 else _turned(image))
 
 
 def _reason(error: Exception) -> str:
@@ -59,10 +77,10 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turned(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # malformed EXIF says nothing of the orientation; the pixels are sound
+    except Exception:  # of EXIF that is malformed elsewhere
         return image
 
 
@@ -77,7 +95,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("LA") if image.mode == "La" else image
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_scale(values: np.ndarray, full: float) -> Image.Image:

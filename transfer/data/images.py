@@ -2,19 +2,20 @@
 
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from transfer.data.decode import DECODER, BadImage, decode
-from transfer.data.preprocessing import Preprocessing, prepare, to_tensor, view
+from transfer.data.augment import Augmentation, augment
+from transfer.data.decode import BadImage, decode
+from transfer.data.pixels import DECODER, read
+from transfer.data.preprocessing import Preprocessing, prepare
 
 __all__ = [
     "DECODER",
@@ -25,69 +26,8 @@ __all__ = [
     "augment",
     "decode",
     "prepare",
+    "read",
 ]
-
-_ASPECT = (3 / 4, 4 / 3)  # of a random crop, as Inception had it and everyone since
-_AHEAD = 2  # batches in preparation beside the one in use
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How a training view differs from the evaluation view.
-
-    Parameters
-    ----------
-    crop_scale : tuple of float, optional
-        Smallest and largest area of a random crop, as a fraction of the image's; none: the evaluation view.
-    flip : bool
-        Mirror left to right, half of the time.
-    jitter : float
-        Brightness, contrast and saturation are each scaled by a factor from ``1 - jitter`` to ``1 + jitter``.
-    """
-
-    crop_scale: tuple[float, float] | None = None
-    flip: bool = False
-    jitter: float = 0.0
-
-
-def augment(
-    image: Image.Image, preprocessing: Preprocessing, augmentation: Augmentation, rng: np.random.Generator
-) -> Tensor:
-    """Return a random training view of an RGB image, uint8, shape (3, H, W).
-
-    The random resized crop is that of Szegedy et al., "Going Deeper with Convolutions", 2015.
-    """
-    _, height, width = preprocessing.input_size
-    if augmentation.crop_scale is None:
-        image = view(image, preprocessing)
-    else:
-        box = _random_box(image.width, image.height, augmentation.crop_scale, rng)
-        image = image.resize((width, height), preprocessing.resampling, box=box)
-    if augmentation.flip and rng.random() < 0.5:
-        image = ImageOps.mirror(image)
-    if augmentation.jitter:
-        for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-            factor = rng.uniform(max(0.0, 1 - augmentation.jitter), 1 + augmentation.jitter)
-            image = enhance(image).enhance(factor)
-    return to_tensor(image)
-
-
-def _random_box(
-    width: int, height: int, scale: tuple[float, float], rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom of a crop of random area and aspect ratio."""
-    for _ in range(10):
-        area = width * height * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(*np.log(_ASPECT)))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-            return left, top, left + w, top + h
-    # An image too long or too narrow for any such crop: the largest in the middle whose aspect is allowed.
-    w = min(width, max(1, round(height * _ASPECT[1])))
-    h = min(height, max(1, round(width / _ASPECT[0])))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
 
 
 class ImageBatches:
@@ -103,10 +43,14 @@ class ImageBatches:
     order : ndarray of int64, optional
         Rows of `paths`, in the order to yield them (default: all, as they are).
     augmentation : Augmentation, optional
-        None: the evaluation view. Draws depend on `seed`, `epoch` and the row alone.
+        None: the evaluation view. Draws depend on `seed`, `epoch`, the row and how often it has come before alone.
     seed, epoch : int
+    keys : sequence of tuple of int, optional
+        What the draws depend on instead, for each element of `order`.
     workers : int, optional
         Threads (default: one per core). No effect on the result.
+    pin : bool
+        Lay images into pinned memory, from which they are copied to a GPU while it computes.
 
     Yields
     ------
@@ -129,7 +73,9 @@ class ImageBatches:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         epoch: int = 0,
+        keys: Sequence[tuple[int, ...]] | None = None,
         workers: int | None = None,
+        pin: bool = False,
     ) -> None:
         self.paths = paths
         self.preprocessing = preprocessing
@@ -138,33 +84,85 @@ class ImageBatches:
         self.augmentation = augmentation
         self.seed = seed
         self.epoch = epoch
+        if augmentation and keys is None:
+            repeats = zip(self.order.tolist(), _occurrence(self.order).tolist(), strict=True)
+            keys = [(seed, epoch, row, occurrence) for row, occurrence in repeats]
+        self.keys = keys or []
         self.workers = workers or os.cpu_count() or 1
+        self.pin = pin
 
     def __len__(self) -> int:
         return math.ceil(len(self.order) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = (self.order[i : i + self.batch_size].tolist() for i in range(0, len(self.order), self.batch_size))
-        pool = ThreadPoolExecutor(self.workers)
+        if not len(self.order):
+            return
+        workers = min(self.workers, len(self.order))
+        ahead = 1 + math.ceil(workers / self.batch_size)  # an image for every thread, and a batch more
+        pool = _single_threads(workers)
         try:
-            waiting: deque[tuple[list[int], list[Future[Tensor]]]] = deque()
-
-            def submit(count: int) -> None:
-                for rows in islice(batches, count):
-                    waiting.append((rows, [pool.submit(self._load, row) for row in rows]))
-
-            submit(1 + _AHEAD)
+            batches = (self._submit(pool, start) for start in range(0, len(self.order), self.batch_size))
+            waiting = deque(islice(batches, 1 + ahead))
             while waiting:
-                rows, images = waiting.popleft()
-                batch = torch.stack([image.result() for image in images])
-                submit(1)
-                yield torch.tensor(rows), batch
+                rows, images, loading = waiting.popleft()
+                for image in loading:
+                    image.result()
+                waiting.extend(islice(batches, 1))
+                yield rows, images
         finally:  # also when the loop that uses this stops early
             pool.shutdown(cancel_futures=True)
 
-    def _load(self, row: int) -> Tensor:
-        image = decode(str(self.paths[row]))
+    def _submit(self, pool: ThreadPoolExecutor, start: int) -> tuple[Tensor, Tensor, list[Future[None]]]:
+        """Let `pool` prepare the batch that begins at place `start` of the order, into memory that is its own."""
+        rows = torch.from_numpy(self.order[start : start + self.batch_size].copy())
+        shape = len(rows), *self.preprocessing.input_size
+        with torch.inference_mode(False):  # else the threads, which know of no such mode, could not write into it
+            images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin, memory_format=torch.channels_last)
+        return rows, images, [pool.submit(self._load, start + i, image) for i, image in enumerate(images)]
+
+    @torch.no_grad()
+    def _load(self, place: int, image: Tensor) -> None:
+        """Fill `image` with the one at `place` of the order."""
+        path = str(self.paths[self.order[place]])
         if self.augmentation is None:
-            return prepare(image, self.preprocessing)
-        rng = np.random.default_rng((self.seed, self.epoch, row))
-        return augment(image, self.preprocessing, self.augmentation, rng)
+            image.copy_(prepare(read(path, at_least=self.preprocessing.needed), self.preprocessing))
+        else:
+            pixels = read(path, at_least=self.augmentation.needed(self.preprocessing))
+            rng = np.random.default_rng(self.keys[place])
+            image.copy_(augment(pixels, self.preprocessing, self.augmentation, rng))
+
+
+def _occurrence(rows: np.ndarray) -> np.ndarray:
+    """Return how often each element has come before it.
+
+    Examples
+    --------
+    >>> _occurrence(np.array([5, 0, 5, 5, 0]))
+    array([0, 0, 1, 2, 1])
+    """
+    by_row = np.argsort(rows, kind="stable")
+    occurrence = np.empty_like(by_row)
+    occurrence[by_row] = np.arange(len(rows)) - np.searchsorted(rows[by_row], rows[by_row])
+    return occurrence
+
+
+def _single_threads(count: int) -> ThreadPoolExecutor:
+    """Return a pool of `count` threads in which torch works on one core each, so that they share the cores evenly."""
+    here = torch.get_num_threads()
+    started = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread's first look at its number sets it anew
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, initializer=begin)
+    try:
+        for _ in range(count):
+            pool.submit(int)  # the pool starts a thread for each, as none is idle before the barrier
+        started.wait()
+    except BaseException:  # no thread to be had, or a signal: let those that wait go
+        started.abort()
+        raise
+    torch.set_num_threads(here)  # a thread's number is the default of threads to come as well
+    return pool

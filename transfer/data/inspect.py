@@ -1,5 +1,6 @@
 """One pass over the files of a table: which are bad, which are the same, which nearly the same."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -10,6 +11,7 @@ from typing import Literal
 
 import imagehash
 import numpy as np
+import PIL
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from transfer.data.decode import BadImage, decode
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
+from transfer.store import CannotKeep, Store
 
 # Of 64 bits. In a set of flower photographs with 23 known twins across its split, every limit from 2 to 6
 # finds those 23 and no other; 8 begins to join different photographs. Among product pictures on white, pairs
@@ -24,6 +27,7 @@ from transfer.errors import TransferError
 # one shape.
 NEAR_BITS = 4
 _HASHED_SIDE = 64  # pixels; the hash itself looks at 32 x 32
+_RULES = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "side": _HASHED_SIDE, "rules": 1}
 _TILE = 2048  # hashes compared at a time: 2048 x 2048 x 8 bytes = 32 MiB
 
 
@@ -58,7 +62,7 @@ class Inspection:
         return Inspection(self.sha256[rows], self.phash[rows], self.reason[rows])
 
 
-def inspect(table: ImageTable, workers: int | None = None) -> Inspection:
+def inspect(table: ImageTable, workers: int | None = None, store: Store | None = None) -> Inspection:
     """Read and decode every file of `table` once.
 
     Parameters
@@ -66,13 +70,40 @@ def inspect(table: ImageTable, workers: int | None = None) -> Inspection:
     table : ImageTable
     workers : int, optional
         Threads (default: one per core). No effect on the result.
+    store : Store, optional
+        Keeps the hashes of sound images, so that the same bytes are decoded for them only once.
     """
+    n = len(table)
+    sha256, phash, reason = np.full(n, "", "U64"), np.zeros(n, np.uint64), np.full(n, "", object)
+    todo = np.arange(n)
+    shelf = store.shelf("inspection", _RULES, (1,), np.uint64) if store else None
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        seen = pool.map(_inspect_file, table.paths.tolist())
-        bar = tqdm(seen, "inspecting images", total=len(table), unit="image", disable=None)
-        found = list(bar)
-    sha256, phash, reason = zip(*found, strict=True) if found else ((), (), ())
-    return Inspection(np.array(sha256, dtype=str), np.array(phash, np.uint64), np.array(reason, dtype=str))
+        if shelf:
+            read = pool.map(_digest, table.paths.tolist())
+            sha256[:] = list(tqdm(read, "reading images", total=n, unit="image", disable=None, leave=False))
+            readable = np.flatnonzero(sha256 != "")
+            located = shelf.locate(sha256[readable])
+            kept = readable[located.have]
+            phash[kept] = located.take(np.flatnonzero(located.have))[:, 0]
+            todo = np.setdiff1d(todo, kept)
+        seen = pool.map(_inspect_file, table.paths[todo].tolist())
+        bar = tqdm(seen, "inspecting images", total=len(todo), unit="image", disable=None if len(todo) else True)
+        for row, found in zip(todo, bar, strict=True):
+            sha256[row], phash[row], reason[row] = found
+    if shelf:
+        sound = todo[reason[todo] == ""]
+        sound = sound[np.unique(sha256[sound], return_index=True)[1]]
+        with contextlib.suppress(CannotKeep), shelf.writing(len(sound)) as writer:
+            writer.append(sha256[sound], phash[sound, None])
+    return Inspection(sha256, phash, reason.astype(str))
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _inspect_file(path: str) -> tuple[str, int, str]:

@@ -5,14 +5,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
+from transfer.data.pixels import to_image, to_tensor
 from transfer.errors import TransferError, did_you_mean
 
 CROP_MODES = ("center", "squash", "border")
+# Sides of a scaled JPEG over what they are resized to. On photographs of 1000 pixels mobilenetv2_100's features move by
+# 3 to 4 % of their length on average with 1.5 and by 11 % with 1; a crop that lies one pixel lower moves them by 10 %.
+MARGIN = 1.5
 
 
 @dataclass(frozen=True)
@@ -87,50 +92,66 @@ class Preprocessing:
         return (batch.float() / 255 - mean) / std
 
     @property
-    def resampling(self) -> Image.Resampling:
-        """PIL's name for the interpolation."""
-        return Image.Resampling[self.interpolation.upper()]
+    def resized(self) -> tuple[int, int]:
+        """Height and width that an image is resized to before the crop; one of them, where its aspect is kept."""
+        _, height, width = self.input_size
+        return math.floor(height / self.crop_pct), math.floor(width / self.crop_pct)
+
+    @property
+    def needed(self) -> int:
+        """Pixels that the sides of a decoded file should have for the evaluation view (`at_least` of `read`)."""
+        return math.ceil(MARGIN * max(self.resized))
 
 
-def prepare(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """Return the evaluation view of an RGB image, uint8, shape (3, H, W): timm's own, to the pixel."""
-    return to_tensor(view(image, preprocessing))
+def prepare(image: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Return the evaluation view of an image: timm's geometry exactly, its pixels within two grey levels.
 
+    The exception is a bicubic view that is stretched one way and shrunk the other: where it overshoots black or white
+    in between depends on which way comes first.
 
-def view(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Return the evaluation view of an RGB image as an image."""
+    Parameters
+    ----------
+    image : Tensor of uint8, shape (3, h, w)
+    preprocessing : Preprocessing
+
+    Returns
+    -------
+    Tensor of uint8, shape (3, H, W)
+        Often a part of a larger one's memory, with the channels side by side.
+    """
     _, height, width = preprocessing.input_size
-    fill = (0, 0, 0)
-    full_height, full_width = (math.floor(side / preprocessing.crop_pct) for side in (height, width))
-    if preprocessing.crop_mode == "squash":
-        size = (full_width, full_height)
-    elif preprocessing.crop_mode == "center" and height == width:
-        short, long = sorted(image.size)
-        scaled = full_height, int(full_height * long / short)
-        size = scaled if image.width <= image.height else scaled[::-1]
-    else:
-        ratios = image.height / full_height, image.width / full_width
-        ratio = min(ratios) if preprocessing.crop_mode == "center" else max(ratios)
-        size = (max(1, round(image.width / ratio)), max(1, round(image.height / ratio)))
+    fill = [0, 0, 0]
     if preprocessing.crop_mode == "border":
-        red, green, blue = (round(255 * value) for value in preprocessing.mean)
-        fill = (red, green, blue)
-    return _crop_centre(image.resize(size, preprocessing.resampling), width, height, fill)
+        fill = [round(255 * value) for value in preprocessing.mean]
+    return _crop_centre(resize(image, _scaled(image, preprocessing), preprocessing.interpolation), height, width, fill)
 
 
-def _crop_centre(image: Image.Image, width: int, height: int, fill: tuple[int, int, int]) -> Image.Image:
+def resize(image: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """Return a uint8 image, shape (3, h, w), resized to height and width `size`, antialiased as PIL does it."""
+    if interpolation in ("bilinear", "bicubic"):
+        return functional.resize(image, list(size), InterpolationMode(interpolation), antialias=True)
+    return to_tensor(to_image(image).resize(size[::-1], Image.Resampling[interpolation.upper()]))
+
+
+def _scaled(image: Tensor, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the height and width that timm resizes an image to."""
+    have_height, have_width = image.shape[1:]
+    height, width = preprocessing.resized
+    if preprocessing.crop_mode == "squash":
+        return height, width
+    if preprocessing.crop_mode == "center" and height == width:
+        short, long = sorted((have_height, have_width))
+        size = height, int(height * long / short)
+        return size[::-1] if have_width <= have_height else size
+    ratios = have_height / height, have_width / width
+    ratio = min(ratios) if preprocessing.crop_mode == "center" else max(ratios)
+    return max(1, round(have_height / ratio)), max(1, round(have_width / ratio))
+
+
+def _crop_centre(image: Tensor, height: int, width: int, fill: list[int]) -> Tensor:
     """Crop to the centre, padding a side that is too short, with torchvision's choice of the odd pixel."""
-    left, top = (
-        -((want - have) // 2) if want > have else round((have - want) / 2)
-        for want, have in ((width, image.width), (height, image.height))
-    )
-    if image.width < width or image.height < height:
-        canvas = Image.new("RGB", (width, height), fill)
-        canvas.paste(image, (-left, -top))
-        return canvas
-    return image.crop((left, top, left + width, top + height))
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """Return an RGB image as a uint8 tensor of its own memory, shape (3, H, W)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    lacks = max(0, width - image.shape[2]), max(0, height - image.shape[1])
+    if any(lacks):
+        image = functional.pad(image, [*(n // 2 for n in lacks), *(n - n // 2 for n in lacks)], fill=fill)
+    top, left = round((image.shape[1] - height) / 2), round((image.shape[2] - width) / 2)
+    return image[:, top : top + height, left : left + width]
