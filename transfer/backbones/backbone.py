@@ -58,7 +58,9 @@ class Backbone(nn.Module):
         self.stages, self.width = stages.read(network, preprocessing.input_size)
         self._classifier = (classifier,)  # in a tuple, so that nn.Module does not adopt it
         self._stage_of = _assigned(network, self.stages)
-        self._cuttable: dict[int, bool] = {}
+        self._shapes: dict[int, tuple[int, ...] | None] = {
+            len(self.stages): (self.width,)
+        }  # by cut; None: no cut there
 
     @property
     def classifier(self) -> nn.Module | None:
@@ -70,8 +72,13 @@ class Backbone(nn.Module):
         """Return pooled features (N, width) of normalised `images` (N, 3, H, W)."""
         return self.network(images)
 
-    def trunk(self, images: Tensor, cut: int) -> Tensor:
-        """Return what the first `cut` stages make of `images`: the images at 0, pooled features at ``len(stages)``.
+    def trunk(self, x: Tensor, cut: int, start: int = 0) -> Tensor:
+        """Return what the first `cut` stages make of images: the images at 0, pooled features at ``len(stages)``.
+
+        Parameters
+        ----------
+        x : Tensor
+            Normalised images, or, with `start`, what the first `start` stages made of them.
 
         Raises
         ------
@@ -79,7 +86,8 @@ class Backbone(nn.Module):
             The network cannot be cut there (see :meth:`cuttable`).
         """
         self._check(cut)
-        return self._trunk(images, cut)
+        self._check(start)
+        return x if start == cut else self._between(x, start, cut)
 
     def tail(self, activation: Tensor, cut: int) -> Tensor:
         """Return pooled features (N, width) from what :meth:`trunk` returned; together they are :meth:`forward`.
@@ -96,11 +104,22 @@ class Backbone(nn.Module):
         """Return whether all that passes from the first `cut` stages to the rest is one tensor, proven by a run."""
         if not 0 <= cut <= len(self.stages):
             raise ValueError(f"cut {cut} is not between 0 and the {len(self.stages)} stages of {self.name}")
-        if cut in (0, len(self.stages)):
+        if cut == 0:
             return True
-        if cut not in self._cuttable:
-            self._cuttable[cut] = self._proven(cut)
-        return self._cuttable[cut]
+        if cut not in self._shapes:
+            self._shapes[cut] = self._proven(cut)
+        return self._shapes[cut] is not None
+
+    def shape(self, cut: int) -> tuple[int, ...]:
+        """Return the shape of what one image is after the first `cut` stages, as :meth:`trunk` returns it.
+
+        Raises
+        ------
+        ValueError
+            The network cannot be cut there (see :meth:`cuttable`).
+        """
+        self._check(cut)
+        return (self._shapes[cut] if cut else None) or self.preprocessing.input_size
 
     def stage_of(self, name: str) -> int:
         """Return the index of the stage that a parameter, buffer or module of the network belongs to, by its name.
@@ -135,14 +154,12 @@ class Backbone(nn.Module):
         """Return the module whose output is the activation at `cut`."""
         return self.network.get_submodule(self.stages[cut - 1].modules[-1])
 
-    def _trunk(self, images: Tensor, cut: int) -> Tensor:
-        if cut == 0:
-            return images
+    def _between(self, x: Tensor, start: int, cut: int) -> Tensor:
         if cut == len(self.stages):
-            return self.network(images)
+            return self._tail(x, start)
         with self._last(cut).register_forward_hook(_leave):
             try:
-                self.network(images)
+                self._tail(x, start)
             except _Reached as reached:
                 return reached.activation
         raise RuntimeError(f"{self.name} never reached the end of stage {self.stages[cut - 1].name}")
@@ -159,7 +176,7 @@ class Backbone(nn.Module):
         with _answering(dict.fromkeys(trunk, empty) | {trunk[-1]: activation}):
             return self.network(empty)
 
-    def _proven(self, cut: int) -> bool:
+    def _proven(self, cut: int) -> tuple[int, ...] | None:
         parameter = next(self.network.parameters())
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(1, *self.preprocessing.input_size, generator=generator).to(parameter)
@@ -173,9 +190,10 @@ class Backbone(nn.Module):
                     whole = self.network(images)
                 ((activation, version),) = passed  # one call only
                 parts = self._tail(activation, cut)
-                return activation._version == version and torch.equal(whole, parts)
+                same = activation._version == version and torch.equal(whole, parts)
+                return tuple(activation.shape[1:]) if same else None
         except Exception:  # whatever this network does with what it was given, it is not a chain here
-            return False
+            return None
         finally:
             for module, training in modes:
                 module.training = training

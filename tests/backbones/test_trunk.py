@@ -1,0 +1,175 @@
+"""The frozen stages made ready to run: folded where only rounding changes, and blind to how images are batched."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from transfer import backbones
+from transfer.backbones import trunk as trunk_module
+from transfer.backbones.backbone import Backbone
+from transfer.backbones.trunk import Trunk
+
+NAMES = ["test_resnet", "test_efficientnet", "test_convnext", "test_nfnet", "mobilenetv3_small_050", "resnet18"]
+NAMES += ["torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5", "densenet121", "efficientnet_b0.ra_in1k"]
+STORE = Path(__file__).parents[3] / "shared" / "weights"
+
+
+def pixels(n: int = 6, size: int = 32) -> Tensor:
+    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def statistics_of_its_own(network: nn.Module) -> None:
+    """Give every BatchNorm what training would: statistics, scales and shifts that are no identity."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 2.0),
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.5, 0.5),
+            ):
+                if tensor is not None:
+                    tensor.data.uniform_(low, high, generator=generator)
+
+
+def naive(backbone: Backbone, images: Tensor, cut: int) -> Tensor:
+    with torch.no_grad():
+        return backbone.trunk(backbone.preprocessing.normalise(images), cut)
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cut_gives_what_the_backbone_gives(small: Callable[..., Backbone], name: str) -> None:
+    backbone = small(name, size=64)
+    statistics_of_its_own(backbone.network)
+    backbone.eval()
+    x = pixels(size=64)
+    for cut in range(1, len(backbone.stages) + 1):
+        if backbone.cuttable(cut):
+            got, wanted = Trunk(backbone, cut)(x), naive(backbone, x, cut)
+            assert got.dtype == torch.float32
+            assert got.shape == (6, *backbone.shape(cut))
+            assert float((got - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max()), cut
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "resnet18"])
+def test_batchnorm_is_folded_below_the_cut_only_and_in_a_copy(small: Callable[..., Backbone], name: str) -> None:
+    backbone = small(name)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    whole = norms(backbone.network)
+    for cut in (1, len(backbone.stages)):
+        below = sum(
+            isinstance(module, nn.BatchNorm2d) and backbone.stage_of(path) < cut
+            for path, module in backbone.network.named_modules()
+            if path in backbone._stage_of
+        )
+        assert below > 0
+        assert norms(Trunk(backbone, cut)._backbone.network) == whole - below
+    assert norms(backbone.network) == whole
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+class Twice(nn.Module):
+    """A convolution whose output is used beside its norm: folding would change what the sum gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Conv2d(4, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(x + self.norm(x)).mean((2, 3))
+
+
+def test_what_cannot_be_folded_is_not(small: Callable[..., Backbone]) -> None:
+    torch.manual_seed(0)
+    network = Twice()
+    statistics_of_its_own(network)
+    backbone = Backbone("twice", network.eval(), small().preprocessing).eval()
+    cut = len(backbone.stages)
+    ready = Trunk(backbone, cut)
+    assert norms(ready._backbone.network) == 1
+    assert torch.allclose(ready(pixels()), naive(backbone, pixels(), cut), atol=1e-5)
+
+
+def test_training_mode_and_gradients_do_not_matter(small: Callable[..., Backbone]) -> None:
+    backbone = small()
+    statistics_of_its_own(backbone.network)
+    cut = len(backbone.stages)
+    wanted = Trunk(backbone.eval(), cut)(pixels())
+    statistics = backbone.network.state_dict()
+    got = Trunk(backbone.train(), cut)(pixels())
+    assert torch.equal(got, wanted)
+    assert not got.requires_grad
+    assert all(torch.equal(value, statistics[key]) for key, value in backbone.network.state_dict().items())
+    with torch.inference_mode():
+        inside = Trunk(backbone, cut)
+    assert torch.equal(inside(pixels()), wanted)  # made in inference mode, used outside
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "mobilenetv3_small_050", "torchvision:squeezenet1_1"])
+def test_going_on_from_a_lower_cut_changes_no_bit(small: Callable[..., Backbone], name: str) -> None:
+    backbone = small(name)
+    statistics_of_its_own(backbone.network)
+    x, n = pixels(11), len(backbone.stages)
+    for start in range(1, n):
+        lower = Trunk(backbone, start)(x)
+        for cut in range(start + 1, n + 1):
+            ready = Trunk(backbone, cut)
+            assert torch.equal(ready.onward(lower, start), ready(x)), (start, cut)
+
+
+def test_an_image_depends_neither_on_its_batch_nor_on_the_cores(
+    small: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = small("mobilenetv3_small_050")
+    x = pixels(37)
+    whole = Trunk(backbone, len(backbone.stages))(x)
+    assert torch.equal(torch.cat([Trunk(backbone, len(backbone.stages))(some) for some in x.split(5)]), whole)
+    for cores in (1, 3):
+        trunk_module._cores.cache_clear()
+        monkeypatch.setattr(trunk_module.os, "cpu_count", lambda cores=cores: cores)
+        assert torch.equal(Trunk(backbone, len(backbone.stages))(x), whole)
+    trunk_module._cores.cache_clear()
+
+
+def test_threads_do_not_disturb_each_other_at_a_cut(small: Callable[..., Backbone]) -> None:
+    backbone = small("resnet18")
+    x = pixels(64)
+    for cut in (2, 3):
+        assert torch.allclose(Trunk(backbone, cut)(x), naive(backbone.eval(), x, cut), atol=1e-4)
+
+
+def test_the_caller_keeps_its_threads(small: Callable[..., Backbone]) -> None:
+    torch.set_num_threads(2)
+    try:
+        Trunk(small(), 2)(pixels())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_network_that_cannot_be_cut_there_says_so(small: Callable[..., Backbone]) -> None:
+    with pytest.raises(ValueError, match="not between 0 and"):
+        Trunk(small(), 99)
+
+
+@pytest.mark.skipif(not STORE.is_dir(), reason="no pretrained weights in shared/weights beside the checkout")
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "torchvision:squeezenet1_1"])
+def test_real_weights(name: str) -> None:
+    backbone = backbones.load(name, store=STORE)
+    x = pixels(5, 224)
+    for cut in (2, len(backbone.stages)):
+        wanted = naive(backbone, x, cut)
+        got = Trunk(backbone, cut)(x)
+        assert float((got - wanted).abs().max()) <= 2e-5 * float(wanted.abs().max())
+    assert norms(backbone.network) == (52 if name == "mobilenetv2_100" else 0)
