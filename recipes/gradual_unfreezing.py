@@ -1,6 +1,6 @@
 """Gradual unfreezing (Howard and Ruder 2018): heads first, then one more stage from the top at a time.
 
-The plan printed at the start has a column per phase; the line after each epoch shows when a new stage joins.
+The plan printed at the start has a column per phase; the lines that follow show when a new stage joins.
 """
 
 from transfer import PolicyConfig, TrainConfig, train

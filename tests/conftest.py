@@ -4,7 +4,7 @@ torch is imported inside the fixtures, so that tests without it start at once.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,15 @@ from transfer.data.table import ImageTable, softmax_target
 OBJECTS = {"blue": (40, 60, 210), "green": (50, 200, 60), "red": (210, 50, 40)}
 DOMAINS = ("plain", "striped")
 EACH = 8
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Let the tests have a cache of their own, commands that they run included."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("TRANSFER_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +63,7 @@ def digests(images: ImageTable) -> np.ndarray:
 @pytest.fixture
 def lesson(images: ImageTable, digests: np.ndarray) -> Any:
     """Of each 8 images of a cell: 4 to learn from, 2 to validate on; the other 2 are for tests."""
-    from transfer.learn.fit import Lesson
+    from transfer.learn.epoch import Lesson
 
     place = np.arange(len(images)) % EACH
     return Lesson(images, digests, np.flatnonzero(place < 4), np.flatnonzero((place >= 4) & (place < 6)))

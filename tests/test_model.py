@@ -80,6 +80,22 @@ def test_an_activation_does_not_depend_on_the_batch(small: Callable[..., Backbon
     assert torch.equal(model.trunk(x[order]), whole[order])
 
 
+def test_the_ready_trunk_is_made_once_and_anew_when_a_weight_changes(small: Callable[..., Backbone]) -> None:
+    backbone = small()
+    model = model_of(backbone)
+    model.freeze(freeze.plan("partial:1", backbone).phases[0])
+    x = pixels()
+    before, ready = model.trunk(x), model.ready_trunk()
+    assert model.ready_trunk() is ready
+    with torch.no_grad():
+        next(backbone.network.parameters()).mul_(1.5)
+    assert model.ready_trunk() is not ready
+    assert not torch.equal(model.trunk(x), before)
+    ready = model.ready_trunk()
+    model.freeze(freeze.plan("partial:2", backbone).phases[0])
+    assert model.ready_trunk() is not ready
+
+
 def test_the_trunk_gives_no_gradient_the_tail_does(small: Callable[..., Backbone]) -> None:
     model = model_of(small())
     model.freeze(freeze.plan("partial:1", model.backbone).phases[0])

@@ -120,6 +120,8 @@ class LearnConfig:
     """Of the rate, within each phase; step divides by 10 after each third."""
     warmup: float = 0.05
     """Fraction of a phase's steps over which the rate rises from zero."""
+    probe: Literal["solved", "trained"] = "solved"
+    """Linear heads on features that stay frozen: solved by L-BFGS, or trained like all else."""
     label_smoothing: float = 0.1
     """Share of the target spread evenly over all classes."""
     augment: Literal["none", "flip", "crop", "colour"] = "none"
@@ -138,6 +140,20 @@ class LearnConfig:
     """auto takes CUDA, then MPS, then the CPU."""
     workers: int | None = None
     """Threads that decode images (default: one per core). No effect on the result."""
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """What the frozen layers put out, computed once and kept on disk (TRANSFER_CACHE, else the system's cache)."""
+
+    cache: bool = True
+    """Keep it; --no-cache computes it anew each epoch, with the same result."""
+    cut_precision: Literal["float16", "float32"] = "float16"
+    """Of activations at an inner cut, kept or not. Pooled features are float32."""
+    views: int = 0
+    """With --augment: draw and keep this many views per image (0: a fresh draw each epoch, never kept)."""
+    cache_gb: float = 20.0
+    """Size of the whole cache; what was not used for longest goes first."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +180,7 @@ class TrainConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     learn: LearnConfig = field(default_factory=LearnConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
 
 @dataclass(frozen=True)
@@ -189,6 +206,8 @@ class EvaluateConfig:
     """What to do about an image that does not decode."""
     device: Device = "auto"
     """Where to compute."""
+    cache: bool = True
+    """Keep what the frozen layers put out, and use what is kept."""
     out: Path | None = None
     """A file for the result as JSON."""
 
@@ -219,6 +238,14 @@ class BackbonesConfig:
 
     pattern: tyro.conf.Positional[str] = "*"
     """A name or a glob, such as 'resnet*'."""
+
+
+@dataclass(frozen=True)
+class CacheCommandConfig:
+    """List, empty or check what is kept of frozen layers and inspected images."""
+
+    action: tyro.conf.Positional[Literal["ls", "clear", "verify"]] = "ls"
+    """verify reads all of it and removes what is damaged."""
 
 
 @dataclass(frozen=True)

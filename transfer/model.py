@@ -1,16 +1,19 @@
 """TransferModel: trunk (the frozen stages below the first trained one) + tail (the stages above) + heads."""
 
+import itertools
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.trunk import Trunk
 from transfer.freeze import Phase
 from transfer.heads import Heads
 
-CHUNK = {"cpu": 16}  # images that go through the trunk at a time; more do not go faster there
+Precision = Literal["float16", "float32"]
 
 
 class TransferModel(nn.Module):
@@ -24,14 +27,18 @@ class TransferModel(nn.Module):
     heads : Heads
     cut : int
         How many stages the trunk has; :meth:`freeze` sets it.
+    cut_precision : {"float16", "float32"}
+        Of activations at an inner cut. Pooled features are float32.
     """
 
-    def __init__(self, backbone: Backbone, heads: Heads, cut: int = 0) -> None:
+    def __init__(self, backbone: Backbone, heads: Heads, cut: int = 0, cut_precision: Precision = "float16") -> None:
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.heads = heads
         self.cut = cut
+        self.cut_precision = cut_precision
         self._held: tuple[nn.Module, ...] = ()
+        self._ready: tuple[tuple, Trunk] | None = None
 
     def freeze(self, phase: Phase) -> None:
         """Let only what `phase` trains require gradients, hold the rest in eval mode, and cut below the first trained
@@ -56,25 +63,37 @@ class TransferModel(nn.Module):
             if module.training:
                 module.training = False
 
-    @torch.no_grad()
     def trunk(self, images: Tensor) -> Tensor:
         """Return what the frozen trunk makes of `images`, uint8 (N, 3, H, W): what :meth:`forward` goes on from.
 
-        Without a trunk these are the images themselves. Activations at an inner cut are rounded to float16, so that
-        keeping them changes no result (law 4); pooled features stay float32.
+        Without a trunk these are the images themselves.
         """
-        if self.cut == 0:
-            return images
         self._hold()
-        size = CHUNK.get(images.device.type, 128)
-        parts = []
-        for some in images.split(size):
-            # Always the same number of images, so that an image's activation never depends on the batch it is in.
-            full = torch.cat([some, some[-1:].expand(size - len(some), -1, -1, -1)]) if len(some) < size else some
-            activation = self.backbone.trunk(self._normalised(full), self.cut)[: len(some)]
-            inner = self.cut < len(self.backbone.stages)
-            parts.append(activation.clamp(-65504, 65504).half() if inner else activation.float())
-        return torch.cat(parts)
+        device = next(self.backbone.parameters()).device
+        return self.rounded(self.ready_trunk()(images)) if self.cut else images.to(device, non_blocking=True)
+
+    def ready_trunk(self) -> Trunk:
+        """Return the trunk ready to run, made anew where its weights have changed since."""
+        tensors = self.trunk_tensors()
+        stamp = (self.cut, *((tensor.data_ptr(), tensor._version) for tensor in tensors.values()))
+        if self._ready is None or self._ready[0] != stamp:
+            self._ready = stamp, Trunk(self.backbone, self.cut)
+        return self._ready[1]
+
+    def trunk_tensors(self, cut: int | None = None) -> dict[str, Tensor]:
+        """Return the parameters and buffers below `cut` (default: the model's own) by their names in the network."""
+        cut = self.cut if cut is None else cut
+        network, stage_of = self.backbone.network, self.backbone.stage_of
+        tensors = itertools.chain(network.named_parameters(), network.named_buffers())
+        return {name: tensor for name, tensor in tensors if stage_of(name) < cut}
+
+    def rounded(self, activation: Tensor) -> Tensor:
+        """Return the trunk's output in the precision that it has wherever it is kept, so that keeping it changes no
+        result (law 4): `cut_precision` at an inner cut, float32 for pooled features.
+        """
+        if self.cut_precision == "float32" or self.cut == len(self.backbone.stages):
+            return activation.float()
+        return activation.clamp(-65504, 65504).half()
 
     def features(self, activation: Tensor) -> Tensor:
         """Return pooled features (N, width) from what :meth:`trunk` returned."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from transfer.cache import TrunkCache
-from transfer.data.images import decode, prepare
+from transfer.data.pixels import read
+from transfer.data.preprocessing import prepare
 from transfer.data.table import ImageTable, Target
 from transfer.evaluate.answers import answer, decide, judge, per_domain, score, targets
 
@@ -91,7 +92,7 @@ def test_answer(
     assert not model.training
     costs = []
     for i, row in enumerate(rows):
-        alone = model.predict(prepare(decode(str(images.paths[row])), model.backbone.preprocessing)[None])
+        alone = model.predict(prepare(read(str(images.paths[row])), model.backbone.preprocessing)[None])
         for name in ("object", "domain"):
             assert answers[name][i] == pytest.approx(alone[name][0].numpy(), abs=2e-3)
         o, d = images.object[row], images.domain[row]
@@ -99,7 +100,7 @@ def test_answer(
             costs.append(-np.log(answers["object"][i][o]) - np.log(answers["domain"][i][d]))
         else:
             with torch.no_grad():
-                x = prepare(decode(str(images.paths[row])), model.backbone.preprocessing)[None]
+                x = prepare(read(str(images.paths[row])), model.backbone.preprocessing)[None]
                 costs.append(-float(model(model.trunk(x))["joint"][0, d, o]))
     assert loss == pytest.approx(np.mean(costs), rel=5e-3)
 

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.config import (
+    BackboneConfig,
+    CacheConfig,
+    DataConfig,
+    HeadConfig,
+    LearnConfig,
+    PolicyConfig,
+    RunConfig,
+    TrainConfig,
+)
 from transfer.data.table import ImageTable
 
 BACKBONE = "test_resnet"
@@ -49,7 +58,15 @@ def config(folder: Path, weights_store: Path, monkeypatch: pytest.MonkeyPatch) -
             "workers": 2,
         }
         settings = defaults | settings
-        kinds = (DataConfig, BackboneConfig, type(TrainConfig().heads), PolicyConfig, LearnConfig, RunConfig)
+        kinds = (
+            DataConfig,
+            BackboneConfig,
+            HeadConfig,
+            PolicyConfig,
+            LearnConfig,
+            RunConfig,
+            CacheConfig,
+        )
         parts = [
             kind(**{key: settings.pop(key) for key in list(settings) if key in kind.__dataclass_fields__})
             for kind in kinds

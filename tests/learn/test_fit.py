@@ -12,10 +12,11 @@ from transfer.config import LearnConfig
 from transfer.data.table import ImageTable
 from transfer.evaluate.answers import answer, judge, targets
 from transfer.learn import fit as fit_module
-from transfer.learn.fit import Fit, Lesson, fit
+from transfer.learn.epoch import Lesson
+from transfer.learn.fit import Fit, fit
 from transfer.model import TransferModel
 
-QUICK = LearnConfig(epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
+QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 
 
 ABLE = "resnet10t"  # a random network that can learn the tiny set under any policy
@@ -263,17 +264,18 @@ def test_clipping_bounds_the_step(taught: Callable[..., Any], lesson: Lesson) ->
         model, plan = taught()
         start = state(model)
         config = LearnConfig(
-            optimizer="sgd", momentum=0.0, weight_decay=0.0, schedule="constant", warmup=0.0, lr=2.0, clip=clip
+            probe="trained",
+            optimizer="sgd",
+            momentum=0.0,
+            weight_decay=0.0,
+            schedule="constant",
+            warmup=0.0,
+            lr=2.0,
+            clip=clip,
         )
         fit(model, plan, lesson, replace(config, epochs=1, batch_size=64, workers=1), TrunkCache())
         moved = [model.state_dict()[n] - start[n] for n in start if n.startswith("heads.layers")]
         assert sum(float(m.square().sum()) for m in moved) ** 0.5 == pytest.approx(2.0 * clip, rel=1e-3)
-
-
-@pytest.mark.parametrize("precision", ["auto", "float32"])
-def test_precision_on_a_cpu_is_float32_unless_asked_for(precision: str) -> None:
-    assert not fit_module.use_bfloat16(precision, torch.device("cpu"))
-    assert fit_module.use_bfloat16("bfloat16", torch.device("cpu"))
 
 
 def test_it_learns_in_bfloat16(taught: Callable[..., Any], lesson: Lesson) -> None:

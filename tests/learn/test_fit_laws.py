@@ -11,7 +11,8 @@ from transfer import freeze
 from transfer.cache import TrunkCache
 from transfer.config import LearnConfig
 from transfer.learn import optimizers
-from transfer.learn.fit import Lesson, fit
+from transfer.learn.epoch import Lesson
+from transfer.learn.fit import fit
 
 
 def tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -11,10 +11,11 @@ from torch import Tensor
 from transfer.cache import TrunkCache
 from transfer.config import LearnConfig
 from transfer.heads import Heads
-from transfer.learn.fit import Lesson, fit
+from transfer.learn.epoch import Lesson
+from transfer.learn.fit import fit
 from transfer.model import TransferModel
 
-QUICK = LearnConfig(epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
+QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 
 
 def state(model: TransferModel) -> dict[str, Tensor]:

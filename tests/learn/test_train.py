@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.cache import TrunkCache
 from transfer.config import TrainConfig, from_dict
 from transfer.errors import TransferError
 from transfer.learn import checkpoint
@@ -16,10 +15,11 @@ from transfer.learn.train import train
 
 def test_the_run_folder_holds_the_run(config, tmp_path):
     out = tmp_path / "run"
-    run = train(config(out=out, test=0.25, epochs=2))
+    run_config = config(out=out, test=0.25, epochs=2, probe="trained")
+    run = train(run_config)
     result = json.loads((out / "result.json").read_text())
     assert result == json.loads(json.dumps(run.result))
-    assert from_dict(TrainConfig, json.loads((out / "config.json").read_text())) == config(out=out, test=0.25, epochs=2)
+    assert from_dict(TrainConfig, json.loads((out / "config.json").read_text())) == run_config
     assert set(result) >= {"command", "config", "versions", "seconds", "policy", "test", "per_domain"}
     assert set(result["seconds"]) == {"total", "trunk", "train"}
     assert result["policy"]["frozen_unchanged"] is True
@@ -71,15 +71,65 @@ def test_a_frozen_tensor_moved_on_purpose_is_seen(config, monkeypatch):
     assert run.result["policy"]["moved"]
 
 
-def test_same_seed_same_result_whatever_the_workers_and_the_cache(config):
-    first = train(config(policy="partial:2", workers=1))
-    for other in (
-        train(config(policy="partial:2", workers=4)),
-        train(config(policy="partial:2"), cache=TrunkCache(limit=0)),
-    ):
+@pytest.mark.parametrize("augmented", [{}, {"augment": "crop"}, {"augment": "crop", "views": 2}])
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:2", "lp_ft:1"])
+def test_same_seed_same_result_whatever_the_workers_and_the_cache(config, policy, augmented):
+    """And whether the cache is empty or full."""
+    first = train(config(policy=policy, workers=1, **augmented))
+    for other in ({"workers": 4}, {"cache": False}):
+        other = train(config(policy=policy, **augmented, **other))
         a, b = first.models[""].state_dict(), other.models[""].state_dict()
         assert all(torch.equal(a[name], b[name]) for name in a)
         assert first.result["test"] == other.result["test"]
+        assert first.result["epochs"] == other.result["epochs"]
+
+
+def test_a_probe_is_solved_and_says_how(config, tmp_path):
+    out = tmp_path / "run"
+    run = train(config(out=out))
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert {line["head"] for line in lines[:-1]} == {"object", "domain"}
+    assert all({"strength", "loss", "val", "val_loss"} <= set(line) for line in lines[:-1])
+    for head in ("object", "domain"):
+        tried = [line for line in lines[:-1] if line["head"] == head]
+        best = min(tried, key=lambda line: line["val_loss"])
+        assert lines[-1]["solved"][head] == best["strength"]
+    assert run.result["epochs"] == {"model": [lines[-1]["solved"]]}
+    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
+    kinds = {type(module) for module in run.models[""].heads.layers.modules()}
+    assert kinds <= {torch.nn.ModuleDict, torch.nn.Sequential, torch.nn.Linear}
+
+
+def test_on_request_and_with_a_hidden_layer_or_fresh_draws_a_probe_is_trained(config):
+    for settings in ({"probe": "trained"}, {"hidden": (8,)}, {"augment": "flip"}):
+        seen = []
+        train(config(epochs=1, **settings), on_epoch=seen.append)
+        assert "rate" in seen[0], settings
+
+
+def test_views_make_a_probe_with_augmentation_solvable(config):
+    seen = []
+    train(config(augment="crop", views=2), on_epoch=seen.append)
+    assert "solved" in seen[-1]
+
+
+def test_lp_ft_solves_then_tunes(config):
+    seen = []
+    run = train(config(policy="lp_ft:1", epochs=4), on_epoch=seen.append)
+    assert "solved" in next(line for line in seen if "val" in line and "head" not in line)
+    assert "rate" in seen[-1]
+    assert isinstance(run.result["epochs"]["model"][0], dict)
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_the_precision_of_the_cut_goes_with_the_model(config, tmp_path, precision):
+    run = train(config(policy="partial:1", cut_precision=precision, epochs=1, out=tmp_path / "run"))
+    (loaded,) = checkpoint.load(tmp_path / "run").values()
+    assert loaded.cut_precision == precision
+    assert torch.equal(
+        loaded.trunk(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).float(),
+        run.models[""].trunk(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).float(),
+    )
 
 
 def test_another_seed_draws_another_split(config):
@@ -88,11 +138,11 @@ def test_another_seed_draws_another_split(config):
 
 
 def test_several_seeds_give_mean_deviation_and_each(config, tmp_path):
-    run = train(config(seeds=(0, 1, 2), epochs=1, out=tmp_path / "run"))
+    run = train(config(seeds=(0, 1, 2), probe="trained", epochs=1, out=tmp_path / "run"))
     each = [one["test"]["object"]["accuracy"] for one in run.result["seeds"]]
     assert run.result["test"]["object"]["accuracy"] == pytest.approx(np.mean(each))
     assert run.result["sd"]["test"]["object"]["accuracy"] == pytest.approx(np.std(each, ddof=1))
-    alone = train(config(seed=1, epochs=1))
+    alone = train(config(seed=1, probe="trained", epochs=1))
     assert alone.result["test"] == run.result["seeds"][1]["test"]
     assert {p.name for p in (tmp_path / "run").iterdir()} >= {
         "seed0",

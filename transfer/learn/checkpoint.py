@@ -44,7 +44,11 @@ def save(path: Path, models: Mapping[str, TransferModel], config: HeadConfig) ->
     for part, model in models.items():
         for name, tensor in model.state_dict().items():
             tensors[f"{part}/{name}"] = tensor.detach().cpu().contiguous()
-        parts[part] = {"cut": model.cut, "specs": [asdict(spec) for spec in model.heads.specs.values()]}
+        parts[part] = {
+            "cut": model.cut,
+            "cut_precision": model.cut_precision,
+            "specs": [asdict(spec) for spec in model.heads.specs.values()],
+        }
     backbone = next(iter(models.values())).backbone
     header = {
         "format": FORMAT,
@@ -83,9 +87,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
         backbone.preprocessing = Preprocessing.from_dict(header["preprocessing"])
         backbone.weights = header["weights"]
         specs = [HeadSpec(**{**spec, "classes": tuple(spec["classes"])}) for spec in saved["specs"]]
-        model = TransferModel(
-            backbone, build_heads(specs, backbone.width, from_dict(HeadConfig, header["heads"])), saved["cut"]
-        )
+        heads = build_heads(specs, backbone.width, from_dict(HeadConfig, header["heads"]))
+        model = TransferModel(backbone, heads, saved["cut"], saved.get("cut_precision", "float16"))
         state = {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")}
         try:
             model.load_state_dict(state)

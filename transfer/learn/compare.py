@@ -35,7 +35,8 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     shared = config.train
     out = shared.run.out
     folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite) if out else None
-    images, cache = read_images(shared.data), TrunkCache()
+    cache = TrunkCache(shared.cache)
+    images = read_images(shared.data, cache.store)
     runs: dict[str, Run] = {}
     for text in policies:
         log.info("%s", text)

@@ -1,6 +1,5 @@
 """The one loop: every policy is a plan of phases, and learns here."""
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -15,32 +14,17 @@ from torch.optim import Optimizer
 from transfer import freeze
 from transfer.cache import Feed, TrunkCache
 from transfer.config import LearnConfig
-from transfer.data.images import Augmentation
-from transfer.data.table import ImageTable
 from transfer.evaluate.answers import answer, judge, score, targets
 from transfer.freeze import FreezePlan, Phase
-from transfer.learn import optimizers
+from transfer.learn import optimizers, probe
+from transfer.learn.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
 from transfer.model import TransferModel
 
-log = logging.getLogger(__name__)
-
-AUGMENTATIONS: dict[str, Augmentation | None] = {
-    "none": None,
-    "flip": Augmentation(crop_scale=None, flip=True, jitter=0.0),
-    "crop": Augmentation(crop_scale=(0.35, 1.0), flip=True, jitter=0.0),
-    "colour": Augmentation(crop_scale=(0.35, 1.0), flip=True, jitter=0.4),
-}
 SCALE_ROWS = 1024
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What there is to learn from: a table, its images' digests, and which rows are for what."""
-
-    table: ImageTable
-    digests: np.ndarray
-    train: np.ndarray
-    val: np.ndarray
+Chosen = int | dict[str, float]
+"""After how many epochs a phase was best, or, where it was solved, each head's regularisation strength."""
 
 
 @dataclass
@@ -50,9 +34,9 @@ class Fit:
     Parameters
     ----------
     epochs : list of dict
-        A line per epoch, as in metrics.jsonl.
-    best : list of int
-        For each phase up to the one chosen, after how many of its epochs the weights were best.
+        A line per epoch (in a solved phase: per head and strength), as in metrics.jsonl.
+    best : list of Chosen
+        For each phase up to the one whose weights are kept.
     moved : tuple of str
         Names of frozen tensors that moved: none, unless something is wrong (law 1).
     stopped : str
@@ -60,9 +44,19 @@ class Fit:
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    best: list[int] = field(default_factory=list)
+    best: list[Chosen] = field(default_factory=list)
     moved: tuple[str, ...] = ()
     stopped: str = ""
+
+
+@dataclass
+class _Best:
+    """The best of a phase: its value on the validation rows (larger is better), how it came about, its weights."""
+
+    value: tuple[float, float]
+    chosen: Chosen
+    weights: dict[str, Tensor]
+    line: int = 0
 
 
 def fit(
@@ -73,160 +67,150 @@ def fit(
     cache: TrunkCache,
     *,
     seed: int = 0,
-    repeat: list[int] | None = None,
+    repeat: list[Chosen] | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> Fit:
-    """Teach `model` under `plan`; leave it with the weights of the epoch that was best on the validation rows.
+    """Teach `model` under `plan`; leave it with the weights that were best on the validation rows.
 
     Without validation rows the last epoch counts. A loss that turns NaN or infinite stops training; the last good
     weights are kept and `stopped` says so.
 
     Parameters
     ----------
-    repeat : list of int, optional
-        Learn for just so many epochs in each phase, the rate's course run through in these, choosing nothing: how
-        ``--refit`` repeats a chosen run.
+    repeat : list of Chosen, optional
+        Learn for just so many epochs in each phase, the rate's course run through in these, or at just these
+        strengths, choosing nothing: how ``--refit`` repeats a chosen run.
     on_epoch : callable
-        Gets each epoch's line.
+        Gets each line.
     """
     torch.manual_seed(seed)
     result = Fit()
-    optimizer = optimizers.build(model, plan, config)
     before = freeze.frozen_tensors(model.backbone, plan.phases)
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]
     labels = targets(lesson.table, model)
-    top = (-math.inf, -math.inf)
-    good, chosen = _copy(model, moving), 0
-    done: list[int] = []
+    best = _Best((-math.inf, -math.inf), 0, _copy(model, moving))
+    done: list[Chosen] = []
+    optimizer: Optimizer | None = None
+
+    def tell(line: dict[str, Any]) -> None:
+        result.epochs.append(line)
+        on_epoch(line)
+
+    course = _Course(model, lesson, config, labels, moving, seed, repeat, tell, result)
     for number, phase in enumerate(plan.phases if repeat is None else plan.phases[: len(repeat)]):
         model.freeze(phase)
         feed = cache.feed(
             model, lesson.table.paths, lesson.digests, batch_size=config.batch_size, workers=config.workers
         )
-        if number == 0 and plan.pretrained:
-            _scale_heads(model, feed, lesson.train, seed)
+        feed.prepare(np.concatenate([lesson.train, lesson.val]))
         held = freeze.frozen_tensors(model.backbone, (phase,))
-        length = repeat[number] if repeat else max(1, round(config.epochs * phase.share))
-        here, best_here, good_here = (-math.inf, -math.inf), 0, good
-        for epoch in range(1, length + 1):
-            began = time.perf_counter()
-            line: dict[str, Any] = {"phase": phase.name, "epoch": len(result.epochs) + 1}
-            line |= _epoch(
-                model, feed, lesson, labels, optimizer, phase, config, (epoch, length), [seed, number, epoch]
-            )
-            if not _finite(model, moving):  # the last step broke them, which no loss has seen yet
-                line["loss"] = math.nan
-            if not math.isfinite(line["loss"]):
-                kept = f"epoch {chosen}" if chosen else "the start"
-                result.stopped = (
-                    f"the loss became {line['loss']} in epoch {line['epoch']} (lr {config.lr:g}); "
-                    f"the weights of {kept} are kept; try a lower --lr"
-                )
-                break
-            value = (float(number), float(epoch))
-            if repeat is None and len(lesson.val):
-                answers, line["val_loss"] = answer(model, feed, lesson.val, labels)
-                report = judge(lesson.table.take(lesson.val), answers, intervals=False)
-                line["val"] = {name: round(r.get("accuracy", r.get("r2", 0.0)), 6) for name, r in report.items()}
-                value = (score(report), -line["val_loss"])
-            line["seconds"] = round(time.perf_counter() - began, 3)
-            result.epochs.append(line)
-            on_epoch(line)
-            if value > here:
-                here, best_here, good_here = value, epoch, _copy(model, moving)
-                if value > top:
-                    top, good, chosen, result.best = value, good_here, line["epoch"], [*done, epoch]
-            elif config.patience and epoch - best_here >= config.patience:
-                break
+        if is_solved(model, phase, config, cache.views):
+            here = course.solve(feed, phase, number)
+        else:
+            if number == 0 and plan.pretrained:
+                _scale_heads(model, feed, lesson.train, seed)
+            optimizer = optimizer or optimizers.build(model, plan, config)
+            here = course.train(feed, phase, number, optimizer, best)
         result.moved += freeze.changed(held, freeze.frozen_tensors(model.backbone, (phase,)))
+        done.append(here.chosen)
+        if here.value > best.value:
+            best, result.best = here, list(done)
         if result.stopped:
             break
-        done.append(best_here)
-        model.load_state_dict(good_here, strict=False)
-    model.load_state_dict(good, strict=False)
+        model.load_state_dict(here.weights, strict=False)
+    model.load_state_dict(best.weights, strict=False)
     model.eval()
     result.moved += freeze.changed(before, freeze.frozen_tensors(model.backbone, plan.phases))
     return result
 
 
-def _epoch(
-    model: TransferModel,
-    feed: Feed,
-    lesson: Lesson,
-    labels: dict[str, Tensor],
-    optimizer: Optimizer,
-    phase: Phase,
-    config: LearnConfig,
-    place: tuple[int, int],
-    draw: list[int],
-) -> dict[str, Any]:
-    """Learn from each training row once; return the epoch's loss, rate and training accuracies."""
-    model.train()
-    rng = np.random.default_rng(draw)
-    rows = _drawn(lesson, config.balance, rng)
-    weights = _row_weights(lesson, model) if config.balance == "loss" else None
-    steps = math.ceil(len(rows) / config.batch_size)
-    device = next(model.heads.parameters()).device
-    half = use_bfloat16(config.precision, device)
-    total, right, seen = 0.0, dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
-    learned = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    batches = feed.batches(
-        rows, augmentation=AUGMENTATIONS[config.augment], seed=int(rng.integers(2**31)), epoch=draw[-1]
-    )
-    rate = 0.0
-    for step, (some, activation) in enumerate(batches):
-        progress = (place[0] - 1 + (step + 1) / steps) / place[1]
-        rate = config.lr * optimizers.course(config.schedule, min(progress, 1.0), config.warmup)
-        optimizers.set_rates(optimizer, phase, rate)
-        index = torch.from_numpy(some)
-        wanted = {name: label[index].to(device) for name, label in labels.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            out = model(activation)
-        row_weights = {name: w[index].to(device) for name, w in weights.items()} if weights else None
-        loss = model.heads.loss(out, wanted, smoothing=config.label_smoothing, row_weights=row_weights)
-        if not bool(loss.isfinite()):
-            return {"loss": float(loss.detach())}
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(learned, config.clip)
-        optimizer.step()
-        total += float(loss.detach()) * len(some)
-        for name, spec in model.heads.specs.items():
-            if spec.kind == "softmax":
-                right[name] += int((out[name].argmax(1) == wanted[name]).sum())
-                seen[name] += int((wanted[name] >= 0).sum())
-    train = {name: round(right[name] / seen[name], 6) for name in labels if seen[name]}
-    return {"loss": total / max(len(rows), 1), "rate": rate, "train": train}
+def is_solved(model: TransferModel, phase: Phase, config: LearnConfig, views: int) -> bool:
+    """Return whether `phase` is solved rather than trained: linear heads on a set of features that never changes."""
+    fixed = phase.cut == len(phase.stages) and (config.augment == "none" or views > 0)
+    return fixed and config.probe == "solved" and probe.solvable(model.heads)
 
 
-def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Return whether the forward pass runs in bfloat16: on request, or where a GPU is made for it."""
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision == "bfloat16"
+@dataclass
+class _Course:
+    """What all phases of one fit share."""
 
+    model: TransferModel
+    lesson: Lesson
+    config: LearnConfig
+    labels: dict[str, Tensor]
+    moving: list[str]
+    seed: int
+    repeat: list[Chosen] | None
+    tell: Callable[[dict[str, Any]], None]
+    result: Fit
 
-def _drawn(lesson: Lesson, balance: str, rng: np.random.Generator) -> np.ndarray:
-    """Return the epoch's rows in order: each once, or drawn so that every object is as likely."""
-    if balance != "sampling":
-        return rng.permutation(lesson.train)
-    objects = lesson.table.object[lesson.train]
-    counts = np.bincount(objects[objects >= 0], minlength=len(lesson.table.objects))
-    weight = np.where(objects >= 0, 1 / np.maximum(counts[objects], 1), 1 / max(counts.max(), 1))
-    return rng.choice(lesson.train, size=len(lesson.train), p=weight / weight.sum())
+    def train(self, feed: Feed, phase: Phase, number: int, optimizer: Optimizer, before: _Best) -> _Best:
+        """Train for a phase's epochs; return the best of them."""
+        again = self.repeat[number] if self.repeat else None
+        length = again if isinstance(again, int) else max(1, round(self.config.epochs * phase.share))
+        best, wait = _Best((-math.inf, -math.inf), 0, before.weights), 0
+        for count in range(1, length + 1):
+            began = time.perf_counter()
+            line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1}
+            draw = [self.seed, number, count]
+            line |= epoch(
+                self.model, feed, self.lesson, self.labels, optimizer, phase, self.config, (count, length), draw
+            )
+            if not _finite(self.model, self.moving):  # the last step broke them, which no loss has seen yet
+                line["loss"] = math.nan
+            if not math.isfinite(line["loss"]):
+                kept = max(best, before, key=lambda some: some.value).line
+                self.result.stopped = (
+                    f"the loss became {line['loss']} in epoch {line['epoch']} (lr {self.config.lr:g}); "
+                    f"the weights of {f'epoch {kept}' if kept else 'the start'} are kept; try a lower --lr"
+                )
+                break
+            value = self._validate(feed, line) or (float(number), float(count))
+            line["seconds"] = round(time.perf_counter() - began, 3)
+            self.tell(line)
+            if value > best.value:
+                best, wait = _Best(value, count, _copy(self.model, self.moving), line["epoch"]), 0
+            elif self.config.patience and (wait := wait + 1) >= self.config.patience:
+                break
+        return best
 
+    def solve(self, feed: Feed, phase: Phase, number: int) -> _Best:
+        """Solve a phase in which only linear heads learn."""
+        lesson, model = self.lesson, self.model
+        again = self.repeat[number] if self.repeat else None
+        began = time.perf_counter()
+        rows, features = feed.every_view(lesson.train, AUGMENTATIONS[self.config.augment])
+        weights = row_weights(lesson, model) if self.config.balance == "loss" else {}
+        val = None
+        if self.repeat is None and len(lesson.val):
+            val = feed.every_view(lesson.val)[1], self._labels(lesson.val)
+        strengths = probe.solve(
+            model.heads,
+            (features, self._labels(rows)),
+            val,
+            smoothing=self.config.label_smoothing,
+            row_weights={name: weight[torch.from_numpy(rows)] for name, weight in weights.items()} or None,
+            strengths=again if isinstance(again, dict) else None,
+            on_line=lambda line: self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line),
+        )
+        line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1, "solved": strengths}
+        value = self._validate(feed, line) or (float(number), 1.0)
+        line["seconds"] = round(time.perf_counter() - began, 3)
+        self.tell(line)
+        return _Best(value, strengths, _copy(model, self.moving), len(self.result.epochs))
 
-def _row_weights(lesson: Lesson, model: TransferModel) -> dict[str, Tensor]:
-    """Return per classification head the weight of every row: n / (classes * rows of its class) in training."""
-    weights = {}
-    for name, spec in model.heads.specs.items():
-        if spec.kind != "regression":
-            values = lesson.table.targets[name].values
-            counts = np.bincount(values[lesson.train][values[lesson.train] >= 0], minlength=len(spec.classes))
-            each = counts.sum() / (max((counts > 0).sum(), 1) * np.maximum(counts[values], 1))
-            weights[name] = torch.from_numpy(each).float()
-    return weights
+    def _validate(self, feed: Feed, line: dict[str, Any]) -> tuple[float, float] | None:
+        """Return how good the model is on the validation rows, writing it into `line`; None where nothing is chosen."""
+        val = self.lesson.val
+        if self.repeat is not None or not len(val):
+            return None
+        answers, line["val_loss"] = answer(self.model, feed, val, self.labels)
+        report = judge(self.lesson.table.take(val), answers, intervals=False)
+        line["val"] = {name: round(r.get("accuracy", r.get("r2", 0.0)), 6) for name, r in report.items()}
+        return score(report), -line["val_loss"]
+
+    def _labels(self, rows: np.ndarray) -> dict[str, Tensor]:
+        return {name: label[torch.from_numpy(rows)] for name, label in self.labels.items()}
 
 
 def _scale_heads(model: TransferModel, feed: Feed, rows: np.ndarray, seed: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from transfer.cache import TrunkCache
-from transfer.config import EvaluateConfig, PredictConfig, to_dict
+from transfer.config import CacheConfig, EvaluateConfig, PredictConfig, to_dict
 from transfer.data.images import BadImage, ImageBatches
 from transfer.data.inspect import drop_bad, inspect
 from transfer.data.sets import load_table
@@ -193,13 +193,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         )
         held = given.split == "test"
         given = given.take(held) if held.any() else given
-    table, inspection = drop_bad(given, inspect(given), config.on_bad_image)
+    cache = TrunkCache(CacheConfig(cache=config.cache))
+    table, inspection = drop_bad(given, inspect(given, store=cache.store), config.on_bad_image)
     table = align(table, models)
     if not any(t.known.any() for t in table.targets.values()):
         raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
     answers: Answers = {}
     for model in models.values():
-        feed = TrunkCache(limit=0).feed(model, table.paths, inspection.sha256, batch_size=BATCH)
+        feed = cache.feed(model, table.paths, inspection.sha256, batch_size=BATCH)
         answers |= answer(model, feed, np.arange(len(table)), targets(table, model))[0]
     result = {
         "command": "evaluate",

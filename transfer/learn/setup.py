@@ -18,6 +18,7 @@ from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec
 from transfer.learn.checkpoint import build_heads
 from transfer.model import TransferModel
+from transfer.store import Store
 
 # Features that never change are easily learned by heart. Office-31, mobilenetv2_100, six seeds: 0.884 against 0.875.
 PROBE_DROPOUT = 0.5
@@ -31,8 +32,13 @@ class Images:
     inspection: Inspection
 
 
-def read_images(config: DataConfig) -> Images:
+def read_images(config: DataConfig, store: Store | None = None) -> Images:
     """Return the images that `config` names, looked at once, bad ones refused or skipped.
+
+    Parameters
+    ----------
+    store : Store, optional
+        Keeps what looking at them found.
 
     Raises
     ------
@@ -40,7 +46,7 @@ def read_images(config: DataConfig) -> Images:
         No images, bad ones under ``refuse``, or fewer than two objects.
     """
     table = load_table(config.data, config.data_root, config.targets)
-    table, inspection = drop_bad(table, inspect(table), config.on_bad_image)
+    table, inspection = drop_bad(table, inspect(table, store=store), config.on_bad_image)
     present = np.unique(table.object[table.object >= 0])
     if len(present) < 2:
         only = f"only {table.objects[present[0]]!r}" if len(present) else "none"
@@ -67,10 +73,11 @@ def new_model(
         statistics=config.policy.statistics,
     )
     heads = config.heads
-    if heads.dropout is None and not plan.trained_parameters:
+    if heads.dropout is None and not plan.trained_parameters and (heads.hidden or config.learn.probe == "trained"):
         heads = replace(heads, dropout=PROBE_DROPOUT)
     torch.manual_seed(seed)
-    return TransferModel(backbone, build_heads(specs, backbone.width, heads)).to(device), plan
+    model = TransferModel(backbone, build_heads(specs, backbone.width, heads), cut_precision=config.cache.cut_precision)
+    return model.to(device), plan
 
 
 def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[dict[str, list[HeadSpec]], list[str]]:

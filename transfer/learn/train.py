@@ -16,7 +16,8 @@ from transfer.errors import TransferError
 from transfer.evaluate.answers import Answers, answer, decide, judge, per_domain, targets
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.learn import checkpoint
-from transfer.learn.fit import Fit, Lesson, fit
+from transfer.learn.epoch import Lesson
+from transfer.learn.fit import Chosen, Fit, fit
 from transfer.learn.folder import RunFolder
 from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, versions
 from transfer.learn.summary import over_seeds
@@ -72,8 +73,8 @@ def train(
     FreezePolicy.parse(config.policy.policy)
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
     folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite) if out else None
-    images = images or read_images(config.data)
-    cache = cache or TrunkCache()
+    cache = cache or TrunkCache(config.cache)
+    images = images or read_images(config.data, cache.store)
     if len(seeds) == 1:
         one = replace(config, run=replace(config.run, seed=seeds[0]))
         run = _train_once(one, images, cache, folder, on_epoch)
@@ -197,9 +198,15 @@ def _fit(
         return fitted
     model.load_state_dict(start)
     both = replace(lesson, train=np.sort(np.concatenate([lesson.train, lesson.val])), val=lesson.val[:0])
-    log.info("refit on train + val for %s epochs", " + ".join(map(str, fitted.best)))
+    log.info("refit on train + val: %s", " + ".join(map(_in_words, fitted.best)))
     again = fit(model, plan, both, config.learn, cache, seed=seed, repeat=fitted.best)
     return replace(fitted, moved=(*fitted.moved, *again.moved), stopped=again.stopped)
+
+
+def _in_words(chosen: Chosen) -> str:
+    if isinstance(chosen, int):
+        return f"{chosen} epochs"
+    return "strength " + ", ".join(f"{name} {strength:.2g}" for name, strength in chosen.items())
 
 
 def _balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
@@ -233,11 +240,15 @@ def prediction_rows(table: ImageTable, answers: Answers) -> list[dict[str, Any]]
 
 def epoch_line(line: dict[str, Any], epochs: int) -> str:
     """Return an epoch's line for people: loss, then training and validation accuracy of every head."""
-    words = [
-        f"{line['network']} " if "network" in line else "",
-        f"{line['phase']:<10} epoch {line['epoch']:>3}/{epochs}",
-    ]
-    words.append(f"  loss {line['loss']:.4f}")
+    words = [f"{line['network']} " if "network" in line else "", f"{line['phase']:<10} "]
+    if "solved" in line:
+        words.append(f"solved: {_in_words(line['solved'])}")
+    elif "strength" in line:
+        words.append(f"{line['head']:<8} strength {line['strength']:<8.2g}")
+    else:
+        words.append(f"epoch {line['epoch']:>3}/{epochs}")
+    if "loss" in line:
+        words.append(f"  loss {line['loss']:.4f}")
     for side in ("train", "val"):
         if side in line:
             words.append(f"  {side} " + " ".join(f"{name} {value:.3f}" for name, value in line[side].items()))

@@ -1,4 +1,4 @@
-"""Which rows are learned from, how often, and with what weight."""
+"""Which rows are learned from, how often, with what weight and in what precision."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -16,10 +16,11 @@ from transfer.config import LearnConfig
 from transfer.data.table import ImageTable, Target
 from transfer.evaluate.answers import answer, judge, targets
 from transfer.heads import Heads, HeadSpec
-from transfer.learn.fit import Fit, Lesson, fit
+from transfer.learn.epoch import Lesson, use_bfloat16
+from transfer.learn.fit import Fit, fit
 from transfer.model import TransferModel
 
-QUICK = LearnConfig(epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
+QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 
 
 ABLE = "resnet10t"  # a random network that can learn the tiny set under any policy
@@ -211,3 +212,9 @@ def test_further_heads_learn_too(small: Callable[..., Any], lesson: Lesson, imag
     assert report["striped"]["accuracy"] >= 0.8
     assert report["amount"]["r2"] > 0.7
     assert report["object"]["accuracy"] >= 0.8
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_precision_on_a_cpu_is_float32_unless_asked_for(precision: str) -> None:
+    assert not use_bfloat16(precision, torch.device("cpu"))
+    assert use_bfloat16("bfloat16", torch.device("cpu"))

@@ -1,0 +1,112 @@
+"""Law 4: a wrong hit is worse than any miss, so the key covers all that an activation depends on, but nothing else."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from transfer.backbones import trunk
+from transfer.cache import key as key_module
+from transfer.cache.key import about, view_seed
+from transfer.data.images import Augmentation
+from transfer.model import TransferModel
+
+CROP = Augmentation(crop_scale=(0.5, 1.0), flip=True)
+
+
+def keyed(model: TransferModel, **options: Any) -> str:
+    options = {"cut": model.cut, "precision": "float16", **options}
+    return json.dumps(about(model, **options), sort_keys=True)
+
+
+def test_it_covers_every_tensor_of_the_trunk(ready: Callable[..., TransferModel]) -> None:
+    model = ready("partial:2")
+    before = keyed(model)
+    assert keyed(ready("partial:2")) == before  # the same thing built anew is the same
+    network = model.backbone.network
+    names = [n for n, _ in [*network.named_parameters(), *network.named_buffers()] if model.backbone.stage_of(n) < 3]
+    assert any(n.endswith("running_mean") for n in names)
+    for name in names:
+        tensor = network.state_dict()[name]
+        last = (-1,) * tensor.ndim
+        value = tensor[last].clone()
+        tensor[last] = torch.nextafter(value, torch.tensor(torch.inf)) if value.is_floating_point() else value + 1
+        assert keyed(model) != before, name
+        tensor[last] = value
+        assert keyed(model) == before
+
+
+def test_it_does_not_cover_what_learns(ready: Callable[..., TransferModel]) -> None:
+    model = ready("partial:1")
+    before = keyed(model)
+    with torch.no_grad():
+        model.backbone.network.layer4[0].conv1.weight.add_(1)
+        model.heads.layers["head_object"][0].weight.add_(1)
+    assert keyed(model) == before
+
+
+def test_it_covers_cut_precision_preprocessing_and_view(ready: Callable[..., TransferModel]) -> None:
+    model = ready("partial:2")
+    seen = {keyed(model)}
+
+    def is_new(**options: Any) -> bool:
+        key = keyed(model, **options)
+        fresh = key not in seen
+        seen.add(key)
+        return fresh
+
+    for cut in (1, 2, 4, 5):
+        assert is_new(cut=cut), cut
+    assert is_new(precision="float32")
+    for view in (1, 2):
+        assert is_new(view=view, augmentation=CROP)
+        assert is_new(view=view, augmentation=replace(CROP, flip=False))
+        assert is_new(view=view, augmentation=replace(CROP, crop_scale=(0.4, 1.0)))
+    given = model.backbone.preprocessing
+    for change in (
+        {"input_size": (3, 64, 64)},
+        {"mean": (0.1, 0.2, 0.3)},
+        {"std": (0.5, 0.5, 0.6)},
+        {"interpolation": "nearest"},
+        {"crop_pct": 0.5},
+        {"crop_mode": "squash"},
+    ):
+        model.backbone.preprocessing = replace(given, **change)
+        assert is_new(), change
+
+
+@pytest.mark.parametrize("name", ["DECODER", "VIEW_RULES", "RULES", "__version__"])
+def test_it_covers_decoder_rules_and_torch(
+    ready: Callable[..., TransferModel], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model = ready()
+    before = keyed(model, view=1, augmentation=CROP)
+    owner = {"RULES": trunk, "__version__": torch}.get(name, key_module)
+    monkeypatch.setattr(owner, name, "another")
+    assert keyed(model, view=1, augmentation=CROP) != before
+
+
+def test_it_covers_the_processor(ready: Callable[..., TransferModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ready()
+    before = keyed(model)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    assert keyed(model) != before
+
+
+def test_pooled_features_are_float32_whatever_the_precision_at_the_cut(ready: Callable[..., TransferModel]) -> None:
+    model = ready("linear_probe")
+    assert keyed(model, precision="float16") == keyed(model, precision="float32")
+
+
+def test_the_evaluation_view_is_one_whatever_the_augmentation(ready: Callable[..., TransferModel]) -> None:
+    model = ready()
+    assert keyed(model, view=0, augmentation=CROP) == keyed(model)
+
+
+def test_views_are_seeded_by_image_and_number() -> None:
+    seeds = {view_seed(digest * 64, view) for digest in "0123456789abcdef" for view in range(4)}
+    assert len(seeds) == 64
+    assert view_seed("a" * 64, 1) == view_seed("a" * 64, 1)

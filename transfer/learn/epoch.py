@@ -1,0 +1,115 @@
+"""One epoch: every training row once, in drawn order, a step of the optimizer per batch."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from transfer.cache import Feed
+from transfer.config import LearnConfig
+from transfer.data.images import Augmentation
+from transfer.data.table import ImageTable
+from transfer.freeze import Phase
+from transfer.learn import optimizers
+from transfer.model import TransferModel
+
+AUGMENTATIONS: dict[str, Augmentation | None] = {
+    "none": None,
+    "flip": Augmentation(crop_scale=None, flip=True, jitter=0.0),
+    "crop": Augmentation(crop_scale=(0.35, 1.0), flip=True, jitter=0.0),
+    "colour": Augmentation(crop_scale=(0.35, 1.0), flip=True, jitter=0.4),
+}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What there is to learn from: a table, its images' digests, and which rows are for what."""
+
+    table: ImageTable
+    digests: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+
+
+def epoch(
+    model: TransferModel,
+    feed: Feed,
+    lesson: Lesson,
+    labels: dict[str, Tensor],
+    optimizer: Optimizer,
+    phase: Phase,
+    config: LearnConfig,
+    place: tuple[int, int],
+    draw: list[int],
+) -> dict[str, Any]:
+    """Learn from each training row once; return the epoch's loss, rate and training accuracies."""
+    model.train()
+    rng = np.random.default_rng(draw)
+    rows = _drawn(lesson, config.balance, rng)
+    weighted = row_weights(lesson, model) if config.balance == "loss" else None
+    steps = math.ceil(len(rows) / config.batch_size)
+    device = next(model.heads.parameters()).device
+    half = use_bfloat16(config.precision, device)
+    total, right, seen = 0.0, dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+    learned = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    batches = feed.batches(
+        rows, augmentation=AUGMENTATIONS[config.augment], seed=int(rng.integers(2**31)), epoch=draw[-1]
+    )
+    rate = 0.0
+    for step, (some, activation) in enumerate(batches):
+        progress = (place[0] - 1 + (step + 1) / steps) / place[1]
+        rate = config.lr * optimizers.course(config.schedule, min(progress, 1.0), config.warmup)
+        optimizers.set_rates(optimizer, phase, rate)
+        index = torch.from_numpy(some)
+        wanted = {name: label[index].to(device) for name, label in labels.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            out = model(activation)
+        weights = {name: w[index].to(device) for name, w in weighted.items()} if weighted else None
+        loss = model.heads.loss(out, wanted, smoothing=config.label_smoothing, row_weights=weights)
+        if not bool(loss.isfinite()):
+            return {"loss": float(loss.detach())}
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if config.clip:
+            nn.utils.clip_grad_norm_(learned, config.clip)
+        optimizer.step()
+        total += float(loss.detach()) * len(some)
+        for name, spec in model.heads.specs.items():
+            if spec.kind == "softmax":
+                right[name] += int((out[name].argmax(1) == wanted[name]).sum())
+                seen[name] += int((wanted[name] >= 0).sum())
+    train = {name: round(right[name] / seen[name], 6) for name in labels if seen[name]}
+    return {"loss": total / max(len(rows), 1), "rate": rate, "train": train}
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Return whether the forward pass runs in bfloat16: on request, or where a GPU is made for it."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bfloat16"
+
+
+def _drawn(lesson: Lesson, balance: str, rng: np.random.Generator) -> np.ndarray:
+    """Return the epoch's rows in order: each once, or drawn so that every object is as likely."""
+    if balance != "sampling":
+        return rng.permutation(lesson.train)
+    objects = lesson.table.object[lesson.train]
+    counts = np.bincount(objects[objects >= 0], minlength=len(lesson.table.objects))
+    weight = np.where(objects >= 0, 1 / np.maximum(counts[objects], 1), 1 / max(counts.max(), 1))
+    return rng.choice(lesson.train, size=len(lesson.train), p=weight / weight.sum())
+
+
+def row_weights(lesson: Lesson, model: TransferModel) -> dict[str, Tensor]:
+    """Return per classification head the weight of every row: n / (classes * rows of its class) in training."""
+    weights = {}
+    for name, spec in model.heads.specs.items():
+        if spec.kind != "regression":
+            values = lesson.table.targets[name].values
+            counts = np.bincount(values[lesson.train][values[lesson.train] >= 0], minlength=len(spec.classes))
+            each = counts.sum() / (max((counts > 0).sum(), 1) * np.maximum(counts[values], 1))
+            weights[name] = torch.from_numpy(each).float()
+    return weights
