@@ -14,6 +14,7 @@ import tyro
 
 from transfer.config import (
     BackbonesConfig,
+    CacheCommandConfig,
     CompareConfig,
     DemoConfig,
     EvaluateConfig,
@@ -80,6 +81,23 @@ def _predict(config: PredictConfig) -> None:
         print(f"{skipped} images skipped as unreadable", file=sys.stderr)
 
 
+def _cache(config: CacheCommandConfig) -> None:
+    from transfer.report.tables import kept
+    from transfer.store import Store
+
+    store = Store()
+    if config.action == "clear":
+        segments, size = store.clear()
+        print(f"removed {segments} files, {size / 1e6:.1f} MB, from {store.root}")
+    elif config.action == "verify":
+        problems = store.verify()
+        for path, reason in problems:
+            print(f"{path}: {reason}")
+        print(f"{len(problems)} damaged" if problems else f"{store.root}: all sound")
+    else:
+        print(f"{store.root}\n{kept(store.shelves())}")
+
+
 COMMANDS: dict[str, tuple[type, Any]] = {
     "demo": (DemoConfig, _demo),
     "backbones": (BackbonesConfig, _backbones),
@@ -88,6 +106,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "compare": (CompareConfig, _compare),
     "evaluate": (EvaluateConfig, _evaluate),
     "predict": (PredictConfig, _predict),
+    "cache": (CacheCommandConfig, _cache),
 }
 
 

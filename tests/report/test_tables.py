@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 
 from transfer.learn.summary import over_seeds
 from transfer.report import tables
+from transfer.store import ShelfInfo
 
 
 def report(accuracy: float) -> dict[str, Any]:
@@ -148,3 +150,19 @@ def test_compared() -> None:
     ]
     assert lines[2].endswith("+0.100 [-0.020, +0.220] p 0.041")
     assert len(lines) == 3
+
+
+def test_kept() -> None:
+    trunk = {"backbone": "resnet18", "stage": "layer3", "precision": "float16", "view": None}
+    drawn = {"backbone": "resnet18", "stage": "pooled features", "precision": "float32", "view": {"number": 2}}
+    shelves = [
+        ShelfInfo("trunk", trunk, 1200, 3_500_000, 0.0, Path()),
+        ShelfInfo("trunk", drawn, 4, 500_000, 0.0, Path()),
+        ShelfInfo("inspection", {}, 7, 0, 0.0, Path()),
+    ]
+    lines = tables.kept(shelves).splitlines()
+    assert lines[0].split() == ["kept", "precision", "images", "MB", "last", "used"]
+    assert lines[1].split()[:6] == ["resnet18", "to", "layer3", "float16", "1,200", "3.5"]
+    assert lines[2].startswith("resnet18 to pooled features, view 2")
+    assert lines[3].split()[:3] == ["inspection", "7", "0.0"]
+    assert lines[-1].split() == ["in", "all", "4.0"]

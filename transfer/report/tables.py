@@ -1,6 +1,7 @@
 """Result files -> text tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 
@@ -98,3 +99,16 @@ def compared(result: dict[str, Any]) -> str:
         ],
         rows,
     )
+
+
+def kept(shelves: Sequence[Any]) -> str:
+    """Return what `transfer cache` prints of each :class:`transfer.store.ShelfInfo`."""
+    rows = []
+    for shelf in shelves:
+        about = shelf.about
+        view = f", view {about['view']['number']}" if about.get("view") else ""
+        what = f"{about['backbone']} to {about['stage']}{view}" if "backbone" in about else shelf.kind
+        used = datetime.fromtimestamp(shelf.last_used).strftime("%Y-%m-%d %H:%M")
+        rows.append([what, about.get("precision", ""), f"{shelf.rows:,}", f"{shelf.bytes / 1e6:,.1f}", used])
+    total = f"{sum(shelf.bytes for shelf in shelves) / 1e6:,.1f}"
+    return table(["kept", "precision", "images", "MB", "last used"], [*rows, ["in all", "", "", total, ""]])
