@@ -1,0 +1,99 @@
+"""Seconds of a training epoch of partial:k on Office-31, with and without the trunk cache.
+
+python tests/benchmarks/epochs.py [--policies partial:1 partial:2 ...] [--images N]
+
+The same epoch (the same rows in the same order, dual heads, batch 64) in turn; without the cache the frozen trunk runs
+again over every image, folded and on every core as always. The cache is filled before. Usual: ImageFolder, DataLoader
+(the better of 0 and 2 processes), timm's network with the same stages requiring gradients, all norms in eval mode.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import machine
+import numpy as np
+import torch
+import usual
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from transfer.backbones.backbone import Backbone
+from transfer.cache import TrunkCache
+from transfer.config import BackboneConfig, CacheConfig, DataConfig, PolicyConfig, TrainConfig
+from transfer.data.office31 import office31
+from transfer.data.splits import split
+from transfer.evaluate.answers import targets
+from transfer.learn import optimizers
+from transfer.learn.epoch import Lesson, epoch
+from transfer.learn.setup import head_specs, new_model, read_images
+from transfer.store import Store
+
+
+def usually(backbone: Backbone, policy: str, paths: set[str]) -> float:
+    """Return the seconds of an epoch of the usual loop in which the stages that `policy` names learn."""
+    model = usual.network(backbone.name, Path(os.environ["TRANSFER_WEIGHTS"]))
+    lowest = len(backbone.stages) - int(policy.removeprefix("partial:"))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(backbone.stage_of(name) >= lowest)
+    everything = usual.Objects(office31(), model)
+    some = Subset(everything, [i for i, (path, _) in enumerate(everything.samples) if path in paths])
+    assert len(some) == len(paths)
+    heads = nn.Linear(model.num_features, 31), nn.Linear(model.num_features, 3)
+    loaders = (DataLoader(some, usual.BATCH, shuffle=True, num_workers=workers) for workers in (0, 2))
+    return min(usual.epoch(model, batches, heads) for batches in loaders)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--policies", nargs="+", default=["partial:1", "partial:2", "partial:3", "partial:4"])
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--backbone", default="mobilenetv2_100")
+    given = parser.parse_args()
+    images = read_images(DataConfig(data="office31"))
+    parts = split(images.table, images.inspection, test=0.2, val=0.2, seed=0)
+    rows = np.random.default_rng(0).permutation(parts.train)[: given.images]
+    lesson = Lesson(images.table, images.inspection.sha256, rows, rows[:0])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    heading = ["policy", "cached s", "without s", "usual s", "without x", "usual x", "cached images/s"]
+    lines = [heading]
+    for policy in given.policies:
+        config = TrainConfig(backbone=BackboneConfig(given.backbone), policy=PolicyConfig(policy))
+        model, plan = new_model(config, head_specs(images.table, parts, config.heads)[0][""], 0, device)
+        phase = plan.phases[0]
+        model.freeze(phase)
+        optimizer = optimizers.build(model, plan, config.learn)
+        labels = targets(images.table, model)
+        seconds: dict[str, list[float]] = {"cached": [], "without": []}
+        with tempfile.TemporaryDirectory() as folder:
+            feeds = {
+                "cached": TrunkCache(store=Store(Path(folder))),
+                "without": TrunkCache(CacheConfig(cache=False)),
+            }
+            for name, cache in feeds.items():
+                feed = cache.feed(model, images.table.paths, lesson.digests, batch_size=64)
+                feed.prepare(rows)
+                for _ in range(given.rounds + (name == "cached")):
+                    began = time.perf_counter()
+                    epoch(model, feed, lesson, labels, optimizer, phase, config.learn, (1, 1), [0, 0, 1])
+                    seconds[name].append(time.perf_counter() - began)
+        cached, without = min(seconds["cached"]), min(seconds["without"])
+        plain = usually(model.backbone, policy, set(images.table.paths[rows].tolist()))
+        times = [f"{seconds / cached:.1f}" for seconds in (without, plain)]
+        lines.append([policy, f"{cached:.2f}", f"{without:.2f}", f"{plain:.1f}", *times, f"{len(rows) / cached:.0f}"])
+    print(
+        machine.line(),
+        f"\n{given.backbone}, n = {len(rows)} training images of Office-31, {given.rounds} rounds",
+        sep="",
+    )
+    print(machine.table(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Peak memory of filling the trunk cache for 1,000, 4,000 and 16,000 images.
+
+python tests/benchmarks/memory.py [--images N ...] [--policy P]
+
+Each in a process of its own; rows of Office-31 are repeated, each with a digest of its own, so that none is a hit.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import machine
+import numpy as np
+
+from transfer import backbones, freeze
+from transfer.cache import TrunkCache
+from transfer.data.sets import load_table
+from transfer.heads import Heads
+from transfer.model import TransferModel
+from transfer.store import Store
+
+
+def fill(images: int, backbone_name: str, policy: str) -> float:
+    """Fill an empty cache; return this process's peak memory in MiB."""
+    table = load_table("office31")
+    paths = np.resize(table.paths, images)
+    digests = np.array([f"{row:064x}" for row in range(images)])
+    backbone = backbones.load(backbone_name)
+    model = TransferModel(backbone, Heads([], backbone.width)).eval()
+    model.freeze(freeze.plan(policy, backbone).phases[0])
+    with tempfile.TemporaryDirectory() as folder:
+        TrunkCache(store=Store(Path(folder))).feed(model, paths, digests, batch_size=64).prepare(np.arange(images))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def main() -> None:
+    """Print the table, or, with --inside, one process's peak."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 16000])
+    parser.add_argument("--policy", default="linear_probe")
+    parser.add_argument("--backbone", default="mobilenetv2_100")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.inside:
+        print(fill(given.images[0], given.backbone, given.policy))
+        return
+    peaks = []
+    for images in given.images:
+        words = ["--inside", "--images", str(images), "--policy", given.policy, "--backbone", given.backbone]
+        done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
+        peaks.append(float(done.stdout.split()[-1]))
+    print(machine.line(), f"\n{given.backbone}, {given.policy}, n = {', '.join(map(str, given.images))}", sep="")
+    rows = [[str(n), f"{peak:.0f}", f"{peak / peaks[0]:.2f}"] for n, peak in zip(given.images, peaks, strict=True)]
+    print(machine.table([["images", "peak MiB", "of the first"], *rows]))
+
+
+if __name__ == "__main__":
+    main()
