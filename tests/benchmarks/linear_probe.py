@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[4110])
     parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--warm", type=int, default=3, help="warm runs; the median counts")
-    parser.add_argument("--timed", type=int, default=1, help="epochs of the usual loop")
+    parser.add_argument("--timed", type=int, default=2, help="epochs of the usual loop")
     given = parser.parse_args()
     weights, root = Path(os.environ["TRANSFER_WEIGHTS"]), office31()
     rows = [["images", "cold s", "warm s", f"{EPOCHS} epochs s", "cold x", "warm x", "object", "domain"]]
