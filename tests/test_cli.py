@@ -88,7 +88,7 @@ MISTAKES = {
     "no such backbone": (["backbones", "resnet5O"], "did you mean"),
     "no run": (["evaluate", "nowhere"], "no run at nowhere"),
     "no image": (["predict", "nowhere", "x.png"], "no run at nowhere"),
-    "bad fraction": (["train", "--test", "1.5"], "fraction"),
+    "bad fraction": (["train", "--test", "1.5"], "--test 1.5: it must be from 0 to below 1"),
     "missing device": (["train", "--device", "mps"], "--device mps"),
 }
 

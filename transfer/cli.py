@@ -163,9 +163,12 @@ def main(argv: list[str] | None = None) -> int:
     for name, (kind, _) in COMMANDS.items():
         form: Any = Annotated[kind, tyro.conf.subcommand(name)]
         forms = form if forms is None else forms | form
-    config = _parse(forms, sys.argv[1:] if argv is None else argv, prog="transfer")
-    run = next(run for kind, run in COMMANDS.values() if isinstance(config, kind))
-    return _guarded(lambda: run(config))
+
+    def call() -> None:
+        config = _parse(forms, sys.argv[1:] if argv is None else argv, prog="transfer")
+        next(run for kind, run in COMMANDS.values() if isinstance(config, kind))(config)
+
+    return _guarded(call)
 
 
 def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = None) -> int:
@@ -178,5 +181,4 @@ def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = No
     """
     words = sys.argv[1:] if argv is None else argv
     description = sys.modules[run.__module__].__doc__
-    config = _parse(type(default), words, default=default, description=description)
-    return _guarded(lambda: run(config))
+    return _guarded(lambda: run(_parse(type(default), words, default=default, description=description)))

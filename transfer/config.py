@@ -3,18 +3,15 @@
 This module imports neither torch nor anything that does, so that ``transfer --help`` answers at once.
 """
 
-import dataclasses
-import types
-import typing
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from transfer.errors import TransferError, did_you_mean
-
-T = TypeVar("T")
+from transfer.errors import TransferError
+from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 
 def _comma(kind: type) -> Any:
@@ -55,6 +52,10 @@ class DataConfig:
     on_bad_image: OnBadImage = "refuse"
     """What to do about an image that does not decode: refuse the set, or skip and count it."""
 
+    def __post_init__(self) -> None:
+        within(self, 0, BELOW_ONE, "test", "val")
+        within(self, 1, math.inf, "shots")
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -85,6 +86,10 @@ class HeadConfig:
     loss_weights: CommaNames = ()
     """Weights of the heads' losses, such as object:1,domain:0.5 (default: 1 each)."""
 
+    def __post_init__(self) -> None:
+        within(self, 1, math.inf, "hidden")
+        within(self, 0, BELOW_ONE, "dropout")
+
 
 @dataclass(frozen=True)
 class PolicyConfig:
@@ -98,6 +103,9 @@ class PolicyConfig:
     """Each stage's rate as a fraction of the one above it."""
     statistics: Literal["learning", "frozen"] = "learning"
     """Whether BatchNorm statistics of trained stages learn too."""
+
+    def __post_init__(self) -> None:
+        within(self, 0, math.inf, "backbone_lr", "layer_decay")
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,12 @@ class LearnConfig:
     workers: int | None = None
     """Threads that decode images (default: one per core). No effect on the result."""
 
+    def __post_init__(self) -> None:
+        within(self, ABOVE_ZERO, math.inf, "lr")
+        within(self, 0, math.inf, "weight_decay", "clip", "patience")
+        within(self, 1, math.inf, "batch_size", "epochs", "workers")
+        within(self, 0, BELOW_ONE, "momentum", "warmup", "label_smoothing")
+
 
 @dataclass(frozen=True)
 class CacheConfig:
@@ -154,6 +168,10 @@ class CacheConfig:
     """With --augment: draw and keep this many views per image (0: a fresh draw each epoch, never kept)."""
     cache_gb: float = 20.0
     """Size of the whole cache; what was not used for longest goes first."""
+
+    def __post_init__(self) -> None:
+        within(self, 0, math.inf, "views")
+        within(self, ABOVE_ZERO, math.inf, "cache_gb")
 
 
 @dataclass(frozen=True)
@@ -169,6 +187,9 @@ class RunConfig:
     seeds: CommaInts = ()
     """Several seeds, such as 0,1,2: one result with mean, standard deviation and each."""
 
+    def __post_init__(self) -> None:
+        within(self, 0, math.inf, "seed", "seeds")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -181,6 +202,12 @@ class TrainConfig:
     learn: LearnConfig = field(default_factory=LearnConfig)
     run: RunConfig = field(default_factory=RunConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+
+    def __post_init__(self) -> None:
+        if self.cache.views and self.learn.augment == "none":
+            raise TransferError(
+                f"--views {self.cache.views} keeps augmented views: say which, --augment flip, crop or colour"
+            )
 
 
 @dataclass(frozen=True)
@@ -266,46 +293,3 @@ class DemoConfig:
 
     seed: int = 0
     """Of every random draw."""
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config as plain JSON values.
-
-    Examples
-    --------
-    >>> from_dict(RunConfig, to_dict(RunConfig(out=Path("runs/a"), seeds=(0, 1)))).seeds
-    (0, 1)
-    """
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value):
-            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        if isinstance(value, tuple):
-            return [plain(v) for v in value]
-        return str(value) if isinstance(value, Path) else value
-
-    return plain(config)
-
-
-def from_dict(kind: type[T], values: dict[str, Any]) -> T:
-    """Return the config that :func:`to_dict` wrote.
-
-    Raises
-    ------
-    TransferError
-        A key that the config does not have.
-    """
-    hints = typing.get_type_hints(kind)
-    for key in values:
-        if key not in hints:
-            raise TransferError(f"{kind.__name__} has no setting {key!r}{did_you_mean(key, hints)}")
-
-    def rebuild(hint: Any, value: Any) -> Any:
-        options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-        if isinstance(value, dict):
-            return from_dict(hint, value)
-        if isinstance(value, list):
-            return tuple(value)
-        return Path(value) if isinstance(value, str) and Path in options else value
-
-    return kind(**{key: rebuild(hints[key], value) for key, value in values.items()})

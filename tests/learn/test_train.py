@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.config import TrainConfig, from_dict
+from transfer.config import TrainConfig
 from transfer.errors import TransferError
 from transfer.learn import checkpoint
 from transfer.learn.setup import read_images
 from transfer.learn.train import train
+from transfer.plain import from_dict
 
 
 def test_the_run_folder_holds_the_run(config, tmp_path):

@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from transfer import backbones
-from transfer.config import HeadConfig, from_dict, to_dict
+from transfer.config import HeadConfig
 from transfer.data.images import Preprocessing
 from transfer.errors import TransferError
 from transfer.files import whole
 from transfer.heads import Heads, HeadSpec
 from transfer.model import TransferModel
+from transfer.plain import from_dict, to_dict
 
 FORMAT = "transfer 1"
 Models = dict[str, TransferModel]

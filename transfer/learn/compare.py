@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from transfer.cache import TrunkCache
-from transfer.config import CompareConfig, PolicyConfig, to_dict
+from transfer.config import CompareConfig, PolicyConfig
 from transfer.errors import TransferError
 from transfer.evaluate.answers import decide
 from transfer.evaluate.paired import paired_test
@@ -16,6 +16,7 @@ from transfer.freeze import FreezePolicy
 from transfer.learn.folder import RunFolder
 from transfer.learn.setup import read_images, versions
 from transfer.learn.train import Run, train
+from transfer.plain import to_dict
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from transfer.cache import TrunkCache
-from transfer.config import CacheConfig, EvaluateConfig, PredictConfig, to_dict
+from transfer.config import CacheConfig, EvaluateConfig, PredictConfig
 from transfer.data.images import BadImage, ImageBatches
 from transfer.data.inspect import drop_bad, inspect
 from transfer.data.sets import load_table
@@ -25,6 +25,7 @@ from transfer.files import whole, write_json
 from transfer.heads import HeadSpec
 from transfer.learn import checkpoint
 from transfer.learn.setup import pick_device, versions
+from transfer.plain import to_dict
 
 BATCH = 32
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transfer.cache import TrunkCache
-from transfer.config import TrainConfig, to_dict
+from transfer.config import TrainConfig
 from transfer.data.splits import Splits, split
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
@@ -22,6 +22,7 @@ from transfer.learn.folder import RunFolder
 from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, versions
 from transfer.learn.summary import over_seeds
 from transfer.model import TransferModel
+from transfer.plain import to_dict
 
 OnEpoch = Callable[[dict[str, Any]], None]
 

@@ -1,0 +1,26 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer.errors import TransferError
+from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
+
+
+@given(st.floats(allow_nan=True), st.sampled_from([0.0, 1.0, ABOVE_ZERO]), st.sampled_from([1.0, BELOW_ONE, math.inf]))
+def test_what_is_within_passes_and_nothing_else(value: float, least: float, most: float) -> None:
+    fine = math.isfinite(value) and least <= value <= most
+    try:
+        within(SimpleNamespace(rate=value), least, most, "rate")
+    except TransferError:
+        assert not fine
+    else:
+        assert fine
+
+
+def test_every_item_of_a_tuple_is_looked_at_and_none_is_not() -> None:
+    within(SimpleNamespace(hidden=(), shots=None), 1, math.inf, "hidden", "shots")
+    with pytest.raises(TransferError, match=r"^--hidden 0: it must be 1 or more$"):
+        within(SimpleNamespace(hidden=(4, 0)), 1, math.inf, "hidden")
