@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from transfer.adapt.config import AdaptConfig
 from transfer.config import (
     BackbonesConfig,
     CacheCommandConfig,
@@ -66,6 +67,15 @@ def _compare(config: CompareConfig) -> None:
     print("\n" + compared(compare(config)))
 
 
+def _adapt(config: AdaptConfig) -> None:
+    from transfer.adapt.run import adapt
+    from transfer.report.tables import adapted
+
+    print("\n" + adapted(adapt(config).result))
+    if config.run.out:
+        print(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
+
+
 def _evaluate(config: EvaluateConfig) -> None:
     from transfer.learn.predict import evaluate
     from transfer.report.tables import one_run
@@ -104,6 +114,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "data": (FetchConfig, _data),
     "train": (TrainConfig, _train),
     "compare": (CompareConfig, _compare),
+    "adapt": (AdaptConfig, _adapt),
     "evaluate": (EvaluateConfig, _evaluate),
     "predict": (PredictConfig, _predict),
     "cache": (CacheCommandConfig, _cache),

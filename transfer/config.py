@@ -27,6 +27,7 @@ def _comma(kind: type) -> Any:
 
 CommaInts = Annotated[tuple[int, ...], _comma(int)]
 CommaNames = Annotated[tuple[str, ...], _comma(str)]
+CommaFloats = Annotated[tuple[float, ...], _comma(float)]
 OnBadImage = Literal["refuse", "skip"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-LISTED = ("test", "per_domain")
 
-
-def over_seeds(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def over_seeds(
+    seeds: Sequence[int], results: Sequence[dict[str, Any]], averaged: Sequence[str] = ("test", "per_domain")
+) -> dict[str, Any]:
     """Return the only result as it is, or of several their mean, with ``"sd"`` and each one under ``"seeds"``.
 
-    Standard deviations are of the sample (n - 1). ``frozen_unchanged`` holds only if it does for every seed.
+    Means and standard deviations (of the sample, n - 1) are of what lies under the keys `averaged`.
+    ``frozen_unchanged`` holds only if it does for every seed.
     """
     if len(results) == 1:
         return dict(results[0])
     merged = dict(results[0])
-    for name in LISTED:
+    for name in averaged:
         merged[name] = _fold([r[name] for r in results], fmean)
-    merged["sd"] = {name: _fold([r[name] for r in results], stdev) for name in LISTED}
+    merged["sd"] = {name: _fold([r[name] for r in results], stdev) for name in averaged}
     merged["seconds"] = _fold([r["seconds"] for r in results], sum)
     merged["policy"] = {
         **results[0]["policy"],
@@ -25,7 +26,7 @@ def over_seeds(seeds: Sequence[int], results: Sequence[dict[str, Any]]) -> dict[
         "moved": sorted({name for r in results for name in r["policy"]["moved"]}),
     }
     merged["notes"] = list(dict.fromkeys(note for r in results for note in r["notes"]))
-    merged["stopped"] = "; ".join(r["stopped"] for r in results if r["stopped"])
+    merged["stopped"] = "; ".join(r["stopped"] for r in results if r.get("stopped"))
     merged["seeds"] = [{"seed": seed} | result for seed, result in zip(seeds, results, strict=True)]
     return merged
 

@@ -23,13 +23,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def figure(result: dict[str, Any], head: str, score: str = "accuracy") -> str:
+def figure(result: dict[str, Any], head: str, score: str = "accuracy", part: str = "test") -> str:
     """Return one score of one head: ``0.894 ± 0.007`` over seeds, ``0.894 [0.87, 0.91]`` for one; ``-`` if missing."""
-    report = result.get("test", {}).get(head, {})
+    report = result.get(part, {}).get(head, {})
     if score not in report:
         return "-"
     if "sd" in result:
-        return f"{report[score]:.3f} ± {result['sd']['test'][head][score]:.3f}"
+        return f"{report[score]:.3f} ± {result['sd'][part][head][score]:.3f}"
     if score in report.get("interval", {}):
         low, high = report["interval"][score]
         return f"{report[score]:.3f} [{low:.3f}, {high:.3f}]"
@@ -59,14 +59,40 @@ def one_run(result: dict[str, Any]) -> str:
         ]
         parts.append(table(["domain", *names, "n"], each))
     if "policy" in result:
-        policy = result["policy"]
-        frozen = "bit-identical" if policy["frozen_unchanged"] else f"CHANGED: {', '.join(policy['moved'][:3])}"
-        parts.append(
-            f"{policy['trained_parameters']:,} parameters trained, {policy['frozen_parameters']:,} frozen ({frozen}); "
-            f"{result['seconds']['total']:.1f} s, of these {result['seconds']['trunk']:.1f} s through the frozen trunk"
-        )
+        parts.append(_policy(result))
     parts += [f"note: {note}" for note in result.get("notes", [])]
     return "\n\n".join(parts)
+
+
+def _policy(result: dict[str, Any]) -> str:
+    policy = result["policy"]
+    frozen = "bit-identical" if policy["frozen_unchanged"] else f"CHANGED: {', '.join(policy['moved'][:3])}"
+    return (
+        f"{policy['trained_parameters']:,} parameters trained, {policy['frozen_parameters']:,} frozen ({frozen}); "
+        f"{result['seconds']['total']:.1f} s, of these {result['seconds']['trunk']:.1f} s through the frozen trunk"
+    )
+
+
+def adapted(result: dict[str, Any]) -> str:
+    """Return what `transfer adapt` prints at the end."""
+    rows = [
+        [name, *(figure(result, "object", score, part) for score in ("accuracy", "macro_f1"))]
+        for name, part in (("source only", "source_only"), ("adapted", "target"))
+    ]
+    chosen, shift = result["selection"], result["config"]["shift"]
+    names = chosen["chosen"] if isinstance(chosen["chosen"], list) else [chosen["chosen"]]
+    said = f"chosen by {chosen['rule']}: {', '.join(dict.fromkeys(names))}"
+    if chosen["oracle_accuracy"] is not None:
+        said += f"; oracle (best candidate by target labels, not to be had in use): {chosen['oracle_accuracy']:.3f}"
+    images, way = result["images"], f"{', '.join(shift['source'])} -> {shift['target']} ({shift['protocol']})"
+    target = f"{images['target']} without, {images['target_labelled']} of the target with, {images['test']} to test on"
+    parts = [
+        f"{way}: {images['source']} images with labels, {target}",
+        table(["target", "accuracy", "macro-F1"], rows),
+        said,
+        _policy(result),
+    ]
+    return "\n\n".join([*parts, *(f"note: {note}" for note in result["notes"])])
 
 
 def backbone_lines(rows: Iterable[Any]) -> Iterator[str]:

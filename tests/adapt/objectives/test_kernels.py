@@ -1,0 +1,133 @@
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer.adapt.objectives.kernels import DAN, JAN, discrepancy, gaussians
+from transfer.adapt.objectives.objective import Batch
+
+Rows = list[list[float]]
+
+
+def apart(a: list[float], b: list[float]) -> float:
+    return sum((u - v) ** 2 for u, v in zip(a, b, strict=True))
+
+
+def kernel(x: Rows, widths: tuple[float, ...]) -> Rows:
+    pairs = list(itertools.permutations(range(len(x)), 2))
+    mean = sum(apart(x[i], x[j]) for i, j in pairs) / len(pairs)
+    return [[sum(math.exp(-apart(a, b) / (2 * w * mean)) for w in widths) / len(widths) for b in x] for a in x]
+
+
+def mmd(k: Rows, target: list[bool]) -> float:
+    """Return Gretton et al.'s eq. 3, term by term."""
+    source, goal = ([i for i, t in enumerate(target) if t is side] for side in (False, True))
+    m, n = len(source), len(goal)
+    within = sum(k[i][j] for i in source for j in source if i != j) / (m * (m - 1))
+    beyond = sum(k[i][j] for i in goal for j in goal if i != j) / (n * (n - 1))
+    return within + beyond - 2 * sum(k[i][j] for i in source for j in goal) / (m * n)
+
+
+WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dan_against_the_loop(seed: int, draw: Callable) -> None:
+    batch = draw(seed)
+    wanted = mmd(kernel(batch.features.tolist(), WIDTHS), batch.target.tolist())
+    assert DAN()(batch).item() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_jan_against_the_loop(seed: int, draw: Callable) -> None:
+    batch = draw(seed)
+    of_features = kernel(batch.features.tolist(), WIDTHS)
+    of_classes = kernel(batch.logits.softmax(1).tolist(), (1.0,))
+    product = [[a * b for a, b in zip(*rows, strict=True)] for rows in zip(of_features, of_classes, strict=True)]
+    assert JAN()(batch).item() == pytest.approx(mmd(product, batch.target.tolist()), abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", [DAN(), JAN()], ids=["dan", "jan"])
+def test_gradients_are_finite(objective: DAN | JAN, survives: Callable) -> None:
+    survives(objective)
+
+
+@pytest.mark.parametrize("objective", [DAN(), JAN()], ids=["dan", "jan"])
+def test_identical_rows_are_at_no_distance_and_feel_no_pull(objective: DAN | JAN) -> None:
+    features = torch.full((8, 5), 3.7).requires_grad_()
+    loss = objective(Batch(features, torch.full((8, 4), 0.3), torch.full((8,), -1), torch.arange(8) > 2))
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    assert float(features.grad.abs().max()) < 1e-3
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000), st.floats(0.01, 100), st.floats(-5, 5))
+def test_dan_does_not_see_order_scale_place_or_which_domain_is_which(
+    draw: Callable, seed: int, scale: float, place: float
+) -> None:
+    batch = draw(seed)
+    value = DAN()(batch).item()
+    order = torch.randperm(13, generator=torch.Generator().manual_seed(seed))
+    shuffled = replace(batch, features=batch.features[order], target=batch.target[order])
+    assert DAN()(shuffled).item() == pytest.approx(value, abs=1e-5)
+    assert DAN()(replace(batch, features=scale * (batch.features + place))).item() == pytest.approx(value, abs=1e-4)
+    assert DAN()(replace(batch, target=~batch.target)).item() == pytest.approx(value, abs=1e-5)
+
+
+def test_the_bandwidth_is_taken_as_given() -> None:
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    gaussians(x, (1.0,)).sum().backward()
+    mean = torch.cdist(x, x).detach().square().sum() / 12
+
+    def total(rows: torch.Tensor) -> float:
+        return float(torch.exp(-torch.cdist(rows, rows).square() / (2 * mean)).sum())
+
+    step = torch.zeros(4, 3, dtype=torch.float64)
+    step[1, 2] = 1e-4
+    slope = (total(x.detach() + step) - total(x.detach() - step)) / 2e-4
+    assert x.grad[1, 2].item() == pytest.approx(slope, rel=1e-4)
+
+
+def test_alike_domains_are_at_zero_in_expectation() -> None:
+    # rows of one distribution: every way of dealing them out to two domains is as likely, and the mean is exactly 0
+    k = gaussians(torch.randn(7, 3, generator=torch.Generator().manual_seed(0)))
+    values = [
+        discrepancy(k, torch.tensor([i in dealt for i in range(7)])) for dealt in itertools.combinations(range(7), 3)
+    ]
+    assert torch.stack(values).mean().item() == pytest.approx(0, abs=1e-6)
+    assert float(torch.stack(values).abs().max()) > 0.05
+
+
+def test_a_shift_is_seen_and_descended() -> None:
+    g = torch.Generator().manual_seed(0)
+    features, target = torch.randn(60, 4, generator=g), torch.arange(60) >= 30
+    alike = DAN()(Batch(features, features, torch.full((60,), -1), target)).item()
+    features = (features + 2.0 * target[:, None]).requires_grad_()
+    batch = Batch(features, features.detach(), torch.full((60,), -1), target)
+    loss = DAN()(batch)
+    assert loss.item() > 0.1 > 3 * abs(alike)
+    loss.backward()
+    pull = features.grad[target].sum(0)
+    assert bool((pull > 0).all())  # descent moves the target back
+
+
+def test_jan_sees_classes_that_changed_places(draw: Callable) -> None:
+    g = torch.Generator().manual_seed(0)
+    half = torch.randn(20, 3, generator=g)
+    features, logits = torch.cat([half, half]), 3 * torch.cat([half, -half])
+    batch = Batch(features, logits, torch.full((40,), -1), torch.arange(40) >= 20)
+    straight = replace(batch, logits=3 * features)
+    assert DAN()(batch).item() == DAN()(straight).item()
+    assert JAN()(batch).item() > JAN()(straight).item() + 0.1
+
+
+def test_the_known_answer_to_a_shift(learn_shifted: Callable) -> None:
+    accuracy, along = learn_shifted(lambda width, classes, _: DAN())
+    assert accuracy > 0.97
+    assert along < 0.2

@@ -1,0 +1,99 @@
+"""The sparse graph against a dense one made by loops, its spreading against the closed solution, and two moons."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import make_moons
+
+from transfer.adapt.refine import graph
+from transfer.adapt.refine.graph import neighbour_graph, propagate, spread
+
+SIZES = {"rows": st.integers(1, 25), "classes": st.integers(2, 6), "k": st.integers(1, 7), "seed": st.integers(0, 999)}
+
+
+def draw(rows: int, classes: int, seed: int, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((rows, width)), rng.dirichlet(np.full(classes, 0.5), rows)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.sqrt(a @ a) / np.sqrt(b @ b))
+
+
+def dense(x: np.ndarray, k: int) -> np.ndarray:
+    n = len(x)
+    weights = np.zeros((n, n))
+    for i in range(n):
+        near = sorted((j for j in range(n) if j != i), key=lambda j: -cosine(x[i], x[j]))[:k]
+        for j in near:
+            weights[i, j] = weights[j, i] = max(cosine(x[i], x[j]), 0) ** 3
+    degree = weights.sum(1)
+    result = np.zeros((n, n))
+    for i, j in zip(*weights.nonzero(), strict=True):
+        result[i, j] = weights[i, j] / np.sqrt(degree[i] * degree[j])
+    return result
+
+
+@given(**SIZES)
+@settings(max_examples=60, deadline=None)
+def test_same_as_dense(rows: int, classes: int, k: int, seed: int) -> None:
+    x, q = draw(rows, classes, seed)
+    s = dense(x, k)
+    np.testing.assert_allclose(neighbour_graph(x, k).toarray(), s, atol=1e-5)
+    now = q
+    for _ in range(6):
+        now = 0.7 * s @ now + 0.3 * q
+    np.testing.assert_allclose(propagate(x, q, alpha=0.7, k=k, rounds=6), now / now.sum(1, keepdims=True), atol=1e-4)
+
+
+def test_slices_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = draw(50, 2, 0)
+    whole = neighbour_graph(x).toarray()
+    monkeypatch.setattr(graph, "ROWS", 7)
+    np.testing.assert_allclose(neighbour_graph(x).toarray(), whole, atol=1e-6)
+
+
+def test_edges_grow_with_rows_alone() -> None:
+    x, _ = draw(3000, 2, 0)
+    assert 3000 * 5 <= neighbour_graph(x, 5).nnz <= 2 * 3000 * 5
+
+
+def test_many_rounds_end_at_the_closed_solution() -> None:
+    x, q = draw(30, 3, 1)
+    expected = np.linalg.inv(np.eye(30) - 0.9 * dense(x, 5)) @ q  # the limit that Zhou et al. 2004 derive
+    result = propagate(x, q, alpha=0.9, rounds=400)
+    np.testing.assert_allclose(result, expected / expected.sum(1, keepdims=True), atol=1e-4)
+
+
+@given(**SIZES)
+@settings(max_examples=40, deadline=None)
+def test_invariants(rows: int, classes: int, k: int, seed: int) -> None:
+    x, q = draw(rows, classes, seed)
+    result = propagate(x, q, k=k)
+    assert result.dtype == np.float64
+    assert (result >= 0).all()
+    np.testing.assert_allclose(result.sum(1), 1)
+    rng = np.random.default_rng(seed)
+    order, names = rng.permutation(rows), rng.permutation(classes)
+    np.testing.assert_allclose(propagate(x[order], q[order], k=k), result[order], atol=1e-4)
+    np.testing.assert_allclose(propagate(x, q[:, names], k=k), result[:, names], atol=1e-9)
+    np.testing.assert_allclose(propagate(4 * x, q, k=k), result, atol=1e-6)  # 4: no rounding
+    np.testing.assert_allclose(spread(neighbour_graph(x, k), q, alpha=0), q)
+
+
+def test_one_label_per_moon_reaches_all_of_it() -> None:
+    x, truth = make_moons(300, noise=0.04, random_state=0)
+    x = np.c_[x, np.full(300, 3.0)]  # onto a cap of the sphere, where cosines tell near from far
+    seeds = [int(np.flatnonzero(truth == k)[0]) for k in (0, 1)]
+    q = np.full((300, 2), 0.5)
+    q[seeds] = np.eye(2)
+    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    assert ((z @ z[seeds].T).argmax(1) == truth).mean() < 0.9
+    assert (propagate(x, q, alpha=0.99, rounds=500).argmax(1) == truth).mean() == 1
+
+
+@pytest.mark.parametrize("x", [np.zeros((4, 3)), np.ones((4, 3)), np.ones((1, 3), np.float32), np.eye(3)])
+def test_rows_without_neighbours_or_all_the_same(x: np.ndarray) -> None:
+    q = np.tile([0.6, 0.4], (len(x), 1))
+    np.testing.assert_allclose(propagate(x, q), q)

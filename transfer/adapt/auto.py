@@ -1,0 +1,77 @@
+"""The default: class confusion minimised by several networks, their answers refined on the target's own geometry.
+
+1. Each domain is standardised; the source's probe is solved; three networks minimise class confusion (MCC). Label
+   smoothing, which keeps networks unsure, is what undoes MCC: none is used.
+2. Where the probe and these networks agree on nearly all target images, the shift is small and refining can only lose:
+   their answers are averaged, and that is all.
+3. Else a product of experts: the networks' answers times the nearness to class centroids, smoothed over each image's
+   neighbours, classes balanced softly (:func:`transfer.adapt.refine.experts.combine`).
+4. With a trained tail, a network above it learns the source's labels, these answers as pseudo-labels, and MCC, from
+   augmented views; its answers and the former ones are then refined together, on both kinds of features.
+5. A linear classifier learns the outcome: what is measured and saved is a plain model.
+"""
+
+import logging
+
+import numpy as np
+import torch
+
+from transfer.adapt.config import StepsConfig
+from transfer.adapt.judge.evidence import Evidence, log_softmax, softmax, unit
+from transfer.adapt.loop import Course
+from transfer.adapt.network import Network
+from transfer.adapt.objectives.confusion import MCC
+from transfer.adapt.objectives.pseudo import PseudoLabels
+from transfer.adapt.refine.experts import combine
+from transfer.adapt.solve import aligned, export, learn_from, solve
+from transfer.adapt.stage import Stage
+from transfer.freeze import Phase
+from transfer.heads import Heads
+
+log = logging.getLogger(__name__)
+
+NETWORKS = 3
+NEAR = 0.9  # agreement of probe and networks above which the shift is small
+EXPERT = 0.25  # weight of a network's log-probabilities beside the centroids'
+TAIL_EPOCHS = 0.6  # of --epochs
+
+
+def auto(
+    stage: Stage, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
+) -> tuple[Heads, Evidence, list[str]]:
+    """Return heads for pooled features of the target, what rules may see of them, and what to note."""
+    features = aligned(stage, "standardise")
+    probe = solve(stage, features)
+    frozen = stage.as_features()
+    said = []
+    for i in range(NETWORKS):
+        torch.manual_seed(seed * NETWORKS + i)
+        network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
+        course = Course(frozen, network, phase, config, seed * NETWORKS + i)
+        *_, (_, evidence) = course.learn([(1.0, MCC())], config.epochs)
+        said.append(log_softmax(evidence.target_logits))
+    networks = np.mean(said, axis=0)
+    source = log_softmax(features.evidence(stage, probe).target_logits)
+    agreement = float((source.argmax(1) == networks.argmax(1)).mean())
+    if agreement >= NEAR:
+        note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: a small shift"
+        heads = learn_from(stage, features, softmax(networks + source))
+        return export(heads, features.maps[1]), features.evidence(stage, heads), [f"{note}; their answers are averaged"]
+    q = combine(features.target, [(EXPERT, networks)])
+    note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: refined on its geometry"
+    if not stage.frozen:
+        still = unit(features.target)
+        torch.manual_seed(seed)
+        network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
+        terms = [(1.0, MCC()), (1.0, PseudoLabels())]
+        for _ in Course(frozen, network, phase, config, seed).learn(
+            terms, max(1, config.epochs // 3), pseudo=lambda _: q
+        ):
+            pass
+        course = Course(stage, network, phase, config, seed)
+        *_, (_, evidence) = course.learn(terms, max(1, round(TAIL_EPOCHS * config.epochs)), pseudo=lambda _: q)
+        features = aligned(stage, "standardise")
+        both = np.concatenate([still, unit(features.target)], axis=1)
+        q = combine(both, [(EXPERT, (log_softmax(evidence.target_logits) + networks) / 2)])
+    heads = learn_from(stage, features, q)
+    return export(heads, features.maps[1]), features.evidence(stage, heads), [note]

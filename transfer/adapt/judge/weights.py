@@ -1,0 +1,50 @@
+"""How much more often the target has a row like this than the source: the density ratio, from a discriminator."""
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+
+COMPONENTS = 64  # what the discriminator sees; more lets it memorise a domain of a few hundred rows
+MOST = 20.0  # one row may not outweigh the rest
+
+
+def compact(*parts: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    """Return each of `parts` (N, F) in the leading whitened principal components of the first two together."""
+    pooled = np.concatenate(parts[:2])
+    components = min(COMPONENTS, pooled.shape[1], len(pooled) - 1)
+    with np.errstate(invalid="ignore"):  # features that collapsed have no variance to explain
+        space = PCA(components, whiten=True, random_state=seed).fit(pooled)
+    return [space.transform(part) if len(part) else np.empty((0, components)) for part in parts]
+
+
+def density_ratio(source: np.ndarray, target: np.ndarray, rows: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Return p_target(x) / p_source(x) at each of `rows`, in [0, ``MOST``].
+
+    A logistic discriminator d(x) = P(target | x) is learned on `source` and `target`; Bayes' rule turns its odds into
+    the ratio Ns / Nt * d / (1 - d) (Bickel et al. 2007; You et al. 2019, eq. 4).
+
+    Parameters
+    ----------
+    source, target : ndarray, shape (Ns, F) and (Nt, F)
+    rows : ndarray, shape (N, F)
+        Source rows that are not among `source`: on rows that it learned from, the discriminator is too sure.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> source, target = rng.normal(0, 1, (4000, 1)), rng.normal(1, 1, (4000, 1))
+    >>> ratio = density_ratio(source, target, np.array([[0.0], [0.5], [1.0]]))  # of the two Gaussians: exp(x - 1/2)
+    >>> bool(np.allclose(ratio, np.exp([-0.5, 0.0, 0.5]), atol=0.1))
+    True
+    """
+    if not len(rows):
+        return np.empty(0)
+    source, target, rows = compact(source, target, rows, seed=seed)
+    domain = np.repeat([0, 1], [len(source), len(target)])
+    discriminator = LogisticRegression(max_iter=500).fit(np.concatenate([source, target]), domain)
+    log_odds = discriminator.decision_function(rows) + np.log(len(source) / len(target))
+    return np.exp(np.minimum(log_odds, np.log(MOST)))

@@ -1,0 +1,1 @@
+"""Losses beside the source's own: one idea per file."""

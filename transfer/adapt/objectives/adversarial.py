@@ -1,0 +1,84 @@
+"""Features that a discriminator cannot tell apart by domain: DANN, CDAN and CDAN+E."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from transfer.adapt.objectives.objective import Batch, Objective, discriminator, entropy, ramp, reverse
+
+
+def told_apart(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the binary cross-entropy of telling domains apart, the mean of both domains' (weighted) means.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (N, 1)
+        Above 0 where a row is taken for the target's.
+    target : Tensor of bool, shape (N,)
+    weights : Tensor, shape (N,), optional
+    """
+    loss = F.binary_cross_entropy_with_logits(logits.squeeze(1), target.to(logits.dtype), reduction="none")
+    weights = torch.ones_like(loss) if weights is None else weights
+    source, goal = ((weights[rows] * loss[rows]).sum() / weights[rows].sum() for rows in (~target, target))
+    return (source + goal) / 2
+
+
+class DANN(Objective):
+    """Domain-adversarial training: a domain head behind gradient reversal (Ganin et al. 2016, eq. 9-10).
+
+    Parameters
+    ----------
+    width : int
+        Of the features.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.domain = discriminator(width)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the domain loss; its gradient reaches the features reversed, ramped up."""
+        return told_apart(self.domain(reverse(batch.features, ramp(batch.progress))), batch.target)
+
+
+class CDAN(Objective):
+    """Conditional adversarial training: DANN on features ⊗ class probabilities (Long et al. 2018, eq. 7).
+
+    Above 4,096 products, random projections of both are multiplied instead (eq. 5-6). Class probabilities are a
+    condition: as in the authors' code, no gradient goes through them.
+
+    Parameters
+    ----------
+    width : int
+        Of the features.
+    classes : int
+    weighted : bool
+        CDAN+E: rows weigh 1 + exp(-entropy), so sure ones count more (eq. 8).
+    """
+
+    LARGEST = 4096
+    PROJECTED = 1024
+
+    def __init__(self, width: int, classes: int, *, weighted: bool = False) -> None:
+        super().__init__()
+        self.weighted = weighted
+        self.projects = width * classes > self.LARGEST
+        if self.projects:
+            self.from_features: Tensor
+            self.from_classes: Tensor
+            self.register_buffer("from_features", torch.randn(width, self.PROJECTED))
+            self.register_buffer("from_classes", torch.randn(classes, self.PROJECTED))
+        self.domain = discriminator(self.PROJECTED if self.projects else width * classes)
+
+    def mapped(self, features: Tensor, p: Tensor) -> Tensor:
+        """Return the multilinear map (N, F * C) of features (N, F) and probabilities (N, C), or 1,024 projections."""
+        if self.projects:
+            return (features @ self.from_features) * (p @ self.from_classes) / self.PROJECTED**0.5
+        return (features[:, :, None] * p[:, None, :]).flatten(1)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the domain loss on the map; its gradient reaches the features reversed, ramped up."""
+        logits = batch.logits.detach()
+        turned = reverse(self.mapped(batch.features, logits.softmax(1)), ramp(batch.progress))
+        weights = 1 + torch.exp(-entropy(logits)) if self.weighted else None
+        return told_apart(self.domain(turned), batch.target, weights)

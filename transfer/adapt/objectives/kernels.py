@@ -1,0 +1,53 @@
+"""Features with the same mean in a kernel's space, by maximum mean discrepancy (MMD): DAN and JAN."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from transfer.adapt.objectives.objective import Batch, Objective
+
+WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+NARROWEST = 1e-6  # a floor for the mean squared distance, where all rows are the same
+
+
+def gaussians(x: Tensor, widths: Sequence[float] = WIDTHS) -> Tensor:
+    """Return the mean, shape (N, N), of Gaussian kernels between the rows of `x` (N, F).
+
+    Their variances are `widths` times the mean squared distance of two rows, which is taken as given (no gradient).
+    """
+    x = x - x.mean(0)  # fewer digits lost in the difference of squares
+    squares = x.square().sum(1)
+    distance = (squares[:, None] + squares[None] - 2 * x @ x.T).clamp_min(0)
+    mean = (distance.detach().sum() / max(len(x) * (len(x) - 1), 1)).clamp_min(NARROWEST)
+    return torch.stack([torch.exp(-distance / (2 * width * mean)) for width in widths]).mean(0)
+
+
+def discrepancy(kernel: Tensor, target: Tensor) -> Tensor:
+    """Return the unbiased squared MMD of both domains (Gretton et al. 2012, eq. 3) under `kernel` (N, N).
+
+    Around 0, below it too, where domains are alike. A domain of one row has no pairs: its own term is 0.
+    """
+
+    def inside(rows: Tensor) -> Tensor:
+        block = kernel[rows][:, rows]
+        return (block.sum() - block.diagonal().sum()) / max(len(block) * (len(block) - 1), 1)
+
+    return inside(~target) + inside(target) - 2 * kernel[~target][:, target].mean()
+
+
+class DAN(Objective):
+    """Multi-kernel MMD of the features (Long et al. 2015, eq. 1-2), its kernels weighing the same."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the squared MMD."""
+        return discrepancy(gaussians(batch.features), batch.target)
+
+
+class JAN(Objective):
+    """Joint MMD of features and class probabilities, by the product of their kernels (Long et al. 2017, eq. 9)."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the squared joint MMD."""
+        kernel = gaussians(batch.features) * gaussians(batch.logits.softmax(1), (1.0,))
+        return discrepancy(kernel, batch.target)

@@ -1,0 +1,38 @@
+"""Learning from labels that something else than the network gave to target images."""
+
+import torch
+from torch import Tensor
+
+from transfer.adapt.objectives.objective import Batch, Objective
+
+
+class PseudoLabels(Objective):
+    """Cross-entropy with given class probabilities of target rows (Lee 2013; Liang et al. 2020, eq. 7).
+
+    Parameters
+    ----------
+    hard : bool
+        Learn from the most likely class alone.
+    """
+
+    def __init__(self, *, hard: bool = False) -> None:
+        super().__init__()
+        self.hard = hard
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy over target rows that have probabilities.
+
+        Raises
+        ------
+        TypeError
+            The batch carries none.
+        """
+        if batch.pseudo is None:
+            raise TypeError("PseudoLabels needs a batch with pseudo")
+        rows = batch.target & (batch.pseudo.sum(1) > 0)
+        if not bool(rows.any()):
+            return batch.logits.sum() * 0.0
+        q = batch.pseudo[rows]
+        if self.hard:
+            q = torch.nn.functional.one_hot(q.argmax(1), q.shape[1]).to(q.dtype)
+        return -(q * batch.logits[rows].log_softmax(1)).sum(1).mean()

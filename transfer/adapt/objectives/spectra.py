@@ -1,0 +1,54 @@
+"""Features shaped in each domain by itself: larger norms (AFN), no dominant direction (BSP)."""
+
+import torch
+from torch import Tensor
+
+from transfer.adapt.objectives.objective import Batch, Objective
+
+
+class AFN(Objective):
+    """Stepwise adaptive feature norm: each row's norm is to grow by a step (Xu et al. 2019, eq. 6).
+
+    The loss is always twice the step squared; what counts is its gradient, -2 step along each row.
+
+    Parameters
+    ----------
+    step : float
+        Beyond what the norm is now.
+    """
+
+    def __init__(self, step: float = 1.0) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the mean squared distance of norms to what they are to be, source plus target."""
+        norms = torch.linalg.vector_norm(batch.features, dim=1)
+        source, target = batch.split((norms.detach() + self.step - norms).square())
+        return source.mean() + target.mean()
+
+
+class BSP(Objective):
+    """Batch spectral penalisation, beside an adversarial objective (Chen et al. 2019, eq. 5).
+
+    The largest singular values carry what transfers, at the expense of what tells classes apart: they are penalised.
+    Over the number of rows, unlike the paper's, so that the batch size does not matter: the paper's weight of 1e-4 at
+    36 rows is 0.0036 here.
+
+    Parameters
+    ----------
+    largest : int
+        How many singular values of each domain.
+    """
+
+    def __init__(self, largest: int = 1) -> None:
+        super().__init__()
+        self.largest = largest
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the sum over both domains of the largest squared singular values of their features, per row."""
+        source, target = (
+            torch.linalg.svdvals(rows)[: self.largest].square().sum() / len(rows)
+            for rows in batch.split(batch.features)
+        )
+        return source + target

@@ -1,0 +1,1 @@
+"""Class probabilities of the target from its own geometry."""

@@ -1,0 +1,58 @@
+"""The composition: classifiers, and centroids of the target's own rows, multiplied, balanced and smoothed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.preprocessing import normalize
+
+from transfer.adapt.refine.centroids import centroids
+from transfer.adapt.refine.graph import neighbour_graph, spread
+from transfer.adapt.refine.transport import held, soft_balance
+
+
+def combine(
+    features: np.ndarray,
+    experts: Sequence[tuple[float, np.ndarray]],
+    *,
+    temperature: float = 10.0,
+    balance: float = 0.8,
+    alpha: float = 0.8,
+    neighbours: int = 5,
+    rounds: int = 10,
+) -> np.ndarray:
+    """Return the target's class probabilities on which experts, centroids and neighbours agree.
+
+    A product of experts (Hinton 2002): with z the unit features, each round takes the centroids c of the present q and
+
+        log q = sum_i weight_i * log q_i + temperature * z . c + constant,
+
+    then balances classes softly (:func:`transfer.adapt.refine.transport.soft_balance`) and smooths along the graph
+    of near rows (:func:`transfer.adapt.refine.graph.spread`). The first q has no centroids yet.
+
+    Parameters
+    ----------
+    features : ndarray, shape (N, F)
+        Of the target, aligned.
+    experts : sequence of (float, ndarray of shape (N, K))
+        At least one: its weight, and its logits or log-probabilities of each row.
+    temperature : float
+        Weight of the centroids.
+    balance : float
+        Strength in [0, 1] of the balance.
+    alpha, neighbours
+        See :func:`transfer.adapt.refine.graph.propagate`.
+    rounds : int
+
+    Returns
+    -------
+    ndarray, shape (N, K)
+        Rows sum to 1.
+    """
+    z = normalize(features)
+    graph = neighbour_graph(z, neighbours)
+    said = np.sum([weight * held(logq) for weight, logq in experts], axis=0)
+    q = spread(graph, soft_balance(said, balance), alpha=alpha)
+    for _ in range(rounds):
+        near = temperature * z @ centroids(z, q).T
+        q = spread(graph, soft_balance(said + near, balance), alpha=alpha)
+    return q

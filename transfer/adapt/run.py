@@ -1,0 +1,269 @@
+"""`transfer adapt`: a labelled source, an unlabelled target, methods and a rule -> a run with its result."""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from transfer import backbones, freeze
+from transfer.adapt.config import AdaptConfig, ShiftConfig
+from transfer.adapt.fit import Choice, OnLine, fit
+from transfer.adapt.judge import rules
+from transfer.adapt.methods import find
+from transfer.adapt.pair import Pair, pair
+from transfer.adapt.stage import Stage
+from transfer.adapt.truth import Truth
+from transfer.cache import TrunkCache
+from transfer.config import DataConfig, HeadConfig
+from transfer.data.table import ImageTable, Target
+from transfer.errors import TransferError
+from transfer.evaluate import metrics
+from transfer.evaluate.answers import Answers, answer, targets
+from transfer.freeze import FreezePolicy
+from transfer.heads import Heads, HeadSpec
+from transfer.learn import checkpoint
+from transfer.learn.epoch import AUGMENTATIONS
+from transfer.learn.folder import RunFolder
+from transfer.learn.setup import Images, pick_device, read_images, versions
+from transfer.learn.summary import over_seeds
+from transfer.learn.train import prediction_rows
+from transfer.model import TransferModel
+from transfer.plain import to_dict
+
+log = logging.getLogger(__name__)
+
+VIEWS = 4  # augmented views of each image that a trained tail learns from, unless --views says otherwise
+
+
+@dataclass
+class AdaptRun:
+    """What `adapt` gives back.
+
+    Parameters
+    ----------
+    result : dict
+        As in result.json.
+    models : dict of str to TransferModel
+        Of the first seed: ``models[""]`` answers for target images.
+    tests : list of (ImageTable, Answers)
+        For each seed the target's test images, with their true labels, and the answers on them.
+    """
+
+    result: dict[str, Any]
+    models: checkpoint.Models
+    tests: list[tuple[ImageTable, Answers]]
+
+
+def read(config: ShiftConfig, cache: TrunkCache) -> Images:
+    """Return the images that `config` names, of all domains."""
+    return read_images(
+        DataConfig(data=config.data, data_root=config.data_root, on_bad_image=config.on_bad_image), cache.store
+    )
+
+
+def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCache | None = None) -> AdaptRun:
+    """Adapt as `config` says and write its run folder, if it names one.
+
+    Parameters
+    ----------
+    images : Images, optional
+        Already read with :func:`read`.
+    cache : TrunkCache, optional
+        Shared between runs, so that what their frozen trunks have in common is computed once.
+
+    Raises
+    ------
+    TransferError
+        Bad input.
+    """
+    for name in config.method.method:
+        find(name)
+    rules.find(config.method.rule)
+    policy = FreezePolicy.parse(config.method.policy)
+    if policy.kind in ("lp_ft", "gradual", "scratch"):
+        raise TransferError(
+            f"--policy {policy}: adaptation takes a policy of one phase, such as linear_probe or partial:2"
+        )
+    if policy.kind != "linear_probe" and config.steps.augment != "none" and not config.cache.views:
+        config = replace(config, cache=replace(config.cache, views=VIEWS))
+    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
+    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite) if out else None
+    cache = cache or TrunkCache(config.cache)
+    images = images or read(config.shift, cache)
+    if len(seeds) == 1:
+        return _adapt_once(replace(config, run=replace(config.run, seed=seeds[0])), images, cache, folder)
+    runs = []
+    for seed in seeds:
+        log.info("seed %d", seed)
+        inner = out / f"seed{seed}" if out else None
+        one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
+        runs.append(_adapt_once(one, images, cache, RunFolder(inner, to_dict(one)) if inner else None))
+    results = [run.result for run in runs]
+    merged = over_seeds(seeds, results, ("target", "source_only")) | {"config": to_dict(config)}
+    chosen = [result["selection"] for result in results]
+    oracle = [some["oracle_accuracy"] for some in chosen]
+    merged["selection"] = {
+        "rule": config.method.rule,
+        "chosen": [some["chosen"] for some in chosen],
+        "oracle_accuracy": fmean(oracle) if None not in oracle else None,
+    }
+    if folder:
+        folder.gather([folder.path / f"seed{seed}" for seed in seeds])
+        folder.result(merged)
+    return AdaptRun(merged, runs[0].models, [test for run in runs for test in run.tests])
+
+
+def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: RunFolder | None) -> AdaptRun:
+    began, trunk_before, seed, shift = time.perf_counter(), cache.seconds, config.run.seed, config.shift
+    these, truth = pair(
+        images.table,
+        images.inspection,
+        sources=shift.source,
+        target=shift.target,
+        protocol=shift.protocol,
+        target_labels=shift.target_labels,
+        val=shift.val,
+        test=shift.test,
+        seed=seed,
+    )
+    stage, plan = _stage(config, these, images, cache, seed)
+    phase = plan.phases[-1]
+    before = freeze.frozen_tensors(stage.model.backbone, plan.phases)
+    within, between = rules.find(config.method.rule)
+    if (within.validation or between.validation) and not len(these.val):
+        raise TransferError(f"--rule {config.method.rule} judges by held-out source images: say --val 0.1, or another")
+
+    def tell(line: dict[str, Any]) -> None:
+        log.info("%s", candidate_line(line))
+        if folder:
+            folder.metric(line)
+
+    def tried(name: str, stage: Stage, tell: OnLine) -> Choice:
+        choice = Choice(stage, within.score, tell)
+        weights, bottleneck = config.method.weight, config.method.bottleneck
+        choice.notes += fit(name, stage, phase, config.steps, choice, weights=weights, bottleneck=bottleneck, seed=seed)
+        return choice
+
+    reference = tried("source_only", stage.as_features(), lambda line: None)
+    choices = [tried(name, stage, tell) for name in config.method.method]
+    scores = [between.score(choice.taken.evidence) for choice in choices]
+    choice = choices[rules.choose(scores)]
+    stage.restart()
+    stage.model.backbone.load_state_dict(choice.backbone, strict=False)
+    moved = freeze.changed(before, freeze.frozen_tensors(stage.model.backbone, plan.phases))
+    stage.model.heads = choice.taken.heads
+    answers = answer(stage.model, stage.feed, these.test, targets(these.table, stage.model))[0]
+    # Everything is chosen and answered: only now does the truth come out.
+    test = _with_truth(these, truth)
+    oracle = {name: _accuracy(test, said) for some in choices for name, said in some.answers.items()}
+    best = max(oracle, key=lambda name: oracle[name]) if truth.known else None
+    trunk, total = cache.seconds - trunk_before, time.perf_counter() - began
+    trained = sum(p.numel() for p in stage.model.heads.parameters()) + plan.trained_parameters
+    result = {
+        "command": "adapt",
+        "config": to_dict(config),
+        "versions": versions(),
+        "seconds": {"total": round(total, 3), "trunk": round(trunk, 3), "train": round(total - trunk, 3)},
+        "backbone": {
+            "name": stage.model.backbone.name,
+            "weights": stage.model.backbone.weights,
+            "width": stage.model.backbone.width,
+        },
+        "policy": {
+            "name": str(plan.policy),
+            "trained_parameters": trained,
+            "frozen_parameters": plan.frozen_parameters,
+            "frozen_unchanged": not moved,
+            "moved": list(moved),
+        },
+        "images": {
+            "source": len(these.train),
+            "val": len(these.val),
+            "target": len(these.unlabelled),
+            "target_labelled": len(these.labelled),
+            "test": len(these.test),
+        },
+        "target": {"object": _report(test, answers["object"].argmax(1))},
+        "source_only": {"object": _report(test, reference.answers["source_only"])},
+        "selection": {
+            "rule": config.method.rule,
+            "chosen": choice.taken.name,
+            "methods": dict(zip(config.method.method, scores, strict=True)),
+            "candidates": {name: score for some in choices for name, score in some.scores.items()},
+            "oracle_chosen": best,
+            "oracle_accuracy": oracle[best] if best else None,
+        },
+        "notes": [*images.table.notes, *these.notes, *truth.notes(these.test), *choice.notes],
+    }
+    models = {"": stage.model}
+    if folder:
+        hidden = tuple(layer.out_features for layer in _linear(stage.model.heads)[:-1])
+        checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden))
+        folder.predictions(prediction_rows(test, answers))
+        folder.result(result)
+    return AdaptRun(result, models, [(test, answers)])
+
+
+def _stage(
+    config: AdaptConfig, these: Pair, images: Images, cache: TrunkCache, seed: int
+) -> tuple[Stage, freeze.FreezePlan]:
+    """Return the pair's images before a fresh backbone, what stays frozen computed, and the plan of what learns."""
+    backbone = backbones.load(
+        config.backbone.backbone,
+        weights=config.backbone.weights,
+        random_init=config.backbone.random_init,
+        seed=seed,
+    )
+    # Statistics of batches from two domains would be neither's: those of trained stages stay as they are, too.
+    moving: Literal["learning", "frozen"] = "learning" if "adabn" in config.method.method else "frozen"
+    plan = freeze.plan(
+        config.method.policy,
+        backbone,
+        backbone_lr=config.steps.backbone_lr,
+        layer_decay=config.steps.layer_decay,
+        statistics=moving,
+    )
+    spec = HeadSpec("object", classes=these.table.objects)
+    model = TransferModel(backbone, Heads([spec], backbone.width), cut_precision=config.cache.cut_precision)
+    model.to(pick_device(config.steps.device))
+    model.freeze(plan.phases[-1])
+    c = config.steps
+    feed = cache.feed(model, these.table.paths, images.inspection.sha256, batch_size=c.batch_size, workers=c.workers)
+    stage = Stage(these, model, feed, hold_out=any(rule.validation for rule in rules.find(config.method.rule)))
+    feed.prepare(stage.rows)
+    if not stage.frozen and AUGMENTATIONS[c.augment]:
+        feed.prepare(np.union1d(np.union1d(these.train, these.labelled), these.unlabelled), AUGMENTATIONS[c.augment])
+    return stage, plan
+
+
+def candidate_line(line: dict[str, Any]) -> str:
+    """Return a candidate's line for people: its name, loss where it has one, score and seconds."""
+    words = [f"{line['candidate']:<20}"]
+    words += [f"loss {line['loss']:.4f}"] if "loss" in line else []
+    words += [f"score {line['score']:.4f}"]
+    words += [f"{line['seconds']:.1f} s"] if "seconds" in line else []
+    return "  ".join(words)
+
+
+def _with_truth(these: Pair, truth: Truth) -> ImageTable:
+    """Return the table of the test rows with their true objects."""
+    table = these.table.take(these.test)
+    true = Target(truth.answers(these.test), "softmax", truth.classes)
+    return replace(table, targets={"object": true, "domain": table.targets["domain"]})
+
+
+def _report(test: ImageTable, said: np.ndarray) -> dict[str, Any]:
+    return metrics.classification(test.object, said, test.objects)
+
+
+def _accuracy(test: ImageTable, said: np.ndarray) -> float:
+    known = test.object >= 0
+    return float((said == test.object)[known].mean())
+
+
+def _linear(heads: Heads) -> list[nn.Linear]:
+    return [layer for layer in heads.modules() if isinstance(layer, nn.Linear)]

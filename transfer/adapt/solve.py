@@ -1,0 +1,135 @@
+"""Linear classifiers on aligned features, solved; and what any classifier answers for the target, as heads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from transfer.adapt.alignment import Affine, align
+from transfer.adapt.judge.evidence import Evidence
+from transfer.adapt.stage import Stage
+from transfer.heads import Heads, HeadSpec
+from transfer.learn import probe
+
+STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+DEFAULT = 0.1  # without validation rows
+LEARNT = 0.01  # strength at which heads learn what a refinement answered
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A pair's features after a closed form.
+
+    Parameters
+    ----------
+    maps : (Affine, Affine)
+        Of source and target.
+    train, val, labelled, target : ndarray
+        Features in the aligned space, (N, size): of the source's rows, of the target's with and without a label.
+    """
+
+    maps: tuple[Affine, Affine]
+    train: np.ndarray
+    val: np.ndarray
+    labelled: np.ndarray
+    target: np.ndarray
+
+    def evidence(self, stage: Stage, heads: Heads) -> Evidence:
+        """Return what rules may see of linear `heads` on these features."""
+        with torch.inference_mode():
+            val, target = (
+                heads(torch.from_numpy(rows).to(heads.centre))["object"].cpu().numpy()
+                for rows in (self.val, self.target)
+            )
+        labels, pair = stage.labels.numpy(), stage.pair
+        return Evidence(self.train, labels[pair.train], self.val, val, labels[pair.val], self.target, target)
+
+
+def aligned(stage: Stage, kind: str) -> Aligned:
+    """Return the features of `stage` under the closed form `kind`, learnt from all rows of each domain."""
+    pair = stage.pair
+    train, val, labelled, target = (
+        stage.pooled(rows).cpu().numpy() for rows in (pair.train, pair.val, pair.labelled, pair.unlabelled)
+    )
+    maps = align(kind, np.concatenate([train, val]), np.concatenate([labelled, target]))
+    return Aligned(maps, maps[0](train), maps[0](val), maps[1](labelled), maps[1](target))
+
+
+def solve(stage: Stage, features: Aligned) -> Heads:
+    """Return linear heads on aligned features, solved on labelled rows.
+
+    Of the regularisation strengths the strongest is taken whose accuracy on the validation rows is within a standard
+    error of the best (Hastie et al. 2009, sec. 7.10): what the source can do without, the target often cannot bear.
+    Labels are not smoothed. Unless the validation rows must stay unseen, they are learnt from too in the end. Labelled
+    target rows weigh as much as all of the source together.
+    """
+    pair, labels = stage.pair, stage.labels
+
+    def solved(rows: np.ndarray, x: np.ndarray, source: int, strength: float) -> Heads:
+        return _solved(stage, x, labels[torch.from_numpy(rows)], _weights(source, len(pair.labelled)), strength)
+
+    rows, x = np.concatenate([pair.train, pair.labelled]), np.concatenate([features.train, features.labelled])
+    best, heads = DEFAULT, None
+    if len(pair.val):
+        known = labels.numpy()[pair.val]
+        tried = [(strength, solved(rows, x, len(pair.train), strength)) for strength in STRENGTHS]
+        scores = [float((features.evidence(stage, some).val_logits.argmax(1) == known).mean()) for _, some in tried]
+        top = max(scores)
+        least = top - (top * (1 - top) / len(known)) ** 0.5
+        best, heads = next(pick for pick, score in zip(tried, scores, strict=True) if score >= least)
+    if heads is not None and stage.hold_out:
+        return heads
+    rows = np.concatenate([pair.train, pair.val, pair.labelled])
+    x = np.concatenate([features.train, features.val, features.labelled])
+    return solved(rows, x, len(pair.train) + len(pair.val), best)
+
+
+def _weights(source: int, labelled: int) -> np.ndarray:
+    return np.repeat(np.array([1, source / max(labelled, 1)], np.float32), [source, labelled])
+
+
+def learn_from(stage: Stage, features: Aligned, q: np.ndarray) -> Heads:
+    """Return linear heads on aligned features that answer for the target's rows as `q` (N, classes) does.
+
+    They learn the most likely class of each row, weighted by its probability, and the target's own labels.
+    """
+    x = np.concatenate([features.target, features.labelled])
+    known = stage.labels[torch.from_numpy(stage.pair.labelled)]
+    y = torch.cat([torch.from_numpy(q.argmax(1)), known])
+    weights = np.concatenate([q.max(1), np.ones(len(known))]).astype(np.float32)
+    return _solved(stage, x, y, weights, LEARNT)
+
+
+def export(heads: Heads, scaling: Affine) -> Heads:
+    """Return linear `heads` on aligned features as heads on pooled features of target images."""
+    (solved,) = (layer for layer in heads.modules() if isinstance(layer, nn.Linear))
+    out = Heads(list(heads.specs.values()), len(scaling.centre))
+    (layer,) = (layer for layer in out.modules() if isinstance(layer, nn.Linear))
+    with torch.no_grad():
+        weight = solved.weight / heads.spread
+        weight, bias = scaling.folded(weight, solved.bias - weight @ heads.centre)
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return out.to(heads.centre.device)
+
+
+def answered(stage: Stage, heads: Heads, evidence: Evidence) -> np.ndarray:
+    """Return the logits (n, classes) of a pair's test rows, the backbone being as it belongs to `heads`."""
+    pair = stage.pair
+    place = np.searchsorted(pair.unlabelled, pair.test)
+    if len(pair.unlabelled) and (pair.unlabelled[place.clip(max=len(pair.unlabelled) - 1)] == pair.test).all():
+        return evidence.target_logits[place]
+    with torch.inference_mode():
+        return heads(stage.pooled(pair.test))["object"].cpu().numpy()
+
+
+def _solved(stage: Stage, x: np.ndarray, y: Tensor, weights: np.ndarray, strength: float) -> Heads:
+    heads = Heads([HeadSpec("object", classes=stage.classes)], x.shape[1]).to(stage.device)
+    probe.solve(
+        heads,
+        (torch.from_numpy(x), {"object": y}),
+        row_weights={"object": torch.from_numpy(weights)},
+        strengths={"object": strength},
+    )
+    return heads

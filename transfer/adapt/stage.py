@@ -1,0 +1,111 @@
+"""Where adaptation happens: the images of a pair, and a backbone that turns them into features."""
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer.adapt.pair import Pair
+from transfer.cache import Feed
+from transfer.data.images import Augmentation
+from transfer.model import TransferModel
+
+BATCH = 128
+
+
+class Stage:
+    """The rows of a pair as a model's pooled features, with masked labels.
+
+    Parameters
+    ----------
+    pair : Pair
+    model : TransferModel
+        Frozen as it is to be trained.
+    feed : Feed
+        Of `model`, for the pair's table.
+    hold_out : bool
+        Whether the pair's validation rows must stay unseen, as the rule will judge by them.
+
+    Attributes
+    ----------
+    source : ndarray of int64
+        Source rows to learn from: with the validation rows unless these are held out.
+    labels : Tensor of int64, shape (N,)
+        Of all rows of the table; -1 where unknown or masked.
+    target : Tensor of bool, shape (N,)
+    frozen : bool
+        Whether the model has no tail: what is fed to it are the pooled features.
+    """
+
+    def __init__(self, pair: Pair, model: TransferModel, feed: Feed, *, hold_out: bool = False) -> None:
+        self.pair, self.model, self.feed, self.hold_out = pair, model, feed, hold_out
+        self.source = pair.train if hold_out else np.union1d(pair.train, pair.val)
+        self.labels = torch.from_numpy(pair.table.object)
+        self.target = torch.from_numpy(pair.table.domain == pair.table.domains.index(pair.target))
+        self.frozen = model.cut == len(model.backbone.stages)
+        self.rows = np.unique(np.concatenate([pair.train, pair.val, pair.labelled, pair.unlabelled, pair.test]))
+        self._held: Tensor | None = None
+        self._start = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the objects to learn."""
+        return self.pair.table.objects
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.model.backbone.parameters()).device
+
+    def restart(self) -> None:
+        """Give the backbone the weights it had at first."""
+        self.model.backbone.load_state_dict(self._start)
+
+    def as_features(self) -> "Stage":
+        """Return this stage with nothing to train below the heads: its pooled features as they are now."""
+        if self.frozen:
+            return self
+        held = copy.copy(self)
+        held.frozen, held._held = True, self._placed(self.rows, self.pooled(self.rows))
+        return held
+
+    def features(self, activation: Tensor) -> Tensor:
+        """Return pooled features (N, width) of what :meth:`batches` yields, with gradient where there is a tail."""
+        return activation if self.frozen else self.model.features(activation).float()
+
+    def pooled(self, rows: np.ndarray) -> Tensor:
+        """Return the pooled features (len(rows), width) of `rows`, images as they are, the model in eval mode."""
+        if self.frozen:
+            return self._held_features()[torch.from_numpy(rows)]
+        if not len(rows):
+            return torch.zeros(0, self.model.backbone.width, device=self.device)
+        self.model.eval()
+        self.feed.batch_size = BATCH
+        with torch.inference_mode():
+            return torch.cat([self.model.features(activation).float() for _, activation in self.feed.batches(rows)])
+
+    def batches(
+        self, order: np.ndarray, size: int, augmentation: Augmentation | None, seed: int, epoch: int
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Yield (rows, activations), `size` rows at a time, in the order of `order`."""
+        if self.frozen:
+            held = self._held_features()
+            for start in range(0, len(order), size):
+                rows = order[start : start + size]
+                yield rows, held[torch.from_numpy(rows)]
+            return
+        self.feed.batch_size = size
+        yield from self.feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch)
+
+    def _held_features(self) -> Tensor:
+        """Return the pooled features of all rows, by their place in the table; computed once."""
+        if self._held is None:
+            self._held = self._placed(*self.feed.every_view(self.rows))
+        return self._held
+
+    def _placed(self, rows: np.ndarray, features: Tensor) -> Tensor:
+        held = torch.zeros(len(self.labels), features.shape[1], device=features.device)
+        held[torch.from_numpy(rows)] = features.float()
+        return held

@@ -1,0 +1,62 @@
+"""AdaBN: the statistics that BatchNorm layers of the tail hold are taken from each domain's own images."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from transfer.adapt.alignment import align
+from transfer.adapt.judge.evidence import Evidence
+from transfer.adapt.solve import Aligned, export, solve
+from transfer.adapt.stage import BATCH, Stage
+from transfer.errors import TransferError
+from transfer.heads import Heads
+
+
+def with_target_statistics(stage: Stage) -> tuple[Heads, Evidence]:
+    """Return heads solved on source features under the source's statistics, and what they answer under the target's.
+
+    Li et al. 2017, algorithm 1. The backbone is left with the target's statistics.
+
+    Raises
+    ------
+    TransferError
+        No BatchNorm layer in the tail.
+    """
+    backbone = stage.model.backbone
+    norms = [
+        module
+        for name, module in backbone.network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and backbone.stage_of(name) >= stage.model.cut
+    ]
+    if not norms:
+        raise TransferError(
+            "adabn moves the statistics of BatchNorm layers above the frozen stages, and there are none: "
+            "say --policy partial:2 or full, or take another method"
+        )
+    pair = stage.pair
+    learn_statistics(stage, norms, pair.train)
+    source, val = stage.pooled(pair.train), stage.pooled(pair.val)
+    learn_statistics(stage, norms, np.concatenate([pair.labelled, pair.unlabelled]))
+    labelled, target = stage.pooled(pair.labelled), stage.pooled(pair.unlabelled)
+    still = align("none", source.cpu().numpy(), target.cpu().numpy())
+    features = Aligned(still, *(rows.cpu().numpy() for rows in (source, val, labelled, target)))
+    heads = solve(stage, features)
+    return export(heads, features.maps[1]), features.evidence(stage, heads)
+
+
+def learn_statistics(stage: Stage, norms: list[nn.modules.batchnorm._BatchNorm], rows: np.ndarray) -> None:
+    """Set the running statistics of `norms` to the mean over batches of `rows`."""
+    momenta = [norm.momentum for norm in norms]
+    stage.model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over batches
+    try:
+        with torch.no_grad():
+            for _, activation in stage.batches(np.random.default_rng(0).permutation(rows), BATCH, None, 0, 0):
+                for norm in norms:
+                    norm.training = True
+                stage.model.features(activation)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum, norm.training = momentum, False
