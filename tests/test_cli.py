@@ -7,6 +7,8 @@ import pytest
 
 from transfer.cli import COMMANDS, main
 
+ADAPT = ["adapt", "--source", "plain", "--target", "striped"]
+
 
 def said(capsys, argv, code):
     assert main(argv) == code
@@ -39,6 +41,19 @@ def test_train_evaluate_and_predict(capsys, folder, tmp_path):
     image = str(folder / "plain" / "red" / "0.png")
     (line,) = said(capsys, ["predict", str(out), image], 0).out.splitlines()
     assert json.loads(line)["path"] == image
+
+
+def test_adapt_evaluate_and_predict(capsys, folder, tmp_path):
+    out = tmp_path / "run"
+    few = ["--data", str(folder), "--epochs", "2", "--steps", "4", "--device", "cpu"]
+    text = said(capsys, [*ADAPT, *few, "--method", "source_only,mcc", "--weight", "0.5,1", "--out", str(out)], 0).out
+    assert "plain -> striped (transductive)" in text
+    assert "chosen by auto" in text
+    assert "mcc x 0.5, epoch 2" in text
+    assert json.loads((out / "config.json").read_text())["method"]["weight"] == [0.5, 1.0]
+    assert "accuracy" in said(capsys, ["evaluate", str(out)], 0).out
+    (line,) = said(capsys, ["predict", str(out), str(folder / "striped" / "red" / "0.png")], 0).out.splitlines()
+    assert json.loads(line)["object"] in ("blue", "green", "red")
 
 
 def test_the_cache_is_listed_checked_and_cleared(capsys, folder, tmp_path, monkeypatch):
@@ -90,13 +105,26 @@ MISTAKES = {
     "no image": (["predict", "nowhere", "x.png"], "no run at nowhere"),
     "bad fraction": (["train", "--test", "1.5"], "--test 1.5: it must be from 0 to below 1"),
     "missing device": (["train", "--device", "mps"], "--device mps"),
+    "unknown method": ([*ADAPT, "--method", "shott"], "did you mean 'shot'"),
+    "one unknown of several methods": ([*ADAPT, "--method", "mcc,dan_n"], "unknown method 'dan_n'"),
+    "no method": ([*ADAPT, "--method", ""], "--method is empty"),
+    "unknown rule": ([*ADAPT, "--rule", "entropi"], "did you mean 'entropy'"),
+    "unknown source": (["adapt", "--source", "plane", "--target", "striped"], "did you mean 'plain'"),
+    "unknown target": (["adapt", "--source", "plain", "--target", "stripes"], "did you mean 'striped'"),
+    "target is the source": (["adapt", "--source", "plain,striped", "--target", "striped"], "striped is a source too"),
+    "no source": (["adapt", "--target", "striped"], "--source is missing: "),
+    "no target": (["adapt", "--source", "plain"], "--target is missing: "),
+    "policy of two phases": ([*ADAPT, "--policy", "lp_ft"], "one phase"),
+    "nothing to judge by": ([*ADAPT, "--rule", "dev", "--val", "0"], "say --val 0.1"),
+    "statistics without a tail": ([*ADAPT, "--method", "adabn"], "--policy partial:2"),
+    "all of the target labelled": ([*ADAPT, "--target-labels", "8"], "none left to adapt to"),
 }
 
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_one_line_and_code_2(capsys, folder, case):
     argv, says = MISTAKES[case]
-    if argv[0] == "train" and "--data" not in argv:
+    if argv[0] in ("train", "adapt") and "--data" not in argv:
         argv = [*argv, "--data", str(folder)]
     captured = said(capsys, argv, 2)
     (line,) = [line for line in captured.err.splitlines() if line.startswith("transfer:")]

@@ -13,6 +13,7 @@ Examples
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 from transfer.config import (
     BackboneConfig,
     CompareConfig,
@@ -54,6 +55,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "AdaptConfig",
     "Backbone",
     "BackboneConfig",
     "CompareConfig",
@@ -64,9 +66,12 @@ __all__ = [
     "HeadConfig",
     "ImageTable",
     "LearnConfig",
+    "MethodConfig",
     "PolicyConfig",
     "PredictConfig",
     "RunConfig",
+    "ShiftConfig",
+    "StepsConfig",
     "TrainConfig",
     "TransferError",
     "compare",

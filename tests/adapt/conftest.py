@@ -1,8 +1,15 @@
-"""Steps to test an objective on, hostile ones too, and a toy problem whose answer is known."""
+"""Steps to test an objective on, hostile ones too, and a toy problem whose answer is known; a tiny pair of domains."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.config import BackboneConfig, CacheConfig, RunConfig
+from transfer.data.table import ImageTable
 
 WIDTH, CLASSES = 5, 4
 SHIFT = (1.5, 2.5)
@@ -131,3 +138,89 @@ def learn_shifted() -> Callable:
         return float(right), float(along)
 
     return learn
+
+
+BACKBONE = "test_resnet"
+
+
+@pytest.fixture(scope="session")
+def tiny(images: ImageTable) -> Any:
+    """The tiny set, its files looked at: colours to carry from ``plain`` to ``striped``."""
+    from transfer.data.inspect import inspect
+    from transfer.learn.setup import Images
+
+    return Images(images, inspect(images))
+
+
+@pytest.fixture(scope="session")
+def weights_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of a small backbone, for images of 32 pixels, as a store holds them."""
+    import torch
+    from safetensors.torch import save_file
+
+    from transfer import backbones
+
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("store")
+    backbone = backbones.load(BACKBONE, random_init=True)
+    save_file(backbone.network.state_dict(), root / f"{BACKBONE}.safetensors")
+    preprocessing = backbone.preprocessing.to_dict() | {"input_size": [3, 32, 32], "crop_pct": 1.0}
+    (root / f"{BACKBONE}.json").write_text(json.dumps(preprocessing))
+    return root
+
+
+@pytest.fixture
+def config(images: ImageTable, weights_store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AdaptConfig]:
+    """Make a config of few steps, plain -> striped; keywords go to whichever part has them."""
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(weights_store))
+
+    def make(**settings: Any) -> AdaptConfig:
+        defaults = {
+            "data": str(Path(str(images.paths[0])).parents[2]),
+            "source": ("plain",),
+            "target": "striped",
+            "method": ("source_only",),
+            "backbone": BACKBONE,
+            "bottleneck": 16,
+            "epochs": 2,
+            "steps": 3,
+            "batch_size": 12,
+            "device": "cpu",
+            "workers": 1,
+        }
+        settings = defaults | settings
+        kinds = (ShiftConfig, MethodConfig, BackboneConfig, StepsConfig, RunConfig, CacheConfig)
+        parts = [
+            kind(**{key: settings.pop(key) for key in list(settings) if key in kind.__dataclass_fields__})
+            for kind in kinds
+        ]
+        assert not settings, f"no such setting: {settings}"
+        return AdaptConfig(*parts)
+
+    return make
+
+
+@pytest.fixture
+def staged(config: Callable[..., AdaptConfig], tiny: Any) -> Callable[..., Any]:
+    """Build what a method runs on: the stage of a pair, the phase that says what learns, and the steps' config."""
+    from transfer.adapt.pair import pair
+    from transfer.adapt.run import _stage
+    from transfer.cache import TrunkCache
+
+    def build(given: Any = None, **settings: Any) -> Any:
+        made, known = config(**settings), given or tiny
+        shift = made.shift
+        these, _ = pair(
+            known.table,
+            known.inspection,
+            sources=shift.source,
+            target=shift.target,
+            protocol=shift.protocol,
+            target_labels=shift.target_labels,
+            val=shift.val,
+            seed=made.run.seed,
+        )
+        stage, plan = _stage(made, these, known, TrunkCache(made.cache), made.run.seed)
+        return stage, plan.phases[-1], made.steps
+
+    return build

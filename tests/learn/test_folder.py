@@ -144,3 +144,14 @@ def test_gather(tmp_path: Path) -> None:
     assert (whole.path / "model.safetensors").read_bytes() == b"\0"
     assert "0.jpg" in (whole.path / "predictions.csv").read_text()
     assert (parts[1] / "model.safetensors").read_bytes() == b"\1"
+    assert not (whole.path / "map.png").exists()
+
+
+def test_gather_takes_a_map_where_there_is_one(tmp_path: Path) -> None:
+    whole = RunFolder(tmp_path / "a", {})
+    part = RunFolder(whole.path / "seed0", {})
+    part.predictions([])
+    for name in ("model.safetensors", "map.png"):
+        (part.path / name).write_bytes(b"\3")
+    whole.gather([part.path])
+    assert (whole.path / "map.png").read_bytes() == b"\3"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transfer.errors import TransferError
 from transfer.heads import Heads, HeadSpec
-from transfer.learn import probe
+from transfer.learn import probe, problem
 
 WIDTH, STRENGTH = 12, 0.05
 OBJECT = HeadSpec("object", classes=("a", "b", "c", "d"))
@@ -26,7 +26,8 @@ Rows = tuple[Tensor, dict[str, Tensor]]
 @pytest.fixture(autouse=True)
 def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Solve to the end, so that what is compared are the problems."""
-    monkeypatch.setattr(probe, "ROUGH", 1e-4)
+    monkeypatch.setattr(problem, "ROUGH", 1e-4)
+    monkeypatch.setattr(problem, "FINE", 1e-4)
     monkeypatch.setattr(probe, "FINE", 1e-4)
 
 

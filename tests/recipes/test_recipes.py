@@ -9,6 +9,10 @@ ROOT = Path(__file__).parents[2]
 NAMES = sorted(p.name for p in (ROOT / "recipes").glob("*.py") if p.name != "pretrain_bundled.py")
 
 
+ADAPTING = ["--steps", "2", "--methods", "source_only,coral,mcc", "--policies", "linear_probe,partial:1"]
+PAIR = ["--source", "plain", "--target", "striped"]
+
+
 def test_the_eight_recipes_are_there():
     assert len(NAMES) >= 8
 
@@ -21,7 +25,13 @@ def test_recipe_is_short_and_runs_on_a_folder(name, images, tmp_path):
     folder = Path(str(images.paths[0])).parents[2]
     assert Image.open(folder / "plain" / "red" / "0.png").size == (32, 32)
     argv = [sys.executable, str(source), "--data", str(folder), "--epochs", "1", "--device", "cpu"]
+    argv += ADAPTING if name.startswith("adapt_") else []
+    argv += PAIR if name.startswith("adapt_amazon") else []
     done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    if name.startswith("adapt_"):
+        assert done.stdout.count("partial:1 mcc") == 1
+        assert "oracle" in done.stdout
+        return
     assert "object" in done.stdout
     assert "epoch   1" in done.stdout or "solved" in done.stdout

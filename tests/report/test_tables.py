@@ -166,3 +166,62 @@ def test_kept() -> None:
     assert lines[2].startswith("resnet18 to pooled features, view 2")
     assert lines[3].split()[:3] == ["inspection", "7", "0.0"]
     assert lines[-1].split() == ["in", "all", "4.0"]
+
+
+def change(before: float, after: float) -> dict[str, Any]:
+    return {"source_only": before, "adapted": after, "change": after - before, "n": 20}
+
+
+def adaptation(**more: Any) -> dict[str, Any]:
+    changes = (0.4, 0.3, 0.2, 0.1, 0, -0.1, -0.2)
+    shift = {
+        "strong": False,
+        "a_distance": {"before": 1.9849, "after": 0.0654},
+        "total_variation": {"em": 0.2322, "bbse": 0.168, "chance": 0.0885},
+        "estimated_accuracy": 0.7145,
+    }
+    return result(
+        config={"shift": {"source": ["amazon", "dslr"], "target": "webcam", "protocol": "transductive"}},
+        images={"source": 2535, "target": 795, "target_labelled": 0, "test": 795},
+        target={"object": report(0.9)},
+        source_only={"object": report(0.7)},
+        selection={"rule": "auto", "chosen": "mcc, epoch 9", "oracle_accuracy": 0.91},
+        paired={"object": {"difference": 0.2, "interval": [0.17, 0.23], "p": 0.0001}},
+        per_class_change={name: change(0.5, 0.5 + by) for name, by in zip("abcdefg", changes, strict=True)},
+        shift=shift,
+        notes=["a note"],
+        **more,
+    )
+
+
+def test_adapted() -> None:
+    text = tables.adapted(adaptation())
+    lines = [line.split() for line in text.splitlines() if line]
+    assert text.startswith("amazon, dslr -> webcam (transductive): 2535 images with labels, 795 without, ")
+    assert ["source", "only", "0.700", "[0.650,", "0.750]", "0.500"] in lines
+    assert "adapted - source only: +0.200 [+0.170, +0.230], p 0.0001" in text
+    first = lines.index(["largest", "gains", "and", "losses", "source", "only", "adapted", "change", "n"])
+    assert lines[first + 1] == ["a", "0.500", "0.900", "+0.400", "20"]
+    assert [line[0] for line in lines[first + 1 : first + 6]] == list("abcfg")
+    assert "proxy A-distance 1.98 before, 0.07 after; class shares seem to differ by 0.23, no more than" in text
+    assert "right on about 71%" in text
+    assert "chosen by auto: mcc, epoch 9; oracle (best candidate" in text
+    assert text.endswith("note: a note")
+
+
+def test_adapted_where_nothing_could_be_measured() -> None:
+    bare = adaptation()
+    bare |= {"paired": {}, "per_class_change": {}, "source_only": {"object": {"n": 0}}, "target": {"object": {"n": 0}}}
+    bare["selection"]["oracle_accuracy"] = None
+    bare["shift"] |= {"strong": True, "a_distance": {"before": None, "after": None}, "estimated_accuracy": None}
+    text = tables.adapted(bare)
+    assert "largest" not in text
+    assert "A-distance" not in text
+    assert "right on" not in text
+    assert "None" not in text
+    assert "class shares seem to differ by 0.23, a strong label shift" in text
+
+
+def test_adapted_where_no_class_changed() -> None:
+    same = adaptation() | {"per_class_change": {"a": change(0.5, 0.5)}}
+    assert "largest" not in tables.adapted(same)

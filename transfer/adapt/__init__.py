@@ -1,1 +1,26 @@
-"""From a labelled domain to an unlabelled one: an objective or closed form per method, chosen without target labels."""
+"""From labelled domains to one without labels: an objective or closed form per method, chosen without target labels.
+
+Examples
+--------
+>>> from transfer.adapt import AdaptConfig, ShiftConfig, adapt
+>>> config = AdaptConfig(ShiftConfig("office31", source=("amazon",), target="webcam"))
+>>> config.method.method
+('auto',)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
+
+if TYPE_CHECKING:
+    from transfer.adapt.run import AdaptRun, adapt
+
+__all__ = ["AdaptConfig", "AdaptRun", "MethodConfig", "ShiftConfig", "StepsConfig", "adapt"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("AdaptRun", "adapt"):
+        from transfer.adapt import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

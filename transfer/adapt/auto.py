@@ -2,8 +2,8 @@
 
 1. Each domain is standardised; the source's probe is solved; three networks minimise class confusion (MCC). Label
    smoothing, which keeps networks unsure, is what undoes MCC: none is used.
-2. Where the probe and these networks agree on nearly all target images, the shift is small and refining can only lose:
-   their answers are averaged, and that is all.
+2. Where the probe and these networks agree on nearly all target images, the shift is small and adapting can only lose:
+   the probe is the answer.
 3. Else a product of experts: the networks' answers times the nearness to class centroids, smoothed over each image's
    neighbours, classes balanced softly (:func:`transfer.adapt.refine.experts.combine`).
 4. With a trained tail, a network above it learns the source's labels, these answers as pseudo-labels, and MCC, from
@@ -12,12 +12,13 @@
 """
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from transfer.adapt.config import StepsConfig
-from transfer.adapt.judge.evidence import Evidence, log_softmax, softmax, unit
+from transfer.adapt.judge.evidence import Evidence, log_softmax, unit
 from transfer.adapt.loop import Course
 from transfer.adapt.network import Network
 from transfer.adapt.objectives.confusion import MCC
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 NETWORKS = 3
 NEAR = 0.9  # agreement of probe and networks above which the shift is small
 EXPERT = 0.25  # weight of a network's log-probabilities beside the centroids'
-TAIL_EPOCHS = 0.6  # of --epochs
+TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # of --epochs and --lr
 
 
 def auto(
@@ -55,8 +56,7 @@ def auto(
     agreement = float((source.argmax(1) == networks.argmax(1)).mean())
     if agreement >= NEAR:
         note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: a small shift"
-        heads = learn_from(stage, features, softmax(networks + source))
-        return export(heads, features.maps[1]), features.evidence(stage, heads), [f"{note}; their answers are averaged"]
+        return export(probe, features.maps[1]), features.evidence(stage, probe), [f"{note}; the source's is kept"]
     q = combine(features.target, [(EXPERT, networks)])
     note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: refined on its geometry"
     if not stage.frozen:
@@ -68,7 +68,7 @@ def auto(
             terms, max(1, config.epochs // 3), pseudo=lambda _: q
         ):
             pass
-        course = Course(stage, network, phase, config, seed)
+        course = Course(stage, network, phase, replace(config, lr=TAIL_RATE * config.lr), seed)
         *_, (_, evidence) = course.learn(terms, max(1, round(TAIL_EPOCHS * config.epochs)), pseudo=lambda _: q)
         features = aligned(stage, "standardise")
         both = np.concatenate([still, unit(features.target)], axis=1)

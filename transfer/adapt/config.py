@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from transfer.config import BackboneConfig, CacheConfig, CommaFloats, CommaNames, Device, OnBadImage, RunConfig
+from transfer.errors import TransferError
 from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 
@@ -57,6 +58,12 @@ class MethodConfig:
     bottleneck: int = 256
     """Width of the layer between features and classifier."""
 
+    def __post_init__(self) -> None:
+        if not self.method:
+            raise TransferError("--method is empty: name one, or several such as mcc,shot")
+        within(self, 0, math.inf, "weight")
+        within(self, 1, math.inf, "bottleneck")
+
 
 @dataclass(frozen=True)
 class StepsConfig:
@@ -105,3 +112,9 @@ class AdaptConfig:
     steps: StepsConfig = field(default_factory=StepsConfig)
     run: RunConfig = field(default_factory=RunConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    map: bool = False
+    """Draw a t-SNE map of both domains' features before and after: map.png in the run folder."""
+
+    def __post_init__(self) -> None:
+        if self.map and not self.run.out:
+            raise TransferError("--map is written into the run folder: say --out FOLDER")

@@ -12,7 +12,7 @@ from transfer.adapt.alignment import align
 from transfer.adapt.auto import auto
 from transfer.adapt.config import StepsConfig
 from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.loop import Course
+from transfer.adapt.loop import Course, Diverged
 from transfer.adapt.methods import Method, find
 from transfer.adapt.network import Network
 from transfer.adapt.solve import aligned, answered, export, learn_from, solve
@@ -129,6 +129,7 @@ def fit(
         No such method, or one that this policy leaves nothing to do for.
     """
     method = find(name)
+    notes: list[str] = []
     stage.restart()
     torch.manual_seed(seed)
     if name == "auto":
@@ -136,16 +137,19 @@ def fit(
         choice.offer(Candidate(name, evidence, heads))
         return notes
     if method.statistics:
-        heads, evidence = with_target_statistics(stage)
+        heads, evidence = with_target_statistics(stage, phase)
         choice.offer(Candidate(name, evidence, heads))
     elif method.build is None:
         _solved(name, method, stage, phase, config, choice, seed, bottleneck)
     else:
         for weight in weights or (1.0,):
             label = f"{name} x {weight:g}" if len(weights) > 1 else name
-            for candidate in _trained(label, method, weight, stage, phase, config, seed, bottleneck):
-                choice.offer(candidate)
-    return []
+            try:
+                for candidate in _trained(label, method, weight, stage, phase, config, seed, bottleneck):
+                    choice.offer(candidate)
+            except Diverged as error:  # the epochs before may still be taken
+                notes.append(f"{label}: {error}")
+    return notes
 
 
 def _solved(

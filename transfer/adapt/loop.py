@@ -16,6 +16,7 @@ from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.network import Network
 from transfer.adapt.objectives.objective import Batch, Objective
 from transfer.adapt.stage import Stage
+from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.learn.epoch import AUGMENTATIONS
 
@@ -24,6 +25,13 @@ JUDGED = 2048  # source rows at most that a rule gets to see
 
 Terms = Sequence[tuple[float, Objective]]
 Pseudo = Callable[[Evidence], np.ndarray]
+
+
+class Diverged(TransferError):
+    """The loss, or what the network answers, became NaN or infinite."""
+
+    def __init__(self) -> None:
+        super().__init__("the loss became NaN or infinite: try a lower --lr")
 
 
 class Course:
@@ -69,6 +77,11 @@ class Course:
             Whether the classifier learns.
         pseudo : callable, optional
             Gives target rows' class probabilities, from the evidence before each epoch.
+
+        Raises
+        ------
+        Diverged
+            The epochs before were sound; network and tail no longer are.
         """
         own = [p for _, term in terms for p in term.parameters()]
         head = [p for name, p in self.network.named_parameters() if classifier or not name.startswith("classifier")]
@@ -90,7 +103,7 @@ class Course:
                     group["lr"] = group["top"] * (1 + 10 * progress) ** -0.75
                 loss = self._loss(rows, activation, terms, progress, source, q)
                 if not bool(loss.isfinite()):
-                    return
+                    raise Diverged
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 if c.clip:
@@ -99,6 +112,8 @@ class Course:
                 losses.append(float(loss.detach()))
             self.epoch += 1
             evidence = self.evidence()
+            if not evidence.finite:
+                raise Diverged
             line = {
                 "epoch": self.epoch,
                 "loss": round(float(np.mean(losses)), 5),
@@ -111,12 +126,15 @@ class Course:
     ) -> Tensor:
         stage, network = self.stage, self.network
         network.train()
-        stage.model.train()
+        if not stage.frozen:
+            stage.model.train()
         target = stage.target[torch.from_numpy(rows)].to(activation.device)
         labels = stage.labels[torch.from_numpy(rows)].to(activation.device)
         pooled = stage.features(activation)
         features = network(pooled, target)
         logits = network.classifier(features)
+        if not bool(logits.isfinite().all()):
+            raise Diverged
         strong = None
         if any(term.needs_strong for _, term in terms):
             strong = network.classifier(network(F.dropout(pooled, STRONG_DROPOUT), target))

@@ -4,18 +4,20 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from transfer import backbones, freeze
+from transfer.adapt import understand
 from transfer.adapt.config import AdaptConfig, ShiftConfig
 from transfer.adapt.fit import Choice, OnLine, fit
 from transfer.adapt.judge import rules
 from transfer.adapt.methods import find
 from transfer.adapt.pair import Pair, pair
 from transfer.adapt.stage import Stage
+from transfer.adapt.statistics import moving
 from transfer.adapt.truth import Truth
 from transfer.cache import TrunkCache
 from transfer.config import DataConfig, HeadConfig
@@ -33,6 +35,8 @@ from transfer.learn.summary import over_seeds
 from transfer.learn.train import prediction_rows
 from transfer.model import TransferModel
 from transfer.plain import to_dict
+from transfer.report.maps import feature_map
+from transfer.report.tables import candidate_line
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +55,14 @@ class AdaptRun:
         Of the first seed: ``models[""]`` answers for target images.
     tests : list of (ImageTable, Answers)
         For each seed the target's test images, with their true labels, and the answers on them.
+    before : list of ndarray
+        For each seed the classes that source_only gave these images, int64.
     """
 
     result: dict[str, Any]
     models: checkpoint.Models
     tests: list[tuple[ImageTable, Answers]]
+    before: list[np.ndarray]
 
 
 def read(config: ShiftConfig, cache: TrunkCache) -> Images:
@@ -80,20 +87,12 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
     TransferError
         Bad input.
     """
-    for name in config.method.method:
-        find(name)
-    rules.find(config.method.rule)
-    policy = FreezePolicy.parse(config.method.policy)
-    if policy.kind in ("lp_ft", "gradual", "scratch"):
-        raise TransferError(
-            f"--policy {policy}: adaptation takes a policy of one phase, such as linear_probe or partial:2"
-        )
-    if policy.kind != "linear_probe" and config.steps.augment != "none" and not config.cache.views:
-        config = replace(config, cache=replace(config.cache, views=VIEWS))
+    config = prepared(config)
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
-    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite) if out else None
     cache = cache or TrunkCache(config.cache)
     images = images or read(config.shift, cache)
+    _pair(config.shift, images, seeds[0])  # what is asked for in vain leaves no folder behind
+    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite) if out else None
     if len(seeds) == 1:
         return _adapt_once(replace(config, run=replace(config.run, seed=seeds[0])), images, cache, folder)
     runs = []
@@ -103,7 +102,10 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
         one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
         runs.append(_adapt_once(one, images, cache, RunFolder(inner, to_dict(one)) if inner else None))
     results = [run.result for run in runs]
-    merged = over_seeds(seeds, results, ("target", "source_only")) | {"config": to_dict(config)}
+    tests, before = [run.tests[0] for run in runs], [run.before[0] for run in runs]
+    merged = over_seeds(seeds, results, ("target", "source_only", "shift")) | {"config": to_dict(config)}
+    merged["shift"] |= understand.flagged([result["shift"] for result in results])
+    merged |= understand.gains(tests, before)
     chosen = [result["selection"] for result in results]
     oracle = [some["oracle_accuracy"] for some in chosen]
     merged["selection"] = {
@@ -114,12 +116,32 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
     if folder:
         folder.gather([folder.path / f"seed{seed}" for seed in seeds])
         folder.result(merged)
-    return AdaptRun(merged, runs[0].models, [test for run in runs for test in run.tests])
+    return AdaptRun(merged, runs[0].models, tests, before)
 
 
-def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: RunFolder | None) -> AdaptRun:
-    began, trunk_before, seed, shift = time.perf_counter(), cache.seconds, config.run.seed, config.shift
-    these, truth = pair(
+def prepared(config: AdaptConfig) -> AdaptConfig:
+    """Return `config` with what follows from it filled in.
+
+    Raises
+    ------
+    TransferError
+        A method, rule or policy that there is not.
+    """
+    for name in config.method.method:
+        find(name)
+    rules.find(config.method.rule)
+    policy = FreezePolicy.parse(config.method.policy)
+    if policy.kind in ("lp_ft", "gradual", "scratch"):
+        raise TransferError(f"--policy {policy}: to adapt, one phase, such as linear_probe, partial:2 or full")
+    if config.map and not config.run.out:
+        raise TransferError("--map is written into the run folder: say --out FOLDER")
+    if policy.kind == "linear_probe" or config.steps.augment == "none" or config.cache.views:
+        return config
+    return replace(config, cache=replace(config.cache, views=VIEWS))
+
+
+def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Pair, Truth]:
+    return pair(
         images.table,
         images.inspection,
         sources=shift.source,
@@ -130,9 +152,15 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         test=shift.test,
         seed=seed,
     )
+
+
+def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: RunFolder | None) -> AdaptRun:
+    began, trunk_before, seed = time.perf_counter(), cache.seconds, config.run.seed
+    these, truth = _pair(config.shift, images, seed)
     stage, plan = _stage(config, these, images, cache, seed)
     phase = plan.phases[-1]
-    before = freeze.frozen_tensors(stage.model.backbone, plan.phases)
+    phases = (phase, moving(phase)) if "adabn" in config.method.method else (phase,)
+    before = freeze.frozen_tensors(stage.model.backbone, phases)
     within, between = rules.find(config.method.rule)
     if (within.validation or between.validation) and not len(these.val):
         raise TransferError(f"--rule {config.method.rule} judges by held-out source images: say --val 0.1, or another")
@@ -148,19 +176,22 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         choice.notes += fit(name, stage, phase, config.steps, choice, weights=weights, bottleneck=bottleneck, seed=seed)
         return choice
 
-    reference = tried("source_only", stage.as_features(), lambda line: None)
+    untouched = stage.as_features()
+    reference = tried("source_only", untouched, lambda line: None)
     choices = [tried(name, stage, tell) for name in config.method.method]
     scores = [between.score(choice.taken.evidence) for choice in choices]
     choice = choices[rules.choose(scores)]
     stage.restart()
     stage.model.backbone.load_state_dict(choice.backbone, strict=False)
-    moved = freeze.changed(before, freeze.frozen_tensors(stage.model.backbone, plan.phases))
+    moved = freeze.changed(before, freeze.frozen_tensors(stage.model.backbone, phases))
     stage.model.heads = choice.taken.heads
     answers = answer(stage.model, stage.feed, these.test, targets(these.table, stage.model))[0]
+    found, remarks = understand.shift(untouched, choice.taken.evidence, seed=seed)
     # Everything is chosen and answered: only now does the truth come out.
     test = _with_truth(these, truth)
-    oracle = {name: _accuracy(test, said) for some in choices for name, said in some.answers.items()}
-    best = max(oracle, key=lambda name: oracle[name]) if truth.known else None
+    labelled = bool((test.object >= 0).any())
+    oracle = {name: _accuracy(test, said) for some in choices for name, said in some.answers.items() if labelled}
+    best = max(oracle, key=lambda name: oracle[name]) if oracle else None
     trunk, total = cache.seconds - trunk_before, time.perf_counter() - began
     trained = sum(p.numel() for p in stage.model.heads.parameters()) + plan.trained_parameters
     result = {
@@ -189,6 +220,8 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         },
         "target": {"object": _report(test, answers["object"].argmax(1))},
         "source_only": {"object": _report(test, reference.answers["source_only"])},
+        **understand.gains([(test, answers)], [reference.answers["source_only"]]),
+        "shift": found,
         "selection": {
             "rule": config.method.rule,
             "chosen": choice.taken.name,
@@ -197,7 +230,7 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
             "oracle_chosen": best,
             "oracle_accuracy": oracle[best] if best else None,
         },
-        "notes": [*images.table.notes, *these.notes, *truth.notes(these.test), *choice.notes],
+        "notes": [*images.table.notes, *these.notes, *truth.notes(these.test), *choice.notes, *remarks],
     }
     models = {"": stage.model}
     if folder:
@@ -205,7 +238,11 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden))
         folder.predictions(prediction_rows(test, answers))
         folder.result(result)
-    return AdaptRun(result, models, [(test, answers)])
+    if folder and config.map:
+        states = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
+        domains = (", ".join(these.sources), these.target)
+        feature_map(folder.path / "map.png", states, classes=these.table.objects, domains=domains, seed=seed)
+    return AdaptRun(result, models, [(test, answers)], [reference.answers["source_only"]])
 
 
 def _stage(
@@ -218,14 +255,12 @@ def _stage(
         random_init=config.backbone.random_init,
         seed=seed,
     )
-    # Statistics of batches from two domains would be neither's: those of trained stages stay as they are, too.
-    moving: Literal["learning", "frozen"] = "learning" if "adabn" in config.method.method else "frozen"
     plan = freeze.plan(
         config.method.policy,
         backbone,
         backbone_lr=config.steps.backbone_lr,
         layer_decay=config.steps.layer_decay,
-        statistics=moving,
+        statistics="frozen",  # those of batches from two domains would be neither's
     )
     spec = HeadSpec("object", classes=these.table.objects)
     model = TransferModel(backbone, Heads([spec], backbone.width), cut_precision=config.cache.cut_precision)
@@ -238,15 +273,6 @@ def _stage(
     if not stage.frozen and AUGMENTATIONS[c.augment]:
         feed.prepare(np.union1d(np.union1d(these.train, these.labelled), these.unlabelled), AUGMENTATIONS[c.augment])
     return stage, plan
-
-
-def candidate_line(line: dict[str, Any]) -> str:
-    """Return a candidate's line for people: its name, loss where it has one, score and seconds."""
-    words = [f"{line['candidate']:<20}"]
-    words += [f"loss {line['loss']:.4f}"] if "loss" in line else []
-    words += [f"score {line['score']:.4f}"]
-    words += [f"{line['seconds']:.1f} s"] if "seconds" in line else []
-    return "  ".join(words)
 
 
 def _with_truth(these: Pair, truth: Truth) -> ImageTable:

@@ -12,8 +12,7 @@ from transfer.adapt.stage import Stage
 from transfer.heads import Heads, HeadSpec
 from transfer.learn import probe
 
-STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-DEFAULT = 0.1  # without validation rows
+DEFAULT = 0.1  # strength without validation rows
 LEARNT = 0.01  # strength at which heads learn what a refinement answered
 
 
@@ -66,27 +65,22 @@ def solve(stage: Stage, features: Aligned) -> Heads:
     """
     pair, labels = stage.pair, stage.labels
 
-    def solved(rows: np.ndarray, x: np.ndarray, source: int, strength: float) -> Heads:
-        return _solved(stage, x, labels[torch.from_numpy(rows)], _weights(source, len(pair.labelled)), strength)
-
-    rows, x = np.concatenate([pair.train, pair.labelled]), np.concatenate([features.train, features.labelled])
-    best, heads = DEFAULT, None
-    if len(pair.val):
-        known = labels.numpy()[pair.val]
-        tried = [(strength, solved(rows, x, len(pair.train), strength)) for strength in STRENGTHS]
-        scores = [float((features.evidence(stage, some).val_logits.argmax(1) == known).mean()) for _, some in tried]
-        top = max(scores)
-        least = top - (top * (1 - top) / len(known)) ** 0.5
-        best, heads = next(pick for pick, score in zip(tried, scores, strict=True) if score >= least)
-    if heads is not None and stage.hold_out:
+    y = labels[torch.from_numpy(np.concatenate([pair.train, pair.labelled]))]
+    x = np.concatenate([features.train, features.labelled])
+    val = (torch.from_numpy(features.val), labels[torch.from_numpy(pair.val)])
+    heads, strength = _solved(stage, x, y, _weights(len(pair.train), len(pair.labelled)), val=val)
+    if stage.hold_out or not len(pair.val):
         return heads
-    rows = np.concatenate([pair.train, pair.val, pair.labelled])
-    x = np.concatenate([features.train, features.val, features.labelled])
-    return solved(rows, x, len(pair.train) + len(pair.val), best)
+    y = torch.cat([y, val[1]])
+    x = np.concatenate([x, features.val])
+    source = len(pair.train) + len(pair.val)
+    weights = _weights(len(pair.train), len(pair.labelled), source)
+    return _solved(stage, x, y, np.append(weights, np.ones(len(pair.val), np.float32)), strength=strength)[0]
 
 
-def _weights(source: int, labelled: int) -> np.ndarray:
-    return np.repeat(np.array([1, source / max(labelled, 1)], np.float32), [source, labelled])
+def _weights(train: int, labelled: int, source: int | None = None) -> np.ndarray:
+    """Return 1 for each of `train` rows, and for each of `labelled` what makes them weigh as `source` rows do."""
+    return np.repeat(np.array([1, (source or train) / max(labelled, 1)], np.float32), [train, labelled])
 
 
 def learn_from(stage: Stage, features: Aligned, q: np.ndarray) -> Heads:
@@ -98,7 +92,7 @@ def learn_from(stage: Stage, features: Aligned, q: np.ndarray) -> Heads:
     known = stage.labels[torch.from_numpy(stage.pair.labelled)]
     y = torch.cat([torch.from_numpy(q.argmax(1)), known])
     weights = np.concatenate([q.max(1), np.ones(len(known))]).astype(np.float32)
-    return _solved(stage, x, y, weights, LEARNT)
+    return _solved(stage, x, y, weights, strength=LEARNT)[0]
 
 
 def export(heads: Heads, scaling: Affine) -> Heads:
@@ -124,12 +118,25 @@ def answered(stage: Stage, heads: Heads, evidence: Evidence) -> np.ndarray:
         return heads(stage.pooled(pair.test))["object"].cpu().numpy()
 
 
-def _solved(stage: Stage, x: np.ndarray, y: Tensor, weights: np.ndarray, strength: float) -> Heads:
+def _solved(
+    stage: Stage,
+    x: np.ndarray,
+    y: Tensor,
+    weights: np.ndarray,
+    *,
+    val: tuple[Tensor, Tensor] | None = None,
+    strength: float | None = None,
+) -> tuple[Heads, float]:
+    """Return heads solved at `strength`, or at the one that `val` chooses, and it."""
     heads = Heads([HeadSpec("object", classes=stage.classes)], x.shape[1]).to(stage.device)
-    probe.solve(
+    if strength is None and not (val and len(val[0])):
+        strength = DEFAULT
+    strengths = probe.solve(
         heads,
         (torch.from_numpy(x), {"object": y}),
+        (val[0], {"object": val[1]}) if val else None,
         row_weights={"object": torch.from_numpy(weights)},
-        strengths={"object": strength},
+        strengths=None if strength is None else {"object": strength},
+        robust=True,
     )
-    return heads
+    return heads, strengths["object"]

@@ -1,5 +1,7 @@
 """AdaBN: the statistics that BatchNorm layers of the tail hold are taken from each domain's own images."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,10 +11,11 @@ from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.solve import Aligned, export, solve
 from transfer.adapt.stage import BATCH, Stage
 from transfer.errors import TransferError
+from transfer.freeze import Phase
 from transfer.heads import Heads
 
 
-def with_target_statistics(stage: Stage) -> tuple[Heads, Evidence]:
+def with_target_statistics(stage: Stage, phase: Phase) -> tuple[Heads, Evidence]:
     """Return heads solved on source features under the source's statistics, and what they answer under the target's.
 
     Li et al. 2017, algorithm 1. The backbone is left with the target's statistics.
@@ -20,7 +23,7 @@ def with_target_statistics(stage: Stage) -> tuple[Heads, Evidence]:
     Raises
     ------
     TransferError
-        No BatchNorm layer in the tail.
+        No BatchNorm layer in the tail, or a single target image.
     """
     backbone = stage.model.backbone
     norms = [
@@ -34,18 +37,36 @@ def with_target_statistics(stage: Stage) -> tuple[Heads, Evidence]:
             "say --policy partial:2 or full, or take another method"
         )
     pair = stage.pair
-    learn_statistics(stage, norms, pair.train)
-    source, val = stage.pooled(pair.train), stage.pooled(pair.val)
-    learn_statistics(stage, norms, np.concatenate([pair.labelled, pair.unlabelled]))
-    labelled, target = stage.pooled(pair.labelled), stage.pooled(pair.unlabelled)
+    if len(pair.labelled) + len(pair.unlabelled) < 2:
+        raise TransferError(
+            f"adabn needs at least two images of {pair.target}, whose statistics it takes: there is one"
+        )
+    stage.model.freeze(moving(phase))
+    try:
+        learn_statistics(stage, norms, pair.train)
+        source, val = stage.pooled(pair.train), stage.pooled(pair.val)
+        learn_statistics(stage, norms, np.concatenate([pair.labelled, pair.unlabelled]))
+        labelled, target = stage.pooled(pair.labelled), stage.pooled(pair.unlabelled)
+    finally:
+        stage.model.freeze(phase)
     still = align("none", source.cpu().numpy(), target.cpu().numpy())
     features = Aligned(still, *(rows.cpu().numpy() for rows in (source, val, labelled, target)))
     heads = solve(stage, features)
     return export(heads, features.maps[1]), features.evidence(stage, heads)
 
 
+def moving(phase: Phase) -> Phase:
+    """Return `phase` with the statistics of the stages that learn moving: what AdaBN declares."""
+    return replace(
+        phase, stages=tuple(s if s.train == "none" else replace(s, statistics="learning") for s in phase.stages)
+    )
+
+
 def learn_statistics(stage: Stage, norms: list[nn.modules.batchnorm._BatchNorm], rows: np.ndarray) -> None:
     """Set the running statistics of `norms` to the mean over batches of `rows`."""
+    rows = np.random.default_rng(0).permutation(rows)
+    if len(rows) % BATCH == 1:
+        rows = rows[:-1]  # a batch of one row need not have a variance
     momenta = [norm.momentum for norm in norms]
     stage.model.eval()
     for norm in norms:
@@ -53,7 +74,7 @@ def learn_statistics(stage: Stage, norms: list[nn.modules.batchnorm._BatchNorm],
         norm.momentum = None  # a plain mean over batches
     try:
         with torch.no_grad():
-            for _, activation in stage.batches(np.random.default_rng(0).permutation(rows), BATCH, None, 0, 0):
+            for _, activation in stage.batches(rows, BATCH, None, 0, 0):
                 for norm in norms:
                     norm.training = True
                 stage.model.features(activation)

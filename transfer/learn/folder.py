@@ -10,7 +10,7 @@ from typing import Any
 from transfer.errors import TransferError
 from transfer.files import whole, write_json, write_text
 
-OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
+OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html", "map.png")
 
 
 class RunFolder:
@@ -60,13 +60,14 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def gather(self, parts: list[Path]) -> None:
-        """Take the metrics of all `parts` (inner run folders), and the model and predictions of the first."""
+        """Take the metrics of all `parts` (inner run folders), and the model, predictions and map of the first."""
         lines = []
         for part in parts:
             for text in (part / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
                 lines.append(json.dumps({"run": part.name} | json.loads(text), ensure_ascii=False) + "\n")
         write_text(self.path / "metrics.jsonl", "".join(lines))
-        for name in ("model.safetensors", "predictions.csv"):
+        drawn = ("map.png",) if (parts[0] / "map.png").exists() else ()
+        for name in ("model.safetensors", "predictions.csv", *drawn):
             with whole(self.path / name) as temporary:
                 shutil.copyfile(parts[0] / name, temporary)
 

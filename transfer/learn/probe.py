@@ -10,29 +10,20 @@ standardisation, which on every set tried has a validation loss up to 4 % higher
 spreads differ most, 0.3 points of accuracy.
 """
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from transfer.errors import TransferError
-from transfer.evaluate import metrics
-from transfer.heads import PAIR, Heads, known
+from transfer.heads import PAIR, Heads
+from transfer.learn.problem import FINE, Line, Problem, Scaled
 
 Rows = tuple[Tensor, Mapping[str, Tensor]]
 """Features (N, width) and by head its targets (N,), -1 (NaN for regression) where unknown."""
-Line = dict[str, Any]
-
 DEFAULT_STRENGTH = 0.01  # what Office-31 chooses; taken where there is no validation row to choose by
-START, STRONGEST, WEAKEST = 3, -6, 10  # strengths are 10^(-step / 2)
 CURVATURE = 0.1  # of the loss in a row's outputs, on the whole: p (1 - p) is at most 1/4
-ROUGH, FINE = 5e-3, 1e-3  # gradient at the solution, of that at zero: while choosing, and of what is kept
-HISTORY, EVALUATIONS, ROUNDING = 5, 1000, 1e-9  # L-BFGS: pairs kept; at most; a smaller gain is none
 CONSTANT = 1e-6  # a feature that spreads less, relative to its mean, is constant but for rounding
 
 
@@ -51,6 +42,7 @@ def solve(
     smoothing: float = 0.0,
     row_weights: Mapping[str, Tensor] | None = None,
     strengths: Mapping[str, float] | None = None,
+    robust: bool = False,
     on_line: Callable[[Line], None] = lambda line: None,
 ) -> dict[str, float]:
     """Set linear `heads` to what is best on `train`; return each one's regularisation strength.
@@ -70,6 +62,9 @@ def solve(
         See :meth:`transfer.heads.Heads.loss`.
     strengths : mapping of str to float, optional
         Solve at just these, choosing nothing; a head not among them takes ``DEFAULT_STRENGTH``.
+    robust : bool
+        Choose the strongest whose accuracy on the validation rows is within a standard error of the best (Hastie et
+        al. 2009, sec. 7.10), for heads that must bear other images than those.
     on_line : callable
         Gets a line for each head and strength, as in metrics.jsonl.
 
@@ -89,11 +84,11 @@ def solve(
     spread = torch.linalg.vector_norm(x, dim=0) / len(x) ** 0.5
     varies = spread > CONSTANT * centre.abs()
     scale = torch.where(varies, (spread * spread.mean()).rsqrt(), 0.0)
-    rows = _Rows(x.mul_(scale), targets, row_weights or {})
+    rows = Scaled(x.mul_(scale), targets, row_weights or {})
     judged = None
     if val is not None and strengths is None:
         features, targets = _checked(heads, val, "validation")
-        judged = _Rows((features - centre).mul_(scale), targets)
+        judged = Scaled((features - centre).mul_(scale), targets)
     root = _root(rows.x)
     chosen = {}
     for name, part in _parts(heads).items():
@@ -104,13 +99,13 @@ def solve(
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
             continue
-        problem = _Problem(part, linear.out_features, learnt, judged and judged.of(part), root, smoothing)
+        problem = Problem(part, linear.out_features, learnt, judged and judged.of(part), root, smoothing)
 
         def tell(line: Line, name: str = name) -> None:
             on_line({"head": name} | line)
 
         if strengths is None and problem.val:
-            chosen[name] = problem.choose(tell)
+            chosen[name] = problem.choose_robust(tell) if robust else problem.choose(tell)
         else:
             chosen[name] = (strengths or {}).get(name, DEFAULT_STRENGTH)
             tell(problem.at(chosen[name], FINE))
@@ -156,136 +151,3 @@ def _parts(heads: Heads) -> dict[str, Heads]:
         part.layers[key] = nn.Identity()
         parts[name] = part
     return parts
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Scaled features (N, width), and by head targets (N,) and weights (N,)."""
-
-    x: Tensor
-    targets: Mapping[str, Tensor]
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def of(self, part: Heads) -> "_Rows | None":
-        """Return the rows that know a label of `part`, if any does."""
-        targets = {name: self.targets[name] for name in part.specs}
-        weights = {name: self.weights[name].to(self.x.device) for name in part.specs if name in self.weights}
-        rows = torch.stack([known(spec, targets[name]) for name, spec in part.specs.items()]).any(0)
-        if bool(rows.all()) and len(rows):
-            return _Rows(self.x, targets, weights)
-        if not bool(rows.any()):
-            return None
-        return _Rows(self.x[rows], {k: v[rows] for k, v in targets.items()}, {k: v[rows] for k, v in weights.items()})
-
-
-class _Problem:
-    """One layer's: what it learns from and is judged by, and its weights so far."""
-
-    def __init__(
-        self, part: Heads, outputs: int, train: _Rows, val: _Rows | None, root: Tensor, smoothing: float
-    ) -> None:
-        self.part, self.outputs, self.train, self.val = part, outputs, train, val
-        self.root, self.smoothing = root, smoothing
-        self.point = np.zeros(outputs * (len(root) + 1))  # W R⁻¹, then the biases
-        self.slope = float(np.abs(self._objective(self.point, 0.0)[1]).max())
-
-    def choose(self, tell: Callable[[Line], None]) -> float:
-        """Solve at the strength of lowest validation loss, and return it.
-
-        Each solution starts the next: towards weaker strengths while that helps, or else towards stronger ones.
-        """
-
-        def loss(step: int) -> float:
-            line = self.at(_strength(step), ROUGH)
-            tell(line)
-            return line["val_loss"]
-
-        best, least, kept = START, loss(START), self.point
-        for direction, end in ((1, WEAKEST), (-1, STRONGEST)):
-            for step in range(START + direction, end + direction, direction):
-                value = loss(step)
-                if not value < least:
-                    break
-                best, least, kept = step, value, self.point
-            self.point = kept
-            if best != START:
-                break
-        self._minimise(_strength(best), FINE)
-        return _strength(best)
-
-    def at(self, strength: float, tolerance: float) -> Line:
-        """Solve from the present weights on; return how it went."""
-        began = time.perf_counter()
-        evaluations = self._minimise(strength, tolerance)
-        line: Line = {"strength": strength}
-        with torch.no_grad():
-            line["loss"] = float(self._loss(self._out(self.train), self.train, self.smoothing))
-            if self.val:
-                out = self._out(self.val)
-                line |= {"val": self._accuracy(out), "val_loss": float(self._loss(out, self.val, 0.0))}
-        return line | {"iterations": evaluations, "seconds": round(time.perf_counter() - began, 3)}
-
-    def layer(self) -> tuple[Tensor, Tensor]:
-        """Return weight (outputs, width) and bias (outputs,) on scaled features."""
-        inner, bias = self._unpacked(self.point)
-        return inner @ self.root, bias
-
-    def _minimise(self, strength: float, tolerance: float) -> int:
-        found = minimize(
-            self._objective,
-            self.point,
-            args=(strength,),
-            jac=True,
-            method="L-BFGS-B",
-            options={
-                "gtol": tolerance * self.slope,
-                "ftol": ROUNDING,
-                "maxcor": HISTORY,
-                "maxiter": EVALUATIONS,
-                "maxfun": EVALUATIONS,
-            },
-        )
-        self.point = found.x
-        return int(found.nfev)
-
-    def _objective(self, point: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
-        inner, bias = (part.requires_grad_() for part in self._unpacked(point))
-        with torch.enable_grad():
-            weight = inner @ self.root
-            out = self.part(_linear(self.train.x, weight, bias))
-            total = self._loss(out, self.train, self.smoothing) + strength / 2 * weight.square().sum()
-            slope = torch.autograd.grad(total, (inner, bias))
-        return float(total.detach()), torch.cat([part.flatten() for part in slope]).cpu().double().numpy()
-
-    def _unpacked(self, point: np.ndarray) -> tuple[Tensor, Tensor]:
-        inner, bias = torch.from_numpy(point).float().to(self.root.device).tensor_split([-self.outputs])
-        return inner.view(self.outputs, -1), bias
-
-    def _out(self, rows: _Rows) -> dict[str, Tensor]:
-        return self.part(_linear(rows.x, *self.layer()))
-
-    def _loss(self, out: Mapping[str, Tensor], rows: _Rows, smoothing: float) -> Tensor:
-        return self.part.loss(out, rows.targets, smoothing=smoothing, row_weights=rows.weights)
-
-    def _accuracy(self, out: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return accuracy (R² for regression) on the validation rows, by head."""
-        assert self.val
-        report = {}
-        for name, answer in self.part.answers(out).items():
-            spec, target = self.part.specs[name], self.val.targets[name]
-            rows = known(spec, target)
-            if spec.kind == "regression":
-                report[name] = metrics.regression(target.cpu().numpy(), answer.cpu().numpy())["r2"]
-            elif bool(rows.any()):
-                decided = answer.argmax(1) if spec.kind == "softmax" else answer > 0.5
-                report[name] = float((decided == target)[rows].float().mean())
-        return {name: round(value, 6) for name, value in report.items()}
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    # few outputs, many rows: this way round the product takes half as long as x @ weight.T
-    return (weight @ x.T).T + bias
-
-
-def _strength(step: int) -> float:
-    return 10.0 ** (-step / 2)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from math import nan
+from statistics import fmean
 from typing import Any
 
 
@@ -64,6 +66,15 @@ def one_run(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def candidate_line(line: dict[str, Any]) -> str:
+    """Return a candidate's line for people: its name, loss where it has one, score and seconds."""
+    words = [f"{line['candidate']:<20}"]
+    words += [f"loss {line['loss']:.4f}"] if "loss" in line else []
+    words += [f"score {line['score']:.4f}"]
+    words += [f"{line['seconds']:.1f} s"] if "seconds" in line else []
+    return "  ".join(words)
+
+
 def _policy(result: dict[str, Any]) -> str:
     policy = result["policy"]
     frozen = "bit-identical" if policy["frozen_unchanged"] else f"CHANGED: {', '.join(policy['moved'][:3])}"
@@ -89,10 +100,64 @@ def adapted(result: dict[str, Any]) -> str:
     parts = [
         f"{way}: {images['source']} images with labels, {target}",
         table(["target", "accuracy", "macro-F1"], rows),
+        *_changes(result),
         said,
+        _shift(result["shift"]),
         _policy(result),
     ]
     return "\n\n".join([*parts, *(f"note: {note}" for note in result["notes"])])
+
+
+def _changes(result: dict[str, Any], most: int = 3) -> list[str]:
+    """Return what adapting changed: the difference in accuracy, and the objects that gained and lost most."""
+    if not result["paired"]:
+        return []
+    against = result["paired"]["object"]
+    low, high = against["interval"]
+    whole = f"adapted - source only: {against['difference']:+.3f} [{low:+.3f}, {high:+.3f}], p {against['p']:.2g}"
+    changes = list(result["per_class_change"].items())
+    gained = [item for item in changes[:most] if item[1]["change"] > 0]
+    lost = [item for item in changes[-most:] if item[1]["change"] < 0]
+    rows = [
+        [name, f"{c['source_only']:.3f}", f"{c['adapted']:.3f}", f"{c['change']:+.3f}", str(c["n"])]
+        for name, c in gained + lost
+    ]
+    head = ["largest gains and losses", "source only", "adapted", "change", "n"]
+    return [whole, *([table(head, rows)] if rows else [])]
+
+
+def _shift(shift: dict[str, Any]) -> str:
+    """Return what is estimated of the shift without target labels, in a line."""
+    said = []
+    before, after = (shift["a_distance"].get(when) for when in ("before", "after"))
+    if before is not None and after is not None:
+        said.append(f"proxy A-distance {before:.2f} before, {after:.2f} after")
+    verdict = "a strong label shift" if shift["strong"] else "no more than misread images explain"
+    said.append(f"class shares seem to differ by {shift['total_variation']['em']:.2f}, {verdict}")
+    if shift.get("estimated_accuracy") is not None:
+        said.append(f"a standardised source classifier is right on about {shift['estimated_accuracy']:.0%}")
+    return f"shift, estimated without target labels: {'; '.join(said)}"
+
+
+def crossed(result: dict[str, Any]) -> str:
+    """Return the table of :func:`transfer.adapt.cross.cross`: a row per policy and method, a column per pair."""
+    rows = []
+    pairs: list[str] = []
+    for policy, methods in result["runs"].items():
+        for method, runs in methods.items():
+            pairs = list(runs)
+            mean = fmean(run["target"]["object"].get("accuracy", nan) for run in runs.values())
+            oracle = [run["selection"]["oracle_accuracy"] for run in runs.values()]
+            rows.append(
+                [
+                    f"{policy} {method}",
+                    *(figure(run, "object", part="target").partition(" [")[0] for run in runs.values()),
+                    f"{mean:.3f}",
+                    "-" if None in oracle else f"{fmean(oracle):.3f}",
+                    f"{sum(run['seconds']['total'] for run in runs.values()):.0f}",
+                ]
+            )
+    return table(["object accuracy on the target", *pairs, "mean", "oracle", "seconds"], rows)
 
 
 def backbone_lines(rows: Iterable[Any]) -> Iterator[str]:

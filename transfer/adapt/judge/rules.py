@@ -1,7 +1,8 @@
 """Rules that score a candidate without a target label; higher is better.
 
 Each stands for the target's accuracy by something that may be seen
-(:class:`~transfer.adapt.judge.evidence.Evidence`): the source's own labels, how sure and how balanced the predictions are, how well they can be learned back.
+(:class:`~transfer.adapt.judge.evidence.Evidence`): the source's own labels, how sure and how balanced the
+predictions are, how well they can be learned back.
 
 On Office-31 (frozen MobileNetV2, a small network under six losses at six lengths: 36 candidates a pair; mean of the six
 pairs, best possible 0.849, source only 0.779) they chose: circular 0.838, im 0.837, entropy and mcc 0.832, source_val,

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+
+from transfer.adapt import auto as module
+from transfer.adapt.auto import auto
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+@pytest.mark.parametrize("near", [0.0, 1.1])
+def test_heads_answer_as_the_evidence_says(staged, monkeypatch, policy, near):
+    """Whether the shift is found to be small (always, never) or not."""
+    monkeypatch.setattr(module, "NEAR", near)
+    stage, phase, steps = staged(policy=policy)
+    heads, evidence, notes = auto(stage, phase, steps, 0, 16)
+    with torch.inference_mode():
+        said = heads(stage.pooled(stage.pair.unlabelled))["object"].numpy()
+    assert np.allclose(said, evidence.target_logits, atol=1e-2 * np.abs(said).max())
+    assert evidence.finite
+    (note,) = notes
+    assert note.startswith("auto: ")
+    assert ("small shift" in note) == (near == 0.0)
+
+
+def test_a_small_shift_leaves_the_backbone_alone(staged, monkeypatch):
+    monkeypatch.setattr(module, "NEAR", 0.0)
+    stage, phase, steps = staged(policy="partial:1")
+    before = {name: tensor.clone() for name, tensor in stage.model.backbone.state_dict().items()}
+    auto(stage, phase, steps, 0, 16)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stage.model.backbone.state_dict().items())
+
+
+def test_the_tail_learns_where_the_shift_is_large(staged, monkeypatch):
+    monkeypatch.setattr(module, "NEAR", 1.1)
+    stage, phase, steps = staged(policy="partial:1")
+    before = {name: tensor.clone() for name, tensor in stage.model.backbone.state_dict().items()}
+    auto(stage, phase, steps, 0, 16)
+    assert not all(torch.equal(tensor, before[name]) for name, tensor in stage.model.backbone.state_dict().items())
+
+
+def test_the_seed_decides(staged, monkeypatch):
+    monkeypatch.setattr(module, "NEAR", 1.1)
+    ends = []
+    for seed in (0, 0, 1):
+        stage, phase, steps = staged()
+        ends.append(auto(stage, phase, steps, seed, 16)[1].target_logits)
+    assert np.array_equal(ends[0], ends[1])
+    assert not np.array_equal(ends[0], ends[2])

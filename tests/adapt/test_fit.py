@@ -1,0 +1,97 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from transfer.adapt.fit import Candidate, Choice, fit, new_network
+from transfer.adapt.judge.rules import RULES
+from transfer.adapt.methods import METHODS
+from transfer.errors import TransferError
+
+IM = RULES["im"].score
+
+
+def chosen(stage, phase, steps, name, *, score=IM, **how):
+    lines = []
+    choice = Choice(stage, score, lines.append)
+    choice.notes += fit(name, stage, phase, steps, choice, bottleneck=16, **how)
+    return choice, lines
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+@pytest.mark.parametrize("name", ["standardise", "growing", "mcc", "adda", "shot"])
+def test_a_candidates_heads_answer_as_its_evidence_says(staged, name, policy):
+    stage, phase, steps = staged(policy=policy, epochs=3)
+    choice, lines = chosen(stage, phase, steps, name)
+    method = METHODS[name]
+    epochs = 3 - round(3 * method.warm) if method.build else 1
+    assert len(lines) == len(choice.scores) == len(choice.answers) == epochs
+    if choice.backbone:
+        stage.model.backbone.load_state_dict(choice.backbone)
+    with torch.inference_mode():
+        said = choice.taken.heads.eval()(stage.pooled(stage.pair.unlabelled))["object"].numpy()
+    assert np.allclose(said, choice.taken.evidence.target_logits, atol=1e-2 * np.abs(said).max())
+    assert (choice.answers[choice.taken.name] == said.argmax(1)).mean() > 0.95
+    assert choice.scores[choice.taken.name] == max(choice.scores.values())
+    assert bool(choice.backbone) == (policy != "linear_probe")
+
+
+def test_the_first_of_equals_is_taken_and_what_has_no_score_is_last(staged):
+    stage, phase, steps = staged(epochs=3)
+    scores = iter([math.nan, 0.5, 0.5])
+    choice, lines = chosen(stage, phase, steps, "mcc", score=lambda _: next(scores))
+    assert choice.taken.name == "mcc, epoch 2"
+    assert [line["score"] for line in lines] == [-math.inf, 0.5, 0.5]
+
+
+def test_the_backbone_kept_is_the_taken_epochs(staged):
+    stage, phase, steps = staged(policy="partial:1", epochs=3)
+    kept, scores = [], iter([1.0, 3.0, 2.0])
+
+    def score(_):
+        kept.append({name: tensor.clone() for name, tensor in stage.model.backbone.state_dict().items()})
+        return next(scores)
+
+    choice, _ = chosen(stage, phase, steps, "mcc", score=score)
+    assert choice.taken.name == "mcc, epoch 2"
+    same = [all(torch.equal(tensor, state[name]) for name, tensor in choice.backbone.items()) for state in kept]
+    assert same == [False, True, False]
+
+
+def test_weights_are_tried_each_from_the_start(staged):
+    stage, phase, steps = staged(policy="partial:1")
+    both, _ = chosen(stage, phase, steps, "mcc", weights=(0.5, 2.0))
+    alone, _ = chosen(stage, phase, steps, "mcc", weights=(2.0,))
+    assert set(both.scores) == {f"mcc x {w}, epoch {e}" for w in ("0.5", "2") for e in (1, 2)}
+    for epoch in (1, 2):
+        assert both.scores[f"mcc x 2, epoch {epoch}"] == alone.scores[f"mcc, epoch {epoch}"]
+    assert both.scores["mcc x 0.5, epoch 2"] != both.scores["mcc x 2, epoch 2"]
+
+
+def test_nothing_to_take(staged):
+    stage, *_ = staged()
+    with pytest.raises(TransferError, match="try a lower --lr"):
+        Choice(stage, IM, lambda line: None).taken  # noqa: B018
+
+
+def test_no_weight_of_a_diverged_run_is_kept(staged):
+    stage, phase, steps = staged(lr=1e9, clip=0.0)
+    choice, lines = chosen(stage, phase, steps, "mcc")
+    assert choice.best is None
+    assert lines == []
+    assert choice.notes == ["mcc: the loss became NaN or infinite: try a lower --lr"]
+
+
+@pytest.mark.parametrize("kind", ["none", "standardise", "coral", "subspace"])
+def test_a_network_is_scaled_by_both_domains(staged, kind):
+    stage, *_ = staged()
+    network = new_network(stage, kind, 16)
+    rows = torch.arange(48)
+    target = stage.target[rows]
+    scaled = network.scaled(stage.pooled(rows.numpy()), target)
+    assert scaled.shape == (48, network.scalings[0].size)
+    if kind == "standardise":
+        for side in (target, ~target):
+            assert torch.allclose(scaled[side].mean(0), torch.zeros(scaled.shape[1]), atol=1e-3)
+    assert isinstance(Candidate("a", None, network.heads()).line, dict)

@@ -1,0 +1,281 @@
+import csv
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from transfer import backbones, freeze
+from transfer.adapt.judge import rules
+from transfer.adapt.run import adapt, read
+from transfer.cache import TrunkCache
+from transfer.data.table import softmax_target
+from transfer.errors import TransferError
+from transfer.learn import checkpoint
+from transfer.learn.predict import predict
+from transfer.learn.setup import Images
+
+
+def some(images, rows):
+    return Images(images.table.take(rows), images.inspection.take(rows))
+
+
+def parts(images):
+    """Return which rows are of the target, each row's object and its place among the eight of its cell."""
+    table = images.table
+    return table.domain == table.domains.index("striped"), table.object, np.arange(len(table)) % 8
+
+
+def answers(folder):
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("method", "how"),
+    [
+        ("source_only", {}),
+        ("mcc", {}),
+        ("coral", {"protocol": "inductive"}),
+        ("dann", {"policy": "partial:1"}),
+        ("auto", {"policy": "partial:1", "protocol": "inductive"}),
+        ("adabn", {"policy": "partial:1"}),
+        ("mme", {"target_labels": 2, "policy": "partial:1"}),
+    ],
+)
+def test_a_saved_run_predicts_what_was_reported(config, tiny, tmp_path, method, how):
+    out = tmp_path / "run"
+    result = adapt(config(method=(method,), out=out, **how), images=tiny).result
+    rows = answers(out)
+    assert result == json.loads((out / "result.json").read_text())
+    assert len(rows) == result["target"]["object"]["n"] == result["images"]["test"]
+    said = [row["object"] for row in predict(checkpoint.load(out), [row["path"] for row in rows])]
+    assert said == [row["object_predicted"] for row in rows]
+    right = [Path(row["path"]).parent.name == answer for row, answer in zip(rows, said, strict=True)]
+    assert np.mean(right) == pytest.approx(result["target"]["object"]["accuracy"])
+    assert all("striped" in row["path"] for row in rows)
+
+
+def test_what_the_result_says(config, tiny, tmp_path):
+    out = tmp_path / "run"
+    result = adapt(config(method=("mcc", "source_only"), out=out), images=tiny).result
+    assert result["command"] == "adapt"
+    assert result["config"]["shift"]["source"] == ["plain"]
+    assert result["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert result["seconds"]["total"] >= result["seconds"]["train"] >= 0
+    assert set(result["policy"]) >= {"trained_parameters", "frozen_parameters", "frozen_unchanged"}
+    assert result["policy"]["frozen_unchanged"]
+    assert result["images"] == {"source": 22, "val": 2, "target": 24, "target_labelled": 0, "test": 24}
+    for part in ("target", "source_only"):
+        assert set(result[part]["object"]) >= {"accuracy", "macro_f1", "n"}
+    selection = result["selection"]
+    assert selection["rule"] == "auto"
+    assert selection["chosen"] in selection["candidates"]
+    assert set(selection["candidates"]) == {"mcc, epoch 1", "mcc, epoch 2", "source_only"}
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["candidate"] for line in lines] == list(selection["candidates"])
+    for line in lines:
+        assert line["score"] == pytest.approx(selection["candidates"][line["candidate"]], abs=1e-5)
+    with pytest.raises(TransferError, match="already holds a run"):
+        adapt(config(out=out), images=tiny)
+    adapt(config(out=out, overwrite=True), images=tiny)
+    assert json.loads((out / "result.json").read_text())["selection"]["chosen"] == "source_only"
+
+
+@pytest.mark.parametrize("rule", ["auto", "im", "source_val"])
+def test_the_rule_alone_chooses_and_the_oracle_is_at_least_as_good(config, tiny, rule):
+    methods = ("source_only", "mcc", "afn", "coral")
+    result = adapt(config(method=methods, rule=rule, val=0.3), images=tiny).result
+    selection = result["selection"]
+    scores = [selection["methods"][name] for name in methods]
+    winner = methods[rules.choose(scores)]
+    assert selection["chosen"].split(",")[0] == winner
+    own = {name: score for name, score in selection["candidates"].items() if name.split(",")[0] == winner}
+    assert own[selection["chosen"]] == max(own.values())
+    assert selection["oracle_accuracy"] >= result["target"]["object"]["accuracy"]
+    assert selection["oracle_chosen"] in selection["candidates"]
+
+
+def test_of_several_weights_the_rule_takes_one(config, tiny):
+    selection = adapt(config(method=("mcc",), weight=(0.1, 3.0)), images=tiny).result["selection"]
+    assert set(selection["candidates"]) == {f"mcc x {w}, epoch {e}" for w in ("0.1", "3") for e in (1, 2)}
+    assert selection["candidates"][selection["chosen"]] == max(selection["candidates"].values())
+
+
+def test_several_seeds_are_one_result(config, tiny, tmp_path):
+    out = tmp_path / "run"
+    run = adapt(config(method=("mcc",), seeds=(0, 3), out=out), images=tiny)
+    result = run.result
+    each = [one["target"]["object"]["accuracy"] for one in result["seeds"]]
+    assert [one["seed"] for one in result["seeds"]] == [0, 3]
+    assert result["target"]["object"]["accuracy"] == pytest.approx(np.mean(each))
+    assert result["sd"]["target"]["object"]["accuracy"] == pytest.approx(np.std(each, ddof=1))
+    assert "accuracy" in result["sd"]["source_only"]["object"]
+    assert len(result["selection"]["chosen"]) == 2
+    assert result["selection"]["oracle_accuracy"] == pytest.approx(
+        np.mean([one["selection"]["oracle_accuracy"] for one in result["seeds"]])
+    )
+    alone = adapt(config(method=("mcc",), seed=3, out=tmp_path / "alone"), images=tiny)
+    assert each[1] == alone.result["target"]["object"]["accuracy"]
+    model = "model.safetensors"
+    assert (out / "seed3" / model).read_bytes() == (tmp_path / "alone" / model).read_bytes()
+    assert (out / model).read_bytes() == (out / "seed0" / model).read_bytes()
+    assert len(run.tests) == 2
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+def test_the_same_seed_gives_the_same_bytes_kept_or_not(config, tiny, tmp_path, policy):
+    models, results = [], []
+    for name, how in {"a": {}, "b": {"workers": 2}, "c": {"cache": False}}.items():
+        made = config(method=("mcc", "auto"), policy=policy, out=tmp_path / name, **how)
+        results.append(adapt(made, images=tiny).result)
+        models.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert models[0] == models[1] == models[2]
+    assert results[0]["selection"] == results[1]["selection"] == results[2]["selection"]
+
+
+@pytest.mark.parametrize("method", ["mcc", "dann", "shot", "centroids", "auto", "adabn"])
+def test_what_is_frozen_stays_and_what_may_move_does(config, tiny, monkeypatch, method):
+    monkeypatch.setattr("transfer.adapt.auto.NEAR", 1.1)  # no shift is small, or auto would leave the backbone alone
+    run = adapt(config(method=(method,), policy="partial:1"), images=tiny)
+    assert run.result["policy"]["frozen_unchanged"]
+    fresh, after = backbones.load("test_resnet"), run.models[""].backbone
+    plan = freeze.plan("partial:1", fresh, statistics="learning" if method == "adabn" else "frozen")
+    assert not freeze.changed(freeze.frozen_tensors(fresh, plan.phases), freeze.frozen_tensors(after, plan.phases))
+    before = fresh.network.state_dict()
+    moved = {name for name, tensor in after.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    buffers = {name for name, _ in after.network.named_buffers()}
+    assert {after.stage_of(name) for name in moved} <= {len(after.stages) - 1}
+    assert moved
+    # AdaBN moves statistics and nothing else; all others leave statistics alone
+    assert moved <= buffers if method == "adabn" else not moved & buffers
+
+
+def test_adabn_without_a_tail_is_refused(config, tiny):
+    with pytest.raises(TransferError, match="say --policy partial:2 or full"):
+        adapt(config(method=("adabn",)), images=tiny)
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+@pytest.mark.parametrize("method", ["mcc", "bsp", "shot", "auto", "coral"])
+def test_a_rate_that_is_far_too_high(config, tiny, method, policy):
+    made = config(method=(method,), policy=policy, lr=1e9, clip=0.0)
+    if method == "coral" and policy == "linear_probe":  # nothing is trained
+        model = adapt(made, images=tiny).models[""]
+        assert all(bool(p.isfinite().all()) for p in model.parameters())
+        return
+    with pytest.raises(TransferError, match="try a lower --lr"):
+        adapt(made, images=tiny)
+
+
+def test_epochs_before_the_loss_broke_may_be_taken(config, tiny, monkeypatch):
+    from transfer.adapt.objectives.confusion import MCC
+
+    forward = MCC.forward
+    monkeypatch.setattr(MCC, "forward", lambda self, batch: forward(self, batch) / (batch.progress < 0.7))
+    run = adapt(config(method=("mcc",), epochs=3, policy="partial:1"), images=tiny)
+    assert set(run.result["selection"]["candidates"]) == {"mcc, epoch 1", "mcc, epoch 2"}
+    assert "mcc: the loss became NaN or infinite: try a lower --lr" in run.result["notes"]
+    assert all(bool(p.isfinite().all()) for p in run.models[""].parameters())
+
+
+def test_two_sources_and_three_protocols(config, tiny):
+    target, _, place = parts(tiny)
+    names = np.where(target, "striped", np.where(place < 4, "plain", "other"))
+    three = Images(
+        replace(tiny.table, targets=tiny.table.targets | {"domain": softmax_target(names.tolist())}), tiny.inspection
+    )
+    result = adapt(config(source=("plain", "other"), method=("mcc",)), images=three).result
+    assert result["images"] == {"source": 22, "val": 2, "target": 24, "target_labelled": 0, "test": 24}
+    result = adapt(config(source=("plain",), method=("mcc",), protocol="inductive"), images=three).result
+    assert result["images"]["source"] + result["images"]["val"] == 12
+    assert result["images"]["target"] == result["images"]["test"] == 12
+    result = adapt(config(method=("mcc",), protocol="office"), images=tiny).result
+    assert result["images"]["target_labelled"] == 9
+    assert result["target"]["object"]["n"] == 15
+
+
+def test_a_target_of_which_nobody_knows_anything(config, tiny, tmp_path):
+    target, *_ = parts(tiny)
+    names = np.where(target, "", np.array(tiny.table.objects)[tiny.table.object])
+    bare = Images(
+        replace(tiny.table, targets=tiny.table.targets | {"object": softmax_target(names.tolist())}), tiny.inspection
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = adapt(config(method=("mcc", "auto"), out=tmp_path / "run"), images=bare).result
+    assert result["target"]["object"] == {"n": 0}
+    assert result["selection"]["oracle_accuracy"] is None
+    assert "no test image of striped has a label: its accuracy is not measured" in result["notes"]
+    assert {row["object"] for row in answers(tmp_path / "run")} == {""}
+    assert {row["object_predicted"] for row in answers(tmp_path / "run")} <= {"blue", "green", "red"}
+    seeds = adapt(config(method=("mcc",), seeds=(0, 1)), images=bare).result
+    assert seeds["selection"]["oracle_accuracy"] is None
+
+
+@pytest.mark.parametrize("method", ["source_only", "coral", "mcc", "dann", "shot", "transport", "growing", "auto"])
+@pytest.mark.parametrize("case", ["one target image", "one image per class", "a class that the source lacks"])
+def test_sets_that_are_hard(config, tiny, monkeypatch, method, case):
+    monkeypatch.setattr("transfer.adapt.understand.shift", lambda *_, **__: ({}, []))
+    target, objects, place = parts(tiny)
+    rows = {
+        "one target image": ~target | (np.arange(48) == np.flatnonzero(target)[3]),
+        "one image per class": target | (place == 0),
+        "a class that the source lacks": target | (objects != 2),
+    }[case]
+    result = adapt(config(method=(method,)), images=some(tiny, np.flatnonzero(rows))).result
+    accuracy, note = result["target"]["object"]["accuracy"], " ".join(result["notes"])
+    assert result["selection"]["oracle_accuracy"] >= accuracy
+    if case == "one target image":
+        assert accuracy in (0, 1)
+        assert "striped has a single image" in note
+    elif case == "one image per class":
+        assert result["images"]["source"] == 3
+        assert "3 objects with a single image" in note
+    else:
+        assert accuracy <= 16 / 24
+        assert "8 of 24 test images of striped show what no labelled image does (red)" in note
+
+
+def test_labels_of_the_target_help(config, tiny):
+    """Source labels that are wrong throughout: with the target's own beside them it is right more often."""
+    target, objects, _ = parts(tiny)
+    names = np.array(tiny.table.objects)[np.where(target, objects, (objects + 1) % 3)]
+    wrong = Images(
+        replace(tiny.table, targets=tiny.table.targets | {"object": softmax_target(names.tolist())}), tiny.inspection
+    )
+    none, three = (
+        adapt(config(method=("standardise",), target_labels=k), images=wrong).result["target"]["object"]["accuracy"]
+        for k in (0, 4)
+    )
+    assert three > none
+
+
+def test_what_cannot_be(config, tiny):
+    for how, words in [
+        ({"method": ("mc",)}, "unknown method 'mc'"),
+        ({"rule": "oracle"}, "no such rule"),
+        ({"policy": "gradual"}, "one phase"),
+        ({"policy": "scratch"}, "one phase"),
+        ({"rule": "source_val", "val": 0.0}, "say --val 0.1"),
+        ({"source": ("striped",)}, "is a source too"),
+        ({"source": ()}, "--source is missing"),
+    ]:
+        with pytest.raises(TransferError, match=words):
+            adapt(config(**how), images=tiny)
+
+
+def test_heads_are_of_the_width_asked_for(config, tiny):
+    model = adapt(config(method=("mcc",), bottleneck=11), images=tiny).models[""]
+    widths = [layer.out_features for layer in model.heads.modules() if isinstance(layer, nn.Linear)]
+    assert widths == [11, 3]
+
+
+def test_a_folder_is_read_whole(config, tiny):
+    made = config()
+    images = read(made.shift, TrunkCache(made.cache))
+    assert set(images.table.paths) == set(tiny.table.paths)

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from transfer.adapt.alignment import KINDS, align
+from transfer.adapt.judge.evidence import Evidence
+from transfer.adapt.solve import aligned, answered, export, learn_from, solve
+
+
+def logits(heads, x):
+    with torch.inference_mode():
+        return heads.eval()(x)["object"].numpy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_domain_is_mapped_by_all_of_its_rows(staged, kind):
+    stage, *_ = staged(target_labels=1, rule="source_val")
+    pair, features = stage.pair, aligned(stage, kind)
+    source, target = np.union1d(pair.train, pair.val), np.union1d(pair.labelled, pair.unlabelled)
+    maps = align(kind, stage.pooled(source).numpy(), stage.pooled(target).numpy())
+    for side, name, part in (
+        (0, "train", "train"),
+        (0, "val", "val"),
+        (1, "labelled", "labelled"),
+        (1, "unlabelled", "target"),
+    ):
+        wanted = maps[side](stage.pooled(getattr(pair, name)).numpy())
+        # principal directions have no sign of their own
+        assert np.allclose(np.abs(getattr(features, part)), np.abs(wanted), atol=2e-2 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exported_heads_answer_for_pooled_features_of_the_target(staged, kind):
+    stage, *_ = staged()
+    features = aligned(stage, kind)
+    heads = solve(stage, features)
+    wanted = logits(heads, torch.from_numpy(features.target))
+    exported = export(heads, features.maps[1])
+    said = logits(exported, stage.pooled(stage.pair.unlabelled))
+    assert np.allclose(said, wanted, atol=1e-2 * np.abs(wanted).max())
+    assert (said.argmax(1) == wanted.argmax(1)).all()
+    assert exported.specs["object"].classes == stage.classes
+    assert np.array_equal(features.evidence(stage, heads).target_logits, wanted)
+
+
+def test_the_source_is_learnt_and_held_out_rows_are_not(staged):
+    stage, *_ = staged()
+    features = aligned(stage, "standardise")
+    heads = solve(stage, features)
+    evidence = features.evidence(stage, heads)
+    assert (logits(heads, torch.from_numpy(features.train)).argmax(1) == evidence.source_labels).mean() > 0.9
+    # what must stay unseen has no part in the weights; its labels choose the strength at most
+    ends = []
+    for moved in (False, True):
+        stage, *_ = staged(rule="source_val", val=0.3)
+        features = aligned(stage, "none")
+        if moved:
+            features.val[:] = 0
+            features.val[:, 0] = 1e6
+        layer = next(layer for layer in solve(stage, features).modules() if isinstance(layer, nn.Linear))
+        ends.append(layer.weight.detach().abs().max().item())
+    assert ends[1] < 100 * ends[0]
+
+
+def test_labelled_target_rows_are_learnt(staged):
+    stage, *_ = staged(target_labels=3)
+    features = aligned(stage, "none")
+    labelled = torch.from_numpy(stage.pair.labelled)
+    turned = (stage.labels[labelled] + 1) % 3
+    stage.labels = stage.labels.clone()
+    stage.labels[labelled] = turned
+    said = logits(solve(stage, features), torch.from_numpy(features.labelled)).argmax(1)
+    assert (said == turned.numpy()).mean() > 0.9
+
+
+def test_heads_learn_what_they_are_told_of_the_target(staged):
+    stage, *_ = staged(target_labels=1)
+    features = aligned(stage, "standardise")
+    told = (stage.pair.unlabelled // 8 + 1) % 3
+    heads = learn_from(stage, features, 0.1 + 0.7 * np.eye(3)[told])
+    assert (logits(heads, torch.from_numpy(features.target)).argmax(1) == told).mean() > 0.9
+
+
+@pytest.mark.parametrize("protocol", ["transductive", "inductive"])
+def test_answers_are_of_the_test_rows_in_order(staged, protocol):
+    stage, *_ = staged(protocol=protocol)
+    features = aligned(stage, "standardise")
+    solved = solve(stage, features)
+    heads, evidence = export(solved, features.maps[1]), features.evidence(stage, solved)
+    said = answered(stage, heads, evidence)
+    wanted = logits(heads, stage.pooled(stage.pair.test))
+    assert np.allclose(said, wanted, atol=1e-3 * np.abs(wanted).max())
+    assert isinstance(evidence, Evidence)
+    assert len(said) == len(stage.pair.test)

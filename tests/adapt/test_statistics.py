@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from transfer.adapt.run import adapt
+from transfer.adapt.statistics import BATCH, learn_statistics, moving, with_target_statistics
+from transfer.errors import TransferError
+
+
+def norms(stage, *, tail):
+    backbone = stage.model.backbone
+    return {
+        name: module
+        for name, module in backbone.network.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and (backbone.stage_of(name) >= stage.model.cut) == tail
+    }
+
+
+def test_statistics_are_those_of_the_rows(staged):
+    stage, phase, _ = staged(policy="full", method=("adabn",))
+    stage.model.freeze(moving(phase))
+    first = next(module for module in stage.model.backbone.network.modules() if isinstance(module, nn.BatchNorm2d))
+    seen = []
+    hook = first.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().double()))
+    rows, momentum = stage.pair.unlabelled, first.momentum
+    learn_statistics(stage, list(norms(stage, tail=True).values()), rows)
+    hook.remove()
+    x = torch.cat(seen).movedim(1, 0).flatten(1)
+    assert len(rows) <= BATCH, "one batch: no mean over several"
+    assert torch.allclose(first.running_mean, x.mean(1).float(), atol=1e-4)
+    assert torch.allclose(first.running_var, x.var(1).float(), rtol=1e-3)
+    assert first.momentum == momentum
+    assert not first.training
+
+
+def test_a_last_batch_of_one_image_is_left_out(staged, monkeypatch):
+    monkeypatch.setattr("transfer.adapt.statistics.BATCH", 6)
+    stage, phase, _ = staged(policy="partial:1", method=("adabn",))
+    stage.model.freeze(moving(phase))
+    sizes, batches = [], stage.batches
+
+    def watch(order, *args):
+        sizes.append(len(order))
+        return batches(order, *args)
+
+    monkeypatch.setattr(stage, "batches", watch)
+    for count in (12, 13):
+        learn_statistics(stage, list(norms(stage, tail=True).values()), np.arange(count))
+    assert sizes == [12, 12]
+
+
+def test_only_statistics_of_the_tail_move(staged):
+    stage, phase, _ = staged(policy="partial:1", method=("adabn",))
+    network = stage.model.backbone.network
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    heads, evidence = with_target_statistics(stage, phase)
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    tail = norms(stage, tail=True)
+    assert tail
+    assert norms(stage, tail=False)
+    may = {f"{name}.{what}" for name in tail for what in ("running_mean", "running_var", "num_batches_tracked")}
+    assert {f"{name}.running_mean" for name in tail} <= moved <= may
+    # the backbone is left as it belongs to the heads
+    with torch.inference_mode():
+        said = heads(stage.pooled(stage.pair.unlabelled))["object"].numpy()
+    assert np.allclose(said, evidence.target_logits, atol=1e-3 * np.abs(said).max())
+
+
+def test_a_single_target_image_has_no_statistics(staged, tiny):
+    one = np.flatnonzero((tiny.table.domain == 0) | (np.arange(48) == 47))
+    given = type(tiny)(tiny.table.take(one), tiny.inspection.take(one))
+    stage, phase, _ = staged(given, policy="partial:1", method=("adabn",))
+    with pytest.raises(TransferError, match="adabn needs at least two images of striped"):
+        with_target_statistics(stage, phase)
+
+
+def test_a_tail_without_batchnorm_is_refused(staged):
+    stage, phase, _ = staged(method=("adabn",))
+    with pytest.raises(TransferError, match=r"adabn moves the statistics .* say --policy partial:2 or full"):
+        with_target_statistics(stage, phase)
+
+
+def test_other_methods_do_not_notice_it(config):
+    """Statistics move for adabn alone, whatever else is tried in the same run."""
+    alone = adapt(config(policy="partial:1", method=("mcc",), rule="im"))
+    beside = adapt(config(policy="partial:1", method=("mcc", "adabn"), rule="im"))
+    assert beside.result["policy"]["frozen_unchanged"]
+    scores = beside.result["selection"]["candidates"]
+    assert {name: scores[name] for name in scores if name != "adabn"} == alone.result["selection"]["candidates"]

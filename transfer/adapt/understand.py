@@ -1,0 +1,128 @@
+"""What a run says of the shift without target labels; and, once these are out, of what adapting changed."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from transfer.adapt.judge.evidence import Evidence
+from transfer.adapt.judge.shift import measure, proxy_a_distance
+from transfer.adapt.solve import aligned, solve
+from transfer.adapt.stage import Stage
+from transfer.data.table import ImageTable
+from transfer.evaluate.answers import Answers
+from transfer.evaluate.paired import paired_test
+
+FLAGS = ("strong", "partial", "open_set")
+
+
+def shift(stage: Stage, chosen: Evidence, *, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
+    """Return how the target differs from the source as result.json has it, and what to note; no target label is used.
+
+    All but ``a_distance`` is read off a classifier of the source's training rows alone, on features standardised per
+    domain (see :mod:`transfer.adapt.judge.shift`, which says how far it can be trusted). What cannot be estimated, as
+    there are too few rows or no validation rows, is None. Class shares are rough, as misread images count for the wrong
+    class: from amazon to webcam the estimated ones are 0.23 from the source's, the true ones 0.11; hence the flags,
+    which allow for that.
+
+    Parameters
+    ----------
+    stage : Stage
+        The pooled features before anything was learnt.
+    chosen : Evidence
+        Of the candidate that the rule took.
+
+    Returns
+    -------
+    dict
+        ``strong``, ``partial`` and ``open_set`` (label shift; source classes that the target lacks; target classes
+        that the source lacks), ``total_variation`` of the class shares (by ``em`` and ``bbse``, and what mere
+        ``chance`` would make it), ``prior`` (each object's share in ``source`` and ``target``), ``absent`` objects
+        where ``partial``, ``looseness``, ``estimated_accuracy`` of that classifier on the target, and the proxy
+        ``a_distance`` of pooled features ``before`` and of the chosen candidate's ``after``: where these were
+        standardised per domain, about 0.
+    list of str
+    """
+    pair = stage.pair
+    learning, none = copy.copy(stage), pair.val[:0]
+    learning.pair = replace(pair, labelled=none)
+    features = aligned(learning, "standardise")
+    learning.pair = replace(pair, labelled=none, val=none)  # unseen, they calibrate
+    heads = solve(learning, replace(features, val=features.val[:0]))
+    found = measure(features.evidence(stage, heads), seed=seed)
+    before = (stage.pooled(rows).cpu().numpy() for rows in (pair.train, pair.unlabelled))
+    after = (chosen.source_features, chosen.target_features)
+    names = stage.classes
+    block = {
+        **{name: getattr(found, name) for name in FLAGS},
+        "total_variation": {
+            "em": _number(found.variation),
+            "bbse": _number(found.variation_bbse),
+            "chance": _number(found.chance),
+        },
+        "estimated_accuracy": _number(found.estimated_accuracy),
+        "looseness": _number(found.looseness),
+        "a_distance": {
+            "before": _number(proxy_a_distance(*before, seed=seed)),
+            "after": _number(proxy_a_distance(*after, seed=seed)) if chosen.finite else None,
+        },
+        "absent": [names[k] for k in found.absent] if found.partial else [],
+        "prior": {
+            name: {"source": _number(found.source_prior[k]), "target": _number(found.target_prior[k])}
+            for k, name in enumerate(names)
+        },
+    }
+    return block, found.notes(names)
+
+
+def flagged(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what :func:`shift` said in words, of several seeds: flags that any raised, and every absent object."""
+    absent = dict.fromkeys(name for block in blocks for name in block["absent"])
+    return {name: any(block[name] for block in blocks) for name in FLAGS} | {"absent": list(absent)}
+
+
+def gains(tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Return what adapting changed, for each object and in all.
+
+    Parameters
+    ----------
+    tests : sequence of (ImageTable, Answers)
+        For each seed the test images with their true objects, and the adapted model's answers on them.
+    before : sequence of ndarray
+        For each seed the classes that source_only gave these images, int64, shape (N,).
+
+    Returns
+    -------
+    dict
+        ``per_class_change``: for each object the recall of ``source_only`` and ``adapted`` over all seeds, their
+        ``change`` and the number ``n`` of its images, largest gain first, largest loss last. ``paired``: by head, the
+        adapted model against source_only, see :func:`~transfer.evaluate.paired.paired_test`. Both are empty where no
+        label is known.
+    """
+    columns = []
+    for (table, answers), was in zip(tests, before, strict=True):
+        known = table.object >= 0
+        true = table.object[known]
+        right = [said[known] == true for said in (was, answers["object"].argmax(1))]
+        columns.append((table.paths[known], np.array(table.objects)[true], *right))
+    paths, objects, old, new = (np.concatenate(column) for column in zip(*columns, strict=True))
+    changes = []
+    for name in np.unique(objects).tolist():
+        own = objects == name
+        recalls = float(old[own].mean()), float(new[own].mean())
+        n = len(np.unique(paths[own]))
+        changes.append(
+            (name, {"source_only": recalls[0], "adapted": recalls[1], "change": recalls[1] - recalls[0], "n": n})
+        )
+    return {
+        "per_class_change": dict(sorted(changes, key=lambda item: -item[1]["change"])),
+        "paired": {"object": paired_test(new, old, paths)} if len(paths) else {},
+    }
+
+
+def _number(x: float) -> float | None:
+    """Return `x` as JSON can hold it."""
+    return round(float(x), 6) if math.isfinite(x) else None

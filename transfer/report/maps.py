@@ -1,0 +1,179 @@
+"""What adapting does to the features of two domains, as a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from transfer.adapt.judge.evidence import Evidence
+from transfer.errors import TransferError
+from transfer.files import whole
+
+MOST_ROWS, COMPONENTS, PERPLEXITY = 2000, 50, 30
+DOMAIN_COLOURS = ("#0072B2", "#E69F00")  # blue and orange of Okabe and Ito: told apart by colour-blind people, too
+NAMED = 40  # classes at most whose names fit on a panel
+LETTER = (0.0115, 0.024)  # width and height of a letter, as fractions of what the places span
+
+
+def feature_map(
+    path: Path,
+    states: Mapping[str, Evidence],
+    *,
+    classes: Sequence[str],
+    domains: tuple[str, str],
+    seed: int = 0,
+) -> None:
+    """Write a PNG with a row per state: on the left coloured by domain, on the right by object.
+
+    An object is a source image's label, but what is predicted of a target image: no target label has a part in it.
+    Distances between far groups mean nothing in such a map, neighbourhoods do.
+
+    Parameters
+    ----------
+    path : Path
+    states : mapping of str to Evidence
+        By their titles, such as before and after.
+    classes : sequence of str
+    domains : (str, str)
+        Names of source and target.
+    seed : int
+        Of the rows drawn, 2,000 at most, and of the embedding.
+
+    Raises
+    ------
+    TransferError
+        Features that are not finite.
+    """
+    diverged = [title for title, evidence in states.items() if not evidence.finite]
+    if diverged:
+        raise TransferError(f"no map of features that are NaN or infinite ({diverged[0]}): try a lower --lr")
+
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(14, 6.9 * len(states) + 0.6), dpi=110, layout=layout)
+    figure.suptitle(f"{domains[0]} to {domains[1]}: features by t-SNE", fontsize=16)
+    panels = figure.subplots(len(states), 2, squeeze=False)
+    bar = tqdm(states.items(), desc="map", unit="t-SNE", disable=None, leave=False)
+    for (by_domain, by_object), (title, evidence) in zip(panels, bar, strict=True):
+        source, target = draw(len(evidence.source_features), len(evidence.target_features), seed)
+        place = embed(np.concatenate([evidence.source_features[source], evidence.target_features[target]]), seed)
+        objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
+        side = np.repeat([0, 1], [len(source), len(target)])
+        for panel, coloured in ((by_domain, "domains"), (by_object, "objects")):
+            panel.set_title(f"{title}: {coloured}", loc="left", fontsize=13)
+            panel.set(xticks=[], yticks=[], xmargin=0.08, ymargin=0.04)
+            panel.spines[:].set_color("0.8")
+        _domains(by_domain, place, side, domains, seed)
+        _objects(by_object, place, side, objects, classes)
+    with whole(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def draw(source: int, target: int, seed: int = 0, most: int = MOST_ROWS) -> tuple[np.ndarray, np.ndarray]:
+    """Return sorted row numbers of `source` and `target` rows, `most` in all: half each where there are as many.
+
+    Examples
+    --------
+    >>> [len(rows) for rows in draw(2535, 795)]
+    [1205, 795]
+    """
+    rng = np.random.default_rng(seed)
+    few = min(target, max(most // 2, most - source))
+    sizes = ((target, few), (source, min(source, most - few)))
+    of_target, of_source = (np.sort(rng.permutation(rows)[:size]) for rows, size in sizes)
+    return of_source, of_target
+
+
+def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return a place in the plane, shape (N, 2), for each of `features` (N, F): t-SNE (van der Maaten and Hinton 2008).
+
+    Of the leading 50 principal components, from which it also starts. Two rows or fewer have no neighbourhood to keep:
+    they are placed side by side.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    rows, width = features.shape
+    if rows < 3:
+        return np.stack([np.arange(rows), np.zeros(rows)], 1)
+    with np.errstate(invalid="ignore"):  # features that collapsed have no variance to explain
+        space = PCA(min(COMPONENTS, width, rows), random_state=seed).fit_transform(features.astype(np.float64))
+    start = np.zeros((rows, 2))
+    start[:, : space.shape[1]] = space[:, :2]
+    start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)
+    perplexity = min(PERPLEXITY, (rows - 1) / 3)
+    return TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(space)
+
+
+def _domains(panel: Any, place: np.ndarray, side: np.ndarray, names: tuple[str, str], seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(len(side))  # neither domain hides the other
+    colours = np.array(DOMAIN_COLOURS)[side]
+    panel.scatter(*place[order].T, c=colours[order], s=12, alpha=0.75, linewidths=0)
+    for i, role in enumerate(("source", "target")):
+        label = f"{names[i]} ({role}, {int((side == i).sum()):,})"
+        panel.scatter([], [], c=DOMAIN_COLOURS[i], s=40, label=label)
+    _legend(panel)
+
+
+def _objects(panel: Any, place: np.ndarray, side: np.ndarray, objects: np.ndarray, classes: Sequence[str]) -> None:
+    from matplotlib.patheffects import withStroke
+
+    colours = palette(len(classes))
+    for i, said in enumerate(("source: label", "target: prediction")):
+        rows = side == i
+        look: dict[str, Any] = {"marker": "o^"[i], "linewidths": (0, 0.3)[i], "edgecolors": ("none", "black")[i]}
+        panel.scatter(*place[rows].T, c=colours[objects[rows]], s=(12, 20)[i], alpha=(0.5, 0.9)[i], **look)
+        panel.scatter([], [], c="0.6", s=40, label=said, **look)
+    _legend(panel)
+    present = np.unique(objects[side == 0])
+    if len(present) > NAMED:
+        return
+    where = np.stack([_densest(place[(side == 0) & (objects == k)]) for k in present])
+    extent = np.maximum(np.ptp(place, axis=0), 1e-12)
+    names = [classes[k].replace("_", " ") for k in present]
+    sizes = np.array([[LETTER[0] * len(name), LETTER[1]] for name in names])
+    for name, (x, y) in zip(names, spread(where / extent, sizes) * extent, strict=True):
+        outline = [withStroke(linewidth=2.5, foreground="white", alpha=0.85)]
+        panel.text(x, y, name, fontsize=9, ha="center", va="center", color="0.1", path_effects=outline)
+
+
+def _legend(panel: Any) -> None:
+    """Below the panel, where it hides nothing."""
+    look = {"frameon": False, "handletextpad": 0.2, "columnspacing": 1.0}
+    panel.legend(loc="upper left", bbox_to_anchor=(0.0, -0.01), ncols=2, fontsize=10, borderaxespad=0.0, **look)
+
+
+def _densest(places: np.ndarray) -> np.ndarray:
+    """Return the one of `places` (N, 2) with a third of the others nearest about it."""
+    distance = np.linalg.norm(places[:, None] - places[None], axis=2)
+    return places[np.quantile(distance, 1 / 3, axis=1).argmin()]
+
+
+def spread(places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return centres (N, 2) of labels at `places` (N, 2), lifted as far as they must be lest boxes of `sizes` overlap.
+
+    Examples
+    --------
+    >>> spread(np.array([[0.0, 0.0], [0.1, 0.1]]), np.array([[1.0, 0.5], [1.0, 0.5]])).tolist()
+    [[0.0, 0.0], [0.1, 0.5]]
+    """
+    out = places.copy()
+    order = np.argsort(places[:, 1], kind="stable")
+    for i, k in enumerate(order):
+        for other in sorted(order[:i], key=lambda j: out[j, 1]):
+            room = (sizes[k] + sizes[other]) / 2
+            if (np.abs(out[k] - out[other]) < room).all():
+                out[k, 1] = out[other, 1] + room[1]
+    return out
+
+
+def palette(classes: int) -> np.ndarray:
+    """Return a colour per class, RGB in [0, 1], shape (classes, 3): hues round the circle, every other one darker."""
+    from matplotlib.colors import hsv_to_rgb
+
+    i = np.arange(classes)
+    return hsv_to_rgb(np.stack([i / max(classes, 1), np.full(classes, 0.85), np.where(i % 2, 0.6, 0.95)], 1))
