@@ -5,30 +5,17 @@ features (seconds), a trained tail (minutes) and the whole network (an hour on a
 leaves it out). No target label is used before the last column, the oracle's, which nobody has in use.
 """
 
-from dataclasses import dataclass, field
-
-from transfer.adapt.config import AdaptConfig, ShiftConfig
+from transfer.adapt import AdaptConfig, CrossConfig, ShiftConfig
 from transfer.adapt.cross import cross
 from transfer.cli import script
-from transfer.config import BackboneConfig, CommaNames
+from transfer.config import BackboneConfig
 from transfer.report.tables import crossed
 
-PAIR = ShiftConfig("office31", ("amazon",), "dslr")
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What all runs share, and what is crossed."""
-
-    adapt: AdaptConfig = field(default_factory=lambda: AdaptConfig(PAIR, backbone=BackboneConfig("mobilenetv2_100")))
-    methods: CommaNames = ("source_only", "coral", "dann", "growing", "auto")
-    policies: CommaNames = ("linear_probe", "partial:2", "full")
-
-
-def main(recipe: Recipe) -> None:
-    pair = (",".join(recipe.adapt.shift.source), recipe.adapt.shift.target)
-    print("\n" + crossed(cross(recipe.adapt, methods=recipe.methods, policies=recipe.policies, pairs=[pair])))
+def main(config: CrossConfig) -> None:
+    print("\n" + crossed(cross(config)))
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, Recipe()))
+    shared = AdaptConfig(ShiftConfig("office31", ("amazon",), "dslr"), backbone=BackboneConfig("mobilenetv2_100"))
+    raise SystemExit(script(main, CrossConfig(shared, policies=("linear_probe", "partial:2", "full"))))

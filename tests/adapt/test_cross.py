@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from transfer.adapt.config import CrossConfig
 from transfer.adapt.cross import cross
 from transfer.adapt.run import adapt
 from transfer.errors import TransferError
@@ -9,9 +10,9 @@ from transfer.report.tables import crossed
 
 
 def test_every_method_policy_and_pair_is_run_as_if_alone(config, tmp_path):
-    base = config(out=tmp_path / "all")
+    base = config(out=tmp_path / "all", source=(), target="")
     methods, policies = ["source_only", "mcc"], ["linear_probe", "partial:1"]
-    result = cross(base, methods=methods, policies=policies)
+    result = cross(CrossConfig(base, tuple(methods), tuple(policies)))
     assert list(result["runs"]) == policies
     assert all(list(by) == methods for by in result["runs"].values())
     assert list(result["runs"]["partial:1"]["mcc"]) == ["plain -> striped", "striped -> plain"]
@@ -32,4 +33,4 @@ def test_every_method_policy_and_pair_is_run_as_if_alone(config, tmp_path):
 
 def test_a_method_that_there_is_not_ends_it_at_once(config):
     with pytest.raises(TransferError, match="unknown method 'mccc'"):
-        cross(config(), methods=["mccc"], pairs=[("plain", "striped")])
+        cross(CrossConfig(config(), methods=("mccc",)), [("plain", "striped")])

@@ -10,12 +10,12 @@ Examples
 
 from typing import TYPE_CHECKING, Any
 
-from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.adapt.config import AdaptConfig, CrossConfig, MethodConfig, ShiftConfig, StepsConfig
 
 if TYPE_CHECKING:
     from transfer.adapt.run import AdaptRun, adapt
 
-__all__ = ["AdaptConfig", "AdaptRun", "MethodConfig", "ShiftConfig", "StepsConfig", "adapt"]
+__all__ = ["AdaptConfig", "AdaptRun", "CrossConfig", "MethodConfig", "ShiftConfig", "StepsConfig", "adapt"]
 
 
 def __getattr__(name: str) -> Any:

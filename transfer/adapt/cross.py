@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from transfer.adapt.config import AdaptConfig
+from transfer.adapt.config import CrossConfig
 from transfer.adapt.run import adapt, prepared, read
 from transfer.cache import TrunkCache
 from transfer.learn.folder import RunFolder
@@ -17,21 +17,14 @@ from transfer.plain import to_dict
 log = logging.getLogger(__name__)
 
 
-def cross(
-    config: AdaptConfig,
-    *,
-    methods: Sequence[str],
-    policies: Sequence[str] = ("linear_probe",),
-    pairs: Sequence[tuple[str, str]] | None = None,
-) -> dict[str, Any]:
+def cross(config: CrossConfig, pairs: Sequence[tuple[str, str]] | None = None) -> dict[str, Any]:
     """Adapt by each method under each policy on each pair; return all results.
 
     Parameters
     ----------
-    config : AdaptConfig
-        What all runs share.
+    config : CrossConfig
     pairs : sequence of (str, str), optional
-        Source and target of each (default: every ordered pair of the set's domains).
+        Source and target of each (default: those that `config` names, or every ordered pair of the set's domains).
 
     Returns
     -------
@@ -43,21 +36,23 @@ def cross(
     TransferError
         Bad input; a run folder that cannot be used.
     """
-    began, out = time.perf_counter(), config.run.out
-    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite) if out else None
-    cache = TrunkCache(config.cache)
-    images = read(config.shift, cache)
+    began, base = time.perf_counter(), config.adapt
+    out, shift = base.run.out, base.shift
+    folder = RunFolder(out, to_dict(config), overwrite=base.run.overwrite) if out else None
+    cache = TrunkCache(base.cache)
+    images = read(shift, cache)
     if pairs is None:
-        pairs = list(itertools.permutations(images.table.domains, 2))
+        named = [(source, shift.target) for source in shift.source if shift.target]
+        pairs = named or list(itertools.permutations(images.table.domains, 2))
     runs: dict[str, dict[str, dict[str, Any]]] = {}
-    for policy, method, (source, target) in itertools.product(policies, methods, pairs):
+    for policy, method, (source, target) in itertools.product(config.policies, config.methods, pairs):
         log.info("%s, %s: %s -> %s", policy, method, source, target)
         name = f"{policy}_{method}_{source}_{target}".replace(":", "-")
         one = replace(
-            config,
-            shift=replace(config.shift, source=(source,), target=target),
-            method=replace(config.method, method=(method,), policy=policy),
-            run=replace(config.run, out=out / name if out else None),
+            base,
+            shift=replace(shift, source=(source,), target=target),
+            method=replace(base.method, method=(method,), policy=policy),
+            run=replace(base.run, out=out / name if out else None),
         )
         one = prepared(one)
         result = adapt(one, images=images, cache=TrunkCache(one.cache, cache.store)).result

@@ -214,3 +214,12 @@ def new_network(stage: Stage, kind: str, bottleneck: int) -> Network:
         stage.pooled(rows).cpu().numpy() for rows in (stage.source, np.concatenate([pair.labelled, pair.unlabelled]))
     )
     return Network(align(kind, source, target), stage.classes, bottleneck).to(stage.device)
+
+
+def candidate_line(line: dict[str, Any]) -> str:
+    """Return a candidate's line for people: its name, loss where it has one, score and seconds."""
+    words = [f"{line['candidate']:<20}"]
+    words += [f"loss {line['loss']:.4f}"] if "loss" in line else []
+    words += [f"score {line['score']:.4f}"]
+    words += [f"{line['seconds']:.1f} s"] if "seconds" in line else []
+    return "  ".join(words)

@@ -12,8 +12,9 @@ from torch import nn
 from transfer import backbones, freeze
 from transfer.adapt import understand
 from transfer.adapt.config import AdaptConfig, ShiftConfig
-from transfer.adapt.fit import Choice, OnLine, fit
+from transfer.adapt.fit import Choice, OnLine, candidate_line, fit
 from transfer.adapt.judge import rules
+from transfer.adapt.maps import feature_map
 from transfer.adapt.methods import find
 from transfer.adapt.pair import Pair, pair
 from transfer.adapt.stage import Stage
@@ -35,8 +36,6 @@ from transfer.learn.summary import over_seeds
 from transfer.learn.train import prediction_rows
 from transfer.model import TransferModel
 from transfer.plain import to_dict
-from transfer.report.maps import feature_map
-from transfer.report.tables import candidate_line
 
 log = logging.getLogger(__name__)
 

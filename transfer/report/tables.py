@@ -66,15 +66,6 @@ def one_run(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def candidate_line(line: dict[str, Any]) -> str:
-    """Return a candidate's line for people: its name, loss where it has one, score and seconds."""
-    words = [f"{line['candidate']:<20}"]
-    words += [f"loss {line['loss']:.4f}"] if "loss" in line else []
-    words += [f"score {line['score']:.4f}"]
-    words += [f"{line['seconds']:.1f} s"] if "seconds" in line else []
-    return "  ".join(words)
-
-
 def _policy(result: dict[str, Any]) -> str:
     policy = result["policy"]
     frozen = "bit-identical" if policy["frozen_unchanged"] else f"CHANGED: {', '.join(policy['moved'][:3])}"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from transfer.adapt import maps
 from transfer.adapt.judge.evidence import Evidence
 from transfer.errors import TransferError
-from transfer.report import maps
 
 
 def evidence_of(source=30, target=20, classes=3, seed=0):
@@ -115,5 +115,5 @@ def test_every_class_has_a_colour_of_its_own(classes: int) -> None:
 
 
 def test_drawing_is_imported_only_to_draw() -> None:
-    code = "import sys, transfer.report.maps; print({'matplotlib', 'sklearn', 'torch'} & set(sys.modules))"
+    code = "import sys, transfer.adapt.maps; print({'matplotlib', 'sklearn', 'torch'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
