@@ -9,7 +9,16 @@ ROOT = Path(__file__).parents[2]
 NAMES = sorted(p.name for p in (ROOT / "recipes").glob("*.py") if p.name != "pretrain_bundled.py")
 
 
-ADAPTING = ["--steps", "2", "--methods", "source_only,coral,mcc", "--policies", "linear_probe,partial:1"]
+ADAPTING = [
+    "--backbone",
+    "glyphnet",
+    "--steps",
+    "2",
+    "--methods",
+    "source_only,coral,mcc",
+    "--policies",
+    "linear_probe,partial:1",
+]
 PAIR = ["--source", "plain", "--target", "striped"]
 
 
