@@ -203,23 +203,12 @@ def config(images: ImageTable, weights_store: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def staged(config: Callable[..., AdaptConfig], tiny: Any) -> Callable[..., Any]:
     """Build what a method runs on: the stage of a pair, the phase that says what learns, and the steps' config."""
-    from transfer.adapt.pair import pair
-    from transfer.adapt.run import _stage
+    from transfer.adapt.run import _pair, _stage
     from transfer.cache import TrunkCache
 
     def build(given: Any = None, **settings: Any) -> Any:
         made, known = config(**settings), given or tiny
-        shift = made.shift
-        these, _ = pair(
-            known.table,
-            known.inspection,
-            sources=shift.source,
-            target=shift.target,
-            protocol=shift.protocol,
-            target_labels=shift.target_labels,
-            val=shift.val,
-            seed=made.run.seed,
-        )
+        these, _ = _pair(made.shift, known, made.run.seed)
         stage, plan = _stage(made, these, known, TrunkCache(made.cache), made.run.seed)
         return stage, plan.phases[-1], made.steps
 
