@@ -68,6 +68,11 @@ class BackboneConfig:
     """A weights file (default: the store TRANSFER_WEIGHTS, then the bundle, then the hub)."""
     random_init: bool = False
     """Start from random weights on purpose."""
+    image_size: int | None = None
+    """Side in pixels of the images it sees (default: as it was pretrained); a larger one shows the whole image."""
+
+    def __post_init__(self) -> None:
+        within(self, 1, 4096, "image_size")
 
 
 @dataclass(frozen=True)

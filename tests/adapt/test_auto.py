@@ -46,3 +46,23 @@ def test_the_seed_decides(staged, monkeypatch):
         ends.append(auto(stage, phase, steps, seed, 16)[1].target_logits)
     assert np.array_equal(ends[0], ends[1])
     assert not np.array_equal(ends[0], ends[2])
+
+
+def test_labels_of_the_target_reach_what_is_refined(staged, monkeypatch):
+    monkeypatch.setattr(module, "NEAR", 1.1)
+    asked = []
+
+    def watched(features, experts, *, known):
+        asked.append((features, known))
+        return combine(features, experts, known=known)
+
+    combine = module.combine
+    monkeypatch.setattr(module, "combine", watched)
+    stage, phase, steps = staged(policy="partial:1", target_labels=2)
+    auto(stage, phase, steps, 0, 16)
+    pair = stage.pair
+    assert len(asked) == 2  # on frozen features, and on both kinds
+    for features, known in asked:
+        assert len(features) == len(known) == len(pair.unlabelled) + len(pair.labelled)
+        assert (known[: len(pair.unlabelled)] == -1).all()
+        assert np.array_equal(known[len(pair.unlabelled) :], stage.labels.numpy()[pair.labelled])

@@ -95,3 +95,19 @@ def test_a_network_is_scaled_by_both_domains(staged, kind):
         for side in (target, ~target):
             assert torch.allclose(scaled[side].mean(0), torch.zeros(scaled.shape[1]), atol=1e-3)
     assert isinstance(Candidate("a", None, network.heads()).line, dict)
+
+
+def test_target_labels_alone_ask_for_some_and_ignore_the_source(staged):
+    stage, phase, steps = staged()
+    with pytest.raises(TransferError, match=r"target_only learns from target labels.*--target-labels 3"):
+        fit("target_only", stage, phase, steps, Choice(stage, lambda evidence: 0.0, lambda line: None))
+    said = []
+    for turned in (False, True):
+        stage, phase, steps = staged(target_labels=2)
+        stage.labels = stage.labels.clone()
+        if turned:
+            stage.labels[torch.from_numpy(stage.source)] = 0
+        choice = Choice(stage, lambda evidence: 0.0, lambda line: None)
+        fit("target_only", stage, phase, steps, choice)
+        said.append(choice.taken.evidence.target_logits)
+    assert np.array_equal(*said)

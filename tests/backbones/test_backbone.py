@@ -285,3 +285,15 @@ def test_real_squeezenet_is_torchvisions_own():
     assert backbone.weights == f"file {file}"
     with pytest.raises(TransferError, match="has no linear classifier on pooled features"):
         load("torchvision:squeezenet1_1", store=SHARED, classifier=True)
+
+
+def test_another_image_size_keeps_the_stages_and_one_too_small_is_refused():
+    own, larger = load(SMALL, random_init=True), load(SMALL, random_init=True, image_size=320)
+    assert larger.preprocessing == own.preprocessing.at_size(320)
+    assert larger.stages == own.stages
+    assert larger.fingerprint != own.fingerprint
+    assert larger(torch.randn(1, 3, 320, 320)).shape == (1, larger.width)
+    cut = len(larger.stages) - 1
+    assert larger.shape(cut)[1] > own.shape(cut)[1]
+    with pytest.raises(TransferError, match=r"inception_v3 takes no images of 20 x 20 pixels.*299"):
+        load("inception_v3", random_init=True, image_size=20)

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,13 @@ def test_a_part_of_an_image_is_resized_like_a_whole_one():
     part = image[:, 5:33, 7:40]
     for interpolation in GREY_LEVELS:
         assert torch.equal(resize(part, (20, 30), interpolation), resize(part.clone(), (20, 30), interpolation))
+
+
+def test_a_larger_size_takes_the_whole_image_and_a_smaller_one_keeps_the_crop():
+    own = Preprocessing((3, 224, 224), (0.5,) * 3, (0.5,) * 3, "bilinear", 0.875)
+    wide = torch.zeros(3, 100, 200, dtype=torch.uint8)
+    wide[:, :, 50:150] = 255
+    larger, smaller = own.at_size(256), own.at_size(112)
+    assert [prepare(wide, p).shape[1:] for p in (larger, smaller)] == [(256, 256), (112, 112)]
+    assert (larger.resized, smaller.resized) == ((256, 256), (128, 128))
+    assert replace(own, crop_pct=1.5).at_size(256).crop_pct == 1.5

@@ -57,10 +57,10 @@ def auto(
     if agreement >= NEAR:
         note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: a small shift"
         return export(probe, features.maps[1]), features.evidence(stage, probe), [f"{note}; the source's is kept"]
-    q = combine(features.target, [(EXPERT, networks)])
+    q = _combined(stage, features.target, features.labelled, networks)
     note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: refined on its geometry"
     if not stage.frozen:
-        still = unit(features.target)
+        still = unit(features.target), unit(features.labelled)
         torch.manual_seed(seed)
         network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
         terms = [(1.0, MCC()), (1.0, PseudoLabels())]
@@ -71,7 +71,18 @@ def auto(
         course = Course(stage, network, phase, replace(config, lr=TAIL_RATE * config.lr), seed)
         *_, (_, evidence) = course.learn(terms, max(1, round(TAIL_EPOCHS * config.epochs)), pseudo=lambda _: q)
         features = aligned(stage, "standardise")
-        both = np.concatenate([still, unit(features.target)], axis=1)
-        q = combine(both, [(EXPERT, (log_softmax(evidence.target_logits) + networks) / 2)])
+        target, labelled = (
+            np.hstack([before, unit(now)])
+            for before, now in zip(still, (features.target, features.labelled), strict=True)
+        )
+        q = _combined(stage, target, labelled, (log_softmax(evidence.target_logits) + networks) / 2)
     heads = learn_from(stage, features, q)
     return export(heads, features.maps[1]), features.evidence(stage, heads), [note]
+
+
+def _combined(stage: Stage, target: np.ndarray, labelled: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Return what :func:`combine` makes of the networks' answers `said` for the target, its few labels held fast."""
+    known = np.concatenate([np.full(len(target), -1), stage.labels[torch.from_numpy(stage.pair.labelled)].numpy()])
+    nothing = np.zeros((len(labelled), said.shape[1]))
+    q = combine(np.concatenate([target, labelled]), [(EXPERT, np.concatenate([said, nothing]))], known=known)
+    return q[: len(target)]

@@ -45,8 +45,8 @@ class MethodConfig:
     """How to adapt, and how to choose without target labels."""
 
     method: CommaNames = ("auto",)
-    """auto, source_only, standardise, coral, subspace, adabn, deep_coral, dan, jan, dann, adda, cdan, cdan_e, mcd,
-    mdd, afn, bsp, mcc, im, mme, shot, fixmatch, centroids, propagation, transport, growing; of several
+    """auto, source_only, target_only, standardise, coral, subspace, adabn, deep_coral, dan, jan, dann, adda, cdan,
+    cdan_e, mcd, mdd, afn, bsp, mcc, im, mme, shot, fixmatch, centroids, propagation, transport, growing; of several
     the rule takes one."""
     rule: str = "auto"
     """What chooses epoch, weight and method without target labels: source_val, entropy, im, snd, dev, iwv, circular,

@@ -179,7 +179,7 @@ class Course:
         source = stage.source
         if len(source) > JUDGED:
             source = np.sort(np.random.default_rng(self.seed).choice(source, JUDGED, replace=False))
-        rows = np.concatenate([source, pair.val, pair.unlabelled])
+        rows = np.concatenate([source, pair.val, pair.unlabelled, pair.labelled])
         pooled, target = stage.pooled(rows), stage.target[torch.from_numpy(rows)]
         with torch.inference_mode():
             target = target.to(pooled.device)
@@ -188,11 +188,19 @@ class Course:
             self.network.settle(pooled[learnt], target[learnt])
             features = self.network(pooled, target)
             logits = self.network.classifier(features)
-        cuts = np.cumsum([len(source), len(pair.val)])
+        cuts = np.cumsum([len(source), len(pair.val), len(pair.unlabelled)])
         parts = [np.split(x.cpu().numpy(), cuts) for x in (features, logits)]
         labels = stage.labels.numpy()
         return Evidence(
-            parts[0][0], labels[source], parts[0][1], parts[1][1], labels[pair.val], parts[0][2], parts[1][2]
+            parts[0][0],
+            labels[source],
+            parts[0][1],
+            parts[1][1],
+            labels[pair.val],
+            parts[0][2],
+            parts[1][2],
+            parts[0][3],
+            labels[pair.labelled],
         )
 
     def _placed(self, q: np.ndarray) -> Tensor:

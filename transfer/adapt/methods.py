@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from transfer.adapt.judge.evidence import Evidence, softmax
+from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.objectives.adda import ADDA
 from transfer.adapt.objectives.adversarial import CDAN, DANN
 from transfer.adapt.objectives.confusion import MCC
@@ -49,6 +49,8 @@ class Method:
         After the warm-up neither source images nor the classifier's weights are touched.
     statistics : bool
         BatchNorm statistics of the tail are taken from the target's images.
+    source : bool
+        Without, nothing is learnt but the target's few labels: what the source is worth shows beside it.
     """
 
     about: str
@@ -59,30 +61,34 @@ class Method:
     warm: float = 0.0
     source_free: bool = False
     statistics: bool = False
-
-
-def _probabilities(evidence: Evidence) -> np.ndarray:
-    return softmax(evidence.target_logits)
+    source: bool = True
 
 
 def _shot(evidence: Evidence) -> np.ndarray:
-    return centroids.refine(evidence.target_features, _probabilities(evidence))
+    features, q, known = evidence.all_target()
+    return centroids.refine(features, q, known=known)[: len(evidence.target_logits)]
+
+
+def _propagated(evidence: Evidence) -> np.ndarray:
+    features, q, known = evidence.all_target()
+    return graph.propagate(features, q, known=known)[: len(evidence.target_logits)]
 
 
 def _transported(evidence: Evidence) -> np.ndarray:
-    return transport.propagate(
-        evidence.source_features, evidence.source_labels, evidence.target_features, evidence.target_logits.shape[1]
-    )
+    rows = np.concatenate([evidence.source_features, evidence.labelled_features])
+    labels = np.concatenate([evidence.source_labels, evidence.labelled_labels])
+    return transport.propagate(rows, labels, evidence.target_features, evidence.classes)
 
 
 def _grown(evidence: Evidence) -> np.ndarray:
-    return growing.grow(
-        evidence.source_features, evidence.source_labels, evidence.target_features, _probabilities(evidence)
-    )
+    features, q, known = evidence.all_target()
+    grown = growing.grow(evidence.source_features, evidence.source_labels, features, q, known=known)
+    return grown[: len(evidence.target_logits)]
 
 
 METHODS = {
     "source_only": Method("the source's classifier as it is", align="none"),
+    "target_only": Method("the target's few labels alone, without the source", source=False),
     "standardise": Method("each domain's features to mean 0 and deviation 1"),
     "coral": Method("second moments of the source brought to the target's (Sun et al. 2016)", align="coral"),
     "subspace": Method("principal subspaces aligned (Fernando et al. 2013)", align="subspace"),
@@ -120,10 +126,7 @@ METHODS = {
         warm=0.3,
     ),
     "centroids": Method("cosine centroids refined on the target (Liang et al. 2020, eq. 4-6)", refine=_shot),
-    "propagation": Method(
-        "labels smoothed over the target's neighbours (Zhou et al. 2004)",
-        refine=lambda e: graph.propagate(e.target_features, _probabilities(e)),
-    ),
+    "propagation": Method("labels smoothed over the target's neighbours (Zhou et al. 2004)", refine=_propagated),
     "transport": Method("labels carried by optimal transport (Courty et al. 2017)", refine=_transported),
     "growing": Method("self-training on a growing share of the target (Zou et al. 2018)", refine=_grown),
     "auto": Method("what this tool finds best: see transfer.adapt.auto"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from transfer import backbones, freeze
+from transfer import freeze
 from transfer.adapt import understand
 from transfer.adapt.config import AdaptConfig, ShiftConfig
 from transfer.adapt.fit import Choice, OnLine, candidate_line, fit
@@ -31,7 +31,7 @@ from transfer.heads import Heads, HeadSpec
 from transfer.learn import checkpoint
 from transfer.learn.epoch import AUGMENTATIONS
 from transfer.learn.folder import RunFolder
-from transfer.learn.setup import Images, pick_device, read_images, versions
+from transfer.learn.setup import Images, new_backbone, pick_device, read_images, versions
 from transfer.learn.summary import over_seeds
 from transfer.learn.train import prediction_rows
 from transfer.model import TransferModel
@@ -248,12 +248,7 @@ def _stage(
     config: AdaptConfig, these: Pair, images: Images, cache: TrunkCache, seed: int
 ) -> tuple[Stage, freeze.FreezePlan]:
     """Return the pair's images before a fresh backbone, what stays frozen computed, and the plan of what learns."""
-    backbone = backbones.load(
-        config.backbone.backbone,
-        weights=config.backbone.weights,
-        random_init=config.backbone.random_init,
-        seed=seed,
-    )
+    backbone = new_backbone(config.backbone, seed)
     plan = freeze.plan(
         config.method.policy,
         backbone,

@@ -42,7 +42,17 @@ class Aligned:
                 for rows in (self.val, self.target)
             )
         labels, pair = stage.labels.numpy(), stage.pair
-        return Evidence(self.train, labels[pair.train], self.val, val, labels[pair.val], self.target, target)
+        return Evidence(
+            self.train,
+            labels[pair.train],
+            self.val,
+            val,
+            labels[pair.val],
+            self.target,
+            target,
+            self.labelled,
+            labels[pair.labelled],
+        )
 
 
 def aligned(stage: Stage, kind: str) -> Aligned:
@@ -55,8 +65,8 @@ def aligned(stage: Stage, kind: str) -> Aligned:
     return Aligned(maps, maps[0](train), maps[0](val), maps[1](labelled), maps[1](target))
 
 
-def solve(stage: Stage, features: Aligned) -> Heads:
-    """Return linear heads on aligned features, solved on labelled rows.
+def solve(stage: Stage, features: Aligned, *, source: bool = True) -> Heads:
+    """Return linear heads on aligned features, solved on labelled rows: the target's alone, or the `source`'s too.
 
     Of the regularisation strengths the strongest is taken whose accuracy on the validation rows is within a standard
     error of the best (Hastie et al. 2009, sec. 7.10): what the source can do without, the target often cannot bear.
@@ -64,7 +74,9 @@ def solve(stage: Stage, features: Aligned) -> Heads:
     target rows weigh as much as all of the source together.
     """
     pair, labels = stage.pair, stage.labels
-
+    if not source:
+        y = labels[torch.from_numpy(pair.labelled)]
+        return _solved(stage, features.labelled, y, np.ones(len(y), np.float32))[0]
     y = labels[torch.from_numpy(np.concatenate([pair.train, pair.labelled]))]
     x = np.concatenate([features.train, features.labelled])
     val = (torch.from_numpy(features.val), labels[torch.from_numpy(pair.val)])
@@ -73,8 +85,7 @@ def solve(stage: Stage, features: Aligned) -> Heads:
         return heads
     y = torch.cat([y, val[1]])
     x = np.concatenate([x, features.val])
-    source = len(pair.train) + len(pair.val)
-    weights = _weights(len(pair.train), len(pair.labelled), source)
+    weights = _weights(len(pair.train), len(pair.labelled), len(pair.train) + len(pair.val))
     return _solved(stage, x, y, np.append(weights, np.ones(len(pair.val), np.float32)), strength=strength)[0]
 
 

@@ -48,11 +48,12 @@ def shift(stage: Stage, chosen: Evidence, *, seed: int = 0) -> tuple[dict[str, A
     """
     pair = stage.pair
     learning, none = copy.copy(stage), pair.val[:0]
-    learning.pair = replace(pair, labelled=none)
+    learning.pair = unaided = replace(pair, labelled=none)
     features = aligned(learning, "standardise")
-    learning.pair = replace(pair, labelled=none, val=none)  # unseen, they calibrate
+    learning.pair = replace(unaided, val=none)  # unseen, they calibrate
     heads = solve(learning, replace(features, val=features.val[:0]))
-    found = measure(features.evidence(stage, heads), seed=seed)
+    learning.pair = unaided
+    found = measure(features.evidence(learning, heads), seed=seed)
     before = (stage.pooled(rows).cpu().numpy() for rows in (pair.train, pair.unlabelled))
     after = (chosen.source_features, chosen.target_features)
     names = stage.classes

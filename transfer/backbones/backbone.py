@@ -250,6 +250,7 @@ def load(
     random_init: bool = False,
     seed: int = 0,
     classifier: bool = False,
+    image_size: int | None = None,
 ) -> Backbone:
     """Return the backbone `name` with its pretrained weights, in eval mode.
 
@@ -265,11 +266,14 @@ def load(
         Draw the weights from `seed` instead.
     classifier : bool
         Keep the original classifier, for its probabilities.
+    image_size : int, optional
+        Side of the images in pixels; by default as it was pretrained. Stages are the same at every size.
 
     Raises
     ------
     TransferError
-        An unknown name; no weights, or weights that do not fit; no classifier where one was asked for.
+        An unknown name; no weights, or weights that do not fit; no classifier where one was asked for; a size that the
+        network does not take.
 
     Examples
     --------
@@ -285,9 +289,26 @@ def load(
         torch.manual_seed(seed)
         network = provider.build(name)
     if found is None:
-        return Backbone(name, network, provider.preprocessing(name)).eval()
-    original = sources.fit(provider, name, network, found)
-    if classifier and original is None:
-        raise TransferError(f"{name}: {found.where} has no linear classifier on pooled features")
-    preprocessing = found.preprocessing or provider.preprocessing(name)
-    return Backbone(name, network, preprocessing, found.where, original if classifier else None).eval()
+        backbone = Backbone(name, network, provider.preprocessing(name))
+    else:
+        original = sources.fit(provider, name, network, found)
+        if classifier and original is None:
+            raise TransferError(f"{name}: {found.where} has no linear classifier on pooled features")
+        preprocessing = found.preprocessing or provider.preprocessing(name)
+        backbone = Backbone(name, network, preprocessing, found.where, original if classifier else None)
+    if image_size:
+        backbone.preprocessing = _at_size(backbone, image_size)
+    return backbone.eval()
+
+
+def _at_size(backbone: Backbone, side: int) -> Preprocessing:
+    own = backbone.preprocessing
+    asked = own.at_size(side)
+    try:
+        stages.read(backbone.network, asked.input_size)
+    except Exception as error:  # each network fails in its own way
+        raise TransferError(
+            f"{backbone.name} takes no images of {side} x {side} pixels, it learned on {own.input_size[1]}: "
+            "try another --image-size"
+        ) from error
+    return asked

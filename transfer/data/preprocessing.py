@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -90,6 +90,21 @@ class Preprocessing:
         """Return uint8 images (..., 3, H, W) as float32, scaled to [0, 1], less the mean, over the std."""
         mean, std = (torch.tensor(v, device=batch.device).view(3, 1, 1) for v in (self.mean, self.std))
         return (batch.float() / 255 - mean) / std
+
+    def at_size(self, side: int) -> "Preprocessing":
+        """Return this with square images of `side` pixels.
+
+        A side larger than before takes the whole image, not its centre: objects then come out about as large as the
+        network learned them (Touvron et al. 2019, sec. 3).
+
+        Examples
+        --------
+        >>> own = Preprocessing((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 0.875)
+        >>> own.at_size(288).resized, own.at_size(128).resized
+        ((288, 288), (146, 146))
+        """
+        crop = max(self.crop_pct, 1.0) if side > max(self.input_size[1:]) else self.crop_pct
+        return replace(self, input_size=(3, side, side), crop_pct=crop)
 
     @property
     def resized(self) -> tuple[int, int]:

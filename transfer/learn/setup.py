@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from transfer import backbones, freeze
-from transfer.config import DataConfig, HeadConfig, TrainConfig
+from transfer.backbones.backbone import Backbone
+from transfer.config import BackboneConfig, DataConfig, HeadConfig, TrainConfig
 from transfer.data.inspect import Inspection, drop_bad, inspect
 from transfer.data.sets import load_table
 from transfer.data.splits import Splits
@@ -54,17 +55,23 @@ def read_images(config: DataConfig, store: Store | None = None) -> Images:
     return Images(table, inspection)
 
 
+def new_backbone(config: BackboneConfig, seed: int, *, scratch: bool = False) -> Backbone:
+    """Return the backbone that `config` names; its weights are drawn from `seed` if it or `scratch` says so."""
+    return backbones.load(
+        config.backbone,
+        weights=config.weights,
+        random_init=config.random_init or scratch,
+        seed=seed,
+        image_size=config.image_size,
+    )
+
+
 def new_model(
     config: TrainConfig, specs: list[HeadSpec], seed: int, device: torch.device
 ) -> tuple[TransferModel, FreezePlan]:
     """Return a fresh model and its plan; heads (and random backbones) are drawn from `seed`."""
     policy = FreezePolicy.parse(config.policy.policy)
-    backbone = backbones.load(
-        config.backbone.backbone,
-        weights=config.backbone.weights,
-        random_init=config.backbone.random_init or policy.kind == "scratch",
-        seed=seed,
-    )
+    backbone = new_backbone(config.backbone, seed, scratch=policy.kind == "scratch")
     plan = freeze.plan(
         policy,
         backbone,

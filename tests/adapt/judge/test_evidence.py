@@ -85,3 +85,16 @@ def test_no_held_out_row_is_allowed() -> None:
     )
     assert empty.finite
     assert empty.classes == 2
+
+
+def test_labelled_target_rows_come_last_and_certain():
+    none = evidence()
+    features, q, known = none.all_target()
+    assert (features.shape, q.shape, known.tolist()) == ((5, 4), (5, 2), [-1] * 5)
+    some = evidence(labelled_features=np.ones((2, 4), np.float32), labelled_labels=np.array([1, 0]))
+    features, q, known = some.all_target()
+    assert known.tolist() == [-1] * 5 + [1, 0]
+    assert q[5:].tolist() == [[0, 1], [1, 0]]
+    assert features[5:].all()
+    with pytest.raises(ValueError, match="do not fit together"):
+        evidence(labelled_features=np.ones((2, 3), np.float32), labelled_labels=np.array([1, 0]))

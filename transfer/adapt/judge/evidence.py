@@ -1,6 +1,6 @@
 """What may be looked at to choose between models of an unlabelled target: nothing of it holds a target label."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,9 @@ class Evidence:
         Of source rows that it did not learn from; there may be none.
     val_labels : ndarray of int64, shape (Nv,)
     target_features, target_logits : ndarray of float32, shape (Nt, F) and (Nt, K)
+    labelled_features : ndarray of float32, shape (Nl, F), optional
+        Of target rows whose label may be used; without, there are none.
+    labelled_labels : ndarray of int64, shape (Nl,), optional
 
     Raises
     ------
@@ -36,8 +39,12 @@ class Evidence:
     val_labels: np.ndarray
     target_features: np.ndarray
     target_logits: np.ndarray
+    labelled_features: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    labelled_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
+        if not len(self.labelled_labels):
+            object.__setattr__(self, "labelled_features", self.target_features[:0])
         shapes = {field.name: getattr(self, field.name).shape for field in fields(self)}
         width, classes = self.target_features.shape[-1], self.target_logits.shape[-1]
         source, val, target = len(self.source_features), len(self.val_features), len(self.target_features)
@@ -49,6 +56,8 @@ class Evidence:
             "val_labels": (val,),
             "target_features": (target, width),
             "target_logits": (target, classes),
+            "labelled_features": (len(self.labelled_labels), width),
+            "labelled_labels": (len(self.labelled_labels),),
         }
         if shapes != fitting or not source or not target:
             raise ValueError(f"evidence whose shapes do not fit together, or without rows: {shapes}")
@@ -57,6 +66,13 @@ class Evidence:
     def classes(self) -> int:
         """How many classes the candidate knows."""
         return self.target_logits.shape[1]
+
+    def all_target(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return features, class probabilities and known classes (else -1) of the target, labelled rows last."""
+        unknown, labels = np.full(len(self.target_logits), -1), self.labelled_labels
+        q = np.concatenate([softmax(self.target_logits), np.eye(self.classes)[labels]])
+        features = np.concatenate([self.target_features, self.labelled_features])
+        return features, q, np.concatenate([unknown, labels])
 
     @cached_property
     def finite(self) -> bool:

@@ -4,6 +4,8 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.preprocessing import normalize
 
+from transfer.adapt.refine.clamp import clamped
+
 TIE = 1e-5  # cosines that differ by less are the same but for rounding
 
 
@@ -18,7 +20,14 @@ def centroids(features: np.ndarray, q: np.ndarray) -> np.ndarray:
     return normalize(shares.astype(features.dtype).T @ features)
 
 
-def refine(features: np.ndarray, q: np.ndarray, *, rounds: int = 1, temperature: float = 10.0) -> np.ndarray:
+def refine(
+    features: np.ndarray,
+    q: np.ndarray,
+    *,
+    known: np.ndarray | None = None,
+    rounds: int = 1,
+    temperature: float = 10.0,
+) -> np.ndarray:
     """Return the class probabilities of each row by its cosines to centroids that its own domain makes.
 
     Centroids come from the probabilities `q` (Liang et al. 2020, eq. 4), each row is labelled by the nearest in
@@ -31,6 +40,8 @@ def refine(features: np.ndarray, q: np.ndarray, *, rounds: int = 1, temperature:
     features : ndarray, shape (N, F)
     q : ndarray, shape (N, K)
         Class probabilities.
+    known : ndarray of int64, shape (N,), optional
+        Class of each row whose class is known, else -1: such a row counts for this class in every round.
     rounds : int
         1 is the paper's; 0 keeps the centroids of eq. 4.
     temperature : float
@@ -50,11 +61,11 @@ def refine(features: np.ndarray, q: np.ndarray, *, rounds: int = 1, temperature:
     array([0, 1, 0, 0])
     """
     z = normalize(features)
-    q = np.asarray(q, float)
+    q = clamped(q, known)
     near = _cosines(z, q) + TIE * q
     for _ in range(rounds):
-        near = _cosines(z, np.eye(q.shape[1])[near.argmax(1)]) + TIE * q
-    return softmax(temperature * near, axis=1)
+        near = _cosines(z, clamped(np.eye(q.shape[1])[near.argmax(1)], known)) + TIE * q
+    return clamped(softmax(temperature * near, axis=1), known)
 
 
 def _cosines(z: np.ndarray, q: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ def combine(
     features: np.ndarray,
     experts: Sequence[tuple[float, np.ndarray]],
     *,
+    known: np.ndarray | None = None,
     temperature: float = 10.0,
     balance: float = 0.8,
     alpha: float = 0.8,
@@ -35,6 +36,8 @@ def combine(
         Of the target, aligned.
     experts : sequence of (float, ndarray of shape (N, K))
         At least one: its weight, and its logits or log-probabilities of each row.
+    known : ndarray of int64, shape (N,), optional
+        Class of each row whose class is known, else -1.
     temperature : float
         Weight of the centroids.
     balance : float
@@ -51,8 +54,8 @@ def combine(
     z = normalize(features)
     graph = neighbour_graph(z, neighbours)
     said = np.sum([weight * held(logq) for weight, logq in experts], axis=0)
-    q = spread(graph, soft_balance(said, balance), alpha=alpha)
+    q = spread(graph, soft_balance(said, balance), known=known, alpha=alpha)
     for _ in range(rounds):
         near = temperature * z @ centroids(z, q).T
-        q = spread(graph, soft_balance(said + near, balance), alpha=alpha)
+        q = spread(graph, soft_balance(said + near, balance), known=known, alpha=alpha)
     return q

@@ -6,6 +6,8 @@ from scipy.sparse import coo_array, csr_array, diags_array
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
+from transfer.adapt.refine.clamp import clamped
+
 ROWS = 1024  # compared to all others at a time
 SHARPNESS = 3  # power of the cosines (Iscen et al. 2019)
 
@@ -39,16 +41,29 @@ def neighbour_graph(features: np.ndarray, k: int = 5) -> csr_array:
     return csr_array(root @ graph @ root)
 
 
-def spread(graph: csr_array, q: np.ndarray, *, alpha: float = 0.8, rounds: int = 10) -> np.ndarray:
-    """Return `q` (N, K) after `rounds` of F <- alpha * graph @ F + (1 - alpha) * q, rows brought to sum to 1."""
-    q = np.asarray(q, float)
+def spread(
+    graph: csr_array, q: np.ndarray, *, known: np.ndarray | None = None, alpha: float = 0.8, rounds: int = 10
+) -> np.ndarray:
+    """Return `q` (N, K) after `rounds` of F <- alpha * graph @ F + (1 - alpha) * q, rows brought to sum to 1.
+
+    Rows with a `known` class (see :func:`propagate`) hold it in every round.
+    """
+    q = clamped(q, known)
     now = q
     for _ in range(rounds):
-        now = alpha * (graph @ now) + (1 - alpha) * q
+        now = clamped(alpha * (graph @ now) + (1 - alpha) * q, known)
     return now / now.sum(1, keepdims=True)
 
 
-def propagate(features: np.ndarray, q: np.ndarray, *, alpha: float = 0.8, k: int = 5, rounds: int = 10) -> np.ndarray:
+def propagate(
+    features: np.ndarray,
+    q: np.ndarray,
+    *,
+    known: np.ndarray | None = None,
+    alpha: float = 0.8,
+    k: int = 5,
+    rounds: int = 10,
+) -> np.ndarray:
     """Return the class probabilities `q` smoothed along the graph of near rows.
 
     Zhou et al. 2004: F(t + 1) = alpha S F(t) + (1 - alpha) q with S of :func:`neighbour_graph`, stopped after
@@ -59,6 +74,8 @@ def propagate(features: np.ndarray, q: np.ndarray, *, alpha: float = 0.8, k: int
     features : ndarray, shape (N, F)
     q : ndarray, shape (N, K)
         Class probabilities.
+    known : ndarray of int64, shape (N,), optional
+        Class of each row whose class is known, else -1.
     alpha : float
         In [0, 1): how much of a row comes from its neighbours.
     k : int
@@ -80,4 +97,4 @@ def propagate(features: np.ndarray, q: np.ndarray, *, alpha: float = 0.8, k: int
            [0.69, 0.31],
            [0.08, 0.92]])
     """
-    return spread(neighbour_graph(features, k), q, alpha=alpha, rounds=rounds)
+    return spread(neighbour_graph(features, k), q, known=known, alpha=alpha, rounds=rounds)

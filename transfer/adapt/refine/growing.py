@@ -5,6 +5,7 @@ from scipy.linalg import solve
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
+from transfer.adapt.refine.clamp import clamped
 from transfer.adapt.refine.transport import soft_balance
 
 RIDGE = 0.3  # penalty of the probe, relative to the features' mean variance: of 0.1, 0.3 and 1 the best on Office-31
@@ -19,6 +20,7 @@ def grow(
     target: np.ndarray,
     q: np.ndarray,
     *,
+    known: np.ndarray | None = None,
     rounds: int = 10,
     first: float = 0.2,
 ) -> np.ndarray:
@@ -33,10 +35,12 @@ def grow(
     ----------
     source : ndarray, shape (Ns, F)
     labels : ndarray of int, shape (Ns,)
-        Class of each source row, all known. A target row whose label is known may stand among them.
+        Class of each source row, all known.
     target : ndarray, shape (Nt, F)
     q : ndarray, shape (Nt, K)
         Class probabilities to begin with.
+    known : ndarray of int64, shape (Nt,), optional
+        Class of each target row whose class is known, else -1: such a row is sure from the first round.
     rounds : int
     first : float
         Share of the target in the first round, in (0, 1].
@@ -47,12 +51,12 @@ def grow(
         Rows sum to 1.
     """
     asked, classes = normalize(target), q.shape[1]
-    known = _moments(normalize(source), labels, classes)
+    q, taught = clamped(q, known), _moments(normalize(source), labels, classes)
     for share in tqdm(np.linspace(first, 1.0, rounds), desc="pseudo-labels", disable=None, delay=2):
         rows = surest(q, share)
-        weight, bias = _probe(known + share * _moments(asked[rows], q.argmax(1)[rows], classes), classes)
-        q = soft_balance(SHARPNESS * (asked @ weight + bias), BALANCE)
-    return np.asarray(q, float)
+        weight, bias = _probe(taught + share * _moments(asked[rows], q.argmax(1)[rows], classes), classes)
+        q = clamped(soft_balance(SHARPNESS * (asked @ weight + bias), BALANCE), known)
+    return q
 
 
 def surest(q: np.ndarray, share: float) -> np.ndarray:

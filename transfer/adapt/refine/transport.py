@@ -25,7 +25,7 @@ def propagate(
     ----------
     source : ndarray, shape (Ns, F)
     labels : ndarray of int, shape (Ns,)
-        Class of each source row, all known.
+        Class of each source row, all known. Target rows whose class is known may stand among them.
     target : ndarray, shape (Nt, F)
     classes : int
         K. One without a source row gets nothing.
