@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import nn
 
 from transfer import backbones, freeze
 from transfer.adapt.judge import rules
+from transfer.adapt.methods import METHODS
+from transfer.adapt.objectives.confusion import MCC
 from transfer.adapt.run import adapt, read
 from transfer.cache import TrunkCache
 from transfer.data.table import softmax_target
@@ -153,6 +156,30 @@ def test_what_is_frozen_stays_and_what_may_move_does(config, tiny, monkeypatch, 
     assert moved
     # AdaBN moves statistics and nothing else; all others leave statistics alone
     assert moved <= buffers if method == "adabn" else not moved & buffers
+
+
+def test_one_method_that_diverges_leaves_the_others(config, tiny, monkeypatch):
+    broken = replace(METHODS["mcc"], build=lambda w, k, c: [(math.nan, MCC())])
+    monkeypatch.setitem(METHODS, "mcc", broken)
+    result = adapt(config(method=("mcc", "standardise")), images=tiny).result
+    assert result["selection"]["chosen"] == "standardise"
+    assert list(result["selection"]["methods"]) == ["standardise"]
+    assert [note for note in result["notes"] if note.startswith("mcc: the loss became NaN")]
+    with pytest.raises(TransferError, match="the loss became NaN or infinite before the first epoch ended"):
+        adapt(config(method=("mcc",)), images=tiny)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"method": ("target_only",)}, "target_only learns from target labels.*say --target-labels 3"),
+        ({"method": ("mcc", "adabn")}, "adabn moves the statistics of BatchNorm layers"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_folder_is_made(config, tiny, tmp_path, settings, says):
+    with pytest.raises(TransferError, match=says):
+        adapt(config(out=tmp_path / "run", **settings), images=tiny)
+    assert not (tmp_path / "run").exists()
 
 
 def test_adabn_without_a_tail_is_refused(config, tiny):

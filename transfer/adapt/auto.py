@@ -52,7 +52,9 @@ def auto(
         *_, (_, evidence) = course.learn([(1.0, MCC())], config.epochs)
         said.append(log_softmax(evidence.target_logits))
     networks = np.mean(said, axis=0)
-    source = log_softmax(features.evidence(stage, probe).target_logits)
+    # with labels of the target, a classifier agrees with the adapted ones however large the shift
+    unaided = solve(stage, features, target=False) if len(stage.pair.labelled) else probe
+    source = features.evidence(stage, unaided).target_logits
     agreement = float((source.argmax(1) == networks.argmax(1)).mean())
     if agreement >= NEAR:
         note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: a small shift"

@@ -163,8 +163,6 @@ def _solved(
     bottleneck: int,
 ) -> None:
     """A closed form, or a refinement: on frozen features, or on those of a tail that has learnt the source's labels."""
-    if not method.source and not len(stage.pair.labelled):
-        raise TransferError(f"{name} learns from target labels, and there are none: say --target-labels 3")
     if not stage.frozen and method.source:
         network = new_network(stage, method.align, bottleneck)
         for _ in Course(stage, network, phase, config, seed).learn([], config.epochs):

@@ -94,7 +94,7 @@ METHODS = {
     "subspace": Method("principal subspaces aligned (Fernando et al. 2013)", align="subspace"),
     "adabn": Method("BatchNorm statistics of the target (Li et al. 2017)", align="none", statistics=True),
     "deep_coral": Method("loss between covariances (Sun and Saenko 2016)", build=lambda w, k, c: [(1.0, DeepCORAL())]),
-    "dan": Method("multi-kernel mean discrepancy (Long et al. 2015)", build=lambda w, k, c: [(1.0, DAN())]),
+    "dan": Method("multi-kernel mean discrepancy (Long et al. 2015)", build=lambda w, k, c: [(10.0, DAN())]),
     "jan": Method("joint mean discrepancy (Long et al. 2017)", build=lambda w, k, c: [(1.0, JAN())]),
     "dann": Method("domain-adversarial training (Ganin et al. 2016)", build=lambda w, k, c: [(1.0, DANN(w))]),
     "adda": Method("inverted labels (Tzeng et al. 2017)", build=lambda w, k, c: [(1.0, ADDA(w))], warm=0.3),

@@ -18,7 +18,7 @@ from transfer.adapt.maps import feature_map
 from transfer.adapt.methods import find
 from transfer.adapt.pair import Pair, pair
 from transfer.adapt.stage import Stage
-from transfer.adapt.statistics import moving
+from transfer.adapt.statistics import NO_NORMS, moving
 from transfer.adapt.truth import Truth
 from transfer.cache import TrunkCache
 from transfer.config import DataConfig, HeadConfig
@@ -129,11 +129,13 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
     for name in config.method.method:
         find(name)
     rules.find(config.method.rule)
+    if "target_only" in config.method.method and not (config.shift.target_labels or config.shift.protocol == "office"):
+        raise TransferError("target_only learns from target labels, and there are none: say --target-labels 3")
     policy = FreezePolicy.parse(config.method.policy)
     if policy.kind in ("lp_ft", "gradual", "scratch"):
         raise TransferError(f"--policy {policy}: to adapt, one phase, such as linear_probe, partial:2 or full")
-    if config.map and not config.run.out:
-        raise TransferError("--map is written into the run folder: say --out FOLDER")
+    if policy.kind == "linear_probe" and "adabn" in config.method.method:
+        raise TransferError(NO_NORMS)
     if policy.kind == "linear_probe" or config.steps.augment == "none" or config.cache.views:
         return config
     return replace(config, cache=replace(config.cache, views=VIEWS))
@@ -177,9 +179,11 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
 
     untouched = stage.as_features()
     reference = tried("source_only", untouched, lambda line: None)
-    choices = [tried(name, stage, tell) for name in config.method.method]
-    scores = [between.score(choice.taken.evidence) for choice in choices]
-    choice = choices[rules.choose(scores)]
+    tries = {name: tried(name, stage, tell) for name in config.method.method}
+    sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
+    scores = {name: between.score(some.taken.evidence) for name, some in sound.items()}
+    choices = list(sound.values())
+    choice = choices[rules.choose(list(scores.values()))]
     stage.restart()
     stage.model.backbone.load_state_dict(choice.backbone, strict=False)
     moved = freeze.changed(before, freeze.frozen_tensors(stage.model.backbone, phases))
@@ -191,6 +195,7 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
     labelled = bool((test.object >= 0).any())
     oracle = {name: _accuracy(test, said) for some in choices for name, said in some.answers.items() if labelled}
     best = max(oracle, key=lambda name: oracle[name]) if oracle else None
+    said = [note for some in tries.values() if some is choice or not some.best for note in some.notes]
     trunk, total = cache.seconds - trunk_before, time.perf_counter() - began
     trained = sum(p.numel() for p in stage.model.heads.parameters()) + plan.trained_parameters
     result = {
@@ -224,12 +229,12 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         "selection": {
             "rule": config.method.rule,
             "chosen": choice.taken.name,
-            "methods": dict(zip(config.method.method, scores, strict=True)),
+            "methods": scores,
             "candidates": {name: score for some in choices for name, score in some.scores.items()},
             "oracle_chosen": best,
             "oracle_accuracy": oracle[best] if best else None,
         },
-        "notes": [*images.table.notes, *these.notes, *truth.notes(these.test), *choice.notes, *remarks],
+        "notes": [*images.table.notes, *these.notes, *truth.notes(these.test), *said, *remarks],
     }
     models = {"": stage.model}
     if folder:

@@ -65,8 +65,8 @@ def aligned(stage: Stage, kind: str) -> Aligned:
     return Aligned(maps, maps[0](train), maps[0](val), maps[1](labelled), maps[1](target))
 
 
-def solve(stage: Stage, features: Aligned, *, source: bool = True) -> Heads:
-    """Return linear heads on aligned features, solved on labelled rows: the target's alone, or the `source`'s too.
+def solve(stage: Stage, features: Aligned, *, source: bool = True, target: bool = True) -> Heads:
+    """Return linear heads on aligned features, solved on the labelled rows of the `source` and of the `target`.
 
     Of the regularisation strengths the strongest is taken whose accuracy on the validation rows is within a standard
     error of the best (Hastie et al. 2009, sec. 7.10): what the source can do without, the target often cannot bear.
@@ -77,15 +77,16 @@ def solve(stage: Stage, features: Aligned, *, source: bool = True) -> Heads:
     if not source:
         y = labels[torch.from_numpy(pair.labelled)]
         return _solved(stage, features.labelled, y, np.ones(len(y), np.float32))[0]
-    y = labels[torch.from_numpy(np.concatenate([pair.train, pair.labelled]))]
-    x = np.concatenate([features.train, features.labelled])
+    few = pair.labelled if target else pair.labelled[:0]
+    y = labels[torch.from_numpy(np.concatenate([pair.train, few]))]
+    x = np.concatenate([features.train, features.labelled[: len(few)]])
     val = (torch.from_numpy(features.val), labels[torch.from_numpy(pair.val)])
-    heads, strength = _solved(stage, x, y, _weights(len(pair.train), len(pair.labelled)), val=val)
+    heads, strength = _solved(stage, x, y, _weights(len(pair.train), len(few)), val=val)
     if stage.hold_out or not len(pair.val):
         return heads
     y = torch.cat([y, val[1]])
     x = np.concatenate([x, features.val])
-    weights = _weights(len(pair.train), len(pair.labelled), len(pair.train) + len(pair.val))
+    weights = _weights(len(pair.train), len(few), len(pair.train) + len(pair.val))
     return _solved(stage, x, y, np.append(weights, np.ones(len(pair.val), np.float32)), strength=strength)[0]
 
 

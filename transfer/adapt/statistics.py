@@ -14,6 +14,11 @@ from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.heads import Heads
 
+NO_NORMS = (
+    "adabn moves the statistics of BatchNorm layers above the frozen stages, and there are none: "
+    "say --policy partial:2 or full, or take another method"
+)
+
 
 def with_target_statistics(stage: Stage, phase: Phase) -> tuple[Heads, Evidence]:
     """Return heads solved on source features under the source's statistics, and what they answer under the target's.
@@ -32,10 +37,7 @@ def with_target_statistics(stage: Stage, phase: Phase) -> tuple[Heads, Evidence]
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and backbone.stage_of(name) >= stage.model.cut
     ]
     if not norms:
-        raise TransferError(
-            "adabn moves the statistics of BatchNorm layers above the frozen stages, and there are none: "
-            "say --policy partial:2 or full, or take another method"
-        )
+        raise TransferError(NO_NORMS)
     pair = stage.pair
     if len(pair.labelled) + len(pair.unlabelled) < 2:
         raise TransferError(
