@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +187,21 @@ def test_pseudo_labels_are_learnt(course):
     wanted = np.eye(3)[(made.stage.pair.unlabelled // 8 + 1) % 3]  # each colour under another's name
     *_, (_, evidence) = made.learn([(1.0, PseudoLabels())], 5, source=False, pseudo=lambda _: wanted)
     assert (evidence.target_logits.argmax(1) == wanted.argmax(1)).mean() > 0.9
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+def test_the_last_epoch_alone_is_the_same_and_takes_one_look(course, policy):
+    ends, looks = [], []
+    for last in (False, True):
+        made = course(policy=policy, epochs=3)
+        q = np.eye(3)[made.stage.pair.unlabelled % 3]
+        made.evidence = Mock(side_effect=made.evidence)
+        told = list(made.learn([(1.0, PseudoLabels())], 3, pseudo=q, last=last))
+        ends.append(told[-1])
+        looks.append((len(told), made.evidence.call_count))
+    assert looks == [(3, 3), (1, 1)]
+    assert ends[0][0]["loss"] == ends[1][0]["loss"]
+    assert np.array_equal(ends[0][1].target_logits, ends[1][1].target_logits)
 
 
 def test_a_harder_version_is_made_where_it_is_asked_for(course):

@@ -49,7 +49,7 @@ def auto(
         torch.manual_seed(seed * NETWORKS + i)
         network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
         course = Course(frozen, network, phase, config, seed * NETWORKS + i)
-        *_, (_, evidence) = course.learn([(1.0, MCC())], config.epochs)
+        ((_, evidence),) = course.learn([(1.0, MCC())], config.epochs, last=True)
         said.append(log_softmax(evidence.target_logits))
     networks = np.mean(said, axis=0)
     # with labels of the target, a classifier agrees with the adapted ones however large the shift
@@ -66,12 +66,11 @@ def auto(
         torch.manual_seed(seed)
         network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
         terms = [(1.0, MCC()), (1.0, PseudoLabels())]
-        for _ in Course(frozen, network, phase, config, seed).learn(
-            terms, max(1, config.epochs // 3), pseudo=lambda _: q
-        ):
-            pass
+        warm = Course(frozen, network, phase, config, seed)
+        list(warm.learn(terms, max(1, config.epochs // 3), pseudo=q, last=True))
         course = Course(stage, network, phase, replace(config, lr=TAIL_RATE * config.lr), seed)
-        *_, (_, evidence) = course.learn(terms, max(1, round(TAIL_EPOCHS * config.epochs)), pseudo=lambda _: q)
+        epochs = max(1, round(TAIL_EPOCHS * config.epochs))
+        ((_, evidence),) = course.learn(terms, epochs, pseudo=q, last=True)
         features = aligned(stage, "standardise")
         target, labelled = (
             np.hstack([before, unit(now)])

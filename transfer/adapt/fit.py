@@ -165,8 +165,7 @@ def _solved(
     """A closed form, or a refinement: on frozen features, or on those of a tail that has learnt the source's labels."""
     if not stage.frozen and method.source:
         network = new_network(stage, method.align, bottleneck)
-        for _ in Course(stage, network, phase, config, seed).learn([], config.epochs):
-            pass
+        list(Course(stage, network, phase, config, seed).learn([], config.epochs, last=True))
     features = aligned(stage, method.align)
     heads = solve(stage, features, source=method.source)
     if method.refine:
@@ -191,8 +190,7 @@ def _trained(
     network = new_network(stage, method.align, bottleneck)
     course = Course(stage, network, phase, config, seed)
     warm = round(method.warm * config.epochs)
-    for _ in course.learn([], warm):
-        pass
+    list(course.learn([], warm, last=True))
     terms = method.build(bottleneck, len(stage.classes), network.classifier)
     for _, term in terms:
         term.to(stage.device)

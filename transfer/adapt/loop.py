@@ -63,7 +63,8 @@ class Course:
         *,
         source: bool = True,
         classifier: bool = True,
-        pseudo: Pseudo | None = None,
+        pseudo: Pseudo | np.ndarray | None = None,
+        last: bool = False,
     ) -> Iterator[tuple[dict[str, Any], Evidence]]:
         """Yield each epoch's line and evidence, network and tail being as they then are.
 
@@ -75,8 +76,10 @@ class Course:
             Whether source labels are learnt from; without, only the target is seen (source-free).
         classifier : bool
             Whether the classifier learns.
-        pseudo : callable, optional
-            Gives target rows' class probabilities, from the evidence before each epoch.
+        pseudo : callable or ndarray of shape (unlabelled, classes), optional
+            Target rows' class probabilities, or what gives them from the evidence before each epoch.
+        last : bool
+            Yield the last epoch alone: to judge each takes a pass over all images.
 
         Raises
         ------
@@ -91,10 +94,12 @@ class Course:
         optimizer = torch.optim.SGD(
             groups, lr=c.lr, momentum=c.momentum, nesterov=c.momentum > 0, weight_decay=c.weight_decay
         )
-        total = epochs * c.steps
+        total, evidence = epochs * c.steps, None
+        q = self._placed(pseudo) if isinstance(pseudo, np.ndarray) else None
         for count in range(epochs):
             began = time.perf_counter()
-            q = self._placed(pseudo(self.evidence())) if pseudo else None
+            if callable(pseudo):
+                q = self._placed(pseudo(evidence or self.evidence()))
             losses = []
             steps = tqdm(self._batches(), total=c.steps, desc="adapting", unit="step", disable=None, leave=False)
             for step, (rows, activation) in enumerate(steps):
@@ -111,6 +116,8 @@ class Course:
                 optimizer.step()
                 losses.append(float(loss.detach()))
             self.epoch += 1
+            if last and count + 1 < epochs:
+                continue
             evidence = self.evidence()
             if not evidence.finite:
                 raise Diverged
