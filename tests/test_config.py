@@ -5,7 +5,16 @@ import sys
 
 import pytest
 
-from transfer.config import CacheConfig, DataConfig, HeadConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.config import (
+    CacheConfig,
+    DataConfig,
+    HeadConfig,
+    LearnConfig,
+    PolicyConfig,
+    RunConfig,
+    TrainConfig,
+    ViewConfig,
+)
 from transfer.errors import TransferError
 
 
@@ -36,11 +45,15 @@ def test_what_needs_torch_is_still_at_hand() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LearnConfig(batch_size=0), "--batch-size 0: it must be 1 or more"),
+        (lambda: LearnConfig(batch_size=-1), "--batch-size -1: it must be 0 or more"),
         (lambda: LearnConfig(epochs=0), "--epochs 0: it must be 1 or more"),
         (lambda: LearnConfig(workers=-3), "--workers -3: it must be 1 or more"),
         (lambda: LearnConfig(lr=math.nan), "--lr nan: it must be above 0"),
         (lambda: LearnConfig(label_smoothing=1.0), "--label-smoothing 1.0: it must be from 0 to below 1"),
+        (lambda: LearnConfig(ema_decay=1.0), "--ema-decay 1.0: it must be from 0 to below 1"),
+        (lambda: LearnConfig(cycles=0), "--cycles 0: it must be 1 or more"),
+        (lambda: ViewConfig(test_sizes=(224, 0)), "--test-sizes 0: it must be from 1 to 4096"),
+        (lambda: DataConfig(split_seed=-1), "--split-seed -1: it must be 0 or more"),
         (lambda: HeadConfig(hidden=(8, 0)), "--hidden 0: it must be 1 or more"),
         (lambda: HeadConfig(dropout=1.5), "--dropout 1.5: it must be from 0 to below 1"),
         (lambda: PolicyConfig(layer_decay=-1), "--layer-decay -1: it must be 0 or more"),

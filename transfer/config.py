@@ -46,6 +46,8 @@ class DataConfig:
     """Held-out fraction of all images."""
     val: float = 0.2
     """Validation fraction of what is not test."""
+    split_seed: int | None = None
+    """Of the split alone (default: --seed), to train several runs of an ensemble on one split."""
     shots: int | None = None
     """Labels per class and domain (default: all); validation is taken out of these."""
     keep_near_duplicates_together: bool = False
@@ -56,6 +58,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         within(self, 0, BELOW_ONE, "test", "val")
         within(self, 1, math.inf, "shots")
+        within(self, 0, math.inf, "split_seed")
 
 
 @dataclass(frozen=True)
@@ -118,22 +121,28 @@ class PolicyConfig:
 class LearnConfig:
     """How the loop learns."""
 
-    optimizer: Literal["sgd", "nesterov", "adam", "adamw"] = "adamw"
-    """sgd has momentum as --momentum says; nesterov is its look-ahead form."""
+    optimizer: str = "adamw"
+    """sgd (with --momentum), nesterov, adagrad, rmsprop, adam, adamw, lbfgs, or any of timm.optim: lion, lamb, ..."""
     lr: float = 3e-3
     """Learning rate of the heads."""
     weight_decay: float = 1e-2
-    """On weights, not on biases and norms. L2 for sgd and adam, decoupled for adamw."""
+    """On weights, not on biases and norms. Decoupled for adamw, L2 for the other named ones."""
     momentum: float = 0.9
-    """For sgd and nesterov."""
+    """For sgd and nesterov, and those of timm that have it (0: plain gradient descent)."""
     batch_size: int = 64
-    """Images per step."""
+    """Images per step (0: all at once, as lbfgs wants it)."""
     epochs: int = 30
     """In all, shared out over a policy's phases."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """Of the rate, within each phase; step divides by 10 after each third."""
     warmup: float = 0.05
-    """Fraction of a phase's steps over which the rate rises from zero."""
+    """Fraction of a phase's (or cycle's) steps over which the rate rises from zero."""
+    cycles: int = 1
+    """Times that the schedule runs through a phase (SGDR); the weights at the ends also answer as an ensemble."""
+    average: Literal["none", "ema", "swa"] = "none"
+    """What is judged and kept: the last weights, their moving average, or their mean over a phase's last quarter."""
+    ema_decay: float = 0.995
+    """Of the moving average, per step."""
     probe: Literal["solved", "trained"] = "solved"
     """Linear heads on features that stay frozen: solved by L-BFGS, or trained like all else."""
     label_smoothing: float = 0.1
@@ -141,9 +150,9 @@ class LearnConfig:
     augment: Literal["none", "flip", "crop", "colour"] = "none"
     """Each includes the ones before: flip, random resized crop, colour jitter."""
     clip: float = 1.0
-    """Largest norm of the gradient (0: no limit)."""
+    """Largest norm of the gradient (0: no limit). Not for lbfgs, whose line search needs the loss's own."""
     patience: int = 15
-    """Epochs of a phase without a better validation score before it stops (0: never)."""
+    """Epochs of a phase without a better validation score before it stops (0 or several cycles: never)."""
     refit: bool | None = None
     """Once the best epoch is chosen, learn anew on train + val for as long (default: for linear_probe only)."""
     balance: Literal["none", "loss", "sampling"] = "none"
@@ -157,9 +166,27 @@ class LearnConfig:
 
     def __post_init__(self) -> None:
         within(self, ABOVE_ZERO, math.inf, "lr")
-        within(self, 0, math.inf, "weight_decay", "clip", "patience")
-        within(self, 1, math.inf, "batch_size", "epochs", "workers")
-        within(self, 0, BELOW_ONE, "momentum", "warmup", "label_smoothing")
+        within(self, 0, math.inf, "weight_decay", "clip", "patience", "batch_size")
+        within(self, 1, math.inf, "epochs", "workers", "cycles")
+        within(self, 0, BELOW_ONE, "momentum", "warmup", "label_smoothing", "ema_decay")
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How often a test image is looked at; the mean of the probabilities is the answer."""
+
+    test_crops: Literal[1, 10] = 1
+    """10: the corners and the centre, each mirrored, too."""
+    test_sizes: CommaInts = ()
+    """Sides in pixels at which it is seen, such as 224,256,384 (default: the backbone's own)."""
+
+    def __post_init__(self) -> None:
+        within(self, 1, 4096, "test_sizes")
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than the plain view."""
+        return self.test_crops > 1 or bool(self.test_sizes)
 
 
 @dataclass(frozen=True)
@@ -208,6 +235,7 @@ class TrainConfig:
     learn: LearnConfig = field(default_factory=LearnConfig)
     run: RunConfig = field(default_factory=RunConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
 
     def __post_init__(self) -> None:
         if self.cache.views and self.learn.augment == "none":
@@ -227,10 +255,12 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure a saved run on its own test images, or on other images."""
+    """Measure a saved run, or the ensemble of several, on its own test images, or on other images."""
 
     run: tyro.conf.Positional[Path]
     """A run folder or its model.safetensors."""
+    more: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Further runs, or a run's snapshots: the mean of all their probabilities is the answer."""
     data: str | None = None
     """Other images: a set's name, a folder, or a CSV manifest (default: the run's own test images)."""
     data_root: Path | None = None
@@ -243,6 +273,7 @@ class EvaluateConfig:
     """Keep what the frozen layers put out, and use what is kept."""
     out: Path | None = None
     """A file for the result as JSON."""
+    view: ViewConfig = field(default_factory=ViewConfig)
 
 
 @dataclass(frozen=True)

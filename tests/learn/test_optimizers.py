@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -9,8 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from transfer.cache import TrunkCache
 from transfer.config import LearnConfig
+from transfer.errors import TransferError
+from transfer.heads import Heads
 from transfer.learn import optimizers
+from transfer.learn.epoch import Lesson
+from transfer.learn.fit import fit
 from transfer.learn.optimizers import course
 
 SCHEDULES = ["cosine", "step", "constant"]
@@ -74,6 +80,9 @@ def test_rates_follow_the_phase(taught: Callable[..., Any]) -> None:
     [
         ("sgd", torch.optim.SGD, {"momentum": 0.8, "nesterov": False}),
         ("nesterov", torch.optim.SGD, {"momentum": 0.8, "nesterov": True}),
+        ("momentum", torch.optim.SGD, {"momentum": 0.8, "nesterov": False}),
+        ("adagrad", torch.optim.Adagrad, {}),
+        ("rmsprop", torch.optim.RMSprop, {"momentum": 0}),
         ("adam", torch.optim.Adam, {}),
         ("adamw", torch.optim.AdamW, {}),
     ],
@@ -91,6 +100,86 @@ def test_nesterov_without_momentum_is_plain_descent(taught: Callable[..., Any]) 
     model, plan = taught()
     group = optimizers.build(model, plan, LearnConfig(optimizer="nesterov", momentum=0.0)).param_groups[0]
     assert (group["momentum"], group["nesterov"]) == (0.0, False)
+
+
+@pytest.mark.parametrize(
+    "name", ["lion", "lamb", "sgdp", "adafactor", "muon", "adahessian", "lookahead_radam", "lbfgs"]
+)
+def test_unusual_ones_learn_by_name(taught: Callable[..., Any], lesson: Lesson, name: str) -> None:
+    model, plan = taught("partial:1")
+    config = LearnConfig(optimizer=name, lr=0.01, epochs=1, batch_size=12, workers=1)
+    before = {n: p.detach().clone() for n, p in model.heads.named_parameters()}
+    result = fit(model, plan, lesson, config, TrunkCache())
+    assert not result.moved
+    assert not result.stopped
+    assert result.optimizer_bytes > 0
+    assert all(not torch.equal(p, before[n]) for n, p in model.heads.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("adan2", "did you mean 'adan'"), ("nesterof", "did you mean 'nesterov'"), ("lookahead_lbfgs", "known: sgd, ")],
+)
+def test_a_wrong_name(name: str, says: str) -> None:
+    with pytest.raises(TransferError, match=says):
+        optimizers.check(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where there is CUDA it may run")
+def test_an_optimizer_that_does_not_run_here(taught: Callable[..., Any]) -> None:
+    with pytest.raises(TransferError, match="--optimizer fusedadam: CUDA required"):
+        optimizers.build(*taught(), LearnConfig(optimizer="fusedadam"))
+
+
+def test_lbfgs_on_all_rows_comes_to_the_solution(taught: Callable[..., Any], lesson: Lesson) -> None:
+    """The convex problem of a probe has one answer, where its slope is 0; small batches do not let it find that."""
+    lesson = dataclasses.replace(lesson, val=lesson.val[:0])
+    labels = {name: torch.from_numpy(lesson.table.targets[name].values[lesson.train]) for name in ("object", "domain")}
+    value, slope = {}, {}
+    for size in (0, 6):
+        model, plan = taught()
+        config = LearnConfig(optimizer="lbfgs", probe="trained", batch_size=size, epochs=5, workers=1, clip=1e-6)
+        fit(model, plan, lesson, config, TrunkCache())
+        feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=64)
+        features = next(feed.batches(lesson.train))[1]
+        weights = [p for p in model.heads.parameters() if p.ndim > 1]
+        loss = model.heads.loss(model(features), labels, smoothing=config.label_smoothing)
+        loss = loss + config.weight_decay / 2 * sum(w.square().sum() for w in weights)
+        value[size] = float(loss)
+        slope[size] = max(float(g.abs().max()) for g in torch.autograd.grad(loss, list(model.heads.parameters())))
+    assert slope[0] < 1e-3
+    assert slope[6] > 10 * slope[0]
+    assert value[6] > value[0]
+
+
+def test_lbfgs_warns_of_small_batches(taught: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    optimizers.build(*taught(), LearnConfig(optimizer="lbfgs", batch_size=0))
+    assert not caplog.records
+    optimizers.build(*taught(), LearnConfig(optimizer="lbfgs", batch_size=32))
+    assert "--batch-size 0" in caplog.text
+
+
+def test_rates_are_no_business_of_lbfgs(taught: Callable[..., Any]) -> None:
+    model, plan = taught("partial:1")
+    optimizer = optimizers.build(model, plan, LearnConfig(optimizer="lbfgs", batch_size=0))
+    optimizers.set_rates(optimizer, plan.phases[0], 1e-4)
+    assert optimizer.param_groups[0]["lr"] == 1
+
+
+def test_all_at_once_is_one_step_an_epoch(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    loss = Heads.loss
+    monkeypatch.setattr(
+        Heads,
+        "loss",
+        lambda self, out, wanted, **how: sizes.append(len(wanted["object"])) or loss(self, out, wanted, **how),
+    )
+    model, plan = taught()
+    lesson = dataclasses.replace(lesson, val=lesson.val[:0])
+    fit(model, plan, lesson, LearnConfig(probe="trained", batch_size=0, epochs=3, workers=1), TrunkCache())
+    assert sizes == [len(lesson.train)] * 3
 
 
 @given(schedule=st.sampled_from(SCHEDULES), progress=st.floats(0, 1), warmup=st.floats(0, 1))

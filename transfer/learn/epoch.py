@@ -1,7 +1,9 @@
 """One epoch: every training row once, in drawn order, a step of the optimizer per batch."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,15 +47,25 @@ def epoch(
     config: LearnConfig,
     place: tuple[int, int],
     draw: list[int],
+    after_step: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Learn from each training row once; return the epoch's loss, rate and training accuracies."""
+    """Learn from each training row once; return the epoch's loss, rate and training accuracies.
+
+    Parameters
+    ----------
+    place : (int, int)
+        The epoch's number, from 1, and how many the schedule runs over.
+    draw : list of int
+        What draws are seeded by.
+    after_step : callable
+        Called after each step of the optimizer.
+    """
     model.train()
     rng = np.random.default_rng(draw)
     rows = _drawn(lesson, config.balance, rng)
     weighted = row_weights(lesson, model) if config.balance == "loss" else None
-    steps = math.ceil(len(rows) / config.batch_size)
+    steps = math.ceil(len(rows) / feed.batch_size)
     device = next(model.heads.parameters()).device
-    half = use_bfloat16(config.precision, device)
     total, right, seen = 0.0, dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
     learned = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     batches = feed.batches(
@@ -66,17 +78,20 @@ def epoch(
         optimizers.set_rates(optimizer, phase, rate)
         index = torch.from_numpy(some)
         wanted = {name: label[index].to(device) for name, label in labels.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            out = model(activation)
         weights = {name: w[index].to(device) for name, w in weighted.items()} if weighted else None
-        loss = model.heads.loss(out, wanted, smoothing=config.label_smoothing, row_weights=weights)
+        ask = partial(_ask, model, activation, wanted, weights, config)
+        loss, out = ask()
         if not bool(loss.isfinite()):
             return {"loss": float(loss.detach())}
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(learned, config.clip)
-        optimizer.step()
+        if isinstance(optimizer, optimizers.LBFGS):
+            optimizer.step(ask)
+        else:
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward(create_graph=getattr(optimizer, "is_second_order", False))
+            if config.clip:
+                nn.utils.clip_grad_norm_(learned, config.clip)
+            optimizer.step()
+        after_step()
         total += float(loss.detach()) * len(some)
         for name, spec in model.heads.specs.items():
             if spec.kind == "softmax":
@@ -84,6 +99,20 @@ def epoch(
                 seen[name] += int((wanted[name] >= 0).sum())
     train = {name: round(right[name] / seen[name], 6) for name in labels if seen[name]}
     return {"loss": total / max(len(rows), 1), "rate": rate, "train": train}
+
+
+def _ask(
+    model: TransferModel,
+    activation: Tensor,
+    wanted: dict[str, Tensor],
+    weights: dict[str, Tensor] | None,
+    config: LearnConfig,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss of a batch, and what each head put out."""
+    half = use_bfloat16(config.precision, activation.device)
+    with torch.autocast(activation.device.type, torch.bfloat16, enabled=half):
+        out = model(activation)
+    return model.heads.loss(out, wanted, smoothing=config.label_smoothing, row_weights=weights), out
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

@@ -17,6 +17,7 @@ from transfer.config import LearnConfig
 from transfer.evaluate.answers import answer, judge, score, targets
 from transfer.freeze import FreezePlan, Phase
 from transfer.learn import optimizers, probe
+from transfer.learn.averaging import Average, cycle
 from transfer.learn.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
 from transfer.model import TransferModel
 
@@ -39,6 +40,10 @@ class Fit:
         For each phase up to the one whose weights are kept.
     moved : tuple of str
         Names of frozen tensors that moved: none, unless something is wrong (law 1).
+    optimizer_bytes : int
+        What the optimizer keeps beside parameters and gradients; 0 where all was solved.
+    snapshots : list of dict of str to Tensor
+        With several cycles: all that may move, as it was at the end of each cycle of the last trained phase.
     stopped : str
         Why training stopped early with an error, if it did.
     """
@@ -46,6 +51,8 @@ class Fit:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     best: list[Chosen] = field(default_factory=list)
     moved: tuple[str, ...] = ()
+    optimizer_bytes: int = 0
+    snapshots: list[dict[str, Tensor]] = field(default_factory=list)
     stopped: str = ""
 
 
@@ -99,9 +106,8 @@ def fit(
     course = _Course(model, lesson, config, labels, moving, seed, repeat, tell, result)
     for number, phase in enumerate(plan.phases if repeat is None else plan.phases[: len(repeat)]):
         model.freeze(phase)
-        feed = cache.feed(
-            model, lesson.table.paths, lesson.digests, batch_size=config.batch_size, workers=config.workers
-        )
+        size = config.batch_size or len(lesson.train)
+        feed = cache.feed(model, lesson.table.paths, lesson.digests, batch_size=size, workers=config.workers)
         feed.prepare(np.concatenate([lesson.train, lesson.val]))
         held = freeze.frozen_tensors(model.backbone, (phase,))
         if is_solved(model, phase, config, cache.views):
@@ -120,6 +126,7 @@ def fit(
         model.load_state_dict(here.weights, strict=False)
     model.load_state_dict(best.weights, strict=False)
     model.eval()
+    result.optimizer_bytes = optimizers.state_bytes(optimizer) if optimizer else 0
     result.moved += freeze.changed(before, freeze.frozen_tensors(model.backbone, plan.phases))
     return result
 
@@ -149,28 +156,38 @@ class _Course:
         again = self.repeat[number] if self.repeat else None
         length = again if isinstance(again, int) else max(1, round(self.config.epochs * phase.share))
         best, wait = _Best((-math.inf, -math.inf), 0, before.weights), 0
+        config, average = self.config, Average(self.model, self.config, length)
+        self.result.snapshots.clear()
         for count in range(1, length + 1):
             began = time.perf_counter()
             line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1}
-            draw = [self.seed, number, count]
+            start, end = cycle(count, length, config.cycles)
+            place, draw = (count - start, end - start), [self.seed, number, count]
             line |= epoch(
-                self.model, feed, self.lesson, self.labels, optimizer, phase, self.config, (count, length), draw
+                *(self.model, feed, self.lesson, self.labels, optimizer, phase, config, place, draw),
+                after_step=average.after_step,
             )
             if not _finite(self.model, self.moving):  # the last step broke them, which no loss has seen yet
                 line["loss"] = math.nan
             if not math.isfinite(line["loss"]):
                 kept = max(best, before, key=lambda some: some.value).line
                 self.result.stopped = (
-                    f"the loss became {line['loss']} in epoch {line['epoch']} (lr {self.config.lr:g}); "
+                    f"the loss became {line['loss']} in epoch {line['epoch']} (lr {config.lr:g}); "
                     f"the weights of {f'epoch {kept}' if kept else 'the start'} are kept; try a lower --lr"
                 )
                 break
-            value = self._validate(feed, line) or (float(number), float(count))
-            line["seconds"] = round(time.perf_counter() - began, 3)
-            self.tell(line)
-            if value > best.value:
-                best, wait = _Best(value, count, _copy(self.model, self.moving), line["epoch"]), 0
-            elif self.config.patience and (wait := wait + 1) >= self.config.patience:
+            average.after_epoch(count)
+            with average.in_place(feed, self.lesson.train):
+                value = self._validate(feed, line) or (float(number), float(count))
+                line["seconds"] = round(time.perf_counter() - began, 3)
+                self.tell(line)
+                if config.cycles > 1 and count == end:
+                    self.result.snapshots.append(_copy(self.model, self.moving))
+                if value > best.value:
+                    best, wait = _Best(value, count, _copy(self.model, self.moving), line["epoch"]), 0
+                else:
+                    wait += 1
+            if config.patience and config.cycles == 1 and wait >= config.patience:
                 break
         return best
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class RunFolder:
         """
         if path.is_dir():
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
+        if re.fullmatch(r"snapshot\d+\.safetensors", path.name):
+            return True
         return path.name in OURS or (path.name.startswith(".") and path.suffix == ".part")
 
     def metric(self, line: dict[str, Any]) -> None:

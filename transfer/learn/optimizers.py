@@ -1,18 +1,79 @@
 """Optimizers over named parameter groups, and the learning rate's course."""
 
+import logging
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import timm.optim
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfer import freeze
 from transfer.config import LearnConfig
+from transfer.errors import TransferError, did_you_mean
 from transfer.freeze import FreezePlan, Phase
 from transfer.model import TransferModel
 
 HEADS = -1
+OWN = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lbfgs")
+"""Those with the meaning of their papers, by torch; any other name is timm's."""
+PLAIN: dict[str, type[Optimizer]] = {
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+PAIRS = 10  # of steps and gradients that L-BFGS builds its curvature from; 3 to 20 are usual
+
+log = logging.getLogger(__name__)
+
+
+class LBFGS(torch.optim.LBFGS):
+    """Limited-memory BFGS (Liu and Nocedal 1989): up to 20 iterations a step, each as long as a line search finds best.
+
+    It needs the same loss again at each call of the closure: all rows at once, and no dropout. Rates do not apply;
+    weight decay is half the squared weights in the objective.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        groups = list(groups)
+        params = [p for group in groups for p in group["params"]]
+        super().__init__(params, history_size=PAIRS, line_search_fn="strong_wolfe")
+        self.decays = [(group["weight_decay"], p) for group in groups for p in group["params"]]
+
+    def step(self, ask: Callable[[], tuple[Tensor, Any]]) -> Tensor:  # type: ignore[override]
+        """Take a step; `ask` returns the loss at the present weights, and whatever else."""
+
+        def objective() -> Tensor:
+            self.zero_grad(set_to_none=True)
+            loss, _ = ask()
+            loss.backward()
+            total = loss.detach()
+            with torch.no_grad():
+                for decay, p in self.decays:
+                    if p.grad is not None:
+                        total = total + decay / 2 * p.square().sum()
+                        p.grad = p.grad.add(p, alpha=decay).contiguous()  # torch's flattens it without a copy
+            return total
+
+        return super().step(objective)
+
+
+def check(name: str) -> None:
+    """Refuse an optimizer that there is not.
+
+    Raises
+    ------
+    TransferError
+        Neither one of ``OWN`` nor of timm's; ``lookahead_NAME`` is timm's, too.
+    """
+    known = {*OWN, *map(str, timm.optim.list_optimizers())}
+    if name.removeprefix("lookahead_") not in known or name == "lookahead_lbfgs":
+        raise TransferError(
+            f"unknown optimizer {name!r}{did_you_mean(name, known)}; known: {', '.join(OWN)}, and all of timm.optim"
+        )
 
 
 def groups(model: TransferModel, plan: FreezePlan, weight_decay: float) -> list[dict[str, Any]]:
@@ -41,17 +102,60 @@ def groups(model: TransferModel, plan: FreezePlan, weight_decay: float) -> list[
 
 def build(model: TransferModel, plan: FreezePlan, config: LearnConfig) -> Optimizer:
     """Return the optimizer that `config` names, over :func:`groups`."""
-    params = groups(model, plan, config.weight_decay)
-    if config.optimizer in ("sgd", "nesterov"):
-        nesterov = config.optimizer == "nesterov" and config.momentum > 0
-        return torch.optim.SGD(params, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return kind(params, lr=config.lr)
+    return create(groups(model, plan, config.weight_decay), config)
+
+
+def create(params: list[dict[str, Any]], config: LearnConfig) -> Optimizer:
+    """Return the optimizer that `config` names, over the groups `params` as :func:`groups` makes them.
+
+    Raises
+    ------
+    TransferError
+        No such optimizer, or one that does not run here.
+    """
+    name, lr, momentum = config.optimizer, config.lr, config.momentum
+    check(name)
+    if name in ("sgd", "momentum", "nesterov"):
+        return torch.optim.SGD(params, lr=lr, momentum=momentum, nesterov=name == "nesterov" and momentum > 0)
+    if name == "lbfgs":
+        if config.batch_size:
+            log.warning(
+                "lbfgs on batches of %d: what it learns of the curvature mixes their losses; --batch-size 0 takes "
+                "all rows at once",
+                config.batch_size,
+            )
+        return LBFGS(params)
+    if name in PLAIN:
+        return PLAIN[name](params, lr=lr)  # type: ignore[call-arg]
+    try:
+        return timm.optim.create_optimizer_v2(params, opt=name, lr=lr, momentum=momentum)
+    except Exception as error:  # each of a hundred has its own needs: a GPU, a package, a momentum
+        raise TransferError(f"--optimizer {name}: {error}") from error
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """Return how many bytes `optimizer` keeps beside parameters and gradients, as of now.
+
+    Examples
+    --------
+    >>> weight = nn.Parameter(torch.ones(1000))
+    >>> adam = torch.optim.Adam([weight])
+    >>> weight.sum().backward()
+    >>> adam.step()
+    >>> state_bytes(adam)  # two moments, and the step
+    8004
+    """
+
+    def size(value: Any) -> int:
+        parts = list(value.values()) if isinstance(value, dict) else value
+        return sum(map(size, parts)) if isinstance(parts, list) else getattr(value, "nbytes", 0)
+
+    return size(optimizer.state_dict()["state"])
 
 
 def set_rates(optimizer: Optimizer, phase: Phase, lr: float) -> None:
-    """Give each group its rate in `phase`: `lr` times its stage's, or the heads'."""
-    for group in optimizer.param_groups:
+    """Give each group its rate in `phase`: `lr` times its stage's, or the heads'. L-BFGS finds its own."""
+    for group in optimizer.param_groups if not isinstance(optimizer, LBFGS) else ():
         stage = group["stage"]
         group["lr"] = lr * (phase.heads_rate if stage == HEADS else phase.stages[stage].rate)
 

@@ -20,10 +20,11 @@ from transfer.data.sets import load_table
 from transfer.data.table import ImageTable, Target
 from transfer.data.trees import image_suffixes
 from transfer.errors import TransferError
-from transfer.evaluate.answers import Answers, answer, judge, per_domain, targets
+from transfer.evaluate.answers import judge, per_domain
 from transfer.files import whole, write_json
 from transfer.heads import HeadSpec
 from transfer.learn import checkpoint
+from transfer.learn.ensemble import Exam, check_alike, mean
 from transfer.learn.setup import pick_device, versions
 from transfer.plain import to_dict
 
@@ -175,17 +176,20 @@ def align(table: ImageTable, models: checkpoint.Models) -> ImageTable:
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Measure a saved run on its own test images or on others; return the result, and write it where `config` says.
 
-    Other data with a test split is measured on that, else on all its images.
+    Other data with a test split is measured on that, else on all its images. Several runs answer as an ensemble.
 
     Raises
     ------
     TransferError
-        No run there, no such data, or not one label that the model knows.
+        No run there, no such data, or not one label that the model knows; runs that cannot answer together.
     """
     began = time.perf_counter()
-    models = checkpoint.load(config.run, pick_device(config.device))
+    runs = (config.run, *config.more)
+    members = [checkpoint.load(run, pick_device(config.device)) for run in runs]
+    check_alike(runs, members)
+    models = members[0]
     if config.data is None:
-        given = _own_test(config.run if config.run.is_dir() else config.run.parent)
+        given = _common_test([run if run.is_dir() else run.parent for run in runs])
     else:
         given = load_table(
             config.data,
@@ -199,10 +203,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     table = align(table, models)
     if not any(t.known.any() for t in table.targets.values()):
         raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
-    answers: Answers = {}
-    for model in models.values():
-        feed = cache.feed(model, table.paths, inspection.sha256, batch_size=BATCH)
-        answers |= answer(model, feed, np.arange(len(table)), targets(table, model))[0]
+    exam = Exam(table, inspection.sha256, np.arange(len(table)), cache, config.view, BATCH)
+    answers = mean([exam.answers(member) for member in members])
     result = {
         "command": "evaluate",
         "config": to_dict(config),
@@ -215,6 +217,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.out:
         write_json(config.out, result)
     return result
+
+
+def _common_test(runs: Sequence[Path]) -> ImageTable:
+    """Return the test images of the first of `runs`, if they are those of all: others may have learned from them."""
+    first, *others = (_own_test(run) for run in runs)
+    for run, table in zip(runs[1:], others, strict=True):
+        if set(table.paths) != set(first.paths):
+            raise TransferError(
+                f"{run} and {runs[0]} were tested on different images, and may have learned from each other's: "
+                "train them on one split (--split-seed), or give --data"
+            )
+    return first
 
 
 def _own_test(run: Path) -> ImageTable:

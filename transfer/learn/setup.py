@@ -80,7 +80,9 @@ def new_model(
         statistics=config.policy.statistics,
     )
     heads = config.heads
-    if heads.dropout is None and not plan.trained_parameters and (heads.hidden or config.learn.probe == "trained"):
+    trained = heads.hidden or config.learn.probe == "trained"
+    fixed = config.learn.optimizer == "lbfgs"  # which wants the same loss each time that it asks
+    if heads.dropout is None and not plan.trained_parameters and trained and not fixed:
         heads = replace(heads, dropout=PROBE_DROPOUT)
     torch.manual_seed(seed)
     model = TransferModel(backbone, build_heads(specs, backbone.width, heads), cut_precision=config.cache.cut_precision)

@@ -13,9 +13,10 @@ from transfer.config import TrainConfig
 from transfer.data.splits import Splits, split
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.evaluate.answers import Answers, answer, decide, judge, per_domain, targets
+from transfer.evaluate.answers import Answers, decide, judge, per_domain
 from transfer.freeze import FreezePlan, FreezePolicy
-from transfer.learn import checkpoint
+from transfer.learn import checkpoint, optimizers
+from transfer.learn.ensemble import Exam, mean, snapshots
 from transfer.learn.epoch import Lesson
 from transfer.learn.fit import Chosen, Fit, fit
 from transfer.learn.folder import RunFolder
@@ -72,6 +73,7 @@ def train(
         Bad input, or a loss that turned NaN (after everything is saved).
     """
     FreezePolicy.parse(config.policy.policy)
+    optimizers.check(config.learn.optimizer)
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
     folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite) if out else None
     cache = cache or TrunkCache(config.cache)
@@ -116,7 +118,7 @@ def _train_once(
         test=config.data.test,
         val=config.data.val,
         shots=config.data.shots,
-        seed=seed,
+        seed=seed if config.data.split_seed is None else config.data.split_seed,
         keep_near_duplicates_together=config.data.keep_near_duplicates_together,
     )
     specs, notes = head_specs(table, parts, config.heads)
@@ -125,7 +127,6 @@ def _train_once(
     models: checkpoint.Models = {}
     plans: list[FreezePlan] = []
     fits: dict[str, Fit] = {}
-    answers: Answers = {}
     for part, some in specs.items():
         model, plan = new_model(config, some, seed, device)
         if not plans:
@@ -141,10 +142,14 @@ def _train_once(
         fits[part] = _fit(model, plan, lesson, config, cache, tell)
         models[part] = model
         plans.append(plan)
-        if len(parts.test):
-            batch, workers = config.learn.batch_size, config.learn.workers
-            feed = cache.feed(model, table.paths, inspection.sha256, batch_size=batch, workers=workers)
-            answers |= answer(model, feed, parts.test, targets(table, model))[0]
+    batch, workers = config.learn.batch_size or len(parts.train), config.learn.workers
+    exam = Exam(table, inspection.sha256, parts.test, cache, config.view, batch, workers)
+    answers = exam.answers(models) if len(parts.test) else {}
+    ends = []
+    for member in snapshots(models, {part: f.snapshots for part, f in fits.items()}):
+        ends.append(exam.answers(member) if len(parts.test) else {})
+        if folder:
+            checkpoint.save(folder.path / f"snapshot{len(ends)}.safetensors", member, config.heads)
     test = table.take(parts.test)
     backbone = next(iter(models.values())).backbone
     heads = sum(p.numel() for model in models.values() for p in model.heads.parameters())
@@ -161,6 +166,7 @@ def _train_once(
             "frozen_parameters": sum(plan.frozen_parameters for plan in plans),
             "frozen_unchanged": not any(f.moved for f in fits.values()),
             "moved": sorted({name for f in fits.values() for name in f.moved}),
+            "optimizer_bytes": sum(f.optimizer_bytes for f in fits.values()),
         },
         "images": {
             "train": len(parts.train),
@@ -170,6 +176,7 @@ def _train_once(
         },
         "test": judge(test, answers) if len(test) else {},
         "per_domain": per_domain(test, answers) if len(test) else {},
+        **({"snapshots": {"n": len(ends), "test": judge(test, mean(ends))}} if ends and len(test) else {}),
         "epochs": {part or "model": f.best for part, f in fits.items()},
         "stopped": "; ".join(f.stopped for f in fits.values() if f.stopped),
         "notes": [*table.notes, *parts.notes, *notes],
@@ -201,7 +208,8 @@ def _fit(
     both = replace(lesson, train=np.sort(np.concatenate([lesson.train, lesson.val])), val=lesson.val[:0])
     log.info("refit on train + val: %s", " + ".join(map(_in_words, fitted.best)))
     again = fit(model, plan, both, config.learn, cache, seed=seed, repeat=fitted.best)
-    return replace(fitted, moved=(*fitted.moved, *again.moved), stopped=again.stopped)
+    moved = (*fitted.moved, *again.moved)
+    return replace(fitted, moved=moved, snapshots=again.snapshots, stopped=again.stopped)
 
 
 def _in_words(chosen: Chosen) -> str:

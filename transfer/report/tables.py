@@ -60,6 +60,9 @@ def one_run(result: dict[str, Any]) -> str:
             for domain, r in result["per_domain"].items()
         ]
         parts.append(table(["domain", *names, "n"], each))
+    if "snapshots" in result:
+        said = ", ".join(f"{name} {figure(result['snapshots'], name)}" for name in heads)
+        parts.append(f"{result['snapshots']['n']} snapshots together: {said}")
     if "policy" in result:
         parts.append(_policy(result))
     parts += [f"note: {note}" for note in result.get("notes", [])]

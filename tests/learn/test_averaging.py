@@ -1,0 +1,202 @@
+"""Averages of weights against plain loops, statistics that go with them, and cycles."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from transfer.cache import TrunkCache
+from transfer.config import LearnConfig
+from transfer.learn import averaging
+from transfer.learn.averaging import Average, cycle
+from transfer.learn.epoch import Lesson
+from transfer.learn.fit import fit
+from transfer.model import TransferModel
+
+QUICK = LearnConfig(probe="trained", batch_size=8, workers=1, lr=0.01, patience=0, warmup=0.0, device="cpu")
+
+
+def state(model: TransferModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
+    return {name for name in a if not torch.equal(a[name], b[name])}
+
+
+def feed_of(model: TransferModel, lesson: Lesson) -> Any:
+    return TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=8, workers=1)
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, name: str) -> list[dict[str, Tensor]]:
+    """Return a list that gets the model's state whenever the average's method `name` is about to be called."""
+    seen: list[dict[str, Tensor]] = []
+    method = getattr(Average, name)
+
+    def told(self: Average, *args: Any) -> Any:
+        seen.append(state(self.model))
+        return method(self, *args)
+
+    monkeypatch.setattr(Average, name, told)
+    return seen
+
+
+def without_validation(lesson: Lesson) -> Lesson:
+    return dataclasses.replace(lesson, val=lesson.val[:0])
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "norm_only"])
+@pytest.mark.parametrize("decay", [0.5, 0.995])
+def test_ema_is_a_loop_over_the_steps(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, policy: str, decay: float
+) -> None:
+    """Weights and statistics that learn; the rest stays as it was, to the bit."""
+    model, plan = taught(policy)
+    start = state(model)
+    steps = spied(monkeypatch, "after_step")
+    config = dataclasses.replace(QUICK, epochs=3, average="ema", ema_decay=decay)
+    result = fit(model, plan, without_validation(lesson), config, TrunkCache())
+    assert len(steps) == 9
+    assert not result.moved
+    moved = differing(start, steps[-1]) - {"heads.centre", "heads.spread"}
+    for name in moved:
+        if not steps[0][name].is_floating_point():  # how many batches there were: no mean of that
+            assert model.state_dict()[name] == steps[-1][name]
+            continue
+        mean = start[name].double()
+        for t, step in enumerate(steps, 1):
+            d = min(decay, (1 + t) / (10 + t))
+            mean = d * mean + (1 - d) * step[name].double()
+        torch.testing.assert_close(model.state_dict()[name].double(), mean, rtol=1e-4, atol=1e-6)
+    assert differing(start, state(model)) - {"heads.centre", "heads.spread"} == moved
+
+
+def test_training_goes_on_from_its_own_weights(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An average is looked at and kept; it never reaches the next step."""
+    steps = spied(monkeypatch, "after_step")
+    runs = []
+    for average in ("none", "ema", "swa"):
+        model, plan = taught("partial:1")
+        fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=4, average=average), TrunkCache())
+        runs.append(list(steps))
+        steps.clear()
+    for other in runs[1:]:
+        assert [differing(a, b) for a, b in zip(runs[0], other, strict=True)] == [set()] * len(runs[0])
+
+
+def test_validation_sees_the_average(taught: Callable[..., Any], lesson: Lesson) -> None:
+    lines = {}
+    for average in ("none", "ema"):
+        model, plan = taught()
+        result = fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=2, average=average), TrunkCache())
+        lines[average] = result.epochs
+    for plain, ema in zip(lines["none"], lines["ema"], strict=True):
+        assert plain["loss"] == ema["loss"]
+        assert plain["val_loss"] != ema["val_loss"]
+
+
+def test_swa_is_the_mean_of_the_last_quarters_ends_with_statistics_of_its_own(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, plan = taught("partial:1")
+    ends = spied(monkeypatch, "after_epoch")
+    config = dataclasses.replace(QUICK, epochs=8, average="swa", schedule="constant")
+    result = fit(model, plan, without_validation(lesson), config, TrunkCache())
+    assert not result.moved
+    assert len(ends) == 8
+    learned = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learned
+    for name in learned:
+        mean = (ends[6][name].double() + ends[7][name].double()) / 2
+        torch.testing.assert_close(model.state_dict()[name].double(), mean, rtol=1e-5, atol=1e-7)
+    # BatchNorm's first layer in the tail, by hand: the mean over batches of what comes in has these statistics.
+    norm = model.backbone.network.layer4[0].bn1
+    inputs: list[Tensor] = []
+    hook = norm.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach()))
+    with torch.no_grad():
+        for _, activation in feed_of(model, lesson).batches(lesson.train):
+            model.features(activation)
+    hook.remove()
+    means = torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0)
+    torch.testing.assert_close(norm.running_mean, means, rtol=1e-4, atol=1e-5)
+    assert norm.momentum == 0.1
+
+
+def test_before_the_last_quarter_swa_is_the_plain_weights(taught: Callable[..., Any], lesson: Lesson) -> None:
+    lines = {}
+    for average in ("none", "swa"):
+        model, plan = taught()
+        result = fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=8, average=average), TrunkCache())
+        lines[average] = [line["val_loss"] for line in result.epochs]
+    assert lines["none"][:6] == lines["swa"][:6]
+    assert lines["none"][7] != lines["swa"][7]
+
+
+def test_measured_statistics_leave_frozen_layers_alone(taught: Callable[..., Any], lesson: Lesson) -> None:
+    model, plan = taught("partial:1")
+    model.freeze(plan.phases[0])
+    before = state(model)
+    averaging.measure_statistics(model, feed_of(model, lesson), lesson.train)
+    changed = differing(before, state(model))
+    assert changed
+    assert all(
+        (name.startswith("backbone.network.layer4.") and "running" in name) or "num_b" in name for name in changed
+    )
+    assert set(averaging.learning(model)) > changed
+
+
+@given(epochs=st.integers(1, 40), cycles=st.integers(1, 45))
+def test_cycles_share_the_epochs_out(epochs: int, cycles: int) -> None:
+    spans = [cycle(epoch, epochs, cycles) for epoch in range(1, epochs + 1)]
+    different = list(dict.fromkeys(spans))
+    assert len(different) == min(cycles, epochs)
+    assert different[0][0] == 0
+    assert different[-1][1] == epochs
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(different))
+    lengths = [end - start for start, end in different]
+    assert max(lengths) - min(lengths) <= 1
+    assert all(start < epoch <= end for epoch, (start, end) in enumerate(spans, 1))
+
+
+def test_the_rate_starts_over_in_each_cycle(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SGDR: half a cosine wave from the full rate to none, as often as there are cycles."""
+    from transfer.learn import optimizers
+
+    rates: list[float] = []
+    set_rates = optimizers.set_rates
+    monkeypatch.setattr(optimizers, "set_rates", lambda o, p, lr: (rates.append(lr), set_rates(o, p, lr)))
+    model, plan = taught()
+    fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=6, cycles=3), TrunkCache())
+    one = [0.01 * (1 + math.cos(math.pi * t / 6)) / 2 for t in range(1, 7)]  # two epochs of three steps
+    np.testing.assert_allclose(rates, one * 3, atol=1e-12)
+
+
+@pytest.mark.parametrize("average", ["none", "ema"])
+def test_snapshots_are_what_each_cycle_ended_with(taught: Callable[..., Any], lesson: Lesson, average: Any) -> None:
+    model, plan = taught("partial:1")
+    after: list[dict[str, Tensor]] = []
+    config = dataclasses.replace(QUICK, epochs=6, cycles=3, average=average, patience=1)
+    result = fit(model, plan, lesson, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    assert len(after) == 6  # patience would end it where a rate goes up again
+    assert len(result.snapshots) == 3
+    for snapshot, epoch in zip(result.snapshots, (1, 3, 5), strict=True):
+        assert all(torch.equal(tensor, after[epoch][name]) for name, tensor in snapshot.items())
+
+
+def test_only_the_last_phase_leaves_snapshots(taught: Callable[..., Any], lesson: Lesson) -> None:
+    model, plan = taught("lp_ft:1")
+    result = fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=8, cycles=2), TrunkCache())
+    assert len(result.snapshots) == 2
+    assert any(not torch.equal(t, result.snapshots[1][n]) for n, t in result.snapshots[0].items() if "layer4" in n)

@@ -1,0 +1,36 @@
+"""Plots are written whole, with a panel for each part and one legend."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from transfer.report import plots
+
+
+@pytest.mark.parametrize(("panels", "height"), [(1, 1), (2, 1), (3, 2)])
+def test_curves(tmp_path: Path, panels: int, height: int) -> None:
+    lines = {f"optimizer {i}": np.linspace(2 + i, 0.1, 5).tolist() for i in range(12)}
+    file = tmp_path / "deep" / "curves.png"
+    plots.curves(file, {f"panel {k}": lines for k in range(panels)}, x="epoch", y="loss", log=True)
+    image = imread(file)
+    assert image.shape[0] == pytest.approx(110 * (4.5 * height + 0.8), abs=2)
+    assert image.shape[1] == pytest.approx(110 * 6.5 * min(panels, 2), abs=2)
+    assert len(list(file.parent.iterdir())) == 1
+
+
+def test_descents_show_the_paths(tmp_path: Path) -> None:
+    x = np.linspace(-1, 1, 20)
+    grid = (x, x, x[None] ** 2 + x[:, None] ** 2)
+    for name, way in (("a", [[-0.9, -0.9], [0.9, 0.9]]), ("b", [[-0.9, 0.9], [-0.9, 0.8]])):
+        plots.descents(tmp_path / f"{name}.png", {"bowl": (grid, {"sgd": np.array(way)})})
+    a, b = (imread(tmp_path / f"{name}.png")[..., :3] for name in "ab")
+    blue = np.array([0x00, 0x72, 0xB2]) / 255
+    counts = [int((np.abs(image - blue).max(2) < 0.02).sum()) for image in (a, b)]
+    assert counts[0] > 2 * counts[1]
+
+
+def test_no_two_looks_alike() -> None:
+    looks = [(look["color"], look["linestyle"]) for look in map(plots._look, range(30))]
+    assert len(set(looks)) == 30

@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import pytest
+
+from transfer.errors import TransferError
+from transfer.scratch.config import COURSE_DATA, CourseConfig, NetworkConfig, QuestionsConfig, ScratchConfig
+
+
+def test_the_course_s_split_of_4110_images() -> None:
+    test = round(COURSE_DATA.test * 4110)
+    val = round(COURSE_DATA.val * (4110 - test))
+    assert (4110 - test - val, val, test) == (3280, 205, 625)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: CourseConfig(rows=(0,)), "--rows 0: it must be from 1 to 6"),
+        (lambda: CourseConfig(rows=(7,)), "--rows 7"),
+        (lambda: CourseConfig(rows=()), "give at least one of each"),
+        (lambda: CourseConfig(inputs=("standardized",)), "--inputs standardized: .*did you mean 'standardised'"),
+        (lambda: QuestionsConfig(networks=("rnn",)), "--networks rnn: it must be of mlp, cnn"),
+        (lambda: QuestionsConfig(seeds=()), "give at least one of each"),
+        (lambda: ScratchConfig(lr=0), "--lr 0: it must be above 0"),
+        (lambda: ScratchConfig(batch_size=0), "--batch-size 0"),
+        (lambda: NetworkConfig(hidden=(8, 0)), "--hidden 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, said: str) -> None:
+    with pytest.raises(TransferError, match=said):
+        make()
+
+
+def test_it_needs_no_torch() -> None:
+    code = "import sys, transfer.scratch.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,93 @@
+"""Several models that answer as one: the mean of what each says."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from transfer.cache import TrunkCache
+from transfer.config import ViewConfig
+from transfer.data.table import ImageTable
+from transfer.errors import TransferError
+from transfer.evaluate.answers import Answers, answer, targets
+from transfer.evaluate.test_time import seen
+from transfer.learn.checkpoint import Models
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Rows of a table to be answered, and how they are looked at.
+
+    Parameters
+    ----------
+    digests : ndarray of str
+        The sha256 of each image of `table`.
+    rows : ndarray of int64
+    """
+
+    table: ImageTable
+    digests: np.ndarray
+    rows: np.ndarray
+    cache: TrunkCache
+    view: ViewConfig
+    batch_size: int
+    workers: int | None = None
+
+    def answers(self, models: Models) -> Answers:
+        """Return what the parts of `models` answer, by head."""
+        found: Answers = {}
+        for model in models.values():
+            if self.view.several:
+                found |= seen(model, self.table.paths[self.rows], self.view, workers=self.workers)
+            else:
+                feed = self.cache.feed(
+                    model, self.table.paths, self.digests, batch_size=self.batch_size, workers=self.workers
+                )
+                found |= answer(model, feed, self.rows, targets(self.table, model))[0]
+        return found
+
+
+def mean(members: Sequence[Answers]) -> Answers:
+    """Return the mean of the members' probabilities (of their values, for regression), by head."""
+    return {name: np.mean([answers[name] for answers in members], axis=0) for name in members[0]}
+
+
+def snapshots(models: Models, kept: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> Iterator[Models]:
+    """Yield `models` with the weights of each snapshot in turn; afterwards they have their own again.
+
+    Parameters
+    ----------
+    models : dict of str to TransferModel
+    kept : mapping of str to sequence of mapping of str to Tensor
+        For each part of `models`, snapshots of what may move.
+    """
+    for together in zip(*kept.values(), strict=False):  # a part that was stopped early has fewer
+        weights = dict(zip(kept, together, strict=True))
+        own = {part: {name: models[part].state_dict()[name].clone() for name in weights[part]} for part in weights}
+        try:
+            for part, some in weights.items():
+                models[part].load_state_dict(some, strict=False)
+            yield models
+        finally:
+            for part, some in own.items():
+                models[part].load_state_dict(some, strict=False)
+
+
+def check_alike(runs: Sequence[Path], loaded: Sequence[Models]) -> None:
+    """Refuse runs whose answers cannot be averaged.
+
+    Raises
+    ------
+    TransferError
+        One has other heads or classes than the first.
+    """
+    first, *others = (
+        {name: (spec.kind, spec.classes) for model in models.values() for name, spec in model.heads.specs.items()}
+        for models in loaded
+    )
+    for run, heads in zip(runs[1:], others, strict=True):
+        unlike = sorted(name for name in first.keys() | heads.keys() if first.get(name) != heads.get(name))
+        if unlike:
+            raise TransferError(f"{run} and {runs[0]} cannot answer together: {unlike[0]} is not the same in both")

@@ -1,0 +1,72 @@
+"""Numbers -> plots."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer.files import whole
+
+# Okabe and Ito's: told apart by colour-blind people, too.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999933", "#882255", "#888888")
+STYLES = ("-", "--", ":")
+
+Grid = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""x (N,), y (M,) and heights (M, N)."""
+
+
+def curves(
+    path: Path, panels: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, y: str, log: bool = False
+) -> None:
+    """Write a PNG with a panel of curves each: values by epoch, under the name of each curve."""
+    figure, places = _panels(len(panels))
+    for place, (title, lines) in zip(places, panels.items(), strict=True):
+        for i, (name, values) in enumerate(lines.items()):
+            place.plot(np.arange(1, len(values) + 1), values, label=name, **_look(i))
+        place.set(xlabel=x, ylabel=y, yscale="log" if log else "linear")
+        place.set_title(title, loc="left")
+        place.spines[["top", "right"]].set_visible(False)
+    _save(figure, places, path)
+
+
+def descents(path: Path, panels: Mapping[str, tuple[Grid, Mapping[str, np.ndarray]]]) -> None:
+    """Write a PNG with a panel per surface: its contours, and over them paths (steps, 2) by name."""
+    figure, places = _panels(len(panels))
+    for place, (title, ((x, y, heights), paths)) in zip(places, panels.items(), strict=True):
+        low = heights.min()
+        levels = low + (heights.max() - low) * np.linspace(0, 1, 22) ** 2  # closer near the floor
+        place.contour(x, y, heights, levels=levels, colors="0.8", linewidths=0.7)
+        for i, (name, steps) in enumerate(paths.items()):
+            place.plot(*steps.T, label=name, **_look(i))
+            place.plot(*steps[-1], "o", color=COLOURS[i % len(COLOURS)], markersize=5)
+        place.plot(*next(iter(paths.values()))[0], "k*", markersize=10)
+        place.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), xticks=[], yticks=[])
+        place.set_title(title, loc="left")
+        place.spines[:].set_color("0.8")
+    _save(figure, places, path)
+
+
+def _look(i: int) -> dict[str, Any]:
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)], "linewidth": 1.5}
+
+
+def _panels(count: int) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    wide = min(count, 2)
+    tall = -(-count // wide)
+    figure = Figure(figsize=(6.5 * wide, 4.5 * tall + 0.8), dpi=110, layout=ConstrainedLayoutEngine())
+    places = figure.subplots(tall, wide, squeeze=False).ravel()
+    for spare in places[count:]:
+        spare.set_axis_off()
+    return figure, list(places[:count])
+
+
+def _save(figure: Any, places: Sequence[Any], path: Path) -> None:
+    """With one legend for all panels."""
+    handles, names = places[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3 * min(len(places), 2), frameon=False)
+    with whole(path) as temporary:
+        figure.savefig(temporary, format="png")

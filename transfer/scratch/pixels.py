@@ -1,0 +1,99 @@
+"""All images of a set as pixels of one size, decoded once and kept."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from transfer.config import DataConfig
+from transfer.data.images import DECODER, ImageBatches
+from transfer.data.preprocessing import Preprocessing
+from transfer.data.splits import Splits, split
+from transfer.data.table import ImageTable
+from transfer.learn.setup import Images
+from transfer.store import CannotKeep, Store
+
+
+@dataclass(frozen=True)
+class PixelSet:
+    """Images as pixels, uint8 (N, 3, H, W), with their table and its parts."""
+
+    table: ImageTable
+    pixels: np.ndarray
+    parts: Splits
+
+
+def pixel_sets(
+    config: DataConfig, images: Images, side: int, seeds: Sequence[int], store: Store | None = None
+) -> dict[int, PixelSet]:
+    """Return `images` as pixels, split by each seed as `transfer train` splits them."""
+    pixels = read_pixels(images, side, store)
+    parts = {
+        seed: split(
+            images.table,
+            images.inspection,
+            test=config.test,
+            val=config.val,
+            shots=config.shots,
+            seed=seed,
+            keep_near_duplicates_together=config.keep_near_duplicates_together,
+        )
+        for seed in seeds
+    }
+    return {seed: PixelSet(images.table, pixels, part) for seed, part in parts.items()}
+
+
+def read_pixels(images: Images, side: int, store: Store | None = None) -> np.ndarray:
+    """Return every image of a set, uint8, shape (N, 3, side, side), resized bilinearly without keeping its aspect.
+
+    Parameters
+    ----------
+    images : Images
+    side : int
+    store : Store, optional
+        Keeps them, and gives those that it has.
+    """
+    table, digests = images.table, images.inspection.sha256
+    squashed = Preprocessing((3, side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 1.0, "squash")
+    pixels = np.empty((len(table), 3, side, side), np.uint8)
+    missing = np.arange(len(table))
+    shelf = None
+    if store:
+        about = {"decoder": DECODER, "preprocessing": squashed.to_dict()}
+        shelf = store.shelf("pixels", about, pixels.shape[1:], np.uint8)
+        located = shelf.locate(digests)
+        pixels[located.have] = located.take(np.flatnonzero(located.have))
+        missing = np.flatnonzero(~located.have)
+    with tqdm(total=len(missing), desc="decoding", unit="image", disable=None, leave=False) as bar:
+        for rows, batch in ImageBatches(table.paths, squashed, order=missing):
+            pixels[rows.numpy()] = batch.numpy()
+            bar.update(len(rows))
+    if shelf and len(missing):
+        once = missing[np.sort(np.unique(digests[missing], return_index=True)[1])]
+        with contextlib.suppress(CannotKeep), shelf.writing(len(once)) as writer:
+            writer.append(digests[once], pixels[once])
+    return pixels
+
+
+def scale(pixels: Tensor, rows: np.ndarray, inputs: str) -> tuple[Tensor, Tensor]:
+    """Return what to take from a pixel and what to divide it by, both of shape (3, 1, 1), float32.
+
+    Parameters
+    ----------
+    pixels : Tensor of uint8, shape (N, 3, H, W)
+    rows : ndarray of int64
+        The training images, of which ``standardised`` takes mean and standard deviation by channel.
+    inputs : str
+        See :class:`transfer.scratch.config.ScratchConfig`.
+    """
+    if inputs != "standardised":
+        return torch.zeros(3, 1, 1), torch.full((3, 1, 1), 255.0 if inputs == "unit" else 1.0)
+    counts = torch.stack([torch.bincount(pixels[rows, channel].flatten(), minlength=256) for channel in range(3)])
+    share, value = counts.double() / counts.sum(1, keepdim=True), torch.arange(256.0, dtype=torch.float64)
+    mean = (share * value).sum(1)
+    deviation = ((share * value.square()).sum(1) - mean.square()).clamp_min(0).sqrt()
+    return mean.float().view(3, 1, 1), deviation.clamp_min(1.0).float().view(3, 1, 1)

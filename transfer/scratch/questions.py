@@ -1,0 +1,113 @@
+"""The review questions: what activation, initialisation, input and batch normalisation do to a network's layers."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from transfer.cache import TrunkCache
+from transfer.learn.folder import RunFolder
+from transfer.learn.setup import read_images, versions
+from transfer.plain import to_dict
+from transfer.report.tables import figure, table
+from transfer.scratch.chart import draw_layers
+from transfer.scratch.config import NetworkConfig, QuestionsConfig, ScratchConfig
+from transfer.scratch.course import mean_and_sd
+from transfer.scratch.learn import learn
+from transfer.scratch.pixels import pixel_sets
+
+# Deep enough that what a layer does to its input, done five times over, shows.
+BASES = {
+    "mlp": NetworkConfig("mlp", (64, 64, 64, 64, 64), initialisation="he"),
+    "cnn": NetworkConfig("cnn", (8, 16, 16, 32, 32), initialisation="he"),
+}
+_NORM = {"batch_norm": True}
+# Question -> setting -> what it changes in the base (ReLU, He, standardised inputs, no batch normalisation).
+QUESTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "activation": {name: {"activation": name} for name in ("relu", "leaky_relu", "elu", "maxout", "tanh", "sigmoid")},
+    "initialisation": {name: {"initialisation": name} for name in ("he", "xavier", "too_small", "too_large")},
+    "inputs": {name: {"inputs": name} for name in ("standardised", "unit", "raw")},
+    "batch norm": {
+        "on": _NORM,
+        "on, sigmoid": _NORM | {"activation": "sigmoid"},
+        "on, too_small": _NORM | {"initialisation": "too_small"},
+        "on, too_large": _NORM | {"initialisation": "too_large"},
+        "on, raw": _NORM | {"inputs": "raw"},
+    },
+}
+
+
+def questions(config: QuestionsConfig) -> dict[str, Any]:
+    """Train each network under each setting; return all results, written and drawn where `config` names a folder.
+
+    Returns
+    -------
+    dict
+        ``runs``: by network, question and setting the results of every seed; ``config``, ``versions``, ``seconds``.
+
+    Raises
+    ------
+    TransferError
+        Bad input; a folder that cannot be used.
+    """
+    began = time.perf_counter()
+    folder = RunFolder(config.out, to_dict(config), overwrite=config.overwrite) if config.out else None
+    cache = TrunkCache()
+    images = read_images(config.data, cache.store)
+    sets = pixel_sets(config.data, images, config.side, config.seeds, cache.store)
+    done: dict[tuple[ScratchConfig, int], dict[str, Any]] = {}
+
+    def run(one: ScratchConfig, name: str, seed: int) -> dict[str, Any]:
+        if (one, seed) not in done:  # the base stands in several questions
+            done[one, seed] = learn(one, sets[seed], name=name, seed=seed, examples=0)
+        return done[one, seed]
+
+    runs = {
+        network: {
+            question: {
+                setting: [run(configured(config, network, change), f"{network} {setting}", s) for s in config.seeds]
+                for setting, change in settings.items()
+            }
+            for question, settings in QUESTIONS.items()
+        }
+        for network in config.networks
+    }
+    result = {"command": "questions", "config": to_dict(config), "versions": versions(), "runs": runs}
+    result["seconds"] = {"total": round(time.perf_counter() - began, 3)}
+    if folder:
+        folder.result(result)
+        draw_layers(folder.path / "layers.png", runs)
+    return result
+
+
+def configured(config: QuestionsConfig, network: str, change: Mapping[str, Any]) -> ScratchConfig:
+    """Return the base of `network` with one setting's `change`."""
+    of_network = {key: value for key, value in change.items() if key != "inputs"}
+    return ScratchConfig(
+        replace(BASES[network], **of_network),
+        inputs=change.get("inputs", "standardised"),
+        side=config.side,
+        lr=config.lr,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        device=config.device,
+    )
+
+
+def answered(result: dict[str, Any]) -> str:
+    """Return what :func:`questions` found: a table for each network, and what the monitor says of each setting."""
+    return "\n\n".join(part for network, runs in result["runs"].items() for part in _answered(network, runs))
+
+
+def _answered(network: str, runs: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> list[str]:
+    rows, said = [], []
+    for question, settings in runs.items():
+        for setting, seeds in settings.items():
+            start, end = seeds[0]["layers"]["start"][:-1], seeds[0]["layers"]["end"][:-1]
+            ends = [f"{start[0][key]:.1e} .. {start[-1][key]:.1e}" for key in ("activation", "gradient")]
+            dead = max(layer["dead"] for layer in end)
+            scores = [figure(mean_and_sd(seeds), head).partition(" [")[0] for head in ("object", "domain")]
+            rows.append([f"{question}: {setting}", *ends, f"{dead:.0%}", *scores])
+            said += [f"{network}, {question} {setting}: {sentence}" for sentence in seeds[0]["monitor"]]
+    head = [network, "activations, first .. last", "gradients, first .. last", "most dead", "object", "domain"]
+    return [table(head, rows), *(["\n".join(said)] if said else [])]
