@@ -23,7 +23,15 @@ def test_configs_cannot_be_changed() -> None:
         LearnConfig().epochs = 3  # type: ignore[misc]
 
 
-WITHOUT_TORCH = ["transfer", "transfer.cli", "transfer.config", "transfer.errors", "transfer.files", "transfer.freeze"]
+WITHOUT_TORCH = [
+    "transfer",
+    "transfer.cli",
+    "transfer.config",
+    "transfer.commands",
+    "transfer.errors",
+    "transfer.files",
+    "transfer.freeze",
+]
 WITHOUT_TORCH += ["transfer.data.table", "transfer.data.trees", "transfer.learn.summary", "transfer.report.tables"]
 
 

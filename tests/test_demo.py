@@ -1,6 +1,6 @@
 import pytest
 
-from transfer.config import DemoConfig
+from transfer.commands import DemoConfig
 from transfer.demo import demo
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from transfer import config
-from transfer.config import CacheConfig, CompareConfig, EvaluateConfig, LearnConfig, RunConfig, TrainConfig
+from transfer.commands import EvaluateConfig
+from transfer.config import CacheConfig, CompareConfig, LearnConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.plain import from_dict, to_dict
 

@@ -14,15 +14,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.commands import EvaluateConfig, PredictConfig
 from transfer.config import (
     BackboneConfig,
     CompareConfig,
     DataConfig,
-    EvaluateConfig,
     HeadConfig,
     LearnConfig,
     PolicyConfig,
-    PredictConfig,
     RunConfig,
     TrainConfig,
 )

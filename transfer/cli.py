@@ -13,16 +13,15 @@ from typing import Annotated, Any
 import tyro
 
 from transfer.adapt.config import AdaptConfig
-from transfer.config import (
+from transfer.commands import (
     BackbonesConfig,
     CacheCommandConfig,
-    CompareConfig,
     DemoConfig,
     EvaluateConfig,
     FetchConfig,
     PredictConfig,
-    TrainConfig,
 )
+from transfer.config import CompareConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
 
 

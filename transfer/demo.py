@@ -2,7 +2,8 @@
 
 import torch
 
-from transfer.config import CompareConfig, DataConfig, DemoConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.commands import DemoConfig
+from transfer.config import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.learn.compare import compare
 from transfer.report.tables import compared
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.config import EvaluateConfig, TrainConfig, ViewConfig
+from transfer.commands import EvaluateConfig
+from transfer.config import TrainConfig, ViewConfig
 from transfer.errors import TransferError
 from transfer.evaluate.test_time import seen
 from transfer.learn import checkpoint, ensemble

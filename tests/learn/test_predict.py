@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.config import EvaluateConfig, PredictConfig
+from transfer.commands import EvaluateConfig, PredictConfig
 from transfer.errors import TransferError
 from transfer.learn import checkpoint
 from transfer.learn.predict import evaluate, image_files, predict, predict_command

@@ -11,7 +11,7 @@ from typing import Any
 from transfer.errors import TransferError
 from transfer.files import whole, write_json, write_text
 
-OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html", "map.png")
+OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
 
 
 class RunFolder:
@@ -51,7 +51,7 @@ class RunFolder:
         """
         if path.is_dir():
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
-        if re.fullmatch(r"snapshot\d+\.safetensors", path.name):
+        if re.fullmatch(r"snapshot\d+\.safetensors|(map|layers|curves|surfaces)\.png", path.name):
             return True
         return path.name in OURS or (path.name.startswith(".") and path.suffix == ".part")
 

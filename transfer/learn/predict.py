@@ -13,7 +13,8 @@ from typing import Any, TextIO
 import numpy as np
 
 from transfer.cache import TrunkCache
-from transfer.config import CacheConfig, EvaluateConfig, PredictConfig
+from transfer.commands import EvaluateConfig, PredictConfig
+from transfer.config import CacheConfig
 from transfer.data.images import BadImage, ImageBatches
 from transfer.data.inspect import drop_bad, inspect
 from transfer.data.sets import load_table

@@ -15,7 +15,7 @@ from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.evaluate.answers import Answers, decide, judge, per_domain
 from transfer.freeze import FreezePlan, FreezePolicy
-from transfer.learn import checkpoint, optimizers
+from transfer.learn import checkpoint, monitor, optimizers
 from transfer.learn.ensemble import Exam, mean, snapshots
 from transfer.learn.epoch import Lesson
 from transfer.learn.fit import Chosen, Fit, fit
@@ -127,6 +127,7 @@ def _train_once(
     models: checkpoint.Models = {}
     plans: list[FreezePlan] = []
     fits: dict[str, Fit] = {}
+    lines: list[dict[str, Any]] = []
     for part, some in specs.items():
         model, plan = new_model(config, some, seed, device)
         if not plans:
@@ -137,11 +138,15 @@ def _train_once(
             log.info("%s", epoch_line(line, config.learn.epochs))
             if folder:
                 folder.metric(line)
+            lines.append(line)
             on_epoch(line)
 
         fits[part] = _fit(model, plan, lesson, config, cache, tell)
         models[part] = model
         plans.append(plan)
+    seen = monitor.watch(lines)
+    for sentence in seen:
+        log.info("%s", sentence)
     batch, workers = config.learn.batch_size or len(parts.train), config.learn.workers
     exam = Exam(table, inspection.sha256, parts.test, cache, config.view, batch, workers)
     answers = exam.answers(models) if len(parts.test) else {}
@@ -178,6 +183,7 @@ def _train_once(
         "per_domain": per_domain(test, answers) if len(test) else {},
         **({"snapshots": {"n": len(ends), "test": judge(test, mean(ends))}} if ends and len(test) else {}),
         "epochs": {part or "model": f.best for part, f in fits.items()},
+        "monitor": seen,
         "stopped": "; ".join(f.stopped for f in fits.values() if f.stopped),
         "notes": [*table.notes, *parts.notes, *notes],
     }

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+import tyro
+
+from transfer import commands
+from transfer.plain import from_dict, to_dict
+
+CONFIGS = [
+    kind for name, kind in vars(commands).items() if name.endswith("Config") and kind.__module__ == commands.__name__
+]
+
+
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+def test_the_command_line_and_the_saved_config_are_one_definition(kind):
+    words = {"EvaluateConfig": ["runs/a"], "PredictConfig": ["runs/a", "x.png"], "FetchConfig": ["digits"]}
+    made = tyro.cli(kind, args=words.get(kind.__name__, []))
+    assert from_dict(kind, to_dict(made)) == made
+
+
+def test_several_runs_and_images_are_taken_in_order():
+    made = tyro.cli(commands.EvaluateConfig, args=["a", "b", "c"])
+    assert (made.run, made.more) == (Path("a"), (Path("b"), Path("c")))
+    assert tyro.cli(commands.PredictConfig, args=["a", "x.png", "-"]).images == ("x.png", "-")
