@@ -12,6 +12,7 @@
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +34,9 @@ log = logging.getLogger(__name__)
 
 NETWORKS = 3
 NEAR = 0.9  # agreement of probe and networks above which the shift is small
-EXPERT = 0.25  # weight of a network's log-probabilities beside the centroids'
+EXPERT = (
+    0.25  # weight of these networks' log-probabilities, which MCC makes sharp; the tail's are soft and count in full
+)
 TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # of --epochs and --lr
 
 
@@ -59,7 +62,7 @@ def auto(
     if agreement >= NEAR:
         note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: a small shift"
         return export(probe, features.maps[1]), features.evidence(stage, probe), [f"{note}; the source's is kept"]
-    q = _combined(stage, features.target, features.labelled, networks)
+    q = _combined(stage, features.target, features.labelled, [(EXPERT, networks)])
     note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: refined on its geometry"
     if not stage.frozen:
         still = unit(features.target), unit(features.labelled)
@@ -76,14 +79,16 @@ def auto(
             np.hstack([before, unit(now)])
             for before, now in zip(still, (features.target, features.labelled), strict=True)
         )
-        q = _combined(stage, target, labelled, (log_softmax(evidence.target_logits) + networks) / 2)
+        q = _combined(stage, target, labelled, [(EXPERT, networks), (1.0, log_softmax(evidence.target_logits))])
     heads = learn_from(stage, features, q)
     return export(heads, features.maps[1]), features.evidence(stage, heads), [note]
 
 
-def _combined(stage: Stage, target: np.ndarray, labelled: np.ndarray, said: np.ndarray) -> np.ndarray:
-    """Return what :func:`combine` makes of the networks' answers `said` for the target, its few labels held fast."""
+def _combined(
+    stage: Stage, target: np.ndarray, labelled: np.ndarray, experts: Sequence[tuple[float, np.ndarray]]
+) -> np.ndarray:
+    """Return what :func:`combine` makes of what `experts` say of the target, its few labels held fast."""
     known = np.concatenate([np.full(len(target), -1), stage.labels[torch.from_numpy(stage.pair.labelled)].numpy()])
-    nothing = np.zeros((len(labelled), said.shape[1]))
-    q = combine(np.concatenate([target, labelled]), [(EXPERT, np.concatenate([said, nothing]))], known=known)
-    return q[: len(target)]
+    nothing = np.zeros((len(labelled), len(stage.classes)))
+    all_rows = [(weight, np.concatenate([said, nothing])) for weight, said in experts]
+    return combine(np.concatenate([target, labelled]), all_rows, known=known)[: len(target)]

@@ -178,8 +178,13 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         return choice
 
     untouched = stage.as_features()
-    reference = tried("source_only", untouched, lambda line: None)
-    tries = {name: tried(name, stage, tell) for name in config.method.method}
+    told: list[dict[str, Any]] = []
+    tries, reference = {}, tried("source_only", untouched, told.append)
+    for name in config.method.method:
+        same = name == "source_only" and stage.frozen
+        tries[name] = reference if same else tried(name, stage, tell)
+        for line in told if same else ():
+            tell(line)
     sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
     scores = {name: between.score(some.taken.evidence) for name, some in sound.items()}
     choices = list(sound.values())
