@@ -43,6 +43,20 @@ def test_train_evaluate_and_predict(capsys, folder, tmp_path):
     assert json.loads(line)["path"] == image
 
 
+def test_search_goes_on_where_it_stopped_and_lr_find_suggests(capsys, folder, tmp_path):
+    few = ["--data", str(folder), "--epochs", "2", "--device", "cpu"]
+    argv = ["search", *few, "--trials", "3", "--space", "lr=1e-3:1e-1", "optimizer=sgd,adamw"]
+    argv += ["--out", str(tmp_path / "search")]
+    text = said(capsys, argv, 0).out
+    assert text.count("(0 / 3)\n") == text.count("(2 / 3)\n") == 1
+    assert "no test image was looked at" in text
+    again = said(capsys, [*argv, "--resume", "--final"], 0).out
+    assert "/ 3)" not in again
+    assert "balanced" in again
+    assert "did you mean 'lr'" in said(capsys, ["search", *few, "--space", "lrr=1:2"], 2).err
+    assert "suggested: --lr " in said(capsys, ["lr-find", *few, "--steps", "20"], 0).out
+
+
 def test_adapt_evaluate_and_predict(capsys, folder, tmp_path):
     out = tmp_path / "run"
     few = ["--data", str(folder), "--epochs", "2", "--steps", "4", "--device", "cpu"]

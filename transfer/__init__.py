@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
-from transfer.commands import EvaluateConfig, PredictConfig
+from transfer.commands import EvaluateConfig, LrFindConfig, PredictConfig, SearchConfig
 from transfer.config import (
     BackboneConfig,
     CompareConfig,
@@ -22,6 +22,7 @@ from transfer.config import (
     HeadConfig,
     LearnConfig,
     PolicyConfig,
+    RegulariseConfig,
     RunConfig,
     TrainConfig,
 )
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from transfer.data.table import ImageTable
     from transfer.freeze import FreezePlan, FreezePolicy
     from transfer.learn.compare import compare
+    from transfer.learn.lr_find import lr_find
     from transfer.learn.predict import evaluate, predict
+    from transfer.learn.search import search
     from transfer.learn.train import train
 
 __version__ = "0.1.0"
@@ -49,7 +52,9 @@ _LAZY = {
     "FreezePolicy": "transfer.freeze",
     "compare": "transfer.learn.compare",
     "evaluate": "transfer.learn.predict",
+    "lr_find": "transfer.learn.lr_find",
     "predict": "transfer.learn.predict",
+    "search": "transfer.learn.search",
     "train": "transfer.learn.train",
 }
 
@@ -65,10 +70,13 @@ __all__ = [
     "HeadConfig",
     "ImageTable",
     "LearnConfig",
+    "LrFindConfig",
     "MethodConfig",
     "PolicyConfig",
     "PredictConfig",
+    "RegulariseConfig",
     "RunConfig",
+    "SearchConfig",
     "ShiftConfig",
     "StepsConfig",
     "TrainConfig",
@@ -77,7 +85,9 @@ __all__ = [
     "evaluate",
     "load",
     "load_table",
+    "lr_find",
     "predict",
+    "search",
     "split",
     "train",
 ]

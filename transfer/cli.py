@@ -19,7 +19,9 @@ from transfer.commands import (
     DemoConfig,
     EvaluateConfig,
     FetchConfig,
+    LrFindConfig,
     PredictConfig,
+    SearchConfig,
 )
 from transfer.config import CompareConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
@@ -75,6 +77,20 @@ def _adapt(config: AdaptConfig) -> None:
         print(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
 
 
+def _search(config: SearchConfig) -> None:
+    from transfer.learn.search import search
+    from transfer.report.search import searched
+
+    print("\n" + searched(search(config)))
+
+
+def _lr_find(config: LrFindConfig) -> None:
+    from transfer.learn.lr_find import lr_find
+    from transfer.report.search import found
+
+    print(found(lr_find(config)))
+
+
 def _evaluate(config: EvaluateConfig) -> None:
     from transfer.learn.predict import evaluate
     from transfer.report.tables import one_run
@@ -114,6 +130,8 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "train": (TrainConfig, _train),
     "compare": (CompareConfig, _compare),
     "adapt": (AdaptConfig, _adapt),
+    "search": (SearchConfig, _search),
+    "lr-find": (LrFindConfig, _lr_find),
     "evaluate": (EvaluateConfig, _evaluate),
     "predict": (PredictConfig, _predict),
     "cache": (CacheCommandConfig, _cache),

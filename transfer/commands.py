@@ -1,12 +1,14 @@
-"""The typed configs of the commands that teach nothing; torch-free, as :mod:`transfer.config` is."""
+"""The typed configs of further commands; torch-free, as :mod:`transfer.config` is."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from transfer.config import Device, OnBadImage, ViewConfig
+from transfer.config import Device, LearnConfig, OnBadImage, TrainConfig, ViewConfig
+from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 
 @dataclass(frozen=True)
@@ -86,3 +88,51 @@ class DemoConfig:
 
     seed: int = 0
     """Of every random draw."""
+
+
+def _quick() -> TrainConfig:
+    # Large batches and few epochs: an epoch on kept features takes half as long as with batches of 64.
+    return TrainConfig(learn=LearnConfig(probe="trained", batch_size=256, epochs=9))
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Search for good settings by validation images alone; test images are looked at once, with --final."""
+
+    train: TrainConfig = field(default_factory=_quick)
+    space: tuple[str, ...] = ("lr", "weight_decay")
+    """What to search over: NAME=LOW:HIGH (log-uniform, or uniform from 0), NAME=A,B,C, or NAME for its usual values.
+    lr, weight_decay, batch_size, optimizer, policy, heads, hidden, dropout, augment, and more."""
+    trials: int = 100
+    """How many settings to try; for a grid, at most."""
+    sampler: Literal["random", "grid", "tpe"] = "random"
+    """Drawn at random, the product of evenly spaced values, or where Optuna's TPE expects most."""
+    fine: float = 0.4
+    """Last share of the trials, drawn from the part of the space where the best tenth of the others lie (random)."""
+    halving: int = 3
+    """Successive halving: at 1/9, 1/3, ... of the epochs only the best one in so many goes on (1: all do)."""
+    final: bool = False
+    """Train once with the best settings, and measure that on the test images."""
+    resume: bool = False
+    """Go on with the search in --out where it stopped."""
+
+    def __post_init__(self) -> None:
+        within(self, 1, math.inf, "trials", "halving")
+        within(self, 0, BELOW_ONE, "fine")
+
+
+@dataclass(frozen=True)
+class LrFindConfig:
+    """Find a learning rate: raise it step by step from far too low to far too high, and watch the loss."""
+
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(learn=LearnConfig(probe="trained")))
+    low: float = 1e-7
+    """The first rate."""
+    high: float = 10.0
+    """The last."""
+    steps: int = 100
+    """Mini-batches, each at a rate larger than the last by the same factor."""
+
+    def __post_init__(self) -> None:
+        within(self, ABOVE_ZERO, math.inf, "low", "high")
+        within(self, 10, math.inf, "steps")

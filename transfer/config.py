@@ -90,6 +90,10 @@ class HeadConfig:
     """Between the hidden layers."""
     dropout: float | None = None
     """On each layer's input in the head (default: 0.5 where the whole backbone stays frozen, else 0)."""
+    dropout_kind: Literal["inverted", "vanilla"] = "inverted"
+    """inverted scales up in training, vanilla down in use (a linear head with it is trained, never solved)."""
+    drop_connect: float = 0.0
+    """Chance that a weight of the head is left out of a training row's answer."""
     head_init: Literal["xavier", "he"] = "xavier"
     """How head weights are drawn; biases are zero."""
     loss_weights: CommaNames = ()
@@ -97,7 +101,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         within(self, 1, math.inf, "hidden")
-        within(self, 0, BELOW_ONE, "dropout")
+        within(self, 0, BELOW_ONE, "dropout", "drop_connect")
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,34 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         within(self, 0, math.inf, "backbone_lr", "layer_decay")
+
+
+@dataclass(frozen=True)
+class RegulariseConfig:
+    """What else keeps training from learning its images by heart; 0 is none. A solved probe has its own."""
+
+    l1: float = 0.0
+    """Penalty on the absolute values of what --weight-decay is on; with --l2 the elastic net."""
+    l2: float = 0.0
+    """Penalty on half their squares, in the loss of any optimizer."""
+    l2_sp: float = 0.0
+    """Penalty on half the squared distance from the pretrained weights (0.1), which then have no weight decay."""
+    delta: float = 0.0
+    """Penalty on how far a trained stage's channels are from the pretrained ones, by use (0.01); decay as above."""
+    bss: float = 0.0
+    """Penalty on the square of the least singular value of a batch's features (0.001)."""
+    co_tuning: float = 0.0
+    """Weight of answering, through the original classifier, as the pretrained network does for an object (2.3)."""
+    mixup: float = 0.0
+    """Mix images, or what frozen layers make of them (manifold mixup), and labels, with shares from Beta(A, A)."""
+    cutmix: float = 0.0
+    """Cut a box out of one image into another; its area is from Beta(A, A). Given both, each batch has one of them."""
+    stochastic_depth: float = 0.0
+    """Chance that an image skips the network's last residual block, if that learns; lower blocks in proportion."""
+
+    def __post_init__(self) -> None:
+        within(self, 0, math.inf, "l1", "l2", "l2_sp", "delta", "bss", "co_tuning", "mixup", "cutmix")
+        within(self, 0, BELOW_ONE, "stochastic_depth")
 
 
 @dataclass(frozen=True)
@@ -145,10 +177,13 @@ class LearnConfig:
     """Of the moving average, per step."""
     probe: Literal["solved", "trained"] = "solved"
     """Linear heads on features that stay frozen: solved by L-BFGS, or trained like all else."""
+    loss: Literal["cross_entropy", "hinge"] = "cross_entropy"
+    """hinge: 1 plus the best wrong score less the right one, if above 0. Probabilities are then no more than ranks."""
     label_smoothing: float = 0.1
-    """Share of the target spread evenly over all classes."""
-    augment: Literal["none", "flip", "crop", "colour"] = "none"
-    """Each includes the ones before: flip, random resized crop, colour jitter."""
+    """Share of the target spread evenly over all classes (not for hinge)."""
+    augment: Literal["none", "flip", "crop", "colour", "pca", "scale"] = "none"
+    """flip; crop: flip, random resized; colour, pca: crop, colours jittered or AlexNet's; scale: flip, ResNet's."""
+    regularise: RegulariseConfig = field(default_factory=RegulariseConfig)
     clip: float = 1.0
     """Largest norm of the gradient (0: no limit). Not for lbfgs, whose line search needs the loss's own."""
     patience: int = 15
@@ -239,9 +274,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.cache.views and self.learn.augment == "none":
-            raise TransferError(
-                f"--views {self.cache.views} keeps augmented views: say which, --augment flip, crop or colour"
-            )
+            raise TransferError(f"--views {self.cache.views} keeps augmented views: say which, such as --augment crop")
 
 
 @dataclass(frozen=True)

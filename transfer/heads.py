@@ -8,16 +8,20 @@ marginals answer both. (``separate`` is two models, each with one head: see ``tr
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfer.data.table import Kind
+from transfer.dropout import DropConnect, VanillaDropout
+from transfer.hinge import binary_hinge, hinge
 
+DROPOUTS = {"inverted": nn.Dropout, "vanilla": VanillaDropout}
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "elu": nn.ELU}
 PAIR = ("object", "domain")
+Loss = Literal["cross_entropy", "hinge"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,15 @@ def known(spec: HeadSpec, target: Tensor) -> Tensor:
 
 
 def mlp(
-    width: int, hidden: Sequence[int], outputs: int, *, activation: str, dropout: float, init: str
+    width: int,
+    hidden: Sequence[int],
+    outputs: int,
+    *,
+    activation: str,
+    dropout: float,
+    init: str,
+    dropout_kind: str = "inverted",
+    drop_connect: float = 0.0,
 ) -> nn.Sequential:
     """Return a linear layer, or an MLP with `hidden` sizes, weights drawn by `init` and biases zero.
 
@@ -63,8 +75,8 @@ def mlp(
     layers = nn.Sequential()  # named so that saved heads have the same keys with and without dropout
     for i, (into, out) in enumerate(itertools.pairwise(sizes)):
         if dropout:
-            layers.add_module(f"dropout{i}", nn.Dropout(dropout))
-        linear = nn.Linear(into, out)
+            layers.add_module(f"dropout{i}", DROPOUTS[dropout_kind](dropout))
+        linear = DropConnect(into, out, drop_connect) if drop_connect else nn.Linear(into, out)
         if init == "he":
             nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
         else:
@@ -88,7 +100,7 @@ class Heads(nn.Module):
     width : int
         Of the features.
     compose : {"dual", "joint"}
-    hidden, activation, dropout, init
+    hidden, activation, dropout, init, dropout_kind, drop_connect
         See :func:`mlp`.
     """
 
@@ -102,6 +114,8 @@ class Heads(nn.Module):
         activation: str = "relu",
         dropout: float = 0.0,
         init: str = "xavier",
+        dropout_kind: str = "inverted",
+        drop_connect: float = 0.0,
     ) -> None:
         super().__init__()
         self.specs = {spec.name: spec for spec in specs}
@@ -112,12 +126,9 @@ class Heads(nn.Module):
                 "joint": sizes["domain"] * sizes["object"],
                 **{k: v for k, v in sizes.items() if k not in PAIR},
             }
-        self.layers = nn.ModuleDict(
-            {
-                _key(name): mlp(width, hidden, out, activation=activation, dropout=dropout, init=init)
-                for name, out in sizes.items()
-            }
-        )
+        how: Any = {"activation": activation, "dropout": dropout, "init": init}
+        how |= {"dropout_kind": dropout_kind, "drop_connect": drop_connect}
+        self.layers = nn.ModuleDict({_key(name): mlp(width, hidden, out, **how) for name, out in sizes.items()})
         self.centre: Tensor
         self.spread: Tensor
         self.register_buffer("centre", torch.zeros(width))
@@ -154,11 +165,11 @@ class Heads(nn.Module):
         *,
         smoothing: float = 0.0,
         row_weights: Mapping[str, Tensor] | None = None,
+        kind: Loss = "cross_entropy",
     ) -> Tensor:
         """Return the weighted sum over heads of each one's mean loss over the rows where its target is known.
 
-        Under a joint head, rows with both labels cost the cross-entropy of the pair, rows with one label that of its
-        marginal.
+        Under a joint head, rows with both labels cost the loss of the pair, rows with one label that of its marginal.
 
         Parameters
         ----------
@@ -170,6 +181,8 @@ class Heads(nn.Module):
             Label smoothing of softmax heads (Szegedy et al. 2016).
         row_weights : mapping of str to Tensor, shape (N,), optional
             By head name; the mean becomes a weighted one.
+        kind : {"cross_entropy", "hinge"}
+            Of softmax and binary heads; regression is squared error.
         """
         total = next(iter(out.values())).sum() * 0.0
         seen = {name: known(spec, targets[name]) for name, spec in self.specs.items()}
@@ -177,13 +190,14 @@ class Heads(nn.Module):
             rows = seen[name]
             if self.joint and name in PAIR:  # both labels: the pair's business, once, below
                 rows = rows & ~(seen["object"] & seen["domain"])
-            total = total + spec.weight * _mean(spec, out[name], targets[name], rows, smoothing, row_weights)
+            total = total + spec.weight * _mean(spec, out[name], targets[name], rows, smoothing, row_weights, kind)
         if self.joint:
             objects = self.specs["object"].outputs
             pair = HeadSpec("object", weight=max(self.specs[name].weight for name in PAIR))
             index = targets["domain"] * objects + targets["object"]
             rows = seen["object"] & seen["domain"]
-            total = total + pair.weight * _mean(pair, out["joint"].flatten(1), index, rows, smoothing, row_weights)
+            both = out["joint"].flatten(1)
+            total = total + pair.weight * _mean(pair, both, index, rows, smoothing, row_weights, kind)
         return total
 
     def answers(self, out: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -211,11 +225,14 @@ def _mean(
     rows: Tensor,
     smoothing: float,
     weights: Mapping[str, Tensor] | None,
+    kind: Loss,
 ) -> Tensor:
     if not bool(rows.any()):
         return out.sum() * 0.0
     out, target = out[rows].float(), target[rows]
-    if spec.kind == "softmax":
+    if spec.kind != "regression" and kind == "hinge":
+        each = hinge(out, target) if spec.kind == "softmax" else binary_hinge(out, target)
+    elif spec.kind == "softmax":
         each = F.cross_entropy(out, target, label_smoothing=smoothing, reduction="none")
     elif spec.kind == "binary":
         each = F.binary_cross_entropy_with_logits(out, target.float(), reduction="none")

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,3 +116,71 @@ def test_a_smaller_crop_needs_more():
     p = Preprocessing((3, 224, 224), P.mean, P.std, "bilinear", 0.875)
     sides = [Augmentation(crop_scale=(smallest, 1.0)).needed(p) for smallest in (0.08, 0.35, 1.0)]
     assert sides == [1372, 656, 388]
+
+
+def test_pca_colour_shifts_all_pixels_by_the_same_along_the_principal_components():
+    """The shift is sum of alpha_i lambda_i p_i, each alpha normal with the deviation asked for, naively."""
+    grey = torch.full((3, 16, 24), 128, dtype=torch.uint8)
+    shifts = []
+    for seed in range(400):
+        got = augment(grey, P, Augmentation(pca=0.1), np.random.default_rng(seed))
+        shift = (got.double() - 128).flatten(1)
+        assert (shift == shift[:, :1]).all()
+        rng = np.random.default_rng(seed)
+        expected = np.zeros(3)
+        for alpha, value, component in zip(
+            rng.normal(0.0, 0.1, 3), module.PRINCIPAL_VALUES, module.PRINCIPAL_COMPONENTS.T, strict=True
+        ):
+            expected += 255 * alpha * value * component
+        assert np.abs(shift[:, 0].numpy() - expected).max() <= 0.51
+        shifts.append(expected)
+    first = module.PRINCIPAL_COMPONENTS[:, 0]
+    along = np.array(shifts) @ first / np.linalg.norm(shifts, axis=1)
+    assert np.median(np.abs(along)) > 0.98  # the first varies by ten times as much as the others
+    assert np.std(np.array(shifts) @ first) == pytest.approx(255 * 0.1 * 0.2175, rel=0.1)
+
+
+def test_principal_components_are_directions_at_right_angles():
+    assert np.allclose(module.PRINCIPAL_COMPONENTS.T @ module.PRINCIPAL_COMPONENTS, np.eye(3), atol=1e-3)
+
+
+def test_pca_colour_stays_in_bounds():
+    white = torch.full((3, 16, 24), 255, dtype=torch.uint8)
+    views = [augment(white, P, Augmentation(pca=0.5), np.random.default_rng(s)) for s in range(20)]
+    assert any((view == 255).all() for view in views)
+    assert all(view.float().mean() > 128 for view in views)
+
+
+@pytest.mark.parametrize("shape", [(300, 500), (500, 300), (40, 60)])
+def test_resnets_scales_go_from_256_to_480_pixels_of_the_short_side_for_224(shape, monkeypatch):
+    p = Preprocessing((3, 224, 224), P.mean, P.std, "bilinear", 0.875)
+    scale, sizes = Augmentation(short_side=(256 / 224, 480 / 224)), []
+    resize = module.resize
+    monkeypatch.setattr(module, "resize", lambda image, size, how: sizes.append(size) or resize(image, size, how))
+    image = torch.zeros((3, *shape), dtype=torch.uint8)
+    for seed in range(60):
+        assert augment(image, p, scale, np.random.default_rng(seed)).shape == (3, 224, 224)
+    short = [min(size) for size in sizes]
+    assert 256 <= min(short) < 275
+    assert 461 < max(short) <= 480
+    assert 340 < np.mean(short) < 396
+    for height, width in sizes:
+        assert height / width == pytest.approx(shape[0] / shape[1], rel=0.01)
+
+
+def test_pieces_of_a_scaled_image_come_from_everywhere():
+    """On a picture that shows its own coordinates, pieces begin at the top left and end at the bottom right."""
+    y, x = np.mgrid[0:100, 0:100]
+    place = torch.from_numpy(np.stack([2 * y, 2 * x, 0 * x]).astype(np.uint8))
+    p = Preprocessing((3, 50, 50), P.mean, P.std, "bilinear", 1.0)
+    views = [augment(place, p, Augmentation(short_side=(2.0, 2.0)), np.random.default_rng(s)) for s in range(300)]
+    for side in (0, 1):
+        first, last = [int(v[side, 0, 0]) for v in views], [int(v[side, -1, -1]) for v in views]
+        assert min(first) <= 4
+        assert max(last) >= 194
+        assert all(end - begin == pytest.approx(98, abs=2) for begin, end in zip(first, last, strict=True))
+
+
+def test_the_largest_scale_needs_most():
+    p = Preprocessing((3, 224, 224), P.mean, P.std, "bilinear", 0.875)
+    assert Augmentation(short_side=(256 / 224, 480 / 224)).needed(p) == 720

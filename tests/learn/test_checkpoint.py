@@ -59,6 +59,7 @@ CONFIGS = {
     "joint": HeadConfig(heads="joint"),
     "separate": HeadConfig(heads="separate"),
     "mlp": HeadConfig(hidden=(8, 6), activation="gelu", dropout=0.3, head_init="he"),
+    "vanilla": HeadConfig(dropout=0.3, dropout_kind="vanilla", drop_connect=0.2),
     "joint mlp": HeadConfig(heads="joint", hidden=(8,), activation="tanh"),
 }
 

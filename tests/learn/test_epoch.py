@@ -12,12 +12,15 @@ from torch import Tensor
 
 from transfer import freeze
 from transfer.cache import Feed, TrunkCache
-from transfer.config import LearnConfig
+from transfer.config import LearnConfig, RegulariseConfig
 from transfer.data.table import ImageTable, Target
 from transfer.evaluate.answers import answer, judge, targets
 from transfer.heads import Heads, HeadSpec
-from transfer.learn.epoch import Lesson, use_bfloat16
+from transfer.learn import epoch as epoch_module
+from transfer.learn import optimizers
+from transfer.learn.epoch import Lesson, epoch, use_bfloat16
 from transfer.learn.fit import Fit, fit
+from transfer.learn.penalties.penalty import Penalty, Step
 from transfer.model import TransferModel
 
 QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
@@ -218,3 +221,63 @@ def test_further_heads_learn_too(small: Callable[..., Any], lesson: Lesson, imag
 def test_precision_on_a_cpu_is_float32_unless_asked_for(precision: str) -> None:
     assert not use_bfloat16(precision, torch.device("cpu"))
     assert use_bfloat16("bfloat16", torch.device("cpu"))
+
+
+def test_a_mixed_batch_answers_for_both_of_its_labels_by_their_shares(
+    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[Tensor, Tensor, Any]] = []
+    loss = Heads.loss
+
+    def told(self: Heads, out: Any, wanted: Any, **options: Any) -> Tensor:
+        value = loss(self, out, wanted, **options)
+        given.append((wanted["object"], value.detach(), options["kind"]))
+        return value
+
+    monkeypatch.setattr(Heads, "loss", told)
+    shares: list[tuple[float, ...]] = []
+    mix = epoch_module.mix
+
+    def seen(*given: Any) -> Any:
+        activation, parts = mix(*given)
+        shares.append(tuple(part.share for part in parts))
+        return activation, parts
+
+    monkeypatch.setattr(epoch_module, "mix", seen)
+    model, plan = taught()
+    learn = replace(QUICK, epochs=1, batch_size=0, loss="hinge", regularise=RegulariseConfig(mixup=1.0))
+    result = fit(model, plan, replace(lesson, val=lesson.val[:0]), learn, TrunkCache())
+    (one, first, kind), (two, second, _) = given
+    ((share, rest),) = shares
+    assert kind == "hinge"
+    assert share >= 0.5
+    assert share + rest == pytest.approx(1.0)
+    assert result.epochs[0]["loss"] == pytest.approx(float(share * first + rest * second), rel=1e-5)
+    assert sorted(one.tolist()) == sorted(two.tolist())
+    assert one.tolist() != two.tolist()
+
+
+def test_penalties_are_added_and_see_what_they_ask_for(taught: Callable[..., Any], lesson: Lesson) -> None:
+    steps: list[Step] = []
+
+    class Hundred(Penalty):
+        maps = ("layer4",)
+
+        def __call__(self, step: Step) -> Tensor:
+            steps.append(step)
+            return step.features.sum() * 0 + 100
+
+    model, plan = taught("partial:1")
+    model.freeze(plan.phases[0])
+    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=12, workers=1)
+    labels = targets(lesson.table, model)
+    losses = []
+    for penalties in ((), (Hundred(),)):
+        torch.manual_seed(0)
+        optimizer = optimizers.build(model, plan, replace(QUICK, lr=1e-12))
+        how = (model, feed, lesson, labels, optimizer, plan.phases[0], replace(QUICK, lr=1e-12), (1, 1), [0, 0, 1])
+        losses.append(epoch(*how, penalties=penalties)["loss"])
+    assert losses[1] == pytest.approx(losses[0] + 100, abs=1e-2)
+    assert [len(step.features) for step in steps] == [12, 12]
+    assert torch.allclose(steps[0].maps["layer4"].mean((2, 3)), steps[0].features, atol=1e-5)
+    assert [part.share for part in steps[0].labels] == [1.0]

@@ -155,3 +155,32 @@ def test_gather_takes_a_map_where_there_is_one(tmp_path: Path) -> None:
         (part.path / name).write_bytes(b"\3")
     whole.gather([part.path])
     assert (whole.path / "map.png").read_bytes() == b"\3"
+
+
+def test_a_resumed_run_keeps_its_lines_but_for_half_of_one(tmp_path: Path) -> None:
+    config = {"trials": 5, "run": {"seed": 1, "out": "a"}}
+    folder = RunFolder(tmp_path / "a", config)
+    folder.metric({"trial": 0, "note": "größer"})
+    folder.metric({"trial": 1})
+    lines = folder.path / "metrics.jsonl"
+    sound = lines.read_bytes()
+    for half in (b"", b'{"tri', '{"note": "gr\u00f6'.encode()[:-1], b'{"trial": 2}'):
+        lines.write_bytes(sound + half)
+        again = RunFolder(tmp_path / "a", {"trials": 5, "run": {"seed": 1, "out": "elsewhere"}}, resume=True)
+        assert [line["trial"] for line in again.metrics()] == [0, 1]
+        assert lines.read_bytes() == sound
+    again.metric({"trial": 2})
+    assert [line["trial"] for line in again.metrics()] == [0, 1, 2]
+
+
+def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a", {"trials": 5, "run": {"seed": 1}})
+    folder.metric({"trial": 0})
+    with pytest.raises(TransferError, match="has another trials, seed; give what it was started with"):
+        RunFolder(tmp_path / "a", {"trials": 6, "run": {"seed": 2}}, resume=True)
+    assert len(folder.metrics()) == 1
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write("{no json}\n")
+    with pytest.raises(TransferError, match=r"metrics.jsonl is damaged: start anew with --overwrite"):
+        RunFolder(tmp_path / "a", {"trials": 5, "run": {"seed": 1}}, resume=True).metrics()
+    assert RunFolder(tmp_path / "new", {}, resume=True).metrics() == []

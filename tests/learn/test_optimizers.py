@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from transfer.cache import TrunkCache
-from transfer.config import LearnConfig
+from transfer.config import LearnConfig, RegulariseConfig
 from transfer.errors import TransferError
 from transfer.heads import Heads
 from transfer.learn import optimizers
@@ -62,6 +62,16 @@ def test_group_names_and_decay_on_weights_only(taught: Callable[..., Any]) -> No
             module = owner.get_submodule(name.rpartition(".")[0])
             is_weight = name.endswith("weight") and isinstance(module, nn.Conv2d | nn.Linear)
             assert is_weight == decays, name
+
+
+@pytest.mark.parametrize("kept", [{"l2_sp": 0.1}, {"delta": 0.1}, {"bss": 0.1}])
+def test_what_is_kept_near_its_start_has_no_decay(taught: Callable[..., Any], kept: dict[str, float]) -> None:
+    model, plan = taught("partial:1")
+    optimizer = optimizers.build(model, plan, LearnConfig(weight_decay=0.3, regularise=RegulariseConfig(**kept)))
+    decays = {g["name"]: g["weight_decay"] for g in optimizer.param_groups if g["weight_decay"]}
+    assert decays == ({"heads": 0.3, "layer4": 0.3} if "bss" in kept else {"heads": 0.3})
+    held = {id(p) for g in optimizer.param_groups for p in g["params"]}
+    assert {id(p) for p in model.backbone.network.layer4.parameters()} <= held
 
 
 def test_rates_follow_the_phase(taught: Callable[..., Any]) -> None:

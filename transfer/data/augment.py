@@ -4,11 +4,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from transfer.data.preprocessing import MARGIN, Preprocessing, prepare, resize
 
+# Colour of ImageNet's pixels, in [0, 1]: what its principal components vary by, and these, (colour, component), as
+# published with fb.resnet.torch after Krizhevsky et al. 2012.
+PRINCIPAL_VALUES = np.array([0.2175, 0.0188, 0.0045])
+PRINCIPAL_COMPONENTS = np.array([(-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203)])
 _ASPECT = (3 / 4, 4 / 3)  # of a random crop, as Inception had it and everyone since
 
 
@@ -24,14 +29,24 @@ class Augmentation:
         Mirror left to right, half of the time.
     jitter : float
         Brightness, contrast and saturation are each scaled by a factor from ``1 - jitter`` to ``1 + jitter``.
+    short_side : tuple of float, optional
+        Instead of `crop_scale`: the image is resized until it covers the input times a factor between these, and the
+        input cut out of that anywhere (Simonyan and Zisserman 2015; He et al. 2016 have 256 to 480 pixels for 224).
+    pca : float
+        Deviation of the shift of all pixels along each principal component of colour, as a share of what the component
+        varies by (Krizhevsky et al. 2012 have 0.1).
     """
 
     crop_scale: tuple[float, float] | None = None
     flip: bool = False
     jitter: float = 0.0
+    short_side: tuple[float, float] | None = None
+    pca: float = 0.0
 
     def needed(self, preprocessing: Preprocessing) -> int:
         """Return the pixels that the sides of a decoded file should have for the smallest crop to fill the input."""
+        if self.short_side is not None:
+            return math.ceil(MARGIN * max(preprocessing.input_size[1:]) * self.short_side[1])
         if self.crop_scale is None:
             return preprocessing.needed
         short = math.sqrt(self.crop_scale[0] * _ASPECT[0])  # side of that crop, as a fraction of the image's
@@ -58,7 +73,9 @@ def augment(
         Its memory as that of :func:`transfer.data.preprocessing.prepare`.
     """
     _, height, width = preprocessing.input_size
-    if augmentation.crop_scale is None:
+    if augmentation.short_side is not None:
+        image = _random_scale(image, (height, width), augmentation.short_side, preprocessing.interpolation, rng)
+    elif augmentation.crop_scale is None:
         image = prepare(image, preprocessing)
     else:
         left, top, right, bottom = _random_box(image.shape[2], image.shape[1], augmentation.crop_scale, rng)
@@ -68,7 +85,21 @@ def augment(
     if augmentation.jitter:
         for adjust in (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation):
             image = adjust(image, rng.uniform(max(0.0, 1 - augmentation.jitter), 1 + augmentation.jitter))
+    if augmentation.pca:
+        drawn = rng.normal(0.0, augmentation.pca, 3) * PRINCIPAL_VALUES
+        shift = 255 * torch.from_numpy(PRINCIPAL_COMPONENTS @ drawn).float()
+        image = (image + shift.view(3, 1, 1)).round().clamp(0, 255).to(torch.uint8)
     return image
+
+
+def _random_scale(
+    image: Tensor, size: tuple[int, int], factors: tuple[float, float], interpolation: str, rng: np.random.Generator
+) -> Tensor:
+    """Return a piece of `size`, height and width, of the image resized to cover it a random number of times."""
+    ratio = rng.uniform(*factors) * max(want / have for want, have in zip(size, image.shape[1:], strict=True))
+    image = resize(image, (round(ratio * image.shape[1]), round(ratio * image.shape[2])), interpolation)
+    top, left = (int(rng.integers(have - want + 1)) for want, have in zip(size, image.shape[1:], strict=True))
+    return image[:, top : top + size[0], left : left + size[1]]
 
 
 def _random_box(

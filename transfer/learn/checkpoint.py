@@ -35,6 +35,8 @@ def build_heads(specs: list[HeadSpec], width: int, config: HeadConfig) -> Heads:
         activation=config.activation,
         dropout=config.dropout or 0.0,
         init=config.head_init,
+        dropout_kind=config.dropout_kind,
+        drop_connect=config.drop_connect,
     )
 
 

@@ -1,7 +1,7 @@
 """One epoch: every training row once, in drawn order, a step of the optimizer per batch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,8 @@ from transfer.data.images import Augmentation
 from transfer.data.table import ImageTable
 from transfer.freeze import Phase
 from transfer.learn import optimizers
+from transfer.learn.mixing import Labels, mix
+from transfer.learn.penalties.penalty import Penalty, Step, watched
 from transfer.model import TransferModel
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
@@ -24,6 +26,8 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
     "flip": Augmentation(crop_scale=None, flip=True, jitter=0.0),
     "crop": Augmentation(crop_scale=(0.35, 1.0), flip=True, jitter=0.0),
     "colour": Augmentation(crop_scale=(0.35, 1.0), flip=True, jitter=0.4),
+    "pca": Augmentation(crop_scale=(0.35, 1.0), flip=True, pca=0.1),
+    "scale": Augmentation(short_side=(256 / 224, 480 / 224), flip=True),
 }
 
 
@@ -48,6 +52,7 @@ def epoch(
     place: tuple[int, int],
     draw: list[int],
     after_step: Callable[[], None] = lambda: None,
+    penalties: Sequence[Penalty] = (),
 ) -> dict[str, Any]:
     """Learn from each training row once; return the epoch's loss, rate and training accuracies.
 
@@ -59,6 +64,8 @@ def epoch(
         What draws are seeded by.
     after_step : callable
         Called after each step of the optimizer.
+    penalties : sequence of Penalty
+        Added to the loss.
     """
     model.train()
     rng = np.random.default_rng(draw)
@@ -79,7 +86,9 @@ def epoch(
         index = torch.from_numpy(some)
         wanted = {name: label[index].to(device) for name, label in labels.items()}
         weights = {name: w[index].to(device) for name, w in weighted.items()} if weighted else None
-        ask = partial(_ask, model, activation, wanted, weights, config)
+        activation, parts = mix(activation, Labels(wanted, weights), config.regularise, rng)
+        wanted = parts[0].wanted
+        ask = partial(_ask, model, activation, parts, config, penalties)
         loss, out = ask()
         if not bool(loss.isfinite()):
             return {"loss": float(loss.detach())}
@@ -104,15 +113,23 @@ def epoch(
 def _ask(
     model: TransferModel,
     activation: Tensor,
-    wanted: dict[str, Tensor],
-    weights: dict[str, Tensor] | None,
+    parts: tuple[Labels, ...],
     config: LearnConfig,
+    penalties: Sequence[Penalty],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of a batch, and what each head put out."""
+    """Return the loss of a batch, penalties included, and what each head put out."""
     half = use_bfloat16(config.precision, activation.device)
-    with torch.autocast(activation.device.type, torch.bfloat16, enabled=half):
-        out = model(activation)
-    return model.heads.loss(out, wanted, smoothing=config.label_smoothing, row_weights=weights), out
+    paths = [path for penalty in penalties for path in penalty.maps]
+    with (
+        torch.autocast(activation.device.type, torch.bfloat16, enabled=half),
+        watched(model.backbone.network, paths) as maps,
+    ):
+        features = model.features(activation)
+        out = model.heads(features)
+    how: Any = {"smoothing": config.label_smoothing, "kind": config.loss}
+    losses = [part.share * model.heads.loss(out, part.wanted, row_weights=part.weights, **how) for part in parts]
+    step = Step(model, activation, features, parts, maps)
+    return torch.stack([*losses, *(penalty(step) for penalty in penalties)]).sum(), out
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

@@ -19,6 +19,10 @@ from transfer.freeze import FreezePlan, Phase
 from transfer.learn import optimizers, probe
 from transfer.learn.averaging import Average, cycle
 from transfer.learn.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
+from transfer.learn.penalties import chosen
+from transfer.learn.penalties.penalty import Penalty
+from transfer.learn.penalties.start import Start
+from transfer.learn.stochastic_depth import stochastic_depth
 from transfer.model import TransferModel
 
 SCALE_ROWS = 1024
@@ -89,12 +93,20 @@ def fit(
         strengths, choosing nothing: how ``--refit`` repeats a chosen run.
     on_epoch : callable
         Gets each line.
+
+    Raises
+    ------
+    TransferError
+        What `config` regularises by cannot be under `plan`.
     """
+    solved = [is_solved(model, phase, config, cache.views) for phase in plan.phases]
+    chosen.check(model, plan, config, solved)
     torch.manual_seed(seed)
     result = Fit()
     before = freeze.frozen_tensors(model.backbone, plan.phases)
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]
     labels = targets(lesson.table, model)
+    start = Start(model, lesson.train, labels) if chosen.needs_start(config) else None
     best = _Best((-math.inf, -math.inf), 0, _copy(model, moving))
     done: list[Chosen] = []
     optimizer: Optimizer | None = None
@@ -110,13 +122,15 @@ def fit(
         feed = cache.feed(model, lesson.table.paths, lesson.digests, batch_size=size, workers=config.workers)
         feed.prepare(np.concatenate([lesson.train, lesson.val]))
         held = freeze.frozen_tensors(model.backbone, (phase,))
-        if is_solved(model, phase, config, cache.views):
+        if solved[number]:
             here = course.solve(feed, phase, number)
         else:
             if number == 0 and plan.pretrained:
                 _scale_heads(model, feed, lesson.train, seed)
             optimizer = optimizer or optimizers.build(model, plan, config)
-            here = course.train(feed, phase, number, optimizer, best)
+            penalties = chosen.penalties(model, phase, config, feed, start)
+            with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
+                here = course.train(feed, phase, number, optimizer, best, penalties)
         result.moved += freeze.changed(held, freeze.frozen_tensors(model.backbone, (phase,)))
         done.append(here.chosen)
         if here.value > best.value:
@@ -151,7 +165,15 @@ class _Course:
     tell: Callable[[dict[str, Any]], None]
     result: Fit
 
-    def train(self, feed: Feed, phase: Phase, number: int, optimizer: Optimizer, before: _Best) -> _Best:
+    def train(
+        self,
+        feed: Feed,
+        phase: Phase,
+        number: int,
+        optimizer: Optimizer,
+        before: _Best,
+        penalties: tuple[Penalty, ...],
+    ) -> _Best:
         """Train for a phase's epochs; return the best of them."""
         again = self.repeat[number] if self.repeat else None
         length = again if isinstance(again, int) else max(1, round(self.config.epochs * phase.share))
@@ -166,6 +188,7 @@ class _Course:
             line |= epoch(
                 *(self.model, feed, self.lesson, self.labels, optimizer, phase, config, place, draw),
                 after_step=average.after_step,
+                penalties=penalties,
             )
             if not _finite(self.model, self.moving):  # the last step broke them, which no loss has seen yet
                 line["loss"] = math.nan

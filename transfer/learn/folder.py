@@ -14,17 +14,34 @@ from transfer.files import whole, write_json, write_text
 OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
 
 
+FREE = ("out", "overwrite", "resume", "final", "workers")  # settings that a resumed run may change
+
+
 class RunFolder:
     """A folder that one run owns.
+
+    Parameters
+    ----------
+    path : Path
+    config : dict
+        Goes to config.json.
+    overwrite : bool
+        Replace a run that is there.
+    resume : bool
+        Go on with a run that is there, of the same config; without one, begin.
 
     Raises
     ------
     TransferError
-        It holds a run already and `overwrite` is false, holds other things, or cannot be written.
+        It holds a run already and is neither to be replaced nor resumed, one of another config, or other things; or
+        it cannot be written.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, config: dict[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
         self.path = path
+        if resume and (path / "config.json").is_file():
+            self._resume(config)
+            return
         if path.exists() and not path.is_dir():
             raise TransferError(f"--out {path} is a file: name a folder")
         held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
@@ -51,9 +68,38 @@ class RunFolder:
         """
         if path.is_dir():
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
-        if re.fullmatch(r"snapshot\d+\.safetensors|(map|layers|curves|surfaces)\.png", path.name):
+        if re.fullmatch(r"snapshot\d+\.safetensors|(map|layers|curves|surfaces|landscape|rates)\.png", path.name):
             return True
         return path.name in OURS or (path.name.startswith(".") and path.suffix == ".part")
+
+    def _resume(self, config: dict[str, Any]) -> None:
+        """Check that the run there is of `config`, and cut off a line that was half written when it was killed."""
+        before, now = _flat(json.loads((self.path / "config.json").read_text(encoding="utf-8"))), _flat(config)
+        differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        differ = [name.rpartition(".")[2] for name in differ if name.rpartition(".")[2] not in FREE]
+        if differ:
+            raise TransferError(
+                f"--resume: the run in {self.path} has another {', '.join(differ[:5])}; give what it was started "
+                "with, or name another folder"
+            )
+        lines = self.path / "metrics.jsonl"
+        content = lines.read_bytes() if lines.exists() else b""
+        if not content.endswith(b"\n") or not lines.exists():
+            write_text(lines, content[: content.rfind(b"\n") + 1].decode())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl.
+
+        Raises
+        ------
+        TransferError
+            A line is not JSON.
+        """
+        texts = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        try:
+            return [json.loads(text) for text in texts]
+        except json.JSONDecodeError as error:
+            raise TransferError(f"{self.path / 'metrics.jsonl'} is damaged: start anew with --overwrite") from error
 
     def metric(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -87,3 +133,10 @@ class RunFolder:
             writer = csv.DictWriter(file, list(rows[0]) if rows else ["path"])
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _flat(config: Any, name: str = "") -> dict[str, Any]:
+    """Return the settings of a nested config by dotted name."""
+    if not isinstance(config, dict):
+        return {name: config}
+    return {k: v for key, value in config.items() for k, v in _flat(value, f"{name}.{key}").items()}

@@ -76,17 +76,20 @@ def check(name: str) -> None:
         )
 
 
-def groups(model: TransferModel, plan: FreezePlan, weight_decay: float) -> list[dict[str, Any]]:
+def groups(
+    model: TransferModel, plan: FreezePlan, weight_decay: float, *, heads_only: bool = False
+) -> list[dict[str, Any]]:
     """Return a group per stage (and one for the heads) and decay, over all that learns in any phase of `plan`.
 
-    They are built once: unfreezing only flips ``requires_grad`` and rates (law 9). Biases and norms have no decay.
+    They are built once: unfreezing only flips ``requires_grad`` and rates (law 9). Biases and norms have no decay, nor,
+    with `heads_only`, has the backbone.
     """
     ever = {name: p for phase in plan.phases for name, p in freeze.learning(model.backbone, phase).items()}
     rows = [(HEADS, name, p) for name, p in model.heads.named_parameters()]
     rows += [(model.backbone.stage_of(name), name, p) for name, p in ever.items()]
     by_key: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
     for stage, name, p in rows:
-        by_key.setdefault((stage, p.ndim > 1), []).append((name, p))
+        by_key.setdefault((stage, p.ndim > 1 and not (heads_only and stage != HEADS)), []).append((name, p))
     return [
         {
             "name": ("heads" if stage == HEADS else model.backbone.stages[stage].name)
@@ -101,8 +104,13 @@ def groups(model: TransferModel, plan: FreezePlan, weight_decay: float) -> list[
 
 
 def build(model: TransferModel, plan: FreezePlan, config: LearnConfig) -> Optimizer:
-    """Return the optimizer that `config` names, over :func:`groups`."""
-    return create(groups(model, plan, config.weight_decay), config)
+    """Return the optimizer that `config` names, over :func:`groups`.
+
+    A penalty on leaving the pretrained weights takes the place of their decay, which pulls them to zero (Li et al.
+    2018).
+    """
+    near = config.regularise.l2_sp > 0 or config.regularise.delta > 0
+    return create(groups(model, plan, config.weight_decay, heads_only=near), config)
 
 
 def create(params: list[dict[str, Any]], config: LearnConfig) -> Optimizer:

@@ -55,23 +55,31 @@ def read_images(config: DataConfig, store: Store | None = None) -> Images:
     return Images(table, inspection)
 
 
-def new_backbone(config: BackboneConfig, seed: int, *, scratch: bool = False) -> Backbone:
-    """Return the backbone that `config` names; its weights are drawn from `seed` if it or `scratch` says so."""
+def new_backbone(config: BackboneConfig, seed: int, *, scratch: bool = False, classifier: bool = False) -> Backbone:
+    """Return the backbone that `config` names; its weights are drawn from `seed` if it or `scratch` says so.
+
+    With `classifier` it keeps its original one.
+    """
     return backbones.load(
         config.backbone,
         weights=config.weights,
         random_init=config.random_init or scratch,
         seed=seed,
+        classifier=classifier,
         image_size=config.image_size,
     )
 
 
 def new_model(
-    config: TrainConfig, specs: list[HeadSpec], seed: int, device: torch.device
+    config: TrainConfig, specs: list[HeadSpec], seed: int, device: torch.device, backbone: Backbone | None = None
 ) -> tuple[TransferModel, FreezePlan]:
-    """Return a fresh model and its plan; heads (and random backbones) are drawn from `seed`."""
+    """Return a fresh model and its plan; heads (and random backbones) are drawn from `seed`.
+
+    A `backbone` that is there already is taken as it is.
+    """
     policy = FreezePolicy.parse(config.policy.policy)
-    backbone = new_backbone(config.backbone, seed, scratch=policy.kind == "scratch")
+    original = config.learn.regularise.co_tuning > 0
+    backbone = backbone or new_backbone(config.backbone, seed, scratch=policy.kind == "scratch", classifier=original)
     plan = freeze.plan(
         policy,
         backbone,

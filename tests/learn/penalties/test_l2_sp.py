@@ -1,0 +1,54 @@
+"""The distance from the start: nothing at it, and its slope by hand."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from transfer.cache import TrunkCache
+from transfer.config import LearnConfig, RegulariseConfig
+from transfer.learn.epoch import Lesson
+from transfer.learn.fit import fit
+from transfer.learn.penalties.l2_sp import L2SP
+from transfer.learn.penalties.penalty import Step
+
+NONE = torch.zeros(0)
+
+
+def test_nothing_at_the_start_then_half_the_squared_distance(taught: Callable[..., Any]) -> None:
+    model, plan = taught("partial:1")
+    model.freeze(plan.phases[0])
+    penalty = L2SP(copy.deepcopy(model.backbone), 0.8)
+    assert penalty(Step(model, NONE, NONE)).item() == 0.0
+    moved = {n: p for n, p in model.backbone.network.named_parameters() if p.requires_grad}
+    assert any(p.ndim == 1 for p in moved.values())  # norms as well
+    start = {name: p.detach().clone() for name, p in moved.items()}
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():  # frozen ones and heads too, which are none of its business
+            p.add_(0.01 * torch.randn_like(p))
+    loss = penalty(Step(model, NONE, NONE))
+    distance = sum(float((p - start[name]).detach().double().square().sum()) for name, p in moved.items())
+    assert loss.item() == pytest.approx(0.4 * distance, rel=1e-4)
+    loss.backward()
+    for name, p in moved.items():
+        assert p.grad is not None
+        assert torch.allclose(p.grad, 0.8 * (p - start[name]).detach(), atol=1e-6)
+    assert all(p.grad is None for p in model.heads.parameters())
+
+
+def test_it_keeps_what_learns_near_the_start(taught: Callable[..., Any], lesson: Lesson) -> None:
+    far = {}
+    for strength in (0.0, 100.0):
+        model, plan = taught("partial:1", backbone_lr=1.0)
+        start = copy.deepcopy(model.backbone.network)
+        config = LearnConfig(epochs=3, batch_size=12, workers=1, weight_decay=0.0, lr=1e-3)
+        config = replace(config, regularise=RegulariseConfig(l2_sp=strength))
+        result = fit(model, plan, replace(lesson, val=lesson.val[:0]), config, TrunkCache())
+        assert result.moved == ()
+        both = zip(model.backbone.network.parameters(), start.parameters(), strict=True)
+        far[strength] = sum(float((a - b).detach().square().sum()) for a, b in both)
+    assert 0 < far[100.0] < 0.5 * far[0.0]

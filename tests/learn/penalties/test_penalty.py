@@ -1,0 +1,28 @@
+import pytest
+import torch
+from torch import nn
+
+from transfer.learn.penalties.penalty import watched
+
+
+def test_what_modules_put_out_is_seen_with_its_gradient_while_watched() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = torch.randn(5, 3)
+    with watched(network, ["0", "2"]) as seen:
+        out = network(x)
+    assert set(seen) == {"0", "2"}
+    assert seen["2"] is out
+    assert torch.equal(seen["0"], network[0](x))
+    (slope,) = torch.autograd.grad(out.sum(), seen["0"])
+    assert slope.shape == (5, 4)
+    seen.clear()
+    network(x)
+    assert not seen
+
+
+def test_nothing_stays_behind_after_an_error() -> None:
+    network = nn.Sequential(nn.Linear(3, 4))
+    with pytest.raises(ZeroDivisionError), watched(network, ["0"]) as seen:
+        raise ZeroDivisionError
+    network(torch.randn(1, 3))
+    assert not seen

@@ -1,0 +1,35 @@
+"""The network as it was, whatever becomes of the one that learns."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from transfer.cache import TrunkCache
+from transfer.evaluate.answers import targets
+from transfer.learn.epoch import Lesson
+from transfer.learn.penalties.start import Start
+
+
+@pytest.mark.parametrize("policy", ["partial:1", "full", "linear_probe"])
+def test_it_goes_on_from_the_same_activations_as_it_did_before(
+    taught: Callable[..., Any], lesson: Lesson, policy: str
+) -> None:
+    model, plan = taught(policy)
+    start = Start(model, lesson.train, targets(lesson.table, model))
+    model.freeze(plan.phases[0])
+    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=10, workers=1)
+    start.attach(model, feed)
+    model.eval()
+    with torch.no_grad():
+        before = torch.cat([model.features(activation) for _, activation in feed.batches(lesson.train)])
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(0.1)
+    rows, features = start.pooled()
+    assert rows.tolist() == lesson.train.tolist()
+    assert torch.equal(features, before)
+    assert not any(p.requires_grad for p in start.model.parameters())
+    model.train()
+    assert not start.model.training

@@ -1,0 +1,170 @@
+import itertools
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from transfer.commands import SearchConfig
+from transfer.errors import TransferError
+from transfer.learn import search as module
+from transfer.learn.search import search, trial_line
+from transfer.learn.space import settle
+from transfer.learn.train import train
+from transfer.learn.trial import Bench
+
+LINE = re.compile(r"val_acc: \d\.\d{6}, lr: \d\.\d{6}e[+-]\d\d, reg: \d\.\d{6}e[+-]\d\d, (\w+: \S+, )*\(\d+ / \d+\)")
+
+
+@pytest.fixture
+def quick(config):
+    def make(out: Path | None = None, *, train: dict | None = None, **settings) -> SearchConfig:
+        inner = config(**({"probe": "trained", "epochs": 3, "out": out} | (train or {})))
+        return SearchConfig(**({"train": inner, "trials": 8, "space": ("lr", "weight_decay")} | settings))
+
+    return make
+
+
+def plain(records: list[dict]) -> list[dict]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def lines_of(folder: Path) -> list[dict]:
+    return [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_line_is_shaped_as_always(quick, caplog):
+    config = quick()
+    record = {"trial": 0, "val_acc": 0.527, "settings": {"lr": 5.349517e-04, "weight_decay": 4.097824e-01}}
+    line = trial_line(settle(config.train, record["settings"]), record, 100)
+    assert line == "val_acc: 0.527000, lr: 5.349517e-04, reg: 4.097824e-01, (0 / 100)"
+    with caplog.at_level("INFO", "transfer"):
+        search(quick(space=("lr", "batch_size=4,8", "optimizer=adamw,sgd", "dropout=0:0.5"), trials=6))
+    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("val_acc")]
+    assert len(lines) == 6
+    assert all(LINE.fullmatch(line) for line in lines)
+    assert [line.rpartition("(")[2] for line in lines] == [f"{i} / 6)" for i in range(6)]
+    assert "batch_size: " in lines[0]
+    assert "optimizer: " in lines[0]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_killed_search_resumes_to_the_same_trials(quick, tmp_path, sampler, monkeypatch):
+    whole = search(quick(tmp_path / "whole", sampler=sampler))
+    trial, count = Bench.trial, itertools.count(1)
+
+    def dying(self, *args):
+        if next(count) > 5:
+            raise KeyboardInterrupt
+        return trial(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bench, "trial", dying)
+        with pytest.raises(KeyboardInterrupt):
+            search(quick(tmp_path / "killed", sampler=sampler))
+    assert len(lines_of(tmp_path / "killed")) == 5
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"trial": 5, "sta')
+    again = search(quick(tmp_path / "killed", sampler=sampler, resume=True))
+    assert plain(again["trials"]) == plain(whole["trials"])
+
+
+def test_a_half_written_line_is_done_again(quick, tmp_path):
+    whole = search(quick(tmp_path / "whole"))
+    search(quick(tmp_path / "killed"))
+    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    for kept in (0, 6):
+        (tmp_path / "killed" / "metrics.jsonl").write_text("".join(lines[:kept]) + lines[kept][:30])
+        again = search(quick(tmp_path / "killed", resume=True))
+        assert plain(again["trials"]) == plain(whole["trials"])
+        assert plain(lines_of(tmp_path / "killed")) == plain(whole["trials"])
+        assert again["best"]["trial"] == whole["best"]["trial"]
+
+
+def test_resuming_another_search_is_refused(quick, tmp_path):
+    out = tmp_path / "a"
+    search(quick(out, trials=3))
+    with pytest.raises(TransferError, match="has another trials"):
+        search(quick(out, trials=4, resume=True))
+    with pytest.raises(TransferError, match="has another batch_size"):
+        search(quick(out, trials=3, resume=True, train={"batch_size": 16}))
+    with pytest.raises(TransferError, match="already holds a run"):
+        search(quick(out, trials=3))
+    with pytest.raises(TransferError, match="say which search, with --out"):
+        search(quick(trials=3, resume=True))
+    assert len(search(quick(tmp_path / "new", trials=3, resume=True))["trials"]) == 3
+
+
+def test_the_result_and_the_run_folder(quick, tmp_path):
+    result = search(quick(tmp_path / "a", sampler="grid", halving=1, trials=9))
+    saved = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert saved == result
+    assert len(result["trials"]) == 9
+    assert result["best"]["val_acc"] == max(record["val_acc"] for record in result["trials"])
+    assert {record["epochs"] for record in result["trials"]} == {3}
+    assert result["test"] == {}
+    assert result["final"] is None
+    assert "test images had no part" in result["selection"]["rule"]
+    assert (tmp_path / "a" / "landscape.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_test_labels_change_nothing_before_the_end(quick, monkeypatch):
+    """Every label of a test image is swapped after the split: all trials stay as they are."""
+    honest = search(quick())
+    split = __import__("transfer.learn.trial", fromlist=["split"]).split
+
+    def swapping(table, *args, **options):
+        parts = split(table, *args, **options)
+        for target in table.targets.values():
+            target.values[parts.test] = (target.values[parts.test] + 1) % len(target.classes)
+        return parts
+
+    monkeypatch.setattr("transfer.learn.trial.split", swapping)
+    assert plain(search(quick())["trials"]) == plain(honest["trials"])
+
+
+def test_the_best_is_trained_once_and_tested(quick, tmp_path):
+    config = quick(tmp_path / "a", final=True, trials=4)
+    result = search(config)
+    assert (tmp_path / "a" / "final" / "model.safetensors").exists()
+    one = settle(config.train, result["best"]["settings"])
+    alone = train(replace(one, run=replace(one.run, out=None))).result
+    assert result["test"] == result["final"]["test"] == alone["test"]
+    assert result["final"]["config"]["learn"]["lr"] == result["best"]["settings"]["lr"]
+    again = search(replace(config, resume=True))
+    assert plain(again["trials"]) == plain(result["trials"])
+
+
+def test_nothing_is_decoded_twice(quick, monkeypatch):
+    search(quick(trials=1))
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("transfer.cache.feed.ImageBatches", refuse)
+    assert len(search(quick(trials=6))["trials"]) == 6
+
+
+def test_a_best_at_the_end_of_its_range_is_noted(quick):
+    result = search(quick(space=("lr=1e-6:2e-6",), trials=2, sampler="grid"))
+    assert any("lies at an end of 1e-06:2e-06" in note for note in result["notes"])
+
+
+MISTAKES = {
+    "another seed's split": ({"train": {"seeds": (0, 1)}}, "--seeds: a search takes one --seed"),
+    "nothing to search": ({"train": {"probe": "solved"}}, "say --probe trained"),
+    "unknown optimizer": ({"space": ("optimizer=adamw,adamx",)}, "unknown optimizer 'adamx'"),
+    "unknown policy": ({"space": ("policy=linear_prob",)}, "did you mean 'linear_probe'"),
+    "a value out of range": ({"space": ("lr=0:1",)}, "--lr 0.0: it must be above 0"),
+    "no validation": ({"train": {"val": 0.0}}, "needs validation images"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_said_before_the_first_trial(quick, case, monkeypatch):
+    settings, says = MISTAKES[case]
+    monkeypatch.setattr(Bench, "trial", lambda *args: pytest.fail("a trial began"))
+    with pytest.raises(TransferError, match=says):
+        search(quick(**settings))
+    assert module.RULE

@@ -1,0 +1,79 @@
+"""What is left out in training, and that use is its mean."""
+
+import pytest
+import torch
+from torch import nn
+
+from transfer.dropout import DropConnect, VanillaDropout
+from transfer.heads import mlp
+
+X = torch.linspace(0.5, 2.0, 8)
+MANY = 20_000
+
+
+def averaged(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    torch.manual_seed(0)
+    return layer.train()(x.expand(MANY, -1)).mean(0).detach()
+
+
+def test_vanilla_leaves_out_and_does_not_scale_what_it_keeps() -> None:
+    torch.manual_seed(0)
+    out = VanillaDropout(0.3).train()(X.expand(MANY, -1))
+    kept = out != 0
+    assert torch.equal(out[kept], X.expand(MANY, -1)[kept])
+    assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.005)
+
+
+def test_vanilla_in_use_is_inverted_scaled_by_what_is_kept() -> None:
+    vanilla, inverted = VanillaDropout(0.3), nn.Dropout(0.3)
+    assert torch.allclose(vanilla.eval()(X), 0.7 * inverted.eval()(X))
+    assert torch.allclose(averaged(vanilla, X), 0.7 * averaged(inverted, X), rtol=0.03)
+
+
+@pytest.mark.parametrize("layer", [VanillaDropout(0.3), nn.Dropout(0.3)], ids=["vanilla", "inverted"])
+def test_the_mean_in_training_is_what_comes_in_use(layer: nn.Module) -> None:
+    assert torch.allclose(averaged(layer, X), layer.eval()(X), rtol=0.03)
+
+
+def test_both_kinds_give_a_next_layer_the_same_mean_once_its_weights_are_scaled() -> None:
+    """A network trained with one is that of the other with its weights times what is kept."""
+    torch.manual_seed(0)
+    linear = nn.Linear(8, 3, bias=False)
+    by_vanilla = linear(averaged(VanillaDropout(0.3), X))
+    assert torch.allclose(by_vanilla, 0.7 * linear(averaged(nn.Dropout(0.3), X)), atol=0.03)
+
+
+def test_dropconnect_in_training_is_a_linear_layer_on_average_and_not_each_time() -> None:
+    torch.manual_seed(0)
+    layer = DropConnect(8, 3, 0.4)
+    outputs = layer.train()(X.expand(MANY, -1))
+    expected = X @ layer.weight.T + layer.bias
+    assert torch.allclose(outputs.mean(0), expected, atol=0.03)
+    assert not torch.allclose(outputs[0], outputs[1])  # a mask for each row
+    variance = (0.4 / 0.6) * (X.square() @ layer.weight.square().T)  # of a sum of independent scaled coins
+    assert torch.allclose(outputs.var(0), variance, rtol=0.1)
+
+
+def test_dropconnect_leaves_out_single_weights_never_the_bias() -> None:
+    """With one input of 1 an output is the bias, or the bias and the weight over what is kept."""
+    torch.manual_seed(0)
+    layer = DropConnect(1, 2, 0.5)
+    outputs = (layer.train()(torch.ones(200, 1)) - layer.bias).detach()
+    there = outputs / (layer.weight.T / 0.5)
+    assert torch.allclose(there, there.round(), atol=1e-5)
+    assert {tuple(row) for row in there.abs().round().int().tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_dropconnect_in_use_is_the_linear_layer_to_the_bit() -> None:
+    layer = DropConnect(8, 3, 0.4).eval()
+    x = torch.randn(5, 8)
+    assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_heads_have_them_and_keep_their_names() -> None:
+    how = {"activation": "relu", "init": "xavier"}
+    plain = mlp(8, (4,), 3, dropout=0.0, **how)
+    both = mlp(8, (4,), 3, dropout=0.2, dropout_kind="vanilla", drop_connect=0.5, **how)
+    assert [type(layer) for layer in both] == [VanillaDropout, DropConnect, nn.ReLU, VanillaDropout, DropConnect]
+    assert set(both.state_dict()) == set(plain.state_dict())
+    assert {layer.p for layer in both if isinstance(layer, DropConnect)} == {0.5}

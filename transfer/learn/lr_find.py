@@ -1,0 +1,198 @@
+"""`transfer lr-find`: the learning rate range test (Smith 2017)."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from transfer.cache import TrunkCache
+from transfer.commands import LrFindConfig
+from transfer.config import LearnConfig
+from transfer.errors import TransferError
+from transfer.evaluate.answers import targets
+from transfer.freeze import FreezePlan
+from transfer.learn import optimizers
+from transfer.learn.epoch import Lesson, epoch
+from transfer.learn.fit import _scale_heads
+from transfer.learn.folder import RunFolder
+from transfer.learn.setup import new_model, read_images, versions
+from transfer.learn.trial import Bench
+from transfer.model import TransferModel
+from transfer.plain import to_dict
+from transfer.report.search import rates
+
+MOMENTUM = 0.9  # of the moving average that smooths the loss
+BLOWN = 4.0  # times the least smoothed loss: there is no more to learn from higher rates
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The loss of each batch before its step, at rates that grow by the same factor; and that loss smoothed."""
+
+    rate: list[float]
+    loss: list[float]
+    smoothed: list[float]
+
+    @property
+    def minimum_over_ten(self) -> float:
+        """The rate of the least smoothed loss, which is about to be too high, divided by ten."""
+        return self.rate[int(np.argmin(self.smoothed))] / 10
+
+    @property
+    def steepest(self) -> float:
+        """The rate at which the smoothed loss falls fastest by the logarithm of the rate."""
+        end = int(np.argmin(self.smoothed)) + 1
+        if end < 3:
+            return self.minimum_over_ten
+        slope = np.gradient(self.smoothed[:end], np.log(self.rate[:end]))
+        return self.rate[int(np.argmin(slope))]
+
+
+def sweep(step: Callable[[float], float], low: float, high: float, steps: int) -> Curve:
+    """Raise the rate from `low` to `high`; stop early where the loss blows up.
+
+    Parameters
+    ----------
+    step : callable
+        Takes a step at a rate, and returns the loss before it.
+
+    Raises
+    ------
+    TransferError
+        `high` is not above `low`, or the loss is not finite from the start.
+    """
+    if not low < high:
+        raise TransferError(f"--high {high:g}: it must be above --low {low:g}")
+    curve, average, least = Curve([], [], []), 0.0, math.inf
+    with tqdm(np.geomspace(low, high, steps), desc="range test", unit="step", disable=None, leave=False) as bar:
+        for rate in bar:
+            loss = step(float(rate))
+            if not math.isfinite(loss):
+                break
+            average = MOMENTUM * average + (1 - MOMENTUM) * loss
+            smoothed = average / (1 - MOMENTUM ** (len(curve.rate) + 1))
+            if smoothed > BLOWN * least:
+                break
+            least = min(least, smoothed)
+            for values, value in ((curve.rate, float(rate)), (curve.loss, loss), (curve.smoothed, smoothed)):
+                values.append(value)
+    if len(curve.rate) < 2:
+        raise TransferError(f"the loss is not finite at the lowest rate, {low:g}: check the data, or lower --low")
+    return curve
+
+
+@contextmanager
+def restored(model: TransferModel) -> Iterator[None]:
+    """Give `model` back its weights, its frozen parts and its mode afterwards, and torch its state of random draws."""
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    wanted = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    cut, held = model.cut, model._held
+    devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            model.load_state_dict(state)
+            model.cut, model._held = cut, held
+            for parameter, learns, slope in wanted:
+                parameter.requires_grad_(learns)
+                parameter.grad = slope
+            for module, training in modes:
+                module.training = training
+
+
+def range_test(
+    model: TransferModel,
+    plan: FreezePlan,
+    lesson: Lesson,
+    config: LearnConfig,
+    cache: TrunkCache,
+    *,
+    low: float = 1e-7,
+    high: float = 10.0,
+    steps: int = 100,
+    seed: int = 0,
+) -> Curve:
+    """Return the loss by learning rate, in training under the last phase of `plan`; `model` is left as it was."""
+    size = config.batch_size or len(lesson.train)
+    labels, phase = targets(lesson.table, model), plan.phases[-1]
+    with restored(model):
+        torch.manual_seed(seed)
+        model.freeze(phase)
+        feed = cache.feed(model, lesson.table.paths, lesson.digests, batch_size=size, workers=config.workers)
+        feed.prepare(lesson.train)
+        if plan.pretrained:
+            _scale_heads(model, feed, lesson.train, seed)
+        optimizer = optimizers.build(model, plan, config)
+        batches = _batches(lesson.train, size, seed)
+        taken = 0
+
+        def step(rate: float) -> float:
+            nonlocal taken
+            taken += 1
+            one = replace(config, lr=rate, schedule="constant", warmup=0.0)
+            some = replace(lesson, train=next(batches))
+            return epoch(model, feed, some, labels, optimizer, phase, one, (1, 1), [seed, taken])["loss"]
+
+        return sweep(step, low, high, steps)
+
+
+def _batches(rows: np.ndarray, size: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield batches without end, every row once before any comes again."""
+    rng, left = np.random.default_rng(seed), rows[:0]
+    while True:
+        while len(left) < size:
+            left = np.concatenate([left, rng.permutation(rows)])
+        yield left[:size]
+        left = left[size:]
+
+
+def lr_find(config: LrFindConfig) -> dict[str, Any]:
+    """Run the range test as `config` says; return the curve, and the rates that it suggests.
+
+    Returns
+    -------
+    dict
+        ``curve``: rate, loss and smoothed; ``steepest``, ``minimum_over_ten``, ``suggestion`` (the lower of both);
+        ``config``, ``versions``.
+
+    Raises
+    ------
+    TransferError
+        Bad input, or an optimizer that has no learning rate.
+    """
+    train = config.train
+    optimizers.check(train.learn.optimizer)
+    if train.learn.optimizer == "lbfgs":
+        raise TransferError("--optimizer lbfgs finds the length of each step itself: there is no rate to look for")
+    if train.heads.heads == "separate":
+        raise TransferError("--heads separate trains several networks: look for the rate of one, under --heads dual")
+    out, seed = train.run.out, train.run.seed
+    folder = RunFolder(out, to_dict(config), overwrite=train.run.overwrite) if out else None
+    cache = TrunkCache(train.cache)
+    images = read_images(train.data, cache.store)
+    bench = Bench(train, images, cache)
+    (specs,) = bench.networks(train.heads).values()
+    model, plan = new_model(train, specs, seed, bench.device)
+    curve = range_test(
+        model, plan, bench.lesson, train.learn, cache, low=config.low, high=config.high, steps=config.steps, seed=seed
+    )
+    result = {
+        "command": "lr-find",
+        "config": to_dict(config),
+        "versions": versions(),
+        "curve": {"rate": curve.rate, "loss": curve.loss, "smoothed": curve.smoothed},
+        "steepest": curve.steepest,
+        "minimum_over_ten": curve.minimum_over_ten,
+        "suggestion": min(curve.steepest, curve.minimum_over_ten),
+    }
+    if folder:
+        rates(folder.path / "rates.png", result)
+        folder.result(result)
+    return result

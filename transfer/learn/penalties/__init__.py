@@ -1,0 +1,1 @@
+"""Penalties: what a training step adds to its loss."""

@@ -1,0 +1,110 @@
+"""Which penalties a config asks for, and whether these, and all else that holds learning back, can be had."""
+
+import logging
+from dataclasses import fields
+
+from transfer.cache import Feed
+from transfer.config import LearnConfig
+from transfer.dropout import DropConnect
+from transfer.errors import TransferError
+from transfer.freeze import FreezePlan, Phase
+from transfer.learn.penalties import co_tuning, delta
+from transfer.learn.penalties.bss import BSS
+from transfer.learn.penalties.elastic_net import ElasticNet
+from transfer.learn.penalties.l2_sp import L2SP
+from transfer.learn.penalties.penalty import Penalty
+from transfer.learn.penalties.start import Start
+from transfer.learn.stochastic_depth import skippable
+from transfer.model import TransferModel
+
+TAIL = {"l2_sp", "delta", "bss", "co_tuning", "stochastic_depth"}  # which say something of a backbone that learns
+START = {"l2_sp", "delta", "co_tuning"}  # and hold it to what it was
+
+log = logging.getLogger(__name__)
+
+
+def check(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: list[bool]) -> None:
+    """Refuse what cannot be under `plan`, and say what a solved phase does without.
+
+    Parameters
+    ----------
+    solved : list of bool
+        Of each phase, whether it is solved.
+
+    Raises
+    ------
+    TransferError
+        The backbone stays frozen, starts from random weights or has no block to skip, and an option is about that; or
+        all phases are solved, which none of the options changes.
+    """
+    names = [f.name for f in fields(config.regularise) if getattr(config.regularise, f.name)]
+    if some := [name for name in names if name in TAIL and not plan.trained_parameters]:
+        raise TransferError(
+            f"{_flags(some)}: all of the backbone stays frozen under {plan.policy}; take one that trains some of it, "
+            "such as --policy partial:1"
+        )
+    if some := [name for name in names if name in START and not plan.pretrained]:
+        raise TransferError(f"{_flags(some)}: there are no pretrained weights to stay near under {plan.policy}")
+    if "stochastic_depth" in names and not any(skippable(model.backbone, phase) for phase in plan.phases):
+        raise TransferError(
+            f"--stochastic-depth: {model.backbone.name} has no residual block that can be skipped in what "
+            f"{plan.policy} trains; train more stages, or take another backbone"
+        )
+    if config.loss != "cross_entropy":
+        names.append(f"loss {config.loss}")
+    if any(isinstance(module, DropConnect) for module in model.heads.modules()):
+        names.append("drop_connect")
+    if names and all(solved):
+        raise TransferError(
+            f"{_flags(names)}: no effect on a solved probe, which has one strength of regularisation, chosen on "
+            "validation images; add --probe trained"
+        )
+    for phase, is_solved in zip(plan.phases, solved, strict=True):
+        if names and is_solved:
+            log.info("phase %s is solved, without %s", phase.name, _flags(names))
+
+
+def needs_start(config: LearnConfig) -> bool:
+    """Return whether a penalty wants the network as it was."""
+    return any(getattr(config.regularise, name) for name in START)
+
+
+def penalties(
+    model: TransferModel, phase: Phase, config: LearnConfig, feed: Feed, start: Start | None
+) -> tuple[Penalty, ...]:
+    """Return the penalties of `phase`, for which `model` is frozen and cut.
+
+    Raises
+    ------
+    TransferError
+        No pixels for CutMix; no original classifier for Co-Tuning.
+    """
+    c = config.regularise
+    if c.cutmix and model.cut:
+        below = model.backbone.stages[model.cut].name if model.cut < len(model.backbone.stages) else "the heads"
+        raise TransferError(
+            f"--cutmix cuts boxes out of images, but phase {phase.name} sees what the frozen layers below {below} put "
+            "out; choose --policy full, or --mixup"
+        )
+    found: list[Penalty] = []
+    if c.l1 or c.l2:
+        found.append(ElasticNet(c.l1, c.l2))
+    if not any(stage.trained for stage in phase.stages):
+        return tuple(found)
+    if c.bss:
+        found.append(BSS(c.bss))
+    if start is not None:
+        start.attach(model, feed)
+        if c.l2_sp:
+            found.append(L2SP(start.model.backbone, c.l2_sp))
+        if c.delta:
+            found.append(delta.Delta(start, delta.attention(start, model.heads, phase), c.delta))
+        if c.co_tuning and "object" in model.heads.specs:
+            original = co_tuning.classifier(start)
+            relation = co_tuning.relation(start, original, model.heads.specs["object"].outputs)
+            found.append(co_tuning.CoTuning(original, relation, c.co_tuning))
+    return tuple(found)
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
