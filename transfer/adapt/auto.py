@@ -34,9 +34,7 @@ log = logging.getLogger(__name__)
 
 NETWORKS = 3
 NEAR = 0.9  # agreement of probe and networks above which the shift is small
-EXPERT = (
-    0.25  # weight of these networks' log-probabilities, which MCC makes sharp; the tail's are soft and count in full
-)
+EXPERT = 0.25  # weight of these networks' log-probabilities, which MCC makes sharp; those of a tail have 1
 TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # of --epochs and --lr
 
 
