@@ -149,7 +149,7 @@ class Course:
             features,
             logits,
             labels if source else torch.where(target, labels, -1),
-            target,
+            target & (labels < 0),  # the few labelled rows, met in every step, would outweigh all others
             progress,
             strong,
             q[torch.from_numpy(rows)].to(activation.device) if q is not None else None,

@@ -21,7 +21,8 @@ class Batch:
     labels : Tensor of int64, shape (N,)
         Class of each row, -1 where it is not known.
     target : Tensor of bool, shape (N,)
-        Which rows are of the target domain.
+        Which rows are of the target domain and unlabelled; its labelled rows count with the source's, as in Saito et
+        al. 2019.
     progress : float
         In [0, 1]: how far training is.
     strong : Tensor, shape (N, C), optional
