@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from transfer import config
+from transfer import commands, config
 from transfer.commands import EvaluateConfig
 from transfer.config import CacheConfig, CompareConfig, LearnConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.plain import from_dict, to_dict
 
-CONFIGS = [v for v in vars(config).values() if isinstance(v, type) and dataclasses.is_dataclass(v)]
+FOUND = [*vars(config).values(), *vars(commands).values()]
+CONFIGS = list(dict.fromkeys(v for v in FOUND if isinstance(v, type) and dataclasses.is_dataclass(v)))
 
 
 def other(hint: Any, default: Any) -> Any:
@@ -29,7 +30,7 @@ def other(hint: Any, default: Any) -> Any:
         return (3, 1) if options[0] is int else ("b:2", "a")
     if hint is bool:
         return not default
-    return {int: 7, float: 0.123, str: "some/name", Path: Path("some/folder")}[hint]
+    return {int: 17, float: 0.123, str: "some/name", Path: Path("some/folder")}[hint]
 
 
 def changed(kind: type) -> Any:
@@ -82,6 +83,6 @@ def test_missing_keys_take_their_defaults() -> None:
 
 
 def test_a_saved_config_is_checked_as_a_typed_one() -> None:
-    with pytest.raises(TransferError, match="--batch-size 0: it must be 1 or more"):
-        from_dict(TrainConfig, {"learn": {"batch_size": 0}})
+    with pytest.raises(TransferError, match="--epochs 0: it must be 1 or more"):
+        from_dict(TrainConfig, {"learn": {"epochs": 0}})
     assert from_dict(CacheConfig, {"views": 0}) == CacheConfig()
