@@ -126,7 +126,7 @@ def fit(
             here = course.solve(feed, phase, number)
         else:
             if number == 0 and plan.pretrained:
-                _scale_heads(model, feed, lesson.train, seed)
+                scale_heads(model, feed, lesson.train, seed)
             optimizer = optimizer or optimizers.build(model, plan, config)
             penalties = chosen.penalties(model, phase, config, feed, start)
             with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
@@ -253,7 +253,8 @@ class _Course:
         return {name: label[torch.from_numpy(rows)] for name, label in self.labels.items()}
 
 
-def _scale_heads(model: TransferModel, feed: Feed, rows: np.ndarray, seed: int) -> None:
+def scale_heads(model: TransferModel, feed: Feed, rows: np.ndarray, seed: int) -> None:
+    """Give the heads the centre and spread of features of some of `rows`, drawn by `seed`, as they are now."""
     model.eval()
     some = np.random.default_rng(seed).permutation(rows)[:SCALE_ROWS]
     with torch.inference_mode():

@@ -18,7 +18,7 @@ from transfer.evaluate.answers import targets
 from transfer.freeze import FreezePlan
 from transfer.learn import optimizers
 from transfer.learn.epoch import Lesson, epoch
-from transfer.learn.fit import _scale_heads
+from transfer.learn.fit import scale_heads
 from transfer.learn.folder import RunFolder
 from transfer.learn.setup import new_model, read_images, versions
 from transfer.learn.trial import Bench
@@ -128,7 +128,7 @@ def range_test(
         feed = cache.feed(model, lesson.table.paths, lesson.digests, batch_size=size, workers=config.workers)
         feed.prepare(lesson.train)
         if plan.pretrained:
-            _scale_heads(model, feed, lesson.train, seed)
+            scale_heads(model, feed, lesson.train, seed)
         optimizer = optimizers.build(model, plan, config)
         batches = _batches(lesson.train, size, seed)
         taken = 0
