@@ -153,6 +153,22 @@ def tiny(images: ImageTable) -> Any:
 
 
 @pytest.fixture(scope="session")
+def three(tiny: Any) -> Any:
+    """The same with every third plain image in a domain ``dim`` of its own."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from transfer.data.table import softmax_target
+    from transfer.learn.setup import Images
+
+    table, third = tiny.table, np.arange(len(tiny.table)) % 3 == 0
+    names = np.array(table.domains)[table.domain]
+    domain = softmax_target(list(np.where(third & (names == "plain"), "dim", names)))
+    return Images(replace(table, targets=table.targets | {"domain": domain}), tiny.inspection)
+
+
+@pytest.fixture(scope="session")
 def weights_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of a small backbone, for images of 32 pixels, as a store holds them."""
     import torch

@@ -117,6 +117,25 @@ def test_nothing_moves_where_neither_domain_has_spread(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_each_source_is_brought_to_the_target_as_if_it_were_the_only_one(kind: str) -> None:
+    sources, target = (draw(30, 5, 8), draw(25, 5, 10)), draw(20, 5, 9)
+    *together, last = align(kind, *sources, target)
+    for affine, source in zip(together, sources, strict=True):
+        alone, goal = align(kind, source, target)
+        for ours, theirs in ((affine, alone), (last, goal)):
+            np.testing.assert_array_equal(ours.centre, theirs.centre)
+            np.testing.assert_array_equal(ours.matrix, theirs.matrix)
+
+
+def test_a_single_image_among_several_domains_takes_the_map_of_all_others_together() -> None:
+    first, second, one = draw(30, 5, 8), draw(25, 5, 10), draw(1, 5, 9)
+    *_, last = align("standardise", first, second, one)
+    both = np.concatenate([first, second])
+    np.testing.assert_allclose(last(both), (both - both.mean(0)) / both.std(0), atol=1e-3)
+    assert align("standardise", first, one[:0], second)[1].size == 5  # nor does a domain without a row fail
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_rows_order_says_nothing(kind: str) -> None:
     source, target = draw(30, 5, 8), draw(20, 5, 9)
     ours, turned = align(kind, source, target, size=3), align(kind, source[::-1], target[::-1], size=3)

@@ -4,6 +4,7 @@ import torch
 
 from transfer.adapt import auto as module
 from transfer.adapt.auto import auto
+from transfer.adapt.solve import aligned, solve
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
@@ -20,6 +21,15 @@ def test_heads_answer_as_the_evidence_says(staged, monkeypatch, policy, near):
     (note,) = notes
     assert note.startswith("auto: ")
     assert ("small shift" in note) == (near == 0.0)
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_a_small_shift_is_answered_as_source_only_answers(staged, monkeypatch, labels):
+    monkeypatch.setattr(module, "NEAR", 0.0)
+    stage, phase, steps = staged(target_labels=labels)
+    _, evidence, _ = auto(stage, phase, steps, 0, 16)
+    features = aligned(stage, "none")
+    assert np.array_equal(evidence.target_logits, features.evidence(stage, solve(stage, features)).target_logits)
 
 
 def test_a_small_shift_leaves_the_backbone_alone(staged, monkeypatch):

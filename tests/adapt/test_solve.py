@@ -30,13 +30,26 @@ def test_each_domain_is_mapped_by_all_of_its_rows(staged, kind):
         assert np.allclose(np.abs(getattr(features, part)), np.abs(wanted), atol=2e-2 * np.abs(wanted).max())
 
 
+def test_each_of_several_sources_is_mapped_by_its_own_rows(staged, three):
+    stage, *_ = staged(three, source=("plain", "dim"))
+    pair, features = stage.pair, aligned(stage, "standardise")
+    assert len(features.maps) == 3
+    rows, mapped = np.concatenate([pair.train, pair.val]), np.concatenate([features.train, features.val])
+    for name in ("plain", "dim"):
+        own = pair.table.domain[rows] == pair.table.domains.index(name)
+        x = stage.pooled(rows[own]).numpy()
+        varies = x.std(0) > 1e-3
+        wanted = (x - x.mean(0))[:, varies] / x.std(0)[varies]
+        assert np.allclose(mapped[own][:, varies], wanted, atol=1e-2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_exported_heads_answer_for_pooled_features_of_the_target(staged, kind):
     stage, *_ = staged()
     features = aligned(stage, kind)
     heads = solve(stage, features)
     wanted = logits(heads, torch.from_numpy(features.target))
-    exported = export(heads, features.maps[1])
+    exported = export(heads, features.maps[-1])
     said = logits(exported, stage.pooled(stage.pair.unlabelled))
     assert np.allclose(said, wanted, atol=1e-2 * np.abs(wanted).max())
     assert (said.argmax(1) == wanted.argmax(1)).all()
@@ -87,7 +100,7 @@ def test_answers_are_of_the_test_rows_in_order(staged, protocol):
     stage, *_ = staged(protocol=protocol)
     features = aligned(stage, "standardise")
     solved = solve(stage, features)
-    heads, evidence = export(solved, features.maps[1]), features.evidence(stage, solved)
+    heads, evidence = export(solved, features.maps[-1]), features.evidence(stage, solved)
     said = answered(stage, heads, evidence)
     wanted = logits(heads, stage.pooled(stage.pair.test))
     assert np.allclose(said, wanted, atol=1e-3 * np.abs(wanted).max())

@@ -67,11 +67,22 @@ def test_only_statistics_of_the_tail_move(staged):
     assert np.allclose(said, evidence.target_logits, atol=1e-3 * np.abs(said).max())
 
 
+def test_each_domain_is_seen_under_its_own_statistics(staged, three):
+    stage, phase, _ = staged(three, source=("plain", "dim"), policy="partial:1", method=("adabn",), rule="source_val")
+    _, evidence = with_target_statistics(stage, phase)
+    pair, layers = stage.pair, list(norms(stage, tail=True).values())
+    stage.model.freeze(moving(phase))
+    for name in pair.sources:
+        own = pair.table.domain[pair.train] == pair.table.domains.index(name)
+        learn_statistics(stage, layers, pair.train[own])
+        assert np.allclose(evidence.source_features[own], stage.pooled(pair.train[own]).numpy(), atol=1e-3)
+
+
 def test_a_single_target_image_has_no_statistics(staged, tiny):
     one = np.flatnonzero((tiny.table.domain == 0) | (np.arange(48) == 47))
     given = type(tiny)(tiny.table.take(one), tiny.inspection.take(one))
     stage, phase, _ = staged(given, policy="partial:1", method=("adabn",))
-    with pytest.raises(TransferError, match="adabn needs at least two images of striped"):
+    with pytest.raises(TransferError, match="adabn takes statistics of each domain: striped has fewer"):
         with_target_statistics(stage, phase)
 
 

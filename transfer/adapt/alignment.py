@@ -1,4 +1,4 @@
-"""Closed forms: both domains' features brought to the same moments or subspace, by one affine map per domain.
+"""Closed forms: all domains' features brought to the same moments or subspace, by one affine map per domain.
 
 A map that is affine disappears into the linear layer that reads it (:meth:`Affine.folded`), so that an adapted model is
 exported as a plain one.
@@ -60,32 +60,32 @@ class Affine:
         return torch.from_numpy(self.centre).to(x), torch.from_numpy(self.matrix).to(x)
 
 
-def align(kind: str, source: np.ndarray, target: np.ndarray, *, size: int = 80) -> tuple[Affine, Affine]:
-    """Return the map of the source's features and that of the target's; neither looks at a label.
+def align(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[Affine, ...]:
+    """Return the map of each domain's features, the target's last; none looks at a label.
 
     ``none``
         Nothing moves.
     ``standardise``
         Each domain to mean 0 and deviation 1; a feature that is constant in a domain is 0 there.
     ``coral``
-        Both centred, the source whitened and re-coloured to the target's covariance (Sun, Feng and Saenko 2016, alg.
+        All centred, each source whitened and re-coloured to the target's covariance (Sun, Feng and Saenko 2016, alg.
         1). Covariances are shrunk as by Ledoit and Wolf (2004) in place of the paper's added identity, and by 1 / N
         at least: their estimate takes no account of a mean that few rows estimate too. On MobileNetV2's features of
         Office-31 that is 2 to 4 points below no alignment; the identity, four times the features' variance, makes the
         map next to none, and level with it.
     ``subspace``
-        Each domain in its own `size` principal directions, the source's then turned to the target's (Fernando et al.
+        Each domain in its own `size` principal directions, each source's then turned to the target's (Fernando et al.
         2013, alg. 1); fewer where the rows of a domain span fewer.
 
     A domain of one row, or of rows that are all the same, has no spread of its own and takes the map that the other
-    domain would have on its own: a single target image is read as the source's images are. Where both are so, nothing
-    moves.
+    domains' rows together would have: a single target image is read as the source's images are. Where all are so,
+    nothing moves.
 
     Parameters
     ----------
     kind : {"none", "standardise", "coral", "subspace"}
-    source : ndarray, shape (Ns, F)
-    target : ndarray, shape (Nt, F)
+    *domains : ndarray, shape (N, F)
+        The sources, and the target.
     size : int
         Directions kept by ``subspace``.
 
@@ -98,20 +98,26 @@ def align(kind: str, source: np.ndarray, target: np.ndarray, *, size: int = 80) 
         raise TransferError(
             f"no alignment is called {kind!r}{did_you_mean(kind, KINDS)}: choose from {', '.join(KINDS)}"
         )
-    width = source.shape[1]
-    varied = [x for x in (source, target) if (x != x[0]).any()]
+    width = domains[0].shape[1]
+    varied = [x for x in domains if _varies(x)]
     if kind == "none" or not varied:
-        still = _affine(np.zeros(width), np.ones(width))
-        return still, still
-    source, target = varied[0], varied[-1]  # the same where one domain's rows stand for both
+        return (_affine(np.zeros(width), np.ones(width)),) * len(domains)
+    domains = tuple(x if _varies(x) else np.concatenate(varied) for x in domains)
     if kind == "standardise":
-        return _standard(source), _standard(target)
-    a, b = _Spectrum.of(source), _Spectrum.of(target)
+        return tuple(map(_standard, domains))
+    *sources, target = map(_Spectrum.of, domains)
     if kind == "coral":
-        return _affine(a.mean, a.power(-0.5) @ b.power(0.5)), _affine(b.mean, np.ones(width))
-    size = max(1, min(size, len(a.values), len(b.values)))
-    basis, goal = a.vectors[:, :size], b.vectors[:, :size]
-    return _affine(a.mean, basis @ (basis.T @ goal)), _affine(b.mean, goal)
+        goal = target.power(0.5)
+        maps = [_affine(source.mean, source.power(-0.5) @ goal) for source in sources]
+        return *maps, _affine(target.mean, np.ones(width))
+    size = max(1, min(size, *(len(x.values) for x in (*sources, target))))
+    goal = target.vectors[:, :size]
+    maps = [_affine(x.mean, x.vectors[:, :size] @ (x.vectors[:, :size].T @ goal)) for x in sources]
+    return *maps, _affine(target.mean, goal)
+
+
+def _varies(x: np.ndarray) -> bool:
+    return bool((x != x[:1]).any())
 
 
 def _standard(x: np.ndarray) -> Affine:

@@ -3,7 +3,7 @@
 1. Each domain is standardised; the source's probe is solved; three networks minimise class confusion (MCC). Label
    smoothing, which keeps networks unsure, is what undoes MCC: none is used.
 2. Where the probe and these networks agree on nearly all target images, the shift is small and adapting can only lose:
-   the probe is the answer.
+   the answer is source_only's.
 3. Else a product of experts: the networks' answers times the nearness to class centroids, smoothed over each image's
    neighbours, classes balanced softly (:func:`transfer.adapt.refine.experts.combine`).
 4. With a trained tail, a network above it learns the source's labels, these answers as pseudo-labels, and MCC, from
@@ -33,7 +33,7 @@ from transfer.heads import Heads
 log = logging.getLogger(__name__)
 
 NETWORKS = 3
-NEAR = 0.9  # agreement of probe and networks above which the shift is small
+NEAR = 0.95  # agreement of probe and networks above which the shift is small: what follows errs as often itself
 EXPERT = 0.25  # weight of these networks' log-probabilities, which MCC makes sharp; those of a tail have 1
 TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # of --epochs and --lr
 
@@ -43,7 +43,6 @@ def auto(
 ) -> tuple[Heads, Evidence, list[str]]:
     """Return heads for pooled features of the target, what rules may see of them, and what to note."""
     features = aligned(stage, "standardise")
-    probe = solve(stage, features)
     frozen = stage.as_features()
     said = []
     for i in range(NETWORKS):
@@ -53,13 +52,14 @@ def auto(
         ((_, evidence),) = course.learn([(1.0, MCC())], config.epochs, last=True)
         said.append(log_softmax(evidence.target_logits))
     networks = np.mean(said, axis=0)
-    # with labels of the target, a classifier agrees with the adapted ones however large the shift
-    unaided = solve(stage, features, target=False) if len(stage.pair.labelled) else probe
-    source = features.evidence(stage, unaided).target_logits
+    # without the few labels of the target, or it agreed with the adapted ones however large the shift
+    source = features.evidence(stage, solve(stage, features, target=False)).target_logits
     agreement = float((source.argmax(1) == networks.argmax(1)).mean())
     if agreement >= NEAR:
         note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: a small shift"
-        return export(probe, features.maps[1]), features.evidence(stage, probe), [f"{note}; the source's is kept"]
+        features = aligned(stage, "none")
+        probe = solve(stage, features)
+        return export(probe, features.maps[-1]), features.evidence(stage, probe), [f"{note}; source_only's is kept"]
     q = _combined(stage, features.target, features.labelled, [(EXPERT, networks)])
     note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: refined on its geometry"
     if not stage.frozen:
@@ -79,7 +79,7 @@ def auto(
         )
         q = _combined(stage, target, labelled, [(EXPERT, networks), (1.0, log_softmax(evidence.target_logits))])
     heads = learn_from(stage, features, q)
-    return export(heads, features.maps[1]), features.evidence(stage, heads), [note]
+    return export(heads, features.maps[-1]), features.evidence(stage, heads), [note]
 
 
 def _combined(

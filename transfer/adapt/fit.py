@@ -170,7 +170,7 @@ def _solved(
     heads = solve(stage, features, source=method.source)
     if method.refine:
         heads = learn_from(stage, features, method.refine(features.evidence(stage, heads)))
-    choice.offer(Candidate(name, features.evidence(stage, heads), export(heads, features.maps[1])))
+    choice.offer(Candidate(name, features.evidence(stage, heads), export(heads, features.maps[-1])))
 
 
 def _trained(
@@ -207,11 +207,10 @@ def _trained(
 
 def new_network(stage: Stage, kind: str, bottleneck: int) -> Network:
     """Return a network on the features of `stage`, each domain in the scaling that the closed form `kind` gives it."""
-    pair = stage.pair
-    source, target = (
-        stage.pooled(rows).cpu().numpy() for rows in (stage.source, np.concatenate([pair.labelled, pair.unlabelled]))
-    )
-    return Network(align(kind, source, target), stage.classes, bottleneck).to(stage.device)
+    rows = np.concatenate([stage.source, stage.pair.labelled, stage.pair.unlabelled])
+    pooled = stage.pooled(rows).cpu().numpy()
+    maps = align(kind, *(pooled[side] for side in stage.sides(rows)))
+    return Network(maps, stage.classes, bottleneck).to(stage.device)
 
 
 def candidate_line(line: dict[str, Any]) -> str:

@@ -135,16 +135,17 @@ class Course:
         network.train()
         if not stage.frozen:
             stage.model.train()
+        domain = stage.domain[torch.from_numpy(rows)].to(activation.device)
         target = stage.target[torch.from_numpy(rows)].to(activation.device)
         labels = stage.labels[torch.from_numpy(rows)].to(activation.device)
         pooled = stage.features(activation)
-        features = network(pooled, target)
+        features = network(pooled, domain)
         logits = network.classifier(features)
         if not bool(logits.isfinite().all()):
             raise Diverged
         strong = None
         if any(term.needs_strong for _, term in terms):
-            strong = network.classifier(network(F.dropout(pooled, STRONG_DROPOUT), target))
+            strong = network.classifier(network(F.dropout(pooled, STRONG_DROPOUT), domain))
         batch = Batch(
             features,
             logits,
@@ -187,13 +188,13 @@ class Course:
         if len(source) > JUDGED:
             source = np.sort(np.random.default_rng(self.seed).choice(source, JUDGED, replace=False))
         rows = np.concatenate([source, pair.val, pair.unlabelled, pair.labelled])
-        pooled, target = stage.pooled(rows), stage.target[torch.from_numpy(rows)]
+        pooled, domain = stage.pooled(rows), stage.domain[torch.from_numpy(rows)]
         with torch.inference_mode():
-            target = target.to(pooled.device)
+            domain = domain.to(pooled.device)
             learnt = torch.ones(len(rows), dtype=torch.bool, device=pooled.device)
             learnt[len(source) : len(source) + len(pair.val)] = False
-            self.network.settle(pooled[learnt], target[learnt])
-            features = self.network(pooled, target)
+            self.network.settle(pooled[learnt], domain[learnt])
+            features = self.network(pooled, domain)
             logits = self.network.classifier(features)
         cuts = np.cumsum([len(source), len(pair.val), len(pair.unlabelled)])
         parts = [np.split(x.cpu().numpy(), cuts) for x in (features, logits)]

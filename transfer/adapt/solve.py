@@ -22,13 +22,13 @@ class Aligned:
 
     Parameters
     ----------
-    maps : (Affine, Affine)
-        Of source and target.
+    maps : tuple of Affine
+        Of each source and, last, the target.
     train, val, labelled, target : ndarray
         Features in the aligned space, (N, size): of the source's rows, of the target's with and without a label.
     """
 
-    maps: tuple[Affine, Affine]
+    maps: tuple[Affine, ...]
     train: np.ndarray
     val: np.ndarray
     labelled: np.ndarray
@@ -58,11 +58,14 @@ class Aligned:
 def aligned(stage: Stage, kind: str) -> Aligned:
     """Return the features of `stage` under the closed form `kind`, learnt from all rows of each domain."""
     pair = stage.pair
-    train, val, labelled, target = (
-        stage.pooled(rows).cpu().numpy() for rows in (pair.train, pair.val, pair.labelled, pair.unlabelled)
-    )
-    maps = align(kind, np.concatenate([train, val]), np.concatenate([labelled, target]))
-    return Aligned(maps, maps[0](train), maps[0](val), maps[1](labelled), maps[1](target))
+    parts = (pair.train, pair.val, pair.labelled, pair.unlabelled)
+    rows = np.concatenate(parts)
+    pooled, sides = stage.pooled(rows).cpu().numpy(), stage.sides(rows)
+    maps = align(kind, *(pooled[side] for side in sides))
+    mapped = np.empty((len(rows), maps[-1].size), np.float32)
+    for affine, side in zip(maps, sides, strict=True):
+        mapped[side] = affine(pooled[side])
+    return Aligned(maps, *np.split(mapped, np.cumsum([len(part) for part in parts[:-1]])))
 
 
 def solve(stage: Stage, features: Aligned, *, source: bool = True, target: bool = True) -> Heads:

@@ -34,6 +34,8 @@ class Stage:
         Source rows to learn from: with the validation rows unless these are held out.
     labels : Tensor of int64, shape (N,)
         Of all rows of the table; -1 where unknown or masked.
+    domain : Tensor of int64, shape (N,)
+        Place among the pair's sources, the target being the last; -1 of rows that are of none.
     target : Tensor of bool, shape (N,)
     frozen : bool
         Whether the model has no tail: what is fed to it are the pooled features.
@@ -43,7 +45,10 @@ class Stage:
         self.pair, self.model, self.feed, self.hold_out = pair, model, feed, hold_out
         self.source = pair.train if hold_out else np.union1d(pair.train, pair.val)
         self.labels = torch.from_numpy(pair.table.object)
-        self.target = torch.from_numpy(pair.table.domain == pair.table.domains.index(pair.target))
+        place = np.full(len(pair.table.domains), -1)
+        place[[pair.table.domains.index(name) for name in (*pair.sources, pair.target)]] = range(len(pair.sources) + 1)
+        self.domain = torch.from_numpy(place[pair.table.domain])
+        self.target = self.domain == len(pair.sources)
         self.frozen = model.cut == len(model.backbone.stages)
         self.rows = np.unique(np.concatenate([pair.train, pair.val, pair.labelled, pair.unlabelled, pair.test]))
         self._held: Tensor | None = None
@@ -58,6 +63,11 @@ class Stage:
     def device(self) -> torch.device:
         """Where the model computes."""
         return next(self.model.backbone.parameters()).device
+
+    def sides(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return for each source, and last for the target, which of `rows` are its own, bool (len(rows),)."""
+        domain = self.domain.numpy()[rows]
+        return [domain == side for side in range(len(self.pair.sources) + 1)]
 
     def restart(self) -> None:
         """Give the backbone the weights it had at first."""

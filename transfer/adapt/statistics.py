@@ -28,7 +28,7 @@ def with_target_statistics(stage: Stage, phase: Phase) -> tuple[Heads, Evidence]
     Raises
     ------
     TransferError
-        No BatchNorm layer in the tail, or a single target image.
+        No BatchNorm layer in the tail, or a domain with a single image.
     """
     backbone = stage.model.backbone
     norms = [
@@ -39,22 +39,23 @@ def with_target_statistics(stage: Stage, phase: Phase) -> tuple[Heads, Evidence]
     if not norms:
         raise TransferError(NO_NORMS)
     pair = stage.pair
-    if len(pair.labelled) + len(pair.unlabelled) < 2:
-        raise TransferError(
-            f"adabn needs at least two images of {pair.target}, whose statistics it takes: there is one"
-        )
+    parts = (pair.train, pair.val, pair.labelled, pair.unlabelled)
+    rows = np.concatenate(parts)
+    learnt = ~np.isin(rows, pair.val)
+    pooled = torch.empty(len(rows), backbone.width, device=stage.device)
     stage.model.freeze(moving(phase))
     try:
-        learn_statistics(stage, norms, pair.train)
-        source, val = stage.pooled(pair.train), stage.pooled(pair.val)
-        learn_statistics(stage, norms, np.concatenate([pair.labelled, pair.unlabelled]))
-        labelled, target = stage.pooled(pair.labelled), stage.pooled(pair.unlabelled)
+        for name, side in zip((*pair.sources, pair.target), stage.sides(rows), strict=True):
+            if (side & learnt).sum() < 2:
+                raise TransferError(f"adabn takes statistics of each domain: {name} has fewer than two images to learn")
+            learn_statistics(stage, norms, rows[side & learnt])
+            pooled[torch.from_numpy(side)] = stage.pooled(rows[side])
     finally:
         stage.model.freeze(phase)
-    still = align("none", source.cpu().numpy(), target.cpu().numpy())
-    features = Aligned(still, *(rows.cpu().numpy() for rows in (source, val, labelled, target)))
+    x = pooled.cpu().numpy()
+    features = Aligned(align("none", x), *np.split(x, np.cumsum([len(part) for part in parts[:-1]])))
     heads = solve(stage, features)
-    return export(heads, features.maps[1]), features.evidence(stage, heads)
+    return export(heads, features.maps[-1]), features.evidence(stage, heads)
 
 
 def moving(phase: Phase) -> Phase:
