@@ -1,4 +1,4 @@
-"""Every ordered pair of domains: source-only, each domain standardised, and this tool's default.
+"""Every ordered pair of domains: source-only, each domain standardised, class confusion, and this tool's default.
 
 The table that papers on Office-31 print, with one difference: epoch and method are chosen without target labels. The
 best that could have been chosen with them is the column called oracle.

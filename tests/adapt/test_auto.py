@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from transfer.adapt import auto as module
 from transfer.adapt.auto import auto
+from transfer.adapt.config import AdaptConfig, ShiftConfig, StepsConfig
+from transfer.adapt.run import adapt, read
 from transfer.adapt.solve import aligned, solve
+from transfer.cache import TrunkCache
+from transfer.learn.setup import Images
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
@@ -62,9 +68,9 @@ def test_labels_of_the_target_reach_what_is_refined(staged, monkeypatch):
     monkeypatch.setattr(module, "NEAR", 1.1)
     asked = []
 
-    def watched(features, experts, *, known):
+    def watched(features, experts, *, known, balance):
         asked.append((features, known))
-        return combine(features, experts, known=known)
+        return combine(features, experts, known=known, balance=balance)
 
     combine = module.combine
     monkeypatch.setattr(module, "combine", watched)
@@ -76,3 +82,50 @@ def test_labels_of_the_target_reach_what_is_refined(staged, monkeypatch):
         assert len(features) == len(known) == len(pair.unlabelled) + len(pair.labelled)
         assert (known[: len(pair.unlabelled)] == -1).all()
         assert np.array_equal(known[len(pair.unlabelled) :], stage.labels.numpy()[pair.labelled])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Return the embedded set, and a function that adapts printed to scanned digits of `rows`."""
+    config = AdaptConfig(ShiftConfig("digits", ("printed",), "scanned"), steps=StepsConfig(device="cpu"))
+    images = read(config.shift, TrunkCache(config.cache))
+
+    def run(rows=None, table=images.table):
+        rows = np.arange(len(table)) if rows is None else rows
+        result = adapt(config, images=Images(table.take(rows), images.inspection.take(rows))).result
+        return *(result[part]["object"]["accuracy"] for part in ("source_only", "target")), result["notes"]
+
+    return images.table, run
+
+
+def test_it_gains_where_the_shift_is_large(digits):
+    _, run = digits
+    before, after, notes = run()
+    assert after > before + 0.15
+    assert [note for note in notes if "refined on its geometry" in note]
+
+
+def test_it_changes_nothing_where_there_is_no_shift(digits):
+    """Half of the printed digits, with the rest as their source."""
+    table, run = digits
+    printed = np.flatnonzero(table.domain == table.domains.index("printed"))
+    half = np.random.default_rng(0).permutation(printed)[: len(printed) // 2]
+    domain = table.domain.copy()
+    domain[half] = table.domains.index("scanned")
+    targets = table.targets | {"domain": replace(table.targets["domain"], values=domain)}
+    before, after, notes = run(printed, replace(table, targets=targets))
+    assert after == before > 0.95
+    assert [note for note in notes if "a small shift" in note]
+
+
+@pytest.mark.parametrize("left", [0, 5])
+def test_it_gains_where_class_shares_differ(digits, left):
+    """All scanned images of three digits, of the others a few or none: to balance classes would lose."""
+    table, run = digits
+    scanned = table.domain == table.domains.index("scanned")
+    keep = ~scanned | (table.object < 3)
+    for k in range(3, 10):
+        keep[np.flatnonzero(scanned & (table.object == k))[:left]] = True
+    before, after, notes = run(np.flatnonzero(keep))
+    assert after > before + 0.02
+    assert [note for note in notes if "class shares differ strongly" in note]

@@ -31,6 +31,20 @@ def test_every_method_policy_and_pair_is_run_as_if_alone(config, tmp_path):
     assert [line.split()[:2] for line in lines[1:]] == [[p, m] for p in policies for m in methods]
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "pairs"),
+    [
+        ((), "striped", ["plain -> striped", "dim -> striped"]),
+        (("plain", "dim"), "", ["plain -> dim", "plain -> striped", "dim -> plain", "dim -> striped"]),
+        (("plain", "dim"), "striped", ["plain,dim -> striped"]),
+    ],
+)
+def test_a_side_that_is_left_open_is_every_domain(config, three, monkeypatch, source, target, pairs):
+    monkeypatch.setattr("transfer.adapt.cross.read", lambda *_: three)
+    result = cross(CrossConfig(config(source=source, target=target), ("source_only",)))
+    assert sorted(result["runs"]["linear_probe"]["source_only"]) == sorted(pairs)
+
+
 def test_a_method_that_there_is_not_ends_it_at_once(config):
     with pytest.raises(TransferError, match="unknown method 'mccc'"):
-        cross(CrossConfig(config(), methods=("mccc",)), [("plain", "striped")])
+        cross(CrossConfig(config(), methods=("mccc",)), [(("plain",), "striped")])

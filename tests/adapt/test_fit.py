@@ -25,7 +25,7 @@ def test_a_candidates_heads_answer_as_its_evidence_says(staged, name, policy):
     stage, phase, steps = staged(policy=policy, epochs=3)
     choice, lines = chosen(stage, phase, steps, name)
     method = METHODS[name]
-    epochs = 3 - round(3 * method.warm) if method.build else 1
+    epochs = 3 - max(round(3 * method.warm), method.warm > 0) if method.build else 1
     assert len(lines) == len(choice.scores) == len(choice.answers) == epochs
     if choice.backbone:
         stage.model.backbone.load_state_dict(choice.backbone)
@@ -81,6 +81,24 @@ def test_no_weight_of_a_diverged_run_is_kept(staged):
     assert choice.best is None
     assert lines == []
     assert choice.notes == ["mcc: the loss became NaN or infinite: try a lower --lr"]
+
+
+@pytest.mark.parametrize(("name", "policy"), [("auto", "linear_probe"), ("coral", "partial:1")])
+def test_what_has_no_epochs_of_its_own_may_diverge_too(staged, name, policy):
+    stage, phase, steps = staged(policy=policy, lr=1e9, clip=0.0)
+    choice, _ = chosen(stage, phase, steps, name)
+    assert choice.best is None
+    assert choice.notes == [f"{name}: the loss became NaN or infinite: try a lower --lr"]
+
+
+def test_the_source_is_learnt_before_it_is_left_however_few_the_epochs(staged):
+    """One epoch of a source-free method is one of the source's labels and one without."""
+    stage, phase, steps = staged(epochs=1, steps=40)
+    choice, (line,) = chosen(stage, phase, steps, "shot")
+    assert line["candidate"] == "shot, epoch 2"
+    evidence = choice.taken.evidence
+    network_says = np.linalg.lstsq(evidence.target_features, evidence.target_logits, rcond=None)[0]
+    assert ((evidence.source_features @ network_says).argmax(1) == evidence.source_labels).mean() > 0.9
 
 
 @pytest.mark.parametrize("kind", ["none", "standardise", "coral", "subspace"])

@@ -68,6 +68,37 @@ def test_overwrite_replaces_a_run_and_its_inner_runs(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "metrics.jsonl").read_text() == ""
 
 
+def test_what_begins_later_writes_and_replaces_nothing_before(tmp_path: Path) -> None:
+    new = RunFolder(tmp_path / "new", {}, later=True)
+    assert not new.path.exists()
+    fill(RunFolder(tmp_path / "a", {"seed": 1}))
+    before = files(tmp_path / "a")
+    later = RunFolder(tmp_path / "a", {"seed": 2}, overwrite=True, later=True)
+    inner = later.inner("seed0", {"seed": 3})
+    assert files(tmp_path / "a") == before
+    inner.metric({"epoch": 1})
+    assert files(tmp_path / "a") == [
+        "config.json",
+        "metrics.jsonl",
+        "seed0",
+        "seed0/config.json",
+        "seed0/metrics.jsonl",
+    ]
+    assert [json.loads((f.path / "config.json").read_text()) for f in (later, inner)] == [{"seed": 2}, {"seed": 3}]
+    later.metric({"epoch": 1})
+    assert len(files(tmp_path / "a")) == 5
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_cannot_be_is_said_at_once_however_late_it_begins(tmp_path: Path, later: bool) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TransferError, match="cannot write the run folder"):
+        RunFolder(tmp_path / "file" / "a", {}, later=later)
+    fill(RunFolder(tmp_path / "a", {}))
+    with pytest.raises(TransferError, match="already holds a run"):
+        RunFolder(tmp_path / "a", {}, later=later)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("foreign", ["thesis.tex", "photos/1.jpg", "seed0/notes.txt"])
 def test_other_things_are_never_touched(tmp_path: Path, foreign: str, overwrite: bool) -> None:

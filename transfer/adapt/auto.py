@@ -1,9 +1,11 @@
 """The default: class confusion minimised by several networks, their answers refined on the target's own geometry.
 
-1. Each domain is standardised; the source's probe is solved; three networks minimise class confusion (MCC). Label
-   smoothing, which keeps networks unsure, is what undoes MCC: none is used.
-2. Where the probe and these networks agree on nearly all target images, the shift is small and adapting can only lose:
-   the answer is source_only's.
+1. Where the target's class shares seem to differ strongly from the source's, whatever aligns or balances classes hurts:
+   two source classifiers (of standardised features, of plain ones), calibrated and under the class shares that EM
+   estimates, are refined on the target's geometry, nothing balanced. The steps below are not taken.
+2. Else each domain is standardised; the source's probe is solved; three networks minimise class confusion (MCC). Label
+   smoothing, which keeps networks unsure, is what undoes MCC: none is used. Where the probe and these networks agree
+   on nearly all target images, the shift is small and adapting can only lose: the answer is source_only's.
 3. Else a product of experts: the networks' answers times the nearness to class centroids, smoothed over each image's
    neighbours, classes balanced softly (:func:`transfer.adapt.refine.experts.combine`).
 4. With a trained tail, a network above it learns the source's labels, these answers as pseudo-labels, and MCC, from
@@ -20,12 +22,13 @@ import torch
 
 from transfer.adapt.config import StepsConfig
 from transfer.adapt.judge.evidence import Evidence, log_softmax, unit
+from transfer.adapt.judge.shift import measure, under_target_prior
 from transfer.adapt.loop import Course
 from transfer.adapt.network import Network
 from transfer.adapt.objectives.confusion import MCC
 from transfer.adapt.objectives.pseudo import PseudoLabels
 from transfer.adapt.refine.experts import combine
-from transfer.adapt.solve import aligned, export, learn_from, solve
+from transfer.adapt.solve import Aligned, aligned, export, learn_from, solve, unaided
 from transfer.adapt.stage import Stage
 from transfer.freeze import Phase
 from transfer.heads import Heads
@@ -42,26 +45,32 @@ def auto(
     stage: Stage, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
 ) -> tuple[Heads, Evidence, list[str]]:
     """Return heads for pooled features of the target, what rules may see of them, and what to note."""
-    features = aligned(stage, "standardise")
     frozen = stage.as_features()
-    said = []
+    features = aligned(frozen, "standardise")
+    alone = [unaided(frozen, kind) for kind in ("standardise", "none")]
+    if measure(alone[0], seed=seed).strong:
+        note = "auto: class shares differ strongly, so that none is balanced: refined under the target's estimated ones"
+        said = [(1 / len(alone), under_target_prior(one)) for one in alone]
+        q = _combined(stage, features.target, features.labelled, said, balance=0.0)
+        return _learnt(frozen, features, q, note)
+    trained = []
     for i in range(NETWORKS):
         torch.manual_seed(seed * NETWORKS + i)
         network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
         course = Course(frozen, network, phase, config, seed * NETWORKS + i)
         ((_, evidence),) = course.learn([(1.0, MCC())], config.epochs, last=True)
-        said.append(log_softmax(evidence.target_logits))
-    networks = np.mean(said, axis=0)
+        trained.append(log_softmax(evidence.target_logits))
+    networks = np.mean(trained, axis=0)
     # without the few labels of the target, or it agreed with the adapted ones however large the shift
-    source = features.evidence(stage, solve(stage, features, target=False)).target_logits
+    source = features.evidence(frozen, solve(frozen, features, target=False)).target_logits
     agreement = float((source.argmax(1) == networks.argmax(1)).mean())
+    note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: "
     if agreement >= NEAR:
-        note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: a small shift"
-        features = aligned(stage, "none")
-        probe = solve(stage, features)
-        return export(probe, features.maps[-1]), features.evidence(stage, probe), [f"{note}; source_only's is kept"]
+        features = aligned(frozen, "none")
+        probe = solve(frozen, features)
+        note += "a small shift; source_only's is kept"
+        return export(probe, features.maps[-1]), features.evidence(frozen, probe), [note]
     q = _combined(stage, features.target, features.labelled, [(EXPERT, networks)])
-    note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: refined on its geometry"
     if not stage.frozen:
         still = unit(features.target), unit(features.labelled)
         torch.manual_seed(seed)
@@ -78,15 +87,24 @@ def auto(
             for before, now in zip(still, (features.target, features.labelled), strict=True)
         )
         q = _combined(stage, target, labelled, [(EXPERT, networks), (1.0, log_softmax(evidence.target_logits))])
+    return _learnt(stage, features, q, note + "refined on its geometry")
+
+
+def _learnt(stage: Stage, features: Aligned, q: np.ndarray, note: str) -> tuple[Heads, Evidence, list[str]]:
     heads = learn_from(stage, features, q)
     return export(heads, features.maps[-1]), features.evidence(stage, heads), [note]
 
 
 def _combined(
-    stage: Stage, target: np.ndarray, labelled: np.ndarray, experts: Sequence[tuple[float, np.ndarray]]
+    stage: Stage,
+    target: np.ndarray,
+    labelled: np.ndarray,
+    experts: Sequence[tuple[float, np.ndarray]],
+    *,
+    balance: float = 0.8,
 ) -> np.ndarray:
     """Return what :func:`combine` makes of what `experts` say of the target, its few labels held fast."""
     known = np.concatenate([np.full(len(target), -1), stage.labels[torch.from_numpy(stage.pair.labelled)].numpy()])
     nothing = np.zeros((len(labelled), len(stage.classes)))
     all_rows = [(weight, np.concatenate([said, nothing])) for weight, said in experts]
-    return combine(np.concatenate([target, labelled]), all_rows, known=known)[: len(target)]
+    return combine(np.concatenate([target, labelled]), all_rows, known=known, balance=balance)[: len(target)]

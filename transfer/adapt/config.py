@@ -52,7 +52,7 @@ class MethodConfig:
     """What chooses epoch, weight and method without target labels: source_val, entropy, im, snd, dev, iwv, circular,
     mcc; auto takes im for epoch and weight, circular between methods."""
     weight: CommaFloats = ()
-    """Of the method's loss beside the source's; of several the rule takes one (default: the method's own)."""
+    """Factor on the method's own weight of its loss beside the source's; of several the rule takes one (default: 1)."""
     policy: str = "linear_probe"
     """Which stages learn: linear_probe (none), partial[:k], full, norm_only, surgical:first|middle|last."""
     bottleneck: int = 256

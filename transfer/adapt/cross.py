@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from transfer.adapt.config import CrossConfig
+from transfer.adapt.config import CrossConfig, ShiftConfig
 from transfer.adapt.run import adapt, prepared, read
 from transfer.cache import TrunkCache
 from transfer.learn.folder import RunFolder
@@ -17,14 +17,14 @@ from transfer.plain import to_dict
 log = logging.getLogger(__name__)
 
 
-def cross(config: CrossConfig, pairs: Sequence[tuple[str, str]] | None = None) -> dict[str, Any]:
+def cross(config: CrossConfig, pairs: Sequence[tuple[tuple[str, ...], str]] | None = None) -> dict[str, Any]:
     """Adapt by each method under each policy on each pair; return all results.
 
     Parameters
     ----------
     config : CrossConfig
-    pairs : sequence of (str, str), optional
-        Source and target of each (default: those that `config` names, or every ordered pair of the set's domains).
+    pairs : sequence of (tuple of str, str), optional
+        Sources and target of each (default: what `config` names; of a side that it leaves open, every domain).
 
     Returns
     -------
@@ -42,21 +42,21 @@ def cross(config: CrossConfig, pairs: Sequence[tuple[str, str]] | None = None) -
     cache = TrunkCache(base.cache)
     images = read(shift, cache)
     if pairs is None:
-        named = [(source, shift.target) for source in shift.source if shift.target]
-        pairs = named or list(itertools.permutations(images.table.domains, 2))
+        pairs = [(shift.source, shift.target)] if shift.source and shift.target else _open(shift, images.table.domains)
     runs: dict[str, dict[str, dict[str, Any]]] = {}
-    for policy, method, (source, target) in itertools.product(config.policies, config.methods, pairs):
-        log.info("%s, %s: %s -> %s", policy, method, source, target)
-        name = f"{policy}_{method}_{source}_{target}".replace(":", "-")
+    for policy, method, (sources, target) in itertools.product(config.policies, config.methods, pairs):
+        pair = f"{','.join(sources)} -> {target}"
+        log.info("%s, %s: %s", policy, method, pair)
+        name = f"{policy}_{method}_{','.join(sources)}_{target}".replace(":", "-")
         one = replace(
             base,
-            shift=replace(shift, source=(source,), target=target),
+            shift=replace(shift, source=sources, target=target),
             method=replace(base.method, method=(method,), policy=policy),
             run=replace(base.run, out=out / name if out else None),
         )
         one = prepared(one)
         result = adapt(one, images=images, cache=TrunkCache(one.cache, cache.store)).result
-        runs.setdefault(policy, {}).setdefault(method, {})[f"{source} -> {target}"] = result
+        runs.setdefault(policy, {}).setdefault(method, {})[pair] = result
     result = {
         "command": "cross",
         "config": to_dict(config),
@@ -67,3 +67,9 @@ def cross(config: CrossConfig, pairs: Sequence[tuple[str, str]] | None = None) -
     if folder:
         folder.result(result)
     return result
+
+
+def _open(shift: ShiftConfig, domains: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
+    """Return every pair of a source and a target, of these that are named or of all `domains`."""
+    sources, targets = shift.source or domains, (shift.target,) if shift.target else domains
+    return [((source,), target) for source in sources for target in targets if source != target]

@@ -13,7 +13,7 @@ from transfer.adapt.auto import auto
 from transfer.adapt.config import StepsConfig
 from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.loop import Course, Diverged
-from transfer.adapt.methods import Method, find
+from transfer.adapt.methods import Build, Method, find
 from transfer.adapt.network import Network
 from transfer.adapt.solve import aligned, answered, export, learn_from, solve
 from transfer.adapt.stage import Stage
@@ -130,50 +130,20 @@ def fit(
     """
     method = find(name)
     notes: list[str] = []
-    stage.restart()
-    torch.manual_seed(seed)
-    if name == "auto":
-        heads, evidence, notes = auto(stage, phase, config, seed, bottleneck)
-        choice.offer(Candidate(name, evidence, heads))
-        return notes
-    if method.statistics:
-        heads, evidence = with_target_statistics(stage, phase)
-        choice.offer(Candidate(name, evidence, heads))
-    elif method.build is None:
-        _solved(name, method, stage, phase, config, choice, seed, bottleneck)
-    else:
-        for weight in weights or (1.0,):
-            label = f"{name} x {weight:g}" if len(weights) > 1 else name
-            try:
-                for candidate in _trained(label, method, weight, stage, phase, config, seed, bottleneck):
-                    choice.offer(candidate)
-            except Diverged as error:  # the epochs before may still be taken
-                notes.append(f"{label}: {error}")
+    losses = method.build is not None
+    for weight in (weights if losses else ()) or (1.0,):
+        label = f"{name} x {weight:g}" if losses and len(weights) > 1 else name
+        stage.restart()
+        torch.manual_seed(seed)
+        try:
+            for candidate in _candidates(label, method, weight, stage, phase, config, seed, bottleneck, notes):
+                choice.offer(candidate)
+        except Diverged as error:  # what was offered before may still be taken
+            notes.append(f"{label}: {error}")
     return notes
 
 
-def _solved(
-    name: str,
-    method: Method,
-    stage: Stage,
-    phase: Phase,
-    config: StepsConfig,
-    choice: Choice,
-    seed: int,
-    bottleneck: int,
-) -> None:
-    """A closed form, or a refinement: on frozen features, or on those of a tail that has learnt the source's labels."""
-    if not stage.frozen and method.source:
-        network = new_network(stage, method.align, bottleneck)
-        list(Course(stage, network, phase, config, seed).learn([], config.epochs, last=True))
-    features = aligned(stage, method.align)
-    heads = solve(stage, features, source=method.source)
-    if method.refine:
-        heads = learn_from(stage, features, method.refine(features.evidence(stage, heads)))
-    choice.offer(Candidate(name, features.evidence(stage, heads), export(heads, features.maps[-1])))
-
-
-def _trained(
+def _candidates(
     label: str,
     method: Method,
     weight: float,
@@ -182,21 +152,58 @@ def _trained(
     config: StepsConfig,
     seed: int,
     bottleneck: int,
+    notes: list[str],
+) -> Iterator[Candidate]:
+    """Yield what may be taken, one per epoch where losses are minimised; add to `notes`."""
+    if label == "auto":
+        heads, evidence, said = auto(stage, phase, config, seed, bottleneck)
+        notes += said
+        yield Candidate(label, evidence, heads)
+    elif method.statistics:
+        heads, evidence = with_target_statistics(stage, phase)
+        yield Candidate(label, evidence, heads)
+    elif method.build is None:
+        yield _solved(label, method, stage, phase, config, seed, bottleneck)
+    else:
+        yield from _trained(label, method, method.build, weight, stage, phase, config, seed, bottleneck)
+
+
+def _solved(
+    label: str, method: Method, stage: Stage, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
+) -> Candidate:
+    """A closed form, or a refinement: on frozen features, or on those of a tail that has learnt the source's labels."""
+    if not stage.frozen and method.source:
+        network = new_network(stage, method.align, bottleneck)
+        list(Course(stage, network, phase, config, seed).learn([], config.epochs, last=True))
+    features = aligned(stage, method.align)
+    heads = solve(stage, features, source=method.source)
+    if method.refine:
+        heads = learn_from(stage, features, method.refine(features.evidence(stage, heads)))
+    return Candidate(label, features.evidence(stage, heads), export(heads, features.maps[-1]))
+
+
+def _trained(
+    label: str,
+    method: Method,
+    build: Build,
+    weight: float,
+    stage: Stage,
+    phase: Phase,
+    config: StepsConfig,
+    seed: int,
+    bottleneck: int,
 ) -> Iterator[Candidate]:
     """Yield a candidate per epoch."""
-    assert method.build
-    stage.restart()
-    torch.manual_seed(seed)
     network = new_network(stage, method.align, bottleneck)
     course = Course(stage, network, phase, config, seed)
-    warm = round(method.warm * config.epochs)
+    warm = max(1, round(method.warm * config.epochs)) if method.warm else 0
     list(course.learn([], warm, last=True))
-    terms = method.build(bottleneck, len(stage.classes), network.classifier)
+    terms = build(bottleneck, len(stage.classes), network.classifier)
     for _, term in terms:
         term.to(stage.device)
     epochs = course.learn(
         [(weight * factor, term) for factor, term in terms],
-        config.epochs - warm,
+        max(1, config.epochs - warm),
         source=not method.source_free,
         classifier=not method.source_free,
         pseudo=method.pseudo,

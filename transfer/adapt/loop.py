@@ -20,7 +20,7 @@ from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.learn.epoch import AUGMENTATIONS
 
-STRONG_DROPOUT = 0.5  # of frozen features, where a harder version of an image is asked for and no view is drawn
+STRONG_DROPOUT = 0.5  # of pooled features, where a harder version of an image is asked for
 JUDGED = 2048  # source rows at most that a rule gets to see
 
 Terms = Sequence[tuple[float, Objective]]

@@ -44,7 +44,7 @@ class Method:
     pseudo : callable, optional
         The same, before each epoch, for losses that learn from them.
     warm : float
-        Fraction of the epochs before which only source labels are learnt from.
+        Fraction of the epochs before which only source labels are learnt from: an epoch at least, if not 0.
     source_free : bool
         After the warm-up neither source images nor the classifier's weights are touched.
     statistics : bool
@@ -121,7 +121,7 @@ METHODS = {
         source_free=True,
     ),
     "fixmatch": Method(
-        "sure labels of an image for a harder version of it (Sohn et al. 2020)",
+        "sure labels of an image learnt from its features under dropout (after Sohn et al. 2020)",
         build=lambda w, k, c: [(1.0, FixMatch())],
         warm=0.3,
     ),

@@ -90,8 +90,7 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
     cache = cache or TrunkCache(config.cache)
     images = images or read(config.shift, cache)
-    _pair(config.shift, images, seeds[0])  # what is asked for in vain leaves no folder behind
-    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite) if out else None
+    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite, later=True) if out else None
     if len(seeds) == 1:
         return _adapt_once(replace(config, run=replace(config.run, seed=seeds[0])), images, cache, folder)
     runs = []
@@ -99,7 +98,7 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
         log.info("seed %d", seed)
         inner = out / f"seed{seed}" if out else None
         one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
-        runs.append(_adapt_once(one, images, cache, RunFolder(inner, to_dict(one)) if inner else None))
+        runs.append(_adapt_once(one, images, cache, folder.inner(f"seed{seed}", to_dict(one)) if folder else None))
     results = [run.result for run in runs]
     tests, before = [run.tests[0] for run in runs], [run.before[0] for run in runs]
     merged = over_seeds(seeds, results, ("target", "source_only", "shift")) | {"config": to_dict(config)}
@@ -126,8 +125,9 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
     TransferError
         A method, rule or policy that there is not.
     """
-    for name in config.method.method:
-        find(name)
+    methods = [find(name) for name in config.method.method]
+    if config.method.weight and not any(method.build for method in methods):
+        raise TransferError(f"--weight: {', '.join(config.method.method)} minimises no loss that it could weigh")
     rules.find(config.method.rule)
     if "target_only" in config.method.method and not (config.shift.target_labels or config.shift.protocol == "office"):
         raise TransferError("target_only learns from target labels, and there are none: say --target-labels 3")

@@ -1,6 +1,7 @@
 """Linear classifiers on aligned features, solved; and what any classifier answers for the target, as heads."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -91,6 +92,21 @@ def solve(stage: Stage, features: Aligned, *, source: bool = True, target: bool 
     x = np.concatenate([x, features.val])
     weights = _weights(len(pair.train), len(few), len(pair.train) + len(pair.val))
     return _solved(stage, x, y, np.append(weights, np.ones(len(pair.val), np.float32)), strength=strength)[0]
+
+
+def unaided(stage: Stage, kind: str) -> Evidence:
+    """Return what a classifier of the source's training rows alone says, on features under the closed form `kind`.
+
+    Neither the validation rows, by which it can be calibrated, nor the target's labels have a part in it.
+    """
+    none = stage.pair.val[:0]
+    seen = copy.copy(stage)
+    seen.pair = replace(stage.pair, labelled=none)
+    features = aligned(seen, kind)
+    learning = copy.copy(seen)
+    learning.pair = replace(seen.pair, val=none)
+    heads = solve(learning, replace(features, val=features.val[:0]))
+    return features.evidence(seen, heads)
 
 
 def _weights(train: int, labelled: int, source: int | None = None) -> np.ndarray:

@@ -1,16 +1,14 @@
 """What a run says of the shift without target labels; and, once these are out, of what adapting changed."""
 
-import copy
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.judge.shift import measure, proxy_a_distance
-from transfer.adapt.solve import aligned, solve
+from transfer.adapt.solve import unaided
 from transfer.adapt.stage import Stage
 from transfer.data.table import ImageTable
 from transfer.evaluate.answers import Answers
@@ -47,13 +45,7 @@ def shift(stage: Stage, chosen: Evidence, *, seed: int = 0) -> tuple[dict[str, A
     list of str
     """
     pair = stage.pair
-    learning, none = copy.copy(stage), pair.val[:0]
-    learning.pair = unaided = replace(pair, labelled=none)
-    features = aligned(learning, "standardise")
-    learning.pair = replace(unaided, val=none)  # unseen, they calibrate
-    heads = solve(learning, replace(features, val=features.val[:0]))
-    learning.pair = unaided
-    found = measure(features.evidence(learning, heads), seed=seed)
+    found = measure(unaided(stage, "standardise"), seed=seed)
     before = (stage.pooled(rows).cpu().numpy() for rows in (pair.train, pair.unlabelled))
     after = (chosen.source_features, chosen.target_features)
     names = stage.classes

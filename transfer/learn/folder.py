@@ -29,6 +29,9 @@ class RunFolder:
         Replace a run that is there.
     resume : bool
         Go on with a run that is there, of the same config; without one, begin.
+    later : bool
+        Wait for the first line, or for :meth:`begin`: till then nothing is written and no earlier run replaced, so that
+        what turns out not to be possible costs none.
 
     Raises
     ------
@@ -37,29 +40,71 @@ class RunFolder:
         it cannot be written.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        config: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        later: bool = False,
+        outer: "RunFolder | None" = None,
+    ) -> None:
+        self.path, self._config, self._outer, self._begun = path, config, outer, False
+        self._held: list[str] = []
         if resume and (path / "config.json").is_file():
             self._resume(config)
+            self._begun = True
             return
+        if outer is None:
+            self._held = self._replaced(path, overwrite)
+        if not later:
+            self.begin()
+
+    def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
+        """Return the folder of a run within this one, which begins when it does."""
+        return RunFolder(self.path / name, config, later=True, outer=self)
+
+    @classmethod
+    def _replaced(cls, path: Path, overwrite: bool) -> list[str]:
+        """Return the names of what a run at `path` would replace, if it may and can."""
         if path.exists() and not path.is_dir():
             raise TransferError(f"--out {path} is a file: name a folder")
         held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-        foreign = [name for name in held if not self._ours(path / name)]
+        foreign = [name for name in held if not cls._ours(path / name)]
         if foreign:
             raise TransferError(
                 f"--out {path} holds other things ({', '.join(foreign[:3])}): name a new or empty folder"
             )
         if held and not overwrite:
             raise TransferError(f"--out {path} already holds a run: name another folder, or say --overwrite")
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise TransferError(f"cannot write the run folder {path}: {there} is no folder that may be written to")
+        return held
+
+    def begin(self) -> None:
+        """Write config.json, in place of the run that was there.
+
+        Raises
+        ------
+        TransferError
+            It cannot be written.
+        """
+        if self._begun:
+            return
+        if self._outer:
+            self._outer.begin()
+        path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for name in held:
+            for name in self._held:
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
-            write_json(path / "config.json", config)
+            write_json(path / "config.json", self._config)
             (path / "metrics.jsonl").touch()
         except OSError as error:
             raise TransferError(f"cannot write the run folder {path}: {error.strerror or error}") from error
+        self._begun = True
 
     @classmethod
     def _ours(cls, path: Path) -> bool:
@@ -103,6 +148,7 @@ class RunFolder:
 
     def metric(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
+        self.begin()
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()

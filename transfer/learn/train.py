@@ -75,7 +75,7 @@ def train(
     FreezePolicy.parse(config.policy.policy)
     optimizers.check(config.learn.optimizer)
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
-    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite) if out else None
+    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite, later=True) if out else None
     cache = cache or TrunkCache(config.cache)
     images = images or read_images(config.data, cache.store)
     if len(seeds) == 1:
@@ -87,7 +87,7 @@ def train(
             log.info("seed %d", seed)
             inner = out / f"seed{seed}" if out else None
             one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
-            part = RunFolder(inner, to_dict(one)) if inner else None
+            part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
             runs.append(_train_once(one, images, cache, part, _with_seed(on_epoch, seed)))
         merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
         run = Run(merged, runs[0].models, [test for run in runs for test in run.tests])
@@ -144,6 +144,8 @@ def _train_once(
         fits[part] = _fit(model, plan, lesson, config, cache, tell)
         models[part] = model
         plans.append(plan)
+    if folder:
+        folder.begin()  # a run that stopped at once has no line
     seen = monitor.watch(lines)
     for sentence in seen:
         log.info("%s", sentence)

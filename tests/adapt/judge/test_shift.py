@@ -298,3 +298,18 @@ def test_estimated_accuracy_by_a_loop_and_on_a_known_target() -> None:
     assert found == pytest.approx(share, abs=0.01)
     true = (e.target_logits.argmax(1) == resampled(EQUAL, 3000, seed=1)).mean()
     assert found == pytest.approx(true, abs=0.02)
+
+
+def test_log_probabilities_under_the_targets_own_shares():
+    """Bayes' rule by hand, with the shares that EM finds: about the true ones."""
+    evidence = draw(resampled(SKEWED))
+    scale, bias = shift.calibrate(evidence.val_logits, evidence.val_labels)
+    p = softmax(scale * evidence.target_logits + bias)
+    prior = shift.target_prior(p, EQUAL)
+    assert np.abs(prior - SKEWED).sum() < 0.1
+    wanted = np.array([[row[k] * prior[k] / EQUAL[k] for k in range(CLASSES)] for row in p])
+    wanted /= wanted.sum(1, keepdims=True)
+    said = softmax(shift.under_target_prior(evidence))
+    assert np.allclose(said, wanted, atol=1e-4)
+    true = resampled(SKEWED)
+    assert (said.argmax(1) == true).mean() > (p.argmax(1) == true).mean()

@@ -37,6 +37,7 @@ MOST_ROWS = 4000  # of a domain, in what grows with the square of rows
 STRONG_SHIFT = 0.16  # total variation of the class priors, beyond chance; at least as much again as chance
 ABSENT, MANY_ABSENT = 0.1, 0.25  # of the share a class has in the source; of all classes
 LOOSE = 0.028  # cosine
+RAREST = 1e-6  # share of a class, where its logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,18 @@ def target_prior(p: np.ndarray, source_prior: np.ndarray, *, rounds: int = 1000)
             return new
         prior = new
     return prior
+
+
+def under_target_prior(evidence: Evidence) -> np.ndarray:
+    """Return the target's log-probabilities, calibrated and under its own class shares (Saerens et al. 2002, eq. 2.4).
+
+    Shape (Nt, K), up to a constant per row; the shares are :func:`target_prior`'s.
+    """
+    source = np.bincount(evidence.source_labels, minlength=evidence.classes) / len(evidence.source_labels)
+    scale, bias = calibrate(evidence.val_logits, evidence.val_labels)
+    log_p = log_softmax(scale * evidence.target_logits + bias)
+    target = target_prior(np.exp(log_p), source)
+    return log_p + np.log(np.maximum(target, RAREST) / np.maximum(source, RAREST))
 
 
 def black_box_prior(val_logits: np.ndarray, val_labels: np.ndarray, target_logits: np.ndarray) -> np.ndarray:

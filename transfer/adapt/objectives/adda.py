@@ -12,7 +12,7 @@ class ADDA(Objective):
     """Adversarial discriminative adaptation with inverted labels (Tzeng et al. 2017, eq. 7 and 9).
 
     Only the target's features are moved; the source's stay where their labels put them. The paper's two networks are
-    one here, and its first stage, training on the source alone, is the ramp.
+    one here, and its first stage, training on the source alone, is the method's warm-up and this ramp.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A sure answer on an image is the label of a harder version of it: FixMatch."""
+"""A sure answer on an image is the label of a harder version of it: FixMatch, with dropout for the harder version."""
 
 from torch import Tensor
 from torch.nn import functional as F
