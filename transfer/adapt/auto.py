@@ -1,8 +1,8 @@
 """The default: class confusion minimised by several networks, their answers refined on the target's own geometry.
 
-1. Where the target's class shares seem to differ strongly from the source's, whatever aligns or balances classes hurts:
-   two source classifiers (of standardised features, of plain ones), calibrated and under the class shares that EM
-   estimates, are refined on the target's geometry, nothing balanced. The steps below are not taken.
+1. Where the target's class shares seem to differ strongly from the source's, and still do once two source classifiers
+   (of standardised features, of plain ones) are refined on the target's geometry, whatever aligns or balances classes
+   hurts. The answer is these two, under the class shares that EM estimates, refined with no class balanced.
 2. Else each domain is standardised; the source's probe is solved; three networks minimise class confusion (MCC). Label
    smoothing, which keeps networks unsure, is what undoes MCC: none is used. Where the probe and these networks agree
    on nearly all target images, the shift is small and adapting can only lose: the answer is source_only's.
@@ -14,7 +14,7 @@
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +22,7 @@ import torch
 
 from transfer.adapt.config import StepsConfig
 from transfer.adapt.judge.evidence import Evidence, log_softmax, unit
-from transfer.adapt.judge.shift import measure, under_target_prior
+from transfer.adapt.judge.shift import calibrated, measure, under_target_prior
 from transfer.adapt.loop import Course
 from transfer.adapt.network import Network
 from transfer.adapt.objectives.confusion import MCC
@@ -36,6 +36,7 @@ from transfer.heads import Heads
 log = logging.getLogger(__name__)
 
 NETWORKS = 3
+UNEVEN = 0.13  # variation of class shares, beyond chance, that are still there when misread images are put right
 NEAR = 0.95  # agreement of probe and networks above which the shift is small: what follows errs as often itself
 EXPERT = 0.25  # weight of these networks' log-probabilities, which MCC makes sharp; those of a tail have 1
 TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # of --epochs and --lr
@@ -48,10 +49,10 @@ def auto(
     frozen = stage.as_features()
     features = aligned(frozen, "standardise")
     alone = [unaided(frozen, kind) for kind in ("standardise", "none")]
-    if measure(alone[0], seed=seed).strong:
+    shift = measure(alone[0], seed=seed)
+    if shift.strong and shift.beyond_chance(_refined(stage, features, map(calibrated, alone)).mean(0)) >= UNEVEN:
         note = "auto: class shares differ strongly, so that none is balanced: refined under the target's estimated ones"
-        said = [(1 / len(alone), under_target_prior(one)) for one in alone]
-        q = _combined(stage, features.target, features.labelled, said, balance=0.0)
+        q = _refined(stage, features, map(under_target_prior, alone))
         return _learnt(frozen, features, q, note)
     trained = []
     for i in range(NETWORKS):
@@ -88,6 +89,11 @@ def auto(
         )
         q = _combined(stage, target, labelled, [(EXPERT, networks), (1.0, log_softmax(evidence.target_logits))])
     return _learnt(stage, features, q, note + "refined on its geometry")
+
+
+def _refined(stage: Stage, features: Aligned, said: Iterable[np.ndarray]) -> np.ndarray:
+    """Return what classifiers' log-probabilities become on the target's geometry, with no class balanced."""
+    return _combined(stage, features.target, features.labelled, [(0.5, logp) for logp in said], balance=0.0)
 
 
 def _learnt(stage: Stage, features: Aligned, q: np.ndarray, note: str) -> tuple[Heads, Evidence, list[str]]:
