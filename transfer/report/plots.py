@@ -38,16 +38,21 @@ def curves(
     log, log_x : bool
         Whether the axis of y, or of x, is logarithmic.
     """
+    from matplotlib.ticker import LogFormatter
+
     figure, places = _panels(len(panels))
     labels = [x] * len(panels) if isinstance(x, str) else x
     for place, label, (title, lines) in zip(places, labels, panels.items(), strict=True):
         for i, (name, values) in enumerate(lines.items()):
             if isinstance(values, Mapping):  # points may be few, or only one
-                place.plot(list(values), list(values.values()), label=name, marker="o", markersize=3, **_look(i))
+                place.plot(list(values), list(values.values()), label=name, marker="o", markersize=4, **_look(i))
             else:
                 place.plot(np.arange(1, len(values) + 1), values, label=name, **_look(i))
         place.set(xlabel=label, ylabel=y)
         place.set(xscale="log" if log_x else "linear", yscale="log" if log else "linear")
+        if log_x:
+            place.xaxis.set_major_formatter("{x:g}")
+            place.xaxis.set_minor_formatter(LogFormatter())
         place.set_title(title, loc="left")
         place.spines[["top", "right"]].set_visible(False)
     _save(figure, places, path)
