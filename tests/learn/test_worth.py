@@ -73,6 +73,7 @@ def test_policies_are_told_once(config: Any) -> None:
         ({"policy": "full"}, "--policies A,B not --policy"),
         ({"policies": ("probe",)}, "unknown policy 'probe'"),
         ({"test": 0.0}, "no test images"),
+        ({"labels": (-1, 5)}, "--labels -1: it must be 0 or more"),
     ],
 )
 def test_what_is_refused(config: Any, settings: dict[str, Any], message: str) -> None:
