@@ -19,7 +19,7 @@ from transfer.errors import TransferError
 from transfer.freeze import FreezePolicy, plan
 
 POLICIES = ["linear_probe", "partial:1", "partial:2", "norm_only", "full", "surgical:first", "surgical:middle"]
-POLICIES += ["surgical:last", "lp_ft", "gradual:1", "scratch"]
+POLICIES += ["surgical:last", "lp_ft", "gradual:1", "gradual:bottom_up", "scratch"]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,19 @@ def test_gradual_opens_one_stage_more_in_each_phase(built: Callable[[str], Backb
     assert opened == [list(range(n - k, n)) for k in range(n + 1)]
     assert [phase.cut for phase in phases] == [n - k for k in range(n + 1)]
     assert len(plan("gradual:2", backbone).phases) == 3
+
+
+def test_gradual_bottom_up_opens_the_lowest_stage_first(built: Callable[[str], Backbone]) -> None:
+    backbone = built("test_resnet")
+    n = len(backbone.stages)
+    phases = plan("gradual:bottom_up", backbone, backbone_lr=0.2, layer_decay=0.5).phases
+    opened = [[i for i, stage in enumerate(phase.stages) if not stage.frozen] for phase in phases]
+    assert opened == [list(range(k)) for k in range(n + 1)]
+    assert [phase.name for phase in phases] == ["heads", *(f"bottom {k}" for k in range(1, n + 1))]
+    assert [phase.cut for phase in phases] == [n] + n * [0]
+    down = plan("gradual", backbone, backbone_lr=0.2, layer_decay=0.5).phases
+    assert phases[-1].stages == down[-1].stages  # the order differs, the rates and shares do not
+    assert [phase.share for phase in phases] == [phase.share for phase in down]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -112,6 +125,7 @@ ANY = st.one_of(
     st.sampled_from(["linear_probe", "full", "norm_only", "scratch", "lp_ft", "gradual"]).map(FreezePolicy),
     st.builds(FreezePolicy, st.sampled_from(["partial", "lp_ft", "gradual"]), st.integers(1, 99)),
     st.builds(FreezePolicy, st.just("surgical"), part=st.sampled_from(["first", "middle", "last"])),
+    st.just(FreezePolicy("gradual", part="bottom_up")),
 )
 
 
@@ -156,8 +170,11 @@ def test_partial_alone_means_two_stages() -> None:
         ("partial:-1", "after the colon comes a number of stages"),
         ("partial:two", "after the colon comes a number of stages"),
         ("gradual:²", "after the colon comes a number of stages"),
+        ("gradual:bottom", "after the colon comes a number of stages, such as gradual:2 or gradual:bottom_up"),
+        ("partial:bottom_up", "after the colon comes a number of stages, such as partial:2$"),
         ("full:3", "full takes nothing after the colon"),
         ("surgical", "incomplete: write one of surgical:first, surgical:middle, surgical:last"),
+        ("surgical:", "incomplete: write one of surgical:first"),
         ("surgical:top", "write one of surgical:first"),
     ],
 )

@@ -26,7 +26,7 @@ from transfer.model import TransferModel
 POLICIES = ["linear_probe", "partial:1", "partial:2", "norm_only", "full", "surgical:first"]
 
 
-MORE_POLICIES = ["surgical:middle", "surgical:last", "lp_ft", "gradual:1", "scratch"]
+MORE_POLICIES = ["surgical:middle", "surgical:last", "lp_ft", "gradual:1", "gradual:bottom_up", "scratch"]
 
 
 class Necked(nn.Module):
@@ -217,6 +217,17 @@ def test_the_other_policies(built: Callable[[str], Backbone], name: str, policy:
     after = tensors(backbone.network)
     moved = {backbone.stage_of(t) for t in before if not same(before[t], after[t])}
     assert moved == set(trained)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet_gn", "BatchNorm1d"])
+def test_bottom_up_leaves_the_stages_above_alone(built: Callable[[str], Backbone], name: str) -> None:
+    backbone = built(name)
+    the_plan = plan("gradual:bottom_up", backbone)
+    for phase in (1, 2):
+        before = tensors(backbone.network)
+        step(with_head(backbone), the_plan, phase)
+        after = tensors(backbone.network)
+        assert {backbone.stage_of(t) for t in before if not same(before[t], after[t])} == set(range(phase))
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "BatchNorm1d", "SyncBatchNorm"])

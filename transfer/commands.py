@@ -7,7 +7,15 @@ from typing import Literal
 
 import tyro
 
-from transfer.config import Device, LearnConfig, OnBadImage, TrainConfig, ViewConfig
+from transfer.config import (
+    CommaInts,
+    CommaNames,
+    Device,
+    LearnConfig,
+    OnBadImage,
+    TrainConfig,
+    ViewConfig,
+)
 from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 
@@ -136,3 +144,28 @@ class LrFindConfig:
     def __post_init__(self) -> None:
         within(self, ABOVE_ZERO, math.inf, "low", "high")
         within(self, 10, math.inf, "steps")
+
+
+def _alike() -> TrainConfig:
+    # All learn from the same images, for as long as they are told to.
+    return TrainConfig(learn=LearnConfig(refit=False, patience=0))
+
+
+@dataclass(frozen=True)
+class WorthConfig:
+    """What pretraining is worth: policies beside the same network from scratch, by number of labels and by seconds."""
+
+    train: TrainConfig = field(default_factory=_alike)
+    labels: CommaInts = (1, 2, 5, 10, 20, 0)
+    """Labels per class and domain, 0 for all, such as 5,20,0. Runs with the most are timed."""
+    policies: CommaNames = ("linear_probe", "partial", "full", "lp_ft", "gradual", "gradual:bottom_up")
+    """What is held against scratch."""
+    scratch_lr: float = 1e-2
+    """Scratch's own learning rate."""
+    scratch_epochs: int = 60
+    """Scratch's own number of epochs."""
+
+    def __post_init__(self) -> None:
+        within(self, 0, math.inf, "labels")
+        within(self, ABOVE_ZERO, math.inf, "scratch_lr")
+        within(self, 1, math.inf, "scratch_epochs")

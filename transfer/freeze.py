@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from transfer.backbones.backbone import Backbone
 
-# What may follow the colon: a number of stages with its default (None: all of them), or words.
+# What may follow the colon: a number of stages with its default (None: all of them), or words; words alone must.
 POLICIES: dict[str, dict] = {
     "linear_probe": {},
     "partial": {"stages": 2},
     "full": {},
     "lp_ft": {"stages": None},
-    "gradual": {"stages": None},
+    "gradual": {"stages": None, "words": ("bottom_up",)},
     "norm_only": {},
     "surgical": {"words": ("first", "middle", "last")},
     "scratch": {},
@@ -57,17 +57,18 @@ class FreezePolicy:
         if kind not in POLICIES:
             raise TransferError(f"unknown policy {kind!r}{did_you_mean(kind, POLICIES)}; known: {', '.join(POLICIES)}")
         takes = POLICIES[kind]
-        if "words" in takes:
-            if argument not in takes["words"]:
-                forms = ", ".join(f"{kind}:{word}" for word in takes["words"])
-                raise TransferError(f"policy {text!r} is incomplete: write one of {forms}")
+        forms = [f"{kind}:{word}" for word in takes.get("words", ())]
+        if f"{kind}:{argument}" in forms:
             return cls(kind, part=argument)
+        if forms and "stages" not in takes:
+            raise TransferError(f"policy {text!r} is incomplete: write one of {', '.join(forms)}")
         if not colon:
             return cls(kind, takes.get("stages"))
         if "stages" not in takes:
             raise TransferError(f"policy {text!r}: {kind} takes nothing after the colon")
         if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
-            raise TransferError(f"policy {text!r}: after the colon comes a number of stages, such as {kind}:2")
+            such = " or ".join([f"{kind}:2", *forms])
+            raise TransferError(f"policy {text!r}: after the colon comes a number of stages, such as {such}")
         return cls(kind, int(argument))
 
     def __str__(self) -> str:
@@ -233,8 +234,10 @@ def plan(
             phase("fine-tune", range(n - top, n), 0.5, max(backbone_lr, 1e-12)),
         ]
     elif policy.kind == "gradual":
-        # Howard and Ruder 2018: from the top, one more stage at a time.
-        phases = [phase(f"top {k}" if k else "heads", range(n - k, n), 1 / (top + 1)) for k in range(top + 1)]
+        # Howard and Ruder 2018: from the top, one more stage at a time. Bottom up is the contrary, to compare with.
+        side = "bottom" if policy.part else "top"
+        opened = [range(k) if policy.part else range(n - k, n) for k in range(top + 1)]
+        phases = [phase(f"{side} {k}" if k else "heads", some, 1 / (top + 1)) for k, some in enumerate(opened)]
     elif policy.kind == "norm_only":
         if not sum(norms):
             raise TransferError(

@@ -47,7 +47,18 @@ def test_the_result_counts_the_parameters_that_the_run_trained(config):
 
 
 @pytest.mark.parametrize(
-    "policy", ["linear_probe", "partial:2", "full", "lp_ft:1", "gradual:2", "norm_only", "surgical:middle", "scratch"]
+    "policy",
+    [
+        "linear_probe",
+        "partial:2",
+        "full",
+        "lp_ft:1",
+        "gradual:2",
+        "gradual:bottom_up",
+        "norm_only",
+        "surgical:middle",
+        "scratch",
+    ],
 )
 def test_every_policy_runs_and_leaves_what_is_frozen_alone(config, policy):
     run = train(config(policy=policy, epochs=3))

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-OTHERS = ("pretrain_bundled.py", "course_baseline.py", "review_questions.py")  # each has a test of its own
+# Each has a test of its own.
+OTHERS = ("pretrain_bundled.py", "course_baseline.py", "review_questions.py", "labels_and_time.py")
 NAMES = sorted(p.name for p in (ROOT / "recipes").glob("*.py") if p.name not in OTHERS)
 
 

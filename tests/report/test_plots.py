@@ -20,6 +20,22 @@ def test_curves(tmp_path: Path, panels: int, height: int) -> None:
     assert len(list(file.parent.iterdir())) == 1
 
 
+def test_curves_take_an_axis_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn: given x as they are, epochs from 1, a name under each axis, powers of ten as plain numbers."""
+    kept = []
+    monkeypatch.setattr(plots, "_save", lambda figure, places, path: kept.extend(places))
+    panels = {"given": {"a": {10: 0.5, 100: 0.7, 1000: 0.9}, "b": {30.5: 0.6}}, "epochs": {"a": [3.0, 2.0]}}
+    plots.curves(tmp_path / "curves.png", panels, x=("labels", "epoch"), y="accuracy", log_x=True)
+    given, epochs = kept
+    assert [line.get_xydata().tolist() for line in given.lines] == [[[10, 0.5], [100, 0.7], [1000, 0.9]], [[30.5, 0.6]]]
+    assert epochs.lines[0].get_xydata().tolist() == [[1, 3], [2, 2]]
+    assert [place.get_xlabel() for place in kept] == ["labels", "epoch"]
+    assert {place.get_xscale() for place in kept} == {"log"}
+    assert {place.get_yscale() for place in kept} == {"linear"}
+    assert given.lines[1].get_marker() == "o"  # a single point is to be seen
+    assert [label.get_text() for label in given.get_xticklabels() if label.get_text() in ("10", "100", "1000")]
+
+
 def test_descents_show_the_paths(tmp_path: Path) -> None:
     x = np.linspace(-1, 1, 20)
     grid = (x, x, x[None] ** 2 + x[:, None] ** 2)

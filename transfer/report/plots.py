@@ -16,15 +16,43 @@ Grid = tuple[np.ndarray, np.ndarray, np.ndarray]
 """x (N,), y (M,) and heights (M, N)."""
 
 
+Curve = Sequence[float] | Mapping[float, float]
+"""Values by epoch, from 1, or y by x."""
+
+
 def curves(
-    path: Path, panels: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, y: str, log: bool = False
+    path: Path,
+    panels: Mapping[str, Mapping[str, Curve]],
+    *,
+    x: str | Sequence[str],
+    y: str,
+    log: bool = False,
+    log_x: bool = False,
 ) -> None:
-    """Write a PNG with a panel of curves each: values by epoch, under the name of each curve."""
+    """Write a PNG with a panel of curves each, under the name of each curve.
+
+    Parameters
+    ----------
+    x : str or sequence of str
+        What the horizontal axis is, of all panels or of each.
+    log, log_x : bool
+        Whether the axis of y, or of x, is logarithmic.
+    """
+    from matplotlib.ticker import LogFormatter
+
     figure, places = _panels(len(panels))
-    for place, (title, lines) in zip(places, panels.items(), strict=True):
+    labels = [x] * len(panels) if isinstance(x, str) else x
+    for place, label, (title, lines) in zip(places, labels, panels.items(), strict=True):
         for i, (name, values) in enumerate(lines.items()):
-            place.plot(np.arange(1, len(values) + 1), values, label=name, **_look(i))
-        place.set(xlabel=x, ylabel=y, yscale="log" if log else "linear")
+            if isinstance(values, Mapping):  # points may be few, or only one
+                place.plot(list(values), list(values.values()), label=name, marker="o", markersize=4, **_look(i))
+            else:
+                place.plot(np.arange(1, len(values) + 1), values, label=name, **_look(i))
+        place.set(xlabel=label, ylabel=y)
+        place.set(xscale="log" if log_x else "linear", yscale="log" if log else "linear")
+        if log_x:
+            place.xaxis.set_major_formatter("{x:g}")
+            place.xaxis.set_minor_formatter(LogFormatter())
         place.set_title(title, loc="left")
         place.spines[["top", "right"]].set_visible(False)
     _save(figure, places, path)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from math import nan
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 
@@ -36,6 +36,19 @@ def figure(result: dict[str, Any], head: str, score: str = "accuracy", part: str
         low, high = report["interval"][score]
         return f"{report[score]:.3f} [{low:.3f}, {high:.3f}]"
     return f"{report[score]:.3f}"
+
+
+def spread(values: Sequence[float], form: str = ".3f") -> str:
+    """Return mean and standard deviation of `values`, the only one as it is, ``-`` where there is none.
+
+    Examples
+    --------
+    >>> spread([0.75, 0.25]), spread([0.5], "+.1f"), spread([])
+    ('0.500 ± 0.354', '+0.5', '-')
+    """
+    if not values:
+        return "-"
+    return f"{fmean(values):{form}}" + (f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else "")
 
 
 def one_run(result: dict[str, Any]) -> str:
