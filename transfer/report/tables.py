@@ -78,8 +78,12 @@ def one_run(result: dict[str, Any]) -> str:
         parts.append(f"{result['snapshots']['n']} snapshots together: {said}")
     if "policy" in result:
         parts.append(_policy(result))
-    parts += [f"note: {note}" for note in result.get("notes", [])]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_notes(result)])
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    notes = "\n".join(f"note: {note}" for note in result.get("notes", []))
+    return [notes] if notes else []
 
 
 def _policy(result: dict[str, Any]) -> str:
@@ -112,7 +116,7 @@ def adapted(result: dict[str, Any]) -> str:
         _shift(result["shift"]),
         _policy(result),
     ]
-    return "\n\n".join([*parts, *(f"note: {note}" for note in result["notes"])])
+    return "\n\n".join([*parts, *_notes(result)])
 
 
 def _changes(result: dict[str, Any], most: int = 3) -> list[str]:
