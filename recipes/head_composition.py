@@ -35,7 +35,8 @@ def main(config: TrainConfig) -> None:
             tests = paired(runs[heads], runs["separate"]) if len(runs) > 1 else {}
             scores = [figure(runs[heads].result, name).partition(" [")[0] for name in ("object", "domain")]
             losses, measured = [separated(tests.get(name)) for name in ("object", "domain")], course(lines)
-            rows.append([title, *scores, *losses, f"{fmean(measured['cosine'] or [0]):+.3f}"])
+            cosine = f"{fmean(measured['cosine']):+.3f}" if measured["cosine"] else "-"
+            rows.append([title, *scores, *losses, cosine])
             for name, values in measured.items():
                 drawn[PANELS[name]] |= {title: values} if values else {}
     print("\n" + table(["", "object", "domain", "object less separate", "domain less separate", "cosine"], rows))

@@ -45,6 +45,6 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    learn, cache = LearnConfig(epochs=12, batch_size=32, patience=0), CacheConfig(cut_precision="float32")
+    learn, cache = LearnConfig(epochs=6, batch_size=32, patience=0), CacheConfig(cut_precision="float32")
     data, backbone, policy = DataConfig("office31"), BackboneConfig("mobilenetv2_100"), PolicyConfig("partial:2")
     raise SystemExit(script(main, TrainConfig(data, backbone, policy=policy, learn=learn, cache=cache)))
