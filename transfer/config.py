@@ -97,7 +97,7 @@ class HeadConfig:
     head_init: Literal["xavier", "he"] = "xavier"
     """How head weights are drawn; biases are zero."""
     loss_weights: CommaNames = ()
-    """Weights of the heads' losses, such as object:1,domain:0.5 (default: 1 each)."""
+    """Weights of the heads' losses, such as object:1,domain:0.5 (default: 1 each; at 0 a head has no say at all)."""
 
     def __post_init__(self) -> None:
         within(self, 1, math.inf, "hidden")
@@ -191,6 +191,8 @@ class LearnConfig:
     """Epochs of a phase without a better validation score before it stops (0 or several cycles: never)."""
     refit: bool | None = None
     """Once the best epoch is chosen, learn anew on train + val for as long (default: for linear_probe only)."""
+    interference: bool = False
+    """Tell after each epoch how far the heads' gradients agree on what they share: their cosine, in metrics.jsonl."""
     balance: Literal["none", "loss", "sampling"] = "none"
     """Meet class imbalance by a weighted loss or by balanced sampling."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -36,6 +36,19 @@ def test_a_bad_image_is_refused_by_name_or_skipped_and_counted(folder, tmp_path,
     assert any("1 bad image left out" in note for note in images.table.notes)
 
 
+def test_some_objects_are_a_set_of_their_own(folder):
+    images = read_images(DataConfig(str(folder)))
+    some = images.of(("red", "blue"))
+    assert some.table.objects == ("blue", "red")
+    assert some.table.domains == images.table.domains
+    assert len(some.table) == len(some.inspection) == 32
+    for path, digest, label in zip(some.table.paths, some.inspection.sha256, some.table.object, strict=True):
+        assert some.table.objects[label] == path.replace("\\", "/").split("/")[-2]
+        assert digest == images.inspection.sha256[images.table.paths == path].item()
+    with pytest.raises(TransferError, match=r"no object 'rad'.*did you mean 'red'"):
+        images.of(["rad"])
+
+
 def test_heads_follow_the_table():
     table = table_of(list("aabb"), list("xyxy"), age=Target(np.array([1.0, 3.0, np.nan, 5.0]), "regression"))
     specs, notes = head_specs(table, Splits(np.arange(4), EMPTY, EMPTY), HeadConfig(loss_weights=("domain:0.5",)))

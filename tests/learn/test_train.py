@@ -10,7 +10,7 @@ from transfer.config import TrainConfig
 from transfer.errors import TransferError
 from transfer.learn import checkpoint
 from transfer.learn.setup import read_images
-from transfer.learn.train import train
+from transfer.learn.train import epoch_line, train
 from transfer.plain import from_dict
 
 
@@ -214,3 +214,37 @@ def test_with_no_test_rows_there_is_a_model_and_no_test(config):
     run = train(replace(config(epochs=1), data=replace(config().data, test=0.0)))
     assert run.result["test"] == {}
     assert run.result["images"]["test"] == 0
+
+
+def test_a_run_can_start_from_the_backbone_of_another(config):
+    """A probe on the backbone that learnt domains alone; what it starts from stays as it is."""
+    before = train(config(heads="separate", policy="partial:2")).models["domain"].backbone
+    state = {name: tensor.clone() for name, tensor in before.network.state_dict().items()}
+    run = train(config(), backbone=before)
+    pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    plain = train(config())
+    ours, theirs, other = (
+        backbone(backbone.preprocessing.normalise(pixels))
+        for backbone in (run.models[""].backbone.eval(), before.eval(), plain.models[""].backbone.eval())
+    )
+    assert torch.equal(ours, theirs)
+    assert not torch.allclose(ours, other)
+    assert run.result["notes"] == [*plain.result["notes"], "the backbone starts as another run left it"]
+    tuned = train(config(policy="full", heads="separate"), backbone=before)
+    assert all(torch.equal(state[name], tensor) for name, tensor in before.network.state_dict().items())
+    ends = [model.backbone.network.state_dict() for model in tuned.models.values()]
+    assert all(any(not torch.equal(state[name], end[name]) for name in state) for end in ends)
+
+
+def test_from_an_untouched_backbone_it_is_the_ordinary_run(config):
+    fresh = train(config()).models[""].backbone
+    a, b = (train(config(policy="partial:1"), backbone=start).models[""] for start in (None, fresh))
+    assert all(torch.equal(tensor, b.state_dict()[name]) for name, tensor in a.state_dict().items())
+
+
+def test_an_epochs_line_tells_the_cosine_where_it_was_measured():
+    line = {"phase": "partial", "epoch": 2, "loss": 0.5, "val": {"object": 0.75}, "seconds": 1.0}
+    plain = epoch_line(line, 9)
+    assert plain.split() == ["partial", "epoch", "2/9", "loss", "0.5000", "val", "object", "0.750", "1.0", "s"]
+    told = epoch_line(line | {"interference": {"cosine": {"object domain": -0.25}, "conflict": {}, "length": {}}}, 9)
+    assert told == plain.replace("  1.0 s", "  cosine object domain -0.250  1.0 s")

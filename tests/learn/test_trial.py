@@ -49,6 +49,12 @@ def test_a_trial_is_an_ordinary_run_judged_on_validation_images(bench, config, s
     assert found["epochs"] == max(line["epoch"] for line in lines)
 
 
+def test_a_head_without_weight_does_not_judge(bench, config):
+    found = bench.trial(config(probe="trained", refit=False, loss_weights=("domain:0",)), always)
+    assert set(found["val"]) == {"object"}
+    assert found["val_acc"] == found["val"]["object"]
+
+
 def test_the_labels_of_test_images_are_unknown(bench):
     table, test = bench.lesson.table, bench.parts.test
     assert len(test)

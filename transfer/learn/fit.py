@@ -19,6 +19,7 @@ from transfer.freeze import FreezePlan, Phase
 from transfer.learn import optimizers, probe
 from transfer.learn.averaging import Average, cycle
 from transfer.learn.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
+from transfer.learn.interference import interference
 from transfer.learn.penalties import chosen
 from transfer.learn.penalties.penalty import Penalty
 from transfer.learn.penalties.start import Start
@@ -202,6 +203,8 @@ class _Course:
             average.after_epoch(count)
             with average.in_place(feed, self.lesson.train):
                 value = self._validate(feed, line) or (float(number), float(count))
+                shared = config.interference and interference(self.model, feed, self.lesson.train, self.labels, config)
+                line |= {"interference": shared} if shared else {}
                 line["seconds"] = round(time.perf_counter() - began, 3)
                 self.tell(line)
                 if config.cycles > 1 and count == end:
@@ -247,7 +250,8 @@ class _Course:
         answers, line["val_loss"] = answer(self.model, feed, val, self.labels)
         report = judge(self.lesson.table.take(val), answers, intervals=False)
         line["val"] = {name: round(r.get("accuracy", r.get("r2", 0.0)), 6) for name, r in report.items()}
-        return score(report), -line["val_loss"]
+        chosen_by = {name: r for name, r in report.items() if self.model.heads.specs[name].weight}
+        return score(chosen_by), -line["val_loss"]
 
     def _labels(self, rows: np.ndarray) -> dict[str, Tensor]:
         return {name: label[torch.from_numpy(rows)] for name, label in self.labels.items()}

@@ -1,6 +1,7 @@
 """What every run starts from: images, heads, a model with its plan, a device."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 
@@ -13,7 +14,7 @@ from transfer.config import BackboneConfig, DataConfig, HeadConfig, TrainConfig
 from transfer.data.inspect import Inspection, drop_bad, inspect
 from transfer.data.sets import load_table
 from transfer.data.splits import Splits
-from transfer.data.table import ImageTable
+from transfer.data.table import ImageTable, softmax_target
 from transfer.errors import TransferError, did_you_mean
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec
@@ -31,6 +32,23 @@ class Images:
 
     table: ImageTable
     inspection: Inspection
+
+    def of(self, objects: Sequence[str]) -> "Images":
+        """Return the images of these `objects` alone, as a set that knows no other.
+
+        Raises
+        ------
+        TransferError
+            There is no such object.
+        """
+        for name in objects:
+            if name not in self.table.objects:
+                raise TransferError(f"{self.table.name}: no object {name!r}{did_you_mean(name, self.table.objects)}")
+        names = np.array([*self.table.objects, ""])[self.table.object]  # -1 is the last
+        rows = np.isin(names, objects)
+        table = self.table.take(rows)
+        targets = table.targets | {"object": softmax_target(names[rows].tolist())}
+        return Images(replace(table, targets=targets), self.inspection.take(rows))
 
 
 def read_images(config: DataConfig, store: Store | None = None) -> Images:

@@ -1,5 +1,6 @@
 """`transfer train`: images, a backbone, a policy and heads -> a run with its result."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer.backbones.backbone import Backbone
 from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
 from transfer.data.splits import Splits, split
@@ -54,6 +56,7 @@ def train(
     *,
     images: Images | None = None,
     cache: TrunkCache | None = None,
+    backbone: Backbone | None = None,
     on_epoch: OnEpoch = lambda line: None,
 ) -> Run:
     """Train as `config` says and write its run folder, if it names one.
@@ -64,6 +67,8 @@ def train(
         Already read with :func:`read_images`, to save reading them again.
     cache : TrunkCache, optional
         Shared between runs, so that what their frozen trunks have in common is computed once.
+    backbone : Backbone, optional
+        Start from a copy of this network, such as another run's, rather than from the one that `config` names.
     on_epoch : callable
         Gets each epoch's line, as in metrics.jsonl.
 
@@ -80,7 +85,7 @@ def train(
     images = images or read_images(config.data, cache.store)
     if len(seeds) == 1:
         one = replace(config, run=replace(config.run, seed=seeds[0]))
-        run = _train_once(one, images, cache, folder, on_epoch)
+        run = _train_once(one, images, cache, folder, backbone, on_epoch)
     else:
         runs = []
         for seed in seeds:
@@ -88,7 +93,7 @@ def train(
             inner = out / f"seed{seed}" if out else None
             one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
             part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
-            runs.append(_train_once(one, images, cache, part, _with_seed(on_epoch, seed)))
+            runs.append(_train_once(one, images, cache, part, backbone, _with_seed(on_epoch, seed)))
         merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
         run = Run(merged, runs[0].models, [test for run in runs for test in run.tests])
         if folder:
@@ -108,6 +113,7 @@ def _train_once(
     images: Images,
     cache: TrunkCache,
     folder: RunFolder | None,
+    start: Backbone | None,
     on_epoch: OnEpoch,
 ) -> Run:
     began, trunk_before = time.perf_counter(), cache.seconds
@@ -122,6 +128,7 @@ def _train_once(
         keep_near_duplicates_together=config.data.keep_near_duplicates_together,
     )
     specs, notes = head_specs(table, parts, config.heads)
+    notes += ["the backbone starts as another run left it"] if start else []
     lesson = Lesson(table, inspection.sha256, parts.train, parts.val)
     device = pick_device(config.learn.device)
     models: checkpoint.Models = {}
@@ -129,7 +136,7 @@ def _train_once(
     fits: dict[str, Fit] = {}
     lines: list[dict[str, Any]] = []
     for part, some in specs.items():
-        model, plan = new_model(config, some, seed, device)
+        model, plan = new_model(config, some, seed, device, copy.deepcopy(start))
         if not plans:
             log.info("%s", plan)
 
@@ -266,7 +273,8 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
         words.append(f"epoch {line['epoch']:>3}/{epochs}")
     if "loss" in line:
         words.append(f"  loss {line['loss']:.4f}")
-    for side in ("train", "val"):
-        if side in line:
-            words.append(f"  {side} " + " ".join(f"{name} {value:.3f}" for name, value in line[side].items()))
+    told = line | {"cosine": line.get("interference", {}).get("cosine", {})}
+    for side in ("train", "val", "cosine"):
+        if told.get(side):
+            words.append(f"  {side} " + " ".join(f"{name} {value:.3f}" for name, value in told[side].items()))
     return "".join([*words, f"  {line['seconds']:.1f} s"])

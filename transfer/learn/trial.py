@@ -62,16 +62,17 @@ class Bench:
         val: dict[str, float] = {}
         epochs, stopped = 0, ""
         for specs in networks.values():
-            best, reached = (-math.inf, -math.inf), {spec.name: 0.0 for spec in specs}
+            best, reached = (-math.inf, -math.inf), {spec.name: 0.0 for spec in specs if spec.weight}
 
             def look(line: dict[str, Any]) -> None:
                 nonlocal best, reached, epochs
                 if "val" not in line or "head" in line:  # a head's strength on the way to a solution
                     return
                 epochs = line["epoch"]
-                value = fmean(line["val"].values()), -line["val_loss"]
+                counted = {name: line["val"][name] for name in reached}
+                value = fmean(counted.values()) if counted else 0.0, -line["val_loss"]
                 if value > best:
-                    best, reached = value, line["val"]
+                    best, reached = value, counted
                 if len(networks) == 1 and not go_on(epochs, best[0]):
                     raise _Enough
 

@@ -182,11 +182,7 @@ def compared(result: dict[str, Any]) -> str:
     """Return what `transfer compare` prints: a row per policy, and what separates each from the first."""
     rows = []
     for name, run in result["runs"].items():
-        against = result["paired"].get(name, {}).get("object")
-        verdict = "-"
-        if against:
-            low, high = against["interval"]
-            verdict = f"{against['difference']:+.3f} [{low:+.3f}, {high:+.3f}] p {against['p']:.2g}"
+        verdict = separated(result["paired"].get(name, {}).get("object"))
         trained, seconds = run["policy"]["trained_parameters"], run["seconds"]["total"]
         plain = [figure(run, head) for head in ("object", "domain")]
         rows.append([name, *plain, f"{trained:,}", f"{seconds:.1f}", verdict])
@@ -201,6 +197,20 @@ def compared(result: dict[str, Any]) -> str:
         ],
         rows,
     )
+
+
+def separated(test: dict[str, Any] | None) -> str:
+    """Return a paired test (:func:`transfer.evaluate.paired.paired_test`) in short; ``-`` where there is none.
+
+    Examples
+    --------
+    >>> separated({"difference": 0.012, "interval": [-0.001, 0.025], "p": 0.0731})
+    '+0.012 [-0.001, +0.025] p 0.073'
+    """
+    if not test:
+        return "-"
+    low, high = test["interval"]
+    return f"{test['difference']:+.3f} [{low:+.3f}, {high:+.3f}] p {test['p']:.2g}"
 
 
 def kept(shelves: Sequence[Any]) -> str:

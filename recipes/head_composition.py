@@ -1,0 +1,50 @@
+"""Head composition: two heads on one network, one head for their pairs, or a network for each?
+
+Object and domain, from all labels of Office-31 and from three for each pair. Where the backbone stays frozen, two heads
+share nothing that learns. Where its last stage learns, the cosine between the two losses' gradients says how far one
+wants of it what the other wants, and the differences what sharing costs. --out has its course: interference.png.
+"""
+
+from dataclasses import replace
+from statistics import fmean
+
+from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
+from transfer.cache import TrunkCache
+from transfer.cli import script
+from transfer.learn.compare import paired
+from transfer.learn.interference import course
+from transfer.learn.setup import read_images
+from transfer.report.plots import curves
+from transfer.report.tables import figure, separated, table
+
+PANELS = {"cosine": "cosine", "conflict": "share of batches in conflict", "ratio": "domain's length / object's"}
+
+
+def main(config: TrainConfig) -> None:
+    cache, out, rows = TrunkCache(config.cache), config.run.out, []
+    images, drawn = read_images(config.data, cache.store), {title: {} for title in PANELS.values()}
+    for policy, shots in [(p, s) for p in ("linear_probe", config.policy.policy) for s in (None, config.data.shots)]:
+        one, runs = replace(config, data=replace(config.data, shots=shots)), {}
+        for heads in ("separate", "dual", "joint"):
+            title, lines = f"{policy}, {shots or 'all'} labels, {heads}", []
+            print(f"\n{title}")
+            place = replace(config.run, out=out and out / title.replace(", ", "_").replace(":", "-").replace(" ", "_"))
+            heads_too = replace(one, heads=replace(config.heads, heads=heads), run=place)
+            now = replace(heads_too, policy=replace(config.policy, policy=policy))
+            runs[heads] = train(now, images=images, cache=cache, on_epoch=lines.append)
+            tests = paired(runs[heads], runs["separate"]) if len(runs) > 1 else {}
+            scores = [figure(runs[heads].result, name).partition(" [")[0] for name in ("object", "domain")]
+            losses, measured = [separated(tests.get(name)) for name in ("object", "domain")], course(lines)
+            cosine = f"{fmean(measured['cosine']):+.3f}" if measured["cosine"] else "-"
+            rows.append([title, *scores, *losses, cosine])
+            for name, values in measured.items():
+                drawn[PANELS[name]] |= {title: values} if values else {}
+    print("\n" + table(["", "object", "domain", "object less separate", "domain less separate", "cosine"], rows))
+    if out:
+        curves(out / "interference.png", drawn, x="epoch", y="of the two heads' gradients")
+
+
+if __name__ == "__main__":
+    data, learn = DataConfig("office31", shots=3), LearnConfig(epochs=12, batch_size=32, interference=True)
+    policy = PolicyConfig("partial:1")
+    raise SystemExit(script(main, TrainConfig(data, BackboneConfig("mobilenetv2_100"), policy=policy, learn=learn)))

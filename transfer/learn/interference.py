@@ -1,0 +1,108 @@
+"""What the heads want of the layers that they share: how the gradients of their losses agree.
+
+A cosine of 1: the same; 0: one does not concern the other; below 0, a step for one undoes, to first order, what the
+other learnt (Yu et al. 2020, "Gradient surgery for multi-task learning").
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer.cache import Feed
+from transfer.config import LearnConfig
+from transfer.heads import known
+from transfer.model import TransferModel
+
+ROWS = 512  # measured on at most so many, the same each time
+
+
+def interference(
+    model: TransferModel, feed: Feed, rows: np.ndarray, labels: Mapping[str, Tensor], config: LearnConfig
+) -> dict[str, Any]:
+    """Return how the heads' losses pull at those layers of the backbone that learn, on some of `rows`.
+
+    Measured in eval mode: nothing moves and nothing is drawn. A head without weight in the loss is left out; of a
+    joint head the marginals are compared.
+
+    Returns
+    -------
+    dict
+        By two heads' names, such as ``"object domain"``, the ``cosine`` between the gradients of their mean losses and
+        the share of batches in ``conflict``, whose cosine is below 0; by head the gradient's ``length``. Empty where
+        no two heads share a layer that learns.
+    """
+    names = [name for name, spec in model.heads.specs.items() if spec.weight]
+    shared = [p for p in model.backbone.parameters() if p.requires_grad]
+    if len(names) < 2 or not shared:
+        return {}
+    model.eval()
+    device = shared[0].device
+    total = torch.zeros(len(names), sum(p.numel() for p in shared), device=device)
+    count = torch.zeros(len(names), 1, device=device)
+    opposed, batches = torch.zeros(len(names), len(names), device=device), 0
+    for some, activation in feed.batches(np.random.default_rng(0).permutation(rows)[:ROWS]):
+        wanted = {name: label[torch.from_numpy(some)].to(device) for name, label in labels.items()}
+        out = model(activation)
+        each = torch.stack([_gradient(model, out, _only(name, wanted), shared, config) for name in names])
+        seen = torch.stack([known(model.heads.specs[name], wanted[name]).sum() for name in names])[:, None]
+        opposed += each @ each.T < 0
+        total += each * seen
+        count += seen
+        batches += 1
+    mean = total / count.clamp_min(1)
+    length = torch.linalg.vector_norm(mean, dim=1)
+    cosine = mean @ mean.T / (length[:, None] * length).clamp_min(1e-30)
+    pairs = {f"{names[i]} {names[j]}": (i, j) for i, j in combinations(range(len(names)), 2)}
+    return {
+        "cosine": {pair: round(float(cosine[at]), 6) for pair, at in pairs.items()},
+        "conflict": {pair: round(float(opposed[at]) / batches, 6) for pair, at in pairs.items()},
+        "length": {name: float(value) for name, value in zip(names, length, strict=True)},
+    }
+
+
+def course(lines: Sequence[Mapping[str, Any]], one: str = "object", other: str = "domain") -> dict[str, list[float]]:
+    """Return the course of training between two heads, epoch by epoch: the mean over seeds of what was measured.
+
+    Parameters
+    ----------
+    lines : sequence of mapping
+        As in metrics.jsonl; those without ``interference`` are passed over.
+
+    Returns
+    -------
+    dict of str to list of float
+        ``cosine``, ``conflict``, and ``ratio``: the length of `other`'s gradient over that of `one`'s.
+    """
+    epochs: dict[int, list[dict[str, float]]] = {}
+    for line in lines:
+        if found := line.get("interference"):
+            pair, length = f"{one} {other}", found["length"]
+            values = {"cosine": found["cosine"][pair], "conflict": found["conflict"][pair]}
+            epochs.setdefault(line["epoch"], []).append(values | {"ratio": length[other] / max(length[one], 1e-30)})
+    names = ("cosine", "conflict", "ratio")
+    return {name: [fmean(seed[name] for seed in epochs[n]) for n in sorted(epochs)] for name in names}
+
+
+def _only(name: str, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the labels of the head `name`, those of all others unknown."""
+    return {
+        other: label if other == name else torch.full_like(label, torch.nan if label.is_floating_point() else -1)
+        for other, label in wanted.items()
+    }
+
+
+def _gradient(
+    model: TransferModel,
+    out: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    shared: list[torch.nn.Parameter],
+    config: LearnConfig,
+) -> Tensor:
+    loss = model.heads.loss(out, wanted, smoothing=config.label_smoothing, kind=config.loss)
+    parts = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return torch.cat([part.flatten() for part in parts])
