@@ -2,12 +2,13 @@
 
 1. Where the target's class shares seem to differ strongly from the source's, and still do once two source classifiers
    (of standardised features, of plain ones) are refined on the target's geometry, whatever aligns or balances classes
-   hurts. The answer is these two, under the class shares that EM estimates, refined with no class balanced.
-2. Else each domain is standardised; the source's probe is solved; three networks minimise class confusion (MCC). Label
-   smoothing, which keeps networks unsure, is what undoes MCC: none is used. Where the probe and these networks agree
-   on nearly all target images, the shift is small and adapting can only lose: the answer is source_only's.
-3. Else a product of experts: the networks' answers times the nearness to class centroids, smoothed over each image's
-   neighbours, classes balanced softly (:func:`transfer.adapt.refine.experts.combine`).
+   hurts. The answer is these two, under the class shares that EM estimates, refined with no class balanced. Else three
+   networks minimise class confusion (MCC) on standardised features; label smoothing, which keeps networks unsure, is
+   what undoes MCC: none is used.
+2. Where the source's probe agrees with that on nearly all target images, the shift is small and adapting can only lose:
+   the answer is source_only's.
+3. Else, unless class shares differ, a product of experts: the networks' answers times the nearness to class centroids,
+   smoothed over each image's neighbours, classes balanced softly (:func:`transfer.adapt.refine.experts.combine`).
 4. With a trained tail, a network above it learns the source's labels, these answers as pseudo-labels, and MCC, from
    augmented views; its answers and the former ones are then refined together, on both kinds of features.
 5. A linear classifier learns the outcome: what is measured and saved is a plain model.
@@ -50,27 +51,22 @@ def auto(
     features = aligned(frozen, "standardise")
     alone = [unaided(frozen, kind) for kind in ("standardise", "none")]
     shift = measure(alone[0], seed=seed)
-    if shift.strong and shift.beyond_chance(_refined(stage, features, map(calibrated, alone)).mean(0)) >= UNEVEN:
-        note = "auto: class shares differ strongly, so that none is balanced: refined under the target's estimated ones"
-        q = _refined(stage, features, map(under_target_prior, alone))
-        return _learnt(frozen, features, q, note)
-    trained = []
-    for i in range(NETWORKS):
-        torch.manual_seed(seed * NETWORKS + i)
-        network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
-        course = Course(frozen, network, phase, config, seed * NETWORKS + i)
-        ((_, evidence),) = course.learn([(1.0, MCC())], config.epochs, last=True)
-        trained.append(log_softmax(evidence.target_logits))
-    networks = np.mean(trained, axis=0)
-    # without the few labels of the target, or it agreed with the adapted ones however large the shift
+    uneven = shift.strong and shift.beyond_chance(_refined(stage, features, map(calibrated, alone)).mean(0)) >= UNEVEN
+    if uneven:
+        adapted = _refined(stage, features, map(under_target_prior, alone))
+    else:
+        adapted = networks = _confident(frozen, features, phase, config, seed, bottleneck)
+    # without the few labels of the target, or it agreed with what is adapted however large the shift
     source = features.evidence(frozen, solve(frozen, features, target=False)).target_logits
-    agreement = float((source.argmax(1) == networks.argmax(1)).mean())
+    agreement = float((source.argmax(1) == adapted.argmax(1)).mean())
     note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: "
     if agreement >= NEAR:
         features = aligned(frozen, "none")
         probe = solve(frozen, features)
         note += "a small shift; source_only's is kept"
         return export(probe, features.maps[-1]), features.evidence(frozen, probe), [note]
+    if uneven:
+        return _learnt(frozen, features, adapted, note + "class shares differ strongly, so that none is balanced")
     q = _combined(stage, features.target, features.labelled, [(EXPERT, networks)])
     if not stage.frozen:
         still = unit(features.target), unit(features.labelled)
@@ -89,6 +85,20 @@ def auto(
         )
         q = _combined(stage, target, labelled, [(EXPERT, networks), (1.0, log_softmax(evidence.target_logits))])
     return _learnt(stage, features, q, note + "refined on its geometry")
+
+
+def _confident(
+    stage: Stage, features: Aligned, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
+) -> np.ndarray:
+    """Return the mean log-probabilities of networks that minimise class confusion on frozen features."""
+    said = []
+    for i in range(NETWORKS):
+        torch.manual_seed(seed * NETWORKS + i)
+        network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
+        course = Course(stage, network, phase, config, seed * NETWORKS + i)
+        ((_, evidence),) = course.learn([(1.0, MCC())], config.epochs, last=True)
+        said.append(log_softmax(evidence.target_logits))
+    return np.mean(said, axis=0)
 
 
 def _refined(stage: Stage, features: Aligned, said: Iterable[np.ndarray]) -> np.ndarray:
