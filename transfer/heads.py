@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfer.data.table import Kind
-from transfer.dropout import DropConnect, VanillaDropout
+from transfer.dropout import DropConnect, Dropout, VanillaDropout
 from transfer.hinge import binary_hinge, hinge
 
-DROPOUTS = {"inverted": nn.Dropout, "vanilla": VanillaDropout}
+DROPOUTS = {"inverted": Dropout, "vanilla": VanillaDropout}
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "elu": nn.ELU}
 PAIR = ("object", "domain")
 Loss = Literal["cross_entropy", "hinge"]
