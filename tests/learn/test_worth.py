@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,7 +46,10 @@ def test_a_record_of_every_run(config: Any, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_timed_runs_find_no_trunk_computed_before(config: Any, monkeypatch: pytest.MonkeyPatch, cache: bool) -> None:
+def test_timed_runs_find_no_trunk_computed_before(
+    config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: bool
+) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))  # what other tests have computed lies elsewhere
     computed = []
 
     def watched(one: Any, **more: Any) -> Any:
