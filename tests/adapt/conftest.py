@@ -219,13 +219,16 @@ def config(images: ImageTable, weights_store: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def staged(config: Callable[..., AdaptConfig], tiny: Any) -> Callable[..., Any]:
     """Build what a method runs on: the stage of a pair, the phase that says what learns, and the steps' config."""
-    from transfer.adapt.run import _pair, _stage
+    from transfer.adapt.judge import rules
+    from transfer.adapt.run import _pair
+    from transfer.adapt.stage import set_up
     from transfer.cache import TrunkCache
 
     def build(given: Any = None, **settings: Any) -> Any:
         made, known = config(**settings), given or tiny
         these, _ = _pair(made.shift, known, made.run.seed)
-        stage, plan = _stage(made, these, known, TrunkCache(made.cache), made.run.seed)
+        hold_out = any(rule.validation for rule in rules.find(made.method.rule))
+        stage, plan = set_up(made, these, known, TrunkCache(made.cache), made.run.seed, hold_out=hold_out)
         return stage, plan.phases[-1], made.steps
 
     return build

@@ -17,7 +17,7 @@ from transfer.adapt.judge import rules
 from transfer.adapt.maps import feature_map
 from transfer.adapt.methods import find
 from transfer.adapt.pair import Pair, pair
-from transfer.adapt.stage import Stage
+from transfer.adapt.stage import Stage, set_up
 from transfer.adapt.statistics import NO_NORMS, moving
 from transfer.adapt.truth import Truth
 from transfer.cache import TrunkCache
@@ -27,14 +27,12 @@ from transfer.errors import TransferError
 from transfer.evaluate import metrics
 from transfer.evaluate.answers import Answers, answer, targets
 from transfer.freeze import FreezePolicy
-from transfer.heads import Heads, HeadSpec
+from transfer.heads import Heads
 from transfer.learn import checkpoint
-from transfer.learn.epoch import AUGMENTATIONS
 from transfer.learn.folder import RunFolder
-from transfer.learn.setup import Images, new_backbone, pick_device, read_images, versions
+from transfer.learn.setup import Images, read_images, versions
 from transfer.learn.summary import over_seeds
 from transfer.learn.train import prediction_rows
-from transfer.model import TransferModel
 from transfer.plain import to_dict
 
 log = logging.getLogger(__name__)
@@ -158,13 +156,14 @@ def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Pair, Truth]:
 def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: RunFolder | None) -> AdaptRun:
     began, trunk_before, seed = time.perf_counter(), cache.seconds, config.run.seed
     these, truth = _pair(config.shift, images, seed)
-    stage, plan = _stage(config, these, images, cache, seed)
+    within, between = rules.find(config.method.rule)
+    hold_out = within.validation or between.validation
+    if hold_out and not len(these.val):
+        raise TransferError(f"--rule {config.method.rule} judges by held-out source images: say --val 0.1, or another")
+    stage, plan = set_up(config, these, images, cache, seed, hold_out=hold_out)
     phase = plan.phases[-1]
     phases = (phase, moving(phase)) if "adabn" in config.method.method else (phase,)
     before = freeze.frozen_tensors(stage.model.backbone, phases)
-    within, between = rules.find(config.method.rule)
-    if (within.validation or between.validation) and not len(these.val):
-        raise TransferError(f"--rule {config.method.rule} judges by held-out source images: say --val 0.1, or another")
 
     def tell(line: dict[str, Any]) -> None:
         log.info("%s", candidate_line(line))
@@ -252,31 +251,6 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         domains = (", ".join(these.sources), these.target)
         feature_map(folder.path / "map.png", states, classes=these.table.objects, domains=domains, seed=seed)
     return AdaptRun(result, models, [(test, answers)], [reference.answers["source_only"]])
-
-
-def _stage(
-    config: AdaptConfig, these: Pair, images: Images, cache: TrunkCache, seed: int
-) -> tuple[Stage, freeze.FreezePlan]:
-    """Return the pair's images before a fresh backbone, what stays frozen computed, and the plan of what learns."""
-    backbone = new_backbone(config.backbone, seed)
-    plan = freeze.plan(
-        config.method.policy,
-        backbone,
-        backbone_lr=config.steps.backbone_lr,
-        layer_decay=config.steps.layer_decay,
-        statistics="frozen",  # those of batches from two domains would be neither's
-    )
-    spec = HeadSpec("object", classes=these.table.objects)
-    model = TransferModel(backbone, Heads([spec], backbone.width), cut_precision=config.cache.cut_precision)
-    model.to(pick_device(config.steps.device))
-    model.freeze(plan.phases[-1])
-    c = config.steps
-    feed = cache.feed(model, these.table.paths, images.inspection.sha256, batch_size=c.batch_size, workers=c.workers)
-    stage = Stage(these, model, feed, hold_out=any(rule.validation for rule in rules.find(config.method.rule)))
-    feed.prepare(stage.rows)
-    if not stage.frozen and AUGMENTATIONS[c.augment]:
-        feed.prepare(np.union1d(np.union1d(these.train, these.labelled), these.unlabelled), AUGMENTATIONS[c.augment])
-    return stage, plan
 
 
 def _with_truth(these: Pair, truth: Truth) -> ImageTable:

@@ -7,9 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transfer import freeze
+from transfer.adapt.config import AdaptConfig
 from transfer.adapt.pair import Pair
-from transfer.cache import Feed
+from transfer.cache import Feed, TrunkCache
 from transfer.data.images import Augmentation
+from transfer.freeze import FreezePlan
+from transfer.heads import Heads, HeadSpec
+from transfer.learn.epoch import AUGMENTATIONS
+from transfer.learn.setup import Images, new_backbone, pick_device
 from transfer.model import TransferModel
 
 BATCH = 128
@@ -119,3 +125,26 @@ class Stage:
         held = torch.zeros(len(self.labels), features.shape[1], device=features.device)
         held[torch.from_numpy(rows)] = features.float()
         return held
+
+
+def set_up(
+    config: AdaptConfig, pair: Pair, images: Images, cache: TrunkCache, seed: int, *, hold_out: bool = False
+) -> tuple[Stage, FreezePlan]:
+    """Return the pair's images before a fresh backbone, what stays frozen computed, and the plan of what learns."""
+    backbone, c = new_backbone(config.backbone, seed), config.steps
+    plan = freeze.plan(
+        config.method.policy,
+        backbone,
+        backbone_lr=c.backbone_lr,
+        layer_decay=c.layer_decay,
+        statistics="frozen",  # those of batches from two domains would be neither's
+    )
+    heads = Heads([HeadSpec("object", classes=pair.table.objects)], backbone.width)
+    model = TransferModel(backbone, heads, cut_precision=config.cache.cut_precision).to(pick_device(c.device))
+    model.freeze(plan.phases[-1])
+    feed = cache.feed(model, pair.table.paths, images.inspection.sha256, batch_size=c.batch_size, workers=c.workers)
+    stage = Stage(pair, model, feed, hold_out=hold_out)
+    feed.prepare(stage.rows)
+    if not stage.frozen and AUGMENTATIONS[c.augment]:
+        feed.prepare(np.union1d(np.union1d(pair.train, pair.labelled), pair.unlabelled), AUGMENTATIONS[c.augment])
+    return stage, plan
