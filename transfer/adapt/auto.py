@@ -14,7 +14,6 @@
 5. A linear classifier learns the outcome: what is measured and saved is a plain model.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -33,8 +32,6 @@ from transfer.adapt.solve import Aligned, aligned, export, learn_from, solve, un
 from transfer.adapt.stage import Stage
 from transfer.freeze import Phase
 from transfer.heads import Heads
-
-log = logging.getLogger(__name__)
 
 NETWORKS = 3
 UNEVEN = 0.13  # variation of class shares, beyond chance, that are still there when misread images are put right
