@@ -211,14 +211,14 @@ class Backbone(nn.Module):
 class Reached(Exception):
     """What was asked for has run; leave the network."""
 
-    def __init__(self, activation: Tensor) -> None:
+    def __init__(self, module: nn.Module, activation: Tensor) -> None:
         super().__init__()
-        self.activation = activation
+        self.module, self.activation = module, activation
 
 
 def leave(module: nn.Module, inputs: tuple, output: Tensor) -> None:
     """Leave the network with a module's output (a forward hook)."""
-    raise Reached(output)
+    raise Reached(module, output)
 
 
 @contextmanager

@@ -57,10 +57,13 @@ class Truncated(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features (N, width) of normalised `images` (N, 3, H, W)."""
-        with self._last(len(self.stages)).register_forward_hook(leave):
+        last = self._last(len(self.stages))
+        with last.register_forward_hook(leave):
             try:
                 self.network(images)
             except Reached as reached:
+                if reached.module is not last:  # a cut below
+                    raise
                 return pooled(reached.activation)
         raise RuntimeError(f"{self.name} never reached the end of stage {self.stages[-1].name}")
 
