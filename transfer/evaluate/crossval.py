@@ -125,16 +125,16 @@ def _strength(step: int) -> float:
 
 def _components(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the principal components (N, r) of scaled `x`, float32, and their variances (r,)."""
-    n, width = x.shape
     centre = x.mean(0)
     x = x - centre
     spread = np.sqrt(np.square(x).mean(0))
     varies = spread > CONSTANT * np.abs(centre)
     x = x[:, varies] / np.sqrt(spread[varies] * spread.mean())
-    squares, basis = np.linalg.eigh(x @ x.T if n <= x.shape[1] else x.T @ x)
+    n, width = x.shape
+    squares, basis = np.linalg.eigh(x @ x.T if n <= width else x.T @ x)
     spans = squares > CONSTANT * squares.max(initial=0.0)
     squares, basis = squares[spans], basis[:, spans]
-    parts = basis * np.sqrt(squares) if n <= x.shape[1] else x @ basis
+    parts = basis * np.sqrt(squares) if n <= width else x @ basis
     return np.ascontiguousarray(parts), squares / n
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-PRIOR = 1.0  # images that every original class is taken to have seen beforehand, labelled as all images are
+PRIORS = 10.0 ** np.arange(-2, 4)  # images that every original class may be taken to have seen beforehand
 
 
 def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> float:
@@ -10,8 +10,9 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None
 
     A new class y is predicted by sum over z of P(y | z) p(z | image), with P(y | z) counted from the images themselves.
     With few images per class that flatters: labels drawn at random score too high as well. With `folds` each image is
-    predicted from counts of the other folds, each original class starting from a prior image (an m-estimate, Cestnik
-    1990), and random labels score about what they score unpredicted.
+    predicted from counts of the other folds, where every original class is taken to have seen some images beforehand,
+    labelled as all are (an m-estimate, Cestnik 1990): as many as predict best. Then random labels score about what they
+    score unpredicted.
 
     Parameters
     ----------
@@ -37,17 +38,18 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None
     p = np.asarray(probabilities)[known].astype(float)
     _, label = np.unique(labels[known], return_inverse=True)
     one_hot = np.eye(label.max(initial=0) + 1)[label]
-    likelihood = np.empty(len(label))
     if folds is None:
-        likelihood[:] = _likelihood(p, one_hot.T @ p, label)
-        return float(np.log(likelihood).mean())
+        return float(np.log(_likelihood(p, one_hot.T @ p, label)).mean())
     fold = folds[known]
+    logs = np.empty((len(PRIORS), len(label)))
     for out in np.unique(fold):
         held, rest = fold == out, fold != out
         share = one_hot[rest].sum(0) + 1.0
-        joint = one_hot[rest].T @ p[rest] + PRIOR * (share / share.sum())[:, None]
-        likelihood[held] = _likelihood(p[held], joint, label[held])
-    return float(np.log(likelihood).mean())
+        joint = one_hot[rest].T @ p[rest]
+        for i, prior in enumerate(PRIORS):
+            before = prior * (share / share.sum())[:, None]
+            logs[i, held] = np.log(_likelihood(p[held], joint + before, label[held]))
+    return float(logs.mean(1).max())
 
 
 def nce(predictions: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> float:
@@ -99,4 +101,4 @@ def _likelihood(p: np.ndarray, joint: np.ndarray, label: np.ndarray) -> np.ndarr
     """Return what `joint` (classes, K) lets each image's `p` (N, K) say of its `label`."""
     total = joint.sum(0)
     given = np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)  # of what no image has, nothing is known
-    return (p * given[label]).sum(1)
+    return np.einsum("ik,ik->i", p, given[label])

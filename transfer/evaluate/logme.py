@@ -20,7 +20,8 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
     The published iteration is wrong where N < D. Here, in the singular basis of X, the best beta for a ratio
     ``alpha / beta`` is known in closed form, which leaves one function of that ratio: looked at on a grid of its
     logarithm, then refined around the best. Where a class is exactly linear in features of rank below N (for N <= D,
-    copies of images do that) the evidence has no bound as the noise vanishes: its highest peak counts.
+    copies of images do that) the evidence has no bound as the noise vanishes: its highest peak counts, or without one
+    the least ratio looked at. Copies are better left out.
 
     Parameters
     ----------
