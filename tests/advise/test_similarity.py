@@ -91,8 +91,6 @@ def test_kinds_are_thirds():
     assert [kind(score) for score in (0, 0.33)] == ["different"] * 2
     assert [kind(score) for score in (0.34, 0.66)] == ["between"] * 2
     assert [kind(score) for score in (0.67, 1)] == ["similar"] * 2
-        "similar"
-    ] * 2
 
 
 def _score(backbone, folder, cache, most=60):
