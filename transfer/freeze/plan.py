@@ -4,76 +4,15 @@ A plan is a sequence of phases: most policies have one, ``lp_ft`` two (probe, th
 stage. Nothing outside this file asks which policy is running; it reads the plan.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import TransferError
+from transfer.freeze.norms import norm_tensors
+from transfer.freeze.policy import FreezePolicy
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from transfer.backbones.backbone import Backbone
-
-# What may follow the colon: a number of stages with its default (None: all of them), or words; words alone must.
-POLICIES: dict[str, dict] = {
-    "linear_probe": {},
-    "partial": {"stages": 2},
-    "full": {},
-    "lp_ft": {"stages": None},
-    "gradual": {"stages": None, "words": ("bottom_up",)},
-    "norm_only": {},
-    "surgical": {"words": ("first", "middle", "last")},
-    "scratch": {},
-}
-
-
-@dataclass(frozen=True)
-class FreezePolicy:
-    """What to train, as a user writes it.
-
-    Examples
-    --------
-    >>> FreezePolicy.parse("partial:3")
-    FreezePolicy(kind='partial', stages=3, part='')
-    >>> str(FreezePolicy.parse("surgical:first"))
-    'surgical:first'
-    """
-
-    kind: str
-    stages: int | None = None
-    part: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> "FreezePolicy":
-        """Return the policy that `text` names.
-
-        Raises
-        ------
-        TransferError
-            An unknown policy, or an argument that it does not take.
-        """
-        kind, colon, argument = text.strip().partition(":")
-        if kind not in POLICIES:
-            raise TransferError(f"unknown policy {kind!r}{did_you_mean(kind, POLICIES)}; known: {', '.join(POLICIES)}")
-        takes = POLICIES[kind]
-        forms = [f"{kind}:{word}" for word in takes.get("words", ())]
-        if f"{kind}:{argument}" in forms:
-            return cls(kind, part=argument)
-        if forms and "stages" not in takes:
-            raise TransferError(f"policy {text!r} is incomplete: write one of {', '.join(forms)}")
-        if not colon:
-            return cls(kind, takes.get("stages"))
-        if "stages" not in takes:
-            raise TransferError(f"policy {text!r}: {kind} takes nothing after the colon")
-        if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
-            such = " or ".join([f"{kind}:2", *forms])
-            raise TransferError(f"policy {text!r}: after the colon comes a number of stages, such as {such}")
-        return cls(kind, int(argument))
-
-    def __str__(self) -> str:
-        argument = self.part or self.stages
-        return f"{self.kind}:{argument}" if argument else self.kind
 
 
 @dataclass(frozen=True)
@@ -253,75 +192,9 @@ def plan(
     return FreezePlan(policy, tuple(phases))
 
 
-def is_norm(module: "nn.Module") -> bool:
-    """Return whether `module` is a normalisation layer (Batch, Layer, Group, Instance, RMS, Sync, frozen, ...)."""
-    from torch.nn.modules.batchnorm import _NormBase
-
-    owns = bool(module._parameters or module._buffers)
-    name = type(module).__name__.lower()
-    return owns and (isinstance(module, _NormBase) or ("norm" in name and "normfree" not in name))
-
-
-def learning(backbone: "Backbone", phase: Phase) -> dict[str, "nn.Parameter"]:
-    """Return the backbone parameters that learn in `phase`, by their names in ``backbone.network``."""
-    norm = _norm_tensors(backbone)
-    chosen = {}
-    for name, parameter in backbone.network.named_parameters():
-        train = phase.stages[backbone.stage_of(name)].train
-        if train == "all" or (train == "norm" and name in norm):
-            chosen[name] = parameter
-    return chosen
-
-
-def frozen_tensors(backbone: "Backbone", phases: tuple[Phase, ...]) -> dict[str, str]:
-    """Return a digest of every parameter and buffer that no phase of `phases` lets move, by name (law 1).
-
-    Compare two of these with :func:`changed` to prove that training left the frozen parts alone.
-    """
-    norm = _norm_tensors(backbone)
-    may_move = {name for phase in phases for name in learning(backbone, phase)}
-    for name, _ in backbone.network.named_buffers():
-        if name in norm and any(p.stages[backbone.stage_of(name)].statistics == "learning" for p in phases):
-            may_move.add(name)
-    tensors = {**dict(backbone.network.named_parameters()), **dict(backbone.network.named_buffers())}
-    return {
-        name: hashlib.blake2b(tensor.detach().cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
-        for name, tensor in tensors.items()
-        if name not in may_move
-    }
-
-
-def changed(before: dict[str, str], after: dict[str, str]) -> tuple[str, ...]:
-    """Return the names whose digests differ, or that only one side has."""
-    return tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
-
-
-def held_in_eval(backbone: "Backbone", phase: Phase) -> tuple["nn.Module", ...]:
-    """Return the modules that stay in eval mode in `phase` whatever ``.train()`` says."""
-    held = []
-    for name, module in backbone.network.named_modules():
-        try:
-            stage = phase.stages[backbone.stage_of(name)]
-        except KeyError:  # a container that several stages share
-            continue
-        moves = stage.statistics == "learning" if is_norm(module) else stage.train == "all"
-        if stage.frozen or not moves:
-            held.append(module)
-    return tuple(held)
-
-
-def _norm_tensors(backbone: "Backbone") -> set[str]:
-    return {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in backbone.network.named_modules()
-        if is_norm(module)
-        for name in (*module._parameters, *module._buffers)
-    }
-
-
 def _count(backbone: "Backbone") -> tuple[list[int], list[int]]:
     """Return per stage: all parameters, and those of normalisation layers."""
-    norm = _norm_tensors(backbone)
+    norm = norm_tensors(backbone)
     parameters, norms = [0] * len(backbone.stages), [0] * len(backbone.stages)
     for name, parameter in backbone.network.named_parameters():
         stage = backbone.stage_of(name)
