@@ -3,9 +3,8 @@ import json
 import pytest
 import torch
 
-from transfer.backbones import places
+from transfer.backbones import load, places
 from transfer.backbones import provider_bundled as provider
-from transfer.backbones.backbone import load
 from transfer.errors import TransferError
 
 RECORD = {

@@ -23,7 +23,7 @@ def test_known():
 
 def test_what_a_weights_file_has_beyond_the_network():
     network = provider.build("mobilenetv2_050")
-    assert provider.spare("mobilenetv2_050", network) == ({"classifier.weight", "classifier.bias"}, "classifier")
+    assert provider.spare("mobilenetv2_050", network) == ({"classifier.weight", "classifier.bias"}, "classifier", True)
 
 
 def test_preprocessing_is_that_of_the_tag():

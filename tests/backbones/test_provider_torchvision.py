@@ -32,16 +32,23 @@ def test_features_are_what_the_classifier_sees(architecture):
     seen = []
     reference.get_submodule(path).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     network = provider.build(f"torchvision:{architecture}").eval()
-    spare, classifier = provider.spare(f"torchvision:{architecture}", network)
+    spare, classifier, pooled = provider.spare(f"torchvision:{architecture}", network)
     state = reference.state_dict()
     for key in spare:
         state.pop(key, None)
     network.load_state_dict(state)  # strict
     assert classifier == path
+    assert pooled
     images = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         reference(images)
         assert torch.equal(network(images), seen[-1])
+
+
+def test_squeezenet_classifies_before_it_pools():
+    network = provider.build("torchvision:squeezenet1_1")
+    keys = {"classifier.1.weight", "classifier.1.bias"}
+    assert provider.spare("torchvision:squeezenet1_1", network) == (keys, "classifier.1", False)
 
 
 def test_dropout_goes_with_the_classifier_and_no_other():

@@ -11,8 +11,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from transfer.backbones import places, provider_timm, provider_torchvision, weights
-from transfer.backbones.backbone import load
+from transfer.backbones import load, places, provider_timm, provider_torchvision, weights
 from transfer.errors import TransferError
 
 NAME = "resnet10t"

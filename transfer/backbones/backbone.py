@@ -5,18 +5,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from transfer.backbones import registry, stages
-from transfer.backbones import weights as sources
+from transfer.backbones import stages
 from transfer.backbones.stages import Stage
 from transfer.data.preprocessing import Preprocessing
-from transfer.errors import TransferError
-
-__all__ = ["Backbone", "Stage", "load"]
 
 
 class Backbone(nn.Module):
@@ -32,8 +27,11 @@ class Backbone(nn.Module):
         What the weights were trained with.
     weights : str
         Where they came from: ``file PATH``, ``store PATH``, ``bundle``, ``hub ADDRESS`` or ``random``.
-    classifier : nn.Module, optional
-        Pooled features (N, width) to the original classes. It is no submodule: neither trained nor saved.
+    original : nn.Module, optional
+        The original classifier: linear on pooled features (N, width), or an :class:`OnMap`. It is no submodule:
+        neither trained nor saved.
+    parts : (tuple of Stage, int), optional
+        Stages and width, where they are not the network's own.
 
     Attributes
     ----------
@@ -48,25 +46,36 @@ class Backbone(nn.Module):
         network: nn.Module,
         preprocessing: Preprocessing,
         weights: str = "random",
-        classifier: nn.Module | None = None,
+        original: nn.Module | None = None,
+        parts: tuple[tuple[Stage, ...], int] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.network = network
         self.preprocessing = preprocessing
         self.weights = weights
-        self.stages, self.width = stages.read(network, preprocessing.input_size)
-        self._classifier = (classifier,)  # in a tuple, so that nn.Module does not adopt it
+        self.stages, self.width = parts or stages.read(network, preprocessing.input_size)
+        self._original = (original,)  # in a tuple, so that nn.Module does not adopt it
         self._stage_of = _assigned(network, self.stages)
         self._shapes: dict[int, tuple[int, ...] | None] = {
             len(self.stages): (self.width,)
         }  # by cut; None: no cut there
 
     @property
-    def classifier(self) -> nn.Module | None:
+    def original(self) -> nn.Module | None:
         """The original classifier, on the device of the network."""
-        (classifier,) = self._classifier
-        return classifier and classifier.to(next(self.network.parameters()))
+        (original,) = self._original
+        return original and original.to(next(self.network.parameters()))
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The original classifier if it is linear on pooled features."""
+        return self.original if isinstance(self.original, nn.Linear) else None
+
+    @property
+    def puts_out(self) -> str:
+        """What :meth:`forward` returns, in words."""
+        return "pooled features"
 
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features (N, width) of normalised `images` (N, 3, H, W)."""
@@ -157,16 +166,16 @@ class Backbone(nn.Module):
     def _between(self, x: Tensor, start: int, cut: int) -> Tensor:
         if cut == len(self.stages):
             return self._tail(x, start)
-        with self._last(cut).register_forward_hook(_leave):
+        with self._last(cut).register_forward_hook(leave):
             try:
                 self._tail(x, start)
-            except _Reached as reached:
+            except Reached as reached:
                 return reached.activation
         raise RuntimeError(f"{self.name} never reached the end of stage {self.stages[cut - 1].name}")
 
     def _tail(self, activation: Tensor, cut: int) -> Tensor:
         if cut == 0:
-            return self.network(activation)
+            return self(activation)
         if cut == len(self.stages):
             return activation
         # The network runs as it always does, but the modules of the trunk put out shapes without content, the last
@@ -174,7 +183,7 @@ class Backbone(nn.Module):
         empty = torch.empty_like(activation, device="meta")
         trunk = [self.network.get_submodule(path) for stage in self.stages[:cut] for path in stage.modules]
         with _answering(dict.fromkeys(trunk, empty) | {trunk[-1]: activation}):
-            return self.network(empty)
+            return self(empty)
 
     def _proven(self, cut: int) -> tuple[int, ...] | None:
         parameter = next(self.network.parameters())
@@ -187,7 +196,7 @@ class Backbone(nn.Module):
         try:
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
                 with last.register_forward_hook(lambda *call: passed.append((call[-1], call[-1]._version))):
-                    whole = self.network(images)
+                    whole = self(images)
                 ((activation, version),) = passed  # one call only
                 parts = self._tail(activation, cut)
                 same = activation._version == version and torch.equal(whole, parts)
@@ -199,16 +208,17 @@ class Backbone(nn.Module):
                 module.training = training
 
 
-class _Reached(Exception):
-    """The trunk has run; leave the network."""
+class Reached(Exception):
+    """What was asked for has run; leave the network."""
 
-    def __init__(self, activation: Tensor) -> None:
+    def __init__(self, module: nn.Module, activation: Tensor) -> None:
         super().__init__()
-        self.activation = activation
+        self.module, self.activation = module, activation
 
 
-def _leave(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    raise _Reached(output)
+def leave(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    """Leave the network with a module's output (a forward hook)."""
+    raise Reached(module, output)
 
 
 @contextmanager
@@ -240,75 +250,3 @@ def _assigned(network: nn.Module, stages: tuple[Stage, ...]) -> dict[str, int]:
         for name in chain(module._parameters, module._buffers):
             of_name[f"{path}.{name}" if path else name] = index
     return of_name
-
-
-def load(
-    name: str,
-    *,
-    weights: Path | None = None,
-    store: Path | None = None,
-    random_init: bool = False,
-    seed: int = 0,
-    classifier: bool = False,
-    image_size: int | None = None,
-) -> Backbone:
-    """Return the backbone `name` with its pretrained weights, in eval mode.
-
-    Parameters
-    ----------
-    name : str
-        As its provider writes it (see :func:`transfer.backbones.registry.resolve`).
-    weights : Path, optional
-        The weights file; without one the store, the bundle and the hub are asked in this order.
-    store : Path, optional
-        Folder of ``<name>.safetensors``; by default what ``TRANSFER_WEIGHTS`` says.
-    random_init : bool
-        Draw the weights from `seed` instead.
-    classifier : bool
-        Keep the original classifier, for its probabilities.
-    image_size : int, optional
-        Side of the images in pixels; by default as it was pretrained. Stages are the same at every size.
-
-    Raises
-    ------
-    TransferError
-        An unknown name; no weights, or weights that do not fit; no classifier where one was asked for; a size that the
-        network does not take.
-
-    Examples
-    --------
-    >>> backbone = load("resnet10t", random_init=True)
-    >>> backbone.width, [stage.name for stage in backbone.stages]
-    (512, ['stem', 'layer1', 'layer2', 'layer3', 'layer4'])
-    """
-    provider, name = registry.resolve(name)
-    if random_init and (weights or classifier):
-        raise TransferError(f"{name}: random weights go with neither a weights file nor the original classifier")
-    found = None if random_init else sources.find(provider, name, weights, store)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = provider.build(name)
-    if found is None:
-        backbone = Backbone(name, network, provider.preprocessing(name))
-    else:
-        original = sources.fit(provider, name, network, found)
-        if classifier and original is None:
-            raise TransferError(f"{name}: {found.where} has no linear classifier on pooled features")
-        preprocessing = found.preprocessing or provider.preprocessing(name)
-        backbone = Backbone(name, network, preprocessing, found.where, original if classifier else None)
-    if image_size:
-        backbone.preprocessing = _at_size(backbone, image_size)
-    return backbone.eval()
-
-
-def _at_size(backbone: Backbone, side: int) -> Preprocessing:
-    own = backbone.preprocessing
-    asked = own.at_size(side)
-    try:
-        stages.read(backbone.network, asked.input_size)
-    except Exception as error:  # each network fails in its own way
-        raise TransferError(
-            f"{backbone.name} takes no images of {side} x {side} pixels, it learned on {own.input_size[1]}: "
-            "try another --image-size"
-        ) from error
-    return asked

@@ -32,9 +32,9 @@ def build(name: str) -> nn.Module:
     return ResNet(BasicBlock, num_classes=0, **_record()["arch"])  # type: ignore[arg-type]
 
 
-def spare(name: str, network: nn.Module) -> tuple[set[str], str]:
-    """Return the keys that weights files have beyond `network`, and the path of the linear classifier, if it is one."""
-    return {"fc.weight", "fc.bias"}, "fc"
+def spare(name: str, network: nn.Module) -> tuple[set[str], str, bool]:
+    """See :meth:`transfer.backbones.registry.Provider.spare`."""
+    return {"fc.weight", "fc.bias"}, "fc", True
 
 
 def renamed(name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -41,15 +41,15 @@ def build(name: str) -> nn.Module:
     return timm.create_model(name, pretrained=False, num_classes=0)
 
 
-def spare(name: str, network: nn.Module) -> tuple[set[str], str]:
-    """Return the keys that weights files have beyond `network`, and the path of the linear classifier, if it is one."""
+def spare(name: str, network: nn.Module) -> tuple[set[str], str, bool]:
+    """See :meth:`transfer.backbones.registry.Provider.spare`."""
     with OnMeta():
         full = timm.create_model(name, pretrained=False)
     classifier = _config(name).get("classifier") or ""
     path = classifier if isinstance(classifier, str) else classifier[0]
     keys = set(full.state_dict()) - set(network.state_dict())
     # Some classify by more than one layer (ConvFormer, RepViT): their last layer alone is no classifier.
-    return keys, path if keys <= {f"{path}.weight", f"{path}.bias"} else ""
+    return keys, path if keys <= {f"{path}.weight", f"{path}.bias"} else "", True
 
 
 def renamed(name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -59,11 +59,12 @@ def build(name: str) -> nn.Module:
     return network
 
 
-def spare(name: str, network: nn.Module) -> tuple[set[str], str]:
-    """Return the keys that weights files have beyond `network`, and the path of the linear classifier, if it is one."""
+def spare(name: str, network: nn.Module) -> tuple[set[str], str, bool]:
+    """See :meth:`transfer.backbones.registry.Provider.spare`."""
     with OnMeta():
         full = _full(name, aux=True)
-    return set(full.state_dict()) - set(network.state_dict()), _classifier(full)
+    linear = _classifier(full)
+    return set(full.state_dict()) - set(network.state_dict()), linear or "classifier.1", bool(linear)
 
 
 def renamed(name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

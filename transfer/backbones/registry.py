@@ -25,8 +25,10 @@ class Provider(Protocol):
     def build(self, name: str) -> nn.Module:
         """Return the network without its classifier, randomly initialised."""
 
-    def spare(self, name: str, network: nn.Module) -> tuple[set[str], str]:
-        """Return a weights file's keys beyond `network`, and the path of the linear classifier, if it is one."""
+    def spare(self, name: str, network: nn.Module) -> tuple[set[str], str, bool]:
+        """Return a weights file's keys beyond `network`, the path of the classifier, if it is one layer, and whether
+        that stands behind the pooling.
+        """
 
     def renamed(self, name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return weights with published key names brought to those of the network."""

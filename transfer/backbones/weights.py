@@ -18,6 +18,7 @@ from huggingface_hub import constants
 from torch import Tensor, nn
 
 from transfer.backbones import places
+from transfer.backbones.onmap import OnMap
 from transfer.backbones.registry import Provider
 from transfer.data.preprocessing import Preprocessing
 from transfer.errors import TransferError
@@ -110,8 +111,10 @@ def beside(file: Path) -> Preprocessing | None:
         ) from error
 
 
-def fit(provider: Provider, name: str, network: nn.Module, found: Found) -> nn.Linear | None:
+def fit(provider: Provider, name: str, network: nn.Module, found: Found) -> nn.Module | None:
     """Load what was found into `network`, every tensor of it, and return the original classifier if there was one.
+
+    It is linear on pooled features, or an :class:`OnMap`.
 
     Only the classifier's tensors (and auxiliary classifiers') may be left over.
 
@@ -120,7 +123,7 @@ def fit(provider: Provider, name: str, network: nn.Module, found: Found) -> nn.L
     TransferError
         Something is missing, unexpected or of another shape.
     """
-    spare, path = provider.spare(name, network)
+    spare, path, pooled = provider.spare(name, network)
     state = found.state
     if problems := _misfits(network, state, spare):
         state = _renamed(provider, name, network, state)
@@ -135,7 +138,7 @@ def fit(provider: Provider, name: str, network: nn.Module, found: Found) -> nn.L
         return None
     classifier = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     classifier.load_state_dict({"weight": weight.flatten(1), **({} if bias is None else {"bias": bias})})
-    return classifier.eval()
+    return classifier.eval() if pooled else OnMap(classifier).eval()
 
 
 def _misfits(network: nn.Module, state: dict[str, Tensor], spare: set[str]) -> list[str]:

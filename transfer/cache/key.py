@@ -27,7 +27,7 @@ def about(
     drawn = {"number": view, "rules": VIEW_RULES, **asdict(augmentation)} if augmentation and view else None
     return {
         "backbone": backbone.name,
-        "stage": backbone.stages[cut - 1].name if cut < len(backbone.stages) else "pooled features",
+        "stage": backbone.stages[cut - 1].name if cut < len(backbone.stages) else backbone.puts_out,
         "cut": cut,
         "precision": precision if cut < len(backbone.stages) else "float32",
         "weights": fingerprint(model, cut),
