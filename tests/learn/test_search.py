@@ -154,6 +154,7 @@ def test_a_best_at_the_end_of_its_range_is_noted(quick):
 MISTAKES = {
     "another seed's split": ({"train": {"seeds": (0, 1)}}, "--seeds: a search takes one --seed"),
     "nothing to search": ({"train": {"probe": "solved"}}, "say --probe trained"),
+    "trained, what is solved": ({"space": ("policy=linear_probe,head2toe",)}, "head2toe is solved.*--probe solved"),
     "unknown optimizer": ({"space": ("optimizer=adamw,adamx",)}, "unknown optimizer 'adamx'"),
     "unknown policy": ({"space": ("policy=linear_prob",)}, "did you mean 'linear_probe'"),
     "a value out of range": ({"space": ("lr=0:1",)}, "--lr 0.0: it must be above 0"),

@@ -4,6 +4,7 @@ from transfer.freeze.hold import changed, frozen_tensors, held_in_eval, learning
 from transfer.freeze.norms import is_norm
 from transfer.freeze.plan import FreezePlan, Phase, plan
 from transfer.freeze.policy import POLICIES, FreezePolicy
+from transfer.freeze.reshape import reshaped
 
 __all__ = [
     "POLICIES",
@@ -16,4 +17,5 @@ __all__ = [
     "is_norm",
     "learning",
     "plan",
+    "reshaped",
 ]

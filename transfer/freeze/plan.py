@@ -4,7 +4,7 @@ A plan is a sequence of phases: most policies have one, ``lp_ft`` two (probe, th
 stage. Nothing outside this file asks which policy is running; it reads the plan.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from transfer.errors import TransferError
@@ -13,6 +13,9 @@ from transfer.freeze.policy import FreezePolicy
 
 if TYPE_CHECKING:
     from transfer.backbones.backbone import Backbone
+
+# Of features, tried in this order for as long as each is better than the last (``head2toe``).
+PERCENTS = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,15 @@ class Phase:
         Of all epochs, in (0, 1].
     heads_rate : float
         The heads' learning rate as a fraction of ``--lr``.
+    percents : tuple of float
+        Each head learns on so many of the features alone; of several what validation images choose. None: on all.
     """
 
     name: str
     share: float
     heads_rate: float
     stages: tuple[StagePlan, ...]
+    percents: tuple[float, ...] = ()
 
     @property
     def cut(self) -> int:
@@ -69,10 +75,17 @@ class Phase:
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """What happens to each stage of one backbone under one policy."""
+    """What happens to each stage of one backbone under one policy.
+
+    Parameters
+    ----------
+    dropped : tuple of str
+        Names of the stages that the backbone no longer has.
+    """
 
     policy: FreezePolicy
     phases: tuple[Phase, ...]
+    dropped: tuple[str, ...] = ()
 
     @property
     def pretrained(self) -> bool:
@@ -91,7 +104,7 @@ class FreezePlan:
 
     def __str__(self) -> str:
         names = [stage.name for stage in self.phases[0].stages]
-        wide = max(map(len, [*names, "stage"]))
+        wide = max(map(len, [*names, *self.dropped, "stage"]))
         head = [f"{'stage':<{wide}}", f"{'parameters':>12}", *(f"{p.name:>16}" for p in self.phases)]
         lines = [" ".join(head)]
         for i, name in enumerate(names):
@@ -101,11 +114,16 @@ class FreezePlan:
                 bn = "" if stage.frozen or stage.statistics == "learning" else " bn*"
                 cells.append(f"{'frozen' if stage.frozen else f'{what}{stage.rate:.3g} lr{bn}':>16}")
             lines.append(" ".join(cells))
+        lines += [f"{name:<{wide}} {'dropped':>12}" for name in self.dropped]
         lines.append(
             " ".join([f"{'heads':<{wide}}", " " * 12, *(f"{f'{p.heads_rate:.3g} lr':>16}" for p in self.phases)])
         )
         if any(s.statistics == "frozen" and not s.frozen for p in self.phases for s in p.stages):
             lines.append("bn*: trained, its BatchNorm statistics frozen")
+        if percents := self.phases[0].percents:
+            shares = "".join(f", {percent:g}" for percent in percents)[2:]
+            chosen = " (validation images choose)" if len(percents) > 1 else ""
+            lines.append(f"heads: on {shares} % of the features of all stages{chosen}")
         return "\n".join(lines)
 
 
@@ -117,7 +135,7 @@ def plan(
     layer_decay: float = 0.8,
     statistics: Literal["learning", "frozen"] = "learning",
 ) -> FreezePlan:
-    """Return what each stage of `backbone` does under `policy`.
+    """Return what each stage of `backbone` does under `policy`, which it is :func:`~transfer.freeze.reshaped` for.
 
     A stage's rate is ``backbone_lr * layer_decay ** (stages above it)``; from scratch all rates are 1.
 
@@ -129,15 +147,16 @@ def plan(
     Raises
     ------
     TransferError
-        More stages asked for than there are, or no normalisation parameters under ``norm_only``.
+        More stages asked for than there are or remain, or no normalisation parameters under ``norm_only``.
     """
     if isinstance(policy, str):
         policy = FreezePolicy.parse(policy)
     n = len(backbone.stages)
+    if policy.dropped > len(backbone.dropped):
+        raise ValueError(f"policy {policy}: {backbone.name} still has its last stages; see freeze.reshaped")
     if policy.stages is not None and policy.stages > n:
-        raise TransferError(
-            f"policy {policy}: {backbone.name} has {n} stages ({', '.join(s.name for s in backbone.stages)})"
-        )
+        there = f"{n} stages{' left' if policy.dropped else ''} ({', '.join(s.name for s in backbone.stages)})"
+        raise TransferError(f"policy {policy}: {backbone.name} has {there}")
     parameters, norms = _count(backbone)
     top = policy.stages or n
 
@@ -166,6 +185,9 @@ def plan(
 
     if policy.kind == "linear_probe":
         phases = [phase("probe", range(0))]
+    elif policy.kind == "head2toe":
+        percents = PERCENTS if policy.percent is None else (policy.percent,)
+        phases = [replace(phase("probe", range(0)), percents=percents)]
     elif policy.kind == "lp_ft":
         # Kumar et al. 2022: the fine-tune starts from the probe's heads, which must not outrun the features.
         phases = [
@@ -189,7 +211,7 @@ def plan(
         phases = [phase(policy.part, range(third * n // 3, max((third + 1) * n // 3, third * n // 3 + 1)))]
     else:
         phases = [phase(policy.kind, range(n - top, n) if policy.kind == "partial" else range(n))]
-    return FreezePlan(policy, tuple(phases))
+    return FreezePlan(policy, tuple(phases), backbone.dropped)
 
 
 def _count(backbone: "Backbone") -> tuple[list[int], list[int]]:

@@ -24,7 +24,7 @@ OPTIONS = dict.fromkeys(RegulariseConfig.__dataclass_fields__, 0.1)
 
 def with_classifier(model: Any) -> Any:
     torch.manual_seed(5)
-    model.backbone._classifier = (nn.Linear(model.backbone.width, 6),)
+    model.backbone._original = (nn.Linear(model.backbone.width, 6),)
     return model
 
 
