@@ -13,7 +13,7 @@ from torch import Tensor
 
 Loss = Callable[[Tensor], Tensor]
 """Of outputs (N, K), convex and smooth."""
-PENALTY = 0.05  # of the least that leaves all features without weight
+PENALTY = 0.1  # of the least that leaves all features without weight
 TOLERANCE = 1e-2  # of slopes, as a fraction of the penalty
 FIRST, STEPS = 32, 500  # features to begin with; steps with the same features, at most
 ROUNDING = 1e-6  # of a loss in single precision
