@@ -1,0 +1,54 @@
+"""H-score: how much of the variance of whitened features lies between the classes."""
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from sklearn.covariance import ledoit_wolf
+
+
+def hscore(features: np.ndarray, labels: np.ndarray) -> float:
+    """Return tr(cov(f)⁻¹ cov(E[f | y])), with a covariance of features that can be inverted where N < D.
+
+    The H-score (Bao et al. 2019), with the covariance shrunk towards a multiple of the identity as Ledoit and
+    Wolf (2004) have it and the variance between classes scaled by what shrinking leaves (Ibrahim et al. 2022).
+
+    Parameters
+    ----------
+    features : ndarray, shape (N, D)
+    labels : ndarray of int64, shape (N,)
+        -1 where unknown: these rows do not count.
+
+    Returns
+    -------
+    float
+        From 0, where the mean feature is the same in each class, to :func:`most`, where nothing but the class
+        changes the features and nothing is shrunk.
+
+    Examples
+    --------
+    >>> labels = np.array([0, 0, 1, 1])
+    >>> hscore(np.array([[0.0], [2.0], [1.0], [1.0]]), labels)
+    0.0
+    >>> round(hscore(np.array([[0.0], [0.1], [1.0], [1.1]]), labels), 3)
+    0.99
+    """
+    known = labels >= 0
+    _, label, counts = np.unique(labels[known], return_inverse=True, return_counts=True)
+    x = np.asarray(features)[known].astype(float)
+    if not len(x) or not x.var(0).any():
+        return 0.0
+    x -= x.mean(0)
+    covariance, shrinkage = ledoit_wolf(x, assume_centered=True)
+    between = (label[:, None] == np.arange(len(counts))).astype(float).T @ x / np.sqrt(counts * len(x))[:, None]
+    factor = cho_factor(covariance, lower=True)
+    return float((1 - shrinkage) * (between * cho_solve(factor, between.T).T).sum())
+
+
+def most(labels: np.ndarray, width: int) -> int:
+    """Return the most that :func:`hscore` can be: one less than the classes, or the width of the features.
+
+    Examples
+    --------
+    >>> most(np.array([0, 1, 2, -1]), 1280)
+    2
+    """
+    return min(max(len(np.unique(labels[labels >= 0])) - 1, 0), width)

@@ -1,0 +1,40 @@
+"""What the original classifier says about images without labels: how surely, and how differently from each other."""
+
+import numpy as np
+
+
+def predicted_information(probabilities: np.ndarray) -> float:
+    """Return the mutual information of image and original class, H(mean p) - mean H(p).
+
+    The log of the Inception score (Salimans et al. 2016, sec. 4): high where each image surely is something, and not
+    all the same. A mean over few images spreads less than that over all would, so that its entropy comes out too low
+    by about half the sum over classes of the mean's variance over the mean (what Miller 1955 corrects for counts): that
+    is added. It is the first term of a series; with far fewer images than original classes they look like, the result
+    stays too low.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (N, K)
+
+    Returns
+    -------
+    float
+        In nats, from 0 to log K.
+
+    Examples
+    --------
+    >>> sure = np.eye(4)[np.arange(4000) % 4]
+    >>> round(predicted_information(sure), 3), round(predicted_information(np.full((9, 4), 0.25)), 3)
+    (1.386, 0.0)
+    """
+    p = np.asarray(probabilities, dtype=float)
+    if len(p) < 2:
+        return 0.0
+    mean = p.mean(0)
+    seen = mean > 0
+    bias = (p.var(0, ddof=1)[seen] / mean[seen]).sum() / (2 * len(p))
+    return float(np.clip(_entropy(mean) - _entropy(p).mean() + bias, 0.0, np.log(p.shape[1])))
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    return -(p * np.log(p, out=np.zeros_like(p), where=p > 0)).sum(-1)
