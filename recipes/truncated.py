@@ -1,7 +1,7 @@
 """Truncated networks: how much of the network do these images need?
 
-Drops the last one and two stages and learns heads on what remains; then with the new last stage learning too (lp_ft), or
-everything from random weights. Upper stages know the images of pretraining best: the less alike these images are,
+Drops the last one and two stages and learns heads on what remains; then with the new last stage learning too (lp_ft),
+or everything from random weights. Upper stages know the images of pretraining best: the less alike these images are,
 the less is lost without them, and what is dropped costs neither time nor memory.
 """
 
