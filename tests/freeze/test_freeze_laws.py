@@ -217,6 +217,19 @@ def test_the_other_policies(built: Callable[[str], Backbone], name: str, policy:
     assert moved == set(trained)
 
 
+@pytest.mark.parametrize("policy", ["truncate:2", "truncate:1+partial:1", "truncate:2+full"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet_gn", "torchvision:squeezenet1_1"])
+def test_in_a_truncated_network(built: Callable[[str], Backbone], name: str, policy: str) -> None:
+    backbone = freeze.reshaped(built(name), freeze.FreezePolicy.parse(policy))
+    the_plan, before = plan(policy, backbone), tensors(backbone.network)
+    proof = freeze.frozen_tensors(backbone, the_plan.phases)
+    step(with_head(backbone), the_plan)
+    after = tensors(backbone.network)
+    moved = {backbone.stage_of(t) for t in before if not same(before[t], after[t])}
+    assert moved == set(open_stages(policy.partition("+")[2] or "linear_probe", len(backbone.stages)))
+    assert freeze.changed(proof, freeze.frozen_tensors(backbone, the_plan.phases)) == ()
+
+
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet_gn", "BatchNorm1d"])
 def test_bottom_up_leaves_the_stages_above_alone(built: Callable[[str], Backbone], name: str) -> None:
     backbone = built(name)

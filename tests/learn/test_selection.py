@@ -129,6 +129,12 @@ def test_features_without_weight_are_in_the_order_in_which_they_would_get_some()
     assert weight[best] > 0
 
 
+@pytest.mark.parametrize("x", [torch.zeros(20, 5), draw(20, 5, (1, 2, 3))[0]])
+def test_where_there_is_nothing_to_learn_no_feature_has_weight(x: Tensor) -> None:
+    order = relevance(x, cross_entropy(torch.ones(20, dtype=torch.long)), CLASSES)
+    assert bool((order <= 0).all())
+
+
 def test_the_same_bits_each_time() -> None:
     x, y = draw()
     assert torch.equal(relevance(x, cross_entropy(y), CLASSES), relevance(x, cross_entropy(y), CLASSES))

@@ -74,9 +74,10 @@ def test_every_policy_runs_and_leaves_what_is_frozen_alone(config, policy):
     assert run.result["policy"]["moved"] == []
 
 
-def test_a_truncated_network_is_saved_without_what_was_dropped(config, tmp_path):
+@pytest.mark.parametrize("backbone", ["test_resnet", "glyphnet"])
+def test_a_truncated_network_is_saved_without_what_was_dropped(config, tmp_path, backbone):
     out = tmp_path / "run"
-    run = train(config(policy="truncate:2+partial:1", out=out, epochs=2))
+    run = train(config(policy="truncate:2+partial:1", backbone=backbone, out=out, epochs=2))
     assert run.result["policy"]["dropped"] == ("layer3", "layer4")
     model = run.models[""]
     last = sum(p.numel() for n, p in model.backbone.network.named_parameters() if model.backbone.stage_of(n) == 2)
@@ -85,7 +86,7 @@ def test_a_truncated_network_is_saved_without_what_was_dropped(config, tmp_path)
     saved = load_file(out / "model.safetensors")
     assert sum("layer" in name for name in saved) > 10
     assert not any("layer3" in name or "layer4" in name for name in saved)
-    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    images = torch.randint(0, 256, (4, *model.backbone.preprocessing.input_size), dtype=torch.uint8)
     before, after = model.predict(images), checkpoint.load(out)[""].predict(images)
     assert all(torch.equal(before[name], after[name]) for name in before)
 

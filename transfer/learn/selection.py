@@ -13,7 +13,7 @@ from torch import Tensor
 
 Loss = Callable[[Tensor], Tensor]
 """Of outputs (N, K), convex and smooth."""
-PENALTY = 0.1  # of the least that leaves all features without weight
+PENALTY, LEAST = 0.1, 1e-4  # of the penalty that leaves all features without weight; but no smaller than this
 TOLERANCE = 1e-2  # of slopes, as a fraction of the penalty
 FIRST, STEPS = 32, 500  # features to begin with; steps with the same features, at most
 ROUNDING = 1e-6  # of a loss in single precision
@@ -27,7 +27,7 @@ def relevance(x: Tensor, loss: Loss, outputs: int) -> Tensor:
     """
     bias = _minimise(x[:, :0], loss, x.new_zeros(outputs, 0), x.new_zeros(outputs), 0.0, ROUNDING)[1]
     slope = _slope(x, loss, x.new_zeros(outputs, x.shape[1]), bias)[0].norm(dim=0)
-    penalty = PENALTY * float(slope.max())
+    penalty = max(PENALTY * float(slope.max()), LEAST)
     weight, bias = group_lasso(x, loss, outputs, penalty)
     lengths, slope = weight.norm(dim=0), _slope(x, loss, weight, bias)[0].norm(dim=0)
     return torch.where(lengths > 0, lengths, (slope / penalty).clamp_max(1) - 1)
@@ -84,7 +84,7 @@ def _minimise(
             square = float(step.square().sum() + bias_step.square().sum())
             with torch.no_grad():
                 reached = float(loss(x @ new.T + new_bias))
-            if reached <= value + linear + curvature / 2 * square + ROUNDING * abs(value):
+            if not reached > value + linear + curvature / 2 * square + ROUNDING * abs(value):
                 break
             curvature *= 2
         back = float((step * (new - weight)).sum() + (bias_step * (new_bias - bias)).sum()) < 0
