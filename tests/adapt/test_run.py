@@ -127,7 +127,7 @@ def test_several_seeds_are_one_result(config, tiny, tmp_path):
     assert len(run.tests) == 2
 
 
-@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "truncate:2+partial:1"])
 def test_the_same_seed_gives_the_same_bytes_kept_or_not(config, tiny, tmp_path, policy):
     models, results = [], []
     for name, how in {"a": {}, "b": {"workers": 2}, "c": {"cache": False}}.items():

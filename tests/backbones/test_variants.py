@@ -28,7 +28,7 @@ def test_a_truncated_network_is_the_mean_of_what_its_last_stage_puts_out(name):
         assert torch.equal(short(images), wanted)
     assert short.width == wanted.shape[1]
     assert short.stages == whole.stages[:-1]
-    assert (short.dropped, short.original) == (1, None)
+    assert (short.dropped, short.original) == ((whole.stages[-1].name,), None)
 
 
 def test_what_is_dropped_is_gone_and_the_rest_keeps_its_names():

@@ -38,7 +38,7 @@ def trained(small: Callable[..., Any]) -> Callable[..., checkpoint.Models]:
         groups = {spec.name: [spec] for spec in SPECS} if config.heads == "separate" else {"": SPECS}
         models = {}
         for seed, (part, specs) in enumerate(groups.items()):
-            backbone = small(name, seed=seed)
+            backbone = freeze.reshaped(small(name, seed=seed), freeze.FreezePolicy.parse(policy))
             torch.manual_seed(seed)
             model = TransferModel(backbone, checkpoint.build_heads(specs, backbone.width, config))
             model.freeze(freeze.plan(policy, backbone).phases[0])
@@ -88,6 +88,37 @@ def test_other_backbones(trained: Callable[..., checkpoint.Models], tmp_path: Pa
     checkpoint.save(tmp_path / "model.safetensors", models, HeadConfig())
     loaded = checkpoint.load(tmp_path)[""]  # the run folder will do
     before, after = models[""].predict(pixels()), loaded.predict(pixels())
+    assert all(torch.equal(before[head], after[head]) for head in before)
+
+
+@pytest.mark.parametrize("policy", ["truncate:2", "truncate:1+partial:1", "truncate:3+full", "head2toe"])
+@pytest.mark.parametrize("name", ["test_resnet", "torchvision:squeezenet1_1", "test_convnext"])
+def test_shorter_networks_and_features_of_all_stages(
+    trained: Callable[..., checkpoint.Models], tmp_path: Path, name: str, policy: str
+) -> None:
+    models = trained(HeadConfig(), name, policy)
+    backbone = models[""].backbone
+    checkpoint.save(tmp_path / "model.safetensors", models, HeadConfig())
+    loaded = checkpoint.load(tmp_path)[""]
+    assert (loaded.backbone.stages, loaded.backbone.dropped) == (backbone.stages, backbone.dropped)
+    before, after = models[""].predict(pixels()), loaded.predict(pixels())
+    assert all(torch.equal(before[head], after[head]) for head in before)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert not any(stage in key for key in saved for stage in backbone.dropped)
+
+
+def test_a_file_from_before_networks_could_be_shorter(
+    trained: Callable[..., checkpoint.Models], tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    models = trained(HeadConfig())
+    checkpoint.save(file, models, HeadConfig())
+    with safe_open(file, "pt") as opened:
+        header = json.loads(opened.metadata()["transfer"])
+    assert header.pop("dropped") == 0
+    assert header.pop("every_stage") is False
+    save_file(load_file(file), file, metadata={"transfer": json.dumps(header)})
+    before, after = models[""].predict(pixels()), checkpoint.load(file)[""].predict(pixels())
     assert all(torch.equal(before[head], after[head]) for head in before)
 
 

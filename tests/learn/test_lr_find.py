@@ -24,6 +24,11 @@ def quadratic(curvature: float, start: float = 3.0):
     return step
 
 
+def test_what_is_solved_has_no_rate(config):
+    with pytest.raises(TransferError, match="head2toe:5 is solved, not trained: there is no rate to look for"):
+        lr_find(LrFindConfig(config(policy="head2toe:5", probe="trained")))
+
+
 @pytest.mark.parametrize("curvature", [0.1, 1.0, 100.0])
 def test_the_best_region_of_a_quadratic_is_found(curvature):
     """Gradient descent converges fastest at 1 / curvature, and diverges above 2 / curvature."""

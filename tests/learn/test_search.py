@@ -146,6 +146,14 @@ def test_nothing_is_decoded_twice(quick, monkeypatch):
     assert len(search(quick(trials=6))["trials"]) == 6
 
 
+def test_solved_policies_can_be_searched_over(quick):
+    policies = ["linear_probe", "truncate:1", "head2toe:20"]
+    space = (f"policy={','.join(policies)}",)
+    result = search(quick(train={"probe": "solved"}, space=space, trials=3, sampler="grid"))
+    assert {record["settings"]["policy"] for record in result["trials"]} == set(policies)
+    assert all(record["val_acc"] > 0.5 for record in result["trials"])
+
+
 def test_a_best_at_the_end_of_its_range_is_noted(quick):
     result = search(quick(space=("lr=1e-6:2e-6",), trials=2, sampler="grid"))
     assert any("lies at an end of 1e-06:2e-06" in note for note in result["notes"])
@@ -154,6 +162,7 @@ def test_a_best_at_the_end_of_its_range_is_noted(quick):
 MISTAKES = {
     "another seed's split": ({"train": {"seeds": (0, 1)}}, "--seeds: a search takes one --seed"),
     "nothing to search": ({"train": {"probe": "solved"}}, "say --probe trained"),
+    "trained, what is solved": ({"space": ("policy=linear_probe,head2toe",)}, "head2toe is solved.*--probe solved"),
     "unknown optimizer": ({"space": ("optimizer=adamw,adamx",)}, "unknown optimizer 'adamx'"),
     "unknown policy": ({"space": ("policy=linear_prob",)}, "did you mean 'linear_probe'"),
     "a value out of range": ({"space": ("lr=0:1",)}, "--lr 0.0: it must be above 0"),

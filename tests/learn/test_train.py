@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from transfer.config import TrainConfig
 from transfer.errors import TransferError
@@ -58,6 +59,12 @@ def test_the_result_counts_the_parameters_that_the_run_trained(config):
         "norm_only",
         "surgical:middle",
         "scratch",
+        "truncate:2",
+        "truncate:1+partial:1",
+        "truncate:2+lp_ft:1",
+        "truncate:3+scratch",
+        "head2toe",
+        "head2toe:10",
     ],
 )
 def test_every_policy_runs_and_leaves_what_is_frozen_alone(config, policy):
@@ -65,6 +72,30 @@ def test_every_policy_runs_and_leaves_what_is_frozen_alone(config, policy):
     assert run.result["policy"]["name"] == policy
     assert run.result["policy"]["frozen_unchanged"]
     assert run.result["policy"]["moved"] == []
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "glyphnet"])
+def test_a_truncated_network_is_saved_without_what_was_dropped(config, tmp_path, backbone):
+    out = tmp_path / "run"
+    run = train(config(policy="truncate:2+partial:1", backbone=backbone, out=out, epochs=2))
+    assert run.result["policy"]["dropped"] == ("layer3", "layer4")
+    model = run.models[""]
+    last = sum(p.numel() for n, p in model.backbone.network.named_parameters() if model.backbone.stage_of(n) == 2)
+    heads = sum(p.numel() for p in model.heads.parameters())
+    assert run.result["policy"]["trained_parameters"] == last + heads
+    saved = load_file(out / "model.safetensors")
+    assert sum("layer" in name for name in saved) > 10
+    assert not any("layer3" in name or "layer4" in name for name in saved)
+    images = torch.randint(0, 256, (4, *model.backbone.preprocessing.input_size), dtype=torch.uint8)
+    before, after = model.predict(images), checkpoint.load(out)[""].predict(images)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_another_runs_backbone_is_truncated_too(config):
+    backbone = train(config(policy="full", epochs=1)).models[""].backbone
+    run = train(config(policy="truncate:2", epochs=1), backbone=backbone)
+    assert [stage.name for stage in run.models[""].backbone.stages] == ["stem", "layer1", "layer2"]
+    assert len(backbone.stages) == 5  # a copy was
 
 
 def test_a_frozen_tensor_moved_on_purpose_is_seen(config, monkeypatch):

@@ -26,7 +26,14 @@ def bench(config):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"policy": "partial:1"}, {"policy": "lp_ft:1"}, {"heads": "separate"}, {"policy": "scratch"}],
+    [
+        {},
+        {"policy": "partial:1"},
+        {"policy": "lp_ft:1"},
+        {"heads": "separate"},
+        {"policy": "scratch"},
+        {"policy": "truncate:2+partial:1"},
+    ],
     ids=str,
 )
 def test_a_trial_is_an_ordinary_run_judged_on_validation_images(bench, config, settings):
@@ -78,7 +85,7 @@ def test_a_trial_stops_when_told(bench, config):
 
 def test_the_frozen_backbone_comes_back_as_it_was(bench, config):
     first = bench.trial(config(probe="trained"), always)
-    (backbone, start) = bench._backbones[False]
+    ((backbone, start),) = bench._backbones.values()
     bench.trial(config(probe="trained", policy="full", lr=1.0), always)
     again = bench.trial(config(probe="trained"), always)
     assert {k: v for k, v in first.items() if k != "seconds"} == {k: v for k, v in again.items() if k != "seconds"}

@@ -45,6 +45,18 @@ def test_a_record_of_every_run(config: Any, tmp_path: Any) -> None:
         assert found["course"]["object"] == [line["val"]["object"] for line in lines]
 
 
+def test_a_truncated_network_from_scratch_has_the_rate_of_scratch(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {}
+
+    def watched(one: Any, **more: Any) -> Any:
+        rates[one.policy.policy] = one.learn.lr
+        return train(one, **more)
+
+    monkeypatch.setattr(module, "train", watched)
+    worth(small(config, labels=(2,), policies=("truncate:2+scratch", "truncate:2"), lr=0.003))
+    assert rates == {"scratch": 0.02, "truncate:2+scratch": 0.02, "truncate:2": 0.003}
+
+
 @pytest.mark.parametrize("cache", [True, False])
 def test_timed_runs_find_no_trunk_computed_before(
     config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: bool

@@ -54,7 +54,8 @@ class MethodConfig:
     weight: CommaFloats = ()
     """Factor on the method's own weight of its loss beside the source's; of several the rule takes one (default: 1)."""
     policy: str = "linear_probe"
-    """Which stages learn: linear_probe (none), partial[:k], full, norm_only, surgical:first|middle|last."""
+    """Which stages learn: linear_probe (none), partial[:k], full, norm_only, surgical:first|middle|last; with the last
+    k stages dropped: truncate:k[+POLICY]."""
     bottleneck: int = 256
     """Width of the layer between features and classifier."""
 

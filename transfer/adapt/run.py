@@ -132,6 +132,11 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
     policy = FreezePolicy.parse(config.method.policy)
     if policy.kind in ("lp_ft", "gradual", "scratch"):
         raise TransferError(f"--policy {policy}: to adapt, one phase, such as linear_probe, partial:2 or full")
+    if policy.kind == "head2toe":
+        raise TransferError(
+            f"--policy {policy}: features chosen by the labels of one domain need not matter in the other; to adapt "
+            "those of an earlier stage say truncate:1"
+        )
     if policy.kind == "linear_probe" and "adabn" in config.method.method:
         raise TransferError(NO_NORMS)
     if policy.kind == "linear_probe" or config.steps.augment == "none" or config.cache.views:

@@ -12,7 +12,7 @@ from transfer.adapt.config import AdaptConfig
 from transfer.adapt.pair import Pair
 from transfer.cache import Feed, TrunkCache
 from transfer.data.images import Augmentation
-from transfer.freeze import FreezePlan
+from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import Heads, HeadSpec
 from transfer.learn.epoch import AUGMENTATIONS
 from transfer.learn.setup import Images, new_backbone, pick_device
@@ -131,9 +131,10 @@ def set_up(
     config: AdaptConfig, pair: Pair, images: Images, cache: TrunkCache, seed: int, *, hold_out: bool = False
 ) -> tuple[Stage, FreezePlan]:
     """Return the pair's images before a fresh backbone, what stays frozen computed, and the plan of what learns."""
-    backbone, c = new_backbone(config.backbone, seed), config.steps
+    policy, c = FreezePolicy.parse(config.method.policy), config.steps
+    backbone = new_backbone(config.backbone, seed, policy)
     plan = freeze.plan(
-        config.method.policy,
+        policy,
         backbone,
         backbone_lr=c.backbone_lr,
         layer_decay=c.layer_decay,

@@ -38,7 +38,11 @@ class Backbone(nn.Module):
     width : int
     stages : tuple of Stage
         In execution order. Every parameter and buffer of the network belongs to exactly one.
+    dropped : tuple of str
+        Names of the stages that were taken off the top.
     """
+
+    dropped: tuple[str, ...] = ()
 
     def __init__(
         self,

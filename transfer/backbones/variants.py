@@ -46,7 +46,7 @@ class Truncated(Backbone):
             parent, _, leaf = path.rpartition(".")
             setattr(whole.network.get_submodule(parent), leaf, nn.Identity())
         super().__init__(whole.name, whole.network, whole.preprocessing, whole.weights, parts=(whole.stages[:keep], 0))
-        self.dropped = drop
+        self.dropped = (*(stage.name for stage in whole.stages[keep:]), *whole.dropped)
         self.width = _one_image(self).shape[1]
         self._shapes = {keep: (self.width,)}
 

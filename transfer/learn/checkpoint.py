@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from transfer import backbones
+from transfer.backbones.variants import EveryStage, Truncated
 from transfer.config import HeadConfig
 from transfer.data.images import Preprocessing
 from transfer.errors import TransferError
@@ -57,6 +58,8 @@ def save(path: Path, models: Mapping[str, TransferModel], config: HeadConfig) ->
         "format": FORMAT,
         "backbone": backbone.name,
         "weights": backbone.weights,
+        "dropped": len(backbone.dropped),
+        "every_stage": isinstance(backbone, EveryStage),
         "preprocessing": backbone.preprocessing.to_dict(),
         "heads": to_dict(config),
         "parts": parts,
@@ -89,6 +92,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
         backbone = backbones.load(header["backbone"], random_init=True)
         backbone.preprocessing = Preprocessing.from_dict(header["preprocessing"])
         backbone.weights = header["weights"]
+        if header.get("dropped"):
+            backbone = Truncated(backbone, header["dropped"])
+        elif header.get("every_stage"):
+            backbone = EveryStage(backbone)
         specs = [HeadSpec(**{**spec, "classes": tuple(spec["classes"])}) for spec in saved["specs"]]
         heads = build_heads(specs, backbone.width, from_dict(HeadConfig, header["heads"]))
         model = TransferModel(backbone, heads, saved["cut"], saved.get("cut_precision", "float16"))

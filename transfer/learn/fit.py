@@ -16,7 +16,7 @@ from transfer.cache import Feed, TrunkCache
 from transfer.config import LearnConfig
 from transfer.evaluate.answers import answer, judge, score, targets
 from transfer.freeze import FreezePlan, Phase
-from transfer.learn import optimizers, probe
+from transfer.learn import head2toe, optimizers, probe
 from transfer.learn.averaging import Average, cycle
 from transfer.learn.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
 from transfer.learn.interference import interference
@@ -29,8 +29,9 @@ from transfer.model import TransferModel
 SCALE_ROWS = 1024
 
 
-Chosen = int | dict[str, float]
-"""After how many epochs a phase was best, or, where it was solved, each head's regularisation strength."""
+Chosen = int | dict[str, Any]
+"""After how many epochs a phase was best, or, where it was solved, each head's regularisation strength; with selected
+features a dict of this ``strength`` and the ``percent`` of them."""
 
 
 @dataclass
@@ -227,7 +228,9 @@ class _Course:
         val = None
         if self.repeat is None and len(lesson.val):
             val = feed.every_view(lesson.val)[1], self._labels(lesson.val)
-        strengths = probe.solve(
+        among = {"percents": phase.percents} if phase.percents else {}
+        solve: Callable[..., dict[str, Any]] = head2toe.solve if phase.percents else probe.solve
+        solved = solve(
             model.heads,
             (features, self._labels(rows)),
             val,
@@ -235,12 +238,13 @@ class _Course:
             row_weights={name: weight[torch.from_numpy(rows)] for name, weight in weights.items()} or None,
             strengths=again if isinstance(again, dict) else None,
             on_line=lambda line: self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line),
+            **among,
         )
-        line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1, "solved": strengths}
+        line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1, "solved": solved}
         value = self._validate(feed, line) or (float(number), 1.0)
         line["seconds"] = round(time.perf_counter() - began, 3)
         self.tell(line)
-        return _Best(value, strengths, _copy(model, self.moving), len(self.result.epochs))
+        return _Best(value, solved, _copy(model, self.moving), len(self.result.epochs))
 
     def _validate(self, feed: Feed, line: dict[str, Any]) -> tuple[float, float] | None:
         """Return how good the model is on the validation rows, writing it into `line`; None where nothing is chosen."""

@@ -111,11 +111,14 @@ def _check(config: SearchConfig, space: Space) -> None:
     if config.resume and not config.train.run.out:
         raise TransferError("--resume: say which search, with --out")
     ends = [settle(config.train, {name: value}) for name, parameter in space.items() for value in parameter.levels(2)]
-    kinds = [FreezePolicy.parse(one.policy.policy).kind for one in ends]
+    policies = [FreezePolicy.parse(one.policy.policy) for one in ends]
     for one in ends:
         optimizers.check(one.learn.optimizer)
-    linear = all(kind == "linear_probe" and not one.heads.hidden for kind, one in zip(kinds, ends, strict=True))
-    if linear and config.train.learn.probe == "solved":
+    hidden, solved = any(one.heads.hidden for one in ends), config.train.learn.probe == "solved"
+    probes = all(policy.kind in ("linear_probe", "head2toe") for policy in policies)
+    if any(policy.kind == "head2toe" for policy in policies) and (hidden or not solved):
+        raise TransferError("policy head2toe is solved, never trained: say --probe solved, and search no hidden sizes")
+    if solved and probes and not hidden and len(set(policies)) == 1:
         raise TransferError(
             "--probe solved has no learning rate and finds its own regularisation: there is nothing to search; "
             "say --probe trained"

@@ -73,19 +73,23 @@ def read_images(config: DataConfig, store: Store | None = None) -> Images:
     return Images(table, inspection)
 
 
-def new_backbone(config: BackboneConfig, seed: int, *, scratch: bool = False, classifier: bool = False) -> Backbone:
-    """Return the backbone that `config` names; its weights are drawn from `seed` if it or `scratch` says so.
+def new_backbone(
+    config: BackboneConfig, seed: int, policy: FreezePolicy | None = None, *, classifier: bool = False
+) -> Backbone:
+    """Return the backbone that `config` names, as `policy` has it learn; random weights are drawn from `seed`.
 
     With `classifier` it keeps its original one.
     """
-    return backbones.load(
+    policy = policy or FreezePolicy("linear_probe")
+    whole = backbones.load(
         config.backbone,
         weights=config.weights,
-        random_init=config.random_init or scratch,
+        random_init=config.random_init or policy.kind == "scratch",
         seed=seed,
         classifier=classifier,
         image_size=config.image_size,
     )
+    return freeze.reshaped(whole, policy)
 
 
 def new_model(
@@ -93,11 +97,11 @@ def new_model(
 ) -> tuple[TransferModel, FreezePlan]:
     """Return a fresh model and its plan; heads (and random backbones) are drawn from `seed`.
 
-    A `backbone` that is there already is taken as it is.
+    A `backbone` that is there already is taken as it is: :func:`transfer.freeze.reshaped` for the policy.
     """
     policy = FreezePolicy.parse(config.policy.policy)
     original = config.learn.regularise.co_tuning > 0
-    backbone = backbone or new_backbone(config.backbone, seed, scratch=policy.kind == "scratch", classifier=original)
+    backbone = backbone or new_backbone(config.backbone, seed, policy, classifier=original)
     plan = freeze.plan(
         policy,
         backbone,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
@@ -17,7 +18,7 @@ from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.evaluate.answers import Answers, decide, judge, per_domain
 from transfer.freeze import FreezePlan, FreezePolicy
-from transfer.learn import checkpoint, monitor, optimizers
+from transfer.learn import checkpoint, head2toe, monitor, optimizers
 from transfer.learn.ensemble import Exam, mean, snapshots
 from transfer.learn.epoch import Lesson
 from transfer.learn.fit import Chosen, Fit, fit
@@ -136,7 +137,9 @@ def _train_once(
     fits: dict[str, Fit] = {}
     lines: list[dict[str, Any]] = []
     for part, some in specs.items():
-        model, plan = new_model(config, some, seed, device, copy.deepcopy(start))
+        policy = FreezePolicy.parse(config.policy.policy)
+        backbone = freeze.reshaped(copy.deepcopy(start), policy) if start else None
+        model, plan = new_model(config, some, seed, device, backbone)
         if not plans:
             log.info("%s", plan)
 
@@ -166,7 +169,8 @@ def _train_once(
             checkpoint.save(folder.path / f"snapshot{len(ends)}.safetensors", member, config.heads)
     test = table.take(parts.test)
     backbone = next(iter(models.values())).backbone
-    heads = sum(p.numel() for model in models.values() for p in model.heads.parameters())
+    kept = {name: some for model in models.values() for name, some in head2toe.kept(model).items()}
+    heads = sum(int(p.count_nonzero()) if kept else p.numel() for m in models.values() for p in m.heads.parameters())
     trunk, total = cache.seconds - trunk_before, time.perf_counter() - began
     result = {
         "command": "train",
@@ -180,6 +184,8 @@ def _train_once(
             "frozen_parameters": sum(plan.frozen_parameters for plan in plans),
             "frozen_unchanged": not any(f.moved for f in fits.values()),
             "moved": sorted({name for f in fits.values() for name in f.moved}),
+            **({"dropped": plans[0].dropped} if plans[0].dropped else {}),
+            **({"kept": kept} if kept else {}),
             "optimizer_bytes": sum(f.optimizer_bytes for f in fits.values()),
         },
         "images": {
@@ -212,7 +218,7 @@ def _fit(
     on_epoch: OnEpoch,
 ) -> Fit:
     """Fit, and where refitting is asked for, fit again from the start on train + val for as long as was best."""
-    probe, seed = plan.policy.kind == "linear_probe", config.run.seed
+    probe, seed = not plan.trained_parameters, config.run.seed
     refit = probe if config.learn.refit is None else config.learn.refit
     refit = refit and len(lesson.val) > 0
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()} if refit else {}
@@ -230,7 +236,13 @@ def _fit(
 def _in_words(chosen: Chosen) -> str:
     if isinstance(chosen, int):
         return f"{chosen} epochs"
-    return "strength " + ", ".join(f"{name} {strength:.2g}" for name, strength in chosen.items())
+    return "strength " + ", ".join(f"{name} {_strength(solved)}" for name, solved in chosen.items())
+
+
+def _strength(solved: Any) -> str:
+    if isinstance(solved, dict):
+        return f"{solved['strength']:.2g} on {solved['percent']:g} %"
+    return f"{solved:.2g}"
 
 
 def _balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
@@ -268,7 +280,8 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
     if "solved" in line:
         words.append(f"solved: {_in_words(line['solved'])}")
     elif "strength" in line:
-        words.append(f"{line['head']:<8} strength {line['strength']:<8.2g}")
+        share = f"{line['percent']:>3g} % " if "percent" in line else ""
+        words.append(f"{line['head']:<8} {share}strength {line['strength']:<8.2g}")
     else:
         words.append(f"epoch {line['epoch']:>3}/{epochs}")
     if "loss" in line:

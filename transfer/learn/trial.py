@@ -44,7 +44,7 @@ class Bench:
         self.lesson = Lesson(table, images.inspection.sha256, self.parts.train, self.parts.val)
         self.seed, self.cache = seed, cache
         self.device = pick_device(config.learn.device)
-        self._backbones: dict[bool, tuple[Backbone, dict[str, Tensor]]] = {}
+        self._backbones: dict[FreezePolicy, tuple[Backbone, dict[str, Tensor]]] = {}
 
     def networks(self, config: HeadConfig) -> dict[str, list[HeadSpec]]:
         """Return the heads to learn for each network."""
@@ -91,12 +91,14 @@ class Bench:
         """Return the backbone with the weights that it starts from, read once; none where a trial needs its own."""
         if config.learn.regularise.co_tuning:  # which keeps the original classifier
             return None
-        scratch = FreezePolicy.parse(config.policy.policy).kind == "scratch"
-        if scratch not in self._backbones:
-            backbone = new_backbone(config.backbone, self.seed, scratch=scratch).to(self.device)
+        policy = FreezePolicy.parse(config.policy.policy)
+        own = policy.kind in ("scratch", "head2toe")  # all others start from the same network, but for its length
+        needs = FreezePolicy(policy.kind if own else "linear_probe", dropped=policy.dropped)
+        if needs not in self._backbones:
+            backbone = new_backbone(config.backbone, self.seed, needs).to(self.device)
             start = {name: tensor.clone() for name, tensor in backbone.network.state_dict().items()}
-            self._backbones[scratch] = backbone, start
-        backbone, start = self._backbones[scratch]
+            self._backbones[needs] = backbone, start
+        backbone, start = self._backbones[needs]
         backbone.network.load_state_dict(start)
         return backbone
 

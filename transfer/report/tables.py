@@ -89,10 +89,16 @@ def _notes(result: dict[str, Any]) -> list[str]:
 def _policy(result: dict[str, Any]) -> str:
     policy = result["policy"]
     frozen = "bit-identical" if policy["frozen_unchanged"] else f"CHANGED: {', '.join(policy['moved'][:3])}"
-    return (
+    lines = [
         f"{policy['trained_parameters']:,} parameters trained, {policy['frozen_parameters']:,} frozen ({frozen}); "
         f"{result['seconds']['total']:.1f} s, of these {result['seconds']['trunk']:.1f} s through the frozen trunk"
-    )
+    ]
+    if policy.get("dropped"):
+        lines.append(f"stages dropped: {', '.join(policy['dropped'])}")
+    for head, kept in policy.get("kept", {}).items():
+        stages = ", ".join(f"{stage} {count}" for stage, count in kept["features"].items() if count)
+        lines.append(f"{head} on {kept['percent']:g} % of the features: {stages}")
+    return "\n".join(lines)
 
 
 def adapted(result: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ OPTIONS = dict.fromkeys(RegulariseConfig.__dataclass_fields__, 0.1)
 
 def with_classifier(model: Any) -> Any:
     torch.manual_seed(5)
-    model.backbone._classifier = (nn.Linear(model.backbone.width, 6),)
+    model.backbone._original = (nn.Linear(model.backbone.width, 6),)
     return model
 
 
@@ -90,6 +90,16 @@ def test_from_scratch_there_is_no_start_to_hold_on_to(taught: Callable[..., Any]
     learn = replace(QUICK, regularise=RegulariseConfig(l2_sp=0.1, delta=0.1, bss=0.1))
     says = refused(*taught("scratch"), lesson, learn)
     assert says == "--l2-sp, --delta: there are no pretrained weights to stay near under scratch"
+
+
+def test_a_truncated_network_has_no_original_classifier(taught: Callable[..., Any], lesson: Lesson) -> None:
+    learn = replace(QUICK, regularise=RegulariseConfig(co_tuning=0.1))
+    says = refused(*taught("truncate:1+partial:1"), lesson, learn)
+    assert says == "--co-tuning: the original classifier stands on the stages that truncate:1+partial:1 drops"
+
+
+def test_selected_features_are_solved_or_refused(taught: Callable[..., Any], lesson: Lesson) -> None:
+    assert refused(*taught("head2toe"), lesson, QUICK).startswith("policy head2toe is solved, never trained: it takes")
 
 
 def test_cutmix_wants_pixels(taught: Callable[..., Any], lesson: Lesson) -> None:

@@ -34,9 +34,15 @@ def check(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: l
     Raises
     ------
     TransferError
-        The backbone stays frozen, starts from random weights or has no block to skip, and an option is about that; or
+        Features are to be selected in a phase that is not solved; the backbone stays frozen, starts from random
+        weights, has lost its last stages or has no block to skip, and an option is about that; or
         all phases are solved, which none of the options changes.
     """
+    if any(phase.percents and not is_solved for phase, is_solved in zip(plan.phases, solved, strict=True)):
+        raise TransferError(
+            f"policy {plan.policy} is solved, never trained: it takes --probe solved, linear heads (no --hidden, no "
+            "--dropout-kind vanilla, no --drop-connect), and --augment only with --views"
+        )
     names = [f.name for f in fields(config.regularise) if getattr(config.regularise, f.name)]
     if some := [name for name in names if name in TAIL and not plan.trained_parameters]:
         raise TransferError(
@@ -45,6 +51,8 @@ def check(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: l
         )
     if some := [name for name in names if name in START and not plan.pretrained]:
         raise TransferError(f"{_flags(some)}: there are no pretrained weights to stay near under {plan.policy}")
+    if "co_tuning" in names and plan.dropped:
+        raise TransferError(f"--co-tuning: the original classifier stands on the stages that {plan.policy} drops")
     if "stochastic_depth" in names and not any(skippable(model.backbone, phase) for phase in plan.phases):
         raise TransferError(
             f"--stochastic-depth: {model.backbone.name} has no residual block that can be skipped in what "

@@ -4,76 +4,18 @@ A plan is a sequence of phases: most policies have one, ``lp_ft`` two (probe, th
 stage. Nothing outside this file asks which policy is running; it reads the plan.
 """
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import TransferError
+from transfer.freeze.norms import norm_tensors
+from transfer.freeze.policy import FreezePolicy
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from transfer.backbones.backbone import Backbone
 
-# What may follow the colon: a number of stages with its default (None: all of them), or words; words alone must.
-POLICIES: dict[str, dict] = {
-    "linear_probe": {},
-    "partial": {"stages": 2},
-    "full": {},
-    "lp_ft": {"stages": None},
-    "gradual": {"stages": None, "words": ("bottom_up",)},
-    "norm_only": {},
-    "surgical": {"words": ("first", "middle", "last")},
-    "scratch": {},
-}
-
-
-@dataclass(frozen=True)
-class FreezePolicy:
-    """What to train, as a user writes it.
-
-    Examples
-    --------
-    >>> FreezePolicy.parse("partial:3")
-    FreezePolicy(kind='partial', stages=3, part='')
-    >>> str(FreezePolicy.parse("surgical:first"))
-    'surgical:first'
-    """
-
-    kind: str
-    stages: int | None = None
-    part: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> "FreezePolicy":
-        """Return the policy that `text` names.
-
-        Raises
-        ------
-        TransferError
-            An unknown policy, or an argument that it does not take.
-        """
-        kind, colon, argument = text.strip().partition(":")
-        if kind not in POLICIES:
-            raise TransferError(f"unknown policy {kind!r}{did_you_mean(kind, POLICIES)}; known: {', '.join(POLICIES)}")
-        takes = POLICIES[kind]
-        forms = [f"{kind}:{word}" for word in takes.get("words", ())]
-        if f"{kind}:{argument}" in forms:
-            return cls(kind, part=argument)
-        if forms and "stages" not in takes:
-            raise TransferError(f"policy {text!r} is incomplete: write one of {', '.join(forms)}")
-        if not colon:
-            return cls(kind, takes.get("stages"))
-        if "stages" not in takes:
-            raise TransferError(f"policy {text!r}: {kind} takes nothing after the colon")
-        if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
-            such = " or ".join([f"{kind}:2", *forms])
-            raise TransferError(f"policy {text!r}: after the colon comes a number of stages, such as {such}")
-        return cls(kind, int(argument))
-
-    def __str__(self) -> str:
-        argument = self.part or self.stages
-        return f"{self.kind}:{argument}" if argument else self.kind
+# Of features, tried in this order for as long as each is better than the last (``head2toe``).
+PERCENTS = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -115,12 +57,15 @@ class Phase:
         Of all epochs, in (0, 1].
     heads_rate : float
         The heads' learning rate as a fraction of ``--lr``.
+    percents : tuple of float
+        Each head learns on so many of the features alone; of several what validation images choose. None: on all.
     """
 
     name: str
     share: float
     heads_rate: float
     stages: tuple[StagePlan, ...]
+    percents: tuple[float, ...] = ()
 
     @property
     def cut(self) -> int:
@@ -130,10 +75,17 @@ class Phase:
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """What happens to each stage of one backbone under one policy."""
+    """What happens to each stage of one backbone under one policy.
+
+    Parameters
+    ----------
+    dropped : tuple of str
+        Names of the stages that the backbone no longer has.
+    """
 
     policy: FreezePolicy
     phases: tuple[Phase, ...]
+    dropped: tuple[str, ...] = ()
 
     @property
     def pretrained(self) -> bool:
@@ -152,7 +104,7 @@ class FreezePlan:
 
     def __str__(self) -> str:
         names = [stage.name for stage in self.phases[0].stages]
-        wide = max(map(len, [*names, "stage"]))
+        wide = max(map(len, [*names, *self.dropped, "stage"]))
         head = [f"{'stage':<{wide}}", f"{'parameters':>12}", *(f"{p.name:>16}" for p in self.phases)]
         lines = [" ".join(head)]
         for i, name in enumerate(names):
@@ -162,11 +114,16 @@ class FreezePlan:
                 bn = "" if stage.frozen or stage.statistics == "learning" else " bn*"
                 cells.append(f"{'frozen' if stage.frozen else f'{what}{stage.rate:.3g} lr{bn}':>16}")
             lines.append(" ".join(cells))
+        lines += [f"{name:<{wide}} {'dropped':>12}" for name in self.dropped]
         lines.append(
             " ".join([f"{'heads':<{wide}}", " " * 12, *(f"{f'{p.heads_rate:.3g} lr':>16}" for p in self.phases)])
         )
         if any(s.statistics == "frozen" and not s.frozen for p in self.phases for s in p.stages):
             lines.append("bn*: trained, its BatchNorm statistics frozen")
+        if percents := self.phases[0].percents:
+            shares = "".join(f", {percent:g}" for percent in percents)[2:]
+            chosen = " (validation images choose)" if len(percents) > 1 else ""
+            lines.append(f"heads: on {shares} % of the features of all stages{chosen}")
         return "\n".join(lines)
 
 
@@ -178,7 +135,7 @@ def plan(
     layer_decay: float = 0.8,
     statistics: Literal["learning", "frozen"] = "learning",
 ) -> FreezePlan:
-    """Return what each stage of `backbone` does under `policy`.
+    """Return what each stage of `backbone` does under `policy`, which it is :func:`~transfer.freeze.reshaped` for.
 
     A stage's rate is ``backbone_lr * layer_decay ** (stages above it)``; from scratch all rates are 1.
 
@@ -190,15 +147,16 @@ def plan(
     Raises
     ------
     TransferError
-        More stages asked for than there are, or no normalisation parameters under ``norm_only``.
+        More stages asked for than there are or remain, or no normalisation parameters under ``norm_only``.
     """
     if isinstance(policy, str):
         policy = FreezePolicy.parse(policy)
     n = len(backbone.stages)
+    if policy.dropped > len(backbone.dropped):
+        raise ValueError(f"policy {policy}: {backbone.name} still has its last stages; see freeze.reshaped")
     if policy.stages is not None and policy.stages > n:
-        raise TransferError(
-            f"policy {policy}: {backbone.name} has {n} stages ({', '.join(s.name for s in backbone.stages)})"
-        )
+        there = f"{n} stages{' left' if policy.dropped else ''} ({', '.join(s.name for s in backbone.stages)})"
+        raise TransferError(f"policy {policy}: {backbone.name} has {there}")
     parameters, norms = _count(backbone)
     top = policy.stages or n
 
@@ -227,6 +185,9 @@ def plan(
 
     if policy.kind == "linear_probe":
         phases = [phase("probe", range(0))]
+    elif policy.kind == "head2toe":
+        percents = PERCENTS if policy.percent is None else (policy.percent,)
+        phases = [replace(phase("probe", range(0)), percents=percents)]
     elif policy.kind == "lp_ft":
         # Kumar et al. 2022: the fine-tune starts from the probe's heads, which must not outrun the features.
         phases = [
@@ -250,78 +211,12 @@ def plan(
         phases = [phase(policy.part, range(third * n // 3, max((third + 1) * n // 3, third * n // 3 + 1)))]
     else:
         phases = [phase(policy.kind, range(n - top, n) if policy.kind == "partial" else range(n))]
-    return FreezePlan(policy, tuple(phases))
-
-
-def is_norm(module: "nn.Module") -> bool:
-    """Return whether `module` is a normalisation layer (Batch, Layer, Group, Instance, RMS, Sync, frozen, ...)."""
-    from torch.nn.modules.batchnorm import _NormBase
-
-    owns = bool(module._parameters or module._buffers)
-    name = type(module).__name__.lower()
-    return owns and (isinstance(module, _NormBase) or ("norm" in name and "normfree" not in name))
-
-
-def learning(backbone: "Backbone", phase: Phase) -> dict[str, "nn.Parameter"]:
-    """Return the backbone parameters that learn in `phase`, by their names in ``backbone.network``."""
-    norm = _norm_tensors(backbone)
-    chosen = {}
-    for name, parameter in backbone.network.named_parameters():
-        train = phase.stages[backbone.stage_of(name)].train
-        if train == "all" or (train == "norm" and name in norm):
-            chosen[name] = parameter
-    return chosen
-
-
-def frozen_tensors(backbone: "Backbone", phases: tuple[Phase, ...]) -> dict[str, str]:
-    """Return a digest of every parameter and buffer that no phase of `phases` lets move, by name (law 1).
-
-    Compare two of these with :func:`changed` to prove that training left the frozen parts alone.
-    """
-    norm = _norm_tensors(backbone)
-    may_move = {name for phase in phases for name in learning(backbone, phase)}
-    for name, _ in backbone.network.named_buffers():
-        if name in norm and any(p.stages[backbone.stage_of(name)].statistics == "learning" for p in phases):
-            may_move.add(name)
-    tensors = {**dict(backbone.network.named_parameters()), **dict(backbone.network.named_buffers())}
-    return {
-        name: hashlib.blake2b(tensor.detach().cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
-        for name, tensor in tensors.items()
-        if name not in may_move
-    }
-
-
-def changed(before: dict[str, str], after: dict[str, str]) -> tuple[str, ...]:
-    """Return the names whose digests differ, or that only one side has."""
-    return tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
-
-
-def held_in_eval(backbone: "Backbone", phase: Phase) -> tuple["nn.Module", ...]:
-    """Return the modules that stay in eval mode in `phase` whatever ``.train()`` says."""
-    held = []
-    for name, module in backbone.network.named_modules():
-        try:
-            stage = phase.stages[backbone.stage_of(name)]
-        except KeyError:  # a container that several stages share
-            continue
-        moves = stage.statistics == "learning" if is_norm(module) else stage.train == "all"
-        if stage.frozen or not moves:
-            held.append(module)
-    return tuple(held)
-
-
-def _norm_tensors(backbone: "Backbone") -> set[str]:
-    return {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in backbone.network.named_modules()
-        if is_norm(module)
-        for name in (*module._parameters, *module._buffers)
-    }
+    return FreezePlan(policy, tuple(phases), backbone.dropped)
 
 
 def _count(backbone: "Backbone") -> tuple[list[int], list[int]]:
     """Return per stage: all parameters, and those of normalisation layers."""
-    norm = _norm_tensors(backbone)
+    norm = norm_tensors(backbone)
     parameters, norms = [0] * len(backbone.stages), [0] * len(backbone.stages)
     for name, parameter in backbone.network.named_parameters():
         stage = backbone.stage_of(name)

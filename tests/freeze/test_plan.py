@@ -1,22 +1,18 @@
-"""Policies as they are written, and the plans made of them."""
+"""The plans that are made of policies."""
 
-import dataclasses
+import copy
 import functools
 import itertools
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from timm.layers import GroupNormAct, LayerNormAct2d
-from timm.layers.norm_act import FrozenBatchNormAct2d
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.errors import TransferError
 from transfer.freeze import FreezePolicy, plan
+from transfer.freeze.plan import PERCENTS
 
 POLICIES = ["linear_probe", "partial:1", "partial:2", "norm_only", "full", "surgical:first", "surgical:middle"]
 POLICIES += ["surgical:last", "lp_ft", "gradual:1", "gradual:bottom_up", "scratch"]
@@ -96,93 +92,6 @@ def test_lp_ft_probes_first_and_then_holds_the_heads_back(built: Callable[[str],
     assert (probe.heads_rate, tune.heads_rate, tune.stages[-1].rate) == (1.0, 0.3, 0.3)
 
 
-@pytest.mark.parametrize(
-    ("module", "norm"),
-    [
-        (nn.BatchNorm2d(4), True),
-        (nn.BatchNorm1d(4), True),
-        (nn.BatchNorm3d(4, affine=False), True),
-        (nn.SyncBatchNorm(4), True),
-        (nn.InstanceNorm2d(4, affine=True), True),
-        (nn.GroupNorm(2, 4), True),
-        (nn.LayerNorm(4), True),
-        (nn.RMSNorm(4), True),
-        (FrozenBatchNorm2d(4), True),
-        (FrozenBatchNormAct2d(4), True),
-        (GroupNormAct(4, 2), True),
-        (LayerNormAct2d(4), True),
-        (nn.Conv2d(4, 4, 1), False),
-        (nn.Linear(4, 4), False),
-        (nn.Sequential(nn.BatchNorm2d(4)), False),
-        (nn.LocalResponseNorm(2), False),
-    ],
-)
-def test_is_norm(module: nn.Module, norm: bool) -> None:
-    assert freeze.is_norm(module) == norm
-
-
-ANY = st.one_of(
-    st.sampled_from(["linear_probe", "full", "norm_only", "scratch", "lp_ft", "gradual"]).map(FreezePolicy),
-    st.builds(FreezePolicy, st.sampled_from(["partial", "lp_ft", "gradual"]), st.integers(1, 99)),
-    st.builds(FreezePolicy, st.just("surgical"), part=st.sampled_from(["first", "middle", "last"])),
-    st.just(FreezePolicy("gradual", part="bottom_up")),
-)
-
-
-@given(policy=ANY)
-def test_parse_and_str_round_trip(policy: FreezePolicy) -> None:
-    assert FreezePolicy.parse(str(policy)) == policy
-    assert FreezePolicy.parse(f" {policy} ") == policy
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        policy.kind = "full"  # type: ignore[misc]
-
-
-@given(
-    text=st.text(max_size=12)
-    | st.sampled_from(list(freeze.POLICIES)).flatmap(lambda k: st.text(max_size=4).map(f"{k}:".__add__))
-)
-def test_any_text_is_a_policy_or_one_clear_line(text: str) -> None:
-    message = ""
-    try:
-        policy = FreezePolicy.parse(text)
-    except TransferError as error:
-        message = str(error)
-    else:
-        assert FreezePolicy.parse(str(policy)) == policy
-    assert "\n" not in message
-    assert not message or repr(text) in message or message.startswith("unknown policy")
-
-
-def test_partial_alone_means_two_stages() -> None:
-    assert FreezePolicy.parse("partial") == FreezePolicy.parse("partial:2")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "linear-probe",
-            r"unknown policy 'linear-probe' \(did you mean 'linear_probe'\?\); known: linear_probe, partial",
-        ),
-        ("zebra", r"unknown policy 'zebra'; known: .*scratch"),
-        ("partial:0", "after the colon comes a number of stages, such as partial:2"),
-        ("partial:", "after the colon comes a number of stages"),
-        ("partial:-1", "after the colon comes a number of stages"),
-        ("partial:two", "after the colon comes a number of stages"),
-        ("gradual:²", "after the colon comes a number of stages"),
-        ("gradual:bottom", "after the colon comes a number of stages, such as gradual:2 or gradual:bottom_up"),
-        ("partial:bottom_up", "after the colon comes a number of stages, such as partial:2$"),
-        ("full:3", "full takes nothing after the colon"),
-        ("surgical", "incomplete: write one of surgical:first, surgical:middle, surgical:last"),
-        ("surgical:", "incomplete: write one of surgical:first"),
-        ("surgical:top", "write one of surgical:first"),
-    ],
-)
-def test_errors_say_what_to_write(text: str, message: str) -> None:
-    with pytest.raises(TransferError, match=message):
-        FreezePolicy.parse(text)
-
-
 @pytest.mark.parametrize("policy", ["partial:6", "gradual:9", "lp_ft:6"])
 def test_more_stages_than_there_are(built: Callable[[str], Backbone], policy: str) -> None:
     with pytest.raises(TransferError, match=rf"policy {policy}: test_resnet has 5 stages \(stem, layer1, .*layer4\)"):
@@ -196,3 +105,37 @@ def test_surgical_parts_are_a_partition(built: Callable[[str], Backbone]) -> Non
         opened = [[not part[i].frozen for part in parts].count(True) for i in range(len(backbone.stages))]
         assert opened == [1] * len(backbone.stages)
         assert all(any(not stage.frozen for stage in part) for part in parts)
+
+
+def test_a_truncated_network_is_planned_like_a_shorter_one(built: Callable[[str], Backbone]) -> None:
+    short = freeze.reshaped(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("truncate:2"))
+    the_plan = plan("truncate:2+partial:1", short, backbone_lr=0.2)
+    (phase,) = the_plan.phases
+    assert [(stage.name, stage.frozen) for stage in phase.stages] == [
+        ("stem", True),
+        ("layer1", True),
+        ("layer2", False),
+    ]
+    assert phase.stages[-1].rate == 0.2
+    whole = plan("partial:3", built("test_resnet")).phases[0].stages
+    assert the_plan.trained_parameters == whole[2].parameters
+    assert the_plan.frozen_parameters == sum(stage.parameters for stage in whole[:2])
+    assert the_plan.dropped == ("layer3", "layer4")
+    table = [line.split() for line in str(the_plan).splitlines()]
+    assert table[4:6] == [["layer3", "dropped"], ["layer4", "dropped"]]
+    with pytest.raises(TransferError, match=r"truncate:2\+lp_ft:4: test_resnet has 3 stages left \(stem, .*layer2\)"):
+        plan("truncate:2+lp_ft:4", short)
+    with pytest.raises(ValueError, match="test_resnet still has its last stages"):
+        plan("truncate:2", built("test_resnet"))
+    assert not plan("truncate:2+scratch", short).pretrained
+
+
+def test_head2toe_says_how_many_features_are_kept(built: Callable[[str], Backbone]) -> None:
+    every = freeze.reshaped(copy.deepcopy(built("test_resnet")), FreezePolicy("head2toe"))
+    (phase,) = plan("head2toe", every).phases
+    assert phase.percents == PERCENTS
+    assert phase.cut == len(every.stages)
+    assert plan("head2toe:5", every).phases[0].percents == (5.0,)
+    assert "on 5 % of the features of all stages" in str(plan("head2toe:5", every))
+    assert "100, 50, 20, 10, 5, 2, 1 % of the features of all stages (validation" in str(plan("head2toe", every))
+    assert not plan("linear_probe", every).phases[0].percents

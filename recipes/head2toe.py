@@ -1,0 +1,27 @@
+"""Head2Toe: a linear probe on features selected from all stages of the frozen network.
+
+The last stage's features are made for the images of pretraining; what tells other images apart may lie lower down. Each
+head keeps those that a group lasso finds relevant, as many as validation images ask for, and is solved on them. Look at
+which stages it takes them from, and whether that beats the last one (linear_probe) or the one below it (truncate:1).
+"""
+
+from transfer import CompareConfig, compare
+from transfer.cli import script
+from transfer.report.tables import compared, table
+
+
+def main(config: CompareConfig) -> None:
+    result = compare(config)
+    print("\n" + compared(result) + "\n")
+    for policy, run in result["runs"].items():
+        rows = [
+            [head, f"{kept['percent']:g} %", *map(str, kept["features"].values())]
+            for head, kept in run["policy"].get("kept", {}).items()
+        ]
+        if rows:
+            stages = next(iter(run["policy"]["kept"].values()))["features"]
+            print(table([f"{policy} keeps", "share", *stages], rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(script(main, CompareConfig(policies=("linear_probe", "truncate:1", "head2toe"))))

@@ -1,0 +1,102 @@
+"""Policies as they are written."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer.errors import TransferError
+from transfer.freeze.policy import POLICIES, FreezePolicy
+
+PLAIN = st.one_of(
+    st.sampled_from(["linear_probe", "full", "norm_only", "scratch", "lp_ft", "gradual"]).map(FreezePolicy),
+    st.builds(FreezePolicy, st.sampled_from(["partial", "lp_ft", "gradual"]), st.integers(1, 99)),
+    st.builds(FreezePolicy, st.just("surgical"), part=st.sampled_from(["first", "middle", "last"])),
+    st.just(FreezePolicy("gradual", part="bottom_up")),
+)
+SHARE = st.one_of(st.none(), st.floats(0.001, 100).map(lambda x: round(x, 4)))
+ANY = st.one_of(PLAIN, SHARE.map(lambda x: FreezePolicy("head2toe", percent=x)))
+ANY |= st.builds(dataclasses.replace, PLAIN, dropped=st.integers(1, 99))
+
+
+@given(policy=ANY)
+def test_parse_and_str_round_trip(policy: FreezePolicy) -> None:
+    assert FreezePolicy.parse(str(policy)) == policy
+    assert FreezePolicy.parse(f" {policy} ") == policy
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        policy.kind = "full"  # type: ignore[misc]
+
+
+@given(
+    text=st.text(max_size=12)
+    | st.sampled_from([*POLICIES, "truncate", "truncate:1+", "truncate:2+full", "head2toe:1"]).flatmap(
+        lambda k: st.text(max_size=4).map(k.__add__) | st.text(max_size=4).map(f"{k}:".__add__)
+    )
+)
+def test_any_text_is_a_policy_or_one_clear_line(text: str) -> None:
+    message = ""
+    try:
+        policy = FreezePolicy.parse(text)
+    except TransferError as error:
+        message = str(error)
+    else:
+        assert FreezePolicy.parse(str(policy)) == policy
+    assert "\n" not in message
+    assert not message or repr(text) in message or message.startswith("unknown policy")
+
+
+def test_partial_alone_means_two_stages() -> None:
+    assert FreezePolicy.parse("partial") == FreezePolicy.parse("partial:2")
+
+
+def test_truncate_alone_is_a_probe_on_what_remains() -> None:
+    assert FreezePolicy.parse("truncate:3") == FreezePolicy("linear_probe", dropped=3)
+    assert FreezePolicy.parse("truncate:3+linear_probe") == FreezePolicy.parse("truncate:3")
+    assert str(FreezePolicy.parse("truncate:3 + lp_ft:2")) == "truncate:3+lp_ft:2"
+    assert FreezePolicy.parse("truncate:1+scratch") == FreezePolicy("scratch", dropped=1)
+
+
+def test_head2toe_takes_a_percentage_or_none() -> None:
+    assert FreezePolicy.parse("head2toe") == FreezePolicy("head2toe")
+    assert FreezePolicy.parse("head2toe:2.5") == FreezePolicy("head2toe", percent=2.5)
+    assert str(FreezePolicy.parse("head2toe:10.0")) == "head2toe:10"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "linear-probe",
+            r"unknown policy 'linear-probe' \(did you mean 'linear_probe'\?\); known: linear_probe, partial",
+        ),
+        ("zebra", r"unknown policy 'zebra'; known: .*scratch, truncate"),
+        ("trunkate:2", r"unknown policy 'trunkate' \(did you mean 'truncate'\?\)"),
+        ("truncate:2+fall", r"unknown policy 'fall' \(did you mean 'full'\?\)"),
+        ("truncate", "'truncate': after the colon comes a number of stages, such as truncate:2$"),
+        ("truncate:0+full", "'truncate:0[+]full': after the colon comes a number of stages, such as truncate:2$"),
+        ("truncate:1+partial:0", "'truncate:1[+]partial:0': after the colon .* such as partial:2$"),
+        ("truncate:1+truncate:1", "truncate is there twice; add up the stages"),
+        ("truncate:1+head2toe", "head2toe chooses among all stages; leave truncate out"),
+        ("full+truncate:1", "only truncate can stand before another one"),
+        ("head2toe:0", "the percentage of features to keep, above 0 and up to 100, such as head2toe:10"),
+        ("head2toe:101", "above 0 and up to 100"),
+        ("head2toe:nan", "above 0 and up to 100"),
+        ("head2toe:1e1", "above 0 and up to 100"),
+        ("head2toe:", "above 0 and up to 100"),
+        ("partial:0", "after the colon comes a number of stages, such as partial:2"),
+        ("partial:", "after the colon comes a number of stages"),
+        ("partial:-1", "after the colon comes a number of stages"),
+        ("partial:two", "after the colon comes a number of stages"),
+        ("gradual:²", "after the colon comes a number of stages"),
+        ("gradual:bottom", "after the colon comes a number of stages, such as gradual:2 or gradual:bottom_up"),
+        ("partial:bottom_up", "after the colon comes a number of stages, such as partial:2$"),
+        ("full:3", "full takes nothing after the colon"),
+        ("surgical", "incomplete: write one of surgical:first, surgical:middle, surgical:last"),
+        ("surgical:", "incomplete: write one of surgical:first"),
+        ("surgical:top", "write one of surgical:first"),
+    ],
+)
+def test_errors_say_what_to_write(text: str, message: str) -> None:
+    with pytest.raises(TransferError, match=message):
+        FreezePolicy.parse(text)
