@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfer import freeze
+from transfer.backbones.variants import EveryStage
 from transfer.cache import Feed, TrunkCache
 from transfer.config import LearnConfig
 from transfer.evaluate.answers import answer, judge, score, targets
@@ -228,8 +229,10 @@ class _Course:
         val = None
         if self.repeat is None and len(lesson.val):
             val = feed.every_view(lesson.val)[1], self._labels(lesson.val)
-        among = {"percents": phase.percents} if phase.percents else {}
-        solve: Callable[..., dict[str, Any]] = head2toe.solve if phase.percents else probe.solve
+        among: dict[str, Any] = {}
+        if phase.percents and isinstance(model.backbone, EveryStage):
+            among = {"percents": phase.percents, "blocks": tuple(model.backbone.layout.values())}
+        solve: Callable[..., dict[str, Any]] = head2toe.solve if among else probe.solve
         solved = solve(
             model.heads,
             (features, self._labels(rows)),

@@ -3,6 +3,9 @@
 Every head selects for itself, as each asks something else of an image: the features most relevant to it (see
 :mod:`transfer.learn.selection`), on which it is solved like any other probe; its weights on all others are zero. How
 many is chosen as the probe chooses its strength: from all features down, for as long as the validation loss falls.
+
+All stages weigh the same, as where the paper normalises each: the last, the widest of most networks, would otherwise
+have nearly all the say.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +30,7 @@ def solve(
     val: Rows | None = None,
     *,
     percents: Sequence[float],
+    blocks: Sequence[slice] = (),
     smoothing: float = 0.0,
     row_weights: Mapping[str, Tensor] | None = None,
     strengths: Mapping[str, Solution] | None = None,
@@ -38,6 +42,8 @@ def solve(
     ----------
     percents : sequence of float
         In the order in which they are tried. A head without a label in `val` takes the first.
+    blocks : sequence of slice
+        The features of each stage.
     strengths : mapping of str to Solution, optional
         Solve at just these, choosing nothing.
     heads, train, val, smoothing, row_weights, on_line
@@ -49,7 +55,7 @@ def solve(
         Features are NaN or infinite.
     """
     chosen = {}
-    for task in tasks(heads, train, val if strengths is None else None, row_weights or {}):
+    for task in tasks(heads, train, val if strengths is None else None, row_weights or {}, blocks):
         again = (strengths or {}).get(task.name, {"percent": percents[0], "strength": DEFAULT_STRENGTH})
         order: Tensor | None = None
         least = float("inf")

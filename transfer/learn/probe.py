@@ -10,7 +10,7 @@ standardisation, which on every set tried has a validation loss up to 4 % higher
 spreads differ most, 0.3 points of accuracy.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -145,8 +145,16 @@ class Task:
             self.linear.bias.copy_(bias)
 
 
-def tasks(heads: Heads, train: Rows, val: Rows | None, row_weights: Mapping[str, Tensor]) -> Iterator[Task]:
+def tasks(
+    heads: Heads,
+    train: Rows,
+    val: Rows | None,
+    row_weights: Mapping[str, Tensor],
+    blocks: Sequence[slice] = (),
+) -> Iterator[Task]:
     """Yield each layer of `heads` that `train` has a label for; set the others to zero, and centre and spread.
+
+    Features of different `blocks`, if these are given, are scaled such that all blocks weigh the same.
 
     Raises
     ------
@@ -158,7 +166,10 @@ def tasks(heads: Heads, train: Rows, val: Rows | None, row_weights: Mapping[str,
     centre, x = heads.centre, features - heads.centre
     spread = torch.linalg.vector_norm(x, dim=0) / len(x) ** 0.5
     varies = spread > CONSTANT * centre.abs()
-    scale = torch.where(varies, (spread * spread.mean()).rsqrt(), 0.0)
+    mean = spread.mean().expand_as(spread).clone()
+    for block in blocks:
+        mean[block] = spread[block].sum() * len(blocks) / len(spread)
+    scale = torch.where(varies, (spread * mean).rsqrt(), 0.0)
     rows = Scaled(x.mul_(scale), targets, row_weights)
     judged = None
     if val is not None:
