@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
-from transfer.commands import EvaluateConfig, LrFindConfig, PredictConfig, SearchConfig
+from transfer.commands import AdviseConfig, EvaluateConfig, LrFindConfig, PredictConfig, SearchConfig
 from transfer.config import (
     BackboneConfig,
     CompareConfig,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from transfer.data.splits import split
     from transfer.data.table import ImageTable
     from transfer.freeze import FreezePlan, FreezePolicy
+    from transfer.learn.advise import advise
     from transfer.learn.compare import compare
     from transfer.learn.lr_find import lr_find
     from transfer.learn.predict import evaluate, predict
@@ -50,6 +51,7 @@ _LAZY = {
     "ImageTable": "transfer.data.table",
     "FreezePlan": "transfer.freeze",
     "FreezePolicy": "transfer.freeze",
+    "advise": "transfer.learn.advise",
     "compare": "transfer.learn.compare",
     "evaluate": "transfer.learn.predict",
     "lr_find": "transfer.learn.lr_find",
@@ -60,6 +62,7 @@ _LAZY = {
 
 __all__ = [
     "AdaptConfig",
+    "AdviseConfig",
     "Backbone",
     "BackboneConfig",
     "CompareConfig",
@@ -81,6 +84,7 @@ __all__ = [
     "StepsConfig",
     "TrainConfig",
     "TransferError",
+    "advise",
     "compare",
     "evaluate",
     "load",

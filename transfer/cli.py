@@ -14,6 +14,7 @@ import tyro
 
 from transfer.adapt.config import AdaptConfig
 from transfer.commands import (
+    AdviseConfig,
     BackbonesConfig,
     CacheCommandConfig,
     DemoConfig,
@@ -77,6 +78,13 @@ def _adapt(config: AdaptConfig) -> None:
         print(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
 
 
+def _advise(config: AdviseConfig) -> None:
+    from transfer.learn.advise import advise
+    from transfer.report.advice import advised
+
+    print("\n" + advised(advise(config)))
+
+
 def _search(config: SearchConfig) -> None:
     from transfer.learn.search import search
     from transfer.report.search import searched
@@ -130,6 +138,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "train": (TrainConfig, _train),
     "compare": (CompareConfig, _compare),
     "adapt": (AdaptConfig, _adapt),
+    "advise": (AdviseConfig, _advise),
     "search": (SearchConfig, _search),
     "lr-find": (LrFindConfig, _lr_find),
     "evaluate": (EvaluateConfig, _evaluate),

@@ -13,9 +13,11 @@ from transfer.config import (
     Device,
     LearnConfig,
     OnBadImage,
+    PolicyConfig,
     TrainConfig,
     ViewConfig,
 )
+from transfer.errors import TransferError
 from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 
@@ -169,3 +171,18 @@ class WorthConfig:
         within(self, 0, math.inf, "labels")
         within(self, ABOVE_ZERO, math.inf, "scratch_lr")
         within(self, 1, math.inf, "scratch_epochs")
+
+
+@dataclass(frozen=True)
+class AdviseConfig:
+    """Say which case a set of images is, which policy suits it, what that costs and why. Nothing is trained."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    backbones: CommaNames = ()
+    """Rank these, as far as their weights are at hand, and advise on the best."""
+    run: bool = False
+    """Carry the advice out, in --out/run."""
+
+    def __post_init__(self) -> None:
+        if self.train.policy != PolicyConfig():
+            raise TransferError("advise finds the policy itself: leave --policy and its rates out")

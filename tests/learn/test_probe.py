@@ -295,19 +295,19 @@ def test_solvable() -> None:
     assert not probe.solvable(make(hidden=(5,)))
 
 
-def test_blocks_weigh_the_same_and_within_each_features_are_scaled_as_ever():
+def test_blocks_have_their_share_and_within_each_features_are_scaled_as_ever():
     rng = np.random.default_rng(0)
     spreads = np.array([1.0, 2.0, 0.1, 0.1, 0.4, 50.0])
     x = torch.from_numpy(rng.normal(3.0, spreads, (200, 6))).float()
     labels = {"object": torch.from_numpy(np.arange(200) % 2)}
     specs = [HeadSpec("object", "softmax", ("a", "b"))]
-    blocks = (slice(0, 2), slice(2, 6))
+    blocks = ((slice(0, 2), 0.25), (slice(2, 6), 0.75))
     (task,) = probe.tasks(Heads(specs, 6), (x, labels), None, {}, blocks)
     (plain,) = probe.tasks(Heads(specs, 6), (x, labels), None, {})
     variance = task.train.x.var(0, unbiased=False)
-    assert variance[:2].sum().item() == pytest.approx(3.0, rel=1e-4)
-    assert variance[2:].sum().item() == pytest.approx(3.0, rel=1e-4)
+    assert variance[:2].sum().item() == pytest.approx(1.5, rel=1e-4)
+    assert variance[2:].sum().item() == pytest.approx(4.5, rel=1e-4)
     assert plain.train.x.var(0, unbiased=False).sum().item() == pytest.approx(6.0, rel=1e-4)
-    for block in blocks:
+    for block, _ in blocks:
         ratio = task.train.x[:, block] / plain.train.x[:, block]
         assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio))

@@ -7,6 +7,7 @@ import numpy as np
 
 from transfer.advise.observe import Observations
 from transfer.advise.similarity import Similarity, similarity
+from transfer.backbones.variants import shares
 from transfer.data.inspect import Inspection, duplicates, merge_groups
 from transfer.data.table import ImageTable
 from transfer.evaluate.crossval import CrossValidated, cross_validate
@@ -16,10 +17,12 @@ from transfer.evaluate.leep import explained, leep, nce
 from transfer.evaluate.logme import logme
 from transfer.evaluate.neighbours import neighbour_accuracy
 from transfer.evaluate.noise import LabelNoise, label_noise
-from transfer.evaluate.size import SetSize, set_size
+from transfer.evaluate.size import SetSize
 
 ROWS = 3000  # images that frozen features are judged by, at most
+ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with
 FOLDS = 5
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,17 @@ class Evidence:
     Parameters
     ----------
     size : SetSize
-        Of the images with labels to learn from.
+        Of all images with labels to learn from.
     similarity : Similarity
-        Of these and those without.
+        Of the judged images, and of some without labels where these are few.
     probes : mapping of str to CrossValidated
         Linear probes on features that stay frozen, by policy: ``linear_probe``, ``truncate:k`` and ``head2toe``.
     neighbours : mapping of str to float
         Leave-one-out accuracy of the 5 nearest neighbours by stage, lowest first.
     transferability : Transferability
     noise : LabelNoise
-        Rows are of the judged ones: see `rows`.
-    rows : ndarray of int64, shape (J,)
-        The images that probes were judged by: ``ROWS`` at most of those to learn from.
+    labels : ndarray of int64, shape (J,)
+        Objects of the images that probes were judged by: ``ROWS`` at most of those to learn from.
     """
 
     size: SetSize
@@ -67,46 +69,66 @@ class Evidence:
     neighbours: Mapping[str, float]
     transferability: Transferability
     noise: LabelNoise
-    rows: np.ndarray
+    labels: np.ndarray
 
 
-def gather(seen: Observations, table: ImageTable, inspection: Inspection, learn: np.ndarray, seed: int = 0) -> Evidence:
+def sample(table: ImageTable, learn: np.ndarray, others: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to look at: of `learn` those with labels, every class in its share; of `others` as many as lack.
+
+    Parameters
+    ----------
+    learn, others : ndarray of int64
+        Rows whose labels may be used, and rows whose labels may not.
+    """
+    labelled = learn[table.object[learn] >= 0]
+    rng = np.random.default_rng(seed)
+    if len(labelled) > ROWS:
+        order = rng.permutation(labelled)
+        rank = np.empty(len(order))  # of an image within its class, as a fraction
+        for c in np.unique(table.object[order]):
+            here = np.flatnonzero(table.object[order] == c)
+            rank[here] = (np.arange(len(here)) + 0.5) / len(here)
+        labelled = np.sort(order[np.argsort(rank, kind="stable")[:ROWS]])
+    lacking = max(ENOUGH - len(labelled), 0)
+    return labelled, np.sort(rng.permutation(others)[:lacking])
+
+
+def gather(
+    seen: Observations, table: ImageTable, inspection: Inspection, judged: int, size: SetSize, seed: int = 0
+) -> Evidence:
     """Return the evidence of images that a network has observed.
 
     Parameters
     ----------
     seen : Observations
-        Of all rows of `table`.
-    learn : ndarray of int64
-        Rows whose labels may be used: no others are looked at.
+        Of the rows of `table`, of which `inspection` is.
+    judged : int
+        The first so many rows have labels that may be used: no others are looked at.
+    size : SetSize
+        Of all images with labels.
     seed : int
-        Of the folds, and of which rows are judged where there are more than ``ROWS``.
+        Of the folds.
     """
-    labelled = learn[table.object[learn] >= 0]
-    rows = _some(table.object, labelled, seed)
-    label = table.object[rows]
-    copies = duplicates(inspection)[rows]
-    together = [copies]
-    if (table.group[rows] != "").any():
-        own = np.array([group or f"\0{i}" for i, group in enumerate(table.group[rows])])
-        together.append(np.unique(own, return_inverse=True)[1])
-    group = merge_groups(together)
-    fewest = np.bincount(np.unique(label, return_inverse=True)[1]).min()
+    label, alike = table.object[:judged], similarity(seen)
+    seen = seen.take(np.arange(judged))
+    copies = duplicates(inspection)[:judged]
+    own = np.array([group or f"\0{i}" for i, group in enumerate(table.group[:judged])])
+    group = merge_groups([copies, np.unique(own, return_inverse=True)[1]])
+    fewest = np.unique(label, return_counts=True)[1].min()
     folds = stratified_folds(label, group, folds=int(np.clip(fewest, 2, FOLDS)), seed=seed)
-    judged = seen.take(rows)
-    stages = list(judged.features)
-    probes = {"linear_probe": cross_validate(judged.features[stages[-1]], label, folds)}
+    stages = list(seen.features)
+    probes = {"linear_probe": cross_validate(seen.features[stages[-1]], label, folds)}
     for drop, stage in enumerate(stages[-2::-1], 1):
-        probes[f"truncate:{drop}"] = cross_validate(judged.features[stage], label, folds)
-    probes["head2toe"] = cross_validate(balanced(judged.features), label, folds)
+        probes[f"truncate:{drop}"] = cross_validate(seen.features[stage], label, folds)
+    probes["head2toe"] = cross_validate(together(seen.features), label, folds)
     best = min(probes.values(), key=lambda probe: probe.loss)
     first = np.unique(copies, return_index=True)[1]  # LogME counts a copy as further evidence
-    last, original = judged.features[stages[-1]], judged.probabilities
+    last, original = seen.features[stages[-1]], seen.probabilities
     return Evidence(
-        set_size(table.take(labelled), inspection.take(labelled)),
-        similarity(seen),
+        size,
+        alike,
         probes,
-        {s: neighbour_accuracy(x, label, groups=group)["accuracy"] for s, x in judged.features.items()},
+        {s: neighbour_accuracy(x, label, groups=group)["accuracy"] for s, x in seen.features.items()},
         Transferability(
             logme(last[first], label[first]),
             hscore(last[first], label[first]) / most(label[first], last.shape[1]),
@@ -114,25 +136,14 @@ def gather(seen: Observations, table: ImageTable, inspection: Inspection, learn:
             None if original is None else explained(nce(original.argmax(1), label, folds), label),
         ),
         label_noise(best.probabilities, label),
-        rows,
+        label,
     )
 
 
-def balanced(features: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return features of all stages side by side, each stage's with a sum of spreads of 1.
+def together(features: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return features of all stages side by side, as the ``head2toe`` policy weighs them.
 
-    Wide stages outweigh narrow ones otherwise, and the last is the widest of most networks.
+    A probe scales features by the root of their spread, so that a stage's sum of spreads is what its variance will be.
     """
-    return np.concatenate([x / max(float(x.std(0).sum()), 1e-12) for x in features.values()], 1)
-
-
-def _some(label: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
-    """Return at most ``ROWS`` of `rows`, every class in its share."""
-    if len(rows) <= ROWS:
-        return rows
-    order = np.random.default_rng(seed).permutation(rows)
-    rank = np.empty(len(order))  # of an image within its class, as a fraction
-    for c in np.unique(label[order]):
-        here = np.flatnonzero(label[order] == c)
-        rank[here] = (np.arange(len(here)) + 0.5) / len(here)
-    return np.sort(order[np.argsort(rank, kind="stable")[:ROWS]])
+    weighed = zip(features.values(), shares(len(features)), strict=True)
+    return np.concatenate([x * (share / max(float(x.std(0).sum()), TINY)) for x, share in weighed], 1)

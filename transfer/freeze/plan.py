@@ -152,6 +152,8 @@ def plan(
     if isinstance(policy, str):
         policy = FreezePolicy.parse(policy)
     n = len(backbone.stages)
+    if policy.kind == "auto":
+        raise TransferError("policy auto is what `transfer advise` says: `transfer train` and `compare` can follow it")
     if policy.dropped > len(backbone.dropped):
         raise ValueError(f"policy {policy}: {backbone.name} still has its last stages; see freeze.reshaped")
     if policy.stages is not None and policy.stages > n:

@@ -17,6 +17,7 @@ POLICIES: dict[str, dict] = {
     "surgical": {"words": ("first", "middle", "last")},
     "head2toe": {"percent": True},
     "scratch": {},
+    "auto": {},
 }
 TRUNCATE = "truncate"
 

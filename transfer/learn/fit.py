@@ -231,7 +231,7 @@ class _Course:
             val = feed.every_view(lesson.val)[1], self._labels(lesson.val)
         among: dict[str, Any] = {}
         if phase.percents and isinstance(model.backbone, EveryStage):
-            among = {"percents": phase.percents, "blocks": tuple(model.backbone.layout.values())}
+            among = {"percents": phase.percents, "blocks": model.backbone.blocks}
         solve: Callable[..., dict[str, Any]] = head2toe.solve if among else probe.solve
         solved = solve(
             model.heads,

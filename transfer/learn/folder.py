@@ -13,6 +13,7 @@ from transfer.files import whole, write_json, write_text
 
 OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
 
+ADVICE = "advice.json"
 
 FREE = ("out", "overwrite", "resume", "final", "workers")  # settings that a resumed run may change
 
@@ -115,7 +116,7 @@ class RunFolder:
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
         if re.fullmatch(r"snapshot\d+\.safetensors|(map|layers|curves|surfaces|landscape|rates)\.png", path.name):
             return True
-        return path.name in OURS or (path.name.startswith(".") and path.suffix == ".part")
+        return path.name in (*OURS, ADVICE) or (path.name.startswith(".") and path.suffix == ".part")
 
     def _resume(self, config: dict[str, Any]) -> None:
         """Check that the run there is of `config`, and cut off a line that was half written when it was killed."""

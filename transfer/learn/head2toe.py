@@ -4,8 +4,8 @@ Every head selects for itself, as each asks something else of an image: the feat
 :mod:`transfer.learn.selection`), on which it is solved like any other probe; its weights on all others are zero. How
 many is chosen as the probe chooses its strength: from all features down, for as long as the validation loss falls.
 
-All stages weigh the same, as where the paper normalises each: the last, the widest of most networks, would otherwise
-have nearly all the say.
+Where the paper has all stages weigh the same, here each weighs less than the one above it: see
+:func:`transfer.backbones.variants.shares`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ def solve(
     val: Rows | None = None,
     *,
     percents: Sequence[float],
-    blocks: Sequence[slice] = (),
+    blocks: Sequence[tuple[slice, float]] = (),
     smoothing: float = 0.0,
     row_weights: Mapping[str, Tensor] | None = None,
     strengths: Mapping[str, Solution] | None = None,
@@ -42,8 +42,8 @@ def solve(
     ----------
     percents : sequence of float
         In the order in which they are tried. A head without a label in `val` takes the first.
-    blocks : sequence of slice
-        The features of each stage.
+    blocks : sequence of (slice, float)
+        The features of each stage, and their share of the variance.
     strengths : mapping of str to Solution, optional
         Solve at just these, choosing nothing.
     heads, train, val, smoothing, row_weights, on_line

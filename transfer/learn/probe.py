@@ -150,11 +150,11 @@ def tasks(
     train: Rows,
     val: Rows | None,
     row_weights: Mapping[str, Tensor],
-    blocks: Sequence[slice] = (),
+    blocks: Sequence[tuple[slice, float]] = (),
 ) -> Iterator[Task]:
     """Yield each layer of `heads` that `train` has a label for; set the others to zero, and centre and spread.
 
-    Features of different `blocks`, if these are given, are scaled such that all blocks weigh the same.
+    With `blocks`, slices of features with each one's share of the variance, features are scaled to have these.
 
     Raises
     ------
@@ -167,8 +167,8 @@ def tasks(
     spread = torch.linalg.vector_norm(x, dim=0) / len(x) ** 0.5
     varies = spread > CONSTANT * centre.abs()
     mean = spread.mean().expand_as(spread).clone()
-    for block in blocks:
-        mean[block] = spread[block].sum() * len(blocks) / len(spread)
+    for block, share in blocks:
+        mean[block] = spread[block].sum() / (share * len(spread))
     scale = torch.where(varies, (spread * mean).rsqrt(), 0.0)
     rows = Scaled(x.mul_(scale), targets, row_weights)
     judged = None

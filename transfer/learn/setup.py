@@ -4,6 +4,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
+from typing import Literal
 
 import numpy as np
 import torch
@@ -74,11 +75,11 @@ def read_images(config: DataConfig, store: Store | None = None) -> Images:
 
 
 def new_backbone(
-    config: BackboneConfig, seed: int, policy: FreezePolicy | None = None, *, classifier: bool = False
+    config: BackboneConfig, seed: int, policy: FreezePolicy | None = None, *, classifier: bool | Literal["any"] = False
 ) -> Backbone:
     """Return the backbone that `config` names, as `policy` has it learn; random weights are drawn from `seed`.
 
-    With `classifier` it keeps its original one.
+    With `classifier` it keeps its original one (see :func:`transfer.backbones.load`).
     """
     policy = policy or FreezePolicy("linear_probe")
     whole = backbones.load(

@@ -19,6 +19,7 @@ from transfer.errors import TransferError
 from transfer.evaluate.answers import Answers, decide, judge, per_domain
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.learn import checkpoint, head2toe, monitor, optimizers
+from transfer.learn.auto import AUTO, advised, followed
 from transfer.learn.ensemble import Exam, mean, snapshots
 from transfer.learn.epoch import Lesson
 from transfer.learn.fit import Chosen, Fit, fit
@@ -128,6 +129,8 @@ def _train_once(
         seed=seed if config.data.split_seed is None else config.data.split_seed,
         keep_near_duplicates_together=config.data.keep_near_duplicates_together,
     )
+    told = advised(config, images, parts, cache) if config.policy.policy == AUTO else None
+    asked, config = config, followed(config, told.advice) if told else config
     specs, notes = head_specs(table, parts, config.heads)
     notes += ["the backbone starts as another run left it"] if start else []
     lesson = Lesson(table, inspection.sha256, parts.train, parts.val)
@@ -174,7 +177,7 @@ def _train_once(
     trunk, total = cache.seconds - trunk_before, time.perf_counter() - began
     result = {
         "command": "train",
-        "config": to_dict(config),
+        "config": to_dict(asked),
         "versions": versions(),
         "seconds": {"total": round(total, 3), "trunk": round(trunk, 3), "train": round(total - trunk, 3)},
         "backbone": {"name": backbone.name, "weights": backbone.weights, "width": backbone.width},
@@ -197,6 +200,7 @@ def _train_once(
         "test": judge(test, answers) if len(test) else {},
         "per_domain": per_domain(test, answers) if len(test) else {},
         **({"snapshots": {"n": len(ends), "test": judge(test, mean(ends))}} if ends and len(test) else {}),
+        **({"advice": told.record} if told else {}),
         "epochs": {part or "model": f.best for part, f in fits.items()},
         "monitor": seen,
         "stopped": "; ".join(f.stopped for f in fits.values() if f.stopped),

@@ -1,0 +1,115 @@
+"""`transfer advise`: which of the four cases a set of images is, which policy suits it, what it costs, and why."""
+
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+from transfer.backbones import places, registry
+from transfer.cache import TrunkCache
+from transfer.commands import AdviseConfig
+from transfer.config import BackboneConfig
+from transfer.data.splits import split
+from transfer.errors import TransferError
+from transfer.files import write_json
+from transfer.learn.auto import Advised, advised, followed
+from transfer.learn.folder import ADVICE, RunFolder
+from transfer.learn.setup import read_images, versions
+from transfer.learn.train import train
+from transfer.plain import to_dict
+
+log = logging.getLogger(__name__)
+
+
+def advise(config: AdviseConfig) -> dict[str, Any]:
+    """Measure, advise, write advice.json, and, if asked to, carry the advice out.
+
+    Returns
+    -------
+    dict
+        As in advice.json: of the best backbone ``advice``, ``size``, ``similarity``, ``probes`` and more;
+        ``backbones``, a line for each that was asked for, best first; ``run``, the result of
+        :func:`transfer.learn.train.train`, or None; ``notes``, ``config``, ``versions``, ``seconds``.
+
+    Raises
+    ------
+    TransferError
+        Bad input; several seeds; no weights for any backbone; a run folder that cannot be used.
+    """
+    began = time.perf_counter()
+    one = config.train
+    if one.run.seeds:
+        raise TransferError("--seeds: advice is about one split; take one --seed, or `transfer train --policy auto`")
+    names, notes = _at_hand(config.backbones)
+    out = one.run.out
+    folder = RunFolder(out, to_dict(config), overwrite=one.run.overwrite, later=True) if out else None
+    cache = TrunkCache(one.cache)
+    images = read_images(one.data, cache.store)
+    parts = split(
+        images.table,
+        images.inspection,
+        test=one.data.test,
+        val=one.data.val,
+        shots=one.data.shots,
+        seed=one.run.seed if one.data.split_seed is None else one.data.split_seed,
+        keep_near_duplicates_together=one.data.keep_near_duplicates_together,
+    )
+    found: dict[str, Advised] = {}
+    for name in names or (one.backbone.backbone,):
+        backbone = BackboneConfig(name, image_size=one.backbone.image_size) if names else one.backbone
+        found[name] = advised(replace(one, backbone=backbone), images, parts, cache)
+    order = sorted(found, key=lambda name: found[name].advice.best.accuracy, reverse=True)
+    best = found[order[0]]
+    chosen = replace(one, backbone=replace(one.backbone, backbone=order[0])) if names else one
+    result = {"command": "advise", "config": to_dict(config), "versions": versions()} | best.record
+    result["backbones"] = [_line(name, found[name]) for name in order]
+    result["notes"] = [*notes, *images.table.notes, *parts.notes]
+    result["seconds"] = {"total": round(time.perf_counter() - began, 3), "trunk": round(cache.seconds, 3)}
+    if folder:
+        folder.begin()
+        write_json(folder.path / ADVICE, result)
+    run = None
+    if config.run:
+        log.info("carrying out: %s", best.advice.best.policy)
+        inner = replace(one.run, out=out / "run" if out else None, overwrite=True)
+        run = train(replace(followed(chosen, best.advice), run=inner), images=images, cache=cache).result
+        if folder:
+            write_json(folder.path / ADVICE, result | {"run": run})
+    return result | {"run": run}
+
+
+def _line(name: str, advised: Advised) -> dict[str, Any]:
+    best, probe = advised.advice.best, advised.evidence.probes["linear_probe"]
+    return {
+        "name": name,
+        "logme": advised.evidence.transferability.logme,
+        "linear_probe": probe.accuracy,
+        "policy": best.policy,
+        "accuracy": best.accuracy,
+        "interval": list(best.interval),
+        "seconds": best.seconds,
+        "look": advised.record["costs"]["look"],
+    }
+
+
+def _at_hand(names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """Return which of `names` have weights here, and a note on the others.
+
+    Raises
+    ------
+    TransferError
+        A name that no provider knows, or no weights for any.
+    """
+    folder = places.store_folder()
+    here: list[str] = []
+    missing: list[str] = []
+    for name in dict.fromkeys(names):
+        provider, full = registry.resolve(name)
+        source = provider.source(full)
+        there = places.store_file(full, folder) or places.bundle_file(full) or (source and places.hub_cached(source))
+        (here if there else missing).append(name)
+    if missing and not here:
+        raise TransferError(
+            f"--backbones: no weights at hand for {', '.join(missing)}; `transfer backbones` says where each one's lie"
+        )
+    return tuple(here), [f"no weights at hand for {', '.join(missing)}: not ranked"] if missing else []

@@ -1,0 +1,110 @@
+"""``--policy auto``: what advice says of the images that may be learnt from, before anything is trained."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from transfer import freeze
+from transfer.advise import costs, rule
+from transfer.advise.evidence import Evidence, gather, sample
+from transfer.advise.observe import observe
+from transfer.advise.rule import Advice
+from transfer.cache import TrunkCache
+from transfer.config import TrainConfig
+from transfer.data.splits import Splits
+from transfer.evaluate.size import set_size
+from transfer.learn.setup import Images, new_backbone, pick_device
+from transfer.plain import to_dict
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Advised:
+    """Advice on one backbone, and what it stands on.
+
+    Parameters
+    ----------
+    record : dict
+        All of it as plain values, for advice.json and result.json.
+    """
+
+    advice: Advice
+    evidence: Evidence
+    record: dict[str, Any]
+
+
+def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCache) -> Advised:
+    """Return advice for a run of `config` on the images of `parts` that it may learn from.
+
+    Labels of train and val count, those of test and of what ``--shots`` leaves out do not; images of the latter are
+    looked at where few have labels.
+    """
+    began, trunk_before = time.perf_counter(), cache.seconds
+    table, inspection, seed = images.table, images.inspection, config.run.seed
+    learn = np.sort(np.concatenate([parts.train, parts.val]))
+    others = np.setdiff1d(np.arange(len(table)), np.concatenate([learn, parts.test]))
+    labelled, more = sample(table, learn, others, seed)
+    rows = np.concatenate([labelled, more])
+    some, found = table.take(rows), inspection.take(rows)
+    backbone = new_backbone(config.backbone, seed, classifier="any").to(pick_device(config.learn.device))
+    parameters = tuple(stage.parameters for stage in freeze.plan("full", backbone).phases[0].stages)
+    measured = costs.measure(backbone, some.paths)
+    seen = observe(backbone, some, found.sha256, cache, config.learn.workers)
+    known = learn[table.object[learn] >= 0]
+    size = set_size(table.take(known), inspection.take(known))
+    evidence = gather(seen, some, found, len(labelled), size, seed)
+    advice = rule.advise(evidence, measured, parameters, len(learn) + len(parts.test))
+    record = {
+        "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(parameters)},
+        "advice": _advice(advice),
+        "similarity": to_dict(evidence.similarity),
+        "size": to_dict(evidence.size),
+        "judged": len(evidence.labels),
+        "probes": {
+            policy: {"accuracy": p.accuracy, "interval": list(p.interval), "loss": p.loss, "strength": p.strength}
+            for policy, p in evidence.probes.items()
+        },
+        "neighbours": dict(evidence.neighbours),
+        "transferability": to_dict(evidence.transferability),
+        "noise": {
+            "count": evidence.noise.count,
+            "share": evidence.noise.share,
+            "suspects": [
+                {"path": str(some.paths[row]), "label": table.objects[label], "called": table.objects[called]}
+                for row, called in zip(evidence.noise.suspects, evidence.noise.called, strict=True)
+                for label in [int(some.object[row])]
+            ],
+        },
+        "costs": to_dict(measured),
+        "seconds": {
+            "total": round(time.perf_counter() - began, 3),
+            "trunk": round(cache.seconds - trunk_before, 3),
+        },
+    }
+    return Advised(advice, evidence, record)
+
+
+def _advice(advice: Advice) -> dict[str, Any]:
+    def plain(candidate: rule.Candidate) -> dict[str, Any]:
+        return to_dict(candidate) | {"interval": list(candidate.interval)}
+
+    return {
+        "size": advice.size,
+        "kind": advice.kind,
+        "best": plain(advice.best),
+        "settings": advice.settings,
+        "runner_up": plain(advice.runner_up),
+        "ranked": [plain(candidate) for candidate in advice.ranked],
+        "reasons": list(advice.reasons),
+    }
+
+
+def followed(config: TrainConfig, advice: Advice) -> TrainConfig:
+    """Return `config` with the policy and settings that were advised."""
+    settings = dict(advice.settings)
+    policy = str(settings.pop("policy"))
+    learn = replace(config.learn, **settings)  # type: ignore[arg-type]
+    return replace(config, policy=replace(config.policy, policy=policy), learn=learn)

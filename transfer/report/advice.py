@@ -1,0 +1,69 @@
+"""What `transfer advise` found -> text."""
+
+from typing import Any
+
+from transfer.report.tables import table
+
+SHOWN = 5  # suspects by name
+
+
+def advised(result: dict[str, Any]) -> str:
+    """Return what `transfer advise` prints."""
+    told = result["advice"]
+    best, second = told["best"], told["runner_up"]
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told["settings"].items())
+    parts = [
+        "\n".join(told["reasons"]),
+        table(
+            ["policy", "expected", "95 %", "", "of the backbone learn", "takes"],
+            [
+                [
+                    c["policy"],
+                    f"{c['accuracy']:.3f}",
+                    "{:.3f} to {:.3f}".format(*c["interval"]),
+                    "measured" if c["measured"] else "by experience",
+                    f"{c['trained']:,}",
+                    _seconds(c["seconds"]),
+                ]
+                for c in told["ranked"]
+            ],
+        ),
+        f"{told['size']} and {told['kind']}: {options}\n"
+        f"expect {best['accuracy']:.3f} of objects right ({best['interval'][0]:.3f} to {best['interval'][1]:.3f}); "
+        f"next best: {second['policy']}, {second['accuracy']:.3f}",
+    ]
+    if len(result["backbones"]) > 1:
+        rows = [
+            [
+                b["name"],
+                *(f"{b[score]:.3f}" for score in ("logme", "linear_probe", "accuracy")),
+                b["policy"],
+                f"{1 / b['look']:.0f}",
+                _seconds(b["seconds"]),
+            ]
+            for b in result["backbones"]
+        ]
+        parts.append(table(["backbone", "LogME", "probe", "expected", "with", "images/s", "takes"], rows))
+    suspects = result["noise"]["suspects"]
+    if suspects:
+        said = [f"{s['path']}: {s['label']}, more likely {s['called']}" for s in suspects[:SHOWN]]
+        more = f"\nand {len(suspects) - SHOWN} more in advice.json" if len(suspects) > SHOWN else ""
+        parts.append("labels to look at again:\n" + "\n".join(said) + more)
+    parts += [f"note: {note}" for note in result["notes"]]
+    if result.get("run"):
+        report = result["run"]["test"]["object"]
+        parts.append(f"carried out: {report['accuracy']:.3f} of {int(report['n'])} test images right")
+    return "\n\n".join(parts)
+
+
+def _seconds(seconds: float) -> str:
+    """Return a time for people.
+
+    Examples
+    --------
+    >>> _seconds(4.2), _seconds(300), _seconds(9000)
+    ('4 s', '5 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
