@@ -139,3 +139,8 @@ def test_head2toe_says_how_many_features_are_kept(built: Callable[[str], Backbon
     assert "on 5 % of the features of all stages" in str(plan("head2toe:5", every))
     assert "100, 50, 20, 10, 5, 2, 1 % of the features of all stages (validation" in str(plan("head2toe", every))
     assert not plan("linear_probe", every).phases[0].percents
+
+
+def test_auto_is_no_plan_but_what_finds_one(small: Callable[..., Backbone]) -> None:
+    with pytest.raises(TransferError, match="policy auto is what `transfer advise` says"):
+        plan("auto", small())

@@ -67,8 +67,8 @@ class FreezePolicy:
                 raise TransferError(f"policy {text!r}: only {TRUNCATE} can stand before another one")
             return _parsed(first + plus + rest, text)
         policy = _parsed(rest, text) if plus else cls("linear_probe")
-        if policy.kind == "head2toe":
-            raise TransferError(f"policy {text!r}: head2toe chooses among all stages; leave {TRUNCATE} out")
+        if policy.kind in ("head2toe", "auto"):
+            raise TransferError(f"policy {text!r}: {policy.kind} chooses among all stages; leave {TRUNCATE} out")
         return replace(policy, dropped=_count(first.partition(":")[2], f"{TRUNCATE}:2", text))
 
     def __str__(self) -> str:

@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+
+from transfer.advise.rule import scale
+from transfer.cache import TrunkCache
+from transfer.data.splits import split
+from transfer.learn.auto import advised, followed
+from transfer.learn.setup import Images, read_images
+from transfer.learn.train import train
+
+
+@pytest.fixture
+def told(config):
+    def ask(images=None, **settings):
+        one = config(**settings)
+        cache = TrunkCache(one.cache)
+        images = images or read_images(one.data, cache.store)
+        parts = split(images.table, images.inspection, test=0.25, val=0.25, shots=one.data.shots, seed=one.run.seed)
+        return one, parts, advised(one, images, parts, cache)
+
+    return ask
+
+
+def test_the_record_is_json_and_says_what_the_advice_does(told):
+    _, parts, found = told()
+    record = json.loads(json.dumps(found.record))
+    assert record["advice"]["best"]["policy"] == found.advice.best.policy == found.advice.settings["policy"]
+    assert record["size"]["labelled"] == len(parts.train) + len(parts.val) == record["judged"]
+    assert record["advice"]["size"] == scale(36, 12) == "small"
+    assert set(record["probes"]) == set(found.evidence.probes)
+    assert record["advice"]["best"]["interval"] == list(found.advice.best.interval)
+
+
+def test_test_labels_and_labels_that_shots_leave_out_change_nothing(told, config):
+    images = read_images(config().data)
+    table = images.table
+    one, parts, before = told(images, shots=4)
+    hidden = np.setdiff1d(np.arange(len(table)), np.concatenate([parts.train, parts.val]))
+    table.object[hidden] = np.roll(table.object[hidden], 5)
+    try:
+        cache = TrunkCache(one.cache)
+        after = advised(one, Images(table, images.inspection), parts, cache)
+    finally:
+        table.object[hidden] = np.roll(table.object[hidden], -5)
+    changing = ("seconds", "costs", "advice")  # timings
+    assert {k: v for k, v in before.record.items() if k not in changing} == {
+        k: v for k, v in after.record.items() if k not in changing
+    }
+    assert before.advice.best.accuracy == after.advice.best.accuracy
+
+
+def test_settings_are_taken_over_and_all_else_is_kept(told):
+    one, _, found = told(lr=0.02)
+    now = followed(one, found.advice)
+    assert now.policy.policy == found.advice.best.policy
+    assert now.learn.lr == 0.02
+    assert (now.data, now.backbone, now.run) == (one.data, one.backbone, one.run)
+
+
+def test_train_follows_it_for_every_seed_on_its_own_split(config, tmp_path):
+    run = train(config(policy="auto", seeds=(0, 1), out=tmp_path / "run"))
+    saved = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert saved["config"]["policy"]["policy"] == "auto"
+    for each in saved["seeds"]:
+        assert each["policy"]["name"] == each["advice"]["advice"]["best"]["policy"]
+        assert each["policy"]["frozen_unchanged"]
+    assert run.result["test"]["object"]["accuracy"] > 0.5
+    followed_by_hand = train(config(policy=saved["seeds"][1]["policy"]["name"], seed=1))
+    if not saved["seeds"][1]["advice"]["advice"]["best"]["epochs"]:
+        np.testing.assert_array_equal(run.tests[1][1]["object"], followed_by_hand.tests[0][1]["object"])

@@ -1,0 +1,69 @@
+import copy
+
+from transfer.report.advice import advised
+
+CANDIDATE = {
+    "policy": "head2toe",
+    "accuracy": 0.91,
+    "sd": 0.01,
+    "measured": True,
+    "trained": 0,
+    "epochs": 0,
+    "seconds": 30.0,
+    "interval": [0.89, 0.93],
+}
+LEARNT = CANDIDATE | {"policy": "lp_ft:2", "measured": False, "trained": 12345, "accuracy": 0.9, "seconds": 600.0}
+LINE = {
+    "name": "glyphnet",
+    "logme": 0.5,
+    "linear_probe": 0.9,
+    "policy": "head2toe",
+    "accuracy": 0.91,
+    "interval": [0.89, 0.93],
+    "seconds": 30.0,
+    "look": 0.01,
+}
+RESULT = {
+    "advice": {
+        "size": "small",
+        "kind": "different",
+        "best": CANDIDATE,
+        "runner_up": LEARNT,
+        "settings": {"policy": "lp_ft:2", "batch_size": 32},
+        "ranked": [CANDIDATE, LEARNT],
+        "reasons": ["small: 30 images", "different from all"],
+    },
+    "backbones": [LINE],
+    "noise": {"suspects": []},
+    "notes": ["one domain only"],
+    "run": None,
+}
+
+
+def test_it_says_what_to_do_and_why():
+    said = advised(RESULT)
+    assert said.startswith("small: 30 images\ndifferent from all\n")
+    assert "--policy lp_ft:2 --batch-size 32" in said
+    assert "expect 0.910 of objects right (0.890 to 0.930); next best: lp_ft:2, 0.900" in said
+    row = next(line for line in said.splitlines() if line.startswith("lp_ft:2"))
+    assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "by", "experience", "12,345", "10", "min"]
+    assert "note: one domain only" in said
+    assert "images/s" not in said
+    assert "labels to look at" not in said
+
+
+def test_backbones_suspects_and_the_run_are_there_if_there_are_any():
+    result = copy.deepcopy(RESULT)
+    result["backbones"].append(LINE | {"name": "resnet18"})
+    result["noise"]["suspects"] = [{"path": f"{i}.png", "label": "cat", "called": "dog"} for i in range(7)]
+    result["run"] = {"test": {"object": {"accuracy": 0.8765, "n": 40}}}
+    said = advised(result)
+    assert next(line for line in said.splitlines() if line.startswith("resnet18")).split()[-4:] == [
+        "head2toe",
+        "100",
+        "30",
+        "s",
+    ]
+    assert "0.png: cat, more likely dog" in said
+    assert "and 2 more in advice.json" in said
+    assert "carried out: 0.876 of 40 test images right" in said or "carried out: 0.877 of 40" in said
