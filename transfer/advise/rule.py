@@ -22,15 +22,17 @@ from transfer.evaluate.crossval import NORMAL
 LARGE, EACH = 1000, 20  # images in all, and of a class in the median, from which on a set is large
 EXPECTED: dict[str, dict[Kind, float]] = {
     # Share of the linear probe's errors that a policy is expected to mend.
-    "head2toe": {"similar": 0.05, "between": 0.10, "different": 0.15},
-    "truncate": {"similar": -0.10, "between": -0.05, "different": 0.0},
+    "head2toe": {"similar": 0.0, "between": 0.08, "different": 0.20},
+    # For each stage that is dropped.
+    "truncate": {"similar": -0.20, "between": -0.20, "different": -0.20},
     # The same with very many images; with HALF of them, half.
     "lp_ft:top": {"similar": 0.20, "between": 0.35, "different": 0.50},
     "lp_ft": {"similar": 0.15, "between": 0.40, "different": 0.65},
 }
 HALF = 1500
-UNSURE = 0.15  # standard deviation of these shares
+UNSURE = 0.08  # standard deviation of these shares
 FLOOR = 0.003  # of an expectation of accuracy: what chance does to the best estimate
+SURPRISE = 4.0  # standard deviations of a measurement that chance does not explain
 WORTH = 0.003  # what fine-tuning must be expected to add to be worth its time
 STEPS, BATCH = 400, 32
 IMBALANCED, NOISY = 5.0, 0.03  # from which on these are worth a word
@@ -166,7 +168,8 @@ def candidates(evidence: Evidence, costs: Costs, parameters: tuple[int, ...], lo
     found = []
     look = looks * costs.look
     for policy, measured in evidence.probes.items():
-        share = EXPECTED.get(policy.partition(":")[0], {}).get(kind, 0.0)
+        name, _, dropped = policy.partition(":")
+        share = EXPECTED.get(name, {}).get(kind, 0.0) * int(dropped or 1)
         right, before = (some.predictions == evidence.labels for some in (measured, probe))
         gain, sd = posterior(share * error, UNSURE * error + FLOOR, *gained(right, before))
         own = sqrt(probe.accuracy * error / judged)  # of the probe's own accuracy
@@ -200,11 +203,17 @@ def gained(right: np.ndarray, before: np.ndarray) -> tuple[float, float]:
 def posterior(expected: float, expected_sd: float, measured: float, measured_sd: float) -> tuple[float, float]:
     """Return mean and standard deviation of what was expected once it was measured: both normal, by their precisions.
 
+    A measurement so far off that chance does not explain it speaks against the expectation, whose deviation then
+    counts as what is left of the distance beyond four of the measurement's.
+
     Examples
     --------
     >>> posterior(0.0, 1.0, 1.0, 1.0)[0], posterior(0.0, 1e-6, 1.0, 1.0)[0] < 1e-6
     (0.5, True)
+    >>> round(posterior(0.0, 0.1, 1.0, 0.01)[0], 3)
+    1.0
     """
+    expected_sd = max(expected_sd, abs(measured - expected) - SURPRISE * measured_sd)
     weight = expected_sd**2 / (expected_sd**2 + measured_sd**2)
     return expected + weight * (measured - expected), sqrt(weight) * measured_sd
 
