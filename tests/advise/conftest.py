@@ -21,7 +21,9 @@ def evidence():
             wrong = np.roll(np.arange(judged) >= round(share * judged), number * judged // 7)
             predictions = np.where(wrong, 1 - labels, labels)
             p = np.full((judged, 2), 0.5)
-            probes[policy] = CrossValidated(predictions, p, labels, share, (share - 0.01, share + 0.01), 0.3, 0.01)
+            probes[policy] = CrossValidated(
+                predictions, p, labels, share, (share - 0.01, share + 0.01), 3 * (1 - share), 0.01
+            )
         facts = {
             "images": images,
             "labelled": images,

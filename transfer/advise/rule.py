@@ -171,7 +171,10 @@ def candidates(evidence: Evidence, costs: Costs, parameters: tuple[int, ...], lo
         name, _, dropped = policy.partition(":")
         share = EXPECTED.get(name, {}).get(kind, 0.0) * int(dropped or 1)
         right, before = (some.predictions == evidence.labels for some in (measured, probe))
-        gain, sd = posterior(share * error, UNSURE * error + FLOOR, *gained(right, before))
+        counted, sd = gained(right, before)
+        # The loss moves where no answer does yet: the share of it that goes, of the errors.
+        told = (counted + error * (1 - measured.loss / probe.loss)) / 2
+        gain, sd = posterior(share * error, UNSURE * error + FLOOR, told, sd)
         own = sqrt(probe.accuracy * error / judged)  # of the probe's own accuracy
         found.append(Candidate(policy, _share(probe.accuracy + gain), sqrt(own**2 + sd**2), True, 0, 0, look))
     frozen = max(found, key=lambda c: c.accuracy)
