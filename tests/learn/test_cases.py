@@ -188,6 +188,7 @@ def test_settings_by_policy_and_an_advised_one_that_is_not_listed(study: Any, mo
         ({"cases": ("@5",)}, "no set and no folder called '@5'"),
         ({"cases": ("digits@0",)}, "--shots 0"),
         ({"backbones": ("glyphnet",)}, "--backbones says which networks"),
+        ({"backbones": ("glyphnet", "resnet51"), "backbone": "glyphnet"}, "resnet51"),
         ({"epochs": 7}, "--epochs: every policy has the settings of advice"),
         ({"batch_size": 8}, "--batch-size: every policy"),
         ({"optimizer": "adamx"}, "adamx"),

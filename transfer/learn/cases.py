@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from transfer.advise import rule
+from transfer.backbones import registry
 from transfer.cache import TrunkCache
 from transfer.commands import CasesConfig
 from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
@@ -229,4 +230,6 @@ def _checked(config: CasesConfig) -> list[str]:
     if any(policy.kind == AUTO for policy in policies):
         raise TransferError(f"--policies: {AUTO} is what the others are held against; leave it out")
     optimizers.check(base.learn.optimizer)
+    for name in config.backbones:
+        registry.resolve(name)
     return list(dict.fromkeys([PROBE, *map(str, policies)]))
