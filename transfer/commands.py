@@ -186,3 +186,32 @@ class AdviseConfig:
     def __post_init__(self) -> None:
         if self.train.policy != PolicyConfig():
             raise TransferError("advise finds the policy itself: leave --policy and its rates out")
+
+
+@dataclass(frozen=True)
+class CasesConfig:
+    """Hold advice against the truth: every policy in every case, what was advised beside what was best."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    cases: CommaNames = ()
+    """Sets as for --data, each with @LABELS for so many a class and domain, such as flowers12,neu_cls@5 (default:
+    --data with 5 and with all)."""
+    backbones: CommaNames = ()
+    """Each is advised on and trained (default: --backbone)."""
+    policies: CommaNames = (
+        "linear_probe",
+        "head2toe",
+        "truncate:1",
+        "truncate:2",
+        "partial:1",
+        "partial:2",
+        "norm_only",
+        "surgical:middle",
+        "lp_ft:2",
+        "lp_ft",
+        "full",
+        "gradual",
+    )
+    """What there is to choose from; the advised one is run in any case, and linear_probe."""
+    resume: bool = False
+    """Go on with the study in --out where it stopped."""

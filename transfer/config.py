@@ -37,7 +37,7 @@ class DataConfig:
     """Which images, and how they are split."""
 
     data: str = "digits"
-    """A set's name (digits, office31), a folder, or a CSV manifest."""
+    """A set's name (digits, office31), a folder, or a CSV manifest; also one below --data-root."""
     data_root: Path | None = None
     """Where named sets lie (default: TRANSFER_DATA, else the cache)."""
     targets: CommaNames = ()

@@ -34,6 +34,18 @@ def test_a_named_set_is_found_by_its_root(office, monkeypatch):
     assert len(load_table("office31")) == 6
 
 
+def test_a_folder_below_the_root(tree, monkeypatch, tmp_path):
+    root = tree("mine/a/1.png", "mine/b/2.png", "mine/b/3.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TransferError, match="no set and no folder called 'mine'"):
+        load_table("mine")
+    assert len(load_table("mine", root)) == 3
+    monkeypatch.setenv("TRANSFER_DATA", str(root))
+    assert len(load_table("mine")) == 3
+    with pytest.raises(TransferError, match="no set and no folder called 'other'"):
+        load_table("other")
+
+
 def test_digits_are_built():
     pytest.importorskip("transfer.data.digits")
     table = load_table("digits")

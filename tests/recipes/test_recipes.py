@@ -7,7 +7,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 # Each has a test of its own.
-OTHERS = ("pretrain_bundled.py", "course_baseline.py", "review_questions.py", "labels_and_time.py")
+OTHERS = ("pretrain_bundled.py", "course_baseline.py", "review_questions.py", "labels_and_time.py", "four_cases.py")
 BIG = ("regularisation.py", "head_composition.py", "task_transfer.py")  # their default is a larger one
 NAMES = sorted(p.name for p in (ROOT / "recipes").glob("*.py") if p.name not in OTHERS)
 

@@ -1,5 +1,6 @@
 """A set's name, a folder or a CSV manifest -> ImageTable."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ NAMED = ("digits", "office31")
 
 
 def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] = ()) -> ImageTable:
-    """Return the table of a named set, a folder of images or a CSV manifest.
+    """Return the table of a named set, a folder of images or a CSV manifest, also below where named sets lie.
 
     Parameters
     ----------
@@ -35,6 +36,9 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
         return replace(read_folder(build(), targets), name=data)
     if data == "office31":
         return replace(read_folder(office31.office31(data_root), targets), name=data)
+    root = data_root or os.environ.get("TRANSFER_DATA")
+    if not Path(data).expanduser().exists() and root and (below := Path(root).expanduser() / data).exists():
+        return read_folder(below, targets)
     if not Path(data).expanduser().exists():
         raise TransferError(
             f"no set and no folder called {data!r}{did_you_mean(data, NAMED)}: "

@@ -63,15 +63,18 @@ def paired(run: Run, other: Run) -> dict[str, Any]:
     """Return for each head a paired test of `run` against `other` on the test images that they share (all seeds)."""
     tests = {}
     for name in run.tests[0][1]:
-        right, images = [], []
-        for side in (run, other):
-            rows = [
-                (decide(t, answers[name]) == t.values)[t.known].astype(float)
-                for table, answers in side.tests
-                if (t := table.targets[name]).kind != "regression"
-            ]
-            right.append(np.concatenate(rows) if rows else np.empty(0))
-        images = [table.paths[table.targets[name].known] for table, _ in run.tests]
-        if len(right[0]):
-            tests[name] = paired_test(right[0], right[1], np.concatenate(images))
+        (mine, images), (theirs, _) = rights(run, name), rights(other, name)
+        if len(mine):
+            tests[name] = paired_test(mine, theirs, images)
     return tests
+
+
+def rights(run: Run, head: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether each known test image of all seeds was answered rightly, and its path; none of a regression."""
+    right, images = [np.empty(0)], [np.empty(0, str)]
+    for table, answers in run.tests:
+        target = table.targets[head]
+        if target.kind != "regression":
+            right.append((decide(target, answers[head]) == target.values)[target.known].astype(float))
+            images.append(table.paths[target.known])
+    return np.concatenate(right), np.concatenate(images)

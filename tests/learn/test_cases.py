@@ -1,0 +1,201 @@
+"""The study of advice: its records, what is trained how, going on after a kill, what is refused."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from transfer.advise.rule import epochs_for
+from transfer.commands import CasesConfig
+from transfer.config import LearnConfig, TrainConfig
+from transfer.errors import TransferError
+from transfer.evaluate.regret import best_by_others
+from transfer.learn import cases as module
+from transfer.learn.cases import cases
+from transfer.learn.compare import rights
+from transfer.learn.train import train
+
+
+@pytest.fixture
+def study(config: Callable[..., TrainConfig]) -> Callable[..., CasesConfig]:
+    """Make a study of the tiny set, quick unless a backbone learns; keywords go to whichever part has them."""
+
+    def make(**settings: Any) -> CasesConfig:
+        names = ("cases", "backbones", "policies", "resume")
+        own = {name: settings.pop(name) for name in names if name in settings}
+        plain = LearnConfig(device="cpu", workers=2)
+        named = {"data": "digits"} if "cases" in own else {}  # as when nobody says --data
+        asked = {"epochs": plain.epochs, "batch_size": plain.batch_size} | named | settings
+        return CasesConfig(config(**asked), **({"policies": ("truncate:4",)} | own))
+
+    return make
+
+
+def without_seconds(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what of the records does not depend on how busy the machine is."""
+    kept = [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+    for record in kept:
+        if "advice" in record:
+            record["advice"] = record["advice"]["best"]["policy"], record["advice"]["best"]["accuracy"]
+    return kept
+
+
+def test_every_policy_is_held_against_the_advice(study: Any, tmp_path: Path, folder: Path) -> None:
+    asked = study(policies=("truncate:4", "partial:1"), seeds=(0, 1), out=tmp_path / "run", cases=(f"{folder}@4",))
+    result = cases(asked)
+    runs = {(run["policy"], run["seed"]): run for run in result["records"]}
+    assert list(runs)[:4] == [("auto", 0), ("linear_probe", 0), ("truncate:4", 0), ("partial:1", 0)]
+    assert result["policies"] == ["linear_probe", "truncate:4", "partial:1"]
+
+    # The advice and the runs are what `train` says by itself, of 4 labels a cell.
+    data = replace(asked.train.data, data=str(folder), shots=4)
+    alone = replace(asked.train, data=data, run=replace(asked.train.run, out=None, seeds=(), seed=1))
+    learn = replace(alone.learn, epochs=epochs_for(24), batch_size=32, refit=True)
+    for policy, settings in (("auto", alone.learn), ("truncate:4", alone.learn), ("partial:1", learn)):
+        one = train(replace(alone, policy=replace(alone.policy, policy=policy), learn=settings))
+        found = runs[policy, 1]
+        if policy == "auto":
+            assert found["labelled"] == 24
+            assert found["similarity"] == one.result["advice"]["similarity"]
+            assert found["advice"]["best"]["accuracy"] == one.result["advice"]["advice"]["best"]["accuracy"]
+            assert found["images"] == list(map(str, one.tests[0][0].paths))
+            continue
+        assert found["accuracy"] == one.result["test"]["object"]["accuracy"]
+        assert found["right"] == "".join(str(int(r)) for r in rights(one, "object")[0])
+
+    (cell,) = result["cells"]
+    reached = {p: [runs[p, seed]["accuracy"] for seed in (0, 1)] for p in result["policies"]}
+    best = best_by_others(reached)
+    advised = [runs["auto", seed]["advice"]["best"] for seed in (0, 1)]
+    assert cell["advised"] == [one["policy"] for one in advised]
+    assert cell["best"] == best
+    mine = [runs[one["policy"], seed]["accuracy"] for seed, one in enumerate(advised)]
+    assert cell["regret"] == pytest.approx([reached[best[seed]][seed] - mine[seed] for seed in (0, 1)])
+    lows, highs = zip(*(one["interval"] for one in advised), strict=True)
+    assert cell["within"] == [low <= a <= high for low, a, high in zip(lows, mine, highs, strict=True)]
+    assert result["summary"]["regret"] == pytest.approx(np.mean(cell["regret"]))
+    assert cell["against_best"]["images"] == len({p for seed in (0, 1) for p in runs["auto", seed]["images"]})
+
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result["records"]
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == json.loads(json.dumps(result))
+
+
+def test_a_killed_study_goes_on_where_it_was(
+    study: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = study(seeds=(0, 1), policies=("truncate:4", "truncate:3"), cases=(str(folder),))
+    whole = cases(asked)
+    done: list[tuple[int, str]] = []
+
+    def killed(one: TrainConfig, **more: Any) -> Any:
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append((one.run.seed, one.policy.policy))
+        return train(one, **more)
+
+    kept = replace(asked, train=replace(asked.train, run=replace(asked.train.run, out=tmp_path / "run")))
+    monkeypatch.setattr(module, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cases(kept)
+    lines = tmp_path / "run" / "metrics.jsonl"
+    with lines.open("a") as file:
+        file.write('{"backbone": "test_res')  # half a line
+
+    def counted(one: TrainConfig, **more: Any) -> Any:
+        done.append((one.run.seed, one.policy.policy))
+        return train(one, **more)
+
+    monkeypatch.setattr(module, "train", counted)
+    monkeypatch.setattr(module, "advised", None)  # both seeds have theirs
+    result = cases(replace(kept, resume=True))
+    assert Counter(done) == Counter((s, p) for s in (0, 1) for p in ("linear_probe", "truncate:4", "truncate:3"))
+    assert without_seconds(result["records"]) == without_seconds(whole["records"])
+    assert (result["cells"], result["summary"]) == (whole["cells"], whole["summary"])
+
+    done.clear()
+    again = cases(replace(kept, resume=True))
+    assert not done
+    assert again["records"] == result["records"]
+    with pytest.raises(TransferError, match="has another policies"):
+        cases(replace(kept, resume=True, policies=("full",)))
+    with pytest.raises(TransferError, match="already holds a run"):
+        cases(kept)
+
+
+def test_what_cannot_be_done_has_its_reason(study: Any, folder: Path) -> None:
+    result = cases(study(policies=("truncate:99", "truncate:4"), seeds=(0, 1), cases=(str(folder),)))
+    failed = [run for run in result["records"] if "failed" in run]
+    assert {run["policy"] for run in failed} == {"truncate:99"}
+    assert "5 stages" in failed[0]["failed"]
+    assert all(set(cell["best"]) <= {"linear_probe", "truncate:4"} for cell in result["cells"])
+
+
+def test_settings_by_policy_and_an_advised_one_that_is_not_listed(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    learnt: dict[str, tuple[int, int, bool | None]] = {}
+    reads: list[str] = []
+
+    def refused(one: TrainConfig, **more: Any) -> Any:
+        learnt[one.policy.policy] = (one.learn.epochs, one.learn.batch_size, one.learn.refit)
+        raise TransferError("not now")
+
+    advised, read = module.advised, module.read_images
+
+    def other(*args: Any) -> Any:
+        told = advised(*args)
+        told.record["advice"]["best"]["policy"] = "lp_ft:3"
+        return told
+
+    monkeypatch.setattr(module, "train", refused)
+    monkeypatch.setattr(module, "advised", other)
+    monkeypatch.setattr(module, "read_images", lambda data, *more: reads.append(data.data) or read(data, *more))
+    policies = ("full", "truncate:1", "truncate:1+partial:2", "head2toe", "full")
+    result = cases(study(policies=policies))  # one seed, 5 labels and all: 30 and 38 images
+    plain, many = (30, 64, None), (epochs_for(38), 32, True)
+    assert learnt == {
+        "linear_probe": plain,
+        "full": many,
+        "truncate:1": plain,
+        "truncate:1+partial:2": many,
+        "head2toe": plain,
+        "lp_ft:3": many,
+    }
+    assert len(reads) == 1
+    assert [cell["case"].rpartition("/")[2] for cell in result["cells"]] == [
+        f"{Path(reads[0]).name}@5",
+        Path(reads[0]).name,
+    ]
+    for cell in result["cells"]:
+        assert cell["advised"] == ["lp_ft:3"]
+        assert (cell["accuracy"], cell["within"], cell["regret"]) == ([None], [None], [])
+    assert result["summary"]["regret"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shots": 3}, "--cases DATA@LABELS not --shots"),
+        ({"policy": "full"}, "--policies not --policy"),
+        ({"policies": ("probe",)}, "unknown policy 'probe'"),
+        ({"policies": ("auto",)}, "auto is what the others are held against"),
+        ({"cases": ("digits@5",), "data": "mine"}, "--cases says which data: leave --data out"),
+        ({"cases": ("nowhere@5",)}, "no set and no folder called 'nowhere'"),
+        ({"cases": ("@5",)}, "no set and no folder called '@5'"),
+        ({"cases": ("digits@0",)}, "--shots 0"),
+        ({"backbones": ("glyphnet",)}, "--backbones says which networks"),
+        ({"backbones": ("glyphnet", "resnet51"), "backbone": "glyphnet"}, "resnet51"),
+        ({"epochs": 7}, "--epochs: every policy has the settings of advice"),
+        ({"batch_size": 8}, "--batch-size: every policy"),
+        ({"optimizer": "adamx"}, "adamx"),
+        ({"test": 0.0}, "no test images"),
+        ({"resume": True}, "--resume: say which study, with --out"),
+    ],
+)
+def test_what_is_refused(study: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TransferError, match=message):
+        cases(study(**settings))

@@ -1,0 +1,107 @@
+"""Tables of advice beside the truth, from a result made by hand."""
+
+from typing import Any
+
+from transfer.report.cases import by_cell, by_policy
+
+
+def run(backbone: str, case: str, policy: str, *accuracies: float | None) -> list[dict[str, Any]]:
+    records = []
+    for seed, accuracy in enumerate(accuracies):
+        told = {"failed": "it has no norm"} if accuracy is None else {"accuracy": accuracy}
+        records.append({"backbone": backbone, "case": case, "policy": policy, "seed": seed} | told)
+    return records
+
+
+def paired(difference: float, low: float, high: float) -> dict[str, Any]:
+    return {"difference": difference, "interval": [low, high], "worse": high < 0}
+
+
+ONE = {
+    "backbone": "a",
+    "case": "digits@5",
+    "size": ["small", "small"],
+    "kind": ["similar", "between"],
+    "advised": ["linear_probe", "full"],
+    "expected": [0.7, 0.8],
+    "within": [True, False],
+    "accuracy": [0.5, 0.75],
+    "best": ["full", "full"],
+    "best_accuracy": [0.75, 0.75],
+    "regret": [0.25, 0.0],
+    "against_best": paired(-0.125, -0.2, -0.05),
+    "against_reference": paired(0.125, -0.01, 0.25),
+}
+OTHER = ONE | {"case": "digits", "regret": [0.0, 0.0], "against_best": paired(0, 0, 0), "within": [True, True]}
+THIRD = OTHER | {"backbone": "b", "against_reference": paired(-0.1, -0.2, -0.01), "accuracy": [None, 0.5], "regret": []}
+RESULT = {
+    "policies": ["linear_probe", "norm_only"],
+    "seeds": [0, 1],
+    "cells": [ONE, OTHER, THIRD],
+    "summary": {"regret": 0.0625, "worse_than_best": [0], "worse_than_reference": [2]},
+    "records": [
+        *run("a", "digits@5", "linear_probe", 0.5, 0.75),
+        *run("a", "digits", "linear_probe", 0.25, 0.25),
+        *run("a", "digits", "norm_only", 0.5, None),
+        *run("b", "digits", "linear_probe", 0.875, 0.875),
+        *run("b", "digits", "norm_only", None, None),
+        {"backbone": "a", "case": "digits", "policy": "auto", "seed": 0, "advice": {}},
+    ],
+}
+
+
+def cells(text: str) -> list[list[str]]:
+    """Return the cells of a table whose columns are two blanks apart."""
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
+
+
+def test_a_table_for_each_backbone() -> None:
+    a, b, notes = by_policy(RESULT).split("\n\n")
+    assert cells(a) == [
+        ["a", "digits@5", "digits"],
+        ["linear_probe", "0.625 ± 0.177", "0.250 ± 0.000"],
+        ["norm_only", "-", "0.500 (1 of 2)"],
+        ["advised", "0.625 ± 0.177", "0.625 ± 0.177"],
+    ]
+    assert cells(b) == [["b", "digits"], ["linear_probe", "0.875 ± 0.000"], ["norm_only", "-"], ["advised", "0.500"]]
+    assert notes.splitlines() == ["note: a, norm_only: it has no norm", "note: b, norm_only: it has no norm"]
+
+
+def test_a_row_for_each_cell_and_the_verdict() -> None:
+    text, verdict = by_cell(RESULT).split("\n\n")
+    head, one, other, third = cells(text)
+    assert len(head) == len(one) - 1 == 10
+    assert one == [
+        "a digits@5",
+        "small",
+        "similar / between",
+        "linear_probe / full",
+        "0.625 ± 0.177",
+        "0.750 (1 of 2)",
+        "full",
+        "0.750 ± 0.000",
+        "+12.5 ± 17.7",
+        "-0.125 [-0.200, -0.050]",
+        "+0.125 [-0.010, +0.250]",
+    ]
+    assert other[5] == "0.750 (2 of 2)"
+    assert third[8] == "-"
+    assert verdict.splitlines() == [
+        "mean regret over 2 of 3 cells: +6.25 points",
+        "significantly worse than the best: a digits@5",
+        "significantly worse than linear_probe: b digits",
+        "the expected interval held the accuracy reached 5 times of 6",
+    ]
+
+
+def test_one_seed_says_that_there_is_no_regret() -> None:
+    alone = ONE | {name: ONE[name][:1] for name in ("size", "kind", "advised", "expected", "within", "accuracy")}
+    alone |= {"best": [], "best_accuracy": [], "regret": [], "against_best": None}
+    summary = {"regret": None, "worse_than_best": [], "worse_than_reference": []}
+    text, verdict = by_cell({"seeds": [0], "cells": [alone], "summary": summary}).split("\n\n")
+    assert cells(text)[1][6:] == ["-", "-", "-", "-", "+0.125 [-0.010, +0.250]"]
+    assert verdict.splitlines() == [
+        "one seed: no other seeds to choose the best by, so no regret; say --seeds 0,1,2",
+        "significantly worse than linear_probe: none",
+        "the expected interval held the accuracy reached 1 times of 1",
+    ]
