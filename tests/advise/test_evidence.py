@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from transfer.advise import evidence as module
-from transfer.advise.evidence import gather, sample, together
+from transfer.advise.evidence import gather, sample, together, worth_a_probe
 from transfer.advise.observe import Observations
 from transfer.data.inspect import Inspection
 from transfer.data.table import ImageTable, softmax_target
@@ -38,7 +38,7 @@ def test_each_stage_is_judged_by_what_it_tells_apart(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
     found = gather(observed, table, inspection, 120, set_size(table, inspection))
-    assert list(found.probes) == ["linear_probe", "truncate:1", "truncate:2", "head2toe"]
+    assert list(found.probes) == ["linear_probe", "truncate:1", "head2toe"]  # the stem's neighbours know nothing
     assert found.probes["truncate:1"].accuracy > 0.95
     assert found.probes["head2toe"].accuracy > 0.9
     assert found.probes["linear_probe"].accuracy < 0.6
@@ -103,3 +103,10 @@ def test_stages_side_by_side_have_shares_that_fade():
     features = {"low": rng.normal(size=(50, 4)) * 100, "high": rng.normal(size=(50, 30))}
     spread = together(features).std(0)
     assert spread[4:].sum() / spread[:4].sum() == pytest.approx(2.5)
+
+
+def test_only_the_best_few_earlier_stages_are_worth_a_probe():
+    assert worth_a_probe({f"{i}": 0.9 for i in range(9)}) == [1, 2, 3]
+    assert worth_a_probe({"a": 0.95, "b": 0.1, "c": 0.9}) == [2]
+    assert worth_a_probe({"a": 0.5, "b": 0.9}) == []
+    assert worth_a_probe({"only": 1.0}) == []

@@ -23,6 +23,7 @@ ROWS = 3000  # images that frozen features are judged by, at most
 ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with
 FOLDS = 5
 TINY = 1e-12
+NEAR, TRUNCATED = 0.1, 3  # see :func:`worth_a_probe`
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Evidence:
     similarity : Similarity
         Of the judged images, and of some without labels where these are few.
     probes : mapping of str to CrossValidated
-        Linear probes on features that stay frozen, by policy: ``linear_probe``, ``truncate:k`` and ``head2toe``.
+        Linear probes on features that stay frozen, by policy: ``linear_probe``, ``truncate:k`` where worth it (see
+        :func:`worth_a_probe`), and ``head2toe``.
     neighbours : mapping of str to float
         Leave-one-out accuracy of the 5 nearest neighbours by stage, lowest first.
     transferability : Transferability
@@ -117,9 +119,10 @@ def gather(
     fewest = np.unique(label, return_counts=True)[1].min()
     folds = stratified_folds(label, group, folds=int(np.clip(fewest, 2, FOLDS)), seed=seed)
     stages = list(seen.features)
+    near = {s: neighbour_accuracy(x, label, groups=group)["accuracy"] for s, x in seen.features.items()}
     probes = {"linear_probe": cross_validate(seen.features[stages[-1]], label, folds)}
-    for drop, stage in enumerate(stages[-2::-1], 1):
-        probes[f"truncate:{drop}"] = cross_validate(seen.features[stage], label, folds)
+    for drop in worth_a_probe(near):
+        probes[f"truncate:{drop}"] = cross_validate(seen.features[stages[-1 - drop]], label, folds)
     probes["head2toe"] = cross_validate(together(seen.features), label, folds)
     best = min(probes.values(), key=lambda probe: probe.loss)
     first = np.unique(copies, return_index=True)[1]  # LogME counts a copy as further evidence
@@ -128,7 +131,7 @@ def gather(
         size,
         alike,
         probes,
-        {s: neighbour_accuracy(x, label, groups=group)["accuracy"] for s, x in seen.features.items()},
+        near,
         Transferability(
             logme(last[first], label[first]),
             hscore(last[first], label[first]) / most(label[first], last.shape[1]),
@@ -138,6 +141,21 @@ def gather(
         label_noise(best.probabilities, label),
         label,
     )
+
+
+def worth_a_probe(neighbours: Mapping[str, float]) -> list[int]:
+    """Return how many stages to drop for each of the ``TRUNCATED`` best earlier stages that come near the best one.
+
+    A probe takes seconds, neighbours a moment, and a stage whose neighbours are far worse has no better probe.
+
+    Examples
+    --------
+    >>> worth_a_probe({"stem": 0.2, "layer1": 0.83, "layer2": 0.9, "layer3": 0.88})
+    [1, 2]
+    """
+    known = list(neighbours.values())[::-1]
+    near = [drop for drop in range(1, len(known)) if known[drop] > max(known) - NEAR]
+    return sorted(sorted(near, key=lambda drop: -known[drop])[:TRUNCATED])
 
 
 def together(features: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -9,12 +9,11 @@ from transfer.backbones import places, registry
 from transfer.cache import TrunkCache
 from transfer.commands import AdviseConfig
 from transfer.config import BackboneConfig
-from transfer.data.splits import split
 from transfer.errors import TransferError
 from transfer.files import write_json
 from transfer.learn.auto import Advised, advised, followed
 from transfer.learn.folder import ADVICE, RunFolder
-from transfer.learn.setup import read_images, versions
+from transfer.learn.setup import read_images, split_images, versions
 from transfer.learn.train import train
 from transfer.plain import to_dict
 
@@ -45,15 +44,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     folder = RunFolder(out, to_dict(config), overwrite=one.run.overwrite, later=True) if out else None
     cache = TrunkCache(one.cache)
     images = read_images(one.data, cache.store)
-    parts = split(
-        images.table,
-        images.inspection,
-        test=one.data.test,
-        val=one.data.val,
-        shots=one.data.shots,
-        seed=one.run.seed if one.data.split_seed is None else one.data.split_seed,
-        keep_near_duplicates_together=one.data.keep_near_duplicates_together,
-    )
+    parts = split_images(images, one.data, one.run.seed)
     found: dict[str, Advised] = {}
     for name in names or (one.backbone.backbone,):
         backbone = BackboneConfig(name, image_size=one.backbone.image_size) if names else one.backbone

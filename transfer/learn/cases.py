@@ -14,7 +14,6 @@ from transfer.backbones import registry
 from transfer.cache import TrunkCache
 from transfer.commands import CasesConfig
 from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
-from transfer.data.splits import split
 from transfer.errors import TransferError
 from transfer.evaluate import regret
 from transfer.freeze import FreezePolicy
@@ -22,7 +21,7 @@ from transfer.learn import optimizers
 from transfer.learn.auto import AUTO, advised
 from transfer.learn.compare import rights
 from transfer.learn.folder import RunFolder
-from transfer.learn.setup import Images, read_images, versions
+from transfer.learn.setup import Images, read_images, split_images, versions
 from transfer.learn.train import train
 from transfer.plain import to_dict
 
@@ -134,15 +133,7 @@ def advice(config: TrainConfig, images: Images, cache: TrunkCache) -> Record:
         There are none.
     """
     table, data = images.table, config.data
-    parts = split(
-        table,
-        images.inspection,
-        test=data.test,
-        val=data.val,
-        shots=data.shots,
-        seed=config.run.seed if data.split_seed is None else data.split_seed,
-        keep_near_duplicates_together=data.keep_near_duplicates_together,
-    )
+    parts = split_images(images, data, config.run.seed)
     test = parts.test[table.object[parts.test] >= 0]
     if not len(test):
         raise TransferError(f"{table.name}: no test images to measure accuracy on: give --test a fraction")

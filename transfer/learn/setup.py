@@ -14,7 +14,7 @@ from transfer.backbones.backbone import Backbone
 from transfer.config import BackboneConfig, DataConfig, HeadConfig, TrainConfig
 from transfer.data.inspect import Inspection, drop_bad, inspect
 from transfer.data.sets import load_table
-from transfer.data.splits import Splits
+from transfer.data.splits import Splits, split
 from transfer.data.table import ImageTable, softmax_target
 from transfer.errors import TransferError, did_you_mean
 from transfer.freeze import FreezePlan, FreezePolicy
@@ -72,6 +72,19 @@ def read_images(config: DataConfig, store: Store | None = None) -> Images:
         only = f"only {table.objects[present[0]]!r}" if len(present) else "none"
         raise TransferError(f"{table.name}: learning needs at least two objects, found {only}")
     return Images(table, inspection)
+
+
+def split_images(images: Images, config: DataConfig, seed: int) -> Splits:
+    """Return how `config` splits `images`; what is drawn, is drawn from its own seed, or else from `seed`."""
+    return split(
+        images.table,
+        images.inspection,
+        test=config.test,
+        val=config.val,
+        shots=config.shots,
+        seed=seed if config.split_seed is None else config.split_seed,
+        keep_near_duplicates_together=config.keep_near_duplicates_together,
+    )
 
 
 def new_backbone(

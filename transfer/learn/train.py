@@ -13,7 +13,7 @@ from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
-from transfer.data.splits import Splits, split
+from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.evaluate.answers import Answers, decide, judge, per_domain
@@ -24,7 +24,7 @@ from transfer.learn.ensemble import Exam, mean, snapshots
 from transfer.learn.epoch import Lesson
 from transfer.learn.fit import Chosen, Fit, fit
 from transfer.learn.folder import RunFolder
-from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, versions
+from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
 from transfer.learn.summary import over_seeds
 from transfer.model import TransferModel
 from transfer.plain import to_dict
@@ -120,15 +120,7 @@ def _train_once(
 ) -> Run:
     began, trunk_before = time.perf_counter(), cache.seconds
     table, inspection, seed = images.table, images.inspection, config.run.seed
-    parts = split(
-        table,
-        inspection,
-        test=config.data.test,
-        val=config.data.val,
-        shots=config.data.shots,
-        seed=seed if config.data.split_seed is None else config.data.split_seed,
-        keep_near_duplicates_together=config.data.keep_near_duplicates_together,
-    )
+    parts = split_images(images, config.data, seed)
     told = advised(config, images, parts, cache) if config.policy.policy == AUTO else None
     asked, config = config, followed(config, told.advice) if told else config
     specs, notes = head_specs(table, parts, config.heads)

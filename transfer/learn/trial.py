@@ -11,12 +11,12 @@ from torch import Tensor
 from transfer.backbones.backbone import Backbone
 from transfer.cache import TrunkCache
 from transfer.config import HeadConfig, TrainConfig
-from transfer.data.splits import mask_labels, split
+from transfer.data.splits import mask_labels
 from transfer.freeze import FreezePolicy
 from transfer.heads import HeadSpec
 from transfer.learn.epoch import Lesson
 from transfer.learn.fit import fit
-from transfer.learn.setup import Images, head_specs, new_backbone, new_model, pick_device
+from transfer.learn.setup import Images, head_specs, new_backbone, new_model, pick_device, split_images
 
 GoOn = Callable[[int, float], bool]
 """Told the epochs done and the best validation score so far; returns whether to train on."""
@@ -31,15 +31,7 @@ class Bench:
 
     def __init__(self, config: TrainConfig, images: Images, cache: TrunkCache) -> None:
         data, seed = config.data, config.run.seed
-        self.parts = split(
-            images.table,
-            images.inspection,
-            test=data.test,
-            val=data.val,
-            shots=data.shots,
-            seed=seed if data.split_seed is None else data.split_seed,
-            keep_near_duplicates_together=data.keep_near_duplicates_together,
-        )
+        self.parts = split_images(images, data, seed)
         table = mask_labels(images.table, self.parts.test, keep=())
         self.lesson = Lesson(table, images.inspection.sha256, self.parts.train, self.parts.val)
         self.seed, self.cache = seed, cache
