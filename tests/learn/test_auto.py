@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from transfer.advise.rule import scale
 from transfer.cache import TrunkCache
 from transfer.data.splits import split
-from transfer.learn.auto import advised, followed
+from transfer.learn.auto import advised, followed, how
 from transfer.learn.setup import Images, read_images
 from transfer.learn.train import train
 
@@ -70,3 +71,21 @@ def test_train_follows_it_for_every_seed_on_its_own_split(config, tmp_path):
     followed_by_hand = train(config(policy=saved["seeds"][1]["policy"]["name"], seed=1))
     if not saved["seeds"][1]["advice"]["advice"]["best"]["epochs"]:
         np.testing.assert_array_equal(run.tests[1][1]["object"], followed_by_hand.tests[0][1]["object"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "epochs", "frozen", "learning", "dropped", "features"),
+    [
+        ("linear_probe", 0, "abcd", "", "", "d"),
+        ("truncate:1", 0, "abc", "", "d", "c"),
+        ("head2toe", 0, "abcd", "", "", "abcd"),
+        ("lp_ft:1", 6, "abc", "d", "", "d"),
+        ("lp_ft", 6, "", "abcd", "", "d"),
+    ],
+)
+def test_how_says_what_the_policy_does(config, told, policy, epochs, frozen, learning, dropped, features):
+    one, _, found = told()
+    best = replace(found.advice.best, policy=policy, epochs=epochs)
+    said = how(one, replace(found.advice, best=best), list("abcd"))
+    got = ["".join(said[name]) for name in ("frozen", "learning", "dropped", "features")]
+    assert got == [frozen, learning, dropped, features]

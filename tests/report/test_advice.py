@@ -32,7 +32,20 @@ RESULT = {
         "settings": {"policy": "lp_ft:2", "batch_size": 32},
         "ranked": [CANDIDATE, LEARNT],
         "reasons": ["small: 30 images", "different from all"],
+        "how": {
+            "frozen": ["stem", "layer1"],
+            "learning": ["layer2"],
+            "dropped": ["layer3"],
+            "features": ["layer2"],
+            "heads": {"kind": "dual", "hidden": [64]},
+            "lr": 0.003,
+            "backbone_lr": 0.0003,
+            "augment": "none",
+            "epochs": 6,
+        },
     },
+    "similarity": {"distance": {"layer1": 0.1234}},
+    "neighbours": {"stem": 0.5, "layer1": 0.75},
     "backbones": [LINE],
     "noise": {"suspects": []},
     "notes": ["one domain only"],
@@ -48,6 +61,12 @@ def test_it_says_what_to_do_and_why():
     row = next(line for line in said.splitlines() if line.startswith("lp_ft:2"))
     assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "by", "experience", "12,345", "10", "min"]
     assert "note: one domain only" in said
+    assert (
+        "dual heads with layers of 64, on features of layer2; learning: layer2, at a rate of 0.0003 at the top; "
+        "frozen: stem, layer1; dropped: layer3; augmentation: none"
+    ) in said
+    stages = [line.split() for line in said.splitlines() if line.startswith(("stem", "layer1"))]
+    assert stages == [["stem", "-", "0.500"], ["layer1", "0.12", "0.750"]]
     assert "images/s" not in said
     assert "labels to look at" not in said
 

@@ -59,7 +59,7 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
     advice = rule.advise(evidence, measured, parameters, len(learn) + len(parts.test))
     record = {
         "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(parameters)},
-        "advice": _advice(advice),
+        "advice": _advice(advice) | {"how": how(config, advice, [stage.name for stage in backbone.stages])},
         "similarity": to_dict(evidence.similarity),
         "size": to_dict(evidence.size),
         "judged": len(evidence.labels),
@@ -99,6 +99,25 @@ def _advice(advice: Advice) -> dict[str, Any]:
         "runner_up": plain(advice.runner_up),
         "ranked": [plain(candidate) for candidate in advice.ranked],
         "reasons": list(advice.reasons),
+    }
+
+
+def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any]:
+    """Return what following `advice` means for a backbone of `stages`, lowest first: what learns, how fast, on what."""
+    policy, one = freeze.FreezePolicy.parse(advice.best.policy), followed(config, advice)
+    left = stages[: len(stages) - policy.dropped]
+    learning = left[len(left) - (policy.stages or len(left)) :] if advice.best.epochs else []
+    every = policy.kind == "head2toe"
+    return {
+        "frozen": left[: len(left) - len(learning)],
+        "learning": learning,
+        "dropped": stages[len(left) :],
+        "features": left if every else left[-1:],
+        "heads": {"kind": one.heads.heads, "hidden": list(one.heads.hidden)},
+        "lr": one.learn.lr,
+        "backbone_lr": one.policy.backbone_lr * one.learn.lr,
+        "augment": one.learn.augment,
+        "epochs": advice.best.epochs,
     }
 
 

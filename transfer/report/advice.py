@@ -11,6 +11,7 @@ def advised(result: dict[str, Any]) -> str:
     """Return what `transfer advise` prints."""
     told = result["advice"]
     best, second = told["best"], told["runner_up"]
+    distance = result["similarity"]["distance"]
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told["settings"].items())
     parts = [
         "\n".join(told["reasons"]),
@@ -28,7 +29,14 @@ def advised(result: dict[str, Any]) -> str:
                 for c in told["ranked"]
             ],
         ),
-        f"{told['size']} and {told['kind']}: {options}\n"
+        table(
+            ["stage", "norms, nats away", "nearest neighbours right"],
+            [
+                [stage, f"{distance[stage]:.2f}" if stage in distance else "-", f"{right:.3f}"]
+                for stage, right in result["neighbours"].items()
+            ],
+        ),
+        f"{told['size']} and {told['kind']}: {options}\n{_how(told['how'])}\n"
         f"expect {best['accuracy']:.3f} of objects right ({best['interval'][0]:.3f} to {best['interval'][1]:.3f}); "
         f"next best: {second['policy']}, {second['accuracy']:.3f}",
     ]
@@ -54,6 +62,19 @@ def advised(result: dict[str, Any]) -> str:
         report = result["run"]["test"]["object"]
         parts.append(f"carried out: {report['accuracy']:.3f} of {int(report['n'])} test images right")
     return "\n\n".join(parts)
+
+
+def _how(how: dict[str, Any]) -> str:
+    """Return what learns, how fast and on what, in a sentence."""
+    hidden = ", ".join(map(str, how["heads"]["hidden"]))
+    heads = f"{how['heads']['kind']} heads{f' with layers of {hidden}' if hidden else ', linear'}"
+    features = "all stages" if len(how["features"]) > 1 else how["features"][0]
+    said = [f"{heads}, on features of {features}"]
+    if how["learning"]:
+        said.append(f"learning: {', '.join(how['learning'])}, at a rate of {how['backbone_lr']:g} at the top")
+    said.append(f"frozen: {', '.join(how['frozen'])}" if how["frozen"] else "nothing frozen")
+    said += [f"dropped: {', '.join(how['dropped'])}"] if how["dropped"] else []
+    return "; ".join([*said, f"augmentation: {how['augment']}"])
 
 
 def _seconds(seconds: float) -> str:
