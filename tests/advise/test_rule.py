@@ -76,6 +76,11 @@ def test_costs_count_the_images_the_epochs_and_what_learns(evidence):
     assert (found["lp_ft:2"].trained, found["lp_ft"].trained, found["head2toe"].trained) == (90, 150, 0)
 
 
+def test_a_network_of_one_stage_is_fine_tuned_in_one_way(evidence):
+    found = rule.candidates(evidence(), Costs(0.01, (0.02,)), (10,), 5)
+    assert [c.policy for c in found if not c.measured] == ["lp_ft"]
+
+
 @given(st.floats(-1, 1), st.floats(0.001, 1), st.floats(-1, 1), st.floats(0.001, 1))
 def test_the_posterior_is_that_of_two_normals(m0, s0, m1, s1):
     mean, sd = rule.posterior(m0, s0, m1, s1)

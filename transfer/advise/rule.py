@@ -178,7 +178,7 @@ def candidates(evidence: Evidence, costs: Costs, parameters: tuple[int, ...], lo
         own = sqrt(probe.accuracy * error / judged)  # of the probe's own accuracy
         found.append(Candidate(policy, _share(probe.accuracy + gain), sqrt(own**2 + sd**2), True, 0, 0, look))
     frozen = max(found, key=lambda c: c.accuracy)
-    for top, name in ((third(stages), "lp_ft:top"), (stages, "lp_ft")):
+    for top, name in {third(stages): "lp_ft:top", stages: "lp_ft"}.items():
         gain = EXPECTED[name][kind] * n / (n + HALF) * error
         epochs = epochs_for(n)
         trained = sum(parameters[stages - top :])
