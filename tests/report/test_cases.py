@@ -90,7 +90,7 @@ def test_a_row_for_each_cell_and_the_verdict() -> None:
         "mean regret over 2 of 3 cells: +6.25 points",
         "significantly worse than the best: a digits@5",
         "significantly worse than linear_probe: b digits",
-        "the expected interval held the accuracy reached 5 times of 6",
+        "what was expected held, for so many test images, 5 times of 6",
     ]
 
 
@@ -103,5 +103,5 @@ def test_one_seed_says_that_there_is_no_regret() -> None:
     assert verdict.splitlines() == [
         "one seed: no other seeds to choose the best by, so no regret; say --seeds 0,1,2",
         "significantly worse than linear_probe: none",
-        "the expected interval held the accuracy reached 1 times of 1",
+        "what was expected held, for so many test images, 1 times of 1",
     ]

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from transfer.commands import CasesConfig
 from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.evaluate import regret
+from transfer.evaluate.crossval import NORMAL
 from transfer.freeze import FreezePolicy
 from transfer.learn import optimizers
 from transfer.learn.auto import AUTO, advised
@@ -184,8 +186,8 @@ def cell(
     by = {policy: list(right(policy)) for policy in dict.fromkeys([*policies, *chosen])}
     judged = regret.judge(by, chosen, [np.array(one["images"]) for one in told], policies, PROBE)
     within = [
-        None if reached is None else one["interval"][0] <= reached <= one["interval"][1]
-        for one, reached in zip(best, judged["accuracy"], strict=True)
+        None if reached is None else as_expected(one["advice"]["best"], reached, len(one["images"]))
+        for one, reached in zip(told, judged["accuracy"], strict=True)
     ]
     return {
         "backbone": backbone,
@@ -197,6 +199,21 @@ def cell(
         "interval": [one["interval"] for one in best],
         "within": within,
     } | judged
+
+
+def as_expected(candidate: dict[str, Any], reached: float, images: int) -> bool:
+    """Return whether an accuracy `reached` on so many test images is one that 95 % of such draws would have.
+
+    The expectation has its own standard deviation, and the draw of the images adds one.
+
+    Examples
+    --------
+    >>> as_expected({"accuracy": 0.9, "sd": 0.01}, 0.85, 100), as_expected({"accuracy": 0.9, "sd": 0.01}, 0.85, 10_000)
+    (True, False)
+    """
+    expected = candidate["accuracy"]
+    drawn = expected * (1 - expected) / images
+    return abs(reached - expected) <= NORMAL * sqrt(candidate["sd"] ** 2 + drawn)
 
 
 def _key(record: Record) -> Key:

@@ -62,7 +62,7 @@ def _verdict(result: Mapping[str, Any]) -> str:
         said.append(f"significantly worse than the best: {_named(cells, summary['worse_than_best'])}")
     said.append(f"significantly worse than linear_probe: {_named(cells, summary['worse_than_reference'])}")
     held = [inside for cell in cells for inside in cell["within"] if inside is not None]
-    said.append(f"the expected interval held the accuracy reached {held.count(True)} times of {len(held)}")
+    said.append(f"what was expected held, for so many test images, {held.count(True)} times of {len(held)}")
     return "\n".join(said)
 
 
