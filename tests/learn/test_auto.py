@@ -52,9 +52,11 @@ def test_test_labels_and_labels_that_shots_leave_out_change_nothing(told, config
     assert before.advice.best.accuracy == after.advice.best.accuracy
 
 
-def test_settings_are_taken_over_and_all_else_is_kept(told):
+def test_settings_are_taken_over_and_all_else_is_kept(told, caplog):
     one, _, found = told(lr=0.02)
-    now = followed(one, found.advice)
+    with caplog.at_level("INFO"):
+        now = followed(one, found.advice)
+    assert f"advised, as the set is small and {found.advice.kind}: {found.advice.best.policy}, " in caplog.text
     assert now.policy.policy == found.advice.best.policy
     assert now.learn.lr == 0.02
     assert (now.data, now.backbone, now.run) == (one.data, one.backbone, one.run)

@@ -1,6 +1,5 @@
 """`transfer advise`: which of the four cases a set of images is, which policy suits it, what it costs, and why."""
 
-import logging
 import time
 from dataclasses import replace
 from typing import Any
@@ -16,8 +15,6 @@ from transfer.learn.folder import ADVICE, RunFolder
 from transfer.learn.setup import read_images, split_images, versions
 from transfer.learn.train import train
 from transfer.plain import to_dict
-
-log = logging.getLogger(__name__)
 
 
 def advise(config: AdviseConfig) -> dict[str, Any]:
@@ -61,7 +58,6 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
         write_json(folder.path / ADVICE, result)
     run = None
     if config.run:
-        log.info("carrying out: %s", best.advice.best.policy)
         inner = replace(one.run, out=out / "run" if out else None, overwrite=True)
         run = train(replace(followed(chosen, best.advice), run=inner), images=images, cache=cache).result
         if folder:

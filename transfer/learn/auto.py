@@ -1,5 +1,6 @@
 """``--policy auto``: what advice says of the images that may be learnt from, before anything is trained."""
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from transfer.learn.setup import Images, new_backbone, pick_device
 from transfer.plain import to_dict
 
 AUTO = "auto"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _advice(advice: Advice) -> dict[str, Any]:
 
 def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any]:
     """Return what following `advice` means for a backbone of `stages`, lowest first: what learns, how fast, on what."""
-    policy, one = freeze.FreezePolicy.parse(advice.best.policy), followed(config, advice)
+    policy = freeze.FreezePolicy.parse(advice.best.policy)
     left = stages[: len(stages) - policy.dropped]
     learning = left[len(left) - (policy.stages or len(left)) :] if advice.best.epochs else []
     every = policy.kind == "head2toe"
@@ -113,10 +116,10 @@ def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any
         "learning": learning,
         "dropped": stages[len(left) :],
         "features": left if every else left[-1:],
-        "heads": {"kind": one.heads.heads, "hidden": list(one.heads.hidden)},
-        "lr": one.learn.lr,
-        "backbone_lr": one.policy.backbone_lr * one.learn.lr,
-        "augment": one.learn.augment,
+        "heads": {"kind": config.heads.heads, "hidden": list(config.heads.hidden)},
+        "lr": config.learn.lr,
+        "backbone_lr": config.policy.backbone_lr * config.learn.lr,
+        "augment": config.learn.augment,
         "epochs": advice.best.epochs,
     }
 
@@ -124,6 +127,8 @@ def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any
 def followed(config: TrainConfig, advice: Advice) -> TrainConfig:
     """Return `config` with the policy and settings that were advised."""
     settings = dict(advice.settings)
+    said = (advice.size, advice.kind, advice.best.policy, advice.best.accuracy, *advice.best.interval)
+    log.info("advised, as the set is %s and %s: %s, %.3f (%.3f to %.3f) expected", *said)
     policy = str(settings.pop("policy"))
     learn = replace(config.learn, **settings)  # type: ignore[arg-type]
     return replace(config, policy=replace(config.policy, policy=policy), learn=learn)
