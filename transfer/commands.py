@@ -13,11 +13,9 @@ from transfer.config import (
     Device,
     LearnConfig,
     OnBadImage,
-    PolicyConfig,
     TrainConfig,
     ViewConfig,
 )
-from transfer.errors import TransferError
 from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 
@@ -182,10 +180,6 @@ class AdviseConfig:
     """Rank these, as far as their weights are at hand, and advise on the best."""
     run: bool = False
     """Carry the advice out, in --out/run."""
-
-    def __post_init__(self) -> None:
-        if self.train.policy != PolicyConfig():
-            raise TransferError("advise finds the policy itself: leave --policy and its rates out")
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,6 @@ def test_published_keys_are_rewritten_as_timm_does():
 
 
 def test_a_classifier_of_several_layers_is_dropped_whole_and_not_taken_for_a_linear_one():
-    keys, path = provider.spare("repvit_m0_9", provider.build("repvit_m0_9"))
+    keys, path, _ = provider.spare("repvit_m0_9", provider.build("repvit_m0_9"))
     assert "head.head.bn.weight" in keys
     assert path == ""

@@ -49,4 +49,4 @@ def test_what_cannot_be_is_refused_in_a_line(config):
     with pytest.raises(TransferError, match="--seeds"):
         advise(AdviseConfig(config(seeds=(0, 1))))
     with pytest.raises(TransferError, match="advise finds the policy itself"):
-        AdviseConfig(config(policy="full"))
+        advise(AdviseConfig(config(policy="full")))

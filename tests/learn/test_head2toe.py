@@ -130,7 +130,7 @@ def test_a_run_says_what_it_kept_and_its_folder_predicts(config, tmp_path, heads
     weights = sum(int((p != 0).sum()) for model in run.models.values() for p in model.heads.parameters())
     assert result["policy"]["trained_parameters"] == weights
     assert "10" in one_run(result)
-    assert "layer1" in one_run(result)
+    assert "layer4" in one_run(result)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     for part, model in checkpoint.load(out).items():
         assert {type(layer) for layer in probe.layers(model.heads).values()} == {nn.Linear}

@@ -112,15 +112,15 @@ def test_the_result_and_the_run_folder(quick, tmp_path):
 def test_test_labels_change_nothing_before_the_end(quick, monkeypatch):
     """Every label of a test image is swapped after the split: all trials stay as they are."""
     honest = search(quick())
-    split = __import__("transfer.learn.trial", fromlist=["split"]).split
+    split = __import__("transfer.learn.trial", fromlist=["split_images"]).split_images
 
-    def swapping(table, *args, **options):
-        parts = split(table, *args, **options)
-        for target in table.targets.values():
+    def swapping(images, *args):
+        parts = split(images, *args)
+        for target in images.table.targets.values():
             target.values[parts.test] = (target.values[parts.test] + 1) % len(target.classes)
         return parts
 
-    monkeypatch.setattr("transfer.learn.trial.split", swapping)
+    monkeypatch.setattr("transfer.learn.trial.split_images", swapping)
     assert plain(search(quick())["trials"]) == plain(honest["trials"])
 
 

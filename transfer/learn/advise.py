@@ -7,7 +7,7 @@ from typing import Any
 from transfer.backbones import places, registry
 from transfer.cache import TrunkCache
 from transfer.commands import AdviseConfig
-from transfer.config import BackboneConfig
+from transfer.config import BackboneConfig, PolicyConfig
 from transfer.errors import TransferError
 from transfer.files import write_json
 from transfer.learn.auto import Advised, advised, followed
@@ -34,6 +34,8 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     """
     began = time.perf_counter()
     one = config.train
+    if one.policy != PolicyConfig():
+        raise TransferError("advise finds the policy itself: leave --policy and its rates out")
     if one.run.seeds:
         raise TransferError("--seeds: advice is about one split; take one --seed, or `transfer train --policy auto`")
     names, notes = _at_hand(config.backbones)
