@@ -4,6 +4,7 @@ torch is imported inside the fixtures, so that tests without it start at once.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 from PIL import Image
 
 from transfer.data.table import ImageTable, softmax_target
+
+# Tests run beside each other, a core for each: read once, when torch loads, also by the commands that they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 OBJECTS = {"blue": (40, 60, 210), "green": (50, 200, 60), "red": (210, 50, 40)}
 DOMAINS = ("plain", "striped")
