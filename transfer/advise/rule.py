@@ -248,13 +248,13 @@ def reasons(evidence: Evidence, size: str, best: Candidate, others: list[Candida
         f"{learnt.trained:,} parameters to learn from {facts.labelled} images, and to take {learnt.seconds:.0f} s"
     )
     if facts.copies or facts.near_copies:
-        yield f"{facts.copies} images are copies of others and {facts.near_copies} nearly so: less than it seems"
+        yield f"copies of other images: {facts.copies}, near copies: {facts.near_copies}; there is less than it seems"
     if facts.imbalance >= IMBALANCED:
         yield f"the commonest class has {facts.imbalance:.0f} times the images of the rarest: consider --balance loss"
     if evidence.noise.share >= NOISY:
         yield f"{evidence.noise.count} of {len(evidence.labels)} labels look wrong or ambiguous: see the suspects"
     if facts.small_classes:
-        yield f"{len(facts.small_classes)} classes have fewer than 5 images: more of these would help most"
+        yield f"classes with fewer than 5 images: {len(facts.small_classes)}; more of these would help most"
 
 
 def _share(value: float) -> float:

@@ -6,7 +6,6 @@ from scipy.optimize import minimize_scalar
 GRID = 65  # ratios of precisions that are looked at before the best is refined
 REACH = 1e8  # how far these go beyond the smallest and the largest squared singular value
 ROUNDING = 1e-9  # of a class's indicator: less than this outside the features is none
-ROUNDING = 1e-9  # of a class's indicator: less than this outside the features is none
 
 
 def logme(features: np.ndarray, labels: np.ndarray) -> float:
