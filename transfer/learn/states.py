@@ -1,0 +1,160 @@
+"""Where a run is, kept on disk: the last two states of each of its parts, and what came of parts that are done."""
+
+import json
+import logging
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from transfer.files import whole
+from transfer.learn.folder import STATES
+from transfer.learn.packing import Tensors, pack, unpack
+
+SHARE = 20  # at least so many times as long as saving took, work goes on before a state is kept that is not due
+
+log = logging.getLogger(__name__)
+
+
+class States:
+    """The states of a run, in its folder, which removes them once the run's result is written.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    minutes : float
+        After how many a state is due.
+    """
+
+    def __init__(self, run: Path, minutes: float) -> None:
+        self.path, self.minutes = run / STATES, minutes
+
+    def part(self, number: int) -> "Part":
+        """Return the states of the run's part of this number, such as one fit of several."""
+        return Part(self.path, number, self.minutes)
+
+
+class Part:
+    """One part of a run: where it is, and once it is done what came of it. Make it through :meth:`States.part`."""
+
+    def __init__(self, path: Path, number: int, minutes: float) -> None:
+        self.path, self.number, self.minutes = path, number, minutes
+        self._saved, self._cost = time.monotonic(), 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether the last state is ``minutes`` old."""
+        return time.monotonic() - self._saved >= 60 * self.minutes
+
+    @property
+    def cheap(self) -> bool:
+        """Whether saving now, too, takes no more than a twentieth of the time."""
+        return time.monotonic() - self._saved >= SHARE * self._cost
+
+    def save(self, value: Any) -> None:
+        """Keep `value`, whatever :func:`transfer.learn.packing.pack` takes, as the newest state, and the one before.
+
+        Raises
+        ------
+        TransferError
+            It cannot be written; those that were kept before are.
+        """
+        began, there = time.monotonic(), self._there()
+        write(self.path / f"{self.number}.{there[-1] + 1 if there else 1}.safetensors", value)
+        for count in there[:-1]:
+            self._file(count).unlink(missing_ok=True)
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
+
+    def load(self) -> Any | None:
+        """Return the newest state that is sound, or None."""
+        for count in reversed(self._there()):
+            try:
+                return read(self._file(count))
+            except Damaged as damage:
+                log.warning("%s: %s; going on from the one before", self._file(count), damage)
+                self._file(count).unlink(missing_ok=True)
+        return None
+
+    def finish(self, outcome: Any) -> None:
+        """Keep the part's `outcome`, in place of its states.
+
+        Raises
+        ------
+        TransferError
+            It cannot be written.
+        """
+        write(self.path / f"{self.number}.done.safetensors", outcome)
+        for count in self._there():
+            self._file(count).unlink(missing_ok=True)
+
+    def outcome(self) -> Any | None:
+        """Return what :meth:`finish` was given, or None if the part is not done."""
+        file = self.path / f"{self.number}.done.safetensors"
+        try:
+            return read(file) if file.exists() else None
+        except Damaged as damage:
+            log.warning("%s: %s; that part of the run begins anew", file, damage)
+            return None
+
+    def _there(self) -> list[int]:
+        names = [file.name.split(".") for file in self.path.glob(f"{self.number}.*.safetensors")]
+        return sorted(int(count) for _, count, _ in names if count.isdecimal())
+
+    def _file(self, count: int) -> Path:
+        return self.path / f"{self.number}.{count}.safetensors"
+
+
+class Damaged(Exception):
+    """A file is not what was written; says how."""
+
+
+def write(path: Path, value: Any) -> None:
+    """Write `value` to `path`, whole or not at all: tensors as safetensors, all else as JSON in its header.
+
+    Raises
+    ------
+    TransferError
+        It cannot be written.
+    """
+    tensors, record = pack(value)
+    text = json.dumps(record)
+    with whole(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"transfer": text, "crc": str(_crc(tensors, text))})
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(str(error)) from error
+
+
+def read(path: Path) -> Any:
+    """Return what :func:`write` wrote to `path`.
+
+    Raises
+    ------
+    Damaged
+        It is not that any more.
+    """
+    try:
+        with safe_open(path, "pt") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        text = header["transfer"]
+        if str(_crc(tensors, text)) != header["crc"]:
+            raise Damaged("its content is not what was written")
+        return unpack(tensors, json.loads(text))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"not readable ({error})") from error
+
+
+def _crc(tensors: Tensors, text: str) -> int:
+    crc = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc) if tensor.numel() else crc
+    return crc
