@@ -18,9 +18,8 @@ class Stopped(KeyboardInterrupt):
     """A run was stopped by the signal `number`, after all of it was saved."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(number).name}, and saved: the same with --resume goes on from here"
-        )
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name}, all saved: the same command with --resume goes on from here")
         self.number = number
 
 
@@ -39,8 +38,8 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in _before.items():
-            signal.signal(number, handler)
+        for signum, handler in _before.items():
+            signal.signal(signum, handler)
         _before.clear()
         _asked.clear()
 

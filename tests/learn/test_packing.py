@@ -63,7 +63,8 @@ def test_a_tensor_is_kept_once_however_often_it_comes_and_no_other_takes_its_pla
     assert [int(array[0]) for array in again] == list(range(50))
 
 
-def test_arrays_come_back(rng: np.random.Generator = np.random.default_rng(0)) -> None:  # noqa: B008
+def test_arrays_come_back() -> None:
+    rng = np.random.default_rng(0)
     for array in (
         np.zeros((2, 0, 3)),
         np.array(3.5),

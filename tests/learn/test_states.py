@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,8 @@ def test_no_flipped_bit_goes_unseen(tmp_path: Path, at: int, bit: int) -> None:
     content = bytearray(file.read_bytes())
     content[at % len(content)] ^= 1 << bit
     file.write_bytes(content)
-    try:
+    with contextlib.suppress(Damaged):
         assert repr(read(file)) == repr(value)  # a space of the header's, say
-    except Damaged:
-        pass
 
 
 def test_what_came_of_a_part_takes_the_place_of_its_states(tmp_path: Path) -> None:

@@ -156,5 +156,5 @@ def _crc(tensors: Tensors, text: str) -> int:
     for name in sorted(tensors):
         tensor = tensors[name]
         crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
-        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc) if tensor.numel() else crc
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc) if tensor.numel() else crc
     return crc
