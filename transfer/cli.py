@@ -26,6 +26,7 @@ from transfer.commands import (
 )
 from transfer.config import CompareConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
+from transfer.stopping import Stopped
 
 
 def _demo(config: DemoConfig) -> None:
@@ -184,6 +185,9 @@ def _guarded(call: Callable[[], None]) -> int:
     except TransferError as error:
         print(f"transfer: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print(f"transfer: {stop}", file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
         print("transfer: interrupted", file=sys.stderr)
         return 130
@@ -195,7 +199,7 @@ def _guarded(call: Callable[[], None]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 interrupted."""
+    """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 or 143 stopped."""
     forms: Any = None
     for name, (kind, _) in COMMANDS.items():
         form: Any = Annotated[kind, tyro.conf.subcommand(name)]

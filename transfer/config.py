@@ -254,13 +254,21 @@ class RunConfig:
     """Run folder: config.json, result.json, metrics.jsonl, model.safetensors (default: nothing is saved)."""
     overwrite: bool = False
     """Replace an existing run folder."""
+    resume: bool = False
+    """Go on with the run in --out where it stopped, to the same bits; where there is none, begin."""
+    checkpoint_minutes: float = 10.0
+    """A run's state is saved at least so often, besides at the end of epochs."""
     seed: int = 0
     """Of every random draw."""
     seeds: CommaInts = ()
     """Several seeds, such as 0,1,2: one result with mean, standard deviation and each."""
 
     def __post_init__(self) -> None:
-        within(self, 0, math.inf, "seed", "seeds")
+        within(self, 0, math.inf, "seed", "seeds", "checkpoint_minutes")
+        if self.resume and not self.out:
+            raise TransferError("--resume: say which run, with --out")
+        if self.resume and self.overwrite:
+            raise TransferError("--resume goes on with a run and --overwrite replaces it: say one of them")
 
 
 @dataclass(frozen=True)

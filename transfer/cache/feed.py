@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from transfer import stopping
 from transfer.cache.key import about, view_seed
 from transfer.config import CacheConfig
 from transfer.data.images import Augmentation, ImageBatches
@@ -18,6 +19,7 @@ from transfer.store import CannotKeep, Located, Shelf, Store
 log = logging.getLogger(__name__)
 
 _BATCH = 64  # images on their way into the trunk at a time
+_SEAL_SECONDS = 120  # after so many, what was computed is kept, should the process be killed
 
 
 class TrunkCache:
@@ -81,20 +83,27 @@ class Feed:
                 self._fill(rows, view, augmentation, self.store)
 
     def batches(
-        self, rows: np.ndarray, *, augmentation: Augmentation | None = None, seed: int = 0, epoch: int = 0
+        self,
+        rows: np.ndarray,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        first: int = 0,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield (rows, activations) in the order of `rows`, on the model's device.
 
-        With an `augmentation` each row comes in one of its views, drawn from `seed` and `epoch`.
+        With an `augmentation` each row comes in one of its views, drawn from `seed` and `epoch`. Those batches before
+        number `first`, from 0, are left out.
         """
         views = np.zeros(len(rows), dtype=np.int64)
         if augmentation and self.cache.views:
             views = np.random.default_rng((seed, epoch)).integers(1, self.cache.views + 1, size=len(rows))
         self.prepare(rows, augmentation)
         if self.store is None or (augmentation and not self.cache.views):
-            yield from self._computed(rows, views, augmentation, seed, epoch)
+            yield from self._computed(rows, views, augmentation, seed, epoch, first)
         else:
-            yield from self._kept(rows, views)
+            yield from self._kept(rows[first * self.batch_size :], views[first * self.batch_size :])
 
     def every_view(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> tuple[np.ndarray, Tensor]:
         """Return rows (V * N,) and their activations: the evaluation view of `rows`, then each that is kept."""
@@ -124,9 +133,15 @@ class Feed:
             yield some, _unpacked(out).to(device, non_blocking=True)
 
     def _computed(
-        self, rows: np.ndarray, views: np.ndarray, augmentation: Augmentation | None, seed: int, epoch: int
+        self,
+        rows: np.ndarray,
+        views: np.ndarray,
+        augmentation: Augmentation | None,
+        seed: int,
+        epoch: int,
+        first: int = 0,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        for index, images in self._images(rows, views, augmentation, seed, epoch, self.batch_size):
+        for index, images in self._images(rows, views, augmentation, seed, epoch, self.batch_size, first):
             yield index.numpy(), self.model.trunk(images)
 
     def _images(
@@ -137,6 +152,7 @@ class Feed:
         seed: int,
         epoch: int,
         batch_size: int,
+        first: int = 0,
     ) -> ImageBatches:
         kept = augmentation is not None and self.cache.views > 0
         return ImageBatches(
@@ -144,6 +160,8 @@ class Feed:
             self.model.backbone.preprocessing,
             batch_size=batch_size,
             order=rows,
+            first=first,
+            digests=self.digests,
             augmentation=augmentation,
             seed=seed,
             epoch=epoch,
@@ -164,7 +182,7 @@ class Feed:
         if not len(missing):
             return
         missing = missing[np.sort(np.unique(self.digests[missing], return_index=True)[1])]
-        began = time.perf_counter()
+        began = sealed = time.perf_counter()
         try:
             with (
                 tqdm(total=len(missing), desc="frozen trunk", unit="image", disable=None, leave=False) as bar,
@@ -173,6 +191,10 @@ class Feed:
                 for some, activation in self._made(missing, view, augmentation, store):
                     writer.append(self.digests[some], _packed(self.model.rounded(activation)))
                     bar.update(len(some))
+                    if time.perf_counter() - sealed > _SEAL_SECONDS:
+                        writer.commit()
+                        sealed = time.perf_counter()
+                    stopping.check()  # what is there so far is kept
             located = shelf.locate(self.digests)
             self._shelves[view] = shelf, located
             if not located.have[rows].all():
