@@ -9,6 +9,7 @@ from torch import Tensor
 
 from transfer import freeze
 from transfer.adapt.config import AdaptConfig
+from transfer.adapt.journal import Journal
 from transfer.adapt.pair import Pair
 from transfer.cache import Feed, TrunkCache
 from transfer.data.images import Augmentation
@@ -45,6 +46,8 @@ class Stage:
     target : Tensor of bool, shape (N,)
     frozen : bool
         Whether the model has no tail: what is fed to it are the pooled features.
+    journal : Journal
+        Of the method that is at work here.
     """
 
     def __init__(self, pair: Pair, model: TransferModel, feed: Feed, *, hold_out: bool = False) -> None:
@@ -57,6 +60,7 @@ class Stage:
         self.target = self.domain == len(pair.sources)
         self.frozen = model.cut == len(model.backbone.stages)
         self.rows = np.unique(np.concatenate([pair.train, pair.val, pair.labelled, pair.unlabelled, pair.test]))
+        self.journal = Journal()
         self._held: Tensor | None = None
         self._start = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
 
@@ -78,6 +82,16 @@ class Stage:
     def restart(self) -> None:
         """Give the backbone the weights it had at first."""
         self.model.backbone.load_state_dict(self._start)
+
+    def moved(self) -> dict[str, Tensor]:
+        """Return the backbone's tensors that are not as they were at first."""
+        now = {} if self.frozen else self.model.backbone.state_dict()
+        return {name: tensor for name, tensor in now.items() if not torch.equal(tensor, self._start[name])}
+
+    def move(self, moved: dict[str, Tensor]) -> None:
+        """Give the backbone the tensors that :meth:`moved` returned, and else those that it had at first."""
+        self.restart()
+        self.model.backbone.load_state_dict(moved, strict=False)
 
     def as_features(self) -> "Stage":
         """Return this stage with nothing to train below the heads: its pooled features as they are now."""

@@ -13,6 +13,7 @@ from transfer.cache.key import about, view_seed
 from transfer.config import CacheConfig
 from transfer.data.images import Augmentation, ImageBatches
 from transfer.model import Precision, TransferModel
+from transfer.stopping import check
 from transfer.store import CannotKeep, Located, Shelf, Store
 
 log = logging.getLogger(__name__)
@@ -173,6 +174,7 @@ class Feed:
                 for some, activation in self._made(missing, view, augmentation, store):
                     writer.append(self.digests[some], _packed(self.model.rounded(activation)))
                     bar.update(len(some))
+                    check()
             located = shelf.locate(self.digests)
             self._shelves[view] = shelf, located
             if not located.have[rows].all():
