@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from transfer import stopping
 from transfer.cache.key import about, view_seed
 from transfer.config import CacheConfig
 from transfer.data.images import Augmentation, ImageBatches
 from transfer.model import Precision, TransferModel
-from transfer.stopping import check
 from transfer.store import CannotKeep, Located, Shelf, Store
 
 log = logging.getLogger(__name__)
@@ -82,20 +82,27 @@ class Feed:
                 self._fill(rows, view, augmentation, self.store)
 
     def batches(
-        self, rows: np.ndarray, *, augmentation: Augmentation | None = None, seed: int = 0, epoch: int = 0
+        self,
+        rows: np.ndarray,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        first: int = 0,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield (rows, activations) in the order of `rows`, on the model's device.
 
-        With an `augmentation` each row comes in one of its views, drawn from `seed` and `epoch`.
+        With an `augmentation` each row comes in one of its views, drawn from `seed` and `epoch`. Those batches before
+        number `first`, from 0, are left out.
         """
         views = np.zeros(len(rows), dtype=np.int64)
         if augmentation and self.cache.views:
             views = np.random.default_rng((seed, epoch)).integers(1, self.cache.views + 1, size=len(rows))
         self.prepare(rows, augmentation)
         if self.store is None or (augmentation and not self.cache.views):
-            yield from self._computed(rows, views, augmentation, seed, epoch)
+            yield from self._computed(rows, views, augmentation, seed, epoch, first)
         else:
-            yield from self._kept(rows, views)
+            yield from self._kept(rows[first * self.batch_size :], views[first * self.batch_size :])
 
     def every_view(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> tuple[np.ndarray, Tensor]:
         """Return rows (V * N,) and their activations: the evaluation view of `rows`, then each that is kept."""
@@ -125,9 +132,15 @@ class Feed:
             yield some, _unpacked(out).to(device, non_blocking=True)
 
     def _computed(
-        self, rows: np.ndarray, views: np.ndarray, augmentation: Augmentation | None, seed: int, epoch: int
+        self,
+        rows: np.ndarray,
+        views: np.ndarray,
+        augmentation: Augmentation | None,
+        seed: int,
+        epoch: int,
+        first: int = 0,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        for index, images in self._images(rows, views, augmentation, seed, epoch, self.batch_size):
+        for index, images in self._images(rows, views, augmentation, seed, epoch, self.batch_size, first):
             yield index.numpy(), self.model.trunk(images)
 
     def _images(
@@ -138,6 +151,7 @@ class Feed:
         seed: int,
         epoch: int,
         batch_size: int,
+        first: int = 0,
     ) -> ImageBatches:
         kept = augmentation is not None and self.cache.views > 0
         return ImageBatches(
@@ -145,6 +159,8 @@ class Feed:
             self.model.backbone.preprocessing,
             batch_size=batch_size,
             order=rows,
+            first=first,
+            digests=self.digests,
             augmentation=augmentation,
             seed=seed,
             epoch=epoch,
@@ -174,7 +190,7 @@ class Feed:
                 for some, activation in self._made(missing, view, augmentation, store):
                     writer.append(self.digests[some], _packed(self.model.rounded(activation)))
                     bar.update(len(some))
-                    check()
+                    stopping.check()  # what is there so far is kept
             located = shelf.locate(self.digests)
             self._shelves[view] = shelf, located
             if not located.have[rows].all():

@@ -35,7 +35,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     policies = [str(FreezePolicy.parse(text)) for text in config.policies]
     shared = config.train
     out = shared.run.out
-    folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite) if out else None
+    folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite, resume=shared.run.resume) if out else None
     cache = TrunkCache(shared.cache)
     images = read_images(shared.data, cache.store)
     runs: dict[str, Run] = {}

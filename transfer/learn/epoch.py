@@ -1,8 +1,8 @@
 """One epoch: every training row once, in drawn order, a step of the optimizer per batch."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from transfer.data.images import Augmentation
 from transfer.data.table import ImageTable
 from transfer.freeze import Phase
 from transfer.learn import optimizers
+from transfer.learn.memory import in_parts
 from transfer.learn.mixing import Labels, mix
 from transfer.learn.penalties.penalty import Penalty, Step, watched
 from transfer.model import TransferModel
@@ -41,6 +42,32 @@ class Lesson:
     val: np.ndarray
 
 
+@dataclass
+class Progress:
+    """How far an epoch is.
+
+    Parameters
+    ----------
+    step : int
+        Steps taken.
+    total : float
+        The sum of the losses of the rows so far.
+    right, seen : dict of str to int
+        By head, the rows so far that were answered rightly, and those whose label is known.
+    rng : dict, optional
+        Where the generator of the epoch's draws is.
+    parts : int
+        In how many parts batches are taken, for want of memory; that stays from epoch to epoch.
+    """
+
+    step: int = 0
+    total: float = 0.0
+    right: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    rng: dict[str, Any] | None = None
+    parts: int = 1
+
+
 def epoch(
     model: TransferModel,
     feed: Feed,
@@ -53,8 +80,10 @@ def epoch(
     draw: list[int],
     after_step: Callable[[], None] = lambda: None,
     penalties: Sequence[Penalty] = (),
+    so_far: Progress | None = None,
+    failing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Learn from each training row once; return the epoch's loss, rate and training accuracies.
+    """Learn from each training row once, or from those left; return the epoch's loss, rate and training accuracies.
 
     Parameters
     ----------
@@ -66,48 +95,78 @@ def epoch(
         Called after each step of the optimizer.
     penalties : sequence of Penalty
         Added to the loss.
+    so_far : Progress, optional
+        Go on from there; it is kept up to date.
+    failing : callable
+        Called where an image cannot be had, between two steps.
     """
     model.train()
+    so_far = so_far or Progress()
     rng = np.random.default_rng(draw)
     rows = _drawn(lesson, config.balance, rng)
     weighted = row_weights(lesson, model) if config.balance == "loss" else None
     steps = math.ceil(len(rows) / feed.batch_size)
     device = next(model.heads.parameters()).device
-    total, right, seen = 0.0, dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+    right, seen = (dict.fromkeys(labels, 0) | some for some in (so_far.right, so_far.seen))
+    so_far.right, so_far.seen = right, seen
     learned = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    seed = int(rng.integers(2**31))
     batches = feed.batches(
-        rows, augmentation=AUGMENTATIONS[config.augment], seed=int(rng.integers(2**31)), epoch=draw[-1]
+        rows, augmentation=AUGMENTATIONS[config.augment], seed=seed, epoch=draw[-1], first=so_far.step
     )
-    rate = 0.0
-    for step, (some, activation) in enumerate(batches):
-        progress = (place[0] - 1 + (step + 1) / steps) / place[1]
-        rate = config.lr * optimizers.course(config.schedule, min(progress, 1.0), config.warmup)
-        optimizers.set_rates(optimizer, phase, rate)
+    if so_far.rng:
+        rng.bit_generator.state = so_far.rng
+
+    def rate() -> float:
+        progress = (place[0] - 1 + so_far.step / steps) / place[1]
+        return config.lr * optimizers.course(config.schedule, min(progress, 1.0), config.warmup)
+
+    for some, activation in _guarded(batches, failing):
+        so_far.step += 1
+        optimizers.set_rates(optimizer, phase, rate())
         index = torch.from_numpy(some)
         wanted = {name: label[index].to(device) for name, label in labels.items()}
         weights = {name: w[index].to(device) for name, w in weighted.items()} if weighted else None
         activation, parts = mix(activation, Labels(wanted, weights), config.regularise, rng)
         wanted = parts[0].wanted
         ask = partial(_ask, model, activation, parts, config, penalties)
-        loss, out = ask()
+
+        def take(part: slice, ask: Any = ask, activation: Tensor = activation) -> tuple[Tensor, dict[str, Tensor]]:
+            loss, out = ask(part if part != slice(0, len(activation)) else None)
+            loss.backward(create_graph=getattr(optimizer, "is_second_order", False))
+            return loss.detach(), {name: values.detach() for name, values in out.items()}
+
+        if isinstance(optimizer, optimizers.LBFGS):
+            loss, out = ask()
+        else:
+            clear = partial(optimizer.zero_grad, set_to_none=True)
+            loss, out, so_far.parts = in_parts(take, len(some), so_far.parts, clear)
         if not bool(loss.isfinite()):
             return {"loss": float(loss.detach())}
         if isinstance(optimizer, optimizers.LBFGS):
             optimizer.step(ask)
         else:
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward(create_graph=getattr(optimizer, "is_second_order", False))
             if config.clip:
                 nn.utils.clip_grad_norm_(learned, config.clip)
             optimizer.step()
-        after_step()
-        total += float(loss.detach()) * len(some)
+        so_far.total += float(loss.detach()) * len(some)
         for name, spec in model.heads.specs.items():
             if spec.kind == "softmax":
                 right[name] += int((out[name].argmax(1) == wanted[name]).sum())
                 seen[name] += int((wanted[name] >= 0).sum())
+        so_far.rng = dict(rng.bit_generator.state)
+        after_step()
     train = {name: round(right[name] / seen[name], 6) for name in labels if seen[name]}
-    return {"loss": total / max(len(rows), 1), "rate": rate, "train": train}
+    return {"loss": so_far.total / max(len(rows), 1), "rate": rate() if steps else 0.0, "train": train}
+
+
+def _guarded(batches: Iterable[tuple[np.ndarray, Tensor]], failing: Callable[[], None]) -> Iterator[Any]:
+    """Yield `batches`; call `failing` where the next one cannot be had."""
+    try:
+        yield from batches
+    except Exception:
+        failing()
+        raise
 
 
 def _ask(
@@ -116,8 +175,15 @@ def _ask(
     parts: tuple[Labels, ...],
     config: LearnConfig,
     penalties: Sequence[Penalty],
+    rows: slice | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of a batch, penalties included, and what each head put out."""
+    """Return the loss of a batch, penalties included, and what each head put out; of some `rows`, their share of it."""
+    totals: list[Any] = [None] * len(parts)
+    share = 1.0
+    if rows is not None:
+        totals = [model.heads.totals(part.wanted, part.weights) for part in parts]
+        share = len(activation[rows]) / len(activation)
+        activation, parts = activation[rows], tuple(part.part(rows) for part in parts)
     half = use_bfloat16(config.precision, activation.device)
     paths = [path for penalty in penalties for path in penalty.maps]
     with (
@@ -127,9 +193,12 @@ def _ask(
         features = model.features(activation)
         out = model.heads(features)
     how: Any = {"smoothing": config.label_smoothing, "kind": config.loss}
-    losses = [part.share * model.heads.loss(out, part.wanted, row_weights=part.weights, **how) for part in parts]
+    losses = [
+        part.share * model.heads.loss(out, part.wanted, row_weights=part.weights, totals=total, **how)
+        for part, total in zip(parts, totals, strict=True)
+    ]
     step = Step(model, activation, features, parts, maps)
-    return torch.stack([*losses, *(penalty(step) for penalty in penalties)]).sum(), out
+    return torch.stack([*losses, *(share * penalty(step) for penalty in penalties)]).sum(), out
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

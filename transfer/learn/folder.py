@@ -61,6 +61,12 @@ class RunFolder:
         self._overwrite = overwrite
         self._lock: Lock | None = None
         self.resumed = resume and (path / "config.json").is_file()
+        if (
+            resume
+            and path.is_dir()
+            and all(file.suffix == ".part" or file.name == lock.NAME for file in path.iterdir())
+        ):
+            self._overwrite = overwrite = True  # killed before it had written anything
         if self.resumed:
             self._lock = Lock(path)
             self._resume(config)
@@ -119,7 +125,8 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(path)
-            for name in self._replaced(path, self._overwrite) if self._outer is None else ():
+            held = self._replaced(path, self._overwrite) if self._outer is None else []
+            for name in sorted(held, key=lambda name: name == "config.json"):  # which says what the rest belongs to
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
             write_json(path / "config.json", self._config)
             (path / "metrics.jsonl").touch()
@@ -169,13 +176,28 @@ class RunFolder:
         except json.JSONDecodeError as error:
             raise TransferError(f"{self.path / 'metrics.jsonl'} is damaged: start anew with --overwrite") from error
 
+    def again(self) -> None:
+        """Begin metrics.jsonl anew, for a resumed run that tells all its lines again."""
+        if self.resumed:
+            write_text(self.path / "metrics.jsonl", "")
+
     def metric(self, line: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl.
+
+        Raises
+        ------
+        TransferError
+            It cannot be written.
+        """
         self.begin()
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        lines = self.path / "metrics.jsonl"
+        try:
+            with lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise TransferError(f"cannot write {lines}: {error.strerror or error}") from error
 
     def gather(self, parts: list[Path]) -> None:
         """Take the metrics of all `parts` (inner run folders), and the model, predictions and map of the first."""

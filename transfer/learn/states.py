@@ -1,11 +1,13 @@
 """Where a run is, kept on disk: the last two states of each of its parts, and what came of parts that are done."""
 
+import contextlib
 import json
 import logging
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +22,15 @@ SHARE = 20  # at least so many times as long as saving took, work goes on before
 log = logging.getLogger(__name__)
 
 
+class From(Protocol):
+    """What a run comes from."""
+
+    now: Any
+
+    def check(self, before: Any) -> None:
+        """Refuse to go on where ``now`` was another, `before`."""
+
+
 class States:
     """The states of a run, in its folder, which removes them once the run's result is written.
 
@@ -29,27 +40,56 @@ class States:
         The run's folder.
     minutes : float
         After how many a state is due.
+    begin : callable
+        Called before anything is written, such as :meth:`transfer.learn.folder.RunFolder.begin`.
+    resumed : bool
+        Otherwise whatever lies there belongs to another run.
     """
 
-    def __init__(self, run: Path, minutes: float) -> None:
-        self.path, self.minutes = run / STATES, minutes
+    def __init__(
+        self, run: Path, minutes: float, *, begin: Callable[[], None] = lambda: None, resumed: bool = True
+    ) -> None:
+        self.path, self.minutes, self.resumed, self._begin = run / STATES, minutes, resumed, begin
+        self._origin: Any = None
+
+    def of(self, origin: From) -> None:
+        """Say what the run comes from: with the first state that is kept; of a run that goes on, it is checked.
+
+        Raises
+        ------
+        TransferError
+            It is not the same.
+        """
+        self._origin = origin.now
+        with contextlib.suppress(Damaged, FileNotFoundError):
+            origin.check(read(self._file) if self.resumed else origin.now)
+
+    def begin(self) -> None:
+        """See to it that all is there that states belong to."""
+        self._begin()
+        if self._origin is not None and not self._file.exists():
+            write(self._file, self._origin)
+
+    @property
+    def _file(self) -> Path:
+        return self.path / "run.safetensors"
 
     def part(self, number: int) -> "Part":
         """Return the states of the run's part of this number, such as one fit of several."""
-        return Part(self.path, number, self.minutes)
+        return Part(self, number)
 
 
 class Part:
     """One part of a run: where it is, and once it is done what came of it. Make it through :meth:`States.part`."""
 
-    def __init__(self, path: Path, number: int, minutes: float) -> None:
-        self.path, self.number, self.minutes = path, number, minutes
+    def __init__(self, states: States, number: int) -> None:
+        self.states, self.path, self.number = states, states.path, number
         self._saved, self._cost = time.monotonic(), 0.0
 
     @property
     def due(self) -> bool:
-        """Whether the last state is ``minutes`` old."""
-        return time.monotonic() - self._saved >= 60 * self.minutes
+        """Whether the last state is as old as the run would have it at most."""
+        return time.monotonic() - self._saved >= 60 * self.states.minutes
 
     @property
     def cheap(self) -> bool:
@@ -64,6 +104,7 @@ class Part:
         TransferError
             It cannot be written; those that were kept before are.
         """
+        self.states.begin()
         began, there = time.monotonic(), self._there()
         write(self.path / f"{self.number}.{there[-1] + 1 if there else 1}.safetensors", value)
         for count in there[:-1]:
@@ -73,7 +114,7 @@ class Part:
 
     def load(self) -> Any | None:
         """Return the newest state that is sound, or None."""
-        for count in reversed(self._there()):
+        for count in reversed(self._there() if self.states.resumed else []):
             try:
                 return read(self._file(count))
             except Damaged as damage:
@@ -89,6 +130,7 @@ class Part:
         TransferError
             It cannot be written.
         """
+        self.states.begin()
         write(self.path / f"{self.number}.done.safetensors", outcome)
         for count in self._there():
             self._file(count).unlink(missing_ok=True)
@@ -97,7 +139,7 @@ class Part:
         """Return what :meth:`finish` was given, or None if the part is not done."""
         file = self.path / f"{self.number}.done.safetensors"
         try:
-            return read(file) if file.exists() else None
+            return read(file) if self.states.resumed and file.exists() else None
         except Damaged as damage:
             log.warning("%s: %s; that part of the run begins anew", file, damage)
             return None
