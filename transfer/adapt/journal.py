@@ -1,15 +1,13 @@
 """Where one method's run is, so that a run that was killed or stopped goes on to the same bits."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from transfer.learn.folder import RunFolder
 from transfer.learn.packing import pack, unpack
-from transfer.learn.states import States
+from transfer.learn.states import Part
 from transfer.stopping import asked, check
 
 
@@ -39,24 +37,15 @@ class Place:
 
 
 class Journal:
-    """What is kept of one method of a run, among the states in its folder; without a folder, nothing.
+    """What is kept of one method of a run, among the states of its part of the run; without these, nothing.
 
     A resumed run executes the same code. What is quick, such as a closed form, is computed again; each call of
     :meth:`transfer.adapt.loop.Course.learn` asks here how far it had come. Kept are the loss weight under way, of its
     calls those that are over (how they left things, and what they said) and the one under way, and the choice so far.
-
-    Parameters
-    ----------
-    folder : RunFolder, optional
-        What it holds is looked at only if it is resumed.
-    number : int
-        Of the method among the run's.
-    minutes : float
-        After how many a state is due, in the midst of an epoch too.
     """
 
-    def __init__(self, folder: RunFolder | None = None, number: int = 0, minutes: float = math.inf) -> None:
-        self.folder, self.part = folder, States(folder.path, minutes).part(number) if folder else None
+    def __init__(self, part: Part | None = None) -> None:
+        self.part = part
         self.weight = 0
         self._choice: Callable[[], Any] = dict
         self._calls: list[dict[str, Any]] = []
@@ -65,7 +54,7 @@ class Journal:
     def open(self, choice: Callable[[], Any]) -> Any | None:
         """Return the choice that is kept, or None; from now on what `choice` returns is kept with all else."""
         self._choice = choice
-        kept = (self.part.outcome() or self.part.load()) if self.part and self.folder and self.folder.resumed else None
+        kept = (self.part.outcome() or self.part.load()) if self.part else None
         if kept is None:
             return None
         self.weight, self._ahead = kept["weight"], kept["calls"]
@@ -111,8 +100,6 @@ class Journal:
 
     def _keep(self, calls: list[dict[str, Any]], *, over: bool = False) -> None:
         assert self.part
-        assert self.folder
-        self.folder.begin()
         value = {"weight": self.weight, "calls": calls, "choice": self._choice()}
         (self.part.finish if over else self.part.save)(value)
         check()

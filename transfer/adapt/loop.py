@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -119,10 +118,8 @@ class Course:
                 place.q = None if q is None else self._placed(q)
                 place.drawn = dict(self.rng.bit_generator.state)
             self.rng.bit_generator.state = place.drawn
-            rest = islice(self._batches(), place.step, None)
-            steps = tqdm(
-                rest, total=c.steps, initial=place.step, desc="adapting", unit="step", disable=None, leave=False
-            )
+            rest, shown = self._batches(place.step), {"desc": "adapting", "unit": "step", "leave": False}
+            steps = tqdm(rest, total=c.steps, initial=place.step, disable=None, **shown)
             for rows, activation in steps:
                 progress = (place.epoch * c.steps + place.step) / total
                 for group in optimizer.param_groups:
@@ -213,8 +210,8 @@ class Course:
             loss = loss + weight * term(batch)
         return loss
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Yield an epoch's steps: rows of the source, as many of the target, and labelled ones of the target."""
+    def _batches(self, first: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Yield an epoch's steps from `first` on: source rows, as many of the target, labelled ones of the target."""
         stage, c = self.stage, self.config
         size = c.batch_size if stage.frozen else max(c.batch_size // 2, 1)
         sides = [stage.source, stage.pair.unlabelled]
@@ -227,7 +224,7 @@ class Course:
             [d[i * n : (i + 1) * n] for i in range(c.steps) for d, n in zip(drawn, sizes, strict=True)]
         )
         augmentation = None if stage.frozen else AUGMENTATIONS[c.augment]
-        return stage.batches(order, sum(sizes), augmentation, self.seed, self.epoch)
+        return stage.batches(order, sum(sizes), augmentation, self.seed, self.epoch, first)
 
     def evidence(self) -> Evidence:
         """Return what rules may see of the network as it is; its norm's statistics are settled on the way."""

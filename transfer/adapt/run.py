@@ -24,6 +24,7 @@ from transfer.adapt.statistics import NO_NORMS, moving
 from transfer.adapt.truth import Truth
 from transfer.cache import TrunkCache
 from transfer.config import DataConfig, HeadConfig
+from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
 from transfer.evaluate import metrics
@@ -31,6 +32,7 @@ from transfer.evaluate.answers import answer, targets
 from transfer.freeze import FreezePolicy
 from transfer.learn import checkpoint
 from transfer.learn.folder import RunFolder
+from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, read_images, versions
 from transfer.learn.states import Part, States
 from transfer.learn.train import prediction_rows
@@ -88,7 +90,7 @@ def _adapt(config: AdaptConfig, images: Images | None, cache: TrunkCache | None)
         inner = out / f"seed{seed}" if out else None
         one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
         within = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
-        part = States(folder.path, config.run.checkpoint_minutes).part(number) if folder else None
+        part = _states(folder, config).part(number) if folder else None
         done = _done(one, images, within, part) if within and part else None
         runs.append(done or _adapt_once(one, images, cache, within, part))
     merged = together(config, runs)
@@ -142,6 +144,10 @@ def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Pair, Truth]:
     )
 
 
+def _states(folder: RunFolder, config: AdaptConfig) -> States:
+    return States(folder.path, config.run.checkpoint_minutes, begin=folder.begin, resumed=folder.resumed)
+
+
 def _done(config: AdaptConfig, images: Images, folder: RunFolder, part: Part) -> AdaptRun | None:
     """Return a seed's run if it is done already."""
     result, said = folder.done, part.outcome()
@@ -166,13 +172,16 @@ def _adapt_once(
     phases = (phase, moving(phase)) if "adabn" in config.method.method else (phase,)
     before = freeze.frozen_tensors(stage.model.backbone, phases)
 
-    written = len(folder.metrics()) if folder and folder.resumed else 0
-    told: list[dict[str, Any]] = []
+    states = _states(folder, config) if folder else None
+    if folder and states:
+        unseen = np.concatenate([these.unlabelled, these.labelled, these.test])
+        splits = Splits(these.train, these.val, unseen)
+        states.of(Origin(config.backbone.backbone, stage.model, splits, these.table.paths, images.inspection.sha256))
+        folder.again()
 
     def tell(line: dict[str, Any]) -> None:
         log.info("%s", candidate_line(line))
-        told.append(line)
-        if folder and len(told) > written:
+        if folder:
             folder.metric(line)
 
     def tried(name: str, stage: Stage, tell: OnLine, journal: Journal) -> Choice:
@@ -189,7 +198,7 @@ def _adapt_once(
             for line in reference.lines:
                 tell(line)
         else:
-            tries[name] = tried(name, stage, tell, Journal(folder, number, config.run.checkpoint_minutes))
+            tries[name] = tried(name, stage, tell, Journal(states.part(number) if states else None))
     sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
     scores = {name: between.score(some.taken.evidence) for name, some in sound.items()}
     choices = list(sound.values())

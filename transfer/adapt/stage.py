@@ -117,17 +117,17 @@ class Stage:
             return torch.cat([self.model.features(activation).float() for _, activation in self.feed.batches(rows)])
 
     def batches(
-        self, order: np.ndarray, size: int, augmentation: Augmentation | None, seed: int, epoch: int
+        self, order: np.ndarray, size: int, augmentation: Augmentation | None, seed: int, epoch: int, first: int = 0
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Yield (rows, activations), `size` rows at a time, in the order of `order`."""
+        """Yield (rows, activations), `size` rows at a time, in the order of `order`, from batch number `first` on."""
         if self.frozen:
             held = self._held_features()
-            for start in range(0, len(order), size):
+            for start in range(first * size, len(order), size):
                 rows = order[start : start + size]
                 yield rows, held[torch.from_numpy(rows)]
             return
         self.feed.batch_size = size
-        yield from self.feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch)
+        yield from self.feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch, first=first)
 
     def _held_features(self) -> Tensor:
         """Return the pooled features of all rows, by their place in the table; computed once."""
