@@ -38,7 +38,10 @@ def cross(config: CrossConfig, pairs: Sequence[tuple[tuple[str, ...], str]] | No
     """
     began, base = time.perf_counter(), config.adapt
     out, shift = base.run.out, base.shift
-    folder = RunFolder(out, to_dict(config), overwrite=base.run.overwrite) if out else None
+    overwrite, resume = base.run.overwrite, base.run.resume
+    folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume) if out else None
+    if folder and folder.done:
+        return folder.done
     cache = TrunkCache(base.cache)
     images = read(shift, cache)
     if pairs is None:

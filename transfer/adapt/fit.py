@@ -1,101 +1,21 @@
 """One method on one pair: its candidates, and of these the one that a label-free rule takes."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from transfer.adapt.alignment import align
 from transfer.adapt.auto import auto
+from transfer.adapt.choice import Candidate, Choice
 from transfer.adapt.config import StepsConfig
-from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.loop import Course, Diverged
 from transfer.adapt.methods import Build, Method, find
 from transfer.adapt.network import Network
-from transfer.adapt.solve import aligned, answered, export, learn_from, solve
+from transfer.adapt.solve import aligned, export, learn_from, solve
 from transfer.adapt.stage import Stage
 from transfer.adapt.statistics import with_target_statistics
-from transfer.errors import TransferError
 from transfer.freeze import Phase
-from transfer.heads import Heads
-
-OnLine = Callable[[dict[str, Any]], None]
-Score = Callable[[Evidence], float]
-
-
-@dataclass
-class Candidate:
-    """A model that a rule may take.
-
-    Parameters
-    ----------
-    name : str
-        What it is: method, weight, epoch.
-    evidence : Evidence
-        What the rule sees of it.
-    heads : Heads
-        Answers for pooled features of target images.
-    line : dict
-        What to log of it.
-    """
-
-    name: str
-    evidence: Evidence
-    heads: Heads
-    line: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Choice:
-    """The best of the candidates so far, and what is to be known of each.
-
-    Parameters
-    ----------
-    stage : Stage
-    score : callable
-        The rule: larger is better.
-    tell : callable
-        Gets a line per candidate.
-    """
-
-    stage: Stage
-    score: Score
-    tell: OnLine
-    best: Candidate | None = None
-    value: float = -np.inf
-    backbone: dict[str, Tensor] = field(default_factory=dict)
-    scores: dict[str, float] = field(default_factory=dict)
-    answers: dict[str, np.ndarray] = field(default_factory=dict)
-    """Each candidate's classes of the test rows: for the oracle's column, which comes after all choosing."""
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def taken(self) -> Candidate:
-        """The best candidate.
-
-        Raises
-        ------
-        TransferError
-            There was none: every run diverged.
-        """
-        if self.best is None:
-            raise TransferError("the loss became NaN or infinite before the first epoch ended: try a lower --lr")
-        return self.best
-
-    def offer(self, candidate: Candidate) -> None:
-        """Judge a candidate, the stage's backbone being as it belongs to it; keep it if it is the best."""
-        value = self.score(candidate.evidence)
-        value = value if np.isfinite(value) else -np.inf
-        self.scores[candidate.name] = float(value)
-        self.answers[candidate.name] = answered(self.stage, candidate.heads, candidate.evidence).argmax(1)
-        self.tell({"candidate": candidate.name, "score": round(float(value), 6)} | candidate.line)
-        if self.best is None or value > self.value:
-            self.best, self.value = candidate, value
-            state = self.stage.model.backbone.state_dict()
-            self.backbone = {} if self.stage.frozen else {name: tensor.clone() for name, tensor in state.items()}
 
 
 def fit(
@@ -108,8 +28,8 @@ def fit(
     weights: tuple[float, ...] = (),
     bottleneck: int = 256,
     seed: int = 0,
-) -> list[str]:
-    """Offer the candidates of the method called `name` to `choice`; return what to note.
+) -> None:
+    """Offer the candidates of the method called `name` to `choice`, from where the stage's journal says that it was.
 
     Parameters
     ----------
@@ -128,19 +48,22 @@ def fit(
     TransferError
         No such method, or one that this policy leaves nothing to do for.
     """
-    method = find(name)
-    notes: list[str] = []
+    method, journal = find(name), stage.journal
     losses = method.build is not None
-    for weight in (weights if losses else ()) or (1.0,):
+    factors = (weights if losses else ()) or (1.0,)
+    kept = journal.open(choice.state)
+    if kept:
+        choice.go_on(kept)
+    for weight in factors[journal.weight :]:
         label = f"{name} x {weight:g}" if losses and len(weights) > 1 else name
         stage.restart()
         torch.manual_seed(seed)
         try:
-            for candidate in _candidates(label, method, weight, stage, phase, config, seed, bottleneck, notes):
+            for candidate in _candidates(label, method, weight, stage, phase, config, seed, bottleneck, choice.notes):
                 choice.offer(candidate)
         except Diverged as error:  # what was offered before may still be taken
-            notes.append(f"{label}: {error}")
-    return notes
+            choice.notes.append(f"{label}: {error}")
+        journal.next(len(factors))
 
 
 def _candidates(
@@ -218,12 +141,3 @@ def new_network(stage: Stage, kind: str, bottleneck: int) -> Network:
     pooled = stage.pooled(rows).cpu().numpy()
     maps = align(kind, *(pooled[side] for side in stage.sides(rows)))
     return Network(maps, stage.classes, bottleneck).to(stage.device)
-
-
-def candidate_line(line: dict[str, Any]) -> str:
-    """Return a candidate's line for people: its name, loss where it has one, score and seconds."""
-    words = [f"{line['candidate']:<20}"]
-    words += [f"loss {line['loss']:.4f}"] if "loss" in line else []
-    words += [f"score {line['score']:.4f}"]
-    words += [f"{line['seconds']:.1f} s"] if "seconds" in line else []
-    return "  ".join(words)

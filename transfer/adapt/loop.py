@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from transfer import freeze
 from transfer.adapt.config import StepsConfig
+from transfer.adapt.journal import Place
 from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.network import Network
 from transfer.adapt.objectives.objective import Batch, Objective
@@ -19,6 +21,7 @@ from transfer.adapt.stage import Stage
 from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.learn.epoch import AUGMENTATIONS
+from transfer.learn.packing import generators, load_optimizer_state, optimizer_state, set_generators
 
 STRONG_DROPOUT = 0.5  # of pooled features, where a harder version of an image is asked for
 JUDGED = 2048  # source rows at most that a rule gets to see
@@ -86,47 +89,90 @@ class Course:
         Diverged
             The epochs before were sound; network and tail no longer are.
         """
-        own = [p for _, term in terms for p in term.parameters()]
-        head = [p for name, p in self.network.named_parameters() if classifier or not name.startswith("classifier")]
-        groups: list[dict[str, Any]] = [{"params": [*head, *own], "top": self.config.lr}]
-        groups += [{"params": [p], "top": rate} for p, rate in self.rates]
-        c = self.config
-        optimizer = torch.optim.SGD(
-            groups, lr=c.lr, momentum=c.momentum, nesterov=c.momentum > 0, weight_decay=c.weight_decay
-        )
-        total, evidence = epochs * c.steps, None
-        q = self._placed(pseudo) if isinstance(pseudo, np.ndarray) else None
-        for count in range(epochs):
+        journal, c, place = self.stage.journal, self.config, Place()
+        kept = journal.enter()
+        if kept and "end" in kept:
+            self._go_on(kept["end"])
+            for line, seen in kept["said"]:
+                yield line, Evidence(**seen)
+            return
+        optimizer = self._optimizer(terms, classifier)
+        if kept:
+            place = Place(**kept["place"])
+            load_optimizer_state(optimizer, kept["optimizer"])
+            for (_, term), state in zip(terms, kept["terms"], strict=True):
+                term.load_state_dict(state)
+            self._go_on(kept["course"])
+
+        def call() -> dict[str, Any]:
+            learnt = [term.state_dict() for _, term in terms]
+            course, stepped = self._state(), optimizer_state(optimizer)
+            return {"place": vars(place), "course": course, "optimizer": stepped, "terms": learnt}
+
+        total, evidence, said = epochs * c.steps, None, []
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        while place.epoch < epochs:
             began = time.perf_counter()
-            if callable(pseudo):
-                q = self._placed(pseudo(evidence or self.evidence()))
-            losses = []
-            steps = tqdm(self._batches(), total=c.steps, desc="adapting", unit="step", disable=None, leave=False)
-            for step, (rows, activation) in enumerate(steps):
-                progress = (count * c.steps + step) / total
+            if not place.step:
+                q = pseudo(evidence or self.evidence()) if callable(pseudo) else pseudo
+                place.q = None if q is None else self._placed(q)
+                place.drawn = dict(self.rng.bit_generator.state)
+            self.rng.bit_generator.state = place.drawn
+            rest, shown = self._batches(place.step), {"desc": "adapting", "unit": "step", "leave": False}
+            steps = tqdm(rest, total=c.steps, initial=place.step, disable=None, **shown)
+            for rows, activation in steps:
+                progress = (place.epoch * c.steps + place.step) / total
                 for group in optimizer.param_groups:
                     group["lr"] = group["top"] * (1 + 10 * progress) ** -0.75
-                loss = self._loss(rows, activation, terms, progress, source, q)
+                loss = self._loss(rows, activation, terms, progress, source, place.q)
                 if not bool(loss.isfinite()):
                     raise Diverged
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 if c.clip:
-                    nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], c.clip)
+                    nn.utils.clip_grad_norm_(parameters, c.clip)
                 optimizer.step()
-                losses.append(float(loss.detach()))
+                place.losses.append(float(loss.detach()))
+                place.step += 1
+                journal.step(call)
             self.epoch += 1
-            if last and count + 1 < epochs:
-                continue
-            evidence = self.evidence()
-            if not evidence.finite:
-                raise Diverged
-            line = {
-                "epoch": self.epoch,
-                "loss": round(float(np.mean(losses)), 5),
-                "seconds": round(time.perf_counter() - began, 3),
-            }
-            yield line, evidence
+            mean, place = round(float(np.mean(place.losses)), 5), Place(place.epoch + 1)
+            if not last or place.epoch == epochs:
+                evidence = self.evidence()
+                if not evidence.finite:
+                    raise Diverged
+                line = {"epoch": self.epoch, "loss": mean, "seconds": round(time.perf_counter() - began, 3)}
+                said = [(line, asdict(evidence))] if last else []
+                yield line, evidence
+            if place.epoch < epochs:
+                journal.epoch(call)
+        journal.leave(lambda: {"end": self._state(), "said": said})
+
+    def _optimizer(self, terms: Terms, classifier: bool) -> torch.optim.Optimizer:
+        c = self.config
+        own = [p for _, term in terms for p in term.parameters()]
+        head = [p for name, p in self.network.named_parameters() if classifier or not name.startswith("classifier")]
+        groups: list[dict[str, Any]] = [{"params": [*head, *own], "top": c.lr}]
+        groups += [{"params": [p], "top": rate} for p, rate in self.rates]
+        return torch.optim.SGD(
+            groups, lr=c.lr, momentum=c.momentum, nesterov=c.momentum > 0, weight_decay=c.weight_decay
+        )
+
+    def _state(self) -> dict[str, Any]:
+        """Return what is carried from call to call, random generators with it."""
+        return {
+            "network": self.network.state_dict(),
+            "tail": self.stage.moved(),
+            "epoch": self.epoch,
+            "rng": self.rng.bit_generator.state,
+            "generators": generators(),
+        }
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.stage.move(state["tail"])
+        self.epoch, self.rng.bit_generator.state = state["epoch"], state["rng"]
+        set_generators(state["generators"])
 
     def _loss(
         self, rows: np.ndarray, activation: Tensor, terms: Terms, progress: float, source: bool, q: Tensor | None
@@ -164,8 +210,8 @@ class Course:
             loss = loss + weight * term(batch)
         return loss
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Yield an epoch's steps: rows of the source, as many of the target, and labelled ones of the target."""
+    def _batches(self, first: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Yield an epoch's steps from `first` on: source rows, as many of the target, labelled ones of the target."""
         stage, c = self.stage, self.config
         size = c.batch_size if stage.frozen else max(c.batch_size // 2, 1)
         sides = [stage.source, stage.pair.unlabelled]
@@ -178,7 +224,7 @@ class Course:
             [d[i * n : (i + 1) * n] for i in range(c.steps) for d, n in zip(drawn, sizes, strict=True)]
         )
         augmentation = None if stage.frozen else AUGMENTATIONS[c.augment]
-        return stage.batches(order, sum(sizes), augmentation, self.seed, self.epoch)
+        return stage.batches(order, sum(sizes), augmentation, self.seed, self.epoch, first)
 
     def evidence(self) -> Evidence:
         """Return what rules may see of the network as it is; its norm's statistics are settled on the way."""

@@ -2,64 +2,46 @@
 
 import logging
 import time
-from dataclasses import dataclass, replace
-from statistics import fmean
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from transfer import freeze
 from transfer.adapt import understand
+from transfer.adapt.choice import Choice, OnLine, candidate_line, hidden
 from transfer.adapt.config import AdaptConfig, ShiftConfig
-from transfer.adapt.fit import Choice, OnLine, candidate_line, fit
+from transfer.adapt.fit import fit
+from transfer.adapt.journal import Journal
 from transfer.adapt.judge import rules
 from transfer.adapt.maps import feature_map
 from transfer.adapt.methods import find
+from transfer.adapt.outcome import AdaptRun, together
 from transfer.adapt.pair import Pair, pair
 from transfer.adapt.stage import Stage, set_up
 from transfer.adapt.statistics import NO_NORMS, moving
 from transfer.adapt.truth import Truth
 from transfer.cache import TrunkCache
 from transfer.config import DataConfig, HeadConfig
+from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
 from transfer.evaluate import metrics
-from transfer.evaluate.answers import Answers, answer, targets
+from transfer.evaluate.answers import answer, targets
 from transfer.freeze import FreezePolicy
-from transfer.heads import Heads
 from transfer.learn import checkpoint
 from transfer.learn.folder import RunFolder
+from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, read_images, versions
-from transfer.learn.summary import over_seeds
+from transfer.learn.states import Part, States
 from transfer.learn.train import prediction_rows
 from transfer.plain import to_dict
+from transfer.stopping import stoppable
 
 log = logging.getLogger(__name__)
 
 VIEWS = 4  # augmented views of each image that a trained tail learns from, unless --views says otherwise
-
-
-@dataclass
-class AdaptRun:
-    """What `adapt` gives back.
-
-    Parameters
-    ----------
-    result : dict
-        As in result.json.
-    models : dict of str to TransferModel
-        Of the first seed: ``models[""]`` answers for target images.
-    tests : list of (ImageTable, Answers)
-        For each seed the target's test images, with their true labels, and the answers on them.
-    before : list of ndarray
-        For each seed the classes that source_only gave these images, int64.
-    """
-
-    result: dict[str, Any]
-    models: checkpoint.Models
-    tests: list[tuple[ImageTable, Answers]]
-    before: list[np.ndarray]
 
 
 def read(config: ShiftConfig, cache: TrunkCache) -> Images:
@@ -83,35 +65,39 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
     ------
     TransferError
         Bad input.
+    Stopped
+        By a signal, all being saved: with ``resume`` the run goes on to the bits that it would have come to.
     """
-    config = prepared(config)
+    with stoppable() if config.run.out else nullcontext():
+        return _adapt(prepared(config), images, cache)
+
+
+def _adapt(config: AdaptConfig, images: Images | None, cache: TrunkCache | None) -> AdaptRun:
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
+    overwrite, resume = config.run.overwrite, config.run.resume
+    folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True) if out else None
+    if folder and folder.done:
+        return AdaptRun(folder.done, checkpoint.load(folder.path), [], [])
+    if folder and folder.resumed:
+        log.info("going on with the run in %s", folder.path)
     cache = cache or TrunkCache(config.cache)
     images = images or read(config.shift, cache)
-    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite, later=True) if out else None
     if len(seeds) == 1:
         return _adapt_once(replace(config, run=replace(config.run, seed=seeds[0])), images, cache, folder)
     runs = []
-    for seed in seeds:
+    for number, seed in enumerate(seeds):
         log.info("seed %d", seed)
         inner = out / f"seed{seed}" if out else None
         one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
-        runs.append(_adapt_once(one, images, cache, folder.inner(f"seed{seed}", to_dict(one)) if folder else None))
-    results = [run.result for run in runs]
-    tests, before = [run.tests[0] for run in runs], [run.before[0] for run in runs]
-    merged = over_seeds(seeds, results, ("target", "source_only", "shift")) | {"config": to_dict(config)}
-    merged["shift"] |= understand.flagged([result["shift"] for result in results])
-    merged |= understand.gains(tests, before)
-    chosen = [result["selection"] for result in results]
-    oracle = [some["oracle_accuracy"] for some in chosen]
-    merged["selection"] = {
-        "rule": config.method.rule,
-        "chosen": [some["chosen"] for some in chosen],
-        "oracle_accuracy": fmean(oracle) if None not in oracle else None,
-    }
+        within = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
+        part = _states(folder, config).part(number) if folder else None
+        done = _done(one, images, within, part) if within and part else None
+        runs.append(done or _adapt_once(one, images, cache, within, part))
+    merged = together(config, runs)
     if folder:
         folder.gather([folder.path / f"seed{seed}" for seed in seeds])
         folder.result(merged)
+    tests, before = [run.tests[0] for run in runs], [run.before[0] for run in runs]
     return AdaptRun(merged, runs[0].models, tests, before)
 
 
@@ -158,7 +144,23 @@ def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Pair, Truth]:
     )
 
 
-def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: RunFolder | None) -> AdaptRun:
+def _states(folder: RunFolder, config: AdaptConfig) -> States:
+    return States(folder.path, config.run.checkpoint_minutes, begin=folder.begin, resumed=folder.resumed)
+
+
+def _done(config: AdaptConfig, images: Images, folder: RunFolder, part: Part) -> AdaptRun | None:
+    """Return a seed's run if it is done already."""
+    result, said = folder.done, part.outcome()
+    if not result or not said:
+        return None
+    test = _with_truth(*_pair(config.shift, images, config.run.seed))
+    return AdaptRun(result, checkpoint.load(folder.path), [(test, said["answers"])], [said["before"]])
+
+
+def _adapt_once(
+    config: AdaptConfig, images: Images, cache: TrunkCache, folder: RunFolder | None, part: Part | None = None
+) -> AdaptRun:
+    """Adapt with one seed; let `part` keep what several seeds' result needs beside the run folder."""
     began, trunk_before, seed = time.perf_counter(), cache.seconds, config.run.seed
     these, truth = _pair(config.shift, images, seed)
     within, between = rules.find(config.method.rule)
@@ -170,31 +172,38 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
     phases = (phase, moving(phase)) if "adabn" in config.method.method else (phase,)
     before = freeze.frozen_tensors(stage.model.backbone, phases)
 
+    states = _states(folder, config) if folder else None
+    if folder and states:
+        unseen = np.concatenate([these.unlabelled, these.labelled, these.test])
+        splits = Splits(these.train, these.val, unseen)
+        states.of(Origin(config.backbone.backbone, stage.model, splits, these.table.paths, images.inspection.sha256))
+        folder.again()
+
     def tell(line: dict[str, Any]) -> None:
         log.info("%s", candidate_line(line))
         if folder:
             folder.metric(line)
 
-    def tried(name: str, stage: Stage, tell: OnLine) -> Choice:
-        choice = Choice(stage, within.score, tell)
+    def tried(name: str, stage: Stage, tell: OnLine, journal: Journal) -> Choice:
+        stage.journal, choice = journal, Choice(stage, within.score, tell)
         weights, bottleneck = config.method.weight, config.method.bottleneck
-        choice.notes += fit(name, stage, phase, config.steps, choice, weights=weights, bottleneck=bottleneck, seed=seed)
+        fit(name, stage, phase, config.steps, choice, weights=weights, bottleneck=bottleneck, seed=seed)
         return choice
 
     untouched = stage.as_features()
-    told: list[dict[str, Any]] = []
-    tries, reference = {}, tried("source_only", untouched, told.append)
-    for name in config.method.method:
-        same = name == "source_only" and stage.frozen
-        tries[name] = reference if same else tried(name, stage, tell)
-        for line in told if same else ():
-            tell(line)
+    tries, reference = {}, tried("source_only", untouched, lambda line: None, Journal())
+    for number, name in enumerate(config.method.method):
+        if name == "source_only" and stage.frozen:
+            tries[name] = reference
+            for line in reference.lines:
+                tell(line)
+        else:
+            tries[name] = tried(name, stage, tell, Journal(states.part(number) if states else None))
     sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
     scores = {name: between.score(some.taken.evidence) for name, some in sound.items()}
     choices = list(sound.values())
     choice = choices[rules.choose(list(scores.values()))]
-    stage.restart()
-    stage.model.backbone.load_state_dict(choice.backbone, strict=False)
+    stage.move(choice.backbone)
     moved = freeze.changed(before, freeze.frozen_tensors(stage.model.backbone, phases))
     stage.model.heads = choice.taken.heads
     answers = answer(stage.model, stage.feed, these.test, targets(these.table, stage.model))[0]
@@ -247,14 +256,17 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
     }
     models = {"": stage.model}
     if folder:
-        hidden = tuple(layer.out_features for layer in _linear(stage.model.heads)[:-1])
-        checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden))
+        folder.begin()
+        checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden(stage.model.heads)))
         folder.predictions(prediction_rows(test, answers))
-        folder.result(result)
     if folder and config.map:
         states = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
         domains = (", ".join(these.sources), these.target)
         feature_map(folder.path / "map.png", states, classes=these.table.objects, domains=domains, seed=seed)
+    if part:
+        part.finish({"answers": answers, "before": reference.answers["source_only"]})
+    if folder:
+        folder.result(result)
     return AdaptRun(result, models, [(test, answers)], [reference.answers["source_only"]])
 
 
@@ -272,7 +284,3 @@ def _report(test: ImageTable, said: np.ndarray) -> dict[str, Any]:
 def _accuracy(test: ImageTable, said: np.ndarray) -> float:
     known = test.object >= 0
     return float((said == test.object)[known].mean())
-
-
-def _linear(heads: Heads) -> list[nn.Linear]:
-    return [layer for layer in heads.modules() if isinstance(layer, nn.Linear)]

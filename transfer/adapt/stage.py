@@ -9,6 +9,7 @@ from torch import Tensor
 
 from transfer import freeze
 from transfer.adapt.config import AdaptConfig
+from transfer.adapt.journal import Journal
 from transfer.adapt.pair import Pair
 from transfer.cache import Feed, TrunkCache
 from transfer.data.images import Augmentation
@@ -45,6 +46,8 @@ class Stage:
     target : Tensor of bool, shape (N,)
     frozen : bool
         Whether the model has no tail: what is fed to it are the pooled features.
+    journal : Journal
+        Of the method that is at work here.
     """
 
     def __init__(self, pair: Pair, model: TransferModel, feed: Feed, *, hold_out: bool = False) -> None:
@@ -57,6 +60,7 @@ class Stage:
         self.target = self.domain == len(pair.sources)
         self.frozen = model.cut == len(model.backbone.stages)
         self.rows = np.unique(np.concatenate([pair.train, pair.val, pair.labelled, pair.unlabelled, pair.test]))
+        self.journal = Journal()
         self._held: Tensor | None = None
         self._start = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
 
@@ -78,6 +82,16 @@ class Stage:
     def restart(self) -> None:
         """Give the backbone the weights it had at first."""
         self.model.backbone.load_state_dict(self._start)
+
+    def moved(self) -> dict[str, Tensor]:
+        """Return the backbone's tensors that are not as they were at first."""
+        now = {} if self.frozen else self.model.backbone.state_dict()
+        return {name: tensor for name, tensor in now.items() if not torch.equal(tensor, self._start[name])}
+
+    def move(self, moved: dict[str, Tensor]) -> None:
+        """Give the backbone the tensors that :meth:`moved` returned, and else those that it had at first."""
+        self.restart()
+        self.model.backbone.load_state_dict(moved, strict=False)
 
     def as_features(self) -> "Stage":
         """Return this stage with nothing to train below the heads: its pooled features as they are now."""
@@ -103,17 +117,17 @@ class Stage:
             return torch.cat([self.model.features(activation).float() for _, activation in self.feed.batches(rows)])
 
     def batches(
-        self, order: np.ndarray, size: int, augmentation: Augmentation | None, seed: int, epoch: int
+        self, order: np.ndarray, size: int, augmentation: Augmentation | None, seed: int, epoch: int, first: int = 0
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Yield (rows, activations), `size` rows at a time, in the order of `order`."""
+        """Yield (rows, activations), `size` rows at a time, in the order of `order`, from batch number `first` on."""
         if self.frozen:
             held = self._held_features()
-            for start in range(0, len(order), size):
+            for start in range(first * size, len(order), size):
                 rows = order[start : start + size]
                 yield rows, held[torch.from_numpy(rows)]
             return
         self.feed.batch_size = size
-        yield from self.feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch)
+        yield from self.feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch, first=first)
 
     def _held_features(self) -> Tensor:
         """Return the pooled features of all rows, by their place in the table; computed once."""

@@ -1,0 +1,229 @@
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from transfer import cli, stopping
+from transfer.adapt import journal as module
+from transfer.adapt import run
+from transfer.adapt.journal import Journal
+from transfer.adapt.loop import Course
+from transfer.adapt.run import adapt
+from transfer.errors import TransferError
+from transfer.learn import states
+from transfer.learn.folder import RunFolder
+from transfer.learn.states import Part, States
+from transfer.stopping import Stopped
+
+
+def resumed(config: Any) -> Any:
+    return replace(config, run=replace(config.run, resume=True))
+
+
+def plain(value: Any) -> Any:
+    """Return `value` without what depends on the clock, and on where the run lies."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if k not in ("seconds", "out", "resume", "checkpoint_minutes")}
+    return [plain(v) for v in value] if isinstance(value, list) else value
+
+
+def of(folder: Path) -> dict[str, Any]:
+    """Return all that must be the same of a run that was never stopped and of one that was."""
+    files = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.suffix in (".csv", ".safetensors")
+    }
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return files | {"lines": plain(lines), "result": plain(json.loads((folder / "result.json").read_text()))}
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Ask to stop where a run looks for the `number`-th time whether it shall (0: never)."""
+
+    def stop(number):
+        looked = 0
+
+        def asked():
+            nonlocal looked
+            looked += 1
+            if looked == number:
+                stopping._asked.append(signal.SIGTERM)
+            return stopping.asked()
+
+        monkeypatch.setattr(module, "asked", asked)
+
+    return stop
+
+
+def in_pieces(config, tiny, stop_at, each):
+    """Run, being stopped every `each` looks; return how often."""
+    for stops in range(60):
+        stop_at(each)
+        try:
+            adapt(resumed(config), images=tiny)
+        except Stopped:
+            continue
+        return stops
+    raise AssertionError("it does not get on")
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("methods", "how"),
+    [
+        (("source_only", "dann"), {"policy": "partial:1"}),
+        (("shot",), {"policy": "partial:1", "protocol": "inductive"}),
+        pytest.param(("fixmatch", "mcd"), {}, marks=SLOW),
+        pytest.param(("cdan_e",), {"policy": "partial:1", "weight": (0.5, 2.0)}, marks=SLOW),
+        pytest.param(("growing", "adabn"), {"policy": "partial:1"}, marks=SLOW),
+        pytest.param(("mme", "adda"), {"target_labels": 2, "policy": "partial:1", "cache": False}, marks=SLOW),
+        pytest.param(("auto",), {"policy": "partial:1"}, marks=SLOW),
+        pytest.param(("auto", "shot"), {"rule": "source_val", "val": 0.3}, marks=SLOW),
+    ],
+)
+def test_a_run_stopped_again_and_again_comes_to_the_same_bits(
+    config, tiny, tmp_path, stop_at, monkeypatch, methods, how
+):
+    """In the midst of epochs, at their ends, and after calls of learn."""
+    monkeypatch.setattr("transfer.adapt.auto.NEAR", 1.1)  # no shift is small: every step of auto is taken
+    settings = {"method": methods, "epochs": 3, "steps": 2} | how
+    adapt(config(out=tmp_path / "whole", **settings), images=tiny)
+    stops = in_pieces(config(out=tmp_path / "pieces", **settings), tiny, stop_at, 4)
+    assert stops >= 2
+    assert of(tmp_path / "pieces") == of(tmp_path / "whole")
+    assert not (tmp_path / "pieces" / "states").exists()
+
+
+class Killed(Exception):
+    """Stands for a process that ends where nothing is saved."""
+
+
+def killing(number):
+    """Return a function that raises in the `number`-th call, whatever it gets."""
+    calls = 0
+
+    def call(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise Killed
+
+    return call
+
+
+@pytest.mark.parametrize("minutes", [0.0, 10.0])
+def test_a_killed_run_goes_on_from_its_last_state_and_writes_no_line_twice(
+    config, tiny, tmp_path, monkeypatch, minutes
+):
+    settings = {"method": ("mcc",), "policy": "partial:1", "epochs": 3, "steps": 2}
+    adapt(config(out=tmp_path / "whole", **settings), images=tiny)
+    killed = config(out=tmp_path / "killed", checkpoint_minutes=minutes, **settings)
+    monkeypatch.setattr(Part, "cheap", True)
+    save = Part.save
+    with monkeypatch.context() as patch:  # the second epoch's line is written, its state is not
+        die = killing(3 if minutes else 7)
+        patch.setattr(Part, "save", lambda part, value: (die(), save(part, value)))
+        with pytest.raises(Killed):
+            adapt(killed, images=tiny)
+    assert (tmp_path / "killed" / "metrics.jsonl").read_text().count("\n") == 2
+    (file,) = (tmp_path / "killed" / "states").glob("0.2.safetensors" if minutes else "0.6.safetensors")
+    place = states.read(file)["calls"][-1]["place"]
+    assert (place["epoch"], place["step"]) == ((1, 0) if minutes else (1, 2))
+    adapt(resumed(killed), images=tiny)
+    assert of(tmp_path / "killed") == of(tmp_path / "whole")
+
+
+def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch):
+    settings = {"method": ("mcc", "coral"), "seeds": (0, 3, 4)}
+    whole = adapt(config(out=tmp_path / "whole", **settings), images=tiny)
+    made = config(out=tmp_path / "killed", **settings)
+    die, result, once, ran = killing(2), RunFolder.result, run._adapt_once, []
+    with monkeypatch.context() as patch:  # all of the second seed is there but its result
+        patch.setattr(RunFolder, "result", lambda folder, value: (die(), result(folder, value)))
+        with pytest.raises(Killed):
+            adapt(made, images=tiny)
+    monkeypatch.setattr(run, "_adapt_once", lambda one, *rest: (ran.append(one.run.seed), once(one, *rest))[1])
+    again = adapt(resumed(made), images=tiny)
+    assert ran == [3, 4]
+    assert of(tmp_path / "killed") == of(tmp_path / "whole")
+    for one, other in zip(again.before, whole.before, strict=True):
+        assert np.array_equal(one, other)
+    for (table, said), (other_table, other) in zip(again.tests, whole.tests, strict=True):
+        assert np.array_equal(table.object, other_table.object)
+        assert np.array_equal(said["object"], other["object"])
+
+
+def test_a_finished_run_gives_its_result_and_another_config_is_refused(config, tiny, tmp_path, monkeypatch):
+    made = resumed(config(method=("mcc",), out=tmp_path / "run"))
+    first = adapt(made, images=tiny)
+    monkeypatch.setattr(run, "_adapt_once", None)
+    again = adapt(made, images=tiny)
+    assert again.result == json.loads((tmp_path / "run" / "result.json").read_text()) == first.result
+    one, other = (some.models[""].state_dict() for some in (first, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(TransferError, match="another method"):
+        adapt(resumed(config(method=("coral",), out=tmp_path / "run")), images=tiny)
+
+
+def test_a_signal_ends_the_command_with_its_code_after_saving(config, tiny, tmp_path, monkeypatch, capfd):
+    made = config(method=("mcc",), policy="partial:1", out=tmp_path / "run")
+    loss, calls = Course._loss, []
+
+    def signalled(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return loss(*args)
+
+    monkeypatch.setattr(Course, "_loss", signalled)
+    assert cli._guarded(lambda: adapt(made, images=tiny)) == 143
+    assert len(calls) == 2  # that step was done
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "SIGTERM" in last
+    assert "--resume" in last
+    kept = States(tmp_path / "run", 10).part(0).load()
+    assert kept["calls"][-1]["place"]["step"] == 2
+
+
+def test_what_is_over_is_kept_as_it_was(tmp_path, monkeypatch):
+    """Learning goes on in the tensors that a call ends with."""
+    monkeypatch.setattr(Part, "cheap", True)
+    weight = torch.ones(2)
+    one = Journal(States(tmp_path, 10).part(0))
+    assert one.open(lambda: {"best": 1}) is None
+    assert one.enter() is None
+    one.leave(lambda: {"end": weight, "said": []})
+    weight.zero_()
+    assert one.enter() is None
+    one.step(lambda: pytest.fail("no state is due"))
+    one.epoch(lambda: {"place": 7})
+
+    other = Journal(States(tmp_path, 10).part(0))
+    assert other.open(dict) == {"best": 1}
+    assert torch.equal(other.enter()["end"], torch.ones(2))
+    assert other.enter() == {"place": 7}
+    assert other.enter() is None
+    other.next(2)
+    assert not other.part.outcome()
+    other.next(2)
+
+    third = Journal(States(tmp_path, 10).part(0))
+    third.open(dict)
+    assert (third.weight, third.enter()) == (2, None)
+
+
+def test_without_states_nothing_is_kept():
+    one = Journal()
+    assert one.open(lambda: pytest.fail("no use")) is None
+    for call in (one.step, one.epoch, one.leave):
+        call(lambda: pytest.fail("no use"))
+    one.next(1)

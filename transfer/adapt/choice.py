@@ -1,0 +1,132 @@
+"""Of a method's candidates the one that a label-free rule takes, and what is to be known of the others."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from transfer.adapt.judge.evidence import Evidence
+from transfer.adapt.solve import answered
+from transfer.adapt.stage import Stage
+from transfer.errors import TransferError
+from transfer.heads import Heads, HeadSpec
+
+OnLine = Callable[[dict[str, Any]], None]
+Score = Callable[[Evidence], float]
+
+
+@dataclass
+class Candidate:
+    """A model that a rule may take.
+
+    Parameters
+    ----------
+    name : str
+        What it is: method, weight, epoch.
+    evidence : Evidence
+        What the rule sees of it.
+    heads : Heads
+        Answers for pooled features of target images.
+    line : dict
+        What to log of it.
+    """
+
+    name: str
+    evidence: Evidence
+    heads: Heads
+    line: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Choice:
+    """The best of the candidates so far, and what is to be known of each.
+
+    Parameters
+    ----------
+    stage : Stage
+    score : callable
+        The rule: larger is better.
+    tell : callable
+        Gets a line per candidate.
+    """
+
+    stage: Stage
+    score: Score
+    tell: OnLine
+    best: Candidate | None = None
+    value: float = -np.inf
+    backbone: dict[str, Tensor] = field(default_factory=dict)
+    """What of the best one's backbone is not as it was at first."""
+    scores: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, np.ndarray] = field(default_factory=dict)
+    """Each candidate's classes of the test rows: for the oracle's column, which comes after all choosing."""
+    notes: list[str] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def taken(self) -> Candidate:
+        """The best candidate.
+
+        Raises
+        ------
+        TransferError
+            There was none: every run diverged.
+        """
+        if self.best is None:
+            raise TransferError("the loss became NaN or infinite before the first epoch ended: try a lower --lr")
+        return self.best
+
+    def offer(self, candidate: Candidate) -> None:
+        """Judge a candidate, the stage's backbone being as it belongs to it; keep it if it is the best."""
+        value = self.score(candidate.evidence)
+        value = value if np.isfinite(value) else -np.inf
+        self.scores[candidate.name] = float(value)
+        self.answers[candidate.name] = answered(self.stage, candidate.heads, candidate.evidence).argmax(1)
+        self.lines.append({"candidate": candidate.name, "score": round(float(value), 6)} | candidate.line)
+        self.tell(self.lines[-1])
+        if self.best is None or value > self.value:
+            self.best, self.value = candidate, value
+            self.backbone = {name: tensor.clone() for name, tensor in self.stage.moved().items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return all of this as arrays and plain values."""
+        best = self.best and {
+            "name": self.best.name,
+            "evidence": asdict(self.best.evidence),
+            "hidden": hidden(self.best.heads),
+            "heads": self.best.heads.state_dict(),
+            "line": self.best.line,
+        }
+        return {name: getattr(self, name) for name in KEPT} | {"best": best}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Be as the choice was that :meth:`state` was asked of, and tell its candidates' lines again."""
+        for name in KEPT:
+            setattr(self, name, state[name])
+        best, backbone = state["best"], self.stage.model.backbone
+        if best:
+            heads = Heads([HeadSpec("object", classes=self.stage.classes)], backbone.width, hidden=best["hidden"])
+            heads.load_state_dict(best["heads"])
+            evidence = Evidence(**best["evidence"])
+            self.best = Candidate(best["name"], evidence, heads.to(self.stage.device), best["line"])
+        for line in self.lines:
+            self.tell(line)
+
+
+KEPT = ("value", "backbone", "scores", "answers", "notes", "lines")
+
+
+def hidden(heads: Heads) -> tuple[int, ...]:
+    """Return the widths of the hidden layers of `heads`."""
+    return tuple(layer.out_features for layer in heads.modules() if isinstance(layer, nn.Linear))[:-1]
+
+
+def candidate_line(line: dict[str, Any]) -> str:
+    """Return a candidate's line for people: its name, loss where it has one, score and seconds."""
+    words = [f"{line['candidate']:<20}"]
+    words += [f"loss {line['loss']:.4f}"] if "loss" in line else []
+    words += [f"score {line['score']:.4f}"]
+    words += [f"{line['seconds']:.1f} s"] if "seconds" in line else []
+    return "  ".join(words)

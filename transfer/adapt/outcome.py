@@ -1,0 +1,55 @@
+"""What an adaptation gives back, and one result of several seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from transfer.adapt import understand
+from transfer.adapt.config import AdaptConfig
+from transfer.data.table import ImageTable
+from transfer.evaluate.answers import Answers
+from transfer.learn import checkpoint
+from transfer.learn.summary import over_seeds
+from transfer.plain import to_dict
+
+
+@dataclass
+class AdaptRun:
+    """What `adapt` gives back.
+
+    Parameters
+    ----------
+    result : dict
+        As in result.json.
+    models : dict of str to TransferModel
+        Of the first seed: ``models[""]`` answers for target images.
+    tests : list of (ImageTable, Answers)
+        For each seed the target's test images, with their true labels, and the answers on them.
+    before : list of ndarray
+        For each seed the classes that source_only gave these images, int64. Of a resumed run that was done already
+        neither `tests` nor `before` is there.
+    """
+
+    result: dict[str, Any]
+    models: checkpoint.Models
+    tests: list[tuple[ImageTable, Answers]]
+    before: list[np.ndarray]
+
+
+def together(config: AdaptConfig, runs: Sequence[AdaptRun]) -> dict[str, Any]:
+    """Return the result of `config`, whose seeds' are `runs`: means, deviations, and each."""
+    results = [run.result for run in runs]
+    merged = over_seeds(config.run.seeds, results, ("target", "source_only", "shift")) | {"config": to_dict(config)}
+    merged["shift"] |= understand.flagged([result["shift"] for result in results])
+    merged |= understand.gains([run.tests[0] for run in runs], [run.before[0] for run in runs])
+    chosen = [result["selection"] for result in results]
+    oracle = [some["oracle_accuracy"] for some in chosen]
+    merged["selection"] = {
+        "rule": config.method.rule,
+        "chosen": [some["chosen"] for some in chosen],
+        "oracle_accuracy": fmean(oracle) if None not in oracle else None,
+    }
+    return merged
