@@ -1,7 +1,8 @@
 """Execute the notebooks anew and keep what they put out: ``python tests/notebooks/execute.py [NAME...]``.
 
 Without names all six: on Office-31 that is minutes each. Pictures are reduced to 128 colours, so that the files stay
-small; execution times and anything else that differs from run to run are left out.
+small; execution times and anything else that differs from run to run are left out. What a cell tagged ``image:NAME`` shows
+is also written to ``notebooks/images/NAME.png``, for README.
 """
 
 import base64
@@ -47,6 +48,17 @@ def tidied(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
+    """Return the PNG that each cell tagged ``image:NAME`` shows, by that name."""
+    found = {}
+    for cell in notebook.cells:
+        for tag in cell.metadata.get("tags", ()):
+            if tag.startswith("image:"):
+                (png,) = (output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
+                found[tag.removeprefix("image:")] = base64.b64decode(png)
+    return found
+
+
 def small(png: str) -> str:
     """Return a PNG (base64) with a palette."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
@@ -58,5 +70,8 @@ def small(png: str) -> str:
 if __name__ == "__main__":
     for name in sys.argv[1:] or sorted(path.stem for path in FOLDER.glob("*.ipynb")):
         began, path = time.perf_counter(), FOLDER / f"{name}.ipynb"
-        path.write_text(nbformat.writes(tidied(execute(path))) + "\n", encoding="utf-8")
+        notebook = tidied(execute(path))
+        path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+        for image, png in pictures(notebook).items():
+            (FOLDER / "images" / f"{image}.png").write_bytes(png)
         print(f"{name}: {time.perf_counter() - began:.0f} s, {path.stat().st_size / 1000:.0f} kB")

@@ -86,6 +86,16 @@ def test_shows_no_photograph(path):
             assert share_of_commonest_colour(Image.open(io.BytesIO(base64.b64decode(data)))) > 0.5
 
 
+def test_pictures_of_the_readme_are_those_of_the_notebooks():
+    shown = {}
+    for path in PATHS:
+        shown |= EXECUTE["pictures"](nbformat.read(path, as_version=4))
+    kept = {path.stem: path.read_bytes() for path in (ROOT / "notebooks" / "images").iterdir()}
+    assert kept == shown
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"notebooks/images/{name}.png" in readme for name in kept)
+
+
 def test_a_photograph_would_be_seen():
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     plot = np.full_like(noise, 255)
