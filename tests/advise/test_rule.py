@@ -107,7 +107,12 @@ def test_more_is_said_where_there_is_more_to_say(evidence):
     noise = LabelNoise(10, 0.1, np.array([1]), np.array([0]))
     facts = {"copies": 3, "imbalance": 9.0, "small_classes": ("a",)}
     said = " ".join(advise(evidence(size=facts, noise=noise)).reasons)
-    for word in ("copies of other images: 3", "balance loss", "10 of 100 labels look wrong", "classes with fewer than 5 images: 1"):
+    for word in (
+        "copies of other images: 3",
+        "balance loss",
+        "10 of 100 labels look wrong",
+        "classes with fewer than 5 images: 1",
+    ):
         assert word in said
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from transfer.data import office31, sets
-from transfer.data.sets import fetch_or_verify, load_table
+from transfer.data.sets import at_hand, fetch_or_verify, load_table
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -32,6 +32,17 @@ def test_a_named_set_is_found_by_its_root(office, monkeypatch):
     assert (table.name, table.domains, table.objects) == ("office31", office31.DOMAINS, ("bike", "mug"))
     monkeypatch.setenv("TRANSFER_DATA", str(office))
     assert len(load_table("office31")) == 6
+
+
+def test_what_is_at_hand(office, monkeypatch):
+    assert at_hand("digits")
+    assert not at_hand("office31")
+    assert at_hand("office31", office)
+    monkeypatch.setenv("TRANSFER_DATA", str(office))
+    assert at_hand("office31")
+    (office / "office31" / "webcam").rename(office / "elsewhere")
+    assert not at_hand("office31")
+    assert not at_hand("cifar")
 
 
 def test_a_folder_below_the_root(tree, monkeypatch, tmp_path):

@@ -50,3 +50,30 @@ def test_descents_show_the_paths(tmp_path: Path) -> None:
 def test_no_two_looks_alike() -> None:
     looks = [(look["color"], look["linestyle"]) for look in map(plots._look, range(30))]
     assert len(set(looks)) == 30
+
+
+def test_dots_have_a_row_each_and_whiskers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two series beside each other in a row; the first name is the highest."""
+    kept = []
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", lambda *given: kept.append(given[1]) or save(*given))
+    panels = {"pair": {"a": {"probe": (0.5, 0.4, 0.7), "full": (0.6, 0.6, 0.6)}, "b": {"full": (0.8, 0.7, 0.9)}}}
+    figure = plots.dots(None, panels, x="accuracy")
+    ((place,),) = kept
+    rows = dict(zip([text.get_text() for text in place.get_yticklabels()], place.get_yticks(), strict=True))
+    assert rows["probe"] > rows["full"]
+    a, b = place.containers
+    (x, y), (whisker,) = a[0].get_data(), a[2]
+    assert x.tolist() == [0.5, 0.6]
+    assert whisker.get_segments()[0][:, 0].tolist() == pytest.approx([0.4, 0.7])
+    assert round(y[0]) == rows["probe"]
+    assert y[1] != b[0].get_ydata()[0]
+    assert figure.get_axes()[0].get_xlabel() == "accuracy"
+
+
+def test_a_figure_is_returned_and_written_only_where_asked(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    panels = {"loss": {"sgd": [2.0, 1.0]}}
+    assert plots.curves(None, panels, x="epoch", y="loss").get_axes()
+    plots.curves(file, panels, x="epoch", y="loss")
+    assert [f.name for f in tmp_path.iterdir()] == ["a.png"]

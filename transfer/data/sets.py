@@ -47,6 +47,19 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
     return read_folder(Path(data), targets)
 
 
+def at_hand(name: str, data_root: Path | None = None) -> bool:
+    """Return whether the named set can be read here with nothing fetched.
+
+    Examples
+    --------
+    >>> at_hand("digits")
+    True
+    """
+    if name == "office31":
+        return any(all((place / d).is_dir() for d in office31.DOMAINS) for place in office31.places(data_root))
+    return name in NAMED
+
+
 def fetch_or_verify(name: str, data_root: Path | None = None, *, verify: bool = False) -> str:
     """Fetch (or make) a named set, or check the copy at hand; return one line on how that went.
 
