@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.errors import TransferError
-from transfer.files import cache_folder, whole, write_json, write_text
+from transfer.files import cache_folder, open_regular, open_text, read_json, whole, write_json, write_text
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -95,3 +95,47 @@ def test_the_cache_lies_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cache_folder().name == "transfer"
     monkeypatch.delenv("TRANSFER_CACHE")
     assert cache_folder().is_absolute()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 300 + b"1" + b"}" * 300, b"9" * 10_000, b"[1]"],
+    ids=["nothing", "half", "no text", "depth", "some depth", "digits", "a list"],
+)
+def test_json_from_elsewhere_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(TransferError, match=r"cannot read .*x\.json as JSON: ") as caught:
+        read_json(tmp_path / "x.json")
+    assert len(str(caught.value)) < 500
+
+
+@given(value=JSON)
+def test_json_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    file = tmp_path_factory.mktemp("json") / "x.json"
+    write_json(file, value)
+    assert read_json(file, object) == value
+
+
+def test_names_that_are_no_text_survive_json_and_csv(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\x1b")
+    write_json(tmp_path / "x.json", [name])
+    assert json.loads((tmp_path / "x.json").read_text(encoding="ascii")) == [name]
+    with open_text(tmp_path / "x.csv", "w") as file:
+        file.write(name + "\r\n")
+    assert (tmp_path / "x.csv").read_bytes() == b"\xff\x1b\r\n"
+    with open_text(tmp_path / "x.csv") as file:
+        assert file.read() == name + "\r\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_what_may_never_end_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match="no regular file"):
+            open_regular(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "nothing")
+    (tmp_path / "file").write_bytes(b"x")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"x"

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import types
@@ -6,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from transfer import commands, config
 from transfer.commands import EvaluateConfig
@@ -27,7 +30,7 @@ def other(hint: Any, default: Any) -> Any:
     if origin in (types.UnionType, typing.Union):
         return other(next(option for option in options if option is not type(None)), default)
     if origin is tuple:
-        return (3, 1) if options[0] is int else ("b:2", "a")
+        return {int: (3, 1), Path: (Path("b:2"), Path("a"))}.get(options[0], ("b:2", "a"))
     if hint is bool:
         return not default
     return {int: 17, float: 0.123, str: "some/name", Path: Path("some/folder")}[hint]
@@ -86,3 +89,48 @@ def test_a_saved_config_is_checked_as_a_typed_one() -> None:
     with pytest.raises(TransferError, match="--epochs 0: it must be 1 or more"):
         from_dict(TrainConfig, {"learn": {"epochs": 0}})
     assert from_dict(CacheConfig, {"views": 0}) == CacheConfig()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"hidden": ["x"]}, "HeadConfig: hidden is 'x', not int"),
+        ({"hidden": 3}, r"HeadConfig: hidden is 3, not tuple\[int, \.\.\.\]"),
+        ({"hidden": [True]}, "hidden is True, not int"),
+        ({"activation": "__class__"}, "activation is '__class__', not Literal"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+        ({"dropout": 10**400}, r"dropout is 10+\.\.\., not float"),
+        ({"head_init": "\ud83d"}, "head_init is"),
+        ({"dropuot": 1}, r"no setting 'dropuot' \(did you mean 'dropout'"),
+        ([], r"HeadConfig is \[\], not settings by name"),
+        ({"x" * 10**6: 1}, r"no setting 'x+\.\.\."),
+    ],
+)
+def test_a_value_of_another_type_is_named(values: Any, says: str) -> None:
+    with pytest.raises(TransferError, match=says) as caught:
+        from_dict(config.HeadConfig, values)
+    assert len(str(caught.value)) < 200
+
+
+def test_what_is_lacking_is_named() -> None:
+    with pytest.raises(TransferError, match="PredictConfig lacks run"):
+        from_dict(commands.PredictConfig, {})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("kind", [TrainConfig, commands.SearchConfig, commands.PredictConfig], ids=lambda k: k.__name__)
+def test_any_json_is_a_config_or_one_line(kind: type, data: st.DataObject) -> None:
+    """Any value in the place of any setting: a config of the right types, or a TransferError."""
+    names = list(typing.get_type_hints(kind))
+    values = data.draw(st.dictionaries(st.sampled_from(names) | st.text(max_size=3), JSON, max_size=4) | JSON)
+    with contextlib.suppress(TransferError):
+        config = from_dict(kind, values)
+        assert from_dict(kind, to_dict(config)) == config

@@ -26,13 +26,19 @@ from transfer.commands import (
 )
 from transfer.config import CompareConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
+from transfer.printable import printable
 from transfer.stopping import Stopped
+
+
+def _say(text: str, **how: Any) -> None:
+    """Print text in which names from elsewhere may stand."""
+    print(printable(text, keep="\n"), **how)
 
 
 def _demo(config: DemoConfig) -> None:
     from transfer.demo import demo
 
-    print(demo(config))
+    _say(demo(config))
 
 
 def _backbones(config: BackbonesConfig) -> None:
@@ -45,66 +51,66 @@ def _backbones(config: BackbonesConfig) -> None:
         near = did_you_mean(config.pattern, (row.name for row in catalogue()))
         raise TransferError(f"no backbone matches {config.pattern!r}{near}: `transfer backbones` lists all")
     for line in backbone_lines(itertools.chain([first], rows)):
-        print(line, flush=True)
+        _say(line, flush=True)
 
 
 def _data(config: FetchConfig) -> None:
     from transfer.data.sets import fetch_or_verify
 
-    print(fetch_or_verify(config.name, config.data_root, verify=config.verify))
+    _say(fetch_or_verify(config.name, config.data_root, verify=config.verify))
 
 
 def _train(config: TrainConfig) -> None:
     from transfer.learn.train import train
     from transfer.report.tables import one_run
 
-    print("\n" + one_run(train(config).result))
+    _say("\n" + one_run(train(config).result))
     if config.run.out:
-        print(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
+        _say(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
 
 
 def _compare(config: CompareConfig) -> None:
     from transfer.learn.compare import compare
     from transfer.report.tables import compared
 
-    print("\n" + compared(compare(config)))
+    _say("\n" + compared(compare(config)))
 
 
 def _adapt(config: AdaptConfig) -> None:
     from transfer.adapt.run import adapt
     from transfer.report.tables import adapted
 
-    print("\n" + adapted(adapt(config).result))
+    _say("\n" + adapted(adapt(config).result))
     if config.run.out:
-        print(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
+        _say(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
 
 
 def _advise(config: AdviseConfig) -> None:
     from transfer.learn.advise import advise
     from transfer.report.advice import advised
 
-    print("\n" + advised(advise(config)))
+    _say("\n" + advised(advise(config)))
 
 
 def _search(config: SearchConfig) -> None:
     from transfer.learn.search import search
     from transfer.report.search import searched
 
-    print("\n" + searched(search(config)))
+    _say("\n" + searched(search(config)))
 
 
 def _lr_find(config: LrFindConfig) -> None:
     from transfer.learn.lr_find import lr_find
     from transfer.report.search import found
 
-    print(found(lr_find(config)))
+    _say(found(lr_find(config)))
 
 
 def _evaluate(config: EvaluateConfig) -> None:
     from transfer.learn.predict import evaluate
     from transfer.report.tables import one_run
 
-    print(one_run(evaluate(config)))
+    _say(one_run(evaluate(config)))
 
 
 def _predict(config: PredictConfig) -> None:
@@ -122,14 +128,14 @@ def _cache(config: CacheCommandConfig) -> None:
     store = Store()
     if config.action == "clear":
         segments, size = store.clear()
-        print(f"removed {segments} files, {size / 1e6:.1f} MB, from {store.root}")
+        _say(f"removed {segments} files, {size / 1e6:.1f} MB, from {store.root}")
     elif config.action == "verify":
         problems = store.verify()
         for path, reason in problems:
-            print(f"{path}: {reason}")
-        print(f"{len(problems)} damaged" if problems else f"{store.root}: all sound")
+            _say(f"{path}: {reason}")
+        _say(f"{len(problems)} damaged" if problems else f"{store.root}: all sound")
     else:
-        print(f"{store.root}\n{kept(store.shelves())}")
+        _say(f"{store.root}\n{kept(store.shelves())}")
 
 
 COMMANDS: dict[str, tuple[type, Any]] = {
@@ -154,7 +160,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(record.getMessage(), file=sys.stdout)
+        tqdm.write(printable(record.getMessage(), keep="\n"), file=sys.stdout)
 
 
 # Threads that wait for each other by spinning make a machine that others use too several times slower. Read by the
@@ -183,7 +189,8 @@ def _guarded(call: Callable[[], None]) -> int:
         call()
         sys.stdout.flush()
     except TransferError as error:
-        print(f"transfer: {' '.join(str(error).split())}", file=sys.stderr)
+        line = " ".join(str(error).split())
+        print(f"transfer: {printable(line if len(line) < 1500 else line[:1500] + ' ...')}", file=sys.stderr)
         return 2
     except Stopped as stop:
         print(f"transfer: {stop}", file=sys.stderr)

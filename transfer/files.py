@@ -1,16 +1,21 @@
 """Files written whole or not at all, and where the cache lies."""
 
 import contextlib
+import errno
 import json
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal, TextIO
 
 import platformdirs
 
 from transfer.errors import TransferError
+from transfer.printable import printable
+
+_DEEPEST = 64  # levels of JSON; what is written here has fewer than ten
 
 
 @contextlib.contextmanager
@@ -53,7 +58,65 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` to `path` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, printable(json.dumps(value, indent=2, ensure_ascii=False), keep="\n") + "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of JSON from elsewhere.
+
+    Raises
+    ------
+    ValueError
+        It is none, or nests deeper than anything here would write.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _within(outer)]
+    if level:
+        raise ValueError("it nests too deep")
+    return value
+
+
+def _within(value: dict | list) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def read_json(path: str | os.PathLike[str], kind: type = dict) -> Any:
+    """Return the value of a JSON file from elsewhere, which must be of `kind`.
+
+    Raises
+    ------
+    TransferError
+        It cannot be read, is no JSON, or is another kind of value.
+    """
+    try:
+        with open_regular(path) as file:
+            value = parse_json(file.read())
+        if not isinstance(value, kind):
+            raise ValueError(f"it holds no {kind.__name__}")
+        return value
+    except (OSError, ValueError) as error:
+        raise TransferError(f"cannot read {path} as JSON: {error}") from error
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read its bytes; what may never end, such as a pipe or a device, is an OSError."""
+    return open(path, "rb", opener=_regular)
+
+
+def open_text(path: str | os.PathLike[str], mode: Literal["r", "w"] = "r") -> TextIO:
+    """Open a CSV: UTF-8, in which the bytes of file names that are no text stay as they are."""
+    return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _regular(path: str, flags: int) -> int:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "no regular file", path)
+    return os.open(path, flags)
 
 
 def cache_folder(*parts: str) -> Path:

@@ -295,3 +295,26 @@ def test_weights_of_networks_that_keep_a_version(tmp_path):
     published = torchvision.models.mnasnet0_5().state_dict()
     save_file(published, tmp_path / "w.safetensors")  # keeps no version
     assert _same(load("torchvision:mnasnet0_5", weights=tmp_path / "w.safetensors"), published)
+
+
+@pytest.mark.parametrize("content", [b"\nX", b"KK", b"\xffj", b"", b"PK\x03\x04", b"\x80\x02."])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_broken_bytes_are_one_line_whatever_their_reader_raises(tmp_path, content, suffix):
+    """Found by fuzzing: torch raises IndexError, TypeError, struct.error and more."""
+    (tmp_path / f"w{suffix}").write_bytes(content)
+    with pytest.raises(TransferError, match=rf"w{suffix} (cannot be read as weights|is not loaded|holds no weights)"):
+        weights.read(tmp_path / f"w{suffix}")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, published):
+    published["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    save_file(published, tmp_path / "w.safetensors")
+    with pytest.raises(TransferError, match=r"w\.safetensors is not finite in layer1\.0\.conv1\.weight"):
+        load(NAME, weights=tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"mean": 1}', "\udcff", '{"crop_pct": 1e-9}'])
+def test_a_damaged_record_is_one_line(tmp_path, text):
+    (tmp_path / "w.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(TransferError, match="is no preprocessing record"):
+        weights.beside(tmp_path / "w.safetensors")

@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pytest
@@ -163,3 +164,36 @@ def test_at_least_halves_but_not_below(tmp_path, picture):
     assert decode(file).size == (400, 300)
     assert decode(file, at_least=64).size == (100, 75)
     assert decode(file, at_least=160).size == (400, 300)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_what_may_never_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "zero.jpg"):
+        with pytest.raises(BadImage, match="no regular file"):
+            decode(tmp_path / name)
+
+
+def test_postscript_is_never_run(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(x) (w) file\n")
+    with pytest.raises(BadImage, match="PostScript is a program"):
+        decode(tmp_path / "x.jpg")
+
+
+def test_a_few_bytes_that_say_they_are_many_pixels(tmp_path):
+    """Found by fuzzing: a GIF of 800 bytes that took half a minute."""
+    Image.new("P", (9, 9)).save(tmp_path / "x.gif")
+    content = bytearray((tmp_path / "x.gif").read_bytes())
+    content[6:10] = (13882).to_bytes(2, "little") + (11321).to_bytes(2, "little")
+    (tmp_path / "x.gif").write_bytes(content)
+    with pytest.raises(BadImage, match="13882 x 11321 are more than 64,000,000 pixels"):
+        decode(tmp_path / "x.gif")
+
+
+def test_a_jpeg_of_more_pixels_is_decoded_smaller(tmp_path, monkeypatch):
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.jpg")
+    monkeypatch.setattr("transfer.data.decode.MOST_PIXELS", 1024)
+    assert decode(tmp_path / "x.jpg", at_least=16).size == (16, 16)
+    with pytest.raises(BadImage, match="more than 1,024 pixels"):
+        decode(tmp_path / "x.jpg")

@@ -1,5 +1,10 @@
+import contextlib
+import os
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from transfer.data.manifest import read_manifest, with_path_column
 from transfer.errors import TransferError
@@ -113,3 +118,28 @@ def test_with_path_column(manifest, tmp_path):
     assert with_path_column(manifest("object, PATH\n"))
     assert not with_path_column(manifest("object,file\n"))
     assert not with_path_column(tmp_path / "none.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_manifest_and_is_not_waited_for(tmp_path):
+    """Found by fuzzing."""
+    os.mkfifo(tmp_path / "x.csv")
+    assert not with_path_column(tmp_path / "x.csv")
+    with pytest.raises(TransferError, match="no regular file"):
+        read_manifest(tmp_path / "x.csv")
+
+
+CELLS = st.sampled_from(
+    ["path", "object", "Object", "a.png", "", "\0", "\ufeff", '"', "\r", "9" * 5000, "nan", "1e999", "é"]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(CELLS, max_size=4), max_size=4), st.sampled_from(["utf-8", "utf-16", "latin-1"]))
+def test_any_bytes_are_a_table_or_one_line(tmp_path_factory, lines, encoding):
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "a.png").touch()
+    text = "path,object\na.png,a\n" * (len(lines) % 2) + "\n".join(map(",".join, lines))
+    (folder / "m.csv").write_bytes(text.encode(encoding, "replace"))
+    with contextlib.suppress(TransferError):
+        assert len(read_manifest(folder / "m.csv")) > 0

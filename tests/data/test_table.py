@@ -37,3 +37,9 @@ def test_take_keeps_classes_and_every_column():
     assert some.split.tolist() == ["test", ""]
     assert some.group.tolist() == ["", "g"]
     assert len(table.take(table.object == 0)) == 2
+
+
+def test_names_of_thousands_of_digits_have_their_place():
+    """int() refuses them."""
+    long, longer = "c" + "9" * 5000, "c1" + "0" * 5000
+    assert sorted([longer, "c10", long, "c9", "c010"], key=natural) == ["c9", "c010", "c10", long, longer]

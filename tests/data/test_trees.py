@@ -160,3 +160,35 @@ def test_real_sets(name, images, objects, domains):
     assert (table.object >= 0).all()
     if name == "flowers12":
         assert [(table.split == s).sum() for s in ("train", "val", "test")] == [720, 0, 240]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes and links")
+class TestHostile:
+    def test_a_pipe_called_csv_is_not_waited_for(self, tree):
+        """Found by fuzzing."""
+        root = tree("a/1.png", "b/1.png")
+        os.mkfifo(root / "x.csv")
+        assert len(read_folder(root)) == 2
+        with pytest.raises(TransferError, match="is not a folder or a CSV manifest"):
+            read_folder(root / "x.csv")
+
+    def test_links_to_themselves_and_up_to_the_root_are_not_followed(self, tree):
+        root = tree("a/1.png", "b/1.png")
+        (root / "self").symlink_to(root / "self")
+        (root / "a" / "2.png").symlink_to(root / "a" / "2.png")
+        (root / "disk").symlink_to("/")
+        (root / "b" / "up").symlink_to("../..")
+        assert [Path(path).name for path in read_folder(root).paths] == ["1.png", "2.png", "1.png"]
+
+    def test_folders_that_link_to_each_other_are_refused_at_once(self, tree):
+        root = tree("a/1.png")
+        for i in range(30):
+            (root / f"n{i}").mkdir()
+            for j in range(30):
+                (root / f"n{i}" / f"n{j}").symlink_to(root / f"n{j}")
+        with pytest.raises(TransferError, match="again and again"):
+            read_folder(root)
+
+    def test_postscript_is_no_image(self):
+        assert not is_image(Path("x.eps"))
+        assert not is_image(Path("x.ps"))

@@ -139,3 +139,16 @@ def test_the_destination_must_be_free(make, tmp_path):
     unpack(archive, tmp_path / "out", keep=texts)
     with pytest.raises(TransferError, match="it exists and is not an empty folder"):
         unpack(archive, tmp_path / "out", keep=texts)
+
+
+def test_names_that_no_archive_should_have_are_damage(tmp_path):
+    """Found by fuzzing: a name without a letter, and one that says it is UTF-8 and is not."""
+    empty, no_text = tmp_path / "empty.zip", tmp_path / "no_text.zip"
+    with zipfile.ZipFile(empty, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("q"), b"x")
+        archive.filelist[0].filename = ""
+    no_text.write_bytes(make_zip(tmp_path / "b.zip", [("ä.txt", b"x")]).read_bytes().replace("ä".encode(), b"\xff\xff"))
+    for archive in (empty, no_text):
+        with pytest.raises(TransferError, match=f"the archive {archive.name} is damaged"):
+            unpack(archive, tmp_path / "out", keep=lambda name: name)
+        assert not (tmp_path / "out").exists()

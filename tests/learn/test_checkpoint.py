@@ -236,3 +236,51 @@ def test_a_file_that_cannot_be_written(trained: Callable[..., checkpoint.Models]
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TransferError, match="cannot write"):
         checkpoint.save(tmp_path / "file" / "model.safetensors", trained(HeadConfig()), HeadConfig())
+
+
+def rewritten(path: Path, **changes: Any) -> Path:
+    """Write a run's model again, with another header."""
+    with safe_open(path, "pt") as opened:
+        header = json.loads(opened.metadata()["transfer"])
+    text = changes.pop("text", None) or json.dumps(header | changes)
+    save_file(load_file(path), path, metadata={"transfer": text})
+    return path
+
+
+HEADERS = {
+    "a backbone on the hub": ({"backbone": "hf-hub:stranger/model"}, "unknown backbone"),
+    "a backbone that is a path": ({"backbone": "../../etc/passwd"}, "unknown backbone"),
+    "a backbone that is a list": ({"backbone": ["test_resnet"]}, r"Header: backbone is \['test_resnet'\], not str"),
+    "another backbone, far larger": ({"backbone": "convnext_xxlarge"}, "does not fit convnext_xxlarge"),
+    "one of which little is left": ({"backbone": "convnext_xxlarge", "dropped": 3}, "does not fit convnext_xxlarge"),
+    "no parts": ({"parts": {}}, "holds 0 networks"),
+    "a part that is none": ({"parts": {"": 1}}, "Part is 1"),
+    "a hidden layer of 10^12": ({"heads": {"hidden": [10**12]}}, "does not fit test_resnet"),
+    "a hidden layer of 10^30": ({"heads": {"hidden": [10**30]}}, "no network is as it says"),
+    "a million hidden layers": ({"heads": {"hidden": [1] * 10**6}}, "is damaged"),
+    "no object": ({"text": "[]"}, "is no model of this tool"),
+    "no JSON": ({"text": "{"}, "is not a readable safetensors file"),
+    "no end": ({"text": "[" * 100_000}, "it nests too deep"),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_header_from_a_stranger_is_one_line(tmp_path: Path, trained: Any, case: str) -> None:
+    changes, says = HEADERS[case]
+    config = HeadConfig()
+    checkpoint.save(tmp_path / "model.safetensors", trained(config), config)
+    with pytest.raises(TransferError, match=says) as caught:
+        checkpoint.load(rewritten(tmp_path / "model.safetensors", **changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [-1, 99])
+def test_a_cut_outside_the_network_is_one_line(tmp_path: Path, trained: Any, cut: int) -> None:
+    config = HeadConfig()
+    file = tmp_path / "model.safetensors"
+    checkpoint.save(file, trained(config), config)
+    with safe_open(file, "pt") as opened:
+        parts = json.loads(opened.metadata()["transfer"])["parts"]
+    parts[""]["cut"] = cut
+    with pytest.raises(TransferError, match=rf"is damaged: cut {cut} is not between"):
+        checkpoint.load(rewritten(file, parts=parts))

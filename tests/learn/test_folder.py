@@ -215,3 +215,29 @@ def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     with pytest.raises(TransferError, match=r"metrics.jsonl is damaged: start anew with --overwrite"):
         RunFolder(tmp_path / "a", {"trials": 5, "run": {"seed": 1}}, resume=True).metrics()
     assert RunFolder(tmp_path / "new", {}, resume=True).metrics() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a":' * 300 + b"1" + b"}" * 300])
+def test_a_damaged_config_is_one_line(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder(tmp_path / "a", {"trials": 5})
+    (folder.path / "config.json").write_bytes(content)
+    with pytest.raises(TransferError, match=r"cannot read .*config\.json as JSON"):
+        RunFolder(tmp_path / "a", {"trials": 5}, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"\xff\n", b"[]\n", b"[" * 100_000 + b"\n", b'{"trial": 0}\n{"other": 1}\n'])
+def test_damaged_metrics_are_one_line(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder(tmp_path / "a", {})
+    (folder.path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(TransferError, match=r"metrics\.jsonl is damaged: start anew"):
+        folder.metrics(("trial",))
+
+
+def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\x1b, \"'\n\r=1")
+    folder = RunFolder(tmp_path / "a", {})
+    folder.metric({"name": name})
+    folder.predictions([{"path": name}])
+    assert folder.metrics() == [{"name": name}]
+    with (folder.path / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert list(csv.DictReader(file)) == [{"path": name}]

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -127,3 +128,34 @@ def test_evaluate_without_a_known_label(run, folder, tmp_path):
 def test_no_run_there(tmp_path):
     with pytest.raises(TransferError, match="no run at"):
         evaluate(EvaluateConfig(tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and links here")
+def test_links_in_circles_pipes_and_depth_are_no_trouble(tmp_path):
+    deep = tmp_path / "set" / Path(*"d" * 600)
+    deep.mkdir(parents=True)
+    (deep / "x.png").touch()
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).symlink_to(".")
+    os.mkfifo(tmp_path / "set" / "pipe.png")
+    assert image_files([str(tmp_path / "set")]) == [str(deep / "x.png")]
+    (tmp_path / "set" / "c").mkdir()
+    (tmp_path / "set" / "c" / "y.png").touch()
+    assert str(tmp_path / "set" / "c" / "y.png") in image_files([str(tmp_path / "s*" / "c" / "**" / "*.png")])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"a,b\n1,2\n",
+        b"path,object,object_predicted,object_probability\nx\n",
+        b'path,object\n"x',
+        b"path,age,age_predicted\nx,old,1\n",
+        b"path\n" + b"x" * 2**18,
+    ],
+)
+def test_damaged_predictions_are_one_line(run, content):
+    (run / "predictions.csv").write_bytes(content)
+    with pytest.raises(TransferError, match="give --data"):
+        evaluate(EvaluateConfig(run, device="cpu"))

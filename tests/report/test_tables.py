@@ -225,3 +225,10 @@ def test_adapted_where_nothing_could_be_measured() -> None:
 def test_adapted_where_no_class_changed() -> None:
     same = adaptation() | {"per_class_change": {"a": change(0.5, 0.5)}}
     assert "largest" not in tables.adapted(same)
+
+
+def test_names_from_elsewhere_cannot_steer_a_terminal_or_break_a_table() -> None:
+    text = tables.table(["object", "n"], [["\x1b[2J\nfake", "1"], ["\u202egnp", "\udcff"]])
+    assert len(text.splitlines()) == 3
+    assert "\\u001b[2J\\u000afake" in text
+    assert not set(text) & set("\x1b\u202e\udcff")

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from transfer.store.folder import files_in, key_of, record_of, remove
 
 
@@ -53,3 +55,16 @@ def test_remove_takes_the_folders_with_the_last_file(tmp_path: Path) -> None:
     assert remove(last)
     assert not folder.parent.exists()
     assert tmp_path.exists()
+
+
+def test_a_record_that_nests_without_end_is_none(tmp_path: Path) -> None:
+    folder = shelf(tmp_path, {"cut": 3})
+    (folder / "about.json").write_text("[" * 100_000)
+    assert record_of(folder) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_file_of_rows(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.rows")
+    (tmp_path / "b.rows").touch()
+    assert [path.name for _, _, path in files_in(tmp_path, "*.rows")] == ["b.rows"]

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transfer.adapt.judge.evidence import Evidence
 from transfer.errors import TransferError
 from transfer.files import whole
+from transfer.printable import printable
 
 MOST_ROWS, COMPONENTS, PERPLEXITY = 2000, 50, 30
 DOMAIN_COLOURS = ("#0072B2", "#E69F00")  # blue and orange of Okabe and Ito: told apart by colour-blind people, too
@@ -55,6 +56,7 @@ def feature_map(
 
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
     figure = Figure(figsize=(14, 6.9 * len(states) + 0.6), dpi=110, layout=layout)
+    domains, classes = (_text(domains[0]), _text(domains[1])), tuple(map(_text, classes))
     figure.suptitle(f"{domains[0]} to {domains[1]}: features by t-SNE", fontsize=16)
     panels = figure.subplots(len(states), 2, squeeze=False)
     bar = tqdm(states.items(), desc="map", unit="t-SNE", disable=None, leave=False)
@@ -139,6 +141,11 @@ def _objects(panel: Any, place: np.ndarray, side: np.ndarray, objects: np.ndarra
     for name, (x, y) in zip(names, spread(where / extent, sizes) * extent, strict=True):
         outline = [withStroke(linewidth=2.5, foreground="white", alpha=0.85)]
         panel.text(x, y, name, fontsize=9, ha="center", va="center", color="0.1", path_effects=outline)
+
+
+def _text(name: str) -> str:
+    """Return a name from elsewhere as matplotlib draws it: no formula, no control character."""
+    return printable(name).replace("$", r"\$")
 
 
 def _legend(panel: Any) -> None:

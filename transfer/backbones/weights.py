@@ -1,6 +1,5 @@
 """Where weights come from: a file, a local store, the bundle, the hub. Nothing is ever unpickled."""
 
-import json
 import pickle
 import threading
 import urllib.error
@@ -22,6 +21,7 @@ from transfer.backbones.onmap import OnMap
 from transfer.backbones.registry import Provider
 from transfer.data.preprocessing import Preprocessing
 from transfer.errors import TransferError
+from transfer.files import read_json
 
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -80,7 +80,7 @@ def read(file: Path) -> dict[str, Tensor]:
         raise TransferError(
             f"{file} is not loaded: it holds more than tensors, and unpickling runs code; save its tensors alone"
         ) from error
-    except (safetensors.SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of broken bytes the readers raise nearly anything
         raise TransferError(f"{file} cannot be read as weights: {_line(error)}") from error
     while isinstance(content, dict) and (key := next((k for k in WRAPPERS if isinstance(content.get(k), dict)), None)):
         content = content[key]
@@ -104,8 +104,8 @@ def beside(file: Path) -> Preprocessing | None:
     if not record.is_file():
         return None
     try:
-        return Preprocessing.from_dict(json.loads(record.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, OSError, TransferError) as error:
+        return Preprocessing.from_dict(read_json(record))
+    except TransferError as error:
         raise TransferError(
             f"{record} is no preprocessing record: {_line(error)}; see the names in transfer.data.preprocessing"
         ) from error
@@ -125,6 +125,8 @@ def fit(provider: Provider, name: str, network: nn.Module, found: Found) -> nn.M
     """
     spare, path, pooled = provider.spare(name, network)
     state = found.state
+    if spoilt := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
+        raise TransferError(f"{found.where} is not finite in {_some(spoilt)}: it cannot be learned from")
     if problems := _misfits(network, state, spare):
         state = _renamed(provider, name, network, state)
         if _misfits(network, state, spare):

@@ -1,7 +1,7 @@
 """An image file of any format that PIL reads -> an upright RGB image."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,7 +10,9 @@ import PIL
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from transfer.errors import TransferError
+from transfer.files import open_regular
 
+MOST_PIXELS = 64_000_000  # of a decoded image; a JPEG that is decoded smaller may have more
 _FULL_SCALES = (1.0, 255.0, 65535.0, 2.0**31 - 1)
 
 
@@ -40,8 +42,7 @@ def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None 
         The file cannot be read or does not decode to its end.
     """
     with opened(file, name or str(file)) as image:
-        if at_least:
-            image.draft("RGB", (at_least, at_least))
+        draft(image, at_least)
         return upright_rgb(image)
 
 
@@ -49,10 +50,21 @@ def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None 
 def opened(file: str | Path | BinaryIO, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open an image file, of which only the header is read, and let whatever goes wrong with it be a BadImage."""
     try:
-        with Image.open(file) as image:
+        source = open_regular(file) if isinstance(file, str | Path) else nullcontext(file)
+        with source as stream, Image.open(stream) as image:
+            if image.format == "EPS":  # PIL would let Ghostscript run it
+                raise ValueError("PostScript is a program")
             yield image
     except Exception as error:  # PIL's plugins raise nearly anything on broken bytes
         raise BadImage(f"bad image {name}: {_reason(error)}") from error
+
+
+def draft(image: ImageFile.ImageFile, at_least: int | None) -> None:
+    """Let a JPEG be decoded smaller (see `decode`), and nothing larger than `MOST_PIXELS`: a few bytes can say so."""
+    if at_least:
+        image.draft("RGB", (at_least, at_least))
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} are more than {MOST_PIXELS:,} pixels")
 
 
 def orientation(image: Image.Image) -> int:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transfer.data.decode import BadImage, decode
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
+from transfer.files import open_regular
 from transfer.store import CannotKeep, Store
 
 # Of 64 bits. In a set of flower photographs with 23 known twins across its split, every limit from 2 to 6
@@ -100,7 +101,7 @@ def inspect(table: ImageTable, workers: int | None = None, store: Store | None =
 
 def _digest(path: str) -> str:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
@@ -108,7 +109,7 @@ def _digest(path: str) -> str:
 
 def _inspect_file(path: str) -> tuple[str, int, str]:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             content = file.read()
     except OSError as error:
         return "", 0, f"bad image {path}: {error.strerror or error}"

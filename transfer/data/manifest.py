@@ -1,6 +1,7 @@
 """CSV manifests -> ImageTable: one line per image, with any further columns to learn."""
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +11,19 @@ import numpy as np
 
 from transfer.data.table import ImageTable, Kind, Target, natural, softmax_target
 from transfer.errors import TransferError, did_you_mean
+from transfer.files import open_regular
 
 OWN = ("path", "object", "domain", "split", "group")  # the columns that every set may have
 BINARY = (("0", "1"), ("no", "yes"), ("false", "true"))
+_LONGEST = 1 << 20  # letters of a header that is looked for
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def with_path_column(file: Path) -> bool:
     """Return whether `file` is a CSV with a ``path`` column, and so a manifest."""
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            return "path" in (c.strip().lower() for c in next(csv.reader(stream), []))
+        with io.TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream:
+            return "path" in (c.strip().lower() for c in next(csv.reader([stream.readline(_LONGEST)]), []))
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
 
@@ -81,7 +84,7 @@ def _read_columns(file: Path) -> tuple[dict[str, list[str]], list[int]]:
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
+        with io.TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             header = [c.strip() for c in next(reader, [])]
             for row in reader:

@@ -11,7 +11,7 @@ import torchvision
 from PIL import Image, ImageFile, features
 from torch import Tensor
 
-from transfer.data.decode import opened, orientation, upright_rgb
+from transfer.data.decode import draft, opened, orientation, upright_rgb
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -54,8 +54,7 @@ def read(file: str | Path | bytes, *, name: str = "", at_least: int | None = Non
     name = name or ("bytes" if isinstance(file, bytes) else str(file))
     with opened(io.BytesIO(file) if isinstance(file, bytes) else file, name) as image:
         whole = image.size
-        if at_least:
-            image.draft("RGB", (at_least, at_least))
+        draft(image, at_least)
         pixels = _plain_jpeg(image) if image.size == whole else None
         return to_tensor(upright_rgb(image)) if pixels is None else pixels
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from transfer import plain
 from transfer.data.pixels import to_image, to_tensor
 from transfer.errors import TransferError, did_you_mean
 
@@ -18,6 +19,7 @@ CROP_MODES = ("center", "squash", "border")
 # Sides of a scaled JPEG over what they are resized to. On photographs of 1000 pixels mobilenetv2_100's features move by
 # 3 to 4 % of their length on average with 1.5 and by 11 % with 1; a crop that lies one pixel lower moves them by 10 %.
 MARGIN = 1.5
+LARGEST = 8192  # pixels along a side that an image may be resized to
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Preprocessing:
             object.__setattr__(self, name, three)
         if self.input_size[0] != 3 or min(self.input_size) < 1 or min(self.std) <= 0 or self.crop_pct <= 0:
             raise TransferError(f"preprocessing: sizes, std and crop_pct must be positive, channels 3: {self}")
+        if max(self.input_size) > LARGEST or self.crop_pct * LARGEST < max(self.input_size):
+            raise TransferError(f"preprocessing: input_size over crop_pct is more than {LARGEST} pixels: {self}")
         known = tuple(r.name.lower() for r in Image.Resampling)
         for name, value, names in (
             ("interpolation", self.interpolation, known),
@@ -79,12 +83,12 @@ class Preprocessing:
         Raises
         ------
         TransferError
-            A field is missing.
+            A field is missing, or is not what it should be.
         """
         missing = {"input_size", "mean", "std", "interpolation", "crop_pct"} - set(record)
         if missing:
             raise TransferError(f"preprocessing record lacks {', '.join(sorted(missing))}")
-        return cls(**{k: record[k] for k in cls.__dataclass_fields__ if k in record})
+        return plain.from_dict(cls, {k: record[k] for k in cls.__dataclass_fields__ if k in record})
 
     def normalise(self, batch: Tensor) -> Tensor:
         """Return uint8 images (..., 3, H, W) as float32, scaled to [0, 1], less the mean, over the std."""

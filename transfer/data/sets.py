@@ -9,6 +9,7 @@ from transfer.data import office31
 from transfer.data.table import ImageTable
 from transfer.data.trees import read_folder
 from transfer.errors import TransferError, did_you_mean
+from transfer.printable import printable
 
 NAMED = ("digits", "office31")
 
@@ -81,7 +82,7 @@ def fetch_or_verify(name: str, data_root: Path | None = None, *, verify: bool = 
         folder = office31.office31(data_root)
         found = office31.verify(folder)
         for line in found.lines():
-            print(line)
+            print(printable(line))
         if not found.ok:
             raise TransferError(f"{folder} is not Office-31 as it is known: {found}")
     return f"office31: all {len(office31.manifest()):,} files in {folder} are as they should be"

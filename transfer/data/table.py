@@ -43,7 +43,8 @@ def natural(name: str) -> tuple:
     ['B1', 'c9', 'c10']
     """
     parts = re.split(r"(\d+)", name.casefold())
-    return tuple(int(p) if i % 2 else p for i, p in enumerate(parts)), name
+    # Digits are compared as numbers by how many and by which they are: int() refuses thousands of them.
+    return tuple((len(n := p.lstrip("0")), n) if i % 2 else p for i, p in enumerate(parts)), name
 
 
 def softmax_target(names: Sequence[str]) -> Target:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from transfer.data.table import ImageTable, softmax_target
 from transfer.errors import TransferError
 
 DEEPEST = 4  # split/domain/images/class
-_ONLY_IDENTIFIED = {"BUFR", "GRIB", "HDF5", "MPEG"}  # formats that PIL names but cannot decode
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # formats that PIL names but does not decode itself
+_MOST_WAYS = 8  # by which links may lead to one folder
 
 Found = list[tuple[tuple[str, ...], str]]  # folder names from the root down, file name
 
@@ -22,7 +24,7 @@ Found = list[tuple[tuple[str, ...], str]]  # folder names from the root down, fi
 def image_suffixes() -> frozenset[str]:
     """Return the lower-case file suffixes of the formats that PIL reads, such as ``.jpg``."""
     suffixes = Image.registered_extensions()  # loads PIL's plugins
-    readable = (set(Image.OPEN) | {"MPO"}) - _ONLY_IDENTIFIED  # the JPEG plugin opens MPO
+    readable = (set(Image.OPEN) | {"MPO"}) - _NOT_DECODED  # the JPEG plugin opens MPO
     return frozenset(suffix for suffix, form in suffixes.items() if form in readable)
 
 
@@ -134,23 +136,27 @@ def _walk(root: Path) -> tuple[Found, list[str], int]:
     images: Found = []
     empty: list[str] = []
     ignored = 0
-    pending: list[tuple[tuple[str, ...], frozenset[str]]] = [((), frozenset())]
+    top = os.path.realpath(root)
+    entered: Counter[str] = Counter()
+    pending: list[tuple[tuple[str, ...], str, frozenset[str]]] = [((), top, frozenset(map(str, Path(top).parents)))]
     while pending:
-        where, above = pending.pop()
-        here = root.joinpath(*where)
-        real = os.path.realpath(here)
+        where, real, above = pending.pop()
         if real in above or len(where) > DEEPEST + 1:
             continue  # a link that leads back up, or too deep: one level more will do for an error
+        entered[real] += 1
+        if entered[real] > _MOST_WAYS:  # a few links among folders make more ways than can be gone
+            raise TransferError(f"{root}: links lead to {real} again and again: remove them, or give a CSV manifest")
         try:
-            entries = sorted(os.scandir(here), key=lambda e: e.name)
+            entries = sorted(os.scandir(real), key=lambda e: e.name)
         except OSError as error:
-            raise TransferError(f"cannot read the folder {here}: {error.strerror or error}") from error
+            raise TransferError(f"cannot read the folder {root.joinpath(*where)}: {error.strerror or error}") from error
         leaf = True
         for entry in entries:
-            if entry.is_dir():
+            if _is_folder(entry):
                 if not entry.name.startswith("."):
                     leaf = False
-                    pending.append(((*where, entry.name), above | {real}))
+                    inner = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                    pending.append(((*where, entry.name), inner, above | {real}))
             elif is_image(Path(entry.name)):
                 leaf = False
                 images.append((where, entry.name))
@@ -159,6 +165,13 @@ def _walk(root: Path) -> tuple[Found, list[str], int]:
         if leaf and where:
             empty.append("/".join(where))
     return images, sorted(empty), ignored
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to where nobody may look
+        return False
 
 
 def _take_splits(folder: Path, levels: list[tuple[str, ...]]) -> tuple[list[str], list[tuple[str, ...]]]:

@@ -6,7 +6,6 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -53,16 +52,12 @@ def unpack(archive: Path, destination: Path, *, keep: Callable[[str], str | None
         if hasattr(os, "sync"):
             os.sync()  # thousands of small files: once for all
         folder.replace(destination)
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,
-    ) as error:
-        raise TransferError(f"the archive {archive.name} is damaged: {error}") from error
+    except TransferError:
+        raise
     except OSError as error:
         raise TransferError(f"cannot unpack {archive.name} into {destination}: {error}") from error
+    except Exception as error:  # of broken bytes the readers raise nearly anything
+        raise TransferError(f"the archive {archive.name} is damaged: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return destination

@@ -69,7 +69,7 @@ def cases(config: CasesConfig) -> dict[str, Any]:
     seeds = tuple(dict.fromkeys(base.run.seeds or (base.run.seed,)))
     out = base.run.out
     folder = RunFolder(out, to_dict(config), overwrite=base.run.overwrite, resume=base.run.resume) if out else None
-    records = {_key(record): record for record in folder.metrics()} if folder else {}
+    records = {_key(record): record for record in folder.metrics(KEY)} if folder else {}
     cache = TrunkCache(base.cache)
     # All at once: what is wrong with a set is said before hours have passed.
     sets = {data.data: data for data in asked.values()}

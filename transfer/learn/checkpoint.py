@@ -2,21 +2,23 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer import backbones
+from transfer.backbones.backbone import Backbone
+from transfer.backbones.stages import OnMeta
 from transfer.backbones.variants import EveryStage, Truncated
 from transfer.config import HeadConfig
 from transfer.data.images import Preprocessing
 from transfer.errors import TransferError
-from transfer.files import whole
+from transfer.files import parse_json, whole
 from transfer.heads import Heads, HeadSpec
 from transfer.model import TransferModel
 from transfer.plain import from_dict, to_dict
@@ -24,6 +26,29 @@ from transfer.plain import from_dict, to_dict
 FORMAT = "transfer 1"
 Models = dict[str, TransferModel]
 """A run's networks by part: one called ``""`` for dual and joint heads, one per head for separate ones."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a file's header says of one network."""
+
+    cut: int
+    specs: tuple[HeadSpec, ...]
+    cut_precision: Literal["float16", "float32"] = "float16"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file's header says; whoever wrote it, each value is of its type."""
+
+    format: str
+    backbone: str
+    weights: str
+    preprocessing: Preprocessing
+    heads: HeadConfig
+    parts: dict[str, Part]
+    dropped: int = 0
+    every_stage: bool = False
 
 
 def build_heads(specs: list[HeadSpec], width: int, config: HeadConfig) -> Heads:
@@ -81,30 +106,58 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
         raise TransferError(f"no run at {path}: expected {file.name} there (a finished `transfer train --out {path}`)")
     try:
         with safe_open(file, "pt") as opened:
-            header: dict[str, Any] = json.loads((opened.metadata() or {}).get("transfer", "{}"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            said = parse_json((opened.metadata() or {}).get("transfer", "{}"))
+            shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            if not isinstance(said, dict) or said.get("format") != FORMAT:
+                raise TransferError(f"{file} is no model of this tool: expected the output of `transfer train`")
+            header = _checked(file, said, shapes)
+            tensors = {name: opened.get_tensor(name) for name in shapes}
     except (SafetensorError, ValueError, OSError) as error:
         raise TransferError(f"{file} is not a readable safetensors file ({error}): train the run again") from error
-    if header.get("format") != FORMAT:
-        raise TransferError(f"{file} is no model of this tool: expected the output of `transfer train`")
     models: Models = {}
-    for part, saved in header["parts"].items():
-        backbone = backbones.load(header["backbone"], random_init=True)
-        backbone.preprocessing = Preprocessing.from_dict(header["preprocessing"])
-        backbone.weights = header["weights"]
-        if header.get("dropped"):
-            backbone = Truncated(backbone, header["dropped"])
-        elif header.get("every_stage"):
-            backbone = EveryStage(backbone)
-        specs = [HeadSpec(**{**spec, "classes": tuple(spec["classes"])}) for spec in saved["specs"]]
-        heads = build_heads(specs, backbone.width, from_dict(HeadConfig, header["heads"]))
-        model = TransferModel(backbone, heads, saved["cut"], saved.get("cut_precision", "float16"))
-        state = {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")}
+    for part, saved in header.parts.items():
+        backbone, heads = _built(header, saved)
         try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise TransferError(
-                f"{file} does not fit {header['backbone']}: {str(error).splitlines()[-1].strip()}"
-            ) from error
+            model = TransferModel(backbone, heads, saved.cut, saved.cut_precision)
+        except ValueError as error:
+            raise TransferError(f"{file} is damaged: {error}") from error
+        model.load_state_dict({k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")})
         models[part] = model.to(device).eval()
     return models
+
+
+def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> Header:
+    """Return a header that fits the tensors of its file, found out with none made: it may speak of any size."""
+    try:
+        header = from_dict(Header, said)
+    except TransferError as error:
+        raise TransferError(f"{file} is damaged: {error}") from error
+    count = max(len(header.parts), len(header.heads.hidden), *(len(part.specs) for part in header.parts.values()), 0)
+    if not header.parts or count > len(shapes):
+        raise TransferError(f"{file} is damaged: it says that it holds {len(header.parts)} networks")
+    for name, part in header.parts.items():
+        try:
+            with OnMeta():
+                backbone, heads = _built(header, part)
+            expected = nn.ModuleDict({"backbone": backbone, "heads": heads}).state_dict()
+        except TransferError as error:
+            raise TransferError(f"{file}: {error}") from error
+        except Exception as error:  # sizes and names that no network can have
+            raise TransferError(f"{file} is damaged: no network is as it says ({error})") from error
+        own = {key.removeprefix(f"{name}/"): shape for key, shape in shapes.items() if key.startswith(f"{name}/")}
+        for key in expected.keys() | own.keys():
+            if key not in own or key not in expected or own[key] != tuple(expected[key].shape):
+                raise TransferError(f"{file} does not fit {header.backbone}: {key} is missing, of another shape or new")
+    return header
+
+
+def _built(header: Header, part: Part) -> tuple[Backbone, Heads]:
+    """Return the network and heads of a part, of random weights."""
+    backbone = backbones.load(header.backbone, random_init=True)
+    backbone.preprocessing = header.preprocessing
+    backbone.weights = header.weights
+    if header.dropped:
+        backbone = Truncated(backbone, header.dropped)
+    elif header.every_stage:
+        backbone = EveryStage(backbone)
+    return backbone, build_heads(list(part.specs), backbone.width, header.heads)

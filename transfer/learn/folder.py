@@ -5,14 +5,16 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transfer.config import RunConfig
 from transfer.errors import TransferError
-from transfer.files import whole, write_json, write_text
+from transfer.files import open_regular, open_text, parse_json, read_json, whole, write_json, write_text
 from transfer.learn import lock
 from transfer.learn.lock import Lock
+from transfer.printable import printable
 
 OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
 
@@ -149,7 +151,7 @@ class RunFolder:
 
     def _resume(self, config: dict[str, Any]) -> None:
         """Check that the run there is of `config`, and remove what was half written when it was killed."""
-        before, now = _flat(json.loads((self.path / "config.json").read_text(encoding="utf-8"))), _flat(config)
+        before, now = _flat(read_json(self.path / "config.json")), _flat(config)
         differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         differ = [name.rpartition(".")[2] for name in differ if name.rpartition(".")[2] not in FREE]
         if differ:
@@ -160,22 +162,26 @@ class RunFolder:
         for part in self.path.glob(".*.part"):
             part.unlink(missing_ok=True)
         lines = self.path / "metrics.jsonl"
-        content = lines.read_bytes() if lines.exists() else b""
-        if not content.endswith(b"\n") or not lines.exists():
-            write_text(lines, content[: content.rfind(b"\n") + 1].decode())
+        content = lines.read_bytes() if lines.is_file() else b""
+        if not content.endswith(b"\n") or not lines.is_file():
+            with whole(lines) as temporary:
+                temporary.write_bytes(content[: content.rfind(b"\n") + 1])
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl.
+    def metrics(self, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl, each with the values that it `needs`.
 
         Raises
         ------
         TransferError
-            A line is not JSON.
+            A line is not what :meth:`metric` wrote.
         """
-        texts = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         try:
-            return [json.loads(text) for text in texts]
-        except json.JSONDecodeError as error:
+            with open_regular(self.path / "metrics.jsonl") as file:
+                lines = [parse_json(text) for text in file]
+            if not all(isinstance(line, dict) and line.keys() >= set(needs) for line in lines):
+                raise ValueError("a line lacks something")
+            return lines
+        except (ValueError, OSError) as error:
             raise TransferError(f"{self.path / 'metrics.jsonl'} is damaged: start anew with --overwrite") from error
 
     def again(self) -> None:
@@ -195,7 +201,7 @@ class RunFolder:
         lines = self.path / "metrics.jsonl"
         try:
             with lines.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(printable(json.dumps(line, ensure_ascii=False)) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -228,7 +234,7 @@ class RunFolder:
         """Write predictions.csv: one row per test image."""
         with (
             whole(self.path / "predictions.csv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
+            open_text(temporary, "w") as file,
         ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else ["path"])
             writer.writeheader()

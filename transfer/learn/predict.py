@@ -1,8 +1,10 @@
 """`transfer predict` and `transfer evaluate`: a saved run on images."""
 
+import contextlib
 import csv
-import glob
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,12 +24,13 @@ from transfer.data.table import ImageTable, Target
 from transfer.data.trees import image_suffixes
 from transfer.errors import TransferError
 from transfer.evaluate.answers import judge, per_domain
-from transfer.files import whole, write_json
+from transfer.files import open_text, whole, write_json
 from transfer.heads import HeadSpec
 from transfer.learn import checkpoint
 from transfer.learn.ensemble import Exam, check_alike, mean
 from transfer.learn.setup import pick_device, versions
 from transfer.plain import to_dict
+from transfer.printable import printable
 
 BATCH = 32
 
@@ -48,19 +51,39 @@ def image_files(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
             continue
         path = Path(name).expanduser()
         if path.is_dir():
-            some = sorted(str(p) for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
+            some = sorted(file for file in _searched(str(path)) if Path(file).suffix.lower() in suffixes)
         else:
-            some = (
-                [str(path)]
-                if path.is_file()
-                else sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
-            )
+            some = [str(path)] if path.is_file() else sorted(_matching(path))
         if not some:
             raise TransferError(f"no image at {name}: give files, folders, globs, or '-' and a list on standard input")
         found += some
     if not found:
         raise TransferError("no image given: name files, folders or globs, or '-' to read a list from standard input")
     return found
+
+
+def _searched(folder: str) -> Iterator[str]:
+    """Yield the files below `folder`, however deep; links to folders, which may lead in circles, are not gone into."""
+    pending = [folder]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif os.path.isfile(entry.path):
+                    yield entry.path
+
+
+def _matching(pattern: Path) -> Iterator[str]:
+    """Yield the files that match a glob; ``**`` does not go into links to folders."""
+    root = Path(pattern.anchor)
+    hidden = pattern.name.startswith(".")
+    try:
+        for path in root.glob(str(pattern.relative_to(root))) if pattern.name else ():
+            if path.is_file() and (hidden or not path.name.startswith(".")):
+                yield str(path)
+    except (ValueError, NotImplementedError, RecursionError) as error:
+        raise TransferError(f"{pattern} is no pattern that can be searched for: {error}") from error
 
 
 def predict(
@@ -125,9 +148,12 @@ def predict_command(config: PredictConfig) -> int:
     models = checkpoint.load(config.run, pick_device(config.device))
     rows = predict(models, image_files(config.images), top=config.top, skip_bad=config.on_bad_image == "skip")
     if config.out:
-        with whole(config.out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with whole(config.out) as temporary, open_text(temporary, "w") as file:
             return _write(rows, config.format, file.write)
-    return _write(rows, config.format, sys.stdout.write)
+    if config.format == "csv" and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names that are no text go out as the bytes they are
+    screen = sys.stdout.isatty()
+    return _write(rows, config.format, lambda text: sys.stdout.write(printable(text, "\n") if screen else text))
 
 
 def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
@@ -135,7 +161,7 @@ def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
     for row in rows:
         skipped += "error" in row
         if form == "json":
-            write(json.dumps(row, ensure_ascii=False) + "\n")
+            write(printable(json.dumps(row, ensure_ascii=False)) + "\n")
             continue
         flat = {k: " ".join(f"{c}:{p:g}" for c, p in v) if isinstance(v, list) else v for k, v in row.items()}
         if writer is None:
@@ -237,8 +263,15 @@ def _own_test(run: Path) -> ImageTable:
     file = run / "predictions.csv"
     if not file.is_file():
         raise TransferError(f"{run} has no predictions.csv to say which images it was tested on: give --data")
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows = list(csv.DictReader(opened))
+    try:
+        with open_text(file) as opened:
+            rows = list(csv.DictReader(opened, strict=True))
+        return _listed(run, rows)
+    except (KeyError, ValueError, TypeError, OSError, csv.Error) as error:
+        raise TransferError(f"{file} does not list predictions ({error!r}): give --data") from error
+
+
+def _listed(run: Path, rows: list[dict[str, str]]) -> ImageTable:
     if not rows:
         raise TransferError(f"{run} was trained without test images: give --data")
     names = [key.removesuffix("_predicted") for key in rows[0] if key.endswith("_predicted")]

@@ -52,7 +52,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
     proposals = Proposals(space, config)
     out, run = config.train.run.out, config.train.run
     folder = RunFolder(out, to_dict(config), overwrite=run.overwrite, resume=run.resume) if out else None
-    records: list[Record] = folder.metrics() if folder else []
+    records: list[Record] = folder.metrics(("trial", "stage", "settings", "rungs", "val_acc")) if folder else []
     cache = TrunkCache(config.train.cache)
     images = read_images(config.train.data, cache.store)
     bench = Bench(config.train, images, cache)

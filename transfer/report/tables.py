@@ -6,6 +6,8 @@ from math import nan
 from statistics import fmean, stdev
 from typing import Any
 
+from transfer.printable import printable
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table with the first column left, the others right aligned.
@@ -17,9 +19,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     full        0.9
     scratch    0.25
     """
-    wide = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
+    every = [[printable(str(cell)) for cell in row] for row in [head, *rows]]
+    wide = [max(map(len, column)) for column in zip(*every, strict=True)]
     lines = []
-    for row in [head, *rows]:
+    for row in every:
         cells = [f"{row[0]:<{wide[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], wide[1:], strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
@@ -82,7 +85,7 @@ def one_run(result: dict[str, Any]) -> str:
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
-    notes = "\n".join(f"note: {note}" for note in result.get("notes", []))
+    notes = "\n".join(f"note: {printable(note)}" for note in result.get("notes", []))
     return [notes] if notes else []
 
 

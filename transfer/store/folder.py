@@ -5,8 +5,12 @@ import glob
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
+
+from transfer.errors import TransferError
+from transfer.files import read_json
 
 
 def key_of(record: dict[str, Any]) -> str:
@@ -16,8 +20,8 @@ def key_of(record: dict[str, Any]) -> str:
 
 def record_of(folder: Path) -> dict[str, Any] | None:
     """Return what a shelf's folder says that it holds; None where that is missing or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        record = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    with contextlib.suppress(TransferError):
+        record = read_json(folder / "about.json")
         if key_of(record)[:32] == folder.name:
             return record
     return None
@@ -28,8 +32,9 @@ def files_in(folder: Path, pattern: str) -> list[tuple[int, int, Path]]:
     found = []
     for name in glob.glob(pattern, root_dir=folder):
         with contextlib.suppress(OSError):  # removed meanwhile
-            stat = (folder / name).stat()
-            found.append((stat.st_mtime_ns, stat.st_size, folder / name))
+            about = (folder / name).stat()
+            if stat.S_ISREG(about.st_mode):
+                found.append((about.st_mtime_ns, about.st_size, folder / name))
     return sorted(found)
 
 
