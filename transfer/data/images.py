@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from transfer.data.augment import Augmentation, augment
+from transfer.data.contents import Contents
 from transfer.data.decode import BadImage, decode
 from transfer.data.pixels import DECODER, read
 from transfer.data.preprocessing import Preprocessing, prepare
@@ -36,7 +37,7 @@ class ImageBatches:
     Parameters
     ----------
     paths : sequence of str
-        Of the whole table.
+        Of the whole table; or addresses of members of shards.
     preprocessing : Preprocessing
     batch_size : int
         Images in a batch; the last one may have fewer.
@@ -100,8 +101,9 @@ class ImageBatches:
         workers = min(self.workers, len(self.order))
         ahead = 1 + math.ceil(workers / self.batch_size)  # an image for every thread, and a batch more
         pool = _single_threads(workers)
+        contents = Contents(self.paths, self.order)
         try:
-            batches = (self._submit(pool, start) for start in range(0, len(self.order), self.batch_size))
+            batches = (self._submit(pool, contents, start) for start in range(0, len(self.order), self.batch_size))
             waiting = deque(islice(batches, 1 + ahead))
             while waiting:
                 rows, images, loading = waiting.popleft()
@@ -110,24 +112,27 @@ class ImageBatches:
                 waiting.extend(islice(batches, 1))
                 yield rows, images
         finally:  # also when the loop that uses this stops early
+            contents.close()
             pool.shutdown(cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, start: int) -> tuple[Tensor, Tensor, list[Future[None]]]:
+    def _submit(
+        self, pool: ThreadPoolExecutor, contents: Contents, start: int
+    ) -> tuple[Tensor, Tensor, list[Future[None]]]:
         """Let `pool` prepare the batch that begins at place `start` of the order, into memory that is its own."""
         rows = torch.from_numpy(self.order[start : start + self.batch_size].copy())
         shape = len(rows), *self.preprocessing.input_size
         with torch.inference_mode(False):  # else the threads, which know of no such mode, could not write into it
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin, memory_format=torch.channels_last)
-        return rows, images, [pool.submit(self._load, start + i, image) for i, image in enumerate(images)]
+        return rows, images, [pool.submit(self._load, contents, start + i, image) for i, image in enumerate(images)]
 
     @torch.no_grad()
-    def _load(self, place: int, image: Tensor) -> None:
+    def _load(self, contents: Contents, place: int, image: Tensor) -> None:
         """Fill `image` with the one at `place` of the order."""
-        path = str(self.paths[self.order[place]])
+        file, name = contents[place], contents.path(place)
         if self.augmentation is None:
-            image.copy_(prepare(read(path, at_least=self.preprocessing.needed), self.preprocessing))
+            image.copy_(prepare(read(file, name=name, at_least=self.preprocessing.needed), self.preprocessing))
         else:
-            pixels = read(path, at_least=self.augmentation.needed(self.preprocessing))
+            pixels = read(file, name=name, at_least=self.augmentation.needed(self.preprocessing))
             rng = np.random.default_rng(self.keys[place])
             image.copy_(augment(pixels, self.preprocessing, self.augmentation, rng))
 
