@@ -28,7 +28,7 @@ class EvaluateConfig:
     more: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Further runs, or a run's snapshots: the mean of all their probabilities is the answer."""
     data: str | None = None
-    """Other images: a set's name, a folder, or a CSV manifest (default: the run's own test images)."""
+    """Other images: a set's name, a folder, a CSV manifest, or shards (default: the run's own test images)."""
     data_root: Path | None = None
     """Where named sets lie."""
     on_bad_image: OnBadImage = "refuse"
@@ -49,7 +49,7 @@ class PredictConfig:
     run: tyro.conf.Positional[Path]
     """A run folder or its model.safetensors."""
     images: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Files, folders or globs; '-' reads a list from standard input."""
+    """Files, folders, globs or tar shards; '-' reads a list from standard input."""
     format: Literal["json", "csv"] = "json"
     """JSON lines, or CSV."""
     top: int = 5

@@ -37,11 +37,11 @@ class DataConfig:
     """Which images, and how they are split."""
 
     data: str = "digits"
-    """A set's name (digits, office31), a folder, or a CSV manifest; also one below --data-root."""
+    """A set's name (digits, office31), a folder, a CSV manifest, or tar shards; also one below --data-root."""
     data_root: Path | None = None
     """Where named sets lie (default: TRANSFER_DATA, else the cache)."""
     targets: CommaNames = ()
-    """Further CSV columns to learn: NAME or NAME:KIND, kind softmax, binary or regression."""
+    """Further CSV columns or JSON keys to learn: NAME or NAME:KIND, kind softmax, binary or regression."""
     test: float = 0.2
     """Held-out fraction of all images."""
     val: float = 0.2

@@ -1,8 +1,10 @@
 """Small pictures, trees of them, and a file server that can misbehave."""
 
 import http.server
+import io
+import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +48,9 @@ class Server:
     cut_after: list[int] = field(default_factory=list)  # bytes, for one answer each
     ranges: bool = True
     status: dict[str, int] = field(default_factory=dict)
+    failing: list[int] = field(default_factory=list)  # a status, for one answer each
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path, Range
+    sent: int = 0  # bytes
     url: str = ""
 
 
@@ -59,25 +63,29 @@ def server() -> Iterator[Server]:
         def do_GET(self) -> None:
             wanted = self.headers["Range"]
             state.asked.append((self.path, wanted))
-            if self.path in state.status or self.path not in state.files:
-                self.send_error(state.status.get(self.path, 404))
+            if self.path in state.status or self.path not in state.files or state.failing:
+                self.send_error(state.failing.pop(0) if state.failing else state.status.get(self.path, 404))
                 return
             content = state.files[self.path]
-            start = 0
-            if wanted and state.ranges and self.headers["If-Range"] == state.etag:
-                start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            if start and start >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            start, end = 0, len(content)
+            part = wanted and state.ranges and self.headers["If-Range"] in (None, state.etag)
+            if part:
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                start, end = int(first), min(int(last or end) + 1, end)
+                if start >= len(content):
+                    self.send_error(416)
+                    return
+            self.send_response(206 if part else 200)
+            if part:
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
             if state.etag:
                 self.send_header("ETag", state.etag)
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Length", str(end - start))
             self.end_headers()
-            rest = content[start:]
-            self.wfile.write(rest[: state.cut_after.pop(0)] if state.cut_after else rest)
+            rest = content[start:end]
+            rest = rest[: state.cut_after.pop(0)] if state.cut_after else rest
+            state.sent += len(rest)
+            self.wfile.write(rest)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -89,3 +97,19 @@ def server() -> Iterator[Server]:
         yield state
         listening.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Callable[..., Path]:
+    """Write files, by their names, into a tar; return it."""
+
+    def write(files: Mapping[str, bytes | Path], name: str = "s.tar", form: int = tarfile.DEFAULT_FORMAT) -> Path:
+        with tarfile.open(tmp_path / name, "w", format=form) as tar:
+            for member, content in files.items():
+                content = content if isinstance(content, bytes) else content.read_bytes()
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        return tmp_path / name
+
+    return write

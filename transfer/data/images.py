@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from transfer.data.augment import Augmentation, augment
+from transfer.data.contents import Contents
 from transfer.data.decode import BadImage, decode
 from transfer.data.pixels import DECODER, read
 from transfer.data.preprocessing import Preprocessing, prepare
@@ -38,7 +39,7 @@ class ImageBatches:
     Parameters
     ----------
     paths : sequence of str
-        Of the whole table.
+        Of the whole table; or addresses of members of shards.
     preprocessing : Preprocessing
     batch_size : int
         Images in a batch; the last one may have fewer.
@@ -109,11 +110,10 @@ class ImageBatches:
         workers = min(self.workers, len(self.order))
         ahead = 1 + math.ceil(workers / self.batch_size)  # an image for every thread, and a batch more
         pool = _single_threads(workers)
+        contents = Contents(self.paths, self.order, self.first * self.batch_size)
         try:
-            batches = (
-                self._submit(pool, start)
-                for start in range(self.first * self.batch_size, len(self.order), self.batch_size)
-            )
+            begin = self.first * self.batch_size
+            batches = (self._submit(pool, contents, i) for i in range(begin, len(self.order), self.batch_size))
             waiting = deque(islice(batches, 1 + ahead))
             while waiting:
                 rows, images, loading = waiting.popleft()
@@ -122,39 +122,43 @@ class ImageBatches:
                 waiting.extend(islice(batches, 1))
                 yield rows, images
         finally:  # also when the loop that uses this stops early
+            contents.close()
             pool.shutdown(cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, start: int) -> tuple[Tensor, Tensor, list[Future[None]]]:
+    def _submit(
+        self, pool: ThreadPoolExecutor, contents: Contents, start: int
+    ) -> tuple[Tensor, Tensor, list[Future[None]]]:
         """Let `pool` prepare the batch that begins at place `start` of the order, into memory that is its own."""
         rows = torch.from_numpy(self.order[start : start + self.batch_size].copy())
         shape = len(rows), *self.preprocessing.input_size
         with torch.inference_mode(False):  # else the threads, which know of no such mode, could not write into it
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin, memory_format=torch.channels_last)
-        return rows, images, [pool.submit(self._load, start + i, image) for i, image in enumerate(images)]
+        return rows, images, [pool.submit(self._load, contents, start + i, image) for i, image in enumerate(images)]
 
     @torch.no_grad()
-    def _load(self, place: int, image: Tensor) -> None:
+    def _load(self, contents: Contents, place: int, image: Tensor) -> None:
         """Fill `image` with the one at `place` of the order."""
-        row = self.order[place]
-        path = str(self.paths[row])
-        file = path if self.digests is None else _same(path, str(self.digests[row]))
+        file, name = contents[place], contents.path(place)
+        if self.digests is not None:
+            file = _same(file, name, str(self.digests[self.order[place]]))
         if self.augmentation is None:
-            image.copy_(prepare(read(file, name=path, at_least=self.preprocessing.needed), self.preprocessing))
+            image.copy_(prepare(read(file, name=name, at_least=self.preprocessing.needed), self.preprocessing))
         else:
-            pixels = read(file, name=path, at_least=self.augmentation.needed(self.preprocessing))
+            pixels = read(file, name=name, at_least=self.augmentation.needed(self.preprocessing))
             rng = np.random.default_rng(self.keys[place])
             image.copy_(augment(pixels, self.preprocessing, self.augmentation, rng))
 
 
-def _same(path: str, digest: str) -> bytes:
-    """Return the content of the file at `path`, whose sha256 is to be `digest`."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise BadImage(f"bad image {path}: {error.strerror or error}") from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise BadImage(f"{path} is not as it was when the run began: put it back, or start anew")
-    return content
+def _same(file: str | bytes, name: str, digest: str) -> bytes:
+    """Return the content of `file`, whose sha256 is to be `digest`."""
+    if isinstance(file, str):
+        try:
+            file = Path(file).read_bytes()
+        except OSError as error:
+            raise BadImage(f"bad image {name}: {error.strerror or error}") from error
+    if hashlib.sha256(file).hexdigest() != digest:
+        raise BadImage(f"{name} is not as it was when the run began: put it back, or start anew")
+    return file
 
 
 def _occurrence(rows: np.ndarray) -> np.ndarray:

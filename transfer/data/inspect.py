@@ -1,6 +1,7 @@
 """One pass over the files of a table: which are bad, which are the same, which nearly the same."""
 
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -16,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from transfer.data.contents import Contents
 from transfer.data.decode import BadImage, decode
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
@@ -78,16 +80,21 @@ def inspect(table: ImageTable, workers: int | None = None, store: Store | None =
     sha256, phash, reason = np.full(n, "", "U64"), np.zeros(n, np.uint64), np.full(n, "", object)
     todo = np.arange(n)
     shelf = store.shelf("inspection", _RULES, (1,), np.uint64) if store else None
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, contextlib.ExitStack() as stack:
         if shelf:
-            read = pool.map(_digest, table.paths.tolist())
-            sha256[:] = list(tqdm(read, "reading images", total=n, unit="image", disable=None, leave=False))
+            if table.sha256 is None:
+                contents = stack.enter_context(contextlib.closing(Contents(table.paths)))
+                read = pool.map(functools.partial(_digest, contents), range(n))
+                sha256[:] = list(tqdm(read, "reading images", total=n, unit="image", disable=None, leave=False))
+            else:
+                sha256[:] = table.sha256
             readable = np.flatnonzero(sha256 != "")
             located = shelf.locate(sha256[readable])
             kept = readable[located.have]
             phash[kept] = located.take(np.flatnonzero(located.have))[:, 0]
             todo = np.setdiff1d(todo, kept)
-        seen = pool.map(_inspect_file, table.paths[todo].tolist())
+        contents = stack.enter_context(contextlib.closing(Contents(table.paths, todo)))
+        seen = pool.map(functools.partial(_inspect_file, contents), range(len(todo)))
         bar = tqdm(seen, "inspecting images", total=len(todo), unit="image", disable=None if len(todo) else True)
         for row, found in zip(todo, bar, strict=True):
             sha256[row], phash[row], reason[row] = found
@@ -99,20 +106,25 @@ def inspect(table: ImageTable, workers: int | None = None, store: Store | None =
     return Inspection(sha256, phash, reason.astype(str))
 
 
-def _digest(path: str) -> str:
+def _digest(contents: Contents, place: int) -> str:
+    file = contents[place]
+    if isinstance(file, bytes):
+        return hashlib.sha256(file).hexdigest()
     try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open_regular(file) as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError:
         return ""
 
 
-def _inspect_file(path: str) -> tuple[str, int, str]:
-    try:
-        with open_regular(path) as file:
-            content = file.read()
-    except OSError as error:
-        return "", 0, f"bad image {path}: {error.strerror or error}"
+def _inspect_file(contents: Contents, place: int) -> tuple[str, int, str]:
+    path, content = contents.path(place), contents[place]
+    if isinstance(content, str):
+        try:
+            with open_regular(content) as file:
+                content = file.read()
+        except OSError as error:
+            return "", 0, f"bad image {path}: {error.strerror or error}"
     sha256 = hashlib.sha256(content).hexdigest()
     if not content:
         return sha256, 0, f"bad image {path}: the file is empty"

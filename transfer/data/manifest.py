@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
@@ -48,34 +48,70 @@ def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
         A missing file or column, or a cell that cannot be read; names the line.
     """
     columns, lines = _read_columns(file)
-    here = f"{file.name} line"
     folder = file.absolute().parent
-    for line, path in zip(lines, columns["path"], strict=True):
+
+    def place(row: int) -> str:
+        return f"{file.name} line {lines[row]}"
+
+    for row, path in enumerate(columns["path"]):
         if not path:
-            raise TransferError(f"{here} {line}: the path is empty")
+            raise TransferError(f"{place(row)}: the path is empty")
         if not (folder / path).is_file():
-            raise TransferError(f"{here} {line}: no file {folder / path}")
-    for line, split in zip(lines, columns.get("split", ()), strict=False):
+            raise TransferError(f"{place(row)}: no file {folder / path}")
+    columns["path"] = [str(folder / p) for p in columns["path"]]
+    return from_columns(columns, targets, name=file.stem, source=file.name, place=place)
+
+
+def from_columns(
+    columns: dict[str, list[str]],
+    targets: Sequence[str],
+    *,
+    name: str,
+    source: str,
+    place: Callable[[int], str],
+) -> ImageTable:
+    """Return the table of `columns`: cells by column, of which ``path`` and ``object`` must be there.
+
+    Parameters
+    ----------
+    columns : dict of str to list of str
+    targets : sequence of str
+        As for :func:`read_manifest`.
+    name : str
+        Of the table.
+    source : str
+        Where the columns are from, for errors.
+    place : callable
+        From a row to where it stands there, for errors.
+
+    Raises
+    ------
+    TransferError
+        A missing column, or a cell that cannot be read; names its place.
+    """
+    n = len(columns["path"])
+    unknown = [""] * n
+    splits = columns.get("split", unknown)
+    for row, split in enumerate(splits):
         if split and split.lower() not in SPLITS:
             raise TransferError(
-                f"{here} {line}: unknown split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}"
+                f"{place(row)}: unknown split {split!r}{did_you_mean(split, SPLITS)}; known: {', '.join(SPLITS)}"
             )
-    unknown = [""] * len(lines)
     domains = columns.get("domain", unknown)
     extra = {}
     for spec in targets:
-        name, kind = _parse(spec, columns, file)
-        extra[name] = _target(name, kind, columns[name], lines, here)
+        column, kind = _parse(spec, columns, source)
+        extra[column] = _target(column, kind, columns[column], place)
     return ImageTable(
-        paths=np.array([str(folder / p) for p in columns["path"]]),
+        paths=np.array(columns["path"]),
         targets={
             "object": softmax_target(columns["object"]),
-            "domain": softmax_target(domains if any(domains) else ["all"] * len(lines)),
+            "domain": softmax_target(domains if any(domains) else ["all"] * n),
             **extra,
         },
-        split=np.array([SPLITS.get(s.lower(), "") for s in columns.get("split", unknown)]),
+        split=np.array([SPLITS.get(s.lower(), "") for s in splits]),
         group=np.array(columns.get("group", unknown)),
-        name=file.stem,
+        name=name,
     )
 
 
@@ -113,7 +149,7 @@ def _read_columns(file: Path) -> tuple[dict[str, list[str]], list[int]]:
     return {name: list(cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}, lines
 
 
-def _parse(spec: str, columns: dict[str, list[str]], file: Path) -> tuple[str, Kind | None]:
+def _parse(spec: str, columns: dict[str, list[str]], source: str) -> tuple[str, Kind | None]:
     """Return the column and kind that ``NAME`` or ``NAME:KIND`` means."""
     name, kind = spec, ""
     if name not in columns and ":" in spec:  # a column's own name may hold a colon
@@ -123,7 +159,7 @@ def _parse(spec: str, columns: dict[str, list[str]], file: Path) -> tuple[str, K
     if name not in columns:
         others = [c for c in columns if c not in OWN]
         has = ", ".join(others) or "no further column"
-        raise TransferError(f"no column {name!r} in {file.name}{did_you_mean(name, others)}: it has {has}")
+        raise TransferError(f"no column {name!r} in {source}{did_you_mean(name, others)}: it has {has}")
     kinds = get_args(Kind)
     if kind and kind not in kinds:
         raise TransferError(
@@ -132,7 +168,7 @@ def _parse(spec: str, columns: dict[str, list[str]], file: Path) -> tuple[str, K
     return name, cast(Kind, kind) if kind else None
 
 
-def _target(name: str, kind: Kind | None, cells: list[str], lines: list[int], here: str) -> Target:
+def _target(name: str, kind: Kind | None, cells: list[str], place: Callable[[int], str]) -> Target:
     known = {c.casefold() for c in cells if c}
     if not known:
         raise TransferError(f"the column {name!r} has no value at all")
@@ -142,9 +178,9 @@ def _target(name: str, kind: Kind | None, cells: list[str], lines: list[int], he
     if kind == "softmax":
         return softmax_target(cells)
     if kind == "regression":
-        for line, cell in zip(lines, cells, strict=True):
+        for row, cell in enumerate(cells):
             if cell and not _is_number(cell):
-                raise TransferError(f"{here} {line}: {name} is {cell!r}, not a finite number")
+                raise TransferError(f"{place(row)}: {name} is {cell!r}, not a finite number")
         return Target(np.array([float(c) if c else math.nan for c in cells]), kind)
     classes = pair or tuple(sorted(known, key=natural))
     if len(classes) != 2:

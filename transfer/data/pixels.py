@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, features
 from torch import Tensor
 
 from transfer.data.decode import draft, opened, orientation, upright_rgb
+from transfer.data.member import content, parse
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -35,7 +36,7 @@ def read(file: str | Path | bytes, *, name: str = "", at_least: int | None = Non
     Parameters
     ----------
     file : path or bytes
-        The file's path, or its content.
+        The file's path (or its address inside a tar shard, `transfer.data.member`), or its content.
     name : str
         What to call the file in an error (default: its path).
     at_least : int, optional
@@ -52,6 +53,8 @@ def read(file: str | Path | bytes, *, name: str = "", at_least: int | None = Non
         The file cannot be read or does not decode to its end.
     """
     name = name or ("bytes" if isinstance(file, bytes) else str(file))
+    if isinstance(file, str) and (member := parse(file)):
+        file = content(member)
     with opened(io.BytesIO(file) if isinstance(file, bytes) else file, name) as image:
         whole = image.size
         draft(image, at_least)
@@ -64,11 +67,11 @@ def _plain_jpeg(image: ImageFile.ImageFile) -> Tensor | None:
     if decode_jpeg is None or image.format != "JPEG" or image.mode not in ("RGB", "L") or orientation(image) != 1:
         return None
     stream: Any = image.fp
-    content = bytearray(stream.seek(0, io.SEEK_END))  # writable memory, which torch wants even of its inputs
+    encoded = bytearray(stream.seek(0, io.SEEK_END))  # writable memory, which torch wants even of its inputs
     stream.seek(0)
-    stream.readinto(content)
+    stream.readinto(encoded)
     try:
-        return decode_jpeg(torch.frombuffer(content, dtype=torch.uint8), mode=ImageReadMode.RGB)
+        return decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8), mode=ImageReadMode.RGB)
     except RuntimeError:  # PIL says what is wrong, or forgives it
         return None
 

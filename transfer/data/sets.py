@@ -1,4 +1,4 @@
-"""A set's name, a folder or a CSV manifest -> ImageTable."""
+"""A set's name, a folder, a CSV manifest or tar shards -> ImageTable."""
 
 import os
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from transfer.data import office31
+from transfer.data.shards import find_shards, read_shards
 from transfer.data.table import ImageTable
 from transfer.data.trees import read_folder
 from transfer.errors import TransferError, did_you_mean
@@ -15,16 +16,17 @@ NAMED = ("digits", "office31")
 
 
 def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] = ()) -> ImageTable:
-    """Return the table of a named set, a folder of images or a CSV manifest, also below where named sets lie.
+    """Return the table of a named set, a folder of images, a CSV manifest or shards, also below where named sets lie.
 
     Parameters
     ----------
     data : str
-        One of `NAMED`, or a path; write ``./digits`` for a folder of that name.
+        One of `NAMED`, or a path; write ``./digits`` for a folder of that name. Shards are a tar or a URL of one,
+        either with ranges such as ``{000..009}``, a glob of tars, or a folder of them.
     data_root : Path, optional
         Where named sets lie (default: ``TRANSFER_DATA``, else the cache).
     targets : sequence of str
-        Further CSV columns to learn.
+        Further columns of a CSV, or keys of the samples' JSON, to learn.
 
     Raises
     ------
@@ -39,11 +41,13 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
         return replace(read_folder(office31.office31(data_root), targets), name=data)
     root = data_root or os.environ.get("TRANSFER_DATA")
     if not Path(data).expanduser().exists() and root and (below := Path(root).expanduser() / data).exists():
-        return read_folder(below, targets)
+        data = str(below)
+    if shards := find_shards(data):
+        return read_shards(shards, targets, name=data)
     if not Path(data).expanduser().exists():
         raise TransferError(
             f"no set and no folder called {data!r}{did_you_mean(data, NAMED)}: "
-            f"give one of {', '.join(NAMED)}, a folder of images or a CSV manifest"
+            f"give one of {', '.join(NAMED)}, a folder of images, a CSV manifest or tar shards"
         )
     return read_folder(Path(data), targets)
 

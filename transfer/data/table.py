@@ -67,7 +67,7 @@ class ImageTable:
     Parameters
     ----------
     paths : ndarray of str, shape (N,)
-        Absolute paths.
+        Absolute paths, or addresses of images inside tar shards (`transfer.data.member`).
     targets : dict of str to Target
         Always holds ``"object"`` and ``"domain"``; further CSV columns by their names.
     split : ndarray of str, shape (N,)
@@ -78,6 +78,8 @@ class ImageTable:
         The set's name or folder, for messages.
     notes : tuple of str
         What a reader should know of how the table came about (empty class folders, bad images left out, ...).
+    sha256 : ndarray of str, shape (N,), optional
+        Of each file's bytes, where that is known already.
     """
 
     paths: np.ndarray
@@ -86,6 +88,7 @@ class ImageTable:
     group: np.ndarray
     name: str = ""
     notes: tuple[str, ...] = field(default=())
+    sha256: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -118,4 +121,5 @@ class ImageTable:
             targets={k: replace(t, values=t.values[rows]) for k, t in self.targets.items()},
             split=self.split[rows],
             group=self.group[rows],
+            sha256=None if self.sha256 is None else self.sha256[rows],
         )

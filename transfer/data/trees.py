@@ -87,37 +87,61 @@ def _read_tree(folder: Path) -> ImageTable:
     if not images:
         raise TransferError(f"no image in {folder}: expected class/…, domain/class/… or a CSV manifest")
     images.sort()
-    split, levels = _take_splits(folder, [where for where, _ in images])
+    paths = [str(folder.joinpath(*where, name)) for where, name in images]
+    return arranged(images, paths, source=str(folder), name=folder.name, notes=_notes(empty, ignored))
+
+
+def arranged(images: Found, paths: Sequence[str], *, source: str, name: str, notes: tuple[str, ...] = ()) -> ImageTable:
+    """Return the table of `images`, whose folders say domain, class and split.
+
+    Parameters
+    ----------
+    images : list of (tuple of str, str)
+        Folder names from the root down, and file name; at least one.
+    paths : sequence of str
+        Where each can be read.
+    source : str
+        The root, for errors.
+    name : str
+        Of the table.
+    notes : tuple of str
+
+    Raises
+    ------
+    TransferError
+        A layout that can be read in more than one way.
+    """
+    split, levels = _take_splits(source, [where for where, _ in images])
     levels = _drop_images_level(levels)
     depths = {len(level): i for i, level in reversed(list(enumerate(levels)))}
-    shown = ["/".join((*where, name)) for where, name in images]
+    shown = ["/".join((*where, file)) for where, file in images]
     if len(depths) > 1:
         examples = " and ".join(repr(shown[i]) for _, i in sorted(depths.items()))
         raise TransferError(
-            f"{folder} holds images at mixed depths ({examples}): "
+            f"{source} holds images at mixed depths ({examples}): "
             "expected class/… throughout, or domain/class/… throughout"
         )
     depth = next(iter(depths))
     if depth == 0:
         raise TransferError(
-            f"{folder} holds images outside any class folder ({shown[0]!r}): "
+            f"{source} holds images outside any class folder ({shown[0]!r}): "
             "expected class/…, domain/class/…, or a CSV manifest that names each image's object"
         )
     if depth > 2:
         raise TransferError(
-            f"{folder} holds images {depth} levels deep ({shown[0]!r}): expected class/…, domain/class/… or "
+            f"{source} holds images {depth} levels deep ({shown[0]!r}): expected class/…, domain/class/… or "
             "domain/images/class/…, or a CSV manifest"
         )
     return ImageTable(
-        paths=np.array([str(folder.joinpath(*where, name)) for where, name in images]),
+        paths=np.array(paths),
         targets={
             "object": softmax_target([level[-1] for level in levels]),
             "domain": softmax_target([level[0] if depth == 2 else "all" for level in levels]),
         },
         split=np.array(split),
         group=np.full(len(images), ""),
-        name=folder.name,
-        notes=_notes(empty, ignored),
+        name=name,
+        notes=notes,
     )
 
 
@@ -174,7 +198,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _take_splits(folder: Path, levels: list[tuple[str, ...]]) -> tuple[list[str], list[tuple[str, ...]]]:
+def _take_splits(source: str, levels: list[tuple[str, ...]]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Return each image's given split, ``""`` if none, and its levels below that."""
     tops = {level[0] for level in levels if level}
     named = {top for top in tops if top.lower() in SPLITS}
@@ -183,7 +207,7 @@ def _take_splits(folder: Path, levels: list[tuple[str, ...]]) -> tuple[list[str]
     if named != tops or () in levels:
         others = ", ".join(sorted(tops - named)[:3]) or "images"
         raise TransferError(
-            f"{folder} holds splits ({', '.join(sorted(named))}) beside {others}: "
+            f"{source} holds splits ({', '.join(sorted(named))}) beside {others}: "
             "put every image under train, val or test, or none"
         )
     return [SPLITS[level[0].lower()] for level in levels], [level[1:] for level in levels]

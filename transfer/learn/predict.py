@@ -19,7 +19,9 @@ from transfer.commands import EvaluateConfig, PredictConfig
 from transfer.config import CacheConfig
 from transfer.data.images import BadImage, ImageBatches
 from transfer.data.inspect import drop_bad, inspect
+from transfer.data.member import parse
 from transfer.data.sets import load_table
+from transfer.data.shards import find_shards, members
 from transfer.data.table import ImageTable, Target
 from transfer.data.trees import image_suffixes
 from transfer.errors import TransferError
@@ -36,7 +38,7 @@ BATCH = 32
 
 
 def image_files(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
-    """Return the image files that `names` stand for: files, folders (searched), globs, or ``-`` for a list on `stdin`.
+    """Return the images that `names` stand for: files, folders (searched), globs, shards, or ``-``: a list on `stdin`.
 
     Raises
     ------
@@ -48,6 +50,12 @@ def image_files(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
     for name in names:
         if name == "-":
             found += image_files([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()])
+            continue
+        if parse(name):  # an image inside a shard, as predictions.csv names it
+            found.append(name)
+            continue
+        if shards := find_shards(name):
+            found += members(shards)
             continue
         path = Path(name).expanduser()
         if path.is_dir():

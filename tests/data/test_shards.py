@@ -1,0 +1,191 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer.data.inspect import inspect
+from transfer.data.member import parse
+from transfer.data.sets import load_table
+from transfer.data.shards import expand, find_shards, members, read_shards
+from transfer.errors import TransferError
+from transfer.store import Store
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TRANSFER_DATA", raising=False)
+
+
+@pytest.fixture
+def packed(tree, shard):
+    """A folder, and two shards of the same images in the same order."""
+    root = tree(*(f"{d}/images/{o}/{i}.png" for d in ("ink", "paint") for o in ("c10", "c9") for i in range(3)))
+    files = {str(f.relative_to(root)): f for f in sorted(root.rglob("*.png"))}
+    names = list(files)
+    for n, some in enumerate((names[:5], names[5:])):
+        shard({name: files[name] for name in some}, f"s-{n:02d}.tar")
+    return root, root.parent
+
+
+def same(one, other):
+    assert {k: (t.values.tolist(), t.classes) for k, t in one.targets.items()} == {
+        k: (t.values.tolist(), t.classes) for k, t in other.targets.items()
+    }
+    assert (one.split.tolist(), one.group.tolist(), one.notes) == (
+        other.split.tolist(),
+        other.group.tolist(),
+        other.notes,
+    )
+
+
+def test_a_tree_in_shards_is_the_tree(packed, server, tmp_path):
+    root, folder = packed
+    for tar in folder.glob("*.tar"):
+        server.files[f"/{tar.name}"] = tar.read_bytes()
+    tree = load_table(str(root))
+    seen = inspect(tree)
+    for n, data in enumerate((f"{folder}/s-{{00..01}}.tar", f"{folder}/s-*.tar", f"{server.url}/s-{{00..01}}.tar")):
+        table = load_table(data)
+        same(table, tree)
+        assert [parse(p).name for p in table.paths] == [str(Path(p).relative_to(root)) for p in tree.paths]
+        for store in (None, Store(tmp_path / f"store{n}"), Store(tmp_path / f"store{n}")):
+            found = inspect(table, store=store)
+            assert np.array_equal(found.sha256, seen.sha256)
+            assert np.array_equal(found.phash, seen.phash)
+            assert not found.bad.any()
+
+
+def test_what_is_known_is_not_fetched_again(packed, server, tmp_path):
+    for tar in packed[1].glob("*.tar"):
+        server.files[f"/{tar.name}"] = tar.read_bytes()
+    size = sum(map(len, server.files.values()))
+    sent = []
+    for _ in range(2):
+        server.sent = 0
+        inspect(load_table(f"{server.url}/s-{{00..01}}.tar"), store=Store(tmp_path / "store"))
+        sent.append(server.sent)
+    assert size < sent[0] <= 2 * size + 2  # one pass to find them, one to look at them
+    assert sent[1] == 2  # are they the same still?
+
+
+def test_a_folder_of_shards(packed, tmp_path, monkeypatch):
+    folder = tmp_path / "shards" / "mine"
+    folder.mkdir(parents=True)
+    for n, tar in ((9, "s-00.tar"), (10, "s-01.tar")):
+        (packed[1] / tar).rename(folder / f"s-{n}.tar")
+    (folder / "sizes.json").write_text("{}")
+    same(load_table(str(folder)), load_table(str(packed[0])))
+    monkeypatch.setenv("TRANSFER_DATA", str(tmp_path / "shards"))
+    same(load_table("mine"), load_table(str(packed[0])))
+    (folder / "class").mkdir()
+    assert find_shards(str(folder)) is None
+
+
+def test_labels_of_samples(shard, picture, tmp_path):
+    jpg = picture(tmp_path / "a.jpg").read_bytes()
+    about = {"object": "wren", "domain": "ink", "split": "valid", "group": "g", "age": 3, "wet": True}
+    files = {
+        "x/1.jpg": jpg,
+        "x/1.json": json.dumps(about).encode(),
+        "x/2.seg.png": jpg,
+        "x/2.jpg": jpg,
+        "x/2.cls": b"12",
+        "x/2.txt": b"a bird",
+        "x/3.jpg": jpg,
+        "x/4.jpg": jpg,
+        "x/4.json": json.dumps({"object": "owl", "age": 5, "domain": "paint", "wet": False}).encode(),
+        "x/4.cls": b"7",
+    }
+    tar = shard(files)
+    table = read_shards([str(tar)], ["age", "wet:softmax", "txt"], name="birds")
+    assert [parse(p).name for p in table.paths] == ["x/1.jpg", "x/2.jpg", "x/3.jpg", "x/4.jpg"]
+    assert table.objects == ("12", "owl", "wren")
+    assert table.object.tolist() == [2, 0, -1, 1]
+    assert (table.domains, table.domain.tolist()) == (("ink", "paint"), [0, -1, -1, 1])
+    assert (table.split.tolist(), table.group.tolist()) == (["val", "", "", ""], ["g", "", "", ""])
+    assert table.targets["age"].values.tolist()[::3] == [3.0, 5.0]
+    assert table.targets["wet"].classes == ("false", "true")
+    assert table.targets["txt"].classes == ("a bird",)
+    assert table.notes == ("1 further image of samples ignored, such as masks",)
+    assert len(members([str(tar)])) == 5
+
+
+def test_labels_that_cannot_be_read(shard, tmp_path):
+    def read(files, *targets):
+        return read_shards([str(shard(files))], targets)
+
+    label = b'{"object": "wren", "split": "trian", "age": "old"}'
+    with pytest.raises(TransferError, match=r"s.tar::1.jpg: unknown split 'trian' \(did you mean 'train'\?\)"):
+        read({"1.jpg": b"", "1.json": label})
+    label = label.replace(b"trian", b"train")
+    with pytest.raises(TransferError, match=r"s.tar::1.jpg: age is 'old', not a finite number"):
+        read({"1.jpg": b"", "1.json": label}, "age:regression")
+    with pytest.raises(TransferError, match=r"no column 'agee' in .*s.tar \(did you mean 'age'\?\)"):
+        read({"1.jpg": b"", "1.json": label}, "agee")
+    with pytest.raises(TransferError, match=r"the sample '1' has two images \('1.jpg', '1.png'\)"):
+        read({"1.jpg": b"", "1.png": b"", "1.json": label})
+    with pytest.raises(TransferError, match="need a KEY"):
+        read({"a/1.jpg": b"", "b/1.jpg": b""}, "age")
+    with pytest.raises(TransferError, match=r"no image in .*s.tar: expected KEY.jpg beside KEY.json or KEY.cls"):
+        read({"a/1.json": b"{}"})
+    with pytest.raises(TransferError, match="images outside any class folder"):
+        read({"1.jpg": b"", "2.jpg": b""})
+
+
+def test_ranges():
+    assert expand("a-{8..10}-{0..1}.tar") == [f"a-{i}-{j}.tar" for i in (8, 9, 10) for j in (0, 1)]
+    assert expand("a-{008..010}.tar") == ["a-008.tar", "a-009.tar", "a-010.tar"]
+    assert expand("a{}.tar") == ["a{}.tar"]
+    with pytest.raises(TransferError, match="runs backwards"):
+        expand("a-{9..0}.tar")
+    with pytest.raises(TransferError, match="more than 100,000 shards"):
+        expand("a-{0..99999999999}-{0..9}.tar")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("pipe:curl -s http://host/a.tar", "pipe: would run a command"),
+        ("s3://bucket/a.tar", "over http and https"),
+        ("file:///a.tar", "over http and https"),
+        ("http://host/a.tar.gz", "is compressed"),
+        ("a-{0..9}.tgz", "is compressed"),
+        ("http://host/a.zip", "is no tar shard"),
+        ("missing-{0..9}.tar", r"no shard .*/missing-0.tar"),
+        ("missing-*.tar", r"no shard .*/missing-\*.tar"),
+    ],
+)
+def test_what_is_not_read(data, says):
+    with pytest.raises(TransferError, match=says):
+        load_table(data)
+
+
+@pytest.mark.parametrize("data", ["digits", "some/folder", "list.csv"])
+def test_what_is_no_shard(data):
+    assert find_shards(data) is None
+
+
+def test_errors_name_the_shard(packed, server):
+    with pytest.raises(TransferError, match=rf"cannot read {server.url}/none.tar: HTTP 404"):
+        load_table(f"{server.url}/none.tar")
+    server.files["/s.tar"] = (packed[1] / "s-00.tar").read_bytes()
+    server.ranges = False
+    with pytest.raises(TransferError, match=r"cannot read .*/s.tar: the server sends whole files only, no ranges"):
+        load_table(f"{server.url}/s.tar")
+    server.ranges = True
+    table = load_table(f"{server.url}/s.tar")
+    server.etag = '"two"'
+    with pytest.raises(TransferError, match=r"cannot read 'ink/images/c10/0.png' of .*changed while it was in use"):
+        inspect(table)
+
+
+def test_a_bad_image_is_named_by_its_address(shard, tmp_path, picture):
+    tar = shard({"a/1.png": picture(tmp_path / "1.png"), "b/2.png": b"no image", "b/3.png": b""})
+    table = load_table(str(tar))
+    for store in (None, Store(tmp_path / "store")):
+        found = inspect(table, store=store)
+        assert found.bad.tolist() == [False, True, True]
+        assert found.reason[1] == f"bad image {table.paths[1]}: not an image in any format that is known here"
+        assert found.reason[2].endswith("the file is empty")

@@ -1,0 +1,232 @@
+"""What a tar shard holds: found in one pass over it, kept for as long as the shard stays the same."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, cast
+
+from transfer.data.manifest import OWN
+from transfer.data.member import HEADER, LARGEST, is_url
+from transfer.data.trees import is_image
+from transfer.errors import TransferError
+from transfer.files import cache_folder, write_json
+
+LABELS = ("cls", "json", "txt")  # what a sample may hold beside its image
+_RULES = 1  # of what is kept
+_LARGEST = 1 << 20  # bytes of a label, or of a header that holds a long name
+_BLOCK = 4 << 20  # bytes read at a time
+
+Image = tuple[str, int, int, str]
+Fetch = Callable[[int, int], bytes]  # from a place and a size to the bytes there
+
+
+@dataclass(frozen=True)
+class Index:
+    """The images of one shard, and the cells of each image's sample.
+
+    Parameters
+    ----------
+    shard : str
+        Its absolute path or URL.
+    images : list of (str, int, int, str)
+        Name, place of the first byte, size in bytes and sha256 in hex; in the shard's order.
+    cells : dict of str to dict of str to str
+        By the sample's key: ``cls``, ``txt``, and each scalar of the ``json``.
+    ignored : int
+        Files that are neither an image nor a sample's label.
+    """
+
+    shard: str
+    images: list[Image]
+    cells: dict[str, dict[str, str]]
+    ignored: int
+
+
+def key(name: str) -> str:
+    """Return the key of the sample that the member `name` belongs to: all up to the first dot of its last part.
+
+    Examples
+    --------
+    >>> key("wren/0042.seg.png"), key("v1.0/0042.jpg")
+    ('wren/0042', 'v1.0/0042')
+    """
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+def read_index(shard: str) -> Index:
+    """Return what `shard` holds, from one pass over its bytes; from none if it is the one that was read before.
+
+    Raises
+    ------
+    TransferError
+        It cannot be read, is no plain tar, is damaged or cut short, or holds what no shard should.
+    """
+    try:
+        size, validator = _version(shard)
+    except OSError as error:
+        raise TransferError(f"cannot read {shard}: {error.strerror or error}") from error
+    file = cache_folder(
+        "shards", hashlib.sha256(f"{_RULES} {shard} {size} {validator}".encode()).hexdigest()[:32] + ".json"
+    )
+    if validator:
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            kept = Index(**json.loads(file.read_text(encoding="utf-8")))
+            return replace(kept, images=[(str(n), int(o), int(s), str(d)) for n, o, s, d in kept.images])
+    try:
+        found = _scan(shard, size)
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        raise TransferError(f"{shard} is damaged or not a plain tar: {error}") from error
+    except OSError as error:
+        raise TransferError(f"cannot read {shard}: {error.strerror or error}") from error
+    if validator:
+        with contextlib.suppress(TransferError):  # a cache that cannot be written only costs time
+            write_json(file, asdict(found))
+    return found
+
+
+def _version(shard: str) -> tuple[int, str]:
+    """Return the size in bytes, and what changes when the shard does ("" if nothing tells)."""
+    if is_url(shard):
+        from transfer.data.remote import version
+
+        return version(shard)
+    stat = os.stat(shard)
+    return stat.st_size, str(stat.st_mtime_ns)
+
+
+def _scan(shard: str, size: int) -> Index:
+    with contextlib.ExitStack() as stack:
+        if is_url(shard):
+            from transfer.data.remote import fetch_range
+
+            fetch = functools.partial(fetch_range, shard)
+        else:
+            fetch = functools.partial(_fetch, stack.enter_context(open(shard, "rb")))
+        stream = _Stream(shard, fetch, size)
+        _refuse_compressed(shard, stream.read(8))
+        stream.seek(0)
+        return _members(shard, stream, size)
+
+
+def _members(shard: str, stream: "_Stream", size: int) -> Index:
+    images: list[Image] = []
+    cells: dict[str, dict[str, str]] = {}
+    seen: set[str] = set()
+    ignored = 0
+    tar: Any = tarfile.TarFile(fileobj=cast(Any, stream), encoding="utf-8", errors="strict")
+    while member := tar.next():
+        tar.members.clear()  # it would keep them all
+        name = member.name
+        _refuse_unsafe(shard, member, size)
+        if name in seen:
+            raise TransferError(f"{shard} holds {name!r} twice: refused")
+        seen.add(name)
+        kind = name[len(key(name)) + 1 :].lower()
+        if member.isdir():
+            continue
+        if is_image(Path(name)):
+            images.append((name, member.offset_data, member.size, stream.digest(member.offset_data, member.size)))
+        elif kind in LABELS:
+            stream.seek(member.offset_data)
+            cells.setdefault(key(name), {}).update(_label(shard, name, kind, stream.read(member.size)))
+        else:
+            ignored += 1
+    stream.seek(tar.offset)
+    if stream.read(HEADER).strip(b"\0") or tar.offset >= size:
+        raise TransferError(f"{shard} is damaged or cut short: no header and no end mark at byte {tar.offset:,}")
+    return Index(shard, images, cells, ignored)
+
+
+def _refuse_compressed(shard: str, magic: bytes) -> None:
+    if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        raise TransferError(f"{shard} is compressed, so that no image in it can be read alone: give a plain tar")
+
+
+def _refuse_unsafe(shard: str, member: tarfile.TarInfo, size: int) -> None:
+    name, posix, windows = member.name, PurePosixPath(member.name), PureWindowsPath(member.name)
+    if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+        raise TransferError(f"{shard} holds a path outside its folder ({name!r}): refused")
+    if member.issparse() or not (member.isreg() or member.isdir()):
+        raise TransferError(f"{shard} holds a link, a device or a sparse file ({name!r}): refused")
+    if not 0 <= member.size <= LARGEST:
+        raise TransferError(f"{shard}: {name!r} claims {member.size:,} bytes: refused")
+    if member.offset_data + member.size > size:
+        raise TransferError(f"{shard} is cut short: it ends within {name!r}")
+
+
+def _label(shard: str, name: str, kind: str, content: bytes) -> dict[str, str]:
+    """Return the cells that a sample's file gives."""
+    try:
+        text = content.decode("utf-8-sig").strip()
+        if kind != "json":
+            return {kind: text}
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("an object { } was expected")
+    except (ValueError, RecursionError) as error:
+        raise TransferError(f"{shard}: cannot read {name!r}: {error or 'nested too deeply'}") from error
+    own = {name: name.lower() if name.lower() in OWN else name for name in found}
+    return {own[k]: _cell(v) for k, v in found.items() if v is None or isinstance(v, str | int | float)}
+
+
+def _cell(value: Any) -> str:
+    """Return a scalar of JSON as a CSV would hold it."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+
+
+def _fetch(file: Any, start: int, size: int) -> bytes:
+    file.seek(start)
+    return file.read(size)
+
+
+class _Stream:
+    """A file as tarfile wants it, of which a block is in memory."""
+
+    def __init__(self, shard: str, fetch: Fetch, size: int) -> None:
+        self.shard, self.fetch, self.size = shard, fetch, size
+        self.place = self.start = 0
+        self.held = b""
+
+    def tell(self) -> int:
+        return self.place
+
+    def seek(self, place: int) -> int:
+        self.place = place
+        return place
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes: of a header or a label, which are small."""
+        if not 0 <= size <= _LARGEST:
+            raise TransferError(
+                f"{self.shard}: a header or label at byte {self.place:,} claims {size:,} bytes: refused"
+            )
+        return b"".join(self._pieces(size))
+
+    def digest(self, place: int, size: int) -> str:
+        """Return the sha256 of `size` bytes from `place` on, in hex."""
+        self.seek(place)
+        found = hashlib.sha256()
+        for piece in self._pieces(size):
+            found.update(piece)
+        return found.hexdigest()
+
+    def _pieces(self, size: int) -> Iterator[memoryview]:
+        end = min(self.place + size, self.size)
+        while self.place < end:
+            if not self.start <= self.place < self.start + len(self.held):
+                self.held = b""  # before the next block comes
+                self.start, self.held = self.place, self.fetch(self.place, min(_BLOCK, self.size - self.place))
+                if not self.held:
+                    raise TransferError(f"{self.shard} was changed while it was read: start again")
+            piece = memoryview(self.held)[self.place - self.start : end - self.start]
+            self.place += len(piece)
+            yield piece

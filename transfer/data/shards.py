@@ -1,0 +1,217 @@
+"""WebDataset tar shards, on a disk or a web server -> ImageTable, without unpacking them."""
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm import tqdm
+
+from transfer.data.manifest import OWN, from_columns, with_path_column
+from transfer.data.member import Member, is_url
+from transfer.data.shardindex import Image, Index, key, read_index
+from transfer.data.table import ImageTable, natural
+from transfer.data.trees import arranged, is_image
+from transfer.errors import TransferError
+
+MOST = 100_000  # shards of a set
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_READERS = 8  # shards indexed at a time: on the web that is waiting, more than work
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def find_shards(data: str) -> list[str] | None:
+    """Return the shards that `data` stands for, in order; None if it stands for something else.
+
+    Parameters
+    ----------
+    data : str
+        A tar, a URL of one, either with ranges such as ``{000..009}``; a glob of tars; a folder with tars alone.
+
+    Raises
+    ------
+    TransferError
+        Shards that are not there or cannot be read so: compressed ones, commands, other protocols than http.
+    """
+    if data.startswith("pipe:"):
+        raise TransferError("pipe: would run a command, which --data never does: give paths or http(s) URLs of shards")
+    if not is_url(data) and re.match(r"[a-z][a-z0-9+.]+://", data):
+        raise TransferError(f"cannot read {data}: shards are read from disks and over http and https")
+    ending = data.partition("?")[0] if is_url(data) else data
+    if ending.endswith(_COMPRESSED):
+        raise TransferError(f"{data} is compressed, so that no image in it can be read alone: give plain tars")
+    if is_url(data):
+        if not ending.endswith(".tar"):
+            raise TransferError(f"{data} is no tar shard: on the web, --data takes https://…/name-{{000..009}}.tar")
+        return expand(data)
+    path = Path(data).expanduser().absolute()
+    if path.is_dir():
+        return _in_folder(path)
+    if not data.endswith(".tar"):
+        return None
+    if path.is_file():
+        return [str(path)]
+    found = []
+    for name in expand(str(path)):
+        some = [name] if Path(name).is_file() else sorted(glob.glob(name), key=natural)
+        if not some:
+            raise TransferError(f"no shard {name}")
+        found += some
+    return found
+
+
+def expand(pattern: str) -> list[str]:
+    """Return what the ranges in `pattern` stand for, the last one running fastest.
+
+    Raises
+    ------
+    TransferError
+        A range that runs backwards, or more than `MOST` names.
+
+    Examples
+    --------
+    >>> expand("a-{08..10}.tar")
+    ['a-08.tar', 'a-09.tar', 'a-10.tar']
+    """
+    names = list(islice(_expanded(pattern), MOST + 1))
+    if len(names) > MOST:
+        raise TransferError(f"{pattern} stands for more than {MOST:,} shards")
+    return names
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    found = _RANGE.search(pattern)
+    if not found:
+        yield pattern
+        return
+    first, last = int(found[1]), int(found[2])
+    if last < first:
+        raise TransferError(f"{pattern}: the range {found[0]} runs backwards")
+    for i in range(first, last + 1):
+        yield from _expanded(f"{pattern[: found.start()]}{i:0{len(found[1])}d}{pattern[found.end() :]}")
+
+
+def _in_folder(folder: Path) -> list[str] | None:
+    """Return the tars of a folder that holds neither folders nor images nor a manifest beside them."""
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    tars = [str(entry) for entry in entries if entry.suffix == ".tar"]
+    others = any(entry.is_dir() or is_image(entry) or _is_manifest(entry) for entry in entries)
+    return sorted(tars, key=natural) if tars and not others else None
+
+
+def _is_manifest(file: Path) -> bool:
+    return file.suffix.lower() == ".csv" and with_path_column(file)
+
+
+def members(shards: Sequence[str]) -> list[str]:
+    """Return the addresses of all images in `shards`."""
+    return [address for index in _indexed(shards) for address in _addresses(index)]
+
+
+def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str = "") -> ImageTable:
+    """Read tar shards into a table whose paths are addresses (`transfer.data.member`), in the shards' order.
+
+    Files of one sample share their name up to the first dot: ``KEY.jpg`` beside ``KEY.json``, an object with any of
+    ``object``, ``domain``, ``split``, ``group`` and further targets, or ``KEY.cls``, the object's name or number. Where
+    no image has such a file, folders inside the tar say it, as those on a disk do.
+
+    Parameters
+    ----------
+    shards : sequence of str
+        Paths and URLs.
+    targets : sequence of str
+        Further keys of the ``json`` to learn, as for `transfer.data.manifest.read_manifest`; ``txt`` is one as well.
+    name : str
+        Of the table.
+
+    Raises
+    ------
+    TransferError
+        A shard that cannot be read or is unsafe, no image, or labels that cannot be read.
+    """
+    indices = _indexed(shards)
+    source = name or shards[0]
+    if not any(index.images for index in indices):
+        raise TransferError(f"no image in {source}: expected KEY.jpg beside KEY.json or KEY.cls, or class/….jpg")
+    ignored = sum(index.ignored for index in indices)
+    notes = (f"{ignored} file{'s' * (ignored > 1)} ignored: no image, nor labels of one",) if ignored else ()
+    if any({"cls", "object"} & cells.keys() for index in indices for cells in index.cells.values()):
+        return _labelled(indices, targets, source, notes)
+    if targets:
+        raise TransferError(
+            f"further targets ({', '.join(targets)}) need a KEY.json beside each image; {source} has none"
+        )
+    images = [image for index in indices for image in index.images]
+    found = [_where(name) for name, *_ in images]
+    paths = [address for index in indices for address in _addresses(index)]
+    table = arranged(found, paths, source=source, name=source, notes=notes)
+    return replace(table, sha256=np.array([digest for *_, digest in images]))
+
+
+def _indexed(shards: Sequence[str]) -> list[Index]:
+    with ThreadPoolExecutor(min(_READERS, len(shards))) as pool:
+        try:
+            reading = pool.map(read_index, shards)
+            return list(tqdm(reading, "indexing shards", total=len(shards), unit="shard", disable=None, leave=False))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _addresses(index: Index) -> list[str]:
+    return [str(Member(index.shard, name, place, size)) for name, place, size, _ in index.images]
+
+
+def _where(name: str) -> tuple[tuple[str, ...], str]:
+    """Return the folders of a member and its own name."""
+    *folders, own = PurePosixPath(name).parts
+    return tuple(folders), own
+
+
+def _labelled(indices: Sequence[Index], targets: Sequence[str], source: str, notes: tuple[str, ...]) -> ImageTable:
+    """Return the table of shards whose samples carry labels."""
+    members, digests, cells = [], [], []
+    for index in indices:
+        for sample, (image, place, size, digest) in _one_each(index).items():
+            members.append(Member(index.shard, image, place, size))
+            digests.append(digest)
+            cells.append(index.cells.get(sample, {}))
+    names = dict.fromkeys(chain.from_iterable(cells))
+    wanted = {*OWN, *targets, *(spec.rpartition(":")[0] for spec in targets)}  # a name or NAME:KIND
+    columns = {n: [cell.get(n, "") for cell in cells] if n in wanted else [] for n in names if n != "cls"}
+    columns["object"] = [cell.get("object") or cell.get("cls", "") for cell in cells]
+    columns["path"] = [str(member) for member in members]
+    table = from_columns(
+        columns,
+        targets,
+        name=source,
+        source=source,
+        place=lambda row: f"{members[row].shard}::{members[row].name}",
+    )
+    beside = sum(len(index.images) for index in indices) - len(members)
+    if beside:
+        notes += (f"{beside} further image{'s' * (beside > 1)} of samples ignored, such as masks",)
+    return replace(table, notes=notes, sha256=np.array(digests))
+
+
+def _one_each(index: Index) -> dict[str, Image]:
+    """Return the image of each sample: of several, the one with a single suffix."""
+    chosen: dict[str, Image] = {}
+    for image in index.images:
+        sample = key(image[0])
+        plain = "." not in image[0][len(sample) + 1 :]
+        if sample in chosen:
+            before = "." not in chosen[sample][0][len(sample) + 1 :]
+            if plain == before:
+                raise TransferError(
+                    f"{index.shard}: the sample {sample!r} has two images ({chosen[sample][0]!r}, {image[0]!r}): "
+                    f"call the one to learn from {sample}.jpg, and others {sample}.NAME.jpg"
+                )
+            if before:
+                continue
+        chosen[sample] = image
+    return chosen
