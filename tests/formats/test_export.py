@@ -36,7 +36,7 @@ def test_what_answers_otherwise_is_not_written(saved, monkeypatch, tmp_path):
         return Ready(lambda out: pytest.fail("written"), {"object": np.ones((len(images), 3))})
 
     monkeypatch.setitem(FORMATS, "timm", (wrong, ""))
-    with pytest.raises(TransferError, match="nothing was written"):
+    with pytest.raises(TransferError, match="nothing is written"):
         export(ExportConfig(saved(), "timm", tmp_path / "out"))
 
 

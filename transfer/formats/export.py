@@ -74,7 +74,5 @@ def export(config: ExportConfig) -> Exported:
     ready = make(models, about, images)
     apart = max((float(np.abs(some - wanted[name]).max()) for name, some in ready.answers.items()), default=None)
     if apart is not None and not apart <= FAR:
-        raise TransferError(
-            f"--format {config.format}: its answers are {apart:.2g} from the run's; nothing was written"
-        )
+        raise TransferError(f"--format {config.format}: its answers are {apart:.2g} off the run's; nothing is written")
     return Exported(ready.write(out), apart, about["how"])

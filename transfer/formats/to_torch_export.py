@@ -1,4 +1,4 @@
-"""torch.export: the computation itself as a .pt2 archive, for PyTorch without this library, and for what builds on it."""
+"""torch.export: the computation itself as a .pt2 archive, for PyTorch without this library."""
 
 import io
 import json
