@@ -1,4 +1,4 @@
-"""The run folder: config.json, metrics.jsonl, model.safetensors, predictions.csv, result.json."""
+"""The run folder: config.json, metrics.jsonl, model.safetensors, predictions.csv, result.json, README.md."""
 
 import csv
 import json
@@ -10,10 +10,12 @@ from typing import Any
 
 from transfer.errors import TransferError
 from transfer.files import whole, write_json, write_text
+from transfer.learn.card import MARKER, card
 
 OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
 
 ADVICE = "advice.json"
+CARD = "README.md"
 
 FREE = ("out", "overwrite", "resume", "final", "workers")  # settings that a resumed run may change
 
@@ -116,6 +118,8 @@ class RunFolder:
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
         if re.fullmatch(r"snapshot\d+\.safetensors|(map|layers|curves|surfaces|landscape|rates)\.png", path.name):
             return True
+        if path.name == CARD:  # of all names the likeliest to be another's
+            return MARKER in path.read_text(encoding="utf-8", errors="replace")
         return path.name in (*OURS, ADVICE) or (path.name.startswith(".") and path.suffix == ".part")
 
     def _resume(self, config: dict[str, Any]) -> None:
@@ -168,8 +172,11 @@ class RunFolder:
                 shutil.copyfile(parts[0] / name, temporary)
 
     def result(self, result: dict[str, Any]) -> None:
-        """Write result.json."""
+        """Write result.json and, beside a model, its card."""
         write_json(self.path / "result.json", result)
+        if result.get("command") in ("train", "adapt"):
+            with (self.path / "predictions.csv").open(newline="", encoding="utf-8") as file:
+                write_text(self.path / CARD, card(result, list(csv.DictReader(file))))
 
     def predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""
