@@ -66,7 +66,7 @@ def test_target_domains_are_adapted_to_and_their_labels_not_looked_at(named, cla
 def test_scikit_learns_tools_take_it(classifier, pixels, objects, images):
     assert clone(classifier(lr=0.5)).get_params()["lr"] == 0.5
     scores = cross_val_score(classifier(), images.paths, objects, cv=2)
-    assert scores.min() >= 0.8
+    assert scores.min() >= 0.6
     search = GridSearchCV(
         make_pipeline(FunctionTransformer(), classifier(config=TrainConfig(learn=LearnConfig(probe="trained")))),
         {"transferclassifier__lr": [1e-8, 0.05]},

@@ -26,7 +26,7 @@ def test_features_are_those_of_the_network_by_itself(pixels, images):
     assert len(features.get_feature_names_out()) == backbone.width
     assert features.get_feature_names_out()[1] == "backbonefeatures1"
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(features)).transform(pixels), seen)
-    assert BackboneFeatures("test_resnet", truncate=1).fit_transform(pixels[:2]).shape[1] < backbone.width
+    assert BackboneFeatures("test_resnet", truncate=1).fit_transform(pixels[:2]).shape[1] != backbone.width
 
 
 def test_a_grid_search_sees_each_image_once(pixels, objects, monkeypatch):

@@ -58,9 +58,7 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> Labels:
     if not len(known):
         raise InputError("every image is of a target domain: there are no labels to learn from")
     if any(map(_missing, known)):
-        raise InputError(
-            "y lacks labels (None, NaN or ''): only those of target domains may be masked, see sample_domain"
-        )
+        raise InputError("y lacks labels (None, NaN or ''): only target domains may, see sample_domain")
     if known.dtype == object and all(isinstance(label, int | np.integer) for label in known):
         known = known.astype(np.int64)
     check_classification_targets(known)
@@ -84,7 +82,7 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> Labels:
 
 def _holes(y: Any) -> bool:
     """Return whether `y` is a list in which labels are left out, which numpy would make text of."""
-    return isinstance(y, list | tuple) and any(label is None for label in y)
+    return isinstance(y, list | tuple) and any(map(_missing, y))
 
 
 def _targets(domains: np.ndarray, labels: np.ndarray) -> np.ndarray:
