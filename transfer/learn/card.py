@@ -65,7 +65,8 @@ def words(text: str, most: int = 80) -> str:
 
 def plain(text: str) -> str:
     """Return `text` without control, format and other invisible characters."""
-    return "".join(" " if letter.isspace() else letter for letter in text if unicodedata.category(letter) not in HIDDEN)
+    spaced = "".join(" " if letter.isspace() else letter for letter in text)
+    return "".join(letter for letter in spaced if unicodedata.category(letter) not in HIDDEN)
 
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn")
