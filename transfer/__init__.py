@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
-from transfer.commands import AdviseConfig, EvaluateConfig, LrFindConfig, PredictConfig, SearchConfig
+from transfer.commands import AdviseConfig, EvaluateConfig, ExportConfig, LrFindConfig, PredictConfig, SearchConfig
 from transfer.config import (
     BackboneConfig,
     CompareConfig,
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from transfer.data.sets import load_table
     from transfer.data.splits import split
     from transfer.data.table import ImageTable
+    from transfer.estimator import BackboneFeatures, TransferClassifier
+    from transfer.formats import export
     from transfer.freeze import FreezePlan, FreezePolicy
     from transfer.learn.advise import advise
     from transfer.learn.compare import compare
@@ -45,6 +47,9 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Backbone": "transfer.backbones",
+    "BackboneFeatures": "transfer.estimator",
+    "TransferClassifier": "transfer.estimator",
+    "export": "transfer.formats",
     "load": "transfer.backbones",
     "load_table": "transfer.data.sets",
     "split": "transfer.data.splits",
@@ -65,9 +70,11 @@ __all__ = [
     "AdviseConfig",
     "Backbone",
     "BackboneConfig",
+    "BackboneFeatures",
     "CompareConfig",
     "DataConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FreezePlan",
     "FreezePolicy",
     "HeadConfig",
@@ -83,10 +90,12 @@ __all__ = [
     "ShiftConfig",
     "StepsConfig",
     "TrainConfig",
+    "TransferClassifier",
     "TransferError",
     "advise",
     "compare",
     "evaluate",
+    "export",
     "load",
     "load_table",
     "lr_find",

@@ -19,6 +19,7 @@ from transfer.commands import (
     CacheCommandConfig,
     DemoConfig,
     EvaluateConfig,
+    ExportConfig,
     FetchConfig,
     LrFindConfig,
     PredictConfig,
@@ -121,6 +122,13 @@ def _predict(config: PredictConfig) -> None:
         print(f"{skipped} images skipped as unreadable", file=sys.stderr)
 
 
+def _export(config: ExportConfig) -> None:
+    from transfer.formats import export
+
+    for line in export(config).lines():
+        print(line)
+
+
 def _cache(config: CacheCommandConfig) -> None:
     from transfer.report.tables import kept
     from transfer.store import Store
@@ -150,6 +158,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "lr-find": (LrFindConfig, _lr_find),
     "evaluate": (EvaluateConfig, _evaluate),
     "predict": (PredictConfig, _predict),
+    "export": (ExportConfig, _export),
     "cache": (CacheCommandConfig, _cache),
 }
 

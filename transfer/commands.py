@@ -63,6 +63,18 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """Write a saved run in a format that others use, its preprocessing with it."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder or its model.safetensors."""
+    format: Literal["onnx", "torch_export", "safetensors", "timm"] = "onnx"
+    """onnx; torch_export: a .pt2 of torch.export; safetensors: plain weights, a JSON beside them; timm: a folder."""
+    out: Path | None = None
+    """A file, or a folder for timm (default: beside the run, under its name)."""
+
+
+@dataclass(frozen=True)
 class BackbonesConfig:
     """List backbones: parameters, feature width, stages, and where the weights are."""
 

@@ -134,6 +134,10 @@ class Heads(nn.Module):
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("spread", torch.ones(()))
 
+    def layer(self, name: str) -> nn.Module:
+        """Return the layers of the head called `name`; ``"joint"`` are those of a joint head."""
+        return self.layers[_key(name)]
+
     def scale_to(self, features: Tensor) -> None:
         """Take centre and spread from the training rows' `features` (N, width)."""
         self.centre.copy_(features.mean(0))
@@ -150,10 +154,10 @@ class Heads(nn.Module):
         out = {}
         for name, spec in self.specs.items():
             if not (self.joint and name in PAIR):
-                y = self.layers[_key(name)](x)
+                y = self.layer(name)(x)
                 out[name] = y if spec.kind == "softmax" else y.squeeze(1)
         if self.joint:
-            pairs = self.layers[_key("joint")](x).log_softmax(1)
+            pairs = self.layer("joint")(x).log_softmax(1)
             pairs = pairs.unflatten(1, (self.specs["domain"].outputs, self.specs["object"].outputs))
             out |= {"joint": pairs, "object": pairs.logsumexp(1), "domain": pairs.logsumexp(2)}
         return out

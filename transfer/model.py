@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,10 @@ class TransferModel(nn.Module):
         self.cut_precision = cut_precision
         self._held: tuple[nn.Module, ...] = ()
         self._ready: tuple[tuple, Trunk] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made ready to run on this machine's threads: it is made anew where it is missing."""
+        return self.__dict__ | {"_ready": None}
 
     def freeze(self, phase: Phase) -> None:
         """Let only what `phase` trains require gradients, hold the rest in eval mode, and cut below the first trained

@@ -70,6 +70,17 @@ def test_a_bad_image_is_named_and_the_threads_end(paths, tmp_path):
     assert threading.active_count() == before
 
 
+def test_bad_images_are_noted_and_black_where_asked_for(paths, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    several, bad = [paths[0], str(tmp_path / "bad.png"), paths[1]], {}
+    ((_, images),) = ImageBatches(several, P, batch_size=3, bad=bad)
+    ((_, sound),) = ImageBatches([paths[0], paths[1]], P, batch_size=2)
+    assert torch.equal(images[[0, 2]], sound)
+    assert not images[1].any()
+    assert list(bad) == [1]
+    assert "bad.png" in bad[1]
+
+
 def test_memory_is_bounded_and_a_loop_that_stops_early_ends_the_threads(paths, monkeypatch):
     loaded = []
     monkeypatch.setattr(module, "read", lambda path, **k: loaded.append(path) or read(path, **k))

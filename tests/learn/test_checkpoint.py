@@ -130,7 +130,7 @@ def test_all_that_is_needed_comes_back(trained: Callable[..., checkpoint.Models]
     checkpoint.save(tmp_path / "model.safetensors", models, HeadConfig())
     loaded = checkpoint.load(tmp_path)[""]
     assert loaded.backbone.preprocessing == backbone.preprocessing
-    assert loaded.backbone.weights == backbone.weights
+    assert loaded.backbone.weights == "store test_resnet.safetensors"  # no folder of the machine it was made on
     assert loaded.backbone.name == "test_resnet"
     assert loaded.cut == models[""].cut == 4
     assert list(loaded.heads.specs.values()) == SPECS

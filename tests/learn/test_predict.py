@@ -159,3 +159,20 @@ def test_damaged_predictions_are_one_line(run, content):
     (run / "predictions.csv").write_bytes(content)
     with pytest.raises(TransferError, match="give --data"):
         evaluate(EvaluateConfig(run, device="cpu"))
+
+
+def test_images_are_decoded_in_one_pass_and_rows_come_before_the_last_is_read(run, folder, monkeypatch):
+    """What is to come is decoded while rows go out, a few batches ahead and no more."""
+    from transfer.data import images as module
+    from transfer.learn import predict as ours
+
+    monkeypatch.setattr(ours, "BATCH", 2)
+    begun, decoded = [], []
+    read, start = module.read, module._single_threads
+    monkeypatch.setattr(module, "read", lambda path, **how: decoded.append(path) or read(path, **how))
+    monkeypatch.setattr(module, "_single_threads", lambda count: begun.append(count) or start(count))
+    rows = predict(checkpoint.load(run), image_files([str(folder)]))
+    next(rows)
+    assert len(decoded) <= 2 + 2 * (1 + module.math.ceil(begun[0] / 2)) + 2
+    assert len(list(rows)) == 47
+    assert len(begun) == 1

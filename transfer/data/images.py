@@ -58,6 +58,8 @@ class ImageBatches:
         Threads (default: one per core). No effect on the result.
     pin : bool
         Lay images into pinned memory, from which they are copied to a GPU while it computes.
+    bad : dict of int to str, optional
+        Gets by row why an image does not decode, which is then black, instead of ending the iteration.
 
     Yields
     ------
@@ -85,6 +87,7 @@ class ImageBatches:
         digests: Sequence[str] | np.ndarray | None = None,
         workers: int | None = None,
         pin: bool = False,
+        bad: dict[int, str] | None = None,
     ) -> None:
         self.paths = paths
         self.preprocessing = preprocessing
@@ -100,6 +103,7 @@ class ImageBatches:
         self.first, self.digests = first, digests
         self.workers = workers or os.cpu_count() or 1
         self.pin = pin
+        self.bad = bad
 
     def __len__(self) -> int:
         return max(math.ceil(len(self.order) / self.batch_size) - self.first, 0)
@@ -133,7 +137,17 @@ class ImageBatches:
         shape = len(rows), *self.preprocessing.input_size
         with torch.inference_mode(False):  # else the threads, which know of no such mode, could not write into it
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin, memory_format=torch.channels_last)
-        return rows, images, [pool.submit(self._load, contents, start + i, image) for i, image in enumerate(images)]
+        return rows, images, [pool.submit(self._fill, contents, start + i, image) for i, image in enumerate(images)]
+
+    def _fill(self, contents: Contents, place: int, image: Tensor) -> None:
+        """Fill `image` with the one at `place` of the order, or note that it is bad."""
+        try:
+            self._load(contents, place, image)
+        except BadImage as error:
+            if self.bad is None:
+                raise
+            self.bad[int(self.order[place])] = str(error)
+            image.zero_()
 
     @torch.no_grad()
     def _load(self, contents: Contents, place: int, image: Tensor) -> None:

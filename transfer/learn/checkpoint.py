@@ -82,7 +82,7 @@ def save(path: Path, models: Mapping[str, TransferModel], config: HeadConfig) ->
     header = {
         "format": FORMAT,
         "backbone": backbone.name,
-        "weights": backbone.weights,
+        "weights": _without_folder(backbone.weights),
         "dropped": len(backbone.dropped),
         "every_stage": isinstance(backbone, EveryStage),
         "preprocessing": backbone.preprocessing.to_dict(),
@@ -91,6 +91,12 @@ def save(path: Path, models: Mapping[str, TransferModel], config: HeadConfig) ->
     }
     with whole(path) as temporary:
         save_file(tensors, temporary, metadata={"transfer": json.dumps(header)})
+
+
+def _without_folder(weights: str) -> str:
+    """Return where weights came from, of a file the name alone: a model that travels tells nothing of its machine."""
+    kind, _, place = weights.partition(" ")
+    return f"{kind} {Path(place).name}" if kind in ("file", "store") else weights
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Models:

@@ -1,4 +1,4 @@
-"""The run folder: config.json, metrics.jsonl, model.safetensors, predictions.csv, result.json."""
+"""The run folder: config.json, metrics.jsonl, model.safetensors, predictions.csv, result.json, README.md."""
 
 import csv
 import json
@@ -13,12 +13,14 @@ from transfer.config import RunConfig
 from transfer.errors import TransferError
 from transfer.files import open_regular, open_text, parse_json, read_json, whole, write_json, write_text
 from transfer.learn import lock
+from transfer.learn.card import MARKER, card
 from transfer.learn.lock import Lock
 from transfer.printable import printable
 
 OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
 
 ADVICE = "advice.json"
+CARD = "README.md"
 
 STATES = "states"  # where a run that is not done keeps where it is
 
@@ -147,6 +149,8 @@ class RunFolder:
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
         if re.fullmatch(r"snapshot\d+\.safetensors|(map|layers|curves|surfaces|landscape|rates)\.png", path.name):
             return True
+        if path.name == CARD:  # of all names the likeliest to be another's
+            return MARKER in path.read_text(encoding="utf-8", errors="replace")
         return path.name in (*OURS, ADVICE, lock.NAME) or (path.name.startswith(".") and path.suffix == ".part")
 
     def _resume(self, config: dict[str, Any]) -> None:
@@ -220,7 +224,10 @@ class RunFolder:
                 shutil.copyfile(parts[0] / name, temporary)
 
     def result(self, result: dict[str, Any]) -> None:
-        """Write result.json, with which the run is done: its states go, and the folder is free."""
+        """Write a model's card and result.json, with which the run is done: its states go, and the folder is free."""
+        if result.get("command") in ("train", "adapt"):
+            with open_text(self.path / "predictions.csv") as file:
+                write_text(self.path / CARD, card(result, list(csv.DictReader(file))))
         write_json(self.path / "result.json", result)
         shutil.rmtree(self.path / STATES, ignore_errors=True)
         self.release()

@@ -17,7 +17,7 @@ import numpy as np
 from transfer.cache import TrunkCache
 from transfer.commands import EvaluateConfig, PredictConfig
 from transfer.config import CacheConfig
-from transfer.data.images import BadImage, ImageBatches
+from transfer.data.images import ImageBatches
 from transfer.data.inspect import drop_bad, inspect
 from transfer.data.member import parse
 from transfer.data.sets import load_table
@@ -34,7 +34,7 @@ from transfer.learn.setup import pick_device, versions
 from transfer.plain import to_dict
 from transfer.printable import printable
 
-BATCH = 32
+BATCH = 64
 
 
 def image_files(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
@@ -108,37 +108,18 @@ def predict(
     """
     backbone = next(iter(models.values())).backbone
     device = next(backbone.parameters()).device
-    for start in range(0, len(paths), BATCH):
-        some = np.array(paths[start : start + BATCH])
-        rows: list[dict[str, Any]] = [{"path": str(p)} for p in some]
-        try:
-            good, images = (
-                np.arange(len(some)),
-                next(iter(ImageBatches(some, backbone.preprocessing, batch_size=len(some))))[1],
-            )
-        except BadImage:
-            if not skip_bad:
-                raise
-            good, images = _readable(some, rows, backbone.preprocessing)
-        for model in models.values() if len(good) else ():
-            for name, values in model.predict(images.to(device)).items():
-                for i, value in zip(good, values.cpu().numpy(), strict=True):
-                    rows[i] |= _words(model.heads.specs[name], value, top)
-        yield from rows
-
-
-def _readable(paths: np.ndarray, rows: list[dict[str, Any]], preprocessing: Any) -> tuple[np.ndarray, Any]:
-    """Read `paths` one by one, writing an error into the rows of those that cannot be."""
-    import torch
-
-    good, images = [], []
-    for i, path in enumerate(paths):
-        try:
-            images.append(next(iter(ImageBatches(np.array([path]), preprocessing, batch_size=1)))[1])
-            good.append(i)
-        except BadImage as error:
-            rows[i]["error"] = str(error)
-    return np.array(good, dtype=np.int64), torch.cat(images) if images else torch.empty(0)
+    bad: dict[int, str] | None = {} if skip_bad else None
+    # One pass over all paths: threads decode the next images while the networks see these.
+    batches = ImageBatches(paths, backbone.preprocessing, batch_size=BATCH, pin=device.type == "cuda", bad=bad)
+    for places, images in batches:
+        rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
+        for model in models.values():
+            for name, values in model.predict(images.to(device, non_blocking=True)).items():
+                spec = model.heads.specs[name]
+                for row, value in zip(rows, values.cpu().numpy(), strict=True):
+                    row |= _words(spec, value, top)
+        for place, row in zip(places.tolist(), rows, strict=True):
+            yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
 
 
 def _words(spec: HeadSpec, value: Any, top: int) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from transfer.adapt.config import AdaptConfig, StepsConfig
+from transfer.config import LearnConfig, TrainConfig
+from transfer.estimator import TransferClassifier
+from transfer.files import cache_folder
+
+
+@pytest.fixture
+def fitted(classifier, pixels, objects):
+    return classifier().fit(pixels, objects)
+
+
+def test_it_learns_from_arrays_and_says_the_same_of_paths_and_pictures(fitted, images, pixels, objects):
+    assert fitted.classes_.tolist() == ["blue", "green", "red"]
+    assert fitted.score(pixels, objects) >= 0.9
+    p = fitted.predict_proba(pixels)
+    assert p.shape == (48, 3)
+    assert p.dtype == np.float64
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    assert (fitted.classes_[p.argmax(1)] == fitted.predict(pixels)).all()
+    np.testing.assert_array_equal(fitted.predict_proba(images.paths.tolist()), p)
+    np.testing.assert_array_equal(fitted.predict_proba(images), p)
+    assert fitted.score(images) == fitted.score(pixels, objects)
+    assert list(cache_folder("pixels").iterdir()) == []
+
+
+def test_the_same_seed_learns_the_same_and_a_pickle_answers_alike(fitted, classifier, pixels, objects):
+    p = fitted.predict_proba(pixels)
+    np.testing.assert_array_equal(classifier(random_state=0).fit(list(pixels), list(objects)).predict_proba(pixels), p)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(pixels), p)
+
+
+def test_a_table_brings_labels_and_domains_and_both_are_learned(classifier, images):
+    both = classifier(heads="joint").fit(images)
+    assert (both.predict_domain(images) == np.array(images.domains)[images.domain]).mean() >= 0.9
+    assert both.result_["config"]["heads"]["heads"] == "joint"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_target_domains_are_adapted_to_and_their_labels_not_looked_at(named, classifier, images, pixels, objects):
+    striped = images.domain == 1
+    y = objects.copy()
+    if named:
+        domain, y[striped] = np.array(images.domains)[images.domain], ""
+    else:
+        domain, y[striped] = np.where(striped, -2, 1), "never seen"
+    model = classifier(method="coral").fit(pixels, y, sample_domain=domain)
+    assert model.classes_.tolist() == ["blue", "green", "red"]
+    assert model.result_["command"] == "adapt"
+    assert model.result_["selection"]["chosen"].startswith("coral")
+    assert model.result_["images"]["target"] == 24
+    np.testing.assert_allclose(model.predict_proba(pixels[striped]).sum(1), 1, atol=1e-6)
+    with pytest.raises(ValueError, match="no domain was learned"):
+        model.predict_domain(pixels)
+
+
+def test_scikit_learns_tools_take_it(classifier, pixels, objects, images):
+    assert clone(classifier(lr=0.5)).get_params()["lr"] == 0.5
+    scores = cross_val_score(classifier(), images.paths, objects, cv=2)
+    assert scores.min() >= 0.6
+    search = GridSearchCV(
+        make_pipeline(FunctionTransformer(), classifier(config=TrainConfig(learn=LearnConfig(probe="trained")))),
+        {"transferclassifier__lr": [1e-8, 0.05]},
+        cv=2,
+    ).fit(list(pixels), objects, transferclassifier__sample_domain=None)
+    assert search.best_params_ == {"transferclassifier__lr": 0.05}
+
+
+def test_what_config_says_holds_unless_a_parameter_says_otherwise(classifier):
+    config = TrainConfig(learn=LearnConfig(lr=0.25, epochs=7))
+    got = classifier(config=config, lr=0.5, epochs=None, hidden=[4], random_state=3)._config(adapting=False)
+    assert (got.learn.lr, got.learn.epochs, got.heads.hidden, got.run.seed) == (0.5, 7, (4,), 3)
+    adapting = classifier(config=AdaptConfig(steps=StepsConfig(lr=0.25)), method="mcc")._config(adapting=True)
+    assert (adapting.steps.lr, adapting.steps.epochs, adapting.method.method) == (0.25, 2, ("mcc",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "adapting", "says"),
+    [
+        ({"policy": "linear_prob"}, False, "did you mean 'linear_probe'"),
+        ({"optimizer": "adamm"}, False, "did you mean 'adam"),
+        ({"heads": "duel"}, False, "did you mean 'dual'"),
+        ({"augment": "flop"}, False, "did you mean 'flip'"),
+        ({"epochs": 0}, False, "epochs 0"),
+        ({"method": "corall"}, True, "did you mean 'coral'"),
+        ({"heads": "joint"}, True, "heads='joint' has no meaning where sample_domain has targets"),
+        ({"config": TrainConfig()}, True, "config must be a AdaptConfig"),
+        ({"config": AdaptConfig()}, False, "config must be a TrainConfig"),
+    ],
+)
+def test_bad_settings_are_value_errors(settings, adapting, says, classifier, pixels, objects):
+    domain = np.where(np.arange(48) < 24, 1, -1) if adapting else None
+    with pytest.raises(ValueError, match=says):
+        classifier(**settings).fit(pixels, objects, domain)
+
+
+def test_an_unknown_backbone_and_an_unfitted_classifier(pixels, objects):
+    with pytest.raises(ValueError, match="did you mean 'glyphnet'"):
+        TransferClassifier("glyphnett").fit(pixels, objects)
+    for ask in (TransferClassifier().predict, TransferClassifier().predict_proba, TransferClassifier().predict_domain):
+        with pytest.raises(NotFittedError):
+            ask(pixels)

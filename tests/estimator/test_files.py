@@ -1,0 +1,67 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer.data.decode import BadImage, decode
+from transfer.estimator.files import InputError, digests, image_files
+from transfer.files import cache_folder
+
+
+def test_paths_and_tables_are_taken_as_they_are(images):
+    with image_files(images) as paths:
+        assert paths is images.paths
+    with image_files([Path(path) for path in images.paths[:2]]) as paths:
+        assert paths.tolist() == images.paths[:2].tolist()
+    with image_files(images.paths[:2].reshape(2, 1)) as paths:
+        assert paths.tolist() == images.paths[:2].tolist()
+
+
+def test_pixels_become_files_that_decode_to_them_and_go(pixels):
+    for given in (pixels[:3], (pixels[:3] / 255).astype(np.float32), [Image.fromarray(x) for x in pixels[:3]]):
+        with image_files(given) as paths:
+            again = [np.asarray(decode(path)) for path in paths]
+            assert all(Path(path).parent.parent == cache_folder("pixels") for path in paths)
+        np.testing.assert_array_equal(again, pixels[:3])
+        assert not any(Path(path).exists() for path in paths)
+
+
+def test_the_same_pixels_have_the_same_digest(pixels):
+    seen = []
+    for _ in range(2):
+        with image_files(pixels[:2]) as paths:
+            seen.append(digests(paths).tolist())
+            assert seen[-1][0] == hashlib.sha256(Path(paths[0]).read_bytes()).hexdigest()
+    assert seen[0] == seen[1]
+    with pytest.raises(BadImage, match=r"nowhere\.png"):
+        digests(np.array(["nowhere.png"]))
+
+
+def test_images_of_any_mode_and_size(pixels):
+    several = [Image.new("L", (5, 7), 9), Image.new("RGBA", (3, 3), (1, 2, 3, 0)), pixels[0][:9]]
+    with image_files(several) as paths:
+        sizes = [decode(path).size for path in paths]
+    assert sizes == [(5, 7), (3, 3), (32, 9)]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (np.zeros((4, 9)), r"X has shape \(4, 9\), expected paths"),
+        (np.zeros((4, 9, 9, 1)), r"X has shape \(4, 9, 9, 1\)"),
+        (np.full((2, 4, 4, 3), 255.0), r"X\[0\] has values from 255 to 255: float images lie in \[0, 1\]"),
+        (np.full((2, 4, 4, 3), np.nan), r"without NaN or inf"),
+        (np.zeros((2, 4, 4, 3), int), r"X\[0\] is of int64, expected uint8"),
+        ([np.zeros((4, 4))], r"X\[0\] has shape \(4, 4\)"),
+        ([], "X has 0 images"),
+        ("one.png", "X is one image"),
+        (3, "X is a int"),
+        ([Image.new("L", (2, 2)), "a.png"], r"X\[1\] is a path among pixels"),
+    ],
+)
+def test_what_is_no_images_is_a_value_error(given, says):
+    with pytest.raises(ValueError, match=says) as caught, image_files(given):
+        pass
+    assert isinstance(caught.value, InputError)

@@ -1,0 +1,60 @@
+"""Runs of every form, saved, on a small backbone with random weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transfer.config import HeadConfig
+
+
+@pytest.fixture
+def saved(taught: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
+    """Save an untrained run whose heads and features are scaled as a trained run's are; return its folder."""
+    import torch
+
+    from transfer.learn import checkpoint
+
+    def save(policy: str = "linear_probe", *, separate: bool = False, heads: HeadConfig | None = None) -> Path:
+        config = heads or HeadConfig(heads="separate" if separate else "dual")
+        parts = {"object": ("object",), "domain": ("domain",)} if separate else {"": ("object", "domain")}
+        models = {}
+        for seed, (part, names) in enumerate(parts.items()):
+            torch.manual_seed(seed)
+            model, plan = taught(policy, seed=seed, heads=names)
+            model.heads = checkpoint.build_heads(list(model.heads.specs.values()), model.backbone.width, config)
+            model.freeze(plan.phases[-1])
+            with torch.no_grad():
+                pixels = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+                model.eval().heads.scale_to(model.features(model.trunk(pixels)))
+                for layer in model.heads.modules():
+                    if isinstance(layer, torch.nn.Linear):
+                        layer.bias.normal_()
+            models[part] = model
+        out = tmp_path / "run"
+        out.mkdir(exist_ok=True)
+        checkpoint.save(out / "model.safetensors", models, config)
+        return out
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def noise() -> Any:
+    """Three images of noise, uint8 (3, 3, 32, 32)."""
+    import torch
+
+    return torch.randint(0, 256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(7)).to(torch.uint8)
+
+
+@pytest.fixture(scope="session")
+def own() -> Callable[..., dict[str, Any]]:
+    """Return what a saved run itself says of images, by head."""
+    from transfer.learn import checkpoint
+
+    def answers(run: Path, images: Any) -> dict[str, Any]:
+        models = checkpoint.load(run)
+        return {name: values.numpy() for model in models.values() for name, values in model.predict(images).items()}
+
+    return answers

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer.commands import ExportConfig
+from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.errors import TransferError
+from transfer.formats import export
+from transfer.formats.export import FORMATS
+from transfer.formats.portable import Ready
+from transfer.learn.train import train
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+def test_files_lie_beside_the_run_by_default(saved):
+    run = saved()
+    assert export(ExportConfig(run, "torch_export")).files == [run.parent / "run.pt2"]
+    assert export(ExportConfig(run / "model.safetensors", "timm")).files[0].parent == run / "model_timm"
+
+
+def test_a_place_that_will_not_do_is_refused(saved, tmp_path):
+    run = saved()
+    with pytest.raises(TransferError, match="is a folder: name another"):
+        export(ExportConfig(run, "torch_export", tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(TransferError, match="is a file: name another"):
+        export(ExportConfig(run, "timm", tmp_path / "file"))
+    with pytest.raises(TransferError, match="no run at"):
+        export(ExportConfig(tmp_path / "nowhere"))
+
+
+def test_what_answers_otherwise_is_not_written(saved, monkeypatch, tmp_path):
+    def wrong(models, about, images):
+        return Ready(lambda out: pytest.fail("written"), {"object": np.ones((len(images), 3))})
+
+    monkeypatch.setitem(FORMATS, "timm", (wrong, ""))
+    with pytest.raises(TransferError, match="nothing is written"):
+        export(ExportConfig(saved(), "timm", tmp_path / "out"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="needs shared/ with ImageNet weights beside the checkout")
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "torchvision:squeezenet1_1"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_real_weights_leave_and_answer_alike(name, format, folder_of_two, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED / "weights"))
+    config = TrainConfig(
+        DataConfig(str(folder_of_two)),
+        BackboneConfig(name),
+        policy=PolicyConfig("partial:1"),
+        learn=LearnConfig(epochs=1, batch_size=16, device="cpu"),
+        run=RunConfig(tmp_path / "run"),
+    )
+    train(config)
+    if (name, format) == ("torchvision:squeezenet1_1", "timm"):
+        with pytest.raises(TransferError, match="not an architecture of timm"):
+            export(ExportConfig(tmp_path / "run", format))
+        return
+    apart = export(ExportConfig(tmp_path / "run", format)).apart
+    assert apart is None if format == "safetensors" else apart <= 1e-4
+
+
+@pytest.fixture(scope="session")
+def folder_of_two(images):
+    return Path(str(images.paths[0])).parents[2]

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+import torch
+
+from transfer.config import HeadConfig
+from transfer.formats.portable import Portable, rounded_at, said
+from transfer.learn import checkpoint
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{"policy": "partial:2"}, {"policy": "truncate:2+partial:1"}, {"separate": True}, {"heads": HeadConfig("joint")}],
+)
+def test_one_module_says_what_all_networks_say(form, saved, noise, own):
+    run = saved(**form)
+    outputs = Portable(checkpoint.load(run))(noise)
+    with torch.no_grad():
+        answers = {name: p.numpy() for name, p in outputs.items() if name.endswith("_probabilities")}
+    wanted = own(run, noise)
+    assert list(answers) == [f"{name}_probabilities" for name in wanted]
+    for name, values in wanted.items():
+        np.testing.assert_allclose(answers[f"{name}_probabilities"], values, atol=1e-4)
+
+
+def test_activations_are_rounded_where_the_run_rounds_them(saved):
+    (model,) = checkpoint.load(saved("partial:2")).values()
+    path = rounded_at(model)
+    assert path == model.backbone.stages[model.cut - 1].modules[-1]
+    portable, seen = Portable({"": model}), []
+    portable.models[0].backbone.network.get_submodule(path).register_forward_hook(lambda *call: seen.append(call[-1]))
+    portable(torch.randint(0, 256, (1, 3, 32, 32)).to(torch.uint8))
+    assert torch.equal(seen[0], seen[0].half().float())
+    model.cut_precision = "float32"
+    assert rounded_at(model) == ""
+    (probe,) = checkpoint.load(saved("linear_probe")).values()
+    assert rounded_at(probe) == ""
+
+
+def test_said_keeps_probabilities_and_values():
+    one = torch.ones(1)
+    assert list(said({"a_logits": one, "a_probabilities": one, "age_value": one})) == ["a", "age"]

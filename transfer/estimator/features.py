@@ -1,0 +1,100 @@
+"""BackboneFeatures: what a frozen backbone sees in images, as a scikit-learn transformer; kept on disk."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from transfer import freeze
+from transfer.cache import TrunkCache
+from transfer.config import BackboneConfig, CacheConfig
+from transfer.estimator.files import as_value_error, digests, image_files
+from transfer.freeze import FreezePolicy
+from transfer.heads import Heads
+from transfer.learn.setup import new_backbone, pick_device
+from transfer.model import TransferModel
+
+BATCH = 64
+
+
+class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Images to the pooled features of a pretrained backbone.
+
+    Parameters
+    ----------
+    backbone : str
+        Such as ``glyphnet``, ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
+    truncate : int
+        How many stages to leave out at the top.
+    image_size : int, optional
+        Side in pixels (default: as it was pretrained).
+    weights : path, optional
+        A weights file.
+    cache : bool
+        Keep features on disk and use what is kept there: in a grid search each image is seen once.
+    device : str
+
+    Attributes
+    ----------
+    model_ : TransferModel
+
+    Examples
+    --------
+    >>> images = np.zeros((2, 32, 32, 3), dtype=np.uint8)
+    >>> features = BackboneFeatures(device="cpu").fit(images)
+    >>> features.transform(images).shape, features.get_feature_names_out()[0]
+    ((2, 160), 'backbonefeatures0')
+    """
+
+    def __init__(
+        self,
+        backbone: str = "glyphnet",
+        *,
+        truncate: int = 0,
+        image_size: int | None = None,
+        weights: Any = None,
+        cache: bool = True,
+        device: str = "auto",
+    ) -> None:
+        self.backbone = backbone
+        self.truncate = truncate
+        self.image_size = image_size
+        self.weights = weights
+        self.cache = cache
+        self.device = device
+
+    def fit(self, X: Any, y: Any = None) -> "BackboneFeatures":
+        """Load the backbone. Nothing is learned; the images are not looked at.
+
+        Raises
+        ------
+        ValueError
+            There is no such backbone, or none of its weights.
+        """
+        with as_value_error():
+            policy = FreezePolicy.parse(f"truncate:{self.truncate}" if self.truncate else "linear_probe")
+            config = BackboneConfig(self.backbone, self.weights, image_size=self.image_size)
+            backbone = new_backbone(config, 0, policy)
+            model = TransferModel(backbone, Heads([], backbone.width)).to(pick_device(self.device))
+            model.freeze(freeze.plan("linear_probe", backbone).phases[0])
+        self.model_ = model.eval()
+        self._n_features_out = backbone.width
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the features of the images `X`, float32 (N, width); X is as :class:`TransferClassifier` takes it."""
+        check_is_fitted(self)
+        with as_value_error(), image_files(X) as paths, torch.inference_mode():
+            cache = TrunkCache(CacheConfig(cache=self.cache))
+            feed = cache.feed(self.model_, paths, digests(paths), batch_size=BATCH)
+            return torch.cat([some.cpu() for _, some in feed.batches(np.arange(len(paths)))]).numpy()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.string = False, True
+        return tags
+
+    def _more_tags(self) -> dict[str, Any]:  # scikit-learn 1.5
+        return {"X_types": ["string"]}

@@ -1,0 +1,143 @@
+"""What people hold as images -> image files: paths as they are, pixels as lossless PNGs for as long as they are needed.
+
+Files are what inspection, cache and decoding know; the same pixels make the same file, so that what the cache keeps of
+them is found again.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from transfer.data.decode import BadImage, upright_rgb
+from transfer.data.table import ImageTable
+from transfer.errors import TransferError
+from transfer.files import cache_folder
+
+KINDS = "paths, PIL images, arrays (N, H, W, 3) of uint8 or of floats in [0, 1], or an ImageTable"
+
+
+class InputError(TransferError, ValueError):
+    """Bad input to an estimator: a ValueError, as scikit-learn has it, with a message as this library has it."""
+
+
+@contextmanager
+def as_value_error() -> Iterator[None]:
+    """Let a user's mistake that comes up below be a ValueError as well."""
+    try:
+        yield
+    except InputError:
+        raise
+    except TransferError as error:
+        raise InputError(str(error)) from error
+
+
+@contextmanager
+def image_files(images: Any) -> Iterator[np.ndarray]:
+    """Yield the path of each of `images`, ndarray of str (N,); those made for pixels are gone afterwards.
+
+    Parameters
+    ----------
+    images : sequence of str, Path, PIL image or ndarray (H, W, 3); ndarray (N, H, W, 3); or ImageTable
+
+    Raises
+    ------
+    InputError
+        Something else, no image at all, or floats outside [0, 1].
+    """
+    if isinstance(images, ImageTable):
+        yield images.paths
+        return
+    listed = _listed(images)
+    if all(isinstance(image, str | os.PathLike) for image in listed):
+        yield np.array([str(Path(image).expanduser().absolute()) for image in listed])
+        return
+    root = cache_folder("pixels")
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=root))
+    try:
+        paths = [folder / f"{i}.png" for i in range(len(listed))]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_write, range(len(listed)), listed, paths))
+        yield np.array([str(path) for path in paths])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def digests(paths: np.ndarray) -> np.ndarray:
+    """Return the sha256 of each file's bytes, in hex, ndarray of str (N,).
+
+    Raises
+    ------
+    BadImage
+        A file cannot be read.
+    """
+
+    def one(path: str) -> str:
+        try:
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BadImage(f"bad image {path}: {error.strerror or error}") from error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.array(list(pool.map(one, paths.tolist())))
+
+
+def _listed(images: Any) -> Sequence[Any]:
+    if isinstance(images, str | os.PathLike | Image.Image):
+        raise InputError(f"X is one image, expected several: give [{type(images).__name__}], or {KINDS}")
+    if hasattr(images, "toarray"):
+        raise InputError(f"X is a sparse matrix, expected {KINDS}")
+    if hasattr(images, "to_numpy"):  # a column of paths
+        images = images.to_numpy()
+    if isinstance(images, np.ndarray):
+        if images.ndim == 2 and 1 in images.shape:  # a column of paths, as a pipeline may pass one on
+            images = images.ravel()
+        if images.ndim not in (1, 4) or (images.ndim == 4 and images.shape[3] != 3):
+            raise InputError(f"X has shape {images.shape}, expected {KINDS}")
+    try:
+        listed = list(images)
+    except TypeError as error:
+        raise InputError(f"X is a {type(images).__name__}, expected {KINDS}") from error
+    if not listed:
+        raise InputError(f"X has 0 images (shape={getattr(images, 'shape', (0,))}) while a minimum of 1 is required.")
+    return listed
+
+
+def _write(place: int, image: Any, path: Path) -> None:
+    """Write one image to `path` so that decoding it gives its pixels."""
+    if isinstance(image, str | os.PathLike):
+        raise InputError(f"X[{place}] is a path among pixels: give either")
+    if isinstance(image, Image.Image):
+        try:
+            rgb = upright_rgb(image)
+        except Exception as error:  # PIL's plugins raise nearly anything on broken bytes
+            raise BadImage(f"bad image X[{place}]: {error}") from error
+    else:
+        rgb = Image.fromarray(_pixels(place, np.asarray(image)))
+    rgb.save(path, compress_level=1)
+
+
+def _pixels(place: int, image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 3) as uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(f"X[{place}] has shape {image.shape}, expected an image (H, W, 3); X: {KINDS}")
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    if image.dtype.kind != "f":
+        raise InputError(f"X[{place}] is of {image.dtype}, expected uint8 or floats in [0, 1]")
+    if not (image.min() >= 0 and image.max() <= 1):  # NaN is neither
+        raise InputError(
+            f"X[{place}] has values from {image.min():g} to {image.max():g}: float images lie in [0, 1] "
+            "(divide by 255, or give uint8), without NaN or inf"
+        )
+    return np.rint(image * 255).astype(np.uint8)

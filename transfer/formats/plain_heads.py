@@ -1,0 +1,57 @@
+"""Heads as plain linear layers on pooled features: the scaling of features, and of answers, folded into them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from transfer.dropout import VanillaDropout
+from transfer.heads import Heads
+
+
+@dataclass(frozen=True)
+class PlainHead:
+    """Linear layers in a row, with an activation between each two.
+
+    Parameters
+    ----------
+    layers : list of (Tensor, Tensor)
+        Weight (outputs, inputs) and bias (outputs,) of each.
+    activation : str
+        Name of the torch.nn module between them; empty where there is one layer.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    activation: str = ""
+
+
+def plain_heads(heads: Heads) -> dict[str, PlainHead]:
+    """Return each of `heads` by name; a joint head is ``"joint"``, domain by domain the logits of its objects.
+
+    They put out logits, and regression heads values in their own unit.
+    """
+    names = [name for name in heads.specs if not (heads.joint and name in ("object", "domain"))]
+    with torch.no_grad():
+        return {name: _plain(heads, name) for name in (["joint"] if heads.joint else []) + names}
+
+
+def _plain(heads: Heads, name: str) -> PlainHead:
+    layers: list[tuple[Tensor, Tensor]] = []
+    activation, scale = "", 1.0
+    for module in heads.layer(name).children():
+        if isinstance(module, VanillaDropout):
+            scale = 1 - module.p  # in use it is a factor on what the next layer reads
+        elif isinstance(module, nn.Linear):
+            weight, bias = module.weight * scale, module.bias.clone()
+            if not layers:
+                weight = weight / heads.spread
+                bias -= weight @ heads.centre
+            layers.append((weight.cpu(), bias.cpu()))
+            scale = 1.0
+        elif not isinstance(module, nn.Dropout):
+            activation = type(module).__name__
+    spec = heads.specs.get(name)
+    if spec and spec.kind == "regression":
+        weight, bias = layers[-1]
+        layers[-1] = weight * spec.spread, bias * spec.spread + spec.centre
+    return PlainHead(layers, activation)

@@ -1,0 +1,100 @@
+"""timm: the stock architecture with the object head as its classifier, in a folder that timm itself loads."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from transfer.backbones import provider_timm, registry
+from transfer.backbones.variants import EveryStage, Truncated
+from transfer.errors import TransferError
+from transfer.files import whole
+from transfer.formats.plain_heads import PlainHead, plain_heads
+from transfer.formats.portable import Ready
+from transfer.learn.checkpoint import Models
+from transfer.model import TransferModel
+
+KEYS = ("weight", "bias")
+NOT_OURS = ("tag", "license")  # what timm notes of the pretrained weights holds for these no longer
+ELSE = "say --format onnx or torch_export"
+
+
+def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
+    """Return `models` as timm's own network, whose classifier is the object head, the other heads beside it.
+
+    The folder has ``model.safetensors`` and ``config.json``, for ``timm.create_model("local-dir:FOLDER",
+    pretrained=True)``, and ``heads.safetensors``: weight and bias of each other head, on the network's pooled features.
+
+    Raises
+    ------
+    TransferError
+        Backbone or heads have no such form.
+    """
+    model = _one(models)
+    heads = plain_heads(model.heads)
+    for name, head in heads.items():
+        if len(head.layers) > 1:
+            raise TransferError(f"--format timm: the {name} head is an MLP, timm's classifier is linear: {ELSE}")
+    network = _stock(model, heads.pop("object"))
+
+    def write(out: Path) -> list[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            config = {
+                "label_names": about["heads"]["object"]["classes"],
+                "pretrained_cfg": about["preprocessing"],
+            }
+            network.pretrained_cfg = {k: v for k, v in network.pretrained_cfg.items() if k not in NOT_OURS}
+            timm.models.save_for_hf(network, folder, config, safe_serialization=True)
+            if heads:
+                tensors = {f"{n}.{k}": t for n, h in heads.items() for k, t in zip(KEYS, h.layers[0], strict=True)}
+                save_file(tensors, Path(folder) / "heads.safetensors")
+            written = []
+            for file in sorted(Path(folder).iterdir()):
+                written.append(out / file.name)
+                with whole(written[-1]) as temporary:
+                    temporary.write_bytes(file.read_bytes())
+        return written
+
+    with torch.no_grad():
+        said = network(model.backbone.preprocessing.normalise(images)).softmax(1)
+    return Ready(write, {"object": said.numpy()})
+
+
+def _one(models: Models) -> TransferModel:
+    """Return the one network of `models`, if timm knows its like."""
+    if len(models) > 1:
+        raise TransferError(f"--format timm: separate heads are {len(models)} networks, timm's is one: {ELSE}")
+    (model,) = models.values()
+    provider, name = registry.resolve(model.backbone.name)
+    if provider is not provider_timm:
+        raise TransferError(f"--format timm: {name} is not an architecture of timm: {ELSE}")
+    if isinstance(model.backbone, Truncated):
+        raise TransferError(f"--format timm: {name} without its last stages is not an architecture of timm: {ELSE}")
+    if isinstance(model.backbone, EveryStage):
+        raise TransferError(f"--format timm: head2toe reads all stages, timm's classifier the last one: {ELSE}")
+    if model.heads.joint:
+        raise TransferError(f"--format timm: a joint head's classes are pairs of object and domain: {ELSE}")
+    return model
+
+
+def _stock(model: TransferModel, head: PlainHead) -> nn.Module:
+    """Return timm's network with the weights of `model`, its classifier being `head`."""
+    backbone, name = model.backbone, registry.resolve(model.backbone.name)[1]
+    weight, bias = head.layers[0]
+    path = provider_timm.spare(name, backbone.network)[1]
+    network = timm.create_model(name, pretrained=False, num_classes=len(bias)).eval()
+    state = dict(backbone.network.state_dict())
+    if path:
+        shape = network.state_dict()[f"{path}.weight"].shape
+        state |= {f"{path}.weight": weight.reshape(shape), f"{path}.bias": bias}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise TransferError(
+            f"--format timm: {name} does not classify by one linear layer on pooled features: {ELSE}"
+        ) from error
+    return network

@@ -1,0 +1,34 @@
+"""torch.export: the computation itself as a .pt2 archive, for PyTorch without this library."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from transfer.files import whole
+from transfer.formats.portable import Portable, Ready, said
+from transfer.learn.checkpoint import Models
+
+
+def to_torch_export(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
+    """Return `models` as one exported program from uint8 images (N, 3, H, W) to a dict of what the heads say."""
+    program = exported(Portable(models), images)
+
+    def write(out: Path) -> list[Path]:
+        content = io.BytesIO()
+        torch.export.save(program, content, extra_files={"transfer.json": json.dumps(about, ensure_ascii=False)})
+        with whole(out) as temporary:
+            temporary.write_bytes(content.getvalue())
+        return [out]
+
+    with torch.no_grad():
+        return Ready(write, said(program.module()(images)))
+
+
+def exported(module: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    """Return `module` as a program for any number of images, traced on two of `images`."""
+    batch = torch.export.Dim("batch")
+    return torch.export.export(module, (images[:2],), dynamic_shapes=({0: batch},), strict=False)
