@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm.optim
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,6 +117,8 @@ def test_nesterov_without_momentum_is_plain_descent(taught: Callable[..., Any]) 
     "name", ["lion", "lamb", "sgdp", "adafactor", "muon", "adahessian", "lookahead_radam", "lbfgs"]
 )
 def test_unusual_ones_learn_by_name(taught: Callable[..., Any], lesson: Lesson, name: str) -> None:
+    if name == "muon" and name not in timm.optim.list_optimizers():
+        pytest.skip("this version of timm has no muon")
     model, plan = taught("partial:1")
     config = LearnConfig(optimizer=name, lr=0.01, epochs=1, batch_size=12, workers=1)
     before = {n: p.detach().clone() for n, p in model.heads.named_parameters()}

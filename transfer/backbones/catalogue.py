@@ -86,19 +86,21 @@ def _where(name: str, source: str, folder: Path | None) -> str:
 
 def _rows(pattern: str) -> Iterator[Row]:
     """Yield what is tabulated, and measure what else matches; `where` is the hub's source."""
+    there: dict[str, None] | None = None  # where other versions are installed: what they have
     with TABLE.open(encoding="utf-8", newline="") as file:
-        made_for = file.readline().removeprefix("#").strip()
+        if file.readline().removeprefix("#").strip() != versions():
+            from transfer.backbones import registry
+
+            there = dict.fromkeys(registry.names())
         listed = set()
         for name, provider, parameters, width, stages, source in csv.reader(file):
             listed.add(name)
             source = source.replace("=", f"hf:timm/{name}")
-            yield Row(name, provider, int(parameters), int(width), int(stages), source)
-    if made_for != versions():
-        from transfer.backbones import registry
-
-        for name in registry.names():
-            if name not in listed and (_matches(name, pattern) or _matches(name.partition(".")[0], pattern)):
-                yield measure(name)
+            if there is None or name in there:
+                yield Row(name, provider, int(parameters), int(width), int(stages), source)
+    for name in there or ():
+        if name not in listed and (_matches(name, pattern) or _matches(name.partition(".")[0], pattern)):
+            yield measure(name)
 
 
 def versions() -> str:

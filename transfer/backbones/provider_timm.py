@@ -78,7 +78,8 @@ def download(name: str) -> dict[str, Tensor]:
 
 
 def _tags(architecture: str) -> Sequence[str]:
-    return _registry._model_default_cfgs[architecture].tags  # type: ignore[attr-defined]
+    config = _registry._model_default_cfgs.get(architecture)  # timm 1.0.15 has architectures without one
+    return config.tags if config else ()
 
 
 def _config(name: str) -> dict:
