@@ -1,6 +1,6 @@
 """Execute the notebooks anew and keep what they put out: ``python tests/notebooks/execute.py [NAME...]``.
 
-Without names all six: on Office-31 that is minutes each. Pictures are reduced to 128 colours, so that the files stay
+Without names all six: on Office-31 that is minutes each. Pictures are reduced to 256 colours, so that the files stay
 small; execution times and anything else that differs from run to run are left out. What a cell tagged ``image:NAME`` shows
 is also written to ``notebooks/images/NAME.png``, for README.
 """
@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-COLOURS = 128
+COLOURS = 256
 # tqdm says on import that it would like a package for its widgets; --log-level: the kernel's words about its sockets.
 ENVIRONMENT = {"PYTHONWARNINGS": "ignore:IProgress not found"}
 QUIET = ["--log-level=ERROR"]
@@ -63,7 +63,7 @@ def small(png: str) -> str:
     """Return a PNG (base64) with a palette."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     written = io.BytesIO()
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(written, "png", optimize=True)
+    picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(written, "png", optimize=True)
     return base64.b64encode(written.getvalue()).decode()
 
 
