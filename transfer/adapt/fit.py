@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transfer import parallel
 from transfer.adapt.alignment import align
 from transfer.adapt.auto import auto
 from transfer.adapt.config import StepsConfig
@@ -87,7 +88,7 @@ class Choice:
 
     def offer(self, candidate: Candidate) -> None:
         """Judge a candidate, the stage's backbone being as it belongs to it; keep it if it is the best."""
-        value = self.score(candidate.evidence)
+        value = parallel.same(float(self.score(candidate.evidence)))
         value = value if np.isfinite(value) else -np.inf
         self.scores[candidate.name] = float(value)
         self.answers[candidate.name] = answered(self.stage, candidate.heads, candidate.evidence).argmax(1)

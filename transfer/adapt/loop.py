@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from transfer.adapt.stage import Stage
 from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.learn.epoch import AUGMENTATIONS
+from transfer.parallel.rows import averaged, own_draws
 
 STRONG_DROPOUT = 0.5  # of pooled features, where a harder version of an image is asked for
 JUDGED = 2048  # source rows at most that a rule gets to see
@@ -56,6 +58,11 @@ class Course:
         self.rng = np.random.default_rng(seed)
         self.epoch = 0
 
+    @property
+    def split(self) -> bool:
+        """Whether each process has its own rows of a batch alone: those of a tail, which frozen features lack."""
+        return self.stage.feed.split and not self.stage.frozen
+
     def learn(
         self,
         terms: Terms,
@@ -91,6 +98,8 @@ class Course:
         groups: list[dict[str, Any]] = [{"params": [*head, *own], "top": self.config.lr}]
         groups += [{"params": [p], "top": rate} for p, rate in self.rates]
         c = self.config
+        asking = _Asking(self, terms, source)
+        ask = averaged(asking) if self.split else asking
         optimizer = torch.optim.SGD(
             groups, lr=c.lr, momentum=c.momentum, nesterov=c.momentum > 0, weight_decay=c.weight_decay
         )
@@ -106,7 +115,7 @@ class Course:
                 progress = (count * c.steps + step) / total
                 for group in optimizer.param_groups:
                     group["lr"] = group["top"] * (1 + 10 * progress) ** -0.75
-                loss = self._loss(rows, activation, terms, progress, source, q)
+                loss = ask(rows, activation, progress, q, [self.seed, self.epoch, step])
                 if not bool(loss.isfinite()):
                     raise Diverged
                 optimizer.zero_grad(set_to_none=True)
@@ -128,42 +137,6 @@ class Course:
             }
             yield line, evidence
 
-    def _loss(
-        self, rows: np.ndarray, activation: Tensor, terms: Terms, progress: float, source: bool, q: Tensor | None
-    ) -> Tensor:
-        stage, network = self.stage, self.network
-        network.train()
-        if not stage.frozen:
-            stage.model.train()
-        domain = stage.domain[torch.from_numpy(rows)].to(activation.device)
-        target = stage.target[torch.from_numpy(rows)].to(activation.device)
-        labels = stage.labels[torch.from_numpy(rows)].to(activation.device)
-        pooled = stage.features(activation)
-        features = network(pooled, domain)
-        logits = network.classifier(features)
-        if not bool(logits.isfinite().all()):
-            raise Diverged
-        strong = None
-        if any(term.needs_strong for _, term in terms):
-            strong = network.classifier(network(F.dropout(pooled, STRONG_DROPOUT), domain))
-        batch = Batch(
-            features,
-            logits,
-            labels if source else torch.where(target, labels, -1),
-            target & (labels < 0),  # the few labelled rows, met in every step, would outweigh all others
-            progress,
-            strong,
-            q[torch.from_numpy(rows)].to(activation.device) if q is not None else None,
-        )
-        loss = logits.sum() * 0.0
-        for side in (~target, target):
-            known = side & (batch.labels >= 0)
-            if bool(known.any()):
-                loss = loss + F.cross_entropy(logits[known], batch.labels[known])
-        for weight, term in terms:
-            loss = loss + weight * term(batch)
-        return loss
-
     def _batches(self) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield an epoch's steps: rows of the source, as many of the target, and labelled ones of the target."""
         stage, c = self.stage, self.config
@@ -178,7 +151,7 @@ class Course:
             [d[i * n : (i + 1) * n] for i in range(c.steps) for d, n in zip(drawn, sizes, strict=True)]
         )
         augmentation = None if stage.frozen else AUGMENTATIONS[c.augment]
-        return stage.batches(order, sum(sizes), augmentation, self.seed, self.epoch)
+        return stage.batches(order, sum(sizes), augmentation, self.seed, self.epoch, split=True)
 
     def evidence(self) -> Evidence:
         """Return what rules may see of the network as it is; its norm's statistics are settled on the way."""
@@ -216,6 +189,70 @@ class Course:
         placed = torch.zeros(len(self.stage.labels), q.shape[1])
         placed[torch.from_numpy(self.stage.pair.unlabelled)] = torch.from_numpy(q).float()
         return placed
+
+
+class _Asking(nn.Module):
+    """A step's loss as a module, in whose backward pass DDP can average gradients.
+
+    The tail runs over this process's own rows; network and objectives see the features of all rows in every process, as
+    few objectives are sums over rows.
+    """
+
+    def __init__(self, course: Course, terms: Terms, source: bool) -> None:
+        super().__init__()
+        self.stage, self.network, self.source, self.split = course.stage, course.network, source, course.split
+        self.backbone = nn.ModuleList() if course.stage.frozen else course.stage.model.backbone
+        self.weights, self.terms = [weight for weight, _ in terms], nn.ModuleList(term for _, term in terms)
+
+    def forward(
+        self, rows: np.ndarray, activation: Tensor, progress: float, q: Tensor | None, key: list[int]
+    ) -> Tensor:
+        """Return the loss of a step on `rows` of the table.
+
+        Parameters
+        ----------
+        activation : Tensor
+            Of the rows that are this process's own.
+        progress : float
+            In [0, 1].
+        q : Tensor, optional
+            Class probabilities of all rows of the table.
+        key : list of int
+            What random draws within the tail are seeded by, where each process has its own.
+        """
+        stage, network = self.stage, self.network
+        network.train()
+        if not stage.frozen:
+            stage.model.train()
+        domain = stage.domain[torch.from_numpy(rows)].to(activation.device)
+        target = stage.target[torch.from_numpy(rows)].to(activation.device)
+        labels = stage.labels[torch.from_numpy(rows)].to(activation.device)
+        with own_draws(activation.device, *key) if self.split else nullcontext():
+            pooled = stage.features(activation, len(rows))
+        features = network(pooled, domain)
+        logits = network.classifier(features)
+        if not bool(logits.isfinite().all()):
+            raise Diverged
+        strong = None
+        if any(term.needs_strong for term in self.terms):
+            strong = network.classifier(network(F.dropout(pooled, STRONG_DROPOUT), domain))
+        batch = Batch(
+            features,
+            logits,
+            labels if self.source else torch.where(target, labels, -1),
+            target & (labels < 0),  # the few labelled rows, met in every step, would outweigh all others
+            progress,
+            strong,
+            q[torch.from_numpy(rows)].to(activation.device) if q is not None else None,
+        )
+        loss = logits.sum() * 0.0
+        for side in (~target, target):
+            known = side & (batch.labels >= 0)
+            if bool(known.any()):
+                loss = loss + F.cross_entropy(logits[known], batch.labels[known])
+        for weight, term in zip(self.weights, self.terms, strict=True):
+            loss = loss + weight * term(batch)
+        return loss
 
 
 def _endless(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from transfer import freeze
+from transfer import freeze, parallel
 from transfer.adapt import understand
 from transfer.adapt.config import AdaptConfig, ShiftConfig
 from transfer.adapt.fit import Choice, OnLine, candidate_line, fit
@@ -85,7 +85,7 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
         Bad input.
     """
     config = prepared(config)
-    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
+    out, seeds = config.run.out if parallel.first() else None, config.run.seeds or (config.run.seed,)
     cache = cache or TrunkCache(config.cache)
     images = images or read(config.shift, cache)
     folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite, later=True) if out else None
@@ -190,7 +190,7 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         for line in told if same else ():
             tell(line)
     sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
-    scores = {name: between.score(some.taken.evidence) for name, some in sound.items()}
+    scores = parallel.same({name: float(between.score(some.taken.evidence)) for name, some in sound.items()})
     choices = list(sound.values())
     choice = choices[rules.choose(list(scores.values()))]
     stage.restart()

@@ -1,7 +1,6 @@
 """Image files -> batches: decoded by threads, prepared or augmented, the same for any number of them."""
 
 import math
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transfer import parallel
 from transfer.data.augment import Augmentation, augment
 from transfer.data.decode import BadImage, decode
 from transfer.data.pixels import DECODER, read
@@ -48,7 +48,7 @@ class ImageBatches:
     keys : sequence of tuple of int, optional
         What the draws depend on instead, for each element of `order`.
     workers : int, optional
-        Threads (default: one per core). No effect on the result.
+        Threads (default: one per core, shared with other processes of the run). No effect on the result.
     pin : bool
         Lay images into pinned memory, from which they are copied to a GPU while it computes.
 
@@ -84,11 +84,8 @@ class ImageBatches:
         self.augmentation = augmentation
         self.seed = seed
         self.epoch = epoch
-        if augmentation and keys is None:
-            repeats = zip(self.order.tolist(), _occurrence(self.order).tolist(), strict=True)
-            keys = [(seed, epoch, row, occurrence) for row, occurrence in repeats]
-        self.keys = keys or []
-        self.workers = workers or os.cpu_count() or 1
+        self.keys = draws(self.order, seed, epoch) if augmentation and keys is None else keys or []
+        self.workers = workers or parallel.cores()
         self.pin = pin
 
     def __len__(self) -> int:
@@ -130,6 +127,12 @@ class ImageBatches:
             pixels = read(path, at_least=self.augmentation.needed(self.preprocessing))
             rng = np.random.default_rng(self.keys[place])
             image.copy_(augment(pixels, self.preprocessing, self.augmentation, rng))
+
+
+def draws(order: np.ndarray, seed: int, epoch: int) -> list[tuple[int, ...]]:
+    """Return what the augmentation of each element of `order` (N,) is drawn from."""
+    repeats = zip(order.tolist(), _occurrence(order).tolist(), strict=True)
+    return [(seed, epoch, row, occurrence) for row, occurrence in repeats]
 
 
 def _occurrence(rows: np.ndarray) -> np.ndarray:

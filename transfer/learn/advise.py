@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from transfer import parallel
 from transfer.backbones import places, registry
 from transfer.cache import TrunkCache
 from transfer.commands import AdviseConfig
@@ -39,7 +40,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     if one.run.seeds:
         raise TransferError("--seeds: advice is about one split; take one --seed, or `transfer train --policy auto`")
     names, notes = _at_hand(config.backbones)
-    out = one.run.out
+    out = one.run.out if parallel.first() else None
     folder = RunFolder(out, to_dict(config), overwrite=one.run.overwrite, later=True) if out else None
     cache = TrunkCache(one.cache)
     images = read_images(one.data, cache.store)

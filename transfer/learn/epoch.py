@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,11 +16,14 @@ from transfer.cache import Feed
 from transfer.config import LearnConfig
 from transfer.data.images import Augmentation
 from transfer.data.table import ImageTable
+from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.learn import optimizers
 from transfer.learn.mixing import Labels, mix
 from transfer.learn.penalties.penalty import Penalty, Step, watched
 from transfer.model import TransferModel
+from transfer.parallel.norms import Synced
+from transfer.parallel.rows import averaged, own, own_draws
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
@@ -74,9 +78,14 @@ def epoch(
     steps = math.ceil(len(rows) / feed.batch_size)
     device = next(model.heads.parameters()).device
     total, right, seen = 0.0, dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+    asking = _Asking(model, feed, config, penalties)
+    ask = averaged(asking) if feed.split else asking
+    second_order = getattr(optimizer, "is_second_order", False)
+    if second_order and feed.split:
+        raise TransferError(f"--optimizer {config.optimizer} takes second derivatives, which stay within one process")
     learned = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     batches = feed.batches(
-        rows, augmentation=AUGMENTATIONS[config.augment], seed=int(rng.integers(2**31)), epoch=draw[-1]
+        rows, augmentation=AUGMENTATIONS[config.augment], seed=int(rng.integers(2**31)), epoch=draw[-1], split=True
     )
     rate = 0.0
     for step, (some, activation) in enumerate(batches):
@@ -86,17 +95,20 @@ def epoch(
         index = torch.from_numpy(some)
         wanted = {name: label[index].to(device) for name, label in labels.items()}
         weights = {name: w[index].to(device) for name, w in weighted.items()} if weighted else None
+        mixing = feed.split and bool(config.regularise.mixup or config.regularise.cutmix)
+        activation = feed.whole(activation, len(some)) if mixing else activation  # with other processes' rows, too
         activation, parts = mix(activation, Labels(wanted, weights), config.regularise, rng)
+        activation = activation[own(len(some))] if mixing else activation
         wanted = parts[0].wanted
-        ask = partial(_ask, model, activation, parts, config, penalties)
-        loss, out = ask()
+        given = activation, parts, len(some), [*draw, step]
+        loss, out = ask(*given)
         if not bool(loss.isfinite()):
             return {"loss": float(loss.detach())}
         if isinstance(optimizer, optimizers.LBFGS):
-            optimizer.step(ask)
+            optimizer.step(partial(ask, *given))
         else:
             optimizer.zero_grad(set_to_none=True)
-            loss.backward(create_graph=getattr(optimizer, "is_second_order", False))
+            loss.backward(create_graph=second_order)
             if config.clip:
                 nn.utils.clip_grad_norm_(learned, config.clip)
             optimizer.step()
@@ -110,26 +122,47 @@ def epoch(
     return {"loss": total / max(len(rows), 1), "rate": rate, "train": train}
 
 
-def _ask(
-    model: TransferModel,
-    activation: Tensor,
-    parts: tuple[Labels, ...],
-    config: LearnConfig,
-    penalties: Sequence[Penalty],
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of a batch, penalties included, and what each head put out."""
-    half = use_bfloat16(config.precision, activation.device)
-    paths = [path for penalty in penalties for path in penalty.maps]
-    with (
-        torch.autocast(activation.device.type, torch.bfloat16, enabled=half),
-        watched(model.backbone.network, paths) as maps,
-    ):
-        features = model.features(activation)
-        out = model.heads(features)
-    how: Any = {"smoothing": config.label_smoothing, "kind": config.loss}
-    losses = [part.share * model.heads.loss(out, part.wanted, row_weights=part.weights, **how) for part in parts]
-    step = Step(model, activation, features, parts, maps)
-    return torch.stack([*losses, *(penalty(step) for penalty in penalties)]).sum(), out
+class _Asking(nn.Module):
+    """A batch's loss as a module, in whose backward pass DDP can average gradients.
+
+    The tail runs over this process's own rows. What follows, heads and penalties, all processes do alike, on the
+    features of all rows: a loss need be no sum over rows.
+    """
+
+    def __init__(self, model: TransferModel, feed: Feed, config: LearnConfig, penalties: Sequence[Penalty]) -> None:
+        super().__init__()
+        self.model, self.feed, self.config, self.penalties = model, feed, config, penalties
+
+    def forward(
+        self, activation: Tensor, parts: tuple[Labels, ...], count: int, key: list[int]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch of `count` rows, penalties included, and what each head put out.
+
+        Parameters
+        ----------
+        activation : Tensor
+            Of the rows that are this process's own.
+        key : list of int
+            What random draws within the tail are seeded by, where each process has its own.
+        """
+        model, config, device = self.model, self.config, activation.device
+        half = use_bfloat16(config.precision, device)
+        paths = [path for penalty in self.penalties for path in penalty.maps]
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=half),
+            watched(model.backbone.network, paths) as maps,
+        ):
+            with ExitStack() as stack:
+                if self.feed.split:
+                    stack.enter_context(Synced())
+                    stack.enter_context(own_draws(device, *key))
+                features = model.features(activation)
+            features = self.feed.whole(features, count)
+            out = model.heads(features)
+        how: Any = {"smoothing": config.label_smoothing, "kind": config.loss}
+        losses = [part.share * model.heads.loss(out, part.wanted, row_weights=part.weights, **how) for part in parts]
+        step = Step(model, activation, features, parts, maps)
+        return torch.stack([*losses, *(penalty(step) for penalty in self.penalties)]).sum(), out
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

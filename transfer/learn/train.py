@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer import freeze
+from transfer import freeze, parallel
 from transfer.backbones.backbone import Backbone
 from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
@@ -81,7 +81,7 @@ def train(
     """
     FreezePolicy.parse(config.policy.policy)
     optimizers.check(config.learn.optimizer)
-    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
+    out, seeds = config.run.out if parallel.first() else None, config.run.seeds or (config.run.seed,)
     folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite, later=True) if out else None
     cache = cache or TrunkCache(config.cache)
     images = images or read_images(config.data, cache.store)
