@@ -2,15 +2,17 @@
 
 python ranks.py FOLDER reads FOLDER/jobs.json, a list of {"name", "world", "args"[, "env"][, "kill"]}, and writes
 FOLDER/NAME.json with exit codes, outputs and seconds. With "kill" [rank, text] that process is killed as soon as the
-first has printed `text`.
+first has printed `text`. With "check" in place of "args" each calls that function of checks.py.
 """
 
+import importlib
 import json
 import os
 import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -22,6 +24,7 @@ import transfer.learn.compare
 import transfer.parallel.rows
 import transfer.report.advice
 import transfer.report.tables  # noqa: F401
+from transfer import parallel
 from transfer.cli import main
 
 
@@ -42,9 +45,16 @@ def become(number: int, world: int, port: int, out: Path, job: dict) -> None:
             os.environ |= {name: str(value) for name, value in place.items()}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= job.get("env", {})
-        code = main(job["args"])
+        if "check" in job:
+            with parallel.together():
+                getattr(importlib.import_module("checks"), job["check"])(Path(job["folder"]))
+            code = 0
+        else:
+            code = main(job["args"])
     except SystemExit as end:
         code = end.code
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
