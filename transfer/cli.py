@@ -27,6 +27,7 @@ from transfer.commands import (
 )
 from transfer.config import CompareConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
+from transfer.stopping import Stopped
 
 
 def _demo(config: DemoConfig) -> None:
@@ -203,6 +204,9 @@ def _guarded(call: Callable[[], None]) -> int:
     except TransferError as error:
         parallel.say(f"transfer: {' '.join(str(error).split())}")
         return 2
+    except Stopped as stop:
+        print(f"transfer: {stop}", file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
         parallel.say("transfer: interrupted")
         return 130
@@ -218,7 +222,7 @@ def _guarded(call: Callable[[], None]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 interrupted."""
+    """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 or 143 stopped."""
     forms: Any = None
     for name, (kind, _) in COMMANDS.items():
         form: Any = Annotated[kind, tyro.conf.subcommand(name)]

@@ -121,8 +121,6 @@ class SearchConfig:
     """Successive halving: at 1/9, 1/3, ... of the epochs only the best one in so many goes on (1: all do)."""
     final: bool = False
     """Train once with the best settings, and measure that on the test images."""
-    resume: bool = False
-    """Go on with the search in --out where it stopped."""
 
     def __post_init__(self) -> None:
         within(self, 1, math.inf, "trials", "halving")
@@ -207,5 +205,3 @@ class CasesConfig:
         "gradual",
     )
     """What there is to choose from; the advised one is run in any case, and linear_probe."""
-    resume: bool = False
-    """Go on with the study in --out where it stopped."""

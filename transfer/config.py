@@ -164,7 +164,9 @@ class LearnConfig:
     momentum: float = 0.9
     """For sgd and nesterov, and those of timm that have it (0: plain gradient descent)."""
     batch_size: int = 64
-    """Images per step (0: all at once, as lbfgs wants it)."""
+    """Images per step, of all processes (0: all at once, as lbfgs wants it)."""
+    accumulate: int = 1
+    """Parts in which a batch is taken, their gradients added up (BatchNorm that learns sees parts). Not for lbfgs."""
     epochs: int = 30
     """In all, shared out over a policy's phases."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -206,7 +208,7 @@ class LearnConfig:
     def __post_init__(self) -> None:
         within(self, ABOVE_ZERO, math.inf, "lr")
         within(self, 0, math.inf, "weight_decay", "clip", "patience", "batch_size")
-        within(self, 1, math.inf, "epochs", "workers", "cycles")
+        within(self, 1, math.inf, "epochs", "workers", "cycles", "accumulate")
         within(self, 0, BELOW_ONE, "momentum", "warmup", "label_smoothing", "ema_decay")
 
 
@@ -254,13 +256,21 @@ class RunConfig:
     """Run folder: config.json, result.json, metrics.jsonl, model.safetensors (default: nothing is saved)."""
     overwrite: bool = False
     """Replace an existing run folder."""
+    resume: bool = False
+    """Go on with the run in --out where it stopped, to the same bits; where there is none, begin."""
+    checkpoint_minutes: float = 10.0
+    """A run's state is saved at least so often, besides at the end of epochs."""
     seed: int = 0
     """Of every random draw."""
     seeds: CommaInts = ()
     """Several seeds, such as 0,1,2: one result with mean, standard deviation and each."""
 
     def __post_init__(self) -> None:
-        within(self, 0, math.inf, "seed", "seeds")
+        within(self, 0, math.inf, "seed", "seeds", "checkpoint_minutes")
+        if self.resume and not self.out:
+            raise TransferError("--resume: say which run, with --out")
+        if self.resume and self.overwrite:
+            raise TransferError("--resume goes on with a run and --overwrite replaces it: say one of them")
 
 
 @dataclass(frozen=True)

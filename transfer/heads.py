@@ -166,6 +166,7 @@ class Heads(nn.Module):
         smoothing: float = 0.0,
         row_weights: Mapping[str, Tensor] | None = None,
         kind: Loss = "cross_entropy",
+        totals: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return the weighted sum over heads of each one's mean loss over the rows where its target is known.
 
@@ -183,22 +184,38 @@ class Heads(nn.Module):
             By head name; the mean becomes a weighted one.
         kind : {"cross_entropy", "hinge"}
             Of softmax and binary heads; regression is squared error.
+        totals : mapping of str to Tensor, optional
+            What :meth:`totals` returned for a batch that these rows are a part of: the parts' losses add up to its.
         """
+        totals = totals or {}
         total = next(iter(out.values())).sum() * 0.0
         seen = {name: known(spec, targets[name]) for name, spec in self.specs.items()}
         for name, spec in self.specs.items():
             rows = seen[name]
             if self.joint and name in PAIR:  # both labels: the pair's business, once, below
                 rows = rows & ~(seen["object"] & seen["domain"])
-            total = total + spec.weight * _mean(spec, out[name], targets[name], rows, smoothing, row_weights, kind)
+            mean = _mean(spec, out[name], targets[name], rows, smoothing, row_weights, kind, totals.get(name))
+            total = total + spec.weight * mean
         if self.joint:
             objects = self.specs["object"].outputs
             pair = HeadSpec("object", weight=max(self.specs[name].weight for name in PAIR))
             index = targets["domain"] * objects + targets["object"]
             rows = seen["object"] & seen["domain"]
             both = out["joint"].flatten(1)
-            total = total + pair.weight * _mean(pair, both, index, rows, smoothing, row_weights, kind)
+            mean = _mean(pair, both, index, rows, smoothing, row_weights, kind, totals.get("joint"))
+            total = total + pair.weight * mean
         return total
+
+    def totals(
+        self, targets: Mapping[str, Tensor], row_weights: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return by how much each head's summed losses are divided: the number, or weight, of its known rows."""
+        seen = {name: known(spec, targets[name]) for name, spec in self.specs.items()}
+        both = seen["object"] & seen["domain"] if self.joint else None
+        rows = {name: some if both is None or name not in PAIR else some & ~both for name, some in seen.items()}
+        weights = {name: (row_weights or {}).get(name, torch.ones_like(some.float())) for name, some in rows.items()}
+        found = {name: weights[name][some].sum().clamp_min(1e-12) for name, some in rows.items()}
+        return found if both is None else found | {"joint": weights["object"][both].sum().clamp_min(1e-12)}
 
     def answers(self, out: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return probabilities (N, classes) for softmax, (N,) for binary heads, and values in their own unit (N,)."""
@@ -226,6 +243,7 @@ def _mean(
     smoothing: float,
     weights: Mapping[str, Tensor] | None,
     kind: Loss,
+    total: Tensor | None = None,
 ) -> Tensor:
     if not bool(rows.any()):
         return out.sum() * 0.0
@@ -239,6 +257,8 @@ def _mean(
     else:
         each = F.mse_loss(out, (target.float() - spec.centre) / spec.spread, reduction="none")
     if weights is None or spec.name not in weights:
-        return each.mean()
+        return each.mean() if total is None else each.sum() / total
     w = weights[spec.name][rows]
+    if total is not None:
+        return (each * w).sum() / total
     return (each * w).sum() / w.sum().clamp_min(1e-12)

@@ -26,7 +26,7 @@ def study(config: Callable[..., TrainConfig]) -> Callable[..., CasesConfig]:
     """Make a study of the tiny set, quick unless a backbone learns; keywords go to whichever part has them."""
 
     def make(**settings: Any) -> CasesConfig:
-        names = ("cases", "backbones", "policies", "resume")
+        names = ("cases", "backbones", "policies")
         own = {name: settings.pop(name) for name in names if name in settings}
         plain = LearnConfig(device="cpu", workers=2)
         named = {"data": "digits"} if "cases" in own else {}  # as when nobody says --data
@@ -34,6 +34,10 @@ def study(config: Callable[..., TrainConfig]) -> Callable[..., CasesConfig]:
         return CasesConfig(config(**asked), **({"policies": ("truncate:4",)} | own))
 
     return make
+
+
+def resumed(config: CasesConfig) -> CasesConfig:
+    return replace(config, train=replace(config.train, run=replace(config.train.run, resume=True)))
 
 
 def without_seconds(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -115,17 +119,17 @@ def test_a_killed_study_goes_on_where_it_was(
 
     monkeypatch.setattr(module, "train", counted)
     monkeypatch.setattr(module, "advised", None)  # both seeds have theirs
-    result = cases(replace(kept, resume=True))
+    result = cases(resumed(kept))
     assert Counter(done) == Counter((s, p) for s in (0, 1) for p in ("linear_probe", "truncate:4", "truncate:3"))
     assert without_seconds(result["records"]) == without_seconds(whole["records"])
     assert (result["cells"], result["summary"]) == (whole["cells"], whole["summary"])
 
     done.clear()
-    again = cases(replace(kept, resume=True))
+    again = cases(resumed(kept))
     assert not done
     assert again["records"] == result["records"]
     with pytest.raises(TransferError, match="has another policies"):
-        cases(replace(kept, resume=True, policies=("full",)))
+        cases(replace(resumed(kept), policies=("full",)))
     with pytest.raises(TransferError, match="already holds a run"):
         cases(kept)
 
@@ -195,7 +199,7 @@ def test_settings_by_policy_and_an_advised_one_that_is_not_listed(study: Any, mo
         ({"batch_size": 8}, "--batch-size: every policy"),
         ({"optimizer": "adamx"}, "adamx"),
         ({"test": 0.0}, "no test images"),
-        ({"resume": True}, "--resume: say which study, with --out"),
+        ({"resume": True}, "--resume: say which run, with --out"),
     ],
 )
 def test_what_is_refused(study: Any, settings: dict[str, Any], message: str) -> None:

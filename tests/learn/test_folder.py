@@ -10,7 +10,7 @@ from transfer.learn.folder import RunFolder
 
 
 def files(path: Path) -> list[str]:
-    return sorted(str(p.relative_to(path)) for p in path.rglob("*"))
+    return sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.name != ".lock")
 
 
 def fill(folder: RunFolder) -> None:

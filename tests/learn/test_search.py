@@ -19,8 +19,8 @@ LINE = re.compile(r"val_acc: \d\.\d{6}, lr: \d\.\d{6}e[+-]\d\d, reg: \d\.\d{6}e[
 
 @pytest.fixture
 def quick(config):
-    def make(out: Path | None = None, *, train: dict | None = None, **settings) -> SearchConfig:
-        inner = config(**({"probe": "trained", "epochs": 3, "out": out} | (train or {})))
+    def make(out: Path | None = None, *, train: dict | None = None, resume=False, **settings) -> SearchConfig:
+        inner = config(**({"probe": "trained", "epochs": 3, "out": out, "resume": resume} | (train or {})))
         return SearchConfig(**({"train": inner, "trials": 8, "space": ("lr", "weight_decay")} | settings))
 
     return make
@@ -91,7 +91,7 @@ def test_resuming_another_search_is_refused(quick, tmp_path):
         search(quick(out, trials=3, resume=True, train={"batch_size": 16}))
     with pytest.raises(TransferError, match="already holds a run"):
         search(quick(out, trials=3))
-    with pytest.raises(TransferError, match="say which search, with --out"):
+    with pytest.raises(TransferError, match="say which run, with --out"):
         search(quick(trials=3, resume=True))
     assert len(search(quick(tmp_path / "new", trials=3, resume=True))["trials"]) == 3
 
@@ -132,7 +132,7 @@ def test_the_best_is_trained_once_and_tested(quick, tmp_path):
     alone = train(replace(one, run=replace(one.run, out=None))).result
     assert result["test"] == result["final"]["test"] == alone["test"]
     assert result["final"]["config"]["learn"]["lr"] == result["best"]["settings"]["lr"]
-    again = search(replace(config, resume=True))
+    again = search(quick(tmp_path / "a", final=True, trials=4, resume=True))
     assert plain(again["trials"]) == plain(result["trials"])
 
 

@@ -180,7 +180,7 @@ def extraction(folder: Path) -> None:
 def full(folder: Path) -> None:
     """Where one process cannot keep its share, all go on without a cache, alike."""
     paths = np.array(json.loads((folder / "paths.json").read_text()))
-    digests = np.array([f"{n:064x}" for n in range(len(paths))])
+    digests = np.array([hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths])
     backbone = backbones.load("test_resnet", random_init=True, image_size=32)
     model = TransferModel(backbone, Heads([HeadSpec("none", "softmax", ("", "-"))], backbone.width)).eval()
     model.freeze(freeze.plan("linear_probe", backbone).phases[0])

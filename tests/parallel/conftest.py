@@ -28,6 +28,7 @@ TRAIN += ("--batch-size", "10", "--cut-precision", "float32", "--loss-weights", 
 ADAPT = ("adapt", "--source", "plain", "--target", "striped", "--backbone", "test_resnet", "--random-init")
 ADAPT += ("--image-size", "32", "--epochs", "1", "--steps", "3", "--batch-size", "7", "--device", "cpu")
 RUNS = {
+    "parts": (*TRAIN, "--policy", "partial:1", "--statistics", "frozen", "--accumulate", "3"),
     "frozen": (*TRAIN, "--policy", "partial:1", "--statistics", "frozen", "--mixup", "0.4", "--delta", "0.01"),
     "synced": (*TRAIN, "--policy", "partial:2", "--augment", "crop", "--average", "ema"),
     "features": (*TRAIN, "--policy", "linear_probe", "--probe", "trained", "--dropout", "0.3"),
@@ -52,7 +53,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, images: ImageTable) -> Any:
             given = [*args, "--data", str(data), "--out", str(folder / f"run {name} {world}")]
             env = {"TRANSFER_CACHE": str(folder / f"cache {name} {world}")}
             jobs.append({"name": f"{name} {world}", "world": world, "args": given, "env": env})
-    short, long = [*TRAIN, "--data", str(data)], [*TRAIN, "--data", str(data), "--epochs", "10000"]
+    short, long = [*TRAIN, "--data", str(data)], [*TRAIN, "--data", str(data), "--epochs", "8"]
     env = {"TRANSFER_CACHE": str(folder / "cache of failures")}
     (folder / "taken").mkdir()
     (folder / "taken" / "letter.txt").touch()
@@ -66,6 +67,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory, images: ImageTable) -> Any:
             ("killed", [*long, "--policy", "partial:1", "--out", str(folder / "killed")], {"kill": [1, "epoch   2/"]}),
         )
     ]
+    again = [*long, "--policy", "partial:1", "--out", str(folder / "killed"), "--resume"]
+    jobs.append({"name": "resumed", "world": 3, "args": again, "env": env})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     script = Path(__file__).with_name("ranks.py")
     subprocess.run([sys.executable, str(script), str(folder)], check=True, timeout=600)

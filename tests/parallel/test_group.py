@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -65,4 +66,12 @@ def test_a_process_that_is_killed_ends_the_run(ran):
     assert out["codes"] == [2, -9]
     assert out["err"][0] == "transfer: another process of this run ended too early, and all end with it\n"
     assert out["seconds"] < 60
-    assert not (ran[""] / "killed" / "result.json").exists()
+
+
+def test_it_resumes_with_another_number_of_processes(ran):
+    out = ran["resumed"]
+    assert out["codes"] == [0, 0, 0], out["err"]
+    assert "epoch   8/8" in out["out"][0]
+    lines = (ran[""] / "killed" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 9))
+    assert (ran[""] / "killed" / "result.json").exists()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from transfer import parallel
+from transfer import parallel, stopping
 from transfer.cache.key import about, view_seed
 from transfer.config import CacheConfig
 from transfer.data.images import Augmentation, ImageBatches, draws
@@ -83,9 +83,9 @@ class Feed:
         """Whether each process gets its own rows of a batch alone: where a tail has yet to run over them."""
         return parallel.world() > 1 and self.model.cut < len(self.model.backbone.stages)
 
-    def whole(self, own: Tensor, count: int) -> Tensor:
-        """Return all `count` rows of a batch from what this process has of a split one."""
-        return shared.gather(own, count) if self.split else own
+    def whole(self, own: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
+        """Return all `count` rows of a batch from what this process has of a split one (`sizes`: each process's)."""
+        return shared.gather(own, count, sizes) if self.split else own
 
     def prepare(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> None:
         """Compute what is not kept yet of `rows`, in each view that `augmentation` draws from."""
@@ -100,12 +100,14 @@ class Feed:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         epoch: int = 0,
+        first: int = 0,
         split: bool = False,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield (rows, activations) in the order of `rows`, on the model's device.
 
-        With an `augmentation` each row comes in one of its views, drawn from `seed` and `epoch`. With `split`, and
-        where :attr:`split` says so, activations are those of this process's own rows of each batch.
+        With an `augmentation` each row comes in one of its views, drawn from `seed` and `epoch`. Those batches before
+        number `first`, from 0, are left out. With `split`, and where :attr:`split` says so, activations are those of
+        this process's own rows of each batch.
 
         Raises
         ------
@@ -120,9 +122,9 @@ class Feed:
             views = np.random.default_rng((seed, epoch)).integers(1, self.cache.views + 1, size=len(rows))
         self.prepare(rows, augmentation)
         if self.store is None or (augmentation and not self.cache.views):
-            yield from self._computed(rows, views, augmentation, seed, epoch, split)
+            yield from self._computed(rows, views, augmentation, seed, epoch, split, first)
         else:
-            yield from self._kept(rows, views, split)
+            yield from self._kept(rows[first * self.batch_size :], views[first * self.batch_size :], split)
 
     def every_view(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> tuple[np.ndarray, Tensor]:
         """Return rows (V * N,) and their activations: the evaluation view of `rows`, then each that is kept."""
@@ -160,10 +162,11 @@ class Feed:
         seed: int,
         epoch: int,
         split: bool,
+        first: int = 0,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield what is computed from images, each process its part; without `split` put together again."""
         alone = not (split or self.model.cut)  # images as they are: there is nothing to share but their decoding
-        starts = range(0, len(rows), self.batch_size)
+        starts = range(first * self.batch_size, len(rows), self.batch_size)
         batches = [rows[start : start + self.batch_size] for start in starts]
         places = [np.arange(start, start + len(some)) for start, some in zip(starts, batches, strict=True)]
         places = places if alone else [place[shared.own(len(place))] for place in places]
@@ -202,6 +205,7 @@ class Feed:
             self.model.backbone.preprocessing,
             batch_size=batch_size,
             order=rows[own],
+            digests=self.digests,
             augmentation=augmentation,
             seed=seed,
             epoch=epoch,
@@ -232,6 +236,7 @@ class Feed:
                 for some, activation in self._made(mine, view, augmentation, store):
                     writer.append(self.digests[some], _packed(self.model.rounded(activation)))
                     bar.update(len(some))
+                    stopping.check()  # what is there so far is kept
         except CannotKeep as error:
             problem = str(error)
         parallel.wait()

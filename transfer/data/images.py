@@ -1,11 +1,13 @@
 """Image files -> batches: decoded by threads, prepared or augmented, the same for any number of them."""
 
+import hashlib
 import math
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,6 +49,10 @@ class ImageBatches:
     seed, epoch : int
     keys : sequence of tuple of int, optional
         What the draws depend on instead, for each element of `order`.
+    first : int
+        Number, from 0, of the batch to begin with.
+    digests : sequence of str, optional
+        For each of `paths` the sha256, in hex, that its bytes must have.
     workers : int, optional
         Threads (default: one per core, shared with other processes of the run). No effect on the result.
     pin : bool
@@ -60,7 +66,7 @@ class ImageBatches:
     Raises
     ------
     BadImage
-        While iterating: a file that does not decode; names it.
+        While iterating: a file that does not decode, or is another than it was; names it.
     """
 
     def __init__(
@@ -74,6 +80,8 @@ class ImageBatches:
         seed: int = 0,
         epoch: int = 0,
         keys: Sequence[tuple[int, ...]] | None = None,
+        first: int = 0,
+        digests: Sequence[str] | np.ndarray | None = None,
         workers: int | None = None,
         pin: bool = False,
     ) -> None:
@@ -85,20 +93,24 @@ class ImageBatches:
         self.seed = seed
         self.epoch = epoch
         self.keys = draws(self.order, seed, epoch) if augmentation and keys is None else keys or []
+        self.first, self.digests = first, digests
         self.workers = workers or parallel.cores()
         self.pin = pin
 
     def __len__(self) -> int:
-        return math.ceil(len(self.order) / self.batch_size)
+        return max(math.ceil(len(self.order) / self.batch_size) - self.first, 0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if not len(self.order):
+        if not len(self):
             return
         workers = min(self.workers, len(self.order))
         ahead = 1 + math.ceil(workers / self.batch_size)  # an image for every thread, and a batch more
         pool = _single_threads(workers)
         try:
-            batches = (self._submit(pool, start) for start in range(0, len(self.order), self.batch_size))
+            batches = (
+                self._submit(pool, start)
+                for start in range(self.first * self.batch_size, len(self.order), self.batch_size)
+            )
             waiting = deque(islice(batches, 1 + ahead))
             while waiting:
                 rows, images, loading = waiting.popleft()
@@ -120,13 +132,26 @@ class ImageBatches:
     @torch.no_grad()
     def _load(self, place: int, image: Tensor) -> None:
         """Fill `image` with the one at `place` of the order."""
-        path = str(self.paths[self.order[place]])
+        row = self.order[place]
+        path = str(self.paths[row])
+        file = path if self.digests is None else _same(path, str(self.digests[row]))
         if self.augmentation is None:
-            image.copy_(prepare(read(path, at_least=self.preprocessing.needed), self.preprocessing))
+            image.copy_(prepare(read(file, name=path, at_least=self.preprocessing.needed), self.preprocessing))
         else:
-            pixels = read(path, at_least=self.augmentation.needed(self.preprocessing))
+            pixels = read(file, name=path, at_least=self.augmentation.needed(self.preprocessing))
             rng = np.random.default_rng(self.keys[place])
             image.copy_(augment(pixels, self.preprocessing, self.augmentation, rng))
+
+
+def _same(path: str, digest: str) -> bytes:
+    """Return the content of the file at `path`, whose sha256 is to be `digest`."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise BadImage(f"bad image {path}: {error.strerror or error}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise BadImage(f"{path} is not as it was when the run began: put it back, or start anew")
+    return content
 
 
 def draws(order: np.ndarray, seed: int, epoch: int) -> list[tuple[int, ...]]:

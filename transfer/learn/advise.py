@@ -12,7 +12,7 @@ from transfer.config import BackboneConfig, PolicyConfig
 from transfer.errors import TransferError
 from transfer.files import write_json
 from transfer.learn.auto import Advised, advised, followed
-from transfer.learn.folder import ADVICE, RunFolder
+from transfer.learn.folder import ADVICE, RunFolder, from_the_start
 from transfer.learn.setup import read_images, split_images, versions
 from transfer.learn.train import train
 from transfer.plain import to_dict
@@ -40,8 +40,11 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     if one.run.seeds:
         raise TransferError("--seeds: advice is about one split; take one --seed, or `transfer train --policy auto`")
     names, notes = _at_hand(config.backbones)
-    out = one.run.out if parallel.first() else None
-    folder = RunFolder(out, to_dict(config), overwrite=one.run.overwrite, later=True) if out else None
+    out = one.run.out
+    from_the_start(one.run, "advise")
+    folder = None
+    if out and parallel.first():
+        folder = RunFolder(out, to_dict(config), overwrite=one.run.overwrite, later=True)
     cache = TrunkCache(one.cache)
     images = read_images(one.data, cache.store)
     parts = split_images(images, one.data, one.run.seed)

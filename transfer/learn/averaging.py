@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -74,6 +74,16 @@ class Average:
         finally:
             for name, tensor in self.live.items():
                 tensor.copy_(own[name])
+
+    def state(self) -> dict[str, Any]:
+        """Return where the average is."""
+        return {"count": self.count, "mean": self.mean}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self.count = state["count"]
+        for mine, mean in zip(self.mean, state["mean"], strict=True):
+            mine.copy_(mean)
 
     def _take(self, weight: float) -> None:
         self.count += 1

@@ -68,7 +68,7 @@ def cases(config: CasesConfig) -> dict[str, Any]:
     asked = {text: case(text, base.data) for text in texts}
     seeds = tuple(dict.fromkeys(base.run.seeds or (base.run.seed,)))
     out = base.run.out
-    folder = RunFolder(out, to_dict(config), overwrite=base.run.overwrite, resume=config.resume) if out else None
+    folder = RunFolder(out, to_dict(config), overwrite=base.run.overwrite, resume=base.run.resume) if out else None
     records = {_key(record): record for record in folder.metrics()} if folder else {}
     cache = TrunkCache(base.cache)
     # All at once: what is wrong with a set is said before hours have passed.
@@ -232,8 +232,6 @@ def _checked(config: CasesConfig) -> list[str]:
     own = [name for name in rule.learning(1) if getattr(base.learn, name) != getattr(LearnConfig(), name)]
     if own:
         raise TransferError(f"--{own[0].replace('_', '-')}: every policy has the settings of advice; leave it out")
-    if config.resume and not base.run.out:
-        raise TransferError("--resume: say which study, with --out")
     policies = [FreezePolicy.parse(text) for text in config.policies]
     if any(policy.kind == AUTO for policy in policies):
         raise TransferError(f"--policies: {AUTO} is what the others are held against; leave it out")

@@ -1,9 +1,9 @@
 """One epoch: every training row once, in drawn order, a step of the optimizer per batch."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,12 @@ from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.learn import optimizers
+from transfer.learn.memory import in_parts, in_pieces
 from transfer.learn.mixing import Labels, mix
 from transfer.learn.penalties.penalty import Penalty, Step, watched
 from transfer.model import TransferModel
 from transfer.parallel.norms import Synced
-from transfer.parallel.rows import averaged, own, own_draws
+from transfer.parallel.rows import Piece, averaged, own, own_draws
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
@@ -45,6 +46,32 @@ class Lesson:
     val: np.ndarray
 
 
+@dataclass
+class Progress:
+    """How far an epoch is.
+
+    Parameters
+    ----------
+    step : int
+        Steps taken.
+    total : float
+        The sum of the losses of the rows so far.
+    right, seen : dict of str to int
+        By head, the rows so far that were answered rightly, and those whose label is known.
+    rng : dict, optional
+        Where the generator of the epoch's draws is.
+    parts : int
+        In how many parts batches are taken, for want of memory; that stays from epoch to epoch.
+    """
+
+    step: int = 0
+    total: float = 0.0
+    right: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    rng: dict[str, Any] | None = None
+    parts: int = 1
+
+
 def epoch(
     model: TransferModel,
     feed: Feed,
@@ -57,8 +84,10 @@ def epoch(
     draw: list[int],
     after_step: Callable[[], None] = lambda: None,
     penalties: Sequence[Penalty] = (),
+    so_far: Progress | None = None,
+    failing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Learn from each training row once; return the epoch's loss, rate and training accuracies.
+    """Learn from each training row once, or from those left; return the epoch's loss, rate and training accuracies.
 
     Parameters
     ----------
@@ -70,28 +99,41 @@ def epoch(
         Called after each step of the optimizer.
     penalties : sequence of Penalty
         Added to the loss.
+    so_far : Progress, optional
+        Go on from there; it is kept up to date.
+    failing : callable
+        Called where an image cannot be had, between two steps.
     """
     model.train()
+    so_far = so_far or Progress()
+    so_far.parts = max(so_far.parts, config.accumulate)
     rng = np.random.default_rng(draw)
     rows = _drawn(lesson, config.balance, rng)
     weighted = row_weights(lesson, model) if config.balance == "loss" else None
     steps = math.ceil(len(rows) / feed.batch_size)
     device = next(model.heads.parameters()).device
-    total, right, seen = 0.0, dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+    right, seen = (dict.fromkeys(labels, 0) | some for some in (so_far.right, so_far.seen))
+    so_far.right, so_far.seen = right, seen
     asking = _Asking(model, feed, config, penalties)
     ask = averaged(asking) if feed.split else asking
     second_order = getattr(optimizer, "is_second_order", False)
     if second_order and feed.split:
         raise TransferError(f"--optimizer {config.optimizer} takes second derivatives, which stay within one process")
     learned = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    seed = int(rng.integers(2**31))
     batches = feed.batches(
-        rows, augmentation=AUGMENTATIONS[config.augment], seed=int(rng.integers(2**31)), epoch=draw[-1], split=True
+        rows, augmentation=AUGMENTATIONS[config.augment], seed=seed, epoch=draw[-1], first=so_far.step, split=True
     )
-    rate = 0.0
-    for step, (some, activation) in enumerate(batches):
-        progress = (place[0] - 1 + (step + 1) / steps) / place[1]
-        rate = config.lr * optimizers.course(config.schedule, min(progress, 1.0), config.warmup)
-        optimizers.set_rates(optimizer, phase, rate)
+    if so_far.rng:
+        rng.bit_generator.state = so_far.rng
+
+    def rate() -> float:
+        progress = (place[0] - 1 + so_far.step / steps) / place[1]
+        return config.lr * optimizers.course(config.schedule, min(progress, 1.0), config.warmup)
+
+    for some, activation in _guarded(batches, failing):
+        so_far.step += 1
+        optimizers.set_rates(optimizer, phase, rate())
         index = torch.from_numpy(some)
         wanted = {name: label[index].to(device) for name, label in labels.items()}
         weights = {name: w[index].to(device) for name, w in weighted.items()} if weighted else None
@@ -100,26 +142,46 @@ def epoch(
         activation, parts = mix(activation, Labels(wanted, weights), config.regularise, rng)
         activation = activation[own(len(some))] if mixing else activation
         wanted = parts[0].wanted
-        given = activation, parts, len(some), [*draw, step]
-        loss, out = ask(*given)
+        given = activation, parts, len(some), [*draw, so_far.step]
+
+        def take(part: slice | Piece, given: Any = given) -> tuple[Tensor, dict[str, Tensor]]:
+            loss, out = ask(*given, part if part != slice(0, given[2]) else None)
+            loss.backward(create_graph=second_order)
+            return loss.detach(), {name: values.detach() for name, values in out.items()}
+
+        clear = partial(optimizer.zero_grad, set_to_none=True)
+        if isinstance(optimizer, optimizers.LBFGS):
+            loss, out = ask(*given)
+        elif feed.split:
+            loss, out = in_pieces(take, len(some), so_far.parts, clear, ask)
+        else:
+            loss, out, so_far.parts = in_parts(take, len(some), so_far.parts, clear)
         if not bool(loss.isfinite()):
             return {"loss": float(loss.detach())}
         if isinstance(optimizer, optimizers.LBFGS):
             optimizer.step(partial(ask, *given))
         else:
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward(create_graph=second_order)
             if config.clip:
                 nn.utils.clip_grad_norm_(learned, config.clip)
             optimizer.step()
-        after_step()
-        total += float(loss.detach()) * len(some)
+        so_far.total += float(loss.detach()) * len(some)
         for name, spec in model.heads.specs.items():
             if spec.kind == "softmax":
                 right[name] += int((out[name].argmax(1) == wanted[name]).sum())
                 seen[name] += int((wanted[name] >= 0).sum())
+        so_far.rng = dict(rng.bit_generator.state)
+        after_step()
     train = {name: round(right[name] / seen[name], 6) for name in labels if seen[name]}
-    return {"loss": total / max(len(rows), 1), "rate": rate, "train": train}
+    return {"loss": so_far.total / max(len(rows), 1), "rate": rate() if steps else 0.0, "train": train}
+
+
+def _guarded(batches: Iterable[tuple[np.ndarray, Tensor]], failing: Callable[[], None]) -> Iterator[Any]:
+    """Yield `batches`; call `failing` where the next one cannot be had."""
+    try:
+        yield from batches
+    except Exception:
+        failing()
+        raise
 
 
 class _Asking(nn.Module):
@@ -134,7 +196,12 @@ class _Asking(nn.Module):
         self.model, self.feed, self.config, self.penalties = model, feed, config, penalties
 
     def forward(
-        self, activation: Tensor, parts: tuple[Labels, ...], count: int, key: list[int]
+        self,
+        activation: Tensor,
+        parts: tuple[Labels, ...],
+        count: int,
+        key: list[int],
+        part: slice | Piece | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch of `count` rows, penalties included, and what each head put out.
 
@@ -144,8 +211,18 @@ class _Asking(nn.Module):
             Of the rows that are this process's own.
         key : list of int
             What random draws within the tail are seeded by, where each process has its own.
+        part : slice or Piece, optional
+            The rows whose share of the loss it is to be.
         """
         model, config, device = self.model, self.config, activation.device
+        totals: list[Any] = [None] * len(parts)
+        share, sizes = 1.0, None
+        if part is not None:
+            totals = [model.heads.totals(some.wanted, some.weights) for some in parts]
+            mine, every = (part.own, part.index) if isinstance(part, Piece) else (part, np.arange(count)[part])
+            sizes = part.sizes if isinstance(part, Piece) else None
+            share, count, key = len(every) / count, len(every), [*key, int(every[0])]
+            activation, parts = activation[mine], tuple(some.part(torch.from_numpy(every)) for some in parts)
         half = use_bfloat16(config.precision, device)
         paths = [path for penalty in self.penalties for path in penalty.maps]
         with (
@@ -157,12 +234,15 @@ class _Asking(nn.Module):
                     stack.enter_context(Synced())
                     stack.enter_context(own_draws(device, *key))
                 features = model.features(activation)
-            features = self.feed.whole(features, count)
+            features = self.feed.whole(features, count, sizes)
             out = model.heads(features)
         how: Any = {"smoothing": config.label_smoothing, "kind": config.loss}
-        losses = [part.share * model.heads.loss(out, part.wanted, row_weights=part.weights, **how) for part in parts]
-        step = Step(model, activation, features, parts, maps)
-        return torch.stack([*losses, *(penalty(step) for penalty in self.penalties)]).sum(), out
+        losses = [
+            some.share * model.heads.loss(out, some.wanted, row_weights=some.weights, totals=total, **how)
+            for some, total in zip(parts, totals, strict=True)
+        ]
+        step = Step(model, activation, features, parts, maps, sizes)
+        return torch.stack([*losses, *(share * penalty(step) for penalty in self.penalties)]).sum(), out
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

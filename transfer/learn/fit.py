@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from transfer import freeze, parallel
+from transfer import freeze, parallel, stopping
 from transfer.backbones.variants import EveryStage
 from transfer.cache import Feed, TrunkCache
 from transfer.config import LearnConfig
@@ -24,15 +25,12 @@ from transfer.learn.interference import interference
 from transfer.learn.penalties import chosen
 from transfer.learn.penalties.penalty import Penalty
 from transfer.learn.penalties.start import Start
+from transfer.learn.resume import NOTHING, Best, Chosen, Keeper, Place
+from transfer.learn.states import Part
 from transfer.learn.stochastic_depth import stochastic_depth
 from transfer.model import TransferModel
 
 SCALE_ROWS = 1024
-
-
-Chosen = int | dict[str, Any]
-"""After how many epochs a phase was best, or, where it was solved, each head's regularisation strength; with selected
-features a dict of this ``strength`` and the ``percent`` of them."""
 
 
 @dataclass
@@ -53,6 +51,8 @@ class Fit:
         With several cycles: all that may move, as it was at the end of each cycle of the last trained phase.
     stopped : str
         Why training stopped early with an error, if it did.
+    parts : int
+        In how many parts batches were taken at last, for want of memory.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -61,16 +61,7 @@ class Fit:
     optimizer_bytes: int = 0
     snapshots: list[dict[str, Tensor]] = field(default_factory=list)
     stopped: str = ""
-
-
-@dataclass
-class _Best:
-    """The best of a phase: its value on the validation rows (larger is better), how it came about, its weights."""
-
-    value: tuple[float, float]
-    chosen: Chosen
-    weights: dict[str, Tensor]
-    line: int = 0
+    parts: int = 1
 
 
 def fit(
@@ -82,6 +73,7 @@ def fit(
     *,
     seed: int = 0,
     repeat: list[Chosen] | None = None,
+    part: Part | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> Fit:
     """Teach `model` under `plan`; leave it with the weights that were best on the validation rows.
@@ -94,6 +86,9 @@ def fit(
     repeat : list of Chosen, optional
         Learn for just so many epochs in each phase, the rate's course run through in these, or at just these
         strengths, choosing nothing: how ``--refit`` repeats a chosen run.
+    part : Part, optional
+        Where its states are kept. If it was begun before, go on from there, if it was done, that is its result: to the
+        same bits, lines told again included.
     on_epoch : callable
         Gets each line.
 
@@ -110,41 +105,48 @@ def fit(
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]
     labels = targets(lesson.table, model)
     start = Start(model, lesson.train, labels) if chosen.needs_start(config) else None
-    best = _Best((-math.inf, -math.inf), 0, _copy(model, moving))
-    done: list[Chosen] = []
+    fresh = Best(NOTHING, 0, _copy(model, moving))
+    place, keeper = Place(fresh, fresh), Keeper(part, model, moving)
     optimizer: Optimizer | None = None
 
     def tell(line: dict[str, Any]) -> None:
         result.epochs.append(line)
         on_epoch(line)
 
-    course = _Course(model, lesson, config, labels, moving, seed, repeat, tell, result)
-    for number, phase in enumerate(plan.phases if repeat is None else plan.phases[: len(repeat)]):
+    begun = keeper.go_on(place, vars(result), on_epoch)
+    if keeper.done:
+        return result
+    course = _Course(model, lesson, config, labels, moving, seed, repeat, tell, result, place, keeper)
+    phases = plan.phases if repeat is None else plan.phases[: len(repeat)]
+    for number, phase in list(enumerate(phases))[place.phase :]:
         model.freeze(phase)
         size = config.batch_size or len(lesson.train)
         feed = cache.feed(model, lesson.table.paths, lesson.digests, batch_size=size, workers=config.workers)
         feed.prepare(np.concatenate([lesson.train, lesson.val]))
         held = freeze.frozen_tensors(model.backbone, (phase,))
         if solved[number]:
-            here = course.solve(feed, phase, number)
+            here = course.solve(feed, phase)
         else:
-            if number == 0 and plan.pretrained:
+            if number == 0 and plan.pretrained and not begun:
                 scale_heads(model, feed, lesson.train, seed)
             optimizer = optimizer or optimizers.build(model, plan, config)
             penalties = chosen.penalties(model, phase, config, feed, start)
             with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
-                here = course.train(feed, phase, number, optimizer, best, penalties)
+                here = course.train(feed, phase, optimizer, penalties)
         result.moved += freeze.changed(held, freeze.frozen_tensors(model.backbone, (phase,)))
-        done.append(here.chosen)
-        if here.value > best.value:
-            best, result.best = here, list(done)
+        place.done.append(here.chosen)
+        if here.value > place.best.value:
+            place.best, result.best = here, list(place.done)
         if result.stopped:
             break
         model.load_state_dict(here.weights, strict=False)
-    model.load_state_dict(best.weights, strict=False)
+        place.next_phase()
+    model.load_state_dict(place.best.weights, strict=False)
     model.eval()
+    result.parts = place.progress.parts
     result.optimizer_bytes = optimizers.state_bytes(optimizer) if optimizer else 0
     result.moved += freeze.changed(before, freeze.frozen_tensors(model.backbone, plan.phases))
+    keeper.finish(vars(result))
     return result
 
 
@@ -167,36 +169,42 @@ class _Course:
     repeat: list[Chosen] | None
     tell: Callable[[dict[str, Any]], None]
     result: Fit
+    place: Place
+    keeper: Keeper
 
-    def train(
-        self,
-        feed: Feed,
-        phase: Phase,
-        number: int,
-        optimizer: Optimizer,
-        before: _Best,
-        penalties: tuple[Penalty, ...],
-    ) -> _Best:
+    def train(self, feed: Feed, phase: Phase, optimizer: Optimizer, penalties: tuple[Penalty, ...]) -> Best:
         """Train for a phase's epochs; return the best of them."""
+        at, number = self.place, self.place.phase
         again = self.repeat[number] if self.repeat else None
         length = again if isinstance(again, int) else max(1, round(self.config.epochs * phase.share))
-        best, wait = _Best((-math.inf, -math.inf), 0, before.weights), 0
         config, average = self.config, Average(self.model, self.config, length)
-        self.result.snapshots.clear()
-        for count in range(1, length + 1):
+        if not at.epochs and not at.progress.step:
+            self.result.snapshots.clear()
+        save = partial(self.keeper.save, at, optimizer, average, vars(self.result))
+
+        def after_step() -> None:
+            average.after_step()
+            self.keeper.step(save)
+
+        self.keeper.restore(optimizer, average)
+        for count in range(at.epochs + 1, length + 1):
+            if config.patience and config.cycles == 1 and at.wait >= config.patience:
+                break
             began = time.perf_counter()
             line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1}
             start, end = cycle(count, length, config.cycles)
             place, draw = (count - start, end - start), [self.seed, number, count]
             line |= epoch(
                 *(self.model, feed, self.lesson, self.labels, optimizer, phase, config, place, draw),
-                after_step=average.after_step,
+                after_step=after_step,
                 penalties=penalties,
+                so_far=at.progress,
+                failing=partial(self.keeper.rescue, save),
             )
             if not _finite(self.model, self.moving):  # the last step broke them, which no loss has seen yet
                 line["loss"] = math.nan
             if not math.isfinite(line["loss"]):
-                kept = max(best, before, key=lambda some: some.value).line
+                kept = max(at.here, at.best, key=lambda some: some.value).line
                 self.result.stopped = (
                     f"the loss became {line['loss']} in epoch {line['epoch']} (lr {config.lr:g}); "
                     f"the weights of {f'epoch {kept}' if kept else 'the start'} are kept; try a lower --lr"
@@ -211,17 +219,17 @@ class _Course:
                 self.tell(line)
                 if config.cycles > 1 and count == end:
                     self.result.snapshots.append(_copy(self.model, self.moving))
-                if value > best.value:
-                    best, wait = _Best(value, count, _copy(self.model, self.moving), line["epoch"]), 0
+                if value > at.here.value:
+                    at.here, at.wait = Best(value, count, _copy(self.model, self.moving), line["epoch"]), 0
                 else:
-                    wait += 1
-            if config.patience and config.cycles == 1 and wait >= config.patience:
-                break
-        return best
+                    at.wait += 1
+            at.next_epoch()
+            self.keeper.step(save, end=True)
+        return at.here
 
-    def solve(self, feed: Feed, phase: Phase, number: int) -> _Best:
+    def solve(self, feed: Feed, phase: Phase) -> Best:
         """Solve a phase in which only linear heads learn."""
-        lesson, model = self.lesson, self.model
+        lesson, model, number = self.lesson, self.model, self.place.phase
         again = self.repeat[number] if self.repeat else None
         began = time.perf_counter()
         rows, features = feed.every_view(lesson.train, AUGMENTATIONS[self.config.augment])
@@ -232,6 +240,11 @@ class _Course:
         among: dict[str, Any] = {}
         if phase.percents and isinstance(model.backbone, EveryStage):
             among = {"percents": phase.percents, "blocks": model.backbone.blocks}
+
+        def on_line(line: dict[str, Any]) -> None:
+            self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line)
+            stopping.check()
+
         solve: Callable[..., dict[str, Any]] = head2toe.solve if among else probe.solve
         solved = solve(
             model.heads,
@@ -240,14 +253,14 @@ class _Course:
             smoothing=self.config.label_smoothing,
             row_weights={name: weight[torch.from_numpy(rows)] for name, weight in weights.items()} or None,
             strengths=again if isinstance(again, dict) else None,
-            on_line=lambda line: self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line),
+            on_line=on_line,
             **among,
         )
         line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1, "solved": solved}
         value = self._validate(feed, line) or (float(number), 1.0)
         line["seconds"] = round(time.perf_counter() - began, 3)
         self.tell(line)
-        return _Best(value, solved, _copy(model, self.moving), len(self.result.epochs))
+        return Best(value, solved, _copy(model, self.moving), len(self.result.epochs))
 
     def _validate(self, feed: Feed, line: dict[str, Any]) -> tuple[float, float] | None:
         """Return how good the model is on the validation rows, writing it into `line`; None where nothing is chosen."""

@@ -8,18 +8,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from transfer.config import RunConfig
 from transfer.errors import TransferError
 from transfer.files import whole, write_json, write_text
+from transfer.learn import lock
+from transfer.learn.lock import Lock
 
 OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
 
 ADVICE = "advice.json"
 
-FREE = ("out", "overwrite", "resume", "final", "workers")  # settings that a resumed run may change
+STATES = "states"  # where a run that is not done keeps where it is
+
+# Settings that a resumed run may change: they change no result.
+FREE = ("out", "overwrite", "resume", "checkpoint_minutes", "final", "workers", "cache", "cache_gb")
 
 
 class RunFolder:
-    """A folder that one run owns.
+    """A folder that one run owns, in one process at a time: from when it begins until its result is written.
 
     Parameters
     ----------
@@ -37,8 +43,8 @@ class RunFolder:
     Raises
     ------
     TransferError
-        It holds a run already and is neither to be replaced nor resumed, one of another config, or other things; or
-        it cannot be written.
+        It holds a run already and is neither to be replaced nor resumed, one of another config, one that another
+        process is at work on, or other things; or it cannot be written.
     """
 
     def __init__(
@@ -52,30 +58,49 @@ class RunFolder:
         outer: "RunFolder | None" = None,
     ) -> None:
         self.path, self._config, self._outer, self._begun = path, config, outer, False
-        self._held: list[str] = []
-        if resume and (path / "config.json").is_file():
+        self._overwrite = overwrite
+        self._lock: Lock | None = None
+        self.resumed = resume and (path / "config.json").is_file()
+        if (
+            resume
+            and path.is_dir()
+            and all(file.suffix == ".part" or file.name == lock.NAME for file in path.iterdir())
+        ):
+            self._overwrite = overwrite = True  # killed before it had written anything
+        if self.resumed:
+            self._lock = Lock(path)
             self._resume(config)
             self._begun = True
             return
-        if outer is None:
-            self._held = self._replaced(path, overwrite)
+        if outer is None and self._replaced(path, overwrite):
+            Lock(path).release()  # is it free?
         if not later:
             self.begin()
 
     def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
-        """Return the folder of a run within this one, which begins when it does."""
-        return RunFolder(self.path / name, config, later=True, outer=self)
+        """Return the folder of a run within this one, which begins when it does, and is resumed if this one is."""
+        return RunFolder(self.path / name, config, resume=self.resumed, later=True, outer=self)
+
+    @property
+    def done(self) -> dict[str, Any] | None:
+        """The result of a resumed run that is finished."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text(encoding="utf-8")) if self.resumed and file.is_file() else None
 
     @classmethod
     def _replaced(cls, path: Path, overwrite: bool) -> list[str]:
         """Return the names of what a run at `path` would replace, if it may and can."""
         if path.exists() and not path.is_dir():
             raise TransferError(f"--out {path} is a file: name a folder")
-        held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+        held = sorted(p.name for p in path.iterdir() if p.name != lock.NAME) if path.is_dir() else []
         foreign = [name for name in held if not cls._ours(path / name)]
         if foreign:
             raise TransferError(
                 f"--out {path} holds other things ({', '.join(foreign[:3])}): name a new or empty folder"
+            )
+        if held and not overwrite and not {"result.json", ADVICE} & set(held):
+            raise TransferError(
+                f"--out {path} already holds a run, unfinished: go on with it by --resume, or say --overwrite"
             )
         if held and not overwrite:
             raise TransferError(f"--out {path} already holds a run: name another folder, or say --overwrite")
@@ -99,7 +124,9 @@ class RunFolder:
         path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for name in self._held:
+            self._lock = Lock(path)
+            held = self._replaced(path, self._overwrite) if self._outer is None else []
+            for name in sorted(held, key=lambda name: name == "config.json"):  # which says what the rest belongs to
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
             write_json(path / "config.json", self._config)
             (path / "metrics.jsonl").touch()
@@ -112,11 +139,13 @@ class RunFolder:
         """Return whether `path` is a run's file (also half of one, from a run that was killed), or an inner run folder
         with nothing else in it: one per seed or policy.
         """
+        if path.is_dir() and path.name == STATES:
+            return all(file.suffix in (".safetensors", ".part") and file.is_file() for file in path.iterdir())
         if path.is_dir():
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
         if re.fullmatch(r"snapshot\d+\.safetensors|(map|layers|curves|surfaces|landscape|rates)\.png", path.name):
             return True
-        return path.name in (*OURS, ADVICE) or (path.name.startswith(".") and path.suffix == ".part")
+        return path.name in (*OURS, ADVICE, lock.NAME) or (path.name.startswith(".") and path.suffix == ".part")
 
     def _resume(self, config: dict[str, Any]) -> None:
         """Check that the run there is of `config`, and cut off a line that was half written when it was killed."""
@@ -147,13 +176,28 @@ class RunFolder:
         except json.JSONDecodeError as error:
             raise TransferError(f"{self.path / 'metrics.jsonl'} is damaged: start anew with --overwrite") from error
 
+    def again(self) -> None:
+        """Begin metrics.jsonl anew, for a resumed run that tells all its lines again."""
+        if self.resumed:
+            write_text(self.path / "metrics.jsonl", "")
+
     def metric(self, line: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl.
+
+        Raises
+        ------
+        TransferError
+            It cannot be written.
+        """
         self.begin()
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        lines = self.path / "metrics.jsonl"
+        try:
+            with lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise TransferError(f"cannot write {lines}: {error.strerror or error}") from error
 
     def gather(self, parts: list[Path]) -> None:
         """Take the metrics of all `parts` (inner run folders), and the model, predictions and map of the first."""
@@ -168,8 +212,15 @@ class RunFolder:
                 shutil.copyfile(parts[0] / name, temporary)
 
     def result(self, result: dict[str, Any]) -> None:
-        """Write result.json."""
+        """Write result.json, with which the run is done: its states go, and the folder is free."""
         write_json(self.path / "result.json", result)
+        shutil.rmtree(self.path / STATES, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        if self._lock:
+            self._lock.release()
 
     def predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""
@@ -180,6 +231,18 @@ class RunFolder:
             writer = csv.DictWriter(file, list(rows[0]) if rows else ["path"])
             writer.writeheader()
             writer.writerows(rows)
+
+
+def from_the_start(run: RunConfig, command: str) -> None:
+    """Refuse ``--resume`` for a command that is too short, or has no single course, to go on with.
+
+    Raises
+    ------
+    TransferError
+        It was asked for.
+    """
+    if run.resume:
+        raise TransferError(f"--resume: transfer {command} only runs from its start; say --overwrite to do so again")
 
 
 def _flat(config: Any, name: str = "") -> dict[str, Any]:

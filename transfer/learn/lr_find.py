@@ -19,7 +19,7 @@ from transfer.freeze import FreezePlan
 from transfer.learn import optimizers
 from transfer.learn.epoch import Lesson, epoch
 from transfer.learn.fit import scale_heads
-from transfer.learn.folder import RunFolder
+from transfer.learn.folder import RunFolder, from_the_start
 from transfer.learn.setup import new_model, read_images, versions
 from transfer.learn.trial import Bench
 from transfer.model import TransferModel
@@ -174,6 +174,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     if train.heads.heads == "separate":
         raise TransferError("--heads separate trains several networks: look for the rate of one, under --heads dual")
     out, seed = train.run.out, train.run.seed
+    from_the_start(train.run, "lr-find")
     folder = RunFolder(out, to_dict(config), overwrite=train.run.overwrite) if out else None
     cache = TrunkCache(train.cache)
     images = read_images(train.data, cache.store)

@@ -51,7 +51,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
     _check(config, space)
     proposals = Proposals(space, config)
     out, run = config.train.run.out, config.train.run
-    folder = RunFolder(out, to_dict(config), overwrite=run.overwrite, resume=config.resume) if out else None
+    folder = RunFolder(out, to_dict(config), overwrite=run.overwrite, resume=run.resume) if out else None
     records: list[Record] = folder.metrics() if folder else []
     cache = TrunkCache(config.train.cache)
     images = read_images(config.train.data, cache.store)
@@ -98,7 +98,7 @@ def _final(config: SearchConfig, best: Record, images: Images, cache: TrunkCache
     """Return the result of an ordinary run with the `best` settings, on the split that the search had."""
     out = config.train.run.out
     log.info("training with the best settings, those of trial %d", best["trial"])
-    run = replace(config.train.run, out=out / "final" if out else None, overwrite=True)
+    run = replace(config.train.run, out=out / "final" if out else None, overwrite=not config.train.run.resume)
     return train(replace(settle(config.train, best["settings"]), run=run), images=images, cache=cache).result
 
 
@@ -108,8 +108,6 @@ def _check(config: SearchConfig, space: Space) -> None:
         raise TransferError(
             "--seeds: a search takes one --seed, as another seed's test images are among its validation images"
         )
-    if config.resume and not config.train.run.out:
-        raise TransferError("--resume: say which search, with --out")
     ends = [settle(config.train, {name: value}) for name, parameter in space.items() for value in parameter.levels(2)]
     policies = [FreezePolicy.parse(one.policy.policy) for one in ends]
     for one in ends:

@@ -3,7 +3,8 @@
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,12 +23,16 @@ from transfer.learn import checkpoint, head2toe, monitor, optimizers
 from transfer.learn.auto import AUTO, advised, followed
 from transfer.learn.ensemble import Exam, mean, snapshots
 from transfer.learn.epoch import Lesson
-from transfer.learn.fit import Chosen, Fit, fit
+from transfer.learn.fit import Fit, fit
 from transfer.learn.folder import RunFolder
+from transfer.learn.lines import epoch_line, in_parts, in_words
+from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
+from transfer.learn.states import Part, States
 from transfer.learn.summary import over_seeds
 from transfer.model import TransferModel
 from transfer.plain import to_dict
+from transfer.stopping import stoppable
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -81,8 +86,13 @@ def train(
     """
     FreezePolicy.parse(config.policy.policy)
     optimizers.check(config.learn.optimizer)
-    out, seeds = config.run.out if parallel.first() else None, config.run.seeds or (config.run.seed,)
-    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite, later=True) if out else None
+    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
+    overwrite, resume = config.run.overwrite, config.run.resume
+    folder = None
+    if out and parallel.first():
+        folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True)
+    if folder and folder.done:
+        log.info("the run in %s is finished; there is nothing to go on with", out)
     cache = cache or TrunkCache(config.cache)
     images = images or read_images(config.data, cache.store)
     if len(seeds) == 1:
@@ -98,7 +108,7 @@ def train(
             runs.append(_train_once(one, images, cache, part, backbone, _with_seed(on_epoch, seed)))
         merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
         run = Run(merged, runs[0].models, [test for run in runs for test in run.tests])
-        if folder:
+        if folder and not folder.done:
             folder.gather([folder.path / f"seed{seed}" for seed in seeds])
             folder.result(run.result)
     if run.result["stopped"]:
@@ -121,6 +131,8 @@ def _train_once(
     began, trunk_before = time.perf_counter(), cache.seconds
     table, inspection, seed = images.table, images.inspection, config.run.seed
     parts = split_images(images, config.data, seed)
+    if done := parallel.same(folder.done if folder else None):
+        return _finished(config, done, images, parts, cache)
     told = advised(config, images, parts, cache) if config.policy.policy == AUTO else None
     asked, config = config, followed(config, told.advice) if told else config
     specs, notes = head_specs(table, parts, config.heads)
@@ -131,6 +143,12 @@ def _train_once(
     plans: list[FreezePlan] = []
     fits: dict[str, Fit] = {}
     lines: list[dict[str, Any]] = []
+    states = None
+    if config.run.out:
+        minutes, resumed = config.run.checkpoint_minutes, parallel.same(bool(folder and folder.resumed))
+        states = States(config.run.out, minutes, begin=folder.begin if folder else None, resumed=resumed)
+    if folder:
+        folder.again()
     for part, some in specs.items():
         policy = FreezePolicy.parse(config.policy.policy)
         backbone = freeze.reshaped(copy.deepcopy(start), policy) if start else None
@@ -146,7 +164,12 @@ def _train_once(
             lines.append(line)
             on_epoch(line)
 
-        fits[part] = _fit(model, plan, lesson, config, cache, tell)
+        if states and not fits:
+            states.of(Origin(config.backbone.backbone, model, parts, table.paths, inspection.sha256))
+        with stoppable() if states else nullcontext():
+            numbers = 2 * len(fits), 2 * len(fits) + 1
+            own = [states.part(number) for number in numbers] if states else [None, None]
+            fits[part] = _fit(model, plan, lesson, config, cache, tell, own)
         models[part] = model
         plans.append(plan)
     if folder:
@@ -163,6 +186,7 @@ def _train_once(
         if folder:
             checkpoint.save(folder.path / f"snapshot{len(ends)}.safetensors", member, config.heads)
     test = table.take(parts.test)
+    needed = [f.parts if f.parts > config.learn.accumulate else 1 for f in fits.values()]
     backbone = next(iter(models.values())).backbone
     kept = {name: some for model in models.values() for name, some in head2toe.kept(model).items()}
     heads = sum(int(p.count_nonzero()) if kept else p.numel() for m in models.values() for p in m.heads.parameters())
@@ -196,7 +220,12 @@ def _train_once(
         "epochs": {part or "model": f.best for part, f in fits.items()},
         "monitor": seen,
         "stopped": "; ".join(f.stopped for f in fits.values() if f.stopped),
-        "notes": [*table.notes, *parts.notes, *notes],
+        "notes": [
+            *table.notes,
+            *parts.notes,
+            *notes,
+            *in_parts(needed, batch),
+        ],
     }
     if folder:
         checkpoint.save(folder.path / "model.safetensors", models, config.heads)
@@ -212,33 +241,32 @@ def _fit(
     config: TrainConfig,
     cache: TrunkCache,
     on_epoch: OnEpoch,
+    states: Sequence[Part | None] = (None, None),
 ) -> Fit:
     """Fit, and where refitting is asked for, fit again from the start on train + val for as long as was best."""
     probe, seed = not plan.trained_parameters, config.run.seed
     refit = probe if config.learn.refit is None else config.learn.refit
     refit = refit and len(lesson.val) > 0
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()} if refit else {}
-    fitted = fit(model, plan, lesson, config.learn, cache, seed=seed, on_epoch=on_epoch)
+    fitted = fit(model, plan, lesson, config.learn, cache, seed=seed, part=states[0], on_epoch=on_epoch)
     if not refit or fitted.stopped:
         return fitted
     model.load_state_dict(start)
     both = replace(lesson, train=np.sort(np.concatenate([lesson.train, lesson.val])), val=lesson.val[:0])
-    log.info("refit on train + val: %s", " + ".join(map(_in_words, fitted.best)))
-    again = fit(model, plan, both, config.learn, cache, seed=seed, repeat=fitted.best)
+    log.info("refit on train + val: %s", " + ".join(map(in_words, fitted.best)))
+    again = fit(model, plan, both, config.learn, cache, seed=seed, repeat=fitted.best, part=states[1])
     moved = (*fitted.moved, *again.moved)
     return replace(fitted, moved=moved, snapshots=again.snapshots, stopped=again.stopped)
 
 
-def _in_words(chosen: Chosen) -> str:
-    if isinstance(chosen, int):
-        return f"{chosen} epochs"
-    return "strength " + ", ".join(f"{name} {_strength(solved)}" for name, solved in chosen.items())
-
-
-def _strength(solved: Any) -> str:
-    if isinstance(solved, dict):
-        return f"{solved['strength']:.2g} on {solved['percent']:g} %"
-    return f"{solved:.2g}"
+def _finished(config: TrainConfig, done: dict[str, Any], images: Images, parts: Splits, cache: TrunkCache) -> Run:
+    """Return a run that is finished, as it was."""
+    assert config.run.out
+    models = checkpoint.load(config.run.out, pick_device(config.learn.device))
+    batch, workers = config.learn.batch_size or len(parts.train), config.learn.workers
+    exam = Exam(images.table, images.inspection.sha256, parts.test, cache, config.view, batch, workers)
+    answers = exam.answers(models) if len(parts.test) else {}
+    return Run(done, models, [(images.table.take(parts.test), answers)])
 
 
 def _balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
@@ -268,22 +296,3 @@ def prediction_rows(table: ImageTable, answers: Answers) -> list[dict[str, Any]]
             p = values[i].max() if target.kind == "softmax" else max(values[i], 1 - values[i])
             row[f"{name}_probability"] = round(float(p), 6)
     return rows
-
-
-def epoch_line(line: dict[str, Any], epochs: int) -> str:
-    """Return an epoch's line for people: loss, then training and validation accuracy of every head."""
-    words = [f"{line['network']} " if "network" in line else "", f"{line['phase']:<10} "]
-    if "solved" in line:
-        words.append(f"solved: {_in_words(line['solved'])}")
-    elif "strength" in line:
-        share = f"{line['percent']:>3g} % " if "percent" in line else ""
-        words.append(f"{line['head']:<8} {share}strength {line['strength']:<8.2g}")
-    else:
-        words.append(f"epoch {line['epoch']:>3}/{epochs}")
-    if "loss" in line:
-        words.append(f"  loss {line['loss']:.4f}")
-    told = line | {"cosine": line.get("interference", {}).get("cosine", {})}
-    for side in ("train", "val", "cosine"):
-        if told.get(side):
-            words.append(f"  {side} " + " ".join(f"{name} {value:.3f}" for name, value in told[side].items()))
-    return "".join([*words, f"  {line['seconds']:.1f} s"])

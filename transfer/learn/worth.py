@@ -15,7 +15,7 @@ from transfer.commands import WorthConfig
 from transfer.config import PolicyConfig, RunConfig
 from transfer.errors import TransferError
 from transfer.freeze import FreezePolicy
-from transfer.learn.folder import RunFolder
+from transfer.learn.folder import RunFolder, from_the_start
 from transfer.learn.setup import read_images, versions
 from transfer.learn.train import train
 from transfer.plain import to_dict
@@ -87,6 +87,7 @@ def worth(config: WorthConfig) -> dict[str, Any]:
         raise TransferError("several of each are compared: --labels A,B not --shots, --policies A,B not --policy")
     policies = dict.fromkeys([SCRATCH, *(str(FreezePolicy.parse(text)) for text in config.policies)])
     labels = sorted(set(config.labels), key=lambda few: few or math.inf)
+    from_the_start(base.run, "worth")
     folder = RunFolder(base.run.out, to_dict(config), overwrite=base.run.overwrite) if base.run.out else None
     cache, runs = TrunkCache(base.cache), []
     images = read_images(base.data, cache.store)

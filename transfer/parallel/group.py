@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from transfer.errors import TransferError
 
 TIMEOUT = timedelta(minutes=10)  # of a step that all take together: a process that hangs ends the run after this
+GRACE = 1.0  # seconds in which a process that failed may say why, before others say that it did
 LONGEST_NAP = 0.1  # seconds between looks at whether the others are here
 
 T = TypeVar("T")
@@ -106,7 +107,10 @@ def together() -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Lost):
             _tell("failed")
-        if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        lost = isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error))
+        if lost or isinstance(error, Lost):
+            time.sleep(GRACE)
+        if lost:
             raise Lost from error
         raise
     dist.destroy_process_group()
@@ -136,8 +140,8 @@ def _tell(word: str) -> bool:
     """Leave a word for the others; return whether it was there already."""
     try:
         return bool(_group and _group.store.add(word, 1) > 1)
-    except RuntimeError:  # whoever kept the words is gone
-        return False
+    except RuntimeError:  # whoever kept the words is gone: the first process, which speaks for itself, or torchrun
+        return True
 
 
 def _leave() -> None:
@@ -194,14 +198,18 @@ def agreed(value: bool) -> bool:
 
 def same(value: T) -> T:
     """Return the first process's `value`, which is plain JSON, in all: of what is timed, or decides how to go on."""
+    return json.loads(same_bytes(json.dumps(value).encode())) if _group else value
+
+
+def same_bytes(content: bytes) -> bytes:
+    """Return the first process's `content` in all."""
     if _group is None:
-        return value
+        return content
     import torch
     import torch.distributed as dist
 
-    content = bytearray(json.dumps(value).encode())
     size = torch.tensor(len(content))
     dist.broadcast(size, 0)
-    told = torch.frombuffer(content, dtype=torch.uint8) if first() else torch.empty(int(size), dtype=torch.uint8)
+    told = torch.frombuffer(bytearray(content), dtype=torch.uint8) if first() else torch.empty(int(size)).byte()
     dist.broadcast(told, 0)
-    return json.loads(told.numpy().tobytes())
+    return told.numpy().tobytes()

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,38 @@ def own(count: int) -> slice:
     return slice(*bounds(count, rank(), world()))
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Rows of a batch that are taken at a time.
+
+    Parameters
+    ----------
+    own : slice
+        Which of this process's own rows.
+    sizes : tuple of int
+        How many of each process's.
+    index : ndarray of int64
+        Which of the batch's, one process's after the other's.
+    """
+
+    own: slice
+    sizes: tuple[int, ...]
+    index: np.ndarray
+
+
+def pieces(count: int, parts: int) -> list[Piece]:
+    """Return a batch of `count` rows in so many parts, or fewer, in each of which every process has its share."""
+    found = []
+    for part in range(parts):
+        ends = [bounds(count, number, world()) for number in range(world())]
+        spans = [(start, *bounds(end - start, part, parts)) for start, end in ends]
+        index = np.concatenate([np.arange(start + a, start + b) for start, a, b in spans])
+        if len(index):
+            sizes = tuple(b - a for _, a, b in spans)
+            found.append(Piece(slice(*spans[rank()][1:]), sizes, index))
+    return found
+
+
 class _Gathered(torch.autograd.Function):
     """Everyone's rows, one process's after the other's.
 
@@ -43,27 +76,35 @@ class _Gathered(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context: Any, rows: Tensor, count: int) -> Tensor:
-        context.own = own(count)
-        most = bounds(count, 0, world())[1]
+    def forward(context: Any, rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        start = sum(sizes[: rank()])
+        context.own = slice(start, start + sizes[rank()])
         size = rows[:1].nbytes or rows.new_empty(rows.shape[1:]).nbytes
-        sent = torch.zeros(most * size, dtype=torch.uint8, device=rows.device)  # as bytes: of any type
+        sent = torch.zeros(max(sizes) * size, dtype=torch.uint8, device=rows.device)  # as bytes: of any type
         content = rows.detach().contiguous().flatten().view(torch.uint8)
         sent[: len(content)] = content
-        parts = [torch.empty_like(sent) for _ in range(world())]
+        parts = [torch.empty_like(sent) for _ in sizes]
         dist.all_gather(parts, sent)
-        ends = [bounds(count, number, world()) for number in range(world())]
-        whole = torch.cat([part[: (end - start) * size] for part, (start, end) in zip(parts, ends, strict=True)])
-        return whole.view(rows.dtype).view(count, *rows.shape[1:])
+        whole = torch.cat([part[: count * size] for part, count in zip(parts, sizes, strict=True)])
+        return whole.view(rows.dtype).view(sum(sizes), *rows.shape[1:])
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
         return slopes[0][context.own] * world(), None
 
 
-def gather(rows: Tensor, count: int) -> Tensor:
-    """Return all `count` rows of which :func:`own` are `rows`, with gradient, on every process."""
-    return _Gathered.apply(rows, count) if world() > 1 else rows
+def gather(rows: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
+    """Return all `count` rows of which :func:`own` are `rows`, with gradient, on every process.
+
+    Parameters
+    ----------
+    sizes : tuple of int, optional
+        How many rows each process has, if not that.
+    """
+    if world() == 1:
+        return rows
+    ends = [bounds(count, number, world()) for number in range(world())]
+    return _Gathered.apply(rows, sizes or tuple(end - start for start, end in ends))
 
 
 def anywhere(mask: np.ndarray) -> np.ndarray:

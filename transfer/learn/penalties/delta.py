@@ -38,7 +38,7 @@ class Delta(Penalty):
         for path, attention in self.attention.items():
             apart = step.maps[path].float() - wanted[path].float()
             each = (attention / 2 * _by_channel(apart.square())).sum(1)
-            total = total + self.start.whole(each, len(step.features)).mean()
+            total = total + self.start.whole(each, len(step.features), step.sizes).mean()
         return self.strength * total
 
 

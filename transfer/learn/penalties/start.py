@@ -40,9 +40,9 @@ class Start:
         """Return pooled features (N, width) of the pretrained network."""
         return self.model.features(activation)
 
-    def whole(self, own: Tensor, count: int) -> Tensor:
-        """Return all `count` rows of a batch, of which this process may have its `own` alone."""
-        return self._feed.whole(own, count) if self._feed else own
+    def whole(self, own: Tensor, count: int, sizes: tuple[int, ...] | None) -> Tensor:
+        """Return all `count` rows of a batch, of which this process may have its `own` alone (`sizes`: each's)."""
+        return self._feed.whole(own, count, sizes) if self._feed else own
 
     @torch.no_grad()
     def pooled(self) -> tuple[Tensor, Tensor]:
