@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from transfer import parallel
 from transfer.adapt.config import AdaptConfig
 from transfer.commands import (
     AdviseConfig,
@@ -163,6 +164,20 @@ COMMANDS: dict[str, tuple[type, Any]] = {
 }
 
 
+TOGETHER = (TrainConfig, CompareConfig, AdaptConfig, AdviseConfig)
+"""What several processes can do together, started by torchrun."""
+
+
+def _run(call: Callable[[Any], None], config: Any) -> None:
+    if not parallel.launched():
+        call(config)
+    elif isinstance(config, TOGETHER):
+        with parallel.together():
+            call(config)
+    else:
+        raise TransferError("train, compare, adapt and advise run in several processes: start this without torchrun")
+
+
 class _Lines(logging.Handler):
     """Progress lines on standard output, clear of any progress bar."""
 
@@ -189,26 +204,34 @@ def _parse(form: Any, argv: list[str], **options: Any) -> Any:
 
 
 def _guarded(call: Callable[[], None]) -> int:
-    """Run `call`; print its log lines, and a user's mistake as one line; return the exit code."""
+    """Run `call`; print its log lines, and a user's mistake as one line; return the exit code.
+
+    Of several processes the first prints, and of those that fail the first to.
+    """
     logger = logging.getLogger("transfer")
     handler = _Lines()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        call()
-        sys.stdout.flush()
+        with parallel.quiet():
+            call()
+            sys.stdout.flush()
     except TransferError as error:
         line = " ".join(str(error).split())
-        print(f"transfer: {printable(line if len(line) < 1500 else line[:1500] + ' ...')}", file=sys.stderr)
+        parallel.say(f"transfer: {printable(line if len(line) < 1500 else line[:1500] + ' ...')}")
         return 2
     except Stopped as stop:
-        print(f"transfer: {stop}", file=sys.stderr)
+        parallel.say(f"transfer: {stop}")
         return 128 + stop.number
     except KeyboardInterrupt:
-        print("transfer: interrupted", file=sys.stderr)
+        parallel.say("transfer: interrupted")
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception:  # a fault of ours: one traceback is enough
+        if not parallel.say(""):
+            return 1
+        raise
     finally:
         logger.removeHandler(handler)
     return 0
@@ -223,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def call() -> None:
         config = _parse(forms, sys.argv[1:] if argv is None else argv, prog="transfer")
-        next(run for kind, run in COMMANDS.values() if isinstance(config, kind))(config)
+        _run(next(run for kind, run in COMMANDS.values() if isinstance(config, kind)), config)
 
     return _guarded(call)
 
@@ -238,4 +261,4 @@ def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = No
     """
     words = sys.argv[1:] if argv is None else argv
     description = sys.modules[run.__module__].__doc__
-    return _guarded(lambda: run(_parse(type(default), words, default=default, description=description)))
+    return _guarded(lambda: _run(run, _parse(type(default), words, default=default, description=description)))

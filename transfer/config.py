@@ -164,7 +164,9 @@ class LearnConfig:
     momentum: float = 0.9
     """For sgd and nesterov, and those of timm that have it (0: plain gradient descent)."""
     batch_size: int = 64
-    """Images per step (0: all at once, as lbfgs wants it)."""
+    """Images per step, of all processes (0: all at once, as lbfgs wants it)."""
+    accumulate: int = 1
+    """Parts in which a batch is taken, their gradients added up (BatchNorm that learns sees parts). Not for lbfgs."""
     epochs: int = 30
     """In all, shared out over a policy's phases."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -206,7 +208,7 @@ class LearnConfig:
     def __post_init__(self) -> None:
         within(self, ABOVE_ZERO, math.inf, "lr")
         within(self, 0, math.inf, "weight_decay", "clip", "patience", "batch_size")
-        within(self, 1, math.inf, "epochs", "workers", "cycles")
+        within(self, 1, math.inf, "epochs", "workers", "cycles", "accumulate")
         within(self, 0, BELOW_ONE, "momentum", "warmup", "label_smoothing", "ema_decay")
 
 

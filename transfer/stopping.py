@@ -61,6 +61,17 @@ def check() -> None:
         raise Stopped(_asked[0])
 
 
+def stop() -> None:
+    """Stop here, as a signal has asked this process or another of the run to.
+
+    Raises
+    ------
+    Stopped
+        Always.
+    """
+    raise Stopped(_asked[0] if _asked else signal.SIGTERM)
+
+
 def _ask(number: int, frame: FrameType | None) -> None:
     if _asked:
         signal.signal(number, _before[number])

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from transfer.adapt.fit import new_network
-from transfer.adapt.loop import Course, Diverged
+from transfer.adapt.loop import Course
 from transfer.adapt.objectives.confusion import MCC
 from transfer.adapt.objectives.information import InformationMaximisation
 from transfer.adapt.objectives.objective import Objective
 from transfer.adapt.objectives.pseudo import PseudoLabels
+from transfer.adapt.step import Diverged
 
 
 class Spy(Objective):

@@ -137,7 +137,7 @@ def test_an_image_depends_neither_on_its_batch_nor_on_the_cores(
     assert torch.equal(torch.cat([Trunk(backbone, len(backbone.stages))(some) for some in x.split(5)]), whole)
     for cores in (1, 3):
         trunk_module._cores.cache_clear()
-        monkeypatch.setattr(trunk_module.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(trunk_module.parallel, "cores", lambda cores=cores: cores)
         assert torch.equal(Trunk(backbone, len(backbone.stages))(x), whole)
     trunk_module._cores.cache_clear()
 

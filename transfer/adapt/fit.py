@@ -9,12 +9,13 @@ from transfer.adapt.alignment import align
 from transfer.adapt.auto import auto
 from transfer.adapt.choice import Candidate, Choice
 from transfer.adapt.config import StepsConfig
-from transfer.adapt.loop import Course, Diverged
+from transfer.adapt.loop import Course
 from transfer.adapt.methods import Build, Method, find
 from transfer.adapt.network import Network
 from transfer.adapt.solve import aligned, export, learn_from, solve
 from transfer.adapt.stage import Stage
 from transfer.adapt.statistics import with_target_statistics
+from transfer.adapt.step import Diverged
 from transfer.freeze import Phase
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from transfer import parallel, stopping
 from transfer.learn.packing import pack, unpack
 from transfer.learn.states import Part
-from transfer.stopping import asked, check
 
 
 @dataclass
@@ -75,31 +75,32 @@ class Journal:
         Stopped
             A signal has asked to, and all is kept.
         """
-        if self.part and (asked() or self.part.due):
-            self._keep([*self._calls, call()])
+        if self.part:
+            self._keep(self.part.due, lambda: [*self._calls, call()])
 
     def epoch(self, call: Callable[[], dict[str, Any]]) -> None:
         """After an epoch: the same, and wherever keeping it takes little beside the epoch."""
-        if self.part and (asked() or self.part.due or self.part.cheap):
-            self._keep([*self._calls, call()])
+        if self.part:
+            self._keep(self.part.due or self.part.cheap, lambda: [*self._calls, call()])
 
     def leave(self, call: Callable[[], dict[str, Any]]) -> None:
         """After the last one: the same, `call` returning how the call leaves all, its ``end``, and what it ``said``."""
         if self.part:
             self._calls.append(unpack(*pack(call())))  # as it is now: learning may go on from there
-            if asked() or self.part.due or self.part.cheap:
-                self._keep(self._calls)
+            self._keep(self.part.due or self.part.cheap, lambda: self._calls)
 
     def next(self, weights: int) -> None:
         """Go on to the next loss weight; after all `weights` the method is done, and its outcome kept."""
         self.weight, self._calls, self._ahead = self.weight + 1, [], []
-        if self.part and self.weight == weights:
-            self._keep([], over=True)
-        elif self.part:
-            self._keep([])
+        if self.part:
+            self._keep(True, list, over=self.weight == weights)
 
-    def _keep(self, calls: list[dict[str, Any]], *, over: bool = False) -> None:
+    def _keep(self, due: bool, calls: Callable[[], list[dict[str, Any]]], *, over: bool = False) -> None:
+        """Keep what `calls` returns if that is due, or a signal asks any process of the run to stop; then stop here."""
         assert self.part
-        value = {"weight": self.weight, "calls": calls, "choice": self._choice()}
-        (self.part.finish if over else self.part.save)(value)
-        check()
+        asked = parallel.agreed(stopping.asked())
+        if due or asked:
+            value = {"weight": self.weight, "calls": calls(), "choice": self._choice()}
+            (self.part.finish if over else self.part.save)(value)
+        if asked:
+            stopping.stop()

@@ -1,14 +1,13 @@
 """The loop that minimises an objective beside the source's labels, on kept features or through a trained tail."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from transfer import freeze
@@ -16,25 +15,16 @@ from transfer.adapt.config import StepsConfig
 from transfer.adapt.journal import Place
 from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.network import Network
-from transfer.adapt.objectives.objective import Batch, Objective
 from transfer.adapt.stage import Stage
-from transfer.errors import TransferError
+from transfer.adapt.step import Diverged, StepLoss, Terms
 from transfer.freeze import Phase
 from transfer.learn.epoch import AUGMENTATIONS
 from transfer.learn.packing import generators, load_optimizer_state, optimizer_state, set_generators
+from transfer.parallel.rows import averaged
 
-STRONG_DROPOUT = 0.5  # of pooled features, where a harder version of an image is asked for
 JUDGED = 2048  # source rows at most that a rule gets to see
 
-Terms = Sequence[tuple[float, Objective]]
 Pseudo = Callable[[Evidence], np.ndarray]
-
-
-class Diverged(TransferError):
-    """The loss, or what the network answers, became NaN or infinite."""
-
-    def __init__(self) -> None:
-        super().__init__("the loss became NaN or infinite: try a lower --lr")
 
 
 class Course:
@@ -58,6 +48,11 @@ class Course:
         self.rates = [(p, config.lr * phase.stages[backbone.stage_of(name)].rate) for name, p in tail.items()]
         self.rng = np.random.default_rng(seed)
         self.epoch = 0
+
+    @property
+    def split(self) -> bool:
+        """Whether each process has its own rows of a batch alone: those of a tail, which frozen features lack."""
+        return self.stage.feed.split and not self.stage.frozen
 
     def learn(
         self,
@@ -103,6 +98,8 @@ class Course:
             for (_, term), state in zip(terms, kept["terms"], strict=True):
                 term.load_state_dict(state)
             self._go_on(kept["course"])
+        asking = StepLoss(self.stage, self.network, terms, source=source, split=self.split)
+        ask = averaged(asking) if self.split else asking
 
         def call() -> dict[str, Any]:
             learnt = [term.state_dict() for _, term in terms]
@@ -124,7 +121,7 @@ class Course:
                 progress = (place.epoch * c.steps + place.step) / total
                 for group in optimizer.param_groups:
                     group["lr"] = group["top"] * (1 + 10 * progress) ** -0.75
-                loss = self._loss(rows, activation, terms, progress, source, place.q)
+                loss = ask(rows, activation, progress, place.q, [self.seed, self.epoch, place.step])
                 if not bool(loss.isfinite()):
                     raise Diverged
                 optimizer.zero_grad(set_to_none=True)
@@ -174,42 +171,6 @@ class Course:
         self.epoch, self.rng.bit_generator.state = state["epoch"], state["rng"]
         set_generators(state["generators"])
 
-    def _loss(
-        self, rows: np.ndarray, activation: Tensor, terms: Terms, progress: float, source: bool, q: Tensor | None
-    ) -> Tensor:
-        stage, network = self.stage, self.network
-        network.train()
-        if not stage.frozen:
-            stage.model.train()
-        domain = stage.domain[torch.from_numpy(rows)].to(activation.device)
-        target = stage.target[torch.from_numpy(rows)].to(activation.device)
-        labels = stage.labels[torch.from_numpy(rows)].to(activation.device)
-        pooled = stage.features(activation)
-        features = network(pooled, domain)
-        logits = network.classifier(features)
-        if not bool(logits.isfinite().all()):
-            raise Diverged
-        strong = None
-        if any(term.needs_strong for _, term in terms):
-            strong = network.classifier(network(F.dropout(pooled, STRONG_DROPOUT), domain))
-        batch = Batch(
-            features,
-            logits,
-            labels if source else torch.where(target, labels, -1),
-            target & (labels < 0),  # the few labelled rows, met in every step, would outweigh all others
-            progress,
-            strong,
-            q[torch.from_numpy(rows)].to(activation.device) if q is not None else None,
-        )
-        loss = logits.sum() * 0.0
-        for side in (~target, target):
-            known = side & (batch.labels >= 0)
-            if bool(known.any()):
-                loss = loss + F.cross_entropy(logits[known], batch.labels[known])
-        for weight, term in terms:
-            loss = loss + weight * term(batch)
-        return loss
-
     def _batches(self, first: int) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield an epoch's steps from `first` on: source rows, as many of the target, labelled ones of the target."""
         stage, c = self.stage, self.config
@@ -224,7 +185,7 @@ class Course:
             [d[i * n : (i + 1) * n] for i in range(c.steps) for d, n in zip(drawn, sizes, strict=True)]
         )
         augmentation = None if stage.frozen else AUGMENTATIONS[c.augment]
-        return stage.batches(order, sum(sizes), augmentation, self.seed, self.epoch, first)
+        return stage.batches(order, sum(sizes), augmentation, self.seed, self.epoch, first, split=True)
 
     def evidence(self) -> Evidence:
         """Return what rules may see of the network as it is; its norm's statistics are settled on the way."""

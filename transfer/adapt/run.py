@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer import freeze
+from transfer import freeze, parallel
 from transfer.adapt import understand
 from transfer.adapt.choice import Choice, OnLine, candidate_line, hidden
 from transfer.adapt.config import AdaptConfig, ShiftConfig
@@ -74,10 +74,11 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
 
 def _adapt(config: AdaptConfig, images: Images | None, cache: TrunkCache | None) -> AdaptRun:
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
-    overwrite, resume = config.run.overwrite, config.run.resume
-    folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True) if out else None
-    if folder and folder.done:
-        return AdaptRun(folder.done, checkpoint.load(folder.path), [], [])
+    overwrite, resume, folder = config.run.overwrite, config.run.resume, None
+    if out and parallel.first():
+        folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True)
+    if done := parallel.same(folder.done if folder else None):
+        return AdaptRun(done, checkpoint.load(folder.path) if folder else {}, [], [])
     if folder and folder.resumed:
         log.info("going on with the run in %s", folder.path)
     cache = cache or TrunkCache(config.cache)
@@ -90,8 +91,8 @@ def _adapt(config: AdaptConfig, images: Images | None, cache: TrunkCache | None)
         inner = out / f"seed{seed}" if out else None
         one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
         within = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
-        part = _states(folder, config).part(number) if folder else None
-        done = _done(one, images, within, part) if within and part else None
+        part = _states(folder, config).part(number) if out else None
+        done = _done(one, images, within, part) if part else None
         runs.append(done or _adapt_once(one, images, cache, within, part))
     merged = together(config, runs)
     if folder:
@@ -144,17 +145,21 @@ def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Pair, Truth]:
     )
 
 
-def _states(folder: RunFolder, config: AdaptConfig) -> States:
-    return States(folder.path, config.run.checkpoint_minutes, begin=folder.begin, resumed=folder.resumed)
+def _states(folder: RunFolder | None, config: AdaptConfig) -> States:
+    """Return the states of a run, whose folder the first process alone has."""
+    assert config.run.out
+    minutes, resumed = config.run.checkpoint_minutes, parallel.same(bool(folder and folder.resumed))
+    return States(config.run.out, minutes, begin=folder.begin if folder else None, resumed=resumed)
 
 
-def _done(config: AdaptConfig, images: Images, folder: RunFolder, part: Part) -> AdaptRun | None:
+def _done(config: AdaptConfig, images: Images, folder: RunFolder | None, part: Part) -> AdaptRun | None:
     """Return a seed's run if it is done already."""
-    result, said = folder.done, part.outcome()
+    result, said = parallel.same(folder.done if folder else None), part.outcome()
     if not result or not said:
         return None
     test = _with_truth(*_pair(config.shift, images, config.run.seed))
-    return AdaptRun(result, checkpoint.load(folder.path), [(test, said["answers"])], [said["before"]])
+    models = checkpoint.load(folder.path) if folder else {}
+    return AdaptRun(result, models, [(test, said["answers"])], [said["before"]])
 
 
 def _adapt_once(
@@ -172,11 +177,12 @@ def _adapt_once(
     phases = (phase, moving(phase)) if "adabn" in config.method.method else (phase,)
     before = freeze.frozen_tensors(stage.model.backbone, phases)
 
-    states = _states(folder, config) if folder else None
-    if folder and states:
+    states = _states(folder, config) if config.run.out else None
+    if states:
         unseen = np.concatenate([these.unlabelled, these.labelled, these.test])
         splits = Splits(these.train, these.val, unseen)
         states.of(Origin(config.backbone.backbone, stage.model, splits, these.table.paths, images.inspection.sha256))
+    if folder:
         folder.again()
 
     def tell(line: dict[str, Any]) -> None:
@@ -200,7 +206,7 @@ def _adapt_once(
         else:
             tries[name] = tried(name, stage, tell, Journal(states.part(number) if states else None))
     sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
-    scores = {name: between.score(some.taken.evidence) for name, some in sound.items()}
+    scores = parallel.same({name: float(between.score(some.taken.evidence)) for name, some in sound.items()})
     choices = list(sound.values())
     choice = choices[rules.choose(list(scores.values()))]
     stage.move(choice.backbone)

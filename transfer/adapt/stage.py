@@ -101,9 +101,9 @@ class Stage:
         held.frozen, held._held = True, self._placed(self.rows, self.pooled(self.rows))
         return held
 
-    def features(self, activation: Tensor) -> Tensor:
-        """Return pooled features (N, width) of what :meth:`batches` yields, with gradient where there is a tail."""
-        return activation if self.frozen else self.model.features(activation).float()
+    def features(self, activation: Tensor, count: int) -> Tensor:
+        """Return pooled features (count, width) of what :meth:`batches` yields, with gradient where there is a tail."""
+        return activation if self.frozen else self.feed.whole(self.model.features(activation).float(), count)
 
     def pooled(self, rows: np.ndarray) -> Tensor:
         """Return the pooled features (len(rows), width) of `rows`, images as they are, the model in eval mode."""
@@ -114,10 +114,19 @@ class Stage:
         self.model.eval()
         self.feed.batch_size = BATCH
         with torch.inference_mode():
-            return torch.cat([self.model.features(activation).float() for _, activation in self.feed.batches(rows)])
+            batches = self.feed.batches(rows, split=True)
+            return torch.cat([self.features(activation, len(some)) for some, activation in batches])
 
     def batches(
-        self, order: np.ndarray, size: int, augmentation: Augmentation | None, seed: int, epoch: int, first: int = 0
+        self,
+        order: np.ndarray,
+        size: int,
+        augmentation: Augmentation | None,
+        seed: int,
+        epoch: int,
+        first: int = 0,
+        *,
+        split: bool = False,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield (rows, activations), `size` rows at a time, in the order of `order`, from batch number `first` on."""
         if self.frozen:
@@ -127,7 +136,7 @@ class Stage:
                 yield rows, held[torch.from_numpy(rows)]
             return
         self.feed.batch_size = size
-        yield from self.feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch, first=first)
+        yield from self.feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch, first=first, split=split)
 
     def _held_features(self) -> Tensor:
         """Return the pooled features of all rows, by their place in the table; computed once."""

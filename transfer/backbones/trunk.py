@@ -1,7 +1,6 @@
 """Trunk: the frozen stages of a backbone made ready to run over many images: folded, on every core, reproducible."""
 
 import copy
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from transfer import parallel
 from transfer.backbones.backbone import Backbone
 
 RULES = 1  # of how the numbers come about; belongs in the key of any cache of them
@@ -73,8 +73,8 @@ class Trunk:
 
 @cache
 def _cores() -> ThreadPoolExecutor:
-    """Return a thread per core, each of which computes on that core alone."""
-    return ThreadPoolExecutor(os.cpu_count(), "trunk", lambda: torch.set_num_threads(1))
+    """Return a thread per core that is this process's, each of which computes on that core alone."""
+    return ThreadPoolExecutor(parallel.cores(), "trunk", lambda: torch.set_num_threads(1))
 
 
 def _channels_last(x: Tensor) -> Tensor:

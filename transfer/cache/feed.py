@@ -2,18 +2,20 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from transfer import stopping
+from transfer import parallel, stopping
 from transfer.cache.key import about, view_seed
 from transfer.config import CacheConfig
-from transfer.data.images import Augmentation, ImageBatches
+from transfer.data.images import Augmentation, ImageBatches, draws
+from transfer.errors import TransferError
 from transfer.model import Precision, TransferModel
+from transfer.parallel import rows as shared
 from transfer.store import CannotKeep, Located, Shelf, Store
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,8 @@ class TrunkCache:
 class Feed:
     """Gives the tail its input for rows of a table, from what is kept or from the images.
 
-    Make it through :meth:`TrunkCache.feed`; it holds for the trunk as it was then.
+    Make it through :meth:`TrunkCache.feed`; it holds for the trunk as it was then. Where several processes run
+    together, all ask it for the same rows at the same time: each runs the trunk for its part of them.
     """
 
     def __init__(
@@ -76,6 +79,15 @@ class Feed:
         self.store = cache.store if model.cut else None
         self._shelves: dict[int, tuple[Shelf, Located]] = {}
 
+    @property
+    def split(self) -> bool:
+        """Whether each process gets its own rows of a batch alone: where a tail has yet to run over them."""
+        return parallel.world() > 1 and self.model.cut < len(self.model.backbone.stages)
+
+    def whole(self, own: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
+        """Return all `count` rows of a batch from what this process has of a split one (`sizes`: each process's)."""
+        return shared.gather(own, count, sizes) if self.split else own
+
     def prepare(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> None:
         """Compute what is not kept yet of `rows`, in each view that `augmentation` draws from."""
         for view in range(1, self.cache.views + 1) if augmentation else (0,):
@@ -90,20 +102,30 @@ class Feed:
         seed: int = 0,
         epoch: int = 0,
         first: int = 0,
+        split: bool = False,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield (rows, activations) in the order of `rows`, on the model's device.
 
         With an `augmentation` each row comes in one of its views, drawn from `seed` and `epoch`. Those batches before
-        number `first`, from 0, are left out.
+        number `first`, from 0, are left out. With `split`, and where :attr:`split` says so, activations are those of
+        this process's own rows of each batch.
+
+        Raises
+        ------
+        TransferError
+            There are more processes than rows in a batch.
         """
+        split = split and self.split
+        if split and self.batch_size < parallel.world():
+            raise TransferError(f"--batch-size {self.batch_size} is less than the {parallel.world()} processes")
         views = np.zeros(len(rows), dtype=np.int64)
         if augmentation and self.cache.views:
             views = np.random.default_rng((seed, epoch)).integers(1, self.cache.views + 1, size=len(rows))
         self.prepare(rows, augmentation)
         if self.store is None or (augmentation and not self.cache.views):
-            yield from self._computed(rows, views, augmentation, seed, epoch, first)
+            yield from self._computed(rows, views, augmentation, seed, epoch, split, first)
         else:
-            yield from self._kept(rows[first * self.batch_size :], views[first * self.batch_size :])
+            yield from self._kept(rows[first * self.batch_size :], views[first * self.batch_size :], split)
 
     def every_view(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> tuple[np.ndarray, Tensor]:
         """Return rows (V * N,) and their activations: the evaluation view of `rows`, then each that is kept."""
@@ -112,13 +134,15 @@ class Feed:
             views = np.full(len(rows), view)
             self.prepare(rows, augmentation)
             kept = self.store is not None
-            parts += self._kept(rows, views) if kept else self._computed(rows, views, augmentation, 0, 0)
+            parts += self._kept(rows, views, False) if kept else self._computed(rows, views, augmentation, 0, 0, False)
         return np.concatenate([some for some, _ in parts]), torch.cat([activation for _, activation in parts])
 
-    def _kept(self, rows: np.ndarray, views: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+    def _kept(self, rows: np.ndarray, views: np.ndarray, split: bool) -> Iterator[tuple[np.ndarray, Tensor]]:
         device = next(self.model.backbone.parameters()).device
         for start in range(0, len(rows), self.batch_size):
-            some, drawn = rows[start : start + self.batch_size], views[start : start + self.batch_size]
+            batch = rows[start : start + self.batch_size]
+            own = shared.own(len(batch)) if split else slice(None)
+            some, drawn = batch[own], views[start : start + self.batch_size][own]
             out: np.ndarray | None = None
             for view in np.unique(drawn).tolist():
                 located = self._shelves[view][1]
@@ -129,8 +153,7 @@ class Feed:
                 else:
                     out = np.empty((len(some), *values.shape[1:]), values.dtype) if out is None else out
                     out[here] = values
-            assert out is not None
-            yield some, _unpacked(out).to(device, non_blocking=True)
+            yield batch, self._none() if out is None else _unpacked(out).to(device, non_blocking=True)
 
     def _computed(
         self,
@@ -139,10 +162,26 @@ class Feed:
         augmentation: Augmentation | None,
         seed: int,
         epoch: int,
+        split: bool,
         first: int = 0,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        for index, images in self._images(rows, views, augmentation, seed, epoch, self.batch_size, first):
-            yield index.numpy(), self.model.trunk(images)
+        """Yield what is computed from images, each process its part; without `split` put together again."""
+        alone = not (split or self.model.cut)  # images as they are: there is nothing to share but their decoding
+        starts = range(first * self.batch_size, len(rows), self.batch_size)
+        batches = [rows[start : start + self.batch_size] for start in starts]
+        places = [np.arange(start, start + len(some)) for start, some in zip(starts, batches, strict=True)]
+        places = places if alone else [place[shared.own(len(place))] for place in places]
+        images = iter(self._images(rows, views, augmentation, seed, epoch, max(map(len, places), default=1), places))
+        for some, place in zip(batches, places, strict=True):
+            activation = self.model.trunk(next(images)[1]) if len(place) else self._none()
+            yield some, activation if split or alone else shared.gather(activation, len(some))
+
+    def _none(self) -> Tensor:
+        """Return the activations of no image."""
+        device, size = next(self.model.backbone.parameters()).device, self.model.backbone.preprocessing.input_size
+        if not self.model.cut:
+            return torch.empty(0, *size, dtype=torch.uint8, device=device)
+        return self.model.rounded(torch.empty(0, *self.model.backbone.shape(self.model.cut), device=device))
 
     def _images(
         self,
@@ -152,22 +191,26 @@ class Feed:
         seed: int,
         epoch: int,
         batch_size: int,
-        first: int = 0,
+        places: Sequence[np.ndarray],
     ) -> ImageBatches:
-        kept = augmentation is not None and self.cache.views > 0
+        """Return the images of `rows` at `places`, each as it is drawn among all."""
+        own = np.concatenate([*places, np.empty(0, np.int64)])
+        keys: list[tuple[int, ...]] | None = None
+        if augmentation and self.cache.views:
+            keys = [view_seed(self.digests[rows[place]], int(views[place])) for place in own]
+        elif augmentation:
+            drawn = draws(rows, seed, epoch)
+            keys = [drawn[place] for place in own]
         return ImageBatches(
             self.paths,
             self.model.backbone.preprocessing,
             batch_size=batch_size,
-            order=rows,
-            first=first,
+            order=rows[own],
             digests=self.digests,
             augmentation=augmentation,
             seed=seed,
             epoch=epoch,
-            keys=[view_seed(self.digests[row], int(view)) for row, view in zip(rows, views, strict=True)]
-            if kept
-            else None,
+            keys=keys,
             workers=self.workers,
             pin=next(self.model.backbone.parameters()).is_cuda,
         )
@@ -178,32 +221,37 @@ class Feed:
             shelf = self._shelf(self.model.cut, self.model.cut_precision, view, augmentation, store)
             self._shelves[view] = shelf, shelf.locate(self.digests)
         shelf, located = self._shelves[view]
-        missing = rows[~located.have[rows]]
+        missing = rows[shared.anywhere(~located.have[rows])]
         if not len(missing):
             return
         missing = missing[np.sort(np.unique(self.digests[missing], return_index=True)[1])]
-        began = sealed = time.perf_counter()
+        number, processes = parallel.local()  # those on a machine have one disk, and each keeps its share there
+        mine = missing[number::processes]
+        mine = mine[~located.have[mine]]
+        began, problem = time.perf_counter(), ""
+        sealed = began
         try:
             with (
-                tqdm(total=len(missing), desc="frozen trunk", unit="image", disable=None, leave=False) as bar,
+                tqdm(total=len(mine), desc="frozen trunk", unit="image", disable=None, leave=False) as bar,
                 shelf.writing(len(missing)) as writer,
             ):
-                for some, activation in self._made(missing, view, augmentation, store):
+                for some, activation in self._made(mine, view, augmentation, store):
                     writer.append(self.digests[some], _packed(self.model.rounded(activation)))
                     bar.update(len(some))
                     if time.perf_counter() - sealed > _SEAL_SECONDS:
                         writer.commit()
                         sealed = time.perf_counter()
                     stopping.check()  # what is there so far is kept
-            located = shelf.locate(self.digests)
-            self._shelves[view] = shelf, located
-            if not located.have[rows].all():
-                raise CannotKeep(f"what was just written to {shelf.folder} is not there")
         except CannotKeep as error:
-            log.warning("%s; what is frozen is computed anew each epoch", error)
+            problem = str(error)
+        parallel.wait()
+        self._shelves[view] = shelf, shelf.locate(self.digests)
+        if not problem and not self._shelves[view][1].have[rows].all():
+            problem = f"what was just written to {shelf.folder} is not there"
+        if parallel.agreed(bool(problem)):
+            log.warning("%s; what is frozen is computed anew each epoch", problem or "a process cannot keep its share")
             self.store = None
-        finally:
-            self.cache.seconds += time.perf_counter() - began
+        self.cache.seconds += time.perf_counter() - began
 
     def _made(
         self, rows: np.ndarray, view: int, augmentation: Augmentation | None, store: Store
@@ -219,7 +267,9 @@ class Feed:
             for start in range(0, len(there), _BATCH):
                 some = there[start : start + _BATCH]
                 yield some, run.onward(_unpacked(located.take(some)), cut)
-        for index, images in self._images(rows, np.full(len(rows), view), augmentation, 0, 0, _BATCH):
+        for index, images in self._images(
+            rows, np.full(len(rows), view), augmentation, 0, 0, _BATCH, [np.arange(len(rows))]
+        ):
             yield index.numpy(), run(images)
 
     def _shelf(

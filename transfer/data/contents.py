@@ -23,15 +23,13 @@ class Contents:
         Of files, or addresses of members (`transfer.data.member`).
     order : ndarray of int64, optional
         Places in `paths`, in the order in which they are about to be read (default: as they are).
-    first : int
-        Place in the order from which on they are read.
     """
 
-    def __init__(self, paths: Sequence[str] | np.ndarray, order: np.ndarray | None = None, first: int = 0) -> None:
+    def __init__(self, paths: Sequence[str] | np.ndarray, order: np.ndarray | None = None) -> None:
         self.paths, self.order = paths, order
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._planned = first  # places before this one have been asked for
+        self._planned = 0  # places before this one have been asked for
         self._waiting: dict[int, tuple[int, Future[bytes]]] = {}  # by place: a request, and its first byte
         self._unused: Counter[Future[bytes]] = Counter()
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transfer import parallel
 from transfer.data.augment import Augmentation, augment
 from transfer.data.contents import Contents
 from transfer.data.decode import BadImage, decode
@@ -50,12 +50,10 @@ class ImageBatches:
     seed, epoch : int
     keys : sequence of tuple of int, optional
         What the draws depend on instead, for each element of `order`.
-    first : int
-        Number, from 0, of the batch to begin with.
     digests : sequence of str, optional
         For each of `paths` the sha256, in hex, that its bytes must have.
     workers : int, optional
-        Threads (default: one per core). No effect on the result.
+        Threads (default: one per core, shared with other processes of the run). No effect on the result.
     pin : bool
         Lay images into pinned memory, from which they are copied to a GPU while it computes.
     bad : dict of int to str, optional
@@ -83,7 +81,6 @@ class ImageBatches:
         seed: int = 0,
         epoch: int = 0,
         keys: Sequence[tuple[int, ...]] | None = None,
-        first: int = 0,
         digests: Sequence[str] | np.ndarray | None = None,
         workers: int | None = None,
         pin: bool = False,
@@ -96,17 +93,14 @@ class ImageBatches:
         self.augmentation = augmentation
         self.seed = seed
         self.epoch = epoch
-        if augmentation and keys is None:
-            repeats = zip(self.order.tolist(), _occurrence(self.order).tolist(), strict=True)
-            keys = [(seed, epoch, row, occurrence) for row, occurrence in repeats]
-        self.keys = keys or []
-        self.first, self.digests = first, digests
-        self.workers = workers or os.cpu_count() or 1
+        self.keys = draws(self.order, seed, epoch) if augmentation and keys is None else keys or []
+        self.digests = digests
+        self.workers = workers or parallel.cores()
         self.pin = pin
         self.bad = bad
 
     def __len__(self) -> int:
-        return max(math.ceil(len(self.order) / self.batch_size) - self.first, 0)
+        return math.ceil(len(self.order) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not len(self):
@@ -114,10 +108,9 @@ class ImageBatches:
         workers = min(self.workers, len(self.order))
         ahead = 1 + math.ceil(workers / self.batch_size)  # an image for every thread, and a batch more
         pool = _single_threads(workers)
-        contents = Contents(self.paths, self.order, self.first * self.batch_size)
+        contents = Contents(self.paths, self.order)
         try:
-            begin = self.first * self.batch_size
-            batches = (self._submit(pool, contents, i) for i in range(begin, len(self.order), self.batch_size))
+            batches = (self._submit(pool, contents, i) for i in range(0, len(self.order), self.batch_size))
             waiting = deque(islice(batches, 1 + ahead))
             while waiting:
                 rows, images, loading = waiting.popleft()
@@ -173,6 +166,12 @@ def _same(file: str | bytes, name: str, digest: str) -> bytes:
     if hashlib.sha256(file).hexdigest() != digest:
         raise BadImage(f"{name} is not as it was when the run began: put it back, or start anew")
     return file
+
+
+def draws(order: np.ndarray, seed: int, epoch: int) -> list[tuple[int, ...]]:
+    """Return what the augmentation of each element of `order` (N,) is drawn from."""
+    repeats = zip(order.tolist(), _occurrence(order).tolist(), strict=True)
+    return [(seed, epoch, row, occurrence) for row, occurrence in repeats]
 
 
 def _occurrence(rows: np.ndarray) -> np.ndarray:

@@ -30,8 +30,9 @@ def answer(model: TransferModel, feed: Feed, rows: np.ndarray, labels: Mapping[s
     model.eval()
     parts: dict[str, list[Tensor]] = {}
     with torch.inference_mode():
-        for _, activation in feed.batches(rows):
-            for name, values in model(activation).items():
+        for some, activation in feed.batches(rows, split=True):
+            features = feed.whole(model.features(activation), len(some))
+            for name, values in model.heads(features).items():
                 parts.setdefault(name, []).append(values.cpu())
         if not parts:
             return {name: np.empty(0) for name in model.heads.specs}, 0.0

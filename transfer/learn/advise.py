@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from transfer import parallel
 from transfer.backbones import places, registry
 from transfer.cache import TrunkCache
 from transfer.commands import AdviseConfig
@@ -41,7 +42,9 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     names, notes = _at_hand(config.backbones)
     out = one.run.out
     from_the_start(one.run, "advise")
-    folder = RunFolder(out, to_dict(config), overwrite=one.run.overwrite, later=True) if out else None
+    folder = None
+    if out and parallel.first():
+        folder = RunFolder(out, to_dict(config), overwrite=one.run.overwrite, later=True)
     cache = TrunkCache(one.cache)
     images = read_images(one.data, cache.store)
     parts = split_images(images, one.data, one.run.seed)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer import freeze
+from transfer import freeze, parallel
 from transfer.advise import costs, rule
 from transfer.advise.evidence import Evidence, gather, sample
 from transfer.advise.observe import observe
@@ -54,7 +54,7 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
     some, found = table.take(rows), inspection.take(rows)
     backbone = new_backbone(config.backbone, seed, classifier="any").to(pick_device(config.learn.device))
     parameters = tuple(stage.parameters for stage in freeze.plan("full", backbone).phases[0].stages)
-    measured = costs.measure(backbone, some.paths)
+    measured = costs.Costs(**parallel.same(to_dict(costs.measure(backbone, some.paths))))
     seen = observe(backbone, some, found.sha256, cache, config.learn.workers)
     known = learn[table.object[learn] >= 0]
     size = set_size(table.take(known), inspection.take(known))

@@ -1,7 +1,7 @@
 """Weights averaged along the way, and schedules that start over to end in several places."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from transfer import freeze
 from transfer.cache import Feed
 from transfer.config import LearnConfig
 from transfer.model import TransferModel
+from transfer.parallel.norms import Synced
 
 LAST_QUARTER = 0.75  # Izmailov et al. 2018 begin to average after three quarters of the epochs
 
@@ -111,8 +112,9 @@ def measure_statistics(model: TransferModel, feed: Feed, rows: np.ndarray) -> No
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all, each batch as much as the other
-    for _, activation in feed.batches(rows):
-        model.features(activation)
+    with Synced() if feed.split else nullcontext():
+        for _, activation in feed.batches(rows, split=True):
+            model.features(activation)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

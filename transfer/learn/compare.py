@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer import parallel
 from transfer.cache import TrunkCache
 from transfer.config import CompareConfig, PolicyConfig
 from transfer.errors import TransferError
@@ -34,8 +35,9 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         raise TransferError("compare takes several policies: --policies A,B rather than --policy")
     policies = [str(FreezePolicy.parse(text)) for text in config.policies]
     shared = config.train
-    out = shared.run.out
-    folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite, resume=shared.run.resume) if out else None
+    out, folder = shared.run.out, None
+    if out and parallel.first():
+        folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite, resume=shared.run.resume)
     cache = TrunkCache(shared.cache)
     images = read_images(shared.data, cache.store)
     runs: dict[str, Run] = {}

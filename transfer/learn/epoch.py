@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,12 +16,15 @@ from transfer.cache import Feed
 from transfer.config import LearnConfig
 from transfer.data.images import Augmentation
 from transfer.data.table import ImageTable
+from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.learn import optimizers
-from transfer.learn.memory import in_parts
+from transfer.learn.memory import in_parts, in_pieces
 from transfer.learn.mixing import Labels, mix
 from transfer.learn.penalties.penalty import Penalty, Step, watched
 from transfer.model import TransferModel
+from transfer.parallel.norms import Synced
+from transfer.parallel.rows import Piece, averaged, own, own_draws
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
@@ -102,6 +106,7 @@ def epoch(
     """
     model.train()
     so_far = so_far or Progress()
+    so_far.parts = max(so_far.parts, config.accumulate)
     rng = np.random.default_rng(draw)
     rows = _drawn(lesson, config.balance, rng)
     weighted = row_weights(lesson, model) if config.balance == "loss" else None
@@ -109,10 +114,15 @@ def epoch(
     device = next(model.heads.parameters()).device
     right, seen = (dict.fromkeys(labels, 0) | some for some in (so_far.right, so_far.seen))
     so_far.right, so_far.seen = right, seen
+    asking = _Asking(model, feed, config, penalties)
+    ask = averaged(asking) if feed.split else asking
+    second_order = getattr(optimizer, "is_second_order", False)
+    if second_order and feed.split:
+        raise TransferError(f"--optimizer {config.optimizer} takes second derivatives, which stay within one process")
     learned = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     seed = int(rng.integers(2**31))
     batches = feed.batches(
-        rows, augmentation=AUGMENTATIONS[config.augment], seed=seed, epoch=draw[-1], first=so_far.step
+        rows, augmentation=AUGMENTATIONS[config.augment], seed=seed, epoch=draw[-1], first=so_far.step, split=True
     )
     if so_far.rng:
         rng.bit_generator.state = so_far.rng
@@ -127,24 +137,29 @@ def epoch(
         index = torch.from_numpy(some)
         wanted = {name: label[index].to(device) for name, label in labels.items()}
         weights = {name: w[index].to(device) for name, w in weighted.items()} if weighted else None
+        mixing = feed.split and bool(config.regularise.mixup or config.regularise.cutmix)
+        activation = feed.whole(activation, len(some)) if mixing else activation  # with other processes' rows, too
         activation, parts = mix(activation, Labels(wanted, weights), config.regularise, rng)
+        activation = activation[own(len(some))] if mixing else activation
         wanted = parts[0].wanted
-        ask = partial(_ask, model, activation, parts, config, penalties)
+        given = activation, parts, len(some), [*draw, so_far.step]
 
-        def take(part: slice, ask: Any = ask, activation: Tensor = activation) -> tuple[Tensor, dict[str, Tensor]]:
-            loss, out = ask(part if part != slice(0, len(activation)) else None)
-            loss.backward(create_graph=getattr(optimizer, "is_second_order", False))
+        def take(part: slice | Piece, given: Any = given) -> tuple[Tensor, dict[str, Tensor]]:
+            loss, out = ask(*given, part if part != slice(0, given[2]) else None)
+            loss.backward(create_graph=second_order)
             return loss.detach(), {name: values.detach() for name, values in out.items()}
 
+        clear = partial(optimizer.zero_grad, set_to_none=True)
         if isinstance(optimizer, optimizers.LBFGS):
-            loss, out = ask()
+            loss, out = ask(*given)
+        elif feed.split:
+            loss, out = in_pieces(take, len(some), so_far.parts, clear, ask)
         else:
-            clear = partial(optimizer.zero_grad, set_to_none=True)
             loss, out, so_far.parts = in_parts(take, len(some), so_far.parts, clear)
         if not bool(loss.isfinite()):
             return {"loss": float(loss.detach())}
         if isinstance(optimizer, optimizers.LBFGS):
-            optimizer.step(ask)
+            optimizer.step(partial(ask, *given))
         else:
             if config.clip:
                 nn.utils.clip_grad_norm_(learned, config.clip)
@@ -169,36 +184,65 @@ def _guarded(batches: Iterable[tuple[np.ndarray, Tensor]], failing: Callable[[],
         raise
 
 
-def _ask(
-    model: TransferModel,
-    activation: Tensor,
-    parts: tuple[Labels, ...],
-    config: LearnConfig,
-    penalties: Sequence[Penalty],
-    rows: slice | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of a batch, penalties included, and what each head put out; of some `rows`, their share of it."""
-    totals: list[Any] = [None] * len(parts)
-    share = 1.0
-    if rows is not None:
-        totals = [model.heads.totals(part.wanted, part.weights) for part in parts]
-        share = len(activation[rows]) / len(activation)
-        activation, parts = activation[rows], tuple(part.part(rows) for part in parts)
-    half = use_bfloat16(config.precision, activation.device)
-    paths = [path for penalty in penalties for path in penalty.maps]
-    with (
-        torch.autocast(activation.device.type, torch.bfloat16, enabled=half),
-        watched(model.backbone.network, paths) as maps,
-    ):
-        features = model.features(activation)
-        out = model.heads(features)
-    how: Any = {"smoothing": config.label_smoothing, "kind": config.loss}
-    losses = [
-        part.share * model.heads.loss(out, part.wanted, row_weights=part.weights, totals=total, **how)
-        for part, total in zip(parts, totals, strict=True)
-    ]
-    step = Step(model, activation, features, parts, maps)
-    return torch.stack([*losses, *(share * penalty(step) for penalty in penalties)]).sum(), out
+class _Asking(nn.Module):
+    """A batch's loss as a module, in whose backward pass DDP can average gradients.
+
+    The tail runs over this process's own rows. What follows, heads and penalties, all processes do alike, on the
+    features of all rows: a loss need be no sum over rows.
+    """
+
+    def __init__(self, model: TransferModel, feed: Feed, config: LearnConfig, penalties: Sequence[Penalty]) -> None:
+        super().__init__()
+        self.model, self.feed, self.config, self.penalties = model, feed, config, penalties
+
+    def forward(
+        self,
+        activation: Tensor,
+        parts: tuple[Labels, ...],
+        count: int,
+        key: list[int],
+        part: slice | Piece | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch of `count` rows, penalties included, and what each head put out.
+
+        Parameters
+        ----------
+        activation : Tensor
+            Of the rows that are this process's own.
+        key : list of int
+            What random draws within the tail are seeded by, where each process has its own.
+        part : slice or Piece, optional
+            The rows whose share of the loss it is to be.
+        """
+        model, config, device = self.model, self.config, activation.device
+        totals: list[Any] = [None] * len(parts)
+        share, sizes = 1.0, None
+        if part is not None:
+            totals = [model.heads.totals(some.wanted, some.weights) for some in parts]
+            mine, every = (part.own, part.index) if isinstance(part, Piece) else (part, np.arange(count)[part])
+            sizes = part.sizes if isinstance(part, Piece) else None
+            share, count, key = len(every) / count, len(every), [*key, int(every[0])]
+            activation, parts = activation[mine], tuple(some.part(torch.from_numpy(every)) for some in parts)
+        half = use_bfloat16(config.precision, device)
+        paths = [path for penalty in self.penalties for path in penalty.maps]
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=half),
+            watched(model.backbone.network, paths) as maps,
+        ):
+            with ExitStack() as stack:
+                if self.feed.split:
+                    stack.enter_context(Synced())
+                    stack.enter_context(own_draws(device, *key))
+                features = model.features(activation)
+            features = self.feed.whole(features, count, sizes)
+            out = model.heads(features)
+        how: Any = {"smoothing": config.label_smoothing, "kind": config.loss}
+        losses = [
+            some.share * model.heads.loss(out, some.wanted, row_weights=some.weights, totals=total, **how)
+            for some, total in zip(parts, totals, strict=True)
+        ]
+        step = Step(model, activation, features, parts, maps, sizes)
+        return torch.stack([*losses, *(share * penalty(step) for penalty in self.penalties)]).sum(), out
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from transfer import freeze, stopping
+from transfer import freeze, parallel, stopping
 from transfer.backbones.variants import EveryStage
 from transfer.cache import Feed, TrunkCache
 from transfer.config import LearnConfig
@@ -271,7 +271,8 @@ class _Course:
         report = judge(self.lesson.table.take(val), answers, intervals=False)
         line["val"] = {name: round(r.get("accuracy", r.get("r2", 0.0)), 6) for name, r in report.items()}
         chosen_by = {name: r for name, r in report.items() if self.model.heads.specs[name].weight}
-        return score(chosen_by), -line["val_loss"]
+        value = parallel.same([score(chosen_by), -line["val_loss"]])
+        return value[0], value[1]
 
     def _labels(self, rows: np.ndarray) -> dict[str, Tensor]:
         return {name: label[torch.from_numpy(rows)] for name, label in self.labels.items()}
@@ -282,7 +283,9 @@ def scale_heads(model: TransferModel, feed: Feed, rows: np.ndarray, seed: int) -
     model.eval()
     some = np.random.default_rng(seed).permutation(rows)[:SCALE_ROWS]
     with torch.inference_mode():
-        features = torch.cat([model.features(activation).float() for _, activation in feed.batches(some)])
+        features = torch.cat(
+            [feed.whole(model.features(own).float(), len(batch)) for batch, own in feed.batches(some, split=True)]
+        )
     model.heads.scale_to(features)
 
 

@@ -2,11 +2,15 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from transfer.errors import TransferError
+from transfer.parallel.rows import Piece, pieces
 
 Out = dict[str, Tensor]
 
@@ -82,3 +86,34 @@ def in_parts(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         log.warning("out of memory: batches of %d are taken in %d parts, their gradients added up", rows, parts)
+
+
+def in_pieces(
+    take: Callable[[Piece], tuple[Tensor, Out]], rows: int, parts: int, clear: Callable[[], None], averaged: Any
+) -> tuple[Tensor, Out]:
+    """Take a batch that several processes share in `parts`; see :func:`in_parts`.
+
+    Parameters
+    ----------
+    averaged : DistributedDataParallel
+        Averages gradients over the processes, once for all parts.
+
+    Raises
+    ------
+    TransferError
+        Memory does not suffice: that is known to this process alone, and the others do not wait.
+    """
+    clear()
+    every = pieces(rows, parts)
+    taken = []
+    for piece in every:
+        try:
+            with nullcontext() if piece is every[-1] else averaged.no_sync():
+                taken.append(take(piece))
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error):
+                raise TransferError(f"out of memory: say --accumulate {2 * parts}, or more") from None
+            raise
+    order = torch.from_numpy(np.argsort(np.concatenate([piece.index for piece in every])))
+    out = {name: torch.cat([some[name] for _, some in taken]) for name in taken[0][1]}
+    return torch.stack([loss for loss, _ in taken]).sum(), {name: values[order] for name, values in out.items()}

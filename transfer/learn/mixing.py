@@ -29,7 +29,7 @@ class Labels(NamedTuple):
     weights: dict[str, Tensor] | None = None
     share: float = 1.0
 
-    def part(self, rows: slice) -> "Labels":
+    def part(self, rows: slice | Tensor) -> "Labels":
         """Return those of some of the rows."""
         weights = None if self.weights is None else {name: w[rows] for name, w in self.weights.items()}
         return Labels({name: label[rows] for name, label in self.wanted.items()}, weights, self.share)

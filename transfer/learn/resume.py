@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from transfer import stopping
+from transfer import parallel, stopping
 from transfer.cache.key import fingerprint
 from transfer.data.splits import Splits
 from transfer.errors import TransferError
@@ -138,10 +138,13 @@ class Keeper:
         TransferError
             The state cannot be written.
         """
-        if self.part and (self.part.due or stopping.asked() or (end and self.part.cheap)):
+        if self.part is None:
+            return
+        asked = parallel.agreed(stopping.asked())  # by a signal that reaches processes in different steps
+        if asked or self.part.due or (end and self.part.cheap):
             save()
-        if self.part:
-            stopping.check()
+        if asked:
+            stopping.stop()
 
     def save(self, place: Place, optimizer: Optimizer, average: Average, result: dict[str, Any]) -> None:
         """Keep where the fit is."""

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from transfer import backbones, freeze
+from transfer import backbones, freeze, parallel
 from transfer.backbones.backbone import Backbone
 from transfer.config import BackboneConfig, DataConfig, HeadConfig, TrainConfig
 from transfer.data.inspect import Inspection, drop_bad, inspect
@@ -65,8 +65,9 @@ def read_images(config: DataConfig, store: Store | None = None) -> Images:
     TransferError
         No images, bad ones under ``refuse``, or fewer than two objects.
     """
-    table = load_table(config.data, config.data_root, config.targets)
-    table, inspection = drop_bad(table, inspect(table, store=store), config.on_bad_image)
+    with parallel.in_turn():
+        table = load_table(config.data, config.data_root, config.targets)
+        table, inspection = drop_bad(table, inspect(table, store=store), config.on_bad_image)
     present = np.unique(table.object[table.object >= 0])
     if len(present) < 2:
         only = f"only {table.objects[present[0]]!r}" if len(present) else "none"
@@ -186,14 +187,20 @@ def pick_device(name: str) -> torch.device:
     Raises
     ------
     TransferError
-        The device is not there.
+        The device is not there, or there are not as many as processes.
     """
+    number, processes = parallel.local()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there["mps"] = there["mps"] and parallel.world() == 1  # which has no collectives
     if name == "auto":
         name = next(kind for kind, present in there.items() if present)
     if not there[name]:
         raise TransferError(f"--device {name}: not available here; use --device auto")
-    return torch.device(name)
+    if name != "cuda" or processes == 1:
+        return torch.device(name)
+    if processes > torch.cuda.device_count():
+        raise TransferError(f"{processes} processes, {torch.cuda.device_count()} GPUs: one a process, or --device cpu")
+    return torch.device("cuda", number)
 
 
 def versions() -> dict[str, str]:

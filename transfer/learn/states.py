@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 
+from transfer import parallel
 from transfer.files import whole
 from transfer.learn.folder import STATES
 from transfer.learn.packing import Tensors, pack, unpack
@@ -47,7 +48,7 @@ class States:
     """
 
     def __init__(
-        self, run: Path, minutes: float, *, begin: Callable[[], None] = lambda: None, resumed: bool = True
+        self, run: Path, minutes: float, *, begin: Callable[[], None] | None = None, resumed: bool = True
     ) -> None:
         self.path, self.minutes, self.resumed, self._begin = run / STATES, minutes, resumed, begin
         self._origin: Any = None
@@ -61,12 +62,15 @@ class States:
             It is not the same.
         """
         self._origin = origin.now
+        if not parallel.first():
+            return
         with contextlib.suppress(Damaged, FileNotFoundError):
             origin.check(read(self._file) if self.resumed else origin.now)
 
     def begin(self) -> None:
         """See to it that all is there that states belong to."""
-        self._begin()
+        if self._begin:
+            self._begin()
         if self._origin is not None and not self._file.exists():
             write(self._file, self._origin)
 
@@ -89,12 +93,12 @@ class Part:
     @property
     def due(self) -> bool:
         """Whether the last state is as old as the run would have it at most."""
-        return time.monotonic() - self._saved >= 60 * self.states.minutes
+        return parallel.first() and time.monotonic() - self._saved >= 60 * self.states.minutes
 
     @property
     def cheap(self) -> bool:
         """Whether saving now, too, takes no more than a twentieth of the time."""
-        return time.monotonic() - self._saved >= SHARE * self._cost
+        return parallel.first() and time.monotonic() - self._saved >= SHARE * self._cost
 
     def save(self, value: Any) -> None:
         """Keep `value`, whatever :func:`transfer.learn.packing.pack` takes, as the newest state, and the one before.
@@ -104,6 +108,8 @@ class Part:
         TransferError
             It cannot be written; those that were kept before are.
         """
+        if not parallel.first():
+            return
         self.states.begin()
         began, there = time.monotonic(), self._there()
         write(self.path / f"{self.number}.{there[-1] + 1 if there else 1}.safetensors", value)
@@ -113,7 +119,10 @@ class Part:
         self._cost = self._saved - began
 
     def load(self) -> Any | None:
-        """Return the newest state that is sound, or None."""
+        """Return the newest state that is sound, or None; in all processes what the first finds."""
+        return everywhere(self._load)
+
+    def _load(self) -> Any | None:
         for count in reversed(self._there() if self.states.resumed else []):
             try:
                 return read(self._file(count))
@@ -130,13 +139,18 @@ class Part:
         TransferError
             It cannot be written.
         """
+        if not parallel.first():
+            return
         self.states.begin()
         write(self.path / f"{self.number}.done.safetensors", outcome)
         for count in self._there():
             self._file(count).unlink(missing_ok=True)
 
     def outcome(self) -> Any | None:
-        """Return what :meth:`finish` was given, or None if the part is not done."""
+        """Return what :meth:`finish` was given, or None if the part is not done; in all processes alike."""
+        return everywhere(self._outcome)
+
+    def _outcome(self) -> Any | None:
         file = self.path / f"{self.number}.done.safetensors"
         try:
             return read(file) if self.states.resumed and file.exists() else None
@@ -150,6 +164,15 @@ class Part:
 
     def _file(self, count: int) -> Path:
         return self.path / f"{self.number}.{count}.safetensors"
+
+
+def everywhere(read: Callable[[], Any]) -> Any:
+    """Return what `read` gives in the first process, which alone may see the run's folder, in all."""
+    if parallel.world() == 1:
+        return read()
+    tensors, record = pack(read() if parallel.first() else None)
+    record = parallel.same(record)
+    return unpack(load(parallel.same_bytes(save(tensors))), record)
 
 
 class Damaged(Exception):

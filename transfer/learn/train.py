@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer import freeze
+from transfer import freeze, parallel
 from transfer.backbones.backbone import Backbone
 from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
@@ -88,7 +88,9 @@ def train(
     optimizers.check(config.learn.optimizer)
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
     overwrite, resume = config.run.overwrite, config.run.resume
-    folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True) if out else None
+    folder = None
+    if out and parallel.first():
+        folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True)
     if folder and folder.done:
         log.info("the run in %s is finished; there is nothing to go on with", out)
     cache = cache or TrunkCache(config.cache)
@@ -129,8 +131,8 @@ def _train_once(
     began, trunk_before = time.perf_counter(), cache.seconds
     table, inspection, seed = images.table, images.inspection, config.run.seed
     parts = split_images(images, config.data, seed)
-    if folder and folder.done:
-        return _finished(config, folder, images, parts, cache)
+    if done := parallel.same(folder.done if folder else None):
+        return _finished(config, done, images, parts, cache)
     told = advised(config, images, parts, cache) if config.policy.policy == AUTO else None
     asked, config = config, followed(config, told.advice) if told else config
     specs, notes = head_specs(table, parts, config.heads)
@@ -142,9 +144,10 @@ def _train_once(
     fits: dict[str, Fit] = {}
     lines: list[dict[str, Any]] = []
     states = None
+    if config.run.out:
+        minutes, resumed = config.run.checkpoint_minutes, parallel.same(bool(folder and folder.resumed))
+        states = States(config.run.out, minutes, begin=folder.begin if folder else None, resumed=resumed)
     if folder:
-        minutes = config.run.checkpoint_minutes
-        states = States(folder.path, minutes, begin=folder.begin, resumed=folder.resumed)
         folder.again()
     for part, some in specs.items():
         policy = FreezePolicy.parse(config.policy.policy)
@@ -183,6 +186,7 @@ def _train_once(
         if folder:
             checkpoint.save(folder.path / f"snapshot{len(ends)}.safetensors", member, config.heads)
     test = table.take(parts.test)
+    needed = [f.parts if f.parts > config.learn.accumulate else 1 for f in fits.values()]
     backbone = next(iter(models.values())).backbone
     kept = {name: some for model in models.values() for name, some in head2toe.kept(model).items()}
     heads = sum(int(p.count_nonzero()) if kept else p.numel() for m in models.values() for p in m.heads.parameters())
@@ -216,7 +220,12 @@ def _train_once(
         "epochs": {part or "model": f.best for part, f in fits.items()},
         "monitor": seen,
         "stopped": "; ".join(f.stopped for f in fits.values() if f.stopped),
-        "notes": [*table.notes, *parts.notes, *notes, *in_parts((f.parts for f in fits.values()), batch)],
+        "notes": [
+            *table.notes,
+            *parts.notes,
+            *notes,
+            *in_parts(needed, batch),
+        ],
     }
     if folder:
         checkpoint.save(folder.path / "model.safetensors", models, config.heads)
@@ -250,14 +259,14 @@ def _fit(
     return replace(fitted, moved=moved, snapshots=again.snapshots, stopped=again.stopped)
 
 
-def _finished(config: TrainConfig, folder: RunFolder, images: Images, parts: Splits, cache: TrunkCache) -> Run:
+def _finished(config: TrainConfig, done: dict[str, Any], images: Images, parts: Splits, cache: TrunkCache) -> Run:
     """Return a run that is finished, as it was."""
-    models = checkpoint.load(folder.path, pick_device(config.learn.device))
+    assert config.run.out
+    models = checkpoint.load(config.run.out, pick_device(config.learn.device))
     batch, workers = config.learn.batch_size or len(parts.train), config.learn.workers
     exam = Exam(images.table, images.inspection.sha256, parts.test, cache, config.view, batch, workers)
     answers = exam.answers(models) if len(parts.test) else {}
-    assert folder.done
-    return Run(folder.done, models, [(images.table.take(parts.test), answers)])
+    return Run(done, models, [(images.table.take(parts.test), answers)])
 
 
 def _balance(table: ImageTable, parts: Splits) -> dict[str, Any]:

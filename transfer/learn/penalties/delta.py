@@ -37,7 +37,8 @@ class Delta(Penalty):
         total = step.features.new_zeros((), dtype=torch.float32)
         for path, attention in self.attention.items():
             apart = step.maps[path].float() - wanted[path].float()
-            total = total + (attention / 2 * _by_channel(apart.square())).sum(1).mean()
+            each = (attention / 2 * _by_channel(apart.square())).sum(1)
+            total = total + self.start.whole(each, len(step.features), step.sizes).mean()
         return self.strength * total
 
 

@@ -26,6 +26,8 @@ class Step:
         Several where rows are mixed.
     maps : mapping of str to Tensor, shape (N, channels, ...)
         Outputs of the network's modules that some penalty names in ``maps``.
+    sizes : tuple of int, optional
+        How many rows of `features` are each process's; of `activation` and `maps` each has its own alone.
     """
 
     model: TransferModel
@@ -33,6 +35,7 @@ class Step:
     features: Tensor
     labels: tuple[Labels, ...] = ()
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+    sizes: tuple[int, ...] | None = None
 
 
 class Penalty:

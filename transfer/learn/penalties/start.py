@@ -40,6 +40,10 @@ class Start:
         """Return pooled features (N, width) of the pretrained network."""
         return self.model.features(activation)
 
+    def whole(self, own: Tensor, count: int, sizes: tuple[int, ...] | None) -> Tensor:
+        """Return all `count` rows of a batch, of which this process may have its `own` alone (`sizes`: each's)."""
+        return self._feed.whole(own, count, sizes) if self._feed else own
+
     @torch.no_grad()
     def pooled(self) -> tuple[Tensor, Tensor]:
         """Return the rows (N,) that are learned from, and their pooled features (N, width)."""

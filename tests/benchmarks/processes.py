@@ -1,0 +1,130 @@
+"""Extraction and training by one process and by two, each on one core of its own.
+
+python tests/benchmarks/processes.py [--images N] [--full N] [--rounds N]
+
+In each round both kinds fill an empty cache with what a frozen network puts out, and train an epoch of `partial:2` on
+what is kept and one of `full` on images (batches of 32); medians of the rounds' ratios. Last, the seconds that two
+processes take to add up their gradients (gloo, over the loopback device).
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import machine
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from transfer import parallel
+from transfer.cache import TrunkCache
+from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig
+from transfer.data.splits import split
+from transfer.evaluate.answers import targets
+from transfer.learn import optimizers
+from transfer.learn.epoch import Lesson, epoch
+from transfer.learn.setup import Images, head_specs, new_model, read_images
+from transfer.store import Store
+
+parallel.cores = lambda: 1  # each process has but one
+
+
+def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Return the seconds of each kind of work, from when all processes begin to when all are done."""
+    parts = split(images.table, images.inspection, test=0.2, val=0.2, seed=0)
+    seconds = {}
+    for policy, count in (("linear_probe", given.images), ("partial:2", given.images), ("full", given.full)):
+        learn = LearnConfig(batch_size=32, device="cpu", workers=1)
+        config = TrainConfig(backbone=BackboneConfig(given.backbone), policy=PolicyConfig(policy), learn=learn)
+        model, plan = new_model(config, head_specs(images.table, parts, config.heads)[0][""], 0, torch.device("cpu"))
+        rows = np.random.default_rng(0).permutation(parts.train)[:count]
+        model.freeze(plan.phases[0])
+        feed = TrunkCache(store=Store(folder)).feed(
+            model, images.table.paths, images.inspection.sha256, batch_size=32, workers=1
+        )
+        model.ready_trunk() if model.cut else None
+        parallel.wait()
+        began = time.perf_counter()
+        feed.prepare(rows)
+        parallel.wait()
+        if policy == "linear_probe":
+            seconds["extraction"] = time.perf_counter() - began
+            continue
+        lesson = Lesson(images.table, images.inspection.sha256, rows, rows[:0])
+        optimizer = optimizers.build(model, plan, config.learn)
+        labels = targets(images.table, model)
+        began = time.perf_counter()
+        epoch(model, feed, lesson, labels, optimizer, plan.phases[0], config.learn, (1, 1), [0, 0, 1])
+        parallel.wait()
+        seconds[policy] = time.perf_counter() - began
+        if parallel.world() > 1:
+            slopes = torch.zeros(sum(p.numel() for p in model.parameters() if p.requires_grad))
+            began = time.perf_counter()
+            for _ in range(10):
+                dist.all_reduce(slopes)
+            seconds[f"sum {len(slopes)}"] = (time.perf_counter() - began) / 10
+    return seconds
+
+
+def started(world: int, images: Images, given: argparse.Namespace) -> dict[str, float]:
+    """Return what the first of `world` processes measures."""
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        port = some.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        pids = []
+        for number in range(world):
+            pids.append(os.fork())
+            if pids[-1]:
+                continue
+            os.sched_setaffinity(0, {number})
+            place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+            os.environ |= {name: str(value) for name, value in place.items()}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            with parallel.together():
+                found = work(images, given, Path(folder) / "rows")
+                if parallel.first():
+                    (Path(folder) / "found.json").write_text(json.dumps(found))
+            os._exit(0)
+        for pid in pids:
+            os.waitpid(pid, 0)
+        return json.loads((Path(folder) / "found.json").read_text())
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--full", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backbone", default="mobilenetv2_100")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    images = read_images(DataConfig(data="office31"))
+    rounds = [(started(1, images, given), started(2, images, given)) for _ in range(given.rounds)]
+    print(
+        machine.line(),
+        f"\n{given.backbone}, n = {given.images} images of Office-31 (full: {given.full}), {given.rounds} rounds",
+        sep="",
+    )
+    lines = [["", "one process s", "two processes s", "times"]]
+    for kind in rounds[0][0]:
+        one, two = (statistics.median(some[at][kind] for some in rounds) for at in (0, 1))
+        times = statistics.median(a[kind] / b[kind] for a, b in rounds)
+        lines.append([kind, f"{one:.2f}", f"{two:.2f}", f"{times:.2f}"])
+    print(machine.table(lines))
+    for kind in rounds[0][1].keys() - rounds[0][0].keys():
+        took = statistics.median(two[kind] for _, two in rounds)
+        print(f"to {kind} numbers of two processes: {1000 * took:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The loss of one step: labels, and what a method minimises beside them."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from transfer.adapt.network import Network
+from transfer.adapt.objectives.objective import Batch, Objective
+from transfer.adapt.stage import Stage
+from transfer.errors import TransferError
+from transfer.parallel.rows import own_draws
+
+Terms = Sequence[tuple[float, Objective]]
+
+STRONG_DROPOUT = 0.5  # of pooled features, where a harder version of an image is asked for
+
+
+class Diverged(TransferError):
+    """The loss, or what the network answers, became NaN or infinite."""
+
+    def __init__(self) -> None:
+        super().__init__("the loss became NaN or infinite: try a lower --lr")
+
+
+class StepLoss(nn.Module):
+    """A step's loss as a module, in whose backward pass DDP can average gradients.
+
+    The tail runs over this process's own rows; network and objectives see the features of all rows in every process, as
+    few objectives are sums over rows.
+
+    Parameters
+    ----------
+    stage : Stage
+    network : Network
+    terms : sequence of (float, Objective)
+        What is minimised beside the cross-entropy of labelled rows, each with its weight.
+    source : bool
+        Whether source labels are learnt from.
+    split : bool
+        Whether this process has its own rows of a batch alone.
+    """
+
+    def __init__(self, stage: Stage, network: Network, terms: Terms, *, source: bool, split: bool) -> None:
+        super().__init__()
+        self.stage, self.network, self.source, self.split = stage, network, source, split
+        self.backbone = nn.ModuleList() if stage.frozen else stage.model.backbone
+        self.weights, self.terms = [weight for weight, _ in terms], nn.ModuleList(term for _, term in terms)
+
+    def forward(
+        self, rows: np.ndarray, activation: Tensor, progress: float, q: Tensor | None, key: list[int]
+    ) -> Tensor:
+        """Return the loss of a step on `rows` of the table.
+
+        Parameters
+        ----------
+        activation : Tensor
+            Of the rows that are this process's own.
+        progress : float
+            In [0, 1].
+        q : Tensor, optional
+            Class probabilities of all rows of the table.
+        key : list of int
+            What random draws within the tail are seeded by, where each process has its own.
+        """
+        stage, network = self.stage, self.network
+        network.train()
+        if not stage.frozen:
+            stage.model.train()
+        domain = stage.domain[torch.from_numpy(rows)].to(activation.device)
+        target = stage.target[torch.from_numpy(rows)].to(activation.device)
+        labels = stage.labels[torch.from_numpy(rows)].to(activation.device)
+        with own_draws(activation.device, *key) if self.split else nullcontext():
+            pooled = stage.features(activation, len(rows))
+        features = network(pooled, domain)
+        logits = network.classifier(features)
+        if not bool(logits.isfinite().all()):
+            raise Diverged
+        strong = None
+        if any(term.needs_strong for term in self.terms):
+            strong = network.classifier(network(F.dropout(pooled, STRONG_DROPOUT), domain))
+        batch = Batch(
+            features,
+            logits,
+            labels if self.source else torch.where(target, labels, -1),
+            target & (labels < 0),  # the few labelled rows, met in every step, would outweigh all others
+            progress,
+            strong,
+            q[torch.from_numpy(rows)].to(activation.device) if q is not None else None,
+        )
+        loss = logits.sum() * 0.0
+        for side in (~target, target):
+            known = side & (batch.labels >= 0)
+            if bool(known.any()):
+                loss = loss + F.cross_entropy(logits[known], batch.labels[known])
+        for weight, term in zip(self.weights, self.terms, strict=True):
+            loss = loss + weight * term(batch)
+        return loss
