@@ -3,12 +3,16 @@
 Nothing here imports torch before a command that needs it runs.
 """
 
+import dataclasses
 import itertools
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
@@ -22,10 +26,47 @@ from transfer.commands import (
     FetchConfig,
     LrFindConfig,
     PredictConfig,
+    ReportConfig,
     SearchConfig,
 )
-from transfer.config import CompareConfig, TrainConfig
-from transfer.errors import TransferError, did_you_mean
+from transfer.config import CompareConfig, RunConfig, TrainConfig
+from transfer.errors import Stopped, TransferError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spoken(Generic[T]):
+    """A command whose result can be had as JSON."""
+
+    config: Annotated[T, tyro.conf.arg(name="")]
+    json: bool = False
+    """Print the result alone, as JSON, for programs; all else goes to standard error."""
+
+
+def _say(as_json: bool, result: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> None:
+    """Print a result, for programs or for people."""
+    print(json.dumps(result, ensure_ascii=False) if as_json else "\n" + text(result))
+
+
+@contextmanager
+def _reported(run: RunConfig, as_json: bool) -> Iterator[None]:
+    """Write the page of what is run within, also where it was stopped, and say where it lies."""
+    try:
+        yield
+    except Stopped:
+        if run.out and (run.out / "result.json").is_file():
+            _page(run)
+        raise
+    if run.out:
+        page = f"; the page to look at: {_page(run)}" if run.report else ""
+        print(f"saved in {run.out}{page}", file=sys.stderr if as_json else sys.stdout)
+
+
+def _page(run: RunConfig) -> Path | None:
+    from transfer.report.page import write_report
+
+    return write_report(run.out) if run.out and run.report else None
 
 
 def _demo(config: DemoConfig) -> None:
@@ -53,36 +94,46 @@ def _data(config: FetchConfig) -> None:
     print(fetch_or_verify(config.name, config.data_root, verify=config.verify))
 
 
-def _train(config: TrainConfig) -> None:
+def _train(config: TrainConfig, as_json: bool) -> None:
     from transfer.learn.train import train
     from transfer.report.tables import one_run
 
-    print("\n" + one_run(train(config).result))
-    if config.run.out:
-        print(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
+    with _reported(config.run, as_json):
+        _say(as_json, train(config).result, one_run)
+    if config.run.out and not as_json:
+        print(f"next: transfer predict {config.run.out} IMAGE...")
 
 
-def _compare(config: CompareConfig) -> None:
+def _compare(config: CompareConfig, as_json: bool) -> None:
     from transfer.learn.compare import compare
+    from transfer.report.page import write_report
     from transfer.report.tables import compared
 
-    print("\n" + compared(compare(config)))
+    with _reported(config.train.run, as_json):
+        result = compare(config)
+        _say(as_json, result, compared)
+        run = config.train.run
+        for name in result["runs"] if run.out and run.report else ():
+            write_report(run.out / name.replace(":", "-"))
 
 
-def _adapt(config: AdaptConfig) -> None:
+def _adapt(config: AdaptConfig, as_json: bool) -> None:
     from transfer.adapt.run import adapt
     from transfer.report.tables import adapted
 
-    print("\n" + adapted(adapt(config).result))
-    if config.run.out:
-        print(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
+    with _reported(config.run, as_json):
+        _say(as_json, adapt(config).result, adapted)
+    if config.run.out and not as_json:
+        print(f"next: transfer predict {config.run.out} IMAGE...")
 
 
-def _advise(config: AdviseConfig) -> None:
+def _advise(config: AdviseConfig, as_json: bool) -> None:
     from transfer.learn.advise import advise
     from transfer.report.advice import advised
 
-    print("\n" + advised(advise(config)))
+    inner = config.train.run.out / "run" if config.run and config.train.run.out else None
+    with _reported(dataclasses.replace(config.train.run, out=inner, tensorboard=False), as_json):
+        _say(as_json, advise(config), advised)
 
 
 def _search(config: SearchConfig) -> None:
@@ -99,11 +150,17 @@ def _lr_find(config: LrFindConfig) -> None:
     print(found(lr_find(config)))
 
 
-def _evaluate(config: EvaluateConfig) -> None:
+def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
     from transfer.learn.predict import evaluate
     from transfer.report.tables import one_run
 
-    print(one_run(evaluate(config)))
+    _say(as_json, evaluate(config), one_run)
+
+
+def _report(config: ReportConfig) -> None:
+    from transfer.report.page import write_report
+
+    print(write_report(*config.runs, out=config.out))
 
 
 def _predict(config: PredictConfig) -> None:
@@ -131,6 +188,7 @@ def _cache(config: CacheCommandConfig) -> None:
         print(f"{store.root}\n{kept(store.shelves())}")
 
 
+SPOKEN = ("train", "compare", "adapt", "advise", "evaluate")
 COMMANDS: dict[str, tuple[type, Any]] = {
     "demo": (DemoConfig, _demo),
     "backbones": (BackbonesConfig, _backbones),
@@ -143,17 +201,20 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "lr-find": (LrFindConfig, _lr_find),
     "evaluate": (EvaluateConfig, _evaluate),
     "predict": (PredictConfig, _predict),
+    "report": (ReportConfig, _report),
     "cache": (CacheCommandConfig, _cache),
 }
 
 
 class _Lines(logging.Handler):
-    """Progress lines on standard output, clear of any progress bar."""
+    """Progress lines on standard output (or error, where that is for the result alone), clear of any progress bar."""
+
+    aside = False
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(record.getMessage(), file=sys.stdout)
+        tqdm.write(record.getMessage(), file=sys.stderr if self.aside else sys.stdout)
 
 
 # Threads that wait for each other by spinning make a machine that others use too several times slower. Read by the
@@ -172,14 +233,14 @@ def _parse(form: Any, argv: list[str], **options: Any) -> Any:
     return tyro.cli(form, args=words, config=(tyro.conf.OmitArgPrefixes,), **options)
 
 
-def _guarded(call: Callable[[], None]) -> int:
+def _guarded(call: Callable[[_Lines], None]) -> int:
     """Run `call`; print its log lines, and a user's mistake as one line; return the exit code."""
     logger = logging.getLogger("transfer")
     handler = _Lines()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        call()
+        call(handler)
         sys.stdout.flush()
     except TransferError as error:
         print(f"transfer: {' '.join(str(error).split())}", file=sys.stderr)
@@ -194,16 +255,25 @@ def _guarded(call: Callable[[], None]) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 interrupted."""
+def parse(argv: list[str]) -> Any:
+    """Return the config of a command line, as a :class:`Spoken` one of a command whose result can be had as JSON."""
     forms: Any = None
     for name, (kind, _) in COMMANDS.items():
-        form: Any = Annotated[kind, tyro.conf.subcommand(name)]
+        about = tyro.conf.subcommand(name, description=kind.__doc__)
+        form: Any = Annotated[Spoken[kind] if name in SPOKEN else kind, about]  # type: ignore[valid-type]
         forms = form if forms is None else forms | form
+    return _parse(forms, argv, prog="transfer")
 
-    def call() -> None:
-        config = _parse(forms, sys.argv[1:] if argv is None else argv, prog="transfer")
-        next(run for kind, run in COMMANDS.values() if isinstance(config, kind))(config)
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 interrupted."""
+
+    def call(lines: _Lines) -> None:
+        config = parse(sys.argv[1:] if argv is None else argv)
+        more = []
+        if isinstance(config, Spoken):
+            more, lines.aside, config = [config.json], config.json, config.config
+        next(run for kind, run in COMMANDS.values() if isinstance(config, kind))(config, *more)
 
     return _guarded(call)
 
@@ -218,4 +288,4 @@ def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = No
     """
     words = sys.argv[1:] if argv is None else argv
     description = sys.modules[run.__module__].__doc__
-    return _guarded(lambda: run(_parse(type(default), words, default=default, description=description)))
+    return _guarded(lambda lines: run(_parse(type(default), words, default=default, description=description)))

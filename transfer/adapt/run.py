@@ -29,6 +29,7 @@ from transfer.evaluate.answers import Answers, answer, targets
 from transfer.freeze import FreezePolicy
 from transfer.heads import Heads
 from transfer.learn import checkpoint
+from transfer.learn.exhibits import exhibits
 from transfer.learn.folder import RunFolder
 from transfer.learn.setup import Images, read_images, versions
 from transfer.learn.summary import over_seeds
@@ -88,14 +89,16 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
     cache = cache or TrunkCache(config.cache)
     images = images or read(config.shift, cache)
-    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite, later=True) if out else None
+    how: Any = {"overwrite": config.run.overwrite, "later": True, "tensorboard": config.run.tensorboard}
+    folder = RunFolder(out, to_dict(config), **how) if out else None
     if len(seeds) == 1:
         return _adapt_once(replace(config, run=replace(config.run, seed=seeds[0])), images, cache, folder)
     runs = []
     for seed in seeds:
         log.info("seed %d", seed)
         inner = out / f"seed{seed}" if out else None
-        one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
+        shown = config.run.report and seed == seeds[0]
+        one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner, report=shown))
         runs.append(_adapt_once(one, images, cache, folder.inner(f"seed{seed}", to_dict(one)) if folder else None))
     results = [run.result for run in runs]
     tests, before = [run.tests[0] for run in runs], [run.before[0] for run in runs]
@@ -223,6 +226,8 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
             "frozen_parameters": plan.frozen_parameters,
             "frozen_unchanged": not moved,
             "moved": list(moved),
+            "heads_parameters": trained - plan.trained_parameters,
+            "phases": to_dict(plan.phases),
         },
         "images": {
             "source": len(these.train),
@@ -250,11 +255,14 @@ def _adapt_once(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         hidden = tuple(layer.out_features for layer in _linear(stage.model.heads)[:-1])
         checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden))
         folder.predictions(prediction_rows(test, answers))
+        sides = (", ".join(these.sources), these.target)
+        states = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
+        if config.run.report and len(test):
+            seen_as = [understand.state(title, evidence) for title, evidence in states.items()]
+            folder.exhibits(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))
         folder.result(result)
     if folder and config.map:
-        states = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
-        domains = (", ".join(these.sources), these.target)
-        feature_map(folder.path / "map.png", states, classes=these.table.objects, domains=domains, seed=seed)
+        feature_map(folder.path / "map.png", states, classes=these.table.objects, domains=sides, seed=seed)
     return AdaptRun(result, models, [(test, answers)], [reference.answers["source_only"]])
 
 

@@ -1,4 +1,4 @@
-"""The run folder: config.json, metrics.jsonl, model.safetensors, predictions.csv, result.json."""
+"""The run folder: config.json, metrics.jsonl, model.safetensors, predictions.csv, result.json, exhibits.json."""
 
 import csv
 import json
@@ -10,12 +10,14 @@ from typing import Any
 
 from transfer.errors import TransferError
 from transfer.files import whole, write_json, write_text
+from transfer.learn.events import Events
 
-OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
+FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
+OURS = (*FILES, "exhibits.json", "report.html")
 
 ADVICE = "advice.json"
 
-FREE = ("out", "overwrite", "resume", "final", "workers")  # settings that a resumed run may change
+FREE = ("out", "overwrite", "resume", "final", "workers", "report")  # settings that a resumed run may change
 
 
 class RunFolder:
@@ -33,12 +35,14 @@ class RunFolder:
     later : bool
         Wait for the first line, or for :meth:`begin`: till then nothing is written and no earlier run replaced, so that
         what turns out not to be possible costs none.
+    tensorboard : bool
+        Write each line of metrics into event files, too.
 
     Raises
     ------
     TransferError
         It holds a run already and is neither to be replaced nor resumed, one of another config, or other things; or
-        it cannot be written.
+        it cannot be written; no tensorboard.
     """
 
     def __init__(
@@ -50,8 +54,10 @@ class RunFolder:
         resume: bool = False,
         later: bool = False,
         outer: "RunFolder | None" = None,
+        tensorboard: bool = False,
     ) -> None:
         self.path, self._config, self._outer, self._begun = path, config, outer, False
+        self._events = Events(path) if tensorboard else None
         self._held: list[str] = []
         if resume and (path / "config.json").is_file():
             self._resume(config)
@@ -64,7 +70,8 @@ class RunFolder:
 
     def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
         """Return the folder of a run within this one, which begins when it does."""
-        return RunFolder(self.path / name, config, later=True, outer=self)
+        tensorboard = self._events is not None
+        return RunFolder(self.path / name, config, later=True, outer=self, tensorboard=tensorboard)
 
     @classmethod
     def _replaced(cls, path: Path, overwrite: bool) -> list[str]:
@@ -114,7 +121,8 @@ class RunFolder:
         """
         if path.is_dir():
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
-        if re.fullmatch(r"snapshot\d+\.safetensors|(map|layers|curves|surfaces|landscape|rates)\.png", path.name):
+        drawn = r"(map|layers|curves|surfaces|landscape|rates)\.png"
+        if re.fullmatch(rf"snapshot\d+\.safetensors|{drawn}|events\.out\.tfevents\..*", path.name):
             return True
         return path.name in (*OURS, ADVICE) or (path.name.startswith(".") and path.suffix == ".part")
 
@@ -154,22 +162,28 @@ class RunFolder:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        if self._events:
+            self._events.line(line)
 
     def gather(self, parts: list[Path]) -> None:
-        """Take the metrics of all `parts` (inner run folders), and the model, predictions and map of the first."""
+        """Take the metrics of all `parts` (inner run folders), of the first the model, predictions, exhibits and map."""
         lines = []
         for part in parts:
             for text in (part / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
                 lines.append(json.dumps({"run": part.name} | json.loads(text), ensure_ascii=False) + "\n")
         write_text(self.path / "metrics.jsonl", "".join(lines))
-        drawn = ("map.png",) if (parts[0] / "map.png").exists() else ()
-        for name in ("model.safetensors", "predictions.csv", *drawn):
+        more = [name for name in ("exhibits.json", "map.png") if (parts[0] / name).exists()]
+        for name in ("model.safetensors", "predictions.csv", *more):
             with whole(self.path / name) as temporary:
                 shutil.copyfile(parts[0] / name, temporary)
 
     def result(self, result: dict[str, Any]) -> None:
         """Write result.json."""
         write_json(self.path / "result.json", result)
+
+    def exhibits(self, exhibits: dict[str, Any]) -> None:
+        """Write exhibits.json."""
+        write_text(self.path / "exhibits.json", json.dumps(exhibits, ensure_ascii=False) + "\n")
 
     def predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""

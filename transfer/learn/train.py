@@ -15,15 +15,17 @@ from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
-from transfer.errors import TransferError
+from transfer.errors import Stopped
 from transfer.evaluate.answers import Answers, decide, judge, per_domain
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.learn import checkpoint, head2toe, monitor, optimizers
 from transfer.learn.auto import AUTO, advised, followed
 from transfer.learn.ensemble import Exam, mean, snapshots
 from transfer.learn.epoch import Lesson
-from transfer.learn.fit import Chosen, Fit, fit
+from transfer.learn.exhibits import Start, exhibits, states
+from transfer.learn.fit import Fit, fit
 from transfer.learn.folder import RunFolder
+from transfer.learn.lines import epoch_line, in_words
 from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
 from transfer.learn.summary import over_seeds
 from transfer.model import TransferModel
@@ -77,12 +79,13 @@ def train(
     Raises
     ------
     TransferError
-        Bad input, or a loss that turned NaN (after everything is saved).
+        Bad input; :class:`~transfer.errors.Stopped`, a loss that turned NaN (after everything is saved).
     """
     FreezePolicy.parse(config.policy.policy)
     optimizers.check(config.learn.optimizer)
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
-    folder = RunFolder(out, to_dict(config), overwrite=config.run.overwrite, later=True) if out else None
+    how: Any = {"overwrite": config.run.overwrite, "later": True, "tensorboard": config.run.tensorboard}
+    folder = RunFolder(out, to_dict(config), **how) if out else None
     cache = cache or TrunkCache(config.cache)
     images = images or read_images(config.data, cache.store)
     if len(seeds) == 1:
@@ -93,7 +96,8 @@ def train(
         for seed in seeds:
             log.info("seed %d", seed)
             inner = out / f"seed{seed}" if out else None
-            one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
+            shown = config.run.report and seed == seeds[0]
+            one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner, report=shown))
             part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
             runs.append(_train_once(one, images, cache, part, backbone, _with_seed(on_epoch, seed)))
         merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
@@ -102,7 +106,7 @@ def train(
             folder.gather([folder.path / f"seed{seed}" for seed in seeds])
             folder.result(run.result)
     if run.result["stopped"]:
-        raise TransferError(run.result["stopped"] + (f" (saved in {out})" if out else ""))
+        raise Stopped(run.result["stopped"] + (f" (saved in {out})" if out else ""))
     return run
 
 
@@ -128,6 +132,7 @@ def _train_once(
     lesson = Lesson(table, inspection.sha256, parts.train, parts.val)
     device = pick_device(config.learn.device)
     models: checkpoint.Models = {}
+    starts: dict[str, Start] = {}
     plans: list[FreezePlan] = []
     fits: dict[str, Fit] = {}
     lines: list[dict[str, Any]] = []
@@ -137,6 +142,8 @@ def _train_once(
         model, plan = new_model(config, some, seed, device, backbone)
         if not plans:
             log.info("%s", plan)
+        if folder and config.run.report:
+            starts[part] = Start(model, plan)
 
         def tell(line: dict[str, Any], part: str = part) -> None:
             line = ({"network": part} if part else {}) | line
@@ -182,6 +189,8 @@ def _train_once(
             **({"dropped": plans[0].dropped} if plans[0].dropped else {}),
             **({"kept": kept} if kept else {}),
             "optimizer_bytes": sum(f.optimizer_bytes for f in fits.values()),
+            "heads_parameters": heads,
+            "phases": to_dict(plans[0].phases),
         },
         "images": {
             "train": len(parts.train),
@@ -201,6 +210,12 @@ def _train_once(
     if folder:
         checkpoint.save(folder.path / "model.safetensors", models, config.heads)
         folder.predictions(prediction_rows(test, answers))
+        if starts and len(test):
+            shown = next(part for part, model in models.items() if "object" in model.heads.specs)
+            model = models[shown]
+            feed = cache.feed(model, table.paths, inspection.sha256, batch_size=batch, workers=workers)
+            seen_as = states(starts[shown], model, feed, table, parts.test)
+            folder.exhibits(exhibits(test, answers, model, seen_as, table.domains, workers))
         folder.result(result)
     return Run(result, models, [(test, answers)])
 
@@ -223,22 +238,10 @@ def _fit(
         return fitted
     model.load_state_dict(start)
     both = replace(lesson, train=np.sort(np.concatenate([lesson.train, lesson.val])), val=lesson.val[:0])
-    log.info("refit on train + val: %s", " + ".join(map(_in_words, fitted.best)))
+    log.info("refit on train + val: %s", " + ".join(map(in_words, fitted.best)))
     again = fit(model, plan, both, config.learn, cache, seed=seed, repeat=fitted.best)
     moved = (*fitted.moved, *again.moved)
     return replace(fitted, moved=moved, snapshots=again.snapshots, stopped=again.stopped)
-
-
-def _in_words(chosen: Chosen) -> str:
-    if isinstance(chosen, int):
-        return f"{chosen} epochs"
-    return "strength " + ", ".join(f"{name} {_strength(solved)}" for name, solved in chosen.items())
-
-
-def _strength(solved: Any) -> str:
-    if isinstance(solved, dict):
-        return f"{solved['strength']:.2g} on {solved['percent']:g} %"
-    return f"{solved:.2g}"
 
 
 def _balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
@@ -268,22 +271,3 @@ def prediction_rows(table: ImageTable, answers: Answers) -> list[dict[str, Any]]
             p = values[i].max() if target.kind == "softmax" else max(values[i], 1 - values[i])
             row[f"{name}_probability"] = round(float(p), 6)
     return rows
-
-
-def epoch_line(line: dict[str, Any], epochs: int) -> str:
-    """Return an epoch's line for people: loss, then training and validation accuracy of every head."""
-    words = [f"{line['network']} " if "network" in line else "", f"{line['phase']:<10} "]
-    if "solved" in line:
-        words.append(f"solved: {_in_words(line['solved'])}")
-    elif "strength" in line:
-        share = f"{line['percent']:>3g} % " if "percent" in line else ""
-        words.append(f"{line['head']:<8} {share}strength {line['strength']:<8.2g}")
-    else:
-        words.append(f"epoch {line['epoch']:>3}/{epochs}")
-    if "loss" in line:
-        words.append(f"  loss {line['loss']:.4f}")
-    told = line | {"cosine": line.get("interference", {}).get("cosine", {})}
-    for side in ("train", "val", "cosine"):
-        if told.get(side):
-            words.append(f"  {side} " + " ".join(f"{name} {value:.3f}" for name, value in told[side].items()))
-    return "".join([*words, f"  {line['seconds']:.1f} s"])

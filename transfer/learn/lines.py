@@ -1,0 +1,37 @@
+"""How training goes, in lines for people."""
+
+from typing import Any
+
+from transfer.learn.fit import Chosen
+
+
+def epoch_line(line: dict[str, Any], epochs: int) -> str:
+    """Return an epoch's line for people: loss, then training and validation accuracy of every head."""
+    words = [f"{line['network']} " if "network" in line else "", f"{line['phase']:<10} "]
+    if "solved" in line:
+        words.append(f"solved: {in_words(line['solved'])}")
+    elif "strength" in line:
+        share = f"{line['percent']:>3g} % " if "percent" in line else ""
+        words.append(f"{line['head']:<8} {share}strength {line['strength']:<8.2g}")
+    else:
+        words.append(f"epoch {line['epoch']:>3}/{epochs}")
+    if "loss" in line:
+        words.append(f"  loss {line['loss']:.4f}")
+    told = line | {"cosine": line.get("interference", {}).get("cosine", {})}
+    for side in ("train", "val", "cosine"):
+        if told.get(side):
+            words.append(f"  {side} " + " ".join(f"{name} {value:.3f}" for name, value in told[side].items()))
+    return "".join([*words, f"  {line['seconds']:.1f} s"])
+
+
+def in_words(chosen: Chosen) -> str:
+    """Return how long, or how strongly regularised, a phase was best."""
+    if isinstance(chosen, int):
+        return f"{chosen} epochs"
+    return "strength " + ", ".join(f"{name} {_strength(solved)}" for name, solved in chosen.items())
+
+
+def _strength(solved: Any) -> str:
+    if isinstance(solved, dict):
+        return f"{solved['strength']:.2g} on {solved['percent']:g} %"
+    return f"{solved:.2g}"
