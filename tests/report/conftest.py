@@ -18,7 +18,7 @@ from transfer.plain import to_dict
 
 HOSTILE = (
     "<script>alert('object')</script>",
-    'quotes " and \' and &amp;',
+    "quotes \" and ' and &amp;",
     "größer 猫 🐈",
     "two\nlines",
     "long" * 60,

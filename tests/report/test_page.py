@@ -73,7 +73,14 @@ def test_every_section_is_there_and_nothing_comes_from_elsewhere(made):
     assert page.tags.count("img") == 2 + 1 + 2 + 3
     assert {"#" + section for section in SECTIONS} <= set(page.addresses)
     text = " ".join("".join(page.words).split())
-    for said in ("overfitting: <object>", "a <note>", "file <weights>", "transfer train", "after <training>", "rate 0.003"):
+    for said in (
+        "overfitting: <object>",
+        "a <note>",
+        "file <weights>",
+        "transfer train",
+        "after <training>",
+        "rate 0.003",
+    ):
         assert said in text
     assert file.stat().st_size < 5e6
 

@@ -166,7 +166,7 @@ class RunFolder:
             self._events.line(line)
 
     def gather(self, parts: list[Path]) -> None:
-        """Take the metrics of all `parts` (inner run folders), of the first the model, predictions, exhibits and map."""
+        """Take the metrics of all `parts` (inner run folders); of the first, model, predictions, exhibits and map."""
         lines = []
         for part in parts:
             for text in (part / "metrics.jsonl").read_text(encoding="utf-8").splitlines():

@@ -1,6 +1,7 @@
 """What the page of one run holds, as plain values for its template."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def figure(run: Saved, head: str, score: str) -> dict[str, Any] | None:
 def _head(run: Saved, head: str, number: int) -> dict[str, Any]:
     report = run.reports[head]
     names, matrix = confusion.counts([one.get(run.part, {}).get(head, {}) for one in run.each])
-    answers = list(run.answers(head))
+    answers = [answer for answer in run.answers(head) if math.isfinite(answer[-1])]
     found = None
     if answers:
         sure = np.array([p for _, _, _, p in answers])

@@ -43,11 +43,13 @@ def _panel(figure: Any, places: np.ndarray, title: str) -> Any:
 def _domains(name: str, places: np.ndarray, which: np.ndarray, names: list[str]) -> Markup:
     with sheet(name, "map of features, coloured by domain", 4.8, 4.6) as (figure, drawn):
         panel = _panel(figure, places, "by domain")
-        for k in np.unique(which[which >= 0]):
+        present = np.unique(which[which >= 0])
+        for k in present:
             rows = which == k
             look = {"color": DOMAINS[k % 6], "marker": MARKS[k % 6], "s": 11, "alpha": 0.8, "linewidths": 0}
             panel.scatter(*places[rows].T, label=f"{_short(names[k])} ({rows.sum()})", **look)
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, handletextpad=0.1, columnspacing=0.8)
+        if len(present):
+            panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, handletextpad=0.1, columnspacing=0.8)
     return drawn.svg
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,15 @@ def _card(run: Saved, row: int) -> dict[str, Any]:
     }
 
 
-def percent(share: float) -> int:
-    """Return a share as an integer percentage.
+def percent(share: float) -> int | str:
+    """Return a share as an integer percentage; a dash for NaN, as a network says that diverged.
 
     Examples
     --------
     >>> percent(0.9949), percent(0.005)
     (99, 0)
     """
-    return round(100 * share)
+    return round(100 * share) if math.isfinite(share) else "–"
 
 
 def _mark(true: str, said: str) -> str:
