@@ -12,7 +12,7 @@ from transfer.evaluate.paired import paired_test
 from transfer.report import saved
 from transfer.report.command import command
 from transfer.report.contents import config_of, figure
-from transfer.report.drawing import GOOD, INK, sheet
+from transfer.report.drawing import GOOD, INK, sheet, short
 from transfer.report.saved import Saved
 
 NAME = 26  # letters of a run's name in the figure
@@ -132,9 +132,9 @@ def _drawing(head: str, number: int, rows: list[dict[str, Any]]) -> Markup | Non
                 scale = 1 if "sd" in score else 100
                 place.plot([ends[0] * scale, ends[1] * scale], [y, y], color=GOOD, linewidth=3, alpha=0.45)
             place.plot(value, y, "o", color=GOOD)
-        short = [" ".join(name.split()) for name, _ in scores]
-        place.set_yticks(range(len(short)), [s[: NAME - 1] + "…" if len(s) > NAME else s for s in short])
+        place.set_yticks(range(len(scores)), [short(name, NAME) for name, _ in scores])
         place.set_ylim(len(scores) - 0.5, -0.5)
+        place.set_xlim(right=min(place.get_xlim()[1], 100.5))
         place.set_title(f"{head}: accuracy, %")
         place.grid(axis="x", color=INK, alpha=0.12, linewidth=0.5)
         place.spines["left"].set_visible(False)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from transfer.report.drawing import BAD, GOOD, INK, sheet
+from transfer.report.drawing import BAD, GOOD, INK, sheet, short
 
 DRAWN = 40  # classes at most that are readable as a matrix
 NUMBERED = 35  # classes at most whose counts are written into the cells
@@ -56,13 +56,13 @@ def drawing(head: str, number: int, names: list[str], matrix: np.ndarray) -> Mar
     pixels[..., :3] = np.where(diagonal[..., None], to_rgb(GOOD), to_rgb(BAD))
     pixels[..., 3] = np.where(matrix > 0, np.where(diagonal, 0.85 * share, 0.15 + 0.85 * np.sqrt(share)), 0)
     side = max(2.6, min(0.24 * n, 9.0))
-    short = [" ".join(name.split())[: NAME - 1] + "…" if len(name) > NAME else name for name in names]
-    margin = 0.45 + 0.075 * max(map(len, short))
+    said = [short(name, NAME) for name in names]
+    margin = 0.45 + 0.075 * max(map(len, said))
     with sheet(f"confusion-{number}", f"{head}: confusion matrix", side + margin, side + margin) as (figure, drawn):
         place = figure.subplots()
         place.imshow(pixels, interpolation="nearest")
-        place.set_xticks(range(n), short, rotation=90 if n > 4 else 0)
-        place.set_yticks(range(n), short)
+        place.set_xticks(range(n), said, rotation=90 if n > 4 else 0)
+        place.set_yticks(range(n), said)
         place.tick_params(length=0)
         place.set(xlabel="answered", ylabel="true")
         place.set_xticks(np.arange(n - 1) + 0.5, minor=True)

@@ -56,6 +56,18 @@ def sheet(name: str, label: str, width: float = 4.4, height: float = 3.0) -> Ite
         drawn.svg = _inline(file.getvalue(), label, width)
 
 
+def short(name: str, letters: int) -> str:
+    """Return a name as it fits in a figure: on one line, of so many letters at most.
+
+    Examples
+    --------
+    >>> short("desktop  computer", 20), short("desktop computer", 8)
+    ('desktop computer', 'desktop…')
+    """
+    line = " ".join(name.split())
+    return line if len(line) <= letters else f"{line[: letters - 1].rstrip()}…"
+
+
 class Sheet:
     """A figure that has been drawn."""
 

@@ -6,12 +6,12 @@ import numpy as np
 from markupsafe import Markup
 
 from transfer.adapt.maps import palette, spread
-from transfer.report.drawing import sheet
+from transfer.report.drawing import sheet, short
 
 DOMAINS = ("#3b8fd1", "#e08a00", "#1fa37a", "#c95fa0", "#8a8a8a", "#b3a11a")
 MARKS = "o^sDvP"
 NAMED = 40  # classes at most whose names fit
-NAME = 18
+NAME = 16
 
 
 def drawings(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -41,20 +41,20 @@ def _panel(figure: Any, places: np.ndarray, title: str) -> Any:
 
 
 def _domains(name: str, places: np.ndarray, which: np.ndarray, names: list[str]) -> Markup:
-    with sheet(name, "map of features, coloured by domain", 4.8, 4.6) as (figure, drawn):
+    with sheet(name, "map of features, coloured by domain", 4.2, 4.1) as (figure, drawn):
         panel = _panel(figure, places, "by domain")
         present = np.unique(which[which >= 0])
         for k in present:
             rows = which == k
             look = {"color": DOMAINS[k % 6], "marker": MARKS[k % 6], "s": 11, "alpha": 0.8, "linewidths": 0}
-            panel.scatter(*places[rows].T, label=f"{_short(names[k])} ({rows.sum()})", **look)
+            panel.scatter(*places[rows].T, label=f"{short(names[k].replace('_', ' '), NAME)} ({rows.sum()})", **look)
         if len(present):
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, handletextpad=0.1, columnspacing=0.8)
     return drawn.svg
 
 
 def _objects(name: str, places: np.ndarray, which: np.ndarray, names: list[str], domain: np.ndarray) -> Markup:
-    with sheet(name, "map of features, coloured by object", 4.8, 4.6) as (figure, drawn):
+    with sheet(name, "map of features, coloured by object", 4.2, 4.1) as (figure, drawn):
         panel = _panel(figure, places, "by object")
         colours = palette(len(names))
         for k in np.unique(domain[domain >= 0]):
@@ -65,13 +65,8 @@ def _objects(name: str, places: np.ndarray, which: np.ndarray, names: list[str],
         if 0 < len(present) <= NAMED:
             middle = np.stack([np.median(places[which == k], axis=0) for k in present])
             extent = np.maximum(np.ptp(places, axis=0), 1e-12)
-            said = [_short(names[k]) for k in present]
-            sizes = np.array([[0.0125 * len(text), 0.036] for text in said])
+            said = [short(names[k].replace("_", " "), NAME) for k in present]
+            sizes = np.array([[0.0145 * len(text), 0.042] for text in said])
             for text, (x, y) in zip(said, spread(middle / extent, sizes) * extent, strict=True):
-                panel.text(x, y, text, fontsize=7.5, ha="center", va="center", gid="named")
+                panel.text(x, y, text, fontsize=8, ha="center", va="center", gid="named")
     return drawn.svg
-
-
-def _short(name: str) -> str:
-    name = " ".join(name.split()).replace("_", " ")
-    return name if len(name) <= NAME else name[: NAME - 1] + "…"
