@@ -70,6 +70,56 @@ def test_adapt_evaluate_and_predict(capsys, folder, tmp_path):
     assert json.loads(line)["object"] in ("blue", "green", "red")
 
 
+def test_a_run_leaves_its_page_and_several_are_compared(capsys, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ["--data", str(folder), "--device", "cpu", "--epochs", "2"]
+    told = said(capsys, ["train", *few, "--out", "a"], 0).out
+    assert f"the page to look at: {Path('a') / 'report.html'}" in told
+    said(capsys, ["train", *few, "--policy", "partial:1", "--no-report", "--out", "b"], 0)
+    assert not any((tmp_path / "b" / name).exists() for name in ("report.html", "exhibits.json"))
+    (tmp_path / "a" / "report.html").unlink()
+    assert said(capsys, ["report", "a"], 0).out == f"{Path('a') / 'report.html'}\n"
+    assert "Grad-CAM" in (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    assert said(capsys, ["report", "a", "b"], 0).out == "compare.html\n"
+    assert "no result.json" in said(capsys, ["report", "nowhere"], 2).err
+    said(capsys, ["train", *few, "--overwrite", "--out", "a"], 0)
+
+
+def test_a_run_that_was_stopped_leaves_its_page_too(capsys, folder, tmp_path):
+    out = tmp_path / "run"
+    few = ["--data", str(folder), "--device", "cpu", "--policy", "full", "--optimizer", "sgd", "--clip", "0"]
+    assert "try a lower --lr" in said(capsys, ["train", *few, "--lr", "1e30", "--out", str(out)], 2).err
+    assert "Stopped early:" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_json_is_the_result_alone(capsys, folder, tmp_path):
+    few = ["--data", str(folder), "--epochs", "1", "--device", "cpu", "--json"]
+    out = tmp_path / "run"
+    captured = said(capsys, ["train", *few, "--out", str(out)], 0)
+    assert json.loads(captured.out) == json.loads((out / "result.json").read_text())
+    assert "saved in" in captured.err
+    found = json.loads(said(capsys, ["evaluate", str(out), "--json"], 0).out)
+    assert found["command"] == "evaluate"
+    argv = [*ADAPT, *few, "--steps", "2", "--method", "source_only"]
+    assert json.loads(said(capsys, argv, 0).out)["selection"]["chosen"] == "source_only"
+    both = json.loads(said(capsys, ["compare", *few, "--policies", "linear_probe,partial:1"], 0).out)
+    assert list(both["runs"]) == ["linear_probe", "partial:1"]
+
+
+def test_compare_writes_a_page_of_all_and_one_of_each(capsys, folder, tmp_path):
+    out = tmp_path / "runs"
+    few = ["--data", str(folder), "--epochs", "1", "--device", "cpu", "--policies", "linear_probe,partial:1"]
+    said(capsys, ["compare", *few, "--out", str(out)], 0)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for name in ("linear_probe", "partial-1"):
+        assert f'href="{name}/report.html"' in page
+        assert (out / name / "report.html").is_file()
+
+
+def test_tensorboard_wants_a_folder(capsys, folder):
+    assert "say --out" in said(capsys, ["train", "--data", str(folder), "--tensorboard"], 2).err
+
+
 def test_the_cache_is_listed_checked_and_cleared(capsys, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
     argv = ["train", "--data", str(folder), "--device", "cpu"]

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from transfer.learn.predict import evaluate, predict
     from transfer.learn.search import search
     from transfer.learn.train import train
+    from transfer.report.page import write_report
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,7 @@ _LAZY = {
     "predict": "transfer.learn.predict",
     "search": "transfer.learn.search",
     "train": "transfer.learn.train",
+    "write_report": "transfer.report.page",
 }
 
 __all__ = [
@@ -103,6 +105,7 @@ __all__ = [
     "search",
     "split",
     "train",
+    "write_report",
 ]
 
 

@@ -3,12 +3,16 @@
 Nothing here imports torch before a command that needs it runs.
 """
 
+import dataclasses
 import itertools
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
@@ -24,17 +28,54 @@ from transfer.commands import (
     FetchConfig,
     LrFindConfig,
     PredictConfig,
+    ReportConfig,
     SearchConfig,
 )
-from transfer.config import CompareConfig, TrainConfig
-from transfer.errors import TransferError, did_you_mean
+from transfer.config import CompareConfig, RunConfig, TrainConfig
+from transfer.errors import EndedEarly, TransferError, did_you_mean
 from transfer.printable import printable
 from transfer.stopping import Stopped
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spoken(Generic[T]):
+    """A command whose result can be had as JSON."""
+
+    config: Annotated[T, tyro.conf.arg(name="")]
+    json: bool = False
+    """Print the result alone, as JSON, for programs; all else goes to standard error."""
 
 
 def _say(text: str, **how: Any) -> None:
     """Print text in which names from elsewhere may stand."""
     print(printable(text, keep="\n"), **how)
+
+
+def _tell(as_json: bool, result: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> None:
+    """Print a result, for programs or for people."""
+    _say(json.dumps(result, ensure_ascii=False) if as_json else "\n" + text(result))
+
+
+@contextmanager
+def _reported(run: RunConfig, as_json: bool) -> Iterator[None]:
+    """Write the page of what is run within, also where it was stopped, and say where it lies."""
+    try:
+        yield
+    except EndedEarly:
+        if run.out and (run.out / "result.json").is_file():
+            _page(run)
+        raise
+    if run.out:
+        page = f"; the page to look at: {_page(run)}" if run.report else ""
+        _say(f"saved in {run.out}{page}", file=sys.stderr if as_json else sys.stdout)
+
+
+def _page(run: RunConfig) -> Path | None:
+    from transfer.report.page import write_report
+
+    return write_report(run.out) if run.out and run.report and parallel.first() else None
 
 
 def _demo(config: DemoConfig) -> None:
@@ -62,36 +103,46 @@ def _data(config: FetchConfig) -> None:
     _say(fetch_or_verify(config.name, config.data_root, verify=config.verify))
 
 
-def _train(config: TrainConfig) -> None:
+def _train(config: TrainConfig, as_json: bool) -> None:
     from transfer.learn.train import train
     from transfer.report.tables import one_run
 
-    _say("\n" + one_run(train(config).result))
-    if config.run.out:
-        _say(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
+    with _reported(config.run, as_json):
+        _tell(as_json, train(config).result, one_run)
+    if config.run.out and not as_json:
+        _say(f"next: transfer predict {config.run.out} IMAGE...")
 
 
-def _compare(config: CompareConfig) -> None:
+def _compare(config: CompareConfig, as_json: bool) -> None:
     from transfer.learn.compare import compare
+    from transfer.report.page import write_report
     from transfer.report.tables import compared
 
-    _say("\n" + compared(compare(config)))
+    with _reported(config.train.run, as_json):
+        result = compare(config)
+        _tell(as_json, result, compared)
+        run = config.train.run
+        for name in result["runs"] if run.out and run.report and parallel.first() else ():
+            write_report(run.out / name.replace(":", "-"))
 
 
-def _adapt(config: AdaptConfig) -> None:
+def _adapt(config: AdaptConfig, as_json: bool) -> None:
     from transfer.adapt.run import adapt
     from transfer.report.tables import adapted
 
-    _say("\n" + adapted(adapt(config).result))
-    if config.run.out:
-        _say(f"saved in {config.run.out}; next: transfer predict {config.run.out} IMAGE...")
+    with _reported(config.run, as_json):
+        _tell(as_json, adapt(config).result, adapted)
+    if config.run.out and not as_json:
+        _say(f"next: transfer predict {config.run.out} IMAGE...")
 
 
-def _advise(config: AdviseConfig) -> None:
+def _advise(config: AdviseConfig, as_json: bool) -> None:
     from transfer.learn.advise import advise
     from transfer.report.advice import advised
 
-    _say("\n" + advised(advise(config)))
+    inner = config.train.run.out / "run" if config.run and config.train.run.out else None
+    with _reported(dataclasses.replace(config.train.run, out=inner, tensorboard=False, resume=False), as_json):
+        _tell(as_json, advise(config), advised)
 
 
 def _search(config: SearchConfig) -> None:
@@ -108,11 +159,17 @@ def _lr_find(config: LrFindConfig) -> None:
     _say(found(lr_find(config)))
 
 
-def _evaluate(config: EvaluateConfig) -> None:
+def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
     from transfer.learn.predict import evaluate
     from transfer.report.tables import one_run
 
-    _say(one_run(evaluate(config)))
+    _tell(as_json, evaluate(config), one_run)
+
+
+def _report(config: ReportConfig) -> None:
+    from transfer.report.page import write_report
+
+    _say(str(write_report(*config.runs, out=config.out)))
 
 
 def _predict(config: PredictConfig) -> None:
@@ -147,6 +204,7 @@ def _cache(config: CacheCommandConfig) -> None:
         _say(f"{store.root}\n{kept(store.shelves())}")
 
 
+SPOKEN = ("train", "compare", "adapt", "advise", "evaluate")
 COMMANDS: dict[str, tuple[type, Any]] = {
     "demo": (DemoConfig, _demo),
     "backbones": (BackbonesConfig, _backbones),
@@ -160,6 +218,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "evaluate": (EvaluateConfig, _evaluate),
     "predict": (PredictConfig, _predict),
     "export": (ExportConfig, _export),
+    "report": (ReportConfig, _report),
     "cache": (CacheCommandConfig, _cache),
 }
 
@@ -179,12 +238,14 @@ def _run(call: Callable[[Any], None], config: Any) -> None:
 
 
 class _Lines(logging.Handler):
-    """Progress lines on standard output, clear of any progress bar."""
+    """Progress lines on standard output (or error, where that is for the result alone), clear of any progress bar."""
+
+    aside = False
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(printable(record.getMessage(), keep="\n"), file=sys.stdout)
+        tqdm.write(printable(record.getMessage(), keep="\n"), file=sys.stderr if self.aside else sys.stdout)
 
 
 # Threads that wait for each other by spinning make a machine that others use too several times slower. Read by the
@@ -203,7 +264,7 @@ def _parse(form: Any, argv: list[str], **options: Any) -> Any:
     return tyro.cli(form, args=words, config=(tyro.conf.OmitArgPrefixes,), **options)
 
 
-def _guarded(call: Callable[[], None]) -> int:
+def _guarded(call: Callable[[_Lines], None]) -> int:
     """Run `call`; print its log lines, and a user's mistake as one line; return the exit code.
 
     Of several processes the first prints, and of those that fail the first to.
@@ -214,7 +275,7 @@ def _guarded(call: Callable[[], None]) -> int:
     logger.setLevel(logging.INFO)
     try:
         with parallel.quiet():
-            call()
+            call(handler)
             sys.stdout.flush()
     except TransferError as error:
         line = " ".join(str(error).split())
@@ -237,16 +298,27 @@ def _guarded(call: Callable[[], None]) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 or 143 stopped."""
+def parse(argv: list[str]) -> Any:
+    """Return the config of a command line, as a :class:`Spoken` one of a command whose result can be had as JSON."""
     forms: Any = None
     for name, (kind, _) in COMMANDS.items():
-        form: Any = Annotated[kind, tyro.conf.subcommand(name)]
+        about = tyro.conf.subcommand(name, description=kind.__doc__)
+        form: Any = Annotated[Spoken[kind] if name in SPOKEN else kind, about]  # type: ignore[valid-type]
         forms = form if forms is None else forms | form
+    return _parse(forms, argv, prog="transfer")
 
-    def call() -> None:
-        config = _parse(forms, sys.argv[1:] if argv is None else argv, prog="transfer")
-        _run(next(run for kind, run in COMMANDS.values() if isinstance(config, kind)), config)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 or 143 stopped."""
+
+    def call(lines: _Lines) -> None:
+        config = parse(sys.argv[1:] if argv is None else argv)
+        more = []
+        if isinstance(config, Spoken):
+            more, lines.aside, config = [config.json], config.json, config.config
+        run = next(run for kind, run in COMMANDS.values() if isinstance(config, kind))
+        _run(lambda config: run(config, *more), config)
 
     return _guarded(call)
 
@@ -261,4 +333,4 @@ def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = No
     """
     words = sys.argv[1:] if argv is None else argv
     description = sys.modules[run.__module__].__doc__
-    return _guarded(lambda: _run(run, _parse(type(default), words, default=default, description=description)))
+    return _guarded(lambda lines: _run(run, _parse(type(default), words, default=default, description=description)))

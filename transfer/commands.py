@@ -63,6 +63,16 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """Write the page that explains a run, or one that compares several."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders of train, adapt or compare; of several the first is what the others are held against."""
+    out: Path | None = None
+    """The file to write (default: report.html in the run folder; of several runs compare.html here)."""
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     """Write a saved run in a format that others use, its preprocessing with it."""
 

@@ -264,6 +264,10 @@ class RunConfig:
     """Of every random draw."""
     seeds: CommaInts = ()
     """Several seeds, such as 0,1,2: one result with mean, standard deviation and each."""
+    report: bool = True
+    """Keep what a report shows besides figures (exhibits.json), and write the page: report.html."""
+    tensorboard: bool = False
+    """Write event files for TensorBoard, too, into the run folder (pip install 'transfer[tensorboard]')."""
 
     def __post_init__(self) -> None:
         within(self, 0, math.inf, "seed", "seeds", "checkpoint_minutes")
@@ -271,6 +275,8 @@ class RunConfig:
             raise TransferError("--resume: say which run, with --out")
         if self.resume and self.overwrite:
             raise TransferError("--resume goes on with a run and --overwrite replaces it: say one of them")
+        if self.tensorboard and not self.out:
+            raise TransferError("--tensorboard writes into the run folder: say --out FOLDER")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,10 @@ class TransferError(Exception):
     """Bad arguments or bad input. The command line prints it as one line and exits with code 2."""
 
 
+class EndedEarly(TransferError):
+    """Training ended before its time; all that it had is saved."""
+
+
 def did_you_mean(name: str, known: Iterable[str], say: int = 3) -> str:
     """Return ``" (did you mean 'x'?)"`` for the known names nearest to `name`, or an empty string.
 

@@ -72,24 +72,6 @@ def test_rows_drawn(source: int, target: int, seed: int, most: int) -> None:
         assert rows.size == 0 or (rows[0] >= 0 and rows[-1] < there)
 
 
-def test_neighbours_stay_neighbours() -> None:
-    rng = np.random.default_rng(0)
-    group = np.repeat([0, 1, 2], 30)
-    features = 20 * rng.normal(size=(3, 80))[group] + rng.normal(size=(90, 80))
-    place = maps.embed(features.astype(np.float32))
-    assert place.shape == (90, 2)
-    distance = np.linalg.norm(place[:, None] - place[None], axis=2)
-    np.fill_diagonal(distance, np.inf)
-    assert (group[distance.argmin(1)] == group).all()
-
-
-@pytest.mark.parametrize("features", [np.zeros((30, 4)), np.ones((3, 1)), np.zeros((1, 4)), np.zeros((2, 4))])
-def test_collapsed_or_few_features_have_a_place(features: np.ndarray) -> None:
-    place = maps.embed(features.astype(np.float32))
-    assert place.shape == (len(features), 2)
-    assert np.isfinite(place).all()
-
-
 @given(arrays(float, st.tuples(st.integers(1, 12), st.just(2)), elements=st.floats(0, 1)), st.floats(0.01, 0.5))
 def test_labels_do_not_overlap_and_only_rise(places: np.ndarray, width: float) -> None:
     sizes = np.tile([width, 0.1], (len(places), 1))

@@ -11,7 +11,7 @@ from transfer.config import TrainConfig
 from transfer.errors import TransferError
 from transfer.learn import checkpoint
 from transfer.learn.setup import read_images
-from transfer.learn.train import epoch_line, train
+from transfer.learn.train import train
 from transfer.plain import from_dict
 
 
@@ -271,11 +271,3 @@ def test_from_an_untouched_backbone_it_is_the_ordinary_run(config):
     fresh = train(config()).models[""].backbone
     a, b = (train(config(policy="partial:1"), backbone=start).models[""] for start in (None, fresh))
     assert all(torch.equal(tensor, b.state_dict()[name]) for name, tensor in a.state_dict().items())
-
-
-def test_an_epochs_line_tells_the_cosine_where_it_was_measured():
-    line = {"phase": "partial", "epoch": 2, "loss": 0.5, "val": {"object": 0.75}, "seconds": 1.0}
-    plain = epoch_line(line, 9)
-    assert plain.split() == ["partial", "epoch", "2/9", "loss", "0.5000", "val", "object", "0.750", "1.0", "s"]
-    told = epoch_line(line | {"interference": {"cosine": {"object domain": -0.25}, "conflict": {}, "length": {}}}, 9)
-    assert told == plain.replace("  1.0 s", "  cosine object domain -0.250  1.0 s")

@@ -9,10 +9,11 @@ from tqdm import tqdm
 
 from transfer.adapt.judge.evidence import Evidence
 from transfer.errors import TransferError
+from transfer.evaluate.embedding import embed
 from transfer.files import whole
 from transfer.printable import printable
 
-MOST_ROWS, COMPONENTS, PERPLEXITY = 2000, 50, 30
+MOST_ROWS = 2000
 DOMAIN_COLOURS = ("#0072B2", "#E69F00")  # blue and orange of Okabe and Ito: told apart by colour-blind people, too
 NAMED = 40  # classes at most whose names fit on a panel
 LETTER = (0.0115, 0.024)  # width and height of a letter, as fractions of what the places span
@@ -88,27 +89,6 @@ def draw(source: int, target: int, seed: int = 0, most: int = MOST_ROWS) -> tupl
     sizes = ((target, few), (source, min(source, most - few)))
     of_target, of_source = (np.sort(rng.permutation(rows)[:size]) for rows, size in sizes)
     return of_source, of_target
-
-
-def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return a place in the plane, shape (N, 2), for each of `features` (N, F): t-SNE (van der Maaten and Hinton 2008).
-
-    Of the leading 50 principal components, from which it also starts. Two rows or fewer have no neighbourhood to keep:
-    they are placed side by side.
-    """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    rows, width = features.shape
-    if rows < 3:
-        return np.stack([np.arange(rows), np.zeros(rows)], 1)
-    with np.errstate(invalid="ignore"):  # features that collapsed have no variance to explain
-        space = PCA(min(COMPONENTS, width, rows), random_state=seed).fit_transform(features.astype(np.float64))
-    start = np.zeros((rows, 2))
-    start[:, : space.shape[1]] = space[:, :2]
-    start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)
-    perplexity = min(PERPLEXITY, (rows - 1) / 3)
-    return TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(space)
 
 
 def _domains(panel: Any, place: np.ndarray, side: np.ndarray, names: tuple[str, str], seed: int) -> None:

@@ -31,6 +31,7 @@ from transfer.evaluate import metrics
 from transfer.evaluate.answers import answer, targets
 from transfer.freeze import FreezePolicy
 from transfer.learn import checkpoint
+from transfer.learn.exhibits import exhibits
 from transfer.learn.folder import RunFolder
 from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, read_images, versions
@@ -76,7 +77,8 @@ def _adapt(config: AdaptConfig, images: Images | None, cache: TrunkCache | None)
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
     overwrite, resume, folder = config.run.overwrite, config.run.resume, None
     if out and parallel.first():
-        folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True)
+        how: Any = {"overwrite": overwrite, "resume": resume, "later": True, "tensorboard": config.run.tensorboard}
+        folder = RunFolder(out, to_dict(config), **how)
     if done := parallel.same(folder.done if folder else None):
         return AdaptRun(done, checkpoint.load(folder.path) if folder else {}, [], [])
     if folder and folder.resumed:
@@ -89,7 +91,8 @@ def _adapt(config: AdaptConfig, images: Images | None, cache: TrunkCache | None)
     for number, seed in enumerate(seeds):
         log.info("seed %d", seed)
         inner = out / f"seed{seed}" if out else None
-        one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
+        shown = config.run.report and seed == seeds[0]
+        one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner, report=shown))
         within = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
         part = _states(folder, config).part(number) if out else None
         done = _done(one, images, within, part) if part else None
@@ -238,6 +241,8 @@ def _adapt_once(
             "frozen_parameters": plan.frozen_parameters,
             "frozen_unchanged": not moved,
             "moved": list(moved),
+            "heads_parameters": trained - plan.trained_parameters,
+            "phases": to_dict(plan.phases),
         },
         "images": {
             "source": len(these.train),
@@ -265,10 +270,13 @@ def _adapt_once(
         folder.begin()
         checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden(stage.model.heads)))
         folder.predictions(prediction_rows(test, answers))
-    if folder and config.map:
-        states = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
-        domains = (", ".join(these.sources), these.target)
-        feature_map(folder.path / "map.png", states, classes=these.table.objects, domains=domains, seed=seed)
+        sides = (", ".join(these.sources), these.target)
+        seen = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
+        if config.run.report and len(test):
+            seen_as = [understand.state(title, evidence) for title, evidence in seen.items()]
+            folder.exhibits(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))
+        if config.map:
+            feature_map(folder.path / "map.png", seen, classes=these.table.objects, domains=sides, seed=seed)
     if part:
         part.finish({"answers": answers, "before": reference.answers["source_only"]})
     if folder:

@@ -8,11 +8,13 @@ import numpy as np
 
 from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.judge.shift import measure, proxy_a_distance
+from transfer.adapt.maps import draw
 from transfer.adapt.solve import unaided
 from transfer.adapt.stage import Stage
 from transfer.data.table import ImageTable
 from transfer.evaluate.answers import Answers
 from transfer.evaluate.paired import paired_test
+from transfer.learn.exhibits import MAPPED, State
 
 FLAGS = ("strong", "partial", "open_set")
 
@@ -114,6 +116,14 @@ def gains(tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarr
         "per_class_change": dict(sorted(changes, key=lambda item: -item[1]["change"])),
         "paired": {"object": paired_test(new, old, paths)} if len(paths) else {},
     }
+
+
+def state(title: str, evidence: Evidence) -> State:
+    """Return the features of some images of both sides; a target image's object is what is predicted of it."""
+    source, target = draw(len(evidence.source_features), len(evidence.target_features), most=MAPPED)
+    features = np.concatenate([evidence.source_features[source], evidence.target_features[target]])
+    objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
+    return State(title, features, objects, np.repeat([0, 1], [len(source), len(target)]))
 
 
 def _number(x: float) -> float | None:

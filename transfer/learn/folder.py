@@ -1,4 +1,4 @@
-"""The run folder: config.json, metrics.jsonl, model.safetensors, predictions.csv, result.json, README.md."""
+"""The run folder: config, metrics, model, predictions, result, exhibits, and a model card."""
 
 import csv
 import json
@@ -14,10 +14,12 @@ from transfer.errors import TransferError
 from transfer.files import open_regular, open_text, parse_json, read_json, whole, write_json, write_text
 from transfer.learn import lock
 from transfer.learn.card import MARKER, card
+from transfer.learn.events import Events
 from transfer.learn.lock import Lock
 from transfer.printable import printable
 
-OURS = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json", "report.html")
+FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
+OURS = (*FILES, "exhibits.json", "report.html")
 
 ADVICE = "advice.json"
 CARD = "README.md"
@@ -26,6 +28,7 @@ STATES = "states"  # where a run that is not done keeps where it is
 
 # Settings that a resumed run may change: they change no result.
 FREE = ("out", "overwrite", "resume", "checkpoint_minutes", "final", "workers", "cache", "cache_gb")
+FREE += ("report", "tensorboard")
 
 
 class RunFolder:
@@ -43,12 +46,14 @@ class RunFolder:
     later : bool
         Wait for the first line, or for :meth:`begin`: till then nothing is written and no earlier run replaced, so that
         what turns out not to be possible costs none.
+    tensorboard : bool
+        Write each line of metrics into event files, too.
 
     Raises
     ------
     TransferError
         It holds a run already and is neither to be replaced nor resumed, one of another config, one that another
-        process is at work on, or other things; or it cannot be written.
+        process is at work on, or other things; or it cannot be written; no tensorboard.
     """
 
     def __init__(
@@ -60,10 +65,12 @@ class RunFolder:
         resume: bool = False,
         later: bool = False,
         outer: "RunFolder | None" = None,
+        tensorboard: bool = False,
     ) -> None:
         self.path, self._config, self._outer, self._begun = path, config, outer, False
         self._overwrite = overwrite
         self._lock: Lock | None = None
+        self._events = Events(path) if tensorboard else None
         self.resumed = resume and (path / "config.json").is_file()
         if (
             resume
@@ -83,13 +90,14 @@ class RunFolder:
 
     def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
         """Return the folder of a run within this one, which begins when it does, and is resumed if this one is."""
-        return RunFolder(self.path / name, config, resume=self.resumed, later=True, outer=self)
+        how: Any = {"resume": self.resumed, "tensorboard": self._events is not None}
+        return RunFolder(self.path / name, config, later=True, outer=self, **how)
 
     @property
     def done(self) -> dict[str, Any] | None:
         """The result of a resumed run that is finished."""
         file = self.path / "result.json"
-        return json.loads(file.read_text(encoding="utf-8")) if self.resumed and file.is_file() else None
+        return read_json(file) if self.resumed and file.is_file() else None
 
     @classmethod
     def _replaced(cls, path: Path, overwrite: bool) -> list[str]:
@@ -147,7 +155,8 @@ class RunFolder:
             return all(file.suffix in (".safetensors", ".part") and file.is_file() for file in path.iterdir())
         if path.is_dir():
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
-        if re.fullmatch(r"snapshot\d+\.safetensors|(map|layers|curves|surfaces|landscape|rates)\.png", path.name):
+        drawn = r"(map|layers|curves|surfaces|landscape|rates)\.png"
+        if re.fullmatch(rf"snapshot\d+\.safetensors|{drawn}|events\.out\.tfevents\..*", path.name):
             return True
         if path.name == CARD:  # of all names the likeliest to be another's
             return MARKER in path.read_text(encoding="utf-8", errors="replace")
@@ -210,16 +219,18 @@ class RunFolder:
                 os.fsync(file.fileno())
         except OSError as error:
             raise TransferError(f"cannot write {lines}: {error.strerror or error}") from error
+        if self._events:
+            self._events.line(line)
 
     def gather(self, parts: list[Path]) -> None:
-        """Take the metrics of all `parts` (inner run folders), and the model, predictions and map of the first."""
+        """Take the metrics of all `parts` (inner run folders); of the first, model, predictions, exhibits and map."""
         lines = []
         for part in parts:
             for text in (part / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
                 lines.append(json.dumps({"run": part.name} | json.loads(text), ensure_ascii=False) + "\n")
         write_text(self.path / "metrics.jsonl", "".join(lines))
-        drawn = ("map.png",) if (parts[0] / "map.png").exists() else ()
-        for name in ("model.safetensors", "predictions.csv", *drawn):
+        more = [name for name in ("exhibits.json", "map.png") if (parts[0] / name).exists()]
+        for name in ("model.safetensors", "predictions.csv", *more):
             with whole(self.path / name) as temporary:
                 shutil.copyfile(parts[0] / name, temporary)
 
@@ -236,6 +247,10 @@ class RunFolder:
         """Let other processes have the folder."""
         if self._lock:
             self._lock.release()
+
+    def exhibits(self, exhibits: dict[str, Any]) -> None:
+        """Write exhibits.json."""
+        write_text(self.path / "exhibits.json", json.dumps(exhibits, ensure_ascii=False) + "\n")
 
     def predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""

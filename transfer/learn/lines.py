@@ -1,4 +1,4 @@
-"""What a run says of its progress, for people."""
+"""What a run says of its progress, in lines for people."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -26,7 +26,7 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
 
 
 def in_words(chosen: Chosen) -> str:
-    """Return what a phase chose, for people."""
+    """Return how long, or how strongly regularised, a phase was best."""
     if isinstance(chosen, int):
         return f"{chosen} epochs"
     return "strength " + ", ".join(f"{name} {_strength(solved)}" for name, solved in chosen.items())

@@ -16,13 +16,14 @@ from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
-from transfer.errors import TransferError
+from transfer.errors import EndedEarly
 from transfer.evaluate.answers import Answers, decide, judge, per_domain
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.learn import checkpoint, head2toe, monitor, optimizers
 from transfer.learn.auto import AUTO, advised, followed
 from transfer.learn.ensemble import Exam, mean, snapshots
 from transfer.learn.epoch import Lesson
+from transfer.learn.exhibits import Start, exhibits, states
 from transfer.learn.fit import Fit, fit
 from transfer.learn.folder import RunFolder
 from transfer.learn.lines import epoch_line, in_parts, in_words
@@ -82,15 +83,13 @@ def train(
     Raises
     ------
     TransferError
-        Bad input, or a loss that turned NaN (after everything is saved).
+        Bad input; :class:`~transfer.errors.EndedEarly`, a loss that turned NaN (after everything is saved).
     """
     FreezePolicy.parse(config.policy.policy)
     optimizers.check(config.learn.optimizer)
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
-    overwrite, resume = config.run.overwrite, config.run.resume
-    folder = None
-    if out and parallel.first():
-        folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True)
+    how: Any = {"overwrite": config.run.overwrite, "resume": config.run.resume, "tensorboard": config.run.tensorboard}
+    folder = RunFolder(out, to_dict(config), later=True, **how) if out and parallel.first() else None
     if folder and folder.done:
         log.info("the run in %s is finished; there is nothing to go on with", out)
     cache = cache or TrunkCache(config.cache)
@@ -103,7 +102,8 @@ def train(
         for seed in seeds:
             log.info("seed %d", seed)
             inner = out / f"seed{seed}" if out else None
-            one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
+            shown = config.run.report and seed == seeds[0]
+            one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner, report=shown))
             part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
             runs.append(_train_once(one, images, cache, part, backbone, _with_seed(on_epoch, seed)))
         merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
@@ -112,7 +112,7 @@ def train(
             folder.gather([folder.path / f"seed{seed}" for seed in seeds])
             folder.result(run.result)
     if run.result["stopped"]:
-        raise TransferError(run.result["stopped"] + (f" (saved in {out})" if out else ""))
+        raise EndedEarly(run.result["stopped"] + (f" (saved in {out})" if out else ""))
     return run
 
 
@@ -140,6 +140,7 @@ def _train_once(
     lesson = Lesson(table, inspection.sha256, parts.train, parts.val)
     device = pick_device(config.learn.device)
     models: checkpoint.Models = {}
+    starts: dict[str, Start] = {}
     plans: list[FreezePlan] = []
     fits: dict[str, Fit] = {}
     lines: list[dict[str, Any]] = []
@@ -155,6 +156,8 @@ def _train_once(
         model, plan = new_model(config, some, seed, device, backbone)
         if not plans:
             log.info("%s", plan)
+        if folder and config.run.report:
+            starts[part] = Start(model, plan)
 
         def tell(line: dict[str, Any], part: str = part) -> None:
             line = ({"network": part} if part else {}) | line
@@ -206,6 +209,8 @@ def _train_once(
             **({"dropped": plans[0].dropped} if plans[0].dropped else {}),
             **({"kept": kept} if kept else {}),
             "optimizer_bytes": sum(f.optimizer_bytes for f in fits.values()),
+            "heads_parameters": heads,
+            "phases": to_dict(plans[0].phases),
         },
         "images": {
             "train": len(parts.train),
@@ -230,6 +235,12 @@ def _train_once(
     if folder:
         checkpoint.save(folder.path / "model.safetensors", models, config.heads)
         folder.predictions(prediction_rows(test, answers))
+        if starts and len(test):
+            shown = next(part for part, model in models.items() if "object" in model.heads.specs)
+            model = models[shown]
+            feed = cache.feed(model, table.paths, inspection.sha256, batch_size=batch, workers=workers)
+            seen_as = states(starts[shown], model, feed, table, parts.test)
+            folder.exhibits(exhibits(test, answers, model, seen_as, table.domains, workers))
         folder.result(result)
     return Run(result, models, [(test, answers)])
 

@@ -1,0 +1,94 @@
+import base64
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transfer.data.table import Target
+from transfer.learn import exhibits as module
+from transfer.learn.exhibits import MISTAKES, SAMPLE, Start, chosen, states
+from transfer.learn.train import train
+
+
+def answered(test, rng):
+    """Probabilities of objects and domains, some wrong."""
+    return {name: rng.dirichlet(np.ones(len(test.targets[name].classes)), len(test)) for name in ("object", "domain")}
+
+
+def test_the_most_confident_mistakes_and_the_least_sure_hits(images):
+    answers = answered(images, np.random.default_rng(0))
+    unknown = images.object.copy()
+    unknown[::5] = -1
+    test = replace(images, targets=images.targets | {"object": Target(unknown, "softmax", images.objects)})
+    galleries = chosen(test, answers)
+    for name, true in (("object", unknown), ("domain", images.domain)):
+        p = answers[name]
+        wrong = [i for i in range(len(p)) if true[i] >= 0 and p[i].argmax() != true[i]]
+        right = [i for i in range(len(p)) if p[i].argmax() == true[i]]
+        assert galleries[f"{name} mistakes"] == sorted(wrong, key=lambda i: -p[i].max())[:MISTAKES]
+        assert sorted(galleries[f"{name} hits"]) == sorted(sorted(right, key=lambda i: p[i].max())[:8])
+    assert len(set(galleries["sample"])) == SAMPLE
+    assert galleries["explained"][:4] == galleries["object mistakes"][:4]
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "lp_ft"])
+def test_a_run_leaves_what_its_page_shows(config, tmp_path, policy):
+    out = tmp_path / "run"
+    run = train(config(policy=policy, out=out))
+    found = json.loads((out / "exhibits.json").read_text())
+    n = run.result["images"]["test"]
+    frozen = policy == "linear_probe"
+    assert [len(state["places"]) for state in found["map"]["states"]] == [n] * (1 if frozen else 2)
+    rows = {str(row) for some in found["galleries"].values() for row in some}
+    assert rows == set(found["pictures"])
+    for kept in found["pictures"].values():
+        assert Image.open(io.BytesIO(base64.b64decode(kept["jpeg"]))).size == (32, 32)
+        assert [len(kept["top"][head]) for head in ("object", "domain")] == [3, 2]
+    assert set(found["explained"]) == {str(row) for row in found["galleries"]["explained"]}
+    test, answers = run.tests[0]
+    for row, heats in found["explained"].items():
+        right = answers["object"][int(row)].argmax() == test.object[int(row)]
+        assert set(heats) == ({"answer"} if right else {"answer", "truth"})
+    assert found["map"]["names"] == {"objects": list(test.objects), "domains": list(test.domains)}
+    stages = run.result["policy"]["phases"][-1]["stages"]
+    assert sum(stage["parameters"] for stage in stages) == sum(p.numel() for p in run.models[""].backbone.parameters())
+
+
+def test_only_the_first_seed_and_only_if_asked_for(config, tmp_path):
+    train(config(out=tmp_path / "seeds", seeds=(0, 1)))
+    assert (tmp_path / "seeds" / "exhibits.json").is_file()
+    assert (tmp_path / "seeds" / "seed0" / "exhibits.json").is_file()
+    assert not (tmp_path / "seeds" / "seed1" / "exhibits.json").exists()
+    plain, asked = (train(config(out=tmp_path / str(report), report=report)) for report in (False, True))
+    assert not (tmp_path / "False" / "exhibits.json").exists()
+    assert plain.result["test"] == asked.result["test"]  # looking on changes nothing
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("False", "True")]
+    assert weights[0] == weights[1]
+
+
+def test_features_before_are_those_of_the_start(taught, images, digests, monkeypatch):
+    from transfer.cache import TrunkCache
+
+    model, plan = taught("partial:1")
+    model.freeze(plan.phases[-1])
+    feed = TrunkCache().feed(model, images.paths, digests, batch_size=8, workers=1)
+    start = Start(model, plan)
+    rows = np.arange(0, len(images), 4)
+    own = module._features(model, feed, rows)
+    with torch.no_grad():
+        for name, parameter in model.backbone.network.named_parameters():
+            if name in start.weights:
+                parameter.add_(0.05)
+    trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    monkeypatch.setattr(module, "MAPPED", 7)
+    before, after = states(start, model, feed, images, rows)
+    assert before.features.shape == (7, model.backbone.width)
+    picked = np.sort(np.random.default_rng(0).permutation(rows)[:7])
+    np.testing.assert_array_equal(before.features, own[np.searchsorted(rows, picked)])
+    assert not np.allclose(before.features, after.features)
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
+    assert before.objects.tolist() == images.object[picked].tolist()

@@ -1,0 +1,71 @@
+import dataclasses
+import shlex
+import types
+import typing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from transfer.adapt.config import AdaptConfig
+from transfer.cli import parse
+from transfer.config import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.errors import TransferError
+from transfer.report.command import command
+
+names = st.text(st.characters(exclude_characters=",", exclude_categories=("Cs", "Cc", "Z")), min_size=1, max_size=12)
+names |= st.sampled_from(["my pictures", "it's", '"', "$HOME", "two\nlines", "-dash", "--lr", "*", "猫", "a;b", "`x`"])
+words = names.filter(lambda text: text.strip() == text)
+
+
+def values(hint):
+    """Draw a value of a setting's type."""
+    if typing.get_origin(hint) is typing.Annotated:
+        kind = typing.get_args(typing.get_args(hint)[0])[0]
+        numbers = {int: st.integers(1, 9), float: st.floats(0.001, 9), str: words}
+        return st.lists(numbers[kind], max_size=3).map(tuple)
+    if typing.get_origin(hint) is typing.Literal:
+        return st.sampled_from(typing.get_args(hint))
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return st.one_of(*(st.none() if part is type(None) else values(part) for part in typing.get_args(hint)))
+    known = {bool: st.booleans(), int: st.integers(0, 9), float: st.floats(0, 0.9), str: words, Path: words.map(Path)}
+    return known[hint]
+
+
+@st.composite
+def configs(draw, kind):
+    """Draw a config in which a few settings are not the default."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    given = {}
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            given[field.name] = draw(configs(hints[field.name]))
+        elif draw(st.integers(0, 3)) == 0:
+            given[field.name] = draw(values(hints[field.name]))
+    try:
+        return kind(**given)
+    except TransferError:
+        return kind()
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, CompareConfig, AdaptConfig])
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_parsed_again_it_is_the_same_config(kind, data):
+    config = data.draw(configs(kind))
+    _, *argv = shlex.split(command(config))
+    assert parse(argv).config == config
+
+
+def test_it_names_only_what_is_not_the_default():
+    assert command(TrainConfig()) == "transfer train"
+    config = TrainConfig(
+        DataConfig("-odd name", targets=("a", "b:binary")),
+        policy=PolicyConfig("partial:2"),
+        learn=LearnConfig(lr=1e-5, refit=True),
+        run=RunConfig(out=Path("runs/a b"), seeds=(0, 1), report=False),
+    )
+    said = "transfer train '--data=-odd name' --targets a,b:binary --policy partial:2 --lr 1e-05 --refit"
+    assert command(config) == said + " --out 'runs/a b' --seeds 0,1 --no-report"
+    assert command(CompareConfig(policies=("full",))) == "transfer compare --policies full"

@@ -1,0 +1,206 @@
+"""What a report shows besides figures, left in the run folder: pictures, where the network looked, a map of features.
+
+Test images are looked at once all is chosen and answered; nothing here has a part in the result.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer import freeze
+from transfer.cache import Feed
+from transfer.data.images import ImageBatches
+from transfer.data.pixels import to_image
+from transfer.data.table import ImageTable
+from transfer.evaluate.answers import Answers, decide
+from transfer.evaluate.embedding import embed
+from transfer.evaluate.gradcam import gradcam
+from transfer.freeze import FreezePlan
+from transfer.model import TransferModel
+
+MISTAKES, HITS, SAMPLE, EXPLAINED = 12, 8, 16, 4  # pictures of each kind; of mistakes and of others explained
+TOP = 3  # classes named under a picture
+SIDE = 160  # pixels of a picture's longer side at most
+MAPPED = 500  # images on the map
+
+Exhibits = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class State:
+    """Features at some moment, and how an image's object is known then.
+
+    Parameters
+    ----------
+    title : str
+    features : ndarray of float32, shape (N, F)
+    objects, domains : ndarray of int64, shape (N,)
+        -1 where unknown.
+    """
+
+    title: str
+    features: np.ndarray
+    objects: np.ndarray
+    domains: np.ndarray
+
+
+class Start:
+    """The backbone's weights before training, as far as `plan` lets them move."""
+
+    def __init__(self, model: TransferModel, plan: FreezePlan) -> None:
+        self.network = model.backbone.network
+        held = freeze.frozen_tensors(model.backbone, plan.phases)
+        self.weights = {n: t.clone() for n, t in self.network.state_dict().items() if n not in held}
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Give the backbone these weights for a while."""
+        own = self.network.state_dict()
+        kept = {name: own[name].clone() for name in self.weights}
+        try:
+            self.network.load_state_dict(self.weights, strict=False)
+            yield
+        finally:
+            self.network.load_state_dict(kept, strict=False)
+
+
+def states(start: Start, model: TransferModel, feed: Feed, table: ImageTable, rows: np.ndarray) -> list[State]:
+    """Return the features of `rows` before and after training, of :data:`MAPPED` at most; once if none learned."""
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:MAPPED])
+    marks = table.object[rows], table.domain[rows]
+    after = State("after training", _features(model, feed, rows), *marks)
+    if not start.weights:
+        return [State("pretrained features, which stayed as they were", after.features, *marks)]
+    with start.again():
+        return [State("before training", _features(model, feed, rows), *marks), after]
+
+
+def _features(model: TransferModel, feed: Feed, rows: np.ndarray) -> np.ndarray:
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model.features(some).float() for _, some in feed.batches(rows)]).cpu().numpy()
+
+
+def exhibits(
+    test: ImageTable,
+    answers: Answers,
+    model: TransferModel,
+    states: Sequence[State],
+    domains: Sequence[str],
+    workers: int | None = None,
+) -> Exhibits:
+    """Return the exhibits of a run as plain JSON values.
+
+    Parameters
+    ----------
+    test : ImageTable
+        The test images, of which there is at least one, with their true labels.
+    answers : Answers
+        On these.
+    model : TransferModel
+        Whose object head is explained.
+    states : sequence of State
+    domains : sequence of str
+        Names of theirs.
+
+    Returns
+    -------
+    dict
+        ``galleries``: by name, row numbers of predictions.csv. ``pictures``: by row number ``jpeg`` (base64, as the
+        network sees the image) and ``top`` (by head, [class, probability] of the likeliest). ``explained``: by row
+        number, maps (h, w) in [0, 1] of what spoke for the ``answer`` and, where that is another, for the ``truth``.
+        ``map``: ``states`` with ``title``, ``places`` (N, 2), ``objects`` and ``domains``; the ``names`` of both.
+    """
+    galleries = chosen(test, answers)
+    rows = np.unique(np.concatenate([np.asarray(some, dtype=np.int64) for some in galleries.values()]))
+    images = _images(test, model, rows, workers)
+    return {
+        "galleries": galleries,
+        "pictures": {
+            str(row): {"jpeg": _jpeg(image), "top": _top(test, answers, row)}
+            for row, image in zip(rows.tolist(), images, strict=True)
+        },
+        "explained": _explained(test, answers, model, galleries["explained"], rows, images),
+        "map": _map(states, test.objects, domains),
+    }
+
+
+def chosen(test: ImageTable, answers: Answers) -> dict[str, list[int]]:
+    """Return which test images to show, by the name of their gallery."""
+    galleries: dict[str, list[int]] = {}
+    sample = np.random.default_rng(0).permutation(len(test))
+    explained: list[int] = []
+    for name, values in answers.items():
+        target = test.targets[name]
+        if target.kind == "regression":
+            continue
+        sure = values.max(1) if target.kind == "softmax" else np.maximum(values, 1 - values)
+        right = decide(target, values) == target.values
+        order = np.argsort(-sure, kind="stable")
+        galleries[f"{name} mistakes"] = order[target.known[order] & ~right[order]][:MISTAKES].tolist()
+        galleries[f"{name} hits"] = order[::-1][right[order[::-1]]][:HITS].tolist()
+        if name == "object":
+            explained = [*galleries["object mistakes"][:EXPLAINED], *sample[right[sample]][:EXPLAINED].tolist()]
+    return galleries | {"sample": sample[:SAMPLE].tolist(), "explained": explained}
+
+
+def _images(test: ImageTable, model: TransferModel, rows: np.ndarray, workers: int | None) -> Tensor:
+    batches = ImageBatches(test.paths, model.backbone.preprocessing, batch_size=64, order=rows, workers=workers)
+    return torch.cat([images for _, images in batches])
+
+
+def _jpeg(pixels: Tensor) -> str:
+    image = to_image(pixels)
+    image.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=95 if max(image.size) < SIDE else 82)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _top(test: ImageTable, answers: Answers, row: int) -> dict[str, list[list[Any]]]:
+    named = {}
+    for name, values in answers.items():
+        target = test.targets[name]
+        if target.kind != "regression":
+            p = values[row] if target.kind == "softmax" else np.array([1 - values[row], values[row]])
+            named[name] = [[target.classes[k], round(float(p[k]), 4)] for k in np.argsort(-p, kind="stable")[:TOP]]
+    return named
+
+
+def _explained(
+    test: ImageTable, answers: Answers, model: TransferModel, some: list[int], rows: np.ndarray, images: Tensor
+) -> dict[str, Any]:
+    if not some or test.targets["object"].kind != "softmax":
+        return {}
+    said, true = answers["object"].argmax(1), test.object
+    wanted = [(row, "answer", said[row]) for row in some]
+    wanted += [(row, "truth", true[row]) for row in some if true[row] not in (-1, said[row])]
+    places = np.searchsorted(rows, [row for row, _, _ in wanted])
+    heat = gradcam(model, images[torch.from_numpy(places)], np.array([k for _, _, k in wanted], dtype=np.int64))
+    found: dict[str, Any] = {}
+    for (row, what, _), one in zip(wanted, () if heat is None else heat, strict=heat is not None):
+        found.setdefault(str(row), {})[what] = one.astype(float).round(3).tolist()
+    return found
+
+
+def _map(states: Sequence[State], objects: Sequence[str], domains: Sequence[str]) -> Mapping[str, Any]:
+    finite = [state for state in states if np.isfinite(state.features).all()]
+    return {
+        "states": [
+            {
+                "title": state.title,
+                "places": embed(state.features).astype(float).round(2).tolist(),
+                "objects": state.objects.tolist(),
+                "domains": state.domains.tolist(),
+            }
+            for state in finite
+        ],
+        "names": {"objects": list(objects), "domains": list(domains)},
+    }

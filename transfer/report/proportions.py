@@ -1,0 +1,48 @@
+"""Accuracies with their intervals, of domains and of classes."""
+
+from typing import Any
+
+SHOWN = 40  # classes that are listed at once; of more, the worst and the best
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share of `n` draws (Wilson 1927), which stays within [0, 1].
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in wilson(0.5, 10)], wilson(1.0, 20)[1]
+    ([0.237, 0.763], 1.0)
+    """
+    z = 1.959963984540054
+    middle, scale = share + z * z / (2 * n), 1 + z * z / n
+    half = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def row(name: str, share: float, n: float) -> dict[str, Any]:
+    """Return a row of a table: ``name``, ``share``, its ``low`` and ``high`` end, ``n``."""
+    low, high = wilson(share, n)
+    return {"name": name, "share": share, "low": low, "high": high, "n": round(n)}
+
+
+def domains(per_domain: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return for each head a row for each domain."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for domain, reports in per_domain.items():
+        for head, report in reports.items():
+            if "accuracy" in report and report.get("n"):
+                found.setdefault(head, []).append(row(domain, report["accuracy"], report["n"]))
+    return found
+
+
+def classes(report: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a row for each class that occurs, the worst first: those to show at once, and the others."""
+    rows = [
+        row(name, some["recall"], some["n"]) | {"precision": some.get("precision")}
+        for name, some in report.get("per_class", {}).items()
+        if some.get("recall") is not None and some.get("n")
+    ]
+    rows.sort(key=lambda one: (one["share"], -one["n"]))
+    if len(rows) <= SHOWN:
+        return rows, []
+    return rows[: SHOWN // 2] + rows[-SHOWN // 4 :], rows[SHOWN // 2 : -SHOWN // 4]
