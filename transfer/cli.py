@@ -308,7 +308,6 @@ def parse(argv: list[str]) -> Any:
     return _parse(forms, argv, prog="transfer")
 
 
-
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 or 143 stopped."""
 

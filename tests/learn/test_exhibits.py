@@ -10,7 +10,7 @@ from PIL import Image
 
 from transfer.data.table import Target
 from transfer.learn import exhibits as module
-from transfer.learn.exhibits import MISTAKES, SAMPLE, Start, chosen, states
+from transfer.learn.exhibits import MISTAKES, SAMPLE, Start, before_and_after, chosen
 from transfer.learn.train import train
 
 
@@ -85,7 +85,7 @@ def test_features_before_are_those_of_the_start(taught, images, digests, monkeyp
                 parameter.add_(0.05)
     trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     monkeypatch.setattr(module, "MAPPED", 7)
-    before, after = states(start, model, feed, images, rows)
+    before, after = before_and_after(start, model, feed, images, rows)
     assert before.features.shape == (7, model.backbone.width)
     picked = np.sort(np.random.default_rng(0).permutation(rows)[:7])
     np.testing.assert_array_equal(before.features, own[np.searchsorted(rows, picked)])

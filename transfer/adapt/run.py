@@ -33,10 +33,10 @@ from transfer.freeze import FreezePolicy
 from transfer.learn import checkpoint
 from transfer.learn.exhibits import exhibits
 from transfer.learn.folder import RunFolder
+from transfer.learn.predictions import prediction_rows
 from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, read_images, versions
 from transfer.learn.states import Part, States
-from transfer.learn.train import prediction_rows
 from transfer.plain import to_dict
 from transfer.stopping import stoppable
 

@@ -71,7 +71,9 @@ class Start:
             self.network.load_state_dict(kept, strict=False)
 
 
-def states(start: Start, model: TransferModel, feed: Feed, table: ImageTable, rows: np.ndarray) -> list[State]:
+def before_and_after(
+    start: Start, model: TransferModel, feed: Feed, table: ImageTable, rows: np.ndarray
+) -> list[State]:
     """Return the features of `rows` before and after training, of :data:`MAPPED` at most; once if none learned."""
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:MAPPED])
     marks = table.object[rows], table.domain[rows]

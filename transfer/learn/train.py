@@ -17,16 +17,17 @@ from transfer.config import TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.errors import EndedEarly
-from transfer.evaluate.answers import Answers, decide, judge, per_domain
+from transfer.evaluate.answers import Answers, judge, per_domain
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.learn import checkpoint, head2toe, monitor, optimizers
 from transfer.learn.auto import AUTO, advised, followed
 from transfer.learn.ensemble import Exam, mean, snapshots
 from transfer.learn.epoch import Lesson
-from transfer.learn.exhibits import Start, exhibits, states
+from transfer.learn.exhibits import Start, before_and_after, exhibits
 from transfer.learn.fit import Fit, fit
 from transfer.learn.folder import RunFolder
 from transfer.learn.lines import epoch_line, in_parts, in_words
+from transfer.learn.predictions import prediction_rows
 from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
 from transfer.learn.states import Part, States
@@ -156,7 +157,7 @@ def _train_once(
         model, plan = new_model(config, some, seed, device, backbone)
         if not plans:
             log.info("%s", plan)
-        if folder and config.run.report:
+        if config.run.out and config.run.report:
             starts[part] = Start(model, plan)
 
         def tell(line: dict[str, Any], part: str = part) -> None:
@@ -232,15 +233,16 @@ def _train_once(
             *in_parts(needed, batch),
         ],
     }
+    shown = next(part for part, model in models.items() if "object" in model.heads.specs)
+    model, moments = models[shown], []
+    if starts and len(test):  # in all processes, which compute features together
+        feed = cache.feed(model, table.paths, inspection.sha256, batch_size=batch, workers=workers)
+        moments = before_and_after(starts[shown], model, feed, table, parts.test)
     if folder:
         checkpoint.save(folder.path / "model.safetensors", models, config.heads)
         folder.predictions(prediction_rows(test, answers))
-        if starts and len(test):
-            shown = next(part for part, model in models.items() if "object" in model.heads.specs)
-            model = models[shown]
-            feed = cache.feed(model, table.paths, inspection.sha256, batch_size=batch, workers=workers)
-            seen_as = states(starts[shown], model, feed, table, parts.test)
-            folder.exhibits(exhibits(test, answers, model, seen_as, table.domains, workers))
+        if moments:
+            folder.exhibits(exhibits(test, answers, model, moments, table.domains, workers))
         folder.result(result)
     return Run(result, models, [(test, answers)])
 
@@ -290,20 +292,3 @@ def _balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
         "commonest": {table.objects[many]: int(counts[many])},
         "imbalance": round(float(counts[many] / max(counts[few], 1)), 2),
     }
-
-
-def prediction_rows(table: ImageTable, answers: Answers) -> list[dict[str, Any]]:
-    """Return a row per image: path, and for each head the truth, the answer and its probability."""
-    rows: list[dict[str, Any]] = [{"path": str(path)} for path in table.paths]
-    for name, values in answers.items():
-        target = table.targets[name]
-        decided = decide(target, values)
-        for i, row in enumerate(rows):
-            if target.kind == "regression":
-                row[name], row[f"{name}_predicted"] = target.values[i], float(values[i])
-                continue
-            row[name] = target.classes[target.values[i]] if target.values[i] >= 0 else ""
-            row[f"{name}_predicted"] = target.classes[decided[i]]
-            p = values[i].max() if target.kind == "softmax" else max(values[i], 1 - values[i])
-            row[f"{name}_probability"] = round(float(p), 6)
-    return rows
