@@ -19,6 +19,7 @@ from transfer.store import CannotKeep, Located, Shelf, Store
 log = logging.getLogger(__name__)
 
 _BATCH = 64  # images on their way into the trunk at a time
+_SEAL_SECONDS = 120  # after so many, what was computed is kept, should the process be killed
 
 
 class TrunkCache:
@@ -181,7 +182,7 @@ class Feed:
         if not len(missing):
             return
         missing = missing[np.sort(np.unique(self.digests[missing], return_index=True)[1])]
-        began = time.perf_counter()
+        began = sealed = time.perf_counter()
         try:
             with (
                 tqdm(total=len(missing), desc="frozen trunk", unit="image", disable=None, leave=False) as bar,
@@ -190,6 +191,9 @@ class Feed:
                 for some, activation in self._made(missing, view, augmentation, store):
                     writer.append(self.digests[some], _packed(self.model.rounded(activation)))
                     bar.update(len(some))
+                    if time.perf_counter() - sealed > _SEAL_SECONDS:
+                        writer.commit()
+                        sealed = time.perf_counter()
                     stopping.check()  # what is there so far is kept
             located = shelf.locate(self.digests)
             self._shelves[view] = shelf, located

@@ -148,7 +148,7 @@ class RunFolder:
         return path.name in (*OURS, ADVICE, lock.NAME) or (path.name.startswith(".") and path.suffix == ".part")
 
     def _resume(self, config: dict[str, Any]) -> None:
-        """Check that the run there is of `config`, and cut off a line that was half written when it was killed."""
+        """Check that the run there is of `config`, and remove what was half written when it was killed."""
         before, now = _flat(json.loads((self.path / "config.json").read_text(encoding="utf-8"))), _flat(config)
         differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         differ = [name.rpartition(".")[2] for name in differ if name.rpartition(".")[2] not in FREE]
@@ -157,6 +157,8 @@ class RunFolder:
                 f"--resume: the run in {self.path} has another {', '.join(differ[:5])}; give what it was started "
                 "with, or name another folder"
             )
+        for part in self.path.glob(".*.part"):
+            part.unlink(missing_ok=True)
         lines = self.path / "metrics.jsonl"
         content = lines.read_bytes() if lines.exists() else b""
         if not content.endswith(b"\n") or not lines.exists():

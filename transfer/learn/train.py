@@ -105,7 +105,7 @@ def train(
             part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
             runs.append(_train_once(one, images, cache, part, backbone, _with_seed(on_epoch, seed)))
         merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
-        run = Run(merged, runs[0].models, [test for run in runs for test in run.tests])
+        run = Run((folder and folder.done) or merged, runs[0].models, [test for run in runs for test in run.tests])
         if folder and not folder.done:
             folder.gather([folder.path / f"seed{seed}" for seed in seeds])
             folder.result(run.result)
