@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -29,6 +30,28 @@ def test_every_method_policy_and_pair_is_run_as_if_alone(config, tmp_path):
     lines = crossed(result).splitlines()
     assert len(lines) == 1 + 4
     assert [line.split()[:2] for line in lines[1:]] == [[p, m] for p in policies for m in methods]
+
+
+def test_one_that_was_stopped_goes_on(config, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("transfer.adapt.cross.read", lambda *_: tiny)
+    base, done = config(out=tmp_path / "all", resume=True), []
+
+    def once(one, **how):
+        done.append(one.method.method[0])
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return adapt(one, **how)
+
+    monkeypatch.setattr("transfer.adapt.cross.adapt", once)
+    study = CrossConfig(base, ("coral", "mcc"))
+    with pytest.raises(KeyboardInterrupt):
+        cross(study)
+    first = json.loads((tmp_path / "all" / "linear_probe_coral_plain_striped" / "result.json").read_text())
+    result = cross(study)
+    assert result["runs"]["linear_probe"]["coral"]["plain -> striped"] == first
+    assert list(result["runs"]["linear_probe"]) == ["coral", "mcc"]
+    assert cross(study) == json.loads((tmp_path / "all" / "result.json").read_text())
+    assert done == ["coral", "mcc", "coral", "mcc"]
 
 
 @pytest.mark.parametrize(

@@ -67,3 +67,32 @@ def test_a_stage_held_as_features_does_not_move(staged):
     assert torch.allclose(stage.pooled(rows), before)
     frozen, *_ = staged()
     assert frozen.as_features() is frozen
+
+
+def test_what_moved_moves_again(staged):
+    stage, *_ = staged(policy="partial:1")
+    assert stage.moved() == {}
+    network = stage.model.backbone
+    name = next(name for name, tensor in network.state_dict().items() if tensor.is_floating_point())
+    before = network.state_dict()[name].clone()
+    network.state_dict()[name].add_(1.0)
+    moved = {name: tensor.clone() for name, tensor in stage.moved().items()}
+    assert list(moved) == [name]
+    stage.restart()
+    assert stage.moved() == {}
+    stage.move(moved)
+    assert torch.equal(network.state_dict()[name], before + 1)
+    stage.move({})
+    assert stage.moved() == {}
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+def test_batches_from_a_number_on(staged, policy):
+    stage, *_ = staged(policy=policy)
+    order = np.random.default_rng(0).choice(stage.pair.unlabelled, 22)
+    whole = [(rows.copy(), x.clone()) for rows, x in stage.batches(order, 5, None, 0, 0)]
+    rest = [(rows.copy(), x.clone()) for rows, x in stage.batches(order, 5, None, 0, 0, 2)]
+    assert len(rest) == len(whole) - 2 == 3
+    for (rows, x), (wanted, y) in zip(rest, whole[2:], strict=True):
+        assert np.array_equal(rows, wanted)
+        assert torch.equal(x, y)

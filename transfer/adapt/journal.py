@@ -52,13 +52,11 @@ class Journal:
         self._ahead: list[dict[str, Any]] = []
 
     def open(self, choice: Callable[[], Any]) -> Any | None:
-        """Return the choice that is kept, or None; from now on what `choice` returns is kept with all else."""
-        self._choice = choice
+        """Begin: return the choice that is kept, or None; from now on what `choice` returns is kept with all else."""
         kept = (self.part.outcome() or self.part.load()) if self.part else None
-        if kept is None:
-            return None
-        self.weight, self._ahead = kept["weight"], kept["calls"]
-        return kept["choice"]
+        begun = kept or {"weight": 0, "calls": [], "choice": None}
+        self.weight, self._calls, self._ahead, self._choice = begun["weight"], [], begun["calls"], choice
+        return begun["choice"]
 
     def enter(self) -> dict[str, Any] | None:
         """Return what is kept of the call of ``learn`` that begins now, with ``end`` if it is over; None if nothing."""
