@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast, get_args
@@ -53,7 +54,7 @@ def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
     for line, path in zip(lines, columns["path"], strict=True):
         if not path:
             raise TransferError(f"{here} {line}: the path is empty")
-        if not (folder / path).is_file():
+        if not os.path.isfile(os.path.join(folder, path)):  # Path's own raises on a name that is too long
             raise TransferError(f"{here} {line}: no file {folder / path}")
     for line, split in zip(lines, columns.get("split", ()), strict=False):
         if split and split.lower() not in SPLITS:
@@ -88,13 +89,14 @@ def _read_columns(file: Path) -> tuple[dict[str, list[str]], list[int]]:
             reader = csv.reader(stream, strict=True)
             header = [c.strip() for c in next(reader, [])]
             for row in reader:
-                if not any(cell.strip() for cell in row):
+                row = [cell.strip() for cell in row]
+                if not any(row):
                     continue
                 if len(row) != len(header):
                     raise TransferError(
                         f"{file.name} line {reader.line_num}: {len(row)} cells, but the header has {len(header)}"
                     )
-                rows.append([cell.strip() for cell in row])
+                rows.append(row)
                 lines.append(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TransferError(f"cannot read {file} as a UTF-8 CSV: {error}") from error
