@@ -95,6 +95,7 @@ def test_a_saved_config_is_checked_as_a_typed_one() -> None:
     ("values", "says"),
     [
         ({"hidden": ["x"]}, "HeadConfig: hidden is 'x', not int"),
+        ({"hidden": {"0": 1}}, "hidden is {'0': 1}, not tuple"),
         ({"hidden": 3}, r"HeadConfig: hidden is 3, not tuple\[int, \.\.\.\]"),
         ({"hidden": [True]}, "hidden is True, not int"),
         ({"activation": "__class__"}, "activation is '__class__', not Literal"),

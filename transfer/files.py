@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import platformdirs
 
@@ -103,7 +104,7 @@ def read_json(path: str | os.PathLike[str], kind: type = dict) -> Any:
         raise TransferError(f"cannot read {path} as JSON: {error}") from error
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a file to read its bytes; what may never end, such as a pipe or a device, is an OSError."""
     return open(path, "rb", opener=_regular)
 

@@ -71,7 +71,7 @@ def _rebuilt(hint: Any, value: Any, name: str) -> Any:
             return tuple(_rebuilt(option, item, name) for option, item in zip(options, value, strict=True))
     elif origin is dict and isinstance(value, dict):
         return {key: _rebuilt(options[1], item, name) for key, item in value.items()}
-    elif _may_be(hint, value):
+    elif origin in (None, typing.Literal) and _may_be(hint, value):
         return Path(value) if hint is Path else value
     said = getattr(hint, "__name__", str(hint)) if origin is None else str(hint).replace("typing.", "")
     raise TransferError(f"{name} is {_short(value)}, not {said}")
@@ -86,9 +86,10 @@ def _may_be(hint: Any, value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (str, Path):
         return isinstance(value, str) and not _HALVES.search(value)
-    if typing.get_origin(hint) is tuple or dataclasses.is_dataclass(hint):
-        return isinstance(value, list | tuple | dict)
-    return isinstance(value, hint)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, dict)
+    kind = typing.get_origin(hint) or hint
+    return isinstance(value, (list, tuple) if kind is tuple else kind)
 
 
 def _short(value: Any) -> str:

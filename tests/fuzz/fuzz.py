@@ -80,6 +80,9 @@ def tree(data: bytes) -> None:
             continue
         path = os.path.join(os.fsencode(root), *parts)
         with contextlib.suppress(OSError, ValueError):
+            above = [os.path.join(os.fsencode(root), *parts[:i]) for i in range(1, len(parts))]
+            if any(map(os.path.islink, above)):
+                continue  # what lies there is not ours
             os.makedirs(os.path.dirname(path), exist_ok=True)
             if kind == b"l":
                 os.symlink(goal, path)
@@ -88,7 +91,8 @@ def tree(data: bytes) -> None:
             elif kind == b"d":
                 os.mkdir(path)
             else:
-                Path(os.fsdecode(path)).write_bytes(goal)
+                with open(path, "xb") as file:
+                    file.write(goal)
     with contextlib.suppress(TransferError):
         trees.read_folder(root)
 

@@ -149,7 +149,6 @@ def test_links_in_circles_pipes_and_depth_are_no_trouble(tmp_path):
     [
         b"",
         b"a,b\n1,2\n",
-        b"path,object,object_predicted,object_probability\nx\n",
         b'path,object\n"x',
         b"path,age,age_predicted\nx,old,1\n",
         b"path\n" + b"x" * 2**18,

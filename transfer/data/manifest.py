@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast, get_args
@@ -56,7 +57,7 @@ def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
     for row, path in enumerate(columns["path"]):
         if not path:
             raise TransferError(f"{place(row)}: the path is empty")
-        if not (folder / path).is_file():
+        if not os.path.isfile(os.path.join(folder, path)):  # Path's own raises on a name that is too long
             raise TransferError(f"{place(row)}: no file {folder / path}")
     columns["path"] = [str(folder / p) for p in columns["path"]]
     return from_columns(columns, targets, name=file.stem, source=file.name, place=place)
@@ -124,13 +125,14 @@ def _read_columns(file: Path) -> tuple[dict[str, list[str]], list[int]]:
             reader = csv.reader(stream, strict=True)
             header = [c.strip() for c in next(reader, [])]
             for row in reader:
-                if not any(cell.strip() for cell in row):
+                row = [cell.strip() for cell in row]
+                if not any(row):
                     continue
                 if len(row) != len(header):
                     raise TransferError(
                         f"{file.name} line {reader.line_num}: {len(row)} cells, but the header has {len(header)}"
                     )
-                rows.append([cell.strip() for cell in row])
+                rows.append(row)
                 lines.append(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TransferError(f"cannot read {file} as a UTF-8 CSV: {error}") from error

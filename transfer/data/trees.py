@@ -165,8 +165,11 @@ def _walk(root: Path) -> tuple[Found, list[str], int]:
     pending: list[tuple[tuple[str, ...], str, frozenset[str]]] = [((), top, frozenset(map(str, Path(top).parents)))]
     while pending:
         where, real, above = pending.pop()
-        if real in above or len(where) > DEEPEST + 1:
-            continue  # a link that leads back up, or too deep: one level more will do for an error
+        if real in above:
+            continue  # a link that leads back up
+        if len(where) > DEEPEST + 1:  # one level more than can be would do for an error
+            empty.append("/".join(where) + " (too deep to look into)")
+            continue
         entered[real] += 1
         if entered[real] > _MOST_WAYS:  # a few links among folders make more ways than can be gone
             raise TransferError(f"{root}: links lead to {real} again and again: remove them, or give a CSV manifest")

@@ -123,10 +123,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
     models: Models = {}
     for part, saved in header.parts.items():
         backbone, heads = _built(header, saved)
-        try:
-            model = TransferModel(backbone, heads, saved.cut, saved.cut_precision)
-        except ValueError as error:
-            raise TransferError(f"{file} is damaged: {error}") from error
+        if not (0 <= saved.cut <= len(backbone.stages) and backbone.cuttable(saved.cut)):
+            raise TransferError(f"{file} is damaged: {header.backbone} cannot be cut at {saved.cut}")
+        model = TransferModel(backbone, heads, saved.cut, saved.cut_precision)
         model.load_state_dict({k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")})
         models[part] = model.to(device).eval()
     return models
@@ -142,6 +141,8 @@ def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> H
     if not header.parts or count > len(shapes):
         raise TransferError(f"{file} is damaged: it says that it holds {len(header.parts)} networks")
     for name, part in header.parts.items():
+        if len({spec.name for spec in part.specs}) < len(part.specs):
+            raise TransferError(f"{file} is damaged: two heads have one name")
         try:
             with OnMeta():
                 backbone, heads = _built(header, part)
@@ -149,7 +150,9 @@ def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> H
         except TransferError as error:
             raise TransferError(f"{file}: {error}") from error
         except Exception as error:  # sizes and names that no network can have
-            raise TransferError(f"{file} is damaged: no network is as it says ({error})") from error
+            raise TransferError(
+                f"{file} is damaged: no network is as it says ({str(error).splitlines()[0]})"
+            ) from error
         own = {key.removeprefix(f"{name}/"): shape for key, shape in shapes.items() if key.startswith(f"{name}/")}
         for key in expected.keys() | own.keys():
             if key not in own or key not in expected or own[key] != tuple(expected[key].shape):
