@@ -205,7 +205,7 @@ def _guarded(call: Callable[[], None]) -> int:
         parallel.say(f"transfer: {' '.join(str(error).split())}")
         return 2
     except Stopped as stop:
-        print(f"transfer: {stop}", file=sys.stderr)
+        parallel.say(f"transfer: {stop}")
         return 128 + stop.number
     except KeyboardInterrupt:
         parallel.say("transfer: interrupted")
