@@ -34,6 +34,7 @@ WITHOUT_TORCH = [
     "transfer.freeze",
 ]
 WITHOUT_TORCH += ["transfer.data.table", "transfer.data.trees", "transfer.learn.summary", "transfer.report.tables"]
+WITHOUT_TORCH += ["transfer.report.page"]
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)

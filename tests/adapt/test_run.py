@@ -216,3 +216,24 @@ def test_a_folder_is_read_whole(config, tiny):
     made = config()
     images = read(made.shift, TrunkCache(made.cache))
     assert set(images.table.paths) == set(tiny.table.paths)
+
+
+def test_the_page_maps_both_sides_and_says_what_changed(config, tiny, tmp_path):
+    from transfer.report.page import write_report
+
+    out = tmp_path / "run"
+    result = adapt(config(method=("mcc", "source_only"), out=out), images=tiny).result
+    found = json.loads((out / "exhibits.json").read_text())
+    before, after = found["map"]["states"]
+    assert (before["title"], after["title"]) == ("before", f"after ({result['selection']['chosen']})")
+    assert found["map"]["names"]["domains"] == ["plain", "striped"]
+    sizes = [sum(side == k for side in after["domains"]) for k in (0, 1)]
+    assert sizes == [result["images"]["source"], result["images"]["target"]]
+    said = [row["object_predicted"] for row in answers(out)]
+    named = [
+        found["map"]["names"]["objects"][k] for k, side in zip(after["objects"], after["domains"], strict=True) if side
+    ]
+    assert sorted(named) == sorted(said)  # of target images what is predicted, not the truth
+    page = write_report(out).read_text(encoding="utf-8")
+    assert "plain → striped" in page
+    assert "Adapted less source only" in page

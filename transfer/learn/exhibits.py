@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from transfer import freeze
 from transfer.cache import Feed
@@ -202,7 +203,7 @@ def _map(states: Sequence[State], objects: Sequence[str], domains: Sequence[str]
                 "objects": state.objects.tolist(),
                 "domains": state.domains.tolist(),
             }
-            for state in finite
+            for state in tqdm(finite, desc="map of features", unit="t-SNE", disable=None, leave=False)
         ],
         "names": {"objects": list(objects), "domains": list(domains)},
     }
