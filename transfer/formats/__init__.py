@@ -1,5 +1,5 @@
 """Trained models in the formats that others use: ONNX, torch.export, plain safetensors, timm."""
 
-from transfer.formats.export import export
+from transfer.formats.write import export
 
 __all__ = ["export"]

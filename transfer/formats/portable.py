@@ -38,8 +38,9 @@ class Portable(nn.Module):
         """
         out = {}
         for model in self.models:
-            heads = model.heads
-            logits = heads(_features(model.backbone, model.backbone.preprocessing.normalise(images)))
+            assert isinstance(model, TransferModel)
+            heads, backbone = model.heads, model.backbone
+            logits = heads(_features(backbone, backbone.preprocessing.normalise(images)))
             for name, answer in heads.answers(logits).items():
                 if heads.specs[name].kind == "regression":
                     out[f"{name}_value"] = answer

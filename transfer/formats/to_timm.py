@@ -47,7 +47,8 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
                 "label_names": about["heads"]["object"]["classes"],
                 "pretrained_cfg": about["preprocessing"],
             }
-            network.pretrained_cfg = {k: v for k, v in network.pretrained_cfg.items() if k not in NOT_OURS}
+            known: Any = network.pretrained_cfg
+            network.pretrained_cfg = {k: v for k, v in known.items() if k not in NOT_OURS}  # type: ignore[assignment]
             timm.models.save_for_hf(network, folder, config, safe_serialization=True)
             if heads:
                 tensors = {f"{n}.{k}": t for n, h in heads.items() for k, t in zip(KEYS, h.layers[0], strict=True)}

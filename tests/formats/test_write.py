@@ -7,8 +7,8 @@ from transfer.commands import ExportConfig
 from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.formats import export
-from transfer.formats.export import FORMATS
 from transfer.formats.portable import Ready
+from transfer.formats.write import FORMATS
 from transfer.learn.train import train
 
 SHARED = Path(__file__).parents[3] / "shared"
