@@ -21,10 +21,11 @@ def modules(package: str = "transfer") -> list[ModuleType]:
             found.append(importlib.import_module(info.name))
     for module in found:
         if hasattr(module, "__path__") and hasattr(module, "__all__"):
-            for name in module.__all__:
+            said: list[str] = module.__all__
+            for name in said:
                 vars(module).setdefault(name, getattr(module, name))
             inside = (other.__name__.rpartition(".") for other in found)
-            module.__all__ = list(dict.fromkeys([*module.__all__, *(n for p, _, n in inside if p == module.__name__)]))
+            module.__all__ = list(dict.fromkeys([*said, *(n for p, _, n in inside if p == module.__name__)]))
     return found
 
 

@@ -79,8 +79,8 @@ def _adapt(config: AdaptConfig, images: Images | None, cache: TrunkCache | None)
     if out and parallel.first():
         how: Any = {"overwrite": overwrite, "resume": resume, "later": True, "tensorboard": config.run.tensorboard}
         folder = RunFolder(out, to_dict(config), **how)
-    if done := parallel.same(folder.done if folder else None):
-        return AdaptRun(done, checkpoint.load(folder.path) if folder else {}, [], [])
+    if finished := parallel.same(folder.done if folder else None):
+        return AdaptRun(finished, checkpoint.load(folder.path) if folder else {}, [], [])
     if folder and folder.resumed:
         log.info("going on with the run in %s", folder.path)
     cache = cache or TrunkCache(config.cache)

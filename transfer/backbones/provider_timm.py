@@ -78,7 +78,7 @@ def download(name: str) -> dict[str, Tensor]:
 
 
 def _tags(architecture: str) -> Sequence[str]:
-    config = _registry._model_default_cfgs.get(architecture)  # timm 1.0.15 has architectures without one
+    config: Any = _registry._model_default_cfgs.get(architecture)  # timm 1.0.15 has architectures without one
     return config.tags if config else ()
 
 

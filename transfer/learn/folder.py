@@ -27,8 +27,8 @@ CARD = "README.md"
 STATES = "states"  # where a run that is not done keeps where it is
 
 # Settings that a resumed run may change: they change no result.
-FREE = ("out", "overwrite", "resume", "checkpoint_minutes", "final", "workers", "cache", "cache_gb")
-FREE += ("report", "tensorboard")
+FREE = {"out", "overwrite", "resume", "checkpoint_minutes", "final", "workers", "cache", "cache_gb"}
+FREE |= {"report", "tensorboard"}
 
 
 class RunFolder:
