@@ -99,3 +99,9 @@ def test_every_class_has_a_colour_of_its_own(classes: int) -> None:
 def test_drawing_is_imported_only_to_draw() -> None:
     code = "import sys, transfer.adapt.maps; print({'matplotlib', 'sklearn', 'torch'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_names_from_elsewhere_are_drawn_as_they_are(tmp_path: Path) -> None:
+    names = ("$\\frac{$", "\x1b[31m\n", "\udcff")
+    maps.feature_map(tmp_path / "map.png", {"after": evidence_of()}, classes=names, domains=("$x^$", "a\u202eb"))
+    assert (tmp_path / "map.png").stat().st_size > 1000

@@ -100,7 +100,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _from_scale(np.asarray(image), 65535.0)
     if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        values = np.nan_to_num(np.array(image, dtype=np.float64), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         top = float(values.max())
         return _from_scale(values, next((scale for scale in _FULL_SCALES if top <= scale), top))
     if image.has_transparency_data:
@@ -111,5 +111,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_scale(values: np.ndarray, full: float) -> Image.Image:
-    grey = np.clip(values.astype(np.float64) * (255.0 / full), 0, 255)
-    return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+    grey = values * np.float64(255.0 / full)
+    np.rint(grey.clip(0, 255, out=grey), out=grey)
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
