@@ -260,9 +260,9 @@ def _adapt_once(
         checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden(stage.model.heads)))
         folder.predictions(prediction_rows(test, answers))
     if folder and config.map:
-        states = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
+        shown = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
         domains = (", ".join(these.sources), these.target)
-        feature_map(folder.path / "map.png", states, classes=these.table.objects, domains=domains, seed=seed)
+        feature_map(folder.path / "map.png", shown, classes=these.table.objects, domains=domains, seed=seed)
     if part:
         part.finish({"answers": answers, "before": reference.answers["source_only"]})
     if folder:
