@@ -1,7 +1,6 @@
 import json
 import signal
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,24 +22,6 @@ from transfer.stopping import Stopped
 
 def resumed(config: Any) -> Any:
     return replace(config, run=replace(config.run, resume=True))
-
-
-def plain(value: Any) -> Any:
-    """Return `value` without what depends on the clock, and on where the run lies."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items() if k not in ("seconds", "out", "resume", "checkpoint_minutes")}
-    return [plain(v) for v in value] if isinstance(value, list) else value
-
-
-def of(folder: Path) -> dict[str, Any]:
-    """Return all that must be the same of a run that was never stopped and of one that was."""
-    files = {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.suffix in (".csv", ".safetensors")
-    }
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return files | {"lines": plain(lines), "result": plain(json.loads((folder / "result.json").read_text()))}
 
 
 @pytest.fixture
@@ -91,7 +72,7 @@ SLOW = pytest.mark.slow
     ],
 )
 def test_a_run_stopped_again_and_again_comes_to_the_same_bits(
-    config, tiny, tmp_path, stop_at, monkeypatch, methods, how
+    config, tiny, tmp_path, stop_at, monkeypatch, bits, methods, how
 ):
     """In the midst of epochs, at their ends, and after calls of learn."""
     monkeypatch.setattr("transfer.adapt.auto.NEAR", 1.1)  # no shift is small: every step of auto is taken
@@ -99,7 +80,7 @@ def test_a_run_stopped_again_and_again_comes_to_the_same_bits(
     adapt(config(out=tmp_path / "whole", **settings), images=tiny)
     stops = in_pieces(config(out=tmp_path / "pieces", **settings), tiny, stop_at, 4)
     assert stops >= 2
-    assert of(tmp_path / "pieces") == of(tmp_path / "whole")
+    assert bits(tmp_path / "pieces") == bits(tmp_path / "whole")
     assert not (tmp_path / "pieces" / "states").exists()
 
 
@@ -122,7 +103,7 @@ def killing(number):
 
 @pytest.mark.parametrize("minutes", [0.0, 10.0])
 def test_a_killed_run_goes_on_from_its_last_state_and_writes_no_line_twice(
-    config, tiny, tmp_path, monkeypatch, minutes
+    config, tiny, tmp_path, monkeypatch, bits, minutes
 ):
     settings = {"method": ("mcc",), "policy": "partial:1", "epochs": 3, "steps": 2}
     adapt(config(out=tmp_path / "whole", **settings), images=tiny)
@@ -139,10 +120,10 @@ def test_a_killed_run_goes_on_from_its_last_state_and_writes_no_line_twice(
     place = states.read(file)["calls"][-1]["place"]
     assert (place["epoch"], place["step"]) == ((1, 0) if minutes else (1, 2))
     adapt(resumed(killed), images=tiny)
-    assert of(tmp_path / "killed") == of(tmp_path / "whole")
+    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
 
 
-def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch):
+def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch, bits):
     settings = {"method": ("mcc", "coral"), "seeds": (0, 3, 4)}
     whole = adapt(config(out=tmp_path / "whole", **settings), images=tiny)
     made = config(out=tmp_path / "killed", **settings)
@@ -154,7 +135,7 @@ def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "_adapt_once", lambda one, *rest: (ran.append(one.run.seed), once(one, *rest))[1])
     again = adapt(resumed(made), images=tiny)
     assert ran == [3, 4]
-    assert of(tmp_path / "killed") == of(tmp_path / "whole")
+    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
     for one, other in zip(again.before, whole.before, strict=True):
         assert np.array_equal(one, other)
     for (table, said), (other_table, other) in zip(again.tests, whole.tests, strict=True):

@@ -1,6 +1,5 @@
 """A run that is killed at any moment, again and again, comes to the bits of one that never was."""
 
-import json
 import multiprocessing
 import time
 from pathlib import Path
@@ -12,20 +11,6 @@ import pytest
 from transfer import cli
 
 KILLS = 30
-
-
-def plain(value: Any) -> Any:
-    """Return `value` without what depends on the clock, and on where the run lies."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items() if k not in ("seconds", "out", "resume")}
-    return [plain(v) for v in value] if isinstance(value, list) else value
-
-
-def of(folder: Path) -> dict[str, Any]:
-    """Return all that must be the same of two runs."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    files = {name: (folder / name).read_bytes() for name in ("model.safetensors", "predictions.csv")}
-    return files | {"lines": plain(lines), "result": plain(json.loads((folder / "result.json").read_text()))}
 
 
 @pytest.fixture
@@ -44,7 +29,7 @@ def processes(monkeypatch):
 
 
 @pytest.mark.slow
-def test_thirty_kills(processes, images, weights_store, tmp_path):
+def test_thirty_kills(processes, images, weights_store, tmp_path, bits):
     argv = ["adapt", "--data", str(Path(str(images.paths[0])).parents[2]), "--source", "plain", "--target", "striped"]
     argv += ["--method", "mcc,shot,growing", "--policy", "partial:1", "--weight", "0.5,1", "--bottleneck", "16"]
     argv += ["--backbone", "test_resnet", "--weights", str(weights_store / "test_resnet.safetensors")]
@@ -55,8 +40,8 @@ def test_thirty_kills(processes, images, weights_store, tmp_path):
     began = time.monotonic()
     processes([*argv, "--out", str(tmp_path / "again")]).join()
     lasts, rng = time.monotonic() - began, np.random.default_rng(0)
-    whole = of(tmp_path / "whole")
-    assert of(tmp_path / "again") == whole
+    whole = bits(tmp_path / "whole")
+    assert bits(tmp_path / "again") == whole
     kills = compared = 0
     while kills < KILLS:
         out = tmp_path / f"run{compared}"
@@ -70,6 +55,6 @@ def test_thirty_kills(processes, images, weights_store, tmp_path):
             else:
                 assert process.exitcode == 0
                 assert (out / "result.json").exists()
-        assert of(out) == whole
+        assert bits(out) == whole
         compared += 1
     print(f"{kills} kills survived, {compared} runs compared")
