@@ -117,9 +117,11 @@ def _over_seeds(
         inner = out / f"seed{seed}" if out else None
         one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
         part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
-        runs.append(
-            _train_once(one, images, cache, part, backbone, lambda line, seed=seed: on_epoch({"seed": seed} | line))
-        )
+
+        def tell(line: dict[str, Any], seed: int = seed) -> None:
+            on_epoch({"seed": seed} | line)
+
+        runs.append(_train_once(one, images, cache, part, backbone, tell))
     merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
     if folder and not folder.done:
         folder.gather([folder.path / f"seed{seed}" for seed in seeds])
