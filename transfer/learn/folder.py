@@ -70,7 +70,11 @@ class RunFolder:
         self.path, self._config, self._outer, self._begun = path, config, outer, False
         self._overwrite = overwrite
         self._lock: Lock | None = None
+<<<<<<< HEAD
         self._events = Events(path) if tensorboard else None
+=======
+        self._inner: list[RunFolder] = []
+>>>>>>> resume
         self.resumed = resume and (path / "config.json").is_file()
         if (
             resume
@@ -90,8 +94,19 @@ class RunFolder:
 
     def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
         """Return the folder of a run within this one, which begins when it does, and is resumed if this one is."""
+<<<<<<< HEAD
         how: Any = {"resume": self.resumed, "tensorboard": self._events is not None}
         return RunFolder(self.path / name, config, later=True, outer=self, **how)
+=======
+        self._inner.append(RunFolder(self.path / name, config, resume=self.resumed, later=True, outer=self))
+        return self._inner[-1]
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
+>>>>>>> resume
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -244,7 +259,9 @@ class RunFolder:
         self.release()
 
     def release(self) -> None:
-        """Let other processes have the folder."""
+        """Let other processes have the folder, and those within it."""
+        for inner in self._inner:
+            inner.release()
         if self._lock:
             self._lock.release()
 
