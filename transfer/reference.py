@@ -23,8 +23,9 @@ def modules(package: str = "transfer") -> list[ModuleType]:
         if hasattr(module, "__path__") and hasattr(module, "__all__"):
             for name in module.__all__:
                 vars(module).setdefault(name, getattr(module, name))
-            inside = (other.__name__.rpartition(".") for other in found)
-            module.__all__ = list(dict.fromkeys([*module.__all__, *(n for p, _, n in inside if p == module.__name__)]))
+            inside = (name.rpartition(".") for name in (other.__name__ for other in found))
+            names = [name for parent, _, name in inside if parent == module.__name__]
+            vars(module)["__all__"] = list(dict.fromkeys([*module.__all__, *names]))
     return found
 
 
