@@ -24,8 +24,9 @@ def modules(package: str = "transfer") -> list[ModuleType]:
             said: list[str] = module.__all__
             for name in said:
                 vars(module).setdefault(name, getattr(module, name))
-            inside = (other.__name__.rpartition(".") for other in found)
-            module.__all__ = list(dict.fromkeys([*said, *(n for p, _, n in inside if p == module.__name__)]))
+            inside = (name.rpartition(".") for name in (other.__name__ for other in found))
+            names = [name for parent, _, name in inside if parent == module.__name__]
+            vars(module)["__all__"] = list(dict.fromkeys([*said, *names]))
     return found
 
 

@@ -1,5 +1,4 @@
-<<<<<<< HEAD
-from transfer.learn.lines import epoch_line
+from transfer.learn.lines import epoch_line, in_parts, in_words
 
 
 def test_an_epochs_line_tells_the_cosine_where_it_was_measured():
@@ -8,8 +7,6 @@ def test_an_epochs_line_tells_the_cosine_where_it_was_measured():
     assert plain.split() == ["partial", "epoch", "2/9", "loss", "0.5000", "val", "object", "0.750", "1.0", "s"]
     told = epoch_line(line | {"interference": {"cosine": {"object domain": -0.25}, "conflict": {}, "length": {}}}, 9)
     assert told == plain.replace("  1.0 s", "  cosine object domain -0.250  1.0 s")
-=======
-from transfer.learn.lines import in_parts, in_words
 
 
 def test_what_a_phase_chose() -> None:
@@ -22,4 +19,3 @@ def test_a_note_only_where_memory_was_short() -> None:
     assert in_parts([1, 1], 64) == []
     (note,) = in_parts([1, 4], 64)
     assert note.startswith("out of memory: batches of 64 taken in 4 parts")
->>>>>>> resume

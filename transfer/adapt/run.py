@@ -270,7 +270,6 @@ def _adapt_once(
         folder.begin()
         checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden(stage.model.heads)))
         folder.predictions(prediction_rows(test, answers))
-<<<<<<< HEAD
         sides = (", ".join(these.sources), these.target)
         seen = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
         if config.run.report and len(test):
@@ -278,12 +277,6 @@ def _adapt_once(
             folder.exhibits(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))
         if config.map:
             feature_map(folder.path / "map.png", seen, classes=these.table.objects, domains=sides, seed=seed)
-=======
-    if folder and config.map:
-        shown = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
-        domains = (", ".join(these.sources), these.target)
-        feature_map(folder.path / "map.png", shown, classes=these.table.objects, domains=domains, seed=seed)
->>>>>>> adaptresume
     if part:
         part.finish({"answers": answers, "before": reference.answers["source_only"]})
     if folder:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import timm
 from timm.data import resolve_data_config

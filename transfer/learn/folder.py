@@ -70,11 +70,8 @@ class RunFolder:
         self.path, self._config, self._outer, self._begun = path, config, outer, False
         self._overwrite = overwrite
         self._lock: Lock | None = None
-<<<<<<< HEAD
         self._events = Events(path) if tensorboard else None
-=======
         self._inner: list[RunFolder] = []
->>>>>>> resume
         self.resumed = resume and (path / "config.json").is_file()
         if (
             resume
@@ -94,11 +91,8 @@ class RunFolder:
 
     def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
         """Return the folder of a run within this one, which begins when it does, and is resumed if this one is."""
-<<<<<<< HEAD
         how: Any = {"resume": self.resumed, "tensorboard": self._events is not None}
-        return RunFolder(self.path / name, config, later=True, outer=self, **how)
-=======
-        self._inner.append(RunFolder(self.path / name, config, resume=self.resumed, later=True, outer=self))
+        self._inner.append(RunFolder(self.path / name, config, later=True, outer=self, **how))
         return self._inner[-1]
 
     def __enter__(self) -> "RunFolder":
@@ -106,7 +100,6 @@ class RunFolder:
 
     def __exit__(self, *raised: object) -> None:
         self.release()
->>>>>>> resume
 
     @property
     def done(self) -> dict[str, Any] | None:

@@ -88,41 +88,15 @@ def train(
     """
     FreezePolicy.parse(config.policy.policy)
     optimizers.check(config.learn.optimizer)
-<<<<<<< HEAD
-    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
+    out = config.run.out
     how: Any = {"overwrite": config.run.overwrite, "resume": config.run.resume, "tensorboard": config.run.tensorboard}
     folder = RunFolder(out, to_dict(config), later=True, **how) if out and parallel.first() else None
-    if folder and folder.done:
-        log.info("the run in %s is finished; there is nothing to go on with", out)
-    cache = cache or TrunkCache(config.cache)
-    images = images or read_images(config.data, cache.store)
-    if len(seeds) == 1:
-        one = replace(config, run=replace(config.run, seed=seeds[0]))
-        run = _train_once(one, images, cache, folder, backbone, on_epoch)
-    else:
-        runs = []
-        for seed in seeds:
-            log.info("seed %d", seed)
-            inner = out / f"seed{seed}" if out else None
-            shown = config.run.report and seed == seeds[0]
-            one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner, report=shown))
-            part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
-            runs.append(_train_once(one, images, cache, part, backbone, _with_seed(on_epoch, seed)))
-        merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
-        run = Run((folder and folder.done) or merged, runs[0].models, [test for run in runs for test in run.tests])
-        if folder and not folder.done:
-            folder.gather([folder.path / f"seed{seed}" for seed in seeds])
-            folder.result(run.result)
-=======
-    out, overwrite, resume = config.run.out, config.run.overwrite, config.run.resume
-    folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True) if out else None
     if folder and folder.done:
         log.info("the run in %s is finished; there is nothing to go on with", out)
     cache = cache or TrunkCache(config.cache)
     with folder or nullcontext():
         images = images or read_images(config.data, cache.store)
         run = _over_seeds(config, images, cache, folder, backbone, on_epoch)
->>>>>>> resume
     if run.result["stopped"]:
         raise EndedEarly(run.result["stopped"] + (f" (saved in {out})" if out else ""))
     return run
@@ -144,7 +118,8 @@ def _over_seeds(
     for seed in seeds:
         log.info("seed %d", seed)
         inner = out / f"seed{seed}" if out else None
-        one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
+        shown = config.run.report and seed == seeds[0]
+        one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner, report=shown))
         part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
 
         def tell(line: dict[str, Any], seed: int = seed) -> None:
