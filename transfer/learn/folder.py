@@ -60,6 +60,7 @@ class RunFolder:
         self.path, self._config, self._outer, self._begun = path, config, outer, False
         self._overwrite = overwrite
         self._lock: Lock | None = None
+        self._inner: list[RunFolder] = []
         self.resumed = resume and (path / "config.json").is_file()
         if (
             resume
@@ -79,7 +80,14 @@ class RunFolder:
 
     def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
         """Return the folder of a run within this one, which begins when it does, and is resumed if this one is."""
-        return RunFolder(self.path / name, config, resume=self.resumed, later=True, outer=self)
+        self._inner.append(RunFolder(self.path / name, config, resume=self.resumed, later=True, outer=self))
+        return self._inner[-1]
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -220,7 +228,9 @@ class RunFolder:
         self.release()
 
     def release(self) -> None:
-        """Let other processes have the folder."""
+        """Let other processes have the folder, and those within it."""
+        for inner in self._inner:
+            inner.release()
         if self._lock:
             self._lock.release()
 

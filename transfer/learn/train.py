@@ -86,36 +86,47 @@ def train(
     """
     FreezePolicy.parse(config.policy.policy)
     optimizers.check(config.learn.optimizer)
-    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
-    overwrite, resume = config.run.overwrite, config.run.resume
+    out, overwrite, resume = config.run.out, config.run.overwrite, config.run.resume
     folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True) if out else None
     if folder and folder.done:
         log.info("the run in %s is finished; there is nothing to go on with", out)
     cache = cache or TrunkCache(config.cache)
-    images = images or read_images(config.data, cache.store)
-    if len(seeds) == 1:
-        one = replace(config, run=replace(config.run, seed=seeds[0]))
-        run = _train_once(one, images, cache, folder, backbone, on_epoch)
-    else:
-        runs = []
-        for seed in seeds:
-            log.info("seed %d", seed)
-            inner = out / f"seed{seed}" if out else None
-            one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
-            part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
-            runs.append(_train_once(one, images, cache, part, backbone, _with_seed(on_epoch, seed)))
-        merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
-        run = Run((folder and folder.done) or merged, runs[0].models, [test for run in runs for test in run.tests])
-        if folder and not folder.done:
-            folder.gather([folder.path / f"seed{seed}" for seed in seeds])
-            folder.result(run.result)
+    with folder or nullcontext():
+        images = images or read_images(config.data, cache.store)
+        run = _over_seeds(config, images, cache, folder, backbone, on_epoch)
     if run.result["stopped"]:
         raise TransferError(run.result["stopped"] + (f" (saved in {out})" if out else ""))
     return run
 
 
-def _with_seed(on_epoch: OnEpoch, seed: int) -> OnEpoch:
-    return lambda line: on_epoch({"seed": seed} | line)
+def _over_seeds(
+    config: TrainConfig,
+    images: Images,
+    cache: TrunkCache,
+    folder: RunFolder | None,
+    backbone: Backbone | None,
+    on_epoch: OnEpoch,
+) -> Run:
+    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
+    if len(seeds) == 1:
+        one = replace(config, run=replace(config.run, seed=seeds[0]))
+        return _train_once(one, images, cache, folder, backbone, on_epoch)
+    runs = []
+    for seed in seeds:
+        log.info("seed %d", seed)
+        inner = out / f"seed{seed}" if out else None
+        one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
+        part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
+
+        def tell(line: dict[str, Any], seed: int = seed) -> None:
+            on_epoch({"seed": seed} | line)
+
+        runs.append(_train_once(one, images, cache, part, backbone, tell))
+    merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
+    if folder and not folder.done:
+        folder.gather([folder.path / f"seed{seed}" for seed in seeds])
+        folder.result(merged)
+    return Run((folder and folder.done) or merged, runs[0].models, [test for run in runs for test in run.tests])
 
 
 def _train_once(
