@@ -7,9 +7,8 @@ from typing import Literal
 
 import tyro
 
+from transfer.comma import CommaInts, CommaNames
 from transfer.config import (
-    CommaInts,
-    CommaNames,
     Device,
     LearnConfig,
     OnBadImage,

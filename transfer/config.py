@@ -6,28 +6,12 @@ This module imports neither torch nor anything that does, so that ``transfer --h
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-import tyro
-
+from transfer.comma import CommaInts, CommaNames
 from transfer.errors import TransferError
 from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
-
-def _comma(kind: type) -> Any:
-    """Return a tyro spec for comma-separated values: ``0,1,2``."""
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=f"{kind.__name__.upper()},...",
-        instance_from_str=lambda args: tuple(kind(part.strip()) for part in args[0].split(",") if part.strip()),
-        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(v, kind) for v in value),
-        str_from_instance=lambda value: [",".join(map(str, value))],
-    )
-
-
-CommaInts = Annotated[tuple[int, ...], _comma(int)]
-CommaNames = Annotated[tuple[str, ...], _comma(str)]
-CommaFloats = Annotated[tuple[float, ...], _comma(float)]
 OnBadImage = Literal["refuse", "skip"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 

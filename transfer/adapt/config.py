@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transfer.config import BackboneConfig, CacheConfig, CommaFloats, CommaNames, Device, OnBadImage, RunConfig
+from transfer.comma import CommaFloats, CommaNames
+from transfer.config import BackboneConfig, CacheConfig, Device, OnBadImage, RunConfig
 from transfer.errors import TransferError
 from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 

@@ -18,6 +18,7 @@ from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.errors import EndedEarly
 from transfer.evaluate.answers import Answers, judge, per_domain
+from transfer.evaluate.size import balance
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.learn import checkpoint, head2toe, monitor, optimizers
 from transfer.learn.auto import AUTO, advised, followed
@@ -229,7 +230,7 @@ def _train_once(
             "train": len(parts.train),
             "val": len(parts.val),
             "test": len(parts.test),
-            **_balance(table, parts),
+            **balance(table.object[parts.train], table.objects),
         },
         "test": judge(test, answers) if len(test) else {},
         "per_domain": per_domain(test, answers) if len(test) else {},
@@ -292,15 +293,3 @@ def _finished(config: TrainConfig, done: dict[str, Any], images: Images, parts: 
     exam = Exam(images.table, images.inspection.sha256, parts.test, cache, config.view, batch, workers)
     answers = exam.answers(models) if len(parts.test) else {}
     return Run(done, models, [(images.table.take(parts.test), answers)])
-
-
-def _balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
-    """Return the training images of the rarest and the commonest object, and how many times as many these are."""
-    objects = table.object[parts.train]
-    counts = np.bincount(objects[objects >= 0], minlength=len(table.objects))
-    few, many = int(counts.argmin()), int(counts.argmax())
-    return {
-        "rarest": {table.objects[few]: int(counts[few])},
-        "commonest": {table.objects[many]: int(counts[many])},
-        "imbalance": round(float(counts[many] / max(counts[few], 1)), 2),
-    }

@@ -1,7 +1,6 @@
 """A run folder as it was left: what a report reads."""
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.files import open_text, parse_json, read_json
 
 Rows = list[dict[str, str]]
 
@@ -84,7 +84,7 @@ def read(path: Path) -> Saved:
         run = " (its run is in run/)" if (path / "run" / "result.json").is_file() else ""
         raise TransferError(f"no result.json in {path}{run}: a report is of a finished run of train, adapt or compare")
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = read_json(file)
         if result.get("command") not in ("train", "adapt", "compare"):
             raise TransferError(f"{path}: a report is of a run of train, adapt or compare, not {result.get('command')}")
         exhibits = path / "exhibits.json"
@@ -94,9 +94,9 @@ def read(path: Path) -> Saved:
         return Saved(
             path,
             result,
-            [json.loads(line) for line in _lines(lines)] if lines.is_file() else [],
+            [parse_json(line) for line in _lines(lines)] if lines.is_file() else [],
             [row for folder in (first, *others) for row in _predictions(folder)],
-            json.loads(exhibits.read_text(encoding="utf-8")) if exhibits.is_file() else {},
+            read_json(exhibits) if exhibits.is_file() else {},
         )
     except (ValueError, AttributeError, KeyError) as error:
         raise TransferError(f"{path} is damaged ({error}): run it again") from error
@@ -110,5 +110,5 @@ def _predictions(folder: Path) -> Rows:
     file = folder / "predictions.csv"
     if not file.is_file():
         return []
-    with file.open(newline="", encoding="utf-8") as opened:
+    with open_text(file) as opened:
         return list(csv.DictReader(opened))

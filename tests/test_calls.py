@@ -1,0 +1,32 @@
+import inspect
+import json
+
+from transfer.calls import COMMANDS, SPOKEN
+from transfer.cli import main
+
+
+def test_a_config_belongs_to_one_command_and_those_that_speak_json_are_asked_to():
+    kinds = [kind for kind, _ in COMMANDS.values()]
+    assert len(set(kinds)) == len(kinds)
+    for name, (kind, call) in COMMANDS.items():
+        parameters = list(inspect.signature(call).parameters.values())
+        assert parameters[0].annotation is kind
+        assert [p.name for p in parameters[1:]] == (["as_json"] if name in SPOKEN else [])
+
+
+def test_json_is_alone_on_standard_output(capsys, images, tmp_path):
+    out = tmp_path / "run"
+    data = ["--data", str(images.paths[0].rsplit("/", 3)[0]), "--device", "cpu", "--out", str(out)]
+    assert main(["train", *data, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == json.loads((out / "result.json").read_text())
+    assert "saved in" in said.err
+
+
+def test_a_page_is_written_unless_told_otherwise(capsys, images, tmp_path):
+    data = ["--data", str(images.paths[0].rsplit("/", 3)[0]), "--device", "cpu"]
+    for more, there in (([], True), (["--no-report"], False)):
+        out = tmp_path / f"run{len(more)}"
+        assert main(["train", *data, "--out", str(out), *more]) == 0
+        assert (out / "report.html").is_file() == there
+        assert ("report.html" in capsys.readouterr().out) == there
