@@ -12,6 +12,8 @@ from transfer.adapt import journal as module
 from transfer.adapt import run
 from transfer.adapt.journal import Journal
 from transfer.adapt.loop import Course
+from transfer.adapt.methods import METHODS
+from transfer.adapt.objectives.consistency import FixMatch
 from transfer.adapt.run import adapt
 from transfer.errors import TransferError
 from transfer.learn import states
@@ -76,6 +78,8 @@ def test_a_run_stopped_again_and_again_comes_to_the_same_bits(
 ):
     """In the midst of epochs, at their ends, and after calls of learn."""
     monkeypatch.setattr("transfer.adapt.auto.NEAR", 1.1)  # no shift is small: every step of auto is taken
+    unsure = replace(METHODS["fixmatch"], build=lambda *_: [(1.0, FixMatch(0.0))])  # dropout shows in every step
+    monkeypatch.setitem(METHODS, "fixmatch", unsure)
     settings = {"method": methods, "epochs": 3, "steps": 2} | how
     adapt(config(out=tmp_path / "whole", **settings), images=tiny)
     stops = in_pieces(config(out=tmp_path / "pieces", **settings), tiny, stop_at, 4)

@@ -69,22 +69,22 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
     Stopped
         By a signal, all being saved: with ``resume`` the run goes on to the bits that it would have come to.
     """
-    with stoppable() if config.run.out else nullcontext():
-        return _adapt(prepared(config), images, cache)
-
-
-def _adapt(config: AdaptConfig, images: Images | None, cache: TrunkCache | None) -> AdaptRun:
-    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
-    overwrite, resume, folder = config.run.overwrite, config.run.resume, None
-    if out and parallel.first():
-        how: Any = {"overwrite": overwrite, "resume": resume, "later": True, "tensorboard": config.run.tensorboard}
-        folder = RunFolder(out, to_dict(config), **how)
+    config = prepared(config)
+    run, folder = config.run, None
+    if run.out and parallel.first():
+        how: Any = {"overwrite": run.overwrite, "resume": run.resume, "later": True, "tensorboard": run.tensorboard}
+        folder = RunFolder(run.out, to_dict(config), **how)
     if finished := parallel.same(folder.done if folder else None):
-        return AdaptRun(finished, checkpoint.load(folder.path) if folder else {}, [], [])
-    if folder and folder.resumed:
-        log.info("going on with the run in %s", folder.path)
+        log.info("the run in %s is finished; there is nothing to go on with", run.out)
+        with folder or nullcontext():
+            return AdaptRun(finished, checkpoint.load(folder.path) if folder else {}, [], [])
     cache = cache or TrunkCache(config.cache)
-    images = images or read(config.shift, cache)
+    with folder or nullcontext(), stoppable() if run.out else nullcontext():
+        return _over_seeds(config, images or read(config.shift, cache), cache, folder)
+
+
+def _over_seeds(config: AdaptConfig, images: Images, cache: TrunkCache, folder: RunFolder | None) -> AdaptRun:
+    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
     if len(seeds) == 1:
         return _adapt_once(replace(config, run=replace(config.run, seed=seeds[0])), images, cache, folder)
     runs = []
