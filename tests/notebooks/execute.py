@@ -1,8 +1,8 @@
 """Execute the notebooks anew and keep what they put out: ``python tests/notebooks/execute.py [NAME...]``.
 
 Without names all six: on Office-31 that is minutes each. Pictures are reduced to 256 colours, so that the files stay
-small; execution times and anything else that differs from run to run are left out. What a cell tagged ``image:NAME`` shows
-is also written to ``notebooks/images/NAME.png``, for README.
+small; execution times and anything else that differs from run to run are left out. What a cell tagged ``image:NAME``
+shows is also written to ``notebooks/images/NAME.png``, for README.
 """
 
 import base64
