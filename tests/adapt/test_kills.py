@@ -1,6 +1,10 @@
-"""A run that is killed at any moment, again and again, comes to the bits of one that never was."""
+"""A run that is killed at any moment, again and again, comes to the bits of one that never was.
+
+``TRANSFER_KILLS`` (default 30) says how many kills.
+"""
 
 import multiprocessing
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ import pytest
 
 from transfer import cli
 
-KILLS = 30
+KILLS = int(os.environ.get("TRANSFER_KILLS", "30"))
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def processes(monkeypatch):
 
 
 @pytest.mark.slow
-def test_thirty_kills(processes, images, weights_store, tmp_path, bits):
+def test_a_killed_run_comes_to_the_same_bits(processes, images, weights_store, tmp_path, bits):
     argv = ["adapt", "--data", str(Path(str(images.paths[0])).parents[2]), "--source", "plain", "--target", "striped"]
     argv += ["--method", "mcc,shot,growing", "--policy", "partial:1", "--weight", "0.5,1", "--bottleneck", "16"]
     argv += ["--backbone", "test_resnet", "--weights", str(weights_store / "test_resnet.safetensors")]
