@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from safetensors import SafetensorError
 
 from transfer.errors import TransferError
 
@@ -38,8 +39,8 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-    except OSError as error:
-        raise TransferError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:  # which safetensors makes of a full disk
+        raise TransferError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

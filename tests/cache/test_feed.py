@@ -1,6 +1,8 @@
 """Keeping activations changes no result, and nothing is computed twice."""
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,15 +178,22 @@ def test_a_changed_weight_is_no_hit(ready: Ready, caches: Caches, images: ImageT
     assert torch.equal(after, all_rows(caches(False), model, images, digests))
 
 
+def copied(path: str, to: Path, more: bytes) -> tuple[str, str]:
+    """Copy an image, with `more` after its end; return the path of the copy and its digest."""
+    content = Path(path).read_bytes() + more
+    to.write_bytes(content)
+    return str(to), hashlib.sha256(content).hexdigest()
+
+
 def test_a_changed_image_is_no_hit(
-    ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, computed: list[int]
+    ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, computed: list[int], tmp_path: Path
 ) -> None:
     model = ready()
     all_rows(caches(), model, images, digests)
     computed.clear()
-    other = digests.copy()
-    other[5] = other[5][:-1] + ("0" if other[5][-1] != "0" else "1")
-    all_rows(caches(), model, images, other)
+    paths, other = images.paths.astype(object), digests.copy()
+    paths[5], other[5] = copied(paths[5], tmp_path / "changed.png", b"!")
+    all_rows(caches(), model, replace(images, paths=paths), other)
     assert sum(computed) == 1
 
 
@@ -273,13 +282,14 @@ def test_a_bad_image_is_named_and_what_came_before_is_kept(
 
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
-    many = np.arange(96) % len(images)
-    paths, names = images.paths[many].astype(object), np.array([f"{row:064x}" for row in range(96)])
-    paths[80] = str(bad)
+    copies = [copied(images.paths[i % len(images)], tmp_path / f"{i}.png", bytes([i])) for i in range(96)]
+    sound, names = map(np.array, zip(*copies, strict=True))
+    paths, others = sound.astype(object), names.copy()
+    paths[80], others[80] = str(bad), hashlib.sha256(b"no image").hexdigest()
     with pytest.raises(BadImage, match=r"bad\.png"):
-        caches().feed(ready(), paths, names, batch_size=8, workers=1).prepare(np.arange(96))
+        caches().feed(ready(), paths, others, batch_size=8, workers=1).prepare(np.arange(96))
     computed.clear()
-    caches().feed(ready(), images.paths[many], names, batch_size=8, workers=1).prepare(np.arange(96))
+    caches().feed(ready(), sound, names, batch_size=8, workers=1).prepare(np.arange(96))
     assert sum(computed) == 96 - 64
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,6 +56,34 @@ def test_draws_depend_on_seed_epoch_and_row(paths, tmp_path):
     for seed, epoch in ((0, 0), (0, 1), (1, 0)):
         views += list(all_of(ImageBatches(one, P, augmentation=ALL, seed=seed, epoch=epoch))[1])
     assert len({v.numpy().tobytes() for v in views}) == len(views)
+
+
+@pytest.mark.parametrize("augmentation", [None, ALL])
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+def test_later_batches_are_the_same_without_those_before(paths, augmentation, first):
+    order = np.array([3, 0, 3, 3, 1])  # a row that comes again is drawn anew each time
+    how = {"batch_size": 2, "order": order, "augmentation": augmentation, "seed": 5, "epoch": 2}
+    whole, rest = list(ImageBatches(paths, P, **how)), ImageBatches(paths, P, first=first, **how)
+    assert len(rest) == 3 - first
+    for (rows, images), (again, same) in zip(whole[first:], rest, strict=True):
+        assert torch.equal(rows, again)
+        assert torch.equal(images, same)
+
+
+def test_a_file_that_is_another_than_it_was_is_named(paths, tmp_path):
+    mine = []
+    for i, path in enumerate(paths[:4]):
+        mine.append(str(tmp_path / f"{i}{Path(path).suffix}"))
+        Path(mine[-1]).write_bytes(Path(path).read_bytes())
+    digests = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in mine]
+    batches = ImageBatches(mine, P, digests=digests, batch_size=4)
+    assert torch.equal(all_of(batches)[1], all_of(ImageBatches(mine, P, batch_size=4))[1])
+    Path(mine[2]).write_bytes(Path(mine[1]).read_bytes() + b"0")
+    with pytest.raises(BadImage, match=r"2\.\w+ is not as it was when the run began"):
+        list(batches)
+    Path(mine[2]).unlink()
+    with pytest.raises(BadImage, match=r"2\.\w+: No such file"):
+        list(batches)
 
 
 def test_an_empty_order_has_no_batches(paths):

@@ -168,6 +168,27 @@ def test_cycles_share_the_epochs_out(epochs: int, cycles: int) -> None:
     assert all(start < epoch <= end for epoch, (start, end) in enumerate(spans, 1))
 
 
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_an_average_goes_on_where_it_was(taught: Callable[..., Any], average: Any) -> None:
+    model, plan = taught("partial:1")
+    model.freeze(plan.phases[0])
+    config = dataclasses.replace(QUICK, average=average)
+    one = Average(model, config, 4)
+    one.after_step()
+    one.after_epoch(4)
+    kept = {"count": one.count, "mean": [tensor.clone() for tensor in one.state()["mean"]]}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    other = Average(model, config, 4)
+    other.load(kept)
+    for some in (one, other):
+        some.after_step()
+        some.after_epoch(4)
+    assert one.count == other.count == 2
+    assert all(map(torch.equal, one.mean, other.mean))
+
+
 def test_the_rate_starts_over_in_each_cycle(
     taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
 ) -> None:

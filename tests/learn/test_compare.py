@@ -6,7 +6,9 @@ import pytest
 from transfer.config import CompareConfig
 from transfer.errors import TransferError
 from transfer.evaluate.paired import paired_test
+from transfer.learn import train as module
 from transfer.learn.compare import compare, paired
+from transfer.learn.fit import fit
 from transfer.learn.train import train
 
 
@@ -20,6 +22,27 @@ def test_policies_are_compared_on_the_same_images(config, tmp_path):
     assert result["paired"]["partial:1"]["object"]["difference"] == pytest.approx(a - b, abs=1e-9)
     assert json.loads((tmp_path / "runs" / "result.json").read_text()) == json.loads(json.dumps(result))
     assert (tmp_path / "runs" / "partial-1" / "seed1" / "model.safetensors").is_file()
+
+
+def test_a_comparison_goes_on_with_what_is_missing(config, tmp_path, monkeypatch):
+    settings = {"epochs": 1, "seeds": (0, 1)}
+    policies = ("linear_probe", "partial:1")
+    whole = compare(CompareConfig(config(out=tmp_path / "whole", **settings), policies))
+    fits = []
+
+    def dying(model, plan, *args, **how):
+        fits.append(str(plan.policy))
+        if len(fits) == 6:  # two of linear_probe's four are refits
+            raise KeyboardInterrupt
+        return fit(model, plan, *args, **how)
+
+    monkeypatch.setattr(module, "fit", dying)
+    with pytest.raises(KeyboardInterrupt):
+        compare(CompareConfig(config(out=tmp_path / "killed", **settings), policies))
+    again = compare(CompareConfig(config(out=tmp_path / "killed", resume=True, **settings), policies))
+    assert fits == ["linear_probe"] * 4 + ["partial:1"] * 3
+    assert again["paired"] == whole["paired"]
+    assert [run["test"] for run in again["runs"].values()] == [run["test"] for run in whole["runs"].values()]
 
 
 def test_paired_counts_an_image_once_however_many_seeds_saw_it(config):

@@ -119,6 +119,8 @@ def steps(net: nn.Module, optimizer: torch.optim.Optimizer, numbers: range) -> N
         if isinstance(optimizer, optimizers.LBFGS):
             optimizer.step(ask)
             continue
+        for group in optimizer.param_groups:  # as a schedule does
+            group["lr"] = 1e-3 * (1 + number)
         optimizer.zero_grad(set_to_none=True)
         ask()[0].backward(create_graph=getattr(optimizer, "is_second_order", False))
         optimizer.step()

@@ -104,7 +104,7 @@ def check(got: Any, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", ["stop", pytest.param("kill", marks=pytest.mark.slow)])
 def test_after_any_step(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str) -> None:
     """One process for each stretch between two stops, each on another number of steps; then they all are one run."""
     with monkeypatch.context() as patch:

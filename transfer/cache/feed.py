@@ -21,6 +21,7 @@ from transfer.store import CannotKeep, Located, Shelf, Store
 log = logging.getLogger(__name__)
 
 _BATCH = 64  # images on their way into the trunk at a time
+_SEAL_SECONDS = 120  # after so many, what was computed is kept, should the process be killed
 
 
 class TrunkCache:
@@ -228,6 +229,7 @@ class Feed:
         mine = missing[number::processes]
         mine = mine[~located.have[mine]]
         began, problem = time.perf_counter(), ""
+        sealed = began
         try:
             with (
                 tqdm(total=len(mine), desc="frozen trunk", unit="image", disable=None, leave=False) as bar,
@@ -236,6 +238,9 @@ class Feed:
                 for some, activation in self._made(mine, view, augmentation, store):
                     writer.append(self.digests[some], _packed(self.model.rounded(activation)))
                     bar.update(len(some))
+                    if time.perf_counter() - sealed > _SEAL_SECONDS:
+                        writer.commit()
+                        sealed = time.perf_counter()
                     stopping.check()  # what is there so far is kept
         except CannotKeep as error:
             problem = str(error)

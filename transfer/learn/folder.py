@@ -60,6 +60,7 @@ class RunFolder:
         self.path, self._config, self._outer, self._begun = path, config, outer, False
         self._overwrite = overwrite
         self._lock: Lock | None = None
+        self._inner: list[RunFolder] = []
         self.resumed = resume and (path / "config.json").is_file()
         if (
             resume
@@ -79,7 +80,14 @@ class RunFolder:
 
     def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
         """Return the folder of a run within this one, which begins when it does, and is resumed if this one is."""
-        return RunFolder(self.path / name, config, resume=self.resumed, later=True, outer=self)
+        self._inner.append(RunFolder(self.path / name, config, resume=self.resumed, later=True, outer=self))
+        return self._inner[-1]
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -148,7 +156,7 @@ class RunFolder:
         return path.name in (*OURS, ADVICE, lock.NAME) or (path.name.startswith(".") and path.suffix == ".part")
 
     def _resume(self, config: dict[str, Any]) -> None:
-        """Check that the run there is of `config`, and cut off a line that was half written when it was killed."""
+        """Check that the run there is of `config`, and remove what was half written when it was killed."""
         before, now = _flat(json.loads((self.path / "config.json").read_text(encoding="utf-8"))), _flat(config)
         differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         differ = [name.rpartition(".")[2] for name in differ if name.rpartition(".")[2] not in FREE]
@@ -157,6 +165,8 @@ class RunFolder:
                 f"--resume: the run in {self.path} has another {', '.join(differ[:5])}; give what it was started "
                 "with, or name another folder"
             )
+        for part in self.path.glob(".*.part"):
+            part.unlink(missing_ok=True)
         lines = self.path / "metrics.jsonl"
         content = lines.read_bytes() if lines.exists() else b""
         if not content.endswith(b"\n") or not lines.exists():
@@ -218,7 +228,9 @@ class RunFolder:
         self.release()
 
     def release(self) -> None:
-        """Let other processes have the folder."""
+        """Let other processes have the folder, and those within it."""
+        for inner in self._inner:
+            inner.release()
         if self._lock:
             self._lock.release()
 

@@ -129,7 +129,6 @@ def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
 
 def load_optimizer_state(optimizer: Optimizer, carried: dict[str, Any]) -> None:
     """Let `optimizer` go on from what :func:`optimizer_state` returned of one built alike."""
-    optimizer.load_state_dict(carried["state"])
     for name, value in carried["own"].items():
         mine = getattr(optimizer, name)
         if isinstance(mine, torch.Generator):
@@ -140,3 +139,4 @@ def load_optimizer_state(optimizer: Optimizer, carried: dict[str, Any]) -> None:
             load_optimizer_state(mine, value)
         else:
             setattr(optimizer, name, value)
+    optimizer.load_state_dict(carried["state"])  # last: one that wraps another shares its parameter groups from here

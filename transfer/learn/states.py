@@ -190,10 +190,7 @@ def write(path: Path, value: Any) -> None:
     tensors, record = pack(value)
     text = json.dumps(record)
     with whole(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"transfer": text, "crc": str(_crc(tensors, text))})
-        except SafetensorError as error:  # a full disk, for one
-            raise OSError(str(error)) from error
+        save_file(tensors, temporary, metadata={"transfer": text, "crc": str(_crc(tensors, text))})
 
 
 def read(path: Path) -> Any:

@@ -29,7 +29,7 @@ from transfer.learn.lines import epoch_line, in_parts, in_words
 from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
 from transfer.learn.states import Part, States
-from transfer.learn.summary import over_seeds
+from transfer.learn.summary import balance, over_seeds
 from transfer.model import TransferModel
 from transfer.plain import to_dict
 from transfer.stopping import stoppable
@@ -86,38 +86,49 @@ def train(
     """
     FreezePolicy.parse(config.policy.policy)
     optimizers.check(config.learn.optimizer)
-    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
-    overwrite, resume = config.run.overwrite, config.run.resume
+    out, overwrite, resume = config.run.out, config.run.overwrite, config.run.resume
     folder = None
     if out and parallel.first():
         folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume, later=True)
     if folder and folder.done:
         log.info("the run in %s is finished; there is nothing to go on with", out)
     cache = cache or TrunkCache(config.cache)
-    images = images or read_images(config.data, cache.store)
-    if len(seeds) == 1:
-        one = replace(config, run=replace(config.run, seed=seeds[0]))
-        run = _train_once(one, images, cache, folder, backbone, on_epoch)
-    else:
-        runs = []
-        for seed in seeds:
-            log.info("seed %d", seed)
-            inner = out / f"seed{seed}" if out else None
-            one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
-            part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
-            runs.append(_train_once(one, images, cache, part, backbone, _with_seed(on_epoch, seed)))
-        merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
-        run = Run(merged, runs[0].models, [test for run in runs for test in run.tests])
-        if folder and not folder.done:
-            folder.gather([folder.path / f"seed{seed}" for seed in seeds])
-            folder.result(run.result)
+    with folder or nullcontext():
+        images = images or read_images(config.data, cache.store)
+        run = _over_seeds(config, images, cache, folder, backbone, on_epoch)
     if run.result["stopped"]:
         raise TransferError(run.result["stopped"] + (f" (saved in {out})" if out else ""))
     return run
 
 
-def _with_seed(on_epoch: OnEpoch, seed: int) -> OnEpoch:
-    return lambda line: on_epoch({"seed": seed} | line)
+def _over_seeds(
+    config: TrainConfig,
+    images: Images,
+    cache: TrunkCache,
+    folder: RunFolder | None,
+    backbone: Backbone | None,
+    on_epoch: OnEpoch,
+) -> Run:
+    out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
+    if len(seeds) == 1:
+        one = replace(config, run=replace(config.run, seed=seeds[0]))
+        return _train_once(one, images, cache, folder, backbone, on_epoch)
+    runs = []
+    for seed in seeds:
+        log.info("seed %d", seed)
+        inner = out / f"seed{seed}" if out else None
+        one = replace(config, run=replace(config.run, seed=seed, seeds=(), out=inner))
+        part = folder.inner(f"seed{seed}", to_dict(one)) if folder else None
+
+        def tell(line: dict[str, Any], seed: int = seed) -> None:
+            on_epoch({"seed": seed} | line)
+
+        runs.append(_train_once(one, images, cache, part, backbone, tell))
+    merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
+    if folder and not folder.done:
+        folder.gather([folder.path / f"seed{seed}" for seed in seeds])
+        folder.result(merged)
+    return Run((folder and folder.done) or merged, runs[0].models, [test for run in runs for test in run.tests])
 
 
 def _train_once(
@@ -211,7 +222,7 @@ def _train_once(
             "train": len(parts.train),
             "val": len(parts.val),
             "test": len(parts.test),
-            **_balance(table, parts),
+            **balance(table, parts),
         },
         "test": judge(test, answers) if len(test) else {},
         "per_domain": per_domain(test, answers) if len(test) else {},
@@ -267,18 +278,6 @@ def _finished(config: TrainConfig, done: dict[str, Any], images: Images, parts: 
     exam = Exam(images.table, images.inspection.sha256, parts.test, cache, config.view, batch, workers)
     answers = exam.answers(models) if len(parts.test) else {}
     return Run(done, models, [(images.table.take(parts.test), answers)])
-
-
-def _balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
-    """Return the training images of the rarest and the commonest object, and how many times as many these are."""
-    objects = table.object[parts.train]
-    counts = np.bincount(objects[objects >= 0], minlength=len(table.objects))
-    few, many = int(counts.argmin()), int(counts.argmax())
-    return {
-        "rarest": {table.objects[few]: int(counts[few])},
-        "commonest": {table.objects[many]: int(counts[many])},
-        "imbalance": round(float(counts[many] / max(counts[few], 1)), 2),
-    }
 
 
 def prediction_rows(table: ImageTable, answers: Answers) -> list[dict[str, Any]]:
