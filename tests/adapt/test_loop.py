@@ -41,8 +41,8 @@ def watched(course):
     """Return the list that gets each step's rows of the table."""
     rows, batches = [], course.stage.batches
 
-    def watch(*args):
-        for some, activation in batches(*args):
+    def watch(*args, **how):
+        for some, activation in batches(*args, **how):
             rows.append(some)
             yield some, activation
 

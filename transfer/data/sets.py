@@ -36,7 +36,7 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
     if data == "digits":
         from transfer.data.digits import build  # drawing needs matplotlib and scikit-learn
 
-        return replace(read_folder(build(), targets), name=data)
+        return replace(read_folder(build(), targets), name=data, notes=())  # its own mark is all that it ignores
     if data == "office31":
         return replace(read_folder(office31.office31(data_root), targets), name=data)
     root = data_root or os.environ.get("TRANSFER_DATA")

@@ -1,7 +1,6 @@
 """How large a set of images is for learning: images, classes, balance, copies."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -76,27 +75,3 @@ def set_size(table: ImageTable, inspection: Inspection) -> SetSize:
         distinct=distinct,
         small_classes=tuple(table.objects[i] for i in np.flatnonzero((counts > 0) & (counts < FEW))),
     )
-
-
-def balance(objects: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return how many images the rarest and the commonest object have, and how many times as many these are.
-
-    Parameters
-    ----------
-    objects : ndarray of int64, shape (N,)
-        -1 where unknown.
-    names : tuple of str
-        Of all objects.
-
-    Examples
-    --------
-    >>> balance(np.array([0, 0, 0, 1, -1]), ("mug", "pen"))
-    {'rarest': {'pen': 1}, 'commonest': {'mug': 3}, 'imbalance': 3.0}
-    """
-    counts = np.bincount(objects[objects >= 0], minlength=len(names))
-    few, many = int(counts.argmin()), int(counts.argmax())
-    return {
-        "rarest": {names[few]: int(counts[few])},
-        "commonest": {names[many]: int(counts[many])},
-        "imbalance": round(float(counts[many] / max(counts[few], 1)), 2),
-    }

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
+from transfer.data.splits import Splits
+from transfer.data.table import ImageTable
+
 
 def over_seeds(
     seeds: Sequence[int], results: Sequence[dict[str, Any]], averaged: Sequence[str] = ("test", "per_domain")
@@ -40,3 +45,15 @@ def _fold(values: Sequence[Any], how: Any) -> Any:
         return {key: value for key, value in folded.items() if value is not None}
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return how(values) if numbers else None
+
+
+def balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
+    """Return the training images of the rarest and the commonest object, and how many times as many these are."""
+    objects = table.object[parts.train]
+    counts = np.bincount(objects[objects >= 0], minlength=len(table.objects))
+    few, many = int(counts.argmin()), int(counts.argmax())
+    return {
+        "rarest": {table.objects[few]: int(counts[few])},
+        "commonest": {table.objects[many]: int(counts[many])},
+        "imbalance": round(float(counts[many] / max(counts[few], 1)), 2),
+    }

@@ -18,7 +18,6 @@ from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.errors import EndedEarly
 from transfer.evaluate.answers import Answers, judge, per_domain
-from transfer.evaluate.size import balance
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.learn import checkpoint, head2toe, monitor, optimizers
 from transfer.learn.auto import AUTO, advised, followed
@@ -32,7 +31,7 @@ from transfer.learn.predictions import prediction_rows
 from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
 from transfer.learn.states import Part, States
-from transfer.learn.summary import over_seeds
+from transfer.learn.summary import balance, over_seeds
 from transfer.model import TransferModel
 from transfer.plain import to_dict
 from transfer.stopping import stoppable
@@ -230,7 +229,7 @@ def _train_once(
             "train": len(parts.train),
             "val": len(parts.val),
             "test": len(parts.test),
-            **balance(table.object[parts.train], table.objects),
+            **balance(table, parts),
         },
         "test": judge(test, answers) if len(test) else {},
         "per_domain": per_domain(test, answers) if len(test) else {},
