@@ -10,10 +10,10 @@ from transfer import PolicyConfig, TrainConfig, train
 from transfer.cache import TrunkCache
 from transfer.cli import script
 from transfer.config import ViewConfig
-from transfer.evaluate.answers import judge
-from transfer.evaluate.test_time import seen
 from transfer.learn.ensemble import mean
 from transfer.learn.setup import read_images
+from transfer.measure.answers import judge
+from transfer.measure.test_time import seen
 from transfer.report.tables import table
 
 ALONG = {"EMA": {"average": "ema"}, "SWA": {"average": "swa", "schedule": "constant"}, "snapshots": {"cycles": 3}}

@@ -13,9 +13,9 @@ from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, Trai
 from transfer.cache import TrunkCache
 from transfer.cli import script
 from transfer.config import CacheConfig
-from transfer.evaluate.variance import shares
 from transfer.learn.setup import read_images
 from transfer.learn.summary import over_seeds
+from transfer.measure.variance import shares
 from transfer.report.tables import figure, table
 
 

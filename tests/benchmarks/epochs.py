@@ -27,10 +27,10 @@ from transfer.cache import TrunkCache
 from transfer.config import BackboneConfig, CacheConfig, DataConfig, PolicyConfig, TrainConfig
 from transfer.data.office31 import office31
 from transfer.data.splits import split
-from transfer.evaluate.answers import targets
 from transfer.learn import optimizers
 from transfer.learn.epoch import Lesson, epoch
 from transfer.learn.setup import head_specs, new_model, read_images
+from transfer.measure.answers import targets
 from transfer.store import Store
 
 

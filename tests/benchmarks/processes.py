@@ -30,10 +30,10 @@ from transfer.config import BackboneConfig, LearnConfig, PolicyConfig, TrainConf
 from transfer.data.inspect import inspect
 from transfer.data.sets import load_table
 from transfer.data.splits import split
-from transfer.evaluate.answers import targets
 from transfer.learn import optimizers
 from transfer.learn.epoch import Lesson, epoch
 from transfer.learn.setup import Images, head_specs, new_model
+from transfer.measure.answers import targets
 from transfer.parallel.rows import gather
 from transfer.store import Store
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from transfer.advise.rule import scale
+from transfer.advice.rule import scale
 from transfer.cache import TrunkCache
 from transfer.data.splits import split
 from transfer.learn.auto import advised, followed, how

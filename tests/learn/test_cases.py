@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transfer.advise.rule import epochs_for
+from transfer.advice.rule import epochs_for
 from transfer.commands import CasesConfig
 from transfer.config import LearnConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.evaluate.regret import best_by_others
 from transfer.learn import cases as module
 from transfer.learn.cases import cases
 from transfer.learn.compare import rights
 from transfer.learn.train import train
+from transfer.measure.regret import best_by_others
 
 
 @pytest.fixture

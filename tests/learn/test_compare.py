@@ -5,11 +5,11 @@ import pytest
 
 from transfer.config import CompareConfig
 from transfer.errors import TransferError
-from transfer.evaluate.paired import paired_test
 from transfer.learn import train as module
 from transfer.learn.compare import compare, paired
 from transfer.learn.fit import fit
 from transfer.learn.train import train
+from transfer.measure.paired import paired_test
 
 
 def test_policies_are_compared_on_the_same_images(config, tmp_path):

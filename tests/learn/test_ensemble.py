@@ -12,10 +12,10 @@ import torch
 from transfer.commands import EvaluateConfig
 from transfer.config import TrainConfig, ViewConfig
 from transfer.errors import TransferError
-from transfer.evaluate.test_time import seen
 from transfer.learn import checkpoint, ensemble
 from transfer.learn.predict import evaluate
 from transfer.learn.train import train
+from transfer.measure.test_time import seen
 
 
 def probabilities(run: Path, paths: np.ndarray) -> dict[str, np.ndarray]:

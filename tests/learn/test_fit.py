@@ -10,10 +10,10 @@ from torch import Tensor
 from transfer.cache import TrunkCache
 from transfer.config import LearnConfig
 from transfer.data.table import ImageTable
-from transfer.evaluate.answers import answer, judge, targets
 from transfer.learn import fit as fit_module
 from transfer.learn.epoch import Lesson
 from transfer.learn.fit import Fit, fit
+from transfer.measure.answers import answer, judge, targets
 from transfer.model import TransferModel
 
 QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)

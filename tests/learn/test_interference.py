@@ -11,11 +11,11 @@ import torch
 
 from transfer.cache import TrunkCache
 from transfer.config import LearnConfig
-from transfer.evaluate.answers import targets
 from transfer.learn.epoch import Lesson
 from transfer.learn.fit import fit
 from transfer.learn.interference import course, interference
 from transfer.learn.train import train
+from transfer.measure.answers import targets
 from transfer.model import TransferModel
 
 QUICK = LearnConfig(epochs=3, batch_size=8, workers=1, lr=0.01, patience=0, device="cpu")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from transfer.config import TrainConfig
-from transfer.evaluate import metrics
+from transfer.measure import metrics
 from transfer.plain import to_dict
 
 HOSTILE = (

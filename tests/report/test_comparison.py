@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from transfer.evaluate.paired import paired_test
+from transfer.measure.paired import paired_test
 from transfer.report.comparison import _paired, comparison
 from transfer.report.saved import read
 

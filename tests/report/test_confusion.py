@@ -1,6 +1,6 @@
 import numpy as np
 
-from transfer.evaluate import metrics
+from transfer.measure import metrics
 from transfer.report.confusion import DRAWN, counts, drawing, pairs
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from transfer.evaluate.calibration import calibration
+from transfer.measure.calibration import calibration
 from transfer.report.reliability import drawing
 
 

@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from transfer.adapt.judge.evidence import Evidence
 from transfer.errors import TransferError
-from transfer.evaluate.embedding import embed
 from transfer.files import whole
+from transfer.measure.embedding import embed
 from transfer.printable import printable
 
 MOST_ROWS = 2000

@@ -10,9 +10,9 @@ import numpy as np
 from transfer.adapt import understand
 from transfer.adapt.config import AdaptConfig
 from transfer.data.table import ImageTable
-from transfer.evaluate.answers import Answers
 from transfer.learn import checkpoint
 from transfer.learn.summary import over_seeds
+from transfer.measure.answers import Answers
 from transfer.plain import to_dict
 
 

@@ -27,8 +27,6 @@ from transfer.config import DataConfig, HeadConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
-from transfer.evaluate import metrics
-from transfer.evaluate.answers import answer, targets
 from transfer.freeze import FreezePolicy
 from transfer.learn import checkpoint
 from transfer.learn.exhibits import exhibits
@@ -37,6 +35,8 @@ from transfer.learn.predictions import prediction_rows
 from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, read_images, versions
 from transfer.learn.states import Part, States
+from transfer.measure import metrics
+from transfer.measure.answers import answer, targets
 from transfer.plain import to_dict
 from transfer.stopping import stoppable
 

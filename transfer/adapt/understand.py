@@ -12,9 +12,9 @@ from transfer.adapt.maps import draw
 from transfer.adapt.solve import unaided
 from transfer.adapt.stage import Stage
 from transfer.data.table import ImageTable
-from transfer.evaluate.answers import Answers
-from transfer.evaluate.paired import paired_test
 from transfer.learn.exhibits import MAPPED, State
+from transfer.measure.answers import Answers
+from transfer.measure.paired import paired_test
 
 FLAGS = ("strong", "partial", "open_set")
 
@@ -94,7 +94,7 @@ def gains(tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarr
     dict
         ``per_class_change``: for each object the recall of ``source_only`` and ``adapted`` over all seeds, their
         ``change`` and the number ``n`` of its images, largest gain first, largest loss last. ``paired``: by head, the
-        adapted model against source_only, see :func:`~transfer.evaluate.paired.paired_test`. Both are empty where no
+        adapted model against source_only, see :func:`~transfer.measure.paired.paired_test`. Both are empty where no
         label is known.
     """
     columns = []

@@ -18,10 +18,10 @@ from transfer.data.table import ImageTable, Target
 from transfer.errors import did_you_mean
 from transfer.estimator.files import InputError, as_value_error, digests, image_files
 from transfer.estimator.labels import TARGET, Labels, read_labels
-from transfer.evaluate.answers import Answers
 from transfer.learn.ensemble import Exam
 from transfer.learn.setup import Images
 from transfer.learn.train import train
+from transfer.measure.answers import Answers
 
 PREDICTED = 64  # images at a time
 

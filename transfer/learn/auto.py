@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from transfer import freeze, parallel
-from transfer.advise import costs, rule
-from transfer.advise.evidence import Evidence, gather, sample
-from transfer.advise.observe import observe
-from transfer.advise.rule import Advice
+from transfer.advice import costs, rule
+from transfer.advice.evidence import Evidence, gather, sample
+from transfer.advice.observe import observe
+from transfer.advice.rule import Advice
 from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
 from transfer.data.splits import Splits
-from transfer.evaluate.size import set_size
 from transfer.learn.setup import Images, new_backbone, pick_device
+from transfer.measure.size import set_size
 from transfer.plain import to_dict
 
 AUTO = "auto"

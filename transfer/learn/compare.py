@@ -11,12 +11,12 @@ from transfer import parallel
 from transfer.cache import TrunkCache
 from transfer.config import CompareConfig, PolicyConfig
 from transfer.errors import TransferError
-from transfer.evaluate.answers import decide
-from transfer.evaluate.paired import paired_test
 from transfer.freeze import FreezePolicy
 from transfer.learn.folder import RunFolder
 from transfer.learn.setup import read_images, versions
 from transfer.learn.train import Run, train
+from transfer.measure.answers import decide
+from transfer.measure.paired import paired_test
 from transfer.plain import to_dict
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from transfer.cache import TrunkCache
 from transfer.config import ViewConfig
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.evaluate.answers import Answers, answer, targets
-from transfer.evaluate.test_time import seen
 from transfer.learn.checkpoint import Models
+from transfer.measure.answers import Answers, answer, targets
+from transfer.measure.test_time import seen
 
 
 @dataclass(frozen=True)

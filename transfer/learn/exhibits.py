@@ -20,10 +20,10 @@ from transfer.cache import Feed
 from transfer.data.images import ImageBatches
 from transfer.data.pixels import to_image
 from transfer.data.table import ImageTable
-from transfer.evaluate.answers import Answers, decide
-from transfer.evaluate.embedding import embed
-from transfer.evaluate.gradcam import gradcam
 from transfer.freeze import FreezePlan
+from transfer.measure.answers import Answers, decide
+from transfer.measure.embedding import embed
+from transfer.measure.gradcam import gradcam
 from transfer.model import TransferModel
 
 MISTAKES, HITS, SAMPLE, EXPLAINED = 12, 8, 16, 4  # pictures of each kind; of mistakes and of others explained

@@ -16,7 +16,6 @@ from transfer import freeze, parallel, stopping
 from transfer.backbones.variants import EveryStage
 from transfer.cache import Feed, TrunkCache
 from transfer.config import LearnConfig
-from transfer.evaluate.answers import answer, judge, score, targets
 from transfer.freeze import FreezePlan, Phase
 from transfer.learn import head2toe, optimizers, probe
 from transfer.learn.averaging import Average, cycle
@@ -28,6 +27,7 @@ from transfer.learn.penalties.start import Start
 from transfer.learn.resume import NOTHING, Best, Chosen, Keeper, Place
 from transfer.learn.states import Part
 from transfer.learn.stochastic_depth import stochastic_depth
+from transfer.measure.answers import answer, judge, score, targets
 from transfer.model import TransferModel
 
 SCALE_ROWS = 1024

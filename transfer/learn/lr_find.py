@@ -14,7 +14,6 @@ from transfer.cache import TrunkCache
 from transfer.commands import LrFindConfig
 from transfer.config import LearnConfig
 from transfer.errors import TransferError
-from transfer.evaluate.answers import targets
 from transfer.freeze import FreezePlan
 from transfer.learn import optimizers
 from transfer.learn.epoch import Lesson, epoch
@@ -22,6 +21,7 @@ from transfer.learn.fit import scale_heads
 from transfer.learn.folder import RunFolder, from_the_start
 from transfer.learn.setup import new_model, read_images, versions
 from transfer.learn.trial import Bench
+from transfer.measure.answers import targets
 from transfer.model import TransferModel
 from transfer.plain import to_dict
 from transfer.report.search import rates

@@ -25,12 +25,12 @@ from transfer.data.shards import find_shards, members
 from transfer.data.table import ImageTable, Target
 from transfer.data.trees import image_suffixes
 from transfer.errors import TransferError
-from transfer.evaluate.answers import judge, per_domain
 from transfer.files import open_text, whole, write_json
 from transfer.heads import HeadSpec
 from transfer.learn import checkpoint
 from transfer.learn.ensemble import Exam, check_alike, mean
 from transfer.learn.setup import pick_device, versions
+from transfer.measure.answers import judge, per_domain
 from transfer.plain import to_dict
 from transfer.printable import printable
 

@@ -11,8 +11,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from transfer.evaluate import metrics
 from transfer.heads import Heads, known
+from transfer.measure import metrics
 
 Line = dict[str, Any]
 """How solving at one strength went, as in metrics.jsonl."""

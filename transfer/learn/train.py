@@ -17,7 +17,6 @@ from transfer.config import TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.errors import EndedEarly
-from transfer.evaluate.answers import Answers, judge, per_domain
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.learn import checkpoint, head2toe, monitor, optimizers
 from transfer.learn.auto import AUTO, advised, followed
@@ -32,6 +31,7 @@ from transfer.learn.resume import Origin
 from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
 from transfer.learn.states import Part, States
 from transfer.learn.summary import balance, over_seeds
+from transfer.measure.answers import Answers, judge, per_domain
 from transfer.model import TransferModel
 from transfer.plain import to_dict
 from transfer.stopping import stoppable

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from transfer.errors import TransferError
-from transfer.evaluate.paired import paired_test
+from transfer.measure.paired import paired_test
 from transfer.report import saved
 from transfer.report.command import command
 from transfer.report.contents import config_of, figure

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.evaluate.calibration import calibration
+from transfer.measure.calibration import calibration
 from transfer.plain import from_dict
 from transfer.report import confusion, curves, feature_map, pictures, plan, proportions, reliability
 from transfer.report.command import KINDS, command, settings

@@ -3,7 +3,7 @@
 import numpy as np
 from markupsafe import Markup
 
-from transfer.evaluate.calibration import BINS, Calibration
+from transfer.measure.calibration import BINS, Calibration
 from transfer.report.drawing import BAD, GOOD, INK, sheet
 
 

@@ -209,7 +209,7 @@ def compared(result: dict[str, Any]) -> str:
 
 
 def separated(test: dict[str, Any] | None) -> str:
-    """Return a paired test (:func:`transfer.evaluate.paired.paired_test`) in short; ``-`` where there is none.
+    """Return a paired test (:func:`transfer.measure.paired.paired_test`) in short; ``-`` where there is none.
 
     Examples
     --------

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from tqdm import trange
 
 from transfer.errors import TransferError
-from transfer.evaluate import metrics
 from transfer.learn import monitor
 from transfer.learn.setup import pick_device
+from transfer.measure import metrics
 from transfer.plain import to_dict
 from transfer.scratch import progress
 from transfer.scratch.config import ScratchConfig

@@ -10,13 +10,13 @@ from torch import nn
 from transfer.cache import TrunkCache
 from transfer.config import RegulariseConfig
 from transfer.errors import TransferError
-from transfer.evaluate.answers import targets
 from transfer.learn.epoch import Lesson
 from transfer.learn.mixing import Labels
 from transfer.learn.penalties.co_tuning import CoTuning, classifier, relation
 from transfer.learn.penalties.penalty import Step
 from transfer.learn.penalties.start import Start
 from transfer.learn.train import train
+from transfer.measure.answers import targets
 
 
 def test_the_relation_is_the_mean_answer_for_each_object(taught: Callable[..., Any], lesson: Lesson) -> None:

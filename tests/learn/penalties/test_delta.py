@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from transfer.cache import TrunkCache
-from transfer.evaluate.answers import targets
 from transfer.heads import Heads
 from transfer.learn import probe
 from transfer.learn.epoch import Lesson
 from transfer.learn.penalties.delta import Delta, attention, rises
 from transfer.learn.penalties.penalty import Step, watched
 from transfer.learn.penalties.start import Start
+from transfer.measure.answers import targets
 
 PATHS = ("layer3", "layer4")
 

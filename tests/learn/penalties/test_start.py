@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from transfer.cache import TrunkCache
-from transfer.evaluate.answers import targets
 from transfer.learn.epoch import Lesson
 from transfer.learn.penalties.start import Start
+from transfer.measure.answers import targets
 
 
 @pytest.mark.parametrize("policy", ["partial:1", "full", "linear_probe"])

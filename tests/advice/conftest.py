@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from transfer.advice.evidence import Evidence, Transferability
+from transfer.advice.similarity import Similarity
+from transfer.measure.crossval import CrossValidated
+from transfer.measure.noise import LabelNoise
+from transfer.measure.size import SetSize
+
+
+@pytest.fixture
+def evidence():
+    """Evidence of a set of `images` on which probes are right as often as given, each wrong on other images."""
+
+    def make(images=100, each=10.0, kind="similar", accuracy=None, **changes):
+        accuracy = accuracy or {"linear_probe": 0.9, "truncate:1": 0.8, "head2toe": 0.9}
+        judged = min(images, 3000)
+        labels = np.arange(judged) % 2
+        probes = {}
+        for number, (policy, share) in enumerate(accuracy.items()):
+            wrong = np.roll(np.arange(judged) >= round(share * judged), number * judged // 7)
+            predictions = np.where(wrong, 1 - labels, labels)
+            p = np.full((judged, 2), 0.5)
+            probes[policy] = CrossValidated(
+                predictions, p, labels, share, (share - 0.01, share + 0.01), 3 * (1 - share), 0.01
+            )
+        facts = {
+            "images": images,
+            "labelled": images,
+            "classes": 2,
+            "fewest": 5,
+            "median": each,
+            "most": 10,
+            "imbalance": 2.0,
+            "effective_classes": 2.0,
+            "copies": 0,
+            "near_copies": 0,
+            "distinct": images,
+            "small_classes": (),
+        }
+        none = np.array([], np.int64)
+        return Evidence(
+            SetSize(**(facts | changes.pop("size", {}))),
+            Similarity({"similar": 0.9, "between": 0.5, "different": 0.1}[kind], kind, {"top": 0.1}, 0.4),
+            probes,
+            {"top": 0.9},
+            Transferability(0.5, 0.5, 0.5, 0.5),
+            changes.pop("noise", LabelNoise(0, 0.0, none, none)),
+            labels,
+        )
+
+    return make

@@ -1,0 +1,123 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer.advice import rule
+from transfer.advice.costs import Costs
+from transfer.measure.noise import LabelNoise
+
+COSTS = Costs(0.01, (0.001, 0.002, 0.003, 0.01, 0.02))
+PARAMETERS = (10, 20, 30, 40, 50)
+
+
+def advise(evidence):
+    return rule.advise(evidence, COSTS, PARAMETERS, 200)
+
+
+def test_the_four_cases(evidence):
+    """Where measurements do not tell policies apart, each case is answered as the textbook does."""
+    alike = {"linear_probe": 0.9, "truncate:1": 0.9, "head2toe": 0.9}
+    for (images, each), kind in itertools.product([(60, 6), (2800, 90)], ["similar", "different"]):
+        some = evidence(images, each, kind, alike)
+        for measured in some.probes.values():  # right on the same images
+            measured.predictions[:] = some.probes["linear_probe"].predictions
+        advice = advise(some)
+        assert advice.size == ("small" if images < 1000 else "large")
+        assert advice.kind == kind
+        policy = advice.best.policy
+        if images < 1000 and kind == "similar":
+            assert policy in ("linear_probe", "head2toe")
+        elif images < 1000:
+            assert policy == "head2toe"
+        elif kind == "similar":
+            assert policy == "lp_ft:2"
+        else:
+            assert policy == "lp_ft"
+
+
+def test_a_clear_measurement_overrules_what_was_expected(evidence):
+    found = advise(evidence(800, 80, "similar", {"linear_probe": 0.7, "truncate:1": 0.9, "head2toe": 0.75}))
+    assert found.best.policy == "truncate:1"
+    assert found.best.accuracy == pytest.approx(0.88, abs=0.03)  # a little is left of the expectation
+
+
+def test_few_images_overrule_nothing(evidence):
+    found = advise(evidence(20, 10, "similar", {"linear_probe": 0.9, "truncate:1": 0.95, "head2toe": 0.9}))
+    assert found.best.policy != "truncate:1"
+
+
+def test_where_all_is_right_nothing_is_fine_tuned(evidence):
+    found = advise(evidence(3000, 300, "different", {"linear_probe": 0.999, "truncate:1": 0.99, "head2toe": 0.999}))
+    assert found.best.measured
+
+
+def test_what_is_advised_can_be_carried_out_and_is_ranked_first(evidence):
+    from transfer.freeze import FreezePolicy
+
+    for kind in ("similar", "between", "different"):
+        found = advise(evidence(2000, 50, kind))
+        assert found.ranked[0] == found.best
+        assert found.ranked[1] == found.runner_up != found.best
+        assert {c.policy for c in found.ranked} == {"linear_probe", "truncate:1", "head2toe", "lp_ft:2", "lp_ft"}
+        assert str(FreezePolicy.parse(found.settings["policy"])) == found.best.policy
+        if not found.best.measured:
+            assert found.settings["epochs"] == found.best.epochs > 0
+
+
+def test_costs_count_the_images_the_epochs_and_what_learns(evidence):
+    found = {c.policy: c for c in rule.candidates(evidence(1000, 100), COSTS, PARAMETERS, 200)}
+    assert found["linear_probe"].seconds == pytest.approx(200 * 0.01)
+    epochs = rule.epochs_for(1000)
+    assert found["lp_ft:2"].seconds == pytest.approx(2.0 + epochs * 1000 * 0.002)
+    assert found["lp_ft"].seconds == pytest.approx(2.0 + epochs * 1000 * 0.02)
+    assert (found["lp_ft:2"].trained, found["lp_ft"].trained, found["head2toe"].trained) == (90, 150, 0)
+
+
+def test_a_network_of_one_stage_is_fine_tuned_in_one_way(evidence):
+    found = rule.candidates(evidence(), Costs(0.01, (0.02,)), (10,), 5)
+    assert [c.policy for c in found if not c.measured] == ["lp_ft"]
+
+
+@given(st.floats(-1, 1), st.floats(0.001, 1), st.floats(-1, 1), st.floats(0.001, 1))
+def test_the_posterior_is_that_of_two_normals(m0, s0, m1, s1):
+    mean, sd = rule.posterior(m0, s0, m1, s1)
+    s0 = max(s0, abs(m1 - m0) - 4 * s1)  # a surprise
+    precision = 1 / s0**2 + 1 / s1**2
+    assert sd == pytest.approx(precision**-0.5, rel=1e-6)
+    assert mean == pytest.approx((m0 / s0**2 + m1 / s1**2) / precision, rel=1e-6, abs=1e-9)
+
+
+def test_gains_are_paired():
+    rng = np.random.default_rng(0)
+    right, before = rng.random(400) < 0.9, rng.random(400) < 0.8
+    mean, sd = rule.gained(right, before)
+    each = right.astype(float) - before
+    assert mean == pytest.approx(each.mean())
+    assert sd == pytest.approx((each**2).mean() ** 0.5 / 20, rel=0.05)
+    assert rule.gained(right, right)[1] > 0
+
+
+def test_more_is_said_where_there_is_more_to_say(evidence):
+    plain = " ".join(advise(evidence()).reasons)
+    for word in ("copies", "balance", "labels look wrong", "fewer than 5"):
+        assert word not in plain
+    noise = LabelNoise(10, 0.1, np.array([1]), np.array([0]))
+    facts = {"copies": 3, "imbalance": 9.0, "small_classes": ("a",)}
+    said = " ".join(advise(evidence(size=facts, noise=noise)).reasons)
+    for word in (
+        "copies of other images: 3",
+        "balance loss",
+        "10 of 100 labels look wrong",
+        "classes with fewer than 5 images: 1",
+    ):
+        assert word in said
+
+
+@given(st.integers(2, 100_000), st.floats(1, 1000))
+def test_size_grows_and_epochs_shrink_with_images(images, each):
+    if rule.scale(images, each) == "large":
+        assert rule.scale(images + 1, each + 1) == "large"
+    assert rule.epochs_for(images) >= rule.epochs_for(images + 1)

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from transfer.advice.observe import Norm, Observations, observe
+from transfer.advice.similarity import informed, kind, norm_distance, similarity
+from transfer.backbones import load
+from transfer.cache import TrunkCache
+from transfer.config import CacheConfig
+from transfer.data.inspect import inspect
+from transfer.data.trees import read_folder
+from transfer.store import Store
+
+SHARED = Path(__file__).parents[3] / "shared"
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data and weights beside the checkout")
+
+
+def _norm(places, running_mean, running_var):
+    """places (N, P, C): what a norm is given at each place of each image."""
+    return Norm(places.mean(1), (places**2).mean(1), np.asarray(running_mean), np.asarray(running_var))
+
+
+def test_norm_distance_is_the_divergence_of_gaussians():
+    rng = np.random.default_rng(0)
+    places = rng.normal([0.0, 1.0, -2.0], [1.0, 2.0, 0.5], (40, 25, 3))
+    kept_mean, kept_var = [0.5, 1.0, 0.0], [1.0, 1.0, 4.0]
+    each = []
+    for c in range(3):
+        m, v = places[..., c].mean(), places[..., c].var()
+        # KL(N(m, v) || N(m0, v0)) by integration
+        x = np.linspace(m - 12 * v**0.5, m + 12 * v**0.5, 200_001)
+        log_p = -0.5 * ((x - m) ** 2 / v + np.log(2 * np.pi * v))
+        log_q = -0.5 * ((x - kept_mean[c]) ** 2 / kept_var[c] + np.log(2 * np.pi * kept_var[c]))
+        each.append(np.sum(np.exp(log_p) * (log_p - log_q)) * (x[1] - x[0]))
+    assert norm_distance(_norm(places, kept_mean, kept_var)) == pytest.approx(np.median(each), rel=1e-4)
+
+
+def test_what_was_seen_in_pretraining_is_no_distance_away_and_constants_are_finite():
+    places = np.random.default_rng(0).normal(3.0, 2.0, (200, 50, 4))
+    assert norm_distance(_norm(places, [3.0] * 4, [4.0] * 4)) < 1e-3
+    assert np.isfinite(norm_distance(_norm(np.zeros((5, 5, 2)), [0.0] * 2, [0.0] * 2)))
+
+
+def test_informed_is_the_share_of_the_variety_that_an_image_tells():
+    sure = np.eye(4)[np.arange(4000) % 4]
+    assert informed(sure) == pytest.approx(1.0, abs=1e-2)
+    assert informed(np.full((100, 4), 0.25)) == 0.0
+    half = np.repeat(np.eye(2)[np.arange(4000) % 2], 2, 1) / 2  # one bit of two
+    assert informed(half) == pytest.approx(0.5, abs=1e-2)
+
+
+def _seen(norms, probabilities):
+    return Observations({}, norms, probabilities)
+
+
+@given(st.floats(0, 3), st.floats(0, 3))
+def test_farther_is_never_more_similar(one, other):
+    near, far = sorted((one, other))
+    scores = []
+    for shift in (near, far):
+        places = np.random.default_rng(0).normal(shift, 1.0, (20, 20, 3))
+        scores.append(similarity(_seen({"top": _norm(places, [0.0] * 3, [1.0] * 3)}, None)).score)
+    assert 0 <= scores[1] <= scores[0] <= 1
+
+
+def test_both_measures_count_and_none_is_between():
+    places = np.random.default_rng(0).normal(0.0, 1.0, (100, 40, 3))
+    norm = _norm(places, [0.0] * 3, [1.0] * 3)
+    sure, unsure = np.eye(50)[np.arange(1000) % 50], np.full((1000, 50), 0.02)
+    assert similarity(_seen({"top": norm}, sure)).score == 1.0
+    assert similarity(_seen({"top": norm}, unsure)).score == pytest.approx(0.5)
+    assert similarity(_seen({}, unsure)).kind == "different"
+    nothing = similarity(_seen({}, None))
+    assert (nothing.score, nothing.kind, nothing.informed, nothing.distance) == (0.5, "between", None, {})
+
+
+def test_the_last_norm_counts():
+    places = np.random.default_rng(0).normal(0.0, 1.0, (100, 40, 3))
+    near, far = _norm(places, [0.0] * 3, [1.0] * 3), _norm(places, [9.0] * 3, [1.0] * 3)
+    found = similarity(_seen({"stem": far, "top": near}, None))
+    assert found.score == 1.0
+    assert list(found.distance) == ["stem", "top"]
+    assert found.distance["stem"] > 10 > found.distance["top"]
+
+
+def test_kinds_are_thirds():
+    assert [kind(score) for score in (0, 0.33)] == ["different"] * 2
+    assert [kind(score) for score in (0.34, 0.66)] == ["between"] * 2
+    assert [kind(score) for score in (0.67, 1)] == ["similar"] * 2
+
+
+def _score(backbone, folder, cache, most=60):
+    table = read_folder(folder)
+    table = table.take(np.random.default_rng(0).permutation(len(table))[:most])
+    return similarity(observe(load(backbone, classifier="any"), table, inspect(table).sha256, cache))
+
+
+@real
+@pytest.mark.parametrize("backbone", ["mobilenetv2_100", "torchvision:squeezenet1_1"])
+def test_flowers_and_objects_over_steel_over_noise(backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED / "weights"))
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        file = tmp_path / "noise" / f"class{i % 3}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(file)
+    cache = TrunkCache(CacheConfig(), store=Store(tmp_path / "cache"))
+    data = SHARED / "data"
+    found = {
+        name: _score(backbone, folder, cache)
+        for name, folder in {
+            "flowers": data / "flowers12",
+            "office": data / "office31",
+            "steel": data / "neu_cls",
+            "noise": tmp_path / "noise",
+        }.items()
+    }
+    assert min(found["flowers"].score, found["office"].score) > found["steel"].score + 0.2
+    assert found["steel"].score > found["noise"].score + 0.05
+    assert found["office"].kind == "similar"
+    assert found["steel"].kind == found["noise"].kind == "different"

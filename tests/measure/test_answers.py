@@ -1,0 +1,122 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from transfer.cache import TrunkCache
+from transfer.data.pixels import read
+from transfer.data.preprocessing import prepare
+from transfer.data.table import ImageTable, Target
+from transfer.measure.answers import answer, decide, judge, per_domain, score, targets
+
+
+@pytest.fixture
+def tabled() -> ImageTable:
+    """Six images, two of unknown object, one of unknown domain, with two further targets."""
+    listed = {
+        "object": Target(np.array([0, 1, 2, -1, 0, -1]), "softmax", ("a", "b", "c")),
+        "domain": Target(np.array([0, 0, 1, 1, -1, 1]), "softmax", ("x", "y", "z")),
+        "glossy": Target(np.array([1, 0, -1, 1, 1, 0]), "binary", ("no", "yes")),
+        "age": Target(np.array([1.0, np.nan, 3.0, 4.0, 5.0, 6.0]), "regression"),
+    }
+    empty = np.full(6, "")
+    return ImageTable(np.array(list("123456")), listed, empty, empty)
+
+
+GIVEN = {
+    "object": np.eye(3)[[0, 2, 2, 1, 0, 0]],
+    "domain": np.eye(3)[[0, 1, 1, 1, 2, 1]],
+    "glossy": np.array([0.9, 0.1, 0.7, 0.4, 0.500001, 0.5]),
+    "age": np.array([1.5, 2.0, 3.0, 3.0, 5.0, 6.0]),
+}
+
+
+def test_decide(tabled: ImageTable) -> None:
+    assert decide(tabled.targets["object"], GIVEN["object"]).tolist() == [0, 2, 2, 1, 0, 0]
+    assert decide(tabled.targets["glossy"], GIVEN["glossy"]).tolist() == [1, 0, 1, 0, 1, 0]
+    assert decide(tabled.targets["age"], GIVEN["age"]) is GIVEN["age"]
+    assert len(decide(tabled.targets["object"], np.empty(0))) == 0
+
+
+@pytest.mark.parametrize("intervals", [True, False])
+def test_judge(tabled: ImageTable, intervals: bool) -> None:
+    report = judge(tabled, GIVEN, intervals=intervals)
+    assert {name: r["n"] for name, r in report.items()} == {"object": 4, "domain": 5, "glossy": 5, "age": 5}
+    assert report["object"]["accuracy"] == 3 / 4
+    assert report["domain"]["accuracy"] == 4 / 5
+    assert report["glossy"]["accuracy"] == 4 / 5
+    assert report["age"]["mae"] == pytest.approx((0.5 + 0 + 1 + 0 + 0) / 5)
+    assert ("interval" in report["object"]) == intervals
+
+
+def test_judge_without_any_known_label(tabled: ImageTable) -> None:
+    none = replace(tabled.targets["object"], values=np.full(6, -1))
+    table = replace(tabled, targets=tabled.targets | {"object": none})
+    for intervals in (True, False):
+        assert judge(table, {"object": GIVEN["object"]}, intervals=intervals) == {"object": {"n": 0}}
+
+
+def test_per_domain(tabled: ImageTable) -> None:
+    report = per_domain(tabled, GIVEN)
+    assert set(report) == {"x", "y"}  # nothing is from z
+    assert report["x"]["object"] == {"n": 2, "accuracy": 0.5}
+    assert report["y"]["object"] == {"n": 1, "accuracy": 1.0}
+    assert report["x"]["domain"] == {"n": 2, "accuracy": 0.5}
+    assert report["y"]["domain"] == {"n": 3, "accuracy": 1.0}
+    assert report["y"]["age"]["n"] == 3
+
+
+def test_score() -> None:
+    assert score({"object": {"accuracy": 0.5}, "domain": {"accuracy": 1.0}}) == 0.75
+    assert score({"object": {"accuracy": 0.5}, "age": {"r2": 0.2}}) == pytest.approx(0.35)
+    assert score({"object": {"n": 0}}) == 0.0
+    assert score({}) == 0.0
+
+
+@pytest.mark.parametrize("batch_size", [5, 64])
+@pytest.mark.parametrize("compose", ["dual", "joint"])
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
+def test_answer(
+    taught: Callable[..., Any], images: ImageTable, digests: np.ndarray, policy: str, compose: str, batch_size: int
+) -> None:
+    """Image by image, in the order asked for."""
+    model, plan = taught(policy, compose=compose)
+    model.freeze(plan.phases[0])
+    model.train()
+    rows = np.random.default_rng(0).permutation(len(images))[:11]
+    feed = TrunkCache().feed(model, images.paths, digests, batch_size=batch_size, workers=1)
+    answers, loss = answer(model, feed, rows, targets(images, model))
+    assert not model.training
+    costs = []
+    for i, row in enumerate(rows):
+        alone = model.predict(prepare(read(str(images.paths[row])), model.backbone.preprocessing)[None])
+        for name in ("object", "domain"):
+            assert answers[name][i] == pytest.approx(alone[name][0].numpy(), abs=2e-3)
+        o, d = images.object[row], images.domain[row]
+        if compose == "dual":
+            costs.append(-np.log(answers["object"][i][o]) - np.log(answers["domain"][i][d]))
+        else:
+            with torch.no_grad():
+                x = prepare(read(str(images.paths[row])), model.backbone.preprocessing)[None]
+                costs.append(-float(model(model.trunk(x))["joint"][0, d, o]))
+    assert loss == pytest.approx(np.mean(costs), rel=5e-3)
+
+
+def test_answer_of_no_rows(taught: Callable[..., Any], images: ImageTable, digests: np.ndarray) -> None:
+    model, plan = taught()
+    model.freeze(plan.phases[0])
+    feed = TrunkCache().feed(model, images.paths, digests, batch_size=8, workers=1)
+    answers, loss = answer(model, feed, np.empty(0, dtype=np.int64), targets(images, model))
+    assert loss == 0.0
+    assert {name: len(values) for name, values in answers.items()} == {"object": 0, "domain": 0}
+
+
+def test_targets(taught: Callable[..., Any], images: ImageTable) -> None:
+    model, _ = taught(heads=("object",))
+    given = targets(images, model)
+    assert list(given) == ["object"]
+    assert given["object"].tolist() == images.object.tolist()
+    assert given["object"].dtype == torch.int64

@@ -1,0 +1,151 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+
+from transfer.backbones.trunk import Trunk
+from transfer.config import BackboneConfig, DataConfig
+from transfer.data.images import ImageBatches
+from transfer.errors import TransferError
+from transfer.heads import Heads, HeadSpec
+from transfer.learn.probe import solve
+from transfer.learn.setup import new_backbone, read_images
+from transfer.measure import crossval
+from transfer.measure.crossval import cross_validate, wilson
+from transfer.measure.folds import stratified_folds
+
+SHARED = Path(__file__).parents[3] / "shared"
+
+
+def blobs(n: int = 300, width: int = 20, classes: int = 4, apart: float = 1.2) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, n)
+    return rng.normal(size=(n, width)) * np.logspace(0, 1, width) + apart * rng.normal(size=(classes, width))[
+        labels
+    ] * np.logspace(0, 1, width), labels
+
+
+@pytest.mark.parametrize("width", [20, 400])
+def test_against_fold_after_fold(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn's logistic regression on equally scaled features, one fold at a time."""
+    x, labels = blobs(width=width, apart=0.6 if width == 20 else 0.15)
+    folds = stratified_folds(labels)
+    loose = cross_validate(x, labels, folds)
+    monkeypatch.setattr(crossval, "TOLERANCE", 1e-5)
+    monkeypatch.setattr(crossval, "EVALUATIONS", 2000)
+    found = cross_validate(x, labels, folds)
+    z = (x - x.mean(0)) / np.sqrt(x.std(0) * x.std(0).mean())
+    p = np.empty((len(x), 4))
+    for fold in range(5):
+        learnt = folds != fold
+        strength = found.strength * learnt.sum()
+        p[~learnt] = (
+            LogisticRegression(C=1 / strength, max_iter=1000).fit(z[learnt], labels[learnt]).predict_proba(z[~learnt])
+        )
+    accuracy = (p.argmax(1) == labels).mean()
+    assert 0.5 < accuracy < 0.98
+    assert found.accuracy == pytest.approx(accuracy, abs=0.005)
+    assert np.abs(found.probabilities - p).mean() < 0.003
+    assert loose.accuracy == pytest.approx(accuracy, abs=0.02)
+
+
+def test_what_comes_back() -> None:
+    x, labels = blobs()
+    labels = labels * 2  # classes 1, 3 and 5 do not occur
+    labels[::10] = -1
+    folds = stratified_folds(labels)
+    found = cross_validate(x, labels, folds)
+    known = labels >= 0
+    assert found.probabilities.shape == (300, 7)
+    assert np.isnan(found.probabilities[~known]).all()
+    np.testing.assert_allclose(found.probabilities[known].sum(1), 1)
+    assert (found.probabilities[known][:, [1, 3, 5]] == 0).all()
+    assert (found.predictions[~known] == -1).all()
+    assert (found.predictions[known] == found.probabilities[known].argmax(1)).all()
+    assert found.accuracy == (found.predictions == labels)[known].mean()
+    assert found.interval == wilson(int((found.predictions == labels)[known].sum()), int(known.sum()))
+    own = found.probabilities[known, labels[known]]
+    assert found.loss == pytest.approx(-np.log(own).mean())
+
+
+def test_no_row_learns_from_itself() -> None:
+    """Labels that features say nothing of are not predicted, however many features there are to learn them by."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(200, 500)), rng.integers(0, 4, 200)
+    found = cross_validate(x, labels, stratified_folds(labels))
+    assert found.accuracy < 0.35
+    assert found.loss == pytest.approx(np.log(4), abs=0.06)
+
+
+def test_copies_in_one_fold_give_nothing_away() -> None:
+    rng = np.random.default_rng(0)
+    x, labels = np.repeat(rng.normal(size=(150, 300)), 2, axis=0), np.repeat(rng.integers(0, 3, 150), 2)
+    apart = cross_validate(x, labels, stratified_folds(labels)).accuracy
+    together = cross_validate(x, labels, stratified_folds(labels, np.arange(300) // 2)).accuracy
+    assert apart > 0.6
+    assert together < 0.45
+
+
+def test_the_scale_of_features_does_not_matter() -> None:
+    x, labels = blobs()
+    folds = stratified_folds(labels)
+    one, other = cross_validate(x, labels, folds), cross_validate(1e3 * x + 5, labels, folds)
+    assert (one.predictions == other.predictions).mean() > 0.99
+
+
+def test_constant_features() -> None:
+    labels = np.arange(60) % 3
+    found = cross_validate(np.ones((60, 4)), labels, stratified_folds(labels))
+    np.testing.assert_allclose(found.probabilities, 1 / 3, atol=1e-3)
+
+
+def test_a_class_that_a_fold_has_not_learnt() -> None:
+    x, labels = blobs(60)
+    labels[0] = 4
+    found = cross_validate(x, labels, stratified_folds(labels))
+    assert found.predictions[0] != 4
+    assert np.isfinite(found.loss)
+
+
+def test_refusals() -> None:
+    x, labels = blobs(20)
+    with pytest.raises(TransferError, match="1 classes in 5 folds"):
+        cross_validate(x, np.zeros(20, int), stratified_folds(np.zeros(20, int)))
+    x[3] = np.nan
+    with pytest.raises(TransferError, match="features of 1 of 20 images are NaN"):
+        cross_validate(x, labels, stratified_folds(labels))
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (9, 10), (50, 80), (1000, 1000)])
+def test_wilson(right: int, n: int) -> None:
+    expected = binomtest(right, n).proportion_ci(method="wilson")
+    assert wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+@pytest.mark.skipif(
+    not (SHARED / "weights").is_dir(), reason="needs shared/ with photographs and ImageNet weights beside the checkout"
+)
+def test_it_says_what_the_tools_own_probe_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve flowers, SqueezeNet: within 1.5 points on 180 images, of which one is half a point."""
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED / "weights"))
+    table = read_images(DataConfig(str(SHARED / "data/flowers12"))).table
+    table = table.take(np.concatenate([np.flatnonzero(table.object == c)[:15] for c in range(12)]))
+    backbone = new_backbone(BackboneConfig("torchvision:squeezenet1_1"), 0).eval()
+    trunk = Trunk(backbone, len(backbone.stages))
+    with torch.inference_mode():
+        batches = ImageBatches(table.paths, backbone.preprocessing, batch_size=32)
+        features = torch.cat([trunk(images) for _, images in batches]).clone()
+    labels, folds = torch.from_numpy(table.object), stratified_folds(table.object)
+    found = cross_validate(features.numpy(), table.object, folds)
+    right = 0
+    for fold in range(5):
+        learnt, held = (torch.from_numpy(rows) for rows in (folds != fold, folds == fold))
+        heads = Heads([HeadSpec("object", "softmax", table.objects)], backbone.width)
+        solve(heads, (features[learnt], {"object": labels[learnt]}))
+        with torch.no_grad():
+            right += int((heads(features[held])["object"].argmax(1) == labels[held]).sum())
+    assert found.accuracy > 0.8
+    assert found.accuracy == pytest.approx(right / len(labels), abs=0.015)

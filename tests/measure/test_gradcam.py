@@ -1,0 +1,78 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from transfer.measure.gradcam import gradcam
+
+
+@pytest.fixture
+def pixels():
+    return torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def naive(model, image, label, head="object"):
+    """Selvaraju et al. 2017, equations 1 and 2, with each derivative taken as a difference quotient, one by one."""
+    backbone = model.backbone
+    last = backbone.network.get_submodule("layer4")
+    kept = []
+    with last.register_forward_hook(lambda m, i, o: kept.append(o.detach())), torch.no_grad():
+        backbone(backbone.preprocessing.normalise(image))
+    maps = kept[0].double()
+    network = model.double()
+
+    def score(changed):
+        with last.register_forward_hook(lambda m, i, o: changed), torch.no_grad():
+            features = backbone(backbone.preprocessing.normalise(image).double())
+            x = (features - network.heads.centre) / network.heads.spread
+            return float(network.heads.layers[f"head_{head}"](x)[0, label])
+
+    _, channels, height, width = maps.shape
+    total = np.zeros((height, width))
+    for k in range(channels):
+        slopes = []
+        for i in range(height):
+            for j in range(width):
+                up, down = maps.clone(), maps.clone()
+                up[0, k, i, j] += 1e-4
+                down[0, k, i, j] -= 1e-4
+                slopes.append((score(up) - score(down)) / 2e-4)
+        total += np.mean(slopes) * maps[0, k].numpy()
+    heat = np.maximum(total, 0)
+    return heat / heat.max() if heat.max() else heat
+
+
+def test_as_it_is_defined(taught, pixels):
+    model, _ = taught()
+    with torch.no_grad():
+        model.heads.layers["head_object"][-1].weight.normal_(generator=torch.Generator().manual_seed(3))
+    classes = np.array([0, 2, 1])
+    found = gradcam(model.eval(), pixels, classes)
+    assert found.shape == (3, 2, 2)
+    np.testing.assert_allclose(found[1], naive(model, pixels[1:2], 2), atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "full", "truncate:1", "head2toe"])
+def test_it_explains_each_image_by_itself_and_leaves_the_model_alone(taught, pixels, policy):
+    model, plan = taught(policy)
+    model.freeze(plan.phases[-1])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    together = gradcam(model, pixels, np.array([0, 1, 2]))
+    apart = [gradcam(model, pixels[i : i + 1], np.array([i]))[0] for i in range(3)]
+    np.testing.assert_allclose(together, apart, atol=1e-4)
+    assert together.min() >= 0
+    assert together.max() <= 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(len(module._forward_hooks) for module in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_without_maps_there_is_nothing_to_show(taught, pixels):
+    model, _ = taught()
+    backbone = model.backbone
+    flat = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, backbone.width))
+    stage = SimpleNamespace(modules=("0", "1", "2"))
+    backbone.network, backbone.stages = flat, (stage,)
+    assert gradcam(model, pixels, np.array([0, 0, 0])) is None

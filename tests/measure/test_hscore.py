@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer.measure.hscore import hscore, most
+
+
+def written_out(x: np.ndarray, labels: np.ndarray) -> float:
+    """The shrunk H-score by loops over images: Ledoit and Wolf 2004, Lemma 3.2 ff., then the trace."""
+    n, width = x.shape
+    x = x - x.mean(0)
+    sample = sum(np.outer(row, row) for row in x) / n
+    level = np.trace(sample) / width
+    target = level * np.eye(width)
+    spread = np.square(sample - target).sum() / width
+    error = min(sum(np.square(np.outer(row, row) - sample).sum() for row in x) / n**2 / width, spread)
+    shrinkage = error / spread if spread else 0.0
+    means = np.stack([x[labels == c].mean(0) for c in labels])
+    between = means.T @ means / n
+    return float(np.trace(np.linalg.inv((1 - shrinkage) * sample + shrinkage * target) @ ((1 - shrinkage) * between)))
+
+
+@given(st.integers(0, 10_000), st.integers(6, 30), st.integers(2, 12))
+@settings(max_examples=25, deadline=None)
+def test_as_written_out(seed: int, n: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    x = rng.normal(size=(n, width)) + 2 * rng.normal(size=(3, width))[labels] + 5
+    value = hscore(x, labels)
+    assert value == pytest.approx(written_out(x, labels), rel=1e-6)
+    assert 0 <= value <= most(labels, width) + 1e-9
+    turned = np.linalg.qr(rng.normal(size=(width, width)))[0]
+    assert hscore(3 * x @ turned - 7, labels) == pytest.approx(value, rel=1e-6)
+
+
+def test_many_images_are_the_plain_h_score() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(20_000) % 4
+    x = rng.normal(size=(20_000, 3)) @ np.diag([1.0, 2.0, 5.0]) + rng.normal(size=(4, 3))[labels]
+    means = np.stack([x[labels == c].mean(0) for c in range(4)])[labels]
+    plain = np.trace(np.linalg.solve(np.cov(x.T), np.cov(means.T)))
+    assert hscore(x, labels) == pytest.approx(plain, rel=0.01)
+
+
+def test_the_ends() -> None:
+    labels = np.arange(400) % 3
+    rng = np.random.default_rng(0)
+    assert hscore(np.eye(3)[labels][:, :2] + 1e-4 * rng.normal(size=(400, 2)), labels) == pytest.approx(2, abs=0.05)
+    assert hscore(np.ones((400, 5)), labels) == 0.0
+    assert hscore(rng.normal(size=(400, 5)), np.zeros(400, int)) == pytest.approx(0.0, abs=1e-9)
+    assert (most(labels, 5), most(labels, 1), most(np.array([-1, -1]), 5)) == (2, 1, 0)
+
+
+def test_unknown_rows_do_not_count() -> None:
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(40, 4)), rng.integers(-1, 3, 40)
+    assert hscore(x, labels) == hscore(x[labels >= 0], labels[labels >= 0])
+    assert hscore(x, np.full(40, -1)) == 0.0

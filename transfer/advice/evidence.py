@@ -1,0 +1,167 @@
+"""What is measured before anything is trained: size, similarity, and how far frozen features carry."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfer.advice.observe import Observations
+from transfer.advice.similarity import Similarity, similarity
+from transfer.backbones.variants import shares
+from transfer.data.inspect import Inspection, duplicates, merge_groups
+from transfer.data.table import ImageTable
+from transfer.measure.crossval import CrossValidated, cross_validate
+from transfer.measure.folds import stratified_folds
+from transfer.measure.hscore import hscore, most
+from transfer.measure.leep import explained, leep, nce
+from transfer.measure.logme import logme
+from transfer.measure.neighbours import neighbour_accuracy
+from transfer.measure.noise import LabelNoise, label_noise
+from transfer.measure.size import SetSize
+
+ROWS = 3000  # images that frozen features are judged by, at most
+ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with
+FOLDS = 5
+TINY = 1e-12
+NEAR, TRUNCATED = 0.1, 3  # see :func:`worth_a_probe`
+
+
+@dataclass(frozen=True)
+class Transferability:
+    """How well the last features, and the original classes, fit the labels.
+
+    Parameters
+    ----------
+    logme, hscore : float
+        Of the last stage's features; hscore as a share of the most that it can be.
+    leep, nce : float, optional
+        Cross-fitted, as a share of the labels' entropy: of the original classifier's probabilities and of its answers.
+    """
+
+    logme: float
+    hscore: float
+    leep: float | None
+    nce: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that advice stands on.
+
+    Parameters
+    ----------
+    size : SetSize
+        Of all images with labels to learn from.
+    similarity : Similarity
+        Of the judged images, and of some without labels where these are few.
+    probes : mapping of str to CrossValidated
+        Linear probes on features that stay frozen, by policy: ``linear_probe``, ``truncate:k`` where worth it (see
+        :func:`worth_a_probe`), and ``head2toe``.
+    neighbours : mapping of str to float
+        Leave-one-out accuracy of the 5 nearest neighbours by stage, lowest first.
+    transferability : Transferability
+    noise : LabelNoise
+    labels : ndarray of int64, shape (J,)
+        Objects of the images that probes were judged by: ``ROWS`` at most of those to learn from.
+    """
+
+    size: SetSize
+    similarity: Similarity
+    probes: Mapping[str, CrossValidated]
+    neighbours: Mapping[str, float]
+    transferability: Transferability
+    noise: LabelNoise
+    labels: np.ndarray
+
+
+def sample(table: ImageTable, learn: np.ndarray, others: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to look at: of `learn` those with labels, every class in its share; of `others` as many as lack.
+
+    Parameters
+    ----------
+    learn, others : ndarray of int64
+        Rows whose labels may be used, and rows whose labels may not.
+    """
+    labelled = learn[table.object[learn] >= 0]
+    rng = np.random.default_rng(seed)
+    if len(labelled) > ROWS:
+        order = rng.permutation(labelled)
+        rank = np.empty(len(order))  # of an image within its class, as a fraction
+        for c in np.unique(table.object[order]):
+            here = np.flatnonzero(table.object[order] == c)
+            rank[here] = (np.arange(len(here)) + 0.5) / len(here)
+        labelled = np.sort(order[np.argsort(rank, kind="stable")[:ROWS]])
+    lacking = max(ENOUGH - len(labelled), 0)
+    return labelled, np.sort(rng.permutation(others)[:lacking])
+
+
+def gather(
+    seen: Observations, table: ImageTable, inspection: Inspection, judged: int, size: SetSize, seed: int = 0
+) -> Evidence:
+    """Return the evidence of images that a network has observed.
+
+    Parameters
+    ----------
+    seen : Observations
+        Of the rows of `table`, of which `inspection` is.
+    judged : int
+        The first so many rows have labels that may be used: no others are looked at.
+    size : SetSize
+        Of all images with labels.
+    seed : int
+        Of the folds.
+    """
+    label, alike = table.object[:judged], similarity(seen)
+    seen = seen.take(np.arange(judged))
+    copies = duplicates(inspection)[:judged]
+    own = np.array([group or f"\0{i}" for i, group in enumerate(table.group[:judged])])
+    group = merge_groups([copies, np.unique(own, return_inverse=True)[1]])
+    fewest = np.unique(label, return_counts=True)[1].min()
+    folds = stratified_folds(label, group, folds=int(np.clip(fewest, 2, FOLDS)), seed=seed)
+    stages = list(seen.features)
+    near = {s: neighbour_accuracy(x, label, groups=group)["accuracy"] for s, x in seen.features.items()}
+    probes = {"linear_probe": cross_validate(seen.features[stages[-1]], label, folds)}
+    for drop in worth_a_probe(near):
+        probes[f"truncate:{drop}"] = cross_validate(seen.features[stages[-1 - drop]], label, folds)
+    probes["head2toe"] = cross_validate(together(seen.features), label, folds)
+    best = min(probes.values(), key=lambda probe: probe.loss)
+    first = np.unique(copies, return_index=True)[1]  # LogME counts a copy as further evidence
+    last, original = seen.features[stages[-1]], seen.probabilities
+    return Evidence(
+        size,
+        alike,
+        probes,
+        near,
+        Transferability(
+            logme(last[first], label[first]),
+            hscore(last[first], label[first]) / most(label[first], last.shape[1]),
+            None if original is None else explained(leep(original, label, folds), label),
+            None if original is None else explained(nce(original.argmax(1), label, folds), label),
+        ),
+        label_noise(best.probabilities, label),
+        label,
+    )
+
+
+def worth_a_probe(neighbours: Mapping[str, float]) -> list[int]:
+    """Return how many stages to drop for each of the ``TRUNCATED`` best earlier stages that come near the best one.
+
+    A probe takes seconds, neighbours a moment, and a stage whose neighbours are far worse has no better probe.
+
+    Examples
+    --------
+    >>> worth_a_probe({"stem": 0.2, "layer1": 0.83, "layer2": 0.9, "layer3": 0.88})
+    [1, 2]
+    """
+    known = list(neighbours.values())[::-1]
+    near = [drop for drop in range(1, len(known)) if known[drop] > max(known) - NEAR]
+    return sorted(sorted(near, key=lambda drop: -known[drop])[:TRUNCATED])
+
+
+def together(features: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return features of all stages side by side, as the ``head2toe`` policy weighs them.
+
+    A probe scales features by the root of their spread, so that a stage's sum of spreads is what its variance will be.
+    """
+    weighed = zip(features.values(), shares(len(features)), strict=True)
+    return np.concatenate([x * (share / max(float(x.std(0).sum()), TINY)) for x, share in weighed], 1)

@@ -1,0 +1,261 @@
+"""From evidence to advice: pure functions, as the HyperRule of BiT is one of size (Kolesnikov et al. 2020).
+
+What stays frozen is measured, by cross-validation; what learns is expected, from how many images there are and how
+similar they are. The classical four cases are where expectations start: small and similar, train the last linear layer;
+small and different, train from features of earlier stages too; large and similar, fine-tune the last stages; large and
+different, fine-tune all. Each measurement is then worth as much as it is sure: with thirty images next to nothing, with
+thousands nearly all (the mean of a normal prior and a normal likelihood).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+
+from transfer.advice.costs import Costs, third
+from transfer.advice.evidence import Evidence
+from transfer.advice.similarity import Kind
+from transfer.measure.crossval import NORMAL
+
+LARGE, EACH = 1000, 20  # images in all, and of a class in the median, from which on a set is large
+EXPECTED: dict[str, dict[Kind, float]] = {
+    # Share of the linear probe's errors that a policy is expected to mend.
+    "head2toe": {"similar": 0.0, "between": 0.08, "different": 0.20},
+    # For each stage that is dropped.
+    "truncate": {"similar": -0.20, "between": -0.20, "different": -0.20},
+    # The same with very many images; with HALF of them, half.
+    "lp_ft:top": {"similar": 0.20, "between": 0.35, "different": 0.50},
+    "lp_ft": {"similar": 0.15, "between": 0.40, "different": 0.65},
+}
+HALF = 1500
+UNSURE = 0.08  # standard deviation of these shares
+FLOOR = 0.003  # of an expectation of accuracy: what chance does to the best estimate
+SURPRISE = 4.0  # standard deviations of a measurement that chance does not explain
+WORTH = 0.003  # what fine-tuning must be expected to add to be worth its time
+STEPS, BATCH = 400, 32
+IMBALANCED, NOISY = 5.0, 0.03  # from which on these are worth a word
+WORDS = {
+    "similar": "similar to",
+    "between": "neither similar to nor wholly different from",
+    "different": "different from",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy, and what is to be expected of it.
+
+    Parameters
+    ----------
+    accuracy, sd : float
+        Of the objects of new images, as a fraction, and its standard deviation.
+    measured : bool
+        By cross-validation, rather than expected from other sets.
+    trained : int
+        Parameters of the backbone that learn.
+    epochs : int
+        0 where all is solved.
+    seconds : float
+        Here, with one seed.
+    """
+
+    policy: str
+    accuracy: float
+    sd: float
+    measured: bool
+    trained: int
+    epochs: int
+    seconds: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The middle 95 %."""
+        return max(self.accuracy - NORMAL * self.sd, 0.0), min(self.accuracy + NORMAL * self.sd, 1.0)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do, and why.
+
+    Parameters
+    ----------
+    size : {"small", "large"}
+    kind : {"similar", "between", "different"}
+    best, runner_up : Candidate
+    settings : dict
+        Of the advised run, by their names on the command line.
+    ranked : tuple of Candidate
+        All, best first.
+    reasons : tuple of str
+        In plain words.
+    """
+
+    size: Literal["small", "large"]
+    kind: Kind
+    best: Candidate
+    runner_up: Candidate
+    settings: dict[str, object]
+    ranked: tuple[Candidate, ...]
+    reasons: tuple[str, ...]
+
+
+def advise(evidence: Evidence, costs: Costs, parameters: tuple[int, ...], looks: int) -> Advice:
+    """Return the advice that follows from `evidence`.
+
+    Parameters
+    ----------
+    parameters : tuple of int
+        Of each stage of the backbone, lowest first.
+    looks : int
+        Images that the frozen network has not been run over yet.
+    """
+    ranked = sorted(candidates(evidence, costs, parameters, looks), key=lambda c: c.accuracy, reverse=True)
+    frozen = next(c for c in ranked if c.measured)
+    best = ranked[0] if ranked[0].accuracy - frozen.accuracy > (0.0 if ranked[0].measured else WORTH) else frozen
+    ranked.remove(best)
+    size = scale(evidence.size.labelled, evidence.size.median)
+    return Advice(
+        size,
+        evidence.similarity.kind,
+        best,
+        ranked[0],
+        settings(best),
+        (best, *ranked),
+        tuple(reasons(evidence, size, best, ranked)),
+    )
+
+
+def scale(images: int, each: float) -> Literal["small", "large"]:
+    """Return whether a set of so many labelled images, and so many of the median class, is small or large.
+
+    Examples
+    --------
+    >>> scale(30, 5), scale(2254, 73), scale(5000, 10)
+    ('small', 'large', 'small')
+    """
+    return "large" if images >= LARGE and each >= EACH else "small"
+
+
+def settings(candidate: Candidate) -> dict[str, object]:
+    """Return how to carry a candidate out: options of `transfer train`."""
+    return {"policy": candidate.policy} | (learning(candidate.epochs) if candidate.epochs else {})
+
+
+def learning(epochs: int) -> dict[str, object]:
+    """Return settings under which any policy with a backbone that learns does well, by their names in the config."""
+    return {"epochs": epochs, "batch_size": BATCH, "refit": True}
+
+
+def epochs_for(images: int) -> int:
+    """Return how many epochs to learn from so many images: about ``STEPS`` batches, within bounds.
+
+    Examples
+    --------
+    >>> epochs_for(30), epochs_for(720), epochs_for(100_000)
+    (60, 18, 6)
+    """
+    return int(np.clip(round(STEPS * BATCH / images), 6, 60))
+
+
+def candidates(evidence: Evidence, costs: Costs, parameters: tuple[int, ...], looks: int) -> list[Candidate]:
+    """Return every policy with what is to be expected of it."""
+    n, kind, stages = evidence.size.labelled, evidence.similarity.kind, len(parameters)
+    probe = evidence.probes["linear_probe"]
+    judged = len(evidence.labels)
+    error = 1 - probe.accuracy
+    found = []
+    look = looks * costs.look
+    for policy, measured in evidence.probes.items():
+        name, _, dropped = policy.partition(":")
+        share = EXPECTED.get(name, {}).get(kind, 0.0) * int(dropped or 1)
+        right, before = (some.predictions == evidence.labels for some in (measured, probe))
+        counted, sd = gained(right, before)
+        # The loss moves where no answer does yet: the share of it that goes, of the errors.
+        told = (counted + error * (1 - measured.loss / probe.loss)) / 2
+        gain, sd = posterior(share * error, UNSURE * error + FLOOR, told, sd)
+        own = sqrt(probe.accuracy * error / judged)  # of the probe's own accuracy
+        found.append(Candidate(policy, _share(probe.accuracy + gain), sqrt(own**2 + sd**2), True, 0, 0, look))
+    frozen = max(found, key=lambda c: c.accuracy)
+    for top, name in {third(stages): "lp_ft:top", stages: "lp_ft"}.items():
+        gain = EXPECTED[name][kind] * n / (n + HALF) * error
+        epochs = epochs_for(n)
+        trained = sum(parameters[stages - top :])
+        seconds = look + epochs * n * costs.learn[top - 1]  # half of the epochs fine-tune; twice, to refit
+        policy = f"lp_ft:{top}" if top < stages else "lp_ft"
+        sd = sqrt(frozen.sd**2 + (UNSURE * error + FLOOR) ** 2)
+        found.append(Candidate(policy, _share(probe.accuracy + gain), sd, False, trained, epochs, seconds))
+    return found
+
+
+def gained(right: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """Return how much more often `right` holds than `before` on the same images, and its standard deviation.
+
+    One image on which they differ is added: where two answers never differ, that does not prove them equally good.
+
+    Examples
+    --------
+    >>> gained(np.array([True, True, True, False]), np.array([True, False, True, False]))
+    (0.25, 0.3535533905932738)
+    """
+    apart = int((right != before).sum())
+    return float(right.mean() - before.mean()), sqrt(apart + 1) / len(right)
+
+
+def posterior(expected: float, expected_sd: float, measured: float, measured_sd: float) -> tuple[float, float]:
+    """Return mean and standard deviation of what was expected once it was measured: both normal, by their precisions.
+
+    A measurement so far off that chance does not explain it speaks against the expectation, whose deviation then
+    counts as what is left of the distance beyond four of the measurement's.
+
+    Examples
+    --------
+    >>> posterior(0.0, 1.0, 1.0, 1.0)[0], posterior(0.0, 1e-6, 1.0, 1.0)[0] < 1e-6
+    (0.5, True)
+    >>> round(posterior(0.0, 0.1, 1.0, 0.01)[0], 3)
+    1.0
+    """
+    expected_sd = max(expected_sd, abs(measured - expected) - SURPRISE * measured_sd)
+    weight = expected_sd**2 / (expected_sd**2 + measured_sd**2)
+    return expected + weight * (measured - expected), sqrt(weight) * measured_sd
+
+
+def reasons(evidence: Evidence, size: str, best: Candidate, others: list[Candidate]) -> Iterator[str]:
+    """Yield why, in sentences."""
+    facts, alike = evidence.size, evidence.similarity
+    yield (
+        f"{size}: {facts.labelled} labelled images of {facts.classes} classes, {facts.median:g} of the median class "
+        f"(large: from {LARGE} and {EACH} on)"
+    )
+    said = []
+    if alike.distance:
+        said.append(f"its last norm sees them {list(alike.distance.values())[-1]:.2f} nats from what it was given then")
+    if alike.informed is not None:
+        said.append(f"an image tells {alike.informed:.0%} of which of the original classes are answered")
+    yield f"{WORDS[alike.kind]} what the network was pretrained on: {'; '.join(said) or 'it keeps nothing to tell by'}"
+    probes = evidence.probes
+    top, every = probes["linear_probe"].accuracy, probes["head2toe"].accuracy
+    short = max((p for p in probes if p.startswith("truncate")), key=lambda p: probes[p].accuracy, default="")
+    yield (
+        f"right on images that it has not seen: a linear probe {top:.1%}, on features of all stages {every:.1%}"
+        + (f", of an earlier stage {probes[short].accuracy:.1%} ({short})" if short else "")
+    )
+    learnt = next(c for c in (best, *others) if not c.measured)
+    frozen = next(c for c in (best, *others) if c.measured)
+    yield (
+        f"fine-tuning ({learnt.policy}) is expected to change that by {learnt.accuracy - frozen.accuracy:+.1%}, with "
+        f"{learnt.trained:,} parameters to learn from {facts.labelled} images, and to take {learnt.seconds:.0f} s"
+    )
+    if facts.copies or facts.near_copies:
+        yield f"copies of other images: {facts.copies}, near copies: {facts.near_copies}; there is less than it seems"
+    if facts.imbalance >= IMBALANCED:
+        yield f"the commonest class has {facts.imbalance:.0f} times the images of the rarest: consider --balance loss"
+    if evidence.noise.share >= NOISY:
+        yield f"{evidence.noise.count} of {len(evidence.labels)} labels look wrong or ambiguous: see the suspects"
+    if facts.small_classes:
+        yield f"classes with fewer than 5 images: {len(facts.small_classes)}; more of these would help most"
+
+
+def _share(value: float) -> float:
+    return min(max(value, 0.0), 1.0)

@@ -1,0 +1,104 @@
+"""LEEP and NCE: what a network's original classifier already says about the new classes."""
+
+import numpy as np
+
+PRIORS = 10.0 ** np.arange(-2, 4)  # images that every original class may be taken to have seen beforehand
+
+
+def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> float:
+    """Return the mean log-likelihood of the labels given what the original classifier says (Nguyen et al. 2020, eq. 2).
+
+    A new class y is predicted by sum over z of P(y | z) p(z | image), with P(y | z) counted from the images themselves.
+    With few images per class that flatters: labels drawn at random score too high as well. With `folds` each image is
+    predicted from counts of the other folds, where every original class is taken to have seen some images beforehand,
+    labelled as all are (an m-estimate, Cestnik 1990): as many as predict best. Then random labels score about what they
+    score unpredicted.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (N, K)
+        Of the K original classes.
+    labels : ndarray of int64, shape (N,)
+        -1 where unknown: these rows do not count.
+    folds : ndarray of int64, shape (N,), optional
+        See :func:`transfer.measure.folds.stratified_folds`.
+
+    Returns
+    -------
+    float
+        In nats, at most 0; see :func:`explained` for a scale that sets of different classes share.
+
+    Examples
+    --------
+    >>> labels = np.array([0, 0, 1, 1])
+    >>> round(leep(np.array([[0.9, 0.1], [0.8, 0.2], [0.2, 0.8], [0.1, 0.9]]), labels), 3)
+    -0.295
+    """
+    known = labels >= 0
+    p = np.asarray(probabilities)[known].astype(float)
+    _, label = np.unique(labels[known], return_inverse=True)
+    one_hot = np.eye(label.max(initial=0) + 1)[label]
+    if folds is None:
+        return float(np.log(_likelihood(p, one_hot.T @ p, label)).mean())
+    fold = folds[known]
+    logs = np.empty((len(PRIORS), len(label)))
+    for out in np.unique(fold):
+        held, rest = fold == out, fold != out
+        share = one_hot[rest].sum(0) + 1.0
+        joint = one_hot[rest].T @ p[rest]
+        for i, prior in enumerate(PRIORS):
+            before = prior * (share / share.sum())[:, None]
+            logs[i, held] = np.log(_likelihood(p[held], joint + before, label[held]))
+    return float(logs.mean(1).max())
+
+
+def nce(predictions: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> float:
+    """Return minus the entropy of the labels given the original classifier's hard predictions (Tran et al. 2019).
+
+    Which is what :func:`leep` gives for probabilities of 0 and 1.
+
+    Parameters
+    ----------
+    predictions : ndarray of int, shape (N,)
+        The most probable original class of each image.
+    labels, folds
+        See :func:`leep`.
+
+    Returns
+    -------
+    float
+        In nats, at most 0.
+
+    Examples
+    --------
+    >>> nce(np.array([7, 7, 3, 3]), np.array([0, 0, 1, 1]))
+    0.0
+    """
+    seen, prediction = np.unique(predictions, return_inverse=True)
+    return leep(np.eye(len(seen))[prediction], labels, folds)
+
+
+def explained(score: float, labels: np.ndarray) -> float:
+    """Return the share of the labels' entropy that a :func:`leep` or :func:`nce` score takes away.
+
+    Returns
+    -------
+    float
+        1 where the original classifier tells the labels exactly, 0 where they are as uncertain with it as without,
+        below 0 where counts of other folds mislead.
+
+    Examples
+    --------
+    >>> explained(0.0, np.array([0, 1])), explained(np.log(0.5), np.array([0, 1]))
+    (1.0, 0.0)
+    """
+    share = np.unique(labels[labels >= 0], return_counts=True)[1] / max((labels >= 0).sum(), 1)
+    entropy = -float((share * np.log(share)).sum())
+    return 1 + float(score) / entropy if entropy > 0 else 0.0
+
+
+def _likelihood(p: np.ndarray, joint: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return what `joint` (classes, K) lets each image's `p` (N, K) say of its `label`."""
+    total = joint.sum(0)
+    given = np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)  # of what no image has, nothing is known
+    return np.einsum("ik,ik->i", p, given[label])

@@ -1,0 +1,72 @@
+"""How many labels are likely wrong, and which: confident learning."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """What :func:`label_noise` found.
+
+    Parameters
+    ----------
+    count : int
+        Estimated number of wrong labels.
+    share : float
+        The same as a fraction of the known labels.
+    suspects : ndarray of int64, shape (S,)
+        Rows confidently of another class than their label, the most suspicious first. More or fewer than `count`,
+        which also makes up for rows that no class is confident of.
+    called : ndarray of int64, shape (S,)
+        What each suspect more likely is.
+    """
+
+    count: int
+    share: float
+    suspects: np.ndarray
+    called: np.ndarray
+
+
+def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> LabelNoise:
+    """Return how many labels are likely wrong, by confident learning (Northcutt et al. 2021, sec. 3).
+
+    A row counts for the most probable of the classes that it has at least as much probability of as rows so labelled
+    have on average. The counts, scaled to the number of rows of each label (eq. 3), estimate the joint distribution of
+    label and true class; what lies off its diagonal is noise. Only as good as the probabilities: a class that the
+    features do not tell from another looks mislabelled. Suspects are ordered by how much more probable the other class
+    is than the label.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (N, C)
+        Of models that have not seen the row, see :func:`transfer.measure.crossval.cross_validate`.
+    labels : ndarray of int64, shape (N,)
+        -1 where unknown: these rows do not count.
+
+    Examples
+    --------
+    >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.1, 0.9], [0.2, 0.8]])
+    >>> label_noise(p, np.array([0, 0, 0, 1, 1, 1]))
+    LabelNoise(count=1, share=0.16666666666666666, suspects=array([2]), called=array([1]))
+    """
+    rows = np.flatnonzero(labels >= 0)
+    none = np.array([], np.int64)
+    if not len(rows):
+        return LabelNoise(0, 0.0, none, none)
+    classes, label, sizes = np.unique(labels[rows], return_inverse=True, return_counts=True)
+    p = probabilities[np.ix_(rows, classes)].astype(float)
+    own = p[np.arange(len(p)), label]
+    threshold = np.bincount(label, own) / sizes
+    confident = np.where(p >= threshold - 1e-12, p, -1.0)  # less rounding, or rows all alike would be below their mean
+    called = confident.argmax(1)
+    counts_for = confident.max(1) >= 0
+    joint = np.zeros((len(classes), len(classes)))
+    np.add.at(joint, (label[counts_for], called[counts_for]), 1.0)
+    of_label = joint.sum(1)
+    right = np.divide(np.diag(joint), of_label, out=np.ones(len(classes)), where=of_label > 0)
+    wrong = float(((1 - right) * sizes).sum())
+    suspects = np.flatnonzero(counts_for & (called != label))
+    margin = p[suspects, called[suspects]] - own[suspects]
+    suspects = suspects[np.argsort(-margin, kind="stable")]
+    return LabelNoise(round(wrong), wrong / len(rows), rows[suspects], classes[called[suspects]])

@@ -1,0 +1,91 @@
+"""A test image seen several times, in crops, mirrored and at several sizes: the mean of the probabilities counts."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+from tqdm import tqdm
+
+from transfer.config import ViewConfig
+from transfer.data.images import ImageBatches, Preprocessing
+from transfer.errors import TransferError
+from transfer.measure.answers import Answers
+from transfer.model import TransferModel
+
+WIDER = 256 / 224  # side of what ten crops are cut from, over theirs, as Krizhevsky et al. 2012 had it
+BATCH = 32
+
+
+def seen(
+    model: TransferModel,
+    paths: Sequence[str] | np.ndarray,
+    config: ViewConfig,
+    *,
+    workers: int | None = None,
+    batch_size: int = BATCH,
+) -> Answers:
+    """Return each head's mean answer over all views of the images at `paths`.
+
+    Ten crops are the four corners and the centre of a square, and these mirrored (Krizhevsky et al. 2012, sec. 4.1).
+    Other sizes go through the same network, whose pooling takes any (He et al. 2015, sec. 3.4); a larger one shows
+    the whole image (see :meth:`transfer.data.preprocessing.Preprocessing.at_size`). Sizes and crops multiply.
+
+    Raises
+    ------
+    TransferError
+        A size that the network does not take.
+    """
+    own = model.backbone.preprocessing
+    sizes = config.test_sizes or (own.input_size[1],)
+    answers: Answers = {}
+    with tqdm(total=len(sizes) * len(paths), desc="views", unit="image", disable=None, leave=False) as bar:
+        for side in sizes:
+            at = own.at_size(side) if config.test_sizes else own
+            parts: dict[str, list[np.ndarray]] = {name: [] for name in model.heads.specs}
+            batches = ImageBatches(paths, wider(at) if config.test_crops == 10 else at, batch_size=batch_size)
+            batches.workers = workers or batches.workers
+            for _, images in batches:
+                for name, values in _mean(model, views(images, at, config.test_crops)).items():
+                    parts[name].append(values)
+                bar.update(len(images))
+            for name, some in parts.items():
+                values = np.concatenate(some) if some else np.empty(0)
+                answers[name] = answers.get(name, 0.0) + values / len(sizes)
+    return answers
+
+
+def wider(preprocessing: Preprocessing) -> Preprocessing:
+    """Return the square that ten crops are cut from: what the centre crop is cut from, or more where that is all."""
+    height, width = (
+        max(whole, math.ceil(side * WIDER))
+        for whole, side in zip(preprocessing.resized, preprocessing.input_size[1:], strict=True)
+    )
+    return replace(preprocessing, input_size=(3, height, width), crop_pct=1.0)
+
+
+def views(images: Tensor, preprocessing: Preprocessing, crops: int) -> Iterator[Tensor]:
+    """Yield each view of `images` (N, 3, H, W), in the size of `preprocessing`: themselves, or ten crops."""
+    if crops == 1:
+        yield images
+    else:
+        yield from functional.ten_crop(images, list(preprocessing.input_size[1:]))
+
+
+def _mean(model: TransferModel, several: Iterator[Tensor]) -> Answers:
+    device = next(model.backbone.parameters()).device
+    total: dict[str, Tensor] = {}
+    count = 0
+    for images in several:
+        try:
+            some = model.predict(images.to(device))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise TransferError(
+                f"{model.backbone.name} takes no images of {images.shape[-2]} x {images.shape[-1]} pixels: "
+                f"try other --test-sizes ({str(error).splitlines()[0]})"
+            ) from error
+        total = {name: total.get(name, 0.0) + values for name, values in some.items()}
+        count += 1
+    return {name: (values / count).cpu().numpy() for name, values in total.items()}
