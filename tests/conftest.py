@@ -12,12 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from transfer.data.table import ImageTable, softmax_target
 
 # Tests run beside each other, a core for each: read once, when torch loads, also by the commands that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 OBJECTS = {"blue": (40, 60, 210), "green": (50, 200, 60), "red": (210, 50, 40)}
 DOMAINS = ("plain", "striped")

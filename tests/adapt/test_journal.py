@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from transfer import cli, stopping
-from transfer.adapt import journal as module
 from transfer.adapt import run
 from transfer.adapt.journal import Journal
-from transfer.adapt.loop import Course
 from transfer.adapt.methods import METHODS
 from transfer.adapt.objectives.consistency import FixMatch
 from transfer.adapt.run import adapt
+from transfer.adapt.step import StepLoss
 from transfer.errors import TransferError
 from transfer.learn import states
 from transfer.learn.folder import RunFolder
 from transfer.learn.states import Part, States
 from transfer.stopping import Stopped
+
+TRULY = stopping.asked
 
 
 def resumed(config: Any) -> Any:
@@ -38,9 +39,9 @@ def stop_at(monkeypatch):
             looked += 1
             if looked == number:
                 stopping._asked.append(signal.SIGTERM)
-            return stopping.asked()
+            return TRULY()
 
-        monkeypatch.setattr(module, "asked", asked)
+        monkeypatch.setattr(stopping, "asked", asked)
 
     return stop
 
@@ -161,7 +162,7 @@ def test_a_finished_run_gives_its_result_and_another_config_is_refused(config, t
 
 def test_a_signal_ends_the_command_with_its_code_after_saving(config, tiny, tmp_path, monkeypatch, capfd):
     made = config(method=("mcc",), policy="partial:1", out=tmp_path / "run")
-    loss, calls = Course._loss, []
+    loss, calls = StepLoss.forward, []
 
     def signalled(*args):
         calls.append(args)
@@ -169,8 +170,8 @@ def test_a_signal_ends_the_command_with_its_code_after_saving(config, tiny, tmp_
             signal.raise_signal(signal.SIGTERM)
         return loss(*args)
 
-    monkeypatch.setattr(Course, "_loss", signalled)
-    assert cli._guarded(lambda: adapt(made, images=tiny)) == 143
+    monkeypatch.setattr(StepLoss, "forward", signalled)
+    assert cli._guarded(lambda _: adapt(made, images=tiny)) == 143
     assert len(calls) == 2  # that step was done
     last = capfd.readouterr().err.splitlines()[-1]
     assert "SIGTERM" in last

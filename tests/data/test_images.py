@@ -58,18 +58,6 @@ def test_draws_depend_on_seed_epoch_and_row(paths, tmp_path):
     assert len({v.numpy().tobytes() for v in views}) == len(views)
 
 
-@pytest.mark.parametrize("augmentation", [None, ALL])
-@pytest.mark.parametrize("first", [0, 1, 2, 3])
-def test_later_batches_are_the_same_without_those_before(paths, augmentation, first):
-    order = np.array([3, 0, 3, 3, 1])  # a row that comes again is drawn anew each time
-    how = {"batch_size": 2, "order": order, "augmentation": augmentation, "seed": 5, "epoch": 2}
-    whole, rest = list(ImageBatches(paths, P, **how)), ImageBatches(paths, P, first=first, **how)
-    assert len(rest) == 3 - first
-    for (rows, images), (again, same) in zip(whole[first:], rest, strict=True):
-        assert torch.equal(rows, again)
-        assert torch.equal(images, same)
-
-
 def test_a_file_that_is_another_than_it_was_is_named(paths, tmp_path):
     mine = []
     for i, path in enumerate(paths[:4]):

@@ -32,7 +32,7 @@ def run(data, out, policy="linear_probe"):
             BackboneConfig("test_resnet", random_init=True, image_size=32),
             policy=PolicyConfig(policy),
             learn=LearnConfig(epochs=2, batch_size=16, augment="crop" if policy == "full" else "none", device="cpu"),
-            run=RunConfig(out),
+            run=RunConfig(out, report=False),  # whose pictures would be read again
         )
     )
 

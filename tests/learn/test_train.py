@@ -101,14 +101,14 @@ def test_another_runs_backbone_is_truncated_too(config):
 def test_a_frozen_tensor_moved_on_purpose_is_seen(config, monkeypatch):
     from transfer.model import TransferModel
 
-    forward = TransferModel.forward
+    features = TransferModel.features
 
     def meddle(self, activation):
         with torch.no_grad():
             next(self.backbone.network.parameters()).mul_(1.0001)
-        return forward(self, activation)
+        return features(self, activation)
 
-    monkeypatch.setattr(TransferModel, "forward", meddle)
+    monkeypatch.setattr(TransferModel, "features", meddle)
     run = train(config(epochs=1))
     assert run.result["policy"]["frozen_unchanged"] is False
     assert run.result["policy"]["moved"]

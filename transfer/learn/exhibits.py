@@ -183,8 +183,9 @@ def _explained(
     if not some or test.targets["object"].kind != "softmax":
         return {}
     said, true = answers["object"].argmax(1), test.object
+    known = answers["object"].shape[1]  # a target may hold objects that no source has
     wanted = [(row, "answer", said[row]) for row in some]
-    wanted += [(row, "truth", true[row]) for row in some if true[row] not in (-1, said[row])]
+    wanted += [(row, "truth", true[row]) for row in some if 0 <= true[row] < known and true[row] != said[row]]
     places = np.searchsorted(rows, [row for row, _, _ in wanted])
     heat = gradcam(model, images[torch.from_numpy(places)], np.array([k for _, _, k in wanted], dtype=np.int64))
     found: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.files import open_text, parse_json, read_json
+from transfer.files import open_regular, open_text, parse_json
 
 Rows = list[dict[str, str]]
 
@@ -84,7 +84,7 @@ def read(path: Path) -> Saved:
         run = " (its run is in run/)" if (path / "run" / "result.json").is_file() else ""
         raise TransferError(f"no result.json in {path}{run}: a report is of a finished run of train, adapt or compare")
     try:
-        result = read_json(file)
+        result = _json(file)
         if result.get("command") not in ("train", "adapt", "compare"):
             raise TransferError(f"{path}: a report is of a run of train, adapt or compare, not {result.get('command')}")
         exhibits = path / "exhibits.json"
@@ -96,10 +96,15 @@ def read(path: Path) -> Saved:
             result,
             [parse_json(line) for line in _lines(lines)] if lines.is_file() else [],
             [row for folder in (first, *others) for row in _predictions(folder)],
-            read_json(exhibits) if exhibits.is_file() else {},
+            _json(exhibits) if exhibits.is_file() else {},
         )
     except (ValueError, AttributeError, KeyError) as error:
         raise TransferError(f"{path} is damaged ({error}): run it again") from error
+
+
+def _json(file: Path) -> Any:
+    with open_regular(file) as opened:
+        return parse_json(opened.read())
 
 
 def _lines(file: Path) -> list[str]:
