@@ -78,8 +78,9 @@ def download(name: str) -> dict[str, Tensor]:
 
 
 def _tags(architecture: str) -> Sequence[str]:
-    config = _registry._model_default_cfgs.get(architecture)  # timm 1.0.15 has architectures without one
-    return config.tags if config else ()
+    # timm 1.0.15 has architectures without one
+    config = _registry._model_default_cfgs.get(architecture)
+    return config.tags if config else ()  # type: ignore[attr-defined]
 
 
 def _config(name: str) -> dict:
