@@ -64,6 +64,10 @@ XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     + [content(form=form) for form in ("GIF", "WEBP", "BMP", "PPM", "ICO", "TGA")],
 )
 def test_all_else_is_pils(stored, torchvisions):
+    try:
+        Image.open(io.BytesIO(stored)).load()
+    except OSError:
+        pytest.skip("this version of Pillow cannot read what it wrote")  # a YCbCr TIFF, with 12.0
     np.testing.assert_array_equal(read(stored), as_decoded(stored))
     assert not torchvisions
 
