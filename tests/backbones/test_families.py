@@ -1,6 +1,9 @@
+import pytest
 import timm
 from timm.models import _registry
 
+from transfer.backbones import catalogue
+from transfer.backbones.catalogue import versions
 from transfer.backbones.families import ATTENTION, CNN, NOT_CNN, is_cnn
 
 
@@ -16,6 +19,8 @@ def test_every_timm_module_with_pretrained_weights_is_in_one_list():
 
 
 def test_no_listed_module_is_gone_from_timm():
+    if versions() != catalogue.TABLE.read_text().splitlines()[0].removeprefix("# "):
+        pytest.skip("the lists were made for other versions of timm and torchvision")
     assert set(_registry._model_to_module.values()) >= CNN | NOT_CNN
 
 
