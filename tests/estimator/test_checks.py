@@ -57,7 +57,8 @@ class Classifier(Numbers, TransferClassifier):
         return super().score(X, y)
 
     def predict_domain(self, X):
-        raise NotImplementedError
+        check_is_fitted(self)
+        return super().predict_domain(drawn(validate_data(self, X, reset=False)))
 
 
 class Features(Numbers, BackboneFeatures):

@@ -90,7 +90,7 @@ def _matching(pattern: Path) -> Iterator[str]:
         for path in root.glob(str(pattern.relative_to(root))) if pattern.name else ():
             if path.is_file() and (hidden or not path.name.startswith(".")):
                 yield str(path)
-    except (ValueError, NotImplementedError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise TransferError(f"{pattern} is no pattern that can be searched for: {error}") from error
 
 
