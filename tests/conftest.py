@@ -4,6 +4,7 @@ torch is imported inside the fixtures, so that tests without it start at once.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -93,6 +94,17 @@ def small() -> Callable[..., Any]:
         return backbone
 
     return build
+
+
+@pytest.fixture(scope="session")
+def weights_store(tmp_path_factory: pytest.TempPathFactory, small: Callable[..., Any]) -> Path:
+    """Random weights of a small backbone, for images of 32 pixels, as a store holds them."""
+    from safetensors.torch import save_file
+
+    root, backbone = tmp_path_factory.mktemp("store"), small()
+    save_file(backbone.network.state_dict(), root / f"{backbone.name}.safetensors")
+    (root / f"{backbone.name}.json").write_text(json.dumps(backbone.preprocessing.to_dict()))
+    return root
 
 
 @pytest.fixture

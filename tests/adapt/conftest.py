@@ -168,23 +168,6 @@ def three(tiny: Any) -> Any:
     return Images(replace(table, targets=table.targets | {"domain": domain}), tiny.inspection)
 
 
-@pytest.fixture(scope="session")
-def weights_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of a small backbone, for images of 32 pixels, as a store holds them."""
-    import torch
-    from safetensors.torch import save_file
-
-    from transfer import backbones
-
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("store")
-    backbone = backbones.load(BACKBONE, random_init=True)
-    save_file(backbone.network.state_dict(), root / f"{BACKBONE}.safetensors")
-    preprocessing = backbone.preprocessing.to_dict() | {"input_size": [3, 32, 32], "crop_pct": 1.0}
-    (root / f"{BACKBONE}.json").write_text(json.dumps(preprocessing))
-    return root
-
-
 @pytest.fixture
 def config(images: ImageTable, weights_store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AdaptConfig]:
     """Make a config of few steps, plain -> striped; keywords go to whichever part has them."""

@@ -1,6 +1,5 @@
 """The tiny set as arrays and paths, and an estimator quick to fit."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,10 @@ def objects(images: ImageTable) -> np.ndarray:
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Random weights of a small backbone, for images of 32 pixels, as a store holds them."""
-    import torch
-    from safetensors.torch import save_file
-
-    from transfer import backbones
-
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("store")
-    backbone = backbones.load(BACKBONE, random_init=True)
-    save_file(backbone.network.state_dict(), root / f"{BACKBONE}.safetensors")
-    preprocessing = backbone.preprocessing.to_dict() | {"input_size": [3, 32, 32], "crop_pct": 1.0}
-    (root / f"{BACKBONE}.json").write_text(json.dumps(preprocessing))
-    monkeypatch.setenv("TRANSFER_WEIGHTS", str(root))
-    return root
+def store(weights_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What there is of backbones by name."""
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(weights_store))
+    return weights_store
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A folder of images and a store with one small backbone's weights, as a user has them."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,21 +25,6 @@ BACKBONE = "test_resnet"
 def folder(images: ImageTable) -> Path:
     """domain/class/*.png."""
     return Path(str(images.paths[0])).parents[2]
-
-
-@pytest.fixture(scope="session")
-def weights_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of a small backbone, for images of 32 pixels, as a store holds them."""
-    from safetensors.torch import save_file
-
-    from transfer import backbones
-
-    root = tmp_path_factory.mktemp("store")
-    backbone = backbones.load(BACKBONE, random_init=True)
-    save_file(backbone.network.state_dict(), root / f"{BACKBONE}.safetensors")
-    preprocessing = backbone.preprocessing.to_dict() | {"input_size": [3, 32, 32], "crop_pct": 1.0}
-    (root / f"{BACKBONE}.json").write_text(json.dumps(preprocessing))
-    return root
 
 
 @pytest.fixture

@@ -54,6 +54,15 @@ def test_as_it_is_defined(taught, pixels):
     np.testing.assert_allclose(found[1], naive(model, pixels[1:2], 2), atol=1e-4)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_diverged_is_not_explained(taught, pixels, value):
+    model, _ = taught()
+    with torch.no_grad():
+        model.heads.layers["head_object"][-1].weight[0] = value
+    found = gradcam(model, pixels, np.array([0, 0, 0]))
+    assert (found == 0).all()
+
+
 @pytest.mark.parametrize("policy", ["linear_probe", "full", "truncate:1", "head2toe"])
 def test_it_explains_each_image_by_itself_and_leaves_the_model_alone(taught, pixels, policy):
     model, plan = taught(policy)

@@ -27,8 +27,8 @@ def gradcam(model: TransferModel, images: Tensor, classes: np.ndarray, head: str
     Returns
     -------
     ndarray of float32, shape (N, h, w), or None
-        Each image's in [0, 1], 1 being its own largest value (or all 0, where nothing speaks for the class). None
-        where the network has no maps of more than a pixel.
+        Each image's in [0, 1], 1 being its own largest value (or all 0, where nothing speaks for the class, and where
+        a network that diverged has no numbers). None where the network has no maps of more than a pixel.
     """
     model.eval()
     backbone = model.backbone
@@ -49,7 +49,8 @@ def gradcam(model: TransferModel, images: Tensor, classes: np.ndarray, head: str
         (maps,) = taken
         (gradient,) = torch.autograd.grad(chosen, maps)
     heat = (gradient.mean((2, 3), keepdim=True) * maps.detach()).sum(1).relu().float()
-    return (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)).cpu().numpy()
+    heat = (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)).nan_to_num(0.0)
+    return heat.cpu().numpy()
 
 
 def _last_with_maps(backbone: Backbone, pixels: Tensor) -> nn.Module | None:
