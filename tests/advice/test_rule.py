@@ -11,10 +11,11 @@ from transfer.measure.noise import LabelNoise
 
 COSTS = Costs(0.01, (0.001, 0.002, 0.003, 0.01, 0.02))
 PARAMETERS = (10, 20, 30, 40, 50)
+LAYERS = (1, 4, 4, 6, 5)
 
 
 def advise(evidence):
-    return rule.advise(evidence, COSTS, PARAMETERS, 200)
+    return rule.advise(evidence, COSTS, PARAMETERS, LAYERS, 200)
 
 
 def test_the_four_cases(evidence):
@@ -44,6 +45,21 @@ def test_a_clear_measurement_overrules_what_was_expected(evidence):
     assert found.best.accuracy == pytest.approx(0.88, abs=0.03)  # a little is left of the expectation
 
 
+def test_a_stage_costs_what_share_of_the_layers_it_has(evidence):
+    """Measured alike, a stage of one layer is dropped at no loss to speak of, one of half of all at a loss."""
+    some = evidence(200, 20, "similar", {"linear_probe": 0.9, "truncate:1": 0.9, "head2toe": 0.9})
+    for measured in some.probes.values():
+        measured.predictions[:] = some.probes["linear_probe"].predictions
+    gains = []
+    for layers in ((9, 9, 9, 9, 1), (4, 4, 5, 5, 18)):
+        found = {c.policy: c.accuracy for c in rule.candidates(some, COSTS, PARAMETERS, layers, 0)}
+        gains.append(found["truncate:1"] - found["linear_probe"])
+    expected = -0.4 * 0.1  # of the errors, if all went
+    sd, measured_sd = 0.3 * 0.1 + 0.003, 1 / 200
+    for gain, share in zip(gains, (1 / 37, 1 / 2), strict=True):
+        assert gain == pytest.approx(expected * share * measured_sd**2 / (sd**2 + measured_sd**2), abs=1e-4)
+
+
 def test_few_images_overrule_nothing(evidence):
     found = advise(evidence(20, 10, "similar", {"linear_probe": 0.9, "truncate:1": 0.95, "head2toe": 0.9}))
     assert found.best.policy != "truncate:1"
@@ -68,7 +84,7 @@ def test_what_is_advised_can_be_carried_out_and_is_ranked_first(evidence):
 
 
 def test_costs_count_the_images_the_epochs_and_what_learns(evidence):
-    found = {c.policy: c for c in rule.candidates(evidence(1000, 100), COSTS, PARAMETERS, 200)}
+    found = {c.policy: c for c in rule.candidates(evidence(1000, 100), COSTS, PARAMETERS, LAYERS, 200)}
     assert found["linear_probe"].seconds == pytest.approx(200 * 0.01)
     epochs = rule.epochs_for(1000)
     assert found["lp_ft:2"].seconds == pytest.approx(2.0 + epochs * 1000 * 0.002)
@@ -77,7 +93,7 @@ def test_costs_count_the_images_the_epochs_and_what_learns(evidence):
 
 
 def test_a_network_of_one_stage_is_fine_tuned_in_one_way(evidence):
-    found = rule.candidates(evidence(), Costs(0.01, (0.02,)), (10,), 5)
+    found = rule.candidates(evidence(), Costs(0.01, (0.02,)), (10,), (3,), 5)
     assert [c.policy for c in found if not c.measured] == ["lp_ft"]
 
 

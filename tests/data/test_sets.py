@@ -70,6 +70,19 @@ def test_an_unknown_name():
         load_table("ofice31")
 
 
+def test_a_path_that_is_nearly_there(tree, monkeypatch):
+    root = tree("my pictures/a/1.png")
+    for name in ("labels.csv", "notes.txt"):
+        (root / name).touch()
+    monkeypatch.chdir(root)
+    with pytest.raises(TransferError, match=r"called 'my_pictures' \(did you mean 'my pictures'\?\)"):
+        load_table("my_pictures")
+    with pytest.raises(TransferError, match=r"\(did you mean 'labels.csv'\?\)"):
+        load_table(f"{root}/label.csv")
+    with pytest.raises(TransferError, match=r"called 'notes.text': give"):
+        load_table("notes.text")
+
+
 def test_verifying_prints_each_difference(office, monkeypatch, capsys):
     with pytest.raises(TransferError, match=r"not Office-31 as it is known: 4104 missing: amazon/.*; 6 altered: "):
         fetch_or_verify("office31", office, verify=True)

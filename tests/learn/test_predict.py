@@ -119,6 +119,15 @@ def test_evaluate_on_other_data_matches_classes_by_name(run, folder, tmp_path):
     assert json.loads((tmp_path / "deep" / "result.json").read_text()) == json.loads(json.dumps(result))
 
 
+def test_evaluate_says_where_a_run_may_have_learned_what_it_is_asked(run, folder, tmp_path):
+    tested = len((run / "predictions.csv").read_text().splitlines()) - 1
+    (note,) = [note for note in evaluate(EvaluateConfig(run, data=str(folder)))["notes"] if "test images of" in note]
+    assert note.startswith(f"{tested} of these images are test images of {run}")
+    assert f"the other {48 - tested}:" in note
+    shutil.copytree(folder / "plain", tmp_path / "new")
+    assert evaluate(EvaluateConfig(run, data=str(tmp_path / "new")))["notes"] == []
+
+
 def test_evaluate_without_a_known_label(run, folder, tmp_path):
     shutil.copytree(folder / "striped" / "red", tmp_path / "other" / "purple")
     with pytest.raises(TransferError, match="not one image has a label"):

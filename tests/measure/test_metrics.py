@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from transfer.measure import metrics
@@ -109,9 +110,14 @@ def test_the_interval_shrinks_with_the_root_of_n() -> None:
         assert 1.5 < wide / narrow < 2.7
 
 
-def test_all_right_leaves_no_doubt_that_a_bootstrap_can_see() -> None:
+@pytest.mark.parametrize(("wrong", "value"), [(0, 1.0), (1, 0.0)])
+def test_all_right_or_all_wrong_is_as_sure_as_so_many_images_are(wrong: int, value: float) -> None:
     true = np.array([0, 1, 2, 1])
-    assert metrics.interval(metrics.confusion(true, true, 3))["accuracy"] == [1.0, 1.0]
+    found = metrics.interval(metrics.confusion(true, (true + wrong) % 3, 3), level=0.9)
+    theirs = binomtest(4 - 4 * wrong, 4).proportion_ci(0.9, method="wilson")
+    for low, high in found.values():
+        assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+        assert value in (low, high)
 
 
 @pytest.mark.parametrize("score", ["accuracy", "balanced_accuracy", "macro_f1"])

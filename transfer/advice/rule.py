@@ -17,20 +17,21 @@ import numpy as np
 from transfer.advice.costs import Costs, third
 from transfer.advice.evidence import Evidence
 from transfer.advice.similarity import Kind
-from transfer.measure.crossval import NORMAL
+from transfer.measure.share import NORMAL, wilson
 
 LARGE, EACH = 1000, 20  # images in all, and of a class in the median, from which on a set is large
 EXPECTED: dict[str, dict[Kind, float]] = {
     # Share of the linear probe's errors that a policy is expected to mend.
     "head2toe": {"similar": 0.0, "between": 0.08, "different": 0.20},
-    # For each stage that is dropped.
-    "truncate": {"similar": -0.20, "between": -0.20, "different": -0.20},
+    # If all layers were dropped; of fewer, their share.
+    "truncate": {"similar": -0.40, "between": -0.40, "different": -0.40},
     # The same with very many images; with HALF of them, half.
     "lp_ft:top": {"similar": 0.20, "between": 0.35, "different": 0.50},
     "lp_ft": {"similar": 0.15, "between": 0.40, "different": 0.65},
 }
 HALF = 1500
-UNSURE = 0.08  # standard deviation of these shares
+UNMEASURED, UNSURE = 0.30, 0.08  # standard deviations of these shares: of what is then measured, and of what is not
+OF_LOSS = 0.75  # of what is measured: errors are counted in whole images, the loss is not
 FLOOR = 0.003  # of an expectation of accuracy: what chance does to the best estimate
 SURPRISE = 4.0  # standard deviations of a measurement that chance does not explain
 WORTH = 0.003  # what fine-tuning must be expected to add to be worth its time
@@ -101,17 +102,19 @@ class Advice:
     reasons: tuple[str, ...]
 
 
-def advise(evidence: Evidence, costs: Costs, parameters: tuple[int, ...], looks: int) -> Advice:
+def advise(
+    evidence: Evidence, costs: Costs, parameters: tuple[int, ...], layers: tuple[int, ...], looks: int
+) -> Advice:
     """Return the advice that follows from `evidence`.
 
     Parameters
     ----------
-    parameters : tuple of int
-        Of each stage of the backbone, lowest first.
+    parameters, layers : tuple of int
+        Of each stage of the backbone, lowest first; layers with weights are meant.
     looks : int
         Images that the frozen network has not been run over yet.
     """
-    ranked = sorted(candidates(evidence, costs, parameters, looks), key=lambda c: c.accuracy, reverse=True)
+    ranked = sorted(candidates(evidence, costs, parameters, layers, looks), key=lambda c: c.accuracy, reverse=True)
     frozen = next(c for c in ranked if c.measured)
     best = ranked[0] if ranked[0].accuracy - frozen.accuracy > (0.0 if ranked[0].measured else WORTH) else frozen
     ranked.remove(best)
@@ -159,7 +162,9 @@ def epochs_for(images: int) -> int:
     return int(np.clip(round(STEPS * BATCH / images), 6, 60))
 
 
-def candidates(evidence: Evidence, costs: Costs, parameters: tuple[int, ...], looks: int) -> list[Candidate]:
+def candidates(
+    evidence: Evidence, costs: Costs, parameters: tuple[int, ...], layers: tuple[int, ...], looks: int
+) -> list[Candidate]:
     """Return every policy with what is to be expected of it."""
     n, kind, stages = evidence.size.labelled, evidence.similarity.kind, len(parameters)
     probe = evidence.probes["linear_probe"]
@@ -169,13 +174,14 @@ def candidates(evidence: Evidence, costs: Costs, parameters: tuple[int, ...], lo
     look = looks * costs.look
     for policy, measured in evidence.probes.items():
         name, _, dropped = policy.partition(":")
-        share = EXPECTED.get(name, {}).get(kind, 0.0) * int(dropped or 1)
+        share = EXPECTED.get(name, {}).get(kind, 0.0)
+        share *= sum(layers[stages - int(dropped) :]) / sum(layers) if dropped else 1.0
         right, before = (some.predictions == evidence.labels for some in (measured, probe))
         counted, sd = gained(right, before)
-        # The loss moves where no answer does yet: the share of it that goes, of the errors.
-        told = (counted + error * (1 - measured.loss / probe.loss)) / 2
-        gain, sd = posterior(share * error, UNSURE * error + FLOOR, told, sd)
-        own = sqrt(probe.accuracy * error / judged)  # of the probe's own accuracy
+        told = (1 - OF_LOSS) * counted + OF_LOSS * error * (1 - measured.loss / probe.loss)
+        gain, sd = posterior(share * error, UNMEASURED * error + FLOOR, told, sd)
+        # Of the probe's own accuracy: not nothing where none of a few images was wrong.
+        own = max(abs(probe.accuracy - end) for end in wilson(probe.accuracy, judged)) / NORMAL
         found.append(Candidate(policy, _share(probe.accuracy + gain), sqrt(own**2 + sd**2), True, 0, 0, look))
     frozen = max(found, key=lambda c: c.accuracy)
     for top, name in {third(stages): "lp_ft:top", stages: "lp_ft"}.items():

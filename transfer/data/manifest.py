@@ -10,7 +10,7 @@ from typing import cast, get_args
 
 import numpy as np
 
-from transfer.data.table import ImageTable, Kind, Target, natural, softmax_target
+from transfer.data.table import ONE, ImageTable, Kind, Target, natural, softmax_target
 from transfer.errors import TransferError, did_you_mean
 from transfer.files import open_regular
 
@@ -107,7 +107,7 @@ def from_columns(
         paths=np.array(columns["path"]),
         targets={
             "object": softmax_target(columns["object"]),
-            "domain": softmax_target(domains if any(domains) else ["all"] * n),
+            "domain": softmax_target(domains if any(domains) else [ONE] * n),
             **extra,
         },
         split=np.array([SPLITS.get(s.lower(), "") for s in splits]),

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from transfer.data import office31
@@ -46,10 +47,20 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
         return read_shards(shards, targets, name=data)
     if not Path(data).expanduser().exists():
         raise TransferError(
-            f"no set and no folder called {data!r}{did_you_mean(data, NAMED)}: "
+            f"no set and no folder called {data!r}{did_you_mean(Path(data).name, _near(Path(data).expanduser()))}: "
             f"give one of {', '.join(NAMED)}, a folder of images, a CSV manifest or tar shards"
         )
     return read_folder(Path(data), targets)
+
+
+def _near(path: Path) -> list[str]:
+    """Return what `path` could have meant: named sets, and folders, tables and tars beside it, by name."""
+    try:
+        with os.scandir(path.parent) as entries:
+            some = [entry for entry in islice(entries, 1000) if entry.is_dir() or entry.name.endswith((".csv", ".tar"))]
+    except (OSError, ValueError):
+        return [*NAMED]
+    return [*NAMED, *(entry.name for entry in some)]
 
 
 def at_hand(name: str, data_root: Path | None = None) -> bool:

@@ -9,6 +9,8 @@ import numpy as np
 
 Kind = Literal["softmax", "binary", "regression"]
 
+ONE = "all"  # the domain of images that say nothing of theirs
+
 
 @dataclass(frozen=True)
 class Target:

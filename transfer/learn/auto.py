@@ -12,6 +12,7 @@ from transfer.advice import costs, rule
 from transfer.advice.evidence import Evidence, gather, sample
 from transfer.advice.observe import observe
 from transfer.advice.rule import Advice
+from transfer.backbones.stages import weight_layers
 from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
 from transfer.data.splits import Splits
@@ -54,12 +55,14 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
     some, found = table.take(rows), inspection.take(rows)
     backbone = new_backbone(config.backbone, seed, classifier="any").to(pick_device(config.learn.device))
     parameters = tuple(stage.parameters for stage in freeze.plan("full", backbone).phases[0].stages)
+    inside = backbone.network.get_submodule
+    layers = tuple(sum(weight_layers(inside(path)) for path in stage.modules) for stage in backbone.stages)
     measured = costs.Costs(**parallel.same(to_dict(costs.measure(backbone, some.paths))))
     seen = observe(backbone, some, found.sha256, cache, config.learn.workers)
     known = learn[table.object[learn] >= 0]
     size = set_size(table.take(known), inspection.take(known))
     evidence = gather(seen, some, found, len(labelled), size, seed)
-    advice = rule.advise(evidence, measured, parameters, len(learn) + len(parts.test))
+    advice = rule.advise(evidence, measured, parameters, layers, len(learn) + len(parts.test))
     record = {
         "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(parameters)},
         "advice": _advice(advice) | {"how": how(config, advice, [stage.name for stage in backbone.stages])},

@@ -24,7 +24,7 @@ from transfer.learn.folder import RunFolder
 from transfer.learn.setup import Images, read_images, split_images, versions
 from transfer.learn.train import train
 from transfer.measure import regret
-from transfer.measure.crossval import NORMAL
+from transfer.measure.share import NORMAL
 from transfer.plain import to_dict
 
 PROBE = "linear_probe"  # what all advice must be at least as good as

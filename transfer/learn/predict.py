@@ -22,7 +22,7 @@ from transfer.data.inspect import drop_bad, inspect
 from transfer.data.member import parse
 from transfer.data.sets import load_table
 from transfer.data.shards import find_shards, members
-from transfer.data.table import ImageTable, Target
+from transfer.data.table import ONE, ImageTable, Target
 from transfer.data.trees import image_suffixes
 from transfer.errors import TransferError
 from transfer.files import open_text, whole, write_json
@@ -180,7 +180,7 @@ def align(table: ImageTable, models: checkpoint.Models) -> ImageTable:
             else:
                 place = {label: i for i, label in enumerate(spec.classes)}
                 index = np.array([*(place.get(label, -1) for label in given.classes), -1])
-                strange = [c for c in given.classes if c not in place]
+                strange = [c for c in given.classes if c not in (*place, *([ONE] if name == "domain" else []))]
                 if strange:
                     some = ", ".join(strange[:3])
                     notes.append(f"{name}: {len(strange)} classes that the model does not know ({some}) do not count")
@@ -192,7 +192,8 @@ def align(table: ImageTable, models: checkpoint.Models) -> ImageTable:
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Measure a saved run on its own test images or on others; return the result, and write it where `config` says.
 
-    Other data with a test split is measured on that, else on all its images. Several runs answer as an ensemble.
+    Other data with a test split is measured on that, else on all its images; a note says if some of them are test
+    images of the run and others not, as it may have learned from these. Several runs answer as an ensemble.
 
     Raises
     ------
@@ -214,6 +215,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         )
         held = given.split == "test"
         given = given.take(held) if held.any() else given
+        given = replace(given, notes=(*given.notes, *_maybe_learned(runs, given)))
     cache = TrunkCache(CacheConfig(cache=config.cache))
     table, inspection = drop_bad(given, inspect(given, store=cache.store), config.on_bad_image)
     table = align(table, models)
@@ -258,6 +260,19 @@ def _own_test(run: Path) -> ImageTable:
         return _listed(run, rows)
     except (KeyError, ValueError, TypeError, OSError, csv.Error) as error:
         raise TransferError(f"{file} does not list predictions ({error!r}): give --data") from error
+
+
+def _maybe_learned(runs: Sequence[Path], table: ImageTable) -> Iterator[str]:
+    """Yield a note for each of `runs` if `table` has test images of its set, and more: perhaps what it learned from."""
+    for run in runs:
+        with contextlib.suppress(TransferError):
+            tested = {os.path.realpath(path) for path in _own_test(run if run.is_dir() else run.parent).paths}
+            met = sum(os.path.realpath(path) in tested for path in table.paths)
+            if 0 < met < len(table):
+                yield (
+                    f"{met} of these images are test images of {run}, which may have learned from the other "
+                    f"{len(table) - met}: without --data it is measured on its test images alone"
+                )
 
 
 def _listed(run: Path, rows: list[dict[str, str]]) -> ImageTable:

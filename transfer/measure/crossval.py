@@ -13,13 +13,13 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 from transfer.errors import TransferError
+from transfer.measure.share import wilson
 
 STRONGEST, WEAKEST = -3, 5  # strengths are 10^-step; 0 is tried first
 CURVATURE = 0.05  # of the loss in a row's outputs, on the whole: p (1 - p) is at most 1/4
 TOLERANCE = 5e-3  # gradient at the solution, of that at zero
 EVALUATIONS, ROUNDING = 100, 1e-9  # L-BFGS: at most for a strength; a smaller gain is none
 CONSTANT = 1e-6  # a feature that spreads less, relative to its mean, is constant but for rounding
-NORMAL = 1.959964  # standard deviations on either side that hold 95 %
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CrossValidated:
     folds : ndarray of int64, shape (N,)
     accuracy : float
     interval : (float, float)
-        95 %, of :func:`wilson`.
+        95 %, of :func:`transfer.measure.share.wilson`.
     loss : float
         Mean negative log-likelihood, in nats.
     strength : float
@@ -99,24 +99,10 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) 
         probabilities,
         folds,
         right / len(rows),
-        wilson(right, len(rows)),
+        wilson(right / len(rows), len(rows)),
         problem.loss(said),
         _strength(step),
     )
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share `right` / `n` (Wilson 1927), which few errors do not make too narrow.
-
-    Examples
-    --------
-    >>> [round(end, 3) for end in wilson(98, 100)]
-    [0.93, 0.994]
-    """
-    share, z2 = right / n, NORMAL**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = NORMAL / (1 + z2 / n) * float(np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _strength(step: int) -> float:

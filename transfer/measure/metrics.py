@@ -1,9 +1,12 @@
 """What a head got right: accuracy, balanced accuracy, macro-F1, per class, confusion, bootstrap intervals."""
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+
+from transfer.measure.share import wilson
 
 RESAMPLES = 2000
 
@@ -42,9 +45,13 @@ def interval(counts: np.ndarray, *, level: float = 0.95, seed: int = 0) -> dict[
     """Return percentile bootstrap intervals of :func:`scores` (Efron and Tibshirani 1993, ch. 13).
 
     Drawing images with replacement is drawing their (true, predicted) pairs from a multinomial, so the images
-    themselves are not needed.
+    themselves are not needed. Where none is wrong, or all are, every draw is the same; the interval is then that of
+    :func:`transfer.measure.share.wilson`.
     """
-    n = int(counts.sum())
+    n, right = int(counts.sum()), int(np.trace(counts))
+    if right in (0, n):
+        width = NormalDist().inv_cdf((1 + level) / 2)
+        return {name: [round(end, 6) for end in wilson(right / n, n, width)] for name in scores(counts)}
     pairs = np.flatnonzero(counts)
     drawn = np.random.default_rng(seed).multinomial(n, counts.ravel()[pairs] / n, size=RESAMPLES)
     tail = 100 * (1 - level) / 2

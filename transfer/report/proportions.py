@@ -2,21 +2,9 @@
 
 from typing import Any
 
+from transfer.measure.share import wilson
+
 SHOWN = 40  # classes that are listed at once; of more, the worst and the best
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """Return the 95 % interval of a share of `n` draws (Wilson 1927), which stays within [0, 1].
-
-    Examples
-    --------
-    >>> [round(end, 3) for end in wilson(0.5, 10)], wilson(1.0, 20)[1]
-    ([0.237, 0.763], 1.0)
-    """
-    z = 1.959963984540054
-    middle, scale = share + z * z / (2 * n), 1 + z * z / n
-    half = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def row(name: str, share: float, n: float) -> dict[str, Any]:
