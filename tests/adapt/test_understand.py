@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from transfer.adapt import understand
+from transfer.adapt.choice import Candidate
 from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.judge.shift import proxy_a_distance
 from transfer.adapt.pair import pair
@@ -152,6 +153,14 @@ def answered(true, said):
     paths = np.array([f"/{i}" for i in range(n)])
     table = ImageTable(paths, targets, np.full(n, ""), np.full(n, ""), "set")
     return table, {"object": np.eye(3, dtype=np.float32)[said]}
+
+
+def test_what_did_not_move_is_shown_once():
+    stage = stage_of()
+    still, moved = Candidate("source_only", evidence_of(stage), None), Candidate("mcc", evidence_of(stage, 1.0), None)
+    again = Candidate("source_only", evidence_of(stage), None)
+    assert understand.before_and_after(still, again) == {"before and after (source_only)": still.evidence}
+    assert understand.before_and_after(still, moved) == {"before": still.evidence, "after (mcc)": moved.evidence}
 
 
 def test_gains_against_a_naive_count():

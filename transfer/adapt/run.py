@@ -271,7 +271,7 @@ def _adapt_once(
         checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden(stage.model.heads)))
         folder.predictions(prediction_rows(test, answers))
         sides = (", ".join(these.sources), these.target)
-        seen = {"before": reference.taken.evidence, f"after ({choice.taken.name})": choice.taken.evidence}
+        seen = understand.before_and_after(reference.taken, choice.taken)
         if config.run.report and len(test):
             seen_as = [understand.state(title, evidence) for title, evidence in seen.items()]
             folder.exhibits(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer.adapt.choice import Candidate
 from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.judge.shift import measure, proxy_a_distance
 from transfer.adapt.maps import draw
@@ -116,6 +117,16 @@ def gains(tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarr
         "per_class_change": dict(sorted(changes, key=lambda item: -item[1]["change"])),
         "paired": {"object": paired_test(new, old, paths)} if len(paths) else {},
     }
+
+
+def before_and_after(reference: Candidate, taken: Candidate) -> dict[str, Evidence]:
+    """Return by title what there is to see: one map where what was taken is what was there before."""
+    old, new = reference.evidence, taken.evidence
+    if np.array_equal(old.target_features, new.target_features) and np.array_equal(
+        old.target_logits, new.target_logits
+    ):
+        return {f"before and after ({taken.name})": old}
+    return {"before": old, f"after ({taken.name})": new}
 
 
 def state(title: str, evidence: Evidence) -> State:
