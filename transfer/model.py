@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
@@ -38,6 +39,7 @@ class TransferModel(nn.Module):
         self.cut = cut
         self.cut_precision = cut_precision
         self._held: tuple[nn.Module, ...] = ()
+        self._hooks: list[RemovableHandle] = []
         self._ready: tuple[tuple, Trunk] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -52,6 +54,9 @@ class TransferModel(nn.Module):
         for name, parameter in self.backbone.network.named_parameters():
             parameter.requires_grad_(name in learn)
             parameter.grad = None
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = freeze.input_gradients(self.backbone.network)
         self._held = freeze.held_in_eval(self.backbone, phase)
         self.cut = next(k for k in range(phase.cut, -1, -1) if k == 0 or self.backbone.cuttable(k))
         self.train(self.training)

@@ -1,15 +1,17 @@
 """Which modules are normalisation layers, and which tensors are theirs."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
+import torch
 from timm.layers import GroupNormAct, LayerNormAct2d
 from timm.layers.norm_act import FrozenBatchNormAct2d
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from transfer.backbones.backbone import Backbone
-from transfer.freeze.norms import is_norm, norm_tensors
+from transfer.freeze.norms import input_gradients, is_norm, norm_tensors
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,22 @@ def test_the_tensors_of_norms_are_parameters_and_buffers(small: Callable[..., Ba
     }
     assert norm_tensors(small("test_resnet")) == expected
     assert len(expected) > 50
+
+
+def test_a_group_norm_that_learns_has_the_gradients_it_would_have_of_any_input() -> None:
+    """What comes before it is frozen; torch to 2.11 crashes there on channels-last input."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8))
+    network = network.to(memory_format=torch.channels_last).requires_grad_(False)
+    network[1].requires_grad_(True)
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    plain = copy.deepcopy(network)
+    (hook,) = input_gradients(network)
+    network(x).square().sum().backward()
+    plain(x.clone().requires_grad_()).square().sum().backward()
+    assert torch.equal(network[1].weight.grad, plain[1].weight.grad)
+    assert torch.equal(network[1].bias.grad, plain[1].bias.grad)
+    with torch.inference_mode():
+        assert torch.equal(network(x), plain(x))
+    hook.remove()
+    assert not network[1]._forward_pre_hooks
