@@ -117,7 +117,7 @@ def bits(folder: Path) -> dict[str, Any]:
             for one in (result, *result.get("seeds", [])):
                 one.pop("seconds", None), one.pop("config", None)
             found[name] = result
-        elif file.name != "config.json":
+        elif file.name not in ("config.json", "report.html"):  # they tell times and places
             found[name] = file.read_bytes() if file.is_file() else None
     return found
 
