@@ -1,10 +1,12 @@
 import math
+import signal
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from transfer import stopping
 from transfer.heads import Heads, HeadSpec
 from transfer.learn.problem import Problem, Scaled, strength_at
 
@@ -61,3 +63,19 @@ def test_the_robust_choice_is_the_strongest_within_a_standard_error() -> None:
     losses = [line["val_loss"] for line in lines]
     assert losses[:-1] == sorted(losses[:-1], reverse=True), "the path goes on while the loss falls"
     assert chosen >= problem(train, val).choose(lambda line: None), "never weaker than what the loss would take"
+
+
+def test_a_solve_that_takes_long_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved, evaluated = problem(rows(60, 0)), []
+    whole = Problem._objective
+
+    def evaluate(self: Problem, point: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+        evaluated.append(strength)
+        if len(evaluated) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return whole(self, point, strength)
+
+    monkeypatch.setattr(Problem, "_objective", evaluate)
+    with pytest.raises(stopping.Stopped), stopping.stoppable():
+        solved.at(0.01, 1e-6)
+    assert len(evaluated) == 3

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
+from tqdm import tqdm
 
+from transfer import parallel, stopping
 from transfer.heads import Heads, known
 from transfer.measure import metrics
 
@@ -113,20 +115,28 @@ class Problem:
         return inner @ self.root, bias
 
     def _minimise(self, strength: float, tolerance: float) -> int:
-        found = minimize(
-            self._objective,
-            self.point,
-            args=(strength,),
-            jac=True,
-            method="L-BFGS-B",
-            options={
-                "gtol": tolerance * self.slope,
-                "ftol": ROUNDING,
-                "maxcor": HISTORY,
-                "maxiter": EVALUATIONS,
-                "maxfun": EVALUATIONS,
-            },
-        )
+        shown: dict[str, Any] = {"desc": f"solving at {strength:.2g}", "unit": "pass", "disable": None, "delay": 2}
+        with tqdm(leave=False, **shown) as bar:
+
+            def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
+                if parallel.world() == 1:
+                    stopping.check()  # nothing is lost but this solution, which is computed again
+                bar.update()
+                return self._objective(point, strength)
+
+            found = minimize(
+                objective,
+                self.point,
+                jac=True,
+                method="L-BFGS-B",
+                options={
+                    "gtol": tolerance * self.slope,
+                    "ftol": ROUNDING,
+                    "maxcor": HISTORY,
+                    "maxiter": EVALUATIONS,
+                    "maxfun": EVALUATIONS,
+                },
+            )
         self.point = found.x
         return int(found.nfev)
 
