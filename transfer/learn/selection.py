@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 Loss = Callable[[Tensor], Tensor]
 """Of outputs (N, K), convex and smooth."""
@@ -43,15 +44,17 @@ def group_lasso(
     """
     weight, bias = x.new_zeros(outputs, x.shape[1]), x.new_zeros(outputs)
     among = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
-    while True:
-        some = among.nonzero().squeeze(1)
-        weight[:, some], bias = _minimise(x[:, some], loss, weight[:, some], bias, penalty, tolerance * penalty)
-        slope = _slope(x, loss, weight, bias)[0].norm(dim=0).masked_fill(among, 0.0)
-        wanting = slope.topk(min(max(len(some), FIRST), len(slope))).indices
-        wanting = wanting[slope[wanting] > (1 + tolerance) * penalty]
-        if not len(wanting):
-            return weight, bias
-        among[wanting] = True
+    with tqdm(desc="selecting features", unit="pass", disable=None, leave=False, delay=2) as bar:
+        while True:
+            some = among.nonzero().squeeze(1)
+            start = weight[:, some], bias
+            weight[:, some], bias = _minimise(x[:, some], loss, *start, penalty, tolerance * penalty, bar.update)
+            slope = _slope(x, loss, weight, bias)[0].norm(dim=0).masked_fill(among, 0.0)
+            wanting = slope.topk(min(max(len(some), FIRST), len(slope))).indices
+            wanting = wanting[slope[wanting] > (1 + tolerance) * penalty]
+            if not len(wanting):
+                return weight, bias
+            among[wanting] = True
 
 
 def shrunk(weight: Tensor, by: float) -> Tensor:
@@ -70,11 +73,18 @@ def shrunk(weight: Tensor, by: float) -> Tensor:
 
 
 def _minimise(
-    x: Tensor, loss: Loss, weight: Tensor, bias: Tensor, penalty: float, near: float
+    x: Tensor,
+    loss: Loss,
+    weight: Tensor,
+    bias: Tensor,
+    penalty: float,
+    near: float,
+    on_pass: Callable[[], object] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """Return weight and bias from which a step's slope is below `near`, starting from the ones given."""
     ahead, ahead_bias, momentum, curvature = weight, bias, 1.0, 1.0
     for _ in range(STEPS):
+        on_pass()
         slope, bias_slope, value = _slope(x, loss, ahead, ahead_bias)
         curvature *= 0.8  # as small as the loss allows here: steps are its inverse
         while True:
