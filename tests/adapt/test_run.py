@@ -222,13 +222,13 @@ def test_the_page_maps_both_sides_and_says_what_changed(config, tiny, tmp_path):
     from transfer.report.page import write_report
 
     out = tmp_path / "run"
-    result = adapt(config(method=("mcc", "source_only"), out=out), images=tiny).result
+    result = adapt(config(method=("mcc",), out=out), images=tiny).result
     found = json.loads((out / "exhibits.json").read_text())
     before, after = found["map"]["states"]
     assert (before["title"], after["title"]) == ("before", f"after ({result['selection']['chosen']})")
     assert found["map"]["names"]["domains"] == ["plain", "striped"]
     sizes = [sum(side == k for side in after["domains"]) for k in (0, 1)]
-    assert sizes == [result["images"]["source"], result["images"]["target"]]
+    assert sizes == [result["images"]["source"] + result["images"]["val"], result["images"]["target"]]
     said = [row["object_predicted"] for row in answers(out)]
     named = [
         found["map"]["names"]["objects"][k] for k, side in zip(after["objects"], after["domains"], strict=True) if side
