@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from transfer.data import pixels as module
@@ -110,8 +111,14 @@ def verdict(function, *args, **options):
         return str(error)
 
 
+OLD = tuple(int(part) for part in torchvision.__version__.split(".")[:2]) < (0, 22)
+
+
 @pytest.mark.parametrize("at_least", [None, 40])
-@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(
+    "progressive",
+    [False, pytest.param(True, marks=pytest.mark.skipif(OLD, reason="smooths scans that are missing in another way"))],
+)
 def test_broken_files_are_judged_alike(progressive, at_least):
     """Cut anywhere, a bit flipped, bytes overwritten: the same pixels, or the same words."""
     whole = content(progressive=progressive)

@@ -22,7 +22,7 @@ def test_timm_loads_the_folder_and_says_the_same(saved, noise, own, tmp_path):
     exported = export(ExportConfig(run, "timm", out))
     assert exported.apart <= 1e-4
     network = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
-    assert resolve_data_config(model=network)["input_size"] == (3, 32, 32)
+    assert resolve_data_config(model=network)["input_size"] in ((3, 32, 32), [3, 32, 32])
     assert network.pretrained_cfg["label_names"] == ["blue", "green", "red"]
     assert not network.pretrained_cfg.get("license")
     x = normalised(network, noise)
@@ -30,7 +30,7 @@ def test_timm_loads_the_folder_and_says_the_same(saved, noise, own, tmp_path):
     np.testing.assert_allclose(network(x).softmax(1).detach(), wanted["object"], atol=1e-4)
     stock = timm.create_model("test_resnet", num_classes=3, checkpoint_path=out / "model.safetensors").eval()
     assert torch.equal(stock(x), network(x))
-    beside = load_file(out / "heads.safetensors")
+    beside = load_file(out / "heads" / "heads.safetensors")
     pooled = network.forward_head(network.forward_features(x), pre_logits=True)
     domain = pooled @ beside["domain.weight"].T + beside["domain.bias"]
     np.testing.assert_allclose(domain.softmax(1).detach(), wanted["domain"], atol=1e-4)

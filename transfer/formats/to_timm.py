@@ -27,7 +27,8 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
     """Return `models` as timm's own network, whose classifier is the object head, the other heads beside it.
 
     The folder has ``model.safetensors`` and ``config.json``, for ``timm.create_model("local-dir:FOLDER",
-    pretrained=True)``, and ``heads.safetensors``: weight and bias of each other head, on the network's pooled features.
+    pretrained=True)``, and ``heads/heads.safetensors``: weight and bias of each other head, on the network's pooled
+    features (beside the model, timm to 1.0.28 would take it for that).
 
     Raises
     ------
@@ -52,10 +53,11 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
             timm.models.save_for_hf(network, folder, config, safe_serialization=True)
             if heads:
                 tensors = {f"{n}.{k}": t for n, h in heads.items() for k, t in zip(KEYS, h.layers[0], strict=True)}
-                save_file(tensors, Path(folder) / "heads.safetensors")
+                (Path(folder) / "heads").mkdir()
+                save_file(tensors, Path(folder) / "heads" / "heads.safetensors")
             written = []
-            for file in sorted(Path(folder).iterdir()):
-                written.append(out / file.name)
+            for file in sorted(file for file in Path(folder).rglob("*") if file.is_file()):
+                written.append(out / file.relative_to(folder))
                 with whole(written[-1]) as temporary:
                     temporary.write_bytes(file.read_bytes())
         return written
