@@ -1,6 +1,5 @@
 """Where weights come from: a file, a local store, the bundle, the hub. Nothing is ever unpickled."""
 
-import pickle
 import threading
 import urllib.error
 import urllib.parse
@@ -8,6 +7,7 @@ import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
@@ -76,7 +76,7 @@ def read(file: Path) -> dict[str, Tensor]:
             content = safetensors.torch.load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:  # all that is wanted of pickle: torch says by it that it refuses
         raise TransferError(
             f"{file} is not loaded: it holds more than tensors, and unpickling runs code; save its tensors alone"
         ) from error
