@@ -161,6 +161,9 @@ def test_lp_ft_solves_then_tunes(config):
     run = train(config(policy="lp_ft:1", epochs=4), on_epoch=seen.append)
     assert "solved" in next(line for line in seen if "val" in line and "head" not in line)
     assert "rate" in seen[-1]
+    assert [line["of"] for line in seen if "rate" in line] == 2 * [
+        next(line["epoch"] for line in seen if "rate" in line) + 1
+    ]
     assert isinstance(run.result["epochs"]["model"][0], dict)
 
 

@@ -36,7 +36,7 @@ class Events:
         self._writer = self._writer or SummaryWriter(str(self.folder))
         course = "".join(f"{str(line[key]).partition(', epoch')[0]}/" for key in COURSES if key in line)
         step = self._steps[course] = self._steps.get(course, 0) + 1
-        for name, value in _numbers({key: value for key, value in line.items() if key != "epoch"}):
+        for name, value in _numbers({key: value for key, value in line.items() if key not in ("epoch", "of")}):
             self._writer.add_scalar(course + name, value, line.get("epoch", step))
         self._writer.flush()
 

@@ -191,7 +191,8 @@ class _Course:
             if config.patience and config.cycles == 1 and at.wait >= config.patience:
                 break
             began = time.perf_counter()
-            line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1}
+            told = len(self.result.epochs)
+            line: dict[str, Any] = {"phase": phase.name, "epoch": told + 1, "of": told + 1 + length - count}
             start, end = cycle(count, length, config.cycles)
             place, draw = (count - start, end - start), [self.seed, number, count]
             line |= epoch(

@@ -6,7 +6,7 @@ from typing import Any
 from transfer.learn.resume import Chosen
 
 
-def epoch_line(line: dict[str, Any], epochs: int) -> str:
+def epoch_line(line: dict[str, Any]) -> str:
     """Return an epoch's line for people: loss, then training and validation accuracy of every head."""
     words = [f"{line['network']} " if "network" in line else "", f"{line['phase']:<10} "]
     if "solved" in line:
@@ -15,7 +15,7 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
         share = f"{line['percent']:>3g} % " if "percent" in line else ""
         words.append(f"{line['head']:<8} {share}strength {line['strength']:<8.2g}")
     else:
-        words.append(f"epoch {line['epoch']:>3}/{epochs}")
+        words.append(f"epoch {line['epoch']:>3}/{line['of']}")
     if "loss" in line:
         words.append(f"  loss {line['loss']:.4f}")
     told = line | {"cosine": line.get("interference", {}).get("cosine", {})}

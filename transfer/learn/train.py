@@ -174,7 +174,7 @@ def _train_once(
 
         def tell(line: dict[str, Any], part: str = part) -> None:
             line = ({"network": part} if part else {}) | line
-            log.info("%s", epoch_line(line, config.learn.epochs))
+            log.info("%s", epoch_line(line))
             if folder:
                 folder.metric(line)
             lines.append(line)
