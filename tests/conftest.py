@@ -133,3 +133,23 @@ def taught(small: Callable[..., Any], images: ImageTable) -> Callable[..., Any]:
         return model, freeze.plan(policy, backbone, **options)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def scarce() -> Callable[[pytest.MonkeyPatch, int], None]:
+    """Return a function that lets memory suffice for so many images at a time in training."""
+    import torch
+
+    from transfer.model import TransferModel
+
+    def limit(patch: pytest.MonkeyPatch, most: int) -> None:
+        features = TransferModel.features
+
+        def scarce(self: TransferModel, activation: torch.Tensor) -> torch.Tensor:
+            if self.training and len(activation) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return features(self, activation)
+
+        patch.setattr(TransferModel, "features", scarce)
+
+    return limit

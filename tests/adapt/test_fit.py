@@ -110,3 +110,12 @@ def test_target_labels_alone_ignore_the_source(staged):
         fit("target_only", stage, phase, steps, choice)
         said.append(choice.taken.evidence.target_logits)
     assert np.array_equal(*said)
+
+
+def test_a_lack_of_memory_is_noted(staged, scarce, monkeypatch):
+    scarce(monkeypatch, 3)
+    stage, phase, steps = staged(policy="partial:1", batch_size=8)
+    choice, lines = chosen(stage, phase, steps, "mcc")
+    assert len(lines) == 2
+    (note,) = choice.notes
+    assert note.startswith("out of memory: batches of 8 taken in 4 parts")

@@ -8,9 +8,11 @@ from transfer.adapt.fit import new_network
 from transfer.adapt.loop import Course
 from transfer.adapt.objectives.confusion import MCC
 from transfer.adapt.objectives.information import InformationMaximisation
+from transfer.adapt.objectives.moments import DeepCORAL
 from transfer.adapt.objectives.objective import Objective
 from transfer.adapt.objectives.pseudo import PseudoLabels
 from transfer.adapt.step import Diverged
+from transfer.errors import TransferError
 
 
 class Spy(Objective):
@@ -262,3 +264,26 @@ def test_few_source_rows_are_judged_where_there_are_many(course, monkeypatch):
     evidence = made.evidence()
     assert evidence.source_features.shape == (7, 16)
     assert len(evidence.val_labels) == 0
+
+
+def test_a_batch_that_does_not_fit_is_taken_in_parts_to_the_same_end(course, scarce, monkeypatch):
+    """Losses that are not sums over rows with it: the distances of CORAL, and what a strong version is asked for."""
+
+    def went(most):
+        with monkeypatch.context() as patch:
+            scarce(patch, most)
+            made = course(policy="partial:1", steps=3, batch_size=12)
+            terms = [(1.0, DeepCORAL()), (1.0, InformationMaximisation())]
+            (line, _), (other, _) = made.learn(terms, 2)
+        return [line["loss"], other["loss"]], made.stage.parts, state(made)
+
+    losses, parts, one = went(99)
+    again, halves, other = went(4)
+    assert (parts, halves) == (1, 4)
+    assert again == pytest.approx(losses, rel=1e-4)
+    assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
+    with pytest.raises(TransferError, match="out of memory on a single image"):
+        went(0)
+    monkeypatch.setattr("transfer.adapt.step.StepLoss.forward", Mock(side_effect=MemoryError))
+    with pytest.raises(TransferError, match="take a smaller --batch-size"):
+        ran(course().learn([], 1))

@@ -17,7 +17,6 @@ from transfer.learn.epoch import Lesson
 from transfer.learn.fit import fit
 from transfer.learn.memory import in_parts, out_of_memory, parts_of
 from transfer.learn.train import train
-from transfer.model import TransferModel
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to ...")
 
@@ -84,23 +83,15 @@ def test_a_single_image_that_does_not_fit_is_one_line_and_other_errors_are_ours(
         in_parts(take(RuntimeError("shapes")), 5, 1, lambda: None)
 
 
-def short(patch: pytest.MonkeyPatch, most: int) -> None:
-    """Let memory suffice for so many images at a time in training."""
-    features = TransferModel.features
-
-    def scarce(self: TransferModel, activation: Tensor) -> Tensor:
-        if self.training and len(activation) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return features(self, activation)
-
-    patch.setattr(TransferModel, "features", scarce)
-
-
 @pytest.mark.parametrize(
     "regularise", [RegulariseConfig(), RegulariseConfig(mixup=0.4), RegulariseConfig(l2_sp=0.1, delta=0.01)]
 )
 def test_a_fit_in_parts_is_the_fit(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, regularise: RegulariseConfig
+    taught: Callable[..., Any],
+    lesson: Lesson,
+    monkeypatch: pytest.MonkeyPatch,
+    scarce: Callable[[pytest.MonkeyPatch, int], None],
+    regularise: RegulariseConfig,
 ) -> None:
     """Where no BatchNorm learns; and up to rounding, which Adam would blow up where a gradient is nearly zero."""
     config = LearnConfig(probe="trained", epochs=1, batch_size=12, workers=1, lr=1e-2, optimizer="sgd")
@@ -108,7 +99,7 @@ def test_a_fit_in_parts_is_the_fit(
     states = []
     for most in (99, 5):
         with monkeypatch.context() as patch:
-            short(patch, most)
+            scarce(patch, most)
             model, plan = taught("partial:1", statistics="frozen")
             result = fit(model, plan, lesson, config, TrunkCache())
             assert result.parts == (4 if most == 5 else 1)
@@ -121,9 +112,12 @@ def test_a_fit_in_parts_is_the_fit(
 
 
 def test_a_run_says_so(
-    config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    config: Callable[..., TrainConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    scarce: Callable[[pytest.MonkeyPatch, int], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    short(monkeypatch, 3)
+    scarce(monkeypatch, 3)
     result = train(config(policy="partial:1", epochs=1)).result
     assert any("batches of 8 taken in 4 parts" in note for note in result["notes"])
     assert "out of memory: batches of 8 are taken in 4 parts" in caplog.text

@@ -17,6 +17,7 @@ from transfer.adapt.stage import Stage
 from transfer.adapt.statistics import with_target_statistics
 from transfer.adapt.step import Diverged
 from transfer.freeze import Phase
+from transfer.learn.lines import in_parts
 
 
 def fit(
@@ -65,6 +66,7 @@ def fit(
         except Diverged as error:  # what was offered before may still be taken
             choice.notes.append(f"{label}: {error}")
         journal.next(len(factors))
+    choice.notes += in_parts([stage.parts], config.batch_size)
 
 
 def _candidates(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from transfer.adapt.judge.evidence import Evidence
 from transfer.adapt.network import Network
 from transfer.adapt.stage import Stage
 from transfer.adapt.step import Diverged, StepLoss, Terms
+from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.learn.epoch import AUGMENTATIONS
+from transfer.learn.memory import halved, out_of_memory
 from transfer.learn.packing import generators, load_optimizer_state, optimizer_state, set_generators
 from transfer.parallel.rows import averaged
 
@@ -121,15 +124,11 @@ class Course:
                 progress = (place.epoch * c.steps + place.step) / total
                 for group in optimizer.param_groups:
                     group["lr"] = group["top"] * (1 + 10 * progress) ** -0.75
-                loss = ask(rows, activation, progress, place.q, [self.seed, self.epoch, place.step])
-                if not bool(loss.isfinite()):
-                    raise Diverged
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss = self._slope(ask, optimizer, rows, activation, progress, place)
                 if c.clip:
                     nn.utils.clip_grad_norm_(parameters, c.clip)
                 optimizer.step()
-                place.losses.append(float(loss.detach()))
+                place.losses.append(loss)
                 place.step += 1
                 journal.step(call)
             self.epoch += 1
@@ -144,6 +143,45 @@ class Course:
             if place.epoch < epochs:
                 journal.epoch(call)
         journal.leave(lambda: {"end": self._state(), "said": said})
+
+    def _slope(
+        self,
+        ask: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        rows: np.ndarray,
+        activation: Tensor,
+        progress: float,
+        place: Place,
+    ) -> float:
+        """Leave the gradient of a step's loss, which is returned, in the parameters of `optimizer`."""
+
+        def attempt() -> float:
+            loss = ask(rows, activation, progress, place.q, [self.seed, self.epoch, place.step])
+            if not bool(loss.isfinite()):
+                raise Diverged
+            loss.backward()
+            return float(loss.detach())
+
+        clear = partial(optimizer.zero_grad, set_to_none=True)
+        if self.split or self.stage.frozen:
+            clear()
+            try:
+                return attempt()
+            except (RuntimeError, MemoryError) as error:
+                if out_of_memory(
+                    error
+                ):  # in one process alone, and the others do not wait; or with nothing to share out
+                    raise TransferError("out of memory: take a smaller --batch-size") from None
+                raise
+        drawn = generators()
+
+        def again(parts: int) -> float:
+            if parts > self.stage.parts:
+                self.stage.parts = parts
+                set_generators(drawn)
+            return attempt()
+
+        return halved(again, len(activation), self.stage.parts, clear)[0]
 
     def _optimizer(self, terms: Terms, classifier: bool) -> torch.optim.Optimizer:
         c = self.config

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from transfer import freeze
 from transfer.adapt.config import AdaptConfig
@@ -16,6 +17,7 @@ from transfer.data.images import Augmentation
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import Heads, HeadSpec
 from transfer.learn.epoch import AUGMENTATIONS
+from transfer.learn.memory import parts_of
 from transfer.learn.setup import Images, new_backbone, pick_device
 from transfer.model import TransferModel
 
@@ -48,6 +50,8 @@ class Stage:
         Whether the model has no tail: what is fed to it are the pooled features.
     journal : Journal
         Of the method that is at work here.
+    parts : int
+        In how many parts steps take their batches, for want of memory.
     """
 
     def __init__(self, pair: Pair, model: TransferModel, feed: Feed, *, hold_out: bool = False) -> None:
@@ -60,7 +64,7 @@ class Stage:
         self.target = self.domain == len(pair.sources)
         self.frozen = model.cut == len(model.backbone.stages)
         self.rows = np.unique(np.concatenate([pair.train, pair.val, pair.labelled, pair.unlabelled, pair.test]))
-        self.journal = Journal()
+        self.journal, self.parts = Journal(), 1
         self._held: Tensor | None = None
         self._start = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
 
@@ -101,9 +105,20 @@ class Stage:
         held.frozen, held._held = True, self._placed(self.rows, self.pooled(self.rows))
         return held
 
-    def features(self, activation: Tensor, count: int) -> Tensor:
-        """Return pooled features (count, width) of what :meth:`batches` yields, with gradient where there is a tail."""
-        return activation if self.frozen else self.feed.whole(self.model.features(activation).float(), count)
+    def features(self, activation: Tensor, count: int, parts: int = 1) -> Tensor:
+        """Return pooled features (count, width) of what :meth:`batches` yields, with gradient where there is a tail.
+
+        Of a tail in more than one of `parts` only what it puts out is kept, and all else computed anew for its gradient
+        (Chen et al. 2016), one part at a time: a loss need not be a sum over rows for its batch to take less memory.
+        """
+        if self.frozen:
+            return activation
+        if parts > 1:
+            some = [activation[part] for part in parts_of(len(activation), parts)]
+            pooled = torch.cat([checkpoint(self.model.features, part, use_reentrant=False) for part in some])
+        else:
+            pooled = self.model.features(activation)
+        return self.feed.whole(pooled.float(), count)
 
     def pooled(self, rows: np.ndarray) -> Tensor:
         """Return the pooled features (len(rows), width) of `rows`, images as they are, the model in eval mode."""

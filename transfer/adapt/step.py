@@ -74,7 +74,7 @@ class StepLoss(nn.Module):
         target = stage.target[torch.from_numpy(rows)].to(activation.device)
         labels = stage.labels[torch.from_numpy(rows)].to(activation.device)
         with own_draws(activation.device, *key) if self.split else nullcontext():
-            pooled = stage.features(activation, len(rows))
+            pooled = stage.features(activation, len(rows), stage.parts)
         features = network(pooled, domain)
         logits = network.classifier(features)
         if not bool(logits.isfinite().all()):

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from transfer.errors import TransferError
 from transfer.parallel.rows import Piece, pieces
 
 Out = dict[str, Tensor]
+Taken = TypeVar("Taken")
 
 log = logging.getLogger(__name__)
 
@@ -37,27 +38,24 @@ def parts_of(rows: int, parts: int) -> list[slice]:
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def in_parts(
-    take: Callable[[slice], tuple[Tensor, Out]], rows: int, parts: int, clear: Callable[[], None]
-) -> tuple[Tensor, Out, int]:
-    """Take a batch in `parts`, in twice as many each time that memory does not suffice.
+def halved(
+    attempt: Callable[[int], Taken], rows: int, parts: int, clear: Callable[[], None] = lambda: None
+) -> tuple[Taken, int]:
+    """Return what `attempt` does with a batch in `parts`, in twice as many each time that memory does not suffice.
 
     Parameters
     ----------
-    take : callable
-        Given which rows, adds their share of the batch's gradient to what is there; returns their share of its loss,
-        and what each head put out, (rows, ...).
+    attempt : callable
+        Given in how many parts.
     rows : int
         Of the batch.
     clear : callable
-        Removes all gradients.
+        Removes what a failed attempt leaves behind.
 
     Returns
     -------
-    loss : Tensor
-        Of the whole batch.
-    out : dict of str to Tensor
-        Of all its rows.
+    taken : object
+        What `attempt` returned.
     parts : int
         In how many it was taken, which later ones had better be, too.
 
@@ -69,11 +67,7 @@ def in_parts(
     while True:
         clear()
         try:
-            taken = [take(part) for part in parts_of(rows, parts)]
-            if len(taken) == 1:
-                return *taken[0], parts
-            out = {name: torch.cat([some[name] for _, some in taken]) for name in taken[0][1]}
-            return torch.stack([loss for loss, _ in taken]).sum(), out, parts
+            return attempt(parts), parts
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -86,6 +80,34 @@ def in_parts(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         log.warning("out of memory: batches of %d are taken in %d parts, their gradients added up", rows, parts)
+
+
+def in_parts(
+    take: Callable[[slice], tuple[Tensor, Out]], rows: int, parts: int, clear: Callable[[], None]
+) -> tuple[Tensor, Out, int]:
+    """Take a batch in `parts`, or in more: see :func:`halved`.
+
+    Parameters
+    ----------
+    take : callable
+        Given which rows, adds their share of the batch's gradient to what is there; returns their share of its loss,
+        and what each head put out, (rows, ...).
+    clear : callable
+        Removes all gradients.
+
+    Returns
+    -------
+    loss : Tensor
+        Of the whole batch.
+    out : dict of str to Tensor
+        Of all its rows.
+    parts : int
+    """
+    taken, parts = halved(lambda parts: [take(part) for part in parts_of(rows, parts)], rows, parts, clear)
+    if len(taken) == 1:
+        return *taken[0], parts
+    out = {name: torch.cat([some[name] for _, some in taken]) for name in taken[0][1]}
+    return torch.stack([loss for loss, _ in taken]).sum(), out, parts
 
 
 def in_pieces(
