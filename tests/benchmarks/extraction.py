@@ -3,13 +3,16 @@
 python tests/benchmarks/extraction.py [--images N] [--rounds N]
 
 Ideal: 1 / (decode + forward), each measured alone on the same images with every core at work. Usual: ImageFolder,
-DataLoader (the better of 0 and 2 processes) and the network in eval mode. All in turn, round by round; medians of the
-rounds' ratios.
+DataLoader (the better of 0 and 2 processes) and the network in eval mode. Shards: the same images in tars of 100. All
+in turn, round by round; medians of the rounds' ratios.
 """
 
 import os
 import statistics
+import tarfile
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -23,13 +26,32 @@ from torch.utils.data import DataLoader, Subset
 from transfer.cache import TrunkCache
 from transfer.data.office31 import office31
 from transfer.data.sets import load_table
+from transfer.data.table import ImageTable
 from transfer.store import Store
 
 BATCH = 64
+EACH = 100  # images of a shard
+HEADING = "decode /s", "forward /s", "ours, cold /s", "from shards /s", "DataLoader loop /s"
+
+
+def in_shards(table: ImageTable, folder: Path) -> ImageTable:
+    """Return the images of `table` as those of shards, written into `folder`."""
+    for start in range(0, len(table), EACH):
+        with tarfile.open(folder / f"{start // EACH:04}.tar", "w") as tar:
+            for row in range(start, min(start + EACH, len(table))):
+                domain, name = table.domains[table.domain[row]], table.objects[table.object[row]]
+                tar.add(table.paths[row], f"{domain}/{name}/{row}{Path(table.paths[row]).suffix}")
+    return load_table(str(folder))
 
 
 def main() -> None:
     """Print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        measure(Path(folder))
+
+
+def measure(folder: Path) -> None:
+    """Print the table, of images and of shards written into `folder`."""
     given = pipeline.arguments(__doc__)
     n, table = given.images, load_table("office31")
     table = table.take(np.random.default_rng(0).permutation(len(table))[:n])
@@ -38,10 +60,10 @@ def main() -> None:
     trunk = model.ready_trunk()
     alone = pipeline.Alone(model, table.paths, lambda images: [trunk(images)], BATCH)
 
-    def ours() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            cache = TrunkCache(store=Store(Path(folder)))
-            cache.feed(model, table.paths, digests, batch_size=BATCH).prepare(np.arange(n))
+    def ours(paths: Sequence[str]) -> None:
+        with tempfile.TemporaryDirectory() as empty:
+            cache = TrunkCache(store=Store(Path(empty)))
+            cache.feed(model, paths, digests, batch_size=BATCH).prepare(np.arange(n))
 
     plain = usual.network(given.backbone, Path(os.environ["TRANSFER_WEIGHTS"]))
     everything = usual.Objects(office31(), plain)
@@ -52,19 +74,22 @@ def main() -> None:
         batches = DataLoader(some, usual.BATCH, num_workers=workers)
         return usual.evaluation(plain, batches)
 
-    ours(), alone.decode(), alone.forward()
+    shards = in_shards(table, folder).paths
+    ours(table.paths), ours(shards), alone.decode(), alone.forward()
     rounds = []
     for _ in range(given.rounds):
-        rounds.append((alone.decode(), alone.forward(), pipeline.timed(ours), min(loop(0), loop(2))))
+        each = [pipeline.timed(partial(ours, paths)) for paths in (table.paths, shards)]
+        rounds.append((alone.decode(), alone.forward(), *each, min(loop(0), loop(2))))
     rates = [statistics.median(n / seconds for seconds in column) for column in zip(*rounds, strict=True)]
-    of_ideal = statistics.median((decoding + passing) / whole for decoding, passing, whole, _ in rounds)
-    of_usual = statistics.median(usually / whole for _, _, whole, usually in rounds)
+    of_ideal = statistics.median((decoding + passing) / whole for decoding, passing, whole, *_ in rounds)
+    of_usual = statistics.median(usually / whole for *_, whole, _, usually in rounds)
+    of_folder = statistics.median(whole / sharded for *_, whole, sharded, _ in rounds)
     print(machine.line(), f"\n{given.backbone}, n = {n} images of Office-31, {given.rounds} rounds", sep="")
     print(
         machine.table(
             [
-                ["decode /s", "forward /s", "ours, cold /s", "DataLoader loop /s", "of ideal", "times the loop"],
-                [*(f"{rate:.0f}" for rate in rates), f"{of_ideal:.2f}", f"{of_usual:.2f}"],
+                [*HEADING, "of ideal", "times the loop", "shards of folder"],
+                [*(f"{rate:.0f}" for rate in rates), f"{of_ideal:.2f}", f"{of_usual:.2f}", f"{of_folder:.2f}"],
             ]
         )
     )

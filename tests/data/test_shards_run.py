@@ -54,6 +54,31 @@ def test_training_from_shards_is_training_from_a_folder(sets, server, tmp_path, 
     assert all(asked for _, asked in server.asked)  # never a whole file
 
 
+@pytest.mark.parametrize("command", ["compare", "advise", "adapt"])
+def test_other_commands_say_of_shards_what_they_say_of_a_folder(sets, tmp_path, command):
+    from transfer.cli import main
+
+    said = []
+    for kind in ("folder", "url"):
+        out = tmp_path / kind
+        given = ["--data", sets[kind], "--backbone", "test_resnet", "--random-init", "--image-size", "32"]
+        more = {
+            "compare": ["--policies", "linear_probe,partial:1", "--epochs", "2", "--device", "cpu"],
+            "advise": [],
+            "adapt": ["--source", "plain", "--target", "striped", "--method", "coral", "--device", "cpu"],
+        }
+        assert main([command, *given, *more[command], "--out", str(out)]) == 0
+        said.append(json.loads((out / ("advice.json" if command == "advise" else "result.json")).read_text()))
+        said[-1] |= {policy: run["test"] for policy, run in said[-1].get("runs", {}).items()}
+    told = {
+        "compare": ("linear_probe", "partial:1", "paired"),
+        "advise": ("size", "similarity", "probes"),
+        "adapt": ("target", "selection"),
+    }
+    for part in told[command]:
+        assert said[0][part] == said[1][part], part
+
+
 def test_kept_features_need_no_image(sets, server, tmp_path, monkeypatch):
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache-url"))
     first = run(sets["url"], tmp_path / "one")
