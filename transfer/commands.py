@@ -214,6 +214,7 @@ class CasesConfig:
     policies: CommaNames = (
         "linear_probe",
         "head2toe",
+        "stage_probes",
         "truncate:1",
         "truncate:2",
         "partial:1",

@@ -94,8 +94,8 @@ class PolicyConfig:
 
     policy: str = "linear_probe"
     """linear_probe, partial[:k], full, lp_ft[:k], gradual[:k|bottom_up], norm_only, surgical:first|middle|last,
-    scratch; head2toe[:PERCENT], a probe on features of all stages; truncate:k[+POLICY], without the last k stages;
-    auto, what `transfer advise` says."""
+    scratch; head2toe[:PERCENT], a probe on features of all stages; stage_probes, probes on several, averaged;
+    truncate:k[+POLICY], without the last k stages; auto, what `transfer advise` says."""
     backbone_lr: float = 0.1
     """Rate of the top stage as a fraction of the heads' (scratch: all rates are the heads')."""
     layer_decay: float = 0.8

@@ -29,6 +29,7 @@ def test_one_method_that_diverges_leaves_the_others(config, tiny, monkeypatch):
         ({"method": ("auto", "coral"), "weight": (0.5,)}, "--weight: auto, coral minimises no loss"),
         ({"policy": "partial:99"}, "partial:99"),
         ({"policy": "truncate:99"}, "of which 4 at most can be dropped"),
+        ({"policy": "stage_probes"}, "chosen by the labels of one domain"),
         ({"policy": "head2toe:10"}, "chosen by the labels of one domain need not matter in the other.*truncate:1"),
         ({"policy": "truncate:1+lp_ft"}, "truncate:1[+]lp_ft: to adapt, one phase"),
         ({"backbone": "nosuch"}, "nosuch"),

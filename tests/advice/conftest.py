@@ -14,6 +14,8 @@ def evidence():
 
     def make(images=100, each=10.0, kind="similar", accuracy=None, **changes):
         accuracy = accuracy or {"linear_probe": 0.9, "truncate:1": 0.8, "head2toe": 0.9}
+        accuracy = {"stage_probes": accuracy["linear_probe"]} | accuracy
+        accuracy["stage_probes"] = accuracy.pop("stage_probes")  # the last, as the mean of the others
         judged = min(images, 3000)
         labels = np.arange(judged) % 2
         probes = {}

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from transfer.advice import evidence as module
-from transfer.advice.evidence import gather, sample, together, worth_a_probe
+from transfer.advice.evidence import averaged, gather, sample, together, worth_a_probe
 from transfer.advice.observe import Observations
 from transfer.data.inspect import Inspection
 from transfer.data.table import ImageTable, softmax_target
+from transfer.measure.crossval import judged
 from transfer.measure.size import set_size
 
 
@@ -38,7 +39,8 @@ def test_each_stage_is_judged_by_what_it_tells_apart(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
     found = gather(observed, table, inspection, 120, set_size(table, inspection))
-    assert list(found.probes) == ["linear_probe", "truncate:1", "head2toe"]  # the stem's neighbours know nothing
+    # The stem's neighbours know nothing.
+    assert list(found.probes) == ["linear_probe", "truncate:1", "head2toe", "stage_probes"]
     assert found.probes["truncate:1"].accuracy > 0.95
     assert found.probes["head2toe"].accuracy > 0.9
     assert found.probes["linear_probe"].accuracy < 0.6
@@ -110,3 +112,20 @@ def test_only_the_best_few_earlier_stages_are_worth_a_probe():
     assert worth_a_probe({"a": 0.95, "b": 0.1, "c": 0.9}) == [2]
     assert worth_a_probe({"a": 0.5, "b": 0.9}) == []
     assert worth_a_probe({"only": 1.0}) == []
+
+
+def test_the_mean_is_of_the_probes_near_the_best_and_judged_as_they_are():
+    labels, folds = np.array([0, 1, 1]), np.arange(3)
+    first, second = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]), np.array([[0.6, 0.4], [0.2, 0.8], [0.1, 0.9]])
+    far = judged(np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]]), labels, folds)
+    near = [judged(some, labels, folds) for some in (first, second)]
+    product = np.sqrt(first * second)
+    wanted = product / product.sum(1, keepdims=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "NEAR_BEST", 4.0)
+        found = averaged([*near, far], labels)
+    np.testing.assert_allclose(found.probabilities, wanted)
+    assert found.predictions.tolist() == [0, 1, 1]
+    assert found.loss == pytest.approx(-np.log(wanted[np.arange(3), labels]).mean())
+    assert found.strength is None
+    assert averaged([*near, far], labels).probabilities == pytest.approx(second)  # within 1.3 of the best: it alone

@@ -15,6 +15,7 @@ FORMS = {
     "mlp": {"heads": HeadConfig(hidden=(8,), activation="gelu")},
     "truncated": {"policy": "truncate:1"},
     "all stages": {"policy": "head2toe"},
+    "several stages": {"policy": "stage_probes"},
     "full": {"policy": "full"},
 }
 

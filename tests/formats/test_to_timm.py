@@ -41,7 +41,8 @@ def test_timm_loads_the_folder_and_says_the_same(saved, noise, own, tmp_path):
     [
         ({"separate": True}, "separate heads are 2 networks"),
         ({"policy": "truncate:1"}, "without its last stages"),
-        ({"policy": "head2toe"}, "head2toe reads all stages"),
+        ({"policy": "head2toe"}, "these heads read all stages"),
+        ({"policy": "stage_probes"}, "these heads read all stages"),
         ({"heads": HeadConfig(heads="joint")}, "pairs of object and domain"),
         ({"heads": HeadConfig(hidden=(4,))}, "the object head is an MLP"),
     ],

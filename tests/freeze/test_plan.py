@@ -130,6 +130,14 @@ def test_a_truncated_network_is_planned_like_a_shorter_one(built: Callable[[str]
     assert not plan("truncate:2+scratch", short).pretrained
 
 
+def test_stage_probes_are_one_phase_in_which_nothing_moves(built: Callable[[str], Backbone]) -> None:
+    every = freeze.reshaped(copy.deepcopy(built("test_resnet")), FreezePolicy("stage_probes"))
+    (phase,) = plan("stage_probes", every).phases
+    assert phase.by_stage
+    assert phase.cut == len(phase.stages)
+    assert "the mean of probes on the features of several stages" in str(plan("stage_probes", every))
+
+
 def test_head2toe_says_how_many_features_are_kept(built: Callable[[str], Backbone]) -> None:
     every = freeze.reshaped(copy.deepcopy(built("test_resnet")), FreezePolicy("head2toe"))
     (phase,) = plan("head2toe", every).phases

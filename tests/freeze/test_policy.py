@@ -78,6 +78,7 @@ def test_head2toe_takes_a_percentage_or_none() -> None:
         ("truncate:1+partial:0", "'truncate:1[+]partial:0': after the colon .* such as partial:2$"),
         ("truncate:1+truncate:1", "truncate is there twice; add up the stages"),
         ("truncate:1+head2toe", "head2toe chooses among all stages; leave truncate out"),
+        ("truncate:1+stage_probes", "stage_probes chooses among all stages; leave truncate out"),
         ("truncate:1+auto", "auto chooses among all stages; leave truncate out"),
         ("full+truncate:1", "only truncate can stand before another one"),
         ("head2toe:0", "the percentage of features to keep, above 0 and up to 100, such as head2toe:10"),

@@ -81,6 +81,7 @@ def test_train_follows_it_for_every_seed_on_its_own_split(config, tmp_path):
         ("linear_probe", 0, "abcd", "", "", "d"),
         ("truncate:1", 0, "abc", "", "d", "c"),
         ("head2toe", 0, "abcd", "", "", "abcd"),
+        ("stage_probes", 0, "abcd", "", "", "abcd"),
         ("lp_ft:1", 6, "abc", "d", "", "d"),
         ("lp_ft", 6, "", "abcd", "", "d"),
     ],

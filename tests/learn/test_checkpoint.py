@@ -91,7 +91,9 @@ def test_other_backbones(trained: Callable[..., checkpoint.Models], tmp_path: Pa
     assert all(torch.equal(before[head], after[head]) for head in before)
 
 
-@pytest.mark.parametrize("policy", ["truncate:2", "truncate:1+partial:1", "truncate:3+full", "head2toe"])
+@pytest.mark.parametrize(
+    "policy", ["truncate:2", "truncate:1+partial:1", "truncate:3+full", "head2toe", "stage_probes"]
+)
 @pytest.mark.parametrize("name", ["test_resnet", "torchvision:squeezenet1_1", "test_convnext"])
 def test_shorter_networks_and_features_of_all_stages(
     trained: Callable[..., checkpoint.Models], tmp_path: Path, name: str, policy: str

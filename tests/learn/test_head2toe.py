@@ -81,7 +81,7 @@ def test_it_is_the_probe_on_these_features_alone(spec: HeadSpec) -> None:
     reference = probe.Problem(task.part, task.linear.out_features, task.train, None, torch.eye(WIDTH), 0.0)
     reference.train.x[:, [i for i in range(WIDTH) if i not in columns]] = 0.0
     reference.at(0.05, 1e-4)
-    task.write(reference)
+    task.give(*task.layer(reference))
     with torch.no_grad():
         got, wanted = heads(rows[0])[spec.name], fewer(rows[0])[spec.name]
     np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=0.03)

@@ -65,6 +65,7 @@ def test_the_result_counts_the_parameters_that_the_run_trained(config):
         "truncate:3+scratch",
         "head2toe",
         "head2toe:10",
+        "stage_probes",
     ],
 )
 def test_every_policy_runs_and_leaves_what_is_frozen_alone(config, policy):

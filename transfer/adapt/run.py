@@ -122,7 +122,7 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
     policy = FreezePolicy.parse(config.method.policy)
     if policy.kind in ("lp_ft", "gradual", "scratch"):
         raise TransferError(f"--policy {policy}: to adapt, one phase, such as linear_probe, partial:2 or full")
-    if policy.kind == "head2toe":
+    if policy.every_stage:
         raise TransferError(
             f"--policy {policy}: features chosen by the labels of one domain need not matter in the other; to adapt "
             "those of an earlier stage say truncate:1"

@@ -1,16 +1,18 @@
 """What is measured before anything is trained: size, similarity, and how far frozen features carry."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 
 from transfer.advice.observe import Observations
 from transfer.advice.similarity import Similarity, similarity
 from transfer.backbones.variants import shares
 from transfer.data.inspect import Inspection, duplicates, merge_groups
 from transfer.data.table import ImageTable
-from transfer.measure.crossval import CrossValidated, cross_validate
+from transfer.freeze.plan import NEAR_BEST
+from transfer.measure.crossval import CrossValidated, cross_validate, judged
 from transfer.measure.folds import stratified_folds
 from transfer.measure.hscore import hscore, most
 from transfer.measure.leep import explained, leep, nce
@@ -22,7 +24,7 @@ from transfer.measure.size import SetSize
 ROWS = 3000  # images that frozen features are judged by, at most
 ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with
 FOLDS = 5
-TINY = 1e-12
+TINY, LEAST = 1e-12, 1e-6  # sum of spreads; probability that a probe is taken to give any class, to be averaged
 NEAR, TRUNCATED = 0.1, 3  # see :func:`worth_a_probe`
 
 
@@ -56,7 +58,7 @@ class Evidence:
         Of the judged images, and of some without labels where these are few.
     probes : mapping of str to CrossValidated
         Linear probes on features that stay frozen, by policy: ``linear_probe``, ``truncate:k`` where worth it (see
-        :func:`worth_a_probe`), and ``head2toe``.
+        :func:`worth_a_probe`), ``head2toe``, and the mean of the best of these, ``stage_probes``.
     neighbours : mapping of str to float
         Leave-one-out accuracy of the 5 nearest neighbours by stage, lowest first.
     transferability : Transferability
@@ -124,6 +126,7 @@ def gather(
     for drop in worth_a_probe(near):
         probes[f"truncate:{drop}"] = cross_validate(seen.features[stages[-1 - drop]], label, folds)
     probes["head2toe"] = cross_validate(together(seen.features), label, folds)
+    probes["stage_probes"] = averaged(list(probes.values()), label)
     best = min(probes.values(), key=lambda probe: probe.loss)
     first = np.unique(copies, return_index=True)[1]  # LogME counts a copy as further evidence
     last, original = seen.features[stages[-1]], seen.probabilities
@@ -141,6 +144,14 @@ def gather(
         label_noise(best.probabilities, label),
         label,
     )
+
+
+def averaged(probes: Sequence[CrossValidated], labels: np.ndarray) -> CrossValidated:
+    """Return what those of `probes` that are near the best one say together, as the ``stage_probes`` policy does."""
+    least = min(probe.loss for probe in probes)
+    near = [probe for probe in probes if probe.loss <= NEAR_BEST * least]
+    logs = np.mean([np.log(np.maximum(probe.probabilities, LEAST)) for probe in near], 0)
+    return judged(softmax(logs, 1), labels, probes[0].folds)
 
 
 def worth_a_probe(neighbours: Mapping[str, float]) -> list[int]:

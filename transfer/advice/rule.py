@@ -23,6 +23,7 @@ LARGE, EACH = 1000, 20  # images in all, and of a class in the median, from whic
 EXPECTED: dict[str, dict[Kind, float]] = {
     # Share of the linear probe's errors that a policy is expected to mend.
     "head2toe": {"similar": 0.0, "between": 0.08, "different": 0.20},
+    "stage_probes": {"similar": 0.0, "between": 0.05, "different": 0.05},
     # If all layers were dropped; of fewer, their share.
     "truncate": {"similar": -0.40, "between": -0.40, "different": -0.40},
     # The same with very many images; with HALF of them, half.
@@ -241,11 +242,12 @@ def reasons(evidence: Evidence, size: str, best: Candidate, others: list[Candida
         said.append(f"an image tells {alike.informed:.0%} of which of the original classes are answered")
     yield f"{WORDS[alike.kind]} what the network was pretrained on: {'; '.join(said) or 'it keeps nothing to tell by'}"
     probes = evidence.probes
-    top, every = probes["linear_probe"].accuracy, probes["head2toe"].accuracy
+    top, every, mean = (probes[policy].accuracy for policy in ("linear_probe", "head2toe", "stage_probes"))
     short = max((p for p in probes if p.startswith("truncate")), key=lambda p: probes[p].accuracy, default="")
     yield (
         f"right on images that it has not seen: a linear probe {top:.1%}, on features of all stages {every:.1%}"
         + (f", of an earlier stage {probes[short].accuracy:.1%} ({short})" if short else "")
+        + f", the mean of these {mean:.1%}"
     )
     learnt = next(c for c in (best, *others) if not c.measured)
     frozen = next(c for c in (best, *others) if c.measured)

@@ -78,7 +78,7 @@ def _one(models: Models) -> TransferModel:
     if isinstance(model.backbone, Truncated):
         raise TransferError(f"--format timm: {name} without its last stages is not an architecture of timm: {ELSE}")
     if isinstance(model.backbone, EveryStage):
-        raise TransferError(f"--format timm: head2toe reads all stages, timm's classifier the last one: {ELSE}")
+        raise TransferError(f"--format timm: these heads read all stages, timm's classifier the last one: {ELSE}")
     if model.heads.joint:
         raise TransferError(f"--format timm: a joint head's classes are pairs of object and domain: {ELSE}")
     return model

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Of features, tried in this order for as long as each is better than the last (``head2toe``).
 PERCENTS = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
+# Times the least validation loss: what a stage's probe may have to be one of those averaged (``stage_probes``).
+NEAR_BEST = 1.3
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Phase:
         The heads' learning rate as a fraction of ``--lr``.
     percents : tuple of float
         Each head learns on so many of the features alone; of several what validation images choose. None: on all.
+    by_stage : bool
+        Each head is the mean of probes on the features of several stages.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Phase:
     heads_rate: float
     stages: tuple[StagePlan, ...]
     percents: tuple[float, ...] = ()
+    by_stage: bool = False
 
     @property
     def cut(self) -> int:
@@ -124,6 +129,8 @@ class FreezePlan:
             shares = "".join(f", {percent:g}" for percent in percents)[2:]
             chosen = " (validation images choose)" if len(percents) > 1 else ""
             lines.append(f"heads: on {shares} % of the features of all stages{chosen}")
+        if self.phases[0].by_stage:
+            lines.append("heads: the mean of probes on the features of several stages (validation images choose)")
         return "\n".join(lines)
 
 
@@ -190,6 +197,8 @@ def plan(
     elif policy.kind == "head2toe":
         percents = PERCENTS if policy.percent is None else (policy.percent,)
         phases = [replace(phase("probe", range(0)), percents=percents)]
+    elif policy.kind == "stage_probes":
+        phases = [replace(phase("probes", range(0)), by_stage=True)]
     elif policy.kind == "lp_ft":
         # Kumar et al. 2022: the fine-tune starts from the probe's heads, which must not outrun the features.
         phases = [

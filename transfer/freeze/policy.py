@@ -16,6 +16,7 @@ POLICIES: dict[str, dict] = {
     "norm_only": {},
     "surgical": {"words": ("first", "middle", "last")},
     "head2toe": {"percent": True},
+    "stage_probes": {},
     "scratch": {},
     "auto": {},
 }
@@ -52,6 +53,11 @@ class FreezePolicy:
     dropped: int = 0
     percent: float | None = None
 
+    @property
+    def every_stage(self) -> bool:
+        """Whether heads see the features of all stages."""
+        return self.kind in ("head2toe", "stage_probes")
+
     @classmethod
     def parse(cls, text: str) -> "FreezePolicy":
         """Return the policy that `text` names.
@@ -67,7 +73,7 @@ class FreezePolicy:
                 raise TransferError(f"policy {text!r}: only {TRUNCATE} can stand before another one")
             return _parsed(first + plus + rest, text)
         policy = _parsed(rest, text) if plus else cls("linear_probe")
-        if policy.kind in ("head2toe", "auto"):
+        if policy.every_stage or policy.kind == "auto":
             raise TransferError(f"policy {text!r}: {policy.kind} chooses among all stages; leave {TRUNCATE} out")
         return replace(policy, dropped=_count(first.partition(":")[2], f"{TRUNCATE}:2", text))
 

@@ -27,4 +27,4 @@ def reshaped(backbone: "Backbone", policy: FreezePolicy) -> "Backbone":
         )
     if policy.dropped:
         return Truncated(backbone, policy.dropped).train(backbone.training)
-    return EveryStage(backbone).train(backbone.training) if policy.kind == "head2toe" else backbone
+    return EveryStage(backbone).train(backbone.training) if policy.every_stage else backbone

@@ -113,7 +113,7 @@ def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any
     policy = freeze.FreezePolicy.parse(advice.best.policy)
     left = stages[: len(stages) - policy.dropped]
     learning = left[len(left) - (policy.stages or len(left)) :] if advice.best.epochs else []
-    every = policy.kind == "head2toe"
+    every = policy.every_stage
     return {
         "frozen": left[: len(left) - len(learning)],
         "learning": learning,

@@ -28,7 +28,7 @@ from transfer.measure.share import NORMAL
 from transfer.plain import to_dict
 
 PROBE = "linear_probe"  # what all advice must be at least as good as
-SOLVED = (PROBE, "head2toe")  # nothing of the backbone learns
+SOLVED = (PROBE, "head2toe", "stage_probes")  # nothing of the backbone learns
 FEW = 5  # labels, of the small one of the cases where none are named
 KEY = ("backbone", "case", "seed", "policy")
 

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfer import freeze, parallel, stopping
-from transfer.backbones.variants import EveryStage
 from transfer.cache import Feed, TrunkCache
 from transfer.config import LearnConfig
 from transfer.freeze import FreezePlan, Phase
-from transfer.learn import head2toe, optimizers, probe
+from transfer.learn import optimizers
 from transfer.learn.averaging import Average, cycle
 from transfer.learn.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
 from transfer.learn.interference import interference
@@ -25,6 +24,7 @@ from transfer.learn.penalties import chosen
 from transfer.learn.penalties.penalty import Penalty
 from transfer.learn.penalties.start import Start
 from transfer.learn.resume import NOTHING, Best, Chosen, Keeper, Place
+from transfer.learn.solver import is_solved, solver
 from transfer.learn.states import Part
 from transfer.learn.stochastic_depth import stochastic_depth
 from transfer.measure.answers import answer, judge, score, targets
@@ -150,12 +150,6 @@ def fit(
     return result
 
 
-def is_solved(model: TransferModel, phase: Phase, config: LearnConfig, views: int) -> bool:
-    """Return whether `phase` is solved rather than trained: linear heads on a set of features that never changes."""
-    fixed = phase.cut == len(phase.stages) and (config.augment == "none" or views > 0)
-    return fixed and config.probe == "solved" and probe.solvable(model.heads)
-
-
 @dataclass
 class _Course:
     """What all phases of one fit share."""
@@ -238,16 +232,12 @@ class _Course:
         val = None
         if self.repeat is None and len(lesson.val):
             val = feed.every_view(lesson.val)[1], self._labels(lesson.val)
-        among: dict[str, Any] = {}
-        if phase.percents and isinstance(model.backbone, EveryStage):
-            among = {"percents": phase.percents, "blocks": model.backbone.blocks}
 
         def on_line(line: dict[str, Any]) -> None:
             self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line)
             stopping.check()
 
-        solve: Callable[..., dict[str, Any]] = head2toe.solve if among else probe.solve
-        solved = solve(
+        solved = solver(model.backbone, phase)(
             model.heads,
             (features, self._labels(rows)),
             val,
@@ -255,7 +245,6 @@ class _Course:
             row_weights={name: weight[torch.from_numpy(rows)] for name, weight in weights.items()} or None,
             strengths=again if isinstance(again, dict) else None,
             on_line=on_line,
-            **among,
         )
         line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1, "solved": solved}
         value = self._validate(feed, line) or (float(number), 1.0)

@@ -80,7 +80,7 @@ def solve(
                 strength = again["strength"]
                 tell(problem.at(strength, FINE))
             chosen[task.name] = {"strength": strength, "percent": percent}
-            task.write(problem, columns)
+            task.give(*task.layer(problem, columns))
     return chosen
 
 

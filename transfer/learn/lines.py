@@ -12,7 +12,7 @@ def epoch_line(line: dict[str, Any]) -> str:
     if "solved" in line:
         words.append(f"solved: {in_words(line['solved'])}")
     elif "strength" in line:
-        share = f"{line['percent']:>3g} % " if "percent" in line else ""
+        share = f"{line['percent']:>3g} % " if "percent" in line else f"{line['on']:<12} " if "on" in line else ""
         words.append(f"{line['head']:<8} {share}strength {line['strength']:<8.2g}")
     else:
         words.append(f"epoch {line['epoch']:>3}/{line['of']}")
@@ -33,6 +33,8 @@ def in_words(chosen: Chosen) -> str:
 
 
 def _strength(solved: Any) -> str:
+    if isinstance(solved, dict) and "percent" not in solved:
+        return " and ".join(f"{strength:.2g} on {member}" for member, strength in solved.items())
     if isinstance(solved, dict):
         return f"{solved['strength']:.2g} on {solved['percent']:g} %"
     return f"{solved:.2g}"

@@ -181,7 +181,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     bench = Bench(train, images, cache)
     (specs,) = bench.networks(train.heads).values()
     model, plan = new_model(train, specs, seed, bench.device)
-    if plan.phases[-1].percents:
+    if plan.policy.every_stage:
         raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to look for")
     curve = range_test(
         model, plan, bench.lesson, train.learn, cache, low=config.low, high=config.high, steps=config.steps, seed=seed

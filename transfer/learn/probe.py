@@ -90,7 +90,7 @@ def solve(
         else:
             chosen[task.name] = (strengths or {}).get(task.name, DEFAULT_STRENGTH)
             tell(problem.at(chosen[task.name], FINE))
-        task.write(problem)
+        task.give(*task.layer(problem))
     return chosen
 
 
@@ -125,23 +125,30 @@ class Task:
         """The layer."""
         return layers(self.heads)[self.name]
 
-    def problem(self, smoothing: float, columns: Tensor | None = None) -> Problem:
-        """Return its problem, on the features `columns` alone if these are given."""
+    def problem(self, smoothing: float, columns: Tensor | slice | None = None, factor: float = 1.0) -> Problem:
+        """Return its problem, on the features `columns` alone, times `factor`, if these are given."""
         root, train, val = self.root, self.train, self.val
         if columns is not None:
-            train, val = replace(train, x=train.x[:, columns]), val and replace(val, x=val.x[:, columns])
+            train = replace(train, x=train.x[:, columns] * factor)
+            val = val and replace(val, x=val.x[:, columns] * factor)
             root = _root(train.x)
         return Problem(self.part, self.linear.out_features, train, val, root, smoothing)
 
-    def write(self, problem: Problem, columns: Tensor | None = None) -> None:
-        """Give the layer what was found; features other than `columns`, if these are given, count for nothing."""
+    def layer(
+        self, problem: Problem, columns: Tensor | slice | None = None, factor: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of what was found, on all features; others than `columns` count for nothing."""
         weight, bias = problem.layer()
+        if columns is None:
+            return weight * self.scale, bias
+        whole = weight.new_zeros(len(weight), len(self.scale))
+        whole[:, columns] = weight * (self.scale[columns] * factor)
+        return whole, bias
+
+    def give(self, weight: Tensor, bias: Tensor) -> None:
+        """Give the layer what :meth:`layer` returned."""
         with torch.no_grad():
-            if columns is None:
-                self.linear.weight.copy_(weight * self.scale * self.heads.spread)
-            else:
-                self.linear.weight.zero_()
-                self.linear.weight[:, columns] = weight * self.scale[columns] * self.heads.spread
+            self.linear.weight.copy_(weight * self.heads.spread)
             self.linear.bias.copy_(bias)
 
 

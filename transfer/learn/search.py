@@ -113,9 +113,12 @@ def _check(config: SearchConfig, space: Space) -> None:
     for one in ends:
         optimizers.check(one.learn.optimizer)
     hidden, solved = any(one.heads.hidden for one in ends), config.train.learn.probe == "solved"
-    probes = all(policy.kind in ("linear_probe", "head2toe") for policy in policies)
-    if any(policy.kind == "head2toe" for policy in policies) and (hidden or not solved):
-        raise TransferError("policy head2toe is solved, never trained: say --probe solved, and search no hidden sizes")
+    probes = all(policy.kind == "linear_probe" or policy.every_stage for policy in policies)
+    every = [policy for policy in policies if policy.every_stage]
+    if every and (hidden or not solved):
+        raise TransferError(
+            f"policy {every[0]} is solved, never trained: say --probe solved, and search no hidden sizes"
+        )
     if solved and probes and not hidden and len(set(policies)) == 1:
         raise TransferError(
             "--probe solved has no learning rate and finds its own regularisation: there is nothing to search; "

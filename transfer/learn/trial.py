@@ -84,7 +84,9 @@ class Bench:
         if config.learn.regularise.co_tuning:  # which keeps the original classifier
             return None
         policy = FreezePolicy.parse(config.policy.policy)
-        own = policy.kind in ("scratch", "head2toe")  # all others start from the same network, but for its length
+        own = (
+            policy.kind == "scratch" or policy.every_stage
+        )  # all others start from the same network, but for its length
         needs = FreezePolicy(policy.kind if own else "linear_probe", dropped=policy.dropped)
         if needs not in self._backbones:
             backbone = new_backbone(config.backbone, self.seed, needs).to(self.device)

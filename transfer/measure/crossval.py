@@ -38,8 +38,8 @@ class CrossValidated:
         95 %, of :func:`transfer.measure.share.wilson`.
     loss : float
         Mean negative log-likelihood, in nats.
-    strength : float
-        Of regularisation, the same in every fold: the one of lowest loss.
+    strength : float, optional
+        Of regularisation, the same in every fold: the one of lowest loss. A pool has none.
     """
 
     predictions: np.ndarray
@@ -48,7 +48,7 @@ class CrossValidated:
     accuracy: float
     interval: tuple[float, float]
     loss: float
-    strength: float
+    strength: float | None
 
 
 def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> CrossValidated:
@@ -91,18 +91,20 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) 
     probabilities = np.full((len(labels), int(labels.max()) + 1), np.nan)
     probabilities[rows] = 0.0
     probabilities[rows[:, None], classes] = said
+    return judged(probabilities, labels, folds, _strength(step))
+
+
+def judged(
+    probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray, strength: float | None = None
+) -> CrossValidated:
+    """Return how good `probabilities` (N, C), NaN for rows in no fold, are."""
+    rows = np.flatnonzero(~np.isnan(probabilities[:, 0]))
+    said, label = probabilities[rows], labels[rows]
     predictions = np.full(len(labels), -1, np.int64)
-    predictions[rows] = classes[said.argmax(1)]
-    right = int((predictions[rows] == labels[rows]).sum())
-    return CrossValidated(
-        predictions,
-        probabilities,
-        folds,
-        right / len(rows),
-        wilson(right / len(rows), len(rows)),
-        problem.loss(said),
-        _strength(step),
-    )
+    predictions[rows] = said.argmax(1)
+    right = float((predictions[rows] == label).mean())
+    loss = -float(np.log(np.maximum(said[np.arange(len(rows)), label], np.finfo(float).tiny)).mean())
+    return CrossValidated(predictions, probabilities, folds, right, wilson(right, len(rows)), loss, strength)
 
 
 def _strength(step: int) -> float:

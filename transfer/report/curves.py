@@ -88,7 +88,7 @@ def _strengths(name: str, head: str, lines: Lines) -> Markup:
         courses: dict[str, Lines] = {}
         for line in lines:
             if line["head"] == head:
-                share = f"{line['percent']:g} %" if "percent" in line else ""
+                share = f"{line['percent']:g} %" if "percent" in line else line.get("on", "")
                 courses.setdefault(f"{_course(line)} {share}".strip(), []).append(line)
         for i, (title, course) in enumerate(courses.items()):
             course = sorted(course, key=lambda line: line["strength"])

@@ -98,6 +98,10 @@ def _policy(result: dict[str, Any]) -> str:
     ]
     if policy.get("dropped"):
         lines.append(f"stages dropped: {', '.join(policy['dropped'])}")
+    if policy.get("name") == "stage_probes":
+        for fitted in result["epochs"].values():
+            lines += [f"{head}: the mean of probes on {', '.join(members)}" for head, members in fitted[0].items()]
+        return "\n".join(lines)
     for head, kept in policy.get("kept", {}).items():
         stages = ", ".join(f"{stage} {count}" for stage, count in kept["features"].items() if count)
         lines.append(f"{head} on {kept['percent']:g} % of the features: {stages}")

@@ -38,7 +38,7 @@ def check(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: l
         weights, has lost its last stages or has no block to skip, and an option is about that; or
         all phases are solved, which none of the options changes.
     """
-    if any(phase.percents and not is_solved for phase, is_solved in zip(plan.phases, solved, strict=True)):
+    if plan.policy.every_stage and not all(solved):
         raise TransferError(
             f"policy {plan.policy} is solved, never trained: it takes --probe solved, linear heads (no --hidden, no "
             "--dropout-kind vanilla, no --drop-connect), and --augment only with --views"

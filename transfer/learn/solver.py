@@ -1,0 +1,27 @@
+"""Which phases are solved rather than trained, and by what."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from transfer.backbones.backbone import Backbone
+from transfer.backbones.variants import EveryStage
+from transfer.config import LearnConfig
+from transfer.freeze import Phase
+from transfer.learn import head2toe, probe, stage_probes
+from transfer.model import TransferModel
+
+
+def is_solved(model: TransferModel, phase: Phase, config: LearnConfig, views: int) -> bool:
+    """Return whether `phase` is solved rather than trained: linear heads on a set of features that never changes."""
+    fixed = phase.cut == len(phase.stages) and (config.augment == "none" or views > 0)
+    return fixed and config.probe == "solved" and probe.solvable(model.heads)
+
+
+def solver(backbone: Backbone, phase: Phase) -> Callable[..., dict[str, Any]]:
+    """Return what solves heads on the features of `backbone`: see :func:`transfer.learn.probe.solve`."""
+    if not isinstance(backbone, EveryStage):
+        return probe.solve
+    if phase.by_stage:
+        return partial(stage_probes.solve, blocks=backbone.blocks, stages=[stage.name for stage in phase.stages])
+    return partial(head2toe.solve, blocks=backbone.blocks, percents=phase.percents)
