@@ -91,6 +91,9 @@ def _guarded(call: Callable[[_Lines], None]) -> int:
         line = " ".join(str(error).split())
         parallel.say(f"transfer: {printable(line if len(line) < 1500 else line[:1500] + ' ...')}")
         return 2
+    except PermissionError as error:
+        parallel.say(f"transfer: {printable(str(error.filename))}: {error.strerror}")
+        return 2
     except Stopped as stop:
         parallel.say(f"transfer: {stop}")
         return 128 + stop.number

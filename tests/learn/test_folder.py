@@ -140,7 +140,7 @@ def test_a_path_at_or_under_a_file_is_one_line(tmp_path: Path, place: str) -> No
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.usefixtures("unprivileged")
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(TransferError, match="cannot write"):

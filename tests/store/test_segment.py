@@ -272,7 +272,7 @@ def test_a_disk_full_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(tmp_path.rglob("*")) == []
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.usefixtures("unprivileged")
 def test_a_folder_that_may_only_be_read(root: Path) -> None:
     folder = segment(root).parent
     folder.chmod(0o500)

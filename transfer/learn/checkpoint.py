@@ -111,6 +111,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
     if not file.is_file():
         raise TransferError(f"no run at {path}: expected {file.name} there (a finished `transfer train --out {path}`)")
     try:
+        file.open("rb").close()  # safe_open calls missing what may not be read
+    except OSError as error:
+        raise TransferError(f"cannot read {file}: {error.strerror}") from None
+    try:
         with safe_open(file, "pt") as opened:
             said = parse_json((opened.metadata() or {}).get("transfer", "{}"))
             shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118

@@ -74,12 +74,18 @@ def _searched(folder: str) -> Iterator[str]:
     """Yield the files below `folder`, however deep; links to folders, which may lead in circles, are not gone into."""
     pending = [folder]
     while pending:
-        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                elif os.path.isfile(entry.path):
-                    yield entry.path
+        inner = pending.pop()
+        try:
+            with os.scandir(inner) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif os.path.isfile(entry.path):
+                        yield entry.path
+        except PermissionError as error:
+            raise TransferError(f"cannot read the folder {inner}: {error.strerror}") from None
+        except OSError:  # gone meanwhile, or too deep for a path
+            continue
 
 
 def _matching(pattern: Path) -> Iterator[str]:
