@@ -2,7 +2,8 @@
 
 The last stage's features are made for the images of pretraining; what tells other images apart may lie lower down. Each
 head keeps those that a group lasso finds relevant, as many as validation images ask for, and is solved on them. Look at
-which stages it takes them from, and whether that beats the last one (linear_probe) or the one below it (truncate:1).
+which stages it takes them from, and whether that beats the last one (linear_probe), the one below it (truncate:1), or
+the mean of probes on each of them (stage_probes).
 """
 
 from transfer import CompareConfig, compare
@@ -17,6 +18,7 @@ def main(config: CompareConfig) -> None:
         rows = [
             [head, f"{kept['percent']:g} %", *map(str, kept["features"].values())]
             for head, kept in run["policy"].get("kept", {}).items()
+            if policy.startswith("head2toe")
         ]
         if rows:
             stages = next(iter(run["policy"]["kept"].values()))["features"]
@@ -24,4 +26,4 @@ def main(config: CompareConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, CompareConfig(policies=("linear_probe", "truncate:1", "head2toe"))))
+    raise SystemExit(script(main, CompareConfig(policies=("linear_probe", "truncate:1", "head2toe", "stage_probes"))))
