@@ -13,6 +13,7 @@ def test_what_a_phase_chose() -> None:
     assert in_words(7) == "7 epochs"
     assert in_words({"object": 0.0123, "domain": 1.0}) == "strength object 0.012, domain 1"
     assert in_words({"object": {"strength": 0.5, "percent": 10}}) == "strength object 0.5 on 10 %"
+    assert in_words({"object": {"all stages": 0.5, "top": 1.0}}) == "strength object 0.5 on all stages and 1 on top"
 
 
 def test_a_note_only_where_memory_was_short() -> None:
