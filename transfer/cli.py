@@ -92,7 +92,7 @@ def _guarded(call: Callable[[_Lines], None]) -> int:
         parallel.say(f"transfer: {printable(line if len(line) < 1500 else line[:1500] + ' ...')}")
         return 2
     except PermissionError as error:
-        parallel.say(f"transfer: {printable(str(error.filename))}: {error.strerror}")
+        parallel.say(f"transfer: {printable(f'{error.filename}: {error.strerror}' if error.filename else str(error))}")
         return 2
     except Stopped as stop:
         parallel.say(f"transfer: {stop}")

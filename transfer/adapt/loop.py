@@ -168,11 +168,10 @@ class Course:
             try:
                 return attempt()
             except (RuntimeError, MemoryError) as error:
-                if out_of_memory(
-                    error
-                ):  # in one process alone, and the others do not wait; or with nothing to share out
-                    raise TransferError("out of memory: take a smaller --batch-size") from None
-                raise
+                if not out_of_memory(error):
+                    raise
+                # There is no tail to part; or it is this process alone, and the others do not wait.
+                raise TransferError("out of memory: take a smaller --batch-size") from None
         drawn = generators()
 
         def again(parts: int) -> float:

@@ -38,9 +38,7 @@ def parts_of(rows: int, parts: int) -> list[slice]:
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def halved(
-    attempt: Callable[[int], Taken], rows: int, parts: int, clear: Callable[[], None] = lambda: None
-) -> tuple[Taken, int]:
+def halved(attempt: Callable[[int], Taken], rows: int, parts: int, clear: Callable[[], None]) -> tuple[Taken, int]:
     """Return what `attempt` does with a batch in `parts`, in twice as many each time that memory does not suffice.
 
     Parameters
