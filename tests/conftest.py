@@ -169,7 +169,8 @@ def unprivileged() -> Iterator[None]:
         pytest.skip("root may read and write anything here")
     before = sets[0]
     sets[0] = before & ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    libc.capset(header, sets)
+    if libc.capset(header, sets):
+        pytest.skip("root may read and write anything here")
     yield
     sets[0] = before
     libc.capset(header, sets)

@@ -139,3 +139,10 @@ def test_what_may_never_end_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     with open_regular(tmp_path / "file") as file:
         assert file.read() == b"x"
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path):
+    write_text(tmp_path / "x", "grüß \udcff")
+    assert (tmp_path / "x").read_text(encoding="utf-8") == "grüß \\udcff"
+    write_json(tmp_path / "y", {"a": "\udcff"})
+    assert read_json(tmp_path / "y") == {"a": "\udcff"}

@@ -68,6 +68,7 @@ def test_a_run(data: Path, done: Path, refused: Say) -> None:
     assert str(done) in refused(done / "config.json", *TRAIN, "--data", data, "--out", done, "--resume")
     assert str(done) in refused(done, *TRAIN, "--data", data, "--out", done, "--resume")
     assert str(data / "red") in refused(data / "red", "predict", done, data)  # not all others as if that were all
+    assert str(data / "red") in refused(data / "red", "predict", done, data, mode=0o444)
 
 
 def test_where_something_is_to_be_written(data: Path, done: Path, tmp_path: Path, refused: Say) -> None:

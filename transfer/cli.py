@@ -91,9 +91,6 @@ def _guarded(call: Callable[[_Lines], None]) -> int:
         line = " ".join(str(error).split())
         parallel.say(f"transfer: {printable(line if len(line) < 1500 else line[:1500] + ' ...')}")
         return 2
-    except PermissionError as error:
-        parallel.say(f"transfer: {printable(f'{error.filename}: {error.strerror}' if error.filename else str(error))}")
-        return 2
     except Stopped as stop:
         parallel.say(f"transfer: {stop}")
         return 128 + stop.number
@@ -102,7 +99,11 @@ def _guarded(call: Callable[[_Lines], None]) -> int:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception:  # a fault of ours: one traceback is enough
+    except Exception as error:
+        if isinstance(error, PermissionError) and error.filename:
+            parallel.say(f"transfer: {printable(str(error.filename))}: {error.strerror}")
+            return 2
+        # A fault of ours: one traceback is enough.
         if not parallel.say(""):
             return 1
         raise

@@ -118,4 +118,6 @@ def test_a_lack_of_memory_is_noted(staged, scarce, monkeypatch):
     choice, lines = chosen(stage, phase, steps, "mcc")
     assert len(lines) == 2
     (note,) = choice.notes
-    assert note.startswith("out of memory: batches of 8 taken in 4 parts")
+    assert note == "mcc: out of memory: steps take the tail in 4 parts, the tail's activations recomputed"
+    again, _ = chosen(stage, phase, steps, "source_only")
+    assert [said.partition(":")[0] for said in again.notes] == ["source_only"]  # each method its own

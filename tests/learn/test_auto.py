@@ -52,6 +52,15 @@ def test_test_labels_and_labels_that_shots_leave_out_change_nothing(told, config
     assert before.advice.best.accuracy == after.advice.best.accuracy
 
 
+@pytest.mark.parametrize("settings", [{"hidden": (8,)}, {"probe": "trained"}, {"augment": "flip"}])
+def test_what_a_run_could_not_solve_is_not_advised(told, settings):
+    every = {"head2toe", "stage_probes"}
+    assert every <= {candidate.policy for candidate in told()[2].advice.ranked}
+    found = told(**settings)[2]
+    assert not every & {candidate.policy for candidate in found.advice.ranked}
+    assert every <= set(found.evidence.probes)
+
+
 def test_settings_are_taken_over_and_all_else_is_kept(told, caplog):
     one, _, found = told(lr=0.02)
     with caplog.at_level("INFO"):

@@ -85,7 +85,7 @@ def test_a_line_per_epoch(taught: Callable[..., Any], lesson: Lesson) -> None:
     assert [line["epoch"] for line in told] == [1, 2, 3, 4]
     assert [line["phase"] for line in told] == ["probe", "probe", "fine-tune", "fine-tune"]
     for line in told:
-        assert set(line) == {"phase", "epoch", "loss", "rate", "train", "val_loss", "val", "seconds"}
+        assert set(line) == {"phase", "epoch", "of", "loss", "rate", "train", "val_loss", "val", "seconds"}
         assert set(line["train"]) == set(line["val"]) == {"object", "domain"}
         assert all(0 <= value <= 1 for value in [*line["train"].values(), *line["val"].values()])
 

@@ -9,7 +9,7 @@ from transfer.adapt.alignment import align
 from transfer.adapt.auto import auto
 from transfer.adapt.choice import Candidate, Choice
 from transfer.adapt.config import StepsConfig
-from transfer.adapt.loop import Course
+from transfer.adapt.loop import RECOMPUTED, Course
 from transfer.adapt.methods import Build, Method, find
 from transfer.adapt.network import Network
 from transfer.adapt.solve import aligned, export, learn_from, solve
@@ -17,7 +17,6 @@ from transfer.adapt.stage import Stage
 from transfer.adapt.statistics import with_target_statistics
 from transfer.adapt.step import Diverged
 from transfer.freeze import Phase
-from transfer.learn.lines import in_parts
 
 
 def fit(
@@ -56,6 +55,7 @@ def fit(
     kept = journal.open(choice.state)
     if kept:
         choice.go_on(kept)
+    stage.parts = noted = 1
     for weight in factors[journal.weight :]:
         label = f"{name} x {weight:g}" if losses and len(weights) > 1 else name
         stage.restart()
@@ -65,8 +65,10 @@ def fit(
                 choice.offer(candidate)
         except Diverged as error:  # what was offered before may still be taken
             choice.notes.append(f"{label}: {error}")
+        if stage.parts > noted:
+            noted = stage.parts
+            choice.notes.append(f"{label}: out of memory: steps take the tail in {noted} parts, {RECOMPUTED}")
         journal.next(len(factors))
-    choice.notes += in_parts([stage.parts], config.batch_size)
 
 
 def _candidates(

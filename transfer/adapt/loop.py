@@ -25,6 +25,7 @@ from transfer.learn.memory import halved, out_of_memory
 from transfer.learn.packing import generators, load_optimizer_state, optimizer_state, set_generators
 from transfer.parallel.rows import averaged
 
+RECOMPUTED = "the tail's activations recomputed"  # what becomes of a batch's parts
 JUDGED = 2048  # source rows at most that a rule gets to see
 
 Pseudo = Callable[[Evidence], np.ndarray]
@@ -180,7 +181,7 @@ class Course:
                 set_generators(drawn)
             return attempt()
 
-        return halved(again, len(activation), self.stage.parts, clear)[0]
+        return halved(again, len(activation), self.stage.parts, clear, RECOMPUTED)[0]
 
     def _optimizer(self, terms: Terms, classifier: bool) -> torch.optim.Optimizer:
         c = self.config

@@ -24,7 +24,7 @@ from transfer.measure.size import SetSize
 ROWS = 3000  # images that frozen features are judged by, at most
 ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with
 FOLDS = 5
-TINY, LEAST = 1e-12, 1e-6  # sum of spreads; probability that a probe is taken to give any class, to be averaged
+TINY = 1e-12
 NEAR, TRUNCATED = 0.1, 3  # see :func:`worth_a_probe`
 
 
@@ -150,7 +150,7 @@ def averaged(probes: Sequence[CrossValidated], labels: np.ndarray) -> CrossValid
     """Return what those of `probes` that are near the best one say together, as the ``stage_probes`` policy does."""
     least = min(probe.loss for probe in probes)
     near = [probe for probe in probes if probe.loss <= NEAR_BEST * least]
-    logs = np.mean([np.log(np.maximum(probe.probabilities, LEAST)) for probe in near], 0)
+    logs = np.mean([np.log(np.maximum(probe.probabilities, np.finfo(float).tiny)) for probe in near], 0)
     return judged(softmax(logs, 1), labels, probes[0].folds)
 
 

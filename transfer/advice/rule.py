@@ -17,6 +17,7 @@ import numpy as np
 from transfer.advice.costs import Costs, third
 from transfer.advice.evidence import Evidence
 from transfer.advice.similarity import Kind
+from transfer.freeze import FreezePolicy
 from transfer.measure.share import NORMAL, wilson
 
 LARGE, EACH = 1000, 20  # images in all, and of a class in the median, from which on a set is large
@@ -104,7 +105,12 @@ class Advice:
 
 
 def advise(
-    evidence: Evidence, costs: Costs, parameters: tuple[int, ...], layers: tuple[int, ...], looks: int
+    evidence: Evidence,
+    costs: Costs,
+    parameters: tuple[int, ...],
+    layers: tuple[int, ...],
+    looks: int,
+    solved: bool = True,
 ) -> Advice:
     """Return the advice that follows from `evidence`.
 
@@ -114,8 +120,15 @@ def advise(
         Of each stage of the backbone, lowest first; layers with weights are meant.
     looks : int
         Images that the frozen network has not been run over yet.
+    solved : bool
+        Whether heads can be solved, which those on the features of all stages must be.
     """
-    ranked = sorted(candidates(evidence, costs, parameters, layers, looks), key=lambda c: c.accuracy, reverse=True)
+    every = candidates(evidence, costs, parameters, layers, looks)
+    ranked = sorted(
+        (c for c in every if solved or not FreezePolicy.parse(c.policy).every_stage),
+        key=lambda c: c.accuracy,
+        reverse=True,
+    )
     frozen = next(c for c in ranked if c.measured)
     best = ranked[0] if ranked[0].accuracy - frozen.accuracy > (0.0 if ranked[0].measured else WORTH) else frozen
     ranked.remove(best)
@@ -247,7 +260,7 @@ def reasons(evidence: Evidence, size: str, best: Candidate, others: list[Candida
     yield (
         f"right on images that it has not seen: a linear probe {top:.1%}, on features of all stages {every:.1%}"
         + (f", of an earlier stage {probes[short].accuracy:.1%} ({short})" if short else "")
-        + f", the mean of these {mean:.1%}"
+        + f", the mean of the best of these {mean:.1%}"
     )
     learnt = next(c for c in (best, *others) if not c.measured)
     frozen = next(c for c in (best, *others) if c.measured)

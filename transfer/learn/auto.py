@@ -16,7 +16,10 @@ from transfer.backbones.stages import weight_layers
 from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
 from transfer.data.splits import Splits
+from transfer.heads import HeadSpec
+from transfer.learn.checkpoint import build_heads
 from transfer.learn.setup import Images, new_backbone, pick_device
+from transfer.learn.solver import can_be_solved
 from transfer.measure.size import set_size
 from transfer.plain import to_dict
 
@@ -62,7 +65,9 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
     known = learn[table.object[learn] >= 0]
     size = set_size(table.take(known), inspection.take(known))
     evidence = gather(seen, some, found, len(labelled), size, seed)
-    advice = rule.advise(evidence, measured, parameters, layers, len(learn) + len(parts.test))
+    heads = build_heads([HeadSpec("object", classes=table.objects)], backbone.width, config.heads)
+    solved = can_be_solved(heads, config.learn, config.cache.views)
+    advice = rule.advise(evidence, measured, parameters, layers, len(learn) + len(parts.test), solved)
     record = {
         "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(parameters)},
         "advice": _advice(advice) | {"how": how(config, advice, [stage.name for stage in backbone.stages])},

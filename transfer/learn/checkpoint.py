@@ -18,7 +18,7 @@ from transfer.backbones.variants import EveryStage, Truncated
 from transfer.config import HeadConfig
 from transfer.data.images import Preprocessing
 from transfer.errors import TransferError
-from transfer.files import parse_json, whole
+from transfer.files import open_regular, parse_json, whole
 from transfer.heads import Heads, HeadSpec
 from transfer.model import TransferModel
 from transfer.plain import from_dict, to_dict
@@ -108,12 +108,14 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
         No such file, not one of ours, or damaged.
     """
     file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise TransferError(f"no run at {path}: expected {file.name} there (a finished `transfer train --out {path}`)")
     try:
-        file.open("rb").close()  # safe_open calls missing what may not be read
-    except OSError as error:
+        open_regular(file).close()  # safe_open calls missing what may not be read
+    except PermissionError as error:
         raise TransferError(f"cannot read {file}: {error.strerror}") from None
+    except OSError:
+        raise TransferError(
+            f"no run at {path}: expected {file.name} there (a finished `transfer train --out {path}`)"
+        ) from None
     try:
         with safe_open(file, "pt") as opened:
             said = parse_json((opened.metadata() or {}).get("transfer", "{}"))

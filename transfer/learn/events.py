@@ -10,7 +10,7 @@ from transfer.errors import TransferError
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-COURSES = ("run", "network", "head", "candidate")  # what a line belongs to, in words
+COURSES = ("run", "network", "head", "on", "candidate")  # what a line belongs to, in words
 
 
 class Events:

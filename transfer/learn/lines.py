@@ -15,7 +15,7 @@ def epoch_line(line: dict[str, Any]) -> str:
         share = f"{line['percent']:>3g} % " if "percent" in line else f"{line['on']:<12} " if "on" in line else ""
         words.append(f"{line['head']:<8} {share}strength {line['strength']:<8.2g}")
     else:
-        words.append(f"epoch {line['epoch']:>3}/{line['of']}")
+        words.append(f"epoch {line['epoch']:>3}" + (f"/{line['of']}" if "of" in line else ""))
     if "loss" in line:
         words.append(f"  loss {line['loss']:.4f}")
     told = line | {"cosine": line.get("interference", {}).get("cosine", {})}

@@ -38,7 +38,9 @@ def parts_of(rows: int, parts: int) -> list[slice]:
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def halved(attempt: Callable[[int], Taken], rows: int, parts: int, clear: Callable[[], None]) -> tuple[Taken, int]:
+def halved(
+    attempt: Callable[[int], Taken], rows: int, parts: int, clear: Callable[[], None], how: str
+) -> tuple[Taken, int]:
     """Return what `attempt` does with a batch in `parts`, in twice as many each time that memory does not suffice.
 
     Parameters
@@ -49,6 +51,8 @@ def halved(attempt: Callable[[int], Taken], rows: int, parts: int, clear: Callab
         Of the batch.
     clear : callable
         Removes what a failed attempt leaves behind.
+    how : str
+        What becomes of the parts, to be logged.
 
     Returns
     -------
@@ -71,13 +75,14 @@ def halved(attempt: Callable[[int], Taken], rows: int, parts: int, clear: Callab
                 raise
             if parts >= rows:
                 raise TransferError(
-                    "out of memory on a single image: take a smaller --backbone or --image-size, or train fewer stages"
+                    "out of memory on a single image: take a smaller --backbone, --image-size or --batch-size, or "
+                    "train fewer stages"
                 ) from None
         parts *= 2  # here, where nothing holds on to what the failed attempt had
         clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        log.warning("out of memory: batches of %d are taken in %d parts, their gradients added up", rows, parts)
+        log.warning("out of memory: batches of %d are taken in %d parts, %s", rows, parts, how)
 
 
 def in_parts(
@@ -101,7 +106,8 @@ def in_parts(
         Of all its rows.
     parts : int
     """
-    taken, parts = halved(lambda parts: [take(part) for part in parts_of(rows, parts)], rows, parts, clear)
+    how = "their gradients added up"
+    taken, parts = halved(lambda parts: [take(part) for part in parts_of(rows, parts)], rows, parts, clear, how)
     if len(taken) == 1:
         return *taken[0], parts
     out = {name: torch.cat([some[name] for _, some in taken]) for name in taken[0][1]}

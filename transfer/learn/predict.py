@@ -80,12 +80,21 @@ def _searched(folder: str) -> Iterator[str]:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
-                    elif os.path.isfile(entry.path):
+                    elif _is_file(entry):
                         yield entry.path
         except PermissionError as error:
             raise TransferError(f"cannot read the folder {inner}: {error.strerror}") from None
         except OSError:  # gone meanwhile, or too deep for a path
             continue
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except PermissionError:
+        raise
+    except OSError:  # a link in a circle
+        return False
 
 
 def _matching(pattern: Path) -> Iterator[str]:

@@ -22,7 +22,7 @@ from transfer.model import TransferModel
 
 Chosen = int | dict[str, Any]
 """After how many epochs a phase was best, or, where it was solved, each head's regularisation strength; with selected
-features a dict of this ``strength`` and the ``percent`` of them."""
+features a dict of this ``strength`` and the ``percent`` of them, with several probes a dict of each one's."""
 
 NOTHING = (-float("inf"), -float("inf"))
 

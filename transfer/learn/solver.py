@@ -8,14 +8,19 @@ from transfer.backbones.backbone import Backbone
 from transfer.backbones.variants import EveryStage
 from transfer.config import LearnConfig
 from transfer.freeze import Phase
+from transfer.heads import Heads
 from transfer.learn import head2toe, probe, stage_probes
 from transfer.model import TransferModel
 
 
 def is_solved(model: TransferModel, phase: Phase, config: LearnConfig, views: int) -> bool:
     """Return whether `phase` is solved rather than trained: linear heads on a set of features that never changes."""
-    fixed = phase.cut == len(phase.stages) and (config.augment == "none" or views > 0)
-    return fixed and config.probe == "solved" and probe.solvable(model.heads)
+    return phase.cut == len(phase.stages) and can_be_solved(model.heads, config, views)
+
+
+def can_be_solved(heads: Heads, config: LearnConfig, views: int) -> bool:
+    """Return whether `heads` are solved where the backbone stays frozen."""
+    return (config.augment == "none" or views > 0) and config.probe == "solved" and probe.solvable(heads)
 
 
 def solver(backbone: Backbone, phase: Phase) -> Callable[..., dict[str, Any]]:

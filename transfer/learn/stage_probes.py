@@ -14,7 +14,7 @@ from torch import Tensor
 from transfer.freeze.plan import NEAR_BEST
 from transfer.heads import Heads
 from transfer.learn.probe import DEFAULT_STRENGTH, Rows, Task, tasks
-from transfer.learn.problem import FINE, Line, Problem
+from transfer.learn.problem import FINE, Line
 
 Solution = dict[str, float]
 """``strength`` of regularisation of each member, by its stage's name or ``ALL``."""
@@ -22,7 +22,8 @@ Solution = dict[str, float]
 ALL = "all stages"
 ENOUGH = 2  # stages in a row that are not near the best one above them: no lower one is tried
 
-Places = Mapping[str, tuple[slice, float]]
+Places = Mapping[str, tuple[slice | None, float]]
+Layer = tuple[Tensor, Tensor]
 
 
 def solve(
@@ -57,19 +58,20 @@ def solve(
         Features are NaN or infinite.
     """
     places, chosen = _places(stages, blocks), {}
+    default = dict.fromkeys((stages[-1], ALL), DEFAULT_STRENGTH)
     for task in tasks(heads, train, val if strengths is None else None, row_weights or {}, blocks):
 
         def tell(line: Line, member: str, head: str = task.name) -> None:
             on_line({"head": head, "on": member} | line)
 
         if task.val:
-            problems, solution = _near_the_best(task, places, smoothing, tell)
+            layers, solution = _near_the_best(task, places, smoothing, tell)
         else:
-            solution = (strengths or {}).get(task.name) or dict.fromkeys((stages[-1], ALL), DEFAULT_STRENGTH)
-            problems = {name: task.problem(smoothing, *places[name]) for name in solution}
-            for name, problem in problems.items():
-                tell(problem.at(solution[name], FINE), name)
-        layers = [task.layer(problem, *places[name]) for name, problem in problems.items()]
+            layers, solution = [], (strengths or {}).get(task.name) or default
+            for name, strength in solution.items():
+                problem = task.problem(smoothing, *places[name])
+                tell(problem.at(strength, FINE), name)
+                layers.append(task.layer(problem, *places[name]))
         weight, bias = (sum(some) / len(layers) for some in zip(*layers, strict=True))
         task.give(weight, bias)
         chosen[task.name] = solution
@@ -77,27 +79,27 @@ def solve(
 
 
 def _places(stages: Sequence[str], blocks: Sequence[tuple[slice, float]]) -> Places:
-    """Return the columns of each possible member, and the factor that gives them the scale of its own probe."""
+    """Return possible members' columns, None for all, and the factor that gives these the scale of their own probe."""
     width = blocks[-1][0].stop
-    places = {}
+    places: dict[str, tuple[slice | None, float]] = {ALL: (None, 1.0)}
     for name, (columns, share) in reversed(list(zip(stages, blocks, strict=True))):
         places[name] = columns, math.sqrt((columns.stop - columns.start) / (share * width))
-    return {ALL: (slice(0, width), 1.0)} | places
+    return places
 
 
 def _near_the_best(
     task: Task, places: Places, smoothing: float, tell: Callable[[Line, str], None]
-) -> tuple[dict[str, Problem], Solution]:
-    """Return the solved problems of all members, the best first, and their strengths."""
-    problems, strengths, losses, behind = {}, {}, {}, 0
+) -> tuple[list[Layer], Solution]:
+    """Return the layers of all members, the best first, and their strengths."""
+    layers, strengths, losses, behind = {}, {}, {}, 0
     for name, place in places.items():
-        problems[name], lines = task.problem(smoothing, *place), list[Line]()
+        problem, lines = task.problem(smoothing, *place), list[Line]()
 
         def line(line: Line, name: str = name, lines: list[Line] = lines) -> None:
             lines.append(line)
             tell(line, name)
 
-        strengths[name] = problems[name].choose(line)
+        strengths[name], layers[name] = problem.choose(line), task.layer(problem, *place)
         losses[name] = min(line["val_loss"] for line in lines)
         if name != ALL:
             least = min(loss for stage, loss in losses.items() if stage != ALL)
@@ -106,4 +108,4 @@ def _near_the_best(
                 break
     least = min(losses.values())
     near = [name for name in sorted(losses, key=lambda name: losses[name]) if losses[name] <= NEAR_BEST * least]
-    return {name: problems[name] for name in near}, {name: strengths[name] for name in near}
+    return [layers[name] for name in near], {name: strengths[name] for name in near}

@@ -24,7 +24,9 @@ def curves(lines: Lines) -> list[Markup]:
         for i, head in enumerate(_heads(trained)):
             sides = _courses(trained, ("train", head), ("val", head))
             drawn.append(_epochs(f"accuracy-{i}", f"{head}: accuracy", sides, trained))
-    strengths = [line for line in lines if "strength" in line and "val_loss" in line]
+    solved = [some for line in lines for some in line.get("solved", {}).values() if isinstance(some, dict)]
+    members = (None, *(name for some in solved for name in some))
+    strengths = [line for line in lines if "strength" in line and "val_loss" in line and line.get("on") in members]
     heads = dict.fromkeys(line["head"] for line in strengths)
     drawn += [_strengths(f"strength-{i}", head, strengths) for i, head in enumerate(heads)]
     candidates = [line for line in lines if "candidate" in line and "epoch" in line["candidate"]]

@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from transfer.printable import printable
+
 INK = "#010203"  # stands for the colour of the page's text
 GOOD, BAD = "#3b8fd1", "#e08a00"  # blue and orange: told apart by colour-blind people, on white and on black
 
@@ -64,7 +66,7 @@ def short(name: str, letters: int) -> str:
     >>> short("desktop  computer", 20), short("desktop computer", 8)
     ('desktop computer', 'desktop…')
     """
-    line = " ".join(name.split())
+    line = printable(" ".join(name.split()))  # fonts take no half of a character
     return line if len(line) <= letters else f"{line[: letters - 1].rstrip()}…"
 
 
