@@ -2,10 +2,11 @@
 
 python tests/benchmarks/memory.py [--images N ...] [--policy P]
 
-Each in a process of its own; rows of Office-31 are repeated, each with a digest of its own, so that none is a hit.
+Each in a process of its own; images of Office-31 are repeated, each with a number at its end, so that none is a hit.
 """
 
 import argparse
+import hashlib
 import resource
 import subprocess
 import sys
@@ -26,13 +27,19 @@ from transfer.store import Store
 def fill(images: int, backbone_name: str, policy: str) -> float:
     """Fill an empty cache; return this process's peak memory in MiB."""
     table = load_table("office31")
-    paths = np.resize(table.paths, images)
-    digests = np.array([f"{row:064x}" for row in range(images)])
     backbone = backbones.load(backbone_name)
     model = TransferModel(backbone, Heads([], backbone.width)).eval()
     model.freeze(freeze.plan(policy, backbone).phases[0])
     with tempfile.TemporaryDirectory() as folder:
-        TrunkCache(store=Store(Path(folder))).feed(model, paths, digests, batch_size=64).prepare(np.arange(images))
+        paths, digests = [], []
+        for row, path in enumerate(np.resize(table.paths, images)):
+            paths.append(f"{folder}/{row}{Path(path).suffix}")
+            content = Path(path).read_bytes() + row.to_bytes(4, "little")  # past a JPEG's end nobody reads
+            Path(paths[-1]).write_bytes(content)
+            digests.append(hashlib.sha256(content).hexdigest())
+        TrunkCache(store=Store(Path(folder) / "cache")).feed(
+            model, np.array(paths), np.array(digests), batch_size=64
+        ).prepare(np.arange(images))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
