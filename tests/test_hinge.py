@@ -24,7 +24,8 @@ def test_it_is_the_naive_one_and_its_slope_is_plus_and_minus_one(seed: int, clas
     scores = (spread * torch.randn(6, classes, generator=g)).requires_grad_()
     target = torch.randint(classes, (6,), generator=g)
     losses = hinge(scores, target)
-    assert losses.tolist() == pytest.approx([naive(scores[i].tolist(), int(t)) for i, t in enumerate(target)], rel=1e-5)
+    wanted = [naive(scores[i].tolist(), int(t)) for i, t in enumerate(target)]
+    assert losses.tolist() == pytest.approx(wanted, rel=1e-5, abs=1e-5)  # near the margin all but rounding cancels
     losses.sum().backward()
     assert scores.grad is not None
     for i, t in enumerate(target):
