@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import pytest
+
+from transfer import freeze
+from transfer.config import LearnConfig
+from transfer.freeze import FreezePolicy
+from transfer.heads import Heads, HeadSpec
+from transfer.learn import head2toe, probe, stage_probes
+from transfer.learn.solver import can_be_solved, is_solved, solver
+
+SOLVED = LearnConfig(augment="none", probe="solved")
+
+
+@pytest.mark.parametrize(
+    ("heads", "changes", "views", "answer"),
+    [
+        ({}, {}, 0, True),
+        ({"dropout": 0.5}, {}, 0, True),
+        ({}, {"probe": "trained"}, 0, False),
+        ({}, {"augment": "flip"}, 0, False),
+        ({}, {"augment": "flip"}, 2, True),
+        ({"hidden": (4,)}, {}, 0, False),
+        ({"drop_connect": 0.1}, {}, 0, True),  # which penalties.chosen refuses: it would change nothing
+        ({"dropout": 0.5, "dropout_kind": "vanilla"}, {}, 0, False),
+    ],
+)
+def test_linear_heads_on_features_that_never_change(heads, changes, views, answer):
+    made = Heads([HeadSpec("object", classes=("a", "b"))], 3, **heads)
+    assert can_be_solved(made, replace(SOLVED, **changes), views) is answer
+
+
+@pytest.mark.parametrize(
+    "policy", ["linear_probe", "lp_ft", "partial:1", "full", "truncate:1", "head2toe", "stage_probes"]
+)
+def test_a_phase_is_solved_where_all_stages_are_frozen(taught, policy):
+    model, plan = taught(policy)
+    found = [is_solved(model, phase, SOLVED, 0) for phase in plan.phases]
+    assert found == [not any(stage.trained for stage in phase.stages) for phase in plan.phases]
+    assert not any(is_solved(model, phase, replace(SOLVED, probe="trained"), 0) for phase in plan.phases)
+
+
+@pytest.mark.parametrize(
+    ("policy", "solves"),
+    [
+        ("linear_probe", probe.solve),
+        ("truncate:1", probe.solve),
+        ("head2toe", head2toe.solve),
+        ("head2toe:5", head2toe.solve),
+        ("stage_probes", stage_probes.solve),
+    ],
+)
+def test_who_solves_what(small, policy, solves):
+    backbone = freeze.reshaped(small("test_resnet"), FreezePolicy.parse(policy))
+    (phase,) = freeze.plan(policy, backbone).phases
+    found = solver(backbone, phase)
+    assert getattr(found, "func", found) is solves
+    given = getattr(found, "keywords", {})
+    assert given.get("percents") == (phase.percents or None)
+    assert given.get("stages") == ([stage.name for stage in backbone.stages] if phase.by_stage else None)
+    assert ("blocks" in given) == (solves is not probe.solve)
