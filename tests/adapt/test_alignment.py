@@ -34,9 +34,10 @@ def test_none_moves_nothing() -> None:
 def test_standardised_domains_have_mean_0_and_deviation_1(rows: tuple[int, int], width: int, seed: int) -> None:
     both = draw(rows[0], width, seed), draw(rows[1], width, seed + 1)
     for affine, x in zip(align("standardise", *both), both, strict=True):
-        # Of two rows that are nearly the same float32 leaves little.
-        np.testing.assert_allclose(affine(x).mean(0), 0, atol=2e-2)
-        np.testing.assert_allclose(affine(x).std(0), 1, atol=2e-2)
+        # All but what a centre in float32 is rounded by, which counts where rows are nearly the same.
+        rounded = np.finfo(np.float32).eps * np.abs(x).max(0) / x.std(0, dtype=float)
+        assert (np.abs(affine(x).mean(0, dtype=float)) <= rounded).all()
+        np.testing.assert_allclose(affine(x).std(0, dtype=float), 1, atol=1e-5)
 
 
 def test_features_constant_in_a_domain_are_0_there() -> None:
