@@ -100,8 +100,8 @@ class PolicyConfig:
     """Rate of the top stage as a fraction of the heads' (scratch: all rates are the heads')."""
     layer_decay: float = 0.8
     """Each stage's rate as a fraction of the one above it."""
-    statistics: Literal["learning", "frozen"] = "learning"
-    """Whether BatchNorm statistics of trained stages learn too."""
+    statistics: Literal["auto", "learning", "frozen"] = "auto"
+    """Whether BatchNorm statistics of trained stages learn too (auto: only where weights are random at the start)."""
 
     def __post_init__(self) -> None:
         within(self, 0, math.inf, "backbone_lr", "layer_decay")
@@ -177,7 +177,7 @@ class LearnConfig:
     patience: int = 15
     """Epochs of a phase without a better validation score before it stops (0 or several cycles: never)."""
     refit: bool | None = None
-    """Once the best epoch is chosen, learn anew on train + val for as long (default: for linear_probe only)."""
+    """Once validation images have chosen, learn anew on train + val for as long (default: for linear_probe only)."""
     interference: bool = False
     """Tell after each epoch how far the heads' gradients agree on what they share: their cosine, in metrics.jsonl."""
     balance: Literal["none", "loss", "sampling"] = "none"

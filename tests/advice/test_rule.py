@@ -29,10 +29,10 @@ def test_the_four_cases(evidence):
         assert advice.size == ("small" if images < 1000 else "large")
         assert advice.kind == kind
         policy = advice.best.policy
-        if images < 1000 and kind == "similar":
-            assert policy in ("linear_probe", "head2toe")
-        elif images < 1000:
-            assert policy == "head2toe"
+        if images < 1000:  # linear heads on frozen features, of no stage alone
+            assert policy == "stage_probes"
+            told = [text.partition(",")[0] for text in advice.reasons if "seems better" in text]
+            assert told == ([] if kind == "similar" else ["head2toe seems better by 0.3%"])
         elif kind == "similar":
             assert policy == "lp_ft:2"
         else:
@@ -43,6 +43,21 @@ def test_a_clear_measurement_overrules_what_was_expected(evidence):
     found = advise(evidence(800, 80, "similar", {"linear_probe": 0.7, "truncate:1": 0.9, "head2toe": 0.75}))
     assert found.best.policy == "truncate:1"
     assert found.best.accuracy == pytest.approx(0.88, abs=0.03)  # a little is left of the expectation
+
+
+@pytest.mark.parametrize(("mean", "gives_way"), [(0.9, True), (0.892, True), (0.8, False)])
+def test_the_best_gives_way_to_the_mean_of_several_unless_it_is_half_a_point_ahead(evidence, mean, gives_way):
+    right = {"linear_probe": 0.9, "truncate:1": 0.8, "head2toe": 0.8, "stage_probes": mean}
+    some = evidence(200, 20, "similar", right)
+    every = {c.policy: c for c in rule.candidates(some, COSTS, PARAMETERS, LAYERS, 200)}
+    ahead = every["linear_probe"].accuracy - every["stage_probes"].accuracy
+    assert (ahead <= 0.005) is gives_way
+    found = advise(some)
+    assert found.best == every["stage_probes" if gives_way else "linear_probe"]
+    said = [text for text in found.reasons if text.startswith("linear_probe seems better by")]
+    assert len(said) == (gives_way and ahead > 0)
+    unsolved = rule.advise(some, COSTS, PARAMETERS, LAYERS, 200, solved=False)
+    assert unsolved.best == every["linear_probe"]  # the mean of several cannot be had
 
 
 def test_a_stage_costs_what_share_of_the_layers_it_has(evidence):

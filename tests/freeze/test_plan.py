@@ -107,6 +107,21 @@ def test_surgical_parts_are_a_partition(built: Callable[[str], Backbone]) -> Non
         assert all(any(not stage.frozen for stage in part) for part in parts)
 
 
+@pytest.mark.parametrize("policy", ["partial:2", "full", "norm_only", "lp_ft", "gradual", "surgical:first"])
+@pytest.mark.parametrize("weights", ["random", "bundle", "store somewhere", "hub https://somewhere"])
+def test_statistics_stay_what_pretraining_made_them(
+    built: Callable[[str], Backbone], policy: str, weights: str
+) -> None:
+    backbone = built("test_resnet")
+    backbone = Backbone(backbone.name, backbone.network, backbone.preprocessing, weights=weights)
+    expected = "learning" if weights == "random" else "frozen"  # where there was none, there is nothing to keep
+    for asked, found in (("auto", expected), ("learning", "learning"), ("frozen", "frozen")):
+        for phase in plan(policy, backbone, statistics=asked).phases:
+            assert {stage.statistics for stage in phase.stages if stage.train != "none"} <= {found}
+            assert {stage.statistics for stage in phase.stages if stage.train == "none"} <= {"frozen"}
+    assert plan(policy, backbone) == plan(policy, backbone, statistics="auto")
+
+
 def test_a_truncated_network_is_planned_like_a_shorter_one(built: Callable[[str], Backbone]) -> None:
     short = freeze.reshaped(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("truncate:2"))
     the_plan = plan("truncate:2+partial:1", short, backbone_lr=0.2)

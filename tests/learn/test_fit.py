@@ -225,6 +225,40 @@ def test_a_repeated_run_runs_the_course_of_the_rate_to_its_end(taught: Callable[
     assert result.epochs[0]["rate"] > 0.1 * QUICK.lr
 
 
+@pytest.mark.parametrize(
+    ("policy", "scores", "best", "repeated"),
+    [
+        ("partial:1", [0.1, 0.9, 0.2, 0.3], [2], [4]),  # patience of two more
+        ("partial:1", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [6], [6]),
+        ("gradual:1", [0.1, 0.2, 0.3, 0.4, 0.1, 0.2], [3, 1], [3, 3]),
+        ("gradual:1", [0.1, 0.8, 0.1, 0.4, 0.1, 0.2], [2], [3]),  # the second phase made it worse
+    ],
+)
+def test_what_is_repeated_is_as_long_as_it_was_taught(
+    taught: Callable[..., Any],
+    lesson: Lesson,
+    policy: str,
+    scores: list[float],
+    best: list[int],
+    repeated: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not up to the best epoch of a phase; but up to the best phase."""
+    scripted(monkeypatch, scores)
+    model, plan = taught(policy)
+    result = fit(model, plan, lesson, replace(QUICK, epochs=6, patience=2), TrunkCache())
+    assert (result.best, result.taught) == (best, repeated)
+    assert len(result.epochs) == len(scores)
+
+
+def test_a_solved_phase_is_repeated_at_its_strengths(taught: Callable[..., Any], lesson: Lesson) -> None:
+    model, plan = taught("lp_ft:1")
+    result = fit(model, plan, lesson, replace(QUICK, probe="solved", epochs=8), TrunkCache())
+    assert result.taught[0] == result.best[0]
+    assert set(result.best[0]) == {"object", "domain"}
+    assert result.taught[1:] in ([], [4])
+
+
 def test_repeating_a_whole_run_is_the_run_again(taught: Callable[..., Any], lesson: Lesson) -> None:
     """As many epochs on the same rows: the same bits, so a refit differs by its rows alone."""
     runs = []

@@ -1,6 +1,8 @@
 import csv
 import json
 from dataclasses import replace
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 from transfer.config import TrainConfig
 from transfer.errors import TransferError
 from transfer.learn import checkpoint
+from transfer.learn.fit import fit
 from transfer.learn.setup import read_images
 from transfer.learn.train import train
 from transfer.plain import from_dict
@@ -208,6 +211,24 @@ def test_refit_learns_from_validation_rows_too(config):
     heads = [name for name in plain if name.startswith("heads.layers")]
     assert any(not torch.equal(plain[name], refit[name]) for name in heads)
     assert all(torch.equal(refit[name], default[name]) for name in refit)
+
+
+def test_refit_goes_on_to_the_end_of_what_was_taught(config, monkeypatch, caplog):
+    fits: list[tuple[Any, Any]] = []
+
+    def spy(*args, repeat=None, **more):
+        found = fit(*args, repeat=repeat, **more)
+        fits.append((repeat, found))
+        return found
+
+    monkeypatch.setattr(import_module("transfer.learn.train"), "fit", spy)
+    with caplog.at_level("INFO"):
+        run = train(config(policy="partial:1", epochs=6, patience=2, refit=True))
+    (none, first), (repeat, second) = fits
+    assert (none, repeat) == (None, [len(first.epochs)])
+    assert len(second.epochs) == len(first.epochs)
+    assert run.result["epochs"]["model"] == first.best
+    assert f"refit on train + val: {len(first.epochs)} epochs" in caplog.text
 
 
 def test_separate_heads_are_two_models(config, tmp_path):

@@ -4,10 +4,11 @@ What stays frozen is measured, by cross-validation; what learns is expected, fro
 similar they are. The classical four cases are where expectations start: small and similar, train the last linear layer;
 small and different, train from features of earlier stages too; large and similar, fine-tune the last stages; large and
 different, fine-tune all. Each measurement is then worth as much as it is sure: with thirty images next to nothing, with
-thousands nearly all (the mean of a normal prior and a normal likelihood).
+thousands nearly all (the mean of a normal prior and a normal likelihood). What is then not well ahead of the mean of
+several probes gives way to it: the best of many estimates is in part the luckiest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
@@ -37,6 +38,7 @@ OF_LOSS = 0.75  # of what is measured: errors are counted in whole images, the l
 FLOOR = 0.003  # of an expectation of accuracy: what chance does to the best estimate
 SURPRISE = 4.0  # standard deviations of a measurement that chance does not explain
 WORTH = 0.003  # what fine-tuning must be expected to add to be worth its time
+AHEAD = 0.005  # what a policy must be expected to be better by than the mean of several, not to give way to it
 STEPS, BATCH = 400, 32
 IMBALANCED, NOISY = 5.0, 0.03  # from which on these are worth a word
 WORDS = {
@@ -130,7 +132,7 @@ def advise(
         reverse=True,
     )
     frozen = next(c for c in ranked if c.measured)
-    best = ranked[0] if ranked[0].accuracy - frozen.accuracy > (0.0 if ranked[0].measured else WORTH) else frozen
+    best = ranked[0] if ranked[0].accuracy - frozen.accuracy > WORTH else steady(frozen, ranked)
     ranked.remove(best)
     size = scale(evidence.size.labelled, evidence.size.median)
     return Advice(
@@ -142,6 +144,12 @@ def advise(
         (best, *ranked),
         tuple(reasons(evidence, size, best, ranked)),
     )
+
+
+def steady(best: Candidate, others: Iterable[Candidate]) -> Candidate:
+    """Return the best of what was measured, or the mean of several probes where that is about as good."""
+    mean = next((c for c in others if c.policy == "stage_probes"), best)
+    return best if best.accuracy - mean.accuracy > AHEAD else mean
 
 
 def scale(images: int, each: float) -> Literal["small", "large"]:
@@ -262,6 +270,12 @@ def reasons(evidence: Evidence, size: str, best: Candidate, others: list[Candida
         + (f", of an earlier stage {probes[short].accuracy:.1%} ({short})" if short else "")
         + f", the mean of the best of these {mean:.1%}"
     )
+    ahead = next((c for c in others if c.measured and c.accuracy > best.accuracy), None)
+    if best.measured and ahead:
+        yield (
+            f"{ahead.policy} seems better by {ahead.accuracy - best.accuracy:.1%}, which may well be chance: "
+            "the mean of several is never far from the best of them"
+        )
     learnt = next(c for c in (best, *others) if not c.measured)
     frozen = next(c for c in (best, *others) if c.measured)
     yield (

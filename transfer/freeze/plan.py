@@ -14,6 +14,7 @@ from transfer.freeze.policy import FreezePolicy
 if TYPE_CHECKING:
     from transfer.backbones.backbone import Backbone
 
+Statistics = Literal["frozen", "learning"]
 # Of features, tried in this order for as long as each is better than the last (``head2toe``).
 PERCENTS = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 # Times the least validation loss: what a stage's probe may have to be one of those averaged (``stage_probes``).
@@ -39,7 +40,7 @@ class StagePlan:
     name: str
     train: Literal["none", "norm", "all"]
     rate: float
-    statistics: Literal["frozen", "learning"]
+    statistics: Statistics
     parameters: int
     trained: int
 
@@ -140,7 +141,7 @@ def plan(
     *,
     backbone_lr: float = 0.1,
     layer_decay: float = 0.8,
-    statistics: Literal["learning", "frozen"] = "learning",
+    statistics: Statistics | Literal["auto"] = "auto",
 ) -> FreezePlan:
     """Return what each stage of `backbone` does under `policy`, which it is :func:`~transfer.freeze.reshaped` for.
 
@@ -148,8 +149,9 @@ def plan(
 
     Parameters
     ----------
-    statistics : {"learning", "frozen"}
-        Of the normalisation layers of trained stages.
+    statistics : {"auto", "learning", "frozen"}
+        Of the normalisation layers of trained stages; ``auto``: frozen where they come with pretrained weights. What a
+        few small batches say is worse than what millions of images did.
 
     Raises
     ------
@@ -166,6 +168,9 @@ def plan(
     if policy.stages is not None and policy.stages > n:
         there = f"{n} stages{' left' if policy.dropped else ''} ({', '.join(s.name for s in backbone.stages)})"
         raise TransferError(f"policy {policy}: {backbone.name} has {there}")
+    if statistics == "auto":
+        statistics = "learning" if backbone.weights == "random" else "frozen"
+    of_norms: Statistics = statistics
     parameters, norms = _count(backbone)
     top = policy.stages or n
 
@@ -185,7 +190,7 @@ def plan(
                     name=stage.name,
                     train=what if learns else "none",
                     rate=rate if learns else 0.0,
-                    statistics=statistics if learns else "frozen",
+                    statistics=of_norms if learns else "frozen",
                     parameters=parameters[i],
                     trained=(parameters[i] if what == "all" else norms[i]) if learns else 0,
                 )

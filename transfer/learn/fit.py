@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,6 +63,12 @@ class Fit:
     snapshots: list[dict[str, Tensor]] = field(default_factory=list)
     stopped: str = ""
     parts: int = 1
+
+    @property
+    def taught(self) -> list[Chosen]:
+        """Of each phase in `best` the strengths, or all of its epochs: up to the best may be a few, by chance."""
+        lengths = Counter(line["phase"] for line in self.epochs).values()
+        return [n if isinstance(best, int) else best for n, best in zip(lengths, self.best, strict=False)]
 
 
 def fit(

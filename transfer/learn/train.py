@@ -268,7 +268,7 @@ def _fit(
     on_epoch: OnEpoch,
     states: Sequence[Part | None] = (None, None),
 ) -> Fit:
-    """Fit, and where refitting is asked for, fit again from the start on train + val for as long as was best."""
+    """Fit, and where refitting is asked for, fit again from the start on train + val."""
     probe, seed = not plan.trained_parameters, config.run.seed
     refit = probe if config.learn.refit is None else config.learn.refit
     refit = refit and len(lesson.val) > 0
@@ -278,8 +278,8 @@ def _fit(
         return fitted
     model.load_state_dict(start)
     both = replace(lesson, train=np.sort(np.concatenate([lesson.train, lesson.val])), val=lesson.val[:0])
-    log.info("refit on train + val: %s", " + ".join(map(in_words, fitted.best)))
-    again = fit(model, plan, both, config.learn, cache, seed=seed, repeat=fitted.best, part=states[1])
+    log.info("refit on train + val: %s", " + ".join(map(in_words, fitted.taught)))
+    again = fit(model, plan, both, config.learn, cache, seed=seed, repeat=fitted.taught, part=states[1])
     moved = (*fitted.moved, *again.moved)
     return replace(fitted, moved=moved, snapshots=again.snapshots, stopped=again.stopped)
 
