@@ -64,7 +64,9 @@ def main() -> None:
     heading = ["policy", "cached s", "without s", "usual s", "without x", "usual x", "cached images/s"]
     lines = [heading]
     for policy in given.policies:
-        config = TrainConfig(backbone=BackboneConfig(given.backbone), policy=PolicyConfig(policy))
+        config = TrainConfig(
+            backbone=BackboneConfig(given.backbone), policy=PolicyConfig(policy, statistics="learning")
+        )
         model, plan = new_model(config, head_specs(images.table, parts, config.heads)[0][""], 0, device)
         phase = plan.phases[0]
         model.freeze(phase)

@@ -48,7 +48,9 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
     seconds = {}
     for policy, count in (("linear_probe", given.images), ("partial:2", given.images), ("full", given.full)):
         learn = LearnConfig(batch_size=32, device="cpu", workers=1)
-        config = TrainConfig(backbone=BackboneConfig(given.backbone), policy=PolicyConfig(policy), learn=learn)
+        config = TrainConfig(
+            backbone=BackboneConfig(given.backbone), policy=PolicyConfig(policy, statistics="learning"), learn=learn
+        )
         model, plan = new_model(config, head_specs(images.table, parts, config.heads)[0][""], 0, torch.device("cpu"))
         rows = np.random.default_rng(0).permutation(parts.train)[:count]
         model.freeze(plan.phases[0])

@@ -11,7 +11,7 @@ def test_the_network_is_drawn_from_its_plan(taught):
     assert [row["name"] for row in rows] == ["heads", *reversed(names)]
     assert [cell["say"] for cell in rows[0]["cells"]] == ["solved", "rate 0.001"]
     assert [cell["kind"] for cell in rows[1]["cells"]] == ["frozen", "trained"]
-    assert rows[1]["cells"][1]["say"] == "rate 0.001, statistics held"
+    assert rows[1]["cells"][1]["say"] == "rate 0.001"
     assert all(cell["say"] == "frozen" for row in rows[2:] for cell in row["cells"])
     assert max(row["width"] for row in rows) == 1.0
     most = max(row["parameters"] for row in rows)
@@ -21,7 +21,8 @@ def test_the_network_is_drawn_from_its_plan(taught):
 def test_norms_and_statistics_are_told(taught):
     _, plan = taught("norm_only")
     rows = stages({"phases": [asdict(phase) for phase in plan.phases]}, 0.01)
-    assert all(row["cells"][0]["say"].startswith("norms, rate") for row in rows[1:])
+    says = [row["cells"][0]["say"] for row in rows[1:]]
+    assert all(say.startswith("norms, rate") and say.endswith(", statistics learn") for say in says)
     moving = {"name": "s", "train": "none", "rate": 0.0, "statistics": "learning", "parameters": 4, "trained": 0}
     (_, row) = stages({"phases": [{"name": "p", "heads_rate": 1.0, "stages": [moving]}]}, 0.1)
     assert row["cells"][0]["kind"] == "statistics"

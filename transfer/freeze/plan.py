@@ -117,15 +117,15 @@ class FreezePlan:
             cells = [f"{name:<{wide}}", f"{self.phases[0].stages[i].parameters:>12,}"]
             for stage in (p.stages[i] for p in self.phases):
                 what = {"none": "", "norm": "norm ", "all": ""}[stage.train]
-                bn = "" if stage.frozen or stage.statistics == "learning" else " bn*"
+                bn = " bn*" if stage.statistics == "learning" else ""
                 cells.append(f"{'frozen' if stage.frozen else f'{what}{stage.rate:.3g} lr{bn}':>16}")
             lines.append(" ".join(cells))
         lines += [f"{name:<{wide}} {'dropped':>12}" for name in self.dropped]
         lines.append(
             " ".join([f"{'heads':<{wide}}", " " * 12, *(f"{f'{p.heads_rate:.3g} lr':>16}" for p in self.phases)])
         )
-        if any(s.statistics == "frozen" and not s.frozen for p in self.phases for s in p.stages):
-            lines.append("bn*: trained, its BatchNorm statistics frozen")
+        if any(stage.statistics == "learning" for phase in self.phases for stage in phase.stages):
+            lines.append("bn*: statistics of its BatchNorm layers learn, too")
         if percents := self.phases[0].percents:
             shares = "".join(f", {percent:g}" for percent in percents)[2:]
             chosen = " (validation images choose)" if len(percents) > 1 else ""

@@ -41,5 +41,5 @@ def _cell(stage: dict[str, Any], lr: float) -> dict[str, str]:
         moving = stage["statistics"] == "learning"
         return {"kind": "statistics", "say": "statistics learn"} if moving else {"kind": "frozen", "say": "frozen"}
     what = "norms, " if stage["train"] == "norm" else ""
-    still = "" if stage["statistics"] == "learning" else ", statistics held"
-    return {"kind": "norm" if what else "trained", "say": f"{what}rate {lr * stage['rate']:.3g}{still}"}
+    too = ", statistics learn" if stage["statistics"] == "learning" else ""
+    return {"kind": "norm" if what else "trained", "say": f"{what}rate {lr * stage['rate']:.3g}{too}"}
