@@ -40,7 +40,7 @@ SURPRISE = 4.0  # standard deviations of a measurement that chance does not expl
 WORTH = 0.003  # what fine-tuning must be expected to add to be worth its time
 AHEAD = 0.005  # what a policy must be expected to be better by than the mean of several, not to give way to it
 STEPS, BATCH = 400, 32
-IMBALANCED, NOISY = 5.0, 0.03  # from which on these are worth a word
+IMBALANCED, NOISY, SAID = 5.0, 0.03, 0.0005  # from which on imbalance, noise and a difference are worth a word
 WORDS = {
     "similar": "similar to",
     "between": "neither similar to nor wholly different from",
@@ -270,7 +270,7 @@ def reasons(evidence: Evidence, size: str, best: Candidate, others: list[Candida
         + (f", of an earlier stage {probes[short].accuracy:.1%} ({short})" if short else "")
         + f", the mean of the best of these {mean:.1%}"
     )
-    ahead = next((c for c in others if c.measured and c.accuracy > best.accuracy), None)
+    ahead = next((c for c in others if c.measured and c.accuracy - best.accuracy > SAID), None)
     if best.measured and ahead:
         yield (
             f"{ahead.policy} seems better by {ahead.accuracy - best.accuracy:.1%}, which may well be chance: "
