@@ -116,9 +116,9 @@ def test_statistics_stay_what_pretraining_made_them(
     backbone = Backbone(backbone.name, backbone.network, backbone.preprocessing, weights=weights)
     expected = "learning" if weights == "random" else "frozen"  # where there was none, there is nothing to keep
     for asked, found in (("auto", expected), ("learning", "learning"), ("frozen", "frozen")):
-        for phase in plan(policy, backbone, statistics=asked).phases:
-            assert {stage.statistics for stage in phase.stages if stage.train != "none"} <= {found}
-            assert {stage.statistics for stage in phase.stages if stage.train == "none"} <= {"frozen"}
+        stages = [stage for phase in plan(policy, backbone, statistics=asked).phases for stage in phase.stages]
+        assert {stage.statistics for stage in stages if stage.train != "none"} == {found}
+        assert {stage.statistics for stage in stages if stage.train == "none"} <= {"frozen"}
     assert plan(policy, backbone) == plan(policy, backbone, statistics="auto")
 
 

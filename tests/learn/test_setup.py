@@ -2,12 +2,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
-from transfer.config import DataConfig, HeadConfig
+from transfer.config import BackboneConfig, DataConfig, HeadConfig, PolicyConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target, softmax_target
 from transfer.errors import TransferError
-from transfer.learn.setup import head_specs, pick_device, read_images, versions
+from transfer.heads import HeadSpec
+from transfer.learn.setup import head_specs, new_model, pick_device, read_images, versions
 
 EMPTY = np.array([], dtype=np.int64)
 
@@ -94,3 +96,27 @@ def test_device():
 
 def test_versions_name_what_computed_the_result():
     assert {"transfer", "torch", "timm", "python"} <= set(versions())
+
+
+@pytest.mark.parametrize(
+    ("policy", "random_init", "statistics", "found"),
+    [
+        ("partial:2", False, "auto", "frozen"),
+        ("partial:2", False, "learning", "learning"),
+        ("partial:2", True, "auto", "learning"),
+        ("scratch", False, "auto", "learning"),
+    ],
+)
+def test_norms_learn_from_images_where_pretraining_taught_them_nothing(policy, random_init, statistics, found):
+    config = TrainConfig(
+        backbone=BackboneConfig("glyphnet", random_init=random_init),
+        policy=PolicyConfig(policy, statistics=statistics),
+    )
+    model, plan = new_model(config, [HeadSpec("object", classes=("a", "b"))], 0, torch.device("cpu"))
+    model.freeze(plan.phases[0])
+    model.train()
+    top = model.backbone.stages[-1].modules[0]
+    norms = [m for m in model.backbone.network.get_submodule(top).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert {"learning" if norm.training else "frozen" for norm in norms} == {found}
+    assert all(norm.weight.requires_grad for norm in norms)
