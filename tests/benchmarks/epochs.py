@@ -22,6 +22,7 @@ import usual
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from transfer.allocator import kept
 from transfer.backbones.backbone import Backbone
 from transfer.cache import TrunkCache
 from transfer.config import BackboneConfig, CacheConfig, DataConfig, PolicyConfig, TrainConfig
@@ -80,11 +81,12 @@ def main() -> None:
             }
             for name, cache in feeds.items():
                 feed = cache.feed(model, images.table.paths, lesson.digests, batch_size=64)
-                feed.prepare(rows)
-                for _ in range(given.rounds + (name == "cached")):
-                    began = time.perf_counter()
-                    epoch(model, feed, lesson, labels, optimizer, phase, config.learn, (1, 1), [0, 0, 1])
-                    seconds[name].append(time.perf_counter() - began)
+                with kept():
+                    feed.prepare(rows)
+                    for _ in range(given.rounds + (name == "cached")):
+                        began = time.perf_counter()
+                        epoch(model, feed, lesson, labels, optimizer, phase, config.learn, (1, 1), [0, 0, 1])
+                        seconds[name].append(time.perf_counter() - began)
         cached, without = min(seconds["cached"]), min(seconds["without"])
         plain = usually(model.backbone, policy, set(images.table.paths[rows].tolist()))
         times = [f"{seconds / cached:.1f}" for seconds in (without, plain)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from transfer import backbones, freeze
+from transfer.allocator import kept
 from transfer.data.images import ImageBatches
 from transfer.heads import Heads, HeadSpec
 from transfer.model import TransferModel
@@ -24,9 +25,10 @@ def arguments(doc: str) -> argparse.Namespace:
 
 def timed(call: Callable[[], object]) -> float:
     """Return the seconds that `call` takes."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+    with kept():
+        began = time.perf_counter()
+        call()
+        return time.perf_counter() - began
 
 
 def frozen(name: str, heads: Sequence[HeadSpec] = ()) -> TransferModel:

@@ -16,9 +16,11 @@ from transfer.adapt.solve import aligned, export, learn_from, solve
 from transfer.adapt.stage import Stage
 from transfer.adapt.statistics import with_target_statistics
 from transfer.adapt.step import Diverged
+from transfer.allocator import kept
 from transfer.freeze import Phase
 
 
+@kept()
 def fit(
     name: str,
     stage: Stage,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from transfer import freeze
+from transfer.allocator import kept
 from transfer.backbones.backbone import Backbone
 from transfer.data.images import ImageBatches
 from transfer.heads import Heads, HeadSpec
@@ -33,6 +34,7 @@ class Costs:
     learn: tuple[float, ...]
 
 
+@kept()
 def measure(backbone: Backbone, paths: Sequence[str] | np.ndarray, device: torch.device | str = "cpu") -> Costs:
     """Return what `backbone` costs on `device`, measured on a few of the images at `paths`.
 

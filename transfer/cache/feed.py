@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from transfer import parallel, stopping
+from transfer.allocator import kept
 from transfer.cache.key import about, view_seed
 from transfer.config import CacheConfig
 from transfer.data.images import Augmentation, ImageBatches, draws
@@ -88,6 +89,7 @@ class Feed:
         """Return all `count` rows of a batch from what this process has of a split one (`sizes`: each process's)."""
         return shared.gather(own, count, sizes) if self.split else own
 
+    @kept()
     def prepare(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> None:
         """Compute what is not kept yet of `rows`, in each view that `augmentation` draws from."""
         for view in range(1, self.cache.views + 1) if augmentation else (0,):

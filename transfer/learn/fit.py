@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfer import freeze, parallel, stopping
+from transfer.allocator import kept
 from transfer.cache import Feed, TrunkCache
 from transfer.config import LearnConfig
 from transfer.freeze import FreezePlan, Phase
@@ -71,6 +72,7 @@ class Fit:
         return [n if isinstance(best, int) else best for n, best in zip(lengths, self.best, strict=False)]
 
 
+@kept()
 def fit(
     model: TransferModel,
     plan: FreezePlan,

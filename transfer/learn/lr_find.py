@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from transfer.allocator import kept
 from transfer.cache import TrunkCache
 from transfer.commands import LrFindConfig
 from transfer.config import LearnConfig
@@ -107,6 +108,7 @@ def restored(model: TransferModel) -> Iterator[None]:
                 module.training = training
 
 
+@kept()
 def range_test(
     model: TransferModel,
     plan: FreezePlan,
