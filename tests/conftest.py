@@ -65,6 +65,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
 
 
 @pytest.fixture(scope="session")
+def folder(images: ImageTable) -> Path:
+    """domain/class/*.png."""
+    return Path(str(images.paths[0])).parents[2]
+
+
+@pytest.fixture(scope="session")
 def digests(images: ImageTable) -> np.ndarray:
     """The sha256 of each image's bytes."""
     return np.array([hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in images.paths])

@@ -16,15 +16,8 @@ from transfer.config import (
     RunConfig,
     TrainConfig,
 )
-from transfer.data.table import ImageTable
 
 BACKBONE = "test_resnet"
-
-
-@pytest.fixture(scope="session")
-def folder(images: ImageTable) -> Path:
-    """domain/class/*.png."""
-    return Path(str(images.paths[0])).parents[2]
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 import csv
-import io
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -9,9 +7,10 @@ import numpy as np
 import pytest
 
 from transfer.commands import EvaluateConfig, PredictConfig
+from transfer.data.named import image_files
 from transfer.errors import TransferError
 from transfer.learn import checkpoint
-from transfer.learn.predict import evaluate, image_files, predict, predict_command
+from transfer.learn.predict import evaluate, predict, predict_command
 from transfer.learn.train import train
 
 
@@ -20,25 +19,6 @@ def run(config, tmp_path):
     out = tmp_path / "run"
     train(config(out=out, policy="partial:2", epochs=4, lr=0.01))
     return out
-
-
-def test_image_files_takes_files_folders_globs_and_a_list(folder):
-    one = folder / "plain" / "red" / "0.png"
-    assert image_files([str(one)]) == [str(one)]
-    assert len(image_files([str(folder)])) == 48
-    assert image_files([str(folder / "plain" / "*" / "0.png")]) == [
-        str(folder / "plain" / c / "0.png") for c in ("blue", "green", "red")
-    ]
-    assert image_files(["-"], io.StringIO(f"{one}\n\n{folder / 'striped'}\n")) == [
-        str(one),
-        *image_files([str(folder / "striped")]),
-    ]
-
-
-@pytest.mark.parametrize(("names", "says"), [(["nowhere"], "no image at nowhere"), ([], "no image given")])
-def test_nothing_to_predict(names, says):
-    with pytest.raises(TransferError, match=says):
-        image_files(names)
 
 
 def test_predictions_of_the_saved_run_are_those_that_were_tested(run):
@@ -137,20 +117,6 @@ def test_evaluate_without_a_known_label(run, folder, tmp_path):
 def test_no_run_there(tmp_path):
     with pytest.raises(TransferError, match="no run at"):
         evaluate(EvaluateConfig(tmp_path))
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and links here")
-def test_links_in_circles_pipes_and_depth_are_no_trouble(tmp_path):
-    deep = tmp_path / "set" / Path(*"d" * 600)
-    deep.mkdir(parents=True)
-    (deep / "x.png").touch()
-    for name in ("a", "b"):
-        (tmp_path / "set" / name).symlink_to(".")
-    os.mkfifo(tmp_path / "set" / "pipe.png")
-    assert image_files([str(tmp_path / "set")]) == [str(deep / "x.png")]
-    (tmp_path / "set" / "c").mkdir()
-    (tmp_path / "set" / "c" / "y.png").touch()
-    assert str(tmp_path / "set" / "c" / "y.png") in image_files([str(tmp_path / "s*" / "c" / "**" / "*.png")])
 
 
 @pytest.mark.parametrize(

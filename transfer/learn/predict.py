@@ -10,20 +10,19 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
+from transfer.allocator import kept
 from transfer.cache import TrunkCache
 from transfer.commands import EvaluateConfig, PredictConfig
 from transfer.config import CacheConfig
 from transfer.data.images import ImageBatches
 from transfer.data.inspect import drop_bad, inspect
-from transfer.data.member import parse
+from transfer.data.named import image_files
 from transfer.data.sets import load_table
-from transfer.data.shards import find_shards, members
 from transfer.data.table import ONE, ImageTable, Target
-from transfer.data.trees import image_suffixes
 from transfer.errors import TransferError
 from transfer.files import open_text, whole, write_json
 from transfer.heads import HeadSpec
@@ -35,78 +34,6 @@ from transfer.plain import to_dict
 from transfer.printable import printable
 
 BATCH = 64
-
-
-def image_files(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
-    """Return the images that `names` stand for: files, folders (searched), globs, shards, or ``-``: a list on `stdin`.
-
-    Raises
-    ------
-    TransferError
-        A name that stands for nothing.
-    """
-    found: list[str] = []
-    suffixes = image_suffixes()
-    for name in names:
-        if name == "-":
-            found += image_files([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()])
-            continue
-        if parse(name):  # an image inside a shard, as predictions.csv names it
-            found.append(name)
-            continue
-        if shards := find_shards(name):
-            found += members(shards)
-            continue
-        path = Path(name).expanduser()
-        if path.is_dir():
-            some = sorted(file for file in _searched(str(path)) if Path(file).suffix.lower() in suffixes)
-        else:
-            some = [str(path)] if path.is_file() else sorted(_matching(path))
-        if not some:
-            raise TransferError(f"no image at {name}: give files, folders, globs, or '-' and a list on standard input")
-        found += some
-    if not found:
-        raise TransferError("no image given: name files, folders or globs, or '-' to read a list from standard input")
-    return found
-
-
-def _searched(folder: str) -> Iterator[str]:
-    """Yield the files below `folder`, however deep; links to folders, which may lead in circles, are not gone into."""
-    pending = [folder]
-    while pending:
-        inner = pending.pop()
-        try:
-            with os.scandir(inner) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    elif _is_file(entry):
-                        yield entry.path
-        except PermissionError as error:
-            raise TransferError(f"cannot read the folder {inner}: {error.strerror}") from None
-        except OSError:  # gone meanwhile, or too deep for a path
-            continue
-
-
-def _is_file(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_file()
-    except PermissionError:
-        raise
-    except OSError:  # a link in a circle
-        return False
-
-
-def _matching(pattern: Path) -> Iterator[str]:
-    """Yield the files that match a glob; ``**`` does not go into links to folders."""
-    root = Path(pattern.anchor)
-    hidden = pattern.name.startswith(".")
-    try:
-        for path in root.glob(str(pattern.relative_to(root))) if pattern.name else ():
-            if path.is_file() and (hidden or not path.name.startswith(".")):
-                yield str(path)
-    except (ValueError, RecursionError) as error:
-        raise TransferError(f"{pattern} is no pattern that can be searched for: {error}") from error
 
 
 def predict(
@@ -126,15 +53,16 @@ def predict(
     bad: dict[int, str] | None = {} if skip_bad else None
     # One pass over all paths: threads decode the next images while the networks see these.
     batches = ImageBatches(paths, backbone.preprocessing, batch_size=BATCH, pin=device.type == "cuda", bad=bad)
-    for places, images in batches:
-        rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
-        for model in models.values():
-            for name, values in model.predict(images.to(device, non_blocking=True)).items():
-                spec = model.heads.specs[name]
-                for row, value in zip(rows, values.cpu().numpy(), strict=True):
-                    row |= _words(spec, value, top)
-        for place, row in zip(places.tolist(), rows, strict=True):
-            yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
+    with kept():
+        for places, images in batches:
+            rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
+            for model in models.values():
+                for name, values in model.predict(images.to(device, non_blocking=True)).items():
+                    spec = model.heads.specs[name]
+                    for row, value in zip(rows, values.cpu().numpy(), strict=True):
+                        row |= _words(spec, value, top)
+            for place, row in zip(places.tolist(), rows, strict=True):
+                yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
 
 
 def _words(spec: HeadSpec, value: Any, top: int) -> dict[str, Any]:
