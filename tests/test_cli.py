@@ -15,11 +15,6 @@ def said(capsys, argv, code):
     return capsys.readouterr()
 
 
-@pytest.fixture
-def folder(images):
-    return Path(str(images.paths[0])).parents[2]
-
-
 def test_help_names_every_command_and_imports_no_torch():
     code = (
         "import sys\nfrom transfer.cli import main\n"
