@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from transfer.advice.costs import Costs, third
+from transfer.advice.estimate import gained, mendable, posterior
 from transfer.advice.evidence import Evidence
 from transfer.advice.similarity import Kind
 from transfer.freeze import FreezePolicy
@@ -28,16 +29,14 @@ EXPECTED: dict[str, dict[Kind, float]] = {
     "stage_probes": {"similar": 0.0, "between": 0.05, "different": 0.05},
     # If all layers were dropped; of fewer, their share.
     "truncate": {"similar": -0.40, "between": -0.40, "different": -0.40},
-    # The same with very many images; with HALF of them, half.
-    "lp_ft:top": {"similar": 0.10, "between": 0.35, "different": 0.50},
-    "lp_ft": {"similar": 0.08, "between": 0.40, "different": 0.65},
+    # The same with very many images, if the probe is nearly always right; see `mendable`.
+    "lp_ft:top": {"similar": 0.10, "between": 0.25, "different": 0.35},
+    "lp_ft": {"similar": 0.10, "between": 0.45, "different": 0.45},
 }
-HALF = 1500
-UNMEASURED, UNSURE = 0.30, 0.08  # standard deviations of these shares: of what is then measured, and of what is not
+UNMEASURED, UNSURE = 0.30, 0.25  # standard deviations of these shares: of what is then measured, and of what is not
 OF_LOSS = 0.75  # of what is measured: errors are counted in whole images, the loss is not
 FLOOR = 0.003  # of an expectation of accuracy: what chance does to the best estimate
-SURPRISE = 4.0  # standard deviations of a measurement that chance does not explain
-WORTH = 0.003  # what fine-tuning must be expected to add to be worth its time
+WORTH = 0.005  # what fine-tuning must be expected to add to be worth its time
 AHEAD = 0.005  # what a policy must be expected to be better by than the mean of several, not to give way to it
 STEPS, BATCH = 400, 32
 IMBALANCED, NOISY, SAID = 5.0, 0.03, 0.0005  # from which on imbalance, noise and a difference are worth a word
@@ -205,48 +204,16 @@ def candidates(
         # Of the probe's own accuracy: not nothing where none of a few images was wrong.
         own = max(abs(probe.accuracy - end) for end in wilson(probe.accuracy, judged)) / NORMAL
         found.append(Candidate(policy, _share(probe.accuracy + gain), sqrt(own**2 + sd**2), True, 0, 0, look))
-    frozen = max(found, key=lambda c: c.accuracy)
+    frozen, open_to = max(found, key=lambda c: c.accuracy), mendable(n, error)
     for top, name in {third(stages): "lp_ft:top", stages: "lp_ft"}.items():
-        gain = EXPECTED[name][kind] * n / (n + HALF) * error
         epochs = epochs_for(n)
         trained = sum(parameters[stages - top :])
         seconds = look + epochs * n * costs.learn[top - 1]  # half of the epochs fine-tune; twice, to refit
         policy = f"lp_ft:{top}" if top < stages else "lp_ft"
-        sd = sqrt(frozen.sd**2 + (UNSURE * error + FLOOR) ** 2)
-        found.append(Candidate(policy, _share(probe.accuracy + gain), sd, False, trained, epochs, seconds))
+        sd = sqrt(frozen.sd**2 + (UNSURE * open_to + FLOOR) ** 2)
+        accuracy = _share(probe.accuracy + EXPECTED[name][kind] * open_to)
+        found.append(Candidate(policy, accuracy, sd, False, trained, epochs, seconds))
     return found
-
-
-def gained(right: np.ndarray, before: np.ndarray) -> tuple[float, float]:
-    """Return how much more often `right` holds than `before` on the same images, and its standard deviation.
-
-    One image on which they differ is added: where two answers never differ, that does not prove them equally good.
-
-    Examples
-    --------
-    >>> gained(np.array([True, True, True, False]), np.array([True, False, True, False]))
-    (0.25, 0.3535533905932738)
-    """
-    apart = int((right != before).sum())
-    return float(right.mean() - before.mean()), sqrt(apart + 1) / len(right)
-
-
-def posterior(expected: float, expected_sd: float, measured: float, measured_sd: float) -> tuple[float, float]:
-    """Return mean and standard deviation of what was expected once it was measured: both normal, by their precisions.
-
-    A measurement so far off that chance does not explain it speaks against the expectation, whose deviation then
-    counts as what is left of the distance beyond four of the measurement's.
-
-    Examples
-    --------
-    >>> posterior(0.0, 1.0, 1.0, 1.0)[0], posterior(0.0, 1e-6, 1.0, 1.0)[0] < 1e-6
-    (0.5, True)
-    >>> round(posterior(0.0, 0.1, 1.0, 0.01)[0], 3)
-    1.0
-    """
-    expected_sd = max(expected_sd, abs(measured - expected) - SURPRISE * measured_sd)
-    weight = expected_sd**2 / (expected_sd**2 + measured_sd**2)
-    return expected + weight * (measured - expected), sqrt(weight) * measured_sd
 
 
 def reasons(evidence: Evidence, size: str, best: Candidate, others: list[Candidate]) -> Iterator[str]:
