@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-ALWAYS, LARGEST = -1, 2**30
+KEPT = {M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: -1}
+USUAL = {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26}  # up to which glibc raises them by itself
 SAID = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 """Variables by which a user has settled it; then nothing is changed."""
 
@@ -22,8 +23,6 @@ _within = 0
 @contextmanager
 def kept() -> Iterator[None]:
     """Keep what is freed within, under glibc; at the end of the outermost one give the system back what is free.
-
-    The thresholds, the process's own, stay where they are: glibc does not say what they were.
 
     Examples
     --------
@@ -36,15 +35,20 @@ def kept() -> Iterator[None]:
     global _within
     libc = _glibc()
     if libc and not _within:
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST)
-        libc.mallopt(M_TRIM_THRESHOLD, ALWAYS)
+        _set(libc, KEPT)
     _within += 1
     try:
         yield
     finally:
         _within -= 1
         if libc and not _within:
+            _set(libc, USUAL)
             libc.malloc_trim(0)
+
+
+def _set(libc: ctypes.CDLL, thresholds: dict[int, int]) -> None:
+    for which, value in thresholds.items():
+        libc.mallopt(which, value)
 
 
 @cache

@@ -1,6 +1,5 @@
 """What every benchmark here is held against: ImageFolder, DataLoader, a frozen timm network run in every epoch."""
 
-import ctypes
 import time
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-
-from transfer import allocator
 
 BATCH = 64
 
@@ -40,13 +37,6 @@ def network(backbone: str, weights: Path) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def own_memory() -> None:
-    """Have glibc give back what is freed again, from the sizes on to which it raises its thresholds by itself."""
-    libc = ctypes.CDLL(None)
-    libc.mallopt(allocator.M_MMAP_THRESHOLD, 32 * 2**20)
-    libc.mallopt(allocator.M_TRIM_THRESHOLD, 64 * 2**20)
-
-
 def loader(root: Path, model: nn.Module, workers: int, shuffle: bool) -> DataLoader:
     """Return the usual loader over all images."""
     return DataLoader(Objects(root, model), BATCH, shuffle=shuffle, num_workers=workers)
@@ -54,7 +44,6 @@ def loader(root: Path, model: nn.Module, workers: int, shuffle: bool) -> DataLoa
 
 def epoch(model: nn.Module, batches: DataLoader, heads: tuple[nn.Linear, nn.Linear]) -> float:
     """Train both heads, and what of `model` requires gradients, for one epoch; return its seconds."""
-    own_memory()
     trained = [p for p in model.parameters() if p.requires_grad]
     learner = torch.optim.AdamW([*trained, *(p for head in heads for p in head.parameters())], lr=3e-3)
     began = time.perf_counter()
@@ -70,7 +59,6 @@ def epoch(model: nn.Module, batches: DataLoader, heads: tuple[nn.Linear, nn.Line
 
 def evaluation(model: nn.Module, batches: DataLoader) -> float:
     """Run the network over every image; return the seconds."""
-    own_memory()
     began = time.perf_counter()
     with torch.inference_mode():
         for images, _, _ in batches:

@@ -1,11 +1,11 @@
 """From evidence to advice: pure functions, as the HyperRule of BiT is one of size (Kolesnikov et al. 2020).
 
-What stays frozen is measured, by cross-validation; what learns is expected, from how many images there are and how
-similar they are. The classical four cases are where expectations start: small and similar, train the last linear layer;
-small and different, train from features of earlier stages too; large and similar, fine-tune the last stages; large and
-different, fine-tune all. Each measurement is then worth as much as it is sure: with thirty images next to nothing, with
-thousands nearly all (the mean of a normal prior and a normal likelihood). What is then not well ahead of the mean of
-several probes gives way to it: the best of many estimates is in part the luckiest.
+What stays frozen is measured, by cross-validation; what learns is expected, from how many images there are, how similar
+they are and what a probe gets right. The classical four cases are where expectations start: small and similar, train
+the last linear layer; small and different, train from features of earlier stages too; large and similar, fine-tune the
+last stages; large and different, fine-tune all. Each measurement is then worth as much as it is sure: with thirty images
+next to nothing, with thousands nearly all (the mean of a normal prior and a normal likelihood). What is then not well
+ahead of the mean of several probes gives way to it: the best of many estimates is in part the luckiest.
 """
 
 from collections.abc import Iterable, Iterator
@@ -204,14 +204,14 @@ def candidates(
         # Of the probe's own accuracy: not nothing where none of a few images was wrong.
         own = max(abs(probe.accuracy - end) for end in wilson(probe.accuracy, judged)) / NORMAL
         found.append(Candidate(policy, _share(probe.accuracy + gain), sqrt(own**2 + sd**2), True, 0, 0, look))
-    frozen, open_to = max(found, key=lambda c: c.accuracy), mendable(n, error)
+    frozen, reach = max(found, key=lambda c: c.accuracy), mendable(n, error)
     for top, name in {third(stages): "lp_ft:top", stages: "lp_ft"}.items():
         epochs = epochs_for(n)
         trained = sum(parameters[stages - top :])
         seconds = look + epochs * n * costs.learn[top - 1]  # half of the epochs fine-tune; twice, to refit
         policy = f"lp_ft:{top}" if top < stages else "lp_ft"
-        sd = sqrt(frozen.sd**2 + (UNSURE * open_to + FLOOR) ** 2)
-        accuracy = _share(probe.accuracy + EXPECTED[name][kind] * open_to)
+        sd = sqrt(frozen.sd**2 + (UNSURE * reach + FLOOR) ** 2)
+        accuracy = _share(probe.accuracy + EXPECTED[name][kind] * reach)
         found.append(Candidate(policy, accuracy, sd, False, trained, epochs, seconds))
     return found
 
