@@ -3,9 +3,9 @@
 What stays frozen is measured, by cross-validation; what learns is expected, from how many images there are, how similar
 they are and what a probe gets right. The classical four cases are where expectations start: small and similar, train
 the last linear layer; small and different, train from features of earlier stages too; large and similar, fine-tune the
-last stages; large and different, fine-tune all. Each measurement is then worth as much as it is sure: with thirty images
-next to nothing, with thousands nearly all (the mean of a normal prior and a normal likelihood). What is then not well
-ahead of the mean of several probes gives way to it: the best of many estimates is in part the luckiest.
+last stages; large and different, fine-tune all. Each measurement is then worth as much as it is sure: with thirty
+images next to nothing, with thousands nearly all (the mean of a normal prior and a normal likelihood). What is then not
+well ahead of the mean of several probes gives way to it: the best of many estimates is in part the luckiest.
 """
 
 from collections.abc import Iterable, Iterator
