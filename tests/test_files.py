@@ -81,6 +81,15 @@ def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, value: object
     assert file.read_text(encoding="utf-8").endswith("\n")
 
 
+def test_a_list_of_numbers_is_one_line(tmp_path: Path) -> None:
+    value = {"matrix": [[1, 2], [-3.5, 4e-9]], "none": [], "text": ["[\n 1\n]", 1], "mixed": [1, None]}
+    write_json(tmp_path / "x.json", value)
+    lines = (tmp_path / "x.json").read_text().splitlines()
+    assert lines[1:5] == ['  "matrix": [', "    [1, 2],", "    [-3.5, 4e-09]", "  ],"]
+    assert lines[6:9] == ['  "text": [', '    "[\\n 1\\n]",', "    1"]  # words and numbers as ever
+    assert json.loads("\n".join(lines)) == value
+
+
 def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", 1)
     with pytest.raises(TypeError):

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,8 @@ from transfer.errors import TransferError
 from transfer.printable import printable
 
 _DEEPEST = 64  # levels of JSON; what is written here has fewer than ten
+# Lines break between values alone, never within a string.
+_NUMBERS = re.compile(r"(?<=\[)\n\s+[-+.\deE]+(?:,\n\s+[-+.\deE]+)*\n\s+(?=\])")
 
 
 @contextlib.contextmanager
@@ -59,8 +62,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` to `path` as indented JSON, whole or not at all."""
-    write_text(path, printable(json.dumps(value, indent=2, ensure_ascii=False), keep="\n") + "\n")
+    """Write `value` to `path` as indented JSON, a list of numbers in one line, whole or not at all."""
+    text = printable(json.dumps(value, indent=2, ensure_ascii=False), keep="\n")
+    write_text(path, _NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
 
 
 def parse_json(text: str | bytes) -> Any:
