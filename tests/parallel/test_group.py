@@ -2,10 +2,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from datetime import timedelta
 
 import pytest
 
 from transfer import parallel
+from transfer.cli import main
+from transfer.errors import TransferError
+from transfer.parallel import group
 
 
 def test_one_process_is_the_first_and_has_all_cores():
@@ -38,6 +44,65 @@ def test_before_the_processes_have_met_the_first_alone_speaks(number, speaks, mo
 @pytest.mark.parametrize("check", ["words"])
 def test_in_several(ran, check):
     assert ran[check]["codes"] == [0] * len(ran[check]["codes"]), ran[check]["err"]
+
+
+def meeting(monkeypatch, store, number=0):
+    """Let process `number` of two find `store`, and have nothing else to wait for."""
+    import torch.distributed as dist
+
+    for name, value in {"WORLD_SIZE": "2", "RANK": str(number)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([(store, number, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    return dist.PrefixStore("transfer", store)
+
+
+def test_the_first_goes_on_only_when_all_have_met(monkeypatch):
+    import torch.distributed as dist
+
+    words, came = meeting(monkeypatch, dist.HashStore()), []
+
+    def late():
+        time.sleep(0.3)
+        came.append(1)
+        words.set("met 1", "")
+
+    other = threading.Thread(target=late)
+    other.start()
+    assert group._met().rank == 0
+    assert came == [1]
+    other.join()
+
+
+def test_another_than_the_first_waits_for_nobody(monkeypatch):
+    import torch.distributed as dist
+
+    words = meeting(monkeypatch, dist.HashStore(), 1)
+    assert group._met().rank == 1
+    assert words.check(["met 1"])
+
+
+def test_those_that_cannot_meet_are_told_so_in_one_line(monkeypatch):
+    import torch.distributed as dist
+
+    store = dist.HashStore()
+    store.set_timeout(timedelta(seconds=0.1))
+    meeting(monkeypatch, store)
+    with pytest.raises(TransferError, match=r"^the processes of this run cannot meet: .+$"), parallel.together():
+        pass
+    assert parallel.world() == 1
+
+
+def test_without_an_address_there_is_no_meeting(monkeypatch, capsys):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", "--policy", "partial:1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("transfer: the processes of this run cannot meet: ")
+    assert "MASTER_" in said
+    assert said.count("\n") == 1
 
 
 def test_where_one_fails_all_end_and_one_line_says_why(ran):

@@ -83,6 +83,8 @@ def together() -> Iterator[None]:
 
     Raises
     ------
+    TransferError
+        They cannot meet.
     Lost
         Another process ended before.
     """
@@ -90,14 +92,13 @@ def together() -> Iterator[None]:
     if _group or not launched():
         yield
         return
-    import torch
     import torch.distributed as dist
 
-    store, number, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-    cuda = torch.cuda.is_available() and dist.is_nccl_available()
-    backend, prefix = "cpu:gloo,cuda:nccl" if cuda else "gloo", dist.PrefixStore("group", store)
-    dist.init_process_group(backend, store=prefix, rank=number, world_size=size, timeout=TIMEOUT)
-    _group = _Group(number, size, dist.PrefixStore("transfer", store))
+    try:
+        _group = _met()
+    except (RuntimeError, ValueError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TransferError(f"the processes of this run cannot meet: {why}") from error
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # a matter of speed
@@ -115,6 +116,22 @@ def together() -> Iterator[None]:
         raise
     dist.destroy_process_group()
     _group = None
+
+
+def _met() -> _Group:
+    """Return this process's place, once it has met the others."""
+    import torch
+    import torch.distributed as dist
+
+    store, number, size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    backend, prefix = "cpu:gloo,cuda:nccl" if cuda else "gloo", dist.PrefixStore("group", store)
+    dist.init_process_group(backend, store=prefix, rank=number, world_size=size, timeout=TIMEOUT)
+    words = dist.PrefixStore("transfer", store)
+    words.set(f"met {number}", "")
+    if number == 0:  # which may keep the words, and could fail and end before the others are this far
+        words.wait([f"met {other}" for other in range(size)])
+    return _Group(number, size, words)
 
 
 @contextmanager
