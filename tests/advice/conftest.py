@@ -43,12 +43,17 @@ def evidence():
         none = np.array([], np.int64)
         return Evidence(
             SetSize(**(facts | changes.pop("size", {}))),
-            Similarity({"similar": 0.9, "between": 0.5, "different": 0.1}[kind], kind, {"top": 0.1}, 0.4),
+            changes.pop(
+                "similarity",
+                Similarity({"similar": 0.9, "between": 0.5, "different": 0.1}[kind], kind, {"top": 0.1}, 0.4),
+            ),
             probes,
             {"top": 0.9},
             Transferability(0.5, 0.5, 0.5, 0.5),
             changes.pop("noise", LabelNoise(0, 0.0, none, none)),
             labels,
+            (3, 5, 8, 8, 16),
+            **changes,
         )
 
     return make

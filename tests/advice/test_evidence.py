@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from transfer.advice import evidence as module
-from transfer.advice.evidence import averaged, gather, sample, together, worth_a_probe
+from transfer.advice.evidence import averaged, curve, gather, sample, together, worth_a_probe
 from transfer.advice.observe import Observations
 from transfer.data.inspect import Inspection
 from transfer.data.table import ImageTable, softmax_target
-from transfer.measure.crossval import judged
+from transfer.errors import TransferError
+from transfer.measure.crossval import cross_validate, judged
+from transfer.measure.folds import stratified_folds
 from transfer.measure.size import set_size
 
 
@@ -129,3 +133,74 @@ def test_the_mean_is_of_the_probes_near_the_best_and_judged_as_they_are():
     assert found.loss == pytest.approx(-np.log(wanted[np.arange(3), labels]).mean())
     assert found.strength is None
     assert averaged([*near, far], labels).probabilities == pytest.approx(second)  # within 1.3 of the best: it alone
+
+
+def test_near_copies_are_in_one_fold_where_they_are_to_stay_together(seen):
+    labels, observed = seen
+    table, inspection = _table(labels), _inspection(120)
+    inspection.phash[::2] = np.random.default_rng(0).integers(0, 2**63, 60, np.uint64)
+    inspection.phash[1::2] = inspection.phash[::2] ^ np.uint64(1)  # one bit apart
+    observed = Observations({k: np.repeat(v[::2], 2, axis=0) for k, v in observed.features.items()}, {}, None)
+    table = _table(np.repeat(labels[::2], 2))
+    for kept in (False, True):
+        found = gather(observed, table, inspection, 120, set_size(table, inspection), near_together=kept)
+        folds = found.probes["linear_probe"].folds
+        assert (folds[::2] == folds[1::2]).all() == kept == found.near_together
+
+
+def test_a_class_of_one_image_changes_little_for_the_others(seen):
+    labels, observed = seen
+    one = labels.copy()
+    one[0] = 3
+    found = []
+    for label in (labels, one):
+        table, inspection = _table(label), _inspection(120)
+        found.append(gather(observed, table, inspection, 120, set_size(table, inspection)))
+    assert len(np.unique(found[1].probes["linear_probe"].folds)) == 5
+    assert found[1].probes["truncate:1"].accuracy == pytest.approx(found[0].probes["truncate:1"].accuracy, abs=0.03)
+    assert 3 not in found[1].noise.called
+    assert found[1].noise.share < 0.05
+
+
+def test_labels_that_nothing_tells_are_not_called_wrong(seen):
+    labels, observed = seen
+    drawn = np.random.default_rng(1).permutation(labels)
+    table, inspection = _table(drawn), _inspection(120)
+    found = gather(observed, table, inspection, 120, set_size(table, inspection))
+    assert not found.told
+    assert found.commonest == pytest.approx(1 / 3)
+    assert (found.noise.count, len(found.noise.suspects)) == (0, 0)
+
+
+def test_images_of_one_class_are_nothing_to_advise_on():
+    for labels, said in (([0, 0, -1], "2, of 1"), ([-1, -1], "0, of 0")):
+        with pytest.raises(TransferError, match=f"in train and val there are {said}"):
+            sample(_table(np.array(labels)), np.arange(len(labels)), np.arange(0))
+
+
+def test_a_curve_is_half_as_steep_from_here_on():
+    """Features that tell the more the more images there are; the power is that of the last doubling, halved."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 4
+    x = (1.2 * np.eye(40)[labels] + rng.normal(size=(400, 40))).astype(np.float32)
+    groups = np.arange(400)
+    whole = cross_validate(x, labels, stratified_folds(labels))
+    half = np.flatnonzero(stratified_folds(labels, groups, folds=2) == 0)
+    fewer = cross_validate(x[half], labels[half], stratified_folds(labels[half], groups[half]))
+    steep = np.log2((1 - fewer.accuracy) / (1 - whole.accuracy))
+    assert 0 < steep < 0.5
+    assert curve(x, labels, groups, whole) == pytest.approx(steep / 2)
+    perfect = replace(whole, accuracy=1.0)
+    assert curve(x, labels, groups, perfect) == 0.25  # no steeper than any
+    hopeless = replace(whole, accuracy=0.01)
+    assert curve(x, labels, groups, hopeless) == 0.0  # never worse with more
+
+
+def test_only_a_set_that_was_judged_in_part_has_a_curve(seen):
+    labels, observed = seen
+    table, inspection = _table(labels), _inspection(120)
+    size = set_size(table, inspection)
+    whole = gather(observed, table, inspection, 120, size)
+    assert (whole.slope, whole.left) == (0.0, 1.0)
+    part = gather(observed, table, inspection, 90, size)
+    assert part.left == pytest.approx((90 / 120) ** part.slope)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from transfer.advice.observe import Norm, Observations, observe
-from transfer.advice.similarity import informed, kind, norm_distance, similarity
+from transfer.advice.similarity import Similarity, informed, kind, norm_distance, outdone, similarity
 from transfer.backbones import load
 from transfer.cache import TrunkCache
 from transfer.config import CacheConfig
@@ -91,6 +91,23 @@ def test_kinds_are_thirds():
     assert [kind(score) for score in (0, 0.33)] == ["different"] * 2
     assert [kind(score) for score in (0.34, 0.66)] == ["between"] * 2
     assert [kind(score) for score in (0.67, 1)] == ["similar"] * 2
+
+
+def test_an_earlier_stage_that_is_clearly_better_speaks_against_similar():
+    for kind_, after in {"similar": "between", "between": "between", "different": "different"}.items():
+        found = outdone(Similarity(0.5, kind_, {}, 0.5), {"stem": 0.4, "middle": 0.6, "last": 0.5}, 2000)
+        assert (found.kind, found.outdone) == (after, "middle")
+    alike = Similarity(0.9, "similar", {}, 0.5)
+    assert outdone(alike, {"stem": 0.4, "last": 0.5}, 2000) == alike
+    assert outdone(alike, {"stem": 0.54, "last": 0.5}, 2000) == alike  # hardly better
+    assert outdone(alike, {"stem": 0.6, "last": 0.5}, 300) == alike  # which may be chance
+    assert outdone(alike, {"only": 0.6}, 300) == alike
+
+
+def test_without_a_measure_nothing_is_known():
+    assert not Similarity(0.5, "between", {}, None).known
+    assert Similarity(0.5, "between", {"top": 0.1}, None).known
+    assert Similarity(0.5, "between", {}, 0.0).known
 
 
 def _score(backbone, folder, cache, most=60):

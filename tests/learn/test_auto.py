@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from transfer.advice.rule import scale
 from transfer.cache import TrunkCache
 from transfer.data.splits import split
 from transfer.learn.auto import advised, followed, how
 from transfer.learn.setup import Images, read_images
 from transfer.learn.train import train
+from transfer.measure.size import scale
 
 
 @pytest.fixture

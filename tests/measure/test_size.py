@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from transfer.data.inspect import Inspection, inspect
 from transfer.data.table import ImageTable, Target
-from transfer.measure.size import set_size
+from transfer.measure.size import scale, set_size
 from transfer.plain import to_dict
 
 
@@ -54,3 +56,9 @@ def test_it_is_plain() -> None:
     values = json.loads(json.dumps(to_dict(set_size(table, inspection))))
     assert values["images"] == 3
     assert values["small_classes"] == ["ant", "bee"]
+
+
+@given(st.integers(2, 100_000), st.floats(1, 1000))
+def test_more_images_never_make_a_set_small(images: int, each: float) -> None:
+    if scale(images, each) == "large":
+        assert scale(images + 1, each + 1) == "large"

@@ -8,6 +8,7 @@ CANDIDATE = {
     "sd": 0.01,
     "measured": True,
     "trained": 0,
+    "head": 420,
     "epochs": 0,
     "seconds": 30.0,
     "interval": [0.89, 0.93],
@@ -44,7 +45,9 @@ RESULT = {
             "epochs": 6,
         },
     },
-    "similarity": {"distance": {"layer1": 0.1234}},
+    "similarity": {"distance": {"layer1": 0.1234}, "informed": None},
+    "probes": {"head2toe": {"accuracy": 0.925}, "linear_probe": {"accuracy": 0.8}, "truncate:1": {"accuracy": 0.7}},
+    "transferability": {"logme": 0.5, "hscore": 0.25, "leep": None, "nce": None},
     "neighbours": {"stem": 0.5, "layer1": 0.75},
     "backbones": [LINE],
     "noise": {"suspects": []},
@@ -59,14 +62,17 @@ def test_it_says_what_to_do_and_why():
     assert "--policy lp_ft:2 --batch-size 32" in said
     assert "expect 0.910 of objects right (0.890 to 0.930); next best: lp_ft:2, 0.900" in said
     row = next(line for line in said.splitlines() if line.startswith("lp_ft:2"))
-    assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "by", "experience", "12,345", "10", "min"]
+    assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "by", "experience", "12,345", "420", "10", "min"]
+    assert next(line for line in said.splitlines() if line.startswith("head2toe")).split()[5:7] == ["0.925", "0"]
+    assert "fit the labels: LogME 0.50, H-score 0.25\n" in said
+    assert "\nsmall and different: --policy" in said
     assert "note: one domain only" in said
     assert (
         "dual heads with layers of 64, on features of layer2; learning: layer2, at a rate of 0.0003 at the top; "
         "frozen: stem, layer1; dropped: layer3; augmentation: none"
     ) in said
     stages = [line.split() for line in said.splitlines() if line.startswith(("stem", "layer1"))]
-    assert stages == [["stem", "-", "0.500"], ["layer1", "0.12", "0.750"]]
+    assert stages == [["stem", "-", "0.500", "0.700"], ["layer1", "0.12", "0.750", "0.800"]]
     assert "images/s" not in said
     assert "labels to look at" not in said
 
@@ -86,3 +92,10 @@ def test_backbones_suspects_and_the_run_are_there_if_there_are_any():
     assert "0.png: cat, more likely dog" in said
     assert "and 2 more in advice.json" in said
     assert "carried out: 0.876 of 40 test images right" in said or "carried out: 0.877 of 40" in said
+
+
+def test_what_is_not_known_is_not_claimed():
+    unknown = advised(RESULT | {"similarity": {"distance": {}, "informed": None}})
+    assert "\nsmall and of unknown similarity: --policy" in unknown
+    unlabelled = advised(RESULT | {"run": {"test": {}}})
+    assert "carried out, with no labelled test images to judge it by" in unlabelled

@@ -5,7 +5,9 @@ channel: how far is what these images give? And the original classifier: does it
 images, surely each time, or much the same, unsurely, for all?
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,7 @@ MARKS = (0.0, 1 / 3, 2 / 3, 1.0)
 INFORMED = (0.0, 0.20, 0.38, 0.60)
 APART = (0.80, 0.30, 0.12, 0.03)
 LEAST = 1e-6  # a variance below is none
+CLEAR = 0.05  # of neighbours' accuracy, and two standard deviations at least: an earlier stage is clearly better
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,44 @@ class Similarity:
         :func:`norm_distance` by stage, lowest first; empty for a network without running statistics.
     informed : float, optional
         The share of the variety of original classes that an image tells: :func:`informed`.
+    outdone : str, optional
+        The earlier stage whose features tell these images apart clearly better than the last ones: see :func:`outdone`.
     """
 
     score: float
     kind: Kind
     distance: dict[str, float]
     informed: float | None
+    outdone: str | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether there is any measure."""
+        return bool(self.distance) or self.informed is not None
+
+
+def outdone(alike: Similarity, neighbours: Mapping[str, float], images: int) -> Similarity:
+    """Return `alike`, no longer as "similar" where an earlier stage outdoes the last one on the labels.
+
+    What a network was pretrained on, and the like, its last features tell apart best (Yosinski et al. 2014).
+
+    Parameters
+    ----------
+    neighbours : mapping of str to float
+        Accuracy of the nearest neighbours by stage, lowest first.
+    images : int
+        That this was counted on.
+
+    Examples
+    --------
+    >>> found = outdone(Similarity(0.8, "similar", {}, 0.5), {"stem": 0.5, "last": 0.4}, 1000)
+    >>> found.kind, found.outdone
+    ('between', 'stem')
+    """
+    best, last = max(neighbours, key=lambda stage: neighbours[stage]), list(neighbours)[-1]
+    if neighbours[best] - neighbours[last] <= max(CLEAR, 2 / sqrt(images)):
+        return alike
+    return replace(alike, kind="between" if alike.kind == "similar" else alike.kind, outdone=best)
 
 
 def similarity(seen: Observations) -> Similarity:

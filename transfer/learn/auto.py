@@ -62,18 +62,27 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
     layers = tuple(sum(weight_layers(inside(path)) for path in stage.modules) for stage in backbone.stages)
     measured = costs.Costs(**parallel.same(to_dict(costs.measure(backbone, some.paths))))
     seen = observe(backbone, some, found.sha256, cache, config.learn.workers)
-    known = learn[table.object[learn] >= 0]
-    size = set_size(table.take(known), inspection.take(known))
-    evidence = gather(seen, some, found, len(labelled), size, seed)
+    if backbone.weights == "random":  # was given nothing before, and its classifier says nothing
+        seen = replace(seen, norms={}, probabilities=None)
+    size = set_size(table.take(learn), inspection.take(learn))
+    evidence = gather(
+        seen, some, found, len(labelled), size, seed, near_together=config.data.keep_near_duplicates_together
+    )
     heads = build_heads([HeadSpec("object", classes=table.objects)], backbone.width, config.heads)
     solved = can_be_solved(heads, config.learn, config.cache.views)
-    advice = rule.advise(evidence, measured, parameters, layers, len(learn) + len(parts.test), solved)
+    normed = any(freeze.is_norm(module) for module in backbone.network.modules())
+    looks = len(learn) + len(parts.test)
+    advice = rule.advise(
+        evidence, measured, parameters, layers, looks, solved, normed, total=len(table), tested=len(parts.test)
+    )
     record = {
         "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(parameters)},
         "advice": _advice(advice) | {"how": how(config, advice, [stage.name for stage in backbone.stages])},
         "similarity": to_dict(evidence.similarity),
         "size": to_dict(evidence.size),
         "judged": len(evidence.labels),
+        "commonest": evidence.commonest,
+        "left": evidence.left,
         "probes": {
             policy: {"accuracy": p.accuracy, "interval": list(p.interval), "loss": p.loss, "strength": p.strength}
             for policy, p in evidence.probes.items()

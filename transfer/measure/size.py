@@ -1,12 +1,14 @@
 """How large a set of images is for learning: images, classes, balance, copies."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from transfer.data.inspect import Inspection, duplicates, merge_groups, near_duplicates
 from transfer.data.table import ImageTable
 
+LARGE, EACH = 1000, 20  # images in all, and of a class in the median, from which on a set is large
 FEW = 5  # images: a class with fewer leaves a fold of five without one
 
 
@@ -75,3 +77,14 @@ def set_size(table: ImageTable, inspection: Inspection) -> SetSize:
         distinct=distinct,
         small_classes=tuple(table.objects[i] for i in np.flatnonzero((counts > 0) & (counts < FEW))),
     )
+
+
+def scale(images: int, each: float) -> Literal["small", "large"]:
+    """Return whether a set of so many labelled images, and so many of the median class, is small or large.
+
+    Examples
+    --------
+    >>> scale(30, 5), scale(2254, 73), scale(5000, 10)
+    ('small', 'large', 'small')
+    """
+    return "large" if images >= LARGE and each >= EACH else "small"

@@ -5,38 +5,54 @@ from typing import Any
 from transfer.report.tables import table
 
 SHOWN = 5  # suspects by name
+SCORES = {"logme": "LogME", "hscore": "H-score", "leep": "LEEP", "nce": "NCE"}
 
 
 def advised(result: dict[str, Any]) -> str:
     """Return what `transfer advise` prints."""
-    told = result["advice"]
+    told, probes = result["advice"], result["probes"]
     best, second = told["best"], told["runner_up"]
-    distance = result["similarity"]["distance"]
+    alike, stages = result["similarity"], list(result["neighbours"])
+    distance = alike["distance"]
+    kind = told["kind"] if distance or alike["informed"] is not None else "of unknown similarity"
+    fits = {name: score for name, score in result["transferability"].items() if score is not None}
+
+    def probe(policy: str) -> str:
+        return f"{probes[policy]['accuracy']:.3f}" if policy in probes else "-"
+
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told["settings"].items())
     parts = [
         "\n".join(told["reasons"]),
         table(
-            ["policy", "expected", "95 %", "", "of the backbone learn", "takes"],
+            ["policy", "expected", "95 %", "cross-validated", "of the backbone learn", "of a head", "takes"],
             [
                 [
                     c["policy"],
                     f"{c['accuracy']:.3f}",
                     "{:.3f} to {:.3f}".format(*c["interval"]),
-                    "measured" if c["measured"] else "by experience",
+                    probe(c["policy"]) if c["measured"] else "by experience",
                     f"{c['trained']:,}",
+                    f"{c['head']:,}",
                     _seconds(c["seconds"]),
                 ]
                 for c in told["ranked"]
             ],
         ),
         table(
-            ["stage", "norms, nats away", "nearest neighbours right"],
+            ["stage", "norms, nats away", "nearest neighbours right", "a probe"],
             [
-                [stage, f"{distance[stage]:.2f}" if stage in distance else "-", f"{right:.3f}"]
-                for stage, right in result["neighbours"].items()
+                [
+                    stage,
+                    f"{distance[stage]:.2f}" if stage in distance else "-",
+                    f"{result['neighbours'][stage]:.3f}",
+                    probe(f"truncate:{above}" if above else "linear_probe"),
+                ]
+                for above, stage in zip(range(len(stages) - 1, -1, -1), stages, strict=True)
             ],
         ),
-        f"{told['size']} and {told['kind']}: {options}\n{_how(told['how'])}\n"
+        "how the last features, and the original classes, fit the labels: "
+        + ", ".join(f"{SCORES[name]} {score:.2f}" for name, score in fits.items()),
+        f"{told['size']} and {kind}: {options}\n{_how(told['how'])}\n"
         f"expect {best['accuracy']:.3f} of objects right ({best['interval'][0]:.3f} to {best['interval'][1]:.3f}); "
         f"next best: {second['policy']}, {second['accuracy']:.3f}",
     ]
@@ -59,8 +75,12 @@ def advised(result: dict[str, Any]) -> str:
         parts.append("labels to look at again:\n" + "\n".join(said) + more)
     parts += [f"note: {note}" for note in result["notes"]]
     if result.get("run"):
-        report = result["run"]["test"]["object"]
-        parts.append(f"carried out: {report['accuracy']:.3f} of {int(report['n'])} test images right")
+        report = result["run"]["test"].get("object")
+        parts.append(
+            f"carried out: {report['accuracy']:.3f} of {int(report['n'])} test images right"
+            if report
+            else "carried out, with no labelled test images to judge it by"
+        )
     return "\n\n".join(parts)
 
 

@@ -1,0 +1,63 @@
+from dataclasses import replace
+
+import numpy as np
+
+from transfer.advice import rule
+from transfer.advice.costs import Costs
+from transfer.advice.similarity import Similarity
+from transfer.measure.noise import LabelNoise
+
+COSTS = Costs(0.01, (0.001, 0.002, 0.003, 0.01, 0.02))
+
+
+def said(evidence, **settings):
+    return " ".join(rule.advise(evidence, COSTS, (10, 20, 30, 40, 50), (1, 4, 4, 6, 5), 200, **settings).reasons)
+
+
+def test_more_is_said_where_there_is_more_to_say(evidence):
+    plain = said(evidence())
+    for word in ("copies", "balance", "labels look wrong", "fewer than 5", "judged by", "commonest class:", "solved"):
+        assert word not in plain
+    noise = LabelNoise(10, 0.1, np.array([1]), np.array([0]))
+    facts = {"copies": 3, "imbalance": 9.0, "small_classes": ("a",)}
+    more = said(evidence(size=facts, noise=noise))
+    for word in (
+        "copies of other images: 3",
+        "balance loss",
+        "10 of 100 labels look wrong",
+        "classes with fewer than 5 images: 1",
+    ):
+        assert word in more
+
+
+def test_images_are_counted_as_their_owner_does(evidence):
+    some = said(evidence(), total=225, tested=25)
+    assert "small: of 225 images 25 are kept for testing, 100 are labelled to learn from, of 2 classes" in some
+    assert "judged by 3000 of these" in said(evidence(12000, 500, slope=0.5))
+    assert "from all 12000 makes 50% of the errors" in said(evidence(12000, 500, slope=0.5))
+
+
+def test_where_nothing_is_known_of_the_pretraining_nothing_is_claimed(evidence):
+    unknown = said(evidence(similarity=Similarity(0.5, "between", {}, None)))
+    assert "nothing in the network tells how similar they are" in unknown
+    assert "neither similar" not in unknown
+    some = evidence(similarity=Similarity(0.9, "between", {}, 0.4, "stem"))
+    outdone = said(replace(some, neighbours={"stem": 0.6, "top": 0.5}))
+    assert "features of stem tell them apart better than the last ones (nearest neighbours right: 60.0%" in outdone
+
+
+def test_labels_that_nothing_tells_are_called_so(evidence):
+    hopeless = said(evidence(accuracy={"linear_probe": 0.5, "truncate:1": 0.48, "head2toe": 0.5}))
+    assert "always the commonest class 50.0%" in hopeless
+    assert "no better than always the commonest class: frozen features" in hopeless
+
+
+def test_near_copies_flatter_unless_kept_together(evidence):
+    for near, together, flatters in ((1, False, False), (40, False, True), (40, True, False)):
+        text = said(evidence(size={"near_copies": near}, near_together=together))
+        assert f"near copies: {near}" in text
+        assert ("flattered: see --keep-near-duplicates-together" in text) is flatters
+
+
+def test_heads_that_are_not_solved_are_told_apart_from_what_was_measured(evidence):
+    assert "linear heads that are solved, which yours are not" in said(evidence(), solved=False)

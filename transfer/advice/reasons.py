@@ -1,0 +1,107 @@
+"""Why a policy is advised, in sentences."""
+
+from collections.abc import Iterator
+
+from transfer.advice.candidate import AHEAD, WORTH, Candidate
+from transfer.advice.evidence import Evidence
+from transfer.measure.size import EACH, LARGE
+
+IMBALANCED, SHARE, SAID = 5.0, 0.03, 0.0005  # from which on imbalance, noise and copies, a difference are worth a word
+WORDS = {
+    "similar": "similar to",
+    "between": "neither similar to nor wholly different from",
+    "different": "different from",
+}
+
+
+def reasons(
+    evidence: Evidence, size: str, best: Candidate, others: list[Candidate], total: int, tested: int, solved: bool
+) -> Iterator[str]:
+    """Yield why `best` is advised before `others`; of `total` images `tested` are kept for testing."""
+    yield from _size(evidence, size, total, tested)
+    yield from _similarity(evidence)
+    yield from _measured(evidence, solved)
+    yield from _choice(best, others, evidence.size.labelled)
+    yield from _labels(evidence)
+
+
+def _size(evidence: Evidence, size: str, total: int, tested: int) -> Iterator[str]:
+    facts = evidence.size
+    yield (
+        f"{size}: of {total} images {tested} are kept for testing, {facts.labelled} are labelled to learn from, of "
+        f"{facts.classes} classes, {facts.median:g} of the median class (large: from {LARGE} and {EACH} on)"
+    )
+    judged = len(evidence.labels)
+    if judged < facts.labelled:
+        yield (
+            f"judged by {judged} of these, to save time; going by a probe of half of them, who learns from all "
+            f"{facts.labelled} makes {evidence.left:.0%} of the errors, which is what is expected below"
+        )
+
+
+def _similarity(evidence: Evidence) -> Iterator[str]:
+    alike, near = evidence.similarity, evidence.neighbours
+    said = []
+    if alike.distance:
+        said.append(f"its last norm sees them {list(alike.distance.values())[-1]:.2f} nats from what it was given then")
+    if alike.informed is not None:
+        said.append(f"an image tells {alike.informed:.0%} of which of the original classes are answered")
+    if alike.outdone:
+        last = list(near)[-1]
+        said.append(
+            f"features of {alike.outdone} tell them apart better than the last ones (nearest neighbours right: "
+            f"{near[alike.outdone]:.1%}, {near[last]:.1%}), as they would not if they were similar"
+        )
+    if alike.known:
+        yield f"{WORDS[alike.kind]} what the network was pretrained on: {'; '.join(said)}"
+    else:
+        yield "; ".join(["nothing in the network tells how similar they are to what it was pretrained on", *said])
+
+
+def _measured(evidence: Evidence, solved: bool) -> Iterator[str]:
+    probes = evidence.probes
+    top, every, mean = (probes[policy].accuracy for policy in ("linear_probe", "head2toe", "stage_probes"))
+    short = max((p for p in probes if p.startswith("truncate")), key=lambda p: probes[p].accuracy, default="")
+    yield (
+        f"right on images that it has not seen: a linear probe {top:.1%}, on features of all stages {every:.1%}"
+        + (f", of an earlier stage {probes[short].accuracy:.1%} ({short})" if short else "")
+        + f", the mean of the best of these {mean:.1%}; always the commonest class {evidence.commonest:.1%}"
+    )
+    if not evidence.told:
+        yield "no better than always the commonest class: frozen features of this network do not tell these labels"
+    if not solved:
+        yield "all measured by linear heads that are solved, which yours are not: theirs may be better or worse"
+
+
+def _choice(best: Candidate, others: list[Candidate], images: int) -> Iterator[str]:
+    ahead = next((c for c in others if c.measured and c.accuracy - best.accuracy > SAID), None)
+    if best.measured and ahead:
+        yield (
+            f"{ahead.policy} seems better by {ahead.accuracy - best.accuracy:.1%}, which may well be chance: "
+            "the mean of several is never far from the best of them"
+            + ("" if ahead.accuracy - best.accuracy <= AHEAD else ", and heads that are not solved cannot have it")
+        )
+    learnt = max((c for c in (best, *others) if not c.measured), key=lambda c: c.accuracy)
+    frozen = next(c for c in (best, *others) if c.measured)
+    gain = learnt.accuracy - frozen.accuracy
+    yield (
+        f"fine-tuning ({learnt.policy}) is expected to change that by {gain:+.1%}, with {learnt.trained:,} parameters "
+        f"to learn from {images} images, and to take {learnt.seconds:.0f} s"
+        + (f"; from {WORTH:.2%} on it is worth that" if 0 < gain <= WORTH else "")
+    )
+
+
+def _labels(evidence: Evidence) -> Iterator[str]:
+    facts, noise = evidence.size, evidence.noise
+    if facts.copies or facts.near_copies:
+        flatters = facts.near_copies >= SHARE * facts.images and not evidence.near_together
+        yield (
+            f"copies of other images: {facts.copies}, near copies: {facts.near_copies}; there is less than it seems"
+            + (", and what is measured is flattered: see --keep-near-duplicates-together" if flatters else "")
+        )
+    if facts.imbalance >= IMBALANCED:
+        yield f"the commonest class has {facts.imbalance:.0f} times the images of the rarest: consider --balance loss"
+    if noise.share >= SHARE:
+        yield f"{noise.count} of {len(evidence.labels)} labels look wrong or ambiguous: see the suspects"
+    if facts.small_classes:
+        yield f"classes with fewer than 5 images: {len(facts.small_classes)}; more of these would help most"
