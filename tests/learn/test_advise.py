@@ -46,6 +46,8 @@ def test_what_cannot_be_is_refused_in_a_line(config):
         advise(AdviseConfig(config(), backbones=("resnet18",)))
     with pytest.raises(TransferError, match=r"unknown backbone 'glyfnet'.*'glyphnet'"):
         advise(AdviseConfig(config(), backbones=("glyfnet",)))
+    with pytest.raises(TransferError, match="leave --weights and --random-init out"):
+        advise(AdviseConfig(config(random_init=True), backbones=("glyphnet",)))
     with pytest.raises(TransferError, match="--seeds"):
         advise(AdviseConfig(config(seeds=(0, 1))))
     with pytest.raises(TransferError, match="advise finds the policy itself"):

@@ -31,7 +31,8 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     Raises
     ------
     TransferError
-        Bad input; several seeds; no weights for any backbone; a run folder that cannot be used.
+        Bad input; several seeds; no weights for any backbone, or other weights for several; a run folder that cannot
+        be used.
     """
     began = time.perf_counter()
     one = config.train
@@ -39,6 +40,8 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
         raise TransferError("advise finds the policy itself: leave --policy and its rates out")
     if one.run.seeds:
         raise TransferError("--seeds: advice is about one split; take one --seed, or `transfer train --policy auto`")
+    if config.backbones and (one.backbone.weights or one.backbone.random_init):
+        raise TransferError("--backbones takes the weights at hand for each: leave --weights and --random-init out")
     names, notes = _at_hand(config.backbones)
     out = one.run.out
     from_the_start(one.run, "advise")
