@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from transfer.advice.evidence import Evidence, Transferability
+from transfer.advice.evidence import ROWS, Evidence, Transferability
 from transfer.advice.similarity import Similarity
 from transfer.measure.crossval import CrossValidated
 from transfer.measure.noise import LabelNoise
@@ -16,7 +16,7 @@ def evidence():
         accuracy = accuracy or {"linear_probe": 0.9, "truncate:1": 0.8, "head2toe": 0.9}
         accuracy = {"stage_probes": accuracy["linear_probe"]} | accuracy
         accuracy["stage_probes"] = accuracy.pop("stage_probes")  # the last, as the mean of the others
-        judged = min(images, 3000)
+        judged = min(images, ROWS)
         labels = np.arange(judged) % 2
         probes = {}
         for number, (policy, share) in enumerate(accuracy.items()):

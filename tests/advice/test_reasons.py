@@ -33,8 +33,8 @@ def test_more_is_said_where_there_is_more_to_say(evidence):
 def test_images_are_counted_as_their_owner_does(evidence):
     some = said(evidence(), total=225, tested=25)
     assert "small: of 225 images 25 are kept for testing, 100 are labelled to learn from, of 2 classes" in some
-    assert "judged by 3000 of these" in said(evidence(12000, 500, slope=0.5))
-    assert "from all 12000 makes 50% of the errors" in said(evidence(12000, 500, slope=0.5))
+    assert "judged by 2500 of these" in said(evidence(10000, 500, slope=0.5))
+    assert "from all 10000 makes 50% of the errors" in said(evidence(10000, 500, slope=0.5))
 
 
 def test_where_nothing_is_known_of_the_pretraining_nothing_is_claimed(evidence):

@@ -22,7 +22,7 @@ from transfer.measure.neighbours import neighbour_accuracy
 from transfer.measure.noise import LabelNoise, label_noise
 from transfer.measure.size import SetSize
 
-ROWS = 3000  # images that frozen features are judged by, at most
+ROWS = 2500  # images that frozen features are judged by, at most
 ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with
 FOLDS = 5
 FEWEST = 3  # labels of a class, for noise among them: a probe that has seen fewer is never confident of it

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from transfer.advice.candidate import AHEAD, WORTH, Candidate
+from transfer.advice.candidate import WORTH, Candidate
 from transfer.advice.evidence import Evidence
 from transfer.measure.size import EACH, LARGE
 
@@ -79,7 +79,6 @@ def _choice(best: Candidate, others: list[Candidate], images: int) -> Iterator[s
         yield (
             f"{ahead.policy} seems better by {ahead.accuracy - best.accuracy:.1%}, which may well be chance: "
             "the mean of several is never far from the best of them"
-            + ("" if ahead.accuracy - best.accuracy <= AHEAD else ", and heads that are not solved cannot have it")
         )
     learnt = max((c for c in (best, *others) if not c.measured), key=lambda c: c.accuracy)
     frozen = next(c for c in (best, *others) if c.measured)
@@ -87,7 +86,7 @@ def _choice(best: Candidate, others: list[Candidate], images: int) -> Iterator[s
     yield (
         f"fine-tuning ({learnt.policy}) is expected to change that by {gain:+.1%}, with {learnt.trained:,} parameters "
         f"to learn from {images} images, and to take {learnt.seconds:.0f} s"
-        + (f"; from {WORTH:.2%} on it is worth that" if 0 < gain <= WORTH else "")
+        + (f"; from {WORTH:.2%} on it is worth that" if SAID < gain <= WORTH else "")
     )
 
 
