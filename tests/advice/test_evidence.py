@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from transfer.advice.observe import Observations
 from transfer.data.inspect import Inspection
 from transfer.data.table import ImageTable, softmax_target
 from transfer.errors import TransferError
-from transfer.measure.crossval import cross_validate, judged
+from transfer.measure.crossval import CrossValidated, cross_validate, judged
 from transfer.measure.folds import stratified_folds
 from transfer.measure.size import set_size
 
@@ -173,34 +171,57 @@ def test_labels_that_nothing_tells_are_not_called_wrong(seen):
 
 
 def test_images_of_one_class_are_nothing_to_advise_on():
-    for labels, said in (([0, 0, -1], "2, of 1"), ([-1, -1], "0, of 0")):
+    for labels, said in (([0, 0, -1], "2 labelled images, of 1 classes"), ([-1, -1], "0 labelled images, of 0")):
         with pytest.raises(TransferError, match=f"in train and val there are {said}"):
             sample(_table(np.array(labels)), np.arange(len(labels)), np.arange(0))
 
 
-def test_a_curve_is_half_as_steep_from_here_on():
-    """Features that tell the more the more images there are; the power is that of the last doubling, halved."""
-    rng = np.random.default_rng(0)
+def _of_accuracy(right, labels):
+    """What a probe said that was right on the first so many of every hundred rows."""
+    predictions = np.where(np.arange(len(labels)) % 100 < 100 * right, labels, (labels + 1) % 4)
+    return CrossValidated(predictions, np.zeros((len(labels), 4)), labels, right, (0.0, 1.0), 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("half", "whole", "slope"),
+    [(0.6, 0.7, np.log2(4 / 3)), (0.2, 0.2, 0.0), (0.2, 0.1, 0.0), (0.2, 0.8, 0.5)],  # never up, nor steeper than 1/2
+)
+def test_the_power_of_the_last_doubling(monkeypatch, half, whole, slope):
     labels = np.arange(400) % 4
-    x = (1.2 * np.eye(40)[labels] + rng.normal(size=(400, 40))).astype(np.float32)
-    groups = np.arange(400)
-    whole = cross_validate(x, labels, stratified_folds(labels))
-    half = np.flatnonzero(stratified_folds(labels, groups, folds=2) == 0)
-    fewer = cross_validate(x[half], labels[half], stratified_folds(labels[half], groups[half]))
-    steep = np.log2((1 - fewer.accuracy) / (1 - whole.accuracy))
-    assert 0 < steep < 0.5
-    assert curve(x, labels, groups, whole) == pytest.approx(steep / 2)
-    perfect = replace(whole, accuracy=1.0)
-    assert curve(x, labels, groups, perfect) == 0.25  # no steeper than any
-    hopeless = replace(whole, accuracy=0.01)
-    assert curve(x, labels, groups, hopeless) == 0.0  # never worse with more
+    monkeypatch.setattr(module, "cross_validate", lambda x, y, folds: _of_accuracy(half, y))
+    assert curve(np.zeros((400, 3)), labels, np.arange(400), _of_accuracy(whole, labels)) == pytest.approx(slope)
 
 
-def test_only_a_set_that_was_judged_in_part_has_a_curve(seen):
-    labels, observed = seen
-    table, inspection = _table(labels), _inspection(120)
+def test_a_half_that_cannot_be_judged_tells_nothing():
+    rng, labels = np.random.default_rng(0), np.arange(90) % 3
+    x = rng.normal(size=(90, 4)).astype(np.float32)
+    for groups in (np.arange(90) // 45, np.arange(90) // 30):  # one group in the half, or two
+        found = curve(x, labels, groups, cross_validate(x, labels, stratified_folds(labels, groups)))
+        assert 0 <= found <= 0.5
+    single = np.arange(90)
+    single[:] = np.maximum(single - 60, 0)  # but for one class a single image each
+    assert curve(x, single, np.arange(90), _of_accuracy(0.5, single)) == 0.0
+
+
+def test_only_a_set_that_was_judged_in_part_has_a_curve():
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.arange(400) % 4)
+    features = (1.2 * np.eye(40)[labels] + rng.normal(size=(400, 40))).astype(np.float32)
+    table, inspection = _table(labels), _inspection(400)
+    inspection.phash[:] = rng.integers(0, 2**63, 400, np.uint64)
+    observed = Observations({"last": features}, {}, None)
     size = set_size(table, inspection)
-    whole = gather(observed, table, inspection, 120, size)
+    whole = gather(observed, table, inspection, 400, size)
     assert (whole.slope, whole.left) == (0.0, 1.0)
-    part = gather(observed, table, inspection, 90, size)
-    assert part.left == pytest.approx((90 / 120) ** part.slope)
+    part = gather(observed, table, inspection, 200, size)
+    assert 0 < part.slope <= 0.5
+    assert part.left == pytest.approx(2 ** (-part.slope / 2))  # one doubling, with half of the power of the last
+    errors = [1 - found.probes["linear_probe"].accuracy for found in (part, whole)]
+    assert errors[0] * part.left == pytest.approx(errors[1], abs=0.06)
+
+
+def test_the_rarest_class_is_in_every_fold_of_a_sample(monkeypatch):
+    monkeypatch.setattr(module, "ROWS", 100)
+    labels = np.repeat([0, 1, 2], [5000, 6, 2])
+    rows, _ = sample(_table(labels), np.arange(5008), np.arange(0))
+    assert np.bincount(labels[rows]).tolist() == [93, 5, 2]

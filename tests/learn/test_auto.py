@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from transfer.advice import rule
 from transfer.cache import TrunkCache
 from transfer.data.splits import split
 from transfer.learn.auto import advised, followed, how
@@ -65,7 +66,7 @@ def test_settings_are_taken_over_and_all_else_is_kept(told, caplog):
     one, _, found = told(lr=0.02)
     with caplog.at_level("INFO"):
         now = followed(one, found.advice)
-    assert f"advised, as the set is small and {found.advice.kind}: {found.advice.best.policy}, " in caplog.text
+    assert f"advised, as the set is {found.advice.case}: {found.advice.best.policy}, " in caplog.text
     assert now.policy.policy == found.advice.best.policy
     assert now.learn.lr == 0.02
     assert (now.data, now.backbone, now.run) == (one.data, one.backbone, one.run)
@@ -101,3 +102,37 @@ def test_how_says_what_the_policy_does(config, told, policy, epochs, frozen, lea
     said = how(one, replace(found.advice, best=best), list("abcd"))
     got = ["".join(said[name]) for name in ("frozen", "learning", "dropped", "features")]
     assert got == [frozen, learning, dropped, features]
+
+
+def test_random_weights_tell_nothing_of_what_is_similar(told):
+    assert told()[2].advice.case.startswith("small and ")
+    found = told(random_init=True)[2]
+    assert found.record["similarity"]["distance"] == {}
+    assert found.record["similarity"]["informed"] is None
+    assert found.record["advice"]["case"] == "small and of unknown similarity"
+
+
+def test_near_copies_stay_together_if_the_run_wants_them_to(told):
+    assert not told()[2].evidence.near_together
+    assert told(keep_near_duplicates_together=True)[2].evidence.near_together
+
+
+def test_images_are_counted(told):
+    one, parts, found = told(shots=4)
+    total = len(read_images(one.data).table)
+    said = f"of {total} images {len(parts.test)} are kept for testing, {len(parts.train) + len(parts.val)} are labelled"
+    assert said in found.advice.reasons[0]
+
+
+def test_the_rule_is_told_whether_there_are_norms(told, monkeypatch):
+    asked, advised_by = [], rule.advise
+
+    def advise(*arguments, **named):
+        asked.append(arguments[6])
+        return advised_by(*arguments, **named)
+
+    monkeypatch.setattr("transfer.learn.auto.rule.advise", advise)
+    told()
+    monkeypatch.setattr("transfer.freeze.is_norm", lambda module: False)
+    told()
+    assert asked == [True, False]

@@ -28,6 +28,7 @@ RESULT = {
     "advice": {
         "size": "small",
         "kind": "different",
+        "case": "small and different",
         "best": CANDIDATE,
         "runner_up": LEARNT,
         "settings": {"policy": "lp_ft:2", "batch_size": 32},
@@ -60,7 +61,7 @@ def test_it_says_what_to_do_and_why():
     said = advised(RESULT)
     assert said.startswith("small: 30 images\ndifferent from all\n")
     assert "--policy lp_ft:2 --batch-size 32" in said
-    assert "expect 0.910 of objects right (0.890 to 0.930); next best: lp_ft:2, 0.900" in said
+    assert "expect 0.910 of objects right (0.890 to 0.930); considered next: lp_ft:2, 0.900" in said
     row = next(line for line in said.splitlines() if line.startswith("lp_ft:2"))
     assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "by", "experience", "12,345", "420", "10", "min"]
     assert next(line for line in said.splitlines() if line.startswith("head2toe")).split()[5:7] == ["0.925", "0"]
@@ -94,8 +95,6 @@ def test_backbones_suspects_and_the_run_are_there_if_there_are_any():
     assert "carried out: 0.876 of 40 test images right" in said or "carried out: 0.877 of 40" in said
 
 
-def test_what_is_not_known_is_not_claimed():
-    unknown = advised(RESULT | {"similarity": {"distance": {}, "informed": None}})
-    assert "\nsmall and of unknown similarity: --policy" in unknown
+def test_a_run_without_labelled_test_images_is_told_without_a_figure():
     unlabelled = advised(RESULT | {"run": {"test": {}}})
     assert "carried out, with no labelled test images to judge it by" in unlabelled

@@ -27,7 +27,10 @@ ENOUGH = 300  # images to see how similar they are; without labels where there a
 FOLDS = 5
 FEWEST = 3  # labels of a class, for noise among them: a probe that has seen fewer is never confident of it
 TINY = 1e-12
-STEEPEST, FLATTENS = 0.5, 0.5  # a learning curve, on logarithmic scales: steeper is chance; how much so the next half
+STEEPEST, FLATTENS = (
+    0.5,
+    0.5,
+)  # power of a learning curve: a higher one is chance; share of it at the next doubling
 NEAR, TRUNCATED = 0.1, 3  # see :func:`worth_a_probe`
 
 
@@ -56,7 +59,7 @@ class Evidence:
     Parameters
     ----------
     size : SetSize
-        Of all images with labels to learn from.
+        Of all images to learn from.
     similarity : Similarity
         Of the judged images, and of some without labels where these are few.
     probes : mapping of str to CrossValidated
@@ -72,7 +75,8 @@ class Evidence:
     widths : tuple of int
         Features of each stage, lowest first.
     slope : float
-        By which power of the number of images a linear probe's errors become fewer; 0 where all were judged.
+        By which power of the number of images a linear probe's errors became fewer at the last doubling of those
+        judged; 0 where these are all.
     near_together : bool
         Whether near-duplicates were never in two folds.
     """
@@ -100,8 +104,12 @@ class Evidence:
 
     @property
     def left(self) -> float:
-        """The share of errors that is left when a probe learns from all images with labels, not the judged alone."""
-        return float((len(self.labels) / max(self.size.labelled, len(self.labels))) ** self.slope)
+        """The share of errors that is left when a probe learns from all images with labels, not the judged alone.
+
+        The sum of a geometric series of powers, one for each doubling: see :func:`curve`.
+        """
+        doublings = np.log2(max(self.size.labelled / len(self.labels), 1.0))
+        return float(2 ** (-self.slope * FLATTENS * (1 - FLATTENS**doublings) / (1 - FLATTENS)))
 
 
 def sample(table: ImageTable, learn: np.ndarray, others: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +129,7 @@ def sample(table: ImageTable, learn: np.ndarray, others: np.ndarray, seed: int =
     if len(classes := np.unique(table.object[labelled])) < 2:
         raise TransferError(
             f"advice needs labelled images of two classes or more to learn from; in train and val there are "
-            f"{len(labelled)}, of {len(classes)}: label more, or name a policy"
+            f"{len(labelled)} labelled images, of {len(classes)} classes: label more, or name a policy"
         )
     rng = np.random.default_rng(seed)
     if len(labelled) > ROWS:
@@ -130,6 +138,7 @@ def sample(table: ImageTable, learn: np.ndarray, others: np.ndarray, seed: int =
         for c in np.unique(table.object[order]):
             here = np.flatnonzero(table.object[order] == c)
             rank[here] = (np.arange(len(here)) + 0.5) / len(here)
+            rank[here[:FOLDS]] = np.arange(len(here[:FOLDS])) - FOLDS  # the rarest class, too, is in every fold
         labelled = np.sort(order[np.argsort(rank, kind="stable")[:ROWS]])
     lacking = max(ENOUGH - len(labelled), 0)
     return labelled, np.sort(rng.permutation(others)[:lacking])
@@ -208,16 +217,21 @@ def tells(probes: Mapping[str, CrossValidated], labels: np.ndarray) -> bool:
 
 
 def curve(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, whole: CrossValidated, seed: int = 0) -> float:
-    """Return by which power of the number of images errors become fewer from here on, by a probe of half of the groups.
+    """Return by which power of the number of images errors became fewer, from those of a probe of half of the groups.
 
     Errors go with a power of the number of examples (Hestness et al. 2017, "Deep Learning Scaling is Predictable"), yet
     a probe's go with a lower one the more there are: on six sets and two networks, from 120 to 2,800 images, with about
-    half of the power at each doubling.
+    half of the power at each doubling. Classes of one image in the half say nothing; 0 where the half cannot be judged.
     """
     half = np.flatnonzero(stratified_folds(labels, groups, folds=2, seed=seed) == 0)
+    both = np.bincount(labels[half], minlength=int(labels.max()) + 1) > 1
+    if both.sum() < 2 or len(np.unique(groups[half])) < 2:
+        return 0.0
+    half = half[both[labels[half]]]
     fewer = cross_validate(features[half], labels[half], stratified_folds(labels[half], groups[half], seed=seed))
-    errors = [max(1 - probe.accuracy, 1 / len(labels)) for probe in (fewer, whole)]
-    return FLATTENS * float(np.clip(np.log2(errors[0] / errors[1]), 0.0, STEEPEST))
+    wrong = (whole.predictions != labels)[both[labels]]
+    errors = [max(error, 1 / len(labels)) for error in (1 - fewer.accuracy, float(wrong.mean()))]
+    return float(np.clip(np.log(errors[0] / errors[1]) / np.log(len(wrong) / len(half)), 0.0, STEEPEST))
 
 
 def averaged(probes: Sequence[CrossValidated], labels: np.ndarray) -> CrossValidated:

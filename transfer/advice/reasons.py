@@ -15,13 +15,29 @@ WORDS = {
 
 
 def reasons(
-    evidence: Evidence, size: str, best: Candidate, others: list[Candidate], total: int, tested: int, solved: bool
+    evidence: Evidence,
+    size: str,
+    ranked: tuple[Candidate, ...],
+    frozen: Candidate,
+    total: int,
+    tested: int,
+    solved: bool,
 ) -> Iterator[str]:
-    """Yield why `best` is advised before `others`; of `total` images `tested` are kept for testing."""
+    """Yield why the first of `ranked` is advised.
+
+    Parameters
+    ----------
+    frozen : Candidate
+        What is advised if nothing is to be fine-tuned.
+    total, tested : int
+        Images of the set, and those kept for testing.
+    solved : bool
+        Whether heads can be solved, as those are that were measured.
+    """
     yield from _size(evidence, size, total, tested)
     yield from _similarity(evidence)
     yield from _measured(evidence, solved)
-    yield from _choice(best, others, evidence.size.labelled)
+    yield from _choice(ranked, frozen, evidence.size.labelled)
     yield from _labels(evidence)
 
 
@@ -34,8 +50,8 @@ def _size(evidence: Evidence, size: str, total: int, tested: int) -> Iterator[st
     judged = len(evidence.labels)
     if judged < facts.labelled:
         yield (
-            f"judged by {judged} of these, to save time; going by a probe of half of them, who learns from all "
-            f"{facts.labelled} makes {evidence.left:.0%} of the errors, which is what is expected below"
+            f"cross-validated on {judged} of these, to save time; by its learning curve a probe of all "
+            f"{facts.labelled} makes {evidence.left:.0%} of the errors, and what is expected allows for that"
         )
 
 
@@ -68,25 +84,28 @@ def _measured(evidence: Evidence, solved: bool) -> Iterator[str]:
         + f", the mean of the best of these {mean:.1%}; always the commonest class {evidence.commonest:.1%}"
     )
     if not evidence.told:
-        yield "no better than always the commonest class: frozen features of this network do not tell these labels"
-    if not solved:
-        yield "all measured by linear heads that are solved, which yours are not: theirs may be better or worse"
-
-
-def _choice(best: Candidate, others: list[Candidate], images: int) -> Iterator[str]:
-    ahead = next((c for c in others if c.measured and c.accuracy - best.accuracy > SAID), None)
-    if best.measured and ahead:
         yield (
-            f"{ahead.policy} seems better by {ahead.accuracy - best.accuracy:.1%}, which may well be chance: "
-            "the mean of several is never far from the best of them"
+            "not surely better than always the commonest class: frozen features of this network hardly tell these "
+            "labels, or the images are too few to say; nor can be said which labels look wrong"
         )
-    learnt = max((c for c in (best, *others) if not c.measured), key=lambda c: c.accuracy)
-    frozen = next(c for c in (best, *others) if c.measured)
+    if not solved:
+        yield "all measured with linear heads that are solved; yours are trained otherwise, and may be better or worse"
+
+
+def _choice(ranked: tuple[Candidate, ...], frozen: Candidate, images: int) -> Iterator[str]:
+    best = ranked[0]
+    ahead = max((c for c in ranked if c.measured), key=lambda c: c.accuracy)
+    if best.measured and ahead.accuracy - best.accuracy > SAID:
+        yield (
+            f"{ahead.policy} seems better than {best.policy} by {100 * (ahead.accuracy - best.accuracy):.1f} points, "
+            "which may well be chance: the mean of several is never far from the best of them"
+        )
+    learnt = max((c for c in ranked if not c.measured), key=lambda c: c.accuracy)
     gain = learnt.accuracy - frozen.accuracy
     yield (
-        f"fine-tuning ({learnt.policy}) is expected to change that by {gain:+.1%}, with {learnt.trained:,} parameters "
-        f"to learn from {images} images, and to take {learnt.seconds:.0f} s"
-        + (f"; from {WORTH:.2%} on it is worth that" if SAID < gain <= WORTH else "")
+        f"fine-tuning ({learnt.policy}) is expected to have {100 * gain:+.1f} points beside {frozen.policy}, with "
+        f"{learnt.trained:,} parameters to learn from {images} images, and to take {learnt.seconds:.0f} s"
+        + (f"; fewer than {100 * WORTH:g} are not worth that" if best.measured and gain > SAID else "")
     )
 
 
@@ -96,7 +115,7 @@ def _labels(evidence: Evidence) -> Iterator[str]:
         flatters = facts.near_copies >= SHARE * facts.images and not evidence.near_together
         yield (
             f"copies of other images: {facts.copies}, near copies: {facts.near_copies}; there is less than it seems"
-            + (", and what is measured is flattered: see --keep-near-duplicates-together" if flatters else "")
+            + (", and it flatters what is measured: see --keep-near-duplicates-together" if flatters else "")
         )
     if facts.imbalance >= IMBALANCED:
         yield f"the commonest class has {facts.imbalance:.0f} times the images of the rarest: consider --balance loss"

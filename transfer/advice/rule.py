@@ -48,6 +48,8 @@ class Advice:
     Parameters
     ----------
     size : {"small", "large"}
+    known : bool
+        Whether the network tells how similar the images are.
     kind : {"similar", "between", "different"}
     best, runner_up : Candidate
     settings : dict
@@ -59,12 +61,18 @@ class Advice:
     """
 
     size: Literal["small", "large"]
+    known: bool
     kind: Kind
     best: Candidate
     runner_up: Candidate
     settings: dict[str, object]
     ranked: tuple[Candidate, ...]
     reasons: tuple[str, ...]
+
+    @property
+    def case(self) -> str:
+        """Which of the four cases it is, in words."""
+        return f"{self.size} and {self.kind if self.known else 'of unknown similarity'}"
 
 
 def advise(
@@ -105,12 +113,13 @@ def advise(
     size = scale(evidence.size.labelled, evidence.size.median)
     return Advice(
         size,
+        evidence.similarity.known,
         evidence.similarity.kind,
         best,
         ranked[0],
         settings(best),
         (best, *ranked),
-        tuple(reasons(evidence, size, best, ranked, total, tested, solved)),
+        tuple(reasons(evidence, size, (best, *ranked), frozen, total, tested, solved)),
     )
 
 

@@ -36,7 +36,7 @@ class Similarity:
     score : float
         0 different to 1 similar: the mean of the measures that there are.
     kind : {"similar", "between", "different"}
-        By thirds of the score; "between" where there is no measure.
+        By thirds of the score, less what :func:`outdone` takes off; "between" where there is no measure.
     distance : dict of str to float
         :func:`norm_distance` by stage, lowest first; empty for a network without running statistics.
     informed : float, optional

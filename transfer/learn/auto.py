@@ -114,6 +114,7 @@ def _advice(advice: Advice) -> dict[str, Any]:
     return {
         "size": advice.size,
         "kind": advice.kind,
+        "case": advice.case,
         "best": plain(advice.best),
         "settings": advice.settings,
         "runner_up": plain(advice.runner_up),
@@ -143,9 +144,9 @@ def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any
 
 def followed(config: TrainConfig, advice: Advice) -> TrainConfig:
     """Return `config` with the policy and settings that were advised."""
-    settings = dict(advice.settings)
-    said = (advice.size, advice.kind, advice.best.policy, advice.best.accuracy, *advice.best.interval)
-    log.info("advised, as the set is %s and %s: %s, %.3f (%.3f to %.3f) expected", *said)
+    settings = parallel.same(dict(advice.settings))  # floats differ between processes, what is done must not
+    said = (advice.case, advice.best.policy, advice.best.accuracy, *advice.best.interval)
+    log.info("advised, as the set is %s: %s, %.3f (%.3f to %.3f) expected", *said)
     policy = str(settings.pop("policy"))
     learn = replace(config.learn, **settings)  # type: ignore[arg-type]
     return replace(config, policy=replace(config.policy, policy=policy), learn=learn)

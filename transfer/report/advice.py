@@ -12,9 +12,7 @@ def advised(result: dict[str, Any]) -> str:
     """Return what `transfer advise` prints."""
     told, probes = result["advice"], result["probes"]
     best, second = told["best"], told["runner_up"]
-    alike, stages = result["similarity"], list(result["neighbours"])
-    distance = alike["distance"]
-    kind = told["kind"] if distance or alike["informed"] is not None else "of unknown similarity"
+    distance, stages = result["similarity"]["distance"], list(result["neighbours"])
     fits = {name: score for name, score in result["transferability"].items() if score is not None}
 
     def probe(policy: str) -> str:
@@ -24,7 +22,7 @@ def advised(result: dict[str, Any]) -> str:
     parts = [
         "\n".join(told["reasons"]),
         table(
-            ["policy", "expected", "95 %", "cross-validated", "of the backbone learn", "of a head", "takes"],
+            ["policy", "expected", "95 %", "cross-validated", "of the backbone learn", "of a linear head", "takes"],
             [
                 [
                     c["policy"],
@@ -52,9 +50,9 @@ def advised(result: dict[str, Any]) -> str:
         ),
         "how the last features, and the original classes, fit the labels: "
         + ", ".join(f"{SCORES[name]} {score:.2f}" for name, score in fits.items()),
-        f"{told['size']} and {kind}: {options}\n{_how(told['how'])}\n"
+        f"{told['case']}: {options}\n{_how(told['how'])}\n"
         f"expect {best['accuracy']:.3f} of objects right ({best['interval'][0]:.3f} to {best['interval'][1]:.3f}); "
-        f"next best: {second['policy']}, {second['accuracy']:.3f}",
+        f"considered next: {second['policy']}, {second['accuracy']:.3f}",
     ]
     if len(result["backbones"]) > 1:
         rows = [
