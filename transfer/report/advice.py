@@ -89,7 +89,8 @@ def _how(how: dict[str, Any]) -> str:
     features = "all stages" if len(how["features"]) > 1 else how["features"][0]
     said = [f"{heads}, on features of {features}"]
     if how["learning"]:
-        said.append(f"learning: {', '.join(how['learning'])}, at a rate of {how['backbone_lr']:g} at the top")
+        rates = f"at a rate of {how['backbone_lr']:g} at the top, heads at {how['lr']:g}"
+        said.append(f"learning: {', '.join(how['learning'])}, {rates}")
     said.append(f"frozen: {', '.join(how['frozen'])}" if how["frozen"] else "nothing frozen")
     said += [f"dropped: {', '.join(how['dropped'])}"] if how["dropped"] else []
     return "; ".join([*said, f"augmentation: {how['augment']}"])
