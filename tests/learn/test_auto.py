@@ -136,3 +136,10 @@ def test_the_rule_is_told_whether_there_are_norms(told, monkeypatch):
     monkeypatch.setattr("transfer.freeze.is_norm", lambda module: False)
     told()
     assert asked == [True, False]
+
+
+def test_what_the_first_process_advises_is_followed(told, monkeypatch):
+    one, _, found = told()
+    monkeypatch.setattr("transfer.learn.auto.parallel.same", lambda settings: {"policy": "partial:1", "epochs": 7})
+    after = followed(one, found.advice)
+    assert (after.policy.policy, after.learn.epochs) == ("partial:1", 7)

@@ -27,10 +27,7 @@ ENOUGH = 300  # images to see how similar they are; without labels where there a
 FOLDS = 5
 FEWEST = 3  # labels of a class, for noise among them: a probe that has seen fewer is never confident of it
 TINY = 1e-12
-STEEPEST, FLATTENS = (
-    0.5,
-    0.5,
-)  # power of a learning curve: a higher one is chance; share of it at the next doubling
+STEEPEST = 0.5  # power of a learning curve: a higher one is chance
 NEAR, TRUNCATED = 0.1, 3  # see :func:`worth_a_probe`
 
 
@@ -106,10 +103,11 @@ class Evidence:
     def left(self) -> float:
         """The share of errors that is left when a probe learns from all images with labels, not the judged alone.
 
-        The sum of a geometric series of powers, one for each doubling: see :func:`curve`.
+        By a power at each doubling that is half of the one before: see :func:`curve`. The sum of these is
+        ``slope * (1 - 0.5**doublings)``.
         """
-        doublings = np.log2(max(self.size.labelled / len(self.labels), 1.0))
-        return float(2 ** (-self.slope * FLATTENS * (1 - FLATTENS**doublings) / (1 - FLATTENS)))
+        judged = len(self.labels)
+        return float(2 ** -(self.slope * (1 - judged / max(self.size.labelled, judged))))
 
 
 def sample(table: ImageTable, learn: np.ndarray, others: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -168,8 +166,7 @@ def gather(
     near_together : bool
         Take near-duplicates for copies: never in two folds.
     """
-    label = table.object[:judged]
-    alike = similarity(seen)
+    label, alike = table.object[:judged], similarity(seen)
     seen = seen.take(np.arange(judged))
     copies = duplicates(inspection)
     copies = (merge_groups([copies, near_duplicates(inspection)]) if near_together else copies)[:judged]
