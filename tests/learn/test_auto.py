@@ -128,7 +128,7 @@ def test_the_rule_is_told_whether_there_are_norms(told, monkeypatch):
     asked, advised_by = [], rule.advise
 
     def advise(*arguments, **named):
-        asked.append(arguments[6])
+        asked.append(arguments[2].normed)
         return advised_by(*arguments, **named)
 
     monkeypatch.setattr("transfer.learn.auto.rule.advise", advise)

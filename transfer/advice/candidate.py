@@ -41,3 +41,16 @@ class Candidate:
     def interval(self) -> tuple[float, float]:
         """The middle 95 %."""
         return max(self.accuracy - NORMAL * self.sd, 0.0), min(self.accuracy + NORMAL * self.sd, 1.0)
+
+
+def lasting(seconds: float) -> str:
+    """Return a time for people.
+
+    Examples
+    --------
+    >>> lasting(4.2), lasting(300), lasting(9000)
+    ('4 s', '5 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from transfer.advice.candidate import WORTH, Candidate
+from transfer.advice.candidate import WORTH, Candidate, lasting
 from transfer.advice.evidence import Evidence
 from transfer.measure.size import EACH, LARGE
 
@@ -104,7 +104,7 @@ def _choice(ranked: tuple[Candidate, ...], frozen: Candidate, images: int) -> It
     gain = learnt.accuracy - frozen.accuracy
     yield (
         f"fine-tuning ({learnt.policy}) is expected to have {100 * gain:+.1f} points beside {frozen.policy}, with "
-        f"{learnt.trained:,} parameters to learn from {images} images, and to take {learnt.seconds:.0f} s"
+        f"{learnt.trained:,} parameters to learn from {images} images, and to take {lasting(learnt.seconds)}"
         + (f"; fewer than {100 * WORTH:g} are not worth that" if best.measured and gain > SAID else "")
     )
 

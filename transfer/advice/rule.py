@@ -19,6 +19,7 @@ from transfer.advice.candidate import AHEAD, WORTH, Candidate
 from transfer.advice.costs import Costs, third
 from transfer.advice.estimate import gained, mendable, posterior
 from transfer.advice.evidence import Evidence
+from transfer.advice.network import Network
 from transfer.advice.reasons import reasons
 from transfer.advice.similarity import Kind
 from transfer.freeze import FreezePolicy
@@ -78,11 +79,9 @@ class Advice:
 def advise(
     evidence: Evidence,
     costs: Costs,
-    parameters: tuple[int, ...],
-    layers: tuple[int, ...],
+    network: Network,
     looks: int,
     solved: bool = True,
-    normed: bool = True,
     total: int = 0,
     tested: int = 0,
 ) -> Advice:
@@ -90,23 +89,16 @@ def advise(
 
     Parameters
     ----------
-    parameters, layers : tuple of int
-        Of each stage of the backbone, lowest first; layers with weights are meant.
     looks : int
         Images that the frozen network has not been run over yet.
     solved : bool
         Whether heads can be solved, which those on the features of all stages must be.
-    normed : bool
-        Whether the backbone has normalisation layers: it then learns more in as many steps.
     total, tested : int
         Images of the set, and those kept for testing.
     """
-    every = candidates(evidence, costs, parameters, layers, looks, normed)
-    ranked = sorted(
-        (c for c in every if solved or not FreezePolicy.parse(c.policy).every_stage),
-        key=lambda c: c.accuracy,
-        reverse=True,
-    )
+    every = candidates(evidence, costs, network, looks)
+    possible = (c for c in every if solved or not FreezePolicy.parse(c.policy).every_stage)
+    ranked = sorted(possible, key=lambda c: c.accuracy, reverse=True)
     frozen = steady(next(c for c in ranked if c.measured), ranked)
     best = ranked[0] if not ranked[0].measured and ranked[0].accuracy - frozen.accuracy > WORTH else frozen
     ranked.remove(best)
@@ -150,16 +142,9 @@ def epochs_for(images: int) -> int:
     return int(np.clip(round(STEPS * BATCH / images), 6, 60))
 
 
-def candidates(
-    evidence: Evidence,
-    costs: Costs,
-    parameters: tuple[int, ...],
-    layers: tuple[int, ...],
-    looks: int,
-    normed: bool = True,
-) -> list[Candidate]:
+def candidates(evidence: Evidence, costs: Costs, network: Network, looks: int) -> list[Candidate]:
     """Return every policy with what is to be expected of it."""
-    n, kind, stages = evidence.size.labelled, evidence.similarity.kind, len(parameters)
+    n, kind, stages = evidence.size.labelled, evidence.similarity.kind, len(network.parameters)
     probe = evidence.probes["linear_probe"]
     judged = len(evidence.labels)
     error, left, widths = 1 - probe.accuracy, evidence.left, evidence.widths
@@ -168,7 +153,7 @@ def candidates(
     for policy, measured in evidence.probes.items():
         name, _, dropped = policy.partition(":")
         share = EXPECTED.get(name, {}).get(kind, 0.0)
-        share *= sum(layers[stages - int(dropped) :]) / sum(layers) if dropped else 1.0
+        share *= sum(network.layers[stages - int(dropped) :]) / sum(network.layers) if dropped else 1.0
         right, before = (some.predictions == evidence.labels for some in (measured, probe))
         counted, sd = gained(right, before)
         told = (1 - OF_LOSS) * counted + OF_LOSS * error * (1 - measured.loss / probe.loss)
@@ -180,10 +165,10 @@ def candidates(
         width = sum(widths) if FreezePolicy.parse(policy).every_stage else widths[stages - 1 - int(dropped or 0)]
         found.append(Candidate(policy, accuracy, sd, True, 0, (width + 1) * evidence.size.classes, 0, look))
     frozen, reach = max(found, key=lambda c: c.accuracy), mendable(n, left * error)
-    whole = EXPECTED["lp_ft"][kind] * (1.0 if normed else UNNORMED)
+    whole = EXPECTED["lp_ft"][kind] * (1.0 if network.normed else UNNORMED)
     for top, share in {third(stages): OF_TOP * whole, stages: whole}.items():
         epochs = epochs_for(n)
-        trained = sum(parameters[stages - top :])
+        trained = sum(network.parameters[stages - top :])
         seconds = look + epochs * n * costs.learn[top - 1]  # half of the epochs fine-tune; twice, to refit
         policy = f"lp_ft:{top}" if top < stages else "lp_ft"
         sd = sqrt(frozen.sd**2 + (UNSURE * reach + FLOOR) ** 2)

@@ -10,9 +10,9 @@ import numpy as np
 from transfer import freeze, parallel
 from transfer.advice import costs, rule
 from transfer.advice.evidence import Evidence, gather, sample
+from transfer.advice.network import Network
 from transfer.advice.observe import observe
 from transfer.advice.rule import Advice
-from transfer.backbones.stages import weight_layers
 from transfer.cache import TrunkCache
 from transfer.config import TrainConfig
 from transfer.data.splits import Splits
@@ -57,9 +57,6 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
     rows = np.concatenate([labelled, more])
     some, found = table.take(rows), inspection.take(rows)
     backbone = new_backbone(config.backbone, seed, classifier="any").to(pick_device(config.learn.device))
-    parameters = tuple(stage.parameters for stage in freeze.plan("full", backbone).phases[0].stages)
-    inside = backbone.network.get_submodule
-    layers = tuple(sum(weight_layers(inside(path)) for path in stage.modules) for stage in backbone.stages)
     measured = costs.Costs(**parallel.same(to_dict(costs.measure(backbone, some.paths))))
     seen = observe(backbone, some, found.sha256, cache, config.learn.workers)
     if backbone.weights == "random":  # was given nothing before, and its classifier says nothing
@@ -70,13 +67,10 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
     )
     heads = build_heads([HeadSpec("object", classes=table.objects)], backbone.width, config.heads)
     solved = can_be_solved(heads, config.learn, config.cache.views)
-    normed = any(freeze.is_norm(module) for module in backbone.network.modules())
-    looks = len(learn) + len(parts.test)
-    advice = rule.advise(
-        evidence, measured, parameters, layers, looks, solved, normed, total=len(table), tested=len(parts.test)
-    )
+    network, looks = Network.of(backbone), len(learn) + len(parts.test)
+    advice = rule.advise(evidence, measured, network, looks, solved, len(table), len(parts.test))
     record = {
-        "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(parameters)},
+        "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(network.parameters)},
         "advice": _advice(advice) | {"how": how(config, advice, [stage.name for stage in backbone.stages])},
         "similarity": to_dict(evidence.similarity),
         "size": to_dict(evidence.size),

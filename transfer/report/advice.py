@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from transfer.advice.candidate import lasting
 from transfer.report.tables import table
 
 SHOWN = 5  # suspects by name
@@ -31,7 +32,7 @@ def advised(result: dict[str, Any]) -> str:
                     probe(c["policy"]) if c["measured"] else "by experience",
                     f"{c['trained']:,}",
                     f"{c['head']:,}",
-                    _seconds(c["seconds"]),
+                    lasting(c["seconds"]),
                 ]
                 for c in told["ranked"]
             ],
@@ -61,7 +62,7 @@ def advised(result: dict[str, Any]) -> str:
                 *(f"{b[score]:.3f}" for score in ("logme", "linear_probe", "accuracy")),
                 b["policy"],
                 f"{1 / b['look']:.0f}",
-                _seconds(b["seconds"]),
+                lasting(b["seconds"]),
             ]
             for b in result["backbones"]
         ]
@@ -94,16 +95,3 @@ def _how(how: dict[str, Any]) -> str:
     said.append(f"frozen: {', '.join(how['frozen'])}" if how["frozen"] else "nothing frozen")
     said += [f"dropped: {', '.join(how['dropped'])}"] if how["dropped"] else []
     return "; ".join([*said, f"augmentation: {how['augment']}"])
-
-
-def _seconds(seconds: float) -> str:
-    """Return a time for people.
-
-    Examples
-    --------
-    >>> _seconds(4.2), _seconds(300), _seconds(9000)
-    ('4 s', '5 min', '2.5 h')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
