@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
-from transfer.advice.costs import measure, third
+from transfer.advice.costs import IMAGES, measure, third
 from transfer.backbones import load
+from transfer.data.images import ImageBatches
 
 
 def test_costs_are_above_nothing_and_rise_with_the_stages(images):
@@ -18,9 +20,29 @@ def test_costs_are_above_nothing_and_rise_with_the_stages(images):
 
 def test_between_what_is_measured_costs_lie_on_a_line(images):
     found = measure(load("mobilenetv2_050", random_init=True, image_size=64), images.paths)
-    one, three, nine = found.learn[0], found.learn[2], found.learn[8]
-    assert found.learn[1] == pytest.approx((one + three) / 2)
-    assert found.learn[5] == pytest.approx((three + nine) / 2)
+    steps = np.diff(found.learn)
+    assert steps[0] == pytest.approx(steps[1])
+    assert steps[2:7] == pytest.approx(steps[2])
+    assert steps[7] > steps[2]  # with nothing frozen images are read in every epoch
+
+
+def test_images_from_all_over_the_set_are_measured(images, monkeypatch):
+    seen = []
+
+    class Noted(ImageBatches):
+        def __init__(self, paths, *arguments, **named):
+            seen.append(list(paths))
+            super().__init__(paths, *arguments, **named)
+
+    monkeypatch.setattr("transfer.advice.costs.ImageBatches", Noted)
+    backbone, every = load("resnet10t", random_init=True, image_size=64), list(images.paths)
+    measure(backbone, images.paths)
+    places = [every.index(path) for path in seen[0]]
+    assert (places[0], places[-1], len(places)) == (0, len(every) - 1, IMAGES)
+    assert places == sorted(places)
+    seen.clear()
+    measure(backbone, images.paths[:3])
+    assert seen[0] == every[:3]
 
 
 @pytest.mark.parametrize(("stages", "wanted"), [(1, 1), (2, 1), (4, 1), (5, 2), (6, 2), (9, 3)])

@@ -96,6 +96,15 @@ def test_a_sample_has_every_class_in_its_share(monkeypatch):
     np.testing.assert_allclose(np.bincount(labels[rows]), [60, 30, 10], atol=1)
 
 
+@pytest.mark.parametrize(("classes", "judged"), [(2, 2500), (48, 2500), (100, 1200), (250, 1250), (400, 2000)])
+def test_fewer_images_of_many_classes_are_judged(classes, judged):
+    """As many as a probe can be learnt from in the time, but five of each class at least."""
+    labels = np.arange(8000) % classes
+    rows, _ = sample(_table(labels), np.arange(8000), np.arange(0))
+    assert len(rows) == judged
+    assert np.bincount(labels[rows]).min() >= 5
+
+
 def test_images_without_labels_fill_up_where_few_have_some():
     labels = np.repeat([0, 1, -1], [10, 10, 980])
     rows, more = sample(_table(labels), np.arange(20), np.arange(20, 1000))

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transfer.advice import rule
+from transfer.advice.asked import Asked
 from transfer.advice.costs import Costs
 from transfer.advice.network import Network
 from transfer.advice.similarity import Similarity
@@ -16,7 +17,7 @@ NETWORK = Network((10, 20, 30, 40, 50), (1, 4, 4, 6, 5))
 
 
 def said(evidence, **settings):
-    return " ".join(rule.advise(evidence, COSTS, NETWORK, 200, **settings).reasons)
+    return " ".join(rule.advise(evidence, COSTS, NETWORK, Asked(200, **settings)).reasons)
 
 
 def test_more_is_said_where_there_is_more_to_say(evidence):
@@ -38,6 +39,12 @@ def test_more_is_said_where_there_is_more_to_say(evidence):
 def test_long_times_are_not_told_in_seconds(evidence):
     assert re.search(r"and to take \d+ s", said(evidence(20, 10)))
     assert re.search(r"and to take \d+ min", said(evidence(9864, 329, "different")))
+
+
+def test_what_is_met_already_is_not_advised(evidence):
+    some = evidence(size={"imbalance": 9.0})
+    assert "consider --balance loss" in said(some)
+    assert "--balance" not in said(some, balanced=True)
 
 
 def test_images_are_counted_as_their_owner_does(evidence):
@@ -79,7 +86,7 @@ def test_heads_that_are_not_solved_are_told_apart_from_what_was_measured(evidenc
 def test_what_is_said_of_fine_tuning_is_what_was_decided(evidence, share, more, mean, images):
     right = {"linear_probe": share, "truncate:1": share - 0.03, "head2toe": share + more, "stage_probes": share + mean}
     some = evidence(images, images / 2, "similar", right)
-    found = rule.advise(some, COSTS, NETWORK, 200)
+    found = rule.advise(some, COSTS, NETWORK, Asked(200))
     text = next(text for text in found.reasons if text.startswith("fine-tuning"))
     points, beside = text.split(" to have ")[1].split(",")[0].split(" points beside ")
     if found.best.measured:

@@ -6,15 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.advice import rule
+from transfer.advice.asked import Asked
 from transfer.advice.costs import Costs
 from transfer.advice.network import Network
 
 COSTS = Costs(0.01, (0.001, 0.002, 0.003, 0.01, 0.02))
 NETWORK = Network((10, 20, 30, 40, 50), (1, 4, 4, 6, 5))
+ASKED = Asked(200)
 
 
 def advise(evidence):
-    return rule.advise(evidence, COSTS, NETWORK, 200)
+    return rule.advise(evidence, COSTS, NETWORK, ASKED)
 
 
 def test_the_four_cases(evidence):
@@ -49,14 +51,14 @@ def test_a_clear_measurement_overrules_what_was_expected(evidence):
 def test_the_best_gives_way_to_the_mean_of_several_unless_it_is_half_a_point_ahead(evidence, mean, gives_way):
     right = {"linear_probe": 0.9, "truncate:1": 0.8, "head2toe": 0.8, "stage_probes": mean}
     some = evidence(100, 10, "similar", right)
-    every = {c.policy: c for c in rule.candidates(some, COSTS, NETWORK, 200)}
+    every = {c.policy: c for c in rule.candidates(some, COSTS, NETWORK, ASKED)}
     ahead = every["linear_probe"].accuracy - every["stage_probes"].accuracy
     assert (ahead <= 0.005) is gives_way
     found = advise(some)
     assert found.best == every["stage_probes" if gives_way else "linear_probe"]
     said = [text for text in found.reasons if text.startswith("linear_probe seems better than stage_probes by")]
     assert len(said) == (gives_way and ahead > 0)
-    unsolved = rule.advise(some, COSTS, NETWORK, 200, solved=False)
+    unsolved = rule.advise(some, COSTS, NETWORK, Asked(200, solved=False))
     assert unsolved.best == every["linear_probe"]  # the mean of several cannot be had
 
 
@@ -67,7 +69,7 @@ def test_a_stage_costs_what_share_of_the_layers_it_has(evidence):
         measured.predictions[:] = some.probes["linear_probe"].predictions
     gains = []
     for layers in ((9, 9, 9, 9, 1), (4, 4, 5, 5, 18)):
-        found = {c.policy: c.accuracy for c in rule.candidates(some, COSTS, replace(NETWORK, layers=layers), 0)}
+        found = {c.policy: c.accuracy for c in rule.candidates(some, COSTS, replace(NETWORK, layers=layers), Asked(0))}
         gains.append(found["truncate:1"] - found["linear_probe"])
     expected = -0.4 * 0.1  # of the errors, if all went
     sd, measured_sd = 0.3 * 0.1 + 0.003, 1 / 200
@@ -100,7 +102,7 @@ def test_what_is_advised_can_be_carried_out_and_is_ranked_first(evidence):
 
 
 def test_costs_count_the_images_the_epochs_and_what_learns(evidence):
-    found = {c.policy: c for c in rule.candidates(evidence(1000, 100), COSTS, NETWORK, 200)}
+    found = {c.policy: c for c in rule.candidates(evidence(1000, 100), COSTS, NETWORK, ASKED)}
     assert found["linear_probe"].seconds == pytest.approx(200 * 0.01)
     epochs = rule.epochs_for(1000)
     assert found["lp_ft:2"].seconds == pytest.approx(2.0 + epochs * 1000 * 0.002)
@@ -108,8 +110,27 @@ def test_costs_count_the_images_the_epochs_and_what_learns(evidence):
     assert (found["lp_ft:2"].trained, found["lp_ft"].trained, found["head2toe"].trained) == (90, 150, 0)
 
 
+def test_costs_count_fresh_views_and_every_network_that_learns(evidence):
+    some, n, epochs = evidence(1000, 100), 1000, rule.epochs_for(1000)
+    asked = Asked(200, networks=2, fresh=30)
+    found = {c.policy: c for c in rule.candidates(some, COSTS, NETWORK, asked)}
+    assert found["linear_probe"].seconds == pytest.approx(200 * 0.01 + 30 * n * 0.01)
+    assert found["lp_ft:2"].seconds == pytest.approx(2.0 + epochs * n * (2 * 0.002 + 2 * 0.01))  # a trunk is left below
+    assert found["lp_ft"].seconds == pytest.approx(2.0 + epochs * n * (2 * 0.02 + 0.01))
+    assert (found["lp_ft:2"].trained, found["linear_probe"].trained) == (180, 0)
+
+
+def test_options_that_want_a_backbone_that_learns_get_one(evidence):
+    some = evidence(20, 10, "similar", {"linear_probe": 0.9, "truncate:1": 0.9, "head2toe": 0.9})
+    assert advise(some).best.measured
+    found = rule.advise(some, COSTS, NETWORK, Asked(200, learns=("l2_sp",)))
+    assert not found.best.measured
+    assert found.best.accuracy == max(c.accuracy for c in found.ranked if not c.measured)
+    assert any("no choice, as it knows nothing of l2_sp" in text for text in found.reasons)
+
+
 def test_a_network_of_one_stage_is_fine_tuned_in_one_way(evidence):
-    found = rule.candidates(evidence(), Costs(0.01, (0.02,)), Network((10,), (3,)), 5)
+    found = rule.candidates(evidence(), Costs(0.01, (0.02,)), Network((10,), (3,)), Asked(5))
     assert [c.policy for c in found if not c.measured] == ["lp_ft"]
 
 
@@ -128,7 +149,7 @@ def test_a_network_without_norms_is_expected_to_learn_half_as_much(evidence):
     some = evidence(2254, 77, "between", {"linear_probe": 0.8, "truncate:1": 0.8, "head2toe": 0.8})
     probe, gains = 0.8, []
     for normed in (True, False):
-        found = {c.policy: c.accuracy for c in rule.candidates(some, COSTS, replace(NETWORK, normed=normed), 0)}
+        found = {c.policy: c.accuracy for c in rule.candidates(some, COSTS, replace(NETWORK, normed=normed), Asked(0))}
         gains.append((found["lp_ft"] - probe, found["lp_ft:2"] - probe))
     assert gains[0][0] == pytest.approx(0.5 * 2254 / 2554 * 0.8**2 * 0.2)
     assert gains[0] == pytest.approx([2 * gain for gain in gains[1]])
@@ -139,7 +160,7 @@ def test_what_was_judged_by_a_part_is_expected_of_all(evidence):
     """A quarter was judged: errors fall by powers of 1/4 and 1/8 at the two doublings to all."""
     right = {"linear_probe": 0.8, "truncate:1": 0.6, "head2toe": 0.8}
     few, many = (evidence(10000, 500, "similar", right, slope=slope) for slope in (0.0, 0.5))
-    before, after = ({c.policy: c for c in rule.candidates(some, COSTS, NETWORK, 0)} for some in (few, many))
+    before, after = ({c.policy: c for c in rule.candidates(some, COSTS, NETWORK, Asked(0))} for some in (few, many))
     for policy in right:
         assert 1 - after[policy].accuracy == pytest.approx((1 - before[policy].accuracy) * 2**-0.375)
         assert after[policy].sd > before[policy].sd
@@ -149,7 +170,7 @@ def test_what_was_judged_by_a_part_is_expected_of_all(evidence):
 
 
 def test_a_head_counts_the_features_that_its_policy_has(evidence):
-    found = {c.policy: c.head for c in rule.candidates(evidence(), COSTS, NETWORK, 0)}
+    found = {c.policy: c.head for c in rule.candidates(evidence(), COSTS, NETWORK, Asked(0))}
     assert found == {
         "linear_probe": 17 * 2,
         "truncate:1": 9 * 2,

@@ -6,7 +6,9 @@ import pytest
 
 from transfer.advice import rule
 from transfer.cache import TrunkCache
+from transfer.config import LearnConfig, RegulariseConfig
 from transfer.data.splits import split
+from transfer.learn import auto
 from transfer.learn.auto import advised, followed, how
 from transfer.learn.setup import Images, read_images
 from transfer.learn.train import train
@@ -70,6 +72,49 @@ def test_settings_are_taken_over_and_all_else_is_kept(told, caplog):
     assert now.policy.policy == found.advice.best.policy
     assert now.learn.lr == 0.02
     assert (now.data, now.backbone, now.run) == (one.data, one.backbone, one.run)
+
+
+def test_what_a_run_sets_itself_is_kept_and_said(told, caplog):
+    advice = replace(told()[2].advice, settings={"policy": "lp_ft", "epochs": 60, "batch_size": 32, "refit": True})
+    with caplog.at_level("INFO"):
+        now = followed(told(epochs=2, batch_size=LearnConfig.batch_size, refit=False)[0], advice)
+    assert (now.learn.epochs, now.learn.batch_size, now.learn.refit) == (2, 32, False)
+    assert "kept as asked: epochs 2, refit False" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"regularise": RegulariseConfig(mixup=0.2)},
+        {"loss": "hinge"},
+        {"regularise": RegulariseConfig(l2_sp=0.1), "probe": "trained"},
+    ],
+)
+def test_options_that_a_frozen_backbone_refuses_are_followed(told, settings):
+    one, _, found = told(**settings)
+    assert found.advice.best.policy.startswith("lp_ft")
+    assert train(replace(followed(one, found.advice), learn=replace(one.learn, epochs=2))).result["test"]
+
+
+def test_images_without_labels_count_for_similarity(config, told, monkeypatch):
+    images = read_images(config().data)
+    seen = {}
+
+    def sample(table, learn, others, seed):
+        seen["others"] = others
+        return sampled(table, learn, others, seed)
+
+    sampled = auto.sample
+    monkeypatch.setattr("transfer.learn.auto.sample", sample)
+    one, parts, _ = told(images)
+    before, hidden = set(seen["others"]), parts.train[::3]
+    known = images.table.object[hidden].copy()
+    images.table.object[hidden] = -1
+    try:
+        advised(one, images, parts, TrunkCache(one.cache))
+    finally:
+        images.table.object[hidden] = known
+    assert set(seen["others"]) == before | set(hidden)
 
 
 def test_train_follows_it_for_every_seed_on_its_own_split(config, tmp_path):
@@ -139,7 +184,7 @@ def test_the_rule_is_told_whether_there_are_norms(told, monkeypatch):
 
 
 def test_what_the_first_process_advises_is_followed(told, monkeypatch):
-    one, _, found = told()
+    one, _, found = told(epochs=LearnConfig.epochs)
     monkeypatch.setattr("transfer.learn.auto.parallel.same", lambda settings: {"policy": "partial:1", "epochs": 7})
     after = followed(one, found.advice)
     assert (after.policy.policy, after.learn.epochs) == ("partial:1", 7)

@@ -80,6 +80,44 @@ def test_no_row_learns_from_itself() -> None:
     assert found.loss == pytest.approx(np.log(4), abs=0.06)
 
 
+def test_what_is_heavy_chooses_by_one_fold_and_learns_no_row_that_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crossval, "HEAVY", 0)
+    rng, labels = np.random.default_rng(0), np.arange(300) % 60
+    features, folds = 3 * rng.normal(size=(300, 400)) + rng.normal(size=(60, 400))[labels], stratified_folds(labels)
+    told = []
+    for fold in range(5):
+        learns = folds != fold
+        probe = LogisticRegression(C=1e3, max_iter=1000).fit(features[learns], labels[learns])
+        told.extend(probe.predict(features[~learns]) == labels[~learns])
+    assert cross_validate(features, labels, folds).accuracy == pytest.approx(np.mean(told), abs=0.04)
+    monkeypatch.setattr(crossval, "TOLERANCE", 1e-6)
+    features, labels = blobs()
+    folds = stratified_folds(labels)
+    heavy = cross_validate(features, labels, folds)
+    monkeypatch.setattr(crossval, "HEAVY", 10**9)
+    light = cross_validate(features, labels, folds)
+    assert heavy.strength == light.strength  # 60 rows tell as much as 300 do here
+    np.testing.assert_allclose(heavy.probabilities, light.probabilities, atol=0.01)
+
+
+def test_the_last_components_are_left_out_of_very_much_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = blobs()
+    folds = stratified_folds(labels, np.arange(300))
+    assert crossval._components(features.astype(np.float32))[1].argmax() == 19  # the largest comes last
+    x = (features - features.mean(0)) / np.sqrt(features.std(0))
+    _, _, axes = np.linalg.svd(x, full_matrices=False)
+    monkeypatch.setattr(crossval, "TOLERANCE", 1e-6)
+    monkeypatch.setattr(crossval, "_components", lambda x: (x, np.square(x).mean(0)))
+    naive = cross_validate((x @ axes[:6].T / np.sqrt(features.std(0).mean()))[:, ::-1], labels, folds)
+    monkeypatch.undo()
+    monkeypatch.setattr(crossval, "TOLERANCE", 1e-6)
+    monkeypatch.setattr(crossval, "WORK", 6 * 300 * 5 * 4)
+    fewer = cross_validate(features, labels, folds)
+    np.testing.assert_allclose(fewer.probabilities, naive.probabilities, atol=5e-3)
+    monkeypatch.undo()
+    assert np.abs(cross_validate(features, labels, folds).probabilities - fewer.probabilities).max() > 0.1
+
+
 def test_copies_in_one_fold_give_nothing_away() -> None:
     rng = np.random.default_rng(0)
     x, labels = np.repeat(rng.normal(size=(150, 300)), 2, axis=0), np.repeat(rng.integers(0, 3, 150), 2)

@@ -37,6 +37,13 @@ def test_counted_by_hand() -> None:
     assert size.small_classes == ("bee", "cat")
 
 
+def test_of_two_classes_the_median_is_the_smaller_one() -> None:
+    labels = [0] * 1500 + [1] * 6
+    size = set_size(*made(labels, [str(i) for i in range(1506)], [0] * 1506))
+    assert size.median == 6
+    assert scale(size.labelled, size.median) == "small"
+
+
 def test_equal_classes(images: ImageTable) -> None:
     size = set_size(images, inspect(images))
     assert (size.images, size.classes, size.fewest, size.most, size.imbalance) == (48, 3, 16, 16, 1.0)

@@ -91,6 +91,8 @@ def test_backbones_suspects_and_the_run_are_there_if_there_are_any():
         "30",
         "s",
     ]
+    assert "small and different: --backbone glyphnet --policy lp_ft:2 --batch-size 32" in said
+    assert "--backbone" not in advised(RESULT)
     assert "0.png: cat, more likely dog" in said
     assert "and 2 more in advice.json" in said
     assert "carried out: 0.876 of 40 test images right" in said or "carried out: 0.877 of 40" in said

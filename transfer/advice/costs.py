@@ -27,7 +27,7 @@ class Costs:
         To read, decode and pass through the frozen network.
     learn : tuple of float
         To pass forward and backward through the last k stages, for k from 1 to all of them, from what the frozen ones
-        put out.
+        put out; through all of them from the files, which are then read and decoded in every epoch.
     """
 
     look: float
@@ -36,20 +36,21 @@ class Costs:
 
 @kept()
 def measure(backbone: Backbone, paths: Sequence[str] | np.ndarray, device: torch.device | str = "cpu") -> Costs:
-    """Return what `backbone` costs on `device`, measured on a few of the images at `paths`.
+    """Return what `backbone` costs on `device`, measured on a few of the images at `paths`, from all over these.
 
     The backbone is left as it was. Between the numbers of stages that are measured (one, a third, all) the cost is
     read off the straight lines between them.
     """
-    some = np.asarray(paths)[:IMAGES]
+    some = np.asarray(paths)[np.unique(np.linspace(0, len(paths) - 1, IMAGES).round().astype(int))]
     n = len(backbone.stages)
     model = TransferModel(backbone, Heads([HeadSpec("none", "softmax", ("", "-"))], backbone.width)).to(device)
     model.freeze(freeze.plan("linear_probe", backbone).phases[0])
     pixels = torch.cat([images for _, images in ImageBatches(some, backbone.preprocessing, batch_size=len(some))])
     model.trunk(pixels)  # the first run sets up, which is no cost of an image
     began = time.perf_counter()
-    for _, images in ImageBatches(some, backbone.preprocessing, batch_size=len(some)):
-        model.trunk(images)
+    images = torch.cat([images for _, images in ImageBatches(some, backbone.preprocessing, batch_size=len(some))])
+    read = (time.perf_counter() - began) / len(some)
+    model.trunk(images)
     look = (_now(model) - began) / len(some)
     measured = {}
     for k in sorted({1, third(n), n}):
@@ -63,6 +64,7 @@ def measure(backbone: Backbone, paths: Sequence[str] | np.ndarray, device: torch
         parameter.grad = None
     counts = sorted(measured)
     learn = np.interp(range(1, n + 1), counts, [measured[k] for k in counts])
+    learn[-1] += read
     return Costs(look, tuple(learn.tolist()))
 
 

@@ -22,7 +22,7 @@ from transfer.measure.neighbours import neighbour_accuracy
 from transfer.measure.noise import LabelNoise, label_noise
 from transfer.measure.size import SetSize
 
-ROWS = 2500  # images that frozen features are judged by, at most
+ROWS, LABELS = 2500, 120_000  # images that frozen features are judged by, at most; and times the number of classes
 ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with
 FOLDS = 5
 FEWEST = 3  # labels of a class, for noise among them: a probe that has seen fewer is never confident of it
@@ -68,7 +68,8 @@ class Evidence:
     noise : LabelNoise
         Of classes with ``FEWEST`` labels or more; none where no probe tells labels at all.
     labels : ndarray of int64, shape (J,)
-        Objects of the images that probes were judged by: ``ROWS`` at most of those to learn from.
+        Objects of the images that probes were judged by: of those to learn from ``ROWS`` at most, or fewer where there
+        are many classes.
     widths : tuple of int
         Features of each stage, lowest first.
     slope : float
@@ -130,14 +131,14 @@ def sample(table: ImageTable, learn: np.ndarray, others: np.ndarray, seed: int =
             f"{len(labelled)} labelled images, of {len(classes)} classes: label more, or name a policy"
         )
     rng = np.random.default_rng(seed)
-    if len(labelled) > ROWS:
+    if len(labelled) > (most := max(min(ROWS, LABELS // len(classes)), FOLDS * len(classes))):
         order = rng.permutation(labelled)
         rank = np.empty(len(order))  # of an image within its class, as a fraction
         for c in np.unique(table.object[order]):
             here = np.flatnonzero(table.object[order] == c)
             rank[here] = (np.arange(len(here)) + 0.5) / len(here)
             rank[here[:FOLDS]] = np.arange(len(here[:FOLDS])) - FOLDS  # the rarest class, too, is in every fold
-        labelled = np.sort(order[np.argsort(rank, kind="stable")[:ROWS]])
+        labelled = np.sort(order[np.argsort(rank, kind="stable")[:most]])
     lacking = max(ENOUGH - len(labelled), 0)
     return labelled, np.sort(rng.permutation(others)[:lacking])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from transfer.advice.asked import Asked
 from transfer.advice.candidate import WORTH, Candidate, lasting
 from transfer.advice.evidence import Evidence
 from transfer.measure.size import EACH, LARGE
@@ -15,13 +16,7 @@ WORDS = {
 
 
 def reasons(
-    evidence: Evidence,
-    size: str,
-    ranked: tuple[Candidate, ...],
-    frozen: Candidate,
-    total: int,
-    tested: int,
-    solved: bool,
+    evidence: Evidence, size: str, ranked: tuple[Candidate, ...], frozen: Candidate, asked: Asked
 ) -> Iterator[str]:
     """Yield why the first of `ranked` is advised.
 
@@ -29,23 +24,21 @@ def reasons(
     ----------
     frozen : Candidate
         What is advised if nothing is to be fine-tuned.
-    total, tested : int
-        Images of the set, and those kept for testing.
-    solved : bool
-        Whether heads can be solved, as those are that were measured.
     """
-    yield from _size(evidence, size, total, tested)
+    yield from _size(evidence, size, asked)
     yield from _similarity(evidence)
-    yield from _measured(evidence, solved)
+    yield from _measured(evidence, asked.solved)
     yield from _choice(ranked, frozen, evidence.size.labelled)
-    yield from _labels(evidence)
+    if asked.learns:
+        yield f"a backbone that stays frozen is no choice, as it knows nothing of {', '.join(asked.learns)}"
+    yield from _labels(evidence, asked.balanced)
 
 
-def _size(evidence: Evidence, size: str, total: int, tested: int) -> Iterator[str]:
+def _size(evidence: Evidence, size: str, asked: Asked) -> Iterator[str]:
     facts = evidence.size
     yield (
-        f"{size}: of {total} images {tested} are kept for testing, {facts.labelled} are labelled to learn from, of "
-        f"{facts.classes} classes, {facts.median:g} of the median class (large: from {LARGE} and {EACH} on)"
+        f"{size}: of {asked.total} images {asked.tested} are kept for testing, {facts.labelled} are labelled to learn "
+        f"from, of {facts.classes} classes, {facts.median:g} of the median class (large: from {LARGE} and {EACH} on)"
     )
     judged = len(evidence.labels)
     if judged < facts.labelled:
@@ -109,7 +102,7 @@ def _choice(ranked: tuple[Candidate, ...], frozen: Candidate, images: int) -> It
     )
 
 
-def _labels(evidence: Evidence) -> Iterator[str]:
+def _labels(evidence: Evidence, balanced: bool) -> Iterator[str]:
     facts, noise = evidence.size, evidence.noise
     if facts.copies or facts.near_copies:
         flatters = facts.near_copies >= SHARE * facts.images and not evidence.near_together
@@ -117,7 +110,7 @@ def _labels(evidence: Evidence) -> Iterator[str]:
             f"copies of other images: {facts.copies}, near copies: {facts.near_copies}; there is less than it seems"
             + (", and it flatters what is measured: see --keep-near-duplicates-together" if flatters else "")
         )
-    if facts.imbalance >= IMBALANCED:
+    if facts.imbalance >= IMBALANCED and not balanced:
         yield f"the commonest class has {facts.imbalance:.0f} times the images of the rarest: consider --balance loss"
     if noise.share >= SHARE:
         yield f"{noise.count} of {len(evidence.labels)} labels look wrong or ambiguous: see the suspects"

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from transfer.advice.asked import Asked
 from transfer.advice.candidate import AHEAD, WORTH, Candidate
 from transfer.advice.costs import Costs, third
 from transfer.advice.estimate import gained, mendable, posterior
@@ -76,31 +77,17 @@ class Advice:
         return f"{self.size} and {self.kind if self.known else 'of unknown similarity'}"
 
 
-def advise(
-    evidence: Evidence,
-    costs: Costs,
-    network: Network,
-    looks: int,
-    solved: bool = True,
-    total: int = 0,
-    tested: int = 0,
-) -> Advice:
-    """Return the advice that follows from `evidence`.
-
-    Parameters
-    ----------
-    looks : int
-        Images that the frozen network has not been run over yet.
-    solved : bool
-        Whether heads can be solved, which those on the features of all stages must be.
-    total, tested : int
-        Images of the set, and those kept for testing.
-    """
-    every = candidates(evidence, costs, network, looks)
-    possible = (c for c in every if solved or not FreezePolicy.parse(c.policy).every_stage)
+def advise(evidence: Evidence, costs: Costs, network: Network, asked: Asked) -> Advice:
+    """Return the advice that follows from `evidence` for a run as it is `asked` for."""
+    every = candidates(evidence, costs, network, asked)
+    possible = (c for c in every if asked.solved or not FreezePolicy.parse(c.policy).every_stage)
     ranked = sorted(possible, key=lambda c: c.accuracy, reverse=True)
     frozen = steady(next(c for c in ranked if c.measured), ranked)
-    best = ranked[0] if not ranked[0].measured and ranked[0].accuracy - frozen.accuracy > WORTH else frozen
+    learnt = next(c for c in ranked if not c.measured)
+    if asked.learns:
+        best = learnt
+    else:
+        best = learnt if learnt is ranked[0] and learnt.accuracy - frozen.accuracy > WORTH else frozen
     ranked.remove(best)
     size = scale(evidence.size.labelled, evidence.size.median)
     return Advice(
@@ -111,7 +98,7 @@ def advise(
         ranked[0],
         settings(best),
         (best, *ranked),
-        tuple(reasons(evidence, size, (best, *ranked), frozen, total, tested, solved)),
+        tuple(reasons(evidence, size, (best, *ranked), frozen, asked)),
     )
 
 
@@ -142,14 +129,14 @@ def epochs_for(images: int) -> int:
     return int(np.clip(round(STEPS * BATCH / images), 6, 60))
 
 
-def candidates(evidence: Evidence, costs: Costs, network: Network, looks: int) -> list[Candidate]:
+def candidates(evidence: Evidence, costs: Costs, network: Network, asked: Asked) -> list[Candidate]:
     """Return every policy with what is to be expected of it."""
     n, kind, stages = evidence.size.labelled, evidence.similarity.kind, len(network.parameters)
     probe = evidence.probes["linear_probe"]
     judged = len(evidence.labels)
     error, left, widths = 1 - probe.accuracy, evidence.left, evidence.widths
     found = []
-    look = looks * costs.look
+    look, again = asked.looks * costs.look, n * costs.look
     for policy, measured in evidence.probes.items():
         name, _, dropped = policy.partition(":")
         share = EXPECTED.get(name, {}).get(kind, 0.0)
@@ -163,13 +150,17 @@ def candidates(evidence: Evidence, costs: Costs, network: Network, looks: int) -
         accuracy, extrapolated = 1 - left * (1 - _share(probe.accuracy + gain)), (1 - left) * error / 2
         sd = sqrt(own**2 + sd**2 + extrapolated**2)
         width = sum(widths) if FreezePolicy.parse(policy).every_stage else widths[stages - 1 - int(dropped or 0)]
-        found.append(Candidate(policy, accuracy, sd, True, 0, (width + 1) * evidence.size.classes, 0, look))
+        heads, seconds = (width + 1) * evidence.size.classes, look + asked.fresh * again
+        found.append(Candidate(policy, accuracy, sd, True, 0, heads, 0, seconds))
     frozen, reach = max(found, key=lambda c: c.accuracy), mendable(n, left * error)
     whole = EXPECTED["lp_ft"][kind] * (1.0 if network.normed else UNNORMED)
     for top, share in {third(stages): OF_TOP * whole, stages: whole}.items():
         epochs = epochs_for(n)
-        trained = sum(network.parameters[stages - top :])
-        seconds = look + epochs * n * costs.learn[top - 1]  # half of the epochs fine-tune; twice, to refit
+        trained = asked.networks * sum(network.parameters[stages - top :])
+        # Half of the epochs fine-tune, twice, to refit; fresh views of the first half, too, are looked at.
+        seconds = look + epochs * n * costs.learn[top - 1] * asked.networks
+        if asked.fresh:
+            seconds += epochs * again * (1 if top == stages else 2)
         policy = f"lp_ft:{top}" if top < stages else "lp_ft"
         sd = sqrt(frozen.sd**2 + (UNSURE * reach + FLOOR) ** 2)
         accuracy = _share(1 - left * error + share * reach)

@@ -9,16 +9,18 @@ import numpy as np
 
 from transfer import freeze, parallel
 from transfer.advice import costs, rule
+from transfer.advice.asked import Asked
 from transfer.advice.evidence import Evidence, gather, sample
 from transfer.advice.network import Network
 from transfer.advice.observe import observe
 from transfer.advice.rule import Advice
 from transfer.cache import TrunkCache
-from transfer.config import TrainConfig
+from transfer.config import LearnConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.heads import HeadSpec
 from transfer.learn.checkpoint import build_heads
-from transfer.learn.setup import Images, new_backbone, pick_device
+from transfer.learn.penalties import chosen
+from transfer.learn.setup import Images, head_specs, new_backbone, pick_device
 from transfer.learn.solver import can_be_solved
 from transfer.measure.size import set_size
 from transfer.plain import to_dict
@@ -47,12 +49,12 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
     """Return advice for a run of `config` on the images of `parts` that it may learn from.
 
     Labels of train and val count, those of test and of what ``--shots`` leaves out do not; images of the latter are
-    looked at where few have labels.
+    looked at, as those without any label are, where few have labels.
     """
     began, trunk_before = time.perf_counter(), cache.seconds
     table, inspection, seed = images.table, images.inspection, config.run.seed
     learn = np.sort(np.concatenate([parts.train, parts.val]))
-    others = np.setdiff1d(np.arange(len(table)), np.concatenate([learn, parts.test]))
+    others = np.setdiff1d(np.arange(len(table)), np.concatenate([learn[table.object[learn] >= 0], parts.test]))
     labelled, more = sample(table, learn, others, seed)
     rows = np.concatenate([labelled, more])
     some, found = table.take(rows), inspection.take(rows)
@@ -66,9 +68,19 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
         seen, some, found, len(labelled), size, seed, near_together=config.data.keep_near_duplicates_together
     )
     heads = build_heads([HeadSpec("object", classes=table.objects)], backbone.width, config.heads)
-    solved = can_be_solved(heads, config.learn, config.cache.views)
-    network, looks = Network.of(backbone), len(learn) + len(parts.test)
-    advice = rule.advise(evidence, measured, network, looks, solved, len(table), len(parts.test))
+    solved, views = can_be_solved(heads, config.learn, config.cache.views), config.cache.views
+    network = Network.of(backbone)
+    asked = Asked(
+        looks=len(learn) * (1 + views) + len(parts.test),
+        total=len(table),
+        tested=len(parts.test),
+        solved=solved,
+        learns=tuple(chosen.without_effect(heads, config.learn, solved)),
+        balanced=config.learn.balance != "none",
+        networks=len(head_specs(table, parts, config.heads)[0]),
+        fresh=config.learn.epochs if config.learn.augment != "none" and not views else 0,
+    )
+    advice = rule.advise(evidence, measured, network, asked)
     record = {
         "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(network.parameters)},
         "advice": _advice(advice) | {"how": how(config, advice, [stage.name for stage in backbone.stages])},
@@ -137,10 +149,13 @@ def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any
 
 
 def followed(config: TrainConfig, advice: Advice) -> TrainConfig:
-    """Return `config` with the policy and settings that were advised."""
+    """Return `config` with the policy and settings that were advised; what it sets otherwise than by default stays."""
     settings = parallel.same(dict(advice.settings))  # floats differ between processes, what is done must not
     said = (advice.case, advice.best.policy, advice.best.accuracy, *advice.best.interval)
     log.info("advised, as the set is %s: %s, %.3f (%.3f to %.3f) expected", *said)
     policy = str(settings.pop("policy"))
-    learn = replace(config.learn, **settings)  # type: ignore[arg-type]
+    own = {name: value for name in settings if (value := getattr(config.learn, name)) != getattr(LearnConfig, name)}
+    if own:
+        log.info("kept as asked: %s", ", ".join(f"{name} {value}" for name, value in own.items()))
+    learn = replace(config.learn, **settings | own)  # type: ignore[arg-type]
     return replace(config, policy=replace(config.policy, policy=policy), learn=learn)

@@ -19,6 +19,9 @@ STRONGEST, WEAKEST = -3, 5  # strengths are 10^-step; 0 is tried first
 CURVATURE = 0.05  # of the loss in a row's outputs, on the whole: p (1 - p) is at most 1/4
 TOLERANCE = 5e-3  # gradient at the solution, of that at zero
 EVALUATIONS, ROUNDING = 100, 1e-9  # L-BFGS: at most for a strength; a smaller gain is none
+WORK = 800_000_000  # components x rows x folds x classes: the last components are left out beyond that
+HEAVY = 400_000  # rows x folds x classes; with more, one fold chooses the strength
+NEAR = 1  # stronger strengths that the chosen one is then come to by, as by all folds choosing it
 CONSTANT = 1e-6  # a feature that spreads less, relative to its mean, is constant but for rounding
 
 
@@ -54,8 +57,8 @@ class CrossValidated:
 def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> CrossValidated:
     """Return what a linear probe learnt from the other folds says of each image.
 
-    One number, the strength of regularisation, is chosen by the images that are then predicted; they are too many for
-    that to flatter.
+    One number, the strength of regularisation, is chosen by the images that are then predicted (by a fold of them
+    where there are very many, or many classes); they are too many for that to flatter.
 
     Parameters
     ----------
@@ -86,8 +89,18 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) 
     if bad:
         raise TransferError(f"the features of {bad} of {len(x)} images are NaN or infinite: the backbone does not suit")
     with tqdm(desc="cross-validating", unit="pass", disable=None, leave=False) as bar:
-        problem = _Problem(*_components(x), label, fold, bar)
-        step, said = problem.choose()
+        parts, variances = _components(x)
+        outputs = len(rows) * len(numbers) * len(classes)
+        kept = slice(-max(WORK // outputs, 1), None)  # the smallest come first
+        parts, variances = np.ascontiguousarray(parts[:, kept]), variances[kept]
+        problem = _Problem(parts, variances, label, fold, bar)
+        if outputs > HEAVY:
+            first = _Problem(parts, variances, label, np.where(fold, -1, 0), bar)
+            step, _ = first.choose()
+            for near in range(step - NEAR, step + 1):  # not from that fold's weights: they have seen what is judged
+                said = problem.at(near)
+        else:
+            step, said = problem.choose()
     probabilities = np.full((len(labels), int(labels.max()) + 1), np.nan)
     probabilities[rows] = 0.0
     probabilities[rows[:, None], classes] = said
@@ -127,13 +140,16 @@ def _components(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Problem:
-    """The probes of all folds, side by side: weights (r + 1, F * C), the last row biases."""
+    """The probes of all folds, side by side: weights (r + 1, F * C), the last row biases.
+
+    Rows of fold -1 are learnt from in every fold, and never judged.
+    """
 
     def __init__(
         self, parts: np.ndarray, variances: np.ndarray, label: np.ndarray, fold: np.ndarray, bar: tqdm
     ) -> None:
         self.parts, self.variances, self.label, self.fold, self.bar = parts, variances, label, fold, bar
-        self.rows = np.arange(len(label))
+        self.rows, self.judged = np.arange(len(label)), np.flatnonzero(fold >= 0)
         learns = fold[:, None] != np.arange(fold.max() + 1)
         self.share = (learns / learns.sum(0)).astype(np.float32)  # (N, F): of a fold's loss, a row's
         self.outputs = (len(label), int(fold.max()) + 1, int(label.max()) + 1)
@@ -141,7 +157,7 @@ class _Problem:
         self.slope = self._loss_and_slope(self.weights)[1]
 
     def choose(self) -> tuple[int, np.ndarray]:
-        """Return the step of lowest loss, and what is then said, (N, C).
+        """Return the step of lowest loss, and what is then said, (J, C), of the rows that are judged.
 
         Each solution starts the next: towards weaker strengths while that helps, or else towards stronger ones.
         """
@@ -159,10 +175,11 @@ class _Problem:
         return best, said
 
     def loss(self, said: np.ndarray) -> float:
-        return -float(np.log(np.maximum(said[self.rows, self.label], np.finfo(float).tiny)).mean())
+        true = said[np.arange(len(said)), self.label[self.judged]]
+        return -float(np.log(np.maximum(true, np.finfo(float).tiny)).mean())
 
     def at(self, step: int) -> np.ndarray:
-        """Solve from the present weights on; return what each row's own fold, which has not seen it, says of it."""
+        """Solve from the present weights on; return what the fold that has not seen a row says of it."""
         strength = _strength(step)
         # In these units the curvature of loss and penalty together is near one all round.
         unit = np.append(1 / np.sqrt(CURVATURE * self.variances + strength), 1.0)[:, None]
@@ -187,7 +204,7 @@ class _Problem:
             },
         )
         self.weights = found.x.reshape(self.weights.shape) * unit
-        own = self._out(self.weights)[self.rows, self.fold].astype(float)
+        own = self._out(self.weights)[self.judged, self.fold[self.judged]].astype(float)
         own = np.exp(own - own.max(1, keepdims=True))
         return own / own.sum(1, keepdims=True)
 

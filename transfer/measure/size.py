@@ -25,7 +25,7 @@ class SetSize:
     classes : int
         That occur.
     fewest, median, most : float
-        Images in a class.
+        Images in a class; of two in the middle the median is the smaller one.
     imbalance : float
         `most` / `fewest`.
     effective_classes : float
@@ -68,7 +68,7 @@ def set_size(table: ImageTable, inspection: Inspection) -> SetSize:
         labelled=int(counts.sum()),
         classes=len(present),
         fewest=fewest,
-        median=float(np.median(present)) if len(present) else 0.0,
+        median=float(np.quantile(present, 0.5, method="lower")) if len(present) else 0.0,
         most=most,
         imbalance=most / fewest if fewest else 1.0,
         effective_classes=float(np.exp(-(share * np.log(share)).sum())) if len(present) else 0.0,

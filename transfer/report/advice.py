@@ -20,6 +20,8 @@ def advised(result: dict[str, Any]) -> str:
         return f"{probes[policy]['accuracy']:.3f}" if policy in probes else "-"
 
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in told["settings"].items())
+    if len(result["backbones"]) > 1:
+        options = f"--backbone {result['backbones'][0]['name']} {options}"
     parts = [
         "\n".join(told["reasons"]),
         table(

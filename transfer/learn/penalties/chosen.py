@@ -8,6 +8,7 @@ from transfer.config import LearnConfig
 from transfer.dropout import DropConnect
 from transfer.errors import TransferError
 from transfer.freeze import FreezePlan, Phase
+from transfer.heads import Heads
 from transfer.learn.penalties import co_tuning, delta
 from transfer.learn.penalties.bss import BSS
 from transfer.learn.penalties.elastic_net import ElasticNet
@@ -43,7 +44,7 @@ def check(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: l
             f"policy {plan.policy} is solved, never trained: it takes --probe solved, linear heads (no --hidden, no "
             "--dropout-kind vanilla, no --drop-connect), and --augment only with --views"
         )
-    names = [f.name for f in fields(config.regularise) if getattr(config.regularise, f.name)]
+    names = _penalised(config)
     if some := [name for name in names if name in TAIL and not plan.trained_parameters]:
         raise TransferError(
             f"{_flags(some)}: all of the backbone stays frozen under {plan.policy}; take one that trains some of it, "
@@ -58,10 +59,7 @@ def check(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: l
             f"--stochastic-depth: {model.backbone.name} has no residual block that can be skipped in what "
             f"{plan.policy} trains; train more stages, or take another backbone"
         )
-    if config.loss != "cross_entropy":
-        names.append(f"loss {config.loss}")
-    if any(isinstance(module, DropConnect) for module in model.heads.modules()):
-        names.append("drop_connect")
+    names += _trained(model.heads, config)
     if names and all(solved):
         raise TransferError(
             f"{_flags(names)}: no effect on a solved probe, which has one strength of regularisation, chosen on "
@@ -70,6 +68,22 @@ def check(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: l
     for phase, is_solved in zip(plan.phases, solved, strict=True):
         if names and is_solved:
             log.info("phase %s is solved, without %s", phase.name, _flags(names))
+
+
+def without_effect(heads: Heads, config: LearnConfig, solved: bool) -> list[str]:
+    """Return the options that :func:`check` refuses where all of the backbone stays frozen, and heads are `solved`."""
+    names = _penalised(config)
+    return [*names, *_trained(heads, config)] if solved else [name for name in names if name in TAIL]
+
+
+def _penalised(config: LearnConfig) -> list[str]:
+    return [f.name for f in fields(config.regularise) if getattr(config.regularise, f.name)]
+
+
+def _trained(heads: Heads, config: LearnConfig) -> list[str]:
+    """Return what else only heads that are trained know."""
+    names = [f"loss {config.loss}"] if config.loss != "cross_entropy" else []
+    return names + (["drop_connect"] if any(isinstance(m, DropConnect) for m in heads.modules()) else [])
 
 
 def needs_start(config: LearnConfig) -> bool:
