@@ -1,4 +1,4 @@
-"""Reference pages of every public module, from the docstrings: ``python -m transfer.reference FOLDER``."""
+"""Reference pages of every public module, from the docstrings: ``python -m reference FOLDER``."""
 
 import importlib
 import pkgutil
@@ -50,5 +50,5 @@ def write(folder: Path, package: str = "transfer") -> Path:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m transfer.reference FOLDER")
+        sys.exit("usage: python -m reference FOLDER")
     print(write(Path(sys.argv[1])))

@@ -4,11 +4,12 @@ The table that papers on Office-31 print, with one difference: epoch and method 
 best that could have been chosen with them is the column called oracle.
 """
 
-from transfer.adapt import AdaptConfig, CrossConfig, ShiftConfig
-from transfer.adapt.cross import cross
-from transfer.cli import script
-from transfer.config import BackboneConfig
-from transfer.report.tables import crossed
+from studies.cross import cross
+
+from transfer.adaptation import AdaptConfig, CrossConfig, ShiftConfig
+from transfer.cli.main import script
+from transfer.config.train import BackboneConfig
+from transfer.report.text import crossed
 
 
 def main(config: CrossConfig) -> None:

@@ -5,11 +5,12 @@ features (seconds), a trained tail (minutes) and the whole network (an hour on a
 leaves it out). No target label is used before the last column, the oracle's, which nobody has in use.
 """
 
-from transfer.adapt import AdaptConfig, CrossConfig, ShiftConfig
-from transfer.adapt.cross import cross
-from transfer.cli import script
-from transfer.config import BackboneConfig
-from transfer.report.tables import crossed
+from studies.cross import cross
+
+from transfer.adaptation import AdaptConfig, CrossConfig, ShiftConfig
+from transfer.cli.main import script
+from transfer.config.train import BackboneConfig
+from transfer.report.text import crossed
 
 
 def main(config: CrossConfig) -> None:

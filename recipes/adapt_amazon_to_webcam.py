@@ -3,11 +3,12 @@
 The same methods and policies as adapt_amazon_to_dslr.py; more target images make self-training and `auto` steadier.
 """
 
-from transfer.adapt import AdaptConfig, CrossConfig, ShiftConfig
-from transfer.adapt.cross import cross
-from transfer.cli import script
-from transfer.config import BackboneConfig
-from transfer.report.tables import crossed
+from studies.cross import cross
+
+from transfer.adaptation import AdaptConfig, CrossConfig, ShiftConfig
+from transfer.cli.main import script
+from transfer.config.train import BackboneConfig
+from transfer.report.text import crossed
 
 
 def main(config: CrossConfig) -> None:

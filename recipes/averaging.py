@@ -7,14 +7,14 @@ from dataclasses import replace
 from statistics import fmean
 
 from transfer import PolicyConfig, TrainConfig, train
-from transfer.cache import TrunkCache
-from transfer.cli import script
-from transfer.config import ViewConfig
-from transfer.learn.ensemble import mean
-from transfer.learn.setup import read_images
-from transfer.measure.answers import judge
-from transfer.measure.test_time import seen
-from transfer.report.tables import table
+from transfer.cli.main import script
+from transfer.config.train import ViewConfig
+from transfer.evaluation.ensemble import mean
+from transfer.evaluation.predictions import judge
+from transfer.evaluation.tta import seen
+from transfer.feature_cache import TrunkCache
+from transfer.report.text import table
+from transfer.training.setup import read_images
 
 ALONG = {"EMA": {"average": "ema"}, "SWA": {"average": "swa", "schedule": "constant"}, "snapshots": {"cycles": 3}}
 

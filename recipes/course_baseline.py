@@ -4,9 +4,10 @@ Raw pixels (0 to 255) are the course's and show its collapse; standardised ones 
 Each row of `--rows` is a network with its rate, optimizer and epochs; `--epochs 2 --seeds 0` is a first look.
 """
 
-from transfer.cli import script
-from transfer.scratch.config import CourseConfig
-from transfer.scratch.course import beside, course
+from course.config import CourseConfig
+from course.course import beside, course
+
+from transfer.cli.main import script
 
 
 def main(config: CourseConfig) -> None:

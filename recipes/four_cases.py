@@ -12,11 +12,12 @@ first; some hours on a laptop, and with --resume it goes on where it was stopped
 --out runs/four_cases --resume
 """
 
+from studies.cases import cases
+from studies.cases_text import by_cell, by_policy
+
 from transfer import RunConfig, TrainConfig
-from transfer.cli import script
-from transfer.commands import CasesConfig
-from transfer.learn.cases import cases
-from transfer.report.cases import by_cell, by_policy
+from transfer.cli.main import script
+from transfer.config.commands import CasesConfig
 
 QUICK = ("linear_probe", "head2toe", "truncate:1", "partial:1", "lp_ft:2")
 

@@ -6,8 +6,8 @@ How much is pretraining worth? Read the table down: the labels that scratch need
 from dataclasses import replace
 
 from transfer import TrainConfig, train
-from transfer.cli import script
-from transfer.report.tables import figure, table
+from transfer.cli.main import script
+from transfer.report.text import figure, table
 
 
 def main(config: TrainConfig) -> None:

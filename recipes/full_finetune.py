@@ -7,8 +7,8 @@ the network knows.
 from dataclasses import replace
 
 from transfer import PolicyConfig, TrainConfig, train
-from transfer.cli import script
-from transfer.report.tables import figure, table
+from transfer.cli.main import script
+from transfer.report.text import figure, table
 
 
 def main(config: TrainConfig) -> None:

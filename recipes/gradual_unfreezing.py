@@ -4,8 +4,8 @@ The plan printed at the start has a column per phase; the lines that follow show
 """
 
 from transfer import PolicyConfig, TrainConfig, train
-from transfer.cli import script
-from transfer.report.tables import one_run, table
+from transfer.cli.main import script
+from transfer.report.text import one_run, table
 
 
 def main(config: TrainConfig) -> None:

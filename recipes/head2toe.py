@@ -7,8 +7,8 @@ the mean of probes on each of them (stage_probes).
 """
 
 from transfer import CompareConfig, compare
-from transfer.cli import script
-from transfer.report.tables import compared, table
+from transfer.cli.main import script
+from transfer.report.text import compared, table
 
 
 def main(config: CompareConfig) -> None:

@@ -8,14 +8,15 @@ wants of it what the other wants, and the differences what sharing costs. --out 
 from dataclasses import replace
 from statistics import fmean
 
+from studies.plots import curves
+
 from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
-from transfer.cache import TrunkCache
-from transfer.cli import script
-from transfer.learn.compare import paired
-from transfer.learn.interference import course
-from transfer.learn.setup import read_images
-from transfer.report.plots import curves
-from transfer.report.tables import figure, separated, table
+from transfer.cli.main import script
+from transfer.feature_cache import TrunkCache
+from transfer.report.text import figure, separated, table
+from transfer.training.compare import paired
+from transfer.training.gradient_conflict import course
+from transfer.training.setup import read_images
 
 PANELS = {"cosine": "cosine", "conflict": "share of batches in conflict", "ratio": "domain's length / object's"}
 

@@ -16,11 +16,12 @@ The rates are for digits and glyphnet. Photographs at a size for a laptop:
 Without the last four they are whole and all, which wants a GPU; --seeds 0,1,2 gives mean and standard deviation.
 """
 
+from studies.worth import worth
+from studies.worth_text import by_labels_and_time, by_start, draw
+
 from transfer import LearnConfig, PolicyConfig, TrainConfig
-from transfer.cli import script
-from transfer.commands import WorthConfig
-from transfer.learn.worth import worth
-from transfer.report.worth import by_labels_and_time, by_start, draw
+from transfer.cli.main import script
+from transfer.config.commands import WorthConfig
 
 
 def main(config: WorthConfig) -> None:

@@ -5,8 +5,8 @@ runs once over the images; all epochs then work on what it put out.
 """
 
 from transfer import PolicyConfig, TrainConfig, train
-from transfer.cli import script
-from transfer.report.tables import one_run
+from transfer.cli.main import script
+from transfer.report.text import one_run
 
 
 def main(config: TrainConfig) -> None:

@@ -5,8 +5,8 @@ first do not: LP-FT keeps the features, and tends to win where test images diffe
 """
 
 from transfer import CompareConfig, compare
-from transfer.cli import script
-from transfer.report.tables import compared, table
+from transfer.cli.main import script
+from transfer.report.text import compared, table
 
 
 def main(config: CompareConfig) -> None:

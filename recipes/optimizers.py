@@ -7,11 +7,12 @@ L-BFGS needs that. With --out, curves.png has the losses, and surfaces.png each 
 from dataclasses import replace
 from statistics import fmean
 
+from studies.plots import curves, descents
+from studies.surfaces import SETTINGS, SURFACES, path
+
 from transfer import LearnConfig, TrainConfig, train
-from transfer.cli import script
-from transfer.learn.surfaces import SETTINGS, SURFACES, path
-from transfer.report.plots import curves, descents
-from transfer.report.tables import figure, table
+from transfer.cli.main import script
+from transfer.report.text import figure, table
 
 RATES = {"sgd": 1.0, "momentum": 0.1, "nesterov": 0.1, "adagrad": 0.1, "rmsprop": 3e-3, "adam": 3e-3, "adamw": 3e-3}
 RATES |= {"lion": 1e-3, "lbfgs": 1.0}

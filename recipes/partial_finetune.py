@@ -5,8 +5,8 @@ learns. Lower stages learn at lower rates: look at the printed plans.
 """
 
 from transfer import CompareConfig, compare
-from transfer.cli import script
-from transfer.report.tables import compared
+from transfer.cli.main import script
+from transfer.report.text import compared
 
 
 def main(config: CompareConfig) -> None:

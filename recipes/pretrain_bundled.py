@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import transfer.backbones
-from transfer.data import glyphs
-from transfer.data.digits import DOMAINS, draw
-from transfer.data.glyphs import LETTERS, PRETRAINING, SIZE, Pose
-from transfer.files import whole, write_json
+from transfer.data.sets import glyphs
+from transfer.data.sets.digits import DOMAINS, draw
+from transfer.data.sets.glyphs import LETTERS, PRETRAINING, SIZE, Pose
+from transfer.runtime.files import whole, write_json
 
 ARCH = {"layers": [2, 2, 2, 1], "channels": [24, 48, 96, 160], "stem_width": 12, "stem_type": "deep"}
 MEAN, STD = 0.5, 0.25
@@ -39,7 +39,7 @@ FACES = [face for family in PRETRAINING.values() for face in family]
 class Options:
     """Where to write, how much to learn."""
 
-    out: Path = Path(transfer.backbones.__file__).parent / "glyphnet"
+    out: Path = Path(transfer.backbones.__file__).parent / "providers" / "glyphnet"
     images: int = 480_000  # images drawn, each seen once
     batch_size: int = 128
     lr: float = 0.2

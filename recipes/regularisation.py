@@ -7,10 +7,10 @@ from dataclasses import replace
 from statistics import fmean
 
 from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, TransferError, train
-from transfer.cache import TrunkCache
-from transfer.cli import script
-from transfer.learn.setup import read_images
-from transfer.report.tables import table
+from transfer.cli.main import script
+from transfer.feature_cache import TrunkCache
+from transfer.report.text import table
+from transfer.training.setup import read_images
 
 LEARN = {"no smoothing": {"label_smoothing": 0.0}, "decay 0.1": {"weight_decay": 0.1}, "hinge": {"loss": "hinge"}}
 LEARN |= {f"augment {kind}": {"augment": kind} for kind in ("flip", "crop", "colour", "pca", "scale")}

@@ -4,9 +4,10 @@ For each: how widely activations and gradients spread in the first and the last 
 after it, accuracy, and what the monitor says of the training. `--out FOLDER` keeps it and draws the spread by layer.
 """
 
-from transfer.cli import script
-from transfer.scratch.config import QuestionsConfig
-from transfer.scratch.questions import answered, questions
+from course.config import QuestionsConfig
+from course.questions import answered, questions
+
+from transfer.cli.main import script
 
 
 def main(config: QuestionsConfig) -> None:

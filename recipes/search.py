@@ -8,9 +8,9 @@ from dataclasses import replace
 from statistics import fmean
 
 from transfer import SearchConfig, search, train
-from transfer.cli import script
-from transfer.learn.space import settle
-from transfer.report.tables import one_run, table
+from transfer.cli.main import script
+from transfer.report.text import one_run, table
+from transfer.tuning.space import settle
 
 WAYS = {"grid": ("grid", 0.0), "random": ("random", 0.0), "coarse, then fine": ("random", 0.4), "tpe": ("tpe", 0.0)}
 

@@ -5,8 +5,8 @@ the labels. Try it on sets of your own; the paired test says whether a differenc
 """
 
 from transfer import CompareConfig, compare
-from transfer.cli import script
-from transfer.report.tables import compared
+from transfer.cli.main import script
+from transfer.report.text import compared
 
 
 def main(config: CompareConfig) -> None:

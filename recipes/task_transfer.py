@@ -8,15 +8,15 @@ of its features there, what share lies between objects, and what between domains
 from dataclasses import replace
 
 import numpy as np
+from studies.variance import shares
 
 from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
-from transfer.cache import TrunkCache
-from transfer.cli import script
-from transfer.config import CacheConfig
-from transfer.learn.setup import read_images
-from transfer.learn.summary import over_seeds
-from transfer.measure.variance import shares
-from transfer.report.tables import figure, table
+from transfer.cli.main import script
+from transfer.config.train import CacheConfig
+from transfer.feature_cache import TrunkCache
+from transfer.report.text import figure, table
+from transfer.runs.seeds import over_seeds
+from transfer.training.setup import read_images
 
 
 def main(config: TrainConfig) -> None:

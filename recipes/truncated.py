@@ -6,8 +6,8 @@ the less is lost without them, and what is dropped costs neither time nor memory
 """
 
 from transfer import CompareConfig, compare
-from transfer.cli import script
-from transfer.report.tables import compared
+from transfer.cli.main import script
+from transfer.report.text import compared
 
 POLICIES = ("linear_probe", "truncate:1", "truncate:2", "truncate:2+lp_ft:1", "truncate:2+scratch")
 

@@ -79,7 +79,7 @@ def digests(images: ImageTable) -> np.ndarray:
 @pytest.fixture
 def lesson(images: ImageTable, digests: np.ndarray) -> Any:
     """Of each 8 images of a cell: 4 to learn from, 2 to validate on; the other 2 are for tests."""
-    from transfer.learn.epoch import Lesson
+    from transfer.training.epoch import Lesson
 
     place = np.arange(len(images)) % EACH
     return Lesson(images, digests, np.flatnonzero(place < 4), np.flatnonzero((place >= 4) & (place < 6)))
@@ -119,7 +119,7 @@ def taught(small: Callable[..., Any], images: ImageTable) -> Callable[..., Any]:
     import torch
 
     from transfer import freeze
-    from transfer.heads import Heads, HeadSpec
+    from transfer.heads.heads import Heads, HeadSpec
     from transfer.model import TransferModel
 
     def build(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.cli import main
+from transfer.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("unprivileged")
 TRAIN = ["train", "--backbone", "test_resnet", "--random-init", "--image-size", "32", "--device", "cpu"]

@@ -13,9 +13,16 @@ Examples
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
-from transfer.commands import AdviseConfig, EvaluateConfig, ExportConfig, LrFindConfig, PredictConfig, SearchConfig
-from transfer.config import (
+from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.config.commands import (
+    AdviseConfig,
+    EvaluateConfig,
+    ExportConfig,
+    LrFindConfig,
+    PredictConfig,
+    SearchConfig,
+)
+from transfer.config.train import (
     BackboneConfig,
     CompareConfig,
     DataConfig,
@@ -30,19 +37,19 @@ from transfer.errors import TransferError
 
 if TYPE_CHECKING:
     from transfer.backbones import Backbone, load
-    from transfer.data.sets import load_table
+    from transfer.data.sets.load import load_table
     from transfer.data.splits import split
     from transfer.data.table import ImageTable
     from transfer.estimator import BackboneFeatures, TransferClassifier
+    from transfer.evaluation.evaluate import evaluate, predict
     from transfer.formats import export
     from transfer.freeze import FreezePlan, FreezePolicy
-    from transfer.learn.advise import advise
-    from transfer.learn.compare import compare
-    from transfer.learn.lr_find import lr_find
-    from transfer.learn.predict import evaluate, predict
-    from transfer.learn.search import search
-    from transfer.learn.train import train
     from transfer.report.page import write_report
+    from transfer.training.compare import compare
+    from transfer.training.train import train
+    from transfer.tuning.advise import advise
+    from transfer.tuning.lr_find import lr_find
+    from transfer.tuning.search import search
 
 __version__ = "0.1.0"
 
@@ -52,18 +59,18 @@ _LAZY = {
     "TransferClassifier": "transfer.estimator",
     "export": "transfer.formats",
     "load": "transfer.backbones",
-    "load_table": "transfer.data.sets",
+    "load_table": "transfer.data.sets.load",
     "split": "transfer.data.splits",
     "ImageTable": "transfer.data.table",
     "FreezePlan": "transfer.freeze",
     "FreezePolicy": "transfer.freeze",
-    "advise": "transfer.learn.advise",
-    "compare": "transfer.learn.compare",
-    "evaluate": "transfer.learn.predict",
-    "lr_find": "transfer.learn.lr_find",
-    "predict": "transfer.learn.predict",
-    "search": "transfer.learn.search",
-    "train": "transfer.learn.train",
+    "advise": "transfer.tuning.advise",
+    "compare": "transfer.training.compare",
+    "evaluate": "transfer.evaluation.evaluate",
+    "lr_find": "transfer.tuning.lr_find",
+    "predict": "transfer.evaluation.evaluate",
+    "search": "transfer.tuning.search",
+    "train": "transfer.training.train",
     "write_report": "transfer.report.page",
 }
 

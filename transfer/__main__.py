@@ -1,5 +1,5 @@
 """``python -m transfer`` is the ``transfer`` command."""
 
-from transfer.cli import main
+from transfer.cli.main import main
 
 raise SystemExit(main())

@@ -12,7 +12,7 @@ from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.trunk import Trunk
 from transfer.freeze import Phase
-from transfer.heads import Heads
+from transfer.heads.heads import Heads
 
 Precision = Literal["float16", "float32"]
 
@@ -115,11 +115,11 @@ class TransferModel(nn.Module):
         return self.backbone.tail(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, self.cut)
 
     def forward(self, activation: Tensor) -> dict[str, Tensor]:
-        """Return each head's output from what :meth:`trunk` returned (see :meth:`transfer.heads.Heads.forward`)."""
+        """Return each head's output from what :meth:`trunk` returned (see `Heads.forward`)."""
         return self.heads(self.features(activation))
 
     def predict(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Return each head's answer for uint8 `images` (see :meth:`transfer.heads.Heads.answers`), in eval mode."""
+        """Return each head's answer for uint8 `images` (see `Heads.answers`), in eval mode."""
         self.eval()
         with torch.inference_mode():
             return self.heads.answers(self(self.trunk(images)))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.files import whole
+from transfer.runtime.files import whole
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe and Ito's
 SHOWN = ("activation", "gradient")
@@ -17,7 +17,7 @@ def draw_layers(path: Path, runs: Mapping[str, Mapping[str, Mapping[str, Sequenc
     ----------
     path : Path
     runs : mapping
-        By network, question and setting the results of every seed (see :func:`transfer.scratch.questions.questions`);
+        By network, question and setting the results of every seed (see :func:`course.questions.questions`);
         the first is drawn.
     """
     from matplotlib.figure import Figure

@@ -1,13 +1,13 @@
-"""Typed configs of learning from pixels; torch-free, as :mod:`transfer.config` is."""
+"""Typed configs of learning from pixels; torch-free, as :mod:`transfer.config.train` is."""
 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transfer.config import BackboneConfig, CommaInts, CommaNames, DataConfig, Device
+from transfer.config.ranges import ABOVE_ZERO, within
+from transfer.config.train import BackboneConfig, CommaInts, CommaNames, DataConfig, Device
 from transfer.errors import TransferError, did_you_mean
-from transfer.limits import ABOVE_ZERO, within
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "maxout"]
 Initialisation = Literal["too_small", "too_large", "xavier", "he", "deviation"]

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig, PolicyConfig, RunConfig, TrainConfig
-from transfer.learn.folder import RunFolder
-from transfer.learn.setup import Images, read_images, versions
-from transfer.learn.train import train
-from transfer.plain import to_dict
-from transfer.report.tables import figure, table
-from transfer.scratch.config import CourseConfig, NetworkConfig, ScratchConfig
-from transfer.scratch.learn import HEADS, learn
-from transfer.scratch.pixels import pixel_sets
+from course.config import CourseConfig, NetworkConfig, ScratchConfig
+from course.learn import HEADS, learn
+from course.pixels import pixel_sets
+from transfer.config.serialise import to_dict
+from transfer.config.train import LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.feature_cache import TrunkCache
+from transfer.report.text import figure, table
+from transfer.runs.folder import RunFolder
+from transfer.training.setup import Images, read_images, versions
+from transfer.training.train import train
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ def layer_statistics(network: nn.Sequential, images: Tensor, loss: Callable[[Ten
     Parameters
     ----------
     network : nn.Sequential
-        As :func:`transfer.scratch.networks.build` gives it. Norm layers use these images' own statistics.
+        As :func:`course.networks.build` gives it. Norm layers use these images' own statistics.
     images : Tensor, shape (B, 3, H, W)
     loss : callable
         From logits to the mean loss of an image.

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
 
+from course import progress
+from course.config import ScratchConfig
+from course.layers import layer_statistics
+from course.networks import build
+from course.pixels import PixelSet, scale
+from transfer.config.serialise import to_dict
 from transfer.errors import TransferError
-from transfer.learn import monitor
-from transfer.learn.setup import pick_device
-from transfer.measure import metrics
-from transfer.plain import to_dict
-from transfer.scratch import progress
-from transfer.scratch.config import ScratchConfig
-from transfer.scratch.layers import layer_statistics
-from transfer.scratch.networks import build
-from transfer.scratch.pixels import PixelSet, scale
+from transfer.evaluation import metrics
+from transfer.training import monitor
+from transfer.training.setup import pick_device
 
 HEADS = ("domain", "object")
 EVERY, VALIDATED, LOOKED_AT = 10, 100, 128  # epochs between lines; validation images of a line; images of the layers

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfer.scratch.config import NetworkConfig
+from course.config import NetworkConfig
 
 PIECES = 2  # of a maxout unit
 FACTORS = {"he": 1.0, "too_small": 0.1, "too_large": 10.0}

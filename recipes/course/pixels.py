@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from transfer.config import DataConfig
-from transfer.data.images import DECODER, ImageBatches
-from transfer.data.preprocessing import Preprocessing
+from transfer.config.train import DataConfig
+from transfer.data.images.batches import DECODER, ImageBatches
+from transfer.data.images.preprocessing import Preprocessing
 from transfer.data.splits import Splits, split
 from transfer.data.table import ImageTable
-from transfer.learn.setup import Images
-from transfer.store import CannotKeep, Store
+from transfer.disk_cache import CannotKeep, Store
+from transfer.training.setup import Images
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def scale(pixels: Tensor, rows: np.ndarray, inputs: str) -> tuple[Tensor, Tensor
     rows : ndarray of int64
         The training images, of which ``standardised`` takes mean and standard deviation by channel.
     inputs : str
-        See :class:`transfer.scratch.config.ScratchConfig`.
+        See :class:`course.config.ScratchConfig`.
     """
     if inputs != "standardised":
         return torch.zeros(3, 1, 1), torch.full((3, 1, 1), 255.0 if inputs == "unit" else 1.0)

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from transfer.cache import TrunkCache
-from transfer.learn.folder import RunFolder
-from transfer.learn.setup import read_images, versions
-from transfer.plain import to_dict
-from transfer.report.tables import figure, table
-from transfer.scratch.chart import draw_layers
-from transfer.scratch.config import NetworkConfig, QuestionsConfig, ScratchConfig
-from transfer.scratch.course import mean_and_sd
-from transfer.scratch.learn import learn
-from transfer.scratch.pixels import pixel_sets
+from course.chart import draw_layers
+from course.config import NetworkConfig, QuestionsConfig, ScratchConfig
+from course.course import mean_and_sd
+from course.learn import learn
+from course.pixels import pixel_sets
+from transfer.config.serialise import to_dict
+from transfer.feature_cache import TrunkCache
+from transfer.report.text import figure, table
+from transfer.runs.folder import RunFolder
+from transfer.training.setup import read_images, versions
 
 # Deep enough that what a layer does to its input, done five times over, shows.
 BASES = {

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from studies import regret
 from transfer.advice import rule
 from transfer.backbones import registry
-from transfer.cache import TrunkCache
-from transfer.commands import CasesConfig
-from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.config.commands import CasesConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
+from transfer.evaluation.wilson import NORMAL
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.learn import optimizers
-from transfer.learn.auto import AUTO, advised
-from transfer.learn.compare import rights
-from transfer.learn.folder import RunFolder
-from transfer.learn.setup import Images, read_images, split_images, versions
-from transfer.learn.train import train
-from transfer.measure import regret
-from transfer.measure.share import NORMAL
-from transfer.plain import to_dict
+from transfer.runs.folder import RunFolder
+from transfer.training import optimizers
+from transfer.training.auto_policy import AUTO, advised
+from transfer.training.compare import rights
+from transfer.training.setup import Images, read_images, split_images, versions
+from transfer.training.train import train
 
 PROBE = "linear_probe"  # what all advice must be at least as good as
 SOLVED = (PROBE, "head2toe", "stage_probes")  # nothing of the backbone learns
@@ -50,7 +50,7 @@ def cases(config: CasesConfig) -> dict[str, Any]:
         ``records``, each as soon as it is known a line of metrics.jsonl where `config` names a folder: of policy
         ``auto`` the advice, what it stands on and the test ``images``, of others ``accuracy``, ``right`` (a digit for
         each test image) and ``seconds``, or ``failed``. ``cells``, by backbone and case what
-        :func:`transfer.measure.regret.judge` says, with what was advised and expected by seed; their ``summary``;
+        :func:`studies.regret.judge` says, with what was advised and expected by seed; their ``summary``;
         ``policies``, ``seeds``, ``command``, ``config``, ``versions``, ``seconds``.
 
     Raises

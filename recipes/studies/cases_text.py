@@ -1,10 +1,10 @@
-"""Advice beside the truth, as :func:`transfer.learn.cases.cases` found it -> tables."""
+"""Advice beside the truth, as :func:`studies.cases.cases` found it -> tables."""
 
 from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-from transfer.report.tables import spread, table
+from transfer.report.text import spread, table
 
 FORM = ".3f"
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from transfer.adapt.config import CrossConfig, ShiftConfig
-from transfer.adapt.run import adapt, prepared, read
-from transfer.cache import TrunkCache
-from transfer.learn.folder import RunFolder
-from transfer.learn.setup import versions
-from transfer.plain import to_dict
+from transfer.adaptation.adapt import adapt, prepared, read
+from transfer.config.adapt import CrossConfig, ShiftConfig
+from transfer.config.serialise import to_dict
+from transfer.feature_cache import TrunkCache
+from transfer.runs.folder import RunFolder
+from transfer.training.setup import versions
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer.files import whole
+from transfer.runtime.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.measure.paired import paired_test
+from transfer.evaluation.paired import paired_test
 
 
 def best_by_others(accuracies: Mapping[str, Sequence[float]]) -> list[str]:
@@ -65,7 +65,7 @@ def judge(
     dict
         By seed ``accuracy`` (of what was chosen), ``best`` (by the other seeds), ``best_accuracy`` and ``regret``
         (accuracy that the choice cost); ``against_best`` and ``against_reference``, paired tests over all seeds
-        (:func:`transfer.measure.paired.paired_test`) with ``worse``, whether the whole interval of the difference is
+        (:func:`transfer.evaluation.paired.paired_test`) with ``worse``, whether the whole interval of the difference is
         below 0. Lists are empty and tests None where there is nothing to tell them by: one seed, or none done.
     """
     done = {name: [some for some in by_seed if some is not None] for name, by_seed in right.items()}

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transfer.config import LearnConfig
-from transfer.learn import optimizers
+from transfer.config.train import LearnConfig
+from transfer.training import optimizers
 
 Box = tuple[tuple[float, float], tuple[float, float]]
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transfer.cache import TrunkCache
-from transfer.commands import WorthConfig
-from transfer.config import PolicyConfig, RunConfig
+from transfer.config.commands import WorthConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import PolicyConfig, RunConfig
+from transfer.disk_cache import Store
 from transfer.errors import TransferError
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.learn.folder import RunFolder, from_the_start
-from transfer.learn.setup import read_images, versions
-from transfer.learn.train import train
-from transfer.plain import to_dict
-from transfer.store import Store
+from transfer.runs.folder import RunFolder, from_the_start
+from transfer.training.setup import read_images, versions
+from transfer.training.train import train
 
 SCRATCH = "scratch"
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Stopwatch:
-    """Validation accuracy of one head by seconds since now: an `on_epoch` of :func:`transfer.learn.train.train`.
+    """Validation accuracy of one head by seconds since now: an `on_epoch` of :func:`transfer.training.train.train`.
 
     Unlike the epochs' own seconds these hold all that a run does on the way, the frozen trunk included.
 

@@ -1,12 +1,12 @@
-"""What pretraining is worth, as :func:`transfer.learn.worth.worth` found it -> tables and a plot."""
+"""What pretraining is worth, as :func:`studies.worth.worth` found it -> tables and a plot."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from transfer.report.plots import curves
-from transfer.report.tables import spread, table
+from studies.plots import curves
+from transfer.report.text import spread, table
 
 SCRATCH, PROBE, PROBED = "scratch", "linear_probe", "lp_ft"
 STARTS = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
-from transfer.config import BackboneConfig, CacheConfig, RunConfig
+from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.config.train import BackboneConfig, CacheConfig, RunConfig
 from transfer.data.table import ImageTable
 
 WIDTH, CLASSES = 5, 4
@@ -20,7 +20,7 @@ def draw() -> Callable:
     """Return a function that draws a batch of 7 source and 6 target rows, one of these labelled, in random order."""
     import torch
 
-    from transfer.adapt.objectives.objective import Batch
+    from transfer.adaptation.losses.base import Batch
 
     def drawn(seed: int = 0, *, progress: float = 0.2, source: int = 7, target: int = 6) -> Batch:
         g = torch.Generator().manual_seed(seed)
@@ -46,7 +46,7 @@ def survives(request: pytest.FixtureRequest, draw: Callable) -> Callable:
     import torch
     from torch.nn import functional as F
 
-    from transfer.adapt.objectives.objective import Batch, Objective
+    from transfer.adaptation.losses.base import Batch, Objective
 
     batch = draw(3, source=1, target=1) if request.param == "alone" else draw(3)
     features, logits, strong = (x.detach() for x in (batch.features, batch.logits, batch.strong))
@@ -97,7 +97,7 @@ def learn_shifted() -> Callable:
     from torch import nn
     from torch.nn import functional as F
 
-    from transfer.adapt.objectives.objective import Batch, Objective
+    from transfer.adaptation.losses.base import Batch, Objective
 
     def blobs(shift: tuple[float, float]) -> tuple:
         g = torch.Generator().manual_seed(0)
@@ -146,8 +146,8 @@ BACKBONE = "test_resnet"
 @pytest.fixture(scope="session")
 def tiny(images: ImageTable) -> Any:
     """The tiny set, its files looked at: colours to carry from ``plain`` to ``striped``."""
-    from transfer.data.inspect import inspect
-    from transfer.learn.setup import Images
+    from transfer.data.duplicates import inspect
+    from transfer.training.setup import Images
 
     return Images(images, inspect(images))
 
@@ -160,7 +160,7 @@ def three(tiny: Any) -> Any:
     import numpy as np
 
     from transfer.data.table import softmax_target
-    from transfer.learn.setup import Images
+    from transfer.training.setup import Images
 
     table, third = tiny.table, np.arange(len(tiny.table)) % 3 == 0
     names = np.array(table.domains)[table.domain]
@@ -202,15 +202,15 @@ def config(images: ImageTable, weights_store: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def staged(config: Callable[..., AdaptConfig], tiny: Any) -> Callable[..., Any]:
     """Build what a method runs on: the stage of a pair, the phase that says what learns, and the steps' config."""
-    from transfer.adapt.judge import rules
-    from transfer.adapt.run import _pair
-    from transfer.adapt.stage import set_up
-    from transfer.cache import TrunkCache
+    from transfer.adaptation.adapt import _pair
+    from transfer.adaptation.selection import validators
+    from transfer.adaptation.task import set_up
+    from transfer.feature_cache import TrunkCache
 
     def build(given: Any = None, **settings: Any) -> Any:
         made, known = config(**settings), given or tiny
         these, _ = _pair(made.shift, known, made.run.seed)
-        hold_out = any(rule.validation for rule in rules.find(made.method.rule))
+        hold_out = any(rule.validation for rule in validators.find(made.method.rule))
         stage, plan = set_up(made, these, known, TrunkCache(made.cache), made.run.seed, hold_out=hold_out)
         return stage, plan.phases[-1], made.steps
 

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from transfer import backbones, freeze
-from transfer.adapt.judge import rules
-from transfer.adapt.run import adapt, read
-from transfer.cache import TrunkCache
+from transfer.adaptation.adapt import adapt, read
+from transfer.adaptation.selection import validators
 from transfer.data.table import softmax_target
 from transfer.errors import TransferError
-from transfer.learn import checkpoint
-from transfer.learn.predict import predict
-from transfer.learn.setup import Images
+from transfer.evaluation.evaluate import predict
+from transfer.feature_cache import TrunkCache
+from transfer.runs import checkpoint
+from transfer.training.setup import Images
 
 
 def some(images, rows):
@@ -92,7 +92,7 @@ def test_the_rule_alone_chooses_and_the_oracle_is_at_least_as_good(config, tiny,
     result = adapt(config(method=methods, rule=rule, val=0.3), images=tiny).result
     selection = result["selection"]
     scores = [selection["methods"][name] for name in methods]
-    winner = methods[rules.choose(scores)]
+    winner = methods[validators.choose(scores)]
     assert selection["chosen"].split(",")[0] == winner
     own = {name: score for name, score in selection["candidates"].items() if name.split(",")[0] == winner}
     assert own[selection["chosen"]] == max(own.values())
@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_bytes_kept_or_not(config, tiny, tmp_path, 
 
 @pytest.mark.parametrize("method", ["mcc", "dann", "shot", "centroids", "auto", "adabn"])
 def test_what_is_frozen_stays_and_what_may_move_does(config, tiny, monkeypatch, method):
-    monkeypatch.setattr("transfer.adapt.auto.NEAR", 1.1)  # no shift is small, or auto would leave the backbone alone
+    monkeypatch.setattr("transfer.adaptation.auto.NEAR", 1.1)  # no small shift: auto trains the backbone
     run = adapt(config(method=(method,), policy="partial:1"), images=tiny)
     assert run.result["policy"]["frozen_unchanged"]
     fresh, after = backbones.load("test_resnet"), run.models[""].backbone
@@ -171,7 +171,7 @@ def test_a_target_of_which_nobody_knows_anything(config, tiny, tmp_path):
 @pytest.mark.parametrize("method", ["source_only", "coral", "mcc", "dann", "shot", "transport", "growing", "auto"])
 @pytest.mark.parametrize("case", ["one target image", "one image per class", "a class that the source lacks"])
 def test_sets_that_are_hard(config, tiny, monkeypatch, method, case):
-    monkeypatch.setattr("transfer.adapt.understand.shift", lambda *_, **__: ({}, []))
+    monkeypatch.setattr("transfer.adaptation.diagnostics.shift", lambda *_, **__: ({}, []))
     target, objects, place = parts(tiny)
     rows = {
         "one target image": ~target | (np.arange(48) == np.flatnonzero(target)[3]),

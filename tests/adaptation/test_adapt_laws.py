@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from transfer.adapt.judge.rules import RULES
-from transfer.adapt.methods import METHODS
-from transfer.adapt.run import adapt
+from transfer.adaptation.adapt import adapt
+from transfer.adaptation.registry import METHODS
+from transfer.adaptation.selection.validators import RULES
 from transfer.data.table import softmax_target
-from transfer.learn.setup import Images
+from transfer.training.setup import Images
 
 TARGET = "striped"
 
@@ -88,7 +88,7 @@ def check(config, images, folder, change):
 )
 def test_every_method(config, tiny, tmp_path, monkeypatch, name, change):
     # what is said of the shift is slow, and the same for all of them: the tests of rules leave it in
-    monkeypatch.setattr("transfer.adapt.understand.shift", lambda *_, **__: ({}, []))
+    monkeypatch.setattr("transfer.adaptation.diagnostics.shift", lambda *_, **__: ({}, []))
     policy = "partial:1" if name in ("adabn", "auto", "fixmatch", "shot") else "linear_probe"
     check(config(method=(name,), policy=policy, steps=2), tiny, tmp_path, change)
 
@@ -117,7 +117,7 @@ def test_several_seeds_and_a_held_out_part(config, tiny, tmp_path):
 
 def given(images, per_class, seed=0):
     """Return the target rows whose labels a run with ``--target-labels`` uses."""
-    from transfer.adapt.pair import pair
+    from transfer.adaptation.domains import pair
 
     made, _ = pair(
         images.table, images.inspection, sources=["plain"], target=TARGET, target_labels=per_class, seed=seed

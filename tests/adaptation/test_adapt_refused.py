@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from transfer.adapt.methods import METHODS
-from transfer.adapt.objectives.confusion import MCC
-from transfer.adapt.run import adapt
+from transfer.adaptation.adapt import adapt
+from transfer.adaptation.losses.mcc import MCC
+from transfer.adaptation.registry import METHODS
 from transfer.errors import TransferError
 
 
@@ -67,7 +67,7 @@ def test_a_rate_that_is_far_too_high(config, tiny, method, policy):
 
 
 def test_epochs_before_the_loss_broke_may_be_taken(config, tiny, monkeypatch):
-    from transfer.adapt.objectives.confusion import MCC
+    from transfer.adaptation.losses.mcc import MCC
 
     forward = MCC.forward
     monkeypatch.setattr(MCC, "forward", lambda self, batch: forward(self, batch) / (batch.progress < 0.7))

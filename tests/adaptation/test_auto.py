@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adapt import auto as module
-from transfer.adapt.auto import auto
-from transfer.adapt.config import AdaptConfig, ShiftConfig, StepsConfig
-from transfer.adapt.run import adapt, read
-from transfer.adapt.solve import aligned, solve
-from transfer.cache import TrunkCache
-from transfer.learn.setup import Images
+from transfer.adaptation import auto as module
+from transfer.adaptation.adapt import adapt, read
+from transfer.adaptation.auto import auto
+from transfer.adaptation.closed_form.classifier import aligned, solve
+from transfer.config.adapt import AdaptConfig, ShiftConfig, StepsConfig
+from transfer.feature_cache import TrunkCache
+from transfer.training.setup import Images
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adapt.choice import Candidate, Choice
-from transfer.adapt.fit import fit, new_network
-from transfer.adapt.judge.rules import RULES
-from transfer.adapt.methods import METHODS
+from transfer.adaptation.candidates import fit, new_network
+from transfer.adaptation.registry import METHODS
+from transfer.adaptation.selection.best_candidate import Candidate, Choice
+from transfer.adaptation.selection.validators import RULES
 
 IM = RULES["im"].score
 

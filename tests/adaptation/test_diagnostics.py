@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adapt import understand
-from transfer.adapt.choice import Candidate
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.judge.shift import proxy_a_distance
-from transfer.adapt.pair import pair
-from transfer.adapt.run import adapt
-from transfer.adapt.stage import Stage
-from transfer.data.inspect import Inspection
+from transfer.adaptation import diagnostics
+from transfer.adaptation.adapt import adapt
+from transfer.adaptation.domains import pair
+from transfer.adaptation.label_shift import proxy_a_distance
+from transfer.adaptation.selection.best_candidate import Candidate
+from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.task import Stage
+from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, Target, softmax_target
 from transfer.errors import TransferError
-from transfer.learn.setup import Images
-from transfer.report.tables import adapted
+from transfer.report.text import adapted
+from transfer.training.setup import Images
 
 CLASSES = 6
 
@@ -68,9 +68,9 @@ def evidence_of(stage, moved=0.0):
 
 def test_the_same_classes_raise_no_flag():
     stage = stage_of()
-    block, notes = understand.shift(stage, evidence_of(stage, moved=-9.0))
+    block, notes = diagnostics.shift(stage, evidence_of(stage, moved=-9.0))
     assert notes == []
-    assert not any(block[name] for name in understand.FLAGS)
+    assert not any(block[name] for name in diagnostics.FLAGS)
     assert block["absent"] == []
     assert block["estimated_accuracy"] > 0.9
     assert block["total_variation"]["em"] < 0.05
@@ -84,7 +84,7 @@ def test_the_same_classes_raise_no_flag():
 def test_distances_are_of_pooled_features_and_of_the_chosen_ones():
     stage = stage_of()
     chosen = evidence_of(stage, moved=-8.0)
-    block, _ = understand.shift(stage, chosen, seed=3)
+    block, _ = diagnostics.shift(stage, chosen, seed=3)
     raw = [stage.pooled(rows).numpy() for rows in (stage.pair.train, stage.pair.unlabelled)]
     assert block["a_distance"] == {
         "before": pytest.approx(proxy_a_distance(*raw, seed=3), abs=1e-6),
@@ -94,7 +94,7 @@ def test_distances_are_of_pooled_features_and_of_the_chosen_ones():
 
 def test_missing_classes_are_named():
     stage = stage_of(lacking=(1, 4))
-    block, notes = understand.shift(stage, evidence_of(stage))
+    block, notes = diagnostics.shift(stage, evidence_of(stage))
     assert block["strong"]
     assert block["partial"]
     assert block["absent"] == ["thing 1", "thing 4"]
@@ -104,7 +104,7 @@ def test_missing_classes_are_named():
 
 def test_without_validation_rows_what_needs_them_is_none():
     stage = stage_of(val=0)
-    block, _ = understand.shift(stage, evidence_of(stage))
+    block, _ = diagnostics.shift(stage, evidence_of(stage))
     assert block["estimated_accuracy"] is None
     assert block["total_variation"]["bbse"] is None
     json.dumps(block, allow_nan=False)
@@ -112,7 +112,7 @@ def test_without_validation_rows_what_needs_them_is_none():
 
 def test_a_single_target_image():
     stage = stage_of(target_rows=1)
-    block, notes = understand.shift(stage, evidence_of(stage))
+    block, notes = diagnostics.shift(stage, evidence_of(stage))
     assert block["a_distance"] == {"before": None, "after": None}
     assert block["looseness"] is None
     assert notes == []
@@ -121,7 +121,7 @@ def test_a_single_target_image():
 
 def test_features_that_are_not_finite_have_no_distance():
     stage = stage_of()
-    block, _ = understand.shift(stage, evidence_of(stage, moved=np.nan))
+    block, _ = diagnostics.shift(stage, evidence_of(stage, moved=np.nan))
     assert block["a_distance"]["after"] is None
     assert block["a_distance"]["before"] == 2.0
 
@@ -129,7 +129,7 @@ def test_features_that_are_not_finite_have_no_distance():
 def test_the_stage_stays_as_it_was():
     stage = stage_of()
     before = stage.pair
-    understand.shift(stage, evidence_of(stage))
+    diagnostics.shift(stage, evidence_of(stage))
     assert stage.pair is before
     assert len(before.val)
 
@@ -137,13 +137,13 @@ def test_the_stage_stays_as_it_was():
 def test_flags_of_several_seeds():
     calm = {"strong": False, "partial": False, "open_set": False, "absent": []}
     blocks = [calm, calm | {"strong": True, "partial": True, "absent": ["b", "a"]}, calm | {"absent": ["a", "c"]}]
-    assert understand.flagged(blocks) == {
+    assert diagnostics.flagged(blocks) == {
         "strong": True,
         "partial": True,
         "open_set": False,
         "absent": ["b", "a", "c"],
     }
-    assert understand.flagged([calm]) == calm
+    assert diagnostics.flagged([calm]) == calm
 
 
 def answered(true, said):
@@ -159,8 +159,8 @@ def test_what_did_not_move_is_shown_once():
     stage = stage_of()
     still, moved = Candidate("source_only", evidence_of(stage), None), Candidate("mcc", evidence_of(stage, 1.0), None)
     again = Candidate("source_only", evidence_of(stage), None)
-    assert understand.before_and_after(still, again) == {"before and after (source_only)": still.evidence}
-    assert understand.before_and_after(still, moved) == {"before": still.evidence, "after (mcc)": moved.evidence}
+    assert diagnostics.before_and_after(still, again) == {"before and after (source_only)": still.evidence}
+    assert diagnostics.before_and_after(still, moved) == {"before": still.evidence, "after (mcc)": moved.evidence}
 
 
 def test_gains_against_a_naive_count():
@@ -170,7 +170,7 @@ def test_gains_against_a_naive_count():
         true = rng.integers(-1, 4, 50)  # the last class is none that a model can answer
         tests.append(answered(true, rng.integers(0, 3, 50)))
         before.append(rng.integers(0, 3, 50))
-    out = understand.gains(tests, before)
+    out = diagnostics.gains(tests, before)
     delta = []
     for i, name in enumerate(("ape", "bee", "cat", "dog")):
         was, now, images = [], [], set()
@@ -195,7 +195,7 @@ def test_gains_against_a_naive_count():
 
 
 def test_gains_where_no_label_is_known():
-    assert understand.gains([answered([-1, -1], [0, 1])], [np.array([1, 1])]) == {"per_class_change": {}, "paired": {}}
+    assert diagnostics.gains([answered([-1, -1], [0, 1])], [np.array([1, 1])]) == {"per_class_change": {}, "paired": {}}
 
 
 def relabelled(images, how):
@@ -224,8 +224,8 @@ def test_several_seeds(config, tiny):
     each = [seed["shift"] for seed in result["seeds"]]
     assert result["shift"]["total_variation"]["em"] == pytest.approx(fmean(e["total_variation"]["em"] for e in each))
     assert "em" in result["sd"]["shift"]["total_variation"]
-    assert all(result["shift"][name] == (each[0][name] or each[1][name]) for name in understand.FLAGS)
-    assert result["per_class_change"] == understand.gains(run.tests, run.before)["per_class_change"]
+    assert all(result["shift"][name] == (each[0][name] or each[1][name]) for name in diagnostics.FLAGS)
+    assert result["per_class_change"] == diagnostics.gains(run.tests, run.before)["per_class_change"]
     for name, change in result["per_class_change"].items():  # the same images each time: the mean of both
         assert change["adapted"] == pytest.approx(
             fmean(seed["per_class_change"][name]["adapted"] for seed in result["seeds"])

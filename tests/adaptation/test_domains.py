@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.adapt.pair import pair
-from transfer.data.inspect import Inspection
+from transfer.adaptation.domains import pair
+from transfer.data.duplicates import Inspection
+from transfer.data.folders import read_folder
 from transfer.data.table import ImageTable, softmax_target
-from transfer.data.trees import read_folder
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -223,7 +223,7 @@ def test_bad_sets():
 
 
 def test_it_does_without_torch():
-    code = "import sys, transfer.adapt.pair; sys.exit('torch' in sys.modules)"
+    code = "import sys, transfer.adaptation.domains; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

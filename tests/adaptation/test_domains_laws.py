@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from transfer.adapt.pair import Pair, pair
-from transfer.data.inspect import Inspection
+from transfer.adaptation.domains import Pair, pair
+from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, Target, softmax_target
 from transfer.errors import TransferError
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from transfer.adapt import maps
-from transfer.adapt.judge.evidence import Evidence
+from transfer.adaptation import feature_map
+from transfer.adaptation.selection.evidence import Evidence
 from transfer.errors import TransferError
 
 
@@ -30,7 +30,7 @@ def test_a_map_is_a_picture_with_a_row_per_state(tmp_path: Path) -> None:
     sizes = []
     for count in (1, 2):
         states = {f"state {i}": evidence_of(seed=i) for i in range(count)}
-        maps.feature_map(tmp_path / "map.png", states, **NAMES)
+        feature_map.feature_map(tmp_path / "map.png", states, **NAMES)
         with Image.open(tmp_path / "map.png") as image:
             sizes.append(image.size)
             colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
@@ -42,7 +42,7 @@ def test_a_map_is_a_picture_with_a_row_per_state(tmp_path: Path) -> None:
 
 def test_the_same_seed_draws_the_same_map(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        maps.feature_map(tmp_path / name, {"before": evidence_of()}, **NAMES, seed=seed)
+        feature_map.feature_map(tmp_path / name, {"before": evidence_of()}, **NAMES, seed=seed)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
 
 
@@ -50,7 +50,7 @@ def test_the_same_seed_draws_the_same_map(tmp_path: Path) -> None:
 def test_small_sets_and_many_classes(tmp_path: Path, source: int, target: int, classes: int) -> None:
     names = tuple(f"thing {k}" for k in range(classes))
     states = {"after": evidence_of(source, target, classes)}
-    maps.feature_map(tmp_path / "map.png", states, classes=names, domains=("a, b", "c"))
+    feature_map.feature_map(tmp_path / "map.png", states, classes=names, domains=("a, b", "c"))
     assert (tmp_path / "map.png").stat().st_size > 1000
 
 
@@ -58,13 +58,13 @@ def test_features_that_diverged_are_refused(tmp_path: Path) -> None:
     some = evidence_of()
     some.target_features[0, 0] = np.inf
     with pytest.raises(TransferError, match=r"NaN or infinite \(after\)"):
-        maps.feature_map(tmp_path / "map.png", {"before": evidence_of(), "after": some}, **NAMES)
+        feature_map.feature_map(tmp_path / "map.png", {"before": evidence_of(), "after": some}, **NAMES)
     assert not list(tmp_path.iterdir())
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 3), st.integers(2, 2000))
 def test_rows_drawn(source: int, target: int, seed: int, most: int) -> None:
-    drawn = maps.draw(source, target, seed, most)
+    drawn = feature_map.draw(source, target, seed, most)
     assert sum(map(len, drawn)) == min(source + target, most)
     for rows, there in zip(drawn, (source, target), strict=True):
         assert len(rows) >= min(there, most // 2)
@@ -75,7 +75,7 @@ def test_rows_drawn(source: int, target: int, seed: int, most: int) -> None:
 @given(arrays(float, st.tuples(st.integers(1, 12), st.just(2)), elements=st.floats(0, 1)), st.floats(0.01, 0.5))
 def test_labels_do_not_overlap_and_only_rise(places: np.ndarray, width: float) -> None:
     sizes = np.tile([width, 0.1], (len(places), 1))
-    out = maps.spread(places, sizes)
+    out = feature_map.spread(places, sizes)
     assert (out[:, 0] == places[:, 0]).all()
     assert (out[:, 1] >= places[:, 1]).all()
     for i in range(len(out)):
@@ -85,23 +85,23 @@ def test_labels_do_not_overlap_and_only_rise(places: np.ndarray, width: float) -
 
 def test_labels_that_do_not_overlap_stay() -> None:
     places = np.array([[0.0, 0.0], [0.5, 0.01], [0.0, 0.2]])
-    assert (maps.spread(places, np.tile([0.4, 0.1], (3, 1))) == places).all()
+    assert (feature_map.spread(places, np.tile([0.4, 0.1], (3, 1))) == places).all()
 
 
 @pytest.mark.parametrize("classes", [1, 2, 31])
 def test_every_class_has_a_colour_of_its_own(classes: int) -> None:
-    colours = maps.palette(classes)
+    colours = feature_map.palette(classes)
     assert colours.shape == (classes, 3)
     assert len(np.unique(colours, axis=0)) == classes
     assert ((colours >= 0) & (colours <= 1)).all()
 
 
 def test_drawing_is_imported_only_to_draw() -> None:
-    code = "import sys, transfer.adapt.maps; print({'matplotlib', 'sklearn', 'torch'} & set(sys.modules))"
+    code = "import sys, transfer.adaptation.feature_map; print({'matplotlib', 'sklearn', 'torch'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 
 def test_names_from_elsewhere_are_drawn_as_they_are(tmp_path: Path) -> None:
     names = ("$\\frac{$", "\x1b[31m\n", "\udcff")
-    maps.feature_map(tmp_path / "map.png", {"after": evidence_of()}, classes=names, domains=("$x^$", "a\u202eb"))
+    feature_map.feature_map(tmp_path / "map.png", {"after": evidence_of()}, classes=names, domains=("$x^$", "a\u202eb"))
     assert (tmp_path / "map.png").stat().st_size > 1000

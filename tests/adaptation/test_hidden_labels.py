@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from transfer.adapt.truth import Truth, put_away
+from transfer.adaptation.hidden_labels import Truth, put_away
 from transfer.data.table import ImageTable, Target
 
 INK, OIL = 0, 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transfer import cli
+from transfer.cli import main
 
 KILLS = int(os.environ.get("TRANSFER_KILLS", "30"))
 
@@ -22,10 +22,10 @@ def processes(monkeypatch):
     """Start the command in a process of its own, with all that it imports already there."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["transfer.adapt.run", "timm", "sklearn.linear_model"])
+    context.set_forkserver_preload(["transfer.adaptation.adapt", "timm", "sklearn.linear_model"])
 
     def start(argv: list[str]) -> Any:
-        process = context.Process(target=cli.main, args=(argv,))
+        process = context.Process(target=main.main, args=(argv,))
         process.start()
         return process
 

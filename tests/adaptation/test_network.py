@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from transfer.adapt.alignment import KINDS, align
-from transfer.adapt.network import DomainNorm, Network
+from transfer.adaptation.closed_form.alignment import KINDS, align
+from transfer.adaptation.network import DomainNorm, Network
 
 SOURCE, OTHER, TARGET, WIDTH = 25, 15, 30, 6
 DOMAINS = range(3)  # two sources and the target

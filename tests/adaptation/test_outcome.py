@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from transfer.adapt.run import adapt
+from transfer.adaptation.adapt import adapt
 
 
 def test_several_seeds_are_one_result(config, tiny, tmp_path):

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.adapt.run import adapt
-from transfer.data.inspect import inspect
-from transfer.data.trees import read_folder
-from transfer.learn.setup import Images
+from transfer.adaptation.adapt import adapt
+from transfer.data.duplicates import inspect
+from transfer.data.folders import read_folder
+from transfer.training.setup import Images
 
 SHARED = Path(__file__).parents[3] / "shared"
 EACH = 4

@@ -3,12 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.adapt.alignment import KINDS
-from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.methods import METHODS, find
-from transfer.adapt.objectives.objective import Batch, Objective
-from transfer.adapt.run import adapt
+from transfer.adaptation.adapt import adapt
+from transfer.adaptation.closed_form.alignment import KINDS
+from transfer.adaptation.losses.base import Batch, Objective
+from transfer.adaptation.registry import METHODS, find
+from transfer.adaptation.selection.evidence import Evidence
+from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 from transfer.errors import TransferError
 
 WIDTH, CLASSES = 5, 3

@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from transfer import cli, stopping
-from transfer.adapt import run
-from transfer.adapt.journal import Journal
-from transfer.adapt.methods import METHODS
-from transfer.adapt.objectives.consistency import FixMatch
-from transfer.adapt.run import adapt
-from transfer.adapt.step import StepLoss
+from transfer.adaptation import adapt as run
+from transfer.adaptation.adapt import adapt
+from transfer.adaptation.losses.fixmatch import FixMatch
+from transfer.adaptation.registry import METHODS
+from transfer.adaptation.resume import Journal
+from transfer.adaptation.step import StepLoss
+from transfer.cli import main
 from transfer.errors import TransferError
-from transfer.learn import states
-from transfer.learn.folder import RunFolder
-from transfer.learn.states import Part, States
-from transfer.stopping import Stopped
+from transfer.runs import states
+from transfer.runs.folder import RunFolder
+from transfer.runs.states import Part, States
+from transfer.runtime import signals
+from transfer.runtime.signals import Stopped
 
-TRULY = stopping.asked
+TRULY = signals.asked
 
 
 def resumed(config: Any) -> Any:
@@ -38,10 +39,10 @@ def stop_at(monkeypatch):
             nonlocal looked
             looked += 1
             if looked == number:
-                stopping._asked.append(signal.SIGTERM)
+                signals._asked.append(signal.SIGTERM)
             return TRULY()
 
-        monkeypatch.setattr(stopping, "asked", asked)
+        monkeypatch.setattr(signals, "asked", asked)
 
     return stop
 
@@ -78,7 +79,7 @@ def test_a_run_stopped_again_and_again_comes_to_the_same_bits(
     config, tiny, tmp_path, stop_at, monkeypatch, bits, methods, how
 ):
     """In the midst of epochs, at their ends, and after calls of learn."""
-    monkeypatch.setattr("transfer.adapt.auto.NEAR", 1.1)  # no shift is small: every step of auto is taken
+    monkeypatch.setattr("transfer.adaptation.auto.NEAR", 1.1)  # no shift is small: every step of auto is taken
     unsure = replace(METHODS["fixmatch"], build=lambda *_: [(1.0, FixMatch(0.0))])  # dropout shows in every step
     monkeypatch.setitem(METHODS, "fixmatch", unsure)
     settings = {"method": methods, "epochs": 3, "steps": 2} | how
@@ -171,7 +172,7 @@ def test_a_signal_ends_the_command_with_its_code_after_saving(config, tiny, tmp_
         return loss(*args)
 
     monkeypatch.setattr(StepLoss, "forward", signalled)
-    assert cli._guarded(lambda _: adapt(made, images=tiny)) == 143
+    assert main._guarded(lambda _: adapt(made, images=tiny)) == 143
     assert len(calls) == 2  # that step was done
     last = capfd.readouterr().err.splitlines()[-1]
     assert "SIGTERM" in last

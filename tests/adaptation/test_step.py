@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adapt.fit import new_network
-from transfer.adapt.objectives.objective import Objective
-from transfer.adapt.step import Diverged, StepLoss
+from transfer.adaptation.candidates import new_network
+from transfer.adaptation.losses.base import Objective
+from transfer.adaptation.step import Diverged, StepLoss
 
 
 class Keeping(Objective):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adapt.stage import BATCH
+from transfer.adaptation.task import BATCH
 
 
 def images_of(stage, rows):

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adapt.fit import new_network
-from transfer.adapt.loop import Course
-from transfer.adapt.objectives.confusion import MCC
-from transfer.adapt.objectives.consistency import FixMatch
-from transfer.adapt.objectives.information import InformationMaximisation
-from transfer.adapt.objectives.moments import DeepCORAL
-from transfer.adapt.objectives.objective import Objective
-from transfer.adapt.objectives.pseudo import PseudoLabels
-from transfer.adapt.step import Diverged
+from transfer.adaptation.candidates import new_network
+from transfer.adaptation.losses.base import Objective
+from transfer.adaptation.losses.entropy import InformationMaximisation
+from transfer.adaptation.losses.fixmatch import FixMatch
+from transfer.adaptation.losses.mcc import MCC
+from transfer.adaptation.losses.moments import DeepCORAL
+from transfer.adaptation.losses.pseudo_labels import PseudoLabels
+from transfer.adaptation.step import Diverged
+from transfer.adaptation.trainer import Course
 from transfer.errors import TransferError
 
 
@@ -260,7 +260,7 @@ def test_the_same_seed_gives_the_same_bits(course):
 
 
 def test_few_source_rows_are_judged_where_there_are_many(course, monkeypatch):
-    monkeypatch.setattr("transfer.adapt.loop.JUDGED", 7)
+    monkeypatch.setattr("transfer.adaptation.trainer.JUDGED", 7)
     made = course(val=0.0)
     evidence = made.evidence()
     assert evidence.source_features.shape == (7, 16)
@@ -297,6 +297,6 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts_to_the_same_end(course, sca
         assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
     with pytest.raises(TransferError, match="out of memory on a single image"):
         went(0)
-    monkeypatch.setattr("transfer.adapt.step.StepLoss.forward", Mock(side_effect=MemoryError))
+    monkeypatch.setattr("transfer.adaptation.step.StepLoss.forward", Mock(side_effect=MemoryError))
     with pytest.raises(TransferError, match="take a smaller --batch-size"):
         ran(course().learn([], 1))

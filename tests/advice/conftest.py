@@ -3,9 +3,9 @@ import pytest
 
 from transfer.advice.evidence import ROWS, Evidence, Transferability
 from transfer.advice.similarity import Similarity
-from transfer.measure.crossval import CrossValidated
-from transfer.measure.noise import LabelNoise
-from transfer.measure.size import SetSize
+from transfer.advice.transferability.crossval import CrossValidated
+from transfer.advice.transferability.noise import LabelNoise
+from transfer.advice.transferability.size import SetSize
 
 
 @pytest.fixture

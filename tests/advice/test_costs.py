@@ -4,7 +4,7 @@ import torch
 
 from transfer.advice.costs import IMAGES, measure, third
 from transfer.backbones import load
-from transfer.data.images import ImageBatches
+from transfer.data.images.batches import ImageBatches
 
 
 def test_costs_are_above_nothing_and_rise_with_the_stages(images):

@@ -6,12 +6,12 @@ import pytest
 from transfer.advice import evidence as module
 from transfer.advice.evidence import averaged, curve, gather, sample, together, worth_a_probe
 from transfer.advice.observe import Observations
-from transfer.data.inspect import Inspection
+from transfer.advice.transferability.crossval import CrossValidated, cross_validate, judged
+from transfer.advice.transferability.folds import stratified_folds
+from transfer.advice.transferability.size import set_size
+from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, softmax_target
 from transfer.errors import TransferError
-from transfer.measure.crossval import CrossValidated, cross_validate, judged
-from transfer.measure.folds import stratified_folds
-from transfer.measure.size import set_size
 
 
 def _table(labels):

@@ -4,10 +4,10 @@ import torch
 
 from transfer.advice.observe import observe
 from transfer.backbones import load
-from transfer.cache import TrunkCache
-from transfer.config import CacheConfig
-from transfer.data.images import ImageBatches
-from transfer.store import Store
+from transfer.config.train import CacheConfig
+from transfer.data.images.batches import ImageBatches
+from transfer.disk_cache import Store
+from transfer.feature_cache import TrunkCache
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transfer.advice import rule
-from transfer.advice.asked import Asked
 from transfer.advice.costs import Costs
 from transfer.advice.network import Network
+from transfer.advice.requirements import Asked
 from transfer.advice.similarity import Similarity
-from transfer.measure.noise import LabelNoise
+from transfer.advice.transferability.noise import LabelNoise
 
 COSTS = Costs(0.01, (0.001, 0.002, 0.003, 0.01, 0.02))
 NETWORK = Network((10, 20, 30, 40, 50), (1, 4, 4, 6, 5))

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from transfer.advice.asked import Asked
+from transfer.advice.requirements import Asked
 
 
 def test_by_default_nothing_is_asked_for_but_images():

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.advice import rule
-from transfer.advice.asked import Asked
 from transfer.advice.costs import Costs
 from transfer.advice.network import Network
+from transfer.advice.requirements import Asked
 
 COSTS = Costs(0.01, (0.001, 0.002, 0.003, 0.01, 0.02))
 NETWORK = Network((10, 20, 30, 40, 50), (1, 4, 4, 6, 5))

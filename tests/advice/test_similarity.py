@@ -9,11 +9,11 @@ from PIL import Image
 from transfer.advice.observe import Norm, Observations, observe
 from transfer.advice.similarity import Similarity, informed, kind, norm_distance, outdone, similarity
 from transfer.backbones import load
-from transfer.cache import TrunkCache
-from transfer.config import CacheConfig
-from transfer.data.inspect import inspect
-from transfer.data.trees import read_folder
-from transfer.store import Store
+from transfer.config.train import CacheConfig
+from transfer.data.duplicates import inspect
+from transfer.data.folders import read_folder
+from transfer.disk_cache import Store
+from transfer.feature_cache import TrunkCache
 
 SHARED = Path(__file__).parents[3] / "shared"
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data and weights beside the checkout")

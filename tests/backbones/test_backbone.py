@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from transfer.backbones import Backbone, load
-from transfer.data.preprocessing import Preprocessing
+from transfer.data.images.preprocessing import Preprocessing
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared/weights beside the checkout")

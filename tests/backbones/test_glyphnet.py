@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from timm.models.resnet import BasicBlock, ResNet
 
-from transfer.backbones.places import BUNDLE
-from transfer.data.digits import draw
-from transfer.data.glyphs import LETTERS, PRETRAINING, SIZE, Pose, posed, template
+from transfer.backbones.weight_files import BUNDLE
+from transfer.data.sets.digits import draw
+from transfer.data.sets.glyphs import LETTERS, PRETRAINING, SIZE, Pose, posed, template
 
 STATE = load_file(BUNDLE / "glyphnet.safetensors")
 RECORD = json.loads((BUNDLE / "glyphnet.json").read_text())

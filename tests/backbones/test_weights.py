@@ -11,7 +11,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from transfer.backbones import load, places, provider_timm, provider_torchvision, weights
+from transfer.backbones import load, weight_files, weights
+from transfer.backbones.providers import timm_models, torchvision_models
 from transfer.errors import TransferError
 
 NAME = "resnet10t"
@@ -157,7 +158,7 @@ def test_files_without_weights(tmp_path):
 
 def test_preprocessing_travels_with_the_file(tmp_path, published):
     save_file(published, tmp_path / "w.safetensors")
-    assert load(NAME, weights=tmp_path / "w.safetensors").preprocessing == provider_timm.preprocessing(NAME)
+    assert load(NAME, weights=tmp_path / "w.safetensors").preprocessing == timm_models.preprocessing(NAME)
     record = {
         "input_size": [3, 96, 96],
         "mean": [0] * 3,
@@ -176,7 +177,7 @@ def test_preprocessing_travels_with_the_file(tmp_path, published):
 
 
 def test_the_order_is_file_store_hub(tmp_path, published, monkeypatch):
-    monkeypatch.setattr(provider_timm, "download", lambda name: published)
+    monkeypatch.setattr(timm_models, "download", lambda name: published)
     monkeypatch.setattr(weights, "_reach", lambda source: None)
     assert load(NAME).weights == "hub timm/resnet10t.c3_in1k"
     save_file(published, tmp_path / f"{NAME}.safetensors")
@@ -268,13 +269,13 @@ def test_torchvisions_downloader_on_a_local_hub(server, monkeypatch):
     torch.manual_seed(7)
     published = torchvision.models.shufflenet_v2_x0_5().state_dict()
     torch.save(published, folder / "shufflenet.pth")
-    record = provider_torchvision._weights(name).value
+    record = torchvision_models._weights(name).value
     monkeypatch.setattr(record, "url", f"{address}/shufflenet.pth")
     backbone = load(name, classifier=True)
     assert _same(backbone, published)
     assert backbone.weights == f"hub {address}/shufflenet.pth"
     assert torch.equal(backbone.classifier.bias, published["fc.bias"])
-    assert places.hub_cached(f"{address}/shufflenet.pth")
+    assert weight_files.hub_cached(f"{address}/shufflenet.pth")
 
 
 def test_a_malicious_file_on_the_hub_is_refused(server, monkeypatch, tmp_path):
@@ -282,7 +283,7 @@ def test_a_malicious_file_on_the_hub_is_refused(server, monkeypatch, tmp_path):
     bomb = _Malicious()
     bomb.path = str(tmp_path / "exploded")
     torch.save(bomb, folder / "shufflenet.pth")
-    record = provider_torchvision._weights("torchvision:shufflenet_v2_x0_5").value
+    record = torchvision_models._weights("torchvision:shufflenet_v2_x0_5").value
     monkeypatch.setattr(record, "url", f"{address}/shufflenet.pth")
     with pytest.raises(TransferError, match="the hub gave none"):
         load("torchvision:shufflenet_v2_x0_5")

@@ -22,17 +22,17 @@ import usual
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from transfer.allocator import kept
 from transfer.backbones.backbone import Backbone
-from transfer.cache import TrunkCache
-from transfer.config import BackboneConfig, CacheConfig, DataConfig, PolicyConfig, TrainConfig
-from transfer.data.office31 import office31
+from transfer.config.train import BackboneConfig, CacheConfig, DataConfig, PolicyConfig, TrainConfig
+from transfer.data.sets.office31 import office31
 from transfer.data.splits import split
-from transfer.learn import optimizers
-from transfer.learn.epoch import Lesson, epoch
-from transfer.learn.setup import head_specs, new_model, read_images
-from transfer.measure.answers import targets
-from transfer.store import Store
+from transfer.disk_cache import Store
+from transfer.evaluation.predictions import targets
+from transfer.feature_cache import TrunkCache
+from transfer.runtime.malloc import kept
+from transfer.training import optimizers
+from transfer.training.epoch import Lesson, epoch
+from transfer.training.setup import head_specs, new_model, read_images
 
 
 def usually(backbone: Backbone, policy: str, paths: set[str]) -> float:

@@ -24,11 +24,11 @@ import pipeline
 import usual
 from torch.utils.data import DataLoader, Subset
 
-from transfer.cache import TrunkCache
-from transfer.data.office31 import office31
-from transfer.data.sets import load_table
+from transfer.data.sets.load import load_table
+from transfer.data.sets.office31 import office31
 from transfer.data.table import ImageTable
-from transfer.store import Store
+from transfer.disk_cache import Store
+from transfer.feature_cache import TrunkCache
 
 BATCH = 64
 EACH = 100  # images of a shard

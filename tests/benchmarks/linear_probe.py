@@ -25,7 +25,7 @@ import torch
 import usual
 from torch import nn
 
-from transfer.data.office31 import office31
+from transfer.data.sets.office31 import office31
 
 EPOCHS = 20
 

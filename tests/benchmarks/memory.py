@@ -17,11 +17,11 @@ import machine
 import numpy as np
 
 from transfer import backbones, freeze
-from transfer.cache import TrunkCache
-from transfer.data.sets import load_table
-from transfer.heads import Heads
+from transfer.data.sets.load import load_table
+from transfer.disk_cache import Store
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
-from transfer.store import Store
 
 
 def fill(images: int, backbone_name: str, policy: str) -> float:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from transfer import backbones, freeze
-from transfer.allocator import kept
-from transfer.data.images import ImageBatches
-from transfer.heads import Heads, HeadSpec
+from transfer.data.images.batches import ImageBatches
+from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
+from transfer.runtime.malloc import kept
 
 
 def arguments(doc: str) -> argparse.Namespace:

@@ -19,9 +19,9 @@ import numpy as np
 import pipeline
 import torch
 
-from transfer.data.sets import load_table
-from transfer.heads import HeadSpec
-from transfer.learn.predict import BATCH, predict
+from transfer.data.sets.load import load_table
+from transfer.evaluation.evaluate import BATCH, predict
+from transfer.heads.heads import HeadSpec
 
 
 def main() -> None:

@@ -24,20 +24,20 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from transfer import parallel
-from transfer.cache import TrunkCache
-from transfer.config import BackboneConfig, LearnConfig, PolicyConfig, TrainConfig
-from transfer.data.inspect import inspect
-from transfer.data.sets import load_table
+from transfer.config.train import BackboneConfig, LearnConfig, PolicyConfig, TrainConfig
+from transfer.data.duplicates import inspect
+from transfer.data.sets.load import load_table
 from transfer.data.splits import split
-from transfer.learn import optimizers
-from transfer.learn.epoch import Lesson, epoch
-from transfer.learn.setup import Images, head_specs, new_model
-from transfer.measure.answers import targets
-from transfer.parallel.rows import gather
-from transfer.store import Store
+from transfer.disk_cache import Store
+from transfer.evaluation.predictions import targets
+from transfer.feature_cache import TrunkCache
+from transfer.runtime import distributed
+from transfer.runtime.distributed.batches import gather
+from transfer.training import optimizers
+from transfer.training.epoch import Lesson, epoch
+from transfer.training.setup import Images, head_specs, new_model
 
-parallel.cores = lambda: 1  # each process has but one
+distributed.cores = lambda: 1  # each process has but one
 
 
 def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -58,11 +58,11 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
             model, images.table.paths, images.inspection.sha256, batch_size=32, workers=1
         )
         model.ready_trunk() if model.cut else None
-        parallel.wait()
+        distributed.wait()
         began, busy = time.perf_counter(), time.process_time()
         feed.prepare(rows)
         busy = busiest(time.process_time() - busy)
-        parallel.wait()
+        distributed.wait()
         if policy == "linear_probe":
             seconds |= {"extraction": time.perf_counter() - began, "extraction, processor": busy}
             continue
@@ -72,9 +72,9 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
         began, busy = time.perf_counter(), time.process_time()
         epoch(model, feed, lesson, labels, optimizer, plan.phases[0], config.learn, (1, 1), [0, 0, 1])
         busy = busiest(time.process_time() - busy)
-        parallel.wait()
+        distributed.wait()
         seconds |= {policy: time.perf_counter() - began, f"{policy}, processor": busy}
-        if parallel.world() > 1:
+        if distributed.world() > 1:
             slopes = torch.zeros(sum(p.numel() for p in model.parameters() if p.requires_grad))
             began = time.perf_counter()
             for _ in range(10):
@@ -85,7 +85,7 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
 
 def busiest(seconds: float) -> float:
     """Return the most of all processes' seconds."""
-    return float(gather(torch.tensor([seconds]), parallel.world()).max())
+    return float(gather(torch.tensor([seconds]), distributed.world()).max())
 
 
 def started(world: int, images: Images, given: argparse.Namespace) -> dict[str, float]:
@@ -103,9 +103,9 @@ def started(world: int, images: Images, given: argparse.Namespace) -> dict[str, 
             place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
             os.environ |= {name: str(value) for name, value in place.items()}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            with parallel.together():
+            with distributed.together():
                 found = work(images, given, Path(folder) / "rows")
-                if parallel.first():
+                if distributed.first():
                     (Path(folder) / "found.json").write_text(json.dumps(found))
             os._exit(0)
         for pid in pids:

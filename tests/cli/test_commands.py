@@ -1,8 +1,8 @@
 import inspect
 import json
 
-from transfer.calls import COMMANDS, SPOKEN
-from transfer.cli import main
+from transfer.cli.commands import COMMANDS, SPOKEN
+from transfer.cli.main import main
 
 
 def test_a_config_belongs_to_one_command_and_those_that_speak_json_are_asked_to():

@@ -1,7 +1,7 @@
 import pytest
 
-from transfer.commands import DemoConfig
-from transfer.demo import demo
+from transfer.cli.demo import demo
+from transfer.config.commands import DemoConfig
 
 
 @pytest.mark.slow

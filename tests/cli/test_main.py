@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.cli import COMMANDS, main
+from transfer.cli.main import COMMANDS, main
 
 ADAPT = ["adapt", "--source", "plain", "--target", "striped"]
 
@@ -17,7 +17,7 @@ def said(capsys, argv, code):
 
 def test_help_names_every_command_and_imports_no_torch():
     code = (
-        "import sys\nfrom transfer.cli import main\n"
+        "import sys\nfrom transfer.cli.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "assert not {'torch', 'numpy', 'timm'} & set(sys.modules)"
     )

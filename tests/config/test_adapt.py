@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import pytest
 
-from transfer.adapt.config import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
-from transfer.adapt.judge.rules import RULES
-from transfer.adapt.methods import METHODS
+from transfer.adaptation.registry import METHODS
+from transfer.adaptation.selection.validators import RULES
+from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.config.serialise import from_dict, to_dict
 from transfer.errors import TransferError
-from transfer.plain import from_dict, to_dict
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_saved_config_comes_back():
 
 def test_the_help_names_every_method_and_rule_and_imports_no_torch():
     code = (
-        "import sys\nfrom transfer.cli import main\n"
+        "import sys\nfrom transfer.cli.main import main\n"
         "try:\n    main(['adapt', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "assert 'torch' not in sys.modules"
     )

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from transfer import commands
-from transfer.plain import from_dict, to_dict
+from transfer.config import commands
+from transfer.config.serialise import from_dict, to_dict
 
 CONFIGS = [
     kind for name, kind in vars(commands).items() if name.endswith("Config") and kind.__module__ == commands.__name__

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import tyro
 
-from transfer.comma import CommaFloats, CommaInts, CommaNames
+from transfer.config.lists import CommaFloats, CommaInts, CommaNames
 
 
 @dataclass

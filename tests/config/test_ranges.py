@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, within
 from transfer.errors import TransferError
-from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 
 @given(st.floats(allow_nan=True), st.sampled_from([0.0, 1.0, ABOVE_ZERO]), st.sampled_from([1.0, BELOW_ONE, math.inf]))

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer import commands, config
-from transfer.commands import EvaluateConfig
-from transfer.config import CacheConfig, CompareConfig, LearnConfig, RunConfig, TrainConfig
+from transfer.config import commands, train
+from transfer.config.commands import EvaluateConfig
+from transfer.config.serialise import from_dict, to_dict
+from transfer.config.train import CacheConfig, CompareConfig, LearnConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.plain import from_dict, to_dict
 
-FOUND = [*vars(config).values(), *vars(commands).values()]
+FOUND = [*vars(train).values(), *vars(commands).values()]
 CONFIGS = list(dict.fromkeys(v for v in FOUND if isinstance(v, type) and dataclasses.is_dataclass(v)))
 
 
@@ -114,7 +114,7 @@ def test_a_saved_config_is_checked_as_a_typed_one() -> None:
 )
 def test_a_value_of_another_type_is_named(values: Any, says: str) -> None:
     with pytest.raises(TransferError, match=says) as caught:
-        from_dict(config.HeadConfig, values)
+        from_dict(train.HeadConfig, values)
     assert len(str(caught.value)) < 200
 
 
@@ -139,4 +139,4 @@ def test_any_json_is_a_config_or_one_line(kind: type, data: st.DataObject) -> No
     values = data.draw(st.dictionaries(st.sampled_from(names) | st.text(max_size=3), JSON, max_size=4) | JSON)
     with contextlib.suppress(TransferError):
         config = from_dict(kind, values)
-        assert from_dict(kind, to_dict(config)) == config
+        assert from_dict(kind, to_dict(train)) == config

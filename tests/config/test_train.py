@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from transfer.config import (
+from transfer.config.train import (
     CacheConfig,
     DataConfig,
     HeadConfig,
@@ -26,14 +26,14 @@ def test_configs_cannot_be_changed() -> None:
 
 WITHOUT_TORCH = [
     "transfer",
-    "transfer.cli",
-    "transfer.config",
-    "transfer.commands",
+    "transfer.cli.main",
+    "transfer.config.train",
+    "transfer.config.commands",
     "transfer.errors",
-    "transfer.files",
+    "transfer.runtime.files",
     "transfer.freeze",
 ]
-WITHOUT_TORCH += ["transfer.data.table", "transfer.data.trees", "transfer.learn.summary", "transfer.report.tables"]
+WITHOUT_TORCH += ["transfer.data.table", "transfer.data.folders", "transfer.runs.seeds", "transfer.report.text"]
 WITHOUT_TORCH += ["transfer.report.page"]
 
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from transfer.data import inspect as module
-from transfer.data.inspect import Inspection, drop_bad, duplicates, inspect, merge_groups, near_duplicates
-from transfer.data.trees import read_folder
+from transfer.data import duplicates as module
+from transfer.data.duplicates import Inspection, drop_bad, duplicates, inspect, merge_groups, near_duplicates
+from transfer.data.folders import read_folder
+from transfer.disk_cache import Store
 from transfer.errors import TransferError
-from transfer.store import Store
 
 SHARED = Path(__file__).parents[3] / "shared"
 

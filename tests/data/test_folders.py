@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data.trees import is_image, read_folder
+from transfer.data.folders import is_image, read_folder
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -138,7 +138,7 @@ def test_is_image():
 
 
 def test_torch_is_not_imported():
-    code = "import sys, transfer.data.trees; sys.exit('torch' in sys.modules)"
+    code = "import sys, transfer.data.folders; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

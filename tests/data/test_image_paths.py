@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data.named import image_files
+from transfer.data.image_paths import image_files
 from transfer.errors import TransferError
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.data.quota import cells, draw, few_labels, quotas
+from transfer.data.sampling import cells, draw, few_labels, quotas
 from transfer.data.table import ImageTable, Target
 
 

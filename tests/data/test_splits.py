@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.data.inspect import Inspection, inspect, near_duplicates
+from transfer.data.duplicates import Inspection, inspect, near_duplicates
+from transfer.data.folders import read_folder
 from transfer.data.splits import few_labels, mask_labels, split
 from transfer.data.table import ImageTable, Target
-from transfer.data.trees import read_folder
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.store.folder import files_in, key_of, record_of, remove
+from transfer.disk_cache.folder import files_in, key_of, record_of, remove
 
 
 def shelf(root: Path, record: dict[str, object]) -> Path:

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.store import CannotKeep, Shelf, Store
-from transfer.store import shelf as shelf_module
+from transfer.disk_cache import CannotKeep, Shelf, Store
+from transfer.disk_cache import shelf as shelf_module
 
 N, WIDTH = 6, 10
 SIZE = N * (4 * WIDTH + 36) + 32  # bytes of a segment of N rows

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.store import Shelf, Store
+from transfer.disk_cache import Shelf, Store
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 10
@@ -22,8 +22,8 @@ SCRIPT = """
 import hashlib, os, signal, sys
 from pathlib import Path
 import numpy as np
-from transfer.store import shelf as store_module
-from transfer.store import CannotKeep, Store
+from transfer.disk_cache import shelf as store_module
+from transfer.disk_cache import CannotKeep, Store
 
 def digests(numbers):
     return [hashlib.sha256(str(i).encode()).hexdigest() for i in numbers]

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transfer.disk_cache import CannotKeep, Located, Shelf, Store
+from transfer.disk_cache import shelf as shelf_module
 from transfer.errors import TransferError
-from transfer.files import cache_folder
-from transfer.store import CannotKeep, Located, Shelf, Store
-from transfer.store import shelf as shelf_module
+from transfer.runtime.files import cache_folder
 
 SHAPE = (3, 2)
 

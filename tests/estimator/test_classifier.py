@@ -8,10 +8,10 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from transfer.adapt.config import AdaptConfig, StepsConfig
-from transfer.config import LearnConfig, TrainConfig
+from transfer.config.adapt import AdaptConfig, StepsConfig
+from transfer.config.train import LearnConfig, TrainConfig
 from transfer.estimator import TransferClassifier
-from transfer.files import cache_folder
+from transfer.runtime.files import cache_folder
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from transfer.cache.feed import Feed
 from transfer.estimator import BackboneFeatures
+from transfer.feature_cache.feed import Feed
 
 
 def test_features_are_those_of_the_network_by_itself(pixels, images):

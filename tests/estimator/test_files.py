@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.data.decode import BadImage, decode
+from transfer.data.images.decode import BadImage, decode
 from transfer.estimator.files import InputError, digests, image_files
-from transfer.files import cache_folder
+from transfer.runtime.files import cache_folder
 
 
 def test_paths_and_tables_are_taken_as_they_are(images):

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.commands import EvaluateConfig
-from transfer.config import TrainConfig, ViewConfig
+from transfer.config.commands import EvaluateConfig
+from transfer.config.train import TrainConfig, ViewConfig
 from transfer.errors import TransferError
-from transfer.learn import checkpoint, ensemble
-from transfer.learn.predict import evaluate
-from transfer.learn.train import train
-from transfer.measure.test_time import seen
+from transfer.evaluation import ensemble
+from transfer.evaluation.evaluate import evaluate
+from transfer.evaluation.tta import seen
+from transfer.runs import checkpoint
+from transfer.training.train import train
 
 
 def probabilities(run: Path, paths: np.ndarray) -> dict[str, np.ndarray]:
     """Return the probabilities of all classes by the plain path: one image after the other."""
-    from transfer.data.images import ImageBatches
+    from transfer.data.images.batches import ImageBatches
 
     (model,) = checkpoint.load(run).values()
     parts = [model.predict(images) for _, images in ImageBatches(paths, model.backbone.preprocessing, batch_size=1)]

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.commands import EvaluateConfig, PredictConfig
-from transfer.data.named import image_files
+from transfer.config.commands import EvaluateConfig, PredictConfig
+from transfer.data.image_paths import image_files
 from transfer.errors import TransferError
-from transfer.learn import checkpoint
-from transfer.learn.predict import evaluate, predict, predict_command
-from transfer.learn.train import train
+from transfer.evaluation.evaluate import evaluate, predict, predict_command
+from transfer.runs import checkpoint
+from transfer.training.train import train
 
 
 @pytest.fixture
@@ -137,8 +137,8 @@ def test_damaged_predictions_are_one_line(run, content):
 
 def test_images_are_decoded_in_one_pass_and_rows_come_before_the_last_is_read(run, folder, monkeypatch):
     """What is to come is decoded while rows go out, a few batches ahead and no more."""
-    from transfer.data import images as module
-    from transfer.learn import predict as ours
+    from transfer.data.images import batches as module
+    from transfer.evaluation import evaluate as ours
 
     monkeypatch.setattr(ours, "BATCH", 2)
     begun, decoded = [], []

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.measure.gradcam import gradcam
+from transfer.evaluation.gradcam import gradcam
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from transfer.measure import metrics
+from transfer.evaluation import metrics
 
 NAMES = tuple("abcdefg")
 

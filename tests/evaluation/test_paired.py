@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
 
-from transfer.measure.paired import paired_test
+from transfer.evaluation.paired import paired_test
 
 DRAWS = 10_000
 RIGHT = hnp.arrays(np.int64, st.shared(st.integers(1, 30), key="n"), elements=st.integers(0, 1))

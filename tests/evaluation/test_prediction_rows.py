@@ -1,7 +1,7 @@
 import numpy as np
 
 from transfer.data.table import ImageTable, Target, softmax_target
-from transfer.learn.predictions import prediction_rows
+from transfer.evaluation.prediction_rows import prediction_rows
 
 
 def test_a_row_has_the_truth_the_answer_and_how_sure_it_is():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.cache import TrunkCache
-from transfer.data.pixels import read
-from transfer.data.preprocessing import prepare
+from transfer.data.images.preprocessing import prepare
+from transfer.data.images.read import read
 from transfer.data.table import ImageTable, Target
-from transfer.measure.answers import answer, decide, judge, per_domain, score, targets
+from transfer.evaluation.predictions import answer, decide, judge, per_domain, score, targets
+from transfer.feature_cache import TrunkCache
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from transfer.data.table import Target
-from transfer.learn import exhibits as module
-from transfer.learn.exhibits import MISTAKES, SAMPLE, Start, before_and_after, chosen
-from transfer.learn.train import train
+from transfer.evaluation import report_data as module
+from transfer.evaluation.report_data import MISTAKES, SAMPLE, Start, before_and_after, chosen
+from transfer.training.train import train
 
 
 def answered(test, rng):
@@ -71,7 +71,7 @@ def test_only_the_first_seed_and_only_if_asked_for(config, tmp_path):
 
 
 def test_features_before_are_those_of_the_start(taught, images, digests, monkeypatch):
-    from transfer.cache import TrunkCache
+    from transfer.feature_cache import TrunkCache
 
     model, plan = taught("partial:1")
     model.freeze(plan.phases[-1])

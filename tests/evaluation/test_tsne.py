@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from transfer.measure.embedding import embed
+from transfer.evaluation.tsne import embed
 
 
 def test_neighbours_stay_neighbours() -> None:

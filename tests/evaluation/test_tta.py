@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from transfer import freeze
-from transfer.cache import TrunkCache
-from transfer.config import ViewConfig
-from transfer.data.images import Preprocessing, prepare, read
+from transfer.config.train import ViewConfig
+from transfer.data.images.batches import Preprocessing, prepare, read
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.heads import Heads, HeadSpec
-from transfer.measure.answers import answer, targets
-from transfer.measure.test_time import seen, views, wider
+from transfer.evaluation.predictions import answer, targets
+from transfer.evaluation.tta import seen, views, wider
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
 
 OWN = Preprocessing((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 0.875)

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from transfer.cache import TrunkCache
-from transfer.config import CacheConfig
+from transfer.config.train import CacheConfig
+from transfer.disk_cache import Store
+from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
-from transfer.store import Store
 
 
 @pytest.fixture

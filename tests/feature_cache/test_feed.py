@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from transfer.backbones.trunk import Trunk
-from transfer.cache import TrunkCache
-from transfer.cache import feed as feed_module
-from transfer.config import CacheConfig, LearnConfig
-from transfer.data.images import Augmentation, prepare, read
+from transfer.config.train import CacheConfig, LearnConfig
+from transfer.data.images.batches import Augmentation, prepare, read
 from transfer.data.table import ImageTable
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
+from transfer.disk_cache import Store
+from transfer.feature_cache import TrunkCache
+from transfer.feature_cache import feed as feed_module
 from transfer.model import TransferModel
-from transfer.store import Store
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
 
 POLICIES = ["linear_probe", "partial:1", "partial:3", "full"]
 CROP = Augmentation(crop_scale=(0.3, 0.8), flip=True)
@@ -278,7 +278,7 @@ def test_without_room_it_goes_on_without_keeping(
 def test_a_bad_image_is_named_and_what_came_before_is_kept(
     ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, tmp_path: Path, computed: list[int]
 ) -> None:
-    from transfer.data.images import BadImage
+    from transfer.data.images.batches import BadImage
 
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")

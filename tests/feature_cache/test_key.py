@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from transfer.backbones import trunk
-from transfer.cache import key as key_module
-from transfer.cache.key import about, view_seed
-from transfer.data.images import Augmentation
+from transfer.data.images.batches import Augmentation
+from transfer.feature_cache import key as key_module
+from transfer.feature_cache.key import about, view_seed
 from transfer.model import TransferModel
 
 CROP = Augmentation(crop_scale=(0.5, 1.0), flip=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from transfer.config import HeadConfig
+from transfer.config.train import HeadConfig
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def saved(taught: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
     """Save an untrained run whose heads and features are scaled as a trained run's are; return its folder."""
     import torch
 
-    from transfer.learn import checkpoint
+    from transfer.runs import checkpoint
 
     def save(policy: str = "linear_probe", *, separate: bool = False, heads: HeadConfig | None = None) -> Path:
         config = heads or HeadConfig(heads="separate" if separate else "dual")
@@ -51,7 +51,7 @@ def noise() -> Any:
 @pytest.fixture(scope="session")
 def own() -> Callable[..., dict[str, Any]]:
     """Return what a saved run itself says of images, by head."""
-    from transfer.learn import checkpoint
+    from transfer.runs import checkpoint
 
     def answers(run: Path, images: Any) -> dict[str, Any]:
         models = checkpoint.load(run)

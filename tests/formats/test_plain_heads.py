@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.config import HeadConfig
+from transfer.config.train import HeadConfig
 from transfer.formats.plain_heads import plain_heads
-from transfer.heads import Heads, HeadSpec
-from transfer.learn.checkpoint import build_heads
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.runs.checkpoint import build_heads
 
 SPECS = [
     HeadSpec("object", "softmax", ("a", "b", "c")),

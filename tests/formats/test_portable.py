@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.config import HeadConfig
+from transfer.config.train import HeadConfig
 from transfer.formats.portable import Portable, rounded_at, said
-from transfer.learn import checkpoint
+from transfer.runs import checkpoint
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import json
 
-from transfer.data.preprocessing import Preprocessing
+from transfer.data.images.preprocessing import Preprocessing
 from transfer.formats.record import in_words, record
-from transfer.learn import checkpoint
+from transfer.runs import checkpoint
 
 
 def test_heads_classes_and_pixels_are_named_and_no_path_is(saved, tmp_path):

@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from transfer.commands import ExportConfig
-from transfer.config import HeadConfig
+from transfer.config.commands import ExportConfig
+from transfer.config.train import HeadConfig
 from transfer.errors import TransferError
 from transfer.formats import export
 

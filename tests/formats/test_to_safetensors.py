@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from transfer.commands import ExportConfig
-from transfer.config import HeadConfig
+from transfer.config.commands import ExportConfig
+from transfer.config.train import HeadConfig
 from transfer.formats import export
 
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 from timm.data import resolve_data_config
 
-from transfer.commands import ExportConfig
-from transfer.config import HeadConfig
+from transfer.config.commands import ExportConfig
+from transfer.config.train import HeadConfig
 from transfer.errors import TransferError
 from transfer.formats import export
 

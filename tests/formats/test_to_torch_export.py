@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.commands import ExportConfig
-from transfer.config import HeadConfig
+from transfer.config.commands import ExportConfig
+from transfer.config.train import HeadConfig
 from transfer.formats import export
 
 FORMS = {

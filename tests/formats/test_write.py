@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.commands import ExportConfig
-from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.config.commands import ExportConfig
+from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.formats import export
 from transfer.formats.portable import Ready
 from transfer.formats.write import FORMATS
-from transfer.learn.train import train
+from transfer.training.train import train
 
 SHARED = Path(__file__).parents[3] / "shared"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone
 from transfer.freeze import plan
-from transfer.freeze.hold import changed, frozen_tensors, held_in_eval, learning
+from transfer.freeze.apply import changed, frozen_tensors, held_in_eval, learning
 
 
 def nudged(tensor: Tensor) -> None:

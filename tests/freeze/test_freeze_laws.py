@@ -14,12 +14,12 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
-from transfer.config import LearnConfig
+from transfer.config.train import LearnConfig
 from transfer.errors import TransferError
 from transfer.freeze import FreezePlan, plan
-from transfer.heads import Heads, HeadSpec
-from transfer.learn import optimizers
+from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
+from transfer.training import optimizers
 
 POLICIES = ["linear_probe", "partial:1", "partial:2", "norm_only", "full", "surgical:first"]
 

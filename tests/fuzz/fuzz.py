@@ -27,14 +27,17 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["transfer", "PIL"]):
-    from transfer import commands, config, plain
-    from transfer.adapt.config import AdaptConfig
     from transfer.backbones import weights as sources
-    from transfer.data import decode, manifest, pixels, trees, unpack
+    from transfer.config import commands, serialise, train
+    from transfer.config.adapt import AdaptConfig
+    from transfer.data import folders, manifest
+    from transfer.data.images import decode
+    from transfer.data.images import read as pixels
+    from transfer.data.sets import unpack
+    from transfer.disk_cache import Store, segment
     from transfer.errors import TransferError
-    from transfer.learn import checkpoint as saved
-    from transfer.learn import folder
-    from transfer.store import Store, segment
+    from transfer.runs import checkpoint as saved
+    from transfer.runs import folder
 
 import numpy as np
 from PIL import Image
@@ -95,7 +98,7 @@ def tree(data: bytes) -> None:
                 with open(path, "xb") as file:
                     file.write(goal)
     with contextlib.suppress(TransferError):
-        trees.read_folder(root)
+        folders.read_folder(root)
 
 
 def settings(data: bytes) -> None:
@@ -110,9 +113,9 @@ def settings(data: bytes) -> None:
         values = json.loads(first)
     except (ValueError, RecursionError):
         return
-    for kind in (config.TrainConfig, config.HeadConfig, AdaptConfig, commands.SearchConfig, commands.PredictConfig):
+    for kind in (train.TrainConfig, train.HeadConfig, AdaptConfig, commands.SearchConfig, commands.PredictConfig):
         with contextlib.suppress(TransferError):
-            plain.from_dict(kind, values)
+            serialise.from_dict(kind, values)
 
 
 def checkpoint(data: bytes) -> None:
@@ -185,12 +188,12 @@ def _sound_checkpoint() -> tuple[bytes, str]:
     from safetensors import safe_open
 
     from transfer import backbones
-    from transfer.heads import HeadSpec
+    from transfer.heads.heads import HeadSpec
     from transfer.model import TransferModel
 
     backbone = backbones.load("glyphnet", random_init=True)
     specs = [HeadSpec("object", "softmax", ("a", "b")), HeadSpec("size", "regression")]
-    heads = config.HeadConfig()
+    heads = train.HeadConfig()
     model = TransferModel(backbone, saved.build_heads(specs, backbone.width, heads))
     saved.save(ROOM / "sound.safetensors", {"": model}, heads)
     with safe_open(ROOM / "sound.safetensors", "pt") as opened:
@@ -249,8 +252,8 @@ def seeds(reader: str) -> Iterator[bytes]:
         yield b"f ink/a/1.png\nf paint/a/1.png\nf paint/b/x.txt\nl paint/up ..\nf ink/images/a/1.png"
         yield b"f m.csv path,object\nf a/1.jpg\nl a/2.jpg /dev/zero\nf a/\xff.jpg\nf a.jpg/b/c/d/e/f.png"
     elif reader == "settings":
-        for kind in (config.TrainConfig, config.HeadConfig, AdaptConfig, commands.SearchConfig):
-            yield json.dumps(plain.to_dict(kind())).encode()
+        for kind in (train.TrainConfig, train.HeadConfig, AdaptConfig, commands.SearchConfig):
+            yield json.dumps(serialise.to_dict(kind())).encode()
         yield b'{"seed": 1, "run": {"out": "x"}}\0{"epoch": 1, "loss": NaN}\n{"epoch": 2}\n'
         yield b"[" * 2000
     elif reader == "checkpoint":

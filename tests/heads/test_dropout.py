@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.dropout import DropConnect, Dropout, VanillaDropout, drawn
-from transfer.heads import mlp
+from transfer.heads.dropout import DropConnect, Dropout, VanillaDropout, drawn
+from transfer.heads.heads import mlp
 
 X = torch.linspace(0.5, 2.0, 8)
 MANY = 20_000

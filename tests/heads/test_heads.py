@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from transfer.heads import Heads, HeadSpec, mlp
+from transfer.heads.heads import Heads, HeadSpec, mlp
 
 OBJECTS, DOMAINS, WIDTH = 4, 3, 6
 

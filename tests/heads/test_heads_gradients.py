@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer.heads import Heads, HeadSpec
+from transfer.heads.heads import Heads, HeadSpec
 
 OBJECTS, DOMAINS, WIDTH, INPUTS, N = 31, 3, 6, 5, 40
 

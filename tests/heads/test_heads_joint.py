@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer.heads import Heads, HeadSpec
+from transfer.heads.heads import Heads, HeadSpec
 
 OBJECTS, DOMAINS, WIDTH = 4, 3, 6
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.heads import Heads, HeadSpec
-from transfer.hinge import binary_hinge, hinge
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads.hinge import binary_hinge, hinge
 
 
 def naive(scores: list[float], target: int) -> float:

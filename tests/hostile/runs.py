@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transfer.cli import main
+from transfer.cli.main import main
 
 from .given import CASES, NESTED, Evil, Given, predicts
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from transfer.cli import main
+from transfer.cli.main import main
 
 from . import caches, pictures, runs, tables, weights
 from .given import CASES, RAW, STRANGE, TRAIN, Given, folder, sees, tree

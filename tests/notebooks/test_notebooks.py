@@ -10,8 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 from PIL import Image
-
-from transfer.report.plots import curves
+from studies.plots import curves
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from timm.models.resnet import BasicBlock, ResNet
 
-from transfer.data import glyphs
+from transfer.data.sets import glyphs
 
 FILE = Path(__file__).parents[2] / "recipes" / "pretrain_bundled.py"
 

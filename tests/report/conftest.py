@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.config import TrainConfig
-from transfer.measure import metrics
-from transfer.plain import to_dict
+from transfer.config.serialise import to_dict
+from transfer.config.train import TrainConfig
+from transfer.evaluation import metrics
 
 HOSTILE = (
     "<script>alert('object')</script>",

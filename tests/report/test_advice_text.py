@@ -1,6 +1,6 @@
 import copy
 
-from transfer.report.advice import advised
+from transfer.report.advice_text import advised
 
 CANDIDATE = {
     "policy": "head2toe",

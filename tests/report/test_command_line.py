@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transfer.adapt.config import AdaptConfig
-from transfer.cli import parse
-from transfer.config import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.cli.main import parse
+from transfer.config.adapt import AdaptConfig
+from transfer.config.train import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.report.command import command
+from transfer.report.command_line import command
 
 names = st.text(st.characters(exclude_characters=",", exclude_categories=("Cs", "Cc", "Z")), min_size=1, max_size=12)
 names |= st.sampled_from(["my pictures", "it's", '"', "$HOME", "two\nlines", "-dash", "--lr", "*", "猫", "a;b", "`x`"])

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from transfer.measure.paired import paired_test
-from transfer.report.comparison import _paired, comparison
-from transfer.report.saved import read
+from transfer.evaluation.paired import paired_test
+from transfer.report.comparison_page import _paired, comparison
+from transfer.report.load import read
 
 
 def compared(*runs):
@@ -33,7 +33,7 @@ def test_runs_without_an_image_in_common_are_not_paired(made):
 
 
 def test_names_tell_runs_apart_and_settings_that_differ_are_listed(made):
-    from transfer.config import LearnConfig, RunConfig, TrainConfig
+    from transfer.config.train import LearnConfig, RunConfig, TrainConfig
 
     one = made("x/run", config=TrainConfig(learn=LearnConfig(lr=0.1), run=RunConfig(out=made("o"))))
     found = compared(one, made("y/run", config=TrainConfig(learn=LearnConfig(lr=0.2))))
@@ -43,8 +43,8 @@ def test_names_tell_runs_apart_and_settings_that_differ_are_listed(made):
 
 
 def test_a_compare_command_is_its_inner_runs_with_folders_or_without(made, tmp_path):
-    from transfer.config import CompareConfig
-    from transfer.plain import to_dict
+    from transfer.config.serialise import to_dict
+    from transfer.config.train import CompareConfig
 
     folder = made("whole", bare=True)
     inner = made("whole/partial-1")

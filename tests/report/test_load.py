@@ -3,7 +3,7 @@ import json
 import pytest
 
 from transfer.errors import TransferError
-from transfer.report.saved import read
+from transfer.report.load import read
 
 
 def test_what_a_folder_holds(made):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from transfer.report.contents import config_of, contents, figure, title
-from transfer.report.saved import read
+from transfer.report.load import read
+from transfer.report.run_page import config_of, contents, figure, title
 
 
 def test_scores_come_with_their_intervals(made):
@@ -24,7 +24,7 @@ def test_calibration_is_of_the_predictions(made):
 
 
 def test_gains_and_losses_of_an_adapted_run_come_from_its_result(made):
-    from transfer.adapt.config import AdaptConfig, ShiftConfig
+    from transfer.config.adapt import AdaptConfig, ShiftConfig
 
     changes = {
         f"c{i}": {"source_only": 0.5, "adapted": 0.5 + c, "change": c, "n": 4} for i, c in enumerate((0.2, 0, -0.3))

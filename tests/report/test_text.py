@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from transfer.learn.summary import over_seeds
-from transfer.report import tables
-from transfer.store import ShelfInfo
+from transfer.disk_cache import ShelfInfo
+from transfer.report import text as tables
+from transfer.runs.seeds import over_seeds
 
 
 def report(accuracy: float) -> dict[str, Any]:

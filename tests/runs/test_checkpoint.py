@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from transfer import freeze
-from transfer.config import HeadConfig
+from transfer.config.train import HeadConfig
 from transfer.errors import TransferError
-from transfer.heads import HeadSpec
-from transfer.learn import checkpoint
+from transfer.heads.heads import HeadSpec
 from transfer.model import TransferModel
+from transfer.runs import checkpoint
 
 SPECS = [
     HeadSpec("object", classes=("back pack", "bike", "mug")),

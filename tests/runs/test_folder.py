@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from transfer.errors import TransferError
-from transfer.learn.folder import RunFolder
+from transfer.runs.folder import RunFolder
 
 
 def files(path: Path) -> list[str]:

@@ -4,9 +4,9 @@ import pytest
 import yaml
 from huggingface_hub import metadata_load
 
-from transfer.learn.card import MARKER, card, words
-from transfer.learn.folder import RunFolder
-from transfer.learn.train import train
+from transfer.runs.folder import RunFolder
+from transfer.runs.model_card import MARKER, card, words
+from transfer.training.train import train
 
 HOSTILE = ["<script>alert(1)</script>", "| a | b |", "[x](http://evil)", "---\nlicense: mit", "*b*`c`\u202e", '"q": #']
 

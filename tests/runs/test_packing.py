@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from transfer.config import LearnConfig
-from transfer.learn import optimizers
-from transfer.learn.packing import generators, load_optimizer_state, optimizer_state, pack, set_generators, unpack
+from transfer.config.train import LearnConfig
+from transfer.runs.packing import generators, load_optimizer_state, optimizer_state, pack, set_generators, unpack
+from transfer.training import optimizers
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text(),

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transfer.learn.summary import over_seeds
+from transfer.runs.seeds import over_seeds
 
 
 def result(seed: int) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transfer.errors import TransferError
-from transfer.learn import states as module
-from transfer.learn.states import Damaged, States, read, write
+from transfer.runs import states as module
+from transfer.runs.states import Damaged, States, read, write
 
 
 def names(path: Path) -> list[str]:

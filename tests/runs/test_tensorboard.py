@@ -5,9 +5,9 @@ import math
 import pytest
 
 from transfer.errors import TransferError
-from transfer.learn import events
-from transfer.learn.events import Events, _numbers
-from transfer.learn.folder import RunFolder
+from transfer.runs import tensorboard as events
+from transfer.runs.folder import RunFolder
+from transfer.runs.tensorboard import Events, _numbers
 
 LINE = {"phase": "probe", "epoch": 3, "loss": 0.5, "val": {"object": 0.75}, "flag": True}
 

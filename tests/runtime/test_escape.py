@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.printable import printable
+from transfer.runtime.escape import printable
 
 ANY = st.text(st.characters())  # halves of characters included
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.errors import TransferError
-from transfer.files import cache_folder, open_regular, open_text, read_json, whole, write_json, write_text
+from transfer.runtime.files import cache_folder, open_regular, open_text, read_json, whole, write_json, write_text
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),

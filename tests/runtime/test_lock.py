@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from transfer.errors import TransferError
-from transfer.learn.lock import Lock
+from transfer.runtime.lock import Lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from transfer.learn.lock import Lock
+from transfer.runtime.lock import Lock
 lock = Lock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from transfer.allocator import SAID, kept
+from transfer.runtime.malloc import SAID, kept
 
 PAGE = mmap.PAGESIZE
 SIZES = [40 * 2**20, 64 * 2**20]  # bytes that each step takes and frees; from 32 MiB on, glibc never keeps a block
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other
 
 SCRIPT = f"""
 import contextlib, ctypes, json, resource, sys
-from transfer.allocator import kept
+from transfer.runtime.malloc import kept
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -85,17 +85,17 @@ def test_an_error_within_goes_on_its_way() -> None:
 
 
 def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transfer import allocator
+    from transfer.runtime import malloc
 
     def refused(name: None) -> None:
         raise AssertionError("no other library is looked into")
 
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", refused)
-    allocator._glibc.cache_clear()
+    monkeypatch.setattr(malloc.ctypes, "CDLL", refused)
+    malloc._glibc.cache_clear()
     try:
         with kept():
             pass
     finally:
         monkeypatch.undo()
-        allocator._glibc.cache_clear()
+        malloc._glibc.cache_clear()

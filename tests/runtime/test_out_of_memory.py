@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig, RegulariseConfig, TrainConfig
+from transfer.config.train import LearnConfig, RegulariseConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.heads import Heads, HeadSpec
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
-from transfer.learn.memory import in_parts, out_of_memory, parts_of
-from transfer.learn.train import train
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.runtime.out_of_memory import in_parts, out_of_memory, parts_of
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
+from transfer.training.train import train
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to ...")
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from transfer import stopping
-from transfer.stopping import Stopped, asked, check, stoppable
+from transfer.runtime import signals
+from transfer.runtime.signals import Stopped, asked, check, stoppable
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -40,7 +40,7 @@ def test_what_is_raised_within_restores_the_handlers() -> None:
     with pytest.raises(KeyError), stoppable():
         raise KeyError
     assert signal.getsignal(signal.SIGTERM) is before
-    assert not stopping._before
+    assert not signals._before
 
 
 def test_other_threads_leave_signals_alone() -> None:
@@ -58,14 +58,13 @@ def test_other_threads_leave_signals_alone() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process at once")
 def test_a_process_can_be_ended_at_once() -> None:
-    code = (
-        "import signal\nfrom transfer.stopping import *\nwith stoppable():\n    signal.raise_signal(signal.SIGTERM)\n"
-    )
+    code = "import signal\nfrom transfer.runtime.signals import *\n"
+    code += "with stoppable():\n    signal.raise_signal(signal.SIGTERM)\n"
     code += "    print('on', flush=True)\n    signal.raise_signal(signal.SIGTERM)\n    print('never')\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "on\n")
 
 
 def test_torch_is_not_needed() -> None:
-    code = "import sys; import transfer.stopping; sys.exit('torch' in sys.modules)"
+    code = "import sys; import transfer.runtime.signals; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

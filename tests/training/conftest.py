@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from transfer.config import (
+from transfer.config.train import (
     BackboneConfig,
     CacheConfig,
     DataConfig,

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from transfer.advice import rule
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig, RegulariseConfig
+from transfer.advice.transferability.size import scale
+from transfer.config.train import LearnConfig, RegulariseConfig
 from transfer.data.splits import split
-from transfer.learn import auto
-from transfer.learn.auto import advised, followed, how
-from transfer.learn.setup import Images, read_images
-from transfer.learn.train import train
-from transfer.measure.size import scale
+from transfer.feature_cache import TrunkCache
+from transfer.training import auto_policy
+from transfer.training.auto_policy import advised, followed, how
+from transfer.training.setup import Images, read_images
+from transfer.training.train import train
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def test_images_without_labels_count_for_similarity(config, told, monkeypatch):
         seen["others"] = others
         return sampled(table, learn, others, seed)
 
-    sampled = auto.sample
-    monkeypatch.setattr("transfer.learn.auto.sample", sample)
+    sampled = auto_policy.sample
+    monkeypatch.setattr("transfer.training.auto_policy.sample", sample)
     one, parts, _ = told(images)
     before, hidden = set(seen["others"]), parts.train[::3]
     known = images.table.object[hidden].copy()
@@ -176,7 +176,7 @@ def test_the_rule_is_told_whether_there_are_norms(told, monkeypatch):
         asked.append(arguments[2].normed)
         return advised_by(*arguments, **named)
 
-    monkeypatch.setattr("transfer.learn.auto.rule.advise", advise)
+    monkeypatch.setattr("transfer.training.auto_policy.rule.advise", advise)
     told()
     monkeypatch.setattr("transfer.freeze.is_norm", lambda module: False)
     told()
@@ -185,6 +185,8 @@ def test_the_rule_is_told_whether_there_are_norms(told, monkeypatch):
 
 def test_what_the_first_process_advises_is_followed(told, monkeypatch):
     one, _, found = told(epochs=LearnConfig.epochs)
-    monkeypatch.setattr("transfer.learn.auto.parallel.same", lambda settings: {"policy": "partial:1", "epochs": 7})
+    monkeypatch.setattr(
+        "transfer.training.auto_policy.distributed.same", lambda _: {"policy": "partial:1", "epochs": 7}
+    )
     after = followed(one, found.advice)
     assert (after.policy.policy, after.learn.epochs) == ("partial:1", 7)

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig
-from transfer.learn import averaging
-from transfer.learn.averaging import Average, cycle
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
+from transfer.config.train import LearnConfig
+from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
+from transfer.training import averaging
+from transfer.training.averaging import Average, cycle
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
 
 QUICK = LearnConfig(probe="trained", batch_size=8, workers=1, lr=0.01, patience=0, warmup=0.0, device="cpu")
 
@@ -193,7 +193,7 @@ def test_the_rate_starts_over_in_each_cycle(
     taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SGDR: half a cosine wave from the full rate to none, as often as there are cycles."""
-    from transfer.learn import optimizers
+    from transfer.training import optimizers
 
     rates: list[float] = []
     set_rates = optimizers.set_rates

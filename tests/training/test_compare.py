@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from transfer.config import CompareConfig
+from transfer.config.train import CompareConfig
 from transfer.errors import TransferError
-from transfer.learn import train as module
-from transfer.learn.compare import compare, paired
-from transfer.learn.fit import fit
-from transfer.learn.train import train
-from transfer.measure.paired import paired_test
+from transfer.evaluation.paired import paired_test
+from transfer.training import train as module
+from transfer.training.compare import compare, paired
+from transfer.training.fit import fit
+from transfer.training.train import train
 
 
 def test_policies_are_compared_on_the_same_images(config, tmp_path):

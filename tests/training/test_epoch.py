@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from transfer import freeze
-from transfer.cache import Feed, TrunkCache
-from transfer.config import LearnConfig, RegulariseConfig
+from transfer.config.train import LearnConfig, RegulariseConfig
 from transfer.data.table import ImageTable, Target
-from transfer.heads import Heads, HeadSpec
-from transfer.learn import epoch as epoch_module
-from transfer.learn import optimizers
-from transfer.learn.epoch import Lesson, epoch, use_bfloat16
-from transfer.learn.fit import Fit, fit
-from transfer.learn.penalties.penalty import Penalty, Step
-from transfer.measure.answers import answer, judge, targets
+from transfer.evaluation.predictions import answer, judge, targets
+from transfer.feature_cache import Feed, TrunkCache
+from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
+from transfer.training import epoch as epoch_module
+from transfer.training import optimizers
+from transfer.training.epoch import Lesson, epoch, use_bfloat16
+from transfer.training.fit import Fit, fit
+from transfer.training.penalties.penalty import Penalty, Step
 
 QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 

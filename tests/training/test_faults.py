@@ -27,8 +27,8 @@ import os, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import transfer.learn.train, transfer.cli, transfer.learn.epoch as epoch
-from transfer.learn.resume import Keeper
+import transfer.training.train, transfer.cli.main, transfer.training.epoch as epoch
+from transfer.training.resume import Keeper
 step = Keeper.step
 def slowed(self, save, *, end=False):
     time.sleep(float(os.environ["SLOWED"]))
@@ -40,7 +40,7 @@ for line in sys.stdin:
         sys.stdin = open(os.devnull)
         out = os.open(os.environ["LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.dup2(out, 1), os.dup2(out, 2)
-        os._exit(transfer.cli.main(line.split("\\t")[:-1]))
+        os._exit(transfer.cli.main.main(line.split("\\t")[:-1]))
     print(pid, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
@@ -159,7 +159,7 @@ def test_extraction_survives_kills(
     """What is kept after kills is what is kept without, row for row."""
     from PIL import Image
 
-    from transfer.store import Store
+    from transfer.disk_cache import Store
 
     rng, kills, compared = random.Random(1), 0, 0
     data, pixels = tmp_path / "many", np.random.default_rng(0)

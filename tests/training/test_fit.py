@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig
+from transfer.config.train import LearnConfig
 from transfer.data.table import ImageTable
-from transfer.learn import fit as fit_module
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import Fit, fit
-from transfer.measure.answers import answer, judge, targets
+from transfer.evaluation.predictions import answer, judge, targets
+from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
+from transfer.training import fit as fit_module
+from transfer.training.epoch import Lesson
+from transfer.training.fit import Fit, fit
 
 QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from transfer import freeze
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig
-from transfer.learn import optimizers
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
+from transfer.config.train import LearnConfig
+from transfer.feature_cache import TrunkCache
+from transfer.training import optimizers
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
 
 
 def tensors(network: nn.Module) -> dict[str, Tensor]:

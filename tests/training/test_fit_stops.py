@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig
-from transfer.heads import Heads
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
+from transfer.config.train import LearnConfig
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
 
 QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 

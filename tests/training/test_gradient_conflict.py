@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
-from transfer.learn.interference import course, interference
-from transfer.learn.train import train
-from transfer.measure.answers import targets
+from transfer.config.train import LearnConfig
+from transfer.evaluation.predictions import targets
+from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
+from transfer.training.gradient_conflict import course, interference
+from transfer.training.train import train
 
 QUICK = LearnConfig(epochs=3, batch_size=8, workers=1, lr=0.01, patience=0, device="cpu")
 
@@ -160,7 +160,7 @@ def test_a_head_without_weight_does_not_choose_the_epoch(
     def judge(*args: Any, **options: Any) -> dict[str, Any]:
         return {name: {"accuracy": a} for name, a in zip(("object", "domain"), next(scripted), strict=True)}
 
-    monkeypatch.setattr("transfer.learn.fit.judge", judge)
+    monkeypatch.setattr("transfer.training.fit.judge", judge)
     model, plan = taught("partial:1")
     model.heads.specs["domain"] = dataclasses.replace(model.heads.specs["domain"], weight=weight)
     assert fit(model, plan, lesson, QUICK, TrunkCache()).best == [best]

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from transfer.config import TrainConfig
-from transfer.data import images as images_module
+from transfer.config.train import TrainConfig
+from transfer.data.images import batches as images_module
 from transfer.errors import TransferError
-from transfer.learn.train import train
+from transfer.training.train import train
 
 PLAIN = {"probe": "trained", "epochs": 2, "batch_size": 16, "refit": False}
 FRESH = {"policy": "full", "augment": "flip", "epochs": 3, "batch_size": 12, "cache": False}

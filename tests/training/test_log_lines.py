@@ -1,4 +1,4 @@
-from transfer.learn.lines import epoch_line, in_parts, in_words
+from transfer.training.log_lines import epoch_line, in_parts, in_words
 
 
 def test_an_epochs_line_tells_the_cosine_where_it_was_measured():

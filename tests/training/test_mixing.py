@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.config import RegulariseConfig
-from transfer.heads import Heads, HeadSpec
-from transfer.learn.mixing import Labels, cutmix, mix, mixup, random_box
+from transfer.config.train import RegulariseConfig
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.training.mixing import Labels, cutmix, mix, mixup, random_box
 
 IMAGES = torch.randint(0, 256, (4, 3, 8, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 ORDER = torch.tensor([2, 0, 3, 1])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.learn.monitor import watch
+from transfer.training.monitor import watch
 
 EPOCHS = 30
 

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig, RegulariseConfig
+from transfer.config.train import LearnConfig, RegulariseConfig
 from transfer.errors import TransferError
-from transfer.heads import Heads
-from transfer.learn import optimizers
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
-from transfer.learn.optimizers import course
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import Heads
+from transfer.training import optimizers
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
+from transfer.training.optimizers import course
 
 SCHEDULES = ["cosine", "step", "constant"]
 

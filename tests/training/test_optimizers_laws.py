@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transfer.config import LearnConfig
-from transfer.learn import optimizers
+from transfer.config.train import LearnConfig
+from transfer.training import optimizers
 
 STEPS, SIZE, DECAY = 1000, 6, 0.02
 RNG = np.random.default_rng(0)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig
-from transfer.learn.train import train
+from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig
+from transfer.training.train import train
 
 SHARED = Path(__file__).parents[3] / "shared"
 OBJECTS = ("mug", "bike", "keyboard", "ruler")

@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer import stopping
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig, RegulariseConfig, TrainConfig
+from transfer.config.train import LearnConfig, RegulariseConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.errors import TransferError
-from transfer.learn import train as train_module
-from transfer.learn.epoch import Lesson, Progress
-from transfer.learn.fit import Fit, fit
-from transfer.learn.resume import Keeper, Origin, Place
-from transfer.learn.states import Part, States
-from transfer.learn.train import train
-from transfer.stopping import Stopped, stoppable
+from transfer.feature_cache import TrunkCache
+from transfer.runs.states import Part, States
+from transfer.runtime import signals
+from transfer.runtime.signals import Stopped, stoppable
+from transfer.training import train as train_module
+from transfer.training.epoch import Lesson, Progress
+from transfer.training.fit import Fit, fit
+from transfer.training.resume import Keeper, Origin, Place
+from transfer.training.train import train
 
 QUICK = LearnConfig(probe="trained", epochs=2, batch_size=12, workers=1, lr=3e-3, label_smoothing=0.0)
 SETTINGS: dict[str, tuple[str, LearnConfig]] = {
@@ -56,7 +56,7 @@ def at_step(patch: pytest.MonkeyPatch, number: int, how: str) -> list[int]:
     def counted(self: Keeper, save: Callable[[], None], *, end: bool = False) -> None:
         count[0] += 1
         if count[0] == number and how == "stop":
-            stopping._asked.append(signal.SIGTERM)
+            signals._asked.append(signal.SIGTERM)
         step(self, save, end=end)
         if count[0] == number and how == "kill":
             raise Killed

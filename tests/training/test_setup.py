@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.config import BackboneConfig, DataConfig, HeadConfig, PolicyConfig, TrainConfig
+from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, PolicyConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target, softmax_target
 from transfer.errors import TransferError
-from transfer.heads import HeadSpec
-from transfer.learn.setup import head_specs, new_model, pick_device, read_images, versions
+from transfer.heads.heads import HeadSpec
+from transfer.training.setup import head_specs, new_model, pick_device, read_images, versions
 
 EMPTY = np.array([], dtype=np.int64)
 

@@ -10,7 +10,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from transfer import freeze
-from transfer.learn.stochastic_depth import branches, skippable, stochastic_depth
+from transfer.training.stochastic_depth import branches, skippable, stochastic_depth
 
 
 def chances(network: nn.Module) -> dict[str, float]:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from transfer.config import TrainConfig
+from transfer.config.serialise import from_dict
+from transfer.config.train import TrainConfig
 from transfer.errors import TransferError
-from transfer.learn import checkpoint
-from transfer.learn.fit import fit
-from transfer.learn.setup import read_images
-from transfer.learn.train import train
-from transfer.plain import from_dict
+from transfer.runs import checkpoint
+from transfer.training.fit import fit
+from transfer.training.setup import read_images
+from transfer.training.train import train
 
 
 def test_the_run_folder_holds_the_run(config, tmp_path):
@@ -221,7 +221,7 @@ def test_refit_goes_on_to_the_end_of_what_was_taught(config, monkeypatch, caplog
         fits.append((repeat, found))
         return found
 
-    monkeypatch.setattr(import_module("transfer.learn.train"), "fit", spy)
+    monkeypatch.setattr(import_module("transfer.training.train"), "fit", spy)
     with caplog.at_level("INFO"):
         run = train(config(policy="partial:1", epochs=6, patience=2, refit=True))
     (none, first), (repeat, second) = fits

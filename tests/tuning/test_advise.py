@@ -3,10 +3,10 @@ import shutil
 
 import pytest
 
-from transfer.commands import AdviseConfig
+from transfer.config.commands import AdviseConfig
 from transfer.errors import TransferError
-from transfer.learn.advise import advise
-from transfer.learn.train import train
+from transfer.training.train import train
+from transfer.tuning.advise import advise
 
 
 def test_advice_is_written_whole_and_returned(config, tmp_path):

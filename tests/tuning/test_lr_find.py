@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.cache import TrunkCache
-from transfer.commands import LrFindConfig
-from transfer.config import CacheConfig, LearnConfig
+from transfer.config.commands import LrFindConfig
+from transfer.config.train import CacheConfig, LearnConfig
 from transfer.errors import TransferError
-from transfer.learn.lr_find import Curve, _batches, lr_find, range_test, sweep
+from transfer.feature_cache import TrunkCache
+from transfer.tuning.lr_find import Curve, _batches, lr_find, range_test, sweep
 
 
 def quadratic(curvature: float, start: float = 3.0):

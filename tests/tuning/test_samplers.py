@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from transfer.commands import SearchConfig
-from transfer.learn.proposals import Proposals, Study, ranked
-from transfer.learn.space import Settings, parse
+from transfer.config.commands import SearchConfig
+from transfer.tuning.samplers import Proposals, Study, ranked
+from transfer.tuning.space import Settings, parse
 
 SPACE = parse(["lr=1e-5:1", "weight_decay=1e-6:1", "optimizer=adamw,sgd"])
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from transfer.commands import SearchConfig
+from transfer.config.commands import SearchConfig
 from transfer.errors import TransferError
-from transfer.learn import search as module
-from transfer.learn.search import search, trial_line
-from transfer.learn.space import settle
-from transfer.learn.train import train
-from transfer.learn.trial import Bench
+from transfer.training.train import train
+from transfer.tuning import search as module
+from transfer.tuning.search import search, trial_line
+from transfer.tuning.space import settle
+from transfer.tuning.trial import Bench
 
 LINE = re.compile(r"val_acc: \d\.\d{6}, lr: \d\.\d{6}e[+-]\d\d, reg: \d\.\d{6}e[+-]\d\d, (\w+: \S+, )*\(\d+ / \d+\)")
 
@@ -112,7 +112,7 @@ def test_the_result_and_the_run_folder(quick, tmp_path):
 def test_test_labels_change_nothing_before_the_end(quick, monkeypatch):
     """Every label of a test image is swapped after the split: all trials stay as they are."""
     honest = search(quick())
-    split = __import__("transfer.learn.trial", fromlist=["split_images"]).split_images
+    split = __import__("transfer.tuning.trial", fromlist=["split_images"]).split_images
 
     def swapping(images, *args):
         parts = split(images, *args)
@@ -120,7 +120,7 @@ def test_test_labels_change_nothing_before_the_end(quick, monkeypatch):
             target.values[parts.test] = (target.values[parts.test] + 1) % len(target.classes)
         return parts
 
-    monkeypatch.setattr("transfer.learn.trial.split_images", swapping)
+    monkeypatch.setattr("transfer.tuning.trial.split_images", swapping)
     assert plain(search(quick())["trials"]) == plain(honest["trials"])
 
 
@@ -142,7 +142,7 @@ def test_nothing_is_decoded_twice(quick, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("transfer.cache.feed.ImageBatches", refuse)
+    monkeypatch.setattr("transfer.feature_cache.feed.ImageBatches", refuse)
     assert len(search(quick(trials=6))["trials"]) == 6
 
 

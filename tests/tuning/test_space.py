@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from transfer.config import CacheConfig, LearnConfig, TrainConfig
+from transfer.config.train import CacheConfig, LearnConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.learn.space import (
+from transfer.tuning.space import (
     FIXED,
     USUAL,
     Choice,

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.cache import TrunkCache
-from transfer.learn.setup import read_images
-from transfer.learn.train import train
-from transfer.learn.trial import Bench, Halving, rungs, survives
+from transfer.feature_cache import TrunkCache
+from transfer.training.setup import read_images
+from transfer.training.train import train
+from transfer.tuning.trial import Bench, Halving, rungs, survives
 
 
 def always(epoch: int, score: float) -> bool:

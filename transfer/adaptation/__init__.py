@@ -2,7 +2,7 @@
 
 Examples
 --------
->>> from transfer.adapt import AdaptConfig, ShiftConfig, adapt
+>>> from transfer.adaptation import AdaptConfig, ShiftConfig, adapt
 >>> config = AdaptConfig(ShiftConfig("office31", source=("amazon",), target="webcam"))
 >>> config.method.method
 ('auto',)
@@ -10,17 +10,17 @@ Examples
 
 from typing import TYPE_CHECKING, Any
 
-from transfer.adapt.config import AdaptConfig, CrossConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.config.adapt import AdaptConfig, CrossConfig, MethodConfig, ShiftConfig, StepsConfig
 
 if TYPE_CHECKING:
-    from transfer.adapt.run import AdaptRun, adapt
+    from transfer.adaptation.adapt import AdaptRun, adapt
 
 __all__ = ["AdaptConfig", "AdaptRun", "CrossConfig", "MethodConfig", "ShiftConfig", "StepsConfig", "adapt"]
 
 
 def __getattr__(name: str) -> Any:
     if name in ("AdaptRun", "adapt"):
-        from transfer.adapt import run
+        from transfer.adaptation import adapt as run
 
         return getattr(run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,37 +8,38 @@ from typing import Any
 
 import numpy as np
 
-from transfer import freeze, parallel
-from transfer.adapt import understand
-from transfer.adapt.choice import Choice, OnLine, candidate_line, hidden
-from transfer.adapt.config import AdaptConfig, ShiftConfig
-from transfer.adapt.fit import fit
-from transfer.adapt.journal import Journal
-from transfer.adapt.judge import rules
-from transfer.adapt.maps import feature_map
-from transfer.adapt.methods import find
-from transfer.adapt.outcome import AdaptRun, together
-from transfer.adapt.pair import Pair, pair
-from transfer.adapt.stage import Stage, set_up
-from transfer.adapt.statistics import NO_NORMS, moving
-from transfer.adapt.truth import Truth
-from transfer.cache import TrunkCache
-from transfer.config import DataConfig, HeadConfig
+from transfer import freeze
+from transfer.adaptation import diagnostics
+from transfer.adaptation.candidates import fit
+from transfer.adaptation.closed_form.adabn import NO_NORMS, moving
+from transfer.adaptation.domains import Pair, pair
+from transfer.adaptation.feature_map import feature_map
+from transfer.adaptation.hidden_labels import Truth
+from transfer.adaptation.outcome import AdaptRun, together
+from transfer.adaptation.registry import find
+from transfer.adaptation.resume import Journal
+from transfer.adaptation.selection import validators
+from transfer.adaptation.selection.best_candidate import Choice, OnLine, candidate_line, hidden
+from transfer.adaptation.task import Stage, set_up
+from transfer.config.adapt import AdaptConfig, ShiftConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import DataConfig, HeadConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
+from transfer.evaluation import metrics
+from transfer.evaluation.prediction_rows import prediction_rows
+from transfer.evaluation.predictions import answer, targets
+from transfer.evaluation.report_data import exhibits
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.learn import checkpoint
-from transfer.learn.exhibits import exhibits
-from transfer.learn.folder import RunFolder
-from transfer.learn.predictions import prediction_rows
-from transfer.learn.resume import Origin
-from transfer.learn.setup import Images, read_images, versions
-from transfer.learn.states import Part, States
-from transfer.measure import metrics
-from transfer.measure.answers import answer, targets
-from transfer.plain import to_dict
-from transfer.stopping import stoppable
+from transfer.runs import checkpoint
+from transfer.runs.folder import RunFolder
+from transfer.runs.states import Part, States
+from transfer.runtime import distributed
+from transfer.runtime.signals import stoppable
+from transfer.training.resume import Origin
+from transfer.training.setup import Images, read_images, versions
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +72,10 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
     """
     config = prepared(config)
     run, folder = config.run, None
-    if run.out and parallel.first():
+    if run.out and distributed.first():
         how: Any = {"overwrite": run.overwrite, "resume": run.resume, "later": True, "tensorboard": run.tensorboard}
         folder = RunFolder(run.out, to_dict(config), **how)
-    if finished := parallel.same(folder.done if folder else None):
+    if finished := distributed.same(folder.done if folder else None):
         log.info("the run in %s is finished; there is nothing to go on with", run.out)
         with folder or nullcontext():
             return AdaptRun(finished, checkpoint.load(folder.path) if folder else {}, [], [])
@@ -116,7 +117,7 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
     methods = [find(name) for name in config.method.method]
     if config.method.weight and not any(method.build for method in methods):
         raise TransferError(f"--weight: {', '.join(config.method.method)} minimises no loss that it could weigh")
-    rules.find(config.method.rule)
+    validators.find(config.method.rule)
     if "target_only" in config.method.method and not (config.shift.target_labels or config.shift.protocol == "office"):
         raise TransferError("target_only learns from target labels, and there are none: say --target-labels 3")
     policy = FreezePolicy.parse(config.method.policy)
@@ -151,13 +152,13 @@ def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Pair, Truth]:
 def _states(folder: RunFolder | None, config: AdaptConfig) -> States:
     """Return the states of a run, whose folder the first process alone has."""
     assert config.run.out
-    minutes, resumed = config.run.checkpoint_minutes, parallel.same(bool(folder and folder.resumed))
+    minutes, resumed = config.run.checkpoint_minutes, distributed.same(bool(folder and folder.resumed))
     return States(config.run.out, minutes, begin=folder.begin if folder else None, resumed=resumed)
 
 
 def _done(config: AdaptConfig, images: Images, folder: RunFolder | None, part: Part) -> AdaptRun | None:
     """Return a seed's run if it is done already."""
-    result, said = parallel.same(folder.done if folder else None), part.outcome()
+    result, said = distributed.same(folder.done if folder else None), part.outcome()
     if not result or not said:
         return None
     test = _with_truth(*_pair(config.shift, images, config.run.seed))
@@ -171,7 +172,7 @@ def _adapt_once(
     """Adapt with one seed; let `part` keep what several seeds' result needs beside the run folder."""
     began, trunk_before, seed = time.perf_counter(), cache.seconds, config.run.seed
     these, truth = _pair(config.shift, images, seed)
-    within, between = rules.find(config.method.rule)
+    within, between = validators.find(config.method.rule)
     hold_out = within.validation or between.validation
     if hold_out and not len(these.val):
         raise TransferError(f"--rule {config.method.rule} judges by held-out source images: say --val 0.1, or another")
@@ -209,14 +210,14 @@ def _adapt_once(
         else:
             tries[name] = tried(name, stage, tell, Journal(states.part(number) if states else None))
     sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
-    scores = parallel.same({name: float(between.score(some.taken.evidence)) for name, some in sound.items()})
+    scores = distributed.same({name: float(between.score(some.taken.evidence)) for name, some in sound.items()})
     choices = list(sound.values())
-    choice = choices[rules.choose(list(scores.values()))]
+    choice = choices[validators.choose(list(scores.values()))]
     stage.move(choice.backbone)
     moved = freeze.changed(before, freeze.frozen_tensors(stage.model.backbone, phases))
     stage.model.heads = choice.taken.heads
     answers = answer(stage.model, stage.feed, these.test, targets(these.table, stage.model))[0]
-    found, remarks = understand.shift(untouched, choice.taken.evidence, seed=seed)
+    found, remarks = diagnostics.shift(untouched, choice.taken.evidence, seed=seed)
     # Everything is chosen and answered: only now does the truth come out.
     test = _with_truth(these, truth)
     labelled = bool((test.object >= 0).any())
@@ -253,7 +254,7 @@ def _adapt_once(
         },
         "target": {"object": _report(test, answers["object"].argmax(1))},
         "source_only": {"object": _report(test, reference.answers["source_only"])},
-        **understand.gains([(test, answers)], [reference.answers["source_only"]]),
+        **diagnostics.gains([(test, answers)], [reference.answers["source_only"]]),
         "shift": found,
         "selection": {
             "rule": config.method.rule,
@@ -271,9 +272,9 @@ def _adapt_once(
         checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden(stage.model.heads)))
         folder.predictions(prediction_rows(test, answers))
         sides = (", ".join(these.sources), these.target)
-        seen = understand.before_and_after(reference.taken, choice.taken)
+        seen = diagnostics.before_and_after(reference.taken, choice.taken)
         if config.run.report and len(test):
-            seen_as = [understand.state(title, evidence) for title, evidence in seen.items()]
+            seen_as = [diagnostics.state(title, evidence) for title, evidence in seen.items()]
             folder.exhibits(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))
         if config.map:
             feature_map(folder.path / "map.png", seen, classes=these.table.objects, domains=sides, seed=seed)

@@ -8,7 +8,7 @@
 2. Where the source's probe agrees with that on nearly all target images, the shift is small and adapting can only lose:
    the answer is source_only's.
 3. Else, unless class shares differ, a product of experts: the networks' answers times the nearness to class centroids,
-   smoothed over each image's neighbours, classes balanced softly (:func:`transfer.adapt.refine.experts.combine`).
+   smoothed over each image's neighbours, classes balanced softly (`product_of_experts.combine`).
 4. With a trained tail, a network above it learns the source's labels, these answers as pseudo-labels, and MCC, from
    augmented views; its answers and the former ones are then refined together, on both kinds of features.
 5. A linear classifier learns the outcome: what is measured and saved is a plain model.
@@ -20,18 +20,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from transfer.adapt.config import StepsConfig
-from transfer.adapt.judge.evidence import Evidence, log_softmax, unit
-from transfer.adapt.judge.shift import calibrated, measure, under_target_prior
-from transfer.adapt.loop import Course
-from transfer.adapt.network import Network
-from transfer.adapt.objectives.confusion import MCC
-from transfer.adapt.objectives.pseudo import PseudoLabels
-from transfer.adapt.refine.experts import combine
-from transfer.adapt.solve import Aligned, aligned, export, learn_from, solve, unaided
-from transfer.adapt.stage import Stage
+from transfer.adaptation.closed_form.classifier import Aligned, aligned, export, learn_from, solve, unaided
+from transfer.adaptation.label_shift import calibrated, measure, under_target_prior
+from transfer.adaptation.losses.mcc import MCC
+from transfer.adaptation.losses.pseudo_labels import PseudoLabels
+from transfer.adaptation.network import Network
+from transfer.adaptation.refinement.product_of_experts import combine
+from transfer.adaptation.selection.evidence import Evidence, log_softmax, unit
+from transfer.adaptation.task import Stage
+from transfer.adaptation.trainer import Course
+from transfer.config.adapt import StepsConfig
 from transfer.freeze import Phase
-from transfer.heads import Heads
+from transfer.heads.heads import Heads
 
 NETWORKS = 3
 UNEVEN = 0.13  # variation of class shares, beyond chance, that are still there when misread images are put right

@@ -5,19 +5,19 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from transfer.adapt.alignment import align
-from transfer.adapt.auto import auto
-from transfer.adapt.choice import Candidate, Choice
-from transfer.adapt.config import StepsConfig
-from transfer.adapt.loop import RECOMPUTED, Course
-from transfer.adapt.methods import Build, Method, find
-from transfer.adapt.network import Network
-from transfer.adapt.solve import aligned, export, learn_from, solve
-from transfer.adapt.stage import Stage
-from transfer.adapt.statistics import with_target_statistics
-from transfer.adapt.step import Diverged
-from transfer.allocator import kept
+from transfer.adaptation.auto import auto
+from transfer.adaptation.closed_form.adabn import with_target_statistics
+from transfer.adaptation.closed_form.alignment import align
+from transfer.adaptation.closed_form.classifier import aligned, export, learn_from, solve
+from transfer.adaptation.network import Network
+from transfer.adaptation.registry import Build, Method, find
+from transfer.adaptation.selection.best_candidate import Candidate, Choice
+from transfer.adaptation.step import Diverged
+from transfer.adaptation.task import Stage
+from transfer.adaptation.trainer import RECOMPUTED, Course
+from transfer.config.adapt import StepsConfig
 from transfer.freeze import Phase
+from transfer.runtime.malloc import kept
 
 
 @kept()

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from transfer.adapt.choice import Candidate
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.judge.shift import measure, proxy_a_distance
-from transfer.adapt.maps import draw
-from transfer.adapt.solve import unaided
-from transfer.adapt.stage import Stage
+from transfer.adaptation.closed_form.classifier import unaided
+from transfer.adaptation.feature_map import draw
+from transfer.adaptation.label_shift import measure, proxy_a_distance
+from transfer.adaptation.selection.best_candidate import Candidate
+from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.task import Stage
 from transfer.data.table import ImageTable
-from transfer.learn.exhibits import MAPPED, State
-from transfer.measure.answers import Answers
-from transfer.measure.paired import paired_test
+from transfer.evaluation.paired import paired_test
+from transfer.evaluation.predictions import Answers
+from transfer.evaluation.report_data import MAPPED, State
 
 FLAGS = ("strong", "partial", "open_set")
 
@@ -24,7 +24,7 @@ def shift(stage: Stage, chosen: Evidence, *, seed: int = 0) -> tuple[dict[str, A
     """Return how the target differs from the source as result.json has it, and what to note; no target label is used.
 
     All but ``a_distance`` is read off a classifier of the source's training rows alone, on features standardised per
-    domain (see :mod:`transfer.adapt.judge.shift`, which says how far it can be trusted). What cannot be estimated, as
+    domain (see `adaptation.label_shift`, which says how far it can be trusted). What cannot be estimated, as
     there are too few rows or no validation rows, is None. Class shares are rough, as misread images count for the wrong
     class: from amazon to webcam the estimated ones are 0.23 from the source's, the true ones 0.11; hence the flags,
     which allow for that.
@@ -95,7 +95,7 @@ def gains(tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarr
     dict
         ``per_class_change``: for each object the recall of ``source_only`` and ``adapted`` over all seeds, their
         ``change`` and the number ``n`` of its images, largest gain first, largest loss last. ``paired``: by head, the
-        adapted model against source_only, see :func:`~transfer.measure.paired.paired_test`. Both are empty where no
+        adapted model against source_only, see :func:`~transfer.evaluation.paired.paired_test`. Both are empty where no
         label is known.
     """
     columns = []

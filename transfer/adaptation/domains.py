@@ -6,9 +6,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from transfer.adapt.truth import Truth, put_away
-from transfer.data.inspect import Inspection, duplicates, merge_groups
-from transfer.data.quota import draw, few_labels
+from transfer.adaptation.hidden_labels import Truth, put_away
+from transfer.data.duplicates import Inspection, duplicates, merge_groups
+from transfer.data.sampling import draw, few_labels
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError, did_you_mean
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from transfer.adapt.judge.evidence import Evidence
+from transfer.adaptation.selection.evidence import Evidence
 from transfer.errors import TransferError
-from transfer.files import whole
-from transfer.measure.embedding import embed
-from transfer.printable import printable
+from transfer.evaluation.tsne import embed
+from transfer.runtime.escape import printable
+from transfer.runtime.files import whole
 
 MOST_ROWS = 2000
 DOMAIN_COLOURS = ("#0072B2", "#E69F00")  # blue and orange of Okabe and Ito: told apart by colour-blind people, too

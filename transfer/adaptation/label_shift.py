@@ -29,8 +29,8 @@ from scipy.optimize import minimize, nnls
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from transfer.adapt.judge.evidence import Evidence, entropy, log_softmax, unit
-from transfer.adapt.judge.weights import compact
+from transfer.adaptation.selection.evidence import Evidence, entropy, log_softmax, unit
+from transfer.adaptation.selection.importance_weights import compact
 
 FOLDS = 5
 EXPECTED, COMPANY = 5, 8  # rows a class should have, for its absence to mean something, and for its looseness

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from transfer.adapt.alignment import Affine
-from transfer.heads import Heads, HeadSpec
+from transfer.adaptation.closed_form.alignment import Affine
+from transfer.heads.heads import Heads, HeadSpec
 
 EPSILON = 1e-5
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from transfer.adapt import understand
-from transfer.adapt.config import AdaptConfig
+from transfer.adaptation import diagnostics
+from transfer.config.adapt import AdaptConfig
+from transfer.config.serialise import to_dict
 from transfer.data.table import ImageTable
-from transfer.learn import checkpoint
-from transfer.learn.summary import over_seeds
-from transfer.measure.answers import Answers
-from transfer.plain import to_dict
+from transfer.evaluation.predictions import Answers
+from transfer.runs import checkpoint
+from transfer.runs.seeds import over_seeds
 
 
 @dataclass
@@ -43,8 +43,8 @@ def together(config: AdaptConfig, runs: Sequence[AdaptRun]) -> dict[str, Any]:
     """Return the result of `config`, whose seeds' are `runs`: means, deviations, and each."""
     results = [run.result for run in runs]
     merged = over_seeds(config.run.seeds, results, ("target", "source_only", "shift")) | {"config": to_dict(config)}
-    merged["shift"] |= understand.flagged([result["shift"] for result in results])
-    merged |= understand.gains([run.tests[0] for run in runs], [run.before[0] for run in runs])
+    merged["shift"] |= diagnostics.flagged([result["shift"] for result in results])
+    merged |= diagnostics.gains([run.tests[0] for run in runs], [run.before[0] for run in runs])
     chosen = [result["selection"] for result in results]
     oracle = [some["oracle_accuracy"] for some in chosen]
     merged["selection"] = {

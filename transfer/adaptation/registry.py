@@ -6,20 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.objectives.adda import ADDA
-from transfer.adapt.objectives.adversarial import CDAN, DANN
-from transfer.adapt.objectives.confusion import MCC
-from transfer.adapt.objectives.consistency import FixMatch
-from transfer.adapt.objectives.discrepancy import MCD
-from transfer.adapt.objectives.disparity import MDD
-from transfer.adapt.objectives.information import InformationMaximisation, MinimaxEntropy
-from transfer.adapt.objectives.kernels import DAN, JAN
-from transfer.adapt.objectives.moments import DeepCORAL
-from transfer.adapt.objectives.objective import Objective
-from transfer.adapt.objectives.pseudo import PseudoLabels
-from transfer.adapt.objectives.spectra import AFN, BSP
-from transfer.adapt.refine import centroids, graph, growing, transport
+from transfer.adaptation.losses.adda import ADDA
+from transfer.adaptation.losses.adversarial import CDAN, DANN
+from transfer.adaptation.losses.afn_bsp import AFN, BSP
+from transfer.adaptation.losses.base import Objective
+from transfer.adaptation.losses.entropy import InformationMaximisation, MinimaxEntropy
+from transfer.adaptation.losses.fixmatch import FixMatch
+from transfer.adaptation.losses.mcc import MCC
+from transfer.adaptation.losses.mcd import MCD
+from transfer.adaptation.losses.mdd import MDD
+from transfer.adaptation.losses.mmd import DAN, JAN
+from transfer.adaptation.losses.moments import DeepCORAL
+from transfer.adaptation.losses.pseudo_labels import PseudoLabels
+from transfer.adaptation.refinement import centroids, label_propagation, optimal_transport, self_training
+from transfer.adaptation.selection.evidence import Evidence
 from transfer.errors import TransferError, did_you_mean
 
 Build = Callable[[int, int, nn.Module], list[tuple[float, Objective]]]
@@ -36,7 +36,7 @@ class Method:
     about : str
         One line, with its source.
     align : str
-        Closed form on features, see :func:`transfer.adapt.alignment.align`.
+        Closed form on features, see :func:`transfer.adaptation.closed_form.alignment.align`.
     build : callable, optional
         Losses beside the source's cross-entropy. Without, the classifier on frozen features is solved.
     refine : callable, optional
@@ -71,18 +71,18 @@ def _shot(evidence: Evidence) -> np.ndarray:
 
 def _propagated(evidence: Evidence) -> np.ndarray:
     features, q, known = evidence.all_target()
-    return graph.propagate(features, q, known=known)[: len(evidence.target_logits)]
+    return label_propagation.propagate(features, q, known=known)[: len(evidence.target_logits)]
 
 
 def _transported(evidence: Evidence) -> np.ndarray:
     rows = np.concatenate([evidence.source_features, evidence.labelled_features])
     labels = np.concatenate([evidence.source_labels, evidence.labelled_labels])
-    return transport.propagate(rows, labels, evidence.target_features, evidence.classes)
+    return optimal_transport.propagate(rows, labels, evidence.target_features, evidence.classes)
 
 
 def _grown(evidence: Evidence) -> np.ndarray:
     features, q, known = evidence.all_target()
-    grown = growing.grow(evidence.source_features, evidence.source_labels, features, q, known=known)
+    grown = self_training.grow(evidence.source_features, evidence.source_labels, features, q, known=known)
     return grown[: len(evidence.target_logits)]
 
 
@@ -129,7 +129,7 @@ METHODS = {
     "propagation": Method("labels smoothed over the target's neighbours (Zhou et al. 2004)", refine=_propagated),
     "transport": Method("labels carried by optimal transport (Courty et al. 2017)", refine=_transported),
     "growing": Method("self-training on a growing share of the target (Zou et al. 2018)", refine=_grown),
-    "auto": Method("what this tool finds best: see transfer.adapt.auto"),
+    "auto": Method("what this tool finds best: see transfer.adaptation.auto"),
 }
 
 

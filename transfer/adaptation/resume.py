@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from transfer import parallel, stopping
-from transfer.learn.packing import pack, unpack
-from transfer.learn.states import Part
+from transfer.runs.packing import pack, unpack
+from transfer.runs.states import Part
+from transfer.runtime import distributed, signals
 
 
 @dataclass
 class Place:
-    """How far a call of :meth:`transfer.adapt.loop.Course.learn` has come.
+    """How far a call of :meth:`transfer.adaptation.trainer.Course.learn` has come.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Journal:
     """What is kept of one method of a run, among the states of its part of the run; without these, nothing.
 
     A resumed run executes the same code. What is quick, such as a closed form, is computed again; each call of
-    :meth:`transfer.adapt.loop.Course.learn` asks here how far it had come. Kept are the loss weight under way, of its
+    `Course.learn` asks here how far it had come. Kept are the loss weight under way, of its
     calls those that are over (how they left things, and what they said) and the one under way, and the choice so far.
     """
 
@@ -96,9 +96,9 @@ class Journal:
     def _keep(self, due: bool, calls: Callable[[], list[dict[str, Any]]], *, over: bool = False) -> None:
         """Keep what `calls` returns if that is due, or a signal asks any process of the run to stop; then stop here."""
         assert self.part
-        asked = parallel.agreed(stopping.asked())
+        asked = distributed.agreed(signals.asked())
         if due or asked:
             value = {"weight": self.weight, "calls": calls(), "choice": self._choice()}
             (self.part.finish if over else self.part.save)(value)
         if asked:
-            stopping.stop()
+            signals.stop()

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfer.adapt.network import Network
-from transfer.adapt.objectives.objective import Batch, Objective
-from transfer.adapt.stage import Stage
+from transfer.adaptation.losses.base import Batch, Objective
+from transfer.adaptation.network import Network
+from transfer.adaptation.task import Stage
 from transfer.errors import TransferError
-from transfer.parallel.rows import own_draws
+from transfer.runtime.distributed.batches import own_draws
 
 Terms = Sequence[tuple[float, Objective]]
 

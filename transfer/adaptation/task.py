@@ -9,17 +9,17 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from transfer import freeze
-from transfer.adapt.config import AdaptConfig
-from transfer.adapt.journal import Journal
-from transfer.adapt.pair import Pair
-from transfer.cache import Feed, TrunkCache
-from transfer.data.images import Augmentation
+from transfer.adaptation.domains import Pair
+from transfer.adaptation.resume import Journal
+from transfer.config.adapt import AdaptConfig
+from transfer.data.images.batches import Augmentation
+from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
-from transfer.heads import Heads, HeadSpec
-from transfer.learn.epoch import AUGMENTATIONS
-from transfer.learn.memory import parts_of
-from transfer.learn.setup import Images, new_backbone, pick_device
+from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
+from transfer.runtime.out_of_memory import parts_of
+from transfer.training.epoch import AUGMENTATIONS
+from transfer.training.setup import Images, new_backbone, pick_device
 
 BATCH = 128
 

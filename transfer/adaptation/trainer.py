@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from transfer import freeze
-from transfer.adapt.config import StepsConfig
-from transfer.adapt.journal import Place
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.network import Network
-from transfer.adapt.stage import Stage
-from transfer.adapt.step import Diverged, StepLoss, Terms
+from transfer.adaptation.network import Network
+from transfer.adaptation.resume import Place
+from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.step import Diverged, StepLoss, Terms
+from transfer.adaptation.task import Stage
+from transfer.config.adapt import StepsConfig
 from transfer.errors import TransferError
 from transfer.freeze import Phase
-from transfer.learn.epoch import AUGMENTATIONS
-from transfer.learn.memory import halved, out_of_memory
-from transfer.learn.packing import generators, load_optimizer_state, optimizer_state, set_generators
-from transfer.parallel.rows import averaged
+from transfer.runs.packing import generators, load_optimizer_state, optimizer_state, set_generators
+from transfer.runtime.distributed.batches import averaged
+from transfer.runtime.out_of_memory import halved, out_of_memory
+from transfer.training.epoch import AUGMENTATIONS
 
 RECOMPUTED = "the tail's activations recomputed"  # what becomes of a batch's parts
 JUDGED = 2048  # source rows at most that a rule gets to see

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from transfer.measure.share import NORMAL
+from transfer.evaluation.wilson import NORMAL
 
 WORTH = 0.0075  # what fine-tuning must be expected to add to be worth its time
 AHEAD = 0.005  # what a policy must be expected to be better by than the mean of several, not to give way to it

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from transfer import freeze
-from transfer.allocator import kept
 from transfer.backbones.backbone import Backbone
-from transfer.data.images import ImageBatches
-from transfer.heads import Heads, HeadSpec
+from transfer.data.images.batches import ImageBatches
+from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
+from transfer.runtime.malloc import kept
 
 IMAGES = 16
 

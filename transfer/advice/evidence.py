@@ -8,19 +8,19 @@ from scipy.special import softmax
 
 from transfer.advice.observe import Observations
 from transfer.advice.similarity import Similarity, outdone, similarity
+from transfer.advice.transferability.crossval import CrossValidated, cross_validate, judged
+from transfer.advice.transferability.folds import stratified_folds
+from transfer.advice.transferability.hscore import hscore, most
+from transfer.advice.transferability.leep import explained, leep, nce
+from transfer.advice.transferability.logme import logme
+from transfer.advice.transferability.neighbours import neighbour_accuracy
+from transfer.advice.transferability.noise import LabelNoise, label_noise
+from transfer.advice.transferability.size import SetSize
 from transfer.backbones.variants import shares
-from transfer.data.inspect import Inspection, duplicates, merge_groups, near_duplicates
+from transfer.data.duplicates import Inspection, duplicates, merge_groups, near_duplicates
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.freeze.plan import NEAR_BEST
-from transfer.measure.crossval import CrossValidated, cross_validate, judged
-from transfer.measure.folds import stratified_folds
-from transfer.measure.hscore import hscore, most
-from transfer.measure.leep import explained, leep, nce
-from transfer.measure.logme import logme
-from transfer.measure.neighbours import neighbour_accuracy
-from transfer.measure.noise import LabelNoise, label_noise
-from transfer.measure.size import SetSize
 
 ROWS, LABELS = 2500, 120_000  # images that frozen features are judged by, at most; and times the number of classes
 ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.variants import EveryStage
-from transfer.cache import TrunkCache
 from transfer.data.table import ImageTable
-from transfer.heads import Heads, HeadSpec
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
 
 

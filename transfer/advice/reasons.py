@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from transfer.advice.asked import Asked
 from transfer.advice.candidate import WORTH, Candidate, lasting
 from transfer.advice.evidence import Evidence
-from transfer.measure.size import EACH, LARGE
+from transfer.advice.requirements import Asked
+from transfer.advice.transferability.size import EACH, LARGE
 
 IMBALANCED, SHARE, SAID = 5.0, 0.03, 0.0005  # from which on imbalance, noise and copies, a difference are worth a word
 WORDS = {

@@ -15,17 +15,17 @@ from typing import Literal
 
 import numpy as np
 
-from transfer.advice.asked import Asked
 from transfer.advice.candidate import AHEAD, WORTH, Candidate
 from transfer.advice.costs import Costs, third
 from transfer.advice.estimate import gained, mendable, posterior
 from transfer.advice.evidence import Evidence
 from transfer.advice.network import Network
 from transfer.advice.reasons import reasons
+from transfer.advice.requirements import Asked
 from transfer.advice.similarity import Kind
+from transfer.advice.transferability.size import scale
+from transfer.evaluation.wilson import NORMAL, wilson
 from transfer.freeze import FreezePolicy
-from transfer.measure.share import NORMAL, wilson
-from transfer.measure.size import scale
 
 EXPECTED: dict[str, dict[Kind, float]] = {
     # Share of the linear probe's errors that a policy is expected to mend.

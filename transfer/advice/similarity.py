@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from transfer.advice.observe import Norm, Observations
-from transfer.measure.information import predicted_information
+from transfer.advice.transferability.information import predicted_information
 
 Kind = Literal["similar", "between", "different"]
 
@@ -122,7 +122,7 @@ def informed(probabilities: np.ndarray) -> float:
     """Return the share of the variety of original classes that an image tells, from 0 to 1.
 
     The mutual information of image and class over the entropy of the classes in all:
-    :func:`transfer.measure.information.predicted_information` made comparable between sets of few and many kinds.
+    `information.predicted_information` made comparable between sets of few and many kinds.
     """
     information = predicted_information(probabilities)
     unsure = float(-(probabilities * np.log(np.maximum(probabilities, np.finfo(float).tiny))).sum(1).mean())

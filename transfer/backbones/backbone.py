@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from transfer.backbones import stages
 from transfer.backbones.stages import Stage
-from transfer.data.preprocessing import Preprocessing
+from transfer.data.images.preprocessing import Preprocessing
 
 
 class Backbone(nn.Module):

@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
-from transfer.backbones import places
-from transfer.files import write_text
+from transfer.backbones import weight_files
+from transfer.runtime.files import write_text
 
 TABLE = Path(__file__).with_name("catalogue.csv")
 
@@ -60,7 +60,7 @@ def catalogue(pattern: str = "*", store: Path | None = None) -> Iterator[Row]:
     >>> next(catalogue("mobilenetv2_100")).stages
     9
     """
-    folder = places.store_folder(store)
+    folder = weight_files.store_folder(store)
     pattern = pattern.removeprefix("timm:")
     said = set()
     for row in _rows(pattern):
@@ -71,17 +71,17 @@ def catalogue(pattern: str = "*", store: Path | None = None) -> Iterator[Row]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(places.bare(name), pattern)
+    return fnmatchcase(name, pattern) or fnmatchcase(weight_files.bare(name), pattern)
 
 
 def _where(name: str, source: str, folder: Path | None) -> str:
-    if places.store_file(name, folder):
+    if weight_files.store_file(name, folder):
         return "store"
-    if places.bundle_file(name):
+    if weight_files.bundle_file(name):
         return "bundle"
     if not source:
         return "none"
-    return "hub (cached)" if places.hub_cached(source) else "hub"
+    return "hub (cached)" if weight_files.hub_cached(source) else "hub"
 
 
 def _rows(pattern: str) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from torch import nn
 from transfer.backbones import registry, stages
 from transfer.backbones import weights as sources
 from transfer.backbones.backbone import Backbone
-from transfer.data.preprocessing import Preprocessing
+from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
 
 

@@ -6,8 +6,8 @@ from typing import Protocol, cast
 import timm
 from torch import Tensor, nn
 
-from transfer.backbones import provider_bundled, provider_timm, provider_torchvision
-from transfer.data.preprocessing import Preprocessing
+from transfer.backbones.providers import bundled_models, timm_models, torchvision_models
+from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError, did_you_mean
 
 
@@ -43,7 +43,7 @@ class Provider(Protocol):
         """Return the hub's weights."""
 
 
-PROVIDERS = cast(tuple[Provider, ...], (provider_timm, provider_torchvision, provider_bundled))
+PROVIDERS = cast(tuple[Provider, ...], (timm_models, torchvision_models, bundled_models))
 
 
 @cache
@@ -75,7 +75,7 @@ def resolve(name: str) -> tuple[Provider, str]:
         if (meant := prefix + name.rpartition(":")[2]) in known:
             raise TransferError(f"unknown backbone {name!r} (did you mean {meant!r}?)")
     architecture, dot, _ = name.partition(".")
-    if timm.is_model(architecture) and not provider_timm.known(architecture):
+    if timm.is_model(architecture) and not timm_models.known(architecture):
         raise TransferError(f"{name!r} is not a convolutional network: `transfer backbones '*'` lists those that are")
     candidates = {n for n in known if n.startswith(f"{architecture}.")} if dot else set()
     candidates = candidates or {n for n in known if "." not in n}

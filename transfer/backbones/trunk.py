@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from transfer import parallel
 from transfer.backbones.backbone import Backbone
+from transfer.runtime import distributed
 
 RULES = 1  # of how the numbers come about; belongs in the key of any cache of them
 # Images that go through at a time. On a CPU few enough for the activations to stay in one core's cache.
@@ -74,7 +74,7 @@ class Trunk:
 @cache
 def _cores() -> ThreadPoolExecutor:
     """Return a thread per core that is this process's, each of which computes on that core alone."""
-    return ThreadPoolExecutor(parallel.cores(), "trunk", lambda: torch.set_num_threads(1))
+    return ThreadPoolExecutor(distributed.cores(), "trunk", lambda: torch.set_num_threads(1))
 
 
 def _channels_last(x: Tensor) -> Tensor:

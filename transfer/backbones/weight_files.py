@@ -6,7 +6,7 @@ from pathlib import Path
 from transfer.errors import TransferError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-BUNDLE = Path(__file__).parent / "glyphnet"
+BUNDLE = Path(__file__).parent / "providers" / "glyphnet"
 
 
 def bare(name: str) -> str:

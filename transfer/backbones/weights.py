@@ -16,12 +16,12 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from transfer.backbones import places
+from transfer.backbones import weight_files
 from transfer.backbones.onmap import OnMap
 from transfer.backbones.registry import Provider
-from transfer.data.preprocessing import Preprocessing
+from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
-from transfer.files import read_json
+from transfer.runtime.files import read_json
 
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -51,10 +51,10 @@ def find(provider: Provider, name: str, file: Path | None = None, store: Path | 
     """
     if file is not None:
         return Found(read(file), f"file {file}", beside(file))
-    folder = places.store_folder(store)
-    if stored := places.store_file(name, folder):
+    folder = weight_files.store_folder(store)
+    if stored := weight_files.store_file(name, folder):
         return Found(read(stored), f"store {stored}", beside(stored))
-    if bundled := places.bundle_file(name):
+    if bundled := weight_files.bundle_file(name):
         return Found(read(bundled), "bundle", beside(bundled))
     return _from_hub(provider, name, folder)
 
@@ -107,7 +107,7 @@ def beside(file: Path) -> Preprocessing | None:
         return Preprocessing.from_dict(read_json(record))
     except TransferError as error:
         raise TransferError(
-            f"{record} is no preprocessing record: {_line(error)}; see the names in transfer.data.preprocessing"
+            f"{record} is no preprocessing record: {_line(error)}; see the names in transfer.data.images.preprocessing"
         ) from error
 
 
@@ -167,16 +167,16 @@ def _renamed(provider: Provider, name: str, network: nn.Module, state: dict[str,
 def _from_hub(provider: Provider, name: str, folder: Path | None) -> Found:
     source = provider.source(name)
     try:
-        if source and not places.hub_cached(source):
+        if source and not weight_files.hub_cached(source):
             _reach(source)
         return Found(provider.download(name), f"hub {source.removeprefix('hf:')}")
     except TransferError:
         raise
     except Exception as error:  # a hub's libraries fail in many ways; each means that it gave no weights
-        files = " or ".join(f"{stem}.safetensors" for stem in places.store_names(name))
+        files = " or ".join(f"{stem}.safetensors" for stem in weight_files.store_names(name))
         looked = f"no {files} in the store {folder}" if folder else "no store (TRANSFER_WEIGHTS is not set)"
         suffix = ".safetensors" if source.startswith("hf:") or not source else Path(source).suffix
-        put = (folder or Path("$TRANSFER_WEIGHTS")) / f"{places.bare(name)}{suffix}"
+        put = (folder or Path("$TRANSFER_WEIGHTS")) / f"{weight_files.bare(name)}{suffix}"
         raise TransferError(
             f"no weights for {name}: {looked}, and the hub gave none ({_line(error)}); "
             f"{f'save {_address(source)} as' if source else 'put its weights at'} {put}, "

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transfer import parallel
-from transfer.adapt.config import AdaptConfig
-from transfer.commands import (
+from transfer.config.adapt import AdaptConfig
+from transfer.config.commands import (
     AdviseConfig,
     BackbonesConfig,
     CacheCommandConfig,
@@ -27,9 +26,10 @@ from transfer.commands import (
     ReportConfig,
     SearchConfig,
 )
-from transfer.config import CompareConfig, RunConfig, TrainConfig
+from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 from transfer.errors import EndedEarly, TransferError, did_you_mean
-from transfer.printable import printable
+from transfer.runtime import distributed
+from transfer.runtime.escape import printable
 
 
 def _say(text: str, **how: Any) -> None:
@@ -59,18 +59,18 @@ def _reported(run: RunConfig, as_json: bool) -> Iterator[None]:
 def _page(run: RunConfig) -> Path | None:
     from transfer.report.page import write_report
 
-    return write_report(run.out) if run.out and run.report and parallel.first() else None
+    return write_report(run.out) if run.out and run.report and distributed.first() else None
 
 
 def _demo(config: DemoConfig) -> None:
-    from transfer.demo import demo
+    from transfer.cli.demo import demo
 
     _say(demo(config))
 
 
 def _backbones(config: BackbonesConfig) -> None:
     from transfer.backbones.catalogue import catalogue
-    from transfer.report.tables import backbone_lines
+    from transfer.report.text import backbone_lines
 
     rows = catalogue(config.pattern)
     first = next(rows, None)
@@ -82,14 +82,14 @@ def _backbones(config: BackbonesConfig) -> None:
 
 
 def _data(config: FetchConfig) -> None:
-    from transfer.data.sets import fetch_or_verify
+    from transfer.data.sets.load import fetch_or_verify
 
     _say(fetch_or_verify(config.name, config.data_root, verify=config.verify))
 
 
 def _train(config: TrainConfig, as_json: bool) -> None:
-    from transfer.learn.train import train
-    from transfer.report.tables import one_run
+    from transfer.report.text import one_run
+    from transfer.training.train import train
 
     with _reported(config.run, as_json):
         _tell(as_json, train(config).result, one_run)
@@ -98,21 +98,21 @@ def _train(config: TrainConfig, as_json: bool) -> None:
 
 
 def _compare(config: CompareConfig, as_json: bool) -> None:
-    from transfer.learn.compare import compare
     from transfer.report.page import write_report
-    from transfer.report.tables import compared
+    from transfer.report.text import compared
+    from transfer.training.compare import compare
 
     with _reported(config.train.run, as_json):
         result = compare(config)
         _tell(as_json, result, compared)
         run = config.train.run
-        for name in result["runs"] if run.out and run.report and parallel.first() else ():
+        for name in result["runs"] if run.out and run.report and distributed.first() else ():
             write_report(run.out / name.replace(":", "-"))
 
 
 def _adapt(config: AdaptConfig, as_json: bool) -> None:
-    from transfer.adapt.run import adapt
-    from transfer.report.tables import adapted
+    from transfer.adaptation.adapt import adapt
+    from transfer.report.text import adapted
 
     with _reported(config.run, as_json):
         _tell(as_json, adapt(config).result, adapted)
@@ -121,8 +121,8 @@ def _adapt(config: AdaptConfig, as_json: bool) -> None:
 
 
 def _advise(config: AdviseConfig, as_json: bool) -> None:
-    from transfer.learn.advise import advise
-    from transfer.report.advice import advised
+    from transfer.report.advice_text import advised
+    from transfer.tuning.advise import advise
 
     inner = config.train.run.out / "run" if config.run and config.train.run.out else None
     with _reported(dataclasses.replace(config.train.run, out=inner, tensorboard=False, resume=False), as_json):
@@ -130,22 +130,22 @@ def _advise(config: AdviseConfig, as_json: bool) -> None:
 
 
 def _search(config: SearchConfig) -> None:
-    from transfer.learn.search import search
-    from transfer.report.search import searched
+    from transfer.report.figures.search import searched
+    from transfer.tuning.search import search
 
     _say("\n" + searched(search(config)))
 
 
 def _lr_find(config: LrFindConfig) -> None:
-    from transfer.learn.lr_find import lr_find
-    from transfer.report.search import found
+    from transfer.report.figures.search import found
+    from transfer.tuning.lr_find import lr_find
 
     _say(found(lr_find(config)))
 
 
 def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
-    from transfer.learn.predict import evaluate
-    from transfer.report.tables import one_run
+    from transfer.evaluation.evaluate import evaluate
+    from transfer.report.text import one_run
 
     _tell(as_json, evaluate(config), one_run)
 
@@ -157,7 +157,7 @@ def _report(config: ReportConfig) -> None:
 
 
 def _predict(config: PredictConfig) -> None:
-    from transfer.learn.predict import predict_command
+    from transfer.evaluation.evaluate import predict_command
 
     skipped = predict_command(config)
     if skipped:
@@ -172,8 +172,8 @@ def _export(config: ExportConfig) -> None:
 
 
 def _cache(config: CacheCommandConfig) -> None:
-    from transfer.report.tables import kept
-    from transfer.store import Store
+    from transfer.disk_cache import Store
+    from transfer.report.text import kept
 
     store = Store()
     if config.action == "clear":

@@ -2,10 +2,10 @@
 
 import torch
 
-from transfer.commands import DemoConfig
-from transfer.config import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
-from transfer.learn.compare import compare
-from transfer.report.tables import compared
+from transfer.config.commands import DemoConfig
+from transfer.config.train import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.report.text import compared
+from transfer.training.compare import compare
 
 SHOTS = 10
 

@@ -12,14 +12,14 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
-from transfer import parallel
-from transfer.adapt.config import AdaptConfig
-from transfer.calls import COMMANDS, SPOKEN
-from transfer.commands import AdviseConfig
-from transfer.config import CompareConfig, TrainConfig
+from transfer.cli.commands import COMMANDS, SPOKEN
+from transfer.config.adapt import AdaptConfig
+from transfer.config.commands import AdviseConfig
+from transfer.config.train import CompareConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.printable import printable
-from transfer.stopping import Stopped
+from transfer.runtime import distributed
+from transfer.runtime.escape import printable
+from transfer.runtime.signals import Stopped
 
 T = TypeVar("T")
 
@@ -38,10 +38,10 @@ TOGETHER = (TrainConfig, CompareConfig, AdaptConfig, AdviseConfig)
 
 
 def _run(call: Callable[[Any], None], config: Any) -> None:
-    if not parallel.launched():
+    if not distributed.launched():
         call(config)
     elif isinstance(config, TOGETHER):
-        with parallel.together():
+        with distributed.together():
             call(config)
     else:
         raise TransferError("train, compare, adapt and advise run in several processes: start this without torchrun")
@@ -84,27 +84,27 @@ def _guarded(call: Callable[[_Lines], None]) -> int:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        with parallel.quiet():
+        with distributed.quiet():
             call(handler)
             sys.stdout.flush()
     except TransferError as error:
         line = " ".join(str(error).split())
-        parallel.say(f"transfer: {printable(line if len(line) < 1500 else line[:1500] + ' ...')}")
+        distributed.say(f"transfer: {printable(line if len(line) < 1500 else line[:1500] + ' ...')}")
         return 2
     except Stopped as stop:
-        parallel.say(f"transfer: {stop}")
+        distributed.say(f"transfer: {stop}")
         return 128 + stop.number
     except KeyboardInterrupt:
-        parallel.say("transfer: interrupted")
+        distributed.say("transfer: interrupted")
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if isinstance(error, PermissionError) and error.filename:
-            parallel.say(f"transfer: {printable(str(error.filename))}: {error.strerror}")
+            distributed.say(f"transfer: {printable(str(error.filename))}: {error.strerror}")
             return 2
         # A fault of ours: one traceback is enough.
-        if not parallel.say(""):
+        if not distributed.say(""):
             return 1
         raise
     finally:

@@ -1,14 +1,14 @@
-"""The typed config of `transfer adapt`; torch-free, as :mod:`transfer.config` is."""
+"""The typed config of `transfer adapt`; torch-free, as :mod:`transfer.config.train` is."""
 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transfer.comma import CommaFloats, CommaNames
-from transfer.config import BackboneConfig, CacheConfig, Device, OnBadImage, RunConfig
+from transfer.config.lists import CommaFloats, CommaNames
+from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, within
+from transfer.config.train import BackboneConfig, CacheConfig, Device, OnBadImage, RunConfig
 from transfer.errors import TransferError
-from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The typed configs of further commands; torch-free, as :mod:`transfer.config` is."""
+"""The typed configs of further commands; torch-free, as :mod:`transfer.config.train` is."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ from typing import Literal
 
 import tyro
 
-from transfer.comma import CommaInts, CommaNames
-from transfer.config import (
+from transfer.config.lists import CommaInts, CommaNames
+from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, within
+from transfer.config.train import (
     Device,
     LearnConfig,
     OnBadImage,
     TrainConfig,
     ViewConfig,
 )
-from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 
 @dataclass(frozen=True)

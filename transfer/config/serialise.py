@@ -20,7 +20,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from transfer.config import RunConfig
+    >>> from transfer.config.train import RunConfig
     >>> from_dict(RunConfig, to_dict(RunConfig(out=Path("runs/a"), seeds=(0, 1)))).seeds
     (0, 1)
     """

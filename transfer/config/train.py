@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transfer.comma import CommaInts, CommaNames
+from transfer.config.lists import CommaInts, CommaNames
+from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, within
 from transfer.errors import TransferError
-from transfer.limits import ABOVE_ZERO, BELOW_ONE, within
 
 OnBadImage = Literal["refuse", "skip"]
 Device = Literal["auto", "cpu", "cuda", "mps"]

@@ -17,12 +17,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from transfer.data.contents import Contents
-from transfer.data.decode import BadImage, decode
+from transfer.data.images.decode import BadImage, decode
+from transfer.data.shards.prefetch import Contents
 from transfer.data.table import ImageTable
+from transfer.disk_cache import CannotKeep, Store
 from transfer.errors import TransferError
-from transfer.files import open_regular
-from transfer.store import CannotKeep, Store
+from transfer.runtime.files import open_regular
 
 # Of 64 bits. In a set of flower photographs with 23 known twins across its split, every limit from 2 to 6
 # finds those 23 and no other; 8 begins to join different photographs. Among product pictures on white, pairs

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from transfer.data.member import parse
-from transfer.data.shards import find_shards, members
-from transfer.data.trees import image_suffixes
+from transfer.data.folders import image_suffixes
+from transfer.data.shards.address import parse
+from transfer.data.shards.reader import find_shards, members
 from transfer.errors import TransferError
 
 

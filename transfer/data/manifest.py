@@ -12,7 +12,7 @@ import numpy as np
 
 from transfer.data.table import ONE, ImageTable, Kind, Target, natural, softmax_target
 from transfer.errors import TransferError, did_you_mean
-from transfer.files import open_regular
+from transfer.runtime.files import open_regular
 
 OWN = ("path", "object", "domain", "split", "group")  # the columns that every set may have
 BINARY = (("0", "1"), ("no", "yes"), ("false", "true"))

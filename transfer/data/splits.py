@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from transfer.data.inspect import NEAR_BITS, Inspection, duplicates, merge_groups, near_duplicates
-from transfer.data.quota import draw, few_labels
+from transfer.data.duplicates import NEAR_BITS, Inspection, duplicates, merge_groups, near_duplicates
+from transfer.data.sampling import draw, few_labels
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 

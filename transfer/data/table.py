@@ -69,7 +69,7 @@ class ImageTable:
     Parameters
     ----------
     paths : ndarray of str, shape (N,)
-        Absolute paths, or addresses of images inside tar shards (`transfer.data.member`).
+        Absolute paths, or addresses of images inside tar shards (`transfer.data.shards.address`).
     targets : dict of str to Target
         Always holds ``"object"`` and ``"domain"``; further CSV columns by their names.
     split : ndarray of str, shape (N,)

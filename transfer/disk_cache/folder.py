@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import TransferError
-from transfer.files import read_json
+from transfer.runtime.files import read_json
 
 
 def key_of(record: dict[str, Any]) -> str:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from transfer.disk_cache.folder import files_in, key_of, record_of, remove
+from transfer.disk_cache.segment import ENTRY, SEAL, Damaged, Segment, find, packed, seal_of, write_all
 from transfer.errors import TransferError
-from transfer.files import write_json
-from transfer.store.folder import files_in, key_of, record_of, remove
-from transfer.store.segment import ENTRY, SEAL, Damaged, Segment, find, packed, seal_of, write_all
+from transfer.runtime.files import write_json
 
 if TYPE_CHECKING:
-    from transfer.store.store import Store
+    from transfer.disk_cache.store import Store
 
 log = logging.getLogger(__name__)
 

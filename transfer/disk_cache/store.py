@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from transfer.disk_cache.folder import files_in, key_of, record_of, remove
+from transfer.disk_cache.segment import ENTRY, SEAL, Damaged, Segment
+from transfer.disk_cache.shelf import CannotKeep, Shelf
 from transfer.errors import TransferError
-from transfer.files import cache_folder
-from transfer.store.folder import files_in, key_of, record_of, remove
-from transfer.store.segment import ENTRY, SEAL, Damaged, Segment
-from transfer.store.shelf import CannotKeep, Shelf
+from transfer.runtime.files import cache_folder
 
 DEFAULT_LIMIT = 20 << 30  # bytes
 _STALE = 24 * 60 * 60  # seconds

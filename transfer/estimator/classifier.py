@@ -9,19 +9,19 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from transfer.adapt.config import AdaptConfig
-from transfer.adapt.run import adapt
-from transfer.cache import TrunkCache
-from transfer.config import OnBadImage, RunConfig, TrainConfig, ViewConfig
-from transfer.data.inspect import drop_bad, inspect
+from transfer.adaptation.adapt import adapt
+from transfer.config.adapt import AdaptConfig
+from transfer.config.train import OnBadImage, RunConfig, TrainConfig, ViewConfig
+from transfer.data.duplicates import drop_bad, inspect
 from transfer.data.table import ImageTable, Target
 from transfer.errors import did_you_mean
 from transfer.estimator.files import InputError, as_value_error, digests, image_files
 from transfer.estimator.labels import TARGET, Labels, read_labels
-from transfer.learn.ensemble import Exam
-from transfer.learn.setup import Images
-from transfer.learn.train import train
-from transfer.measure.answers import Answers
+from transfer.evaluation.ensemble import Exam
+from transfer.evaluation.predictions import Answers
+from transfer.feature_cache import TrunkCache
+from transfer.training.setup import Images
+from transfer.training.train import train
 
 PREDICTED = 64  # images at a time
 

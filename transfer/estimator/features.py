@@ -8,13 +8,13 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from transfer import freeze
-from transfer.cache import TrunkCache
-from transfer.config import BackboneConfig, CacheConfig
+from transfer.config.train import BackboneConfig, CacheConfig
 from transfer.estimator.files import as_value_error, digests, image_files
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.heads import Heads
-from transfer.learn.setup import new_backbone, pick_device
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
+from transfer.training.setup import new_backbone, pick_device
 
 BATCH = 64
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from transfer.data.decode import BadImage, upright_rgb
+from transfer.data.images.decode import BadImage, upright_rgb
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.files import cache_folder
+from transfer.runtime.files import cache_folder
 
 KINDS = "paths, PIL images, arrays (N, H, W, 3) of uint8 or of floats in [0, 1], or an ImageTable"
 

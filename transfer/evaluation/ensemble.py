@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from transfer.cache import TrunkCache
-from transfer.config import ViewConfig
+from transfer.config.train import ViewConfig
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.learn.checkpoint import Models
-from transfer.measure.answers import Answers, answer, targets
-from transfer.measure.test_time import seen
+from transfer.evaluation.predictions import Answers, answer, targets
+from transfer.evaluation.tta import seen
+from transfer.feature_cache import TrunkCache
+from transfer.runs.checkpoint import Models
 
 
 @dataclass(frozen=True)

@@ -14,24 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from transfer.allocator import kept
-from transfer.cache import TrunkCache
-from transfer.commands import EvaluateConfig, PredictConfig
-from transfer.config import CacheConfig
-from transfer.data.images import ImageBatches
-from transfer.data.inspect import drop_bad, inspect
-from transfer.data.named import image_files
-from transfer.data.sets import load_table
+from transfer.config.commands import EvaluateConfig, PredictConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import CacheConfig
+from transfer.data.duplicates import drop_bad, inspect
+from transfer.data.image_paths import image_files
+from transfer.data.images.batches import ImageBatches
+from transfer.data.sets.load import load_table
 from transfer.data.table import ONE, ImageTable, Target
 from transfer.errors import TransferError
-from transfer.files import open_text, whole, write_json
-from transfer.heads import HeadSpec
-from transfer.learn import checkpoint
-from transfer.learn.ensemble import Exam, check_alike, mean
-from transfer.learn.setup import pick_device, versions
-from transfer.measure.answers import judge, per_domain
-from transfer.plain import to_dict
-from transfer.printable import printable
+from transfer.evaluation.ensemble import Exam, check_alike, mean
+from transfer.evaluation.predictions import judge, per_domain
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import HeadSpec
+from transfer.runs import checkpoint
+from transfer.runtime.escape import printable
+from transfer.runtime.files import open_text, whole, write_json
+from transfer.runtime.malloc import kept
+from transfer.training.setup import pick_device, versions
 
 BATCH = 64
 

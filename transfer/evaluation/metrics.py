@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.measure.share import wilson
+from transfer.evaluation.wilson import wilson
 
 RESAMPLES = 2000
 
@@ -46,7 +46,7 @@ def interval(counts: np.ndarray, *, level: float = 0.95, seed: int = 0) -> dict[
 
     Drawing images with replacement is drawing their (true, predicted) pairs from a multinomial, so the images
     themselves are not needed. Where none is wrong, or all are, every draw is the same; the interval is then that of
-    :func:`transfer.measure.share.wilson`.
+    :func:`transfer.evaluation.wilson.wilson`.
     """
     n, right = int(counts.sum()), int(np.trace(counts))
     if right in (0, n):

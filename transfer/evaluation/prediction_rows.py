@@ -3,7 +3,7 @@
 from typing import Any
 
 from transfer.data.table import ImageTable
-from transfer.measure.answers import Answers, decide
+from transfer.evaluation.predictions import Answers, decide
 
 
 def prediction_rows(table: ImageTable, answers: Answers) -> list[dict[str, Any]]:

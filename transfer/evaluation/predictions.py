@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer.cache import Feed
 from transfer.data.table import ImageTable, Target
-from transfer.measure import metrics
+from transfer.evaluation import metrics
+from transfer.feature_cache import Feed
 from transfer.model import TransferModel
 
 Answers = dict[str, np.ndarray]
@@ -26,7 +26,7 @@ def _tensor(target: Target) -> Tensor:
 
 
 def answer(model: TransferModel, feed: Feed, rows: np.ndarray, labels: Mapping[str, Tensor]) -> tuple[Answers, float]:
-    """Return each head's answers for `rows` (see :meth:`transfer.heads.Heads.answers`) and their mean loss."""
+    """Return each head's answers for `rows` (see :meth:`transfer.heads.heads.Heads.answers`) and their mean loss."""
     model.eval()
     parts: dict[str, list[Tensor]] = {}
     with torch.inference_mode():
@@ -49,7 +49,7 @@ def decide(target: Target, values: np.ndarray) -> np.ndarray:
 
 
 def judge(table: ImageTable, answers: Answers, *, intervals: bool = True) -> dict[str, dict[str, Any]]:
-    """Return each head's report on all rows of `table` (see :mod:`transfer.measure.metrics`), by name."""
+    """Return each head's report on all rows of `table` (see :mod:`transfer.evaluation.metrics`), by name."""
     report = {}
     for name, values in answers.items():
         target = table.targets[name]

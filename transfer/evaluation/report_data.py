@@ -16,14 +16,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from transfer import freeze
-from transfer.cache import Feed
-from transfer.data.images import ImageBatches
-from transfer.data.pixels import to_image
+from transfer.data.images.batches import ImageBatches
+from transfer.data.images.read import to_image
 from transfer.data.table import ImageTable
+from transfer.evaluation.gradcam import gradcam
+from transfer.evaluation.predictions import Answers, decide
+from transfer.evaluation.tsne import embed
+from transfer.feature_cache import Feed
 from transfer.freeze import FreezePlan
-from transfer.measure.answers import Answers, decide
-from transfer.measure.embedding import embed
-from transfer.measure.gradcam import gradcam
 from transfer.model import TransferModel
 
 MISTAKES, HITS, SAMPLE, EXPLAINED = 12, 8, 16, 4  # pictures of each kind; of mistakes and of others explained

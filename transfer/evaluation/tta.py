@@ -9,10 +9,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
-from transfer.config import ViewConfig
-from transfer.data.images import ImageBatches, Preprocessing
+from transfer.config.train import ViewConfig
+from transfer.data.images.batches import ImageBatches, Preprocessing
 from transfer.errors import TransferError
-from transfer.measure.answers import Answers
+from transfer.evaluation.predictions import Answers
 from transfer.model import TransferModel
 
 WIDER = 256 / 224  # side of what ten crops are cut from, over theirs, as Krizhevsky et al. 2012 had it
@@ -31,7 +31,7 @@ def seen(
 
     Ten crops are the four corners and the centre of a square, and these mirrored (Krizhevsky et al. 2012, sec. 4.1).
     Other sizes go through the same network, whose pooling takes any (He et al. 2015, sec. 3.4); a larger one shows
-    the whole image (see :meth:`transfer.data.preprocessing.Preprocessing.at_size`). Sizes and crops multiply.
+    the whole image (see :meth:`transfer.data.images.preprocessing.Preprocessing.at_size`). Sizes and crops multiply.
 
     Raises
     ------

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from transfer import parallel, stopping
-from transfer.allocator import kept
-from transfer.cache.key import about, view_seed
-from transfer.config import CacheConfig
-from transfer.data.images import Augmentation, ImageBatches, draws
+from transfer.config.train import CacheConfig
+from transfer.data.images.batches import Augmentation, ImageBatches, draws
+from transfer.disk_cache import CannotKeep, Located, Shelf, Store
 from transfer.errors import TransferError
+from transfer.feature_cache.key import about, view_seed
 from transfer.model import Precision, TransferModel
-from transfer.parallel import rows as shared
-from transfer.store import CannotKeep, Located, Shelf, Store
+from transfer.runtime import distributed, signals
+from transfer.runtime.distributed import batches as shared
+from transfer.runtime.malloc import kept
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Feed:
     @property
     def split(self) -> bool:
         """Whether each process gets its own rows of a batch alone: where a tail has yet to run over them."""
-        return parallel.world() > 1 and self.model.cut < len(self.model.backbone.stages)
+        return distributed.world() > 1 and self.model.cut < len(self.model.backbone.stages)
 
     def whole(self, own: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
         """Return all `count` rows of a batch from what this process has of a split one (`sizes`: each process's)."""
@@ -118,8 +118,8 @@ class Feed:
             There are more processes than rows in a batch.
         """
         split = split and self.split
-        if split and self.batch_size < parallel.world():
-            raise TransferError(f"--batch-size {self.batch_size} is less than the {parallel.world()} processes")
+        if split and self.batch_size < distributed.world():
+            raise TransferError(f"--batch-size {self.batch_size} is less than the {distributed.world()} processes")
         views = np.zeros(len(rows), dtype=np.int64)
         if augmentation and self.cache.views:
             views = np.random.default_rng((seed, epoch)).integers(1, self.cache.views + 1, size=len(rows))
@@ -227,7 +227,7 @@ class Feed:
         if not len(missing):
             return
         missing = missing[np.sort(np.unique(self.digests[missing], return_index=True)[1])]
-        number, processes = parallel.local()  # those on a machine have one disk, and each keeps its share there
+        number, processes = distributed.local()  # those on a machine have one disk, and each keeps its share there
         mine = missing[number::processes]
         mine = mine[~located.have[mine]]
         began, problem = time.perf_counter(), ""
@@ -243,14 +243,14 @@ class Feed:
                     if time.perf_counter() - sealed > _SEAL_SECONDS:
                         writer.commit()
                         sealed = time.perf_counter()
-                    stopping.check()  # what is there so far is kept
+                    signals.check()  # what is there so far is kept
         except CannotKeep as error:
             problem = str(error)
-        parallel.wait()
+        distributed.wait()
         self._shelves[view] = shelf, shelf.locate(self.digests)
         if not problem and not self._shelves[view][1].have[rows].all():
             problem = f"what was just written to {shelf.folder} is not there"
-        if parallel.agreed(bool(problem)):
+        if distributed.agreed(bool(problem)):
             log.warning("%s; what is frozen is computed anew each epoch", problem or "a process cannot keep its share")
             self.store = None
         self.cache.seconds += time.perf_counter() - began

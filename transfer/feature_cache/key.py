@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from transfer.backbones import trunk
-from transfer.data.images import DECODER, Augmentation
+from transfer.data.images.batches import DECODER, Augmentation
 from transfer.model import Precision, TransferModel
 
 VIEW_RULES = 1  # of how the draw of a kept view comes about

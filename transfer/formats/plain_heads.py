@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from transfer.dropout import VanillaDropout
-from transfer.heads import Heads
+from transfer.heads.dropout import VanillaDropout
+from transfer.heads.heads import Heads
 
 
 @dataclass(frozen=True)

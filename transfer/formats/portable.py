@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.variants import Truncated, pooled
-from transfer.learn.checkpoint import Models
 from transfer.model import TransferModel
+from transfer.runs.checkpoint import Models
 
 
 class Portable(nn.Module):

@@ -3,9 +3,9 @@
 from importlib import metadata
 from typing import Any
 
-from transfer.data.preprocessing import Preprocessing
-from transfer.heads import HeadSpec
-from transfer.learn.checkpoint import Models
+from transfer.data.images.preprocessing import Preprocessing
+from transfer.heads.heads import HeadSpec
+from transfer.runs.checkpoint import Models
 
 HOW = {
     "center": "resize the short side to {short} pixels ({interpolation}, antialiased), crop the centre",

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import TransferError
-from transfer.files import whole
 from transfer.formats.portable import Portable, Ready, said
 from transfer.formats.to_torch_export import exported
-from transfer.learn.checkpoint import Models
+from transfer.runs.checkpoint import Models
+from transfer.runtime.files import whole
 
 BATCH = "batch"
 

@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from transfer.backbones.variants import EveryStage, Truncated
-from transfer.files import whole, write_json
 from transfer.formats.plain_heads import plain_heads
 from transfer.formats.portable import Ready, rounded_at
-from transfer.learn.checkpoint import Models
 from transfer.model import TransferModel
+from transfer.runs.checkpoint import Models
+from transfer.runtime.files import whole, write_json
 
 
 def to_safetensors(models: Models, about: dict[str, Any], images: Tensor) -> Ready:

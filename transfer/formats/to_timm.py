@@ -9,14 +9,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from transfer.backbones import provider_timm, registry
+from transfer.backbones import registry
+from transfer.backbones.providers import timm_models
 from transfer.backbones.variants import EveryStage, Truncated
 from transfer.errors import TransferError
-from transfer.files import whole
 from transfer.formats.plain_heads import PlainHead, plain_heads
 from transfer.formats.portable import Ready
-from transfer.learn.checkpoint import Models
 from transfer.model import TransferModel
+from transfer.runs.checkpoint import Models
+from transfer.runtime.files import whole
 
 KEYS = ("weight", "bias")
 NOT_OURS = ("tag", "license")  # what timm notes of the pretrained weights holds for these no longer
@@ -73,7 +74,7 @@ def _one(models: Models) -> TransferModel:
         raise TransferError(f"--format timm: separate heads are {len(models)} networks, timm's is one: {ELSE}")
     (model,) = models.values()
     provider, name = registry.resolve(model.backbone.name)
-    if provider is not provider_timm:
+    if provider is not timm_models:
         raise TransferError(f"--format timm: {name} is not an architecture of timm: {ELSE}")
     if isinstance(model.backbone, Truncated):
         raise TransferError(f"--format timm: {name} without its last stages is not an architecture of timm: {ELSE}")
@@ -88,7 +89,7 @@ def _stock(model: TransferModel, head: PlainHead) -> nn.Module:
     """Return timm's network with the weights of `model`, its classifier being `head`."""
     backbone, name = model.backbone, registry.resolve(model.backbone.name)[1]
     weight, bias = head.layers[0]
-    path = provider_timm.spare(name, backbone.network)[1]
+    path = timm_models.spare(name, backbone.network)[1]
     network = timm.create_model(name, pretrained=False, num_classes=len(bias)).eval()
     state = dict(backbone.network.state_dict())
     if path:

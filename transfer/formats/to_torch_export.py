@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfer.files import whole
 from transfer.formats.portable import Portable, Ready, said
-from transfer.learn.checkpoint import Models
+from transfer.runs.checkpoint import Models
+from transfer.runtime.files import whole
 
 
 def to_torch_export(models: Models, about: dict[str, Any], images: Tensor) -> Ready:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer.commands import ExportConfig
+from transfer.config.commands import ExportConfig
 from transfer.errors import TransferError
 from transfer.formats.portable import Ready
 from transfer.formats.record import record
@@ -17,7 +17,7 @@ from transfer.formats.to_onnx import to_onnx
 from transfer.formats.to_safetensors import to_safetensors
 from transfer.formats.to_timm import to_timm
 from transfer.formats.to_torch_export import to_torch_export
-from transfer.learn import checkpoint
+from transfer.runs import checkpoint
 
 FORMATS: dict[str, tuple[Callable[[checkpoint.Models, dict[str, Any], Tensor], Ready], str]] = {
     "onnx": (to_onnx, ".onnx"),

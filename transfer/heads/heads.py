@@ -2,7 +2,7 @@
 
 A head is a name and a kind (softmax, binary, regression). Object and domain are the two that every command knows.
 Composition ``dual`` gives each its own layers; ``joint`` gives object and domain one softmax over their pairs, whose
-marginals answer both. (``separate`` is two models, each with one head: see ``transfer.learn.train``.)
+marginals answer both. (``separate`` is two models, each with one head: see ``transfer.training.train``.)
 """
 
 import itertools
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfer.data.table import Kind
-from transfer.dropout import DropConnect, Dropout, VanillaDropout
-from transfer.hinge import binary_hinge, hinge
+from transfer.heads.dropout import DropConnect, Dropout, VanillaDropout
+from transfer.heads.hinge import binary_hinge, hinge
 
 DROPOUTS = {"inverted": Dropout, "vanilla": VanillaDropout}
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "elu": nn.ELU}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from transfer.advice.candidate import lasting
-from transfer.report.tables import table
+from transfer.report.text import table
 
 SHOWN = 5  # suspects by name
 SCORES = {"logme": "LogME", "hscore": "H-score", "leep": "LEEP", "nce": "NCE"}

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from transfer.adapt.config import AdaptConfig
-from transfer.config import CompareConfig, TrainConfig
+from transfer.config.adapt import AdaptConfig
+from transfer.config.train import CompareConfig, TrainConfig
 
 KINDS: dict[str, type] = {"train": TrainConfig, "adapt": AdaptConfig, "compare": CompareConfig}
 
@@ -16,7 +16,7 @@ def command(config: Any) -> str:
 
     Examples
     --------
-    >>> from transfer.config import DataConfig, LearnConfig
+    >>> from transfer.config.train import DataConfig, LearnConfig
     >>> command(TrainConfig(data=DataConfig("my pictures"), learn=LearnConfig(lr=0.01, refit=False)))
     "transfer train --data 'my pictures' --lr 0.01 --no-refit"
     """

@@ -8,12 +8,12 @@ import numpy as np
 from markupsafe import Markup
 
 from transfer.errors import TransferError
-from transfer.measure.paired import paired_test
-from transfer.report import saved
-from transfer.report.command import command
-from transfer.report.contents import config_of, figure
-from transfer.report.drawing import GOOD, INK, sheet, short
-from transfer.report.saved import Saved
+from transfer.evaluation.paired import paired_test
+from transfer.report import load
+from transfer.report.command_line import command
+from transfer.report.figures.svg import GOOD, INK, sheet, short
+from transfer.report.load import Saved
+from transfer.report.run_page import config_of, figure
 
 NAME = 26  # letters of a run's name in the figure
 
@@ -71,7 +71,7 @@ def _inner(run: Saved) -> list[Saved]:
     for text, result in run.result["runs"].items():
         path = run.path / text.replace(":", "-")
         try:
-            found.append(saved.read(path))
+            found.append(load.read(path))
         except TransferError:
             found.append(Saved(path, result))
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.files import open_regular, open_text, parse_json
+from transfer.runtime.files import open_regular, open_text, parse_json
 
 Rows = list[dict[str, str]]
 
@@ -28,7 +28,7 @@ class Saved:
     predictions : list of dict
         predictions.csv, and after it those of further seeds.
     exhibits : dict
-        exhibits.json (see :mod:`transfer.learn.exhibits`); of an older run, nothing.
+        exhibits.json (see :mod:`transfer.evaluation.report_data`); of an older run, nothing.
     advice : dict
         What advice the run followed, if it did.
     """

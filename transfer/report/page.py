@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 from transfer.errors import TransferError
-from transfer.files import write_text
-from transfer.report import saved
-from transfer.report.comparison import comparison
-from transfer.report.contents import contents
-from transfer.report.saved import Saved
+from transfer.report import load
+from transfer.report.comparison_page import comparison
+from transfer.report.load import Saved
+from transfer.report.run_page import contents
+from transfer.runtime.files import write_text
 
 NAME, COMPARED = "report.html", "compare.html"
 
@@ -33,7 +33,7 @@ def write_report(*runs: str | os.PathLike[str], out: str | os.PathLike[str] | No
     """
     if not runs:
         raise TransferError("no run given: name the folder of a run, or of several to compare")
-    read = [saved.read(Path(run)) for run in runs]
+    read = [load.read(Path(run)) for run in runs]
     file = Path(out) if out else read[0].path / NAME if len(read) == 1 else Path(COMPARED)
     write_text(file, render(read, file.parent))
     return file

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transfer.measure.share import wilson
+from transfer.evaluation.wilson import wilson
 
 SHOWN = 40  # classes that are listed at once; of more, the worst and the best
 

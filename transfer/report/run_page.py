@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from transfer.config.serialise import from_dict
 from transfer.errors import TransferError
-from transfer.measure.calibration import calibration
-from transfer.plain import from_dict
-from transfer.report import confusion, curves, feature_map, pictures, plan, proportions, reliability
-from transfer.report.command import KINDS, command, settings
-from transfer.report.saved import Saved
+from transfer.evaluation.calibration import calibration
+from transfer.report import proportions
+from transfer.report.command_line import KINDS, command, settings
+from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability
+from transfer.report.load import Saved
 
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
 ERRORS = {"mae": "mean absolute error", "rmse": "root mean squared error", "r2": "R²"}
@@ -33,7 +34,7 @@ def contents(run: Saved) -> dict[str, Any]:
         "scores": SCORES,
         "errors": ERRORS,
         "phases": [phase["name"] for phase in result["policy"].get("phases", [])],
-        "stages": plan.stages(result["policy"], _rate(result["config"]), solved),
+        "stages": freeze_plan.stages(result["policy"], _rate(result["config"]), solved),
         "curves": curves.curves(run.metrics),
         "domains": proportions.domains(result.get("per_domain", {})) if len(result.get("per_domain", {})) > 1 else {},
         "galleries": [

@@ -6,7 +6,7 @@ from math import nan
 from statistics import fmean, stdev
 from typing import Any
 
-from transfer.printable import printable
+from transfer.runtime.escape import printable
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -164,7 +164,7 @@ def _shift(shift: dict[str, Any]) -> str:
 
 
 def crossed(result: dict[str, Any]) -> str:
-    """Return the table of :func:`transfer.adapt.cross.cross`: a row per policy and method, a column per pair."""
+    """Return the table of :func:`studies.cross.cross`: a row per policy and method, a column per pair."""
     rows = []
     pairs: list[str] = []
     for policy, methods in result["runs"].items():
@@ -213,7 +213,7 @@ def compared(result: dict[str, Any]) -> str:
 
 
 def separated(test: dict[str, Any] | None) -> str:
-    """Return a paired test (:func:`transfer.measure.paired.paired_test`) in short; ``-`` where there is none.
+    """Return a paired test (:func:`transfer.evaluation.paired.paired_test`) in short; ``-`` where there is none.
 
     Examples
     --------
@@ -227,7 +227,7 @@ def separated(test: dict[str, Any] | None) -> str:
 
 
 def kept(shelves: Sequence[Any]) -> str:
-    """Return what `transfer cache` prints of each :class:`transfer.store.ShelfInfo`."""
+    """Return what `transfer cache` prints of each :class:`transfer.disk_cache.ShelfInfo`."""
     rows = []
     for shelf in shelves:
         about = shelf.about

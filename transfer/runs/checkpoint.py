@@ -15,13 +15,13 @@ from transfer import backbones
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.stages import OnMeta
 from transfer.backbones.variants import EveryStage, Truncated
-from transfer.config import HeadConfig
-from transfer.data.images import Preprocessing
+from transfer.config.serialise import from_dict, to_dict
+from transfer.config.train import HeadConfig
+from transfer.data.images.batches import Preprocessing
 from transfer.errors import TransferError
-from transfer.files import open_regular, parse_json, whole
-from transfer.heads import Heads, HeadSpec
+from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
-from transfer.plain import from_dict, to_dict
+from transfer.runtime.files import open_regular, parse_json, whole
 
 FORMAT = "transfer 1"
 Models = dict[str, TransferModel]

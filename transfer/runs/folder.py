@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.config import RunConfig
+from transfer.config.train import RunConfig
 from transfer.errors import TransferError
-from transfer.files import open_regular, open_text, parse_json, read_json, whole, write_json, write_text
-from transfer.learn import lock
-from transfer.learn.card import MARKER, card
-from transfer.learn.events import Events
-from transfer.learn.lock import Lock
-from transfer.printable import printable
+from transfer.runs.model_card import MARKER, card
+from transfer.runs.tensorboard import Events
+from transfer.runtime import lock
+from transfer.runtime.escape import printable
+from transfer.runtime.files import open_regular, open_text, parse_json, read_json, whole, write_json, write_text
+from transfer.runtime.lock import Lock
 
 FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
 OURS = (*FILES, "exhibits.json", "report.html")

@@ -47,7 +47,7 @@ transfer predict RUN IMAGE...                       # RUN is this folder, or its
 transfer export RUN --format onnx                   # or torch_export, safetensors, timm
 ```
 
-`transfer.learn.checkpoint.load(path)` returns the networks; `model.safetensors` has preprocessing and class names."""
+`transfer.runs.checkpoint.load(path)` returns the networks; `model.safetensors` has preprocessing and class names."""
 
 
 def words(text: str, most: int = 80) -> str:

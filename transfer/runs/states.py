@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 
-from transfer import parallel
-from transfer.files import whole
-from transfer.learn.folder import STATES
-from transfer.learn.packing import Tensors, pack, unpack
+from transfer.runs.folder import STATES
+from transfer.runs.packing import Tensors, pack, unpack
+from transfer.runtime import distributed
+from transfer.runtime.files import whole
 
 SHARE = 20  # at least so many times as long as saving took, work goes on before a state is kept that is not due
 
@@ -42,7 +42,7 @@ class States:
     minutes : float
         After how many a state is due.
     begin : callable
-        Called before anything is written, such as :meth:`transfer.learn.folder.RunFolder.begin`.
+        Called before anything is written, such as :meth:`transfer.runs.folder.RunFolder.begin`.
     resumed : bool
         Otherwise whatever lies there belongs to another run.
     """
@@ -62,7 +62,7 @@ class States:
             It is not the same.
         """
         self._origin = origin.now
-        if not parallel.first():
+        if not distributed.first():
             return
         with contextlib.suppress(Damaged, FileNotFoundError):
             origin.check(read(self._file) if self.resumed else origin.now)
@@ -93,22 +93,22 @@ class Part:
     @property
     def due(self) -> bool:
         """Whether the last state is as old as the run would have it at most."""
-        return parallel.first() and time.monotonic() - self._saved >= 60 * self.states.minutes
+        return distributed.first() and time.monotonic() - self._saved >= 60 * self.states.minutes
 
     @property
     def cheap(self) -> bool:
         """Whether saving now, too, takes no more than a twentieth of the time."""
-        return parallel.first() and time.monotonic() - self._saved >= SHARE * self._cost
+        return distributed.first() and time.monotonic() - self._saved >= SHARE * self._cost
 
     def save(self, value: Any) -> None:
-        """Keep `value`, whatever :func:`transfer.learn.packing.pack` takes, as the newest state, and the one before.
+        """Keep `value`, whatever :func:`transfer.runs.packing.pack` takes, as the newest state, and the one before.
 
         Raises
         ------
         TransferError
             It cannot be written; those that were kept before are.
         """
-        if not parallel.first():
+        if not distributed.first():
             return
         self.states.begin()
         began, there = time.monotonic(), self._there()
@@ -139,7 +139,7 @@ class Part:
         TransferError
             It cannot be written.
         """
-        if not parallel.first():
+        if not distributed.first():
             return
         self.states.begin()
         write(self.path / f"{self.number}.done.safetensors", outcome)
@@ -168,11 +168,11 @@ class Part:
 
 def everywhere(read: Callable[[], Any]) -> Any:
     """Return what `read` gives in the first process, which alone may see the run's folder, in all."""
-    if parallel.world() == 1:
+    if distributed.world() == 1:
         return read()
-    tensors, record = pack(read() if parallel.first() else None)
-    record = parallel.same(record)
-    return unpack(load(parallel.same_bytes(save(tensors))), record)
+    tensors, record = pack(read() if distributed.first() else None)
+    record = distributed.same(record)
+    return unpack(load(distributed.same_bytes(save(tensors))), record)
 
 
 class Damaged(Exception):

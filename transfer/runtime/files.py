@@ -16,7 +16,7 @@ import platformdirs
 from safetensors import SafetensorError
 
 from transfer.errors import TransferError
-from transfer.printable import printable
+from transfer.runtime.escape import printable
 
 _DEEPEST = 64  # levels of JSON; what is written here has fewer than ten
 # Lines break between values alone, never within a string.

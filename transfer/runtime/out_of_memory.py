@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from transfer.errors import TransferError
-from transfer.parallel.rows import Piece, pieces
+from transfer.runtime.distributed.batches import Piece, pieces
 
 Out = dict[str, Tensor]
 Taken = TypeVar("Taken")

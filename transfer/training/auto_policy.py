@@ -7,23 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from transfer import freeze, parallel
+from transfer import freeze
 from transfer.advice import costs, rule
-from transfer.advice.asked import Asked
 from transfer.advice.evidence import Evidence, gather, sample
 from transfer.advice.network import Network
 from transfer.advice.observe import observe
+from transfer.advice.requirements import Asked
 from transfer.advice.rule import Advice
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig, TrainConfig
+from transfer.advice.transferability.size import set_size
+from transfer.config.serialise import to_dict
+from transfer.config.train import LearnConfig, TrainConfig
 from transfer.data.splits import Splits
-from transfer.heads import HeadSpec
-from transfer.learn.checkpoint import build_heads
-from transfer.learn.penalties import chosen
-from transfer.learn.setup import Images, head_specs, new_backbone, pick_device
-from transfer.learn.solver import can_be_solved
-from transfer.measure.size import set_size
-from transfer.plain import to_dict
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import HeadSpec
+from transfer.runs.checkpoint import build_heads
+from transfer.runtime import distributed
+from transfer.training.penalties import build
+from transfer.training.probes.choose import can_be_solved
+from transfer.training.setup import Images, head_specs, new_backbone, pick_device
 
 AUTO = "auto"
 
@@ -59,7 +60,7 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
     rows = np.concatenate([labelled, more])
     some, found = table.take(rows), inspection.take(rows)
     backbone = new_backbone(config.backbone, seed, classifier="any").to(pick_device(config.learn.device))
-    measured = costs.Costs(**parallel.same(to_dict(costs.measure(backbone, some.paths))))
+    measured = costs.Costs(**distributed.same(to_dict(costs.measure(backbone, some.paths))))
     seen = observe(backbone, some, found.sha256, cache, config.learn.workers)
     if backbone.weights == "random":  # was given nothing before, and its classifier says nothing
         seen = replace(seen, norms={}, probabilities=None)
@@ -75,7 +76,7 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
         total=len(table),
         tested=len(parts.test),
         solved=solved,
-        learns=tuple(chosen.without_effect(heads, config.learn, solved)),
+        learns=tuple(build.without_effect(heads, config.learn, solved)),
         balanced=config.learn.balance != "none",
         networks=len(head_specs(table, parts, config.heads)[0]),
         fresh=config.learn.epochs if config.learn.augment != "none" and not views else 0,
@@ -150,7 +151,7 @@ def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any
 
 def followed(config: TrainConfig, advice: Advice) -> TrainConfig:
     """Return `config` with the policy and settings that were advised; what it sets otherwise than by default stays."""
-    settings = parallel.same(dict(advice.settings))  # floats differ between processes, what is done must not
+    settings = distributed.same(dict(advice.settings))  # floats differ between processes, what is done must not
     said = (advice.case, advice.best.policy, advice.best.accuracy, *advice.best.interval)
     log.info("advised, as the set is %s: %s, %.3f (%.3f to %.3f) expected", *said)
     policy = str(settings.pop("policy"))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from transfer import freeze
-from transfer.cache import Feed
-from transfer.config import LearnConfig
+from transfer.config.train import LearnConfig
+from transfer.feature_cache import Feed
 from transfer.model import TransferModel
-from transfer.parallel.norms import Synced
+from transfer.runtime.distributed.sync_batch_norm import Synced
 
 LAST_QUARTER = 0.75  # Izmailov et al. 2018 begin to average after three quarters of the epochs
 

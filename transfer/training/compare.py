@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from transfer import parallel
-from transfer.cache import TrunkCache
-from transfer.config import CompareConfig, PolicyConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import CompareConfig, PolicyConfig
 from transfer.errors import TransferError
+from transfer.evaluation.paired import paired_test
+from transfer.evaluation.predictions import decide
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.learn.folder import RunFolder
-from transfer.learn.setup import read_images, versions
-from transfer.learn.train import Run, train
-from transfer.measure.answers import decide
-from transfer.measure.paired import paired_test
-from transfer.plain import to_dict
+from transfer.runs.folder import RunFolder
+from transfer.runtime import distributed
+from transfer.training.setup import read_images, versions
+from transfer.training.train import Run, train
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     policies = [str(FreezePolicy.parse(text)) for text in config.policies]
     shared = config.train
     out, folder = shared.run.out, None
-    if out and parallel.first():
+    if out and distributed.first():
         folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite, resume=shared.run.resume)
     cache = TrunkCache(shared.cache)
     images = read_images(shared.data, cache.store)

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from transfer.cache import Feed
-from transfer.config import LearnConfig
-from transfer.data.images import Augmentation
+from transfer.config.train import LearnConfig
+from transfer.data.images.batches import Augmentation
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
+from transfer.feature_cache import Feed
 from transfer.freeze import Phase
-from transfer.learn import optimizers
-from transfer.learn.memory import in_parts, in_pieces
-from transfer.learn.mixing import Labels, mix
-from transfer.learn.penalties.penalty import Penalty, Step, watched
 from transfer.model import TransferModel
-from transfer.parallel.norms import Synced
-from transfer.parallel.rows import Piece, averaged, own, own_draws
+from transfer.runtime.distributed.batches import Piece, averaged, own, own_draws
+from transfer.runtime.distributed.sync_batch_norm import Synced
+from transfer.runtime.out_of_memory import in_parts, in_pieces
+from transfer.training import optimizers
+from transfer.training.mixing import Labels, mix
+from transfer.training.penalties.penalty import Penalty, Step, watched
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,

@@ -13,24 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from transfer import freeze, parallel, stopping
-from transfer.allocator import kept
-from transfer.cache import Feed, TrunkCache
-from transfer.config import LearnConfig
+from transfer import freeze
+from transfer.config.train import LearnConfig
+from transfer.evaluation.predictions import answer, judge, score, targets
+from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, Phase
-from transfer.learn import optimizers
-from transfer.learn.averaging import Average, cycle
-from transfer.learn.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
-from transfer.learn.interference import interference
-from transfer.learn.penalties import chosen
-from transfer.learn.penalties.penalty import Penalty
-from transfer.learn.penalties.start import Start
-from transfer.learn.resume import NOTHING, Best, Chosen, Keeper, Place
-from transfer.learn.solver import is_solved, solver
-from transfer.learn.states import Part
-from transfer.learn.stochastic_depth import stochastic_depth
-from transfer.measure.answers import answer, judge, score, targets
 from transfer.model import TransferModel
+from transfer.runs.states import Part
+from transfer.runtime import distributed, signals
+from transfer.runtime.malloc import kept
+from transfer.training import optimizers
+from transfer.training.averaging import Average, cycle
+from transfer.training.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
+from transfer.training.gradient_conflict import interference
+from transfer.training.penalties import build
+from transfer.training.penalties.penalty import Penalty
+from transfer.training.penalties.pretrained import Start
+from transfer.training.probes.choose import is_solved, solver
+from transfer.training.resume import NOTHING, Best, Chosen, Keeper, Place
+from transfer.training.stochastic_depth import stochastic_depth
 
 SCALE_ROWS = 1024
 
@@ -107,13 +108,13 @@ def fit(
         What `config` regularises by cannot be under `plan`.
     """
     solved = [is_solved(model, phase, config, cache.views) for phase in plan.phases]
-    chosen.check(model, plan, config, solved)
+    build.check(model, plan, config, solved)
     torch.manual_seed(seed)
     result = Fit()
     before = freeze.frozen_tensors(model.backbone, plan.phases)
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]
     labels = targets(lesson.table, model)
-    start = Start(model, lesson.train, labels) if chosen.needs_start(config) else None
+    start = Start(model, lesson.train, labels) if build.needs_start(config) else None
     fresh = Best(NOTHING, 0, _copy(model, moving))
     place, keeper = Place(fresh, fresh), Keeper(part, model, moving)
     optimizer: Optimizer | None = None
@@ -139,7 +140,7 @@ def fit(
             if number == 0 and plan.pretrained and not begun:
                 scale_heads(model, feed, lesson.train, seed)
             optimizer = optimizer or optimizers.build(model, plan, config)
-            penalties = chosen.penalties(model, phase, config, feed, start)
+            penalties = build.penalties(model, phase, config, feed, start)
             with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
                 here = course.train(feed, phase, optimizer, penalties)
         result.moved += freeze.changed(held, freeze.frozen_tensors(model.backbone, (phase,)))
@@ -244,7 +245,7 @@ class _Course:
 
         def on_line(line: dict[str, Any]) -> None:
             self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line)
-            stopping.check()
+            signals.check()
 
         solved = solver(model.backbone, phase)(
             model.heads,
@@ -270,7 +271,7 @@ class _Course:
         report = judge(self.lesson.table.take(val), answers, intervals=False)
         line["val"] = {name: round(r.get("accuracy", r.get("r2", 0.0)), 6) for name, r in report.items()}
         chosen_by = {name: r for name, r in report.items() if self.model.heads.specs[name].weight}
-        value = parallel.same([score(chosen_by), -line["val_loss"]])
+        value = distributed.same([score(chosen_by), -line["val_loss"]])
         return value[0], value[1]
 
     def _labels(self, rows: np.ndarray) -> dict[str, Tensor]:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer.cache import Feed
-from transfer.config import LearnConfig
-from transfer.heads import known
+from transfer.config.train import LearnConfig
+from transfer.feature_cache import Feed
+from transfer.heads.heads import known
 from transfer.model import TransferModel
 
 ROWS = 512  # measured on at most so many, the same each time

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from transfer.learn.resume import Chosen
+from transfer.training.resume import Chosen
 
 
 def epoch_line(line: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer.config import RegulariseConfig
+from transfer.config.train import RegulariseConfig
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels."""

@@ -25,7 +25,7 @@ def watch(lines: Lines, layers: Lines = ()) -> list[str]:
         ``seed`` or ``network`` where there are several courses. Lines of solved phases are passed over.
     layers : sequence of mapping
         For each layer, the first one first: ``layer``, ``gradient`` (its spread) and ``dead`` (fraction of units), as
-        :func:`transfer.scratch.layers.layer_statistics` gives them.
+        :func:`course.layers.layer_statistics` gives them.
 
     Examples
     --------

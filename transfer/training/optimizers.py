@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfer import freeze
-from transfer.config import LearnConfig
+from transfer.config.train import LearnConfig
 from transfer.errors import TransferError, did_you_mean
 from transfer.freeze import FreezePlan, Phase
 from transfer.model import TransferModel

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from transfer import parallel, stopping
-from transfer.cache.key import fingerprint
 from transfer.data.splits import Splits
 from transfer.errors import TransferError
-from transfer.learn.averaging import Average
-from transfer.learn.epoch import Progress
-from transfer.learn.packing import generators, load_optimizer_state, optimizer_state, set_generators
-from transfer.learn.states import Part
+from transfer.feature_cache.key import fingerprint
 from transfer.model import TransferModel
+from transfer.runs.packing import generators, load_optimizer_state, optimizer_state, set_generators
+from transfer.runs.states import Part
+from transfer.runtime import distributed, signals
+from transfer.training.averaging import Average
+from transfer.training.epoch import Progress
 
 Chosen = int | dict[str, Any]
 """After how many epochs a phase was best, or, where it was solved, each head's regularisation strength; with selected
@@ -140,11 +140,11 @@ class Keeper:
         """
         if self.part is None:
             return
-        asked = parallel.agreed(stopping.asked())  # by a signal that reaches processes in different steps
+        asked = distributed.agreed(signals.asked())  # by a signal that reaches processes in different steps
         if asked or self.part.due or (end and self.part.cheap):
             save()
         if asked:
-            stopping.stop()
+            signals.stop()
 
     def save(self, place: Place, optimizer: Optimizer, average: Average, result: dict[str, Any]) -> None:
         """Keep where the fit is."""

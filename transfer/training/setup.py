@@ -9,19 +9,20 @@ from typing import Literal
 import numpy as np
 import torch
 
-from transfer import backbones, freeze, parallel
+from transfer import backbones, freeze
 from transfer.backbones.backbone import Backbone
-from transfer.config import BackboneConfig, DataConfig, HeadConfig, TrainConfig
-from transfer.data.inspect import Inspection, drop_bad, inspect
-from transfer.data.sets import load_table
+from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, TrainConfig
+from transfer.data.duplicates import Inspection, drop_bad, inspect
+from transfer.data.sets.load import load_table
 from transfer.data.splits import Splits, split
 from transfer.data.table import ImageTable, softmax_target
+from transfer.disk_cache import Store
 from transfer.errors import TransferError, did_you_mean
 from transfer.freeze import FreezePlan, FreezePolicy
-from transfer.heads import HeadSpec
-from transfer.learn.checkpoint import build_heads
+from transfer.heads.heads import HeadSpec
 from transfer.model import TransferModel
-from transfer.store import Store
+from transfer.runs.checkpoint import build_heads
+from transfer.runtime import distributed
 
 # Features that never change are easily learned by heart. Office-31, mobilenetv2_100, six seeds: 0.884 against 0.875.
 PROBE_DROPOUT = 0.5
@@ -65,7 +66,7 @@ def read_images(config: DataConfig, store: Store | None = None) -> Images:
     TransferError
         No images, bad ones under ``refuse``, or fewer than two objects.
     """
-    with parallel.in_turn():
+    with distributed.in_turn():
         table = load_table(config.data, config.data_root, config.targets)
         table, inspection = drop_bad(table, inspect(table, store=store), config.on_bad_image)
     present = np.unique(table.object[table.object >= 0])
@@ -189,9 +190,9 @@ def pick_device(name: str) -> torch.device:
     TransferError
         The device is not there, or there are not as many as processes.
     """
-    number, processes = parallel.local()
+    number, processes = distributed.local()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    there["mps"] = there["mps"] and parallel.world() == 1  # which has no collectives
+    there["mps"] = there["mps"] and distributed.world() == 1  # which has no collectives
     if name == "auto":
         name = next(kind for kind, present in there.items() if present)
     if not there[name]:

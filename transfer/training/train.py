@@ -10,31 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from transfer import freeze, parallel
+from transfer import freeze
 from transfer.backbones.backbone import Backbone
-from transfer.cache import TrunkCache
-from transfer.config import TrainConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.errors import EndedEarly
+from transfer.evaluation.ensemble import Exam, mean, snapshots
+from transfer.evaluation.prediction_rows import prediction_rows
+from transfer.evaluation.predictions import Answers, judge, per_domain
+from transfer.evaluation.report_data import Start, before_and_after, exhibits
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
-from transfer.learn import checkpoint, head2toe, monitor, optimizers
-from transfer.learn.auto import AUTO, advised, followed
-from transfer.learn.ensemble import Exam, mean, snapshots
-from transfer.learn.epoch import Lesson
-from transfer.learn.exhibits import Start, before_and_after, exhibits
-from transfer.learn.fit import Fit, fit
-from transfer.learn.folder import RunFolder
-from transfer.learn.lines import epoch_line, in_parts, in_words
-from transfer.learn.predictions import prediction_rows
-from transfer.learn.resume import Origin
-from transfer.learn.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
-from transfer.learn.states import Part, States
-from transfer.learn.summary import balance, over_seeds
-from transfer.measure.answers import Answers, judge, per_domain
 from transfer.model import TransferModel
-from transfer.plain import to_dict
-from transfer.stopping import stoppable
+from transfer.runs import checkpoint
+from transfer.runs.folder import RunFolder
+from transfer.runs.seeds import balance, over_seeds
+from transfer.runs.states import Part, States
+from transfer.runtime import distributed
+from transfer.runtime.signals import stoppable
+from transfer.training import monitor, optimizers
+from transfer.training.auto_policy import AUTO, advised, followed
+from transfer.training.epoch import Lesson
+from transfer.training.fit import Fit, fit
+from transfer.training.log_lines import epoch_line, in_parts, in_words
+from transfer.training.probes import head2toe
+from transfer.training.resume import Origin
+from transfer.training.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -90,7 +93,7 @@ def train(
     optimizers.check(config.learn.optimizer)
     out = config.run.out
     how: Any = {"overwrite": config.run.overwrite, "resume": config.run.resume, "tensorboard": config.run.tensorboard}
-    folder = RunFolder(out, to_dict(config), later=True, **how) if out and parallel.first() else None
+    folder = RunFolder(out, to_dict(config), later=True, **how) if out and distributed.first() else None
     if folder and folder.done:
         log.info("the run in %s is finished; there is nothing to go on with", out)
     cache = cache or TrunkCache(config.cache)
@@ -144,7 +147,7 @@ def _train_once(
     began, trunk_before = time.perf_counter(), cache.seconds
     table, inspection, seed = images.table, images.inspection, config.run.seed
     parts = split_images(images, config.data, seed)
-    if done := parallel.same(folder.done if folder else None):
+    if done := distributed.same(folder.done if folder else None):
         return _finished(config, done, images, parts, cache)
     told = advised(config, images, parts, cache) if config.policy.policy == AUTO else None
     asked, config = config, followed(config, told.advice) if told else config
@@ -159,7 +162,7 @@ def _train_once(
     lines: list[dict[str, Any]] = []
     states = None
     if config.run.out:
-        minutes, resumed = config.run.checkpoint_minutes, parallel.same(bool(folder and folder.resumed))
+        minutes, resumed = config.run.checkpoint_minutes, distributed.same(bool(folder and folder.resumed))
         states = States(config.run.out, minutes, begin=folder.begin if folder else None, resumed=resumed)
     if folder:
         folder.again()

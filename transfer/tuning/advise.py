@@ -4,18 +4,18 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from transfer import parallel
-from transfer.backbones import places, registry
-from transfer.cache import TrunkCache
-from transfer.commands import AdviseConfig
-from transfer.config import BackboneConfig, PolicyConfig
+from transfer.backbones import registry, weight_files
+from transfer.config.commands import AdviseConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import BackboneConfig, PolicyConfig
 from transfer.errors import TransferError
-from transfer.files import write_json
-from transfer.learn.auto import Advised, advised, followed
-from transfer.learn.folder import ADVICE, RunFolder, from_the_start
-from transfer.learn.setup import read_images, split_images, versions
-from transfer.learn.train import train
-from transfer.plain import to_dict
+from transfer.feature_cache import TrunkCache
+from transfer.runs.folder import ADVICE, RunFolder, from_the_start
+from transfer.runtime import distributed
+from transfer.runtime.files import write_json
+from transfer.training.auto_policy import Advised, advised, followed
+from transfer.training.setup import read_images, split_images, versions
+from transfer.training.train import train
 
 
 def advise(config: AdviseConfig) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     dict
         As in advice.json: of the best backbone ``advice``, ``size``, ``similarity``, ``probes`` and more;
         ``backbones``, a line for each that was asked for, best first; ``run``, the result of
-        :func:`transfer.learn.train.train`, or None; ``notes``, ``config``, ``versions``, ``seconds``.
+        :func:`transfer.training.train.train`, or None; ``notes``, ``config``, ``versions``, ``seconds``.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     out = one.run.out
     from_the_start(one.run, "advise")
     folder = None
-    if out and parallel.first():
+    if out and distributed.first():
         folder = RunFolder(out, to_dict(config), overwrite=one.run.overwrite, later=True)
     cache = TrunkCache(one.cache)
     images = read_images(one.data, cache.store)
@@ -96,13 +96,17 @@ def _at_hand(names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
     TransferError
         A name that no provider knows, or no weights for any.
     """
-    folder = places.store_folder()
+    folder = weight_files.store_folder()
     here: list[str] = []
     missing: list[str] = []
     for name in dict.fromkeys(names):
         provider, full = registry.resolve(name)
         source = provider.source(full)
-        there = places.store_file(full, folder) or places.bundle_file(full) or (source and places.hub_cached(source))
+        there = (
+            weight_files.store_file(full, folder)
+            or weight_files.bundle_file(full)
+            or (source and weight_files.hub_cached(source))
+        )
         (here if there else missing).append(name)
     if missing and not here:
         raise TransferError(

@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from transfer.allocator import kept
-from transfer.cache import TrunkCache
-from transfer.commands import LrFindConfig
-from transfer.config import LearnConfig
+from transfer.config.commands import LrFindConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import LearnConfig
 from transfer.errors import TransferError
+from transfer.evaluation.predictions import targets
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan
-from transfer.learn import optimizers
-from transfer.learn.epoch import Lesson, epoch
-from transfer.learn.fit import scale_heads
-from transfer.learn.folder import RunFolder, from_the_start
-from transfer.learn.setup import new_model, read_images, versions
-from transfer.learn.trial import Bench
-from transfer.measure.answers import targets
 from transfer.model import TransferModel
-from transfer.plain import to_dict
-from transfer.report.search import rates
+from transfer.report.figures.search import rates
+from transfer.runs.folder import RunFolder, from_the_start
+from transfer.runtime.malloc import kept
+from transfer.training import optimizers
+from transfer.training.epoch import Lesson, epoch
+from transfer.training.fit import scale_heads
+from transfer.training.setup import new_model, read_images, versions
+from transfer.tuning.trial import Bench
 
 MOMENTUM = 0.9  # of the moving average that smooths the loss
 BLOWN = 4.0  # times the least smoothed loss: there is no more to learn from higher rates

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer.commands import SearchConfig
-from transfer.learn.space import Choice, Range, Settings, Space, grid, narrowed
+from transfer.config.commands import SearchConfig
+from transfer.tuning.space import Choice, Range, Settings, Space, grid, narrowed
 
 Record = dict[str, Any]
 """A trial, as in metrics.jsonl."""

@@ -7,20 +7,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from transfer.cache import TrunkCache
-from transfer.commands import SearchConfig
-from transfer.config import TrainConfig
+from transfer.config.commands import SearchConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import TrainConfig
 from transfer.errors import TransferError
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.learn import optimizers
-from transfer.learn.folder import RunFolder
-from transfer.learn.proposals import Proposals, Record, Study, ranked
-from transfer.learn.setup import Images, read_images, versions
-from transfer.learn.space import Choice, Range, Space, at_an_end, parse, settle
-from transfer.learn.train import train
-from transfer.learn.trial import Bench, Halving
-from transfer.plain import to_dict
-from transfer.report.search import landscape
+from transfer.report.figures.search import landscape
+from transfer.runs.folder import RunFolder
+from transfer.training import optimizers
+from transfer.training.setup import Images, read_images, versions
+from transfer.training.train import train
+from transfer.tuning.samplers import Proposals, Record, Study, ranked
+from transfer.tuning.space import Choice, Range, Space, at_an_end, parse, settle
+from transfer.tuning.trial import Bench, Halving
 
 RULE = (
     "highest mean accuracy over the heads on the validation images, as the best of all trials somewhat too high; "
@@ -38,7 +38,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
     -------
     dict
         As in result.json: ``trials``, the ``best`` of them, ``selection`` (by what rule), ``importance`` of each
-        setting, ``space``, ``notes``; ``final``, the result of :func:`transfer.learn.train.train` or None, and
+        setting, ``space``, ``notes``; ``final``, the result of :func:`transfer.training.train.train` or None, and
         ``test``, its part; ``config``, ``versions``, ``seconds``.
 
     Raises

@@ -8,7 +8,7 @@ from dataclasses import dataclass, is_dataclass, replace
 from itertools import product
 from typing import Any, Literal, TypeVar
 
-from transfer.config import TrainConfig
+from transfer.config.train import TrainConfig
 from transfer.errors import TransferError, did_you_mean
 
 T = TypeVar("T")

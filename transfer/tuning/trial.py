@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from transfer.backbones.backbone import Backbone
-from transfer.cache import TrunkCache
-from transfer.config import HeadConfig, TrainConfig
+from transfer.config.train import HeadConfig, TrainConfig
 from transfer.data.splits import mask_labels
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.heads import HeadSpec
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
-from transfer.learn.setup import Images, head_specs, new_backbone, new_model, pick_device, split_images
+from transfer.heads.heads import HeadSpec
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
+from transfer.training.setup import Images, head_specs, new_backbone, new_model, pick_device, split_images
 
 GoOn = Callable[[int, float], bool]
 """Told the epochs done and the best validation score so far; returns whether to train on."""

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.adapt.run import adapt
-from transfer.adapt.statistics import BATCH, learn_statistics, moving, with_target_statistics
+from transfer.adaptation.adapt import adapt
+from transfer.adaptation.closed_form.adabn import BATCH, learn_statistics, moving, with_target_statistics
 from transfer.errors import TransferError
 
 
@@ -35,7 +35,7 @@ def test_statistics_are_those_of_the_rows(staged):
 
 
 def test_a_last_batch_of_one_image_is_left_out(staged, monkeypatch):
-    monkeypatch.setattr("transfer.adapt.statistics.BATCH", 6)
+    monkeypatch.setattr("transfer.adaptation.closed_form.adabn.BATCH", 6)
     stage, phase, _ = staged(policy="partial:1", method=("adabn",))
     stage.model.freeze(moving(phase))
     sizes, batches = [], stage.batches

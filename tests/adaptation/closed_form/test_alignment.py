@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 
-from transfer.adapt.alignment import KINDS, Affine, align
+from transfer.adaptation.closed_form.alignment import KINDS, Affine, align
 from transfer.errors import TransferError
 
 

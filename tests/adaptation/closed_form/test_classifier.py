@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.adapt.alignment import KINDS, align
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.solve import aligned, answered, export, learn_from, solve
+from transfer.adaptation.closed_form.alignment import KINDS, align
+from transfer.adaptation.closed_form.classifier import aligned, answered, export, learn_from, solve
+from transfer.adaptation.selection.evidence import Evidence
 
 
 def logits(heads, x):

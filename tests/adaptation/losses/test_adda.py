@@ -4,9 +4,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from transfer.adapt.objectives.adda import ADDA
-from transfer.adapt.objectives.adversarial import told_apart
-from transfer.adapt.objectives.objective import ramp
+from transfer.adaptation.losses.adda import ADDA
+from transfer.adaptation.losses.adversarial import told_apart
+from transfer.adaptation.losses.base import ramp
 
 
 def make(width: int = 5) -> ADDA:

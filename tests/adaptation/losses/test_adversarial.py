@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transfer.adapt.objectives.adversarial import CDAN, DANN, told_apart
-from transfer.adapt.objectives.objective import Batch, Objective, ramp
+from transfer.adaptation.losses.adversarial import CDAN, DANN, told_apart
+from transfer.adaptation.losses.base import Batch, Objective, ramp
 
 WIDTH, CLASSES = 5, 4
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.adapt.objectives.objective import Batch
-from transfer.adapt.objectives.spectra import AFN, BSP
+from transfer.adaptation.losses.afn_bsp import AFN, BSP
+from transfer.adaptation.losses.base import Batch
 
 OBJECTIVES = {"afn": AFN(), "bsp": BSP(), "bsp_2": BSP(largest=2)}
 named = pytest.mark.parametrize("name", OBJECTIVES)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.adapt.objectives.objective import Batch, Objective, discriminator, entropy, ramp, reverse
+from transfer.adaptation.losses.base import Batch, Objective, discriminator, entropy, ramp, reverse
 
 
 def test_split_gives_the_source_then_the_target() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from transfer.adapt.objectives.information import InformationMaximisation, MinimaxEntropy
-from transfer.adapt.objectives.objective import Batch, ramp
+from transfer.adaptation.losses.base import Batch, ramp
+from transfer.adaptation.losses.entropy import InformationMaximisation, MinimaxEntropy
 
 CLASSES = 4
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from transfer.adapt.objectives.consistency import FixMatch
+from transfer.adaptation.losses.fixmatch import FixMatch
 
 
 def softmax(row: list[float]) -> list[float]:

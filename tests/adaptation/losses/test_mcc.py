@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from transfer.adapt.objectives.confusion import MCC
-from transfer.adapt.objectives.objective import Batch
+from transfer.adaptation.losses.base import Batch
+from transfer.adaptation.losses.mcc import MCC
 
 CLASSES = 4
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from transfer.adapt.objectives.discrepancy import MCD
-from transfer.adapt.objectives.objective import ramp
+from transfer.adaptation.losses.base import ramp
+from transfer.adaptation.losses.mcd import MCD
 
 CLASSES = 4
 

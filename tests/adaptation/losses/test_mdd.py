@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from transfer.adapt.objectives.disparity import MDD
-from transfer.adapt.objectives.objective import ramp
+from transfer.adaptation.losses.base import ramp
+from transfer.adaptation.losses.mdd import MDD
 
 
 def make(**options: float) -> MDD:

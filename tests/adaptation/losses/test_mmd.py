@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.adapt.objectives.kernels import DAN, JAN, discrepancy, gaussians
-from transfer.adapt.objectives.objective import Batch
+from transfer.adaptation.losses.base import Batch
+from transfer.adaptation.losses.mmd import DAN, JAN, discrepancy, gaussians
 
 Rows = list[list[float]]
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.adapt.objectives.moments import DeepCORAL, covariance
+from transfer.adaptation.losses.moments import DeepCORAL, covariance
 
 
 def loop(rows: list[list[float]]) -> list[list[float]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from transfer.adapt.objectives.pseudo import PseudoLabels
+from transfer.adaptation.losses.pseudo_labels import PseudoLabels
 
 
 def with_pseudo(batch, *, without=0):
@@ -64,7 +64,7 @@ def test_saturated_logits_stay_finite(draw: Callable, hard: bool) -> None:
 
 
 def test_the_minimum_is_the_given_answer() -> None:
-    from transfer.adapt.objectives.objective import Batch
+    from transfer.adaptation.losses.base import Batch
 
     target = torch.tensor([True, True, False])
     q = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.0, 0.0, 0.0]])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.adapt.refine.centroids import centroids, refine
+from transfer.adaptation.refinement.centroids import centroids, refine
 
 SIZES = {"rows": st.integers(1, 25), "classes": st.integers(2, 6), "seed": st.integers(0, 999)}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from transfer.adapt.refine import centroids, experts, graph, growing
-from transfer.adapt.refine.clamp import clamped
+from transfer.adaptation.refinement import centroids, label_propagation, product_of_experts, self_training
+from transfer.adaptation.refinement.clamp import clamped
 
 CLASSES = 3
 
@@ -24,12 +24,12 @@ def turned(classes: np.ndarray) -> np.ndarray:
 def refinements():
     def grown(x, q, known):
         empty = np.random.default_rng(1).standard_normal((CLASSES, x.shape[1])) * 1e-3
-        return growing.grow(empty, np.arange(CLASSES), x, q, known=known)
+        return self_training.grow(empty, np.arange(CLASSES), x, q, known=known)
 
     return {
         "centroids": lambda x, q, known: centroids.refine(x, q, known=known, rounds=3),
-        "propagation": lambda x, q, known: graph.propagate(x, q, known=known, alpha=0.99, rounds=300),
-        "experts": lambda x, q, known: experts.combine(x, [(0.25, np.log(q))], known=known),
+        "propagation": lambda x, q, known: label_propagation.propagate(x, q, known=known, alpha=0.99, rounds=300),
+        "experts": lambda x, q, known: product_of_experts.combine(x, [(0.25, np.log(q))], known=known),
         "growing": grown,
     }
 

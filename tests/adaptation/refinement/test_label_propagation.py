@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import make_moons
 
-from transfer.adapt.refine import graph
-from transfer.adapt.refine.graph import neighbour_graph, propagate, spread
+from transfer.adaptation.refinement import label_propagation
+from transfer.adaptation.refinement.label_propagation import neighbour_graph, propagate, spread
 
 SIZES = {"rows": st.integers(1, 25), "classes": st.integers(2, 6), "k": st.integers(1, 7), "seed": st.integers(0, 999)}
 
@@ -50,7 +50,7 @@ def test_same_as_dense(rows: int, classes: int, k: int, seed: int) -> None:
 def test_slices_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = draw(50, 2, 0)
     whole = neighbour_graph(x).toarray()
-    monkeypatch.setattr(graph, "ROWS", 7)
+    monkeypatch.setattr(label_propagation, "ROWS", 7)
     np.testing.assert_allclose(neighbour_graph(x).toarray(), whole, atol=1e-6)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from transfer.adapt.refine.transport import propagate, soft_balance
+from transfer.adaptation.refinement.optimal_transport import propagate, soft_balance
 
 SIZES = {"rows": st.integers(1, 25), "classes": st.integers(2, 6), "seed": st.integers(0, 999)}
 

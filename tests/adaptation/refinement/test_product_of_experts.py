@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from transfer.adapt.refine.experts import combine
-from transfer.adapt.refine.transport import soft_balance
+from transfer.adaptation.refinement.optimal_transport import soft_balance
+from transfer.adaptation.refinement.product_of_experts import combine
 
 Said = list[tuple[float, np.ndarray]]
 

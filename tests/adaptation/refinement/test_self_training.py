@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from transfer.adapt.refine import growing
-from transfer.adapt.refine.growing import grow, surest
-from transfer.adapt.refine.transport import soft_balance
+from transfer.adaptation.refinement import self_training
+from transfer.adaptation.refinement.optimal_transport import soft_balance
+from transfer.adaptation.refinement.self_training import grow, surest
 
 
 def draw(rows: int, classes: int, seed: int, width: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -32,8 +32,8 @@ def slowly(source: np.ndarray, labels: np.ndarray, target: np.ndarray, q: np.nda
         weights = np.array([1 / len(source)] * len(source) + [share / len(chosen)] * len(chosen)) / (1 + share)
         mean = sum(w * row for w, row in zip(weights, x, strict=True))
         variance = np.mean([w * (row - mean) ** 2 for w, row in zip(weights, x, strict=True)], 1).sum()
-        probe = Ridge(growing.RIDGE * variance).fit(x, y, sample_weight=weights)
-        q = soft_balance(growing.SHARPNESS * probe.predict(target), growing.BALANCE)
+        probe = Ridge(self_training.RIDGE * variance).fit(x, y, sample_weight=weights)
+        q = soft_balance(self_training.SHARPNESS * probe.predict(target), self_training.BALANCE)
     return q
 
 

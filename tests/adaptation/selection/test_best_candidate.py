@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adapt.choice import Choice, candidate_line, hidden
-from transfer.adapt.fit import fit
-from transfer.adapt.judge.rules import RULES
+from transfer.adaptation.candidates import fit
+from transfer.adaptation.selection.best_candidate import Choice, candidate_line, hidden
+from transfer.adaptation.selection.validators import RULES
 from transfer.errors import TransferError
-from transfer.learn.packing import pack, unpack
+from transfer.runs.packing import pack, unpack
 
 IM = RULES["im"].score
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from transfer.adapt.judge.evidence import Evidence, entropy, log_softmax, softmax, unit
+from transfer.adaptation.selection.evidence import Evidence, entropy, log_softmax, softmax, unit
 
 LOGITS = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.floats(-200, 200, width=32)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.adapt.judge.weights import COMPONENTS, MOST, compact, density_ratio
+from transfer.adaptation.selection.importance_weights import COMPONENTS, MOST, compact, density_ratio
 
 
 def gaussians(shift: float, width: int, sizes: tuple[int, int] = (4000, 4000)) -> tuple[np.ndarray, ...]:

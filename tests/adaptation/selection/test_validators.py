@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.adapt.judge import rules
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.judge.weights import density_ratio
+from transfer.adaptation.selection import validators
+from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.selection.importance_weights import density_ratio
 from transfer.errors import TransferError
 
 TARGET_ONLY = ("entropy", "im", "snd", "mcc")
@@ -52,14 +52,14 @@ SEEDS = pytest.mark.parametrize("seed", range(3))
 def test_source_val_is_accuracy_and_the_loss_decides_ties(seed: int) -> None:
     e = evidence(seed)
     right = [int(row.argmax()) == label for row, label in zip(e.val_logits, e.val_labels, strict=True)]
-    score = rules.RULES["source_val"].score(e)
+    score = validators.RULES["source_val"].score(e)
     assert mean(right) - 1 / len(right) < score <= mean(right)
     surer = dataclasses.replace(
         e, val_logits=e.val_logits + 2 * np.eye(e.classes, dtype=np.float32)[e.val_logits.argmax(1)]
     )
     losses = [-math.log(p[y]) for p, y in zip(probabilities(surer.val_logits), e.val_labels, strict=True)]
     expected = mean(right) - (1 - math.exp(-mean(losses))) / (len(right) + 1)
-    assert rules.RULES["source_val"].score(surer) == pytest.approx(expected)
+    assert validators.RULES["source_val"].score(surer) == pytest.approx(expected)
 
 
 @SEEDS
@@ -70,7 +70,7 @@ def test_one_more_right_counts_more_than_any_loss(seed: int) -> None:
     one_wrong = good * 50
     one_wrong[0] = np.roll(one_wrong[0], 1) / 1000
     sure = dataclasses.replace(e, val_logits=one_wrong)
-    assert rules.RULES["source_val"].score(barely) > rules.RULES["source_val"].score(sure)
+    assert validators.RULES["source_val"].score(barely) > validators.RULES["source_val"].score(sure)
 
 
 @SEEDS
@@ -78,8 +78,8 @@ def test_entropy_and_information_by_a_loop(seed: int) -> None:
     e = evidence(seed)
     p = probabilities(e.target_logits)
     each = mean([h(row) for row in p])
-    assert rules.RULES["entropy"].score(e) == pytest.approx(-each)
-    assert rules.RULES["im"].score(e) == pytest.approx(
+    assert validators.RULES["entropy"].score(e) == pytest.approx(-each)
+    assert validators.RULES["im"].score(e) == pytest.approx(
         h([mean(list(column)) for column in zip(*p, strict=True)]) - each
     )
 
@@ -87,7 +87,7 @@ def test_entropy_and_information_by_a_loop(seed: int) -> None:
 @SEEDS
 @pytest.mark.parametrize("block", [1, 7, 1024])
 def test_neighbourhood_density_by_a_loop(seed: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "BLOCK", block)
+    monkeypatch.setattr(validators, "BLOCK", block)
     e = evidence(seed)
     p = probabilities(e.target_logits)
     entropies = []
@@ -99,7 +99,7 @@ def test_neighbourhood_density_by_a_loop(seed: int, block: int, monkeypatch: pyt
         ]
         powers = [math.exp(c / 0.05) for c in cosines]
         entropies.append(h([power / sum(powers) for power in powers]))
-    assert rules.RULES["snd"].score(e) == pytest.approx(mean(entropies), rel=1e-4)
+    assert validators.RULES["snd"].score(e) == pytest.approx(mean(entropies), rel=1e-4)
 
 
 @SEEDS
@@ -111,7 +111,7 @@ def test_class_confusion_by_a_loop(seed: int) -> None:
     weights = [n * s / sum(sure) for s in sure]
     pairs = [[sum(weights[i] * p[i][j] * p[i][k] for i in range(n)) for k in range(classes)] for j in range(classes)]
     off = sum(pairs[j][k] / sum(pairs[j]) for j in range(classes) for k in range(classes) if j != k)
-    assert rules.RULES["mcc"].score(e) == pytest.approx(-off / classes)
+    assert validators.RULES["mcc"].score(e) == pytest.approx(-off / classes)
 
 
 @SEEDS
@@ -120,11 +120,11 @@ def test_weighted_losses_by_a_loop(seed: int) -> None:
     w = density_ratio(e.source_features, e.target_features, e.val_features).tolist()
     losses = [-math.log(p[y]) for p, y in zip(probabilities(e.val_logits), e.val_labels, strict=True)]
     weighted = [a * b for a, b in zip(w, losses, strict=True)]
-    assert rules.RULES["iwv"].score(e) == pytest.approx(-mean(weighted))
+    assert validators.RULES["iwv"].score(e) == pytest.approx(-mean(weighted))
     covariance = mean([a * b for a, b in zip(weighted, w, strict=True)]) - mean(weighted) * mean(w)
     variance = mean([a * a for a in w]) - mean(w) ** 2
     eta = -covariance / variance
-    assert rules.RULES["dev"].score(e) == pytest.approx(-(mean(weighted) + eta * mean(w) - eta))
+    assert validators.RULES["dev"].score(e) == pytest.approx(-(mean(weighted) + eta * mean(w) - eta))
 
 
 def test_the_control_variate_brings_the_risk_nearer() -> None:
@@ -137,8 +137,8 @@ def test_the_control_variate_brings_the_risk_nearer() -> None:
         logits = np.stack([np.zeros(200), np.log(np.expm1(loss))], 1)  # cross-entropy of class 0 is `loss`
         zeros = np.zeros(len(source), np.int64)
         e = Evidence(source, zeros, val, logits, zeros[:200], target, np.zeros((2000, 2)))
-        plain.append(-rules.RULES["iwv"].score(e) - 4.7)
-        controlled.append(-rules.RULES["dev"].score(e) - 4.7)
+        plain.append(-validators.RULES["iwv"].score(e) - 4.7)
+        controlled.append(-validators.RULES["dev"].score(e) - 4.7)
     assert np.abs(controlled).mean() < 0.5 * np.abs(plain).mean()
     assert np.abs(controlled).mean() < 0.15
 
@@ -154,14 +154,14 @@ def test_circular_by_the_normal_equations(seed: int) -> None:
     for row, label in zip(e.source_features.astype(float), e.source_labels, strict=True):
         scores = (row / np.linalg.norm(row) - x.mean(0)) @ weights + y.mean(0)
         right.append(int(scores.argmax()) == label)
-    assert rules.RULES["circular"].score(e) == pytest.approx(mean(right))
+    assert validators.RULES["circular"].score(e) == pytest.approx(mean(right))
 
 
 def test_circular_sees_wrong_answers() -> None:
     e = evidence(1, n=200, target=200)
     shuffled = dataclasses.replace(e, target_logits=np.roll(e.target_logits, 1, axis=1))
-    assert rules.RULES["circular"].score(e) > 0.8
-    assert rules.RULES["circular"].score(shuffled) < 0.4
+    assert validators.RULES["circular"].score(e) > 0.8
+    assert validators.RULES["circular"].score(shuffled) < 0.4
 
 
 @settings(max_examples=25, deadline=None)
@@ -180,7 +180,7 @@ def test_the_order_of_rows_and_classes_does_not_matter(seed: int, classes: int) 
         e.target_features[target],
         e.target_logits[target][:, k],
     )
-    for rule in rules.RULES.values():
+    for rule in validators.RULES.values():
         rel = 2e-2 if rule.name in ("dev", "iwv") else 1e-4  # the discriminator's solver stops where it stops
         assert rule.score(mixed) == pytest.approx(rule.score(e), rel=rel, abs=rel), rule.name
 
@@ -200,9 +200,9 @@ def test_bounds(seed: int, classes: int, target: int, scale: float) -> None:
         "circular": (0, 1),
         "mcc": (-1, 0),
     }
-    assert limits.keys() == rules.RULES.keys()
+    assert limits.keys() == validators.RULES.keys()
     for name, (low, high) in limits.items():
-        score = rules.RULES[name].score(e)
+        score = validators.RULES[name].score(e)
         assert isinstance(score, float)
         assert low - 1e-5 <= score <= high + 1e-5, name
 
@@ -210,40 +210,40 @@ def test_bounds(seed: int, classes: int, target: int, scale: float) -> None:
 def test_the_bound_is_reached_by_sure_and_balanced_answers() -> None:
     e = evidence(0, target=30)
     sure = dataclasses.replace(e, target_logits=np.tile(1000 * np.eye(3, dtype=np.float32), (10, 1)))
-    assert rules.RULES["im"].score(sure) == pytest.approx(math.log(3))
-    assert rules.RULES["entropy"].score(sure) == pytest.approx(0)
-    assert rules.RULES["mcc"].score(sure) == pytest.approx(0, abs=1e-9)
-    assert rules.RULES["snd"].score(sure) == pytest.approx(math.log(9), rel=1e-3)
+    assert validators.RULES["im"].score(sure) == pytest.approx(math.log(3))
+    assert validators.RULES["entropy"].score(sure) == pytest.approx(0)
+    assert validators.RULES["mcc"].score(sure) == pytest.approx(0, abs=1e-9)
+    assert validators.RULES["snd"].score(sure) == pytest.approx(math.log(9), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", rules.RULES)
+@pytest.mark.parametrize("name", validators.RULES)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_candidate_that_diverged_loses(name: str, value: float) -> None:
     e = evidence()
     broken = e.target_logits.copy()
     broken[3, 1] = value
-    assert rules.RULES[name].score(dataclasses.replace(e, target_logits=broken)) == -math.inf
+    assert validators.RULES[name].score(dataclasses.replace(e, target_logits=broken)) == -math.inf
 
 
-@pytest.mark.parametrize("name", rules.RULES)
+@pytest.mark.parametrize("name", validators.RULES)
 def test_without_held_out_rows(name: str) -> None:
-    score = rules.RULES[name].score(evidence(val=0))
+    score = validators.RULES[name].score(evidence(val=0))
     assert math.isnan(score) == (name in VALIDATED)
 
 
 def test_large_targets_are_scored_in_blocks() -> None:
     e = evidence(target=5000)
-    assert 0 < rules.RULES["snd"].score(e) < math.log(4999)
+    assert 0 < validators.RULES["snd"].score(e) < math.log(4999)
 
 
 def test_a_rule_is_found_by_name_or_the_nearest_is_named() -> None:
-    for name, rule in rules.RULES.items():
-        assert rules.find(name) == (rule, rule)
+    for name, rule in validators.RULES.items():
+        assert validators.find(name) == (rule, rule)
         assert rule.name == name
     with pytest.raises(
         TransferError, match=r"--rule circle: no such rule \(did you mean 'circular'\?\); there are auto, source"
     ):
-        rules.find("circle")
+        validators.find("circle")
 
 
 NAN = float("nan")
@@ -262,18 +262,18 @@ NAN = float("nan")
     ],
 )
 def test_choose(scores: list[float], best: int) -> None:
-    assert rules.choose(scores) == best
+    assert validators.choose(scores) == best
 
 
 @pytest.mark.parametrize("scores", [[], [NAN], [NAN, NAN]])
 def test_there_must_be_something_to_choose(scores: list[float]) -> None:
     with pytest.raises(TransferError, match="can score no candidate"):
-        rules.choose(scores)
+        validators.choose(scores)
 
 
 @given(scores=st.lists(st.floats(allow_nan=True), min_size=1).filter(lambda s: not all(map(math.isnan, s))))
 def test_choose_is_the_first_of_the_best(scores: list[float]) -> None:
-    at = rules.choose(scores)
+    at = validators.choose(scores)
     numbers = [score for score in scores if not math.isnan(score)]
     assert scores[at] == max(numbers)
     assert scores.index(max(numbers)) == at

@@ -5,19 +5,19 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from transfer.advice.transferability import crossval
+from transfer.advice.transferability.crossval import cross_validate
+from transfer.advice.transferability.folds import stratified_folds
 from transfer.backbones.trunk import Trunk
-from transfer.config import BackboneConfig, DataConfig
-from transfer.data.images import ImageBatches
+from transfer.config.train import BackboneConfig, DataConfig
+from transfer.data.images.batches import ImageBatches
 from transfer.errors import TransferError
-from transfer.heads import Heads, HeadSpec
-from transfer.learn.probe import solve
-from transfer.learn.setup import new_backbone, read_images
-from transfer.measure import crossval
-from transfer.measure.crossval import cross_validate
-from transfer.measure.folds import stratified_folds
-from transfer.measure.share import wilson
+from transfer.evaluation.wilson import wilson
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.training.probes.linear import solve
+from transfer.training.setup import new_backbone, read_images
 
-SHARED = Path(__file__).parents[3] / "shared"
+SHARED = Path(__file__).parents[4] / "shared"
 
 
 def blobs(n: int = 300, width: int = 20, classes: int = 4, apart: float = 1.2) -> tuple[np.ndarray, np.ndarray]:

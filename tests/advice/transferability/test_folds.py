@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transfer.advice.transferability.folds import stratified_folds
 from transfer.errors import TransferError
-from transfer.measure.folds import stratified_folds
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(4, 80))

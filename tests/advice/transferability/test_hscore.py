@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.measure.hscore import hscore, most
+from transfer.advice.transferability.hscore import hscore, most
 
 
 def written_out(x: np.ndarray, labels: np.ndarray) -> float:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from transfer.measure.information import predicted_information
+from transfer.advice.transferability.information import predicted_information
 
 
 def test_as_written_out() -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.measure.folds import stratified_folds
-from transfer.measure.leep import explained, leep, nce
+from transfer.advice.transferability.folds import stratified_folds
+from transfer.advice.transferability.leep import explained, leep, nce
 
 
 def drawn(seed: int, n: int = 40, original: int = 6, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from transfer.measure.logme import logme
+from transfer.advice.transferability.logme import logme
 
 
 def dense(x: np.ndarray, y: np.ndarray, alpha: float, beta: float) -> float:

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
-from transfer.measure import neighbours
-from transfer.measure.neighbours import neighbour_accuracy, neighbour_vote
+from transfer.advice.transferability import neighbours
+from transfer.advice.transferability.neighbours import neighbour_accuracy, neighbour_vote
 
 
 def by_loops(x: np.ndarray, labels: np.ndarray, k: int, groups: np.ndarray) -> list[int]:

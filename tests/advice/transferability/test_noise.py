@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.measure.crossval import cross_validate
-from transfer.measure.folds import stratified_folds
-from transfer.measure.noise import label_noise
+from transfer.advice.transferability.crossval import cross_validate
+from transfer.advice.transferability.folds import stratified_folds
+from transfer.advice.transferability.noise import label_noise
 
 
 def separable(flipped: float, n: int = 600, classes: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

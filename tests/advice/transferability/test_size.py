@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.data.inspect import Inspection, inspect
+from transfer.advice.transferability.size import scale, set_size
+from transfer.config.serialise import to_dict
+from transfer.data.duplicates import Inspection, inspect
 from transfer.data.table import ImageTable, Target
-from transfer.measure.size import scale, set_size
-from transfer.plain import to_dict
 
 
 def made(labels: list[int], files: list[str], hashes: list[int]) -> tuple[ImageTable, Inspection]:

@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from transfer.backbones import load, places
-from transfer.backbones import provider_bundled as provider
+from transfer.backbones import load, weight_files
+from transfer.backbones.providers import bundled_models as provider
 from transfer.errors import TransferError
 
 RECORD = {
@@ -44,13 +44,13 @@ def test_a_missing_bundle_is_said(tmp_path, monkeypatch):
 
 
 def test_the_one_that_is_bundled(monkeypatch):
-    if places.bundle_file("glyphnet") is None:
+    if weight_files.bundle_file("glyphnet") is None:
         pytest.skip("glyphnet's weights are not in this checkout")
     monkeypatch.delenv("TRANSFER_WEIGHTS", raising=False)
     backbone = load("glyphnet")
     assert backbone.weights == "bundle"
     assert [stage.name for stage in backbone.stages] == ["stem", "layer1", "layer2", "layer3", "layer4"]
     assert sum(p.numel() for p in backbone.parameters()) < 1_000_000
-    assert places.bundle_file("glyphnet").stat().st_size < 2_000_000
+    assert weight_files.bundle_file("glyphnet").stat().st_size < 2_000_000
     assert all(p.dtype == torch.float32 for p in backbone.parameters())
     assert all(backbone.cuttable(cut) for cut in range(6))

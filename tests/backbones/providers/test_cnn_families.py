@@ -4,7 +4,7 @@ from timm.models import _registry
 
 from transfer.backbones import catalogue
 from transfer.backbones.catalogue import versions
-from transfer.backbones.families import ATTENTION, CNN, NOT_CNN, is_cnn
+from transfer.backbones.providers.cnn_families import ATTENTION, CNN, NOT_CNN, is_cnn
 
 
 def _pretrained_modules():

@@ -1,6 +1,6 @@
 import timm
 
-from transfer.backbones import provider_timm as provider
+from transfer.backbones.providers import timm_models as provider
 
 
 def test_names_are_timms_and_the_default_tag_comes_first():

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from transfer.backbones import provider_torchvision as provider
+from transfer.backbones.providers import torchvision_models as provider
 
 # One of each family, and the module under whose input the features are: what its last linear layer sees.
 FAMILIES = {

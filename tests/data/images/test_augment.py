@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from transfer.data import augment as module
-from transfer.data.augment import Augmentation, augment
-from transfer.data.pixels import to_image, to_tensor
-from transfer.data.preprocessing import Preprocessing, prepare
+from transfer.data.images import augment as module
+from transfer.data.images.augment import Augmentation, augment
+from transfer.data.images.preprocessing import Preprocessing, prepare
+from transfer.data.images.read import to_image, to_tensor
 
 P = Preprocessing((3, 16, 24), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "bilinear", 0.9)
 COARSE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8))

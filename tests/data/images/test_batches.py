@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.data import images as module
-from transfer.data.images import Augmentation, BadImage, ImageBatches, Preprocessing, prepare, read
+from transfer.data.images import batches as module
+from transfer.data.images.batches import Augmentation, BadImage, ImageBatches, Preprocessing, prepare, read
 
 P = Preprocessing((3, 16, 24), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "bilinear", 0.9)
 ALL = Augmentation(crop_scale=(0.3, 1.0), flip=True, jitter=0.4)

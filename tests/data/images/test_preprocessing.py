@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
-from transfer.data.pixels import read, to_tensor
-from transfer.data.preprocessing import Preprocessing, prepare, resize
+from transfer.data.images.preprocessing import Preprocessing, prepare, resize
+from transfer.data.images.read import read, to_tensor
 from transfer.errors import TransferError
 
-SHARED = Path(__file__).parents[3] / "shared"
+SHARED = Path(__file__).parents[4] / "shared"
 # PIL computes with weights of 22 bits, torchvision with ones of 15; the others are PIL's own.
 GREY_LEVELS = {"nearest": 0, "box": 0, "hamming": 0, "lanczos": 0, "bilinear": 2, "bicubic": 2}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

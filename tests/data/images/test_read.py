@@ -6,9 +6,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from transfer.data import pixels as module
-from transfer.data.decode import BadImage, decode
-from transfer.data.pixels import DECODER, read, to_image, to_tensor
+from transfer.data.images import read as module
+from transfer.data.images.decode import BadImage, decode
+from transfer.data.images.read import DECODER, read, to_image, to_tensor
 
 SMALL = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(SMALL).resize((151, 113), Image.Resampling.BICUBIC)

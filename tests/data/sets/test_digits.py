@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from transfer.data import digits, glyphs
-from transfer.data.trees import read_folder
+from transfer.data.folders import read_folder
+from transfer.data.sets import digits, glyphs
 from transfer.errors import TransferError
 
 
@@ -132,7 +132,7 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
 def test_two_processes_at_once_both_succeed_without_torch(tmp_path, folder):
     code = (
-        "import sys; from pathlib import Path; from transfer.data.digits import build; "
+        "import sys; from pathlib import Path; from transfer.data.sets.digits import build; "
         "build(Path(sys.argv[1])); assert 'torch' not in sys.modules"
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "set")]) for _ in range(2)]

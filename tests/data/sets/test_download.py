@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from transfer.data import fetch as module
-from transfer.data.fetch import fetch
+from transfer.data.sets import download as module
+from transfer.data.sets.download import fetch
 from transfer.errors import TransferError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

@@ -10,8 +10,8 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from transfer.data import glyphs
-from transfer.data.glyphs import LETTERS, PRETRAINING, PRINTED, SIZE, Pose
+from transfer.data.sets import glyphs
+from transfer.data.sets.glyphs import LETTERS, PRETRAINING, PRINTED, SIZE, Pose
 
 STILL = Pose((0.75, 0.75), 0, 0, 0, 0)
 # They have codes for letters and digits, but draw mathematical signs, old-style figures or one placeholder for all.

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data import office31, sets
-from transfer.data.sets import at_hand, fetch_or_verify, load_table
+from transfer.data.sets import load, office31
+from transfer.data.sets.load import at_hand, fetch_or_verify, load_table
 from transfer.errors import TransferError
 
-SHARED = Path(__file__).parents[3] / "shared"
+SHARED = Path(__file__).parents[4] / "shared"
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_a_folder_below_the_root(tree, monkeypatch, tmp_path):
 
 
 def test_digits_are_built():
-    pytest.importorskip("transfer.data.digits")
+    pytest.importorskip("transfer.data.sets.digits")
     table = load_table("digits")
     assert table.name == "digits"
     assert (len(table.objects), len(table.domains)) == (10, 3)
@@ -96,7 +96,7 @@ def test_verifying_prints_each_difference(office, monkeypatch, capsys):
 
 def test_fetching_goes_to_the_root_and_a_whole_copy_is_left(office, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(sets.office31, "fetch_office31", lambda place: asked.append(place) or place)
+    monkeypatch.setattr(load.office31, "fetch_office31", lambda place: asked.append(place) or place)
     assert fetch_or_verify("office31", tmp_path / "new").startswith("office31: all 4,110 files in ")
     fetch_or_verify("office31", office)
     fetch_or_verify("office31", office / "office31")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data import office31 as module
-from transfer.data.office31 import fetch_office31, manifest, office31, verify
+from transfer.data.sets import office31 as module
+from transfer.data.sets.office31 import fetch_office31, manifest, office31, verify
 from transfer.errors import TransferError
 
-SHARED = Path(__file__).parents[3] / "shared"
+SHARED = Path(__file__).parents[4] / "shared"
 FILES = {
     f"{domain}/images/{name}/frame_000{i}.jpg": f"{domain}{name}{i}".encode()
     for domain in ("amazon", "dslr", "webcam")

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from transfer.data.unpack import unpack
+from transfer.data.sets.unpack import unpack
 from transfer.errors import TransferError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.data.member import HEADER, Member, content, parse
+from transfer.data.shards.address import HEADER, Member, content, parse
 from transfer.errors import TransferError
 
 

@@ -1,15 +1,15 @@
 import pytest
 import urllib3
 
-from transfer.data import remote
-from transfer.data.remote import fetch_range, version
+from transfer.data.shards import http
+from transfer.data.shards.http import fetch_range, version
 
 CONTENT = bytes(range(256)) * 40
 
 
 @pytest.fixture
 def url(server, monkeypatch):
-    monkeypatch.setattr(remote, "RETRIES", remote.RETRIES.new(backoff_factor=0, backoff_jitter=0))
+    monkeypatch.setattr(http, "RETRIES", http.RETRIES.new(backoff_factor=0, backoff_jitter=0))
     server.files["/a.tar"] = CONTENT
     return f"{server.url}/a.tar"
 
@@ -33,7 +33,7 @@ def test_but_not_for_ever(server, url):
     server.cut_after = [3] * 100
     with pytest.raises(OSError, match=r"IncompleteRead|broken"):
         fetch_range(url, 100, 50)
-    assert len(server.asked) == 1 + remote.RETRIES.total
+    assert len(server.asked) == 1 + http.RETRIES.total
     server.failing = [503] * 100
     with pytest.raises(OSError, match="HTTP 503"):
         fetch_range(url, 100, 50)
@@ -49,7 +49,7 @@ def test_what_cannot_be_mended_is_not_tried_again(server, url):
 
 
 def test_no_server(monkeypatch):
-    monkeypatch.setattr(remote, "RETRIES", urllib3.Retry(1))
+    monkeypatch.setattr(http, "RETRIES", urllib3.Retry(1))
     with pytest.raises(OSError, match="refused") as caught:
         fetch_range("http://127.0.0.1:1/a.tar", 0, 1)
     assert "object at" not in str(caught.value)

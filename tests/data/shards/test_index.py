@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transfer.data import shardindex
-from transfer.data.shardindex import key, read_index
+from transfer.data.shards import index as shardindex
+from transfer.data.shards.index import key, read_index
 from transfer.errors import TransferError
 
 FILES = {

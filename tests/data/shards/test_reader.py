@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.data.inspect import inspect
-from transfer.data.member import parse
-from transfer.data.sets import load_table
-from transfer.data.shards import expand, find_shards, members, read_shards
+from transfer.data.duplicates import inspect
+from transfer.data.sets.load import load_table
+from transfer.data.shards.address import parse
+from transfer.data.shards.reader import expand, find_shards, members, read_shards
+from transfer.disk_cache import Store
 from transfer.errors import TransferError
-from transfer.store import Store
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data import remote
+from transfer.data.shards import http
 from transfer.errors import TransferError
 
 
 @pytest.fixture
 def sets(images, shard, server, tmp_path, monkeypatch):
     """The tiny set as a folder, in shards, and in shards on a server."""
-    monkeypatch.setattr(remote, "RETRIES", remote.RETRIES.new(backoff_factor=0, backoff_jitter=0))
+    monkeypatch.setattr(http, "RETRIES", http.RETRIES.new(backoff_factor=0, backoff_jitter=0))
     root = Path(images.paths[0]).parents[2]
     names = sorted(str(Path(path).relative_to(root)) for path in images.paths)
     for n in range(3):
@@ -24,7 +24,7 @@ def sets(images, shard, server, tmp_path, monkeypatch):
 
 def run(data, out, policy="linear_probe"):
     from transfer import train
-    from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+    from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 
     return train(
         TrainConfig(
@@ -56,7 +56,7 @@ def test_training_from_shards_is_training_from_a_folder(sets, server, tmp_path, 
 
 @pytest.mark.parametrize("command", ["compare", "advise", "adapt"])
 def test_other_commands_say_of_shards_what_they_say_of_a_folder(sets, tmp_path, command):
-    from transfer.cli import main
+    from transfer.cli.main import main
 
     said = []
     for kind in ("folder", "url"):
@@ -89,8 +89,8 @@ def test_kept_features_need_no_image(sets, server, tmp_path, monkeypatch):
 
 
 def test_a_run_on_its_own_test_images_and_predictions(sets, tmp_path, capsys):
-    from transfer.commands import EvaluateConfig, PredictConfig
-    from transfer.learn.predict import evaluate, predict_command
+    from transfer.config.commands import EvaluateConfig, PredictConfig
+    from transfer.evaluation.evaluate import evaluate, predict_command
 
     done = run(sets["url"], tmp_path / "run")
     result = evaluate(EvaluateConfig(tmp_path / "run"))
@@ -107,8 +107,8 @@ def test_a_run_on_its_own_test_images_and_predictions(sets, tmp_path, capsys):
 
 def test_a_server_that_goes_away(sets, server, tmp_path):
     from transfer import load_table
-    from transfer.data.images import ImageBatches
-    from transfer.data.preprocessing import Preprocessing
+    from transfer.data.images.batches import ImageBatches
+    from transfer.data.images.preprocessing import Preprocessing
 
     as_it_is = Preprocessing((3, 32, 32), (0, 0, 0), (1, 1, 1), "bilinear", 1.0)
     table = load_table(sets["url"])

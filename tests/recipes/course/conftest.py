@@ -12,7 +12,7 @@ CLASSES = 3
 @pytest.fixture
 def coloured() -> Any:
     """60 images of 8 x 8: the object is the colour, the domain the brightness."""
-    from transfer.scratch.pixels import PixelSet
+    from course.pixels import PixelSet
 
     rng = np.random.default_rng(0)
     objects, domains = np.arange(60) % CLASSES, (np.arange(60) // CLASSES) % 2

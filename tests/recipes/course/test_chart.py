@@ -2,9 +2,8 @@ from pathlib import Path
 
 import matplotlib.figure
 import pytest
+from course.chart import COLOURS, draw_layers
 from PIL import Image
-
-from transfer.scratch.chart import COLOURS, draw_layers
 
 
 def runs_of(settings=3, last=0.0):
@@ -44,6 +43,6 @@ def test_it_is_a_picture_even_where_a_spread_is_zero_or_no_number(tmp_path: Path
 
 
 def test_there_are_colours_for_every_setting() -> None:
-    from transfer.scratch.questions import QUESTIONS
+    from course.questions import QUESTIONS
 
     assert len(COLOURS) >= max(map(len, QUESTIONS.values()))

@@ -2,9 +2,9 @@ import subprocess
 import sys
 
 import pytest
+from course.config import COURSE_DATA, CourseConfig, NetworkConfig, QuestionsConfig, ScratchConfig
 
 from transfer.errors import TransferError
-from transfer.scratch.config import COURSE_DATA, CourseConfig, NetworkConfig, QuestionsConfig, ScratchConfig
 
 
 def test_the_course_s_split_of_4110_images() -> None:
@@ -33,5 +33,5 @@ def test_what_makes_no_sense_is_refused(make, said: str) -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys, transfer.scratch.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, course.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from course import course
+from course.config import CourseConfig
+from course.course import ROWS, adam_less_sgd, beside, mean_and_sd, paired_by_seed
 from scipy.stats import ttest_rel
 
-from transfer.config import BackboneConfig, DataConfig
+from transfer.config.train import BackboneConfig, DataConfig
 from transfer.data.table import ImageTable
-from transfer.scratch import course
-from transfer.scratch.config import CourseConfig
-from transfer.scratch.course import ROWS, adam_less_sgd, beside, mean_and_sd, paired_by_seed
 
 REPORTED = {  # hidden, rate, optimizer, epochs, then domain + object of each report
     1: ((10,), 1e-3, "sgd", 20, (0.661, 0.048)),

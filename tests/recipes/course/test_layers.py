@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from course.config import NetworkConfig
+from course.layers import dead_units, layer_statistics
+from course.networks import build
 from torch import nn
 from torch.nn import functional as F
-
-from transfer.scratch.config import NetworkConfig
-from transfer.scratch.layers import dead_units, layer_statistics
-from transfer.scratch.networks import build
 
 
 def built(**more):

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from course.config import NetworkConfig, ScratchConfig
+from course.learn import batches, learn, loss
+from course.networks import build
 from torch import nn
 from torch.nn import functional as F
 
 from transfer.errors import TransferError
-from transfer.scratch.config import NetworkConfig, ScratchConfig
-from transfer.scratch.learn import batches, learn, loss
-from transfer.scratch.networks import build
 
 SIZES = {"domain": 2, "object": 3}
 TINY = ScratchConfig(NetworkConfig(hidden=(6, 5)), side=8, lr=1e-3, epochs=2, batch_size=7, device="cpu")

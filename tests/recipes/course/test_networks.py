@@ -3,10 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from course.config import NetworkConfig
+from course.networks import ACTIVATIONS, FractionalMaxPool, Maxout, build
 from torch import nn
-
-from transfer.scratch.config import NetworkConfig
-from transfer.scratch.networks import ACTIVATIONS, FractionalMaxPool, Maxout, build
 
 FORMULAS = {
     "sigmoid": lambda z: 1 / (1 + np.exp(-z)),

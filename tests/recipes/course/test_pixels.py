@@ -4,15 +4,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from course import pixels
 from PIL import Image
 
-from transfer.config import DataConfig
-from transfer.data.inspect import inspect
+from transfer.config.train import DataConfig
+from transfer.data.duplicates import inspect
 from transfer.data.splits import split
 from transfer.data.table import ImageTable
-from transfer.learn.setup import Images
-from transfer.scratch import pixels
-from transfer.store import Store
+from transfer.disk_cache import Store
+from transfer.training.setup import Images
 
 
 @pytest.fixture

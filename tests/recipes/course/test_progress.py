@@ -1,6 +1,5 @@
 import numpy as np
-
-from transfer.scratch import progress
+from course import progress
 
 
 def test_the_lines_are_those_of_the_course_to_the_letter() -> None:

@@ -2,13 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+from course import questions
+from course.config import NetworkConfig, QuestionsConfig
+from course.networks import ACTIVATIONS
+from course.questions import BASES, QUESTIONS, answered, configured
 
-from transfer.config import DataConfig
+from transfer.config.train import DataConfig
 from transfer.data.table import ImageTable
-from transfer.scratch import questions
-from transfer.scratch.config import NetworkConfig, QuestionsConfig
-from transfer.scratch.networks import ACTIVATIONS
-from transfer.scratch.questions import BASES, QUESTIONS, answered, configured
 
 
 def test_every_choice_of_the_course_is_asked_about() -> None:

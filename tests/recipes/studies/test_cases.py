@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from studies import cases as module
+from studies.cases import cases
+from studies.regret import best_by_others
 
 from transfer.advice.rule import epochs_for
-from transfer.commands import CasesConfig
-from transfer.config import LearnConfig, TrainConfig
+from transfer.config.commands import CasesConfig
+from transfer.config.train import LearnConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.learn import cases as module
-from transfer.learn.cases import cases
-from transfer.learn.compare import rights
-from transfer.learn.train import train
-from transfer.measure.regret import best_by_others
+from transfer.training.compare import rights
+from transfer.training.train import train
 
 
 @pytest.fixture

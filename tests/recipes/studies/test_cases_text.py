@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transfer.report.cases import by_cell, by_policy
+from studies.cases_text import by_cell, by_policy
 
 
 def run(backbone: str, case: str, policy: str, *accuracies: float | None) -> list[dict[str, Any]]:

@@ -2,12 +2,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from studies.cross import cross
 
-from transfer.adapt.config import CrossConfig
-from transfer.adapt.cross import cross
-from transfer.adapt.run import adapt
+from transfer.adaptation.adapt import adapt
+from transfer.config.adapt import CrossConfig
 from transfer.errors import TransferError
-from transfer.report.tables import crossed
+from transfer.report.text import crossed
 
 
 def test_every_method_policy_and_pair_is_run_as_if_alone(config, tmp_path):
@@ -33,7 +33,7 @@ def test_every_method_policy_and_pair_is_run_as_if_alone(config, tmp_path):
 
 
 def test_one_that_was_stopped_goes_on(config, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("transfer.adapt.cross.read", lambda *_: tiny)
+    monkeypatch.setattr("studies.cross.read", lambda *_: tiny)
     base, done = config(out=tmp_path / "all", resume=True), []
 
     def once(one, **how):
@@ -42,7 +42,7 @@ def test_one_that_was_stopped_goes_on(config, tiny, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return adapt(one, **how)
 
-    monkeypatch.setattr("transfer.adapt.cross.adapt", once)
+    monkeypatch.setattr("studies.cross.adapt", once)
     study = CrossConfig(base, ("coral", "mcc"))
     with pytest.raises(KeyboardInterrupt):
         cross(study)
@@ -63,7 +63,7 @@ def test_one_that_was_stopped_goes_on(config, tiny, tmp_path, monkeypatch):
     ],
 )
 def test_a_side_that_is_left_open_is_every_domain(config, three, monkeypatch, source, target, pairs):
-    monkeypatch.setattr("transfer.adapt.cross.read", lambda *_: three)
+    monkeypatch.setattr("studies.cross.read", lambda *_: three)
     result = cross(CrossConfig(config(source=source, target=target), ("source_only",)))
     assert sorted(result["runs"]["linear_probe"]["source_only"]) == sorted(pairs)
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-
-from transfer.report import plots
+from studies import plots
 
 
 @pytest.mark.parametrize(("panels", "height"), [(1, 1), (2, 1), (3, 2)])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from studies.regret import best_by_others, judge, summary
 
-from transfer.measure.paired import paired_test
-from transfer.measure.regret import best_by_others, judge, summary
+from transfer.evaluation.paired import paired_test
 
 SHARE = st.integers(0, 4).map(lambda quarters: quarters / 4)  # ties are frequent
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from studies.surfaces import SETTINGS, SURFACES, path
 
-from transfer.config import LearnConfig
-from transfer.learn.surfaces import SETTINGS, SURFACES, path
+from transfer.config.train import LearnConfig
 
 FLOORS = {
     "ravine": [(0.0, 0.0)],

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from studies.variance import between_classes, shares
 
 from transfer.data.table import ImageTable, Target
-from transfer.measure.variance import between_classes, shares
 
 
 @given(st.integers(0, 1000), st.integers(1, 5), st.floats(0, 5))

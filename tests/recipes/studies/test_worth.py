@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies import worth as module
+from studies.worth import Stopwatch, worth
 
-from transfer.commands import WorthConfig
+from transfer.config.commands import WorthConfig
 from transfer.errors import TransferError
-from transfer.learn import worth as module
-from transfer.learn.train import train
-from transfer.learn.worth import Stopwatch, worth
+from transfer.training.train import train
 
 
 def small(config: Any, **settings: Any) -> WorthConfig:

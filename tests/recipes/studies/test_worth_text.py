@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from transfer.report import worth
-from transfer.report.worth import by_labels_and_time, by_start, draw, first_at, mean_curve
+from studies import worth_text
+from studies.worth_text import by_labels_and_time, by_start, draw, first_at, mean_curve
 
 
 def record(policy: str, labels: int, accuracy: float, course: dict[float, float], seed: int = 0) -> dict[str, Any]:
@@ -81,7 +80,7 @@ def test_orders_of_opening_are_paired_with_lp_ft() -> None:
 
 def test_both_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
-    monkeypatch.setattr(worth, "curves", lambda path, panels, **more: told.update(panels=panels, **more))
+    monkeypatch.setattr(worth_text, "curves", lambda path, panels, **more: told.update(panels=panels, **more))
     draw(tmp_path / "curves.png", {"runs": ONE})
     data, pace = told["panels"].values()
     assert data["full"] == {10: 0.3, 50: 0.6, 500: 0.9}

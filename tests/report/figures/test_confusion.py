@@ -1,7 +1,7 @@
 import numpy as np
 
-from transfer.measure import metrics
-from transfer.report.confusion import DRAWN, counts, drawing, pairs
+from transfer.evaluation import metrics
+from transfer.report.figures.confusion import DRAWN, counts, drawing, pairs
 
 
 def test_classes_keep_their_names_though_some_never_occur():

@@ -1,4 +1,4 @@
-from transfer.report.curves import _borders, _courses, curves
+from transfer.report.figures.curves import _borders, _courses, curves
 
 EPOCHS = [
     {"phase": p, "epoch": e, "loss": 1 / e, "train": {"object": 0.5}, "val": {"object": 0.4}, "val_loss": 2.0}

@@ -1,6 +1,6 @@
 import numpy as np
 
-from transfer.report.feature_map import NAME, drawings
+from transfer.report.figures.feature_map import NAME, drawings
 
 
 def exhibit(of_objects, of_domains, **names):

@@ -1,6 +1,6 @@
 from dataclasses import asdict
 
-from transfer.report.plan import stages
+from transfer.report.figures.freeze_plan import stages
 
 
 def test_the_network_is_drawn_from_its_plan(taught):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.report.pictures import _over, cards, explained
-from transfer.report.saved import read
+from transfer.report.figures.pictures import _over, cards, explained
+from transfer.report.load import read
 
 
 def test_a_card_says_true_against_predicted_as_percents_and_marks(made):

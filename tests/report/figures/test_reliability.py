@@ -1,7 +1,7 @@
 import numpy as np
 
-from transfer.measure.calibration import calibration
-from transfer.report.reliability import drawing
+from transfer.evaluation.calibration import calibration
+from transfer.report.figures.reliability import drawing
 
 
 def test_the_error_is_said_and_what_is_empty_is_left_out():

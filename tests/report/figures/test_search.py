@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from transfer.report.search import found, landscape, rates, searched
+from transfer.report.figures.search import found, landscape, rates, searched
 
 
 def result(count: int = 30, **settings: Any) -> dict[str, Any]:

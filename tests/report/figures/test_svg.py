@@ -1,6 +1,6 @@
 from html.parser import HTMLParser
 
-from transfer.report.drawing import INK, sheet
+from transfer.report.figures.svg import INK, sheet
 
 
 def draw(name="a", text="<b>&$x$</b> 猫"):

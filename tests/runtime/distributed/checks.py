@@ -12,34 +12,35 @@ import pytest
 import torch
 from torch import nn
 
-from transfer import backbones, freeze, parallel
-from transfer.cache import TrunkCache
-from transfer.config import CacheConfig
-from transfer.data.augment import Augmentation
+from transfer import backbones, freeze
+from transfer.config.train import CacheConfig
+from transfer.data.images.augment import Augmentation
+from transfer.disk_cache import Store
 from transfer.errors import TransferError
-from transfer.heads import Heads, HeadSpec
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
-from transfer.parallel.norms import Synced
-from transfer.parallel.rows import anywhere, averaged, gather, own, own_draws
-from transfer.store import Store
+from transfer.runtime import distributed
+from transfer.runtime.distributed.batches import anywhere, averaged, gather, own, own_draws
+from transfer.runtime.distributed.sync_batch_norm import Synced
 
 
 def words(folder: Path) -> None:
     """All wait for the slowest, hear of one what only one knows, and take turns."""
-    rank, world = parallel.rank(), parallel.world()
-    assert parallel.first() == (rank == 0)
-    assert parallel.local() == (rank, world)
+    rank, world = distributed.rank(), distributed.world()
+    assert distributed.first() == (rank == 0)
+    assert distributed.local() == (rank, world)
     (folder / f"begun{rank}").touch()
     if rank == world - 1:
         time.sleep(0.3)
     (folder / f"there{rank}").touch()
-    parallel.wait()
+    distributed.wait()
     assert len(list(folder.glob("there*"))) == world
-    assert parallel.agreed(rank == 1) is True
-    assert parallel.agreed(False) is False
+    assert distributed.agreed(rank == 1) is True
+    assert distributed.agreed(False) is False
     value = {"seconds": 0.1 + rank, "names": ["é", None], "nan": float("inf")}
-    assert parallel.same(value) == {"seconds": 0.1, "names": ["é", None], "nan": float("inf")}
-    with parallel.in_turn():
+    assert distributed.same(value) == {"seconds": 0.1, "names": ["é", None], "nan": float("inf")}
+    with distributed.in_turn():
         assert (folder / "done").exists() == (rank > 0)
         time.sleep(0.05)
         (folder / "done").touch()
@@ -80,13 +81,13 @@ def rows(folder: Path) -> None:
     before = torch.rand(1)
     with own_draws(torch.device("cpu"), 3, 4):
         mine = torch.rand(4)
-    theirs = gather(mine[None], parallel.world())
+    theirs = gather(mine[None], distributed.world())
     assert len(torch.unique(theirs)) == theirs.numel()
     with own_draws(torch.device("cpu"), 3, 4):
         assert torch.equal(torch.rand(4), mine)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), before)
-    assert len(torch.unique(gather(torch.rand(1), parallel.world()))) == 1
+    assert len(torch.unique(gather(torch.rand(1), distributed.world()))) == 1
 
 
 def norms(folder: Path) -> None:
@@ -110,7 +111,7 @@ def norms(folder: Path) -> None:
         (out.square() * weight[part]).sum().backward()
         assert torch.allclose(mine.grad, given.grad[part], atol=1e-4)
         for name, p in together.named_parameters():
-            whole = sum(gather(p.grad[None], parallel.world()))
+            whole = sum(gather(p.grad[None], distributed.world()))
             assert torch.allclose(whole, dict(alone.named_parameters())[name].grad, rtol=1e-4, atol=1e-4)
         once = kind(4, affine=affine)
         once(x)
@@ -144,12 +145,12 @@ def extraction(folder: Path) -> None:
         feed._made = partial(counted, feed._made, made)
         feed.prepare(some[:20])
         feed.prepare(some)
-        assert len(made) == len(some) // parallel.world()
-        parallel.wait()
-        alone = TrunkCache(store=Store(folder / f"alone{parallel.rank()}" / policy))
+        assert len(made) == len(some) // distributed.world()
+        distributed.wait()
+        alone = TrunkCache(store=Store(folder / f"alone{distributed.rank()}" / policy))
         kept = [np.concatenate([a.numpy() for _, a in feed.batches(some)])]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("transfer.cache.feed.parallel.local", lambda: (0, 1))
+            patch.setattr("transfer.feature_cache.feed.distributed.local", lambda: (0, 1))
             one = alone.feed(model, paths, digests, batch_size=10)
             one.prepare(some)
             kept.append(np.concatenate([a.numpy() for _, a in one.batches(some)]))
@@ -165,9 +166,9 @@ def extraction(folder: Path) -> None:
         feed = TrunkCache(CacheConfig(cache=False)).feed(model, paths, digests, batch_size=10)
         drawn = list(feed.batches(order, augmentation=crop, seed=1, epoch=2, split=True))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("transfer.cache.feed.parallel.world", lambda: 1)
-            patch.setattr("transfer.parallel.rows.world", lambda: 1)
-            patch.setattr("transfer.parallel.rows.rank", lambda: 0)
+            patch.setattr("transfer.feature_cache.feed.distributed.world", lambda: 1)
+            patch.setattr("transfer.runtime.distributed.batches.world", lambda: 1)
+            patch.setattr("transfer.runtime.distributed.batches.rank", lambda: 0)
             alone = list(feed.batches(order, augmentation=crop, seed=1, epoch=2))
         for (index, mine), (wanted, batch) in zip(drawn, alone, strict=True):
             assert (index == wanted).all()
@@ -184,7 +185,7 @@ def full(folder: Path) -> None:
     backbone = backbones.load("test_resnet", random_init=True, image_size=32)
     model = TransferModel(backbone, Heads([HeadSpec("none", "softmax", ("", "-"))], backbone.width)).eval()
     model.freeze(freeze.plan("linear_probe", backbone).phases[0])
-    cache = TrunkCache(store=Store(folder / "full", limit=1 << 30 if parallel.first() else 10))
+    cache = TrunkCache(store=Store(folder / "full", limit=1 << 30 if distributed.first() else 10))
     feed = cache.feed(model, paths, digests, batch_size=10)
     features = torch.cat([a for _, a in feed.batches(np.arange(len(paths)))])
     assert feed.store is None

@@ -18,14 +18,8 @@ from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel  # noqa: F401, as below: imported once for all
 
-import transfer.adapt.run
-import transfer.learn.advise
-import transfer.learn.compare
-import transfer.parallel.rows
-import transfer.report.advice
-import transfer.report.tables  # noqa: F401
-from transfer import parallel
-from transfer.cli import main
+from transfer.cli.main import main
+from transfer.runtime import distributed
 
 
 def free_port() -> int:
@@ -46,7 +40,7 @@ def become(number: int, world: int, port: int, out: Path, job: dict) -> None:
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= job.get("env", {})
         if "check" in job:
-            with parallel.together():
+            with distributed.together():
                 getattr(importlib.import_module("checks"), job["check"])(Path(job["folder"]))
             code = 0
         else:

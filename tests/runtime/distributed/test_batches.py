@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.parallel.rows import bounds
+from transfer.runtime.distributed.batches import bounds
 
 
 @given(st.integers(0, 200), st.integers(1, 20))

@@ -8,20 +8,20 @@ from datetime import timedelta
 
 import pytest
 
-from transfer import parallel
-from transfer.cli import main
+from transfer.cli.main import main
 from transfer.errors import TransferError
-from transfer.parallel import group
+from transfer.runtime import distributed
+from transfer.runtime.distributed import group
 
 
 def test_one_process_is_the_first_and_has_all_cores():
-    assert (parallel.rank(), parallel.world(), parallel.first(), parallel.local()) == (0, 1, True, (0, 1))
-    assert parallel.cores() == os.cpu_count()
-    assert parallel.agreed(True) is True
-    assert parallel.same("as it is") == "as it is"
-    parallel.wait()
-    with parallel.together(), parallel.in_turn(), parallel.quiet():
-        assert parallel.world() == 1
+    assert (distributed.rank(), distributed.world(), distributed.first(), distributed.local()) == (0, 1, True, (0, 1))
+    assert distributed.cores() == os.cpu_count()
+    assert distributed.agreed(True) is True
+    assert distributed.same("as it is") == "as it is"
+    distributed.wait()
+    with distributed.together(), distributed.in_turn(), distributed.quiet():
+        assert distributed.world() == 1
 
 
 def test_torch_is_not_imported():
@@ -33,10 +33,10 @@ def test_torch_is_not_imported():
 def test_before_the_processes_have_met_the_first_alone_speaks(number, speaks, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", number)
-    assert parallel.launched()
-    with parallel.quiet():
+    assert distributed.launched()
+    with distributed.quiet():
         print("hello")
-    assert parallel.say("transfer: no") is speaks
+    assert distributed.say("transfer: no") is speaks
     heard = capsys.readouterr()
     assert (heard.out, heard.err) == (("hello\n", "transfer: no\n") if speaks else ("", ""))
 
@@ -88,9 +88,9 @@ def test_those_that_cannot_meet_are_told_so_in_one_line(monkeypatch):
     store = dist.HashStore()
     store.set_timeout(timedelta(seconds=0.1))
     meeting(monkeypatch, store)
-    with pytest.raises(TransferError, match=r"^the processes of this run cannot meet: .+$"), parallel.together():
+    with pytest.raises(TransferError, match=r"^the processes of this run cannot meet: .+$"), distributed.together():
         pass
-    assert parallel.world() == 1
+    assert distributed.world() == 1
 
 
 def test_without_an_address_there_is_no_meeting(monkeypatch, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from transfer.data.images import ImageBatches  # noqa: F401
+from transfer.data.images.batches import ImageBatches  # noqa: F401
 
 
 def lines(folder):

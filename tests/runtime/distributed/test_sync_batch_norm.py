@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from transfer.parallel.norms import Synced
+from transfer.runtime.distributed.sync_batch_norm import Synced
 
 
 def test_in_one_process_nothing_changes():

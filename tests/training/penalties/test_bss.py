@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.learn.penalties.bss import BSS
-from transfer.learn.penalties.penalty import Step
+from transfer.training.penalties.bss import BSS
+from transfer.training.penalties.penalty import Step
 
 
 def penalty(features: torch.Tensor, strength: float = 0.5) -> torch.Tensor:

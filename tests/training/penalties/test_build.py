@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.cache import TrunkCache
-from transfer.config import HeadConfig, LearnConfig, RegulariseConfig
+from transfer.config.train import HeadConfig, LearnConfig, RegulariseConfig
 from transfer.errors import TransferError
-from transfer.learn import checkpoint
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
-from transfer.learn.penalties import chosen
-from transfer.learn.penalties.start import Start
+from transfer.feature_cache import TrunkCache
+from transfer.runs import checkpoint
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
+from transfer.training.penalties import build
+from transfer.training.penalties.pretrained import Start
 
 QUICK = LearnConfig(probe="trained", epochs=2, batch_size=12, workers=1, lr=1e-3)
 OPTIONS = dict.fromkeys(RegulariseConfig.__dataclass_fields__, 0.1)
@@ -68,14 +68,14 @@ def test_all_together_over_several_phases(taught: Callable[..., Any], lesson: Le
 def test_which_there_are_in_which_phase(taught: Callable[..., Any], lesson: Lesson) -> None:
     model, plan = taught("lp_ft:1")
     learn = replace(QUICK, regularise=RegulariseConfig(l1=0.1, l2_sp=0.1, bss=0.1, mixup=0.1))
-    assert chosen.needs_start(learn)
-    assert not chosen.needs_start(replace(learn, regularise=RegulariseConfig(bss=1.0, l2=1.0, mixup=1.0)))
+    assert build.needs_start(learn)
+    assert not build.needs_start(replace(learn, regularise=RegulariseConfig(bss=1.0, l2=1.0, mixup=1.0)))
     kinds = []
     start = Start(model, lesson.train, {})
     for phase in plan.phases:
         model.freeze(phase)
         feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=12)
-        kinds.append([type(p).__name__ for p in chosen.penalties(model, phase, learn, feed, start)])
+        kinds.append([type(p).__name__ for p in build.penalties(model, phase, learn, feed, start)])
     assert kinds == [["ElasticNet"], ["ElasticNet", "BSS", "L2SP"]]
 
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.cache import TrunkCache
-from transfer.config import RegulariseConfig
+from transfer.config.train import RegulariseConfig
 from transfer.errors import TransferError
-from transfer.learn.epoch import Lesson
-from transfer.learn.mixing import Labels
-from transfer.learn.penalties.co_tuning import CoTuning, classifier, relation
-from transfer.learn.penalties.penalty import Step
-from transfer.learn.penalties.start import Start
-from transfer.learn.train import train
-from transfer.measure.answers import targets
+from transfer.evaluation.predictions import targets
+from transfer.feature_cache import TrunkCache
+from transfer.training.epoch import Lesson
+from transfer.training.mixing import Labels
+from transfer.training.penalties.co_tuning import CoTuning, classifier, relation
+from transfer.training.penalties.penalty import Step
+from transfer.training.penalties.pretrained import Start
+from transfer.training.train import train
 
 
 def test_the_relation_is_the_mean_answer_for_each_object(taught: Callable[..., Any], lesson: Lesson) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from transfer.cache import TrunkCache
-from transfer.heads import Heads
-from transfer.learn import probe
-from transfer.learn.epoch import Lesson
-from transfer.learn.penalties.delta import Delta, attention, rises
-from transfer.learn.penalties.penalty import Step, watched
-from transfer.learn.penalties.start import Start
-from transfer.measure.answers import targets
+from transfer.evaluation.predictions import targets
+from transfer.feature_cache import TrunkCache
+from transfer.heads.heads import Heads
+from transfer.training.epoch import Lesson
+from transfer.training.penalties.delta import Delta, attention, rises
+from transfer.training.penalties.penalty import Step, watched
+from transfer.training.penalties.pretrained import Start
+from transfer.training.probes import linear
 
 PATHS = ("layer3", "layer4")
 
@@ -78,7 +78,7 @@ def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, le
     got = rises(start, model.heads, ["layer3"])["layer3"]
     rows, features = start.pooled()
     heads = Heads(list(model.heads.specs.values()), model.backbone.width)
-    probe.solve(heads, (features, {name: label[rows] for name, label in start.labels.items()}), strengths={})
+    linear.solve(heads, (features, {name: label[rows] for name, label in start.labels.items()}), strengths={})
     heads.double()
     layer = start.model.backbone.network.layer3
     tail = start.model.double()

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from transfer.cache import TrunkCache
-from transfer.config import LearnConfig, RegulariseConfig
-from transfer.learn.epoch import Lesson
-from transfer.learn.fit import fit
-from transfer.learn.penalties.elastic_net import ElasticNet
-from transfer.learn.penalties.penalty import Step
+from transfer.config.train import LearnConfig, RegulariseConfig
+from transfer.feature_cache import TrunkCache
+from transfer.training.epoch import Lesson
+from transfer.training.fit import fit
+from transfer.training.penalties.elastic_net import ElasticNet
+from transfer.training.penalties.penalty import Step
 
 NONE = torch.zeros(0)
 

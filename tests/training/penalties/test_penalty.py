@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.learn.penalties.penalty import watched
+from transfer.training.penalties.penalty import watched
 
 
 def test_what_modules_put_out_is_seen_with_its_gradient_while_watched() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from transfer.cache import TrunkCache
-from transfer.learn.epoch import Lesson
-from transfer.learn.penalties.start import Start
-from transfer.measure.answers import targets
+from transfer.evaluation.predictions import targets
+from transfer.feature_cache import TrunkCache
+from transfer.training.epoch import Lesson
+from transfer.training.penalties.pretrained import Start
 
 
 @pytest.mark.parametrize("policy", ["partial:1", "full", "linear_probe"])

@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 
 from transfer import freeze
-from transfer.config import LearnConfig
+from transfer.config.train import LearnConfig
 from transfer.freeze import FreezePolicy
-from transfer.heads import Heads, HeadSpec
-from transfer.learn import head2toe, probe, stage_probes
-from transfer.learn.solver import can_be_solved, is_solved, solver
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.training.probes import head2toe, linear, stage_probes
+from transfer.training.probes.choose import can_be_solved, is_solved, solver
 
 SOLVED = LearnConfig(augment="none", probe="solved")
 
@@ -43,8 +43,8 @@ def test_a_phase_is_solved_where_all_stages_are_frozen(taught, policy):
 @pytest.mark.parametrize(
     ("policy", "solves"),
     [
-        ("linear_probe", probe.solve),
-        ("truncate:1", probe.solve),
+        ("linear_probe", linear.solve),
+        ("truncate:1", linear.solve),
         ("head2toe", head2toe.solve),
         ("head2toe:5", head2toe.solve),
         ("stage_probes", stage_probes.solve),
@@ -58,4 +58,4 @@ def test_who_solves_what(small, policy, solves):
     given = getattr(found, "keywords", {})
     assert given.get("percents") == (phase.percents or None)
     assert given.get("stages") == ([stage.name for stage in backbone.stages] if phase.by_stage else None)
-    assert ("blocks" in given) == (solves is not probe.solve)
+    assert ("blocks" in given) == (solves is not linear.solve)

@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from transfer.config import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.heads import Heads, HeadSpec
-from transfer.learn import checkpoint, head2toe, probe
-from transfer.learn.train import train
-from transfer.report.tables import one_run
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.report.text import one_run
+from transfer.runs import checkpoint
+from transfer.training.probes import head2toe, linear
+from transfer.training.train import train
 
-SHARED = Path(__file__).parents[3] / "shared"
+SHARED = Path(__file__).parents[4] / "shared"
 WIDTH, MATTER = 60, (3, 20, 41)
 OBJECT = HeadSpec("object", classes=("a", "b", "c", "d"))
 SHARP = HeadSpec("sharp", "binary", ("no", "yes"))
@@ -38,7 +39,7 @@ def draw(n: int = 80, seed: int = 0) -> Rows:
 
 
 def used(heads: Heads, name: str) -> list[int]:
-    return (probe.layers(heads)[name].weight != 0).any(0).nonzero().squeeze(1).tolist()
+    return (linear.layers(heads)[name].weight != 0).any(0).nonzero().squeeze(1).tolist()
 
 
 def test_few_features_that_matter_are_kept() -> None:
@@ -77,8 +78,8 @@ def test_it_is_the_probe_on_these_features_alone(spec: HeadSpec) -> None:
     head2toe.solve(heads, rows, percents=(10.0,), strengths={spec.name: {"percent": 10.0, "strength": 0.05}})
     columns = used(heads, spec.name)
     assert len(columns) == 6
-    (task,) = probe.tasks(fewer, rows, None, {})
-    reference = probe.Problem(task.part, task.linear.out_features, task.train, None, torch.eye(WIDTH), 0.0)
+    (task,) = linear.tasks(fewer, rows, None, {})
+    reference = linear.Problem(task.part, task.linear.out_features, task.train, None, torch.eye(WIDTH), 0.0)
     reference.train.x[:, [i for i in range(WIDTH) if i not in columns]] = 0.0
     reference.at(0.05, 1e-4)
     task.give(*task.layer(reference))
@@ -104,7 +105,7 @@ def test_repeated_it_takes_what_was_chosen_and_chooses_nothing() -> None:
 
 def test_without_validation_rows_the_first_share_and_the_default_strength() -> None:
     chosen = head2toe.solve(Heads([OBJECT], WIDTH), draw(), percents=PERCENTS)
-    assert chosen == {"object": {"percent": 100.0, "strength": probe.DEFAULT_STRENGTH}}
+    assert chosen == {"object": {"percent": 100.0, "strength": linear.DEFAULT_STRENGTH}}
 
 
 def test_a_head_without_a_label_is_left_at_zero() -> None:
@@ -133,7 +134,7 @@ def test_a_run_says_what_it_kept_and_its_folder_predicts(config, tmp_path, heads
     assert "layer4" in one_run(result)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     for part, model in checkpoint.load(out).items():
-        assert {type(layer) for layer in probe.layers(model.heads).values()} == {nn.Linear}
+        assert {type(layer) for layer in linear.layers(model.heads).values()} == {nn.Linear}
         before, after = run.models[part].predict(images), model.predict(images)
         assert all(torch.equal(before[name], after[name]) for name in before)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from transfer import stopping
-from transfer.heads import Heads, HeadSpec
-from transfer.learn.problem import Problem, Scaled, strength_at
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.runtime import signals
+from transfer.training.probes.lbfgs import Problem, Scaled, strength_at
 
 WIDTH, CLASSES = 5, 3
 
@@ -76,6 +76,6 @@ def test_a_solve_that_takes_long_can_be_stopped(monkeypatch: pytest.MonkeyPatch)
         return whole(self, point, strength)
 
     monkeypatch.setattr(Problem, "_objective", evaluate)
-    with pytest.raises(stopping.Stopped), stopping.stoppable():
+    with pytest.raises(signals.Stopped), signals.stoppable():
         solved.at(0.01, 1e-6)
     assert len(evaluated) == 3

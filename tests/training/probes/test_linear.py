@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
 from transfer.errors import TransferError
-from transfer.heads import Heads, HeadSpec
-from transfer.learn import probe, problem
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.training.probes import lbfgs, linear
 
 WIDTH, STRENGTH = 12, 0.05
 OBJECT = HeadSpec("object", classes=("a", "b", "c", "d"))
@@ -26,9 +26,9 @@ Rows = tuple[Tensor, dict[str, Tensor]]
 @pytest.fixture(autouse=True)
 def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Solve to the end, so that what is compared are the problems."""
-    monkeypatch.setattr(problem, "ROUGH", 1e-4)
-    monkeypatch.setattr(problem, "FINE", 1e-4)
-    monkeypatch.setattr(probe, "FINE", 1e-4)
+    monkeypatch.setattr(lbfgs, "ROUGH", 1e-4)
+    monkeypatch.setattr(lbfgs, "FINE", 1e-4)
+    monkeypatch.setattr(linear, "FINE", 1e-4)
 
 
 def draw(n: int = 240, seed: int = 0, width: int = WIDTH) -> Rows:
@@ -70,7 +70,7 @@ def answers(heads: Heads, x: Tensor) -> dict[str, np.ndarray]:
 
 def at(heads: Heads, rows: Rows, **options: Any) -> dict[str, float]:
     names = [*heads.specs, "joint"]
-    return probe.solve(heads, rows, strengths=dict.fromkeys(names, STRENGTH), **options)
+    return linear.solve(heads, rows, strengths=dict.fromkeys(names, STRENGTH), **options)
 
 
 @pytest.mark.parametrize("width", [WIDTH, 300])
@@ -154,17 +154,17 @@ def test_a_head_without_a_label_is_left_at_zero() -> None:
     x, targets = draw()
     targets["domain"][:] = -1
     heads = make()
-    assert probe.solve(heads, (x, targets), (x, targets)).keys() == {"object"}
+    assert linear.solve(heads, (x, targets), (x, targets)).keys() == {"object"}
     assert np.allclose(answers(heads, x)["domain"], 1 / 3)
 
 
 def test_without_a_validation_label_the_strength_is_the_default() -> None:
     x, targets = draw()
     val = x, targets | {"domain": torch.full_like(targets["domain"], -1)}
-    assert probe.solve(make(), (x, targets), val)["domain"] == probe.DEFAULT_STRENGTH
-    assert probe.solve(make(), (x, targets)) == dict.fromkeys(("object", "domain"), probe.DEFAULT_STRENGTH)
+    assert linear.solve(make(), (x, targets), val)["domain"] == linear.DEFAULT_STRENGTH
+    assert linear.solve(make(), (x, targets)) == dict.fromkeys(("object", "domain"), linear.DEFAULT_STRENGTH)
     empty = x[:0], {name: target[:0] for name, target in targets.items()}
-    assert probe.solve(make(), (x, targets), empty) == dict.fromkeys(("object", "domain"), probe.DEFAULT_STRENGTH)
+    assert linear.solve(make(), (x, targets), empty) == dict.fromkeys(("object", "domain"), linear.DEFAULT_STRENGTH)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -183,7 +183,7 @@ def test_a_class_without_a_row_is_never_the_answer(smoothing: float) -> None:
 def test_the_strength_is_that_of_least_validation_loss() -> None:
     lines: list[dict[str, Any]] = []
     heads = make(OBJECT, SIZE)
-    chosen = probe.solve(heads, draw(80), draw(200, seed=5), on_line=lines.append)
+    chosen = linear.solve(heads, draw(80), draw(200, seed=5), on_line=lines.append)
     for name, strength in chosen.items():
         tried = {line["strength"]: line["val_loss"] for line in lines if line["head"] == name}
         assert len(tried) >= 3
@@ -201,15 +201,15 @@ def test_where_nothing_can_be_learned_the_strength_is_large() -> None:
     g = torch.Generator().manual_seed(0)
     x, val = torch.randn(60, WIDTH, generator=g), torch.randn(60, WIDTH, generator=g)
     y = torch.randint(4, (120,), generator=g)
-    assert probe.solve(make(OBJECT), (x, {"object": y[:60]}), (val, {"object": y[60:]}))["object"] >= 1
+    assert linear.solve(make(OBJECT), (x, {"object": y[:60]}), (val, {"object": y[60:]}))["object"] >= 1
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
 def test_the_way_to_a_strength_does_not_matter(compose: str) -> None:
     train = draw(100)
     warm, cold = make(compose=compose), make(compose=compose)
-    chosen = probe.solve(warm, train, draw(200, seed=5))
-    assert probe.solve(cold, train, strengths=chosen) == chosen
+    chosen = linear.solve(warm, train, draw(200, seed=5))
+    assert linear.solve(cold, train, strengths=chosen) == chosen
     for name, got in answers(warm, train[0]).items():
         np.testing.assert_allclose(got, answers(cold, train[0])[name], atol=1e-3)
 
@@ -219,7 +219,7 @@ def test_the_same_bits_whatever_the_seed() -> None:
     for seed in range(2):
         torch.manual_seed(seed)
         heads = make(OBJECT, DOMAIN, SIZE, SHARP, dropout=0.5)
-        probe.solve(heads, draw(100), draw(100, seed=5), smoothing=0.1)
+        linear.solve(heads, draw(100), draw(100, seed=5), smoothing=0.1)
         states.append(heads.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -286,13 +286,13 @@ def test_broken_features_are_refused(side: str, value: float) -> None:
     bad[0][7, 2] = bad[0][9, 1] = value
     train, val = (bad, draw()) if side == "training" else (draw(), bad)
     with pytest.raises(TransferError, match=f"2 of 240 {side} images are NaN or infinite .*number 7"):
-        probe.solve(make(), train, val)
+        linear.solve(make(), train, val)
 
 
 def test_solvable() -> None:
-    assert probe.solvable(make())
-    assert probe.solvable(make(compose="joint", dropout=0.5))
-    assert not probe.solvable(make(hidden=(5,)))
+    assert linear.solvable(make())
+    assert linear.solvable(make(compose="joint", dropout=0.5))
+    assert not linear.solvable(make(hidden=(5,)))
 
 
 def test_blocks_have_their_share_and_within_each_features_are_scaled_as_ever():
@@ -302,8 +302,8 @@ def test_blocks_have_their_share_and_within_each_features_are_scaled_as_ever():
     labels = {"object": torch.from_numpy(np.arange(200) % 2)}
     specs = [HeadSpec("object", "softmax", ("a", "b"))]
     blocks = ((slice(0, 2), 0.25), (slice(2, 6), 0.75))
-    (task,) = probe.tasks(Heads(specs, 6), (x, labels), None, {}, blocks)
-    (plain,) = probe.tasks(Heads(specs, 6), (x, labels), None, {})
+    (task,) = linear.tasks(Heads(specs, 6), (x, labels), None, {}, blocks)
+    (plain,) = linear.tasks(Heads(specs, 6), (x, labels), None, {})
     variance = task.train.x.var(0, unbiased=False)
     assert variance[:2].sum().item() == pytest.approx(1.5, rel=1e-4)
     assert variance[2:].sum().item() == pytest.approx(4.5, rel=1e-4)

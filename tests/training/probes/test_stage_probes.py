@@ -10,10 +10,11 @@ from torch import Tensor
 
 from transfer.backbones.variants import shares
 from transfer.errors import TransferError
-from transfer.heads import Heads, HeadSpec
-from transfer.learn import checkpoint, probe, stage_probes
-from transfer.learn.train import train
-from transfer.report.tables import one_run
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.report.text import one_run
+from transfer.runs import checkpoint
+from transfer.training.probes import linear, stage_probes
+from transfer.training.train import train
 
 STAGES, WIDTHS = ("low", "middle", "top"), (6, 10, 24)
 BLOCKS = [(slice(sum(WIDTHS[:i]), sum(WIDTHS[: i + 1])), share) for i, share in enumerate(shares(3))]
@@ -50,7 +51,7 @@ def test_it_is_the_mean_of_probes_each_on_its_own_features(spec: HeadSpec) -> No
     for name, strength in asked.items():
         if name == stage_probes.ALL:
             alone = Heads([spec], sum(WIDTHS))
-            (task,) = probe.tasks(alone, (x, targets), None, {}, BLOCKS)
+            (task,) = linear.tasks(alone, (x, targets), None, {}, BLOCKS)
             problem = task.problem(0.0)
             problem.at(strength, 1e-4)
             task.give(*task.layer(problem))
@@ -59,7 +60,7 @@ def test_it_is_the_mean_of_probes_each_on_its_own_features(spec: HeadSpec) -> No
             columns, _ = BLOCKS[STAGES.index(name)]
             own = x[:, columns].clone()
             alone = Heads([spec], own.shape[1])
-            probe.solve(alone, (own, targets), strengths={spec.name: strength})
+            linear.solve(alone, (own, targets), strengths={spec.name: strength})
         with torch.no_grad():
             parts.append(alone(own)[spec.name] / 3)
     with torch.no_grad():
@@ -114,9 +115,9 @@ def test_without_validation_rows_the_last_stage_and_all() -> None:
     x, targets = draw()
     targets["sharp"][:] = -1
     heads = Heads([OBJECT, SHARP], sum(WIDTHS))
-    default = dict.fromkeys(("top", stage_probes.ALL), probe.DEFAULT_STRENGTH)
+    default = dict.fromkeys(("top", stage_probes.ALL), linear.DEFAULT_STRENGTH)
     assert solve(heads, (x, targets)) == {"object": default}
-    assert not probe.layers(heads)["sharp"].weight.any()
+    assert not linear.layers(heads)["sharp"].weight.any()
 
 
 def test_a_joint_head_pools_for_the_pairs() -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer.adapt.alignment import align
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.solve import Aligned, export, solve
-from transfer.adapt.stage import BATCH, Stage
+from transfer.adaptation.closed_form.alignment import align
+from transfer.adaptation.closed_form.classifier import Aligned, export, solve
+from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.task import BATCH, Stage
 from transfer.errors import TransferError
 from transfer.freeze import Phase
-from transfer.heads import Heads
+from transfer.heads.heads import Heads
 
 NO_NORMS = (
     "adabn moves the statistics of BatchNorm layers above the frozen stages, and there are none: "

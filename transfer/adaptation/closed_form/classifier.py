@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transfer.adapt.alignment import Affine, align
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.stage import Stage
-from transfer.heads import Heads, HeadSpec
-from transfer.learn import probe
+from transfer.adaptation.closed_form.alignment import Affine, align
+from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.task import Stage
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.training.probes import linear
 
 DEFAULT = 0.1  # strength without validation rows
 LEARNT = 0.01  # strength at which heads learn what a refinement answered
@@ -162,7 +162,7 @@ def _solved(
     heads = Heads([HeadSpec("object", classes=stage.classes)], x.shape[1]).to(stage.device)
     if strength is None and not (val and len(val[0])):
         strength = DEFAULT
-    strengths = probe.solve(
+    strengths = linear.solve(
         heads,
         (torch.from_numpy(x), {"object": y}),
         (val[0], {"object": val[1]}) if val else None,

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.adapt.objectives.adversarial import told_apart
-from transfer.adapt.objectives.objective import Batch, Objective, discriminator, ramp
+from transfer.adaptation.losses.adversarial import told_apart
+from transfer.adaptation.losses.base import Batch, Objective, discriminator, ramp
 
 
 class ADDA(Objective):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.adapt.objectives.objective import Batch, Objective, discriminator, entropy, ramp, reverse
+from transfer.adaptation.losses.base import Batch, Objective, discriminator, entropy, ramp, reverse
 
 
 def told_apart(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from transfer.adapt.objectives.objective import Batch, Objective
+from transfer.adaptation.losses.base import Batch, Objective
 
 
 class AFN(Objective):

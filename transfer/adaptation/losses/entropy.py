@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from transfer.adapt.objectives.objective import Batch, Objective, entropy, ramp, reverse
+from transfer.adaptation.losses.base import Batch, Objective, entropy, ramp, reverse
 
 
 class InformationMaximisation(Objective):

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.adapt.objectives.objective import Batch, Objective
+from transfer.adaptation.losses.base import Batch, Objective
 
 
 class FixMatch(Objective):

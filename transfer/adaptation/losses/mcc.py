@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from transfer.adapt.objectives.objective import Batch, Objective, entropy
+from transfer.adaptation.losses.base import Batch, Objective, entropy
 
 RAREST = 1e-12  # a floor for a class's mass in a batch
 

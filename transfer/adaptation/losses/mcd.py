@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfer.adapt.objectives.objective import Batch, Objective, ramp, reverse
-from transfer.heads import mlp
+from transfer.adaptation.losses.base import Batch, Objective, ramp, reverse
+from transfer.heads.heads import mlp
 
 
 class MCD(Objective):

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.adapt.objectives.objective import Batch, Objective, ramp, reverse
-from transfer.heads import mlp
+from transfer.adaptation.losses.base import Batch, Objective, ramp, reverse
+from transfer.heads.heads import mlp
 
 
 class MDD(Objective):

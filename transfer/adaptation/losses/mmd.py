@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from transfer.adapt.objectives.objective import Batch, Objective
+from transfer.adaptation.losses.base import Batch, Objective
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 NARROWEST = 1e-6  # a floor for the mean squared distance, where all rows are the same

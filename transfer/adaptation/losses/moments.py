@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from transfer.adapt.objectives.objective import Batch, Objective
+from transfer.adaptation.losses.base import Batch, Objective
 
 
 def covariance(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.preprocessing import normalize
 
-from transfer.adapt.refine.clamp import clamped
+from transfer.adaptation.refinement.clamp import clamped
 
 TIE = 1e-5  # cosines that differ by less are the same but for rounding
 

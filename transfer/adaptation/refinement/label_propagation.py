@@ -6,7 +6,7 @@ from scipy.sparse import coo_array, csr_array, diags_array
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
-from transfer.adapt.refine.clamp import clamped
+from transfer.adaptation.refinement.clamp import clamped
 
 ROWS = 1024  # compared to all others at a time
 SHARPNESS = 3  # power of the cosines (Iscen et al. 2019)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from transfer.adapt.refine.centroids import centroids
-from transfer.adapt.refine.graph import neighbour_graph, spread
-from transfer.adapt.refine.transport import held, soft_balance
+from transfer.adaptation.refinement.centroids import centroids
+from transfer.adaptation.refinement.label_propagation import neighbour_graph, spread
+from transfer.adaptation.refinement.optimal_transport import held, soft_balance
 
 
 def combine(
@@ -27,8 +27,8 @@ def combine(
 
         log q = sum_i weight_i * log q_i + temperature * z . c + constant,
 
-    then balances classes softly (:func:`transfer.adapt.refine.transport.soft_balance`) and smooths along the graph
-    of near rows (:func:`transfer.adapt.refine.graph.spread`). The first q has no centroids yet.
+    then balances classes softly (`optimal_transport.soft_balance`) and smooths along the graph
+    of near rows (:func:`transfer.adaptation.refinement.label_propagation.spread`). The first q has no centroids yet.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def combine(
     balance : float
         Strength in [0, 1] of the balance.
     alpha, neighbours
-        See :func:`transfer.adapt.refine.graph.propagate`.
+        See :func:`transfer.adaptation.refinement.label_propagation.propagate`.
     rounds : int
 
     Returns

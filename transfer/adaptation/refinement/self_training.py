@@ -5,8 +5,8 @@ from scipy.linalg import solve
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
-from transfer.adapt.refine.clamp import clamped
-from transfer.adapt.refine.transport import soft_balance
+from transfer.adaptation.refinement.clamp import clamped
+from transfer.adaptation.refinement.optimal_transport import soft_balance
 
 RIDGE = 0.3  # penalty of the probe, relative to the features' mean variance: of 0.1, 0.3 and 1 the best on Office-31
 SHARPNESS = 10.0  # factor from the probe's outputs, which run from 0 to 1, to logits

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from transfer import parallel
-from transfer.adapt.judge.evidence import Evidence
-from transfer.adapt.solve import answered
-from transfer.adapt.stage import Stage
+from transfer.adaptation.closed_form.classifier import answered
+from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.task import Stage
 from transfer.errors import TransferError
-from transfer.heads import Heads, HeadSpec
+from transfer.heads.heads import Heads, HeadSpec
+from transfer.runtime import distributed
 
 OnLine = Callable[[dict[str, Any]], None]
 Score = Callable[[Evidence], float]
@@ -81,7 +81,7 @@ class Choice:
 
     def offer(self, candidate: Candidate) -> None:
         """Judge a candidate, the stage's backbone being as it belongs to it; keep it if it is the best."""
-        value = parallel.same(float(self.score(candidate.evidence)))
+        value = distributed.same(float(self.score(candidate.evidence)))
         value = value if np.isfinite(value) else -np.inf
         self.scores[candidate.name] = float(value)
         self.answers[candidate.name] = answered(self.stage, candidate.heads, candidate.evidence).argmax(1)

@@ -1,7 +1,7 @@
 """Rules that score a candidate without a target label; higher is better.
 
 Each stands for the target's accuracy by something that may be seen
-(:class:`~transfer.adapt.judge.evidence.Evidence`): the source's own labels, how sure and how balanced the
+(:class:`~transfer.adaptation.selection.evidence.Evidence`): the source's own labels, how sure and how balanced the
 predictions are, how well they can be learned back.
 
 On Office-31 (frozen MobileNetV2, a small network under six losses at six lengths: 36 candidates a pair; mean of the six
@@ -19,8 +19,8 @@ import numpy as np
 from sklearn.linear_model import Ridge
 from tqdm import tqdm
 
-from transfer.adapt.judge.evidence import Evidence, entropy, log_softmax, softmax, unit
-from transfer.adapt.judge.weights import density_ratio
+from transfer.adaptation.selection.evidence import Evidence, entropy, log_softmax, softmax, unit
+from transfer.adaptation.selection.importance_weights import density_ratio
 from transfer.errors import TransferError, did_you_mean
 
 BLOCK = 1024  # rows of a similarity matrix held at once

@@ -1,6 +1,6 @@
 """A linear probe cross-validated on frozen features: what each image is called by a probe that has not seen it.
 
-The probe is the one of :mod:`transfer.learn.probe`, multinomial logistic regression on features scaled halfway to
+The probe is the one of `probes.linear`, multinomial logistic regression on features scaled halfway to
 standardisation, solved with less care: all folds at once, so that each pass over the features serves every fold, in
 their principal components, in which curvature is near diagonal, and only until the accuracy stands. Centre, spread and
 components are those of all rows, which takes nothing from the labels.
@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 from transfer.errors import TransferError
-from transfer.measure.share import wilson
+from transfer.evaluation.wilson import wilson
 
 STRONGEST, WEAKEST = -3, 5  # strengths are 10^-step; 0 is tried first
 CURVATURE = 0.05  # of the loss in a row's outputs, on the whole: p (1 - p) is at most 1/4
@@ -38,7 +38,7 @@ class CrossValidated:
     folds : ndarray of int64, shape (N,)
     accuracy : float
     interval : (float, float)
-        95 %, of :func:`transfer.measure.share.wilson`.
+        95 %, of :func:`transfer.evaluation.wilson.wilson`.
     loss : float
         Mean negative log-likelihood, in nats.
     strength : float, optional
@@ -66,7 +66,7 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) 
     labels : ndarray of int64, shape (N,)
         -1 where unknown.
     folds : ndarray of int64, shape (N,)
-        See :func:`transfer.measure.folds.stratified_folds`; -1 for rows in none.
+        See :func:`transfer.advice.transferability.folds.stratified_folds`; -1 for rows in none.
 
     Raises
     ------

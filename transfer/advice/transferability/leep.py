@@ -21,7 +21,7 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None
     labels : ndarray of int64, shape (N,)
         -1 where unknown: these rows do not count.
     folds : ndarray of int64, shape (N,), optional
-        See :func:`transfer.measure.folds.stratified_folds`.
+        See :func:`transfer.advice.transferability.folds.stratified_folds`.
 
     Returns
     -------

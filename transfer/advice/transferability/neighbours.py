@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from transfer.measure import metrics
+from transfer.evaluation import metrics
 
 BLOCK = 1024  # rows whose similarities to all are held at a time
 

@@ -40,7 +40,7 @@ def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> LabelNoise:
     Parameters
     ----------
     probabilities : ndarray, shape (N, C)
-        Of models that have not seen the row, see :func:`transfer.measure.crossval.cross_validate`.
+        Of models that have not seen the row, see :func:`transfer.advice.transferability.crossval.cross_validate`.
     labels : ndarray of int64, shape (N,)
         -1 where unknown: these rows do not count.
 

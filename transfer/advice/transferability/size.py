@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from transfer.data.inspect import Inspection, duplicates, merge_groups, near_duplicates
+from transfer.data.duplicates import Inspection, duplicates, merge_groups, near_duplicates
 from transfer.data.table import ImageTable
 
 LARGE, EACH = 1000, 20  # images in all, and of a class in the median, from which on a set is large
@@ -14,7 +14,7 @@ FEW = 5  # images: a class with fewer leaves a fold of five without one
 
 @dataclass(frozen=True)
 class SetSize:
-    """How large a set is. Plain values only: see :func:`transfer.plain.to_dict`.
+    """How large a set is. Plain values only: see :func:`transfer.config.serialise.to_dict`.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class SetSize:
 
 
 def set_size(table: ImageTable, inspection: Inspection) -> SetSize:
-    """Return how large `table` is; `inspection` is of the same rows (see :func:`transfer.data.inspect.inspect`)."""
+    """Return how large `table` is; `inspection` is of the same rows (see :func:`transfer.data.duplicates.inspect`)."""
     counts = np.bincount(table.object[table.object >= 0], minlength=len(table.objects))
     present = counts[counts > 0]
     share = present / present.sum()

@@ -9,8 +9,8 @@ import json
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from transfer.backbones.places import BUNDLE
-from transfer.data.preprocessing import Preprocessing
+from transfer.backbones.weight_files import BUNDLE
+from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
 
 NAME = "bundled"

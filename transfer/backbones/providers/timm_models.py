@@ -10,9 +10,9 @@ from timm.data import resolve_data_config
 from timm.models import _builder, _registry
 from torch import Tensor, nn
 
-from transfer.backbones.families import is_cnn
+from transfer.backbones.providers.cnn_families import is_cnn
 from transfer.backbones.stages import OnMeta
-from transfer.data.preprocessing import Preprocessing
+from transfer.data.images.preprocessing import Preprocessing
 
 NAME = "timm"
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from transfer.backbones.families import TORCHVISION
+from transfer.backbones.providers.cnn_families import TORCHVISION
 from transfer.backbones.stages import OnMeta
-from transfer.data.preprocessing import Preprocessing
+from transfer.data.images.preprocessing import Preprocessing
 
 NAME = "torchvision"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from transfer.data.preprocessing import MARGIN, Preprocessing, prepare, resize
+from transfer.data.images.preprocessing import MARGIN, Preprocessing, prepare, resize
 
 # Colour of ImageNet's pixels, in [0, 1]: what its principal components vary by, and these, (colour, component), as
 # published with fb.resnet.torch after Krizhevsky et al. 2012.
@@ -70,7 +70,7 @@ def augment(
     Returns
     -------
     Tensor of uint8, shape (3, H, W)
-        Its memory as that of :func:`transfer.data.preprocessing.prepare`.
+        Its memory as that of :func:`transfer.data.images.preprocessing.prepare`.
     """
     _, height, width = preprocessing.input_size
     if augmentation.short_side is not None:

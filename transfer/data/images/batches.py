@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer import parallel
-from transfer.data.augment import Augmentation, augment
-from transfer.data.contents import Contents
-from transfer.data.decode import BadImage, decode
-from transfer.data.pixels import DECODER, read
-from transfer.data.preprocessing import Preprocessing, prepare
+from transfer.data.images.augment import Augmentation, augment
+from transfer.data.images.decode import BadImage, decode
+from transfer.data.images.preprocessing import Preprocessing, prepare
+from transfer.data.images.read import DECODER, read
+from transfer.data.shards.prefetch import Contents
+from transfer.runtime import distributed
 
 __all__ = [
     "DECODER",
@@ -95,7 +95,7 @@ class ImageBatches:
         self.epoch = epoch
         self.keys = draws(self.order, seed, epoch) if augmentation and keys is None else keys or []
         self.digests = digests
-        self.workers = workers or parallel.cores()
+        self.workers = workers or distributed.cores()
         self.pin = pin
         self.bad = bad
 

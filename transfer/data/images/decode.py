@@ -10,7 +10,7 @@ import PIL
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from transfer.errors import TransferError
-from transfer.files import open_regular
+from transfer.runtime.files import open_regular
 
 MOST_PIXELS = 64_000_000  # of a decoded image; a JPEG that is decoded smaller may have more
 _FULL_SCALES = (1.0, 255.0, 65535.0, 2.0**31 - 1)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from transfer import plain
-from transfer.data.pixels import to_image, to_tensor
+from transfer.config import serialise
+from transfer.data.images.read import to_image, to_tensor
 from transfer.errors import TransferError, did_you_mean
 
 CROP_MODES = ("center", "squash", "border")
@@ -88,7 +88,7 @@ class Preprocessing:
         missing = {"input_size", "mean", "std", "interpolation", "crop_pct"} - set(record)
         if missing:
             raise TransferError(f"preprocessing record lacks {', '.join(sorted(missing))}")
-        return plain.from_dict(cls, {k: record[k] for k in cls.__dataclass_fields__ if k in record})
+        return serialise.from_dict(cls, {k: record[k] for k in cls.__dataclass_fields__ if k in record})
 
     def normalise(self, batch: Tensor) -> Tensor:
         """Return uint8 images (..., 3, H, W) as float32, scaled to [0, 1], less the mean, over the std."""

@@ -11,8 +11,8 @@ import torchvision
 from PIL import Image, ImageFile, features
 from torch import Tensor
 
-from transfer.data.decode import draft, opened, orientation, upright_rgb
-from transfer.data.member import content, parse
+from transfer.data.images.decode import draft, opened, orientation, upright_rgb
+from transfer.data.shards.address import content, parse
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -28,7 +28,7 @@ DECODER = (
 
 
 def read(file: str | Path | bytes, *, name: str = "", at_least: int | None = None) -> Tensor:
-    """Decode an image file to 8-bit RGB by the rules of :func:`transfer.data.decode.decode`.
+    """Decode an image file to 8-bit RGB by the rules of :func:`transfer.data.images.decode.decode`.
 
     Plain JPEG files are decoded by torchvision, to the same pixels. A JPEG more than twice as large as is asked for
     is decoded smaller: its inverse DCT leaves high frequencies out, which costs a fraction of the time.
@@ -36,7 +36,7 @@ def read(file: str | Path | bytes, *, name: str = "", at_least: int | None = Non
     Parameters
     ----------
     file : path or bytes
-        The file's path (or its address inside a tar shard, `transfer.data.member`), or its content.
+        The file's path (or its address inside a tar shard, `transfer.data.shards.address`), or its content.
     name : str
         What to call the file in an error (default: its path).
     at_least : int, optional

@@ -22,10 +22,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
-from transfer.data import glyphs
-from transfer.data.glyphs import PRINTED, SIZE, Pose
+from transfer.data.sets import glyphs
+from transfer.data.sets.glyphs import PRINTED, SIZE, Pose
 from transfer.errors import TransferError
-from transfer.files import cache_folder
+from transfer.runtime.files import cache_folder
 
 DOMAINS = ("blended", "printed", "scanned")
 PRINTED_PER_CLASS = 90

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from transfer.errors import TransferError
-from transfer.files import write_json
+from transfer.runtime.files import write_json
 
 _CHUNK = 1 << 20  # bytes
 _RETRIES = 5  # broken connections in a row, on one mirror, that brought nothing

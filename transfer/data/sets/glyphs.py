@@ -1,6 +1,6 @@
 """Characters drawn in matplotlib's bundled fonts: poses, strokes, colours and grounds. No digit is drawn here by name.
 
-The embedded digits (`transfer.data.digits`) and the letters that the bundled backbone learned are both made of these
+The embedded digits (`sets.digits`) and the letters that the bundled backbone learned are both made of these
 parts, from fonts and photographs that never meet: see `PRINTED`, `PRETRAINING` and `photographs`.
 """
 

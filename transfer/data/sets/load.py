@@ -6,12 +6,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from transfer.data import office31
-from transfer.data.shards import find_shards, read_shards
+from transfer.data.folders import read_folder
+from transfer.data.sets import office31
+from transfer.data.shards.reader import find_shards, read_shards
 from transfer.data.table import ImageTable
-from transfer.data.trees import read_folder
 from transfer.errors import TransferError, did_you_mean
-from transfer.printable import printable
+from transfer.runtime.escape import printable
 
 NAMED = ("digits", "office31")
 
@@ -35,7 +35,7 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
         Neither a named set nor a readable path.
     """
     if data == "digits":
-        from transfer.data.digits import build  # drawing needs matplotlib and scikit-learn
+        from transfer.data.sets.digits import build  # drawing needs matplotlib and scikit-learn
 
         return replace(read_folder(build(), targets), name=data, notes=())  # its own mark is all that it ignores
     if data == "office31":
@@ -85,7 +85,7 @@ def fetch_or_verify(name: str, data_root: Path | None = None, *, verify: bool = 
         It cannot be had, or the copy is not whole: each file that differs is then printed.
     """
     if name == "digits":
-        from transfer.data.digits import build
+        from transfer.data.sets.digits import build
 
         folder = build()
         return f"digits: {len(read_folder(folder)):,} images in {folder}"

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from transfer.data.fetch import fetch
-from transfer.data.unpack import unpack
+from transfer.data.sets.download import fetch
+from transfer.data.sets.unpack import unpack
 from transfer.errors import TransferError
-from transfer.files import cache_folder
+from transfer.runtime.files import cache_folder
 
 MIRRORS = (
     "https://github.com/syorami/DDC-transfer-learning/archive/9090f7fdd7c149c6158c5145b516abee97bb0944.zip",
@@ -73,7 +73,7 @@ class Verification:
 
 def manifest() -> dict[str, str]:
     """Return the sha256 of each of the 4,110 files by path, such as ``dslr/images/mug/frame_0001.jpg``."""
-    return read_manifest(files("transfer.data").joinpath("office31.sha256").read_text(encoding="utf-8"))
+    return read_manifest(files("transfer.data.sets").joinpath("office31.sha256").read_text(encoding="utf-8"))
 
 
 def read_manifest(text: str) -> dict[str, str]:

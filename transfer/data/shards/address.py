@@ -76,7 +76,7 @@ def fetch(member: Member, start: int, size: int) -> bytes:
         if member.size > LARGEST or start < 0:
             raise OSError("no image has such a place and size")
         if member.remote:
-            from transfer.data.remote import fetch_range  # urllib3 is not needed for files
+            from transfer.data.shards.http import fetch_range  # urllib3 is not needed for files
 
             return fetch_range(member.shard, start, size)
         with open(member.shard, "rb") as file:

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
+from transfer.data.folders import is_image
 from transfer.data.manifest import OWN
-from transfer.data.member import HEADER, LARGEST, is_url
-from transfer.data.trees import is_image
+from transfer.data.shards.address import HEADER, LARGEST, is_url
 from transfer.errors import TransferError
-from transfer.files import cache_folder, write_json
+from transfer.runtime.files import cache_folder, write_json
 
 LABELS = ("cls", "json", "txt")  # what a sample may hold beside its image
 _RULES = 1  # of what is kept
@@ -94,7 +94,7 @@ def read_index(shard: str) -> Index:
 def _version(shard: str) -> tuple[int, str]:
     """Return the size in bytes, and what changes when the shard does ("" if nothing tells)."""
     if is_url(shard):
-        from transfer.data.remote import version
+        from transfer.data.shards.http import version
 
         return version(shard)
     stat = os.stat(shard)
@@ -104,7 +104,7 @@ def _version(shard: str) -> tuple[int, str]:
 def _scan(shard: str, size: int) -> Index:
     with contextlib.ExitStack() as stack:
         if is_url(shard):
-            from transfer.data.remote import fetch_range
+            from transfer.data.shards.http import fetch_range
 
             fetch = functools.partial(fetch_range, shard)
         else:

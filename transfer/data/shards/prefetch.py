@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from transfer.data.member import Member, checked, content, fetch, parse
+from transfer.data.shards.address import Member, checked, content, fetch, parse
 
 SPAN = 4 << 20  # bytes of one request for neighbours
 GAP = 64 << 10  # bytes between two neighbours, labels for example, that are fetched with them
@@ -20,7 +20,7 @@ class Contents:
     Parameters
     ----------
     paths : sequence of str
-        Of files, or addresses of members (`transfer.data.member`).
+        Of files, or addresses of members (`transfer.data.shards.address`).
     order : ndarray of int64, optional
         Places in `paths`, in the order in which they are about to be read (default: as they are).
     """
@@ -88,7 +88,7 @@ class Contents:
                 self._ask(neighbours)
 
     def _ask(self, neighbours: list[tuple[int, Member]]) -> None:
-        from transfer.data.remote import CONNECTIONS
+        from transfer.data.shards.http import CONNECTIONS
 
         self._pool = self._pool or ThreadPoolExecutor(CONNECTIONS)
         start, end = neighbours[0][1].span[0], neighbours[-1][1].span[1]

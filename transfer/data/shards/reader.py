@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
+from transfer.data.folders import arranged, is_image
 from transfer.data.manifest import OWN, from_columns, with_path_column
-from transfer.data.member import Member, is_url
-from transfer.data.shardindex import Image, Index, key, read_index
+from transfer.data.shards.address import Member, is_url
+from transfer.data.shards.index import Image, Index, key, read_index
 from transfer.data.table import ImageTable, natural
-from transfer.data.trees import arranged, is_image
 from transfer.errors import TransferError
 
 MOST = 100_000  # shards of a set
@@ -113,7 +113,7 @@ def members(shards: Sequence[str]) -> list[str]:
 
 
 def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str = "") -> ImageTable:
-    """Read tar shards into a table whose paths are addresses (`transfer.data.member`), in the shards' order.
+    """Read tar shards into a table whose paths are addresses (`transfer.data.shards.address`), in the shards' order.
 
     Files of one sample share their name up to the first dot: ``KEY.jpg`` beside ``KEY.json``, an object with any of
     ``object``, ``domain``, ``split``, ``group`` and further targets, or ``KEY.cls``, the object's name or number. Where

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from transfer.report.drawing import BAD, GOOD, INK, sheet, short
+from transfer.report.figures.svg import BAD, GOOD, INK, sheet, short
 
 DRAWN = 40  # classes at most that are readable as a matrix
 NUMBERED = 35  # classes at most whose counts are written into the cells

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from transfer.report.drawing import BAD, GOOD, INK, sheet
+from transfer.report.figures.svg import BAD, GOOD, INK, sheet
 
 Lines = list[dict[str, Any]]
 Courses = dict[str, tuple[list[float], list[float]]]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from transfer.adapt.maps import palette, spread
-from transfer.report.drawing import sheet, short
+from transfer.adaptation.feature_map import palette, spread
+from transfer.report.figures.svg import sheet, short
 
 DOMAINS = ("#3b8fd1", "#e08a00", "#1fa37a", "#c95fa0", "#8a8a8a", "#b3a11a")
 MARKS = "o^sDvP"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from transfer.report.saved import Saved
+from transfer.report.load import Saved
 
 
 def cards(run: Saved, rows: list[int]) -> list[dict[str, Any]]:

@@ -3,8 +3,8 @@
 import numpy as np
 from markupsafe import Markup
 
-from transfer.measure.calibration import BINS, Calibration
-from transfer.report.drawing import BAD, GOOD, INK, sheet
+from transfer.evaluation.calibration import BINS, Calibration
+from transfer.report.figures.svg import BAD, GOOD, INK, sheet
 
 
 def drawing(head: str, number: int, found: Calibration) -> Markup:

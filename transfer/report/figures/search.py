@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer.files import whole
-from transfer.report.tables import one_run, table
+from transfer.report.text import one_run, table
+from transfer.runtime.files import whole
 
 SHOWN = 10
 BLUE, RED = "#0072B2", "#D55E00"

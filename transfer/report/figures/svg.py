@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from transfer.printable import printable
+from transfer.runtime.escape import printable
 
 INK = "#010203"  # stands for the colour of the page's text
 GOOD, BAD = "#3b8fd1", "#e08a00"  # blue and orange: told apart by colour-blind people, on white and on black

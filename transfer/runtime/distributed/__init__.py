@@ -5,7 +5,7 @@ does for its part; what a batch as a whole decides (heads, losses, objectives) a
 first alone writes and speaks.
 """
 
-from transfer.parallel.group import (
+from transfer.runtime.distributed.group import (
     Lost,
     agreed,
     cores,

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from transfer.parallel.group import agreed, rank, world
+from transfer.runtime.distributed.group import agreed, rank, world
 
 
 def bounds(count: int, number: int, size: int) -> tuple[int, int]:

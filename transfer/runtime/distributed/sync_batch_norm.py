@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from transfer.parallel.group import world
+from transfer.runtime.distributed.group import world
 
 
 class Synced(TorchFunctionMode):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from transfer.learn.penalties.penalty import Penalty, Step
+from transfer.training.penalties.penalty import Penalty, Step
 
 LEAST = 1  # how many singular values: one is the paper's choice
 

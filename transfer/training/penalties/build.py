@@ -3,20 +3,20 @@
 import logging
 from dataclasses import fields
 
-from transfer.cache import Feed
-from transfer.config import LearnConfig
-from transfer.dropout import DropConnect
+from transfer.config.train import LearnConfig
 from transfer.errors import TransferError
+from transfer.feature_cache import Feed
 from transfer.freeze import FreezePlan, Phase
-from transfer.heads import Heads
-from transfer.learn.penalties import co_tuning, delta
-from transfer.learn.penalties.bss import BSS
-from transfer.learn.penalties.elastic_net import ElasticNet
-from transfer.learn.penalties.l2_sp import L2SP
-from transfer.learn.penalties.penalty import Penalty
-from transfer.learn.penalties.start import Start
-from transfer.learn.stochastic_depth import skippable
+from transfer.heads.dropout import DropConnect
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
+from transfer.training.penalties import co_tuning, delta
+from transfer.training.penalties.bss import BSS
+from transfer.training.penalties.elastic_net import ElasticNet
+from transfer.training.penalties.l2_sp import L2SP
+from transfer.training.penalties.penalty import Penalty
+from transfer.training.penalties.pretrained import Start
+from transfer.training.stochastic_depth import skippable
 
 TAIL = {"l2_sp", "delta", "bss", "co_tuning", "stochastic_depth"}  # which say something of a backbone that learns
 START = {"l2_sp", "delta", "co_tuning"}  # and hold it to what it was

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import TransferError
-from transfer.learn.penalties.penalty import Penalty, Step
-from transfer.learn.penalties.start import Start
+from transfer.training.penalties.penalty import Penalty, Step
+from transfer.training.penalties.pretrained import Start
 
 
 class CoTuning(Penalty):

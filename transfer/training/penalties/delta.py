@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from transfer.freeze import Phase
-from transfer.heads import Heads
-from transfer.learn import probe
-from transfer.learn.penalties.penalty import Penalty, Step, watched
-from transfer.learn.penalties.start import Start
+from transfer.heads.heads import Heads
+from transfer.training.penalties.penalty import Penalty, Step, watched
+from transfer.training.penalties.pretrained import Start
+from transfer.training.probes import linear as probe
 
 
 class Delta(Penalty):

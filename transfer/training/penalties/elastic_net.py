@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from transfer.learn.penalties.penalty import Penalty, Step
+from transfer.training.penalties.penalty import Penalty, Step
 
 
 class ElasticNet(Penalty):

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from transfer.backbones.backbone import Backbone
-from transfer.learn.penalties.penalty import Penalty, Step
+from transfer.training.penalties.penalty import Penalty, Step
 
 
 class L2SP(Penalty):

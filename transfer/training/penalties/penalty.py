@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from transfer.learn.mixing import Labels
 from transfer.model import TransferModel
+from transfer.training.mixing import Labels
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer.cache import Feed
-from transfer.heads import Heads
+from transfer.feature_cache import Feed
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.variants import EveryStage
-from transfer.config import LearnConfig
+from transfer.config.train import LearnConfig
 from transfer.freeze import Phase
-from transfer.heads import Heads
-from transfer.learn import head2toe, probe, stage_probes
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
+from transfer.training.probes import head2toe, linear, stage_probes
 
 
 def is_solved(model: TransferModel, phase: Phase, config: LearnConfig, views: int) -> bool:
@@ -20,13 +20,13 @@ def is_solved(model: TransferModel, phase: Phase, config: LearnConfig, views: in
 
 def can_be_solved(heads: Heads, config: LearnConfig, views: int) -> bool:
     """Return whether `heads` are solved where the backbone stays frozen."""
-    return (config.augment == "none" or views > 0) and config.probe == "solved" and probe.solvable(heads)
+    return (config.augment == "none" or views > 0) and config.probe == "solved" and linear.solvable(heads)
 
 
 def solver(backbone: Backbone, phase: Phase) -> Callable[..., dict[str, Any]]:
-    """Return what solves heads on the features of `backbone`: see :func:`transfer.learn.probe.solve`."""
+    """Return what solves heads on the features of `backbone`: see :func:`transfer.training.probes.linear.solve`."""
     if not isinstance(backbone, EveryStage):
-        return probe.solve
+        return linear.solve
     if phase.by_stage:
         return partial(stage_probes.solve, blocks=backbone.blocks, stages=[stage.name for stage in phase.stages])
     return partial(head2toe.solve, blocks=backbone.blocks, percents=phase.percents)

@@ -1,7 +1,7 @@
 """A linear probe on a selection of the features of all stages (Evci et al. 2022, Head2Toe).
 
 Every head selects for itself, as each asks something else of an image: the features most relevant to it (see
-:mod:`transfer.learn.selection`), on which it is solved like any other probe; its weights on all others are zero. How
+`probes.selection`), on which it is solved like any other probe; its weights on all others are zero. How
 many is chosen as the probe chooses its strength: from all features down, for as long as the validation loss falls.
 
 Where the paper has all stages weigh the same, here each weighs less than the one above it: see
@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from transfer.backbones.variants import EveryStage
-from transfer.heads import Heads
-from transfer.learn.probe import DEFAULT_STRENGTH, Rows, Task, layers, tasks
-from transfer.learn.problem import FINE, Line
-from transfer.learn.selection import relevance
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
+from transfer.training.probes.lbfgs import FINE, Line
+from transfer.training.probes.linear import DEFAULT_STRENGTH, Rows, Task, layers, tasks
+from transfer.training.probes.selection import relevance
 
 Solution = dict[str, float]
 """``strength`` of regularisation, and ``percent`` of the features."""
@@ -47,7 +47,7 @@ def solve(
     strengths : mapping of str to Solution, optional
         Solve at just these, choosing nothing.
     heads, train, val, smoothing, row_weights, on_line
-        See :func:`transfer.learn.probe.solve`.
+        See :func:`transfer.training.probes.linear.solve`.
 
     Raises
     ------

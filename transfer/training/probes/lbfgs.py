@@ -12,9 +12,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 from tqdm import tqdm
 
-from transfer import parallel, stopping
-from transfer.heads import Heads, known
-from transfer.measure import metrics
+from transfer.evaluation import metrics
+from transfer.heads.heads import Heads, known
+from transfer.runtime import distributed, signals
 
 Line = dict[str, Any]
 """How solving at one strength went, as in metrics.jsonl."""
@@ -119,8 +119,8 @@ class Problem:
         with tqdm(leave=False, **shown) as bar:
 
             def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
-                if parallel.world() == 1:
-                    stopping.check()  # nothing is lost but this solution, which is computed again
+                if distributed.world() == 1:
+                    signals.check()  # nothing is lost but this solution, which is computed again
                 bar.update()
                 return self._objective(point, strength)
 

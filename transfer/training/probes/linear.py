@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import TransferError
-from transfer.heads import PAIR, Heads
-from transfer.learn.problem import FINE, Line, Problem, Scaled
+from transfer.heads.heads import PAIR, Heads
+from transfer.training.probes.lbfgs import FINE, Line, Problem, Scaled
 
 Rows = tuple[Tensor, Mapping[str, Tensor]]
 """Features (N, width) and by head its targets (N,), -1 (NaN for regression) where unknown."""
@@ -47,7 +47,7 @@ def solve(
 ) -> dict[str, float]:
     """Set linear `heads` to what is best on `train`; return each one's regularisation strength.
 
-    A head minimises its mean loss (:meth:`transfer.heads.Heads.loss`) plus ``strength / 2`` times the sum of its
+    A head minimises its mean loss (:meth:`transfer.heads.heads.Heads.loss`) plus ``strength / 2`` times the sum of its
     squared weights on scaled features; biases are free. (``C`` of scikit-learn is ``1 / (strength * N)``.) Rows
     without a head's label do not count for it; a head without any label is left at zero.
 
@@ -59,7 +59,7 @@ def solve(
         What to learn from, and what to choose strengths by. A head without a label in `val` takes
         ``DEFAULT_STRENGTH``.
     smoothing, row_weights
-        See :meth:`transfer.heads.Heads.loss`.
+        See :meth:`transfer.heads.heads.Heads.loss`.
     strengths : mapping of str to float, optional
         Solve at just these, choosing nothing; a head not among them takes ``DEFAULT_STRENGTH``.
     robust : bool

@@ -1,0 +1,1 @@
+"""Studies of the recipes: what they compare, and the tables and plots of their results."""

@@ -1,0 +1,1 @@
+"""Transferability scores of frozen features: LogME, LEEP, H-score, cross-validated probes and more."""

@@ -1,0 +1,1 @@
+"""Where backbones come from: timm, torchvision and the models bundled with this package."""

@@ -1,0 +1,1 @@
+"""The `transfer` command: parsing, what each subcommand calls, the demo."""

@@ -1,0 +1,1 @@
+"""Images of a table: decoding, preprocessing, augmentation and batches."""

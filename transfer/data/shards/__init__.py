@@ -1,0 +1,1 @@
+"""Images in tar shards, local or remote, read by byte range without unpacking."""

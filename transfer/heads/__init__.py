@@ -1,0 +1,1 @@
+"""Heads that predict targets from features: softmax, binary, regression and joint, with their losses."""

@@ -1,0 +1,1 @@
+"""The process and its machine: files written whole, signals, locks, devices, memory, printable text."""

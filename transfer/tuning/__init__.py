@@ -1,0 +1,1 @@
+"""Hyper-parameter search, the learning-rate range test and the `advise` command."""
