@@ -1,4 +1,4 @@
-"""Run folders written by version 0.1.0, before its rooms were renamed, still load, evaluate, predict, report and export."""
+"""Run folders written by version 0.1.0, before its rooms were renamed, still load, predict, report and export."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ NAMES = ("dual_seeds", "joint", "separate_lp_ft", "further_targets", "adapted")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 rings and bars drawn from arithmetic alone, with a manifest of their object, domain and two further targets."""
+    """Draw 48 rings and bars from arithmetic alone, with a manifest of object, domain and two further targets."""
     folder = tmp_path_factory.mktemp("old") / "pictures"
     folder.mkdir()
     y, x = np.mgrid[:32, :32] - 16
