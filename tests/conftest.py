@@ -16,6 +16,16 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from transfer.config.train import (
+    BackboneConfig,
+    CacheConfig,
+    DataConfig,
+    HeadConfig,
+    LearnConfig,
+    PolicyConfig,
+    RunConfig,
+    TrainConfig,
+)
 from transfer.data.table import ImageTable, softmax_target
 
 # Tests run beside each other, a core for each: read once, when torch loads, also by the commands that they start.
@@ -180,3 +190,37 @@ def unprivileged() -> Iterator[None]:
     yield
     sets[0] = before
     libc.capset(header, sets)
+
+
+@pytest.fixture
+def config(folder: Path, weights_store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainConfig]:
+    """Return a function that makes a short training run's config; a keyword sets the field of its name."""
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(weights_store))
+
+    def make(**settings: Any) -> TrainConfig:
+        defaults = {
+            "data": str(folder),
+            "backbone": "test_resnet",
+            "epochs": 3,
+            "batch_size": 8,
+            "device": "cpu",
+            "workers": 2,
+        }
+        settings = defaults | settings
+        kinds = (
+            DataConfig,
+            BackboneConfig,
+            HeadConfig,
+            PolicyConfig,
+            LearnConfig,
+            RunConfig,
+            CacheConfig,
+        )
+        parts = [
+            kind(**{key: settings.pop(key) for key in list(settings) if key in kind.__dataclass_fields__})
+            for kind in kinds
+        ]
+        assert not settings, f"no such setting: {settings}"
+        return TrainConfig(*parts)
+
+    return make

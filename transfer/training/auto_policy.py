@@ -20,10 +20,10 @@ from transfer.config.train import LearnConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import HeadSpec
+from transfer.probes.choose import can_be_solved
 from transfer.runs.checkpoint import build_heads
 from transfer.runtime import distributed
 from transfer.training.penalties import build
-from transfer.training.probes.choose import can_be_solved
 from transfer.training.setup import Images, head_specs, new_backbone, pick_device
 
 AUTO = "auto"

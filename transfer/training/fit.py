@@ -19,6 +19,7 @@ from transfer.evaluation.predictions import answer, judge, score, targets
 from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, Phase
 from transfer.model import TransferModel
+from transfer.probes.choose import is_solved, solver
 from transfer.runs.states import Part
 from transfer.runtime import distributed, signals
 from transfer.runtime.malloc import kept
@@ -29,7 +30,6 @@ from transfer.training.gradient_conflict import interference
 from transfer.training.penalties import build
 from transfer.training.penalties.penalty import Penalty
 from transfer.training.penalties.pretrained import Start
-from transfer.training.probes.choose import is_solved, solver
 from transfer.training.resume import NOTHING, Best, Chosen, Keeper, Place
 from transfer.training.stochastic_depth import stochastic_depth
 

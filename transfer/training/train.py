@@ -24,6 +24,7 @@ from transfer.evaluation.report_data import Start, before_and_after, exhibits
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.model import TransferModel
+from transfer.probes import head2toe
 from transfer.runs import checkpoint
 from transfer.runs.folder import RunFolder
 from transfer.runs.seeds import balance, over_seeds
@@ -35,7 +36,6 @@ from transfer.training.auto_policy import AUTO, advised, followed
 from transfer.training.epoch import Lesson
 from transfer.training.fit import Fit, fit
 from transfer.training.log_lines import epoch_line, in_parts, in_words
-from transfer.training.probes import head2toe
 from transfer.training.resume import Origin
 from transfer.training.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
 

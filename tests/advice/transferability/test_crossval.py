@@ -14,7 +14,7 @@ from transfer.data.images.batches import ImageBatches
 from transfer.errors import TransferError
 from transfer.evaluation.wilson import wilson
 from transfer.heads.heads import Heads, HeadSpec
-from transfer.training.probes.linear import solve
+from transfer.probes.linear import solve
 from transfer.training.setup import new_backbone, read_images
 
 SHARED = Path(__file__).parents[4] / "shared"

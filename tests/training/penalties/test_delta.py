@@ -9,11 +9,11 @@ import torch
 from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads
+from transfer.probes import linear
 from transfer.training.epoch import Lesson
 from transfer.training.penalties.delta import Delta, attention, rises
 from transfer.training.penalties.penalty import Step, watched
 from transfer.training.penalties.pretrained import Start
-from transfer.training.probes import linear
 
 PATHS = ("layer3", "layer4")
 

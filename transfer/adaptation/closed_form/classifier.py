@@ -11,7 +11,7 @@ from transfer.adaptation.closed_form.alignment import Affine, align
 from transfer.adaptation.selection.evidence import Evidence
 from transfer.adaptation.task import Stage
 from transfer.heads.heads import Heads, HeadSpec
-from transfer.training.probes import linear
+from transfer.probes import linear
 
 DEFAULT = 0.1  # strength without validation rows
 LEARNT = 0.01  # strength at which heads learn what a refinement answered

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
+from transfer.probes import linear as probe
 from transfer.training.penalties.penalty import Penalty, Step, watched
 from transfer.training.penalties.pretrained import Start
-from transfer.training.probes import linear as probe
 
 
 class Delta(Penalty):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from transfer.freeze.plan import NEAR_BEST
 from transfer.heads.heads import Heads
-from transfer.training.probes.lbfgs import FINE, Line
-from transfer.training.probes.linear import DEFAULT_STRENGTH, Rows, Task, tasks
+from transfer.probes.lbfgs import FINE, Line
+from transfer.probes.linear import DEFAULT_STRENGTH, Rows, Task, tasks
 
 Solution = dict[str, float]
 """``strength`` of regularisation of each member, by its stage's name or ``ALL``."""
@@ -50,7 +50,7 @@ def solve(
         Solve just these members, choosing nothing. A head not among them, as one without a label in `val`, takes the
         last stage and all stages.
     heads, train, val, smoothing, row_weights, on_line
-        See :func:`transfer.training.probes.linear.solve`.
+        See :func:`transfer.probes.linear.solve`.
 
     Raises
     ------

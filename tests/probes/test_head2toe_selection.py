@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.training.probes.selection import Loss, group_lasso, relevance, shrunk
+from transfer.probes.head2toe import Loss, group_lasso, relevance, shrunk
 
 N, WIDTH, CLASSES = 120, 40, 4
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
+from transfer.probes import head2toe, linear
 from transfer.report.text import one_run
 from transfer.runs import checkpoint
-from transfer.training.probes import head2toe, linear
 from transfer.training.train import train
 
-SHARED = Path(__file__).parents[4] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 WIDTH, MATTER = 60, (3, 20, 41)
 OBJECT = HeadSpec("object", classes=("a", "b", "c", "d"))
 SHARP = HeadSpec("sharp", "binary", ("no", "yes"))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
-from transfer.training.probes import lbfgs, linear
+from transfer.probes import lbfgs, linear
 
 WIDTH, STRENGTH = 12, 0.05
 OBJECT = HeadSpec("object", classes=("a", "b", "c", "d"))

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from transfer.heads.heads import Heads, HeadSpec
+from transfer.probes.lbfgs import Problem, Scaled, strength_at
 from transfer.runtime import signals
-from transfer.training.probes.lbfgs import Problem, Scaled, strength_at
 
 WIDTH, CLASSES = 5, 3
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from transfer.backbones.variants import shares
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
+from transfer.probes import linear, stage_probes
 from transfer.report.text import one_run
 from transfer.runs import checkpoint
-from transfer.training.probes import linear, stage_probes
 from transfer.training.train import train
 
 STAGES, WIDTHS = ("low", "middle", "top"), (6, 10, 24)

@@ -6,8 +6,8 @@ from transfer import freeze
 from transfer.config.train import LearnConfig
 from transfer.freeze import FreezePolicy
 from transfer.heads.heads import Heads, HeadSpec
-from transfer.training.probes import head2toe, linear, stage_probes
-from transfer.training.probes.choose import can_be_solved, is_solved, solver
+from transfer.probes import head2toe, linear, stage_probes
+from transfer.probes.choose import can_be_solved, is_solved, solver
 
 SOLVED = LearnConfig(augment="none", probe="solved")
 

@@ -1,16 +1,25 @@
-"""Which features matter to a head: a group lasso, whose groups are a feature's weights to all outputs.
+"""A linear probe on a selection of the features of all stages (Evci et al. 2022, Head2Toe).
 
-The relevance of Evci et al. 2022, "Head2Toe: utilizing intermediate representations for better transfer learning",
-sec. 3: minimise ``loss(x Wᵀ + b) + penalty * sum_i ||W_i||``, where ``W_i`` are the weights of feature i, and take
-``||W_i||``. The penalty (Yuan and Lin 2006) sets whole groups to zero. Solved by FISTA (Beck and Teboulle 2009) with
-restarts (O'Donoghue and Candès 2015), on those features alone that cannot be left at zero.
+Every head selects for itself, as each asks something else of an image: the features most relevant to it (see
+`probes.selection`), on which it is solved like any other probe; its weights on all others are zero. How
+many is chosen as the probe chooses its strength: from all features down, for as long as the validation loss falls.
+
+Where the paper has all stages weigh the same, here each weighs less than the one above it: see
+:func:`transfer.backbones.variants.shares`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
+
+from transfer.backbones.variants import EveryStage
+from transfer.heads.heads import Heads
+from transfer.model import TransferModel
+from transfer.probes.lbfgs import FINE, Line
+from transfer.probes.linear import DEFAULT_STRENGTH, Rows, Task, layers, tasks
 
 Loss = Callable[[Tensor], Tensor]
 """Of outputs (N, K), convex and smooth."""
@@ -18,6 +27,92 @@ PENALTY, LEAST = 0.1, 1e-4  # of the penalty that leaves all features without we
 TOLERANCE = 1e-2  # of slopes, as a fraction of the penalty
 FIRST, STEPS = 32, 500  # features to begin with; steps with the same features, at most
 ROUNDING = 1e-6  # of a loss in single precision
+Solution = dict[str, float]
+"""``strength`` of regularisation, and ``percent`` of the features."""
+
+
+def solve(
+    heads: Heads,
+    train: Rows,
+    val: Rows | None = None,
+    *,
+    percents: Sequence[float],
+    blocks: Sequence[tuple[slice, float]] = (),
+    smoothing: float = 0.0,
+    row_weights: Mapping[str, Tensor] | None = None,
+    strengths: Mapping[str, Solution] | None = None,
+    on_line: Callable[[Line], None] = lambda line: None,
+) -> dict[str, Solution]:
+    """Set linear `heads` to what is best on `train` with some of the features; return how, by head with a label.
+
+    Parameters
+    ----------
+    percents : sequence of float
+        In the order in which they are tried. A head without a label in `val` takes the first.
+    blocks : sequence of (slice, float)
+        The features of each stage, and their share of the variance.
+    strengths : mapping of str to Solution, optional
+        Solve at just these, choosing nothing.
+    heads, train, val, smoothing, row_weights, on_line
+        See :func:`transfer.probes.linear.solve`.
+
+    Raises
+    ------
+    TransferError
+        Features are NaN or infinite.
+    """
+    chosen = {}
+    for task in tasks(heads, train, val if strengths is None else None, row_weights or {}, blocks):
+        again = (strengths or {}).get(task.name, {"percent": percents[0], "strength": DEFAULT_STRENGTH})
+        order: Tensor | None = None
+        least = float("inf")
+        for percent in percents if task.val else (again["percent"],):
+            if percent < 100 and order is None:
+                order = _by_relevance(task, smoothing)
+            columns = None if order is None else order[: max(1, round(percent / 100 * len(order)))]
+            problem = task.problem(smoothing, columns)
+            lines: list[Line] = []
+
+            def tell(line: Line, name: str = task.name, percent: float = percent, lines: list[Line] = lines) -> None:
+                lines.append({"head": name, "percent": percent} | line)
+                on_line(lines[-1])
+
+            if task.val:
+                strength = problem.choose(tell)
+                loss = min(line["val_loss"] for line in lines)
+                if not loss < least:
+                    break
+                least = loss
+            else:
+                strength = again["strength"]
+                tell(problem.at(strength, FINE))
+            chosen[task.name] = {"strength": strength, "percent": percent}
+            task.give(*task.layer(problem, columns))
+    return chosen
+
+
+def kept(model: TransferModel) -> dict[str, dict[str, Any]]:
+    """Return for each head of `model` which features it has weight on: ``percent``, and by stage the ``features``.
+
+    Empty where the backbone puts out the last stage's features alone.
+    """
+    backbone, found = model.backbone, {}
+    if isinstance(backbone, EveryStage):
+        for name, linear in layers(model.heads).items():
+            used = (linear.weight != 0).any(0)
+            features = {stage: int(used[columns].sum()) for stage, columns in backbone.layout.items()}
+            found[name] = {"percent": round(100 * float(used.float().mean()), 2), "features": features}
+    return found
+
+
+def _by_relevance(task: Task, smoothing: float) -> Tensor:
+    """Return the places of all features, the most relevant first."""
+    part, rows = task.part, task.train
+
+    def loss(out: Tensor) -> Tensor:
+        return part.loss(part(out), rows.targets, smoothing=smoothing, row_weights=rows.weights)
+
+    return relevance(rows.x, loss, task.linear.out_features).argsort(descending=True, stable=True)
 
 
 def relevance(x: Tensor, loss: Loss, outputs: int) -> Tensor:
@@ -26,7 +121,7 @@ def relevance(x: Tensor, loss: Loss, outputs: int) -> Tensor:
     Of a feature with weight it is the length of its weights, of any other below zero: the further, the more the
     penalty would have to fall to give it some.
     """
-    bias = _minimise(x[:, :0], loss, x.new_zeros(outputs, 0), x.new_zeros(outputs), 0.0, ROUNDING)[1]
+    bias = _fista(x[:, :0], loss, x.new_zeros(outputs, 0), x.new_zeros(outputs), 0.0, ROUNDING)[1]
     slope = _slope(x, loss, x.new_zeros(outputs, x.shape[1]), bias)[0].norm(dim=0)
     penalty = max(PENALTY * float(slope.max()), LEAST)
     weight, bias = group_lasso(x, loss, outputs, penalty)
@@ -48,7 +143,7 @@ def group_lasso(
         while True:
             some = among.nonzero().squeeze(1)
             start = weight[:, some], bias
-            weight[:, some], bias = _minimise(x[:, some], loss, *start, penalty, tolerance * penalty, bar.update)
+            weight[:, some], bias = _fista(x[:, some], loss, *start, penalty, tolerance * penalty, bar.update)
             slope = _slope(x, loss, weight, bias)[0].norm(dim=0).masked_fill(among, 0.0)
             wanting = slope.topk(min(max(len(some), FIRST), len(slope))).indices
             wanting = wanting[slope[wanting] > (1 + tolerance) * penalty]
@@ -72,7 +167,7 @@ def shrunk(weight: Tensor, by: float) -> Tensor:
     return weight * torch.where(lengths > by, 1 - by / lengths, 0.0)
 
 
-def _minimise(
+def _fista(
     x: Tensor,
     loss: Loss,
     weight: Tensor,

@@ -10,7 +10,7 @@ from transfer.config.train import LearnConfig
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
-from transfer.training.probes import head2toe, linear, stage_probes
+from transfer.probes import head2toe, linear, stage_probes
 
 
 def is_solved(model: TransferModel, phase: Phase, config: LearnConfig, views: int) -> bool:
@@ -24,7 +24,7 @@ def can_be_solved(heads: Heads, config: LearnConfig, views: int) -> bool:
 
 
 def solver(backbone: Backbone, phase: Phase) -> Callable[..., dict[str, Any]]:
-    """Return what solves heads on the features of `backbone`: see :func:`transfer.training.probes.linear.solve`."""
+    """Return what solves heads on the features of `backbone`: see :func:`transfer.probes.linear.solve`."""
     if not isinstance(backbone, EveryStage):
         return linear.solve
     if phase.by_stage:

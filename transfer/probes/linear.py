@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from transfer.errors import TransferError
 from transfer.heads.heads import PAIR, Heads
-from transfer.training.probes.lbfgs import FINE, Line, Problem, Scaled
+from transfer.probes.lbfgs import FINE, Line, Problem, Scaled
 
 Rows = tuple[Tensor, Mapping[str, Tensor]]
 """Features (N, width) and by head its targets (N,), -1 (NaN for regression) where unknown."""
