@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from transfer.cli.main import COMMANDS, main
+from transfer.cli.main import COMMANDS, main, script
+from transfer.config.commands import DemoConfig
 
 ADAPT = ["adapt", "--source", "plain", "--target", "striped"]
 
@@ -22,7 +23,7 @@ def test_help_names_every_command_and_imports_no_torch():
         "assert not {'torch', 'numpy', 'timm'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(name in done.stdout for name in COMMANDS)
+    assert all(name in done.stdout for name in (*COMMANDS, "--plugin"))
 
 
 def test_train_evaluate_and_predict(capsys, folder, tmp_path):
@@ -210,3 +211,28 @@ def test_backbones_lists_the_bundled_one(capsys):
     assert len(lines) == 2
     assert lines[1].split()[0] == "glyphnet"
     assert "bundle" in lines[1]
+
+
+def test_a_plugin_is_loaded_before_the_command_is_parsed(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("first_plugin", "second_plugin"):
+        (tmp_path / f"{name}.py").write_text(f"print('loaded {name}')\n")
+    argv = ["--plugin", "first_plugin", "backbones", "glyphnet", "--plugin=second_plugin.py"]
+    lines = said(capsys, argv, 0).out.splitlines()
+    assert lines[:2] == ["loaded first_plugin", "loaded second_plugin"]
+    assert lines[-1].startswith("glyphnet")
+    del sys.modules["first_plugin"], sys.modules["second_plugin"]
+
+
+def test_a_recipe_loads_plugins_too(capsys, tmp_path, monkeypatch):
+    (tmp_path / "third_plugin.py").write_text("print('loaded')\n")
+    path = str(tmp_path / "third_plugin.py")
+    assert script(lambda config: print(config.seed), DemoConfig(), ["--seed", "3", "--plugin", path]) == 0
+    assert capsys.readouterr().out.splitlines() == ["loaded", "3"]
+    del sys.modules["third_plugin"]
+
+
+@pytest.mark.parametrize("words", [["--plugin"], ["--plugin="], ["--plugin", "--data"], ["--plugin", "no_such_plugin"]])
+def test_a_plugin_that_is_not_there_is_one_line(capsys, words):
+    assert said(capsys, ["backbones", *words], 2).err.startswith("transfer: --plugin")

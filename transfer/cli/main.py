@@ -19,6 +19,7 @@ from transfer.config.train import CompareConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.runtime import distributed
 from transfer.runtime.escape import printable
+from transfer.runtime.plugins import load_plugin
 from transfer.runtime.signals import Stopped
 
 T = TypeVar("T")
@@ -74,6 +75,31 @@ def _parse(form: Any, argv: list[str], **options: Any) -> Any:
     return tyro.cli(form, args=words, config=(tyro.conf.OmitArgPrefixes,), **options)
 
 
+PLUGIN_HELP = "--plugin NAME (repeatable, any command): import a module or .py file that registers your own classes."
+
+
+def load_plugins(argv: list[str]) -> list[str]:
+    """Load what ``--plugin NAME`` names, anywhere on a command line, and return the other words.
+
+    Raises
+    ------
+    TransferError
+        A plugin is not found, its import fails, or the name is missing.
+    """
+    words = []
+    rest = iter(argv)
+    for word in rest:
+        option, equals, name = word.partition("=")
+        if option != "--plugin":
+            words.append(word)
+            continue
+        name = name if equals else next(rest, "")
+        if not name or name.startswith("--"):
+            raise TransferError("--plugin: give the name of a module or the path of a .py file")
+        load_plugin(name)
+    return words
+
+
 def _guarded(call: Callable[[_Lines], None]) -> int:
     """Run `call`; print its log lines, and a user's mistake as one line; return the exit code.
 
@@ -119,14 +145,14 @@ def parse(argv: list[str]) -> Any:
         about = tyro.conf.subcommand(name, description=kind.__doc__)
         form: Any = Annotated[Spoken[kind] if name in SPOKEN else kind, about]  # type: ignore[valid-type]
         forms = form if forms is None else forms | form
-    return _parse(forms, argv, prog="transfer")
+    return _parse(forms, argv, prog="transfer", description=f"Transfer learning for images. {PLUGIN_HELP}")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 2 bad arguments or input, 130 or 143 stopped."""
 
     def call(lines: _Lines) -> None:
-        config = parse(sys.argv[1:] if argv is None else argv)
+        config = parse(load_plugins(sys.argv[1:] if argv is None else argv))
         more = []
         if isinstance(config, Spoken):
             more, lines.aside, config = [config.json], config.json, config.config
@@ -144,6 +170,10 @@ def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = No
     run : callable
         Gets the config; its module's docstring is the help text.
     """
-    words = sys.argv[1:] if argv is None else argv
-    description = sys.modules[run.__module__].__doc__
-    return _guarded(lambda lines: _run(run, _parse(type(default), words, default=default, description=description)))
+
+    def call(lines: _Lines) -> None:
+        words = load_plugins(sys.argv[1:] if argv is None else argv)
+        description = f"{sys.modules[run.__module__].__doc__}\n{PLUGIN_HELP}"
+        _run(run, _parse(type(default), words, default=default, description=description))
+
+    return _guarded(call)
