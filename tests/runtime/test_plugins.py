@@ -50,7 +50,7 @@ def test_a_file_named_as_a_loaded_module_does_not_replace_it(folder: Path) -> No
         ("my_plugim", r"^--plugin my_plugim: no such module in .* \(did you mean 'my_plugin'\?\)"),
         ("missing.py", r"^--plugin missing\.py: no such file"),
         ("my_plugin.inner", r"^--plugin my_plugin\.inner: "),
-        ("broken", r"^--plugin broken: its import failed: ZeroDivisionError: division by zero \(.*broken\.py, line 2\)"),
+        ("broken", r"^--plugin broken: its import failed: ZeroDivisionError: .* \(.*broken\.py, line 2\)"),
         ("broken.py", r"^--plugin broken\.py: its import failed: ZeroDivisionError: .*broken\.py, line 2"),
         ("unwritten", r"^--plugin unwritten: its import failed: ModuleNotFoundError: No module named 'nowhere'"),
         ("wrong", r"^--plugin wrong: its import failed: SyntaxError: .*wrong\.py, line 1"),
