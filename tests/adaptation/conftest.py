@@ -46,7 +46,7 @@ def survives(request: pytest.FixtureRequest, draw: Callable) -> Callable:
     import torch
     from torch.nn import functional as F
 
-    from transfer.adaptation.losses.base import Batch, Objective
+    from transfer.adaptation.losses.base import AdaptationLoss, Batch
 
     batch = draw(3, source=1, target=1) if request.param == "alone" else draw(3)
     features, logits, strong = (x.detach() for x in (batch.features, batch.logits, batch.strong))
@@ -72,7 +72,7 @@ def survives(request: pytest.FixtureRequest, draw: Callable) -> Callable:
             labels = labels.clamp_min(0)
     leaves = [x.clone().requires_grad_() for x in (features, logits, strong)]
 
-    def check(objective: Objective) -> None:
+    def check(objective: AdaptationLoss) -> None:
         objective.zero_grad()
         for leaf in leaves:
             leaf.grad = None
@@ -97,7 +97,7 @@ def learn_shifted() -> Callable:
     from torch import nn
     from torch.nn import functional as F
 
-    from transfer.adaptation.losses.base import Batch, Objective
+    from transfer.adaptation.losses.base import AdaptationLoss, Batch
 
     def blobs(shift: tuple[float, float]) -> tuple:
         g = torch.Generator().manual_seed(0)
@@ -107,7 +107,7 @@ def learn_shifted() -> Callable:
         return source, target + torch.tensor(shift), classes
 
     def learn(
-        make: Callable[[int, int, nn.Module], Objective] | None,
+        make: Callable[[int, int, nn.Module], AdaptationLoss] | None,
         shift: tuple[float, float] = SHIFT,
         *,
         steps: int = 250,
@@ -210,7 +210,7 @@ def staged(config: Callable[..., AdaptConfig], tiny: Any) -> Callable[..., Any]:
     def build(given: Any = None, **settings: Any) -> Any:
         made, known = config(**settings), given or tiny
         these, _ = _pair(made.shift, known, made.run.seed)
-        hold_out = any(rule.validation for rule in validators.find(made.method.rule))
+        hold_out = any(rule.validation for rule in validators.find_validators(made.method.rule))
         stage, plan = set_up(made, these, known, TrunkCache(made.cache), made.run.seed, hold_out=hold_out)
         return stage, plan.phases[-1], made.steps
 

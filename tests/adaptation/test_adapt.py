@@ -92,7 +92,7 @@ def test_the_rule_alone_chooses_and_the_oracle_is_at_least_as_good(config, tiny,
     result = adapt(config(method=methods, rule=rule, val=0.3), images=tiny).result
     selection = result["selection"]
     scores = [selection["methods"][name] for name in methods]
-    winner = methods[validators.choose(scores)]
+    winner = methods[validators.choose_best(scores)]
     assert selection["chosen"].split(",")[0] == winner
     own = {name: score for name, score in selection["candidates"].items() if name.split(",")[0] == winner}
     assert own[selection["chosen"]] == max(own.values())

@@ -8,7 +8,7 @@ import pytest
 
 from transfer.adaptation.adapt import adapt
 from transfer.adaptation.registry import METHODS
-from transfer.adaptation.selection.validators import RULES
+from transfer.adaptation.selection.validators import VALIDATORS
 from transfer.data.table import softmax_target
 from transfer.training.setup import Images
 
@@ -93,7 +93,7 @@ def test_every_method(config, tiny, tmp_path, monkeypatch, name, change):
     check(config(method=(name,), policy=policy, steps=2), tiny, tmp_path, change)
 
 
-@pytest.mark.parametrize("rule", ["auto", *RULES])
+@pytest.mark.parametrize("rule", ["auto", *VALIDATORS])
 def test_every_rule_between_methods_weights_and_epochs(config, tiny, tmp_path, rule):
     methods = ("source_only", "mcc", "centroids")
     result, changed = check(config(method=methods, weight=(0.5, 2.0), rule=rule), tiny, tmp_path, shuffled)
@@ -117,9 +117,9 @@ def test_several_seeds_and_a_held_out_part(config, tiny, tmp_path):
 
 def given(images, per_class, seed=0):
     """Return the target rows whose labels a run with ``--target-labels`` uses."""
-    from transfer.adaptation.domains import pair
+    from transfer.adaptation.domains import split_domains
 
-    made, _ = pair(
+    made, _ = split_domains(
         images.table, images.inspection, sources=["plain"], target=TARGET, target_labels=per_class, seed=seed
     )
     return made.labelled

@@ -7,7 +7,7 @@ import torch
 from transfer.adaptation import auto as module
 from transfer.adaptation.adapt import adapt, read
 from transfer.adaptation.auto import auto
-from transfer.adaptation.closed_form.classifier import aligned, solve
+from transfer.adaptation.closed_form.classifier import align_features, solve
 from transfer.config.adapt import AdaptConfig, ShiftConfig, StepsConfig
 from transfer.feature_cache import TrunkCache
 from transfer.training.setup import Images
@@ -21,7 +21,7 @@ def test_heads_answer_as_the_evidence_says(staged, monkeypatch, policy, near):
     stage, phase, steps = staged(policy=policy)
     heads, evidence, notes = auto(stage, phase, steps, 0, 16)
     with torch.inference_mode():
-        said = heads(stage.pooled(stage.pair.unlabelled))["object"].numpy()
+        said = heads(stage.pooled(stage.domains.unlabelled))["object"].numpy()
     assert np.allclose(said, evidence.target_logits, atol=1e-2 * np.abs(said).max())
     assert evidence.finite
     (note,) = notes
@@ -34,7 +34,7 @@ def test_a_small_shift_is_answered_as_source_only_answers(staged, monkeypatch, l
     monkeypatch.setattr(module, "NEAR", 0.0)
     stage, phase, steps = staged(target_labels=labels)
     _, evidence, _ = auto(stage, phase, steps, 0, 16)
-    features = aligned(stage, "none")
+    features = align_features(stage, "none")
     assert np.array_equal(evidence.target_logits, features.evidence(stage, solve(stage, features)).target_logits)
 
 
@@ -76,12 +76,12 @@ def test_labels_of_the_target_reach_what_is_refined(staged, monkeypatch):
     monkeypatch.setattr(module, "combine", watched)
     stage, phase, steps = staged(policy="partial:1", target_labels=2)
     auto(stage, phase, steps, 0, 16)
-    pair = stage.pair
+    domains = stage.domains
     assert len(asked) == 2  # on frozen features, and on both kinds
     for features, known in asked:
-        assert len(features) == len(known) == len(pair.unlabelled) + len(pair.labelled)
-        assert (known[: len(pair.unlabelled)] == -1).all()
-        assert np.array_equal(known[len(pair.unlabelled) :], stage.labels.numpy()[pair.labelled])
+        assert len(features) == len(known) == len(domains.unlabelled) + len(domains.labelled)
+        assert (known[: len(domains.unlabelled)] == -1).all()
+        assert np.array_equal(known[len(domains.unlabelled) :], stage.labels.numpy()[domains.labelled])
 
 
 @pytest.fixture(scope="module")

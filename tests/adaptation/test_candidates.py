@@ -4,15 +4,15 @@ import torch
 
 from transfer.adaptation.candidates import fit, new_network
 from transfer.adaptation.registry import METHODS
-from transfer.adaptation.selection.best_candidate import Candidate, Choice
-from transfer.adaptation.selection.validators import RULES
+from transfer.adaptation.selection.best_candidate import BestCandidate, CandidateModel
+from transfer.adaptation.selection.validators import VALIDATORS
 
-IM = RULES["im"].score
+IM = VALIDATORS["im"].score
 
 
 def chosen(stage, phase, steps, name, *, score=IM, **how):
     lines = []
-    choice = Choice(stage, score, lines.append)
+    choice = BestCandidate(stage, score, lines.append)
     fit(name, stage, phase, steps, choice, bottleneck=16, **how)
     return choice, lines
 
@@ -28,10 +28,10 @@ def test_a_candidates_heads_answer_as_its_evidence_says(staged, name, policy):
     if choice.backbone:
         stage.model.backbone.load_state_dict(choice.backbone, strict=False)
     with torch.inference_mode():
-        said = choice.taken.heads.eval()(stage.pooled(stage.pair.unlabelled))["object"].numpy()
-    assert np.allclose(said, choice.taken.evidence.target_logits, atol=1e-2 * np.abs(said).max())
-    assert (choice.answers[choice.taken.name] == said.argmax(1)).mean() > 0.95
-    assert choice.scores[choice.taken.name] == max(choice.scores.values())
+        said = choice.candidate.heads.eval()(stage.pooled(stage.domains.unlabelled))["object"].numpy()
+    assert np.allclose(said, choice.candidate.evidence.target_logits, atol=1e-2 * np.abs(said).max())
+    assert (choice.answers[choice.candidate.name] == said.argmax(1)).mean() > 0.95
+    assert choice.scores[choice.candidate.name] == max(choice.scores.values())
     assert bool(choice.backbone) == (policy != "linear_probe")
 
 
@@ -44,7 +44,7 @@ def test_the_backbone_kept_is_the_taken_epochs(staged):
         return next(scores)
 
     choice, _ = chosen(stage, phase, steps, "mcc", score=score)
-    assert choice.taken.name == "mcc, epoch 2"
+    assert choice.candidate.name == "mcc, epoch 2"
     same = [all(torch.equal(tensor, state[name]) for name, tensor in choice.backbone.items()) for state in kept]
     assert same == [False, True, False]
 
@@ -80,7 +80,7 @@ def test_the_source_is_learnt_before_it_is_left_however_few_the_epochs(staged):
     stage, phase, steps = staged(epochs=1, steps=40)
     choice, (line,) = chosen(stage, phase, steps, "shot")
     assert line["candidate"] == "shot, epoch 2"
-    evidence = choice.taken.evidence
+    evidence = choice.candidate.evidence
     network_says = np.linalg.lstsq(evidence.target_features, evidence.target_logits, rcond=None)[0]
     assert ((evidence.source_features @ network_says).argmax(1) == evidence.source_labels).mean() > 0.9
 
@@ -96,7 +96,7 @@ def test_a_network_is_scaled_by_both_domains(staged, kind):
     if kind == "standardise":
         for side in (target, ~target):
             assert torch.allclose(scaled[side].mean(0), torch.zeros(scaled.shape[1]), atol=1e-3)
-    assert isinstance(Candidate("a", None, network.heads()).line, dict)
+    assert isinstance(CandidateModel("a", None, network.heads()).line, dict)
 
 
 def test_target_labels_alone_ignore_the_source(staged):
@@ -106,9 +106,9 @@ def test_target_labels_alone_ignore_the_source(staged):
         stage.labels = stage.labels.clone()
         if turned:
             stage.labels[torch.from_numpy(stage.source)] = 0
-        choice = Choice(stage, lambda evidence: 0.0, lambda line: None)
+        choice = BestCandidate(stage, lambda evidence: 0.0, lambda line: None)
         fit("target_only", stage, phase, steps, choice)
-        said.append(choice.taken.evidence.target_logits)
+        said.append(choice.candidate.evidence.target_logits)
     assert np.array_equal(*said)
 
 

@@ -9,10 +9,10 @@ import torch
 
 from transfer.adaptation import diagnostics
 from transfer.adaptation.adapt import adapt
-from transfer.adaptation.domains import pair
+from transfer.adaptation.domains import split_domains
 from transfer.adaptation.label_shift import proxy_a_distance
-from transfer.adaptation.selection.best_candidate import Candidate
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.selection.best_candidate import CandidateModel
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import Stage
 from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, Target, softmax_target
@@ -43,7 +43,7 @@ def stage_of(*, val=0.25, per_class=40, lacking=(), unknown=0, target_rows=None,
     table = table_of(domain.tolist(), [f"thing {k}" for k in both])
     n = len(both)
     seen = Inspection(np.array([str(i) for i in range(n)]), np.zeros(n, np.uint64), np.full(n, ""))
-    these, _ = pair(table, seen, sources=["ink"], target="oil", val=val)
+    these, _ = split_domains(table, seen, sources=["ink"], target="oil", val=val)
     held = torch.from_numpy(features.astype(np.float32))
     backbone = torch.nn.Linear(1, 1)
     backbone.stages = ()
@@ -52,15 +52,15 @@ def stage_of(*, val=0.25, per_class=40, lacking=(), unknown=0, target_rows=None,
 
 
 def evidence_of(stage, moved=0.0):
-    pair = stage.pair
-    source, val, target = (stage.pooled(rows).numpy() for rows in (pair.train, pair.val, pair.unlabelled))
+    domains = stage.domains
+    source, val, target = (stage.pooled(rows).numpy() for rows in (domains.train, domains.val, domains.unlabelled))
     labels, logits = stage.labels.numpy(), np.zeros((1, len(stage.classes)), np.float32)
-    return Evidence(
+    return CandidateEvidence(
         source,
-        labels[pair.train],
+        labels[domains.train],
         val,
         logits.repeat(len(val), 0),
-        labels[pair.val],
+        labels[domains.val],
         target + np.float32(moved),
         logits.repeat(len(target), 0),
     )
@@ -85,7 +85,7 @@ def test_distances_are_of_pooled_features_and_of_the_chosen_ones():
     stage = stage_of()
     chosen = evidence_of(stage, moved=-8.0)
     block, _ = diagnostics.shift(stage, chosen, seed=3)
-    raw = [stage.pooled(rows).numpy() for rows in (stage.pair.train, stage.pair.unlabelled)]
+    raw = [stage.pooled(rows).numpy() for rows in (stage.domains.train, stage.domains.unlabelled)]
     assert block["a_distance"] == {
         "before": pytest.approx(proxy_a_distance(*raw, seed=3), abs=1e-6),
         "after": pytest.approx(proxy_a_distance(chosen.source_features, chosen.target_features, seed=3), abs=1e-6),
@@ -128,9 +128,9 @@ def test_features_that_are_not_finite_have_no_distance():
 
 def test_the_stage_stays_as_it_was():
     stage = stage_of()
-    before = stage.pair
+    before = stage.domains
     diagnostics.shift(stage, evidence_of(stage))
-    assert stage.pair is before
+    assert stage.domains is before
     assert len(before.val)
 
 
@@ -157,8 +157,11 @@ def answered(true, said):
 
 def test_what_did_not_move_is_shown_once():
     stage = stage_of()
-    still, moved = Candidate("source_only", evidence_of(stage), None), Candidate("mcc", evidence_of(stage, 1.0), None)
-    again = Candidate("source_only", evidence_of(stage), None)
+    still, moved = (
+        CandidateModel("source_only", evidence_of(stage), None),
+        CandidateModel("mcc", evidence_of(stage, 1.0), None),
+    )
+    again = CandidateModel("source_only", evidence_of(stage), None)
     assert diagnostics.before_and_after(still, again) == {"before and after (source_only)": still.evidence}
     assert diagnostics.before_and_after(still, moved) == {"before": still.evidence, "after (mcc)": moved.evidence}
 
@@ -195,7 +198,10 @@ def test_gains_against_a_naive_count():
 
 
 def test_gains_where_no_label_is_known():
-    assert diagnostics.gains([answered([-1, -1], [0, 1])], [np.array([1, 1])]) == {"per_class_change": {}, "paired": {}}
+    assert diagnostics.gains([answered([-1, -1], [0, 1])], [np.array([1, 1])]) == {
+        "per_class_change": {},
+        "paired": {},
+    }
 
 
 def relabelled(images, how):

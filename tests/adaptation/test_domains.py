@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.adaptation.domains import pair
+from transfer.adaptation.domains import split_domains
 from transfer.data.duplicates import Inspection
 from transfer.data.folders import read_folder
 from transfer.data.table import ImageTable, softmax_target
@@ -49,22 +49,24 @@ def even(per_class=10, domains=("ink", "oil", "wax"), objects="abcd"):
 
 def test_the_three_protocols():
     table = even(30)
-    made, _ = pair(table, distinct(table), sources=["ink"], target="oil")
+    made, _ = split_domains(table, distinct(table), sources=["ink"], target="oil")
     assert [len(getattr(made, name)) for name in ROWS] == [108, 12, 0, 120, 120]
     assert np.bincount(table.object[made.val]).tolist() == [3, 3, 3, 3]
     assert made.notes == ()
-    made, _ = pair(table, distinct(table), sources=["ink", "wax"], target="oil", protocol="inductive", test=0.25)
+    made, _ = split_domains(
+        table, distinct(table), sources=["ink", "wax"], target="oil", protocol="inductive", test=0.25
+    )
     assert [len(getattr(made, name)) for name in ROWS] == [216, 24, 0, 90, 30]
-    made, _ = pair(table, distinct(table), sources=["ink", "wax"], target="oil", protocol="office", val=0)
+    made, _ = split_domains(table, distinct(table), sources=["ink", "wax"], target="oil", protocol="office", val=0)
     assert [len(getattr(made, name)) for name in ROWS] == [4 * (20 + 8), 0, 12, 108, 108]
-    made, _ = pair(table, distinct(table), sources=["wax"], target="oil", protocol="office", target_labels=1)
+    made, _ = split_domains(table, distinct(table), sources=["wax"], target="oil", protocol="office", target_labels=1)
     assert [len(getattr(made, name)) for name in ROWS] == [29, 3, 4, 116, 116]
 
 
 def test_what_is_held_out_does_not_depend_on_the_labels_drawn():
     table = even()
     how = {"sources": ["ink"], "target": "oil", "protocol": "inductive"}
-    tests = {tuple(pair(table, distinct(table), **how, target_labels=k)[0].test) for k in (0, 1, 3)}
+    tests = {tuple(split_domains(table, distinct(table), **how, target_labels=k)[0].test) for k in (0, 1, 3)}
     assert len(tests) == 1
 
 
@@ -73,21 +75,24 @@ def test_the_office_protocol_takes_more_of_amazon_and_caltech():
     more = {name: 20 if name in ("Caltech10", "amazon") else 8 for name in table.domains}
     for source in table.domains:
         target = next(name for name in table.domains if name != source)
-        made, _ = pair(table, distinct(table), sources=[source], target=target, protocol="office", val=0)
+        made, _ = split_domains(table, distinct(table), sources=[source], target=target, protocol="office", val=0)
         assert np.bincount(table.object[made.train]).tolist() == [more[source]] * 4
 
 
 def test_the_seed_matters():
     table = even()
     for how in ({}, {"protocol": "inductive"}, {"protocol": "office"}, {"target_labels": 2}):
-        drawn = [pair(table, distinct(table), sources=["ink"], target="oil", seed=seed, **how)[0] for seed in range(4)]
+        drawn = [
+            split_domains(table, distinct(table), sources=["ink"], target="oil", seed=seed, **how)[0]
+            for seed in range(4)
+        ]
         assert len({str([getattr(made, name).tolist() for name in ROWS]) for made in drawn}) == 4
 
 
 def test_copies_of_labelled_images_are_not_tested_on():
     table = even(3, ("ink", "oil"), "ab")
     contents = [*range(6), 10, 10, 10, 12, 13, 13]
-    made, _ = pair(table, seen(contents), sources=["ink"], target="oil", target_labels=1, seed=0)
+    made, _ = split_domains(table, seen(contents), sources=["ink"], target="oil", target_labels=1, seed=0)
     where = np.array(contents)
     assert not set(where[made.labelled]) & set(where[made.test])
     copies = len(made.unlabelled) - len(made.test)
@@ -98,7 +103,7 @@ def test_copies_of_labelled_images_are_not_tested_on():
 
 def test_copies_across_domains_are_counted():
     table = even(3, ("ink", "oil"), "ab")
-    made, _ = pair(table, seen([0, 1, 2, 3, 4, 5, 0, 0, 3, 6, 7, 8]), sources=["ink"], target="oil", val=0)
+    made, _ = split_domains(table, seen([0, 1, 2, 3, 4, 5, 0, 0, 3, 6, 7, 8]), sources=["ink"], target="oil", val=0)
     assert made.notes == ("3 of 6 images of oil are copies of source images",)
     assert len(made.test) == 6
 
@@ -108,7 +113,7 @@ def test_inductive_keeps_the_targets_own_test_split():
     given_ = ["train"] * 5 + ["test"] + ["train", "val", "test", "test", "train", "train"]
     table = table_of(domain, obj, given_)
     how = {"sources": ["ink"], "target": "oil", "val": 0}
-    made, _ = pair(table, seen([*range(11), 8]), **how, protocol="inductive")
+    made, _ = split_domains(table, seen([*range(11), 8]), **how, protocol="inductive")
     assert made.test.tolist() == [8, 9]
     assert made.unlabelled.tolist() == [6, 7, 10]
     assert made.train.tolist() == [0, 1, 2, 3, 4, 5]
@@ -117,34 +122,34 @@ def test_inductive_keeps_the_targets_own_test_split():
         "1 image of the target left out: copies of, or grouped with, held-out ones",
         "the set's own split is not used for the source",
     )
-    made, _ = pair(table, distinct(table), **how)
+    made, _ = split_domains(table, distinct(table), **how)
     assert len(made.test) == 6
     assert made.notes == ("the set's own split is not used",)
     everything = table_of(domain, obj, [""] * 6 + ["test"] * 6)
     with pytest.raises(TransferError, match="none left to adapt to: its own split tests on all of them"):
-        pair(everything, distinct(table), **how, protocol="inductive")
+        split_domains(everything, distinct(table), **how, protocol="inductive")
 
 
 def test_classes_that_only_the_target_has_are_no_outputs():
     domain, obj = ["ink"] * 4 + ["oil"] * 6, [*"bdbd", *"abcddd"]
     table = table_of(domain, obj)
-    made, truth = pair(table, distinct(table), sources=["ink"], target="oil", val=0)
+    made, truth = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0)
     assert made.table.objects == ("b", "d")
     assert made.table.object.tolist() == [0, 1, 0, 1] + [-1] * 6
-    answers = truth.answers(made.test)
+    answers = truth.reveal(made.test)
     assert answers.tolist() == [2, 0, 3, 1, 1, 1]
     assert truth.notes(made.test)[0].startswith("2 of 6 test images of oil show what no labelled image does (a, c)")
     assert made.notes == ()
-    made, truth = pair(table, distinct(table), sources=["ink"], target="oil", val=0, target_labels=1)
+    made, truth = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0, target_labels=1)
     assert made.table.objects == ("a", "b", "c", "d")
     assert truth.notes(made.test) == ()
-    made, _ = pair(table, distinct(table), sources=["ink"], target="oil", val=0, target_labels=2)
+    made, _ = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0, target_labels=2)
     assert made.notes == ("3 of 4 objects have fewer than 2 labels in oil (such as a): all were taken",)
 
 
 def test_a_third_domain_has_no_part_and_no_label():
     table = table_of(["ink"] * 4 + ["oil"] * 2 + ["wax"] * 2 + [""], [*"abab", *"ab", *"az", "a"])
-    made, truth = pair(table, distinct(table), sources=["ink"], target="oil", val=0)
+    made, truth = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0)
     assert made.table.object.tolist() == [0, 1, 0, 1] + [-1] * 5
     assert made.table.objects == truth.classes == ("a", "b")
     assert made.notes == ("1 image of unknown domain left out",)
@@ -152,14 +157,14 @@ def test_a_third_domain_has_no_part_and_no_label():
 
 def test_an_object_with_a_single_image_is_learnt_from():
     table = table_of(["ink"] * 11 + ["oil"] * 3, ["a"] * 10 + ["b"] + ["a", "a", "b"])
-    made, _ = pair(table, distinct(table), sources=["ink"], target="oil", val=0.5)
+    made, _ = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0.5)
     assert 10 in made.train
     assert made.notes == ("1 object with a single image, never drawn for val: b",)
 
 
 def test_unlabelled_source_images_are_left_out():
     table = table_of(["ink"] * 5 + ["oil"] * 3, ["a", "", "b", "", "a"] + ["a"] * 3)
-    made, _ = pair(table, distinct(table), sources=["ink"], target="oil", val=0)
+    made, _ = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0)
     assert made.train.tolist() == [0, 2, 4]
     assert made.notes == ("2 images of unknown object in the source left out",)
 
@@ -167,19 +172,19 @@ def test_unlabelled_source_images_are_left_out():
 def test_a_target_of_one_image_and_one_without_labels():
     table = table_of(["ink"] * 4 + ["oil"], [*"abab", "a"])
     how = {"sources": ["ink"], "target": "oil", "val": 0}
-    made, truth = pair(table, distinct(table), **how)
+    made, truth = split_domains(table, distinct(table), **how)
     assert made.test.tolist() == [4]
     assert made.notes == ("oil has a single image: adapting to one image means little",)
     assert truth.known
     with pytest.raises(TransferError, match="oil has 1 image, none left to test on: none can be held out"):
-        pair(table, distinct(table), **how, protocol="inductive")
+        split_domains(table, distinct(table), **how, protocol="inductive")
     with pytest.raises(TransferError, match=r"oil has 1 image, none left to adapt to: all are labelled \(1\)"):
-        pair(table, distinct(table), **how, target_labels=1)
+        split_domains(table, distinct(table), **how, target_labels=1)
     bare = table_of(["ink"] * 4 + ["oil"] * 2, [*"abab", "", ""])
-    made, truth = pair(bare, distinct(bare), **how)
+    made, truth = split_domains(bare, distinct(bare), **how)
     assert not truth.known
     with pytest.raises(TransferError, match="--target-labels 2: no image of oil that may be learnt has a label"):
-        pair(bare, distinct(bare), **how, target_labels=2)
+        split_domains(bare, distinct(bare), **how, target_labels=2)
 
 
 @pytest.mark.parametrize(
@@ -203,13 +208,13 @@ def test_a_target_of_one_image_and_one_without_labels():
 def test_bad_options(how, words):
     table = even()
     with pytest.raises(TransferError, match=words):
-        pair(table, distinct(table), **({"sources": ["ink"], "target": "oil"} | how))
+        split_domains(table, distinct(table), **({"sources": ["ink"], "target": "oil"} | how))
 
 
 def test_bad_sets():
     def refused(table, words, contents=None, **how):
         with pytest.raises(TransferError, match=words):
-            pair(table, seen(contents) if contents else distinct(table), sources=["ink"], target="oil", **how)
+            split_domains(table, seen(contents) if contents else distinct(table), sources=["ink"], target="oil", **how)
 
     refused(table_of(["all"] * 4, [*"abab"]), "set has one domain: adapting needs a source and a target")
     refused(table_of(["ink"] * 2 + ["oil"] * 2, ["", "", "a", "b"]), "--source: no image of ink has a label")
@@ -244,19 +249,19 @@ SIZES = {"amazon": 2817, "dslr": 498, "webcam": 795}
 def test_office31(office, source, target):
     table, inspection = office
     how = {"sources": [source], "target": target}
-    made, truth = pair(table, inspection, **how)
+    made, truth = split_domains(table, inspection, **how)
     assert len(made.train) + len(made.val) == SIZES[source]
     assert len(made.val) == round(0.1 * SIZES[source])
     assert len(made.labelled) == 0
     assert len(made.unlabelled) == len(made.test) == SIZES[target]
     assert made.notes == truth.notes(made.test) == ()
-    assert (truth.answers(made.test) == table.object[made.test]).all()
+    assert (truth.reveal(made.test) == table.object[made.test]).all()
 
-    made, _ = pair(table, inspection, **how, protocol="inductive")
+    made, _ = split_domains(table, inspection, **how, protocol="inductive")
     assert abs(len(made.test) - SIZES[target] / 2) <= 1
     assert len(made.unlabelled) == SIZES[target] - len(made.test)
 
-    made, _ = pair(table, inspection, **how, protocol="office", val=0)
+    made, _ = split_domains(table, inspection, **how, protocol="office", val=0)
     counts = np.bincount(table.object[table.domain == table.domains.index(source)], minlength=31)
     assert (
         np.bincount(table.object[made.train]).tolist() == np.minimum(counts, 20 if source == "amazon" else 8).tolist()
@@ -269,7 +274,7 @@ def test_office31(office, source, target):
 
 def test_office31_from_two_sources(office):
     table, inspection = office
-    made, _ = pair(table, inspection, sources=["amazon", "dslr"], target="webcam", target_labels=3)
+    made, _ = split_domains(table, inspection, sources=["amazon", "dslr"], target="webcam", target_labels=3)
     assert made.sources == ("amazon", "dslr")
     assert len(made.train) + len(made.val) == 2817 + 498
     assert len(made.labelled) == 93

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from transfer.adaptation.domains import Pair, pair
+from transfer.adaptation.domains import Domains, split_domains
 from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, Target, softmax_target
 from transfer.errors import TransferError
@@ -38,10 +38,10 @@ def seen(contents):
 def said(table, inspection, **options):
     """Return all that a pair is made of, in a form that can be compared; or the error that was raised."""
     try:
-        made, _ = pair(table, inspection, **options)
+        made, _ = split_domains(table, inspection, **options)
     except TransferError as error:
         return str(error)
-    out = {f.name: getattr(made, f.name) for f in fields(Pair)}
+    out = {f.name: getattr(made, f.name) for f in fields(Domains)}
     out |= {name: out[name].tolist() for name in ROWS}
     whole = out.pop("table")
     for name, target in whole.targets.items():
@@ -94,7 +94,7 @@ options = st.fixed_dictionaries(
 def test_laws(images, how):
     table, inspection = images
     try:
-        made, truth = pair(table, inspection, **how)
+        made, truth = split_domains(table, inspection, **how)
     except TransferError:
         return
     train, val, labelled, unlabelled, test = parts = [getattr(made, name) for name in ROWS]
@@ -132,7 +132,7 @@ def test_laws(images, how):
     for name in ("hue", "age"):
         assert not (made.table.targets[name].known & ~np.isin(np.arange(len(table)), from_source)).any()
     assert made.table.domain.tolist() == table.domain.tolist()
-    of_test = [truth.classes[i] if i >= 0 else "" for i in truth.answers(test)]
+    of_test = [truth.classes[i] if i >= 0 else "" for i in truth.reveal(test)]
     assert of_test == [names[row] for row in test]
     assert truth.classes[: len(made.table.objects)] == made.table.objects
     assert said(table, inspection, **how) == said(table, inspection, **how)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from transfer.adaptation import feature_map
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.errors import TransferError
 
 
@@ -20,7 +20,7 @@ def evidence_of(source=30, target=20, classes=3, seed=0):
     centres = 8 * rng.normal(size=(classes, 5))
     features = [(centres[k] + rng.normal(size=(len(k), 5))).astype(np.float32) for k in (labels, said)]
     none = np.empty((0, 5), np.float32), np.empty((0, classes), np.float32), np.empty(0, np.int64)
-    return Evidence(features[0], labels, *none, features[1], np.eye(classes, dtype=np.float32)[said])
+    return CandidateEvidence(features[0], labels, *none, features[1], np.eye(classes, dtype=np.float32)[said])
 
 
 NAMES = {"classes": ("back_pack", "bike", "mug"), "domains": ("amazon", "webcam")}

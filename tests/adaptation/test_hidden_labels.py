@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from transfer.adaptation.hidden_labels import Truth, put_away
+from transfer.adaptation.hidden_labels import HiddenLabels, hide_labels
 from transfer.data.table import ImageTable, Target
 
 INK, OIL = 0, 1
@@ -25,7 +25,7 @@ def table_of(domain=DOMAIN, obj=OBJECT):
 
 
 def test_what_stays_visible():
-    seen, _ = put_away(table_of(), "oil", np.array([0, 1, 3]), np.array([5]))
+    seen, _ = hide_labels(table_of(), "oil", np.array([0, 1, 3]), np.array([5]))
     assert seen.objects == ("ape", "bee", "cat")
     assert seen.object.tolist() == [0, 2, -1, 0, -1, 1, -1, -1, -1]
     assert seen.domain.tolist() == DOMAIN
@@ -38,37 +38,37 @@ def test_what_stays_visible():
 
 
 def test_answers_count_in_the_models_classes_and_go_beyond_them():
-    seen, truth = put_away(table_of(), "oil", np.arange(4), np.array([], int))
+    seen, truth = hide_labels(table_of(), "oil", np.arange(4), np.array([], int))
     assert seen.objects == ("ape", "cat")
     assert truth.classes == ("ape", "cat", "bee", "dog")
     rows = np.array([8, 4, 5, 6, 7])
-    assert truth.answers(rows).tolist() == [0, 1, 2, 3, -1]
-    named = [truth.classes[i] for i in truth.answers(rows[:4])]
+    assert truth.reveal(rows).tolist() == [0, 1, 2, 3, -1]
+    named = [truth.classes[i] for i in truth.reveal(rows[:4])]
     assert named == [table_of().objects[i] for i in table_of().object[rows[:4]]]
     assert truth.known
 
 
 def test_what_it_says_of_rows():
-    _, truth = put_away(table_of(), "oil", np.arange(4), np.array([], int))
+    _, truth = hide_labels(table_of(), "oil", np.arange(4), np.array([], int))
     assert truth.notes(np.array([4, 8])) == ()
     assert truth.notes(np.array([7])) == ("no test image of oil has a label: its accuracy is not measured",)
     missing, beyond = truth.notes(np.arange(4, 9))
     assert missing == "1 of 5 test images of oil have no label: not counted"
     assert beyond.startswith("2 of 5 test images of oil show what no labelled image does (bee, dog):")
-    learnt = put_away(table_of(), "oil", np.arange(4), np.array([5, 6]))[1]
+    learnt = hide_labels(table_of(), "oil", np.arange(4), np.array([5, 6]))[1]
     assert len(learnt.notes(np.arange(4, 9))) == 1
 
 
 def test_a_target_without_a_label():
-    _, truth = put_away(table_of(obj=[0, 2, 2, 0] + [-1] * 5), "oil", np.arange(4), np.array([], int))
+    _, truth = hide_labels(table_of(obj=[0, 2, 2, 0] + [-1] * 5), "oil", np.arange(4), np.array([], int))
     assert not truth.known
-    assert truth.answers(np.arange(4, 9)).tolist() == [-1] * 5
+    assert truth.reveal(np.arange(4, 9)).tolist() == [-1] * 5
 
 
 def test_it_cannot_be_used_by_accident():
-    _, truth = put_away(table_of(), "oil", np.arange(4), np.array([], int))
+    _, truth = hide_labels(table_of(), "oil", np.arange(4), np.array([], int))
     with pytest.raises(ValueError, match="not of oil"):
-        truth.answers(np.array([4, 3]))
+        truth.reveal(np.array([4, 3]))
     for carry in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="never copied or saved"):
             carry(truth)
@@ -76,6 +76,6 @@ def test_it_cannot_be_used_by_accident():
     for use in (len, iter, list, lambda t: t[0], lambda t: t + 1):
         with pytest.raises(TypeError):
             use(truth)
-    assert repr(truth) == "Truth(oil)"
+    assert repr(truth) == "HiddenLabels(oil)"
     assert {name for name in dir(truth) if not name.startswith("_")} == {"answers", "classes", "known", "notes"}
-    assert {name for name in vars(Truth) if not name.startswith("_")} == {"answers", "known", "notes"}
+    assert {name for name in vars(HiddenLabels) if not name.startswith("_")} == {"reveal", "known", "notes"}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.adaptation import label_shift
-from transfer.adaptation.selection.evidence import Evidence, log_softmax, softmax
+from transfer.adaptation.selection.evidence import CandidateEvidence, log_softmax, softmax
 
 CLASSES, WIDTH = 6, 8
 MEANS = 3.5 * np.eye(CLASSES, WIDTH)
@@ -23,12 +23,12 @@ def logits(features: np.ndarray, means: np.ndarray = MEANS) -> np.ndarray:
     return (features @ means.T - (means**2).sum(1) / 2).astype(np.float32)
 
 
-def draw(labels: np.ndarray, seed: int = 0, moved: float = 0.0) -> Evidence:
+def draw(labels: np.ndarray, seed: int = 0, moved: float = 0.0) -> CandidateEvidence:
     """Return evidence of a source with equal classes and a target with `labels`."""
     rng = np.random.default_rng(seed)
     source, val = (np.arange(size) % CLASSES for size in (1200, 600))
     x, v, t = rows(rng, source), rows(rng, val), rows(rng, labels) + np.float32(moved)
-    return Evidence(x, source, v, logits(v), val, t, logits(t))
+    return CandidateEvidence(x, source, v, logits(v), val, t, logits(t))
 
 
 def resampled(prior: np.ndarray, size: int = 1500, seed: int = 0) -> np.ndarray:
@@ -121,7 +121,7 @@ def test_without_held_out_rows() -> None:
 
 def test_one_class() -> None:
     e = draw(np.zeros(50, np.int64))
-    one = Evidence(
+    one = CandidateEvidence(
         e.source_features, 0 * e.source_labels, e.val_features, e.val_logits[:, :1], 0 * e.val_labels,
         e.target_features, e.target_logits[:, :1],
     )  # fmt: skip
@@ -221,7 +221,7 @@ def test_the_order_of_rows_and_classes_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     k, target, val = (rng.permutation(size) for size in (CLASSES, 300, 600))
     place = np.argsort(k)
-    mixed = Evidence(
+    mixed = CandidateEvidence(
         e.source_features, place[e.source_labels], e.val_features[val], e.val_logits[val][:, k],
         place[e.val_labels[val]], e.target_features[target], e.target_logits[target][:, k],
     )  # fmt: skip

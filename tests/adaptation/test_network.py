@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from transfer.adaptation.closed_form.alignment import KINDS, align
-from transfer.adaptation.network import DomainNorm, Network
+from transfer.adaptation.network import AdaptationNetwork, DomainNorm
 
 SOURCE, OTHER, TARGET, WIDTH = 25, 15, 30, 6
 DOMAINS = range(3)  # two sources and the target
@@ -20,7 +20,7 @@ def network(kind):
     """Return a network whose norm's scale and shift have been learnt."""
     x, domain = features()
     torch.manual_seed(1)
-    made = Network(align(kind, *(x[domain == i].numpy() for i in DOMAINS), size=4), ("a", "b", "c"), 7)
+    made = AdaptationNetwork(align(kind, *(x[domain == i].numpy() for i in DOMAINS), size=4), ("a", "b", "c"), 7)
     with torch.no_grad():
         made.norm.weight.uniform_(0.5, 2)
         made.norm.bias.normal_()

@@ -5,9 +5,9 @@ from torch import nn
 
 from transfer.adaptation.adapt import adapt
 from transfer.adaptation.closed_form.alignment import KINDS
-from transfer.adaptation.losses.base import Batch, Objective
+from transfer.adaptation.losses.base import AdaptationLoss, Batch
 from transfer.adaptation.registry import METHODS, find
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 from transfer.errors import TransferError
 
@@ -24,7 +24,7 @@ def evidence():
     logits = 3 * np.eye(CLASSES)[truth]
     logits[:3] = logits[[1, 2, 0]]  # these are wrong
     parts = [part.astype(np.float32) for part in (source, source[:0], logits[:0], target, logits)]
-    made = Evidence(parts[0], truth, parts[1], parts[2], truth[:0], parts[3], parts[4])
+    made = CandidateEvidence(parts[0], truth, parts[1], parts[2], truth[:0], parts[3], parts[4])
     return made, truth
 
 
@@ -53,7 +53,7 @@ def test_losses_take_a_batch_and_give_gradients(name):
     total = torch.zeros(())
     for weight, term in terms:
         assert weight > 0
-        assert isinstance(term, Objective)
+        assert isinstance(term, AdaptationLoss)
         # all that a step can carry; fixmatch learns from sure rows alone
         said = logits + sure if name == "fixmatch" else logits
         loss = term(Batch(features, said, labels, target, 0.5, classifier(features + 1), pseudo))

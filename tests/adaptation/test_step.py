@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from transfer.adaptation.candidates import new_network
-from transfer.adaptation.losses.base import Objective
+from transfer.adaptation.losses.base import AdaptationLoss
 from transfer.adaptation.step import Diverged, StepLoss
 
 
-class Keeping(Objective):
+class Keeping(AdaptationLoss):
     """Keeps what it is shown; its loss is `scale` times the mean logit of target rows."""
 
     def __init__(self, scale=1.0, *, strong=False):
@@ -30,9 +30,9 @@ def asking(staged):
         stage, *_ = staged(**settings)
         torch.manual_seed(0)
         network = new_network(stage, "standardise", 16)
-        pair = stage.pair
-        some = zip(stage.source[:6], pair.unlabelled[:6], strict=True)
-        rows = np.concatenate([np.array(list(some)).ravel(), pair.labelled[:3]])
+        domains = stage.domains
+        some = zip(stage.source[:6], domains.unlabelled[:6], strict=True)
+        rows = np.concatenate([np.array(list(some)).ravel(), domains.labelled[:3]])
         _, activation = next(iter(stage.batches(rows, len(rows), None, 0, 0)))
         return StepLoss(stage, network, list(terms), source=source, split=False), rows, activation
 
@@ -85,7 +85,7 @@ def test_terms_are_added_by_weight_and_see_unlabelled_target_rows_as_the_target(
     terms = [(0.5, Keeping(2.0)), (3.0, Keeping(-1.0))]
     ask, rows, activation = asking(terms, target_labels=2)
     source, target, logits = by_hand(ask, rows, activation)
-    unlabelled = [i for i, row in enumerate(rows) if row in ask.stage.pair.unlabelled]
+    unlabelled = [i for i, row in enumerate(rows) if row in ask.stage.domains.unlabelled]
     assert len(unlabelled) == 6
     expected = np.mean(source) + np.mean(target) + (0.5 * 2.0 - 3.0) * logits[unlabelled].mean()
     assert ask(rows, activation, 0.25, None, []).item() == pytest.approx(expected, rel=1e-4)

@@ -19,13 +19,13 @@ def images_of(stage, rows):
 def test_rows_labels_and_sides(staged):
     for settings, held in (({}, False), ({"rule": "source_val"}, True), ({"rule": "auto"}, False)):
         stage, *_ = staged(target_labels=1, **settings)
-        pair = stage.pair
+        domains = stage.domains
         assert stage.hold_out == held
-        wanted = pair.train if held else np.sort(np.concatenate([pair.train, pair.val]))
+        wanted = domains.train if held else np.sort(np.concatenate([domains.train, domains.val]))
         assert (stage.source == wanted).all()
-        assert (np.flatnonzero(stage.target.numpy()) == np.union1d(pair.labelled, pair.unlabelled)).all()
-        assert (stage.labels.numpy()[pair.unlabelled] == -1).all()
-        assert (stage.labels.numpy()[pair.labelled] >= 0).all()
+        assert (np.flatnonzero(stage.target.numpy()) == np.union1d(domains.labelled, domains.unlabelled)).all()
+        assert (stage.labels.numpy()[domains.unlabelled] == -1).all()
+        assert (stage.labels.numpy()[domains.labelled] >= 0).all()
         assert stage.classes == ("blue", "green", "red")
         assert len(stage.rows) == len(np.unique(stage.rows)) == 48
 
@@ -89,7 +89,7 @@ def test_what_moved_moves_again(staged):
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
 def test_batches_from_a_number_on(staged, policy):
     stage, *_ = staged(policy=policy)
-    order = np.random.default_rng(0).choice(stage.pair.unlabelled, 22)
+    order = np.random.default_rng(0).choice(stage.domains.unlabelled, 22)
     whole = [(rows.copy(), x.clone()) for rows, x in stage.batches(order, 5, None, 0, 0)]
     rest = [(rows.copy(), x.clone()) for rows, x in stage.batches(order, 5, None, 0, 0, 2)]
     assert len(rest) == len(whole) - 2 == 3

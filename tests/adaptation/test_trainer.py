@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from transfer.adaptation.candidates import new_network
-from transfer.adaptation.losses.base import Objective
+from transfer.adaptation.losses.base import AdaptationLoss
 from transfer.adaptation.losses.entropy import InformationMaximisation
 from transfer.adaptation.losses.fixmatch import FixMatch
 from transfer.adaptation.losses.mcc import MCC
@@ -16,7 +16,7 @@ from transfer.adaptation.trainer import Course
 from transfer.errors import TransferError
 
 
-class Spy(Objective):
+class Spy(AdaptationLoss):
     """Keeps every batch, and asks for nothing."""
 
     def __init__(self, *, strong=False):
@@ -77,9 +77,9 @@ def test_without_terms_the_source_is_learnt(course, policy):
     with torch.no_grad():
         said = made.network.classifier(torch.from_numpy(evidence.source_features)).argmax(1).numpy()
     assert (said == evidence.source_labels).mean() > 0.9
-    pair = made.stage.pair
-    assert len(evidence.target_logits) == len(pair.unlabelled)
-    assert (evidence.val_labels == made.stage.labels.numpy()[pair.val]).all()
+    domains = made.stage.domains
+    assert len(evidence.target_logits) == len(domains.unlabelled)
+    assert (evidence.val_labels == made.stage.labels.numpy()[domains.val]).all()
     assert (evidence.source_labels == made.stage.labels.numpy()[made.stage.source]).all()
 
 
@@ -87,13 +87,13 @@ def test_each_step_has_both_domains_and_no_target_label(course):
     made, spy = course(steps=7, batch_size=10), Spy()
     rows = watched(made)
     ran(made.learn([(1.0, spy)], 2))
-    pair, stage = made.stage.pair, made.stage
+    domains, stage = made.stage.domains, made.stage
     assert len(spy.seen) == len(rows) == 14
     for some, batch in zip(rows, spy.seen, strict=True):
         assert len(some) == 20
         assert np.isin(some[:10], stage.source).all()
-        assert np.isin(some[10:], pair.unlabelled).all()
-        assert (batch.target.numpy() == np.isin(some, pair.unlabelled)).all()
+        assert np.isin(some[10:], domains.unlabelled).all()
+        assert (batch.target.numpy() == np.isin(some, domains.unlabelled)).all()
         assert (batch.labels[batch.target] == -1).all()
         assert (batch.labels.numpy() == np.where(np.isin(some, stage.source), stage.labels.numpy()[some], -1)).all()
         assert batch.strong is None
@@ -108,16 +108,16 @@ def test_labelled_target_rows_are_drawn_and_learnt(course):
     made, spy = course(target_labels=2, steps=4), Spy()
     rows = watched(made)
     ran(made.learn([(1.0, spy)], 1))
-    pair = made.stage.pair
-    assert len(pair.labelled) == 6
+    domains = made.stage.domains
+    assert len(domains.labelled) == 6
     for some, batch in zip(rows, spy.seen, strict=True):
-        drawn = np.isin(some, pair.labelled)
+        drawn = np.isin(some, domains.labelled)
         assert drawn.sum() == 6
         # an objective for the unlabelled does not see them as such: six rows in every step would outweigh the rest
-        assert (batch.target.numpy() == np.isin(some, pair.unlabelled)).all()
+        assert (batch.target.numpy() == np.isin(some, domains.unlabelled)).all()
         assert (batch.labels.numpy()[drawn] == made.stage.labels.numpy()[some[drawn]]).all()
         assert (batch.labels.numpy()[drawn] >= 0).all()
-        assert (batch.labels.numpy()[np.isin(some, pair.unlabelled)] == -1).all()
+        assert (batch.labels.numpy()[np.isin(some, domains.unlabelled)] == -1).all()
     # they are learnt from even where the source is not
     other = course(target_labels=2, steps=4)
     before = state(other)
@@ -166,13 +166,13 @@ def test_source_labels_do_matter_otherwise(course):
 
 def test_pseudo_labels_stand_at_their_rows(course):
     made, spy = course(target_labels=1, steps=5, epochs=2), Spy()
-    rows, pair = watched(made), made.stage.pair
+    rows, domains = watched(made), made.stage.domains
     rng = np.random.default_rng(0)
     given = []
 
     def pseudo(evidence):
-        assert len(evidence.target_logits) == len(pair.unlabelled)
-        q = rng.dirichlet(np.ones(3), len(pair.unlabelled))
+        assert len(evidence.target_logits) == len(domains.unlabelled)
+        q = rng.dirichlet(np.ones(3), len(domains.unlabelled))
         given.append(q)
         return q
 
@@ -181,15 +181,15 @@ def test_pseudo_labels_stand_at_their_rows(course):
     for i, (some, batch) in enumerate(zip(rows, spy.seen, strict=True)):
         wanted = np.zeros((len(some), 3))
         for j, row in enumerate(some):
-            if row in pair.unlabelled:
-                wanted[j] = given[i // 5][pair.unlabelled.tolist().index(row)]
+            if row in domains.unlabelled:
+                wanted[j] = given[i // 5][domains.unlabelled.tolist().index(row)]
         assert np.allclose(batch.pseudo.numpy(), wanted, atol=1e-6)
         assert (wanted.sum(1) > 0).sum() == 12
 
 
 def test_pseudo_labels_are_learnt(course):
     made = course(epochs=5, steps=10)
-    wanted = np.eye(3)[(made.stage.pair.unlabelled // 8 + 1) % 3]  # each colour under another's name
+    wanted = np.eye(3)[(made.stage.domains.unlabelled // 8 + 1) % 3]  # each colour under another's name
     *_, (_, evidence) = made.learn([(1.0, PseudoLabels())], 5, source=False, pseudo=lambda _: wanted)
     assert (evidence.target_logits.argmax(1) == wanted.argmax(1)).mean() > 0.9
 
@@ -199,7 +199,7 @@ def test_the_last_epoch_alone_is_the_same_and_takes_one_look(course, policy):
     ends, looks = [], []
     for last in (False, True):
         made = course(policy=policy, epochs=3)
-        q = np.eye(3)[made.stage.pair.unlabelled % 3]
+        q = np.eye(3)[made.stage.domains.unlabelled % 3]
         made.evidence = Mock(side_effect=made.evidence)
         told = list(made.learn([(1.0, PseudoLabels())], 3, pseudo=q, last=last))
         ends.append(told[-1])

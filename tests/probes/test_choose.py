@@ -21,7 +21,7 @@ SOLVED = LearnConfig(augment="none", probe="solved")
         ({}, {"augment": "flip"}, 0, False),
         ({}, {"augment": "flip"}, 2, True),
         ({"hidden": (4,)}, {}, 0, False),
-        ({"drop_connect": 0.1}, {}, 0, True),  # which penalties.chosen refuses: it would change nothing
+        ({"drop_connect": 0.1}, {}, 0, True),  # refused by check_penalties: it would change nothing
         ({"dropout": 0.5, "dropout_kind": "vanilla"}, {}, 0, False),
     ],
 )

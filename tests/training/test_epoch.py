@@ -21,7 +21,7 @@ from transfer.training import epoch as epoch_module
 from transfer.training import optimizers
 from transfer.training.epoch import Lesson, epoch, use_bfloat16
 from transfer.training.fit import Fit, fit
-from transfer.training.penalties.penalty import Penalty, Step
+from transfer.training.penalties.penalty import Penalty, PenaltyInputs
 
 QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 
@@ -258,12 +258,12 @@ def test_a_mixed_batch_answers_for_both_of_its_labels_by_their_shares(
 
 
 def test_penalties_are_added_and_see_what_they_ask_for(taught: Callable[..., Any], lesson: Lesson) -> None:
-    steps: list[Step] = []
+    steps: list[PenaltyInputs] = []
 
     class Hundred(Penalty):
         maps = ("layer4",)
 
-        def __call__(self, step: Step) -> Tensor:
+        def __call__(self, step: PenaltyInputs) -> Tensor:
             steps.append(step)
             return step.features.sum() * 0 + 100
 

@@ -12,14 +12,14 @@ from transfer import freeze
 from transfer.adaptation import diagnostics
 from transfer.adaptation.candidates import fit
 from transfer.adaptation.closed_form.adabn import NO_NORMS, moving
-from transfer.adaptation.domains import Pair, pair
+from transfer.adaptation.domains import Domains, split_domains
 from transfer.adaptation.feature_map import feature_map
-from transfer.adaptation.hidden_labels import Truth
+from transfer.adaptation.hidden_labels import HiddenLabels
 from transfer.adaptation.outcome import AdaptRun, together
 from transfer.adaptation.registry import find
 from transfer.adaptation.resume import Journal
 from transfer.adaptation.selection import validators
-from transfer.adaptation.selection.best_candidate import Choice, OnLine, candidate_line, hidden
+from transfer.adaptation.selection.best_candidate import BestCandidate, LogLine, format_candidate, hidden_widths
 from transfer.adaptation.task import Stage, set_up
 from transfer.config.adapt import AdaptConfig, ShiftConfig
 from transfer.config.serialise import to_dict
@@ -117,7 +117,7 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
     methods = [find(name) for name in config.method.method]
     if config.method.weight and not any(method.build for method in methods):
         raise TransferError(f"--weight: {', '.join(config.method.method)} minimises no loss that it could weigh")
-    validators.find(config.method.rule)
+    validators.find_validators(config.method.rule)
     if "target_only" in config.method.method and not (config.shift.target_labels or config.shift.protocol == "office"):
         raise TransferError("target_only learns from target labels, and there are none: say --target-labels 3")
     policy = FreezePolicy.parse(config.method.policy)
@@ -135,8 +135,8 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
     return replace(config, cache=replace(config.cache, views=VIEWS))
 
 
-def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Pair, Truth]:
-    return pair(
+def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Domains, HiddenLabels]:
+    return split_domains(
         images.table,
         images.inspection,
         sources=shift.source,
@@ -172,7 +172,7 @@ def _adapt_once(
     """Adapt with one seed; let `part` keep what several seeds' result needs beside the run folder."""
     began, trunk_before, seed = time.perf_counter(), cache.seconds, config.run.seed
     these, truth = _pair(config.shift, images, seed)
-    within, between = validators.find(config.method.rule)
+    within, between = validators.find_validators(config.method.rule)
     hold_out = within.validation or between.validation
     if hold_out and not len(these.val):
         raise TransferError(f"--rule {config.method.rule} judges by held-out source images: say --val 0.1, or another")
@@ -190,12 +190,12 @@ def _adapt_once(
         folder.again()
 
     def tell(line: dict[str, Any]) -> None:
-        log.info("%s", candidate_line(line))
+        log.info("%s", format_candidate(line))
         if folder:
             folder.metric(line)
 
-    def tried(name: str, stage: Stage, tell: OnLine, journal: Journal) -> Choice:
-        stage.journal, choice = journal, Choice(stage, within.score, tell)
+    def tried(name: str, stage: Stage, tell: LogLine, journal: Journal) -> BestCandidate:
+        stage.journal, choice = journal, BestCandidate(stage, within.score, tell)
         weights, bottleneck = config.method.weight, config.method.bottleneck
         fit(name, stage, phase, config.steps, choice, weights=weights, bottleneck=bottleneck, seed=seed)
         return choice
@@ -210,15 +210,15 @@ def _adapt_once(
         else:
             tries[name] = tried(name, stage, tell, Journal(states.part(number) if states else None))
     sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
-    scores = distributed.same({name: float(between.score(some.taken.evidence)) for name, some in sound.items()})
+    scores = distributed.same({name: float(between.score(some.candidate.evidence)) for name, some in sound.items()})
     choices = list(sound.values())
-    choice = choices[validators.choose(list(scores.values()))]
+    choice = choices[validators.choose_best(list(scores.values()))]
     stage.move(choice.backbone)
     moved = freeze.changed(before, freeze.frozen_tensors(stage.model.backbone, phases))
-    stage.model.heads = choice.taken.heads
+    stage.model.heads = choice.candidate.heads
     answers = answer(stage.model, stage.feed, these.test, targets(these.table, stage.model))[0]
-    found, remarks = diagnostics.shift(untouched, choice.taken.evidence, seed=seed)
-    # Everything is chosen and answered: only now does the truth come out.
+    found, remarks = diagnostics.shift(untouched, choice.candidate.evidence, seed=seed)
+    # All choices and predictions are made: only now are the target labels revealed.
     test = _with_truth(these, truth)
     labelled = bool((test.object >= 0).any())
     oracle = {name: _accuracy(test, said) for some in choices for name, said in some.answers.items() if labelled}
@@ -258,7 +258,7 @@ def _adapt_once(
         "shift": found,
         "selection": {
             "rule": config.method.rule,
-            "chosen": choice.taken.name,
+            "chosen": choice.candidate.name,
             "methods": scores,
             "candidates": {name: score for some in choices for name, score in some.scores.items()},
             "oracle_chosen": best,
@@ -269,10 +269,10 @@ def _adapt_once(
     models = {"": stage.model}
     if folder:
         folder.begin()
-        checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden(stage.model.heads)))
+        checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden_widths(stage.model.heads)))
         folder.predictions(prediction_rows(test, answers))
         sides = (", ".join(these.sources), these.target)
-        seen = diagnostics.before_and_after(reference.taken, choice.taken)
+        seen = diagnostics.before_and_after(reference.candidate, choice.candidate)
         if config.run.report and len(test):
             seen_as = [diagnostics.state(title, evidence) for title, evidence in seen.items()]
             folder.exhibits(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))
@@ -285,10 +285,10 @@ def _adapt_once(
     return AdaptRun(result, models, [(test, answers)], [reference.answers["source_only"]])
 
 
-def _with_truth(these: Pair, truth: Truth) -> ImageTable:
+def _with_truth(these: Domains, truth: HiddenLabels) -> ImageTable:
     """Return the table of the test rows with their true objects."""
     table = these.table.take(these.test)
-    true = Target(truth.answers(these.test), "softmax", truth.classes)
+    true = Target(truth.reveal(these.test), "softmax", truth.classes)
     return replace(table, targets={"object": true, "domain": table.targets["domain"]})
 
 

@@ -20,13 +20,20 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from transfer.adaptation.closed_form.classifier import Aligned, aligned, export, learn_from, solve, unaided
+from transfer.adaptation.closed_form.classifier import (
+    AlignedFeatures,
+    align_features,
+    distil,
+    fold_alignment,
+    solve,
+    source_only_evidence,
+)
 from transfer.adaptation.label_shift import calibrated, measure, under_target_prior
 from transfer.adaptation.losses.mcc import MCC
 from transfer.adaptation.losses.pseudo_labels import PseudoLabels
-from transfer.adaptation.network import Network
+from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.refinement.product_of_experts import combine
-from transfer.adaptation.selection.evidence import Evidence, log_softmax, unit
+from transfer.adaptation.selection.evidence import CandidateEvidence, log_softmax, unit
 from transfer.adaptation.task import Stage
 from transfer.adaptation.trainer import Course
 from transfer.config.adapt import StepsConfig
@@ -42,11 +49,11 @@ TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # of --epochs and --lr
 
 def auto(
     stage: Stage, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
-) -> tuple[Heads, Evidence, list[str]]:
+) -> tuple[Heads, CandidateEvidence, list[str]]:
     """Return heads for pooled features of the target, what rules may see of them, and what to note."""
     frozen = stage.as_features()
-    features = aligned(frozen, "standardise")
-    alone = [unaided(frozen, kind) for kind in ("standardise", "none")]
+    features = align_features(frozen, "standardise")
+    alone = [source_only_evidence(frozen, kind) for kind in ("standardise", "none")]
     shift = measure(alone[0], seed=seed)
     uneven = shift.strong and shift.beyond_chance(_refined(stage, features, map(calibrated, alone)).mean(0)) >= UNEVEN
     if uneven:
@@ -58,24 +65,24 @@ def auto(
     agreement = float((source.argmax(1) == adapted.argmax(1)).mean())
     note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: "
     if agreement >= NEAR:
-        features = aligned(frozen, "none")
+        features = align_features(frozen, "none")
         probe = solve(frozen, features)
         note += "a small shift; source_only's is kept"
-        return export(probe, features.maps[-1]), features.evidence(frozen, probe), [note]
+        return fold_alignment(probe, features.maps[-1]), features.evidence(frozen, probe), [note]
     if uneven:
         return _learnt(frozen, features, adapted, note + "class shares differ strongly, so that none is balanced")
     q = _combined(stage, features.target, features.labelled, [(EXPERT, networks)])
     if not stage.frozen:
         still = unit(features.target), unit(features.labelled)
         torch.manual_seed(seed)
-        network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
+        network = AdaptationNetwork(features.maps, stage.classes, bottleneck).to(stage.device)
         terms = [(1.0, MCC()), (1.0, PseudoLabels())]
         warm = Course(frozen, network, phase, config, seed)
         list(warm.learn(terms, max(1, config.epochs // 3), pseudo=q, last=True))
         course = Course(stage, network, phase, replace(config, lr=TAIL_RATE * config.lr), seed)
         epochs = max(1, round(TAIL_EPOCHS * config.epochs))
         ((_, evidence),) = course.learn(terms, epochs, pseudo=q, last=True)
-        features = aligned(stage, "standardise")
+        features = align_features(stage, "standardise")
         target, labelled = (
             np.hstack([before, unit(now)])
             for before, now in zip(still, (features.target, features.labelled), strict=True)
@@ -85,27 +92,29 @@ def auto(
 
 
 def _confident(
-    stage: Stage, features: Aligned, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
+    stage: Stage, features: AlignedFeatures, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
 ) -> np.ndarray:
     """Return the mean log-probabilities of networks that minimise class confusion on frozen features."""
     said = []
     for i in range(NETWORKS):
         torch.manual_seed(seed * NETWORKS + i)
-        network = Network(features.maps, stage.classes, bottleneck).to(stage.device)
+        network = AdaptationNetwork(features.maps, stage.classes, bottleneck).to(stage.device)
         course = Course(stage, network, phase, config, seed * NETWORKS + i)
         ((_, evidence),) = course.learn([(1.0, MCC())], config.epochs, last=True)
         said.append(log_softmax(evidence.target_logits))
     return np.mean(said, axis=0)
 
 
-def _refined(stage: Stage, features: Aligned, said: Iterable[np.ndarray]) -> np.ndarray:
+def _refined(stage: Stage, features: AlignedFeatures, said: Iterable[np.ndarray]) -> np.ndarray:
     """Return what classifiers' log-probabilities become on the target's geometry, with no class balanced."""
     return _combined(stage, features.target, features.labelled, [(0.5, logp) for logp in said], balance=0.0)
 
 
-def _learnt(stage: Stage, features: Aligned, q: np.ndarray, note: str) -> tuple[Heads, Evidence, list[str]]:
-    heads = learn_from(stage, features, q)
-    return export(heads, features.maps[-1]), features.evidence(stage, heads), [note]
+def _learnt(
+    stage: Stage, features: AlignedFeatures, q: np.ndarray, note: str
+) -> tuple[Heads, CandidateEvidence, list[str]]:
+    heads = distil(stage, features, q)
+    return fold_alignment(heads, features.maps[-1]), features.evidence(stage, heads), [note]
 
 
 def _combined(
@@ -117,7 +126,7 @@ def _combined(
     balance: float = 0.8,
 ) -> np.ndarray:
     """Return what :func:`combine` makes of what `experts` say of the target, its few labels held fast."""
-    known = np.concatenate([np.full(len(target), -1), stage.labels[torch.from_numpy(stage.pair.labelled)].numpy()])
+    known = np.concatenate([np.full(len(target), -1), stage.labels[torch.from_numpy(stage.domains.labelled)].numpy()])
     nothing = np.zeros((len(labelled), len(stage.classes)))
     all_rows = [(weight, np.concatenate([said, nothing])) for weight, said in experts]
     return combine(np.concatenate([target, labelled]), all_rows, known=known, balance=balance)[: len(target)]

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from transfer.adaptation.auto import auto
-from transfer.adaptation.closed_form.adabn import with_target_statistics
+from transfer.adaptation.closed_form.adabn import solve_adabn
 from transfer.adaptation.closed_form.alignment import align
-from transfer.adaptation.closed_form.classifier import aligned, export, learn_from, solve
-from transfer.adaptation.network import Network
+from transfer.adaptation.closed_form.classifier import align_features, distil, fold_alignment, solve
+from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.registry import Build, Method, find
-from transfer.adaptation.selection.best_candidate import Candidate, Choice
+from transfer.adaptation.selection.best_candidate import BestCandidate, CandidateModel
 from transfer.adaptation.step import Diverged
 from transfer.adaptation.task import Stage
 from transfer.adaptation.trainer import RECOMPUTED, Course
@@ -26,7 +26,7 @@ def fit(
     stage: Stage,
     phase: Phase,
     config: StepsConfig,
-    choice: Choice,
+    choice: BestCandidate,
     *,
     weights: tuple[float, ...] = (),
     bottleneck: int = 256,
@@ -56,7 +56,7 @@ def fit(
     factors = (weights if losses else ()) or (1.0,)
     kept = journal.open(choice.state)
     if kept:
-        choice.go_on(kept)
+        choice.restore(kept)
     stage.parts = noted = 1
     for weight in factors[journal.weight :]:
         label = f"{name} x {weight:g}" if losses and len(weights) > 1 else name
@@ -64,7 +64,7 @@ def fit(
         torch.manual_seed(seed)
         try:
             for candidate in _candidates(label, method, weight, stage, phase, config, seed, bottleneck, choice.notes):
-                choice.offer(candidate)
+                choice.consider(candidate)
         except Diverged as error:  # what was offered before may still be taken
             choice.notes.append(f"{label}: {error}")
         if stage.parts > noted:
@@ -83,15 +83,15 @@ def _candidates(
     seed: int,
     bottleneck: int,
     notes: list[str],
-) -> Iterator[Candidate]:
+) -> Iterator[CandidateModel]:
     """Yield what may be taken, one per epoch where losses are minimised; add to `notes`."""
     if label == "auto":
         heads, evidence, said = auto(stage, phase, config, seed, bottleneck)
         notes += said
-        yield Candidate(label, evidence, heads)
+        yield CandidateModel(label, evidence, heads)
     elif method.statistics:
-        heads, evidence = with_target_statistics(stage, phase)
-        yield Candidate(label, evidence, heads)
+        heads, evidence = solve_adabn(stage, phase)
+        yield CandidateModel(label, evidence, heads)
     elif method.build is None:
         yield _solved(label, method, stage, phase, config, seed, bottleneck)
     else:
@@ -100,16 +100,16 @@ def _candidates(
 
 def _solved(
     label: str, method: Method, stage: Stage, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
-) -> Candidate:
+) -> CandidateModel:
     """A closed form, or a refinement: on frozen features, or on those of a tail that has learnt the source's labels."""
     if not stage.frozen and method.source:
         network = new_network(stage, method.align, bottleneck)
         list(Course(stage, network, phase, config, seed).learn([], config.epochs, last=True))
-    features = aligned(stage, method.align)
+    features = align_features(stage, method.align)
     heads = solve(stage, features, source=method.source)
     if method.refine:
-        heads = learn_from(stage, features, method.refine(features.evidence(stage, heads)))
-    return Candidate(label, features.evidence(stage, heads), export(heads, features.maps[-1]))
+        heads = distil(stage, features, method.refine(features.evidence(stage, heads)))
+    return CandidateModel(label, features.evidence(stage, heads), fold_alignment(heads, features.maps[-1]))
 
 
 def _trained(
@@ -122,7 +122,7 @@ def _trained(
     config: StepsConfig,
     seed: int,
     bottleneck: int,
-) -> Iterator[Candidate]:
+) -> Iterator[CandidateModel]:
     """Yield a candidate per epoch."""
     network = new_network(stage, method.align, bottleneck)
     course = Course(stage, network, phase, config, seed)
@@ -139,12 +139,12 @@ def _trained(
         pseudo=method.pseudo,
     )
     for line, evidence in epochs:
-        yield Candidate(f"{label}, epoch {line['epoch']}", evidence, network.heads(), line)
+        yield CandidateModel(f"{label}, epoch {line['epoch']}", evidence, network.heads(), line)
 
 
-def new_network(stage: Stage, kind: str, bottleneck: int) -> Network:
+def new_network(stage: Stage, kind: str, bottleneck: int) -> AdaptationNetwork:
     """Return a network on the features of `stage`, each domain in the scaling that the closed form `kind` gives it."""
-    rows = np.concatenate([stage.source, stage.pair.labelled, stage.pair.unlabelled])
+    rows = np.concatenate([stage.source, stage.domains.labelled, stage.domains.unlabelled])
     pooled = stage.pooled(rows).cpu().numpy()
     maps = align(kind, *(pooled[side] for side in stage.sides(rows)))
-    return Network(maps, stage.classes, bottleneck).to(stage.device)
+    return AdaptationNetwork(maps, stage.classes, bottleneck).to(stage.device)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from transfer.adaptation.closed_form.classifier import unaided
+from transfer.adaptation.closed_form.classifier import source_only_evidence
 from transfer.adaptation.feature_map import draw
 from transfer.adaptation.label_shift import measure, proxy_a_distance
-from transfer.adaptation.selection.best_candidate import Candidate
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.selection.best_candidate import CandidateModel
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import Stage
 from transfer.data.table import ImageTable
 from transfer.evaluation.paired import paired_test
@@ -20,7 +20,7 @@ from transfer.evaluation.report_data import MAPPED, State
 FLAGS = ("strong", "partial", "open_set")
 
 
-def shift(stage: Stage, chosen: Evidence, *, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
+def shift(stage: Stage, chosen: CandidateEvidence, *, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
     """Return how the target differs from the source as result.json has it, and what to note; no target label is used.
 
     All but ``a_distance`` is read off a classifier of the source's training rows alone, on features standardised per
@@ -33,7 +33,7 @@ def shift(stage: Stage, chosen: Evidence, *, seed: int = 0) -> tuple[dict[str, A
     ----------
     stage : Stage
         The pooled features before anything was learnt.
-    chosen : Evidence
+    chosen : CandidateEvidence
         Of the candidate that the rule took.
 
     Returns
@@ -47,9 +47,9 @@ def shift(stage: Stage, chosen: Evidence, *, seed: int = 0) -> tuple[dict[str, A
         standardised per domain, about 0.
     list of str
     """
-    pair = stage.pair
-    found = measure(unaided(stage, "standardise"), seed=seed)
-    before = (stage.pooled(rows).cpu().numpy() for rows in (pair.train, pair.unlabelled))
+    domains = stage.domains
+    found = measure(source_only_evidence(stage, "standardise"), seed=seed)
+    before = (stage.pooled(rows).cpu().numpy() for rows in (domains.train, domains.unlabelled))
     after = (chosen.source_features, chosen.target_features)
     names = stage.classes
     block = {
@@ -119,7 +119,7 @@ def gains(tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarr
     }
 
 
-def before_and_after(reference: Candidate, taken: Candidate) -> dict[str, Evidence]:
+def before_and_after(reference: CandidateModel, taken: CandidateModel) -> dict[str, CandidateEvidence]:
     """Return by title what there is to see: one map where what was taken is what was there before."""
     old, new = reference.evidence, taken.evidence
     if np.array_equal(old.target_features, new.target_features) and np.array_equal(
@@ -129,7 +129,7 @@ def before_and_after(reference: Candidate, taken: Candidate) -> dict[str, Eviden
     return {"before": old, f"after ({taken.name})": new}
 
 
-def state(title: str, evidence: Evidence) -> State:
+def state(title: str, evidence: CandidateEvidence) -> State:
     """Return the features of some images of both sides; a target image's object is what is predicted of it."""
     source, target = draw(len(evidence.source_features), len(evidence.target_features), most=MAPPED)
     features = np.concatenate([evidence.source_features[source], evidence.target_features[target]])

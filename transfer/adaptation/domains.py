@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from transfer.adaptation.hidden_labels import Truth, put_away
+from transfer.adaptation.hidden_labels import HiddenLabels, hide_labels
 from transfer.data.duplicates import Inspection, duplicates, merge_groups
 from transfer.data.sampling import draw, few_labels
 from transfer.data.table import ImageTable, Target
@@ -18,7 +18,7 @@ MANY, FEW, OF_TARGET = 20, 8, 3  # labels per class of the office protocol
 
 
 @dataclass(frozen=True)
-class Pair:
+class Domains:
     """What a method sees of a source and a target; all rows are sorted indices into `table`, int64.
 
     Parameters
@@ -53,7 +53,7 @@ class Pair:
     notes: tuple[str, ...] = ()
 
 
-def pair(
+def split_domains(
     table: ImageTable,
     inspection: Inspection,
     *,
@@ -64,7 +64,7 @@ def pair(
     val: float = 0.1,
     test: float = 0.5,
     seed: int = 0,
-) -> tuple[Pair, Truth]:
+) -> tuple[Domains, HiddenLabels]:
     """Say which rows of `table` are what, and put the target's labels away.
 
     No label of the target has a part in it, save the few that `target_labels` draws: without, deleting or
@@ -96,9 +96,9 @@ def pair(
 
     Returns
     -------
-    Pair
+    Domains
         For methods and for what chooses among them.
-    Truth
+    HiddenLabels
         For the final evaluation.
 
     Raises
@@ -128,7 +128,7 @@ def pair(
     tested = free[~np.isin(together[free], together[labelled])]
     _refuse_empty(unlabelled, tested, target, len(mine), len(labelled))
 
-    seen, truth = put_away(table, target, learnt, labelled)
+    seen, truth = hide_labels(table, target, learnt, labelled)
     if len(seen.objects) < 2:
         raise TransferError(f"--source: learning needs at least two objects, found only {seen.objects[0]!r}")
     if target_labels:
@@ -138,7 +138,7 @@ def pair(
         notes.append(f"{_images(left_out)} of {target} left out of test: copies of, or grouped with, labelled ones")
     notes += _notes(table, inspection, learnt, mine, target, protocol, val)
     rows = (np.setdiff1d(learnt, held_out), held_out, labelled, unlabelled, tested)
-    return Pair(seen, sources, target, *rows, tuple(notes)), truth
+    return Domains(seen, sources, target, *rows, tuple(notes)), truth
 
 
 def _check(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.errors import TransferError
 from transfer.evaluation.tsne import embed
 from transfer.runtime.escape import printable
@@ -21,7 +21,7 @@ LETTER = (0.0115, 0.024)  # width and height of a letter, as fractions of what t
 
 def feature_map(
     path: Path,
-    states: Mapping[str, Evidence],
+    states: Mapping[str, CandidateEvidence],
     *,
     classes: Sequence[str],
     domains: tuple[str, str],
@@ -35,7 +35,7 @@ def feature_map(
     Parameters
     ----------
     path : Path
-    states : mapping of str to Evidence
+    states : mapping of str to CandidateEvidence
         By their titles, such as before and after.
     classes : sequence of str
     domains : (str, str)

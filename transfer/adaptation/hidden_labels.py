@@ -9,11 +9,11 @@ from transfer.data.splits import mask_labels
 from transfer.data.table import ImageTable, Target
 
 
-class Truth:
+class HiddenLabels:
     """True objects of a target's images, for the final evaluation alone.
 
     It is no array, holds no public field that has a label in it, prints none and cannot be pickled: a label
-    comes out by :meth:`answers` or not at all.
+    comes out by :meth:`reveal` or not at all.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Truth:
 
     def notes(self, rows: np.ndarray) -> tuple[str, ...]:
         """Return what a reader of the accuracy on `rows` should know."""
-        true, n = self.answers(rows), len(rows)
+        true, n = self.reveal(rows), len(rows)
         unknown, beyond = int((true < 0).sum()), true[true >= self._learnt]
         if unknown == n:
             return (f"no test image of {self._target} has a label: its accuracy is not measured",)
@@ -74,13 +74,15 @@ class Truth:
         return tuple(notes)
 
     def __repr__(self) -> str:
-        return f"Truth({self._target})"
+        return f"HiddenLabels({self._target})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("Truth is never copied or saved: it would carry the target's labels along")
+        raise TypeError("HiddenLabels is never copied or saved: it would carry the target's labels along")
 
 
-def put_away(table: ImageTable, target: str, learnt: np.ndarray, labelled: np.ndarray) -> tuple[ImageTable, Truth]:
+def hide_labels(
+    table: ImageTable, target: str, learnt: np.ndarray, labelled: np.ndarray
+) -> tuple[ImageTable, HiddenLabels]:
     """Return the table as methods may see it, and what it hides.
 
     Parameters
@@ -99,13 +101,13 @@ def put_away(table: ImageTable, target: str, learnt: np.ndarray, labelled: np.nd
     ImageTable
         Of all other rows only the domain is known. Its classes are those that a known label has, for the name
         of any other would tell what the target holds.
-    Truth
+    HiddenLabels
     """
     masked = mask_labels(table, np.setdiff1d(np.arange(len(table)), np.union1d(learnt, labelled)))
     masked = mask_labels(masked, labelled, keep=("domain", "object"))
     targets = {name: t if name == "domain" else _without_unseen(t) for name, t in masked.targets.items()}
     masked = replace(masked, targets=targets)
-    return masked, Truth(table, target, masked.objects)
+    return masked, HiddenLabels(table, target, masked.objects)
 
 
 def _without_unseen(target: Target) -> Target:

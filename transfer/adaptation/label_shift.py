@@ -29,7 +29,7 @@ from scipy.optimize import minimize, nnls
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from transfer.adaptation.selection.evidence import Evidence, entropy, log_softmax, unit
+from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, unit
 from transfer.adaptation.selection.importance_weights import compact
 
 FOLDS = 5
@@ -112,7 +112,7 @@ class Shift:
         return said
 
 
-def measure(evidence: Evidence, *, seed: int = 0) -> Shift:
+def measure(evidence: CandidateEvidence, *, seed: int = 0) -> Shift:
     """Return how the target differs from the source, seen through a model that was learned on the source alone."""
     classes, rows = evidence.classes, len(evidence.target_logits)
     source = np.bincount(evidence.source_labels, minlength=classes) / len(evidence.source_labels)
@@ -195,13 +195,13 @@ def target_prior(p: np.ndarray, source_prior: np.ndarray, *, rounds: int = 1000)
     return prior
 
 
-def calibrated(evidence: Evidence) -> np.ndarray:
+def calibrated(evidence: CandidateEvidence) -> np.ndarray:
     """Return the target's log-probabilities (Nt, K), calibrated on the validation rows."""
     scale, bias = calibrate(evidence.val_logits, evidence.val_labels)
     return log_softmax(scale * evidence.target_logits + bias)
 
 
-def under_target_prior(evidence: Evidence) -> np.ndarray:
+def under_target_prior(evidence: CandidateEvidence) -> np.ndarray:
     """Return the target's log-probabilities, calibrated and under its own class shares (Saerens et al. 2002, eq. 2.4).
 
     Shape (Nt, K), up to a constant per row; the shares are :func:`target_prior`'s.
@@ -227,7 +227,7 @@ def black_box_prior(val_logits: np.ndarray, val_labels: np.ndarray, target_logit
     return shares / shares.sum()
 
 
-def looseness(evidence: Evidence, *, seed: int = 0) -> float:
+def looseness(evidence: CandidateEvidence, *, seed: int = 0) -> float:
     """Return how much looser classes are in the target than in the source, as a difference of cosines.
 
     A row's nearest neighbour is mostly of its own class, whether or not the source knows that class. Where it does, the

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from transfer.adaptation.closed_form.alignment import Affine
+from transfer.adaptation.closed_form.alignment import AffineMap
 from transfer.heads.heads import Heads, HeadSpec
 
 EPSILON = 1e-5
@@ -46,12 +46,12 @@ class DomainNorm(nn.Module):
                 self.mean[side], self.deviation[side] = x[rows].mean(0), (variance + EPSILON).sqrt()
 
 
-class Network(nn.Module):
+class AdaptationNetwork(nn.Module):
     """From pooled features to what an objective sees.
 
     Parameters
     ----------
-    scalings : tuple of Affine
+    scalings : tuple of AffineMap
         Of each domain's features, the target's last; rows of the others are sources.
     classes : tuple of str
         Names of the objects.
@@ -59,7 +59,7 @@ class Network(nn.Module):
         Width of what the classifier reads.
     """
 
-    def __init__(self, scalings: tuple[Affine, ...], classes: tuple[str, ...], bottleneck: int) -> None:
+    def __init__(self, scalings: tuple[AffineMap, ...], classes: tuple[str, ...], bottleneck: int) -> None:
         super().__init__()
         self.scalings, self.classes = scalings, classes
         self.enter = nn.Linear(scalings[0].size, bottleneck)

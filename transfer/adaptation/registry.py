@@ -9,7 +9,7 @@ from torch import nn
 from transfer.adaptation.losses.adda import ADDA
 from transfer.adaptation.losses.adversarial import CDAN, DANN
 from transfer.adaptation.losses.afn_bsp import AFN, BSP
-from transfer.adaptation.losses.base import Objective
+from transfer.adaptation.losses.base import AdaptationLoss
 from transfer.adaptation.losses.entropy import InformationMaximisation, MinimaxEntropy
 from transfer.adaptation.losses.fixmatch import FixMatch
 from transfer.adaptation.losses.mcc import MCC
@@ -19,12 +19,12 @@ from transfer.adaptation.losses.mmd import DAN, JAN
 from transfer.adaptation.losses.moments import DeepCORAL
 from transfer.adaptation.losses.pseudo_labels import PseudoLabels
 from transfer.adaptation.refinement import centroids, label_propagation, optimal_transport, self_training
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.errors import TransferError, did_you_mean
 
-Build = Callable[[int, int, nn.Module], list[tuple[float, Objective]]]
+Build = Callable[[int, int, nn.Module], list[tuple[float, AdaptationLoss]]]
 """From the width of the bottleneck, the number of classes and the classifier to weighted losses."""
-Refine = Callable[[Evidence], np.ndarray]
+Refine = Callable[[CandidateEvidence], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,23 @@ class Method:
     source: bool = True
 
 
-def _shot(evidence: Evidence) -> np.ndarray:
+def _shot(evidence: CandidateEvidence) -> np.ndarray:
     features, q, known = evidence.all_target()
     return centroids.refine(features, q, known=known)[: len(evidence.target_logits)]
 
 
-def _propagated(evidence: Evidence) -> np.ndarray:
+def _propagated(evidence: CandidateEvidence) -> np.ndarray:
     features, q, known = evidence.all_target()
     return label_propagation.propagate(features, q, known=known)[: len(evidence.target_logits)]
 
 
-def _transported(evidence: Evidence) -> np.ndarray:
+def _transported(evidence: CandidateEvidence) -> np.ndarray:
     rows = np.concatenate([evidence.source_features, evidence.labelled_features])
     labels = np.concatenate([evidence.source_labels, evidence.labelled_labels])
     return optimal_transport.propagate(rows, labels, evidence.target_features, evidence.classes)
 
 
-def _grown(evidence: Evidence) -> np.ndarray:
+def _grown(evidence: CandidateEvidence) -> np.ndarray:
     features, q, known = evidence.all_target()
     grown = self_training.grow(evidence.source_features, evidence.source_labels, features, q, known=known)
     return grown[: len(evidence.target_logits)]

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import Batch, Objective
-from transfer.adaptation.network import Network
+from transfer.adaptation.losses.base import AdaptationLoss, Batch
+from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.task import Stage
 from transfer.errors import TransferError
 from transfer.runtime.distributed.batches import own_draws
 
-Terms = Sequence[tuple[float, Objective]]
+Terms = Sequence[tuple[float, AdaptationLoss]]
 
 STRONG_DROPOUT = 0.5  # of pooled features, where a harder version of an image is asked for
 
@@ -35,8 +35,8 @@ class StepLoss(nn.Module):
     Parameters
     ----------
     stage : Stage
-    network : Network
-    terms : sequence of (float, Objective)
+    network : AdaptationNetwork
+    terms : sequence of (float, AdaptationLoss)
         What is minimised beside the cross-entropy of labelled rows, each with its weight.
     source : bool
         Whether source labels are learnt from.
@@ -44,7 +44,7 @@ class StepLoss(nn.Module):
         Whether this process has its own rows of a batch alone.
     """
 
-    def __init__(self, stage: Stage, network: Network, terms: Terms, *, source: bool, split: bool) -> None:
+    def __init__(self, stage: Stage, network: AdaptationNetwork, terms: Terms, *, source: bool, split: bool) -> None:
         super().__init__()
         self.stage, self.network, self.source, self.split = stage, network, source, split
         self.backbone = nn.ModuleList() if stage.frozen else stage.model.backbone

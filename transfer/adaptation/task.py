@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from transfer import freeze
-from transfer.adaptation.domains import Pair
+from transfer.adaptation.domains import Domains
 from transfer.adaptation.resume import Journal
 from transfer.config.adapt import AdaptConfig
 from transfer.data.images.batches import Augmentation
@@ -29,7 +29,7 @@ class Stage:
 
     Parameters
     ----------
-    pair : Pair
+    domains : Domains
     model : TransferModel
         Frozen as it is to be trained.
     feed : Feed
@@ -54,16 +54,20 @@ class Stage:
         In how many parts steps take their batches, for want of memory.
     """
 
-    def __init__(self, pair: Pair, model: TransferModel, feed: Feed, *, hold_out: bool = False) -> None:
-        self.pair, self.model, self.feed, self.hold_out = pair, model, feed, hold_out
-        self.source = pair.train if hold_out else np.union1d(pair.train, pair.val)
-        self.labels = torch.from_numpy(pair.table.object)
-        place = np.full(len(pair.table.domains), -1)
-        place[[pair.table.domains.index(name) for name in (*pair.sources, pair.target)]] = range(len(pair.sources) + 1)
-        self.domain = torch.from_numpy(place[pair.table.domain])
-        self.target = self.domain == len(pair.sources)
+    def __init__(self, domains: Domains, model: TransferModel, feed: Feed, *, hold_out: bool = False) -> None:
+        self.domains, self.model, self.feed, self.hold_out = domains, model, feed, hold_out
+        self.source = domains.train if hold_out else np.union1d(domains.train, domains.val)
+        self.labels = torch.from_numpy(domains.table.object)
+        place = np.full(len(domains.table.domains), -1)
+        place[[domains.table.domains.index(name) for name in (*domains.sources, domains.target)]] = range(
+            len(domains.sources) + 1
+        )
+        self.domain = torch.from_numpy(place[domains.table.domain])
+        self.target = self.domain == len(domains.sources)
         self.frozen = model.cut == len(model.backbone.stages)
-        self.rows = np.unique(np.concatenate([pair.train, pair.val, pair.labelled, pair.unlabelled, pair.test]))
+        self.rows = np.unique(
+            np.concatenate([domains.train, domains.val, domains.labelled, domains.unlabelled, domains.test])
+        )
         self.journal, self.parts = Journal(), 1
         self._held: Tensor | None = None
         self._start = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
@@ -71,7 +75,7 @@ class Stage:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the objects to learn."""
-        return self.pair.table.objects
+        return self.domains.table.objects
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +85,7 @@ class Stage:
     def sides(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return for each source, and last for the target, which of `rows` are its own, bool (len(rows),)."""
         domain = self.domain.numpy()[rows]
-        return [domain == side for side in range(len(self.pair.sources) + 1)]
+        return [domain == side for side in range(len(self.domains.sources) + 1)]
 
     def restart(self) -> None:
         """Give the backbone the weights it had at first."""
@@ -166,7 +170,7 @@ class Stage:
 
 
 def set_up(
-    config: AdaptConfig, pair: Pair, images: Images, cache: TrunkCache, seed: int, *, hold_out: bool = False
+    config: AdaptConfig, domains: Domains, images: Images, cache: TrunkCache, seed: int, *, hold_out: bool = False
 ) -> tuple[Stage, FreezePlan]:
     """Return the pair's images before a fresh backbone, what stays frozen computed, and the plan of what learns."""
     policy, c = FreezePolicy.parse(config.method.policy), config.steps
@@ -178,12 +182,14 @@ def set_up(
         layer_decay=c.layer_decay,
         statistics="frozen",  # those of batches from two domains would be neither's
     )
-    heads = Heads([HeadSpec("object", classes=pair.table.objects)], backbone.width)
+    heads = Heads([HeadSpec("object", classes=domains.table.objects)], backbone.width)
     model = TransferModel(backbone, heads, cut_precision=config.cache.cut_precision).to(pick_device(c.device))
     model.freeze(plan.phases[-1])
-    feed = cache.feed(model, pair.table.paths, images.inspection.sha256, batch_size=c.batch_size, workers=c.workers)
-    stage = Stage(pair, model, feed, hold_out=hold_out)
+    feed = cache.feed(model, domains.table.paths, images.inspection.sha256, batch_size=c.batch_size, workers=c.workers)
+    stage = Stage(domains, model, feed, hold_out=hold_out)
     feed.prepare(stage.rows)
     if not stage.frozen and AUGMENTATIONS[c.augment]:
-        feed.prepare(np.union1d(np.union1d(pair.train, pair.labelled), pair.unlabelled), AUGMENTATIONS[c.augment])
+        feed.prepare(
+            np.union1d(np.union1d(domains.train, domains.labelled), domains.unlabelled), AUGMENTATIONS[c.augment]
+        )
     return stage, plan

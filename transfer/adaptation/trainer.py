@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from transfer import freeze
-from transfer.adaptation.network import Network
+from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.resume import Place
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.step import Diverged, StepLoss, Terms
 from transfer.adaptation.task import Stage
 from transfer.config.adapt import StepsConfig
@@ -28,7 +28,7 @@ from transfer.training.epoch import AUGMENTATIONS
 RECOMPUTED = "the tail's activations recomputed"  # what becomes of a batch's parts
 JUDGED = 2048  # source rows at most that a rule gets to see
 
-Pseudo = Callable[[Evidence], np.ndarray]
+Pseudo = Callable[[CandidateEvidence], np.ndarray]
 
 
 class Course:
@@ -38,14 +38,14 @@ class Course:
     ----------
     stage : Stage
         Images, rows, and the backbone as the phase freezes it.
-    network : Network
+    network : AdaptationNetwork
     phase : Phase
         Which stages learn, how fast.
     config : StepsConfig
     seed : int
     """
 
-    def __init__(self, stage: Stage, network: Network, phase: Phase, config: StepsConfig, seed: int) -> None:
+    def __init__(self, stage: Stage, network: AdaptationNetwork, phase: Phase, config: StepsConfig, seed: int) -> None:
         self.stage, self.network, self.config, self.seed = stage, network, config, seed
         backbone = stage.model.backbone
         tail = {} if stage.frozen else freeze.learning(backbone, phase)
@@ -67,12 +67,12 @@ class Course:
         classifier: bool = True,
         pseudo: Pseudo | np.ndarray | None = None,
         last: bool = False,
-    ) -> Iterator[tuple[dict[str, Any], Evidence]]:
+    ) -> Iterator[tuple[dict[str, Any], CandidateEvidence]]:
         """Yield each epoch's line and evidence, network and tail being as they then are.
 
         Parameters
         ----------
-        terms : sequence of (float, Objective)
+        terms : sequence of (float, AdaptationLoss)
             What is minimised beside the cross-entropy of labelled rows, each with its weight.
         source : bool
             Whether source labels are learnt from; without, only the target is seen (source-free).
@@ -93,7 +93,7 @@ class Course:
         if kept and "end" in kept:
             self._go_on(kept["end"])
             for line, seen in kept["said"]:
-                yield line, Evidence(**seen)
+                yield line, CandidateEvidence(**seen)
             return
         optimizer = self._optimizer(terms, classifier)
         if kept:
@@ -213,11 +213,11 @@ class Course:
         """Yield an epoch's steps from `first` on: source rows, as many of the target, labelled ones of the target."""
         stage, c = self.stage, self.config
         size = c.batch_size if stage.frozen else max(c.batch_size // 2, 1)
-        sides = [stage.source, stage.pair.unlabelled]
+        sides = [stage.source, stage.domains.unlabelled]
         sizes = [size, size]
-        if len(stage.pair.labelled):
-            sides.append(stage.pair.labelled)
-            sizes.append(min(size, max(2, len(stage.pair.labelled))))
+        if len(stage.domains.labelled):
+            sides.append(stage.domains.labelled)
+            sizes.append(min(size, max(2, len(stage.domains.labelled))))
         drawn = [_endless(side, size * c.steps, self.rng) for side, size in zip(sides, sizes, strict=True)]
         order = np.concatenate(
             [d[i * n : (i + 1) * n] for i in range(c.steps) for d, n in zip(drawn, sizes, strict=True)]
@@ -225,41 +225,41 @@ class Course:
         augmentation = None if stage.frozen else AUGMENTATIONS[c.augment]
         return stage.batches(order, sum(sizes), augmentation, self.seed, self.epoch, first, split=True)
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> CandidateEvidence:
         """Return what rules may see of the network as it is; its norm's statistics are settled on the way."""
-        stage, pair = self.stage, self.stage.pair
+        stage, domains = self.stage, self.stage.domains
         self.network.eval()
         source = stage.source
         if len(source) > JUDGED:
             source = np.sort(np.random.default_rng(self.seed).choice(source, JUDGED, replace=False))
-        rows = np.concatenate([source, pair.val, pair.unlabelled, pair.labelled])
+        rows = np.concatenate([source, domains.val, domains.unlabelled, domains.labelled])
         pooled, domain = stage.pooled(rows), stage.domain[torch.from_numpy(rows)]
         with torch.inference_mode():
             domain = domain.to(pooled.device)
             learnt = torch.ones(len(rows), dtype=torch.bool, device=pooled.device)
-            learnt[len(source) : len(source) + len(pair.val)] = False
+            learnt[len(source) : len(source) + len(domains.val)] = False
             self.network.settle(pooled[learnt], domain[learnt])
             features = self.network(pooled, domain)
             logits = self.network.classifier(features)
-        cuts = np.cumsum([len(source), len(pair.val), len(pair.unlabelled)])
+        cuts = np.cumsum([len(source), len(domains.val), len(domains.unlabelled)])
         parts = [np.split(x.cpu().numpy(), cuts) for x in (features, logits)]
         labels = stage.labels.numpy()
-        return Evidence(
+        return CandidateEvidence(
             parts[0][0],
             labels[source],
             parts[0][1],
             parts[1][1],
-            labels[pair.val],
+            labels[domains.val],
             parts[0][2],
             parts[1][2],
             parts[0][3],
-            labels[pair.labelled],
+            labels[domains.labelled],
         )
 
     def _placed(self, q: np.ndarray) -> Tensor:
         """Return class probabilities (table rows, classes) with `q` at the unlabelled target rows, zero elsewhere."""
         placed = torch.zeros(len(self.stage.labels), q.shape[1])
-        placed[torch.from_numpy(self.stage.pair.unlabelled)] = torch.from_numpy(q).float()
+        placed[torch.from_numpy(self.stage.domains.unlabelled)] = torch.from_numpy(q).float()
         return placed
 
 

@@ -76,7 +76,7 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
         total=len(table),
         tested=len(parts.test),
         solved=solved,
-        learns=tuple(build.without_effect(heads, config.learn, solved)),
+        learns=tuple(build.options_without_effect(heads, config.learn, solved)),
         balanced=config.learn.balance != "none",
         networks=len(head_specs(table, parts, config.heads)[0]),
         fresh=config.learn.epochs if config.learn.augment != "none" and not views else 0,

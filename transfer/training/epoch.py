@@ -24,7 +24,7 @@ from transfer.runtime.distributed.sync_batch_norm import Synced
 from transfer.runtime.out_of_memory import in_parts, in_pieces
 from transfer.training import optimizers
 from transfer.training.mixing import Labels, mix
-from transfer.training.penalties.penalty import Penalty, Step, watched
+from transfer.training.penalties.penalty import Penalty, PenaltyInputs, capture_outputs
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
@@ -227,7 +227,7 @@ class _Asking(nn.Module):
         paths = [path for penalty in self.penalties for path in penalty.maps]
         with (
             torch.autocast(device.type, torch.bfloat16, enabled=half),
-            watched(model.backbone.network, paths) as maps,
+            capture_outputs(model.backbone.network, paths) as maps,
         ):
             with ExitStack() as stack:
                 if self.feed.split:
@@ -241,7 +241,7 @@ class _Asking(nn.Module):
             some.share * model.heads.loss(out, some.wanted, row_weights=some.weights, totals=total, **how)
             for some, total in zip(parts, totals, strict=True)
         ]
-        step = Step(model, activation, features, parts, maps, sizes)
+        step = PenaltyInputs(model, activation, features, parts, maps, sizes)
         return torch.stack([*losses, *(share * penalty(step) for penalty in self.penalties)]).sum(), out
 
 

@@ -29,7 +29,7 @@ from transfer.training.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
 from transfer.training.gradient_conflict import interference
 from transfer.training.penalties import build
 from transfer.training.penalties.penalty import Penalty
-from transfer.training.penalties.pretrained import Start
+from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.resume import NOTHING, Best, Chosen, Keeper, Place
 from transfer.training.stochastic_depth import stochastic_depth
 
@@ -108,13 +108,13 @@ def fit(
         What `config` regularises by cannot be under `plan`.
     """
     solved = [is_solved(model, phase, config, cache.views) for phase in plan.phases]
-    build.check(model, plan, config, solved)
+    build.check_penalties(model, plan, config, solved)
     torch.manual_seed(seed)
     result = Fit()
     before = freeze.frozen_tensors(model.backbone, plan.phases)
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]
     labels = targets(lesson.table, model)
-    start = Start(model, lesson.train, labels) if build.needs_start(config) else None
+    start = PretrainedCopy(model, lesson.train, labels) if build.needs_pretrained_copy(config) else None
     fresh = Best(NOTHING, 0, _copy(model, moving))
     place, keeper = Place(fresh, fresh), Keeper(part, model, moving)
     optimizer: Optimizer | None = None
@@ -140,7 +140,7 @@ def fit(
             if number == 0 and plan.pretrained and not begun:
                 scale_heads(model, feed, lesson.train, seed)
             optimizer = optimizer or optimizers.build(model, plan, config)
-            penalties = build.penalties(model, phase, config, feed, start)
+            penalties = build.build_penalties(model, phase, config, feed, start)
             with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
                 here = course.train(feed, phase, optimizer, penalties)
         result.moved += freeze.changed(held, freeze.frozen_tensors(model.backbone, (phase,)))

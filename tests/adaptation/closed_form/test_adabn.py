@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from transfer.adaptation.adapt import adapt
-from transfer.adaptation.closed_form.adabn import BATCH, learn_statistics, moving, with_target_statistics
+from transfer.adaptation.closed_form.adabn import BATCH, learn_statistics, moving, solve_adabn
 from transfer.errors import TransferError
 
 
@@ -23,7 +23,7 @@ def test_statistics_are_those_of_the_rows(staged):
     first = next(module for module in stage.model.backbone.network.modules() if isinstance(module, nn.BatchNorm2d))
     seen = []
     hook = first.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().double()))
-    rows, momentum = stage.pair.unlabelled, first.momentum
+    rows, momentum = stage.domains.unlabelled, first.momentum
     learn_statistics(stage, list(norms(stage, tail=True).values()), rows)
     hook.remove()
     x = torch.cat(seen).movedim(1, 0).flatten(1)
@@ -54,7 +54,7 @@ def test_only_statistics_of_the_tail_move(staged):
     stage, phase, _ = staged(policy="partial:1", method=("adabn",))
     network = stage.model.backbone.network
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    heads, evidence = with_target_statistics(stage, phase)
+    heads, evidence = solve_adabn(stage, phase)
     moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
     tail = norms(stage, tail=True)
     assert tail
@@ -63,19 +63,19 @@ def test_only_statistics_of_the_tail_move(staged):
     assert {f"{name}.running_mean" for name in tail} <= moved <= may
     # the backbone is left as it belongs to the heads
     with torch.inference_mode():
-        said = heads(stage.pooled(stage.pair.unlabelled))["object"].numpy()
+        said = heads(stage.pooled(stage.domains.unlabelled))["object"].numpy()
     assert np.allclose(said, evidence.target_logits, atol=1e-3 * np.abs(said).max())
 
 
 def test_each_domain_is_seen_under_its_own_statistics(staged, three):
     stage, phase, _ = staged(three, source=("plain", "dim"), policy="partial:1", method=("adabn",), rule="source_val")
-    _, evidence = with_target_statistics(stage, phase)
-    pair, layers = stage.pair, list(norms(stage, tail=True).values())
+    _, evidence = solve_adabn(stage, phase)
+    domains, layers = stage.domains, list(norms(stage, tail=True).values())
     stage.model.freeze(moving(phase))
-    for name in pair.sources:
-        own = pair.table.domain[pair.train] == pair.table.domains.index(name)
-        learn_statistics(stage, layers, pair.train[own])
-        assert np.allclose(evidence.source_features[own], stage.pooled(pair.train[own]).numpy(), atol=1e-3)
+    for name in domains.sources:
+        own = domains.table.domain[domains.train] == domains.table.domains.index(name)
+        learn_statistics(stage, layers, domains.train[own])
+        assert np.allclose(evidence.source_features[own], stage.pooled(domains.train[own]).numpy(), atol=1e-3)
 
 
 def test_a_single_target_image_has_no_statistics(staged, tiny):
@@ -83,13 +83,13 @@ def test_a_single_target_image_has_no_statistics(staged, tiny):
     given = type(tiny)(tiny.table.take(one), tiny.inspection.take(one))
     stage, phase, _ = staged(given, policy="partial:1", method=("adabn",))
     with pytest.raises(TransferError, match="adabn takes statistics of each domain: striped has fewer"):
-        with_target_statistics(stage, phase)
+        solve_adabn(stage, phase)
 
 
 def test_a_tail_without_batchnorm_is_refused(staged):
     stage, phase, _ = staged(method=("adabn",))
     with pytest.raises(TransferError, match=r"adabn moves the statistics .* say --policy partial:2 or full"):
-        with_target_statistics(stage, phase)
+        solve_adabn(stage, phase)
 
 
 def test_other_methods_do_not_notice_it(config):

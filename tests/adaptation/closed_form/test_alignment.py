@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 
-from transfer.adaptation.closed_form.alignment import KINDS, Affine, align
+from transfer.adaptation.closed_form.alignment import KINDS, AffineMap, align
 from transfer.errors import TransferError
 
 
@@ -148,7 +148,7 @@ def test_rows_order_says_nothing(kind: str) -> None:
 @pytest.mark.parametrize("matrix", [(6,), (6, 4)])
 def test_a_map_folds_into_the_layer_that_reads_it(matrix: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
-    affine = Affine(rng.standard_normal(6).astype(np.float32), rng.standard_normal(matrix).astype(np.float32))
+    affine = AffineMap(rng.standard_normal(6).astype(np.float32), rng.standard_normal(matrix).astype(np.float32))
     x = torch.from_numpy(rng.standard_normal((5, 6)).astype(np.float32)).requires_grad_()
     layer = torch.nn.Linear(affine.size, 3)
     weight, bias = affine.folded(layer.weight, layer.bias)

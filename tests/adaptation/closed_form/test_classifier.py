@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from transfer.adaptation.closed_form.alignment import KINDS, align
-from transfer.adaptation.closed_form.classifier import aligned, answered, export, learn_from, solve
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.closed_form.classifier import align_features, distil, fold_alignment, predict_test, solve
+from transfer.adaptation.selection.evidence import CandidateEvidence
 
 
 def logits(heads, x):
@@ -16,8 +16,8 @@ def logits(heads, x):
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_domain_is_mapped_by_all_of_its_rows(staged, kind):
     stage, *_ = staged(target_labels=1, rule="source_val")
-    pair, features = stage.pair, aligned(stage, kind)
-    source, target = np.union1d(pair.train, pair.val), np.union1d(pair.labelled, pair.unlabelled)
+    domains, features = stage.domains, align_features(stage, kind)
+    source, target = np.union1d(domains.train, domains.val), np.union1d(domains.labelled, domains.unlabelled)
     maps = align(kind, stage.pooled(source).numpy(), stage.pooled(target).numpy())
     for side, name, part in (
         (0, "train", "train"),
@@ -25,18 +25,18 @@ def test_each_domain_is_mapped_by_all_of_its_rows(staged, kind):
         (1, "labelled", "labelled"),
         (1, "unlabelled", "target"),
     ):
-        wanted = maps[side](stage.pooled(getattr(pair, name)).numpy())
+        wanted = maps[side](stage.pooled(getattr(domains, name)).numpy())
         # principal directions have no sign of their own
         assert np.allclose(np.abs(getattr(features, part)), np.abs(wanted), atol=2e-2 * np.abs(wanted).max())
 
 
 def test_each_of_several_sources_is_mapped_by_its_own_rows(staged, three):
     stage, *_ = staged(three, source=("plain", "dim"))
-    pair, features = stage.pair, aligned(stage, "standardise")
+    domains, features = stage.domains, align_features(stage, "standardise")
     assert len(features.maps) == 3
-    rows, mapped = np.concatenate([pair.train, pair.val]), np.concatenate([features.train, features.val])
+    rows, mapped = np.concatenate([domains.train, domains.val]), np.concatenate([features.train, features.val])
     for name in ("plain", "dim"):
-        own = pair.table.domain[rows] == pair.table.domains.index(name)
+        own = domains.table.domain[rows] == domains.table.domains.index(name)
         x = stage.pooled(rows[own]).numpy()
         varies = x.std(0) > 1e-3
         wanted = (x - x.mean(0))[:, varies] / x.std(0)[varies]
@@ -46,11 +46,11 @@ def test_each_of_several_sources_is_mapped_by_its_own_rows(staged, three):
 @pytest.mark.parametrize("kind", KINDS)
 def test_exported_heads_answer_for_pooled_features_of_the_target(staged, kind):
     stage, *_ = staged()
-    features = aligned(stage, kind)
+    features = align_features(stage, kind)
     heads = solve(stage, features)
     wanted = logits(heads, torch.from_numpy(features.target))
-    exported = export(heads, features.maps[-1])
-    said = logits(exported, stage.pooled(stage.pair.unlabelled))
+    exported = fold_alignment(heads, features.maps[-1])
+    said = logits(exported, stage.pooled(stage.domains.unlabelled))
     assert np.allclose(said, wanted, atol=1e-2 * np.abs(wanted).max())
     assert (said.argmax(1) == wanted.argmax(1)).all()
     assert exported.specs["object"].classes == stage.classes
@@ -59,7 +59,7 @@ def test_exported_heads_answer_for_pooled_features_of_the_target(staged, kind):
 
 def test_the_source_is_learnt_and_held_out_rows_are_not(staged):
     stage, *_ = staged()
-    features = aligned(stage, "standardise")
+    features = align_features(stage, "standardise")
     heads = solve(stage, features)
     evidence = features.evidence(stage, heads)
     assert (logits(heads, torch.from_numpy(features.train)).argmax(1) == evidence.source_labels).mean() > 0.9
@@ -67,7 +67,7 @@ def test_the_source_is_learnt_and_held_out_rows_are_not(staged):
     ends = []
     for moved in (False, True):
         stage, *_ = staged(rule="source_val", val=0.3)
-        features = aligned(stage, "none")
+        features = align_features(stage, "none")
         if moved:
             features.val[:] = 0
             features.val[:, 0] = 1e6
@@ -78,8 +78,8 @@ def test_the_source_is_learnt_and_held_out_rows_are_not(staged):
 
 def test_labelled_target_rows_are_learnt(staged):
     stage, *_ = staged(target_labels=3)
-    features = aligned(stage, "none")
-    labelled = torch.from_numpy(stage.pair.labelled)
+    features = align_features(stage, "none")
+    labelled = torch.from_numpy(stage.domains.labelled)
     turned = (stage.labels[labelled] + 1) % 3
     stage.labels = stage.labels.clone()
     stage.labels[labelled] = turned
@@ -89,20 +89,20 @@ def test_labelled_target_rows_are_learnt(staged):
 
 def test_heads_learn_what_they_are_told_of_the_target(staged):
     stage, *_ = staged(target_labels=1)
-    features = aligned(stage, "standardise")
-    told = (stage.pair.unlabelled // 8 + 1) % 3
-    heads = learn_from(stage, features, 0.1 + 0.7 * np.eye(3)[told])
+    features = align_features(stage, "standardise")
+    told = (stage.domains.unlabelled // 8 + 1) % 3
+    heads = distil(stage, features, 0.1 + 0.7 * np.eye(3)[told])
     assert (logits(heads, torch.from_numpy(features.target)).argmax(1) == told).mean() > 0.9
 
 
 @pytest.mark.parametrize("protocol", ["transductive", "inductive"])
 def test_answers_are_of_the_test_rows_in_order(staged, protocol):
     stage, *_ = staged(protocol=protocol)
-    features = aligned(stage, "standardise")
+    features = align_features(stage, "standardise")
     solved = solve(stage, features)
-    heads, evidence = export(solved, features.maps[-1]), features.evidence(stage, solved)
-    said = answered(stage, heads, evidence)
-    wanted = logits(heads, stage.pooled(stage.pair.test))
+    heads, evidence = fold_alignment(solved, features.maps[-1]), features.evidence(stage, solved)
+    said = predict_test(stage, heads, evidence)
+    wanted = logits(heads, stage.pooled(stage.domains.test))
     assert np.allclose(said, wanted, atol=1e-3 * np.abs(wanted).max())
-    assert isinstance(evidence, Evidence)
-    assert len(said) == len(stage.pair.test)
+    assert isinstance(evidence, CandidateEvidence)
+    assert len(said) == len(stage.domains.test)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.adaptation.losses.adversarial import CDAN, DANN, told_apart
-from transfer.adaptation.losses.base import Batch, Objective, ramp
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp
 
 WIDTH, CLASSES = 5, 4
 
@@ -20,7 +20,7 @@ MAKES = {
 named = pytest.mark.parametrize("name", MAKES)
 
 
-def make(name: str) -> Objective:
+def make(name: str) -> AdaptationLoss:
     torch.manual_seed(0)
     return MAKES[name](WIDTH, CLASSES, None)
 
@@ -45,7 +45,7 @@ def domain_loss(domain: nn.Module, inputs: list[list[float]], target: list[bool]
     return total / 2
 
 
-def naive(name: str, objective: Objective, batch: Batch) -> float:
+def naive(name: str, objective: AdaptationLoss, batch: Batch) -> float:
     inputs, weights = [], []
     for f, logits in zip(batch.features.tolist(), batch.logits.tolist(), strict=True):
         p = softmax(logits)
@@ -67,7 +67,7 @@ def test_gradients_are_finite(name: str, survives: Callable) -> None:
     survives(make(name))
 
 
-def plain(name: str, objective: Objective, batch: Batch) -> Tensor:
+def plain(name: str, objective: AdaptationLoss, batch: Batch) -> Tensor:
     """Return the same loss with nothing reversed."""
     p = batch.logits.detach().softmax(1)
     inputs = batch.features if name == "dann" else torch.einsum("nf,nc->nfc", batch.features, p).flatten(1)

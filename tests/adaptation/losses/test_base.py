@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.adaptation.losses.base import Batch, Objective, discriminator, entropy, ramp, reverse
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, discriminator, entropy, ramp, reverse
 
 
 def test_split_gives_the_source_then_the_target() -> None:
@@ -17,7 +17,7 @@ def test_split_gives_the_source_then_the_target() -> None:
 
 
 def test_an_objective_says_that_it_has_no_loss() -> None:
-    class Nothing(Objective):
+    class Nothing(AdaptationLoss):
         pass
 
     batch = Batch(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, dtype=torch.bool))

@@ -44,7 +44,7 @@ def test_only_the_strong_view_of_sure_target_rows_learns(draw: Callable) -> None
     FixMatch()(batch).backward()
     assert batch.logits.grad is None
     assert torch.equal(batch.strong.grad.any(1), sure & batch.target)
-    assert bool((batch.strong.grad[sure & batch.target, 1] < 0).all())  # descent raises the class that was answered
+    assert bool((batch.strong.grad[sure & batch.target, 1] < 0).all())  # descent raises the class that was predicted
 
 
 def test_unsure_rows_cost_nothing(draw: Callable) -> None:

@@ -7,27 +7,27 @@ import pytest
 import torch
 
 from transfer.adaptation.candidates import fit
-from transfer.adaptation.selection.best_candidate import Choice, candidate_line, hidden
-from transfer.adaptation.selection.validators import RULES
+from transfer.adaptation.selection.best_candidate import BestCandidate, format_candidate, hidden_widths
+from transfer.adaptation.selection.validators import VALIDATORS
 from transfer.errors import TransferError
 from transfer.runs.packing import pack, unpack
 
-IM = RULES["im"].score
+IM = VALIDATORS["im"].score
 
 
 def test_the_first_of_equals_is_taken_and_what_has_no_score_is_last(staged):
     stage, phase, steps = staged(epochs=3)
     scores, lines = iter([math.nan, 0.5, 0.5]), []
-    choice = Choice(stage, lambda _: next(scores), lines.append)
+    choice = BestCandidate(stage, lambda _: next(scores), lines.append)
     fit("mcc", stage, phase, steps, choice, bottleneck=16)
-    assert choice.taken.name == "mcc, epoch 2"
+    assert choice.candidate.name == "mcc, epoch 2"
     assert [line["score"] for line in lines] == [-math.inf, 0.5, 0.5]
 
 
 def test_nothing_to_take(staged):
     stage, *_ = staged()
     with pytest.raises(TransferError, match="try a lower --lr"):
-        Choice(stage, IM, lambda line: None).taken  # noqa: B018
+        BestCandidate(stage, IM, lambda line: None).taken  # noqa: B018
 
 
 @pytest.mark.parametrize("name", ["coral", "mcc"])
@@ -35,36 +35,38 @@ def test_nothing_to_take(staged):
 def test_a_choice_comes_back_as_it_was(staged, name, policy):
     stage, phase, steps = staged(policy=policy)
     told, again = [], []
-    one, other = (Choice(stage, IM, lines.append) for lines in (told, again))
+    one, other = (BestCandidate(stage, IM, lines.append) for lines in (told, again))
     fit(name, stage, phase, steps, one, bottleneck=16)
     tensors, record = pack(one.state())
     other.go_on(unpack(tensors, json.loads(json.dumps(record))))
     assert again == told == other.lines
     assert (other.value, other.scores, other.notes) == (one.value, one.scores, one.notes)
-    assert (other.taken.name, other.taken.line) == (one.taken.name, one.taken.line)
+    assert (other.candidate.name, other.candidate.line) == (one.candidate.name, one.candidate.line)
     assert other.answers.keys() == one.answers.keys()
     assert all(np.array_equal(other.answers[name], answers) for name, answers in one.answers.items())
     assert other.backbone.keys() == one.backbone.keys()
     assert all(torch.equal(other.backbone[name], tensor) for name, tensor in one.backbone.items())
     assert bool(one.backbone) == (policy == "partial:1")
-    for field in fields(one.taken.evidence):
-        mine, its = (getattr(some.taken.evidence, field.name) for some in (one, other))
+    for field in fields(one.candidate.evidence):
+        mine, its = (getattr(some.candidate.evidence, field.name) for some in (one, other))
         assert (its.dtype, its.strides) == (mine.dtype, mine.strides)
         assert np.array_equal(its, mine)
-    assert hidden(other.taken.heads) == hidden(one.taken.heads) == ((16,) if name == "mcc" else ())
+    assert (
+        hidden_widths(other.candidate.heads) == hidden_widths(one.candidate.heads) == ((16,) if name == "mcc" else ())
+    )
     x = torch.randn(5, stage.model.backbone.width)
     with torch.inference_mode():
-        assert torch.equal(other.taken.heads(x)["object"], one.taken.heads(x)["object"])
+        assert torch.equal(other.candidate.heads(x)["object"], one.candidate.heads(x)["object"])
 
 
 def test_one_that_nothing_was_offered_to_comes_back(staged):
     stage, *_ = staged()
-    choice = Choice(stage, IM, lambda line: None)
-    choice.go_on(unpack(*pack(Choice(stage, IM, lambda line: None, notes=["diverged"]).state())))
+    choice = BestCandidate(stage, IM, lambda line: None)
+    choice.restore(unpack(*pack(BestCandidate(stage, IM, lambda line: None, notes=["diverged"]).state())))
     assert (choice.best, choice.value, choice.notes) == (None, -math.inf, ["diverged"])
 
 
 def test_a_line_for_people():
     line = {"candidate": "mcc, epoch 1", "score": 0.25}
-    assert candidate_line(line).split("  ")[-1] == "score 0.2500"
-    assert candidate_line(line | {"loss": 1.5, "seconds": 2}).endswith("loss 1.5000  score 0.2500  2.0 s")
+    assert format_candidate(line).split("  ")[-1] == "score 0.2500"
+    assert format_candidate(line | {"loss": 1.5, "seconds": 2}).endswith("loss 1.5000  score 0.2500  2.0 s")

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from transfer.adaptation.selection.evidence import Evidence, entropy, log_softmax, softmax, unit
+from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit
 
 LOGITS = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.floats(-200, 200, width=32)
 )
 
 
-def evidence(**changed: np.ndarray) -> Evidence:
+def evidence(**changed: np.ndarray) -> CandidateEvidence:
     parts = {
         "source_features": np.zeros((6, 4), np.float32),
         "source_labels": np.zeros(6, np.int64),
@@ -24,7 +24,7 @@ def evidence(**changed: np.ndarray) -> Evidence:
         "target_features": np.zeros((5, 4), np.float32),
         "target_logits": np.zeros((5, 2), np.float32),
     }
-    return Evidence(**(parts | changed))
+    return CandidateEvidence(**(parts | changed))
 
 
 @given(logits=LOGITS)
@@ -49,7 +49,7 @@ def test_unit_rows_have_length_one_and_zeros_stay() -> None:
 
 
 def test_no_field_of_it_is_a_target_label() -> None:
-    names = {field.name for field in dataclasses.fields(Evidence)}
+    names = {field.name for field in dataclasses.fields(CandidateEvidence)}
     assert {name for name in names if name.startswith("target")} == {"target_features", "target_logits"}
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.adaptation.selection import validators
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.selection.importance_weights import density_ratio
 from transfer.errors import TransferError
 
@@ -15,7 +15,9 @@ TARGET_ONLY = ("entropy", "im", "snd", "mcc")
 VALIDATED = ("source_val", "dev", "iwv")
 
 
-def evidence(seed: int = 0, n: int = 40, target: int = 30, classes: int = 3, val: int = 20, width: int = 5) -> Evidence:
+def evidence(
+    seed: int = 0, n: int = 40, target: int = 30, classes: int = 3, val: int = 20, width: int = 5
+) -> CandidateEvidence:
     """Return a candidate whose features hold the classes and whose classifier is right more often than not."""
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(classes, width)) * 2
@@ -26,7 +28,7 @@ def evidence(seed: int = 0, n: int = 40, target: int = 30, classes: int = 3, val
         return features, labels, (features @ means.T - (means**2).sum(1) / 2).astype(np.float32) / 3
 
     source, val_rows, aim = rows(n), rows(val), rows(target, 0.3)
-    return Evidence(*source[:2], val_rows[0], val_rows[2], val_rows[1], aim[0], aim[2])
+    return CandidateEvidence(*source[:2], val_rows[0], val_rows[2], val_rows[1], aim[0], aim[2])
 
 
 def probabilities(logits: np.ndarray) -> list[list[float]]:
@@ -52,14 +54,14 @@ SEEDS = pytest.mark.parametrize("seed", range(3))
 def test_source_val_is_accuracy_and_the_loss_decides_ties(seed: int) -> None:
     e = evidence(seed)
     right = [int(row.argmax()) == label for row, label in zip(e.val_logits, e.val_labels, strict=True)]
-    score = validators.RULES["source_val"].score(e)
+    score = validators.VALIDATORS["source_val"].score(e)
     assert mean(right) - 1 / len(right) < score <= mean(right)
     surer = dataclasses.replace(
         e, val_logits=e.val_logits + 2 * np.eye(e.classes, dtype=np.float32)[e.val_logits.argmax(1)]
     )
     losses = [-math.log(p[y]) for p, y in zip(probabilities(surer.val_logits), e.val_labels, strict=True)]
     expected = mean(right) - (1 - math.exp(-mean(losses))) / (len(right) + 1)
-    assert validators.RULES["source_val"].score(surer) == pytest.approx(expected)
+    assert validators.VALIDATORS["source_val"].score(surer) == pytest.approx(expected)
 
 
 @SEEDS
@@ -70,7 +72,7 @@ def test_one_more_right_counts_more_than_any_loss(seed: int) -> None:
     one_wrong = good * 50
     one_wrong[0] = np.roll(one_wrong[0], 1) / 1000
     sure = dataclasses.replace(e, val_logits=one_wrong)
-    assert validators.RULES["source_val"].score(barely) > validators.RULES["source_val"].score(sure)
+    assert validators.VALIDATORS["source_val"].score(barely) > validators.VALIDATORS["source_val"].score(sure)
 
 
 @SEEDS
@@ -78,8 +80,8 @@ def test_entropy_and_information_by_a_loop(seed: int) -> None:
     e = evidence(seed)
     p = probabilities(e.target_logits)
     each = mean([h(row) for row in p])
-    assert validators.RULES["entropy"].score(e) == pytest.approx(-each)
-    assert validators.RULES["im"].score(e) == pytest.approx(
+    assert validators.VALIDATORS["entropy"].score(e) == pytest.approx(-each)
+    assert validators.VALIDATORS["im"].score(e) == pytest.approx(
         h([mean(list(column)) for column in zip(*p, strict=True)]) - each
     )
 
@@ -99,7 +101,7 @@ def test_neighbourhood_density_by_a_loop(seed: int, block: int, monkeypatch: pyt
         ]
         powers = [math.exp(c / 0.05) for c in cosines]
         entropies.append(h([power / sum(powers) for power in powers]))
-    assert validators.RULES["snd"].score(e) == pytest.approx(mean(entropies), rel=1e-4)
+    assert validators.VALIDATORS["snd"].score(e) == pytest.approx(mean(entropies), rel=1e-4)
 
 
 @SEEDS
@@ -111,7 +113,7 @@ def test_class_confusion_by_a_loop(seed: int) -> None:
     weights = [n * s / sum(sure) for s in sure]
     pairs = [[sum(weights[i] * p[i][j] * p[i][k] for i in range(n)) for k in range(classes)] for j in range(classes)]
     off = sum(pairs[j][k] / sum(pairs[j]) for j in range(classes) for k in range(classes) if j != k)
-    assert validators.RULES["mcc"].score(e) == pytest.approx(-off / classes)
+    assert validators.VALIDATORS["mcc"].score(e) == pytest.approx(-off / classes)
 
 
 @SEEDS
@@ -120,11 +122,11 @@ def test_weighted_losses_by_a_loop(seed: int) -> None:
     w = density_ratio(e.source_features, e.target_features, e.val_features).tolist()
     losses = [-math.log(p[y]) for p, y in zip(probabilities(e.val_logits), e.val_labels, strict=True)]
     weighted = [a * b for a, b in zip(w, losses, strict=True)]
-    assert validators.RULES["iwv"].score(e) == pytest.approx(-mean(weighted))
+    assert validators.VALIDATORS["iwv"].score(e) == pytest.approx(-mean(weighted))
     covariance = mean([a * b for a, b in zip(weighted, w, strict=True)]) - mean(weighted) * mean(w)
     variance = mean([a * a for a in w]) - mean(w) ** 2
     eta = -covariance / variance
-    assert validators.RULES["dev"].score(e) == pytest.approx(-(mean(weighted) + eta * mean(w) - eta))
+    assert validators.VALIDATORS["dev"].score(e) == pytest.approx(-(mean(weighted) + eta * mean(w) - eta))
 
 
 def test_the_control_variate_brings_the_risk_nearer() -> None:
@@ -136,9 +138,9 @@ def test_the_control_variate_brings_the_risk_nearer() -> None:
         loss = val[:, 0] + 4
         logits = np.stack([np.zeros(200), np.log(np.expm1(loss))], 1)  # cross-entropy of class 0 is `loss`
         zeros = np.zeros(len(source), np.int64)
-        e = Evidence(source, zeros, val, logits, zeros[:200], target, np.zeros((2000, 2)))
-        plain.append(-validators.RULES["iwv"].score(e) - 4.7)
-        controlled.append(-validators.RULES["dev"].score(e) - 4.7)
+        e = CandidateEvidence(source, zeros, val, logits, zeros[:200], target, np.zeros((2000, 2)))
+        plain.append(-validators.VALIDATORS["iwv"].score(e) - 4.7)
+        controlled.append(-validators.VALIDATORS["dev"].score(e) - 4.7)
     assert np.abs(controlled).mean() < 0.5 * np.abs(plain).mean()
     assert np.abs(controlled).mean() < 0.15
 
@@ -154,14 +156,14 @@ def test_circular_by_the_normal_equations(seed: int) -> None:
     for row, label in zip(e.source_features.astype(float), e.source_labels, strict=True):
         scores = (row / np.linalg.norm(row) - x.mean(0)) @ weights + y.mean(0)
         right.append(int(scores.argmax()) == label)
-    assert validators.RULES["circular"].score(e) == pytest.approx(mean(right))
+    assert validators.VALIDATORS["circular"].score(e) == pytest.approx(mean(right))
 
 
 def test_circular_sees_wrong_answers() -> None:
     e = evidence(1, n=200, target=200)
     shuffled = dataclasses.replace(e, target_logits=np.roll(e.target_logits, 1, axis=1))
-    assert validators.RULES["circular"].score(e) > 0.8
-    assert validators.RULES["circular"].score(shuffled) < 0.4
+    assert validators.VALIDATORS["circular"].score(e) > 0.8
+    assert validators.VALIDATORS["circular"].score(shuffled) < 0.4
 
 
 @settings(max_examples=25, deadline=None)
@@ -171,7 +173,7 @@ def test_the_order_of_rows_and_classes_does_not_matter(seed: int, classes: int) 
     rng = np.random.default_rng(seed)
     source, val, target, k = (rng.permutation(n) for n in (40, 20, 30, classes))
     place = np.argsort(k)
-    mixed = Evidence(
+    mixed = CandidateEvidence(
         e.source_features[source],
         place[e.source_labels[source]],
         e.val_features[val],
@@ -180,7 +182,7 @@ def test_the_order_of_rows_and_classes_does_not_matter(seed: int, classes: int) 
         e.target_features[target],
         e.target_logits[target][:, k],
     )
-    for rule in validators.RULES.values():
+    for rule in validators.VALIDATORS.values():
         rel = 2e-2 if rule.name in ("dev", "iwv") else 1e-4  # the discriminator's solver stops where it stops
         assert rule.score(mixed) == pytest.approx(rule.score(e), rel=rel, abs=rel), rule.name
 
@@ -200,9 +202,9 @@ def test_bounds(seed: int, classes: int, target: int, scale: float) -> None:
         "circular": (0, 1),
         "mcc": (-1, 0),
     }
-    assert limits.keys() == validators.RULES.keys()
+    assert limits.keys() == validators.VALIDATORS.keys()
     for name, (low, high) in limits.items():
-        score = validators.RULES[name].score(e)
+        score = validators.VALIDATORS[name].score(e)
         assert isinstance(score, float)
         assert low - 1e-5 <= score <= high + 1e-5, name
 
@@ -210,40 +212,40 @@ def test_bounds(seed: int, classes: int, target: int, scale: float) -> None:
 def test_the_bound_is_reached_by_sure_and_balanced_answers() -> None:
     e = evidence(0, target=30)
     sure = dataclasses.replace(e, target_logits=np.tile(1000 * np.eye(3, dtype=np.float32), (10, 1)))
-    assert validators.RULES["im"].score(sure) == pytest.approx(math.log(3))
-    assert validators.RULES["entropy"].score(sure) == pytest.approx(0)
-    assert validators.RULES["mcc"].score(sure) == pytest.approx(0, abs=1e-9)
-    assert validators.RULES["snd"].score(sure) == pytest.approx(math.log(9), rel=1e-3)
+    assert validators.VALIDATORS["im"].score(sure) == pytest.approx(math.log(3))
+    assert validators.VALIDATORS["entropy"].score(sure) == pytest.approx(0)
+    assert validators.VALIDATORS["mcc"].score(sure) == pytest.approx(0, abs=1e-9)
+    assert validators.VALIDATORS["snd"].score(sure) == pytest.approx(math.log(9), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", validators.RULES)
+@pytest.mark.parametrize("name", validators.VALIDATORS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_candidate_that_diverged_loses(name: str, value: float) -> None:
     e = evidence()
     broken = e.target_logits.copy()
     broken[3, 1] = value
-    assert validators.RULES[name].score(dataclasses.replace(e, target_logits=broken)) == -math.inf
+    assert validators.VALIDATORS[name].score(dataclasses.replace(e, target_logits=broken)) == -math.inf
 
 
-@pytest.mark.parametrize("name", validators.RULES)
+@pytest.mark.parametrize("name", validators.VALIDATORS)
 def test_without_held_out_rows(name: str) -> None:
-    score = validators.RULES[name].score(evidence(val=0))
+    score = validators.VALIDATORS[name].score(evidence(val=0))
     assert math.isnan(score) == (name in VALIDATED)
 
 
 def test_large_targets_are_scored_in_blocks() -> None:
     e = evidence(target=5000)
-    assert 0 < validators.RULES["snd"].score(e) < math.log(4999)
+    assert 0 < validators.VALIDATORS["snd"].score(e) < math.log(4999)
 
 
 def test_a_rule_is_found_by_name_or_the_nearest_is_named() -> None:
-    for name, rule in validators.RULES.items():
-        assert validators.find(name) == (rule, rule)
+    for name, rule in validators.VALIDATORS.items():
+        assert validators.find_validators(name) == (rule, rule)
         assert rule.name == name
     with pytest.raises(
         TransferError, match=r"--rule circle: no such rule \(did you mean 'circular'\?\); there are auto, source"
     ):
-        validators.find("circle")
+        validators.find_validators("circle")
 
 
 NAN = float("nan")
@@ -262,18 +264,18 @@ NAN = float("nan")
     ],
 )
 def test_choose(scores: list[float], best: int) -> None:
-    assert validators.choose(scores) == best
+    assert validators.choose_best(scores) == best
 
 
 @pytest.mark.parametrize("scores", [[], [NAN], [NAN, NAN]])
 def test_there_must_be_something_to_choose(scores: list[float]) -> None:
     with pytest.raises(TransferError, match="can score no candidate"):
-        validators.choose(scores)
+        validators.choose_best(scores)
 
 
 @given(scores=st.lists(st.floats(allow_nan=True), min_size=1).filter(lambda s: not all(map(math.isnan, s))))
 def test_choose_is_the_first_of_the_best(scores: list[float]) -> None:
-    at = validators.choose(scores)
+    at = validators.choose_best(scores)
     numbers = [score for score in scores if not math.isnan(score)]
     assert scores[at] == max(numbers)
     assert scores.index(max(numbers)) == at

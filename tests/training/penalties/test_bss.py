@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from transfer.training.penalties.bss import BSS
-from transfer.training.penalties.penalty import Step
+from transfer.training.penalties.penalty import PenaltyInputs
 
 
 def penalty(features: torch.Tensor, strength: float = 0.5) -> torch.Tensor:
-    return BSS(strength)(Step(None, features, features))  # type: ignore[arg-type]
+    return BSS(strength)(PenaltyInputs(None, features, features))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6)])

@@ -16,7 +16,7 @@ from transfer.runs import checkpoint
 from transfer.training.epoch import Lesson
 from transfer.training.fit import fit
 from transfer.training.penalties import build
-from transfer.training.penalties.pretrained import Start
+from transfer.training.penalties.pretrained import PretrainedCopy
 
 QUICK = LearnConfig(probe="trained", epochs=2, batch_size=12, workers=1, lr=1e-3)
 OPTIONS = dict.fromkeys(RegulariseConfig.__dataclass_fields__, 0.1)
@@ -68,14 +68,14 @@ def test_all_together_over_several_phases(taught: Callable[..., Any], lesson: Le
 def test_which_there_are_in_which_phase(taught: Callable[..., Any], lesson: Lesson) -> None:
     model, plan = taught("lp_ft:1")
     learn = replace(QUICK, regularise=RegulariseConfig(l1=0.1, l2_sp=0.1, bss=0.1, mixup=0.1))
-    assert build.needs_start(learn)
-    assert not build.needs_start(replace(learn, regularise=RegulariseConfig(bss=1.0, l2=1.0, mixup=1.0)))
+    assert build.needs_pretrained_copy(learn)
+    assert not build.needs_pretrained_copy(replace(learn, regularise=RegulariseConfig(bss=1.0, l2=1.0, mixup=1.0)))
     kinds = []
-    start = Start(model, lesson.train, {})
+    start = PretrainedCopy(model, lesson.train, {})
     for phase in plan.phases:
         model.freeze(phase)
         feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=12)
-        kinds.append([type(p).__name__ for p in build.penalties(model, phase, learn, feed, start)])
+        kinds.append([type(p).__name__ for p in build.build_penalties(model, phase, learn, feed, start)])
     assert kinds == [["ElasticNet"], ["ElasticNet", "BSS", "L2SP"]]
 
 

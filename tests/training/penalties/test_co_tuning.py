@@ -14,8 +14,8 @@ from transfer.feature_cache import TrunkCache
 from transfer.training.epoch import Lesson
 from transfer.training.mixing import Labels
 from transfer.training.penalties.co_tuning import CoTuning, classifier, relation
-from transfer.training.penalties.penalty import Step
-from transfer.training.penalties.pretrained import Start
+from transfer.training.penalties.penalty import PenaltyInputs
+from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.train import train
 
 
@@ -27,7 +27,7 @@ def test_the_relation_is_the_mean_answer_for_each_object(taught: Callable[..., A
     labels["object"] = labels["object"].clone()
     labels["object"][lesson.train[::5]] = -1
     labels["object"][labels["object"] == 2] = 1  # an object without images
-    start = Start(model, lesson.train, labels)
+    start = PretrainedCopy(model, lesson.train, labels)
     model.freeze(plan.phases[0])
     start.attach(model, TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=7, workers=1))
     got = relation(start, original, 3)
@@ -51,7 +51,7 @@ def test_it_is_the_cross_entropy_to_the_relation_by_shares() -> None:
     features = torch.randn(4, 4, requires_grad=True)
     one, two = torch.tensor([0, -1, 2, 1]), torch.tensor([1, 1, -1, 0])
     parts = (Labels({"object": one}, share=0.7), Labels({"object": two}, share=0.3))
-    loss = CoTuning(original, together, 2.0)(Step(None, features, features, parts))  # type: ignore[arg-type]
+    loss = CoTuning(original, together, 2.0)(PenaltyInputs(None, features, features, parts))  # type: ignore[arg-type]
     answers = original(features).detach().softmax(1)
     expected = 0.0
     for labels, share in ((one, 0.7), (two, 0.3)):
@@ -69,7 +69,7 @@ def test_it_is_the_cross_entropy_to_the_relation_by_shares() -> None:
 def test_rows_without_an_object_cost_nothing() -> None:
     features = torch.randn(2, 4, requires_grad=True)
     labels = (Labels({"object": torch.tensor([-1, -1])}),)
-    loss = CoTuning(nn.Linear(4, 5), torch.rand(3, 5), 1.0)(Step(None, features, features, labels))  # type: ignore[arg-type]
+    loss = CoTuning(nn.Linear(4, 5), torch.rand(3, 5), 1.0)(PenaltyInputs(None, features, features, labels))  # type: ignore[arg-type]
     assert loss.item() == 0.0
 
 
@@ -78,4 +78,4 @@ def test_weights_without_a_classifier_are_refused(taught: Callable[..., Any], co
         train(config(policy="partial:1", regularise=RegulariseConfig(co_tuning=1.0)))
     model, _ = taught("partial:1")
     with pytest.raises(TransferError, match=r"--co-tuning: test_resnet \(random\) has no original classifier"):
-        classifier(Start(model, lesson.train, {}))
+        classifier(PretrainedCopy(model, lesson.train, {}))

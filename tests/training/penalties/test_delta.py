@@ -12,16 +12,16 @@ from transfer.heads.heads import Heads
 from transfer.probes import linear
 from transfer.training.epoch import Lesson
 from transfer.training.penalties.delta import Delta, attention, rises
-from transfer.training.penalties.penalty import Step, watched
-from transfer.training.penalties.pretrained import Start
+from transfer.training.penalties.penalty import PenaltyInputs, capture_outputs
+from transfer.training.penalties.pretrained import PretrainedCopy
 
 PATHS = ("layer3", "layer4")
 
 
 @pytest.fixture
-def ready(taught: Callable[..., Any], lesson: Lesson) -> tuple[Any, Any, Start, Any]:
+def ready(taught: Callable[..., Any], lesson: Lesson) -> tuple[Any, Any, PretrainedCopy, Any]:
     model, plan = taught("partial:2")
-    start = Start(model, lesson.train, targets(lesson.table, model))
+    start = PretrainedCopy(model, lesson.train, targets(lesson.table, model))
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=9, workers=1)
     start.attach(model, feed)
@@ -39,7 +39,7 @@ def test_it_is_the_weighted_squared_distance_by_channel(ready: tuple, lesson: Le
     model.eval()
 
     def maps(one: Any) -> dict[str, torch.Tensor]:
-        with torch.no_grad(), watched(one.backbone.network, PATHS) as seen:
+        with torch.no_grad(), capture_outputs(one.backbone.network, PATHS) as seen:
             one.features(activation)
         return seen
 
@@ -53,9 +53,9 @@ def test_it_is_the_weighted_squared_distance_by_channel(ready: tuple, lesson: Le
                 expected += 0.01 * float(weights[path][channel]) / 2 * float(apart.square().sum()) / len(activation)
     penalty = Delta(start, weights, 0.01)
     assert penalty.maps == PATHS
-    with watched(model.backbone.network, PATHS) as seen:
+    with capture_outputs(model.backbone.network, PATHS) as seen:
         features = model.features(activation)
-    loss = penalty(Step(model, activation, features, maps=seen))
+    loss = penalty(PenaltyInputs(model, activation, features, maps=seen))
     assert loss.item() == pytest.approx(expected, rel=1e-4)
     loss.backward()
     assert all(p.grad is None for p in start.model.parameters())
@@ -67,9 +67,9 @@ def test_nothing_at_the_start(ready: tuple, lesson: Lesson) -> None:
     model.eval()
     penalty = Delta(start, attention(start, model.heads, plan.phases[0]), 0.01)
     (_, activation) = next(iter(feed.batches(lesson.train)))
-    with watched(model.backbone.network, penalty.maps) as seen:
+    with capture_outputs(model.backbone.network, penalty.maps) as seen:
         features = model.features(activation)
-    assert penalty(Step(model, activation, features, maps=seen)).item() == 0.0
+    assert penalty(PenaltyInputs(model, activation, features, maps=seen)).item() == 0.0
 
 
 def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, lesson: Lesson) -> None:

@@ -12,13 +12,13 @@ from transfer.feature_cache import TrunkCache
 from transfer.training.epoch import Lesson
 from transfer.training.fit import fit
 from transfer.training.penalties.elastic_net import ElasticNet
-from transfer.training.penalties.penalty import Step
+from transfer.training.penalties.penalty import PenaltyInputs
 
 NONE = torch.zeros(0)
 
 
 def value(model: Any, l1: float, l2: float) -> float:
-    return ElasticNet(l1, l2)(Step(model, NONE, NONE)).item()
+    return ElasticNet(l1, l2)(PenaltyInputs(model, NONE, NONE)).item()
 
 
 def test_it_is_the_sum_of_lasso_and_ridge_over_the_weights_that_learn(taught: Callable[..., Any]) -> None:
@@ -37,7 +37,7 @@ def test_it_is_the_sum_of_lasso_and_ridge_over_the_weights_that_learn(taught: Ca
 def test_its_slope_pulls_on_weights_and_nothing_else(taught: Callable[..., Any]) -> None:
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
-    ElasticNet(0.3, 0.5)(Step(model, NONE, NONE)).backward()
+    ElasticNet(0.3, 0.5)(PenaltyInputs(model, NONE, NONE)).backward()
     for p in model.parameters():
         if p.requires_grad and p.ndim > 1:
             assert p.grad is not None

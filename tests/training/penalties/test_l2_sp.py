@@ -13,7 +13,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.training.epoch import Lesson
 from transfer.training.fit import fit
 from transfer.training.penalties.l2_sp import L2SP
-from transfer.training.penalties.penalty import Step
+from transfer.training.penalties.penalty import PenaltyInputs
 
 NONE = torch.zeros(0)
 
@@ -22,7 +22,7 @@ def test_nothing_at_the_start_then_half_the_squared_distance(taught: Callable[..
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
     penalty = L2SP(copy.deepcopy(model.backbone), 0.8)
-    assert penalty(Step(model, NONE, NONE)).item() == 0.0
+    assert penalty(PenaltyInputs(model, NONE, NONE)).item() == 0.0
     moved = {n: p for n, p in model.backbone.network.named_parameters() if p.requires_grad}
     assert any(p.ndim == 1 for p in moved.values())  # norms as well
     start = {name: p.detach().clone() for name, p in moved.items()}
@@ -30,7 +30,7 @@ def test_nothing_at_the_start_then_half_the_squared_distance(taught: Callable[..
     with torch.no_grad():
         for p in model.parameters():  # frozen ones and heads too, which are none of its business
             p.add_(0.01 * torch.randn_like(p))
-    loss = penalty(Step(model, NONE, NONE))
+    loss = penalty(PenaltyInputs(model, NONE, NONE))
     distance = sum(float((p - start[name]).detach().double().square().sum()) for name, p in moved.items())
     assert loss.item() == pytest.approx(0.4 * distance, rel=1e-4)
     loss.backward()

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.training.penalties.penalty import watched
+from transfer.training.penalties.penalty import capture_outputs
 
 
 def test_what_modules_put_out_is_seen_with_its_gradient_while_watched() -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     x = torch.randn(5, 3)
-    with watched(network, ["0", "2"]) as seen:
+    with capture_outputs(network, ["0", "2"]) as seen:
         out = network(x)
     assert set(seen) == {"0", "2"}
     assert seen["2"] is out
@@ -22,7 +22,7 @@ def test_what_modules_put_out_is_seen_with_its_gradient_while_watched() -> None:
 
 def test_nothing_stays_behind_after_an_error() -> None:
     network = nn.Sequential(nn.Linear(3, 4))
-    with pytest.raises(ZeroDivisionError), watched(network, ["0"]) as seen:
+    with pytest.raises(ZeroDivisionError), capture_outputs(network, ["0"]) as seen:
         raise ZeroDivisionError
     network(torch.randn(1, 3))
     assert not seen

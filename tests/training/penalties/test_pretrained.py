@@ -9,7 +9,7 @@ import torch
 from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
 from transfer.training.epoch import Lesson
-from transfer.training.penalties.pretrained import Start
+from transfer.training.penalties.pretrained import PretrainedCopy
 
 
 @pytest.mark.parametrize("policy", ["partial:1", "full", "linear_probe"])
@@ -17,7 +17,7 @@ def test_it_goes_on_from_the_same_activations_as_it_did_before(
     taught: Callable[..., Any], lesson: Lesson, policy: str
 ) -> None:
     model, plan = taught(policy)
-    start = Start(model, lesson.train, targets(lesson.table, model))
+    start = PretrainedCopy(model, lesson.train, targets(lesson.table, model))
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=10, workers=1)
     start.attach(model, feed)

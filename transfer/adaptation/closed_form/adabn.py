@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from transfer.adaptation.closed_form.alignment import align
-from transfer.adaptation.closed_form.classifier import Aligned, export, solve
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.closed_form.classifier import AlignedFeatures, fold_alignment, solve
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import BATCH, Stage
 from transfer.errors import TransferError
 from transfer.freeze import Phase
@@ -20,7 +20,7 @@ NO_NORMS = (
 )
 
 
-def with_target_statistics(stage: Stage, phase: Phase) -> tuple[Heads, Evidence]:
+def solve_adabn(stage: Stage, phase: Phase) -> tuple[Heads, CandidateEvidence]:
     """Return heads solved on source features under the source's statistics, and what they answer under the target's.
 
     Li et al. 2017, algorithm 1. The backbone is left with the target's statistics.
@@ -38,14 +38,14 @@ def with_target_statistics(stage: Stage, phase: Phase) -> tuple[Heads, Evidence]
     ]
     if not norms:
         raise TransferError(NO_NORMS)
-    pair = stage.pair
-    parts = (pair.train, pair.val, pair.labelled, pair.unlabelled)
+    domains = stage.domains
+    parts = (domains.train, domains.val, domains.labelled, domains.unlabelled)
     rows = np.concatenate(parts)
-    learnt = ~np.isin(rows, pair.val)
+    learnt = ~np.isin(rows, domains.val)
     pooled = torch.empty(len(rows), backbone.width, device=stage.device)
     stage.model.freeze(moving(phase))
     try:
-        for name, side in zip((*pair.sources, pair.target), stage.sides(rows), strict=True):
+        for name, side in zip((*domains.sources, domains.target), stage.sides(rows), strict=True):
             if (side & learnt).sum() < 2:
                 raise TransferError(f"adabn takes statistics of each domain: {name} has fewer than two images to learn")
             learn_statistics(stage, norms, rows[side & learnt])
@@ -53,9 +53,9 @@ def with_target_statistics(stage: Stage, phase: Phase) -> tuple[Heads, Evidence]
     finally:
         stage.model.freeze(phase)
     x = pooled.cpu().numpy()
-    features = Aligned(align("none", x), *np.split(x, np.cumsum([len(part) for part in parts[:-1]])))
+    features = AlignedFeatures(align("none", x), *np.split(x, np.cumsum([len(part) for part in parts[:-1]])))
     heads = solve(stage, features)
-    return export(heads, features.maps[-1]), features.evidence(stage, heads)
+    return fold_alignment(heads, features.maps[-1]), features.evidence(stage, heads)
 
 
 def moving(phase: Phase) -> Phase:

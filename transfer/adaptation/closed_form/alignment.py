@@ -1,7 +1,7 @@
 """Closed forms: all domains' features brought to the same moments or subspace, by one affine map per domain.
 
-A map that is affine disappears into the linear layer that reads it (:meth:`Affine.folded`), so that an adapted model is
-exported as a plain one.
+An affine map folds into the linear layer above it (:meth:`AffineMap.folded`), so that an adapted model is exported as a
+plain one.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ RANK = 1e-10  # directions of less variance, relative to the largest, are roundi
 
 
 @dataclass(frozen=True)
-class Affine:
+class AffineMap:
     """The map ``(x - centre) @ matrix``, or ``(x - centre) * matrix`` where `matrix` is one scale per feature.
 
     Parameters
@@ -28,7 +28,7 @@ class Affine:
 
     Examples
     --------
-    >>> Affine(np.array([1.0, 2.0]), np.array([10.0, 0.5]))(np.array([[2.0, 4.0]]))
+    >>> AffineMap(np.array([1.0, 2.0]), np.array([10.0, 0.5]))(np.array([[2.0, 4.0]]))
     array([[10.,  1.]])
     """
 
@@ -60,7 +60,7 @@ class Affine:
         return torch.from_numpy(self.centre).to(x), torch.from_numpy(self.matrix).to(x)
 
 
-def align(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[Affine, ...]:
+def align(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[AffineMap, ...]:
     """Return the map of each domain's features, the target's last; none looks at a label.
 
     ``none``
@@ -120,14 +120,14 @@ def _varies(x: np.ndarray) -> bool:
     return bool((x != x[:1]).any())
 
 
-def _standard(x: np.ndarray) -> Affine:
+def _standard(x: np.ndarray) -> AffineMap:
     mean, deviation = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
     varies = deviation > CONSTANT * np.abs(mean)
     return _affine(mean, np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies))
 
 
-def _affine(centre: np.ndarray, matrix: np.ndarray) -> Affine:
-    return Affine(centre.astype(np.float32), matrix.astype(np.float32))
+def _affine(centre: np.ndarray, matrix: np.ndarray) -> AffineMap:
+    return AffineMap(centre.astype(np.float32), matrix.astype(np.float32))
 
 
 @dataclass(frozen=True)

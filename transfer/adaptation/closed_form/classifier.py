@@ -7,69 +7,69 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transfer.adaptation.closed_form.alignment import Affine, align
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.closed_form.alignment import AffineMap, align
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import Stage
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.probes import linear
 
 DEFAULT = 0.1  # strength without validation rows
-LEARNT = 0.01  # strength at which heads learn what a refinement answered
+DISTIL_L2 = 0.01  # L2 regularisation with which heads learn refined target probabilities
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignedFeatures:
     """A pair's features after a closed form.
 
     Parameters
     ----------
-    maps : tuple of Affine
+    maps : tuple of AffineMap
         Of each source and, last, the target.
     train, val, labelled, target : ndarray
         Features in the aligned space, (N, size): of the source's rows, of the target's with and without a label.
     """
 
-    maps: tuple[Affine, ...]
+    maps: tuple[AffineMap, ...]
     train: np.ndarray
     val: np.ndarray
     labelled: np.ndarray
     target: np.ndarray
 
-    def evidence(self, stage: Stage, heads: Heads) -> Evidence:
+    def evidence(self, stage: Stage, heads: Heads) -> CandidateEvidence:
         """Return what rules may see of linear `heads` on these features."""
         with torch.inference_mode():
             val, target = (
                 heads(torch.from_numpy(rows).to(heads.centre))["object"].cpu().numpy()
                 for rows in (self.val, self.target)
             )
-        labels, pair = stage.labels.numpy(), stage.pair
-        return Evidence(
+        labels, domains = stage.labels.numpy(), stage.domains
+        return CandidateEvidence(
             self.train,
-            labels[pair.train],
+            labels[domains.train],
             self.val,
             val,
-            labels[pair.val],
+            labels[domains.val],
             self.target,
             target,
             self.labelled,
-            labels[pair.labelled],
+            labels[domains.labelled],
         )
 
 
-def aligned(stage: Stage, kind: str) -> Aligned:
+def align_features(stage: Stage, kind: str) -> AlignedFeatures:
     """Return the features of `stage` under the closed form `kind`, learnt from all rows of each domain."""
-    pair = stage.pair
-    parts = (pair.train, pair.val, pair.labelled, pair.unlabelled)
+    domains = stage.domains
+    parts = (domains.train, domains.val, domains.labelled, domains.unlabelled)
     rows = np.concatenate(parts)
     pooled, sides = stage.pooled(rows).cpu().numpy(), stage.sides(rows)
     maps = align(kind, *(pooled[side] for side in sides))
     mapped = np.empty((len(rows), maps[-1].size), np.float32)
     for affine, side in zip(maps, sides, strict=True):
         mapped[side] = affine(pooled[side])
-    return Aligned(maps, *np.split(mapped, np.cumsum([len(part) for part in parts[:-1]])))
+    return AlignedFeatures(maps, *np.split(mapped, np.cumsum([len(part) for part in parts[:-1]])))
 
 
-def solve(stage: Stage, features: Aligned, *, source: bool = True, target: bool = True) -> Heads:
+def solve(stage: Stage, features: AlignedFeatures, *, source: bool = True, target: bool = True) -> Heads:
     """Return linear heads on aligned features, solved on the labelled rows of the `source` and of the `target`.
 
     Of the regularisation strengths the strongest is taken whose accuracy on the validation rows is within a standard
@@ -77,34 +77,34 @@ def solve(stage: Stage, features: Aligned, *, source: bool = True, target: bool 
     Labels are not smoothed. Unless the validation rows must stay unseen, they are learnt from too in the end. Labelled
     target rows weigh as much as all of the source together.
     """
-    pair, labels = stage.pair, stage.labels
+    domains, labels = stage.domains, stage.labels
     if not source:
-        y = labels[torch.from_numpy(pair.labelled)]
+        y = labels[torch.from_numpy(domains.labelled)]
         return _solved(stage, features.labelled, y, np.ones(len(y), np.float32))[0]
-    few = pair.labelled if target else pair.labelled[:0]
-    y = labels[torch.from_numpy(np.concatenate([pair.train, few]))]
+    few = domains.labelled if target else domains.labelled[:0]
+    y = labels[torch.from_numpy(np.concatenate([domains.train, few]))]
     x = np.concatenate([features.train, features.labelled[: len(few)]])
-    val = (torch.from_numpy(features.val), labels[torch.from_numpy(pair.val)])
-    heads, strength = _solved(stage, x, y, _weights(len(pair.train), len(few)), val=val)
-    if stage.hold_out or not len(pair.val):
+    val = (torch.from_numpy(features.val), labels[torch.from_numpy(domains.val)])
+    heads, strength = _solved(stage, x, y, _weights(len(domains.train), len(few)), val=val)
+    if stage.hold_out or not len(domains.val):
         return heads
     y = torch.cat([y, val[1]])
     x = np.concatenate([x, features.val])
-    weights = _weights(len(pair.train), len(few), len(pair.train) + len(pair.val))
-    return _solved(stage, x, y, np.append(weights, np.ones(len(pair.val), np.float32)), strength=strength)[0]
+    weights = _weights(len(domains.train), len(few), len(domains.train) + len(domains.val))
+    return _solved(stage, x, y, np.append(weights, np.ones(len(domains.val), np.float32)), strength=strength)[0]
 
 
-def unaided(stage: Stage, kind: str) -> Evidence:
+def source_only_evidence(stage: Stage, kind: str) -> CandidateEvidence:
     """Return what a classifier of the source's training rows alone says, on features under the closed form `kind`.
 
     Neither the validation rows, by which it can be calibrated, nor the target's labels have a part in it.
     """
-    none = stage.pair.val[:0]
+    none = stage.domains.val[:0]
     seen = copy.copy(stage)
-    seen.pair = replace(stage.pair, labelled=none)
-    features = aligned(seen, kind)
+    seen.domains = replace(stage.domains, labelled=none)
+    features = align_features(seen, kind)
     learning = copy.copy(seen)
-    learning.pair = replace(seen.pair, val=none)
+    learning.domains = replace(seen.domains, val=none)
     heads = solve(learning, replace(features, val=features.val[:0]))
     return features.evidence(seen, heads)
 
@@ -114,19 +114,19 @@ def _weights(train: int, labelled: int, source: int | None = None) -> np.ndarray
     return np.repeat(np.array([1, (source or train) / max(labelled, 1)], np.float32), [train, labelled])
 
 
-def learn_from(stage: Stage, features: Aligned, q: np.ndarray) -> Heads:
+def distil(stage: Stage, features: AlignedFeatures, q: np.ndarray) -> Heads:
     """Return linear heads on aligned features that answer for the target's rows as `q` (N, classes) does.
 
     They learn the most likely class of each row, weighted by its probability, and the target's own labels.
     """
     x = np.concatenate([features.target, features.labelled])
-    known = stage.labels[torch.from_numpy(stage.pair.labelled)]
+    known = stage.labels[torch.from_numpy(stage.domains.labelled)]
     y = torch.cat([torch.from_numpy(q.argmax(1)), known])
     weights = np.concatenate([q.max(1), np.ones(len(known))]).astype(np.float32)
-    return _solved(stage, x, y, weights, strength=LEARNT)[0]
+    return _solved(stage, x, y, weights, strength=DISTIL_L2)[0]
 
 
-def export(heads: Heads, scaling: Affine) -> Heads:
+def fold_alignment(heads: Heads, scaling: AffineMap) -> Heads:
     """Return linear `heads` on aligned features as heads on pooled features of target images."""
     (solved,) = (layer for layer in heads.modules() if isinstance(layer, nn.Linear))
     out = Heads(list(heads.specs.values()), len(scaling.centre))
@@ -139,14 +139,17 @@ def export(heads: Heads, scaling: Affine) -> Heads:
     return out.to(heads.centre.device)
 
 
-def answered(stage: Stage, heads: Heads, evidence: Evidence) -> np.ndarray:
+def predict_test(stage: Stage, heads: Heads, evidence: CandidateEvidence) -> np.ndarray:
     """Return the logits (n, classes) of a pair's test rows, the backbone being as it belongs to `heads`."""
-    pair = stage.pair
-    place = np.searchsorted(pair.unlabelled, pair.test)
-    if len(pair.unlabelled) and (pair.unlabelled[place.clip(max=len(pair.unlabelled) - 1)] == pair.test).all():
+    domains = stage.domains
+    place = np.searchsorted(domains.unlabelled, domains.test)
+    if (
+        len(domains.unlabelled)
+        and (domains.unlabelled[place.clip(max=len(domains.unlabelled) - 1)] == domains.test).all()
+    ):
         return evidence.target_logits[place]
     with torch.inference_mode():
-        return heads(stage.pooled(pair.test))["object"].cpu().numpy()
+        return heads(stage.pooled(domains.test))["object"].cpu().numpy()
 
 
 def _solved(

@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfer.adaptation.losses.adversarial import told_apart
-from transfer.adaptation.losses.base import Batch, Objective, discriminator, ramp
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, discriminator, ramp
 
 
-class ADDA(Objective):
+class ADDA(AdaptationLoss):
     """Adversarial discriminative adaptation with inverted labels (Tzeng et al. 2017, eq. 7 and 9).
 
     Only the target's features are moved; the source's stay where their labels put them. The paper's two networks are

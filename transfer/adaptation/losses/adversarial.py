@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import Batch, Objective, discriminator, entropy, ramp, reverse
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, discriminator, entropy, ramp, reverse
 
 
 def told_apart(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -23,7 +23,7 @@ def told_apart(logits: Tensor, target: Tensor, weights: Tensor | None = None) ->
     return (source + goal) / 2
 
 
-class DANN(Objective):
+class DANN(AdaptationLoss):
     """Domain-adversarial training: a domain head behind gradient reversal (Ganin et al. 2016, eq. 9-10).
 
     Parameters
@@ -41,7 +41,7 @@ class DANN(Objective):
         return told_apart(self.domain(reverse(batch.features, ramp(batch.progress))), batch.target)
 
 
-class CDAN(Objective):
+class CDAN(AdaptationLoss):
     """Conditional adversarial training: DANN on features ⊗ class probabilities (Long et al. 2018, eq. 7).
 
     Above 4,096 products, random projections of both are multiplied instead (eq. 5-6). Class probabilities are a

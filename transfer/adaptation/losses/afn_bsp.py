@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from transfer.adaptation.losses.base import Batch, Objective
+from transfer.adaptation.losses.base import AdaptationLoss, Batch
 
 
-class AFN(Objective):
+class AFN(AdaptationLoss):
     """Stepwise adaptive feature norm: each row's norm is to grow by a step (Xu et al. 2019, eq. 6).
 
     The loss is always twice the step squared; what counts is its gradient, -2 step along each row.
@@ -28,7 +28,7 @@ class AFN(Objective):
         return source.mean() + target.mean()
 
 
-class BSP(Objective):
+class BSP(AdaptationLoss):
     """Batch spectral penalisation, beside an adversarial objective (Chen et al. 2019, eq. 5).
 
     The largest singular values carry what transfers, at the expense of what tells classes apart: they are penalised.

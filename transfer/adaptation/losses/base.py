@@ -45,7 +45,7 @@ class Batch:
         return rows[~self.target], rows[self.target]
 
 
-class Objective(nn.Module):
+class AdaptationLoss(nn.Module):
     """A loss beside the labelled rows' cross-entropy; what it learns itself (a discriminator) are its parameters.
 
     ``forward(batch)`` returns a scalar. Features of both domains come with gradient; a batch may hold no labelled

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from transfer.adaptation.losses.base import Batch, Objective, entropy, ramp, reverse
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, entropy, ramp, reverse
 
 
-class InformationMaximisation(Objective):
+class InformationMaximisation(AdaptationLoss):
     """Sure of each target row, diverse over all of them: E[H(p)] - H(E[p]) (Liang et al. 2020, eq. 3).
 
     From -log C (each row sure, classes alike in number) to 0 (every row answered the same).
@@ -18,7 +18,7 @@ class InformationMaximisation(Objective):
         return entropy(log_p).mean() - entropy(log_mean).squeeze()
 
 
-class MinimaxEntropy(Objective):
+class MinimaxEntropy(AdaptationLoss):
     """Minimax entropy (MME): the classifier raises the target's entropy, features lower it (Saito et al. 2019, eq. 4).
 
     Of the target's rows without a label. Its weight in the paper is 0.1.

@@ -3,10 +3,10 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import Batch, Objective
+from transfer.adaptation.losses.base import AdaptationLoss, Batch
 
 
-class FixMatch(Objective):
+class FixMatch(AdaptationLoss):
     """Pseudo-labels where the classifier is sure, learnt on the strong view (Sohn et al. 2020, eq. 4).
 
     Parameters

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from transfer.adaptation.losses.base import Batch, Objective, entropy
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, entropy
 
 RAREST = 1e-12  # a floor for a class's mass in a batch
 
 
-class MCC(Objective):
+class MCC(AdaptationLoss):
     """Minimum class confusion (Jin et al. 2020, eq. 3-7).
 
     Parameters

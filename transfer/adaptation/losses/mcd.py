@@ -3,11 +3,11 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import Batch, Objective, ramp, reverse
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp, reverse
 from transfer.heads.heads import mlp
 
 
-class MCD(Objective):
+class MCD(AdaptationLoss):
     """Maximum classifier discrepancy (Saito et al. 2018, eq. 1-6), in one step.
 
     Two classifiers beside the model's own learn the labels and to disagree on the target; features learn the labels

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import Batch, Objective, ramp, reverse
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp, reverse
 from transfer.heads.heads import mlp
 
 
-class MDD(Objective):
+class MDD(AdaptationLoss):
     """Margin disparity discrepancy (Zhang et al. 2019, eq. 28-30).
 
     Parameters

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from transfer.adaptation.losses.base import Batch, Objective
+from transfer.adaptation.losses.base import AdaptationLoss, Batch
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 NARROWEST = 1e-6  # a floor for the mean squared distance, where all rows are the same
@@ -36,7 +36,7 @@ def discrepancy(kernel: Tensor, target: Tensor) -> Tensor:
     return inside(~target) + inside(target) - 2 * kernel[~target][:, target].mean()
 
 
-class DAN(Objective):
+class DAN(AdaptationLoss):
     """Multi-kernel MMD of the features (Long et al. 2015, eq. 1-2), its kernels weighing the same."""
 
     def forward(self, batch: Batch) -> Tensor:
@@ -44,7 +44,7 @@ class DAN(Objective):
         return discrepancy(gaussians(batch.features), batch.target)
 
 
-class JAN(Objective):
+class JAN(AdaptationLoss):
     """Joint MMD of features and class probabilities, by the product of their kernels (Long et al. 2017, eq. 9)."""
 
     def forward(self, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from transfer.adaptation.losses.base import Batch, Objective
+from transfer.adaptation.losses.base import AdaptationLoss, Batch
 
 
 def covariance(x: Tensor) -> Tensor:
@@ -11,7 +11,7 @@ def covariance(x: Tensor) -> Tensor:
     return x.T @ x / max(len(x) - 1, 1)
 
 
-class DeepCORAL(Objective):
+class DeepCORAL(AdaptationLoss):
     """Squared distance of both domains' covariances, over 4 F² (Sun and Saenko 2016, eq. 1)."""
 
     def forward(self, batch: Batch) -> Tensor:

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from transfer.adaptation.losses.base import Batch, Objective
+from transfer.adaptation.losses.base import AdaptationLoss, Batch
 
 
-class PseudoLabels(Objective):
+class PseudoLabels(AdaptationLoss):
     """Cross-entropy with given class probabilities of target rows (Lee 2013; Liang et al. 2020, eq. 7).
 
     Parameters

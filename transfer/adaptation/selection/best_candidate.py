@@ -7,26 +7,26 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from transfer.adaptation.closed_form.classifier import answered
-from transfer.adaptation.selection.evidence import Evidence
+from transfer.adaptation.closed_form.classifier import predict_test
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import Stage
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.runtime import distributed
 
-OnLine = Callable[[dict[str, Any]], None]
-Score = Callable[[Evidence], float]
+LogLine = Callable[[dict[str, Any]], None]
+Score = Callable[[CandidateEvidence], float]
 
 
 @dataclass
-class Candidate:
+class CandidateModel:
     """A model that a rule may take.
 
     Parameters
     ----------
     name : str
         What it is: method, weight, epoch.
-    evidence : Evidence
+    evidence : CandidateEvidence
         What the rule sees of it.
     heads : Heads
         Answers for pooled features of target images.
@@ -35,13 +35,13 @@ class Candidate:
     """
 
     name: str
-    evidence: Evidence
+    evidence: CandidateEvidence
     heads: Heads
     line: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class Choice:
+class BestCandidate:
     """The best of the candidates so far, and what is to be known of each.
 
     Parameters
@@ -55,8 +55,8 @@ class Choice:
 
     stage: Stage
     score: Score
-    tell: OnLine
-    best: Candidate | None = None
+    tell: LogLine
+    best: CandidateModel | None = None
     value: float = -np.inf
     backbone: dict[str, Tensor] = field(default_factory=dict)
     """What of the best one's backbone is not as it was at first."""
@@ -67,7 +67,7 @@ class Choice:
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def taken(self) -> Candidate:
+    def candidate(self) -> CandidateModel:
         """The best candidate.
 
         Raises
@@ -79,12 +79,12 @@ class Choice:
             raise TransferError("the loss became NaN or infinite before the first epoch ended: try a lower --lr")
         return self.best
 
-    def offer(self, candidate: Candidate) -> None:
+    def consider(self, candidate: CandidateModel) -> None:
         """Judge a candidate, the stage's backbone being as it belongs to it; keep it if it is the best."""
         value = distributed.same(float(self.score(candidate.evidence)))
         value = value if np.isfinite(value) else -np.inf
         self.scores[candidate.name] = float(value)
-        self.answers[candidate.name] = answered(self.stage, candidate.heads, candidate.evidence).argmax(1)
+        self.answers[candidate.name] = predict_test(self.stage, candidate.heads, candidate.evidence).argmax(1)
         self.lines.append({"candidate": candidate.name, "score": round(float(value), 6)} | candidate.line)
         self.tell(self.lines[-1])
         if self.best is None or value > self.value:
@@ -96,7 +96,7 @@ class Choice:
         best = self.best and {
             "name": self.best.name,
             "evidence": asdict(self.best.evidence),
-            "hidden": hidden(self.best.heads),
+            "hidden": hidden_widths(self.best.heads),
             "heads": self.best.heads.state_dict(),
             "line": self.best.line,
         }
@@ -110,8 +110,8 @@ class Choice:
         if best:
             heads = Heads([HeadSpec("object", classes=self.stage.classes)], backbone.width, hidden=best["hidden"])
             heads.load_state_dict(best["heads"])
-            evidence = Evidence(**best["evidence"])
-            self.best = Candidate(best["name"], evidence, heads.to(self.stage.device), best["line"])
+            evidence = CandidateEvidence(**best["evidence"])
+            self.best = CandidateModel(best["name"], evidence, heads.to(self.stage.device), best["line"])
         for line in self.lines:
             self.tell(line)
 
@@ -119,12 +119,12 @@ class Choice:
 KEPT = ("value", "backbone", "scores", "answers", "notes", "lines")
 
 
-def hidden(heads: Heads) -> tuple[int, ...]:
+def hidden_widths(heads: Heads) -> tuple[int, ...]:
     """Return the widths of the hidden layers of `heads`."""
     return tuple(layer.out_features for layer in heads.modules() if isinstance(layer, nn.Linear))[:-1]
 
 
-def candidate_line(line: dict[str, Any]) -> str:
+def format_candidate(line: dict[str, Any]) -> str:
     """Return a candidate's line for people: its name, loss where it has one, score and seconds."""
     words = [f"{line['candidate']:<20}"]
     words += [f"loss {line['loss']:.4f}"] if "loss" in line else []

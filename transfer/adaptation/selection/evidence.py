@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class CandidateEvidence:
     """A candidate (an epoch of a method) as a label-free rule sees it.
 
     Features are the candidate's own representation, in which its classifier is linear.

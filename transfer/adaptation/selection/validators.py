@@ -1,8 +1,8 @@
 """Rules that score a candidate without a target label; higher is better.
 
-Each stands for the target's accuracy by something that may be seen
-(:class:`~transfer.adaptation.selection.evidence.Evidence`): the source's own labels, how sure and how balanced the
-predictions are, how well they can be learned back.
+Each estimates the target accuracy from what may be used
+(:class:`~transfer.adaptation.selection.evidence.CandidateEvidence`): the source's labels, the confidence and balance of
+the predictions, or how well a classifier of the predictions transfers back.
 
 On Office-31 (frozen MobileNetV2, a small network under six losses at six lengths: 36 candidates a pair; mean of the six
 pairs, best possible 0.849, source only 0.779) they chose: circular 0.838, im 0.837, entropy and mcc 0.832, source_val,
@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.linear_model import Ridge
 from tqdm import tqdm
 
-from transfer.adaptation.selection.evidence import Evidence, entropy, log_softmax, softmax, unit
+from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit
 from transfer.adaptation.selection.importance_weights import density_ratio
 from transfer.errors import TransferError, did_you_mean
 
@@ -27,7 +27,7 @@ BLOCK = 1024  # rows of a similarity matrix held at once
 
 
 @dataclass(frozen=True)
-class Rule:
+class Validator:
     """A way to score a candidate.
 
     Parameters
@@ -35,17 +35,17 @@ class Rule:
     name, what : str
         `what` says in a line what is measured, and who proposed it.
     measure : callable
-        Evidence to a number; higher is better.
+        CandidateEvidence to a number; higher is better.
     validation : bool
         Whether it needs held-out labelled source rows.
     """
 
     name: str
     what: str
-    measure: Callable[[Evidence], float]
+    measure: Callable[[CandidateEvidence], float]
     validation: bool = False
 
-    def score(self, evidence: Evidence) -> float:
+    def score(self, evidence: CandidateEvidence) -> float:
         """Return the score: -inf for a candidate that diverged, NaN where the rule has nothing to go by."""
         if not evidence.finite:
             return -math.inf
@@ -54,25 +54,25 @@ class Rule:
         return float(self.measure(evidence))
 
 
-def source_val(evidence: Evidence) -> float:
+def source_val(evidence: CandidateEvidence) -> float:
     """Return the accuracy on held-out source rows; less than one row's worth is taken off for their mean loss."""
     rows = len(evidence.val_labels)
     right = evidence.val_logits.argmax(1) == evidence.val_labels
     return right.mean() - (1 - math.exp(-_losses(evidence).mean())) / (rows + 1)
 
 
-def negative_entropy(evidence: Evidence) -> float:
+def negative_entropy(evidence: CandidateEvidence) -> float:
     """Return minus the mean entropy of the target's predictions (Morerio et al. 2018)."""
     return -entropy(evidence.target_logits).mean()
 
 
-def information(evidence: Evidence) -> float:
+def information(evidence: CandidateEvidence) -> float:
     """Return H(mean p) - mean H(p), the information that predictions hold of target rows (Musgrave et al. 2022)."""
     mean = softmax(evidence.target_logits).mean(0, keepdims=True)
     return entropy(np.log(np.maximum(mean, 1e-300)))[0] + negative_entropy(evidence)
 
 
-def neighbourhood_density(evidence: Evidence, temperature: float = 0.05) -> float:
+def neighbourhood_density(evidence: CandidateEvidence, temperature: float = 0.05) -> float:
     """Return the soft neighbourhood density of the target's predictions (Saito et al. 2021, eq. 1 to 3).
 
     A row's cosine similarities to every other row, through a softmax, are a distribution over neighbours; its entropy
@@ -89,12 +89,12 @@ def neighbourhood_density(evidence: Evidence, temperature: float = 0.05) -> floa
     return total / len(rows) if len(rows) > 1 else 0.0
 
 
-def importance_weighted(evidence: Evidence) -> float:
+def importance_weighted(evidence: CandidateEvidence) -> float:
     """Return minus the source's held-out loss, each row weighted by its density ratio (Sugiyama et al. 2007)."""
     return -(_ratios(evidence) * _losses(evidence)).mean()
 
 
-def deep_embedded(evidence: Evidence) -> float:
+def deep_embedded(evidence: CandidateEvidence) -> float:
     """Return :func:`importance_weighted` with the weights as control variate (You et al. 2019, eq. 7 and 8).
 
     Weights have mean 1 in truth; how far they are off says how far the weighted loss is off.
@@ -106,7 +106,7 @@ def deep_embedded(evidence: Evidence) -> float:
     return -(weighted.mean() + slope * weights.mean() - slope)
 
 
-def circular(evidence: Evidence) -> float:
+def circular(evidence: CandidateEvidence) -> float:
     """Return the source accuracy of a classifier learned on the target's predictions (Zhong et al. 2010).
 
     The way back of Ganin et al. (2016, sec. 5.1.2): a ridge classifier learns the candidate's own answers on target
@@ -119,7 +119,7 @@ def circular(evidence: Evidence) -> float:
     return (seen[scores.argmax(1)] == evidence.source_labels).mean()
 
 
-def confusion(evidence: Evidence, temperature: float = 2.5) -> float:
+def confusion(evidence: CandidateEvidence, temperature: float = 2.5) -> float:
     """Return minus the class confusion of the target's predictions (Jin et al. 2020, eq. 3 to 7)."""
     logits = evidence.target_logits / temperature
     p = softmax(logits)
@@ -129,30 +129,30 @@ def confusion(evidence: Evidence, temperature: float = 2.5) -> float:
     return -(together.sum() - np.trace(together)) / len(together)
 
 
-def _losses(evidence: Evidence) -> np.ndarray:
+def _losses(evidence: CandidateEvidence) -> np.ndarray:
     """Return the cross-entropy (Nv,) of each held-out source row."""
     return -log_softmax(evidence.val_logits)[np.arange(len(evidence.val_labels)), evidence.val_labels]
 
 
-def _ratios(evidence: Evidence) -> np.ndarray:
+def _ratios(evidence: CandidateEvidence) -> np.ndarray:
     return density_ratio(evidence.source_features, evidence.target_features, evidence.val_features)
 
 
-RULES: dict[str, Rule] = {
+VALIDATORS: dict[str, Validator] = {
     rule.name: rule
     for rule in (
-        Rule("source_val", "accuracy on held-out source rows, ties by loss", source_val, validation=True),
-        Rule("entropy", "predictions that are sure (Morerio et al. 2018)", negative_entropy),
-        Rule("im", "predictions that are sure, of every class (information; Musgrave et al. 2022)", information),
-        Rule(
+        Validator("source_val", "accuracy on held-out source rows, ties by loss", source_val, validation=True),
+        Validator("entropy", "predictions that are sure (Morerio et al. 2018)", negative_entropy),
+        Validator("im", "predictions that are sure, of every class (information; Musgrave et al. 2022)", information),
+        Validator(
             "snd", "predictions in dense groups (soft neighbourhood density; Saito et al. 2021)", neighbourhood_density
         ),
-        Rule("dev", "weighted source loss, less its own error (You et al. 2019)", deep_embedded, validation=True),
-        Rule(
+        Validator("dev", "weighted source loss, less its own error (You et al. 2019)", deep_embedded, validation=True),
+        Validator(
             "iwv", "source loss weighted by density ratio (Sugiyama et al. 2007)", importance_weighted, validation=True
         ),
-        Rule("circular", "predictions that teach the source's labels back (Zhong et al. 2010)", circular),
-        Rule("mcc", "predictions that do not mix classes (class confusion; Jin et al. 2020)", confusion),
+        Validator("circular", "predictions that teach the source's labels back (Zhong et al. 2010)", circular),
+        Validator("mcc", "predictions that do not mix classes (class confusion; Jin et al. 2020)", confusion),
     )
 }
 
@@ -160,7 +160,7 @@ RULES: dict[str, Rule] = {
 AUTO = ("im", "circular")
 
 
-def find(name: str) -> tuple[Rule, Rule]:
+def find(name: str) -> tuple[Validator, Validator]:
     """Return the rule for the epochs of a method, and the one for methods; ``auto`` names the pair found most reliable.
 
     On frozen features of Office-31 (six losses, six lengths each, six pairs) information maximisation took the epoch
@@ -174,11 +174,11 @@ def find(name: str) -> tuple[Rule, Rule]:
         There is none.
     """
     if name == "auto":
-        return RULES[AUTO[0]], RULES[AUTO[1]]
-    if name not in RULES:
-        known = ["auto", *RULES]
+        return VALIDATORS[AUTO[0]], VALIDATORS[AUTO[1]]
+    if name not in VALIDATORS:
+        known = ["auto", *VALIDATORS]
         raise TransferError(f"--rule {name}: no such rule{did_you_mean(name, known)}; there are {', '.join(known)}")
-    return RULES[name], RULES[name]
+    return VALIDATORS[name], VALIDATORS[name]
 
 
 def choose(scores: Sequence[float]) -> int:

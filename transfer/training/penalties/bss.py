@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from transfer.training.penalties.penalty import Penalty, Step
+from transfer.training.penalties.penalty import Penalty, PenaltyInputs
 
 LEAST = 1  # how many singular values: one is the paper's choice
 
@@ -18,6 +18,6 @@ class BSS(Penalty):
     def __init__(self, strength: float) -> None:
         self.strength = strength
 
-    def __call__(self, step: Step) -> Tensor:
+    def __call__(self, step: PenaltyInputs) -> Tensor:
         """Return the term for a step."""
         return self.strength * torch.linalg.svdvals(step.features.float())[-LEAST:].square().sum()

@@ -15,7 +15,7 @@ from transfer.training.penalties.bss import BSS
 from transfer.training.penalties.elastic_net import ElasticNet
 from transfer.training.penalties.l2_sp import L2SP
 from transfer.training.penalties.penalty import Penalty
-from transfer.training.penalties.pretrained import Start
+from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.stochastic_depth import skippable
 
 TAIL = {"l2_sp", "delta", "bss", "co_tuning", "stochastic_depth"}  # which say something of a backbone that learns
@@ -24,7 +24,7 @@ START = {"l2_sp", "delta", "co_tuning"}  # and hold it to what it was
 log = logging.getLogger(__name__)
 
 
-def check(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: list[bool]) -> None:
+def check_penalties(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: list[bool]) -> None:
     """Refuse what cannot be under `plan`, and say what a solved phase does without.
 
     Parameters
@@ -70,8 +70,8 @@ def check(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: l
             log.info("phase %s is solved, without %s", phase.name, _flags(names))
 
 
-def without_effect(heads: Heads, config: LearnConfig, solved: bool) -> list[str]:
-    """Return the options that :func:`check` refuses where all of the backbone stays frozen, and heads are `solved`."""
+def options_without_effect(heads: Heads, config: LearnConfig, solved: bool) -> list[str]:
+    """Return the options that have no effect where the backbone is frozen and the heads are `solved`."""
     names = _penalised(config)
     return [*names, *_trained(heads, config)] if solved else [name for name in names if name in TAIL]
 
@@ -86,13 +86,13 @@ def _trained(heads: Heads, config: LearnConfig) -> list[str]:
     return names + (["drop_connect"] if any(isinstance(m, DropConnect) for m in heads.modules()) else [])
 
 
-def needs_start(config: LearnConfig) -> bool:
+def needs_pretrained_copy(config: LearnConfig) -> bool:
     """Return whether a penalty wants the network as it was."""
     return any(getattr(config.regularise, name) for name in START)
 
 
-def penalties(
-    model: TransferModel, phase: Phase, config: LearnConfig, feed: Feed, start: Start | None
+def build_penalties(
+    model: TransferModel, phase: Phase, config: LearnConfig, feed: Feed, start: PretrainedCopy | None
 ) -> tuple[Penalty, ...]:
     """Return the penalties of `phase`, for which `model` is frozen and cut.
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import TransferError
-from transfer.training.penalties.penalty import Penalty, Step
-from transfer.training.penalties.pretrained import Start
+from transfer.training.penalties.penalty import Penalty, PenaltyInputs
+from transfer.training.penalties.pretrained import PretrainedCopy
 
 
 class CoTuning(Penalty):
@@ -25,7 +25,7 @@ class CoTuning(Penalty):
     def __init__(self, classifier: nn.Module, relation: Tensor, strength: float) -> None:
         self.classifier, self.relation, self.strength = classifier, relation, strength
 
-    def __call__(self, step: Step) -> Tensor:
+    def __call__(self, step: PenaltyInputs) -> Tensor:
         """Return the term for a step."""
         answers = self.classifier(step.features.float()).log_softmax(1)
         total = answers.new_zeros(())
@@ -38,7 +38,7 @@ class CoTuning(Penalty):
         return self.strength * total
 
 
-def classifier(start: Start) -> nn.Module:
+def classifier(start: PretrainedCopy) -> nn.Module:
     """Return the original classifier, frozen.
 
     Raises
@@ -53,7 +53,7 @@ def classifier(start: Start) -> nn.Module:
 
 
 @torch.no_grad()
-def relation(start: Start, original: nn.Module, objects: int) -> Tensor:
+def relation(start: PretrainedCopy, original: nn.Module, objects: int) -> Tensor:
     """Return p(original class | object), (objects, S): the mean probabilities over an object's training rows.
 
     The paper's direct way (its algorithm 1). A row of an object without images is zero.

@@ -8,8 +8,8 @@ from torch import Tensor
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
 from transfer.probes import linear as probe
-from transfer.training.penalties.penalty import Penalty, Step, watched
-from transfer.training.penalties.pretrained import Start
+from transfer.training.penalties.penalty import Penalty, PenaltyInputs, capture_outputs
+from transfer.training.penalties.pretrained import PretrainedCopy
 
 
 class Delta(Penalty):
@@ -21,18 +21,18 @@ class Delta(Penalty):
 
     Parameters
     ----------
-    start : Start
+    start : PretrainedCopy
     attention : mapping of str to Tensor, shape (channels,)
         ``W`` by the path of the module whose output it is for.
     """
 
-    def __init__(self, start: Start, attention: Mapping[str, Tensor], strength: float) -> None:
+    def __init__(self, start: PretrainedCopy, attention: Mapping[str, Tensor], strength: float) -> None:
         self.start, self.attention, self.strength = start, attention, strength
         self.maps = tuple(attention)
 
-    def __call__(self, step: Step) -> Tensor:
+    def __call__(self, step: PenaltyInputs) -> Tensor:
         """Return the term for a step."""
-        with torch.no_grad(), watched(self.start.model.backbone.network, self.maps) as wanted:
+        with torch.no_grad(), capture_outputs(self.start.model.backbone.network, self.maps) as wanted:
             self.start.features(step.activation)
         total = step.features.new_zeros((), dtype=torch.float32)
         for path, attention in self.attention.items():
@@ -42,7 +42,7 @@ class Delta(Penalty):
         return self.strength * total
 
 
-def attention(start: Start, heads: Heads, phase: Phase) -> dict[str, Tensor]:
+def attention(start: PretrainedCopy, heads: Heads, phase: Phase) -> dict[str, Tensor]:
     """Return the softmax of :func:`rises` for the output of each stage that learns in `phase`."""
     paths = [
         stage.modules[-1]
@@ -52,7 +52,7 @@ def attention(start: Start, heads: Heads, phase: Phase) -> dict[str, Tensor]:
     return {path: rise.softmax(0) for path, rise in rises(start, heads, paths).items()}
 
 
-def rises(start: Start, heads: Heads, paths: Sequence[str]) -> dict[str, Tensor]:
+def rises(start: PretrainedCopy, heads: Heads, paths: Sequence[str]) -> dict[str, Tensor]:
     """Return for the outputs at `paths` how much the loss would rise without each channel, (channels,).
 
     The loss is that of linear heads, solved on the pretrained features, over the training rows. The rise is the first
@@ -66,7 +66,7 @@ def rises(start: Start, heads: Heads, paths: Sequence[str]) -> dict[str, Tensor]
     total: dict[str, Tensor] = {}
     for index, activation in start.batches():
         wanted = {name: label[index].to(features.device) for name, label in start.labels.items()}
-        with torch.enable_grad(), watched(start.model.backbone.network, paths) as maps:
+        with torch.enable_grad(), capture_outputs(start.model.backbone.network, paths) as maps:
             given = activation.float().requires_grad_().clone()  # a copy, which layers may overwrite
             loss = linear.loss(linear(start.features(given)), wanted) * len(index) / len(rows)
             slopes = torch.autograd.grad(loss, [maps[path] for path in paths])

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from transfer.training.penalties.penalty import Penalty, Step
+from transfer.training.penalties.penalty import Penalty, PenaltyInputs
 
 
 class ElasticNet(Penalty):
@@ -16,7 +16,7 @@ class ElasticNet(Penalty):
     def __init__(self, l1: float, l2: float) -> None:
         self.l1, self.l2 = l1, l2
 
-    def __call__(self, step: Step) -> Tensor:
+    def __call__(self, step: PenaltyInputs) -> Tensor:
         """Return the term for a step."""
         total = step.features.new_zeros((), dtype=step.model.heads.centre.dtype)
         for p in step.model.parameters():

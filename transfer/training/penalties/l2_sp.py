@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from transfer.backbones.backbone import Backbone
-from transfer.training.penalties.penalty import Penalty, Step
+from transfer.training.penalties.penalty import Penalty, PenaltyInputs
 
 
 class L2SP(Penalty):
@@ -17,7 +17,7 @@ class L2SP(Penalty):
         self.strength = strength
         self.start = {name: p.detach() for name, p in start.network.named_parameters()}
 
-    def __call__(self, step: Step) -> Tensor:
+    def __call__(self, step: PenaltyInputs) -> Tensor:
         """Return the term for a step."""
         total = step.features.new_zeros((), dtype=step.model.heads.centre.dtype)
         for name, p in step.model.backbone.network.named_parameters():

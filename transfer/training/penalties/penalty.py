@@ -12,7 +12,7 @@ from transfer.training.mixing import Labels
 
 
 @dataclass(frozen=True)
-class Step:
+class PenaltyInputs:
     """What a penalty may see of a training step.
 
     Parameters
@@ -39,17 +39,17 @@ class Step:
 
 
 class Penalty:
-    """A term of the loss; called with a :class:`Step`, it returns a scalar with gradient."""
+    """A term of the loss; called with a :class:`PenaltyInputs`, it returns a scalar with gradient."""
 
     maps: Sequence[str] = ()
 
-    def __call__(self, step: Step) -> Tensor:
+    def __call__(self, step: PenaltyInputs) -> Tensor:
         """Return the term for a step."""
         raise TypeError(f"{type(self).__name__} has no definition")
 
 
 @contextmanager
-def watched(network: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def capture_outputs(network: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Collect what the modules at `paths` put out, by path, while the context lasts."""
     seen: dict[str, Tensor] = {}
 

@@ -12,7 +12,7 @@ from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 
 
-class Start:
+class PretrainedCopy:
     """A copy of a model's backbone, which never learns; it goes on from the same activations.
 
     Parameters
