@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from transfer.adaptation.registry import METHODS
-from transfer.adaptation.selection.validators import RULES
+from transfer.adaptation.selection.validators import VALIDATORS
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 from transfer.config.serialise import from_dict, to_dict
 from transfer.errors import TransferError
@@ -58,4 +58,4 @@ def test_the_help_names_every_method_and_rule_and_imports_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     words = set(re.findall(r"\w+", done.stdout))
     assert set(METHODS) <= words
-    assert {"auto", *RULES} <= words
+    assert {"auto", *VALIDATORS} <= words
