@@ -40,7 +40,7 @@ class HiddenLabels:
         """Return whether any image of the target has a label: without, no accuracy can be measured."""
         return bool((self._object >= 0).any())
 
-    def answers(self, rows: np.ndarray) -> np.ndarray:
+    def reveal(self, rows: np.ndarray) -> np.ndarray:
         """Return the true class of each of `rows`, int64, shape (n,): an index into `classes`, -1 where unknown.
 
         The first of `classes` are those that were learnt, in the model's order; an index beyond them is of an

@@ -160,7 +160,7 @@ VALIDATORS: dict[str, Validator] = {
 AUTO = ("im", "circular")
 
 
-def find(name: str) -> tuple[Validator, Validator]:
+def find_validators(name: str) -> tuple[Validator, Validator]:
     """Return the rule for the epochs of a method, and the one for methods; ``auto`` names the pair found most reliable.
 
     On frozen features of Office-31 (six losses, six lengths each, six pairs) information maximisation took the epoch
@@ -181,7 +181,7 @@ def find(name: str) -> tuple[Validator, Validator]:
     return VALIDATORS[name], VALIDATORS[name]
 
 
-def choose(scores: Sequence[float]) -> int:
+def choose_best(scores: Sequence[float]) -> int:
     """Return the index of the highest score; the earliest of equals. NaN loses to any number.
 
     Raises
@@ -191,7 +191,7 @@ def choose(scores: Sequence[float]) -> int:
 
     Examples
     --------
-    >>> choose([0.5, float("nan"), 0.7, 0.7])
+    >>> choose_best([0.5, float("nan"), 0.7, 0.7])
     2
     """
     if all(math.isnan(score) for score in scores):
