@@ -77,5 +77,5 @@ def test_it_cannot_be_used_by_accident():
         with pytest.raises(TypeError):
             use(truth)
     assert repr(truth) == "HiddenLabels(oil)"
-    assert {name for name in dir(truth) if not name.startswith("_")} == {"answers", "classes", "known", "notes"}
+    assert {name for name in dir(truth) if not name.startswith("_")} == {"classes", "known", "notes", "reveal"}
     assert {name for name in vars(HiddenLabels) if not name.startswith("_")} == {"reveal", "known", "notes"}

@@ -27,7 +27,7 @@ def test_the_first_of_equals_is_taken_and_what_has_no_score_is_last(staged):
 def test_nothing_to_take(staged):
     stage, *_ = staged()
     with pytest.raises(TransferError, match="try a lower --lr"):
-        BestCandidate(stage, IM, lambda line: None).taken  # noqa: B018
+        BestCandidate(stage, IM, lambda line: None).candidate  # noqa: B018
 
 
 @pytest.mark.parametrize("name", ["coral", "mcc"])
@@ -38,7 +38,7 @@ def test_a_choice_comes_back_as_it_was(staged, name, policy):
     one, other = (BestCandidate(stage, IM, lines.append) for lines in (told, again))
     fit(name, stage, phase, steps, one, bottleneck=16)
     tensors, record = pack(one.state())
-    other.go_on(unpack(tensors, json.loads(json.dumps(record))))
+    other.restore(unpack(tensors, json.loads(json.dumps(record))))
     assert again == told == other.lines
     assert (other.value, other.scores, other.notes) == (one.value, one.scores, one.notes)
     assert (other.candidate.name, other.candidate.line) == (one.candidate.name, one.candidate.line)

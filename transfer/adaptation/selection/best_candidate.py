@@ -102,8 +102,8 @@ class BestCandidate:
         }
         return {name: getattr(self, name) for name in KEPT} | {"best": best}
 
-    def go_on(self, state: dict[str, Any]) -> None:
-        """Be as the choice was that :meth:`state` was asked of, and tell its candidates' lines again."""
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore a saved :meth:`state` and log its candidates' lines."""
         for name in KEPT:
             setattr(self, name, state[name])
         best, backbone = state["best"], self.stage.model.backbone
