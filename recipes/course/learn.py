@@ -18,7 +18,7 @@ from course.networks import build
 from course.pixels import PixelSet, scale
 from transfer.config.serialise import to_dict
 from transfer.errors import TransferError
-from transfer.evaluation import metrics
+from transfer.heads import metrics
 from transfer.training import monitor
 from transfer.training.setup import pick_device
 
@@ -196,7 +196,7 @@ class _Course:
         probabilities, test = self.probabilities(rows), {}
         for head, values in probabilities.items():
             target = self.data.table.targets[head]
-            test[head] = metrics.classification(target.values[rows], values.argmax(1), target.classes)
+            test[head] = metrics.classification_metrics(target.values[rows], values.argmax(1), target.classes)
         accuracy = {head: r["accuracy"] for head, r in test.items() if "accuracy" in r}
         log.info("%s\n", progress.report(name, accuracy, time.perf_counter() - began))
         some = self.rng.permutation(len(rows))[:examples]

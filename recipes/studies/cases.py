@@ -17,9 +17,9 @@ from transfer.config.commands import CasesConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.evaluation.wilson import NORMAL
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
+from transfer.heads.metrics import Z_95
 from transfer.runs.folder import RunFolder
 from transfer.training import optimizers
 from transfer.training.auto_policy import AUTO, advised
@@ -213,7 +213,7 @@ def as_expected(candidate: dict[str, Any], reached: float, images: int) -> bool:
     """
     expected = candidate["accuracy"]
     drawn = expected * (1 - expected) / images
-    return abs(reached - expected) <= NORMAL * sqrt(candidate["sd"] ** 2 + drawn)
+    return abs(reached - expected) <= Z_95 * sqrt(candidate["sd"] ** 2 + drawn)
 
 
 def _key(record: Record) -> Key:

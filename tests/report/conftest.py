@@ -14,7 +14,7 @@ from PIL import Image
 
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
-from transfer.evaluation import metrics
+from transfer.heads import metrics
 
 HOSTILE = (
     "<script>alert('object')</script>",
@@ -36,7 +36,7 @@ def hostile() -> tuple[str, ...]:
 
 
 def reported(true: np.ndarray, said: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    return metrics.classification(true, said, classes)
+    return metrics.classification_metrics(true, said, classes)
 
 
 def jpeg() -> str:

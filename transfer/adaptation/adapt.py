@@ -27,12 +27,12 @@ from transfer.config.train import DataConfig, HeadConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
-from transfer.evaluation import metrics
 from transfer.evaluation.prediction_rows import prediction_rows
 from transfer.evaluation.predictions import answer, targets
 from transfer.evaluation.report_data import exhibits
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
+from transfer.heads import metrics
 from transfer.runs import checkpoint
 from transfer.runs.folder import RunFolder
 from transfer.runs.states import Part, States
@@ -293,7 +293,7 @@ def _with_truth(these: Domains, truth: HiddenLabels) -> ImageTable:
 
 
 def _report(test: ImageTable, said: np.ndarray) -> dict[str, Any]:
-    return metrics.classification(test.object, said, test.objects)
+    return metrics.classification_metrics(test.object, said, test.objects)
 
 
 def _accuracy(test: ImageTable, said: np.ndarray) -> float:

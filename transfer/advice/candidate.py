@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from transfer.evaluation.wilson import NORMAL
+from transfer.heads.metrics import Z_95
 
 WORTH = 0.0075  # what fine-tuning must be expected to add to be worth its time
 AHEAD = 0.005  # what a policy must be expected to be better by than the mean of several, not to give way to it
@@ -40,7 +40,7 @@ class Candidate:
     @property
     def interval(self) -> tuple[float, float]:
         """The middle 95 %."""
-        return max(self.accuracy - NORMAL * self.sd, 0.0), min(self.accuracy + NORMAL * self.sd, 1.0)
+        return max(self.accuracy - Z_95 * self.sd, 0.0), min(self.accuracy + Z_95 * self.sd, 1.0)
 
 
 def lasting(seconds: float) -> str:

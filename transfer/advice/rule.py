@@ -24,8 +24,8 @@ from transfer.advice.reasons import reasons
 from transfer.advice.requirements import Asked
 from transfer.advice.similarity import Kind
 from transfer.advice.transferability.size import scale
-from transfer.evaluation.wilson import NORMAL, wilson
 from transfer.freeze import FreezePolicy
+from transfer.heads.metrics import Z_95, wilson_interval
 
 EXPECTED: dict[str, dict[Kind, float]] = {
     # Share of the linear probe's errors that a policy is expected to mend.
@@ -146,7 +146,7 @@ def candidates(evidence: Evidence, costs: Costs, network: Network, asked: Asked)
         told = (1 - OF_LOSS) * counted + OF_LOSS * error * (1 - measured.loss / probe.loss)
         gain, sd = posterior(share * error, UNMEASURED * error + FLOOR, told, sd)
         # Of the probe's own accuracy: not nothing where none of a few images was wrong.
-        own = max(abs(probe.accuracy - end) for end in wilson(probe.accuracy, judged)) / NORMAL
+        own = max(abs(probe.accuracy - end) for end in wilson_interval(probe.accuracy, judged)) / Z_95
         accuracy, extrapolated = 1 - left * (1 - _share(probe.accuracy + gain)), (1 - left) * error / 2
         sd = sqrt(own**2 + sd**2 + extrapolated**2)
         width = sum(widths) if FreezePolicy.parse(policy).every_stage else widths[stages - 1 - int(dropped or 0)]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from transfer.data.table import ImageTable, Target
-from transfer.evaluation import metrics
 from transfer.feature_cache import Feed
+from transfer.heads import metrics
 from transfer.model import TransferModel
 
 Answers = dict[str, np.ndarray]
@@ -54,9 +54,9 @@ def judge(table: ImageTable, answers: Answers, *, intervals: bool = True) -> dic
     for name, values in answers.items():
         target = table.targets[name]
         if target.kind == "regression":
-            report[name] = metrics.regression(target.values, values)
+            report[name] = metrics.regression_metrics(target.values, values)
         elif intervals:
-            report[name] = metrics.classification(target.values, decide(target, values), target.classes)
+            report[name] = metrics.classification_metrics(target.values, decide(target, values), target.classes)
         else:
             rows = target.known
             right = decide(target, values)[rows] == target.values[rows]

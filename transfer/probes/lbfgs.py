@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from tqdm import tqdm
 
-from transfer.evaluation import metrics
+from transfer.heads import metrics
 from transfer.heads.heads import Heads, known
 from transfer.runtime import distributed, signals
 
@@ -167,7 +167,7 @@ class Problem:
             spec, target = self.part.specs[name], self.val.targets[name]
             rows = known(spec, target)
             if spec.kind == "regression":
-                report[name] = metrics.regression(target.cpu().numpy(), answer.cpu().numpy())["r2"]
+                report[name] = metrics.regression_metrics(target.cpu().numpy(), answer.cpu().numpy())["r2"]
             elif bool(rows.any()):
                 decided = answer.argmax(1) if spec.kind == "softmax" else answer > 0.5
                 report[name] = float((decided == target)[rows].float().mean())

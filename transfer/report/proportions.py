@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from transfer.evaluation.wilson import wilson
+from transfer.heads.metrics import wilson_interval
 
 SHOWN = 40  # classes that are listed at once; of more, the worst and the best
 
 
 def row(name: str, share: float, n: float) -> dict[str, Any]:
     """Return a row of a table: ``name``, ``share``, its ``low`` and ``high`` end, ``n``."""
-    low, high = wilson(share, n)
+    low, high = wilson_interval(share, n)
     return {"name": name, "share": share, "low": low, "high": high, "n": round(n)}
 
 

@@ -12,8 +12,8 @@ from transfer.backbones.trunk import Trunk
 from transfer.config.train import BackboneConfig, DataConfig
 from transfer.data.images.batches import ImageBatches
 from transfer.errors import TransferError
-from transfer.evaluation.wilson import wilson
 from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads.metrics import wilson_interval
 from transfer.probes.linear import solve
 from transfer.training.setup import new_backbone, read_images
 
@@ -66,7 +66,7 @@ def test_what_comes_back() -> None:
     assert (found.predictions[~known] == -1).all()
     assert (found.predictions[known] == found.probabilities[known].argmax(1)).all()
     assert found.accuracy == (found.predictions == labels)[known].mean()
-    assert found.interval == wilson((found.predictions == labels)[known].mean(), known.sum())
+    assert found.interval == wilson_interval((found.predictions == labels)[known].mean(), known.sum())
     own = found.probabilities[known, labels[known]]
     assert found.loss == pytest.approx(-np.log(own).mean())
 

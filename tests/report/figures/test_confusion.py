@@ -1,13 +1,13 @@
 import numpy as np
 
-from transfer.evaluation import metrics
+from transfer.heads import metrics
 from transfer.report.figures.confusion import DRAWN, counts, drawing, pairs
 
 
 def test_classes_keep_their_names_though_some_never_occur():
     classes = ("a", "never", "b", "c")
     true, said = np.array([0, 0, 2, 2, 3]), np.array([0, 2, 2, 3, 0])
-    report = metrics.classification(true, said, classes)
+    report = metrics.classification_metrics(true, said, classes)
     names, matrix = counts([report, report])
     assert names == ["a", "b", "c"]
     naive = [
@@ -15,7 +15,7 @@ def test_classes_keep_their_names_though_some_never_occur():
         for r in names
     ]
     assert matrix.tolist() == naive
-    other = metrics.classification(np.array([1]), np.array([1]), classes)
+    other = metrics.classification_metrics(np.array([1]), np.array([1]), classes)
     assert counts([report, other])[0] == ["a", "never", "b", "c"]
     names, matrix = counts([{"n": 0}])
     assert (names, matrix.shape) == ([], (0, 0))

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 from transfer.errors import TransferError
-from transfer.evaluation.wilson import wilson
+from transfer.heads.metrics import wilson_interval
 
 STRONGEST, WEAKEST = -3, 5  # strengths are 10^-step; 0 is tried first
 CURVATURE = 0.05  # of the loss in a row's outputs, on the whole: p (1 - p) is at most 1/4
@@ -38,7 +38,7 @@ class CrossValidated:
     folds : ndarray of int64, shape (N,)
     accuracy : float
     interval : (float, float)
-        95 %, of :func:`transfer.evaluation.wilson.wilson`.
+        95 %, of :func:`transfer.heads.metrics.wilson_interval`.
     loss : float
         Mean negative log-likelihood, in nats.
     strength : float, optional
@@ -117,7 +117,7 @@ def judged(
     predictions[rows] = said.argmax(1)
     right = float((predictions[rows] == label).mean())
     loss = -float(np.log(np.maximum(said[np.arange(len(rows)), label], np.finfo(float).tiny)).mean())
-    return CrossValidated(predictions, probabilities, folds, right, wilson(right, len(rows)), loss, strength)
+    return CrossValidated(predictions, probabilities, folds, right, wilson_interval(right, len(rows)), loss, strength)
 
 
 def _strength(step: int) -> float:

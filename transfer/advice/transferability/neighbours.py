@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from transfer.evaluation import metrics
+from transfer.heads import metrics
 
 BLOCK = 1024  # rows whose similarities to all are held at a time
 
@@ -72,6 +72,6 @@ def neighbour_accuracy(
         return {"accuracy": float("nan"), "balanced_accuracy": float("nan")}
     answer = neighbour_vote(features, labels, k=k, groups=groups)[known]
     nobody = int(labels.max()) + 1  # a class of its own for no answer at all
-    counts = metrics.confusion(labels[known], np.where(answer < 0, nobody, answer), nobody + 1)
-    scores = metrics.scores(counts)
+    counts = metrics.confusion_matrix(labels[known], np.where(answer < 0, nobody, answer), nobody + 1)
+    scores = metrics.score_confusion(counts)
     return {name: float(scores[name]) for name in ("accuracy", "balanced_accuracy")}

@@ -1,6 +1,7 @@
 import itertools
 import math
 import warnings
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from transfer.evaluation import metrics
+from transfer.heads import metrics
 
 NAMES = tuple("abcdefg")
 
@@ -27,7 +28,7 @@ def labels(draw: st.DrawFn, least: int = 1) -> tuple[np.ndarray, np.ndarray, int
 @given(data=labels())
 def test_scores_are_scikit_learns(data: tuple[np.ndarray, np.ndarray, int]) -> None:
     true, predicted, classes = data
-    report = metrics.classification(true, predicted, NAMES[:classes])
+    report = metrics.classification_metrics(true, predicted, NAMES[:classes])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes that are predicted and never occur, a single class
         assert report["accuracy"] == pytest.approx(sk.accuracy_score(true, predicted))
@@ -54,7 +55,7 @@ def test_scores_are_scikit_learns(data: tuple[np.ndarray, np.ndarray, int]) -> N
 @given(data=labels())
 def test_confusion_by_counting(data: tuple[np.ndarray, np.ndarray, int]) -> None:
     true, predicted, classes = data
-    counts = metrics.confusion(true, predicted, classes)
+    counts = metrics.confusion_matrix(true, predicted, classes)
     for i in range(classes):
         for j in range(classes):
             assert counts[i, j] == sum(t == i and p == j for t, p in zip(true, predicted, strict=True))
@@ -65,28 +66,33 @@ def test_unknown_labels_do_not_count(data: tuple[np.ndarray, np.ndarray, int], u
     true, predicted, classes = data
     mask = unknown.draw(hnp.arrays(bool, len(true)))
     partly = np.where(mask, -1, true)
-    report = metrics.classification(partly, predicted, NAMES[:classes])
+    report = metrics.classification_metrics(partly, predicted, NAMES[:classes])
     if mask.all():
         assert report == {"n": 0}
     else:
-        assert report == metrics.classification(true[~mask], predicted[~mask], NAMES[:classes])
+        assert report == metrics.classification_metrics(true[~mask], predicted[~mask], NAMES[:classes])
         assert report["n"] == (~mask).sum()
 
 
 @given(data=labels())
 def test_scores_of_a_stack_are_those_of_each(data: tuple[np.ndarray, np.ndarray, int]) -> None:
     true, predicted, classes = data
-    one, two = metrics.confusion(true, predicted, classes), metrics.confusion(predicted, predicted, classes)
-    both = metrics.scores(np.stack([one, two]))
+    one, two = (
+        metrics.confusion_matrix(true, predicted, classes),
+        metrics.confusion_matrix(predicted, predicted, classes),
+    )
+    both = metrics.score_confusion(np.stack([one, two]))
     for name in both:
-        assert both[name].tolist() == pytest.approx([metrics.scores(one)[name], metrics.scores(two)[name]])
+        assert both[name].tolist() == pytest.approx(
+            [metrics.score_confusion(one)[name], metrics.score_confusion(two)[name]]
+        )
 
 
 @settings(max_examples=30, deadline=None)
 @given(data=labels())
 def test_the_interval_holds_the_accuracy_and_lies_in_bounds(data: tuple[np.ndarray, np.ndarray, int]) -> None:
     true, predicted, classes = data
-    report = metrics.classification(true, predicted, NAMES[:classes])
+    report = metrics.classification_metrics(true, predicted, NAMES[:classes])
     assert set(report["interval"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
     low, high = report["interval"]["accuracy"]
     assert low - 1e-6 <= report["accuracy"] <= high + 1e-6
@@ -104,7 +110,7 @@ def guesses(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_the_interval_shrinks_with_the_root_of_n() -> None:
     widths = []
     for n in (50, 200, 800, 3200):
-        low, high = metrics.interval(metrics.confusion(*guesses(n), 3))["accuracy"]
+        low, high = metrics.bootstrap_intervals(metrics.confusion_matrix(*guesses(n), 3))["accuracy"]
         widths.append(high - low)
     for wide, narrow in itertools.pairwise(widths):
         assert 1.5 < wide / narrow < 2.7
@@ -113,7 +119,7 @@ def test_the_interval_shrinks_with_the_root_of_n() -> None:
 @pytest.mark.parametrize(("wrong", "value"), [(0, 1.0), (1, 0.0)])
 def test_all_right_or_all_wrong_is_as_sure_as_so_many_images_are(wrong: int, value: float) -> None:
     true = np.array([0, 1, 2, 1])
-    found = metrics.interval(metrics.confusion(true, (true + wrong) % 3, 3), level=0.9)
+    found = metrics.bootstrap_intervals(metrics.confusion_matrix(true, (true + wrong) % 3, 3), level=0.9)
     theirs = binomtest(4 - 4 * wrong, 4).proportion_ci(0.9, method="wilson")
     for low, high in found.values():
         assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
@@ -136,26 +142,28 @@ def test_the_interval_is_that_of_drawing_images_with_replacement(score: str) -> 
             hits = [2 * ((t == c) & (p == c)).sum() / ((t == c).sum() + (p == c).sum()) for c in range(3)]
             drawn.append(np.mean(hits))
     expected = np.percentile(drawn, [2.5, 97.5])
-    assert metrics.interval(metrics.confusion(true, predicted, 3))[score] == pytest.approx(expected, abs=0.015)
+    assert metrics.bootstrap_intervals(metrics.confusion_matrix(true, predicted, 3))[score] == pytest.approx(
+        expected, abs=0.015
+    )
 
 
 def test_many_classes_take_the_same_way() -> None:
     """More classes than are resampled at once, of which only three occur."""
-    counts = metrics.confusion(*guesses(150), 3)
+    counts = metrics.confusion_matrix(*guesses(150), 3)
     large = np.zeros((70, 70), dtype=np.int64)
     large[np.ix_([5, 33, 69], [5, 33, 69])] = counts
     assert large.size > 4096
-    for name, ends in metrics.interval(large).items():
-        assert ends == pytest.approx(metrics.interval(counts)[name], abs=1e-6)
+    for name, ends in metrics.bootstrap_intervals(large).items():
+        assert ends == pytest.approx(metrics.bootstrap_intervals(counts)[name], abs=1e-6)
 
 
 def test_the_level_and_the_seed() -> None:
-    counts = metrics.confusion(*guesses(100), 3)
-    low, high = metrics.interval(counts)["accuracy"]
-    lower, higher = metrics.interval(counts, level=0.99)["accuracy"]
+    counts = metrics.confusion_matrix(*guesses(100), 3)
+    low, high = metrics.bootstrap_intervals(counts)["accuracy"]
+    lower, higher = metrics.bootstrap_intervals(counts, level=0.99)["accuracy"]
     assert lower < low < high < higher
-    assert metrics.interval(counts) == metrics.interval(counts, seed=0)
-    assert metrics.interval(counts, seed=1) != metrics.interval(counts, seed=0)
+    assert metrics.bootstrap_intervals(counts) == metrics.bootstrap_intervals(counts, seed=0)
+    assert metrics.bootstrap_intervals(counts, seed=1) != metrics.bootstrap_intervals(counts, seed=0)
 
 
 FINITE = st.floats(-100, 100).map(lambda v: round(v, 3))
@@ -164,7 +172,7 @@ FINITE = st.floats(-100, 100).map(lambda v: round(v, 3))
 @given(pairs=st.lists(st.tuples(FINITE, FINITE), min_size=2, max_size=30))
 def test_regression_is_scikit_learns(pairs: list[tuple[float, float]]) -> None:
     true, predicted = (np.array(column) for column in zip(*pairs, strict=True))
-    report = metrics.regression(true, predicted)
+    report = metrics.regression_metrics(true, predicted)
     assert report["mae"] == pytest.approx(sk.mean_absolute_error(true, predicted))
     assert report["rmse"] == pytest.approx(math.sqrt(sk.mean_squared_error(true, predicted)))
     assert report["n"] == len(pairs)
@@ -174,6 +182,19 @@ def test_regression_is_scikit_learns(pairs: list[tuple[float, float]]) -> None:
 
 def test_regression_without_some_or_all_targets() -> None:
     true, predicted = np.array([1.0, np.nan, 3.0]), np.array([1.5, 9.0, 3.0])
-    assert metrics.regression(true, predicted) == metrics.regression(true[[0, 2]], predicted[[0, 2]])
-    assert metrics.regression(np.array([np.nan]), np.array([1.0])) == {"n": 0}
-    assert metrics.regression(np.array([2.0, 2.0]), np.array([1.0, 3.0]))["r2"] == 0.0
+    assert metrics.regression_metrics(true, predicted) == metrics.regression_metrics(true[[0, 2]], predicted[[0, 2]])
+    assert metrics.regression_metrics(np.array([np.nan]), np.array([1.0])) == {"n": 0}
+    assert metrics.regression_metrics(np.array([2.0, 2.0]), np.array([1.0, 3.0]))["r2"] == 0.0
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+def test_the_wilson_interval_equals_scipys(drawn, level):
+    hits, n = drawn
+    theirs = binomtest(hits, n).proportion_ci(level, method="wilson")
+    width = NormalDist().inv_cdf((1 + level) / 2)
+    assert metrics.wilson_interval(hits / n, n, width) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_the_wilson_interval_is_95_percent_by_default():
+    theirs = binomtest(18, 20).proportion_ci(method="wilson")
+    assert metrics.wilson_interval(0.9, 20) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
