@@ -15,7 +15,7 @@ from transfer.cli.main import script
 from transfer.config.train import CacheConfig
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import figure, table
-from transfer.runs.seeds import over_seeds
+from transfer.runs.seeds import merge_seeds
 from transfer.training.setup import read_images
 
 
@@ -37,7 +37,7 @@ def main(config: TrainConfig) -> None:
                 results.append(probe.result | {"between": shares(some.table, x.cpu().numpy())})
     rows = [[name] for name in found]
     for row, both in zip(rows, found.values(), strict=True):
-        same, other = (over_seeds(seeds, some, ("test", "between")) for some in both)
+        same, other = (merge_seeds(seeds, some, ("test", "between")) for some in both)
         for result, *what in ((same, "accuracy", "test"), (other, "accuracy", "test"), (other, "share", "between")):
             row += [figure(result, head, *what).partition(" [")[0] for head in ("object", "domain")]
     head = ["learnt before", "object", "domain", "other objects", "their domain", "between objects", "between domains"]

@@ -87,12 +87,12 @@ def digests(images: ImageTable) -> np.ndarray:
 
 
 @pytest.fixture
-def lesson(images: ImageTable, digests: np.ndarray) -> Any:
+def data(images: ImageTable, digests: np.ndarray) -> Any:
     """Of each 8 images of a cell: 4 to learn from, 2 to validate on; the other 2 are for tests."""
-    from transfer.training.epoch import Lesson
+    from transfer.training.epoch import TrainingData
 
     place = np.arange(len(images)) % EACH
-    return Lesson(images, digests, np.flatnonzero(place < 4), np.flatnonzero((place >= 4) & (place < 6)))
+    return TrainingData(images, digests, np.flatnonzero(place < 4), np.flatnonzero((place >= 4) & (place < 6)))
 
 
 @pytest.fixture(scope="session")

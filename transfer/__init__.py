@@ -36,6 +36,7 @@ from transfer.config.train import (
 from transfer.errors import TransferError
 
 if TYPE_CHECKING:
+    from transfer.adaptation.adapt import adapt
     from transfer.backbones import Backbone, load
     from transfer.data.sets.load import load_table
     from transfer.data.splits import split
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Backbone": "transfer.backbones",
     "BackboneFeatures": "transfer.estimator",
+    "adapt": "transfer.adaptation.adapt",
     "TransferClassifier": "transfer.estimator",
     "export": "transfer.formats",
     "load": "transfer.backbones",
@@ -101,6 +103,7 @@ __all__ = [
     "TrainConfig",
     "TransferClassifier",
     "TransferError",
+    "adapt",
     "advise",
     "compare",
     "evaluate",

@@ -96,7 +96,7 @@ def course(config: CourseConfig) -> dict[str, Any]:
     }
     result["seconds"] = {"total": round(time.perf_counter() - began, 3)}
     if folder:
-        folder.result(result)
+        folder.write_result(result)
     return result
 
 

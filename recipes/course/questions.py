@@ -75,7 +75,7 @@ def questions(config: QuestionsConfig) -> dict[str, Any]:
     result = {"command": "questions", "config": to_dict(config), "versions": versions(), "runs": runs}
     result["seconds"] = {"total": round(time.perf_counter() - began, 3)}
     if folder:
-        folder.result(result)
+        folder.write_result(result)
         draw_layers(folder.path / "layers.png", runs)
     return result
 

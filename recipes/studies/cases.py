@@ -22,7 +22,7 @@ from transfer.freeze import FreezePolicy
 from transfer.heads.metrics import Z_95
 from transfer.runs.folder import RunFolder
 from transfer.training import optimizers
-from transfer.training.auto_policy import AUTO, advised
+from transfer.training.auto_policy import AUTO, advise_policy
 from transfer.training.compare import rights
 from transfer.training.setup import Images, read_images, split_images, versions
 from transfer.training.train import train
@@ -69,7 +69,7 @@ def cases(config: CasesConfig) -> dict[str, Any]:
     seeds = tuple(dict.fromkeys(base.run.seeds or (base.run.seed,)))
     out = base.run.out
     folder = RunFolder(out, to_dict(config), overwrite=base.run.overwrite, resume=base.run.resume) if out else None
-    records = {_key(record): record for record in folder.metrics(KEY)} if folder else {}
+    records = {_key(record): record for record in folder.read_metrics(KEY)} if folder else {}
     cache = TrunkCache(base.cache)
     # All at once: what is wrong with a set is said before hours have passed.
     sets = {data.data: data for data in asked.values()}
@@ -78,7 +78,7 @@ def cases(config: CasesConfig) -> dict[str, Any]:
     def tell(key: Key, found: Record) -> None:
         records[key] = dict(zip(KEY, key, strict=True)) | found
         if folder:
-            folder.metric(records[key])
+            folder.append_metrics(records[key])
 
     cells = [(name, text) for name in networks for text in asked]
     with tqdm(total=len(cells) * len(seeds), desc="cases", unit="seed", disable=None) as bar:
@@ -107,7 +107,7 @@ def cases(config: CasesConfig) -> dict[str, Any]:
         "records": list(records.values()),
     }
     if folder:
-        folder.result(result)
+        folder.write_result(result)
     return result
 
 
@@ -139,7 +139,7 @@ def advice(config: TrainConfig, images: Images, cache: TrunkCache) -> Record:
     test = parts.test[table.object[parts.test] >= 0]
     if not len(test):
         raise TransferError(f"{table.name}: no test images to measure accuracy on: give --test a fraction")
-    told = advised(config, images, parts, cache)
+    told = advise_policy(config, images, parts, cache)
     kept = {name: told.record[name] for name in ("advice", "similarity", "size", "probes", "seconds")}
     return {"labelled": told.evidence.size.labelled} | kept | {"images": [str(path) for path in table.paths[test]]}
 

@@ -40,8 +40,8 @@ def cross(config: CrossConfig, pairs: Sequence[tuple[tuple[str, ...], str]] | No
     out, shift = base.run.out, base.shift
     overwrite, resume = base.run.overwrite, base.run.resume
     folder = RunFolder(out, to_dict(config), overwrite=overwrite, resume=resume) if out else None
-    if folder and folder.done:
-        return folder.done
+    if folder and folder.finished_result:
+        return folder.finished_result
     cache = TrunkCache(base.cache)
     images = read(shift, cache)
     if pairs is None:
@@ -68,7 +68,7 @@ def cross(config: CrossConfig, pairs: Sequence[tuple[tuple[str, ...], str]] | No
         "runs": runs,
     }
     if folder:
-        folder.result(result)
+        folder.write_result(result)
     return result
 
 

@@ -17,7 +17,7 @@ from transfer.disk_cache import Store
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.runs.folder import RunFolder, from_the_start
+from transfer.runs.folder import RunFolder, refuse_resume
 from transfer.training.setup import read_images, versions
 from transfer.training.train import train
 
@@ -87,7 +87,7 @@ def worth(config: WorthConfig) -> dict[str, Any]:
         raise TransferError("several of each are compared: --labels A,B not --shots, --policies A,B not --policy")
     policies = dict.fromkeys([SCRATCH, *(str(FreezePolicy.parse(text)) for text in config.policies)])
     labels = sorted(set(config.labels), key=lambda few: few or math.inf)
-    from_the_start(base.run, "worth")
+    refuse_resume(base.run, "worth")
     folder = RunFolder(base.run.out, to_dict(config), overwrite=base.run.overwrite) if base.run.out else None
     cache, runs = TrunkCache(base.cache), []
     images = read_images(base.data, cache.store)
@@ -115,10 +115,10 @@ def worth(config: WorthConfig) -> dict[str, Any]:
         course = {"seconds": list(watch.points), "object": list(watch.points.values())}
         runs.append(record | {"course": course})
         if folder:
-            folder.metric(runs[-1])
+            folder.append_metrics(runs[-1])
     seconds = {"total": round(time.perf_counter() - began, 3)}
     head = {"command": "worth", "config": to_dict(config), "versions": versions(), "seconds": seconds}
     result = head | {"runs": runs}
     if folder:
-        folder.result(result)
+        folder.write_result(result)
     return result

@@ -13,7 +13,7 @@ from transfer.adaptation.domains import split_domains
 from transfer.adaptation.label_shift import proxy_a_distance
 from transfer.adaptation.selection.best_candidate import CandidateModel
 from transfer.adaptation.selection.evidence import CandidateEvidence
-from transfer.adaptation.task import Stage
+from transfer.adaptation.task import AdaptationTask
 from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, Target, softmax_target
 from transfer.errors import TransferError
@@ -48,7 +48,7 @@ def stage_of(*, val=0.25, per_class=40, lacking=(), unknown=0, target_rows=None,
     backbone = torch.nn.Linear(1, 1)
     backbone.stages = ()
     feed = SimpleNamespace(every_view=lambda rows: (rows, held[torch.from_numpy(rows)]))
-    return Stage(these, SimpleNamespace(cut=0, backbone=backbone), feed)
+    return AdaptationTask(these, SimpleNamespace(cut=0, backbone=backbone), feed)
 
 
 def evidence_of(stage, moved=0.0):

@@ -11,13 +11,13 @@ from transfer.adaptation import adapt as run
 from transfer.adaptation.adapt import adapt
 from transfer.adaptation.losses.fixmatch import FixMatch
 from transfer.adaptation.registry import METHODS
-from transfer.adaptation.resume import Journal
+from transfer.adaptation.resume import ResumeLog
 from transfer.adaptation.step import StepLoss
 from transfer.cli import main
 from transfer.errors import TransferError
 from transfer.runs import states
 from transfer.runs.folder import RunFolder
-from transfer.runs.states import Part, States
+from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import signals
 from transfer.runtime.signals import Stopped
 
@@ -114,11 +114,11 @@ def test_a_killed_run_goes_on_from_its_last_state_and_writes_no_line_twice(
     settings = {"method": ("mcc",), "policy": "partial:1", "epochs": 3, "steps": 2}
     adapt(config(out=tmp_path / "whole", **settings), images=tiny)
     killed = config(out=tmp_path / "killed", checkpoint_minutes=minutes, **settings)
-    monkeypatch.setattr(Part, "cheap", True)
-    save = Part.save
+    monkeypatch.setattr(PartStates, "cheap", True)
+    save = PartStates.save
     with monkeypatch.context() as patch:  # the second epoch's line is written, its state is not
         die = killing(3 if minutes else 7)
-        patch.setattr(Part, "save", lambda part, value: (die(), save(part, value)))
+        patch.setattr(PartStates, "save", lambda part, value: (die(), save(part, value)))
         with pytest.raises(Killed):
             adapt(killed, images=tiny)
     assert (tmp_path / "killed" / "metrics.jsonl").read_text().count("\n") == 2
@@ -133,7 +133,7 @@ def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch, b
     settings = {"method": ("mcc", "coral"), "seeds": (0, 3, 4)}
     whole = adapt(config(out=tmp_path / "whole", **settings), images=tiny)
     made = config(out=tmp_path / "killed", **settings)
-    die, result, once, ran = killing(2), RunFolder.result, run._adapt_once, []
+    die, result, once, ran = killing(2), RunFolder.write_result, run._adapt_once, []
     with monkeypatch.context() as patch:  # all of the second seed is there but its result
         patch.setattr(RunFolder, "result", lambda folder, value: (die(), result(folder, value)))
         with pytest.raises(Killed):
@@ -177,15 +177,15 @@ def test_a_signal_ends_the_command_with_its_code_after_saving(config, tiny, tmp_
     last = capfd.readouterr().err.splitlines()[-1]
     assert "SIGTERM" in last
     assert "--resume" in last
-    kept = States(tmp_path / "run", 10).part(0).load()
+    kept = RunStates(tmp_path / "run", 10).part(0).load()
     assert kept["calls"][-1]["place"]["step"] == 2
 
 
 def test_what_is_over_is_kept_as_it_was(tmp_path, monkeypatch):
     """Learning goes on in the tensors that a call ends with."""
-    monkeypatch.setattr(Part, "cheap", True)
+    monkeypatch.setattr(PartStates, "cheap", True)
     weight = torch.ones(2)
-    one = Journal(States(tmp_path, 10).part(0))
+    one = ResumeLog(RunStates(tmp_path, 10).part(0))
     assert one.open(lambda: {"best": 1}) is None
     assert one.enter() is None
     one.leave(lambda: {"end": weight, "said": []})
@@ -194,7 +194,7 @@ def test_what_is_over_is_kept_as_it_was(tmp_path, monkeypatch):
     one.step(lambda: pytest.fail("no state is due"))
     one.epoch(lambda: {"place": 7})
 
-    other = Journal(States(tmp_path, 10).part(0))
+    other = ResumeLog(RunStates(tmp_path, 10).part(0))
     assert other.open(dict) == {"best": 1}
     assert torch.equal(other.enter()["end"], torch.ones(2))
     assert other.enter() == {"place": 7}
@@ -203,13 +203,13 @@ def test_what_is_over_is_kept_as_it_was(tmp_path, monkeypatch):
     assert not other.part.outcome()
     other.next(2)
 
-    third = Journal(States(tmp_path, 10).part(0))
+    third = ResumeLog(RunStates(tmp_path, 10).part(0))
     third.open(dict)
     assert (third.weight, third.enter()) == (2, None)
 
 
 def test_without_states_nothing_is_kept():
-    one = Journal()
+    one = ResumeLog()
     assert one.open(lambda: pytest.fail("no use")) is None
     for call in (one.step, one.epoch, one.leave):
         call(lambda: pytest.fail("no use"))

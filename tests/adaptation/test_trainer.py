@@ -12,7 +12,7 @@ from transfer.adaptation.losses.mcc import MCC
 from transfer.adaptation.losses.moments import DeepCORAL
 from transfer.adaptation.losses.pseudo_labels import PseudoLabels
 from transfer.adaptation.step import Diverged
-from transfer.adaptation.trainer import Course
+from transfer.adaptation.trainer import AdaptationTrainer
 from transfer.errors import TransferError
 
 
@@ -35,7 +35,7 @@ def course(staged):
         stage, phase, steps = staged(**settings)
         torch.manual_seed(seed)
         network = new_network(stage, "standardise", 16)
-        return Course(stage, network, phase, steps, seed)
+        return AdaptationTrainer(stage, network, phase, steps, seed)
 
     return build
 

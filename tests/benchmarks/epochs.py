@@ -31,7 +31,7 @@ from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
 from transfer.runtime.malloc import kept
 from transfer.training import optimizers
-from transfer.training.epoch import Lesson, epoch
+from transfer.training.epoch import TrainingData, epoch
 from transfer.training.setup import head_specs, new_model, read_images
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     images = read_images(DataConfig(data="office31"))
     parts = split(images.table, images.inspection, test=0.2, val=0.2, seed=0)
     rows = np.random.default_rng(0).permutation(parts.train)[: given.images]
-    lesson = Lesson(images.table, images.inspection.sha256, rows, rows[:0])
+    data = TrainingData(images.table, images.inspection.sha256, rows, rows[:0])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     heading = ["policy", "cached s", "without s", "usual s", "without x", "usual x", "cached images/s"]
     lines = [heading]
@@ -80,12 +80,12 @@ def main() -> None:
                 "without": TrunkCache(CacheConfig(cache=False)),
             }
             for name, cache in feeds.items():
-                feed = cache.feed(model, images.table.paths, lesson.digests, batch_size=64)
+                feed = cache.feed(model, images.table.paths, data.digests, batch_size=64)
                 with kept():
                     feed.prepare(rows)
                     for _ in range(given.rounds + (name == "cached")):
                         began = time.perf_counter()
-                        epoch(model, feed, lesson, labels, optimizer, phase, config.learn, (1, 1), [0, 0, 1])
+                        epoch(model, feed, data, labels, optimizer, phase, config.learn, (1, 1), [0, 0, 1])
                         seconds[name].append(time.perf_counter() - began)
         cached, without = min(seconds["cached"]), min(seconds["without"])
         plain = usually(model.backbone, policy, set(images.table.paths[rows].tolist()))

@@ -34,7 +34,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.runtime import distributed
 from transfer.runtime.distributed.batches import gather
 from transfer.training import optimizers
-from transfer.training.epoch import Lesson, epoch
+from transfer.training.epoch import TrainingData, epoch
 from transfer.training.setup import Images, head_specs, new_model
 
 distributed.cores = lambda: 1  # each process has but one
@@ -66,11 +66,11 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
         if policy == "linear_probe":
             seconds |= {"extraction": time.perf_counter() - began, "extraction, processor": busy}
             continue
-        lesson = Lesson(images.table, images.inspection.sha256, rows, rows[:0])
+        data = TrainingData(images.table, images.inspection.sha256, rows, rows[:0])
         optimizer = optimizers.build(model, plan, config.learn)
         labels = targets(images.table, model)
         began, busy = time.perf_counter(), time.process_time()
-        epoch(model, feed, lesson, labels, optimizer, plan.phases[0], config.learn, (1, 1), [0, 0, 1])
+        epoch(model, feed, data, labels, optimizer, plan.phases[0], config.learn, (1, 1), [0, 0, 1])
         busy = busiest(time.process_time() - busy)
         distributed.wait()
         seconds |= {policy: time.perf_counter() - began, f"{policy}, processor": busy}

@@ -19,7 +19,7 @@ from transfer.disk_cache import Store
 from transfer.feature_cache import TrunkCache
 from transfer.feature_cache import feed as feed_module
 from transfer.model import TransferModel
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 
 POLICIES = ["linear_probe", "partial:1", "partial:3", "full"]
@@ -90,13 +90,13 @@ def test_keeping_changes_no_bit(
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "lp_ft:1"])
 @pytest.mark.parametrize("augment", ["none", "crop"])
 def test_keeping_changes_no_training_run(
-    taught: Callable[..., Any], caches: Caches, lesson: Lesson, policy: str, augment: str
+    taught: Callable[..., Any], caches: Caches, data: TrainingData, policy: str, augment: str
 ) -> None:
     states = []
     config = LearnConfig(epochs=4, batch_size=10, workers=1, lr=0.01, augment=augment)
     for kept in (False, True, True):
         model, plan = taught(policy, name="mobilenetv3_small_050")
-        result = fit(model, plan, lesson, config, caches(kept, views=2))
+        result = fit(model, plan, data, config, caches(kept, views=2))
         lines = [{k: v for k, v in line.items() if k != "seconds"} for line in result.epochs]
         states.append((lines, model.state_dict()))
     for lines, state in states[1:]:

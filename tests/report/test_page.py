@@ -147,9 +147,9 @@ def test_a_regression_head_has_errors_not_accuracies(made):
 
 def test_several_seeds_show_each(made):
     seeds = [json.loads((made(f"run/seed{s}", seed=s) / "result.json").read_text()) | {"seed": s} for s in (3, 4)]
-    from transfer.runs.seeds import over_seeds
+    from transfer.runs.seeds import merge_seeds
 
-    merged = over_seeds([3, 4], [{k: v for k, v in one.items() if k != "seed"} for one in seeds])
+    merged = merge_seeds([3, 4], [{k: v for k, v in one.items() if k != "seed"} for one in seeds])
     folder = made("whole", bare=True)
     (folder / "result.json").write_text(json.dumps(merged))
     for s in (3, 4):

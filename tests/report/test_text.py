@@ -6,7 +6,7 @@ import pytest
 
 from transfer.disk_cache import ShelfInfo
 from transfer.report import text as tables
-from transfer.runs.seeds import over_seeds
+from transfer.runs.seeds import merge_seeds
 
 
 def report(accuracy: float) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_figure_of_one_seed_has_its_interval() -> None:
 
 
 def test_figure_of_several_seeds_has_its_standard_deviation() -> None:
-    merged = over_seeds((0, 1, 2), [result(a) for a in (0.85, 0.9, 0.95)])
+    merged = merge_seeds((0, 1, 2), [result(a) for a in (0.85, 0.9, 0.95)])
     assert tables.figure(merged, "object") == "0.900 ± 0.050"
     assert tables.figure(merged, "domain") == "0.950 ± 0.000"
 
@@ -83,7 +83,7 @@ def test_one_run() -> None:
 
 
 def test_one_run_of_several_seeds() -> None:
-    merged = over_seeds((0, 1), [result(0.8), result(0.9)])
+    merged = merge_seeds((0, 1), [result(0.8), result(0.9)])
     text = tables.one_run(merged)
     assert "0.850 ± 0.071" in text
     assert "24.7 s" in text

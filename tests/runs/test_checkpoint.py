@@ -256,7 +256,7 @@ HEADERS = {
     "another backbone, far larger": ({"backbone": "convnext_xxlarge"}, "does not fit convnext_xxlarge"),
     "one of which little is left": ({"backbone": "convnext_xxlarge", "dropped": 3}, "does not fit convnext_xxlarge"),
     "no parts": ({"parts": {}}, "holds 0 networks"),
-    "a part that is none": ({"parts": {"": 1}}, "Part is 1"),
+    "a part that is none": ({"parts": {"": 1}}, "NetworkHeader is 1"),
     "a hidden layer of 10^12": ({"heads": {"hidden": [10**12]}}, "does not fit test_resnet"),
     "a hidden layer of 10^30": ({"heads": {"hidden": [10**30]}}, "no network is as it says"),
     "a million hidden layers": ({"heads": {"hidden": [1] * 10**6}}, "is damaged"),

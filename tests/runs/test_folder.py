@@ -14,9 +14,9 @@ def files(path: Path) -> list[str]:
 
 
 def fill(folder: RunFolder) -> None:
-    folder.metric({"epoch": 1, "loss": 0.5})
-    folder.predictions([{"path": "a, b.jpg", "object": "mug"}])
-    folder.result({"test": {}})
+    folder.append_metrics({"epoch": 1, "loss": 0.5})
+    folder.write_predictions([{"path": "a, b.jpg", "object": "mug"}])
+    folder.write_result({"test": {}})
     (folder.path / "model.safetensors").write_bytes(b"weights")
 
 
@@ -33,7 +33,7 @@ def test_an_empty_folder_will_do(tmp_path: Path) -> None:
 def test_what_is_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a", {})
     fill(folder)
-    folder.metric({"epoch": 2, "loss": 0.25, "note": "größer"})
+    folder.append_metrics({"epoch": 2, "loss": 0.25, "note": "größer"})
     lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [
         {"epoch": 1, "loss": 0.5},
@@ -46,7 +46,7 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 def test_no_test_images_no_predictions(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a", {})
-    folder.predictions([])
+    folder.write_predictions([])
     assert (folder.path / "predictions.csv").read_text().strip() == "path"
 
 
@@ -191,8 +191,8 @@ def test_gather_takes_a_map_where_there_is_one(tmp_path: Path) -> None:
 def test_a_resumed_run_keeps_its_lines_but_for_half_of_one(tmp_path: Path) -> None:
     config = {"trials": 5, "run": {"seed": 1, "out": "a"}}
     folder = RunFolder(tmp_path / "a", config)
-    folder.metric({"trial": 0, "note": "größer"})
-    folder.metric({"trial": 1})
+    folder.append_metrics({"trial": 0, "note": "größer"})
+    folder.append_metrics({"trial": 1})
     lines = folder.path / "metrics.jsonl"
     sound = lines.read_bytes()
     for half in (b"", b'{"tri', '{"note": "gr\u00f6'.encode()[:-1], b'{"trial": 2}'):
@@ -206,10 +206,10 @@ def test_a_resumed_run_keeps_its_lines_but_for_half_of_one(tmp_path: Path) -> No
 
 def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a", {"trials": 5, "run": {"seed": 1}})
-    folder.metric({"trial": 0})
+    folder.append_metrics({"trial": 0})
     with pytest.raises(TransferError, match="has another trials, seed; give what it was started with"):
         RunFolder(tmp_path / "a", {"trials": 6, "run": {"seed": 2}}, resume=True)
-    assert len(folder.metrics()) == 1
+    assert len(folder.read_metrics()) == 1
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write("{no json}\n")
     with pytest.raises(TransferError, match=r"metrics.jsonl is damaged: start anew with --overwrite"):
@@ -230,14 +230,14 @@ def test_damaged_metrics_are_one_line(tmp_path: Path, content: bytes) -> None:
     folder = RunFolder(tmp_path / "a", {})
     (folder.path / "metrics.jsonl").write_bytes(content)
     with pytest.raises(TransferError, match=r"metrics\.jsonl is damaged: start anew"):
-        folder.metrics(("trial",))
+        folder.read_metrics(("trial",))
 
 
 def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\x1b, \"'\n\r=1")
     folder = RunFolder(tmp_path / "a", {})
-    folder.metric({"name": name})
-    folder.predictions([{"path": name}])
-    assert folder.metrics() == [{"name": name}]
+    folder.append_metrics({"name": name})
+    folder.write_predictions([{"path": name}])
+    assert folder.read_metrics() == [{"name": name}]
     with (folder.path / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         assert list(csv.DictReader(file)) == [{"path": name}]

@@ -5,7 +5,7 @@ import yaml
 from huggingface_hub import metadata_load
 
 from transfer.runs.folder import RunFolder
-from transfer.runs.model_card import MARKER, card, words
+from transfer.runs.model_card import MARKER, render_model_card, words
 from transfer.training.train import train
 
 HOSTILE = ["<script>alert(1)</script>", "| a | b |", "[x](http://evil)", "---\nlicense: mit", "*b*`c`\u202e", '"q": #']
@@ -53,7 +53,7 @@ def test_the_card_of_a_run_says_what_its_result_says(config, tmp_path):
 def test_hostile_names_are_only_names(tmp_path):
     names = [*HOSTILE, "plain"]
     config = {"data": {"data": HOSTILE[4]}, "run": {"seed": 0}}
-    text = card(result(names, config=config))
+    text = render_model_card(result(names, config=config))
     body = text.split("---\n", 2)[2]
     assert "<script" not in body
     assert "](http" not in body
@@ -67,7 +67,7 @@ def test_hostile_names_are_only_names(tmp_path):
 
 
 def test_it_names_no_place_on_the_machine():
-    text = card(result(["a", "b", "c", "d", "e"]))
+    text = render_model_card(result(["a", "b", "c", "d", "e"]))
     assert "somebody" not in text
     assert "secret" not in text
     assert "my: pets" in text
@@ -76,7 +76,7 @@ def test_it_names_no_place_on_the_machine():
 
 def test_limits_are_in_plain_words():
     rows = [{"object": "a", "object_predicted": p, "object_probability": "0.9"} for p in "aab"] + [{"object": ""}]
-    text = card(result([*"abcdef"]), rows)
+    text = render_model_card(result([*"abcdef"]), rows)
     assert "on 3 test pictures it claims 90% on average, and is right in 67%" in text
     assert "Fewest pictures to learn from: a, 2." in text
     assert "Fewer than 10 test pictures, so that little is known of them: a." in text
@@ -84,7 +84,7 @@ def test_limits_are_in_plain_words():
 
 
 def test_without_labels_nothing_is_measured(tmp_path):
-    text = card(result(["a"], test={}))
+    text = render_model_card(result(["a"], test={}))
     assert "Not measured" in text
     assert "model-index" not in header(text, tmp_path)
 
@@ -102,7 +102,7 @@ def test_several_seeds_and_adaptation():
         selection={"rule": "im", "chosen": ["mcc", "mcc"]},
         seeds=[{"seed": 4}, {"seed": 5}],
     )
-    text = card(adapted)
+    text = render_model_card(adapted)
     assert "| object | 0.750 ± 0.125 | 0.500 ± 0.250 | 4 |" in text
     assert "| object, without adapting | 0.500 ± 0.125 |" in text
     assert "Labelled: amazon; without labels: dslr." in text
@@ -113,7 +113,7 @@ def test_the_readme_of_others_is_not_replaced(tmp_path):
     (tmp_path / "README.md").write_text("# My project")
     with pytest.raises(Exception, match="holds other things"):
         RunFolder(tmp_path, {}, overwrite=True)
-    assert MARKER in card(result(["a"]))
+    assert MARKER in render_model_card(result(["a"]))
 
 
 def test_words_are_one_line():

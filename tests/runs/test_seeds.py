@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transfer.runs.seeds import over_seeds
+from transfer.runs.seeds import merge_seeds
 
 
 def result(seed: int) -> dict[str, Any]:
@@ -32,14 +32,14 @@ def result(seed: int) -> dict[str, Any]:
 
 def test_one_seed_is_itself() -> None:
     one = result(0)
-    assert over_seeds([0], [one]) == one
-    assert over_seeds([0], [one]) is not one
+    assert merge_seeds([0], [one]) == one
+    assert merge_seeds([0], [one]) is not one
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_mean_and_sample_standard_deviation(count: int) -> None:
     results = [result(seed) for seed in range(count)]
-    merged = over_seeds(range(count), results)
+    merged = merge_seeds(range(count), results)
     for head in ("object", "domain"):
         for score in ("accuracy", "macro_f1"):
             values = np.array([r["test"][head][score] for r in results])
@@ -55,12 +55,12 @@ def test_mean_and_sample_standard_deviation(count: int) -> None:
 
 def test_each_seed_is_kept_whole() -> None:
     results = [result(seed) for seed in (5, 3)]
-    merged = over_seeds((5, 3), results)
+    merged = merge_seeds((5, 3), results)
     assert merged["seeds"] == [{"seed": 5, **results[0]}, {"seed": 3, **results[1]}]
 
 
 def test_what_has_no_mean_is_left_out() -> None:
-    report = over_seeds((0, 1), [result(0), result(1)])["test"]["object"]
+    report = merge_seeds((0, 1), [result(0), result(1)])["test"]["object"]
     assert "interval" not in report
     assert "confusion" not in report
     assert "precision" not in report["per_class"]["a"]  # missing under one seed
@@ -69,14 +69,14 @@ def test_what_has_no_mean_is_left_out() -> None:
 def test_a_class_or_domain_that_one_seed_lacks_is_left_out() -> None:
     one, two = result(0), result(1)
     two["per_domain"]["dslr"] = one["per_domain"]["webcam"] = {"object": {"accuracy": 0.5, "n": 1}}
-    assert set(over_seeds((0, 1), [one, two])["per_domain"]) == {"amazon"}
+    assert set(merge_seeds((0, 1), [one, two])["per_domain"]) == {"amazon"}
 
 
 def test_frozen_unchanged_holds_only_if_it_does_for_all() -> None:
     results = [result(seed) for seed in range(3)]
-    assert over_seeds(range(3), results)["policy"]["frozen_unchanged"] is True
+    assert merge_seeds(range(3), results)["policy"]["frozen_unchanged"] is True
     results[1]["policy"] |= {"frozen_unchanged": False, "moved": ["layer1.bn1.running_mean"]}
-    policy = over_seeds(range(3), results)["policy"]
+    policy = merge_seeds(range(3), results)["policy"]
     assert policy["frozen_unchanged"] is False
     assert policy["moved"] == ["layer1.bn1.running_mean"]
     assert policy["trained_parameters"] == 7
@@ -85,12 +85,12 @@ def test_frozen_unchanged_holds_only_if_it_does_for_all() -> None:
 def test_notes_once_and_every_reason_for_stopping() -> None:
     results = [result(0), result(1)]
     results[1]["stopped"] = "the loss became nan"
-    merged = over_seeds((0, 1), results)
+    merged = merge_seeds((0, 1), results)
     assert merged["notes"] == ["the same note", "note 0", "note 1"]
     assert merged["stopped"] == "the loss became nan"
 
 
 def test_the_given_results_stay_as_they_were() -> None:
     results = [result(0), result(1)]
-    over_seeds((0, 1), results)
+    merge_seeds((0, 1), results)
     assert results == [result(0), result(1)]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from transfer.errors import TransferError
 from transfer.runs import states as module
-from transfer.runs.states import Damaged, States, read, write
+from transfer.runs.states import DamagedState, RunStates, read, write
 
 
 def names(path: Path) -> list[str]:
@@ -16,12 +16,12 @@ def names(path: Path) -> list[str]:
 
 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
-    part = States(tmp_path, 10).part(0)
+    part = RunStates(tmp_path, 10).part(0)
     assert part.load() is None
     for step in range(5):
         part.save({"step": step, "weights": torch.full((3,), float(step))})
     assert names(tmp_path / "states") == ["0.4.safetensors", "0.5.safetensors"]
-    again = States(tmp_path, 10).part(0)
+    again = RunStates(tmp_path, 10).part(0)
     kept = again.load()
     assert kept["step"] == 4
     assert torch.equal(kept["weights"], torch.full((3,), 4.0))
@@ -31,7 +31,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "flipped", "other"])
 def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture) -> None:
-    part = States(tmp_path, 10).part(0)
+    part = RunStates(tmp_path, 10).part(0)
     for step in range(3):
         part.save({"step": step, "weights": torch.ones(100)})
     file = tmp_path / "states" / "0.3.safetensors"
@@ -56,19 +56,19 @@ def test_no_flipped_bit_goes_unseen(tmp_path: Path, at: int, bit: int) -> None:
     content = bytearray(file.read_bytes())
     content[at % len(content)] ^= 1 << bit
     file.write_bytes(content)
-    with contextlib.suppress(Damaged):
+    with contextlib.suppress(DamagedState):
         assert repr(read(file)) == repr(value)  # a space of the header's, say
 
 
 def test_what_came_of_a_part_takes_the_place_of_its_states(tmp_path: Path) -> None:
-    states = States(tmp_path, 10)
+    states = RunStates(tmp_path, 10)
     first, second = states.part(0), states.part(1)
     first.save(1)
     second.save(2)
     assert first.outcome() is None
     first.finish({"done": True})
     assert names(tmp_path / "states") == ["0.done.safetensors", "1.1.safetensors"]
-    assert States(tmp_path, 10).part(0).outcome() == {"done": True}
+    assert RunStates(tmp_path, 10).part(0).outcome() == {"done": True}
     assert first.load() is None
     (tmp_path / "states" / "0.done.safetensors").write_bytes(b"half")
     assert first.outcome() is None
@@ -77,7 +77,7 @@ def test_what_came_of_a_part_takes_the_place_of_its_states(tmp_path: Path) -> No
 def test_when_one_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    part = States(tmp_path, 2).part(0)
+    part = RunStates(tmp_path, 2).part(0)
     assert part.cheap
     assert not part.due
     now[0] += 121
@@ -96,11 +96,11 @@ def test_when_one_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not part.cheap
     now[0] += 1
     assert part.cheap
-    assert States(tmp_path, 0).part(1).due
+    assert RunStates(tmp_path, 0).part(1).due
 
 
 def test_what_cannot_be_written_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = States(tmp_path, 10).part(0)
+    part = RunStates(tmp_path, 10).part(0)
     part.save(1)
     part.save(2)
 

@@ -7,7 +7,7 @@ import pytest
 from transfer.errors import TransferError
 from transfer.runs import tensorboard as events
 from transfer.runs.folder import RunFolder
-from transfer.runs.tensorboard import Events, _numbers
+from transfer.runs.tensorboard import TensorboardWriter, _numbers
 
 LINE = {"phase": "probe", "epoch": 3, "loss": 0.5, "val": {"object": 0.75}, "flag": True}
 
@@ -50,7 +50,7 @@ def test_each_course_has_its_own_name_and_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", lambda name, *a: fake if name == chosen else real(name, *a))
     monkeypatch.setattr(events.importlib.util, "find_spec", lambda name: object())
     written.clear()
-    log = Events(tmp_path)
+    log = TensorboardWriter(tmp_path)
     log.line(LINE)
     for epoch in (1, 2):
         log.line({"candidate": f"mcc x 0.5, epoch {epoch}", "score": epoch / 4})
@@ -71,8 +71,8 @@ def test_tensorboard_reads_it_and_overwrite_replaces_it(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = RunFolder(tmp_path / "run", {}, tensorboard=True)
-    folder.inner("seed0", {}).metric(LINE)
-    folder.metric(LINE | {"epoch": 4})
+    folder.inner("seed0", {}).append_metrics(LINE)
+    folder.append_metrics(LINE | {"epoch": 4})
     for path, step in ((folder.path, 4), (folder.path / "seed0", 3)):
         read = EventAccumulator(str(path)).Reload()
         (event,) = read.Scalars("val/object")

@@ -14,7 +14,7 @@ from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.runtime.out_of_memory import in_parts, out_of_memory, parts_of
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 from transfer.training.train import train
 
@@ -88,7 +88,7 @@ def test_a_single_image_that_does_not_fit_is_one_line_and_other_errors_are_ours(
 )
 def test_a_fit_in_parts_is_the_fit(
     taught: Callable[..., Any],
-    lesson: Lesson,
+    data: TrainingData,
     monkeypatch: pytest.MonkeyPatch,
     scarce: Callable[[pytest.MonkeyPatch, int], None],
     regularise: RegulariseConfig,
@@ -101,7 +101,7 @@ def test_a_fit_in_parts_is_the_fit(
         with monkeypatch.context() as patch:
             scarce(patch, most)
             model, plan = taught("partial:1", statistics="frozen")
-            result = fit(model, plan, lesson, config, TrunkCache())
+            result = fit(model, plan, data, config, TrunkCache())
             assert result.parts == (4 if most == 5 else 1)
             states.append((model.state_dict(), result.epochs[0]))
     (one, line), (other, told) = states

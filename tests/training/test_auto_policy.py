@@ -10,7 +10,7 @@ from transfer.config.train import LearnConfig, RegulariseConfig
 from transfer.data.splits import split
 from transfer.feature_cache import TrunkCache
 from transfer.training import auto_policy
-from transfer.training.auto_policy import advised, followed, how
+from transfer.training.auto_policy import advise_policy, apply_advice, how
 from transfer.training.setup import Images, read_images
 from transfer.training.train import train
 
@@ -22,7 +22,7 @@ def told(config):
         cache = TrunkCache(one.cache)
         images = images or read_images(one.data, cache.store)
         parts = split(images.table, images.inspection, test=0.25, val=0.25, shots=one.data.shots, seed=one.run.seed)
-        return one, parts, advised(one, images, parts, cache)
+        return one, parts, advise_policy(one, images, parts, cache)
 
     return ask
 
@@ -45,7 +45,7 @@ def test_test_labels_and_labels_that_shots_leave_out_change_nothing(told, config
     table.object[hidden] = np.roll(table.object[hidden], 5)
     try:
         cache = TrunkCache(one.cache)
-        after = advised(one, Images(table, images.inspection), parts, cache)
+        after = advise_policy(one, Images(table, images.inspection), parts, cache)
     finally:
         table.object[hidden] = np.roll(table.object[hidden], -5)
     changing = ("seconds", "costs", "advice")  # timings
@@ -67,7 +67,7 @@ def test_what_a_run_could_not_solve_is_not_advised(told, settings):
 def test_settings_are_taken_over_and_all_else_is_kept(told, caplog):
     one, _, found = told(lr=0.02)
     with caplog.at_level("INFO"):
-        now = followed(one, found.advice)
+        now = apply_advice(one, found.advice)
     assert f"advised, as the set is {found.advice.case}: {found.advice.best.policy}, " in caplog.text
     assert now.policy.policy == found.advice.best.policy
     assert now.learn.lr == 0.02
@@ -77,7 +77,7 @@ def test_settings_are_taken_over_and_all_else_is_kept(told, caplog):
 def test_what_a_run_sets_itself_is_kept_and_said(told, caplog):
     advice = replace(told()[2].advice, settings={"policy": "lp_ft", "epochs": 60, "batch_size": 32, "refit": True})
     with caplog.at_level("INFO"):
-        now = followed(told(epochs=2, batch_size=LearnConfig.batch_size, refit=False)[0], advice)
+        now = apply_advice(told(epochs=2, batch_size=LearnConfig.batch_size, refit=False)[0], advice)
     assert (now.learn.epochs, now.learn.batch_size, now.learn.refit) == (2, 32, False)
     assert "kept as asked: epochs 2, refit False" in caplog.text
 
@@ -93,7 +93,7 @@ def test_what_a_run_sets_itself_is_kept_and_said(told, caplog):
 def test_options_that_a_frozen_backbone_refuses_are_followed(told, settings):
     one, _, found = told(**settings)
     assert found.advice.best.policy.startswith("lp_ft")
-    assert train(replace(followed(one, found.advice), learn=replace(one.learn, epochs=2))).result["test"]
+    assert train(replace(apply_advice(one, found.advice), learn=replace(one.learn, epochs=2))).result["test"]
 
 
 def test_images_without_labels_count_for_similarity(config, told, monkeypatch):
@@ -111,7 +111,7 @@ def test_images_without_labels_count_for_similarity(config, told, monkeypatch):
     known = images.table.object[hidden].copy()
     images.table.object[hidden] = -1
     try:
-        advised(one, images, parts, TrunkCache(one.cache))
+        advise_policy(one, images, parts, TrunkCache(one.cache))
     finally:
         images.table.object[hidden] = known
     assert set(seen["others"]) == before | set(hidden)
@@ -188,5 +188,5 @@ def test_what_the_first_process_advises_is_followed(told, monkeypatch):
     monkeypatch.setattr(
         "transfer.training.auto_policy.distributed.same", lambda _: {"policy": "partial:1", "epochs": 7}
     )
-    after = followed(one, found.advice)
+    after = apply_advice(one, found.advice)
     assert (after.policy.policy, after.learn.epochs) == ("partial:1", 7)

@@ -18,7 +18,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training import averaging
 from transfer.training.averaging import Average, cycle
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 
 QUICK = LearnConfig(probe="trained", batch_size=8, workers=1, lr=0.01, patience=0, warmup=0.0, device="cpu")
@@ -32,8 +32,8 @@ def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
     return {name for name in a if not torch.equal(a[name], b[name])}
 
 
-def feed_of(model: TransferModel, lesson: Lesson) -> Any:
-    return TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=8, workers=1)
+def feed_of(model: TransferModel, data: TrainingData) -> Any:
+    return TrunkCache().feed(model, data.table.paths, data.digests, batch_size=8, workers=1)
 
 
 def spied(monkeypatch: pytest.MonkeyPatch, name: str) -> list[dict[str, Tensor]]:
@@ -49,21 +49,21 @@ def spied(monkeypatch: pytest.MonkeyPatch, name: str) -> list[dict[str, Tensor]]
     return seen
 
 
-def without_validation(lesson: Lesson) -> Lesson:
-    return dataclasses.replace(lesson, val=lesson.val[:0])
+def without_validation(data: TrainingData) -> TrainingData:
+    return dataclasses.replace(data, val=data.val[:0])
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "norm_only"])
 @pytest.mark.parametrize("decay", [0.5, 0.995])
 def test_ema_is_a_loop_over_the_steps(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, policy: str, decay: float
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch, policy: str, decay: float
 ) -> None:
     """Weights and statistics that learn; the rest stays as it was, to the bit."""
     model, plan = taught(policy)
     start = state(model)
     steps = spied(monkeypatch, "after_step")
     config = dataclasses.replace(QUICK, epochs=3, average="ema", ema_decay=decay)
-    result = fit(model, plan, without_validation(lesson), config, TrunkCache())
+    result = fit(model, plan, without_validation(data), config, TrunkCache())
     assert len(steps) == 9
     assert not result.moved
     moved = differing(start, steps[-1]) - {"heads.centre", "heads.spread"}
@@ -80,25 +80,25 @@ def test_ema_is_a_loop_over_the_steps(
 
 
 def test_training_goes_on_from_its_own_weights(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An average is looked at and kept; it never reaches the next step."""
     steps = spied(monkeypatch, "after_step")
     runs = []
     for average in ("none", "ema", "swa"):
         model, plan = taught("partial:1")
-        fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=4, average=average), TrunkCache())
+        fit(model, plan, data, dataclasses.replace(QUICK, epochs=4, average=average), TrunkCache())
         runs.append(list(steps))
         steps.clear()
     for other in runs[1:]:
         assert [differing(a, b) for a, b in zip(runs[0], other, strict=True)] == [set()] * len(runs[0])
 
 
-def test_validation_sees_the_average(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_validation_sees_the_average(taught: Callable[..., Any], data: TrainingData) -> None:
     lines = {}
     for average in ("none", "ema"):
         model, plan = taught()
-        result = fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=2, average=average), TrunkCache())
+        result = fit(model, plan, data, dataclasses.replace(QUICK, epochs=2, average=average), TrunkCache())
         lines[average] = result.epochs
     for plain, ema in zip(lines["none"], lines["ema"], strict=True):
         assert plain["loss"] == ema["loss"]
@@ -106,12 +106,12 @@ def test_validation_sees_the_average(taught: Callable[..., Any], lesson: Lesson)
 
 
 def test_swa_is_the_mean_of_the_last_quarters_ends_with_statistics_of_its_own(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, plan = taught("partial:1")
     ends = spied(monkeypatch, "after_epoch")
     config = dataclasses.replace(QUICK, epochs=8, average="swa", schedule="constant")
-    result = fit(model, plan, without_validation(lesson), config, TrunkCache())
+    result = fit(model, plan, without_validation(data), config, TrunkCache())
     assert not result.moved
     assert len(ends) == 8
     learned = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -124,7 +124,7 @@ def test_swa_is_the_mean_of_the_last_quarters_ends_with_statistics_of_its_own(
     inputs: list[Tensor] = []
     hook = norm.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach()))
     with torch.no_grad():
-        for _, activation in feed_of(model, lesson).batches(lesson.train):
+        for _, activation in feed_of(model, data).batches(data.train):
             model.features(activation)
     hook.remove()
     means = torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0)
@@ -132,21 +132,21 @@ def test_swa_is_the_mean_of_the_last_quarters_ends_with_statistics_of_its_own(
     assert norm.momentum == 0.1
 
 
-def test_before_the_last_quarter_swa_is_the_plain_weights(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_before_the_last_quarter_swa_is_the_plain_weights(taught: Callable[..., Any], data: TrainingData) -> None:
     lines = {}
     for average in ("none", "swa"):
         model, plan = taught()
-        result = fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=8, average=average), TrunkCache())
+        result = fit(model, plan, data, dataclasses.replace(QUICK, epochs=8, average=average), TrunkCache())
         lines[average] = [line["val_loss"] for line in result.epochs]
     assert lines["none"][:6] == lines["swa"][:6]
     assert lines["none"][7] != lines["swa"][7]
 
 
-def test_measured_statistics_leave_frozen_layers_alone(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_measured_statistics_leave_frozen_layers_alone(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
     before = state(model)
-    averaging.measure_statistics(model, feed_of(model, lesson), lesson.train)
+    averaging.measure_statistics(model, feed_of(model, data), data.train)
     changed = differing(before, state(model))
     assert changed
     assert all(
@@ -190,7 +190,7 @@ def test_an_average_goes_on_where_it_was(taught: Callable[..., Any], average: An
 
 
 def test_the_rate_starts_over_in_each_cycle(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SGDR: half a cosine wave from the full rate to none, as often as there are cycles."""
     from transfer.training import optimizers
@@ -199,25 +199,25 @@ def test_the_rate_starts_over_in_each_cycle(
     set_rates = optimizers.set_rates
     monkeypatch.setattr(optimizers, "set_rates", lambda o, p, lr: (rates.append(lr), set_rates(o, p, lr)))
     model, plan = taught()
-    fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=6, cycles=3), TrunkCache())
+    fit(model, plan, data, dataclasses.replace(QUICK, epochs=6, cycles=3), TrunkCache())
     one = [0.01 * (1 + math.cos(math.pi * t / 6)) / 2 for t in range(1, 7)]  # two epochs of three steps
     np.testing.assert_allclose(rates, one * 3, atol=1e-12)
 
 
 @pytest.mark.parametrize("average", ["none", "ema"])
-def test_snapshots_are_what_each_cycle_ended_with(taught: Callable[..., Any], lesson: Lesson, average: Any) -> None:
+def test_snapshots_are_what_each_cycle_ended_with(taught: Callable[..., Any], data: TrainingData, average: Any) -> None:
     model, plan = taught("partial:1")
     after: list[dict[str, Tensor]] = []
     config = dataclasses.replace(QUICK, epochs=6, cycles=3, average=average, patience=1)
-    result = fit(model, plan, lesson, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
     assert len(after) == 6  # patience would end it where a rate goes up again
     assert len(result.snapshots) == 3
     for snapshot, epoch in zip(result.snapshots, (1, 3, 5), strict=True):
         assert all(torch.equal(tensor, after[epoch][name]) for name, tensor in snapshot.items())
 
 
-def test_only_the_last_phase_leaves_snapshots(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_only_the_last_phase_leaves_snapshots(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("lp_ft:1")
-    result = fit(model, plan, lesson, dataclasses.replace(QUICK, epochs=8, cycles=2), TrunkCache())
+    result = fit(model, plan, data, dataclasses.replace(QUICK, epochs=8, cycles=2), TrunkCache())
     assert len(result.snapshots) == 2
     assert any(not torch.equal(t, result.snapshots[1][n]) for n, t in result.snapshots[0].items() if "layer4" in n)

@@ -19,8 +19,8 @@ from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
 from transfer.training import epoch as epoch_module
 from transfer.training import optimizers
-from transfer.training.epoch import Lesson, epoch, use_bfloat16
-from transfer.training.fit import Fit, fit
+from transfer.training.epoch import TrainingData, epoch, use_bfloat16
+from transfer.training.fit import FitResult, fit
 from transfer.training.penalties.penalty import Penalty, PenaltyInputs
 
 QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
@@ -40,36 +40,36 @@ def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
     return [name for name in a if not torch.equal(a[name], b[name])]
 
 
-def lines(result: Fit) -> list[dict[str, Any]]:
+def lines(result: FitResult) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in result.epochs]
 
 
-def measured(model: TransferModel, lesson: Lesson, rows: np.ndarray) -> tuple[dict[str, float], float]:
+def measured(model: TransferModel, data: TrainingData, rows: np.ndarray) -> tuple[dict[str, float], float]:
     """Return accuracy by head, and the loss, on `rows`."""
-    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=64, workers=1)
-    answers, loss = answer(model, feed, rows, targets(lesson.table, model))
-    return {name: r["accuracy"] for name, r in judge(lesson.table.take(rows), answers).items()}, loss
+    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
+    answers, loss = answer(model, feed, rows, targets(data.table, model))
+    return {name: r["accuracy"] for name, r in judge(data.table.take(rows), answers).items()}, loss
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
 @pytest.mark.parametrize("augment", ["none", "colour"])
 def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(
-    taught: Callable[..., Any], lesson: Lesson, policy: str, augment: Any
+    taught: Callable[..., Any], data: TrainingData, policy: str, augment: Any
 ) -> None:
     runs = []
     for workers in (1, 4):
         model, plan = taught(policy)
         config = replace(QUICK, epochs=2, augment=augment, workers=workers)
-        runs.append((lines(fit(model, plan, lesson, config, TrunkCache(), seed=3)), state(model)))
+        runs.append((lines(fit(model, plan, data, config, TrunkCache(), seed=3)), state(model)))
     assert runs[0][0] == runs[1][0]
     assert differing(runs[0][1], runs[1][1]) == []
 
 
-def test_another_seed_is_another_run(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_another_seed_is_another_run(taught: Callable[..., Any], data: TrainingData) -> None:
     runs = []
     for seed in (3, 4):
         model, plan = taught()
-        runs.append(lines(fit(model, plan, lesson, QUICK, TrunkCache(), seed=seed)))
+        runs.append(lines(fit(model, plan, data, QUICK, TrunkCache(), seed=seed)))
     assert runs[0] != runs[1]
 
 
@@ -87,50 +87,48 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     return epochs
 
 
-def uneven(lesson: Lesson) -> Lesson:
-    """Return a lesson with 8 images of the first object, 2 of the second, 4 of the third, and 3 of none."""
-    table = lesson.table
-    rows = np.concatenate([lesson.train[table.object[lesson.train] == o][:n] for o, n in enumerate((8, 2, 4))])
-    none = lesson.train[table.object[lesson.train] == 1][-3:]
+def uneven(data: TrainingData) -> TrainingData:
+    """Return data with 8 images of the first object, 2 of the second, 4 of the third, and 3 of none."""
+    table = data.table
+    rows = np.concatenate([data.train[table.object[data.train] == o][:n] for o, n in enumerate((8, 2, 4))])
+    none = data.train[table.object[data.train] == 1][-3:]
     values = table.object.copy()
     values[none] = -1
     targets = table.targets | {"object": replace(table.targets["object"], values=values)}
-    return replace(
-        lesson, table=replace(table, targets=targets), train=np.concatenate([rows, none]), val=lesson.val[:0]
-    )
+    return replace(data, table=replace(table, targets=targets), train=np.concatenate([rows, none]), val=data.val[:0])
 
 
 def test_each_training_row_once_an_epoch_in_a_new_order(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = watched(monkeypatch)
     model, plan = taught()
-    fit(model, plan, lesson, QUICK, TrunkCache())
+    fit(model, plan, data, QUICK, TrunkCache())
     assert len(epochs) == 4
     for rows in epochs:
-        assert sorted(rows.tolist()) == sorted(lesson.train.tolist())
+        assert sorted(rows.tolist()) == sorted(data.train.tolist())
     assert len({tuple(rows.tolist()) for rows in epochs}) == 4
 
 
 def test_balanced_sampling_draws_every_object_as_often(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = watched(monkeypatch)
-    lesson = uneven(lesson)
+    data = uneven(data)
     model, plan = taught()
-    fit(model, plan, lesson, replace(QUICK, epochs=150, batch_size=64, balance="sampling"), TrunkCache())
-    assert {len(rows) for rows in epochs} == {len(lesson.train)}
-    assert {row for rows in epochs for row in rows.tolist()} == set(lesson.train.tolist())
-    drawn = Counter(lesson.table.object[np.concatenate(epochs)].tolist())
+    fit(model, plan, data, replace(QUICK, epochs=150, batch_size=64, balance="sampling"), TrunkCache())
+    assert {len(rows) for rows in epochs} == {len(data.train)}
+    assert {row for rows in epochs for row in rows.tolist()} == set(data.train.tolist())
+    drawn = Counter(data.table.object[np.concatenate(epochs)].tolist())
     assert max(drawn[o] for o in range(3)) < 1.15 * min(drawn[o] for o in range(3))
     # An image of no known object is drawn as often as one of the commonest: 3 images to 8.
     assert drawn[-1] / drawn[0] == pytest.approx(3 / 8, rel=0.2)
 
 
 def test_weighted_loss_makes_every_object_count_as_much(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lesson = uneven(lesson)
+    data = uneven(data)
     given: list[tuple[Tensor, Tensor]] = []
     loss = Heads.loss
 
@@ -140,7 +138,7 @@ def test_weighted_loss_makes_every_object_count_as_much(
 
     monkeypatch.setattr(Heads, "loss", told)
     model, plan = taught()
-    fit(model, plan, lesson, replace(QUICK, epochs=1, balance="loss"), TrunkCache())
+    fit(model, plan, data, replace(QUICK, epochs=1, balance="loss"), TrunkCache())
     objects, weights = (torch.cat(part) for part in zip(*given, strict=True))
     for o, n in enumerate((8, 2, 4)):
         assert weights[objects == o].tolist() == pytest.approx([14 / (3 * n)] * n)
@@ -148,32 +146,32 @@ def test_weighted_loss_makes_every_object_count_as_much(
 
 
 def test_a_weighted_loss_leaves_the_draw_alone(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = watched(monkeypatch)
     model, plan = taught()
-    fit(model, plan, uneven(lesson), replace(QUICK, epochs=1, balance="loss"), TrunkCache())
+    fit(model, plan, uneven(data), replace(QUICK, epochs=1, balance="loss"), TrunkCache())
     assert len(np.unique(epochs[0])) == len(epochs[0])  # a weighted loss leaves the draw alone
 
 
-def hidden(lesson: Lesson, name: str, rows: np.ndarray) -> Lesson:
-    values = lesson.table.targets[name].values.copy()
+def hidden(data: TrainingData, name: str, rows: np.ndarray) -> TrainingData:
+    values = data.table.targets[name].values.copy()
     values[rows] = -1
-    targets = lesson.table.targets | {name: replace(lesson.table.targets[name], values=values)}
-    return replace(lesson, table=replace(lesson.table, targets=targets))
+    targets = data.table.targets | {name: replace(data.table.targets[name], values=values)}
+    return replace(data, table=replace(data.table, targets=targets))
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
 def test_rows_without_labels(
-    taught: Callable[..., Any], lesson: Lesson, images: ImageTable, policy: str, compose: str
+    taught: Callable[..., Any], data: TrainingData, images: ImageTable, policy: str, compose: str
 ) -> None:
     """Every other object is unknown, some domains too: what is known is learned, and also counted alone."""
-    partly = hidden(hidden(lesson, "object", np.arange(0, len(images), 2)), "domain", np.arange(0, len(images), 3))
+    partly = hidden(hidden(data, "object", np.arange(0, len(images), 2)), "domain", np.arange(0, len(images), 3))
     model, plan = taught(policy, ABLE, compose=compose)
     result = fit(model, plan, partly, LEARN, TrunkCache())
     assert not result.stopped
-    accuracy = measured(model, lesson, lesson.val)[0]
+    accuracy = measured(model, data, data.val)[0]
     assert accuracy["object"] >= 0.8
     assert accuracy["domain"] >= 0.8
     assert result.epochs[-1]["train"]["object"] >= 0.8
@@ -181,23 +179,23 @@ def test_rows_without_labels(
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
 def test_one_head_without_any_label(
-    taught: Callable[..., Any], lesson: Lesson, images: ImageTable, compose: str
+    taught: Callable[..., Any], data: TrainingData, images: ImageTable, compose: str
 ) -> None:
     model, plan = taught(compose=compose)
-    result = fit(model, plan, hidden(lesson, "domain", np.arange(len(images))), QUICK, TrunkCache())
+    result = fit(model, plan, hidden(data, "domain", np.arange(len(images))), QUICK, TrunkCache())
     assert not result.stopped
     assert set(result.epochs[-1]["train"]) == {"object"}
     assert len(result.epochs) == 4
 
 
-def test_further_heads_learn_too(small: Callable[..., Any], lesson: Lesson, images: ImageTable) -> None:
+def test_further_heads_learn_too(small: Callable[..., Any], data: TrainingData, images: ImageTable) -> None:
     """A regression target and a binary one beside the object, some of each unknown."""
     striped = (images.domain == 1).astype(np.int64)
     amount = 40.0 + 10.0 * images.object
     striped[::5] = -1
     amount[::7] = np.nan
     more = {"striped": Target(striped, "binary", ("no", "yes")), "amount": Target(amount, "regression")}
-    lesson = replace(lesson, table=replace(images, targets=images.targets | more))
+    data = replace(data, table=replace(images, targets=images.targets | more))
     specs = [
         HeadSpec("object", classes=images.objects),
         HeadSpec("striped", "binary", ("no", "yes")),
@@ -207,11 +205,11 @@ def test_further_heads_learn_too(small: Callable[..., Any], lesson: Lesson, imag
     torch.manual_seed(0)
     model = TransferModel(backbone, Heads(specs, backbone.width))
     plan = freeze.plan("linear_probe", backbone)
-    result = fit(model, plan, lesson, replace(QUICK, epochs=20, lr=0.01), TrunkCache())
+    result = fit(model, plan, data, replace(QUICK, epochs=20, lr=0.01), TrunkCache())
     assert not result.stopped
-    feed = TrunkCache().feed(model, images.paths, lesson.digests, batch_size=64, workers=1)
-    answers, _ = answer(model, feed, lesson.val, targets(lesson.table, model))
-    report = judge(lesson.table.take(lesson.val), answers)
+    feed = TrunkCache().feed(model, images.paths, data.digests, batch_size=64, workers=1)
+    answers, _ = answer(model, feed, data.val, targets(data.table, model))
+    report = judge(data.table.take(data.val), answers)
     assert report["striped"]["accuracy"] >= 0.8
     assert report["amount"]["r2"] > 0.7
     assert report["object"]["accuracy"] >= 0.8
@@ -224,7 +222,7 @@ def test_precision_on_a_cpu_is_float32_unless_asked_for(precision: str) -> None:
 
 
 def test_a_mixed_batch_answers_for_both_of_its_labels_by_their_shares(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[Tensor, Tensor, Any]] = []
     loss = Heads.loss
@@ -246,7 +244,7 @@ def test_a_mixed_batch_answers_for_both_of_its_labels_by_their_shares(
     monkeypatch.setattr(epoch_module, "mix", seen)
     model, plan = taught()
     learn = replace(QUICK, epochs=1, batch_size=0, loss="hinge", regularise=RegulariseConfig(mixup=1.0))
-    result = fit(model, plan, replace(lesson, val=lesson.val[:0]), learn, TrunkCache())
+    result = fit(model, plan, replace(data, val=data.val[:0]), learn, TrunkCache())
     (one, first, kind), (two, second, _) = given
     ((share, rest),) = shares
     assert kind == "hinge"
@@ -257,7 +255,7 @@ def test_a_mixed_batch_answers_for_both_of_its_labels_by_their_shares(
     assert one.tolist() != two.tolist()
 
 
-def test_penalties_are_added_and_see_what_they_ask_for(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_penalties_are_added_and_see_what_they_ask_for(taught: Callable[..., Any], data: TrainingData) -> None:
     steps: list[PenaltyInputs] = []
 
     class Hundred(Penalty):
@@ -269,13 +267,13 @@ def test_penalties_are_added_and_see_what_they_ask_for(taught: Callable[..., Any
 
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
-    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=12, workers=1)
-    labels = targets(lesson.table, model)
+    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=12, workers=1)
+    labels = targets(data.table, model)
     losses = []
     for penalties in ((), (Hundred(),)):
         torch.manual_seed(0)
         optimizer = optimizers.build(model, plan, replace(QUICK, lr=1e-12))
-        how = (model, feed, lesson, labels, optimizer, plan.phases[0], replace(QUICK, lr=1e-12), (1, 1), [0, 0, 1])
+        how = (model, feed, data, labels, optimizer, plan.phases[0], replace(QUICK, lr=1e-12), (1, 1), [0, 0, 1])
         losses.append(epoch(*how, penalties=penalties)["loss"])
     assert losses[1] == pytest.approx(losses[0] + 100, abs=1e-2)
     assert [len(step.features) for step in steps] == [12, 12]

@@ -28,12 +28,12 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import transfer.training.train, transfer.cli.main, transfer.training.epoch as epoch
-from transfer.training.resume import Keeper
-step = Keeper.step
+from transfer.training.resume import FitCheckpoints
+step = FitCheckpoints.step
 def slowed(self, save, *, end=False):
     time.sleep(float(os.environ["SLOWED"]))
     step(self, save, end=end)
-Keeper.step = slowed
+FitCheckpoints.step = slowed
 for line in sys.stdin:
     pid = os.fork()
     if not pid:

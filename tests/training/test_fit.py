@@ -13,8 +13,8 @@ from transfer.evaluation.predictions import answer, judge, targets
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training import fit as fit_module
-from transfer.training.epoch import Lesson
-from transfer.training.fit import Fit, fit
+from transfer.training.epoch import TrainingData
+from transfer.training.fit import FitResult, fit
 
 QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
 
@@ -33,15 +33,15 @@ def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
     return [name for name in a if not torch.equal(a[name], b[name])]
 
 
-def lines(result: Fit) -> list[dict[str, Any]]:
+def lines(result: FitResult) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in result.epochs]
 
 
-def measured(model: TransferModel, lesson: Lesson, rows: np.ndarray) -> tuple[dict[str, float], float]:
+def measured(model: TransferModel, data: TrainingData, rows: np.ndarray) -> tuple[dict[str, float], float]:
     """Return accuracy by head, and the loss, on `rows`."""
-    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=64, workers=1)
-    answers, loss = answer(model, feed, rows, targets(lesson.table, model))
-    return {name: r["accuracy"] for name, r in judge(lesson.table.take(rows), answers).items()}, loss
+    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
+    answers, loss = answer(model, feed, rows, targets(data.table, model))
+    return {name: r["accuracy"] for name, r in judge(data.table.take(rows), answers).items()}, loss
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
@@ -52,35 +52,37 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:2", "norm_only", "lp_ft"])
 @pytest.mark.parametrize("compose", ["dual", "joint"])
-def test_it_learns(taught: Callable[..., Any], lesson: Lesson, images: ImageTable, policy: str, compose: str) -> None:
+def test_it_learns(
+    taught: Callable[..., Any], data: TrainingData, images: ImageTable, policy: str, compose: str
+) -> None:
     """One object in three and one domain in two would be chance."""
     model, plan = taught(policy, ABLE, compose=compose)
-    result = fit(model, plan, lesson, LEARN, TrunkCache())
+    result = fit(model, plan, data, LEARN, TrunkCache())
     assert not result.stopped
     assert not result.moved
     losses = [line["loss"] for line in result.epochs]
     assert losses[-1] < 0.5 * max(losses)
-    rest = np.setdiff1d(np.arange(len(images)), np.concatenate([lesson.train, lesson.val]))
-    accuracy = measured(model, lesson, rest)[0]
+    rest = np.setdiff1d(np.arange(len(images)), np.concatenate([data.train, data.val]))
+    accuracy = measured(model, data, rest)[0]
     assert accuracy["object"] >= 0.8
     assert accuracy["domain"] >= 0.8
 
 
-def test_it_does_not_learn_what_is_not_there(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_it_does_not_learn_what_is_not_there(taught: Callable[..., Any], data: TrainingData) -> None:
     """With labels at random, what it gets right on other images is chance: nothing leaks."""
     rng = np.random.default_rng(0)
-    mixed = {name: replace(t, values=rng.permutation(t.values)) for name, t in lesson.table.targets.items()}
-    lesson = replace(lesson, table=replace(lesson.table, targets=mixed), val=lesson.val[:0])
+    mixed = {name: replace(t, values=rng.permutation(t.values)) for name, t in data.table.targets.items()}
+    data = replace(data, table=replace(data.table, targets=mixed), val=data.val[:0])
     model, plan = taught()
-    fit(model, plan, lesson, replace(QUICK, epochs=12, lr=0.01), TrunkCache())
-    others = np.setdiff1d(np.arange(len(lesson.table)), lesson.train)
-    assert measured(model, lesson, others)[0]["object"] < 0.7
+    fit(model, plan, data, replace(QUICK, epochs=12, lr=0.01), TrunkCache())
+    others = np.setdiff1d(np.arange(len(data.table)), data.train)
+    assert measured(model, data, others)[0]["object"] < 0.7
 
 
-def test_a_line_per_epoch(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_a_line_per_epoch(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("lp_ft")
     told: list[dict[str, Any]] = []
-    result = fit(model, plan, lesson, QUICK, TrunkCache(), on_epoch=told.append)
+    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=told.append)
     assert told == result.epochs
     assert [line["epoch"] for line in told] == [1, 2, 3, 4]
     assert [line["phase"] for line in told] == ["probe", "probe", "fine-tune", "fine-tune"]
@@ -90,48 +92,48 @@ def test_a_line_per_epoch(taught: Callable[..., Any], lesson: Lesson) -> None:
         assert all(0 <= value <= 1 for value in [*line["train"].values(), *line["val"].values()])
 
 
-def test_the_first_step_costs_what_the_untrained_heads_do(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_the_first_step_costs_what_the_untrained_heads_do(taught: Callable[..., Any], data: TrainingData) -> None:
     """One batch: the epoch's loss and accuracy are those before any step."""
     model, plan = taught()
     model.freeze(plan.phases[0])
-    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=64, workers=1)
-    activation = torch.cat([a for _, a in feed.batches(lesson.train)])
+    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
+    activation = torch.cat([a for _, a in feed.batches(data.train)])
     start = state(model)
     centre = activation.mean(0)
     x = (activation - centre) / (activation - centre).square().mean().sqrt()
     cost, right = 0.0, {}
     for name in ("object", "domain"):
         weight, bias = start[f"heads.layers.head_{name}.0.weight"], start[f"heads.layers.head_{name}.0.bias"]
-        labels = torch.from_numpy(lesson.table.targets[name].values[lesson.train])
+        labels = torch.from_numpy(data.table.targets[name].values[data.train])
         logits = x @ weight.T + bias
         cost += float(-logits.log_softmax(1)[torch.arange(len(labels)), labels].mean())
         right[name] = float((logits.argmax(1) == labels).float().mean())
-    result = fit(model, plan, lesson, replace(QUICK, epochs=1, batch_size=64), TrunkCache())
+    result = fit(model, plan, data, replace(QUICK, epochs=1, batch_size=64), TrunkCache())
     assert result.epochs[0]["loss"] == pytest.approx(cost, rel=1e-4)
     assert result.epochs[0]["train"] == pytest.approx(right, abs=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
-def test_the_best_epoch_is_restored(taught: Callable[..., Any], lesson: Lesson, policy: str) -> None:
+def test_the_best_epoch_is_restored(taught: Callable[..., Any], data: TrainingData, policy: str) -> None:
     model, plan = taught(policy)
-    result = fit(model, plan, lesson, replace(QUICK, epochs=8, lr=0.3, optimizer="sgd"), TrunkCache())
+    result = fit(model, plan, data, replace(QUICK, epochs=8, lr=0.3, optimizer="sgd"), TrunkCache())
     value = [(np.mean(list(line["val"].values())), -line["val_loss"]) for line in result.epochs]
     best = value.index(max(value))
     assert result.best == [best + 1]
-    accuracy, loss = measured(model, lesson, lesson.val)
+    accuracy, loss = measured(model, data, data.val)
     assert accuracy == pytest.approx(result.epochs[best]["val"], abs=1e-6)
     assert loss == pytest.approx(result.epochs[best]["val_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
 def test_just_the_weights_of_the_best_epoch(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, policy: str
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     """Weights and statistics, to the bit, also where later epochs went on learning."""
     model, plan = taught(policy)
     scripted(monkeypatch, [0.3, 0.9, 0.4, 0.8])
     after: list[dict[str, Tensor]] = []
-    result = fit(model, plan, lesson, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
     assert result.best == [2]
     assert differing(state(model), after[1]) == []
     assert differing(state(model), after[3])
@@ -139,32 +141,32 @@ def test_just_the_weights_of_the_best_epoch(
 
 
 def test_the_lower_loss_decides_between_equal_scores(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, plan = taught()
     scripted(monkeypatch, [0.5] * 4)
-    result = fit(model, plan, lesson, QUICK, TrunkCache())
+    result = fit(model, plan, data, QUICK, TrunkCache())
     losses = [line["val_loss"] for line in result.epochs]
     assert result.best == [losses.index(min(losses)) + 1]
 
 
-def test_the_best_phase_counts(taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_phase_counts(taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each phase starts from the best of the one before; the best of all is kept."""
     model, plan = taught("lp_ft")
     scripted(monkeypatch, [0.9, 0.2, 0.5, 0.6])
     after: list[dict[str, Tensor]] = []
-    result = fit(model, plan, lesson, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
     assert result.best == [1]
     assert differing(state(model), after[0]) == []
     model, plan = taught("lp_ft")
     scripted(monkeypatch, [0.4, 0.2, 0.9, 0.6])
-    result = fit(model, plan, lesson, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
     assert result.best == [1, 1]
     assert differing(state(model), after[6]) == []
 
 
 def test_the_next_phase_starts_from_the_best_of_the_one_before(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, plan = taught("lp_ft")
     scripted(monkeypatch, [0.9, 0.2, 0.1, 0.1])
@@ -174,27 +176,27 @@ def test_the_next_phase_starts_from_the_best_of_the_one_before(
     monkeypatch.setattr(
         TransferModel, "freeze", lambda self, phase: (starts.append(state(self)), freeze_model(self, phase))[1]
     )
-    fit(model, plan, lesson, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
     assert differing(starts[1], after[0]) == []
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (3, 5), (0, 9), (9, 9)])
 def test_patience(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, patience: int, epochs: int
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch, patience: int, epochs: int
 ) -> None:
     model, plan = taught()
     scripted(monkeypatch, [0.5, 0.6, *[0.1] * 7])
-    result = fit(model, plan, lesson, replace(QUICK, epochs=9, patience=patience), TrunkCache())
+    result = fit(model, plan, data, replace(QUICK, epochs=9, patience=patience), TrunkCache())
     assert len(result.epochs) == epochs
     assert result.best == [2]
 
 
 def test_patience_begins_anew_in_each_phase(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, plan = taught("lp_ft")
     scripted(monkeypatch, [0.9, 0.1, 0.1, 0.2, 0.3, 0.1, 0.1])
-    result = fit(model, plan, lesson, replace(QUICK, epochs=10, patience=2), TrunkCache())
+    result = fit(model, plan, data, replace(QUICK, epochs=10, patience=2), TrunkCache())
     assert [line["phase"] for line in result.epochs] == ["probe"] * 3 + ["fine-tune"] * 4
 
 
@@ -202,14 +204,12 @@ def test_patience_begins_anew_in_each_phase(
     ("policy", "repeat"), [("linear_probe", [3]), ("lp_ft", [2, 1]), ("lp_ft", [3]), ("gradual:1", [1, 4])]
 )
 def test_repeat_learns_for_just_so_long_and_chooses_nothing(
-    taught: Callable[..., Any], lesson: Lesson, policy: str, repeat: list[int]
+    taught: Callable[..., Any], data: TrainingData, policy: str, repeat: list[int]
 ) -> None:
     model, plan = taught(policy)
     after: list[dict[str, Tensor]] = []
     config = replace(QUICK, epochs=20, patience=1, lr=0.5)
-    result = fit(
-        model, plan, lesson, config, TrunkCache(), repeat=repeat, on_epoch=lambda _: after.append(state(model))
-    )
+    result = fit(model, plan, data, config, TrunkCache(), repeat=repeat, on_epoch=lambda _: after.append(state(model)))
     names = [phase.name for phase in plan.phases]
     assert [line["phase"] for line in result.epochs] == [names[i] for i, n in enumerate(repeat) for _ in range(n)]
     assert all("val" not in line for line in result.epochs)
@@ -218,9 +218,9 @@ def test_repeat_learns_for_just_so_long_and_chooses_nothing(
     assert not result.moved
 
 
-def test_a_repeated_run_runs_the_course_of_the_rate_to_its_end(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_a_repeated_run_runs_the_course_of_the_rate_to_its_end(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught()
-    result = fit(model, plan, lesson, replace(QUICK, epochs=20), TrunkCache(), repeat=[3])
+    result = fit(model, plan, data, replace(QUICK, epochs=20), TrunkCache(), repeat=[3])
     assert result.epochs[-1]["rate"] == pytest.approx(0.0, abs=1e-9)
     assert result.epochs[0]["rate"] > 0.1 * QUICK.lr
 
@@ -236,7 +236,7 @@ def test_a_repeated_run_runs_the_course_of_the_rate_to_its_end(taught: Callable[
 )
 def test_what_is_repeated_is_as_long_as_it_was_taught(
     taught: Callable[..., Any],
-    lesson: Lesson,
+    data: TrainingData,
     policy: str,
     scores: list[float],
     best: list[int],
@@ -246,53 +246,55 @@ def test_what_is_repeated_is_as_long_as_it_was_taught(
     """Not up to the best epoch of a phase; but up to the best phase."""
     scripted(monkeypatch, scores)
     model, plan = taught(policy)
-    result = fit(model, plan, lesson, replace(QUICK, epochs=6, patience=2), TrunkCache())
+    result = fit(model, plan, data, replace(QUICK, epochs=6, patience=2), TrunkCache())
     assert (result.best, result.taught) == (best, repeated)
     assert len(result.epochs) == len(scores)
 
 
-def test_a_solved_phase_is_repeated_at_its_strengths(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_a_solved_phase_is_repeated_at_its_strengths(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("lp_ft:1")
-    result = fit(model, plan, lesson, replace(QUICK, probe="solved", epochs=8), TrunkCache())
+    result = fit(model, plan, data, replace(QUICK, probe="solved", epochs=8), TrunkCache())
     assert result.taught[0] == result.best[0]
     assert set(result.best[0]) == {"object", "domain"}
     assert result.taught[1:] == [4] * (len(result.best) - 1)
 
 
-def test_repeating_a_whole_run_is_the_run_again(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_repeating_a_whole_run_is_the_run_again(taught: Callable[..., Any], data: TrainingData) -> None:
     """As many epochs on the same rows: the same bits, so a refit differs by its rows alone."""
     runs = []
     for repeat in (None, [4]):
         model, plan = taught("partial:1")
-        fit(model, plan, replace(lesson, val=lesson.val[:0]), QUICK, TrunkCache(), repeat=repeat)
+        fit(model, plan, replace(data, val=data.val[:0]), QUICK, TrunkCache(), repeat=repeat)
         runs.append(state(model))
     assert differing(*runs) == []
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
-def test_without_validation_rows_the_last_epoch_counts(taught: Callable[..., Any], lesson: Lesson, policy: str) -> None:
+def test_without_validation_rows_the_last_epoch_counts(
+    taught: Callable[..., Any], data: TrainingData, policy: str
+) -> None:
     model, plan = taught(policy)
     after: list[dict[str, Tensor]] = []
-    lesson = replace(lesson, val=lesson.val[:0])
+    data = replace(data, val=data.val[:0])
     config = replace(QUICK, patience=1, lr=0.5)
-    result = fit(model, plan, lesson, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
     assert result.best == [4]
     assert all("val" not in line and "val_loss" not in line for line in result.epochs)
     assert differing(state(model), after[3]) == []
 
 
-def test_heads_are_scaled_to_the_training_rows_alone(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_heads_are_scaled_to_the_training_rows_alone(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught()
-    fit(model, plan, lesson, replace(QUICK, epochs=1), TrunkCache())
-    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=64, workers=1)
-    features = torch.cat([a for _, a in feed.batches(lesson.train)])
+    fit(model, plan, data, replace(QUICK, epochs=1), TrunkCache())
+    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
+    features = torch.cat([a for _, a in feed.batches(data.train)])
     assert torch.allclose(model.heads.centre, features.mean(0), atol=1e-5)
     model, plan = taught("scratch")
-    fit(model, plan, lesson, replace(QUICK, epochs=1), TrunkCache())
+    fit(model, plan, data, replace(QUICK, epochs=1), TrunkCache())
     assert not model.heads.centre.any()  # nothing is known of features that are yet to be learned
 
 
-def test_clipping_bounds_the_step(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_clipping_bounds_the_step(taught: Callable[..., Any], data: TrainingData) -> None:
     """One step of plain gradient descent moves no further than rate times the largest norm."""
     for clip in (0.01, 0.1):
         model, plan = taught()
@@ -307,13 +309,13 @@ def test_clipping_bounds_the_step(taught: Callable[..., Any], lesson: Lesson) ->
             lr=2.0,
             clip=clip,
         )
-        fit(model, plan, lesson, replace(config, epochs=1, batch_size=64, workers=1), TrunkCache())
+        fit(model, plan, data, replace(config, epochs=1, batch_size=64, workers=1), TrunkCache())
         moved = [model.state_dict()[n] - start[n] for n in start if n.startswith("heads.layers")]
         assert sum(float(m.square().sum()) for m in moved) ** 0.5 == pytest.approx(2.0 * clip, rel=1e-3)
 
 
-def test_it_learns_in_bfloat16(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_it_learns_in_bfloat16(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("partial:1", ABLE)
-    result = fit(model, plan, lesson, replace(LEARN, precision="bfloat16"), TrunkCache())
-    assert measured(model, lesson, lesson.val)[0]["object"] >= 0.8
+    result = fit(model, plan, data, replace(LEARN, precision="bfloat16"), TrunkCache())
+    assert measured(model, data, data.val)[0]["object"] >= 0.8
     assert not result.moved

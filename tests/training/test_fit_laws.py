@@ -11,7 +11,7 @@ from transfer import freeze
 from transfer.config.train import LearnConfig
 from transfer.feature_cache import TrunkCache
 from transfer.training import optimizers
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 
 
@@ -34,7 +34,7 @@ def nudged(tensor: Tensor) -> None:
 
 @pytest.mark.parametrize("what", ["running_var", "num_batches_tracked", "weight"])
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "gradual:1"])
-def test_one_unit_in_the_last_place_is_seen(taught: Callable, lesson: Lesson, policy: str, what: str) -> None:
+def test_one_unit_in_the_last_place_is_seen(taught: Callable, data: TrainingData, policy: str, what: str) -> None:
     """Breaks the law on purpose: a frozen tensor moves by the least that it can while training runs."""
     model, the_plan = taught(policy)
     network = model.backbone.network
@@ -53,14 +53,14 @@ def test_one_unit_in_the_last_place_is_seen(taught: Callable, lesson: Lesson, po
             nudged(tensor)
         seen.append(line)
 
-    assert fit(model, the_plan, lesson, config, TrunkCache()).moved == ()
+    assert fit(model, the_plan, data, config, TrunkCache()).moved == ()
     before = freeze.frozen_tensors(model.backbone, the_plan.phases)
-    result = fit(model, the_plan, lesson, config, TrunkCache(), on_epoch=meddle)
+    result = fit(model, the_plan, data, config, TrunkCache(), on_epoch=meddle)
     assert set(result.moved) == {name}
     assert freeze.changed(before, freeze.frozen_tensors(model.backbone, the_plan.phases)) == (name,)
 
 
-def test_what_moves_in_the_phase_in_which_it_is_frozen_is_seen(taught: Callable, lesson: Lesson) -> None:
+def test_what_moves_in_the_phase_in_which_it_is_frozen_is_seen(taught: Callable, data: TrainingData) -> None:
     """Later phases may move it; the first may not, and a digest at the end alone would not tell."""
     model, the_plan = taught("lp_ft")
     bias = dict(model.backbone.network.named_parameters())["layer4.0.bn1.bias"]
@@ -70,13 +70,13 @@ def test_what_moves_in_the_phase_in_which_it_is_frozen_is_seen(taught: Callable,
             nudged(bias)
 
     config = LearnConfig(epochs=2, batch_size=12, workers=1)
-    assert fit(model, the_plan, lesson, config, TrunkCache()).moved == ()
-    assert "layer4.0.bn1.bias" in fit(model, the_plan, lesson, config, TrunkCache(), on_epoch=meddle).moved
+    assert fit(model, the_plan, data, config, TrunkCache()).moved == ()
+    assert "layer4.0.bn1.bias" in fit(model, the_plan, data, config, TrunkCache(), on_epoch=meddle).moved
 
 
 @pytest.mark.parametrize("optimizer", ["nesterov", "adamw"])
 def test_unfreezing_keeps_the_very_same_groups(
-    taught: Callable, lesson: Lesson, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    taught: Callable, data: TrainingData, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     built, grouped = [], []
     build, set_rates = optimizers.build, optimizers.set_rates
@@ -95,7 +95,7 @@ def test_unfreezing_keeps_the_very_same_groups(
     before = tensors(model.backbone.network)
     learned = {id(p): name for name, p in model.named_parameters()}
     config = LearnConfig(optimizer=optimizer, epochs=6, batch_size=12, workers=1, lr=0.01)
-    fit(model, the_plan, dataclasses.replace(lesson, val=lesson.val[:0]), config, TrunkCache())  # to the last epoch
+    fit(model, the_plan, dataclasses.replace(data, val=data.val[:0]), config, TrunkCache())  # to the last epoch
     assert len(built) == 1
     assert all(groups == grouped[0] for groups in grouped)
     held = [p for _, ids in grouped[0] for p in ids]

@@ -12,7 +12,7 @@ from transfer.config.train import LearnConfig
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 
 QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
@@ -40,13 +40,13 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "gradual:1"])
 def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, policy: str, value: float
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch, policy: str, value: float
 ) -> None:
     model, plan = taught(policy)
     poisoned(monkeypatch, 5, value)  # three steps an epoch: the middle of the second
     after: list[dict[str, Tensor]] = []
     config = replace(QUICK, epochs=8, lr=0.02)
-    result = fit(model, plan, lesson, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
     assert len(result.epochs) == len(after) == 1
     assert f"the loss became {value} in epoch 2 (lr 0.02)" in result.stopped
     assert "the weights of epoch 1 are kept; try a lower --lr" in result.stopped
@@ -56,12 +56,12 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
 
 
 def test_no_number_in_the_first_epoch_keeps_the_start(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, plan = taught("partial:1")
     start = state(model)
     poisoned(monkeypatch, 2, float("nan"))
-    result = fit(model, plan, lesson, QUICK, TrunkCache())
+    result = fit(model, plan, data, QUICK, TrunkCache())
     assert "the weights of the start are kept" in result.stopped
     assert result.epochs == []
     assert result.best == []
@@ -76,14 +76,14 @@ def finite(model: TransferModel) -> bool:
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
 @pytest.mark.parametrize("batch_size", [8, 64])
 def test_a_rate_far_too_high_never_leaves_weights_that_are_no_numbers(
-    taught: Callable[..., Any], lesson: Lesson, policy: str, batch_size: int, val: bool
+    taught: Callable[..., Any], data: TrainingData, policy: str, batch_size: int, val: bool
 ) -> None:
     model, plan = taught(policy, backbone_lr=1.0)
-    lesson = lesson if val else replace(lesson, val=lesson.val[:0])
+    data = data if val else replace(data, val=data.val[:0])
     config = LearnConfig(
         optimizer="sgd", lr=1e30, epochs=3, batch_size=batch_size, workers=1, warmup=0.0, schedule="constant"
     )
-    result = fit(model, plan, lesson, config, TrunkCache())
+    result = fit(model, plan, data, config, TrunkCache())
     assert finite(model)
     assert not result.moved
 
@@ -91,7 +91,7 @@ def test_a_rate_far_too_high_never_leaves_weights_that_are_no_numbers(
 @pytest.mark.parametrize("val", [True, False])
 @pytest.mark.parametrize("bad", [3, 6, 12])
 def test_weights_that_break_in_an_epochs_last_step_are_not_kept(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, bad: int, val: bool
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch, bad: int, val: bool
 ) -> None:
     """The loss before that step was a number, so only the weights themselves can tell."""
     loss, count = Heads.loss, iter(range(1, 10**6))
@@ -104,8 +104,8 @@ def test_weights_that_break_in_an_epochs_last_step_are_not_kept(
 
     monkeypatch.setattr(Heads, "loss", broken)
     model, plan = taught()
-    lesson = lesson if val else replace(lesson, val=lesson.val[:0])
-    result = fit(model, plan, lesson, QUICK, TrunkCache())
+    data = data if val else replace(data, val=data.val[:0])
+    result = fit(model, plan, data, QUICK, TrunkCache())
     assert finite(model)
     assert "try a lower --lr" in result.stopped
     assert len(result.epochs) == bad // 3 - 1

@@ -13,7 +13,7 @@ from transfer.config.train import LearnConfig
 from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 from transfer.training.gradient_conflict import course, interference
 from transfer.training.train import train
@@ -27,21 +27,21 @@ def frozen(taught: Callable[..., Any], policy: str = "partial:1", **options: Any
     return model
 
 
-def measured(model: TransferModel, lesson: Lesson, labels: dict[str, torch.Tensor], **learn: Any) -> dict[str, Any]:
-    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=8, workers=1)
-    return interference(model, feed, lesson.train, labels, dataclasses.replace(QUICK, **learn))
+def measured(model: TransferModel, data: TrainingData, labels: dict[str, torch.Tensor], **learn: Any) -> dict[str, Any]:
+    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=8, workers=1)
+    return interference(model, feed, data.train, labels, dataclasses.replace(QUICK, **learn))
 
 
-def row_gradients(model: TransferModel, lesson: Lesson, name: str, smoothing: float) -> dict[int, np.ndarray]:
+def row_gradients(model: TransferModel, data: TrainingData, name: str, smoothing: float) -> dict[int, np.ndarray]:
     """Return, for each training row, the gradient of minus the log of the answer to `name` that is right."""
-    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=1, workers=1)
+    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=1, workers=1)
     shared = [p for p in model.backbone.network.parameters() if p.requires_grad]
     found = {}
     model.eval()
-    for some, activation in feed.batches(lesson.train):
+    for some, activation in feed.batches(data.train):
         p = model.heads.answers(model(activation))[name][0]
         wanted = torch.full_like(p, smoothing / len(p))
-        wanted[lesson.table.targets[name].values[some[0]]] += 1 - smoothing
+        wanted[data.table.targets[name].values[some[0]]] += 1 - smoothing
         model.zero_grad(set_to_none=True)
         (-(wanted * p.log()).sum()).backward()
         found[int(some[0])] = np.concatenate([p.grad.numpy().ravel().astype(float) for p in shared])
@@ -55,15 +55,15 @@ def norm(v: np.ndarray) -> float:
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
 @pytest.mark.parametrize("unknown", [False, True])
-def test_against_row_by_row(taught: Callable[..., Any], lesson: Lesson, compose: str, unknown: bool) -> None:
+def test_against_row_by_row(taught: Callable[..., Any], data: TrainingData, compose: str, unknown: bool) -> None:
     model = frozen(taught, compose=compose)
-    labels = targets(lesson.table, model)
+    labels = targets(data.table, model)
     if unknown:
         labels["domain"] = labels["domain"].clone()
         labels["domain"][::3] = -1
-    found = measured(model, lesson, labels, label_smoothing=0.1)
-    each = {name: row_gradients(model, lesson, name, 0.1) for name in ("object", "domain")}
-    order = np.random.default_rng(0).permutation(lesson.train)
+    found = measured(model, data, labels, label_smoothing=0.1)
+    each = {name: row_gradients(model, data, name, 0.1) for name in ("object", "domain")}
+    order = np.random.default_rng(0).permutation(data.train)
 
     def mean(name: str, rows: np.ndarray) -> np.ndarray:
         return np.mean([each[name][row] for row in rows if labels[name][row] >= 0], axis=0)
@@ -77,46 +77,46 @@ def test_against_row_by_row(taught: Callable[..., Any], lesson: Lesson, compose:
     assert found["conflict"]["object domain"] == pytest.approx(float(conflict), abs=1e-6)
 
 
-def test_heads_that_want_the_same_agree(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_heads_that_want_the_same_agree(taught: Callable[..., Any], data: TrainingData) -> None:
     """A second head with the first one's layer and labels; at half the weight it pulls half as hard."""
     model = frozen(taught, heads=("object",))
     heads = model.heads
     heads.specs["copy"] = dataclasses.replace(heads.specs["object"], name="copy", weight=0.5)
     heads.layers["head_copy"] = heads.layers["head_object"]
-    labels = targets(lesson.table, frozen(taught, heads=("object",)))
-    found = measured(model, lesson, labels | {"copy": labels["object"]})
+    labels = targets(data.table, frozen(taught, heads=("object",)))
+    found = measured(model, data, labels | {"copy": labels["object"]})
     assert found["cosine"] == {"object copy": pytest.approx(1.0, abs=1e-5)}
     assert found["conflict"] == {"object copy": 0.0}
     assert found["length"]["copy"] == pytest.approx(found["length"]["object"] / 2, rel=1e-5)
 
 
-def test_three_heads_are_three_pairs(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_three_heads_are_three_pairs(taught: Callable[..., Any], data: TrainingData) -> None:
     model = frozen(taught)
     extra = dataclasses.replace(model.heads.specs["domain"], name="age", kind="regression", classes=())
     model.heads.specs["age"] = extra
     model.heads.layers["head_age"] = torch.nn.Linear(model.backbone.width, 1)
-    ages = torch.linspace(0, 1, len(lesson.table))
+    ages = torch.linspace(0, 1, len(data.table))
     ages[::5] = torch.nan
-    labels = {name: torch.from_numpy(lesson.table.targets[name].values) for name in ("object", "domain")}
-    found = measured(model, lesson, labels | {"age": ages})
+    labels = {name: torch.from_numpy(data.table.targets[name].values) for name in ("object", "domain")}
+    found = measured(model, data, labels | {"age": ages})
     assert set(found["cosine"]) == {"object domain", "object age", "domain age"}
     assert all(math.isfinite(value) and -1 <= value <= 1 for value in found["cosine"].values())
 
 
-def test_where_nothing_is_shared_there_is_nothing_to_tell(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_where_nothing_is_shared_there_is_nothing_to_tell(taught: Callable[..., Any], data: TrainingData) -> None:
     for model in (frozen(taught, "linear_probe"), frozen(taught, heads=("object",))):
-        assert measured(model, lesson, targets(lesson.table, model)) == {}
+        assert measured(model, data, targets(data.table, model)) == {}
     model = frozen(taught)
     model.heads.specs["domain"] = dataclasses.replace(model.heads.specs["domain"], weight=0.0)
-    assert measured(model, lesson, targets(lesson.table, model)) == {}
+    assert measured(model, data, targets(data.table, model)) == {}
 
 
 @pytest.mark.parametrize("policy", ["partial:1", "full"])
-def test_to_measure_it_changes_nothing(taught: Callable[..., Any], lesson: Lesson, policy: str) -> None:
+def test_to_measure_it_changes_nothing(taught: Callable[..., Any], data: TrainingData, policy: str) -> None:
     ends = []
     for wanted in (False, True):
         model, plan = taught(policy)
-        lines = fit(model, plan, lesson, dataclasses.replace(QUICK, interference=wanted), TrunkCache()).epochs
+        lines = fit(model, plan, data, dataclasses.replace(QUICK, interference=wanted), TrunkCache()).epochs
         assert [("interference" in line) for line in lines] == [wanted] * 3
         ends.append(model.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
@@ -138,7 +138,7 @@ def test_a_run_tells_it_in_every_line(config: Callable[..., Any]) -> None:
     assert course(lines) == {"cosine": [], "conflict": [], "ratio": []}
 
 
-def test_a_head_without_weight_leaves_the_backbone_alone(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_a_head_without_weight_leaves_the_backbone_alone(taught: Callable[..., Any], data: TrainingData) -> None:
     """Which ends as without that head, bit by bit."""
     ends = []
     for heads in (("object",), ("object", "domain")):
@@ -146,14 +146,14 @@ def test_a_head_without_weight_leaves_the_backbone_alone(taught: Callable[..., A
         if "domain" in heads:
             model.heads.specs["domain"] = dataclasses.replace(model.heads.specs["domain"], weight=0.0)
         unclipped = dataclasses.replace(QUICK, clip=0.0)  # a norm is rounded by how many numbers it sums
-        fit(model, plan, dataclasses.replace(lesson, val=lesson.val[:0]), unclipped, TrunkCache())
+        fit(model, plan, dataclasses.replace(data, val=data.val[:0]), unclipped, TrunkCache())
         ends.append(model.backbone.network.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 @pytest.mark.parametrize(("weight", "best"), [(0.0, 2), (1.0, 3)])
 def test_a_head_without_weight_does_not_choose_the_epoch(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch, weight: float, best: int
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch, weight: float, best: int
 ) -> None:
     scripted = iter([(0.5, 0.2), (0.9, 0.1), (0.6, 1.0)])
 
@@ -163,13 +163,13 @@ def test_a_head_without_weight_does_not_choose_the_epoch(
     monkeypatch.setattr("transfer.training.fit.judge", judge)
     model, plan = taught("partial:1")
     model.heads.specs["domain"] = dataclasses.replace(model.heads.specs["domain"], weight=weight)
-    assert fit(model, plan, lesson, QUICK, TrunkCache()).best == [best]
+    assert fit(model, plan, data, QUICK, TrunkCache()).best == [best]
 
 
-def test_where_no_head_has_weight_no_weight_moves(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_where_no_head_has_weight_no_weight_moves(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("full", statistics="frozen")
     model.heads.specs = {name: dataclasses.replace(spec, weight=0.0) for name, spec in model.heads.specs.items()}
     before = {name: tensor.clone() for name, tensor in model.backbone.network.state_dict().items()}
-    fit(model, plan, lesson, dataclasses.replace(QUICK, weight_decay=0.0), TrunkCache())
+    fit(model, plan, data, dataclasses.replace(QUICK, weight_decay=0.0), TrunkCache())
     after = model.backbone.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

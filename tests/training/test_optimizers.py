@@ -16,7 +16,7 @@ from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads
 from transfer.training import optimizers
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 from transfer.training.optimizers import course
 
@@ -116,13 +116,13 @@ def test_nesterov_without_momentum_is_plain_descent(taught: Callable[..., Any]) 
 @pytest.mark.parametrize(
     "name", ["lion", "lamb", "sgdp", "adafactor", "muon", "adahessian", "lookahead_radam", "lbfgs"]
 )
-def test_unusual_ones_learn_by_name(taught: Callable[..., Any], lesson: Lesson, name: str) -> None:
+def test_unusual_ones_learn_by_name(taught: Callable[..., Any], data: TrainingData, name: str) -> None:
     if name == "muon" and name not in timm.optim.list_optimizers():
         pytest.skip("this version of timm has no muon")
     model, plan = taught("partial:1")
     config = LearnConfig(optimizer=name, lr=0.01, epochs=1, batch_size=12, workers=1)
     before = {n: p.detach().clone() for n, p in model.heads.named_parameters()}
-    result = fit(model, plan, lesson, config, TrunkCache())
+    result = fit(model, plan, data, config, TrunkCache())
     assert not result.moved
     assert not result.stopped
     assert result.optimizer_bytes > 0
@@ -144,17 +144,17 @@ def test_an_optimizer_that_does_not_run_here(taught: Callable[..., Any]) -> None
         optimizers.build(*taught(), LearnConfig(optimizer="fusedadam"))
 
 
-def test_lbfgs_on_all_rows_comes_to_the_solution(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_lbfgs_on_all_rows_comes_to_the_solution(taught: Callable[..., Any], data: TrainingData) -> None:
     """The convex problem of a probe has one answer, where its slope is 0; small batches do not let it find that."""
-    lesson = dataclasses.replace(lesson, val=lesson.val[:0])
-    labels = {name: torch.from_numpy(lesson.table.targets[name].values[lesson.train]) for name in ("object", "domain")}
+    data = dataclasses.replace(data, val=data.val[:0])
+    labels = {name: torch.from_numpy(data.table.targets[name].values[data.train]) for name in ("object", "domain")}
     value, slope = {}, {}
     for size in (0, 6):
         model, plan = taught()
         config = LearnConfig(optimizer="lbfgs", probe="trained", batch_size=size, epochs=5, workers=1, clip=1e-6)
-        fit(model, plan, lesson, config, TrunkCache())
-        feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=64)
-        features = next(feed.batches(lesson.train))[1]
+        fit(model, plan, data, config, TrunkCache())
+        feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64)
+        features = next(feed.batches(data.train))[1]
         weights = [p for p in model.heads.parameters() if p.ndim > 1]
         loss = model.heads.loss(model(features), labels, smoothing=config.label_smoothing)
         loss = loss + config.weight_decay / 2 * sum(w.square().sum() for w in weights)
@@ -180,7 +180,7 @@ def test_rates_are_no_business_of_lbfgs(taught: Callable[..., Any]) -> None:
 
 
 def test_all_at_once_is_one_step_an_epoch(
-    taught: Callable[..., Any], lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
     loss = Heads.loss
@@ -190,9 +190,9 @@ def test_all_at_once_is_one_step_an_epoch(
         lambda self, out, wanted, **how: sizes.append(len(wanted["object"])) or loss(self, out, wanted, **how),
     )
     model, plan = taught()
-    lesson = dataclasses.replace(lesson, val=lesson.val[:0])
-    fit(model, plan, lesson, LearnConfig(probe="trained", batch_size=0, epochs=3, workers=1), TrunkCache())
-    assert sizes == [len(lesson.train)] * 3
+    data = dataclasses.replace(data, val=data.val[:0])
+    fit(model, plan, data, LearnConfig(probe="trained", batch_size=0, epochs=3, workers=1), TrunkCache())
+    assert sizes == [len(data.train)] * 3
 
 
 @given(schedule=st.sampled_from(SCHEDULES), progress=st.floats(0, 1), warmup=st.floats(0, 1))

@@ -17,13 +17,13 @@ from transfer.config.train import LearnConfig, RegulariseConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
-from transfer.runs.states import Part, States
+from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import signals
 from transfer.runtime.signals import Stopped, stoppable
 from transfer.training import train as train_module
-from transfer.training.epoch import Lesson, Progress
-from transfer.training.fit import Fit, fit
-from transfer.training.resume import Keeper, Origin, Place
+from transfer.training.epoch import EpochProgress, TrainingData
+from transfer.training.fit import FitResult, fit
+from transfer.training.resume import FitCheckpoints, FitPosition, RunInputs
 from transfer.training.train import train
 
 QUICK = LearnConfig(probe="trained", epochs=2, batch_size=12, workers=1, lr=3e-3, label_smoothing=0.0)
@@ -51,9 +51,9 @@ class Killed(BaseException):
 
 def at_step(patch: pytest.MonkeyPatch, number: int, how: str) -> list[int]:
     """Kill or stop the process after its step (or end of an epoch) of this number, from 1; return the count."""
-    step, count = Keeper.step, [0]
+    step, count = FitCheckpoints.step, [0]
 
-    def counted(self: Keeper, save: Callable[[], None], *, end: bool = False) -> None:
+    def counted(self: FitCheckpoints, save: Callable[[], None], *, end: bool = False) -> None:
         count[0] += 1
         if count[0] == number and how == "stop":
             signals._asked.append(signal.SIGTERM)
@@ -61,7 +61,7 @@ def at_step(patch: pytest.MonkeyPatch, number: int, how: str) -> list[int]:
         if count[0] == number and how == "kill":
             raise Killed
 
-    patch.setattr(Keeper, "step", counted)
+    patch.setattr(FitCheckpoints, "step", counted)
     return count
 
 
@@ -74,10 +74,10 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.fixture
-def run(taught: Callable[..., Any], lesson: Lesson) -> Callable[..., Any]:
+def run(taught: Callable[..., Any], data: TrainingData) -> Callable[..., Any]:
     """Fit anew, as a process that knows nothing of an earlier one; return what came of it."""
 
-    def go(name: str, part: Part | None = None) -> tuple[Fit, dict[str, Tensor], list[dict[str, Any]]]:
+    def go(name: str, part: PartStates | None = None) -> tuple[FitResult, dict[str, Tensor], list[dict[str, Any]]]:
         policy, config = SETTINGS[name]
         model, plan = taught(policy, hidden=(8,) if name in RANDOM else ())
         for layer in model.heads.modules() if name in RANDOM else ():
@@ -88,7 +88,7 @@ def run(taught: Callable[..., Any], lesson: Lesson) -> Callable[..., Any]:
         cache = TrunkCache()
         cache.views = 2 if name == "partial, views" else 0
         with stoppable():
-            result = fit(model, plan, lesson, config, cache, seed=3, part=part, on_epoch=lines.append)
+            result = fit(model, plan, data, config, cache, seed=3, part=part, on_epoch=lines.append)
         return result, {name: tensor.clone() for name, tensor in model.state_dict().items()}, told(lines)
 
     return go
@@ -109,27 +109,27 @@ def test_after_any_step(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """One process for each stretch between two stops, each on another number of steps; then they all are one run."""
     with monkeypatch.context() as patch:
         count = at_step(patch, -1, how)
-        wanted = run(name, States(tmp_path / "whole", 10).part(0))
+        wanted = run(name, RunStates(tmp_path / "whole", 10).part(0))
     minutes = 10 if how == "stop" else 0
     ends, total, stretch = 0, 0, 1
     while True:
         with monkeypatch.context() as patch:
             at_step(patch, stretch, how)
             try:
-                got = run(name, States(tmp_path / "parted", minutes).part(0))
+                got = run(name, RunStates(tmp_path / "parted", minutes).part(0))
                 break
             except (Stopped, Killed):
                 ends, total, stretch = ends + 1, total + stretch, stretch % 3 + 1
     assert ends >= 2
     assert total >= count[0] - 3
     check(got, wanted)
-    again = run(name, States(tmp_path / "parted", minutes).part(0))  # which is done
+    again = run(name, RunStates(tmp_path / "parted", minutes).part(0))  # which is done
     check(again, wanted)
 
 
 def test_states_change_nothing(run: Any, tmp_path: Path) -> None:
     for name in ("probe", "gradual"):
-        check(run(name, States(tmp_path / name, 0).part(0)), run(name))
+        check(run(name, RunStates(tmp_path / name, 0).part(0)), run(name))
 
 
 def test_killed_long_after_the_last_state(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,13 +138,13 @@ def test_killed_long_after_the_last_state(run: Any, tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         at_step(patch, 2, "stop")
         with pytest.raises(Stopped):
-            run("full, fresh views, swa", States(tmp_path, 10).part(0))
+            run("full, fresh views, swa", RunStates(tmp_path, 10).part(0))
         at_step(patch, 2, "kill")
         with pytest.raises(Killed):
-            run("full, fresh views, swa", States(tmp_path, 10).part(0))
+            run("full, fresh views, swa", RunStates(tmp_path, 10).part(0))
     newest = sorted((tmp_path / "states").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-10])
-    check(run("full, fresh views, swa", States(tmp_path, 10).part(0)), wanted)
+    check(run("full, fresh views, swa", RunStates(tmp_path, 10).part(0)), wanted)
 
 
 def bits(folder: Path) -> dict[str, Any]:
@@ -231,19 +231,19 @@ def test_overwrite_begins_anew(
     assert bits(tmp_path / "run") == bits(tmp_path / "whole")
 
 
-def test_a_run_that_comes_from_elsewhere_does_not_go_on(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_a_run_that_comes_from_elsewhere_does_not_go_on(taught: Callable[..., Any], data: TrainingData) -> None:
     model, _ = taught()
-    parts = Splits(lesson.train, lesson.val, np.arange(3))
-    paths, digests = lesson.table.paths, lesson.digests
-    before = Origin("net", model, parts, paths, digests).now
-    Origin("net", model, parts, paths, digests).check(before)
+    parts = Splits(data.train, data.val, np.arange(3))
+    paths, digests = data.table.paths, data.digests
+    before = RunInputs("net", model, parts, paths, digests).now
+    RunInputs("net", model, parts, paths, digests).check(before)
     other = digests.copy()
     other[[4, 7]] = digests[[5, 8]]
     for origin, message in (
-        (Origin("net", model, parts, paths, other), f"{paths[4]} \\(and 1 more\\) is not as it was"),
-        (Origin("net", model, parts, paths[1:], digests[1:]), "began with 48 images, and now there are 47"),
-        (Origin("net", taught(seed=1)[0], parts, paths, digests), "the weights of net is not as it was"),
-        (Origin("net", model, replace(parts, val=parts.test), paths, digests), "the split of the images"),
+        (RunInputs("net", model, parts, paths, other), f"{paths[4]} \\(and 1 more\\) is not as it was"),
+        (RunInputs("net", model, parts, paths[1:], digests[1:]), "began with 48 images, and now there are 47"),
+        (RunInputs("net", taught(seed=1)[0], parts, paths, digests), "the weights of net is not as it was"),
+        (RunInputs("net", model, replace(parts, val=parts.test), paths, digests), "the split of the images"),
     ):
         with pytest.raises(TransferError, match=message):
             origin.check(before)
@@ -251,9 +251,9 @@ def test_a_run_that_comes_from_elsewhere_does_not_go_on(taught: Callable[..., An
 
 def test_a_place_moves_on() -> None:
     best = type("B", (), {"weights": {}})()
-    place = Place(best, best, progress=Progress(step=3, total=1.0, parts=4))
+    place = FitPosition(best, best, progress=EpochProgress(step=3, total=1.0, parts=4))
     place.next_epoch()
-    assert (place.epochs, place.progress) == (1, Progress(parts=4))
+    assert (place.epochs, place.progress) == (1, EpochProgress(parts=4))
     place.wait = 2
     place.next_phase()
     assert (place.phase, place.epochs, place.wait, place.here.value) == (1, 0, 0, (-math.inf, -math.inf))

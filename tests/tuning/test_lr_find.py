@@ -80,7 +80,7 @@ def test_batches_show_every_row_before_any_again():
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "lp_ft:1", "full"])
-def test_weights_and_draws_are_as_before(taught, lesson, policy):
+def test_weights_and_draws_are_as_before(taught, data, policy):
     model, plan = taught(policy)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     learns = [p.requires_grad for p in model.parameters()]
@@ -89,7 +89,7 @@ def test_weights_and_draws_are_as_before(taught, lesson, policy):
     state = torch.get_rng_state()
     numbers = np.random.get_state()[1].copy()  # noqa: NPY002
     config = LearnConfig(batch_size=8, device="cpu", workers=1)
-    curve = range_test(model, plan, lesson, config, TrunkCache(CacheConfig()), steps=12, low=1e-4, high=1.0)
+    curve = range_test(model, plan, data, config, TrunkCache(CacheConfig()), steps=12, low=1e-4, high=1.0)
     assert len(curve.rate) > 2
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -98,7 +98,7 @@ def test_weights_and_draws_are_as_before(taught, lesson, policy):
     assert learns == [p.requires_grad for p in model.parameters()]
     assert modes == [module.training for module in model.modules()]
     assert all(p.grad is None for p in model.parameters())
-    again = range_test(model, plan, lesson, config, TrunkCache(CacheConfig()), steps=12, low=1e-4, high=1.0)
+    again = range_test(model, plan, data, config, TrunkCache(CacheConfig()), steps=12, low=1e-4, high=1.0)
     assert again == curve
 
 

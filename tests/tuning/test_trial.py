@@ -63,7 +63,7 @@ def test_a_head_without_weight_does_not_judge(bench, config):
 
 
 def test_the_labels_of_test_images_are_unknown(bench):
-    table, test = bench.lesson.table, bench.parts.test
+    table, test = bench.data.table, bench.parts.test
     assert len(test)
     assert all((target.values[test] == -1).all() for target in table.targets.values())
     rest = np.setdiff1d(np.arange(len(table)), test)

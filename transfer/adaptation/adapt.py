@@ -17,10 +17,10 @@ from transfer.adaptation.feature_map import feature_map
 from transfer.adaptation.hidden_labels import HiddenLabels
 from transfer.adaptation.outcome import AdaptRun, together
 from transfer.adaptation.registry import find
-from transfer.adaptation.resume import Journal
+from transfer.adaptation.resume import ResumeLog
 from transfer.adaptation.selection import validators
 from transfer.adaptation.selection.best_candidate import BestCandidate, LogLine, format_candidate, hidden_widths
-from transfer.adaptation.task import Stage, set_up
+from transfer.adaptation.task import AdaptationTask, set_up
 from transfer.config.adapt import AdaptConfig, ShiftConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import DataConfig, HeadConfig
@@ -35,10 +35,10 @@ from transfer.freeze import FreezePolicy
 from transfer.heads import metrics
 from transfer.runs import checkpoint
 from transfer.runs.folder import RunFolder
-from transfer.runs.states import Part, States
+from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import distributed
 from transfer.runtime.signals import stoppable
-from transfer.training.resume import Origin
+from transfer.training.resume import RunInputs
 from transfer.training.setup import Images, read_images, versions
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
     if run.out and distributed.first():
         how: Any = {"overwrite": run.overwrite, "resume": run.resume, "later": True, "tensorboard": run.tensorboard}
         folder = RunFolder(run.out, to_dict(config), **how)
-    if finished := distributed.same(folder.done if folder else None):
+    if finished := distributed.same(folder.finished_result if folder else None):
         log.info("the run in %s is finished; there is nothing to go on with", run.out)
         with folder or nullcontext():
             return AdaptRun(finished, checkpoint.load(folder.path) if folder else {}, [], [])
@@ -100,8 +100,8 @@ def _over_seeds(config: AdaptConfig, images: Images, cache: TrunkCache, folder: 
         runs.append(done or _adapt_once(one, images, cache, within, part))
     merged = together(config, runs)
     if folder:
-        folder.gather([folder.path / f"seed{seed}" for seed in seeds])
-        folder.result(merged)
+        folder.merge_inner_runs([folder.path / f"seed{seed}" for seed in seeds])
+        folder.write_result(merged)
     tests, before = [run.tests[0] for run in runs], [run.before[0] for run in runs]
     return AdaptRun(merged, runs[0].models, tests, before)
 
@@ -149,16 +149,16 @@ def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Domains, Hidde
     )
 
 
-def _states(folder: RunFolder | None, config: AdaptConfig) -> States:
+def _states(folder: RunFolder | None, config: AdaptConfig) -> RunStates:
     """Return the states of a run, whose folder the first process alone has."""
     assert config.run.out
     minutes, resumed = config.run.checkpoint_minutes, distributed.same(bool(folder and folder.resumed))
-    return States(config.run.out, minutes, begin=folder.begin if folder else None, resumed=resumed)
+    return RunStates(config.run.out, minutes, begin=folder.start if folder else None, resumed=resumed)
 
 
-def _done(config: AdaptConfig, images: Images, folder: RunFolder | None, part: Part) -> AdaptRun | None:
+def _done(config: AdaptConfig, images: Images, folder: RunFolder | None, part: PartStates) -> AdaptRun | None:
     """Return a seed's run if it is done already."""
-    result, said = distributed.same(folder.done if folder else None), part.outcome()
+    result, said = distributed.same(folder.finished_result if folder else None), part.outcome()
     if not result or not said:
         return None
     test = _with_truth(*_pair(config.shift, images, config.run.seed))
@@ -167,7 +167,7 @@ def _done(config: AdaptConfig, images: Images, folder: RunFolder | None, part: P
 
 
 def _adapt_once(
-    config: AdaptConfig, images: Images, cache: TrunkCache, folder: RunFolder | None, part: Part | None = None
+    config: AdaptConfig, images: Images, cache: TrunkCache, folder: RunFolder | None, part: PartStates | None = None
 ) -> AdaptRun:
     """Adapt with one seed; let `part` keep what several seeds' result needs beside the run folder."""
     began, trunk_before, seed = time.perf_counter(), cache.seconds, config.run.seed
@@ -185,30 +185,30 @@ def _adapt_once(
     if states:
         unseen = np.concatenate([these.unlabelled, these.labelled, these.test])
         splits = Splits(these.train, these.val, unseen)
-        states.of(Origin(config.backbone.backbone, stage.model, splits, these.table.paths, images.inspection.sha256))
+        states.of(RunInputs(config.backbone.backbone, stage.model, splits, these.table.paths, images.inspection.sha256))
     if folder:
-        folder.again()
+        folder.reset_metrics()
 
     def tell(line: dict[str, Any]) -> None:
         log.info("%s", format_candidate(line))
         if folder:
-            folder.metric(line)
+            folder.append_metrics(line)
 
-    def tried(name: str, stage: Stage, tell: LogLine, journal: Journal) -> BestCandidate:
+    def tried(name: str, stage: AdaptationTask, tell: LogLine, journal: ResumeLog) -> BestCandidate:
         stage.journal, choice = journal, BestCandidate(stage, within.score, tell)
         weights, bottleneck = config.method.weight, config.method.bottleneck
         fit(name, stage, phase, config.steps, choice, weights=weights, bottleneck=bottleneck, seed=seed)
         return choice
 
     untouched = stage.as_features()
-    tries, reference = {}, tried("source_only", untouched, lambda line: None, Journal())
+    tries, reference = {}, tried("source_only", untouched, lambda line: None, ResumeLog())
     for number, name in enumerate(config.method.method):
         if name == "source_only" and stage.frozen:
             tries[name] = reference
             for line in reference.lines:
                 tell(line)
         else:
-            tries[name] = tried(name, stage, tell, Journal(states.part(number) if states else None))
+            tries[name] = tried(name, stage, tell, ResumeLog(states.part(number) if states else None))
     sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
     scores = distributed.same({name: float(between.score(some.candidate.evidence)) for name, some in sound.items()})
     choices = list(sound.values())
@@ -268,20 +268,20 @@ def _adapt_once(
     }
     models = {"": stage.model}
     if folder:
-        folder.begin()
+        folder.start()
         checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden_widths(stage.model.heads)))
-        folder.predictions(prediction_rows(test, answers))
+        folder.write_predictions(prediction_rows(test, answers))
         sides = (", ".join(these.sources), these.target)
         seen = diagnostics.before_and_after(reference.candidate, choice.candidate)
         if config.run.report and len(test):
             seen_as = [diagnostics.state(title, evidence) for title, evidence in seen.items()]
-            folder.exhibits(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))
+            folder.write_report_data(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))
         if config.map:
             feature_map(folder.path / "map.png", seen, classes=these.table.objects, domains=sides, seed=seed)
     if part:
         part.finish({"answers": answers, "before": reference.answers["source_only"]})
     if folder:
-        folder.result(result)
+        folder.write_result(result)
     return AdaptRun(result, models, [(test, answers)], [reference.answers["source_only"]])
 
 

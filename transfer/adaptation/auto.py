@@ -34,8 +34,8 @@ from transfer.adaptation.losses.pseudo_labels import PseudoLabels
 from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.refinement.product_of_experts import combine
 from transfer.adaptation.selection.evidence import CandidateEvidence, log_softmax, unit
-from transfer.adaptation.task import Stage
-from transfer.adaptation.trainer import Course
+from transfer.adaptation.task import AdaptationTask
+from transfer.adaptation.trainer import AdaptationTrainer
 from transfer.config.adapt import StepsConfig
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
@@ -48,7 +48,7 @@ TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # of --epochs and --lr
 
 
 def auto(
-    stage: Stage, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
+    stage: AdaptationTask, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
 ) -> tuple[Heads, CandidateEvidence, list[str]]:
     """Return heads for pooled features of the target, what rules may see of them, and what to note."""
     frozen = stage.as_features()
@@ -77,9 +77,9 @@ def auto(
         torch.manual_seed(seed)
         network = AdaptationNetwork(features.maps, stage.classes, bottleneck).to(stage.device)
         terms = [(1.0, MCC()), (1.0, PseudoLabels())]
-        warm = Course(frozen, network, phase, config, seed)
+        warm = AdaptationTrainer(frozen, network, phase, config, seed)
         list(warm.learn(terms, max(1, config.epochs // 3), pseudo=q, last=True))
-        course = Course(stage, network, phase, replace(config, lr=TAIL_RATE * config.lr), seed)
+        course = AdaptationTrainer(stage, network, phase, replace(config, lr=TAIL_RATE * config.lr), seed)
         epochs = max(1, round(TAIL_EPOCHS * config.epochs))
         ((_, evidence),) = course.learn(terms, epochs, pseudo=q, last=True)
         features = align_features(stage, "standardise")
@@ -92,33 +92,33 @@ def auto(
 
 
 def _confident(
-    stage: Stage, features: AlignedFeatures, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
+    stage: AdaptationTask, features: AlignedFeatures, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
 ) -> np.ndarray:
     """Return the mean log-probabilities of networks that minimise class confusion on frozen features."""
     said = []
     for i in range(NETWORKS):
         torch.manual_seed(seed * NETWORKS + i)
         network = AdaptationNetwork(features.maps, stage.classes, bottleneck).to(stage.device)
-        course = Course(stage, network, phase, config, seed * NETWORKS + i)
+        course = AdaptationTrainer(stage, network, phase, config, seed * NETWORKS + i)
         ((_, evidence),) = course.learn([(1.0, MCC())], config.epochs, last=True)
         said.append(log_softmax(evidence.target_logits))
     return np.mean(said, axis=0)
 
 
-def _refined(stage: Stage, features: AlignedFeatures, said: Iterable[np.ndarray]) -> np.ndarray:
+def _refined(stage: AdaptationTask, features: AlignedFeatures, said: Iterable[np.ndarray]) -> np.ndarray:
     """Return what classifiers' log-probabilities become on the target's geometry, with no class balanced."""
     return _combined(stage, features.target, features.labelled, [(0.5, logp) for logp in said], balance=0.0)
 
 
 def _learnt(
-    stage: Stage, features: AlignedFeatures, q: np.ndarray, note: str
+    stage: AdaptationTask, features: AlignedFeatures, q: np.ndarray, note: str
 ) -> tuple[Heads, CandidateEvidence, list[str]]:
     heads = distil(stage, features, q)
     return fold_alignment(heads, features.maps[-1]), features.evidence(stage, heads), [note]
 
 
 def _combined(
-    stage: Stage,
+    stage: AdaptationTask,
     target: np.ndarray,
     labelled: np.ndarray,
     experts: Sequence[tuple[float, np.ndarray]],

@@ -13,8 +13,8 @@ from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.registry import Build, Method, find
 from transfer.adaptation.selection.best_candidate import BestCandidate, CandidateModel
 from transfer.adaptation.step import Diverged
-from transfer.adaptation.task import Stage
-from transfer.adaptation.trainer import RECOMPUTED, Course
+from transfer.adaptation.task import AdaptationTask
+from transfer.adaptation.trainer import RECOMPUTED, AdaptationTrainer
 from transfer.config.adapt import StepsConfig
 from transfer.freeze import Phase
 from transfer.runtime.malloc import kept
@@ -23,7 +23,7 @@ from transfer.runtime.malloc import kept
 @kept()
 def fit(
     name: str,
-    stage: Stage,
+    stage: AdaptationTask,
     phase: Phase,
     config: StepsConfig,
     choice: BestCandidate,
@@ -36,7 +36,7 @@ def fit(
 
     Parameters
     ----------
-    stage : Stage
+    stage : AdaptationTask
         Its backbone is reset first and left as the last candidate has it.
     phase : Phase
         Which stages learn.
@@ -77,7 +77,7 @@ def _candidates(
     label: str,
     method: Method,
     weight: float,
-    stage: Stage,
+    stage: AdaptationTask,
     phase: Phase,
     config: StepsConfig,
     seed: int,
@@ -99,12 +99,12 @@ def _candidates(
 
 
 def _solved(
-    label: str, method: Method, stage: Stage, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
+    label: str, method: Method, stage: AdaptationTask, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
 ) -> CandidateModel:
     """A closed form, or a refinement: on frozen features, or on those of a tail that has learnt the source's labels."""
     if not stage.frozen and method.source:
         network = new_network(stage, method.align, bottleneck)
-        list(Course(stage, network, phase, config, seed).learn([], config.epochs, last=True))
+        list(AdaptationTrainer(stage, network, phase, config, seed).learn([], config.epochs, last=True))
     features = align_features(stage, method.align)
     heads = solve(stage, features, source=method.source)
     if method.refine:
@@ -117,7 +117,7 @@ def _trained(
     method: Method,
     build: Build,
     weight: float,
-    stage: Stage,
+    stage: AdaptationTask,
     phase: Phase,
     config: StepsConfig,
     seed: int,
@@ -125,7 +125,7 @@ def _trained(
 ) -> Iterator[CandidateModel]:
     """Yield a candidate per epoch."""
     network = new_network(stage, method.align, bottleneck)
-    course = Course(stage, network, phase, config, seed)
+    course = AdaptationTrainer(stage, network, phase, config, seed)
     warm = max(1, round(method.warm * config.epochs)) if method.warm else 0
     list(course.learn([], warm, last=True))
     terms = build(bottleneck, len(stage.classes), network.classifier)
@@ -142,7 +142,7 @@ def _trained(
         yield CandidateModel(f"{label}, epoch {line['epoch']}", evidence, network.heads(), line)
 
 
-def new_network(stage: Stage, kind: str, bottleneck: int) -> AdaptationNetwork:
+def new_network(stage: AdaptationTask, kind: str, bottleneck: int) -> AdaptationNetwork:
     """Return a network on the features of `stage`, each domain in the scaling that the closed form `kind` gives it."""
     rows = np.concatenate([stage.source, stage.domains.labelled, stage.domains.unlabelled])
     pooled = stage.pooled(rows).cpu().numpy()

@@ -11,7 +11,7 @@ from transfer.adaptation.feature_map import draw
 from transfer.adaptation.label_shift import measure, proxy_a_distance
 from transfer.adaptation.selection.best_candidate import CandidateModel
 from transfer.adaptation.selection.evidence import CandidateEvidence
-from transfer.adaptation.task import Stage
+from transfer.adaptation.task import AdaptationTask
 from transfer.data.table import ImageTable
 from transfer.evaluation.paired import paired_test
 from transfer.evaluation.predictions import Answers
@@ -20,7 +20,7 @@ from transfer.evaluation.report_data import MAPPED, State
 FLAGS = ("strong", "partial", "open_set")
 
 
-def shift(stage: Stage, chosen: CandidateEvidence, *, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
+def shift(stage: AdaptationTask, chosen: CandidateEvidence, *, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
     """Return how the target differs from the source as result.json has it, and what to note; no target label is used.
 
     All but ``a_distance`` is read off a classifier of the source's training rows alone, on features standardised per
@@ -31,7 +31,7 @@ def shift(stage: Stage, chosen: CandidateEvidence, *, seed: int = 0) -> tuple[di
 
     Parameters
     ----------
-    stage : Stage
+    stage : AdaptationTask
         The pooled features before anything was learnt.
     chosen : CandidateEvidence
         Of the candidate that the rule took.

@@ -13,7 +13,7 @@ from transfer.config.serialise import to_dict
 from transfer.data.table import ImageTable
 from transfer.evaluation.predictions import Answers
 from transfer.runs import checkpoint
-from transfer.runs.seeds import over_seeds
+from transfer.runs.seeds import merge_seeds
 
 
 @dataclass
@@ -42,7 +42,7 @@ class AdaptRun:
 def together(config: AdaptConfig, runs: Sequence[AdaptRun]) -> dict[str, Any]:
     """Return the result of `config`, whose seeds' are `runs`: means, deviations, and each."""
     results = [run.result for run in runs]
-    merged = over_seeds(config.run.seeds, results, ("target", "source_only", "shift")) | {"config": to_dict(config)}
+    merged = merge_seeds(config.run.seeds, results, ("target", "source_only", "shift")) | {"config": to_dict(config)}
     merged["shift"] |= diagnostics.flagged([result["shift"] for result in results])
     merged |= diagnostics.gains([run.tests[0] for run in runs], [run.before[0] for run in runs])
     chosen = [result["selection"] for result in results]

@@ -7,13 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from transfer.runs.packing import pack, unpack
-from transfer.runs.states import Part
+from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
 
 
 @dataclass
-class Place:
-    """How far a call of :meth:`transfer.adaptation.trainer.Course.learn` has come.
+class TrainerPosition:
+    """How far a call of :meth:`transfer.adaptation.trainer.AdaptationTrainer.learn` has come.
 
     Parameters
     ----------
@@ -36,15 +36,15 @@ class Place:
     q: Tensor | None = None
 
 
-class Journal:
+class ResumeLog:
     """What is kept of one method of a run, among the states of its part of the run; without these, nothing.
 
     A resumed run executes the same code. What is quick, such as a closed form, is computed again; each call of
-    `Course.learn` asks here how far it had come. Kept are the loss weight under way, of its
+    `AdaptationTrainer.learn` asks here how far it had come. Kept are the loss weight under way, of its
     calls those that are over (how they left things, and what they said) and the one under way, and the choice so far.
     """
 
-    def __init__(self, part: Part | None = None) -> None:
+    def __init__(self, part: PartStates | None = None) -> None:
         self.part = part
         self.weight = 0
         self._choice: Callable[[], Any] = dict

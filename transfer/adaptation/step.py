@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch
 from transfer.adaptation.network import AdaptationNetwork
-from transfer.adaptation.task import Stage
+from transfer.adaptation.task import AdaptationTask
 from transfer.errors import TransferError
 from transfer.runtime.distributed.batches import own_draws
 
@@ -34,7 +34,7 @@ class StepLoss(nn.Module):
 
     Parameters
     ----------
-    stage : Stage
+    stage : AdaptationTask
     network : AdaptationNetwork
     terms : sequence of (float, AdaptationLoss)
         What is minimised beside the cross-entropy of labelled rows, each with its weight.
@@ -44,7 +44,9 @@ class StepLoss(nn.Module):
         Whether this process has its own rows of a batch alone.
     """
 
-    def __init__(self, stage: Stage, network: AdaptationNetwork, terms: Terms, *, source: bool, split: bool) -> None:
+    def __init__(
+        self, stage: AdaptationTask, network: AdaptationNetwork, terms: Terms, *, source: bool, split: bool
+    ) -> None:
         super().__init__()
         self.stage, self.network, self.source, self.split = stage, network, source, split
         self.backbone = nn.ModuleList() if stage.frozen else stage.model.backbone

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from transfer import freeze
 from transfer.adaptation.domains import Domains
-from transfer.adaptation.resume import Journal
+from transfer.adaptation.resume import ResumeLog
 from transfer.config.adapt import AdaptConfig
 from transfer.data.images.batches import Augmentation
 from transfer.feature_cache import Feed, TrunkCache
@@ -24,7 +24,7 @@ from transfer.training.setup import Images, new_backbone, pick_device
 BATCH = 128
 
 
-class Stage:
+class AdaptationTask:
     """The rows of a pair as a model's pooled features, with masked labels.
 
     Parameters
@@ -48,7 +48,7 @@ class Stage:
     target : Tensor of bool, shape (N,)
     frozen : bool
         Whether the model has no tail: what is fed to it are the pooled features.
-    journal : Journal
+    journal : ResumeLog
         Of the method that is at work here.
     parts : int
         In how many parts steps take their batches, for want of memory.
@@ -68,7 +68,7 @@ class Stage:
         self.rows = np.unique(
             np.concatenate([domains.train, domains.val, domains.labelled, domains.unlabelled, domains.test])
         )
-        self.journal, self.parts = Journal(), 1
+        self.journal, self.parts = ResumeLog(), 1
         self._held: Tensor | None = None
         self._start = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
 
@@ -101,7 +101,7 @@ class Stage:
         self.restart()
         self.model.backbone.load_state_dict(moved, strict=False)
 
-    def as_features(self) -> "Stage":
+    def as_features(self) -> "AdaptationTask":
         """Return this stage with nothing to train below the heads: its pooled features as they are now."""
         if self.frozen:
             return self
@@ -171,7 +171,7 @@ class Stage:
 
 def set_up(
     config: AdaptConfig, domains: Domains, images: Images, cache: TrunkCache, seed: int, *, hold_out: bool = False
-) -> tuple[Stage, FreezePlan]:
+) -> tuple[AdaptationTask, FreezePlan]:
     """Return the pair's images before a fresh backbone, what stays frozen computed, and the plan of what learns."""
     policy, c = FreezePolicy.parse(config.method.policy), config.steps
     backbone = new_backbone(config.backbone, seed, policy)
@@ -186,7 +186,7 @@ def set_up(
     model = TransferModel(backbone, heads, cut_precision=config.cache.cut_precision).to(pick_device(c.device))
     model.freeze(plan.phases[-1])
     feed = cache.feed(model, domains.table.paths, images.inspection.sha256, batch_size=c.batch_size, workers=c.workers)
-    stage = Stage(domains, model, feed, hold_out=hold_out)
+    stage = AdaptationTask(domains, model, feed, hold_out=hold_out)
     feed.prepare(stage.rows)
     if not stage.frozen and AUGMENTATIONS[c.augment]:
         feed.prepare(

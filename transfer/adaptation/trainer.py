@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from transfer import freeze
 from transfer.adaptation.network import AdaptationNetwork
-from transfer.adaptation.resume import Place
+from transfer.adaptation.resume import TrainerPosition
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.step import Diverged, StepLoss, Terms
-from transfer.adaptation.task import Stage
+from transfer.adaptation.task import AdaptationTask
 from transfer.config.adapt import StepsConfig
 from transfer.errors import TransferError
 from transfer.freeze import Phase
@@ -31,12 +31,12 @@ JUDGED = 2048  # source rows at most that a rule gets to see
 Pseudo = Callable[[CandidateEvidence], np.ndarray]
 
 
-class Course:
+class AdaptationTrainer:
     """Trains a network, and the tail below it, on the rows of one stage.
 
     Parameters
     ----------
-    stage : Stage
+    stage : AdaptationTask
         Images, rows, and the backbone as the phase freezes it.
     network : AdaptationNetwork
     phase : Phase
@@ -45,7 +45,9 @@ class Course:
     seed : int
     """
 
-    def __init__(self, stage: Stage, network: AdaptationNetwork, phase: Phase, config: StepsConfig, seed: int) -> None:
+    def __init__(
+        self, stage: AdaptationTask, network: AdaptationNetwork, phase: Phase, config: StepsConfig, seed: int
+    ) -> None:
         self.stage, self.network, self.config, self.seed = stage, network, config, seed
         backbone = stage.model.backbone
         tail = {} if stage.frozen else freeze.learning(backbone, phase)
@@ -88,7 +90,7 @@ class Course:
         Diverged
             The epochs before were sound; network and tail no longer are.
         """
-        journal, c, place = self.stage.journal, self.config, Place()
+        journal, c, place = self.stage.journal, self.config, TrainerPosition()
         kept = journal.enter()
         if kept and "end" in kept:
             self._go_on(kept["end"])
@@ -97,7 +99,7 @@ class Course:
             return
         optimizer = self._optimizer(terms, classifier)
         if kept:
-            place = Place(**kept["place"])
+            place = TrainerPosition(**kept["place"])
             load_optimizer_state(optimizer, kept["optimizer"])
             for (_, term), state in zip(terms, kept["terms"], strict=True):
                 term.load_state_dict(state)
@@ -133,7 +135,7 @@ class Course:
                 place.step += 1
                 journal.step(call)
             self.epoch += 1
-            mean, place = round(float(np.mean(place.losses)), 5), Place(place.epoch + 1)
+            mean, place = round(float(np.mean(place.losses)), 5), TrainerPosition(place.epoch + 1)
             if not last or place.epoch == epochs:
                 evidence = self.evidence()
                 if not evidence.finite:
@@ -152,7 +154,7 @@ class Course:
         rows: np.ndarray,
         activation: Tensor,
         progress: float,
-        place: Place,
+        place: TrainerPosition,
     ) -> float:
         """Leave the gradient of a step's loss, which is returned, in the parameters of `optimizer`."""
 

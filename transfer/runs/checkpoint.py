@@ -29,7 +29,7 @@ Models = dict[str, TransferModel]
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkHeader:
     """What a file's header says of one network."""
 
     cut: int
@@ -38,7 +38,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Header:
+class ModelHeader:
     """What a file's header says; whoever wrote it, each value is of its type."""
 
     format: str
@@ -46,7 +46,7 @@ class Header:
     weights: str
     preprocessing: Preprocessing
     heads: HeadConfig
-    parts: dict[str, Part]
+    parts: dict[str, NetworkHeader]
     dropped: int = 0
     every_stage: bool = False
 
@@ -137,10 +137,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
     return models
 
 
-def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> Header:
+def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> ModelHeader:
     """Return a header that fits the tensors of its file, found out with none made: it may speak of any size."""
     try:
-        header = from_dict(Header, said)
+        header = from_dict(ModelHeader, said)
     except TransferError as error:
         raise TransferError(f"{file} is damaged: {error}") from error
     count = max(len(header.parts), len(header.heads.hidden), *(len(part.specs) for part in header.parts.values()), 0)
@@ -166,7 +166,7 @@ def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> H
     return header
 
 
-def _built(header: Header, part: Part) -> tuple[Backbone, Heads]:
+def _built(header: ModelHeader, part: NetworkHeader) -> tuple[Backbone, Heads]:
     """Return the network and heads of a part, of random weights."""
     backbone = backbones.load(header.backbone, random_init=True)
     backbone.preprocessing = header.preprocessing

@@ -11,8 +11,8 @@ from typing import Any
 
 from transfer.config.train import RunConfig
 from transfer.errors import TransferError
-from transfer.runs.model_card import MARKER, card
-from transfer.runs.tensorboard import Events
+from transfer.runs.model_card import MARKER, render_model_card
+from transfer.runs.tensorboard import TensorboardWriter
 from transfer.runtime import lock
 from transfer.runtime.escape import printable
 from transfer.runtime.files import open_regular, open_text, parse_json, read_json, whole, write_json, write_text
@@ -44,7 +44,7 @@ class RunFolder:
     resume : bool
         Go on with a run that is there, of the same config; without one, begin.
     later : bool
-        Wait for the first line, or for :meth:`begin`: till then nothing is written and no earlier run replaced, so that
+        Wait for the first line, or for :meth:`start`: till then nothing is written and no earlier run replaced, so that
         what turns out not to be possible costs none.
     tensorboard : bool
         Write each line of metrics into event files, too.
@@ -70,7 +70,7 @@ class RunFolder:
         self.path, self._config, self._outer, self._begun = path, config, outer, False
         self._overwrite = overwrite
         self._lock: Lock | None = None
-        self._events = Events(path) if tensorboard else None
+        self._events = TensorboardWriter(path) if tensorboard else None
         self._inner: list[RunFolder] = []
         self.resumed = resume and (path / "config.json").is_file()
         if (
@@ -87,7 +87,7 @@ class RunFolder:
         if outer is None and self._replaced(path, overwrite):
             Lock(path).release()  # is it free?
         if not later:
-            self.begin()
+            self.start()
 
     def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
         """Return the folder of a run within this one, which begins when it does, and is resumed if this one is."""
@@ -102,7 +102,7 @@ class RunFolder:
         self.release()
 
     @property
-    def done(self) -> dict[str, Any] | None:
+    def finished_result(self) -> dict[str, Any] | None:
         """The result of a resumed run that is finished."""
         file = self.path / "result.json"
         return read_json(file) if self.resumed and file.is_file() else None
@@ -129,7 +129,7 @@ class RunFolder:
             raise TransferError(f"cannot write the run folder {path}: {there} is no folder that may be written to")
         return held
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Write config.json, in place of the run that was there.
 
         Raises
@@ -140,7 +140,7 @@ class RunFolder:
         if self._begun:
             return
         if self._outer:
-            self._outer.begin()
+            self._outer.start()
         path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -188,13 +188,13 @@ class RunFolder:
             with whole(lines) as temporary:
                 temporary.write_bytes(content[: content.rfind(b"\n") + 1])
 
-    def metrics(self, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
+    def read_metrics(self, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl, each with the values that it `needs`.
 
         Raises
         ------
         TransferError
-            A line is not what :meth:`metric` wrote.
+            A line is not what :meth:`append_metrics` wrote.
         """
         try:
             with open_regular(self.path / "metrics.jsonl") as file:
@@ -205,12 +205,12 @@ class RunFolder:
         except (ValueError, OSError) as error:
             raise TransferError(f"{self.path / 'metrics.jsonl'} is damaged: start anew with --overwrite") from error
 
-    def again(self) -> None:
+    def reset_metrics(self) -> None:
         """Begin metrics.jsonl anew, for a resumed run that tells all its lines again."""
         if self.resumed:
             write_text(self.path / "metrics.jsonl", "")
 
-    def metric(self, line: dict[str, Any]) -> None:
+    def append_metrics(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl.
 
         Raises
@@ -218,7 +218,7 @@ class RunFolder:
         TransferError
             It cannot be written.
         """
-        self.begin()
+        self.start()
         lines = self.path / "metrics.jsonl"
         try:
             with lines.open("a", encoding="utf-8") as file:
@@ -230,7 +230,7 @@ class RunFolder:
         if self._events:
             self._events.line(line)
 
-    def gather(self, parts: list[Path]) -> None:
+    def merge_inner_runs(self, parts: list[Path]) -> None:
         """Take the metrics of all `parts` (inner run folders); of the first, model, predictions, exhibits and map."""
         lines = []
         for part in parts:
@@ -242,11 +242,11 @@ class RunFolder:
             with whole(self.path / name) as temporary:
                 shutil.copyfile(parts[0] / name, temporary)
 
-    def result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: dict[str, Any]) -> None:
         """Write a model's card and result.json, with which the run is done: its states go, and the folder is free."""
         if result.get("command") in ("train", "adapt"):
             with open_text(self.path / "predictions.csv") as file:
-                write_text(self.path / CARD, card(result, list(csv.DictReader(file))))
+                write_text(self.path / CARD, render_model_card(result, list(csv.DictReader(file))))
         write_json(self.path / "result.json", result)
         shutil.rmtree(self.path / STATES, ignore_errors=True)
         self.release()
@@ -258,11 +258,11 @@ class RunFolder:
         if self._lock:
             self._lock.release()
 
-    def exhibits(self, exhibits: dict[str, Any]) -> None:
+    def write_report_data(self, exhibits: dict[str, Any]) -> None:
         """Write exhibits.json."""
         write_text(self.path / "exhibits.json", json.dumps(exhibits, ensure_ascii=False) + "\n")
 
-    def predictions(self, rows: list[dict[str, Any]]) -> None:
+    def write_predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""
         with (
             whole(self.path / "predictions.csv") as temporary,
@@ -273,7 +273,7 @@ class RunFolder:
             writer.writerows(rows)
 
 
-def from_the_start(run: RunConfig, command: str) -> None:
+def refuse_resume(run: RunConfig, command: str) -> None:
     """Refuse ``--resume`` for a command that is too short, or has no single course, to go on with.
 
     Raises

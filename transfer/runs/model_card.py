@@ -17,7 +17,7 @@ LISTED = 100  # class names in full
 MARKER = "library_name: transfer"
 
 
-def card(result: Mapping[str, Any], rows: Sequence[Mapping[str, str]] = ()) -> str:
+def render_model_card(result: Mapping[str, Any], rows: Sequence[Mapping[str, str]] = ()) -> str:
     """Return the card of a run.
 
     Parameters

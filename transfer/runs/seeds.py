@@ -10,7 +10,7 @@ from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 
 
-def over_seeds(
+def merge_seeds(
     seeds: Sequence[int], results: Sequence[dict[str, Any]], averaged: Sequence[str] = ("test", "per_domain")
 ) -> dict[str, Any]:
     """Return the only result as it is, or of several their mean, with ``"sd"`` and each one under ``"seeds"``.
@@ -47,7 +47,7 @@ def _fold(values: Sequence[Any], how: Any) -> Any:
     return how(values) if numbers else None
 
 
-def balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
+def class_balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
     """Return the training images of the rarest and the commonest object, and how many times as many these are."""
     objects = table.object[parts.train]
     counts = np.bincount(objects[objects >= 0], minlength=len(table.objects))

@@ -23,7 +23,7 @@ SHARE = 20  # at least so many times as long as saving took, work goes on before
 log = logging.getLogger(__name__)
 
 
-class From(Protocol):
+class Inputs(Protocol):
     """What a run comes from."""
 
     now: Any
@@ -32,7 +32,7 @@ class From(Protocol):
         """Refuse to go on where ``now`` was another, `before`."""
 
 
-class States:
+class RunStates:
     """The states of a run, in its folder, which removes them once the run's result is written.
 
     Parameters
@@ -42,7 +42,7 @@ class States:
     minutes : float
         After how many a state is due.
     begin : callable
-        Called before anything is written, such as :meth:`transfer.runs.folder.RunFolder.begin`.
+        Called before anything is written, such as :meth:`transfer.runs.folder.RunFolder.start`.
     resumed : bool
         Otherwise whatever lies there belongs to another run.
     """
@@ -53,7 +53,7 @@ class States:
         self.path, self.minutes, self.resumed, self._begin = run / STATES, minutes, resumed, begin
         self._origin: Any = None
 
-    def of(self, origin: From) -> None:
+    def of(self, origin: Inputs) -> None:
         """Say what the run comes from: with the first state that is kept; of a run that goes on, it is checked.
 
         Raises
@@ -64,7 +64,7 @@ class States:
         self._origin = origin.now
         if not distributed.first():
             return
-        with contextlib.suppress(Damaged, FileNotFoundError):
+        with contextlib.suppress(DamagedState, FileNotFoundError):
             origin.check(read(self._file) if self.resumed else origin.now)
 
     def begin(self) -> None:
@@ -78,15 +78,15 @@ class States:
     def _file(self) -> Path:
         return self.path / "run.safetensors"
 
-    def part(self, number: int) -> "Part":
+    def part(self, number: int) -> "PartStates":
         """Return the states of the run's part of this number, such as one fit of several."""
-        return Part(self, number)
+        return PartStates(self, number)
 
 
-class Part:
-    """One part of a run: where it is, and once it is done what came of it. Make it through :meth:`States.part`."""
+class PartStates:
+    """One part of a run: where it is, and once it is done what came of it. Make it through :meth:`RunStates.part`."""
 
-    def __init__(self, states: States, number: int) -> None:
+    def __init__(self, states: RunStates, number: int) -> None:
         self.states, self.path, self.number = states, states.path, number
         self._saved, self._cost = time.monotonic(), 0.0
 
@@ -126,7 +126,7 @@ class Part:
         for count in reversed(self._there() if self.states.resumed else []):
             try:
                 return read(self._file(count))
-            except Damaged as damage:
+            except DamagedState as damage:
                 log.warning("%s: %s; going on from the one before", self._file(count), damage)
                 self._file(count).unlink(missing_ok=True)
         return None
@@ -154,7 +154,7 @@ class Part:
         file = self.path / f"{self.number}.done.safetensors"
         try:
             return read(file) if self.states.resumed and file.exists() else None
-        except Damaged as damage:
+        except DamagedState as damage:
             log.warning("%s: %s; that part of the run begins anew", file, damage)
             return None
 
@@ -175,7 +175,7 @@ def everywhere(read: Callable[[], Any]) -> Any:
     return unpack(load(distributed.same_bytes(save(tensors))), record)
 
 
-class Damaged(Exception):
+class DamagedState(Exception):
     """A file is not what was written; says how."""
 
 
@@ -198,7 +198,7 @@ def read(path: Path) -> Any:
 
     Raises
     ------
-    Damaged
+    DamagedState
         It is not that any more.
     """
     try:
@@ -207,10 +207,10 @@ def read(path: Path) -> Any:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         text = header["transfer"]
         if str(_crc(tensors, text)) != header["crc"]:
-            raise Damaged("its content is not what was written")
+            raise DamagedState("its content is not what was written")
         return unpack(tensors, json.loads(text))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"not readable ({error})") from error
+        raise DamagedState(f"not readable ({error})") from error
 
 
 def _crc(tensors: Tensors, text: str) -> int:

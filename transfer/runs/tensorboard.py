@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 COURSES = ("run", "network", "head", "on", "candidate")  # what a line belongs to, in words
 
 
-class Events:
+class TensorboardWriter:
     """Event files in a folder; the first line makes the first file.
 
     Raises

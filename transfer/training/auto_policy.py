@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Advised:
+class PolicyAdvice:
     """Advice on one backbone, and what it stands on.
 
     Parameters
@@ -46,7 +46,7 @@ class Advised:
     record: dict[str, Any]
 
 
-def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCache) -> Advised:
+def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCache) -> PolicyAdvice:
     """Return advice for a run of `config` on the images of `parts` that it may learn from.
 
     Labels of train and val count, those of test and of what ``--shots`` leaves out do not; images of the latter are
@@ -111,7 +111,7 @@ def advised(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCach
             "trunk": round(cache.seconds - trunk_before, 3),
         },
     }
-    return Advised(advice, evidence, record)
+    return PolicyAdvice(advice, evidence, record)
 
 
 def _advice(advice: Advice) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any
     }
 
 
-def followed(config: TrainConfig, advice: Advice) -> TrainConfig:
+def apply_advice(config: TrainConfig, advice: Advice) -> TrainConfig:
     """Return `config` with the policy and settings that were advised; what it sets otherwise than by default stays."""
     settings = distributed.same(dict(advice.settings))  # floats differ between processes, what is done must not
     said = (advice.case, advice.best.policy, advice.best.accuracy, *advice.best.interval)

@@ -17,7 +17,7 @@ from transfer.freeze import FreezePolicy
 from transfer.runs.folder import RunFolder
 from transfer.runtime import distributed
 from transfer.training.setup import read_images, versions
-from transfer.training.train import Run, train
+from transfer.training.train import TrainRun, train
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite, resume=shared.run.resume)
     cache = TrunkCache(shared.cache)
     images = read_images(shared.data, cache.store)
-    runs: dict[str, Run] = {}
+    runs: dict[str, TrainRun] = {}
     for text in policies:
         log.info("%s", text)
         inner = replace(shared.run, out=out / text.replace(":", "-") if out else None)
@@ -57,11 +57,11 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         "against": policies[0],
     }
     if folder:
-        folder.result(result)
+        folder.write_result(result)
     return result
 
 
-def paired(run: Run, other: Run) -> dict[str, Any]:
+def paired(run: TrainRun, other: TrainRun) -> dict[str, Any]:
     """Return for each head a paired test of `run` against `other` on the test images that they share (all seeds)."""
     tests = {}
     for name in run.tests[0][1]:
@@ -71,7 +71,7 @@ def paired(run: Run, other: Run) -> dict[str, Any]:
     return tests
 
 
-def rights(run: Run, head: str) -> tuple[np.ndarray, np.ndarray]:
+def rights(run: TrainRun, head: str) -> tuple[np.ndarray, np.ndarray]:
     """Return whether each known test image of all seeds was answered rightly, and its path; none of a regression."""
     right, images = [np.empty(0)], [np.empty(0, str)]
     for table, answers in run.tests:

@@ -37,7 +37,7 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingData:
     """What there is to learn from: a table, its images' digests, and which rows are for what."""
 
     table: ImageTable
@@ -47,7 +47,7 @@ class Lesson:
 
 
 @dataclass
-class Progress:
+class EpochProgress:
     """How far an epoch is.
 
     Parameters
@@ -75,7 +75,7 @@ class Progress:
 def epoch(
     model: TransferModel,
     feed: Feed,
-    lesson: Lesson,
+    data: TrainingData,
     labels: dict[str, Tensor],
     optimizer: Optimizer,
     phase: Phase,
@@ -84,7 +84,7 @@ def epoch(
     draw: list[int],
     after_step: Callable[[], None] = lambda: None,
     penalties: Sequence[Penalty] = (),
-    so_far: Progress | None = None,
+    so_far: EpochProgress | None = None,
     failing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Learn from each training row once, or from those left; return the epoch's loss, rate and training accuracies.
@@ -99,22 +99,22 @@ def epoch(
         Called after each step of the optimizer.
     penalties : sequence of Penalty
         Added to the loss.
-    so_far : Progress, optional
+    so_far : EpochProgress, optional
         Go on from there; it is kept up to date.
     failing : callable
         Called where an image cannot be had, between two steps.
     """
     model.train()
-    so_far = so_far or Progress()
+    so_far = so_far or EpochProgress()
     so_far.parts = max(so_far.parts, config.accumulate)
     rng = np.random.default_rng(draw)
-    rows = _drawn(lesson, config.balance, rng)
-    weighted = row_weights(lesson, model) if config.balance == "loss" else None
+    rows = _drawn(data, config.balance, rng)
+    weighted = row_weights(data, model) if config.balance == "loss" else None
     steps = math.ceil(len(rows) / feed.batch_size)
     device = next(model.heads.parameters()).device
     right, seen = (dict.fromkeys(labels, 0) | some for some in (so_far.right, so_far.seen))
     so_far.right, so_far.seen = right, seen
-    asking = _Asking(model, feed, config, penalties)
+    asking = BatchLoss(model, feed, config, penalties)
     ask = averaged(asking) if feed.split else asking
     second_order = getattr(optimizer, "is_second_order", False)
     if second_order and feed.split:
@@ -184,7 +184,7 @@ def _guarded(batches: Iterable[tuple[np.ndarray, Tensor]], failing: Callable[[],
         raise
 
 
-class _Asking(nn.Module):
+class BatchLoss(nn.Module):
     """A batch's loss as a module, in whose backward pass DDP can average gradients.
 
     The tail runs over this process's own rows. What follows, heads and penalties, all processes do alike, on the
@@ -252,23 +252,23 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
     return precision == "bfloat16"
 
 
-def _drawn(lesson: Lesson, balance: str, rng: np.random.Generator) -> np.ndarray:
+def _drawn(data: TrainingData, balance: str, rng: np.random.Generator) -> np.ndarray:
     """Return the epoch's rows in order: each once, or drawn so that every object is as likely."""
     if balance != "sampling":
-        return rng.permutation(lesson.train)
-    objects = lesson.table.object[lesson.train]
-    counts = np.bincount(objects[objects >= 0], minlength=len(lesson.table.objects))
+        return rng.permutation(data.train)
+    objects = data.table.object[data.train]
+    counts = np.bincount(objects[objects >= 0], minlength=len(data.table.objects))
     weight = np.where(objects >= 0, 1 / np.maximum(counts[objects], 1), 1 / max(counts.max(), 1))
-    return rng.choice(lesson.train, size=len(lesson.train), p=weight / weight.sum())
+    return rng.choice(data.train, size=len(data.train), p=weight / weight.sum())
 
 
-def row_weights(lesson: Lesson, model: TransferModel) -> dict[str, Tensor]:
+def row_weights(data: TrainingData, model: TransferModel) -> dict[str, Tensor]:
     """Return per classification head the weight of every row: n / (classes * rows of its class) in training."""
     weights = {}
     for name, spec in model.heads.specs.items():
         if spec.kind != "regression":
-            values = lesson.table.targets[name].values
-            counts = np.bincount(values[lesson.train][values[lesson.train] >= 0], minlength=len(spec.classes))
+            values = data.table.targets[name].values
+            counts = np.bincount(values[data.train][values[data.train] >= 0], minlength=len(spec.classes))
             each = counts.sum() / (max((counts > 0).sum(), 1) * np.maximum(counts[values], 1))
             weights[name] = torch.from_numpy(each).float()
     return weights

@@ -20,31 +20,31 @@ from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, Phase
 from transfer.model import TransferModel
 from transfer.probes.choose import is_solved, solver
-from transfer.runs.states import Part
+from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
 from transfer.runtime.malloc import kept
 from transfer.training import optimizers
 from transfer.training.averaging import Average, cycle
-from transfer.training.epoch import AUGMENTATIONS, Lesson, epoch, row_weights
+from transfer.training.epoch import AUGMENTATIONS, TrainingData, epoch, row_weights
 from transfer.training.gradient_conflict import interference
 from transfer.training.penalties import build
 from transfer.training.penalties.penalty import Penalty
 from transfer.training.penalties.pretrained import PretrainedCopy
-from transfer.training.resume import NOTHING, Best, Chosen, Keeper, Place
+from transfer.training.resume import NO_SCORE, FitCheckpoints, FitPosition, PhaseBest, PhaseChoice
 from transfer.training.stochastic_depth import stochastic_depth
 
 SCALE_ROWS = 1024
 
 
 @dataclass
-class Fit:
+class FitResult:
     """What happened.
 
     Parameters
     ----------
     epochs : list of dict
         A line per epoch (in a solved phase: per head and strength), as in metrics.jsonl.
-    best : list of Chosen
+    best : list of PhaseChoice
         For each phase up to the one whose weights are kept.
     moved : tuple of str
         Names of frozen tensors that moved: none, unless something is wrong (law 1).
@@ -59,7 +59,7 @@ class Fit:
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    best: list[Chosen] = field(default_factory=list)
+    best: list[PhaseChoice] = field(default_factory=list)
     moved: tuple[str, ...] = ()
     optimizer_bytes: int = 0
     snapshots: list[dict[str, Tensor]] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Fit:
     parts: int = 1
 
     @property
-    def taught(self) -> list[Chosen]:
+    def taught(self) -> list[PhaseChoice]:
         """Of each phase in `best` the strengths, or all of its epochs: up to the best may be a few, by chance."""
         lengths = Counter(line["phase"] for line in self.epochs).values()
         return [n if isinstance(best, int) else best for n, best in zip(lengths, self.best, strict=False)]
@@ -77,15 +77,15 @@ class Fit:
 def fit(
     model: TransferModel,
     plan: FreezePlan,
-    lesson: Lesson,
+    data: TrainingData,
     config: LearnConfig,
     cache: TrunkCache,
     *,
     seed: int = 0,
-    repeat: list[Chosen] | None = None,
-    part: Part | None = None,
+    repeat: list[PhaseChoice] | None = None,
+    part: PartStates | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
-) -> Fit:
+) -> FitResult:
     """Teach `model` under `plan`; leave it with the weights that were best on the validation rows.
 
     Without validation rows the last epoch counts. A loss that turns NaN or infinite stops training; the last good
@@ -93,10 +93,10 @@ def fit(
 
     Parameters
     ----------
-    repeat : list of Chosen, optional
+    repeat : list of PhaseChoice, optional
         Learn for just so many epochs in each phase, the rate's course run through in these, or at just these
         strengths, choosing nothing: how ``--refit`` repeats a chosen run.
-    part : Part, optional
+    part : PartStates, optional
         Where its states are kept. If it was begun before, go on from there, if it was done, that is its result: to the
         same bits, lines told again included.
     on_epoch : callable
@@ -110,13 +110,13 @@ def fit(
     solved = [is_solved(model, phase, config, cache.views) for phase in plan.phases]
     build.check_penalties(model, plan, config, solved)
     torch.manual_seed(seed)
-    result = Fit()
+    result = FitResult()
     before = freeze.frozen_tensors(model.backbone, plan.phases)
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]
-    labels = targets(lesson.table, model)
-    start = PretrainedCopy(model, lesson.train, labels) if build.needs_pretrained_copy(config) else None
-    fresh = Best(NOTHING, 0, _copy(model, moving))
-    place, keeper = Place(fresh, fresh), Keeper(part, model, moving)
+    labels = targets(data.table, model)
+    start = PretrainedCopy(model, data.train, labels) if build.needs_pretrained_copy(config) else None
+    fresh = PhaseBest(NO_SCORE, 0, _copy(model, moving))
+    place, keeper = FitPosition(fresh, fresh), FitCheckpoints(part, model, moving)
     optimizer: Optimizer | None = None
 
     def tell(line: dict[str, Any]) -> None:
@@ -126,19 +126,19 @@ def fit(
     begun = keeper.go_on(place, vars(result), on_epoch)
     if keeper.done:
         return result
-    course = _Course(model, lesson, config, labels, moving, seed, repeat, tell, result, place, keeper)
+    course = PhaseTrainer(model, data, config, labels, moving, seed, repeat, tell, result, place, keeper)
     phases = plan.phases if repeat is None else plan.phases[: len(repeat)]
     for number, phase in list(enumerate(phases))[place.phase :]:
         model.freeze(phase)
-        size = config.batch_size or len(lesson.train)
-        feed = cache.feed(model, lesson.table.paths, lesson.digests, batch_size=size, workers=config.workers)
-        feed.prepare(np.concatenate([lesson.train, lesson.val]))
+        size = config.batch_size or len(data.train)
+        feed = cache.feed(model, data.table.paths, data.digests, batch_size=size, workers=config.workers)
+        feed.prepare(np.concatenate([data.train, data.val]))
         held = freeze.frozen_tensors(model.backbone, (phase,))
         if solved[number]:
             here = course.solve(feed, phase)
         else:
             if number == 0 and plan.pretrained and not begun:
-                scale_heads(model, feed, lesson.train, seed)
+                scale_heads(model, feed, data.train, seed)
             optimizer = optimizer or optimizers.build(model, plan, config)
             penalties = build.build_penalties(model, phase, config, feed, start)
             with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
@@ -161,22 +161,22 @@ def fit(
 
 
 @dataclass
-class _Course:
+class PhaseTrainer:
     """What all phases of one fit share."""
 
     model: TransferModel
-    lesson: Lesson
+    data: TrainingData
     config: LearnConfig
     labels: dict[str, Tensor]
     moving: list[str]
     seed: int
-    repeat: list[Chosen] | None
+    repeat: list[PhaseChoice] | None
     tell: Callable[[dict[str, Any]], None]
-    result: Fit
-    place: Place
-    keeper: Keeper
+    result: FitResult
+    place: FitPosition
+    keeper: FitCheckpoints
 
-    def train(self, feed: Feed, phase: Phase, optimizer: Optimizer, penalties: tuple[Penalty, ...]) -> Best:
+    def train(self, feed: Feed, phase: Phase, optimizer: Optimizer, penalties: tuple[Penalty, ...]) -> PhaseBest:
         """Train for a phase's epochs; return the best of them."""
         at, number = self.place, self.place.phase
         again = self.repeat[number] if self.repeat else None
@@ -200,7 +200,7 @@ class _Course:
             start, end = cycle(count, length, config.cycles)
             place, draw = (count - start, end - start), [self.seed, number, count]
             line |= epoch(
-                *(self.model, feed, self.lesson, self.labels, optimizer, phase, config, place, draw),
+                *(self.model, feed, self.data, self.labels, optimizer, phase, config, place, draw),
                 after_step=after_step,
                 penalties=penalties,
                 so_far=at.progress,
@@ -216,32 +216,32 @@ class _Course:
                 )
                 break
             average.after_epoch(count)
-            with average.in_place(feed, self.lesson.train):
+            with average.in_place(feed, self.data.train):
                 value = self._validate(feed, line) or (float(number), float(count))
-                shared = config.interference and interference(self.model, feed, self.lesson.train, self.labels, config)
+                shared = config.interference and interference(self.model, feed, self.data.train, self.labels, config)
                 line |= {"interference": shared} if shared else {}
                 line["seconds"] = round(time.perf_counter() - began, 3)
                 self.tell(line)
                 if config.cycles > 1 and count == end:
                     self.result.snapshots.append(_copy(self.model, self.moving))
                 if value > at.here.value:
-                    at.here, at.wait = Best(value, count, _copy(self.model, self.moving), line["epoch"]), 0
+                    at.here, at.wait = PhaseBest(value, count, _copy(self.model, self.moving), line["epoch"]), 0
                 else:
                     at.wait += 1
             at.next_epoch()
             self.keeper.step(save, end=True)
         return at.here
 
-    def solve(self, feed: Feed, phase: Phase) -> Best:
+    def solve(self, feed: Feed, phase: Phase) -> PhaseBest:
         """Solve a phase in which only linear heads learn."""
-        lesson, model, number = self.lesson, self.model, self.place.phase
+        data, model, number = self.data, self.model, self.place.phase
         again = self.repeat[number] if self.repeat else None
         began = time.perf_counter()
-        rows, features = feed.every_view(lesson.train, AUGMENTATIONS[self.config.augment])
-        weights = row_weights(lesson, model) if self.config.balance == "loss" else {}
+        rows, features = feed.every_view(data.train, AUGMENTATIONS[self.config.augment])
+        weights = row_weights(data, model) if self.config.balance == "loss" else {}
         val = None
-        if self.repeat is None and len(lesson.val):
-            val = feed.every_view(lesson.val)[1], self._labels(lesson.val)
+        if self.repeat is None and len(data.val):
+            val = feed.every_view(data.val)[1], self._labels(data.val)
 
         def on_line(line: dict[str, Any]) -> None:
             self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line)
@@ -260,15 +260,15 @@ class _Course:
         value = self._validate(feed, line) or (float(number), 1.0)
         line["seconds"] = round(time.perf_counter() - began, 3)
         self.tell(line)
-        return Best(value, solved, _copy(model, self.moving), len(self.result.epochs))
+        return PhaseBest(value, solved, _copy(model, self.moving), len(self.result.epochs))
 
     def _validate(self, feed: Feed, line: dict[str, Any]) -> tuple[float, float] | None:
         """Return how good the model is on the validation rows, writing it into `line`; None where nothing is chosen."""
-        val = self.lesson.val
+        val = self.data.val
         if self.repeat is not None or not len(val):
             return None
         answers, line["val_loss"] = answer(self.model, feed, val, self.labels)
-        report = judge(self.lesson.table.take(val), answers, intervals=False)
+        report = judge(self.data.table.take(val), answers, intervals=False)
         line["val"] = {name: round(r.get("accuracy", r.get("r2", 0.0)), 6) for name, r in report.items()}
         chosen_by = {name: r for name, r in report.items() if self.model.heads.specs[name].weight}
         value = distributed.same([score(chosen_by), -line["val_loss"]])

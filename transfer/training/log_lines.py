@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from transfer.training.resume import Chosen
+from transfer.training.resume import PhaseChoice
 
 
 def epoch_line(line: dict[str, Any]) -> str:
@@ -25,7 +25,7 @@ def epoch_line(line: dict[str, Any]) -> str:
     return "".join([*words, f"  {line['seconds']:.1f} s"])
 
 
-def in_words(chosen: Chosen) -> str:
+def in_words(chosen: PhaseChoice) -> str:
     """Return how long, or how strongly regularised, a phase was best."""
     if isinstance(chosen, int):
         return f"{chosen} epochs"

@@ -15,39 +15,39 @@ from transfer.errors import TransferError
 from transfer.feature_cache.key import fingerprint
 from transfer.model import TransferModel
 from transfer.runs.packing import generators, load_optimizer_state, optimizer_state, set_generators
-from transfer.runs.states import Part
+from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
 from transfer.training.averaging import Average
-from transfer.training.epoch import Progress
+from transfer.training.epoch import EpochProgress
 
-Chosen = int | dict[str, Any]
+PhaseChoice = int | dict[str, Any]
 """After how many epochs a phase was best, or, where it was solved, each head's regularisation strength; with selected
 features a dict of this ``strength`` and the ``percent`` of them, with several probes a dict of each one's."""
 
-NOTHING = (-float("inf"), -float("inf"))
+NO_SCORE = (-float("inf"), -float("inf"))
 
 
 @dataclass
-class Best:
+class PhaseBest:
     """The best of a phase: its value on the validation rows (larger is better), how it came about, its weights."""
 
     value: tuple[float, float]
-    chosen: Chosen
+    chosen: PhaseChoice
     weights: dict[str, Tensor]
     line: int = 0
 
 
 @dataclass
-class Place:
+class FitPosition:
     """Where a fit is between two steps.
 
     Parameters
     ----------
-    best : Best
+    best : PhaseBest
         Of the phases that are done.
-    here : Best
+    here : PhaseBest
         Of this one.
-    done : list of Chosen
+    done : list of PhaseChoice
         For each phase that is done.
     phase : int
         How many are done.
@@ -55,29 +55,30 @@ class Place:
         How many of this phase are done.
     wait : int
         How many of these since the best one.
-    progress : Progress
+    progress : EpochProgress
         Of the epoch that is under way.
     """
 
-    best: Best
-    here: Best
-    done: list[Chosen] = field(default_factory=list)
+    best: PhaseBest
+    here: PhaseBest
+    done: list[PhaseChoice] = field(default_factory=list)
     phase: int = 0
     epochs: int = 0
     wait: int = 0
-    progress: Progress = field(default_factory=Progress)
+    progress: EpochProgress = field(default_factory=EpochProgress)
 
     def next_phase(self) -> None:
         """Begin with the phase after this one."""
-        self.here = Best(NOTHING, 0, self.best.weights)
-        self.phase, self.epochs, self.wait, self.progress = self.phase + 1, 0, 0, Progress(parts=self.progress.parts)
+        self.here = PhaseBest(NO_SCORE, 0, self.best.weights)
+        self.phase, self.epochs, self.wait = self.phase + 1, 0, 0
+        self.progress = EpochProgress(parts=self.progress.parts)
 
     def next_epoch(self) -> None:
         """Begin with the epoch after this one."""
-        self.epochs, self.progress = self.epochs + 1, Progress(parts=self.progress.parts)
+        self.epochs, self.progress = self.epochs + 1, EpochProgress(parts=self.progress.parts)
 
 
-class Keeper:
+class FitCheckpoints:
     """Keeps where the fit of `model` is among the states of its part of the run; without these it does nothing.
 
     Parameters
@@ -86,7 +87,7 @@ class Keeper:
         What of the model's state may move.
     """
 
-    def __init__(self, part: Part | None, model: TransferModel, moving: list[str]) -> None:
+    def __init__(self, part: PartStates | None, model: TransferModel, moving: list[str]) -> None:
         self.part, self.model, self.moving = part, model, moving
         self.done = False
         self._carried: dict[str, Any] | None = None
@@ -96,7 +97,7 @@ class Keeper:
         if self.part:
             self.part.finish({"result": result, "model": self._weights(), "cut": self.model.cut})
 
-    def go_on(self, place: Place, result: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> bool:
+    def go_on(self, place: FitPosition, result: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> bool:
         """Set `place`, `result` and the model to where the fit was last, and tell its lines; return whether it was
         anywhere. Where it was done, ``done`` is True from now on.
         """
@@ -115,9 +116,9 @@ class Keeper:
         for name, value in kept["place"].items():
             setattr(place, name, value)
         best, here = (dict(kept["place"][name]) for name in ("best", "here"))
-        place.best = Best(**best | {"weights": initial if best["weights"] is None else best["weights"]})
-        place.here = Best(**here | {"weights": place.best.weights if here["weights"] is None else here["weights"]})
-        place.progress = Progress(**kept["place"]["progress"])
+        place.best = PhaseBest(**best | {"weights": initial if best["weights"] is None else best["weights"]})
+        place.here = PhaseBest(**here | {"weights": place.best.weights if here["weights"] is None else here["weights"]})
+        place.progress = EpochProgress(**kept["place"]["progress"])
         return True
 
     def restore(self, optimizer: Optimizer, average: Average) -> None:
@@ -146,13 +147,13 @@ class Keeper:
         if asked:
             signals.stop()
 
-    def save(self, place: Place, optimizer: Optimizer, average: Average, result: dict[str, Any]) -> None:
+    def save(self, place: FitPosition, optimizer: Optimizer, average: Average, result: dict[str, Any]) -> None:
         """Keep where the fit is."""
         assert self.part
         best, here = vars(place.best).copy(), vars(place.here).copy()
-        if place.here.value == NOTHING:
+        if place.here.value == NO_SCORE:
             here["weights"] = None
-        if place.best.value == NOTHING:  # those that the fit begins with
+        if place.best.value == NO_SCORE:  # those that the fit begins with
             best["weights"] = None
         kept = vars(place) | {"best": best, "here": here, "progress": asdict(place.progress)}
         self.part.save(
@@ -177,7 +178,7 @@ class Keeper:
         return {name: state[name] for name in self.moving}
 
 
-class Origin:
+class RunInputs:
     """What a run learns from, which must be the same when it goes on.
 
     Parameters

@@ -27,16 +27,16 @@ from transfer.model import TransferModel
 from transfer.probes import head2toe
 from transfer.runs import checkpoint
 from transfer.runs.folder import RunFolder
-from transfer.runs.seeds import balance, over_seeds
-from transfer.runs.states import Part, States
+from transfer.runs.seeds import class_balance, merge_seeds
+from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import distributed
 from transfer.runtime.signals import stoppable
 from transfer.training import monitor, optimizers
-from transfer.training.auto_policy import AUTO, advised, followed
-from transfer.training.epoch import Lesson
-from transfer.training.fit import Fit, fit
+from transfer.training.auto_policy import AUTO, advise_policy, apply_advice
+from transfer.training.epoch import TrainingData
+from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import epoch_line, in_parts, in_words
-from transfer.training.resume import Origin
+from transfer.training.resume import RunInputs
 from transfer.training.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
 
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Run:
+class TrainRun:
     """What `train` gives back.
 
     Parameters
@@ -70,7 +70,7 @@ def train(
     cache: TrunkCache | None = None,
     backbone: Backbone | None = None,
     on_epoch: OnEpoch = lambda line: None,
-) -> Run:
+) -> TrainRun:
     """Train as `config` says and write its run folder, if it names one.
 
     Parameters
@@ -94,7 +94,7 @@ def train(
     out = config.run.out
     how: Any = {"overwrite": config.run.overwrite, "resume": config.run.resume, "tensorboard": config.run.tensorboard}
     folder = RunFolder(out, to_dict(config), later=True, **how) if out and distributed.first() else None
-    if folder and folder.done:
+    if folder and folder.finished_result:
         log.info("the run in %s is finished; there is nothing to go on with", out)
     cache = cache or TrunkCache(config.cache)
     with folder or nullcontext():
@@ -112,7 +112,7 @@ def _over_seeds(
     folder: RunFolder | None,
     backbone: Backbone | None,
     on_epoch: OnEpoch,
-) -> Run:
+) -> TrainRun:
     out, seeds = config.run.out, config.run.seeds or (config.run.seed,)
     if len(seeds) == 1:
         one = replace(config, run=replace(config.run, seed=seeds[0]))
@@ -129,11 +129,12 @@ def _over_seeds(
             on_epoch({"seed": seed} | line)
 
         runs.append(_train_once(one, images, cache, part, backbone, tell))
-    merged = over_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
-    if folder and not folder.done:
-        folder.gather([folder.path / f"seed{seed}" for seed in seeds])
-        folder.result(merged)
-    return Run((folder and folder.done) or merged, runs[0].models, [test for run in runs for test in run.tests])
+    merged = merge_seeds(seeds, [run.result for run in runs]) | {"config": to_dict(config)}
+    if folder and not folder.finished_result:
+        folder.merge_inner_runs([folder.path / f"seed{seed}" for seed in seeds])
+        folder.write_result(merged)
+    tests = [test for run in runs for test in run.tests]
+    return TrainRun((folder and folder.finished_result) or merged, runs[0].models, tests)
 
 
 def _train_once(
@@ -143,29 +144,29 @@ def _train_once(
     folder: RunFolder | None,
     start: Backbone | None,
     on_epoch: OnEpoch,
-) -> Run:
+) -> TrainRun:
     began, trunk_before = time.perf_counter(), cache.seconds
     table, inspection, seed = images.table, images.inspection, config.run.seed
     parts = split_images(images, config.data, seed)
-    if done := distributed.same(folder.done if folder else None):
+    if done := distributed.same(folder.finished_result if folder else None):
         return _finished(config, done, images, parts, cache)
-    told = advised(config, images, parts, cache) if config.policy.policy == AUTO else None
-    asked, config = config, followed(config, told.advice) if told else config
+    told = advise_policy(config, images, parts, cache) if config.policy.policy == AUTO else None
+    asked, config = config, apply_advice(config, told.advice) if told else config
     specs, notes = head_specs(table, parts, config.heads)
     notes += ["the backbone starts as another run left it"] if start else []
-    lesson = Lesson(table, inspection.sha256, parts.train, parts.val)
+    data = TrainingData(table, inspection.sha256, parts.train, parts.val)
     device = pick_device(config.learn.device)
     models: checkpoint.Models = {}
     starts: dict[str, Start] = {}
     plans: list[FreezePlan] = []
-    fits: dict[str, Fit] = {}
+    fits: dict[str, FitResult] = {}
     lines: list[dict[str, Any]] = []
     states = None
     if config.run.out:
         minutes, resumed = config.run.checkpoint_minutes, distributed.same(bool(folder and folder.resumed))
-        states = States(config.run.out, minutes, begin=folder.begin if folder else None, resumed=resumed)
+        states = RunStates(config.run.out, minutes, begin=folder.start if folder else None, resumed=resumed)
     if folder:
-        folder.again()
+        folder.reset_metrics()
     for part, some in specs.items():
         policy = FreezePolicy.parse(config.policy.policy)
         backbone = freeze.reshaped(copy.deepcopy(start), policy) if start else None
@@ -179,20 +180,20 @@ def _train_once(
             line = ({"network": part} if part else {}) | line
             log.info("%s", epoch_line(line))
             if folder:
-                folder.metric(line)
+                folder.append_metrics(line)
             lines.append(line)
             on_epoch(line)
 
         if states and not fits:
-            states.of(Origin(config.backbone.backbone, model, parts, table.paths, inspection.sha256))
+            states.of(RunInputs(config.backbone.backbone, model, parts, table.paths, inspection.sha256))
         with stoppable() if states else nullcontext():
             numbers = 2 * len(fits), 2 * len(fits) + 1
             own = [states.part(number) for number in numbers] if states else [None, None]
-            fits[part] = _fit(model, plan, lesson, config, cache, tell, own)
+            fits[part] = _fit(model, plan, data, config, cache, tell, own)
         models[part] = model
         plans.append(plan)
     if folder:
-        folder.begin()  # a run that stopped at once has no line
+        folder.start()  # a run that stopped at once has no line
     seen = monitor.watch(lines)
     for sentence in seen:
         log.info("%s", sentence)
@@ -232,7 +233,7 @@ def _train_once(
             "train": len(parts.train),
             "val": len(parts.val),
             "test": len(parts.test),
-            **balance(table, parts),
+            **class_balance(table, parts),
         },
         "test": judge(test, answers) if len(test) else {},
         "per_domain": per_domain(test, answers) if len(test) else {},
@@ -255,43 +256,43 @@ def _train_once(
         moments = before_and_after(starts[shown], model, feed, table, parts.test)
     if folder:
         checkpoint.save(folder.path / "model.safetensors", models, config.heads)
-        folder.predictions(prediction_rows(test, answers))
+        folder.write_predictions(prediction_rows(test, answers))
         if moments:
-            folder.exhibits(exhibits(test, answers, model, moments, table.domains, workers))
-        folder.result(result)
-    return Run(result, models, [(test, answers)])
+            folder.write_report_data(exhibits(test, answers, model, moments, table.domains, workers))
+        folder.write_result(result)
+    return TrainRun(result, models, [(test, answers)])
 
 
 def _fit(
     model: TransferModel,
     plan: FreezePlan,
-    lesson: Lesson,
+    data: TrainingData,
     config: TrainConfig,
     cache: TrunkCache,
     on_epoch: OnEpoch,
-    states: Sequence[Part | None] = (None, None),
-) -> Fit:
+    states: Sequence[PartStates | None] = (None, None),
+) -> FitResult:
     """Fit, and where refitting is asked for, fit again from the start on train + val."""
     probe, seed = not plan.trained_parameters, config.run.seed
     refit = probe if config.learn.refit is None else config.learn.refit
-    refit = refit and len(lesson.val) > 0
+    refit = refit and len(data.val) > 0
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()} if refit else {}
-    fitted = fit(model, plan, lesson, config.learn, cache, seed=seed, part=states[0], on_epoch=on_epoch)
+    fitted = fit(model, plan, data, config.learn, cache, seed=seed, part=states[0], on_epoch=on_epoch)
     if not refit or fitted.stopped:
         return fitted
     model.load_state_dict(start)
-    both = replace(lesson, train=np.sort(np.concatenate([lesson.train, lesson.val])), val=lesson.val[:0])
+    both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
     log.info("refit on train + val: %s", " + ".join(map(in_words, fitted.taught)))
     again = fit(model, plan, both, config.learn, cache, seed=seed, repeat=fitted.taught, part=states[1])
     moved = (*fitted.moved, *again.moved)
     return replace(fitted, moved=moved, snapshots=again.snapshots, stopped=again.stopped)
 
 
-def _finished(config: TrainConfig, done: dict[str, Any], images: Images, parts: Splits, cache: TrunkCache) -> Run:
+def _finished(config: TrainConfig, done: dict[str, Any], images: Images, parts: Splits, cache: TrunkCache) -> TrainRun:
     """Return a run that is finished, as it was."""
     assert config.run.out
     models = checkpoint.load(config.run.out, pick_device(config.learn.device))
     batch, workers = config.learn.batch_size or len(parts.train), config.learn.workers
     exam = Exam(images.table, images.inspection.sha256, parts.test, cache, config.view, batch, workers)
     answers = exam.answers(models) if len(parts.test) else {}
-    return Run(done, models, [(images.table.take(parts.test), answers)])
+    return TrainRun(done, models, [(images.table.take(parts.test), answers)])

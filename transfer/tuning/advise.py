@@ -10,10 +10,10 @@ from transfer.config.serialise import to_dict
 from transfer.config.train import BackboneConfig, PolicyConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
-from transfer.runs.folder import ADVICE, RunFolder, from_the_start
+from transfer.runs.folder import ADVICE, RunFolder, refuse_resume
 from transfer.runtime import distributed
 from transfer.runtime.files import write_json
-from transfer.training.auto_policy import Advised, advised, followed
+from transfer.training.auto_policy import PolicyAdvice, advise_policy, apply_advice
 from transfer.training.setup import read_images, split_images, versions
 from transfer.training.train import train
 
@@ -44,17 +44,17 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
         raise TransferError("--backbones takes the weights at hand for each: leave --weights and --random-init out")
     names, notes = _at_hand(config.backbones)
     out = one.run.out
-    from_the_start(one.run, "advise")
+    refuse_resume(one.run, "advise")
     folder = None
     if out and distributed.first():
         folder = RunFolder(out, to_dict(config), overwrite=one.run.overwrite, later=True)
     cache = TrunkCache(one.cache)
     images = read_images(one.data, cache.store)
     parts = split_images(images, one.data, one.run.seed)
-    found: dict[str, Advised] = {}
+    found: dict[str, PolicyAdvice] = {}
     for name in names or (one.backbone.backbone,):
         backbone = BackboneConfig(name, image_size=one.backbone.image_size) if names else one.backbone
-        found[name] = advised(replace(one, backbone=backbone), images, parts, cache)
+        found[name] = advise_policy(replace(one, backbone=backbone), images, parts, cache)
     order = sorted(found, key=lambda name: found[name].advice.best.accuracy, reverse=True)
     best = found[order[0]]
     chosen = replace(one, backbone=replace(one.backbone, backbone=order[0])) if names else one
@@ -63,18 +63,18 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     result["notes"] = [*notes, *images.table.notes, *parts.notes]
     result["seconds"] = {"total": round(time.perf_counter() - began, 3), "trunk": round(cache.seconds, 3)}
     if folder:
-        folder.begin()
+        folder.start()
         write_json(folder.path / ADVICE, result)
     run = None
     if config.run:
         inner = replace(one.run, out=out / "run" if out else None, overwrite=True)
-        run = train(replace(followed(chosen, best.advice), run=inner), images=images, cache=cache).result
+        run = train(replace(apply_advice(chosen, best.advice), run=inner), images=images, cache=cache).result
         if folder:
             write_json(folder.path / ADVICE, result | {"run": run})
     return result | {"run": run}
 
 
-def _line(name: str, advised: Advised) -> dict[str, Any]:
+def _line(name: str, advised: PolicyAdvice) -> dict[str, Any]:
     best, probe = advised.advice.best, advised.evidence.probes["linear_probe"]
     return {
         "name": name,

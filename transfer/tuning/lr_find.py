@@ -19,10 +19,10 @@ from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan
 from transfer.model import TransferModel
 from transfer.report.figures.search import rates
-from transfer.runs.folder import RunFolder, from_the_start
+from transfer.runs.folder import RunFolder, refuse_resume
 from transfer.runtime.malloc import kept
 from transfer.training import optimizers
-from transfer.training.epoch import Lesson, epoch
+from transfer.training.epoch import TrainingData, epoch
 from transfer.training.fit import scale_heads
 from transfer.training.setup import new_model, read_images, versions
 from transfer.tuning.trial import Bench
@@ -112,7 +112,7 @@ def restored(model: TransferModel) -> Iterator[None]:
 def range_test(
     model: TransferModel,
     plan: FreezePlan,
-    lesson: Lesson,
+    data: TrainingData,
     config: LearnConfig,
     cache: TrunkCache,
     *,
@@ -122,24 +122,24 @@ def range_test(
     seed: int = 0,
 ) -> Curve:
     """Return the loss by learning rate, in training under the last phase of `plan`; `model` is left as it was."""
-    size = config.batch_size or len(lesson.train)
-    labels, phase = targets(lesson.table, model), plan.phases[-1]
+    size = config.batch_size or len(data.train)
+    labels, phase = targets(data.table, model), plan.phases[-1]
     with restored(model):
         torch.manual_seed(seed)
         model.freeze(phase)
-        feed = cache.feed(model, lesson.table.paths, lesson.digests, batch_size=size, workers=config.workers)
-        feed.prepare(lesson.train)
+        feed = cache.feed(model, data.table.paths, data.digests, batch_size=size, workers=config.workers)
+        feed.prepare(data.train)
         if plan.pretrained:
-            scale_heads(model, feed, lesson.train, seed)
+            scale_heads(model, feed, data.train, seed)
         optimizer = optimizers.build(model, plan, config)
-        batches = _batches(lesson.train, size, seed)
+        batches = _batches(data.train, size, seed)
         taken = 0
 
         def step(rate: float) -> float:
             nonlocal taken
             taken += 1
             one = replace(config, lr=rate, schedule="constant", warmup=0.0)
-            some = replace(lesson, train=next(batches))
+            some = replace(data, train=next(batches))
             return epoch(model, feed, some, labels, optimizer, phase, one, (1, 1), [seed, taken])["loss"]
 
         return sweep(step, low, high, steps)
@@ -176,7 +176,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     if train.heads.heads == "separate":
         raise TransferError("--heads separate trains several networks: look for the rate of one, under --heads dual")
     out, seed = train.run.out, train.run.seed
-    from_the_start(train.run, "lr-find")
+    refuse_resume(train.run, "lr-find")
     folder = RunFolder(out, to_dict(config), overwrite=train.run.overwrite) if out else None
     cache = TrunkCache(train.cache)
     images = read_images(train.data, cache.store)
@@ -186,7 +186,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     if plan.policy.every_stage:
         raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to look for")
     curve = range_test(
-        model, plan, bench.lesson, train.learn, cache, low=config.low, high=config.high, steps=config.steps, seed=seed
+        model, plan, bench.data, train.learn, cache, low=config.low, high=config.high, steps=config.steps, seed=seed
     )
     result = {
         "command": "lr-find",
@@ -199,5 +199,5 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     }
     if folder:
         rates(folder.path / "rates.png", result)
-        folder.result(result)
+        folder.write_result(result)
     return result

@@ -52,7 +52,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
     proposals = Proposals(space, config)
     out, run = config.train.run.out, config.train.run
     folder = RunFolder(out, to_dict(config), overwrite=run.overwrite, resume=run.resume) if out else None
-    records: list[Record] = folder.metrics(("trial", "stage", "settings", "rungs", "val_acc")) if folder else []
+    records: list[Record] = folder.read_metrics(("trial", "stage", "settings", "rungs", "val_acc")) if folder else []
     cache = TrunkCache(config.train.cache)
     images = read_images(config.train.data, cache.store)
     bench = Bench(config.train, images, cache)
@@ -68,7 +68,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
             record["rungs"] = scores
             records.append(record)
             if folder:
-                folder.metric(record)
+                folder.append_metrics(record)
             log.info("%s", trial_line(one, record, proposals.total))
             bar.update()
     best = ranked(records)[0]
@@ -90,7 +90,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
     }
     if folder:
         landscape(folder.path / "landscape.png", result)
-        folder.result(result)
+        folder.write_result(result)
     return result
 
 

@@ -14,7 +14,7 @@ from transfer.data.splits import mask_labels
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.heads.heads import HeadSpec
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 from transfer.training.setup import Images, head_specs, new_backbone, new_model, pick_device, split_images
 
@@ -33,14 +33,14 @@ class Bench:
         data, seed = config.data, config.run.seed
         self.parts = split_images(images, data, seed)
         table = mask_labels(images.table, self.parts.test, keep=())
-        self.lesson = Lesson(table, images.inspection.sha256, self.parts.train, self.parts.val)
+        self.data = TrainingData(table, images.inspection.sha256, self.parts.train, self.parts.val)
         self.seed, self.cache = seed, cache
         self.device = pick_device(config.learn.device)
         self._backbones: dict[FreezePolicy, tuple[Backbone, dict[str, Tensor]]] = {}
 
     def networks(self, config: HeadConfig) -> dict[str, list[HeadSpec]]:
         """Return the heads to learn for each network."""
-        return head_specs(self.lesson.table, self.parts, config)[0]
+        return head_specs(self.data.table, self.parts, config)[0]
 
     def trial(self, config: TrainConfig, go_on: GoOn) -> dict[str, Any]:
         """Fit as `config` says, for as long as `go_on` says; return ``val_acc``, ``val`` by head, ``epochs``,
@@ -71,7 +71,7 @@ class Bench:
             backbone = self._backbone(config)
             model, plan = new_model(config, specs, self.seed, self.device, backbone)
             try:
-                end = fit(model, plan, self.lesson, config.learn, self.cache, seed=self.seed, on_epoch=look).stopped
+                end = fit(model, plan, self.data, config.learn, self.cache, seed=self.seed, on_epoch=look).stopped
             except _Enough:
                 end = "halving"
             stopped = stopped or end

@@ -11,7 +11,7 @@ from transfer.config.train import RegulariseConfig
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.mixing import Labels
 from transfer.training.penalties.co_tuning import CoTuning, classifier, relation
 from transfer.training.penalties.penalty import PenaltyInputs
@@ -19,17 +19,17 @@ from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.train import train
 
 
-def test_the_relation_is_the_mean_answer_for_each_object(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_the_relation_is_the_mean_answer_for_each_object(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("partial:1")
     torch.manual_seed(0)
     original = nn.Linear(model.backbone.width, 5)
-    labels = targets(lesson.table, model)
+    labels = targets(data.table, model)
     labels["object"] = labels["object"].clone()
-    labels["object"][lesson.train[::5]] = -1
+    labels["object"][data.train[::5]] = -1
     labels["object"][labels["object"] == 2] = 1  # an object without images
-    start = PretrainedCopy(model, lesson.train, labels)
+    start = PretrainedCopy(model, data.train, labels)
     model.freeze(plan.phases[0])
-    start.attach(model, TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=7, workers=1))
+    start.attach(model, TrunkCache().feed(model, data.table.paths, data.digests, batch_size=7, workers=1))
     got = relation(start, original, 3)
     sums, counts = torch.zeros(3, 5), [0, 0, 0]
     for rows, activation in start.batches():
@@ -73,9 +73,11 @@ def test_rows_without_an_object_cost_nothing() -> None:
     assert loss.item() == 0.0
 
 
-def test_weights_without_a_classifier_are_refused(taught: Callable[..., Any], config: Callable, lesson: Lesson) -> None:
+def test_weights_without_a_classifier_are_refused(
+    taught: Callable[..., Any], config: Callable, data: TrainingData
+) -> None:
     with pytest.raises(TransferError, match="no linear classifier"):
         train(config(policy="partial:1", regularise=RegulariseConfig(co_tuning=1.0)))
     model, _ = taught("partial:1")
     with pytest.raises(TransferError, match=r"--co-tuning: test_resnet \(random\) has no original classifier"):
-        classifier(PretrainedCopy(model, lesson.train, {}))
+        classifier(PretrainedCopy(model, data.train, {}))

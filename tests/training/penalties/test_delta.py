@@ -10,7 +10,7 @@ from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads
 from transfer.probes import linear
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.penalties.delta import Delta, attention, rises
 from transfer.training.penalties.penalty import PenaltyInputs, capture_outputs
 from transfer.training.penalties.pretrained import PretrainedCopy
@@ -19,18 +19,18 @@ PATHS = ("layer3", "layer4")
 
 
 @pytest.fixture
-def ready(taught: Callable[..., Any], lesson: Lesson) -> tuple[Any, Any, PretrainedCopy, Any]:
+def ready(taught: Callable[..., Any], data: TrainingData) -> tuple[Any, Any, PretrainedCopy, Any]:
     model, plan = taught("partial:2")
-    start = PretrainedCopy(model, lesson.train, targets(lesson.table, model))
+    start = PretrainedCopy(model, data.train, targets(data.table, model))
     model.freeze(plan.phases[0])
-    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=9, workers=1)
+    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=9, workers=1)
     start.attach(model, feed)
     return model, plan, start, feed
 
 
-def test_it_is_the_weighted_squared_distance_by_channel(ready: tuple, lesson: Lesson) -> None:
+def test_it_is_the_weighted_squared_distance_by_channel(ready: tuple, data: TrainingData) -> None:
     model, _, start, feed = ready
-    (_, activation) = next(iter(feed.batches(lesson.train)))
+    (_, activation) = next(iter(feed.batches(data.train)))
     torch.manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
@@ -62,17 +62,17 @@ def test_it_is_the_weighted_squared_distance_by_channel(ready: tuple, lesson: Le
     assert any(p.grad is not None and p.grad.any() for p in model.backbone.network.parameters())
 
 
-def test_nothing_at_the_start(ready: tuple, lesson: Lesson) -> None:
+def test_nothing_at_the_start(ready: tuple, data: TrainingData) -> None:
     model, plan, start, feed = ready
     model.eval()
     penalty = Delta(start, attention(start, model.heads, plan.phases[0]), 0.01)
-    (_, activation) = next(iter(feed.batches(lesson.train)))
+    (_, activation) = next(iter(feed.batches(data.train)))
     with capture_outputs(model.backbone.network, penalty.maps) as seen:
         features = model.features(activation)
     assert penalty(PenaltyInputs(model, activation, features, maps=seen)).item() == 0.0
 
 
-def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, lesson: Lesson) -> None:
+def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, data: TrainingData) -> None:
     """By a difference: the loss of solved heads with a channel scaled by 1 - e, less that without, over e."""
     model, _, start, feed = ready
     got = rises(start, model.heads, ["layer3"])["layer3"]
@@ -92,7 +92,7 @@ def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, le
         hook = layer.register_forward_hook(scaled)
         outputs: list[dict[str, torch.Tensor]] = []
         with torch.no_grad():
-            for _, activation in feed.batches(lesson.train):
+            for _, activation in feed.batches(data.train):
                 x = (tail.backbone.tail(activation.double(), model.cut) - heads.centre) / heads.spread
                 outputs.append({name: heads.layers[f"head_{name}"](x) for name in heads.specs})
         hook.remove()

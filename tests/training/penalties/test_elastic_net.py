@@ -9,7 +9,7 @@ import torch
 
 from transfer.config.train import LearnConfig, RegulariseConfig
 from transfer.feature_cache import TrunkCache
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 from transfer.training.penalties.elastic_net import ElasticNet
 from transfer.training.penalties.penalty import PenaltyInputs
@@ -50,7 +50,7 @@ def test_its_slope_pulls_on_weights_and_nothing_else(taught: Callable[..., Any])
     ("l1", "l2", "sparse"), [(0.02, 0.0, True), (0.0, 0.02, False), (0.02, 0.02, True)], ids=["l1", "l2", "both"]
 )
 def test_l1_makes_weights_vanish_and_l2_does_not(
-    taught: Callable[..., Any], lesson: Lesson, l1: float, l2: float, sparse: bool
+    taught: Callable[..., Any], data: TrainingData, l1: float, l2: float, sparse: bool
 ) -> None:
     model, plan = taught("linear_probe")
     config = LearnConfig(
@@ -58,7 +58,7 @@ def test_l1_makes_weights_vanish_and_l2_does_not(
     )
     config = replace(config, schedule="constant", warmup=0.0, label_smoothing=0.0, clip=0.0)
     config = replace(config, regularise=RegulariseConfig(l1=l1, l2=l2))
-    fit(model, plan, replace(lesson, val=lesson.val[:0]), config, TrunkCache())
+    fit(model, plan, replace(data, val=data.val[:0]), config, TrunkCache())
     weights = torch.cat([p.detach().flatten() for p in model.heads.parameters() if p.ndim > 1]).abs()
     gone = float((weights <= 0.1 * 0.02 * 1.01).float().mean())  # within one step of zero
     assert float(weights.max()) > 0.02  # others are of use

@@ -10,7 +10,7 @@ import torch
 
 from transfer.config.train import LearnConfig, RegulariseConfig
 from transfer.feature_cache import TrunkCache
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 from transfer.training.penalties.l2_sp import L2SP
 from transfer.training.penalties.penalty import PenaltyInputs
@@ -40,14 +40,14 @@ def test_nothing_at_the_start_then_half_the_squared_distance(taught: Callable[..
     assert all(p.grad is None for p in model.heads.parameters())
 
 
-def test_it_keeps_what_learns_near_the_start(taught: Callable[..., Any], lesson: Lesson) -> None:
+def test_it_keeps_what_learns_near_the_start(taught: Callable[..., Any], data: TrainingData) -> None:
     far = {}
     for strength in (0.0, 100.0):
         model, plan = taught("partial:1", backbone_lr=1.0)
         start = copy.deepcopy(model.backbone.network)
         config = LearnConfig(epochs=3, batch_size=12, workers=1, weight_decay=0.0, lr=1e-3)
         config = replace(config, regularise=RegulariseConfig(l2_sp=strength))
-        result = fit(model, plan, replace(lesson, val=lesson.val[:0]), config, TrunkCache())
+        result = fit(model, plan, replace(data, val=data.val[:0]), config, TrunkCache())
         assert result.moved == ()
         both = zip(model.backbone.network.parameters(), start.parameters(), strict=True)
         far[strength] = sum(float((a - b).detach().square().sum()) for a, b in both)

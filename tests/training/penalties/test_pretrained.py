@@ -8,27 +8,27 @@ import torch
 
 from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
-from transfer.training.epoch import Lesson
+from transfer.training.epoch import TrainingData
 from transfer.training.penalties.pretrained import PretrainedCopy
 
 
 @pytest.mark.parametrize("policy", ["partial:1", "full", "linear_probe"])
 def test_it_goes_on_from_the_same_activations_as_it_did_before(
-    taught: Callable[..., Any], lesson: Lesson, policy: str
+    taught: Callable[..., Any], data: TrainingData, policy: str
 ) -> None:
     model, plan = taught(policy)
-    start = PretrainedCopy(model, lesson.train, targets(lesson.table, model))
+    start = PretrainedCopy(model, data.train, targets(data.table, model))
     model.freeze(plan.phases[0])
-    feed = TrunkCache().feed(model, lesson.table.paths, lesson.digests, batch_size=10, workers=1)
+    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=10, workers=1)
     start.attach(model, feed)
     model.eval()
     with torch.no_grad():
-        before = torch.cat([model.features(activation) for _, activation in feed.batches(lesson.train)])
+        before = torch.cat([model.features(activation) for _, activation in feed.batches(data.train)])
         for p in model.parameters():
             if p.requires_grad:
                 p.add_(0.1)
     rows, features = start.pooled()
-    assert rows.tolist() == lesson.train.tolist()
+    assert rows.tolist() == data.train.tolist()
     assert torch.equal(features, before)
     assert not any(p.requires_grad for p in start.model.parameters())
     model.train()

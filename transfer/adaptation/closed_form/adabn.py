@@ -9,7 +9,7 @@ from torch import nn
 from transfer.adaptation.closed_form.alignment import align
 from transfer.adaptation.closed_form.classifier import AlignedFeatures, fold_alignment, solve
 from transfer.adaptation.selection.evidence import CandidateEvidence
-from transfer.adaptation.task import BATCH, Stage
+from transfer.adaptation.task import BATCH, AdaptationTask
 from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
@@ -20,7 +20,7 @@ NO_NORMS = (
 )
 
 
-def solve_adabn(stage: Stage, phase: Phase) -> tuple[Heads, CandidateEvidence]:
+def solve_adabn(stage: AdaptationTask, phase: Phase) -> tuple[Heads, CandidateEvidence]:
     """Return heads solved on source features under the source's statistics, and what they answer under the target's.
 
     Li et al. 2017, algorithm 1. The backbone is left with the target's statistics.
@@ -65,7 +65,7 @@ def moving(phase: Phase) -> Phase:
     )
 
 
-def learn_statistics(stage: Stage, norms: list[nn.modules.batchnorm._BatchNorm], rows: np.ndarray) -> None:
+def learn_statistics(stage: AdaptationTask, norms: list[nn.modules.batchnorm._BatchNorm], rows: np.ndarray) -> None:
     """Set the running statistics of `norms` to the mean over batches of `rows`."""
     rows = np.random.default_rng(0).permutation(rows)
     if len(rows) % BATCH == 1:

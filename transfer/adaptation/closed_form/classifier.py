@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from transfer.adaptation.closed_form.alignment import AffineMap, align
 from transfer.adaptation.selection.evidence import CandidateEvidence
-from transfer.adaptation.task import Stage
+from transfer.adaptation.task import AdaptationTask
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.probes import linear
 
@@ -35,7 +35,7 @@ class AlignedFeatures:
     labelled: np.ndarray
     target: np.ndarray
 
-    def evidence(self, stage: Stage, heads: Heads) -> CandidateEvidence:
+    def evidence(self, stage: AdaptationTask, heads: Heads) -> CandidateEvidence:
         """Return what rules may see of linear `heads` on these features."""
         with torch.inference_mode():
             val, target = (
@@ -56,7 +56,7 @@ class AlignedFeatures:
         )
 
 
-def align_features(stage: Stage, kind: str) -> AlignedFeatures:
+def align_features(stage: AdaptationTask, kind: str) -> AlignedFeatures:
     """Return the features of `stage` under the closed form `kind`, learnt from all rows of each domain."""
     domains = stage.domains
     parts = (domains.train, domains.val, domains.labelled, domains.unlabelled)
@@ -69,7 +69,7 @@ def align_features(stage: Stage, kind: str) -> AlignedFeatures:
     return AlignedFeatures(maps, *np.split(mapped, np.cumsum([len(part) for part in parts[:-1]])))
 
 
-def solve(stage: Stage, features: AlignedFeatures, *, source: bool = True, target: bool = True) -> Heads:
+def solve(stage: AdaptationTask, features: AlignedFeatures, *, source: bool = True, target: bool = True) -> Heads:
     """Return linear heads on aligned features, solved on the labelled rows of the `source` and of the `target`.
 
     Of the regularisation strengths the strongest is taken whose accuracy on the validation rows is within a standard
@@ -94,7 +94,7 @@ def solve(stage: Stage, features: AlignedFeatures, *, source: bool = True, targe
     return _solved(stage, x, y, np.append(weights, np.ones(len(domains.val), np.float32)), strength=strength)[0]
 
 
-def source_only_evidence(stage: Stage, kind: str) -> CandidateEvidence:
+def source_only_evidence(stage: AdaptationTask, kind: str) -> CandidateEvidence:
     """Return what a classifier of the source's training rows alone says, on features under the closed form `kind`.
 
     Neither the validation rows, by which it can be calibrated, nor the target's labels have a part in it.
@@ -114,7 +114,7 @@ def _weights(train: int, labelled: int, source: int | None = None) -> np.ndarray
     return np.repeat(np.array([1, (source or train) / max(labelled, 1)], np.float32), [train, labelled])
 
 
-def distil(stage: Stage, features: AlignedFeatures, q: np.ndarray) -> Heads:
+def distil(stage: AdaptationTask, features: AlignedFeatures, q: np.ndarray) -> Heads:
     """Return linear heads on aligned features that answer for the target's rows as `q` (N, classes) does.
 
     They learn the most likely class of each row, weighted by its probability, and the target's own labels.
@@ -139,7 +139,7 @@ def fold_alignment(heads: Heads, scaling: AffineMap) -> Heads:
     return out.to(heads.centre.device)
 
 
-def predict_test(stage: Stage, heads: Heads, evidence: CandidateEvidence) -> np.ndarray:
+def predict_test(stage: AdaptationTask, heads: Heads, evidence: CandidateEvidence) -> np.ndarray:
     """Return the logits (n, classes) of a pair's test rows, the backbone being as it belongs to `heads`."""
     domains = stage.domains
     place = np.searchsorted(domains.unlabelled, domains.test)
@@ -153,7 +153,7 @@ def predict_test(stage: Stage, heads: Heads, evidence: CandidateEvidence) -> np.
 
 
 def _solved(
-    stage: Stage,
+    stage: AdaptationTask,
     x: np.ndarray,
     y: Tensor,
     weights: np.ndarray,

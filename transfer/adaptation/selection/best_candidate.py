@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from transfer.adaptation.closed_form.classifier import predict_test
 from transfer.adaptation.selection.evidence import CandidateEvidence
-from transfer.adaptation.task import Stage
+from transfer.adaptation.task import AdaptationTask
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.runtime import distributed
@@ -46,14 +46,14 @@ class BestCandidate:
 
     Parameters
     ----------
-    stage : Stage
+    stage : AdaptationTask
     score : callable
         The rule: larger is better.
     tell : callable
         Gets a line per candidate.
     """
 
-    stage: Stage
+    stage: AdaptationTask
     score: Score
     tell: LogLine
     best: CandidateModel | None = None
