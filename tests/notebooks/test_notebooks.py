@@ -90,14 +90,16 @@ def test_shows_no_photograph(path):
 SCREENS = {"demo", "report"}  # of the command line and of a page, both of the embedded digits
 
 
-def test_pictures_of_the_readme_are_those_of_the_notebooks():
+def test_pictures_of_the_readmes_are_those_of_the_notebooks():
     shown = {}
     for path in PATHS:
         shown |= EXECUTE["pictures"](nbformat.read(path, as_version=4))
     kept = {path.stem: path.read_bytes() for path in (ROOT / "notebooks" / "images").iterdir()}
     assert {name: kept[name] for name in kept.keys() - SCREENS} == shown
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"notebooks/images/{name}.png" in readme for name in kept)
+    folders = (ROOT / folder for folder in ("transfer", "recipes"))
+    readmes = [ROOT / "README.md", *(path for folder in folders for path in folder.rglob("README.md"))]
+    text = "".join(path.read_text(encoding="utf-8") for path in readmes)
+    assert all(f"notebooks/images/{name}.png" in text for name in kept)
 
 
 def test_a_photograph_would_be_seen():
