@@ -1,0 +1,89 @@
+"""Every Markdown file: links, images and anchors resolve, and named files exist."""
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FIXTURES = ROOT / "tests" / "fixtures"  # saved runs, whose model cards stay as they were written
+CODE_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE_CODE = re.compile(r"`[^`]*`")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FILE_NAME = re.compile(r"(?<![\w./-])((?:transfer|recipes|tests|notebooks|\.ci)/[\w./-]+)")
+
+
+@cache
+def markdown_files() -> tuple[Path, ...]:
+    """All Markdown files of the repository; without git, of the folders that have some."""
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0 and listed.stdout.strip():
+        paths = [ROOT / line for line in listed.stdout.splitlines()]
+    else:
+        paths = [ROOT / "README.md", *(p for f in ("transfer", "recipes", "tests") for p in (ROOT / f).rglob("*.md"))]
+    return tuple(sorted(path for path in paths if FIXTURES not in path.parents))
+
+
+def by_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """The anchors that GitHub makes of a file's headings; a repeated heading gets -1, -2 and so on."""
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#{1,6} +(.+?) *#*$", CODE_BLOCK.sub("", path.read_text(encoding="utf-8")), re.M):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
+        slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        found[slug] = found.get(slug, -1) + 1
+    return frozenset(slug + (f"-{i}" if i else "") for slug, last in found.items() for i in range(last + 1))
+
+
+def broken_links(path: Path, text: str) -> list[str]:
+    broken = []
+    for target in LINK.findall(INLINE_CODE.sub("", CODE_BLOCK.sub("", text))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = unquote(target).partition("#")
+        found = (path.parent / file).resolve() if file else path
+        within_heading = not anchor or (found.suffix == ".md" and found.is_file() and anchor in anchors(found))
+        if not found.exists() or not within_heading:
+            broken.append(target)
+    return broken
+
+
+def missing_files(text: str) -> list[str]:
+    """Paths that `text` names, as `transfer/data/table.py`, and that are not there."""
+    text = re.sub(r"\w+://\S+", "", text)
+    names = {name.rstrip(".-/") for name in FILE_NAME.findall(text) if "NAME" not in name}
+    return sorted(name for name in names if not (ROOT / name).exists())
+
+
+@pytest.mark.parametrize("path", markdown_files(), ids=by_name)
+def test_links_and_anchors_resolve(path):
+    assert broken_links(path, path.read_text(encoding="utf-8")) == []
+
+
+def test_a_broken_link_would_be_found():
+    text = "[a](no.md) ![b](no.png) [c](#nowhere) [d](README.md#no) `[e](no.md)` [f](https://a.b/c) [g](#policies)"
+    assert broken_links(ROOT / "README.md", text) == ["no.md", "no.png", "#nowhere", "README.md#no"]
+
+
+@pytest.mark.parametrize("path", markdown_files(), ids=by_name)
+def test_named_files_exist(path):
+    assert missing_files(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_missing_file_would_be_found():
+    assert missing_files("`transfer/no.py`, tests/test_readme.py; runs/tests/x, `transfer/`") == ["transfer/no.py"]
+
+
+def test_front_page_links_to_every_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = {(ROOT / target.partition("#")[0]).resolve() for target in LINK.findall(text)}
+    rooms = {path for path in markdown_files() if path.name == "README.md"} - {ROOT / "README.md"}
+    card = ROOT / "transfer" / "backbones" / "providers" / "glyphnet" / "README.md"  # linked from its room
+    assert rooms - {card} <= linked
