@@ -33,6 +33,7 @@ from transfer.adaptation.losses.mcc import MCC
 from transfer.adaptation.losses.pseudo_labels import PseudoLabels
 from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.refinement.product_of_experts import combine
+from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence, log_softmax, unit
 from transfer.adaptation.task import AdaptationTask
 from transfer.adaptation.trainer import AdaptationTrainer
@@ -130,3 +131,8 @@ def _combined(
     nothing = np.zeros((len(labelled), len(stage.classes)))
     all_rows = [(weight, np.concatenate([said, nothing])) for weight, said in experts]
     return combine(np.concatenate([target, labelled]), all_rows, known=known, balance=balance)[: len(target)]
+
+
+register_method(
+    "auto", "what this tool finds best: MCC and label propagation, see adaptation/auto.py", fit=auto
+)

@@ -1,140 +1,128 @@
-"""Methods by name: which closed form, which losses, which refinement of the target's class probabilities."""
+"""Adaptation methods by name: their summaries, their facts, and the functions that run them."""
 
-from collections.abc import Callable
+import ast
+import importlib
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import nn
-
-from transfer.adaptation.losses.adda import ADDA
-from transfer.adaptation.losses.adversarial import CDAN, DANN
-from transfer.adaptation.losses.afn_bsp import AFN, BSP
-from transfer.adaptation.losses.base import AdaptationLoss
-from transfer.adaptation.losses.entropy import InformationMaximisation, MinimaxEntropy
-from transfer.adaptation.losses.fixmatch import FixMatch
-from transfer.adaptation.losses.mcc import MCC
-from transfer.adaptation.losses.mcd import MCD
-from transfer.adaptation.losses.mdd import MDD
-from transfer.adaptation.losses.mmd import DAN, JAN
-from transfer.adaptation.losses.moments import DeepCORAL
-from transfer.adaptation.losses.pseudo_labels import PseudoLabels
-from transfer.adaptation.refinement import centroids, label_propagation, optimal_transport, self_training
-from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.errors import TransferError, did_you_mean
 
-Build = Callable[[int, int, nn.Module], list[tuple[float, AdaptationLoss]]]
-"""From the width of the bottleneck, the number of classes and the classifier to weighted losses."""
-Refine = Callable[[CandidateEvidence], np.ndarray]
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from transfer.adaptation.losses.base import AdaptationLoss
+    from transfer.adaptation.selection.evidence import CandidateEvidence
+    from transfer.heads.heads import Heads
+
+BuildLosses = Callable[[int, int, "nn.Module"], "list[tuple[float, AdaptationLoss]]"]
+"""(features' width, number of classes, classifier) -> losses with their weights."""
+Refine = Callable[["CandidateEvidence"], "np.ndarray"]
+"""A classifier's evidence -> refined class probabilities (target rows, classes)."""
+FitMethod = Callable[..., "tuple[Heads, CandidateEvidence, list[str]]"]
+"""(task, phase, steps config, seed, bottleneck width) -> heads for target features, their evidence, notes."""
+
+FUNCTIONS = ("losses", "refine", "pseudo_labels", "fit")  # the fields of Method that are functions
+REFERENCE = "source_only"  # the method that every result is compared with
 
 
 @dataclass(frozen=True)
 class Method:
-    """How one method adapts.
+    """How a method adapts.
+
+    Without `losses` and `fit`, a linear classifier is solved on frozen features.
 
     Parameters
     ----------
-    about : str
-        One line, with its source.
+    name : str
+        As given to ``--method``.
+    summary : str
+        One line, with the paper.
     align : str
-        Closed form on features, see :func:`transfer.adaptation.closed_form.alignment.align`.
-    build : callable, optional
-        Losses beside the source's cross-entropy. Without, the classifier on frozen features is solved.
+        Closed form on the features, see :func:`transfer.adaptation.closed_form.alignment.align`.
+    losses : callable, optional
+        Builds the losses that a network minimises beside the cross-entropy of labelled rows.
     refine : callable, optional
-        Class probabilities of the target from a trained or solved classifier's; a classifier learns these at the end.
-    pseudo : callable, optional
-        The same, before each epoch, for losses that learn from them.
-    warm : float
-        Fraction of the epochs before which only source labels are learnt from: an epoch at least, if not 0.
+        Refines the solved classifier's target probabilities; a new classifier learns them.
+    pseudo_labels : callable, optional
+        The same before each epoch, for `losses` that use pseudo-labels.
+    fit : callable, optional
+        Does all of the fitting, in place of the above.
+    warmup : float
+        Fraction of the epochs, in [0, 1), that learn the source's labels alone, before `losses` are added.
     source_free : bool
-        After the warm-up neither source images nor the classifier's weights are touched.
-    statistics : bool
-        BatchNorm statistics of the tail are taken from the target's images.
-    source : bool
-        Without, nothing is learnt but the target's few labels: what the source is worth shows beside it.
+        After the warm-up, source images are not used and the classifier is frozen.
+    uses_source : bool
+        False: only the target's few labels are learned, so the method needs ``--target-labels``.
+    moves_batch_norm : bool
+        Takes the tail's BatchNorm statistics from the target's images, so it needs a tail.
     """
 
-    about: str
+    name: str
+    summary: str
     align: str = "standardise"
-    build: Build | None = None
+    losses: BuildLosses | None = None
     refine: Refine | None = None
-    pseudo: Refine | None = None
-    warm: float = 0.0
+    pseudo_labels: Refine | None = None
+    fit: FitMethod | None = None
+    warmup: float = 0.0
     source_free: bool = False
-    statistics: bool = False
-    source: bool = True
+    uses_source: bool = True
+    moves_batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise TransferError if the facts contradict each other."""
+        if not re.fullmatch(r"\w[\w.+-]*", self.name):
+            raise TransferError(f"method {self.name!r}: a name is letters, digits, '_', '.', '+' and '-'")
+        if sum(map(bool, (self.losses, self.refine, self.fit))) > 1:
+            raise TransferError(f"method {self.name}: give one of losses, refine and fit")
+        if not 0 <= self.warmup < 1:
+            raise TransferError(f"method {self.name}: warmup is {self.warmup}, it must be from 0 to below 1")
+        if (self.pseudo_labels or self.warmup or self.source_free) and not self.losses:
+            raise TransferError(f"method {self.name}: pseudo_labels, warmup and source_free need losses")
+        if self.source_free and not self.warmup:
+            raise TransferError(f"method {self.name}: a source-free method learns the source first, so it needs warmup")
 
 
-def _shot(evidence: CandidateEvidence) -> np.ndarray:
-    features, q, known = evidence.all_target()
-    return centroids.refine(features, q, known=known)[: len(evidence.target_logits)]
+def register_method(name: str, summary: str, **facts: Any) -> None:
+    """Make a method available to ``transfer adapt --method``.
+
+    Parameters
+    ----------
+    name, summary, **facts
+        The fields of :class:`Method`. In this package, `name`, `summary` and every fact but functions are literals,
+        since they are read from the source without importing it.
+
+    Raises
+    ------
+    TransferError
+        The name belongs to a built-in method, or the facts contradict each other.
+
+    Notes
+    -----
+    A module of one's own, given as ``--plugin my_module``::
+
+        class MeanGap(AdaptationLoss):
+            def forward(self, batch):
+                source, target = batch.split(batch.features)
+                return (source.mean(0) - target.mean(0)).square().sum()
+
+        register_method("mean_gap", "distance of domain means", losses=lambda width, classes, head: [(1.0, MeanGap())])
+    """
+    method = Method(name, summary, **facts)
+    if name not in _BUILT_IN:
+        METHODS[name] = method
+    elif summary == METHODS[name].summary:  # the method's own module, imported by a _LazyFunction
+        _IMPORTED[name] = method
+    else:
+        raise TransferError(f"method {name!r} is built in: register yours under another name")
 
 
-def _propagated(evidence: CandidateEvidence) -> np.ndarray:
-    features, q, known = evidence.all_target()
-    return label_propagation.propagate(features, q, known=known)[: len(evidence.target_logits)]
-
-
-def _transported(evidence: CandidateEvidence) -> np.ndarray:
-    rows = np.concatenate([evidence.source_features, evidence.labelled_features])
-    labels = np.concatenate([evidence.source_labels, evidence.labelled_labels])
-    return optimal_transport.propagate(rows, labels, evidence.target_features, evidence.classes)
-
-
-def _grown(evidence: CandidateEvidence) -> np.ndarray:
-    features, q, known = evidence.all_target()
-    grown = self_training.grow(evidence.source_features, evidence.source_labels, features, q, known=known)
-    return grown[: len(evidence.target_logits)]
-
-
-METHODS = {
-    "source_only": Method("the source's classifier as it is", align="none"),
-    "target_only": Method("the target's few labels alone, without the source", source=False),
-    "standardise": Method("each domain's features to mean 0 and deviation 1"),
-    "coral": Method("second moments of the source brought to the target's (Sun et al. 2016)", align="coral"),
-    "subspace": Method("principal subspaces aligned (Fernando et al. 2013)", align="subspace"),
-    "adabn": Method("BatchNorm statistics of the target (Li et al. 2017)", align="none", statistics=True),
-    "deep_coral": Method("loss between covariances (Sun and Saenko 2016)", build=lambda w, k, c: [(1.0, DeepCORAL())]),
-    "dan": Method("multi-kernel mean discrepancy (Long et al. 2015)", build=lambda w, k, c: [(10.0, DAN())]),
-    "jan": Method("joint mean discrepancy (Long et al. 2017)", build=lambda w, k, c: [(1.0, JAN())]),
-    "dann": Method("domain-adversarial training (Ganin et al. 2016)", build=lambda w, k, c: [(1.0, DANN(w))]),
-    "adda": Method("inverted labels (Tzeng et al. 2017)", build=lambda w, k, c: [(1.0, ADDA(w))], warm=0.3),
-    "cdan": Method("conditional adversary (Long et al. 2018)", build=lambda w, k, c: [(1.0, CDAN(w, k))]),
-    "cdan_e": Method(
-        "the same, weighted by entropy (Long et al. 2018)", build=lambda w, k, c: [(1.0, CDAN(w, k, weighted=True))]
-    ),
-    "mcd": Method("classifier discrepancy (Saito et al. 2018)", build=lambda w, k, c: [(1.0, MCD(w, k))]),
-    "mdd": Method("margin disparity (Zhang et al. 2019)", build=lambda w, k, c: [(1.0, MDD(w, k))]),
-    "afn": Method("larger feature norms (Xu et al. 2019)", build=lambda w, k, c: [(0.05, AFN())]),
-    "bsp": Method(
-        "adversary with spectra penalised (Chen et al. 2019)", build=lambda w, k, c: [(1.0, DANN(w)), (0.0036, BSP())]
-    ),
-    "mcc": Method("minimum class confusion (Jin et al. 2020)", build=lambda w, k, c: [(1.0, MCC())]),
-    "im": Method(
-        "information maximisation (Liang et al. 2020)", build=lambda w, k, c: [(1.0, InformationMaximisation())]
-    ),
-    "mme": Method("minimax entropy (Saito et al. 2019)", build=lambda w, k, c: [(0.1, MinimaxEntropy(c))]),
-    "shot": Method(
-        "source-free: information maximisation and centroids' labels (Liang et al. 2020)",
-        build=lambda w, k, c: [(1.0, InformationMaximisation()), (0.3, PseudoLabels(hard=True))],
-        pseudo=_shot,
-        warm=0.4,
-        source_free=True,
-    ),
-    "fixmatch": Method(
-        "sure labels of an image learnt from its features under dropout (after Sohn et al. 2020)",
-        build=lambda w, k, c: [(1.0, FixMatch())],
-        warm=0.3,
-    ),
-    "centroids": Method("cosine centroids refined on the target (Liang et al. 2020, eq. 4-6)", refine=_shot),
-    "propagation": Method("labels smoothed over the target's neighbours (Zhou et al. 2004)", refine=_propagated),
-    "transport": Method("labels carried by optimal transport (Courty et al. 2017)", refine=_transported),
-    "growing": Method("self-training on a growing share of the target (Zou et al. 2018)", refine=_grown),
-    "auto": Method("what this tool finds best: see transfer.adaptation.auto"),
-}
-
-
-def find(name: str) -> Method:
-    """Return the method called `name`.
+def find_method(name: str) -> Method:
+    """Return the method called `name`, from an installed plugin if need be.
 
     Raises
     ------
@@ -142,5 +130,61 @@ def find(name: str) -> Method:
         There is none.
     """
     if name not in METHODS:
-        raise TransferError(f"unknown method {name!r}{did_you_mean(name, METHODS)}; known: {', '.join(METHODS)}")
+        from transfer.runtime.plugins import load_entry_points
+
+        load_entry_points()
+    if name not in METHODS:
+        known = ", ".join(METHODS)
+        raise TransferError(
+            f"unknown method {name!r}{did_you_mean(name, METHODS)}; known: {known} (others: --plugin MODULE)"
+        )
     return METHODS[name]
+
+
+def method_summaries() -> dict[str, str]:
+    """Return the one-line summary of every registered method, by name."""
+    return {name: method.summary for name, method in METHODS.items()}
+
+
+@dataclass(frozen=True)
+class _LazyFunction:
+    """A function of a built-in method; its module, which imports torch, is imported when it is first called."""
+
+    module: str
+    method: str
+    field: str
+
+    def __call__(self, *args: Any) -> Any:
+        importlib.import_module(self.module)
+        return getattr(_IMPORTED[self.method], self.field)(*args)
+
+
+def _read_built_in() -> Iterator[Method]:
+    """Yield the methods that files of this package register, read from their source: importing them imports torch."""
+    folder = Path(__file__).parent
+    for file in sorted(folder.rglob("*.py")):
+        source = file.read_text(encoding="utf-8")
+        if "\nregister_method(" not in source:
+            continue
+        module = ".".join((__package__, *file.relative_to(folder).with_suffix("").parts))
+        for node in ast.parse(source).body:
+            match node:
+                case ast.Expr(ast.Call(ast.Name("register_method")) as call):
+                    yield _read_call(call, module)
+
+
+def _read_call(call: ast.Call, module: str) -> Method:
+    """Return the method that a call of :func:`register_method` in `module` registers, its functions lazy."""
+    name, summary = (ast.literal_eval(argument) for argument in call.args)
+    facts = {
+        str(fact.arg): _LazyFunction(module, name, str(fact.arg))
+        if fact.arg in FUNCTIONS
+        else ast.literal_eval(fact.value)
+        for fact in call.keywords
+    }
+    return Method(name, summary, **facts)
+
+
+METHODS = {method.name: method for method in _read_built_in()}
+_BUILT_IN = frozenset(METHODS)
+_IMPORTED: dict[str, Method] = {}  # built-in methods whose modules are imported

@@ -8,6 +8,7 @@ from torch import nn
 
 from transfer.adaptation.closed_form.alignment import align
 from transfer.adaptation.closed_form.classifier import AlignedFeatures, fold_alignment, solve
+from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import BATCH, AdaptationTask
 from transfer.errors import TransferError
@@ -84,3 +85,11 @@ def learn_statistics(stage: AdaptationTask, norms: list[nn.modules.batchnorm._Ba
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum, norm.training = momentum, False
+
+
+register_method(
+    "adabn",
+    "BatchNorm statistics of the target (Li et al. 2017)",
+    fit=lambda stage, phase, *_: (*solve_adabn(stage, phase), []),
+    moves_batch_norm=True,
+)

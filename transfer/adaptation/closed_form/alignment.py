@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transfer.adaptation.registry import register_method
 from transfer.errors import TransferError, did_you_mean
 
 KINDS = ("none", "standardise", "coral", "subspace")
@@ -170,3 +171,8 @@ def _ledoit_wolf(x: np.ndarray, values: np.ndarray) -> float:
     distance = squares - float(values.sum()) ** 2 / width
     error = (float(np.square(np.square(x).sum(1)).mean()) - squares) / rows
     return min(error / distance, 1.0) if distance > 0 else 1.0
+
+
+register_method("standardise", "each domain's features standardised to mean 0 and deviation 1", align="standardise")
+register_method("coral", "source covariance matched to the target's (Sun et al. 2016)", align="coral")
+register_method("subspace", "principal subspaces aligned (Fernando et al. 2013)", align="subspace")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.adaptation.closed_form.alignment import AffineMap, align
+from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import AdaptationTask
 from transfer.heads.heads import Heads, HeadSpec
@@ -174,3 +175,7 @@ def _solved(
         robust=True,
     )
     return heads, strengths["object"]
+
+
+register_method("source_only", "the source's classifier, not adapted: the reference of every result", align="none")
+register_method("target_only", "the target's few labels alone, without the source", uses_source=False)

@@ -1,10 +1,11 @@
-"""Features that a discriminator cannot tell apart by domain: DANN, CDAN and CDAN+E."""
+"""Adversarial losses, which make domains indistinguishable to a discriminator: DANN, CDAN, CDAN+E and ADDA."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch, discriminator, entropy, ramp, reverse
+from transfer.adaptation.registry import register_method
 
 
 def told_apart(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -82,3 +83,50 @@ class CDAN(AdaptationLoss):
         turned = reverse(self.mapped(batch.features, logits.softmax(1)), ramp(batch.progress))
         weights = 1 + torch.exp(-entropy(logits)) if self.weighted else None
         return told_apart(self.domain(turned), batch.target, weights)
+
+
+class ADDA(AdaptationLoss):
+    """Adversarial discriminative adaptation with inverted labels (Tzeng et al. 2017, eq. 7 and 9).
+
+    Only the target's features are moved; the source's stay where their labels put them. The paper's two networks are
+    one here, and its first stage, training on the source alone, is the method's warm-up and this ramp.
+
+    Parameters
+    ----------
+    width : int
+        Of the features.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.domain = discriminator(width)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the discriminator's own loss plus what the target's rows cost under the source's label, ramped up."""
+        own = told_apart(self.domain(batch.features.detach()), batch.target)
+        fixed = {name: weight.detach() for name, weight in self.domain.named_parameters()}
+        taken = torch.func.functional_call(self.domain, fixed, (batch.features[batch.target],))
+        return own + ramp(batch.progress) * F.softplus(taken).mean()  # softplus(x) = -log(1 - sigmoid(x))
+
+
+register_method(
+    "dann",
+    "domain-adversarial training (Ganin et al. 2016)",
+    losses=lambda width, classes, classifier: [(1.0, DANN(width))],
+)
+register_method(
+    "adda",
+    "adversary with inverted labels (Tzeng et al. 2017)",
+    losses=lambda width, classes, classifier: [(1.0, ADDA(width))],
+    warmup=0.3,
+)
+register_method(
+    "cdan",
+    "conditional adversary (Long et al. 2018)",
+    losses=lambda width, classes, classifier: [(1.0, CDAN(width, classes))],
+)
+register_method(
+    "cdan_e",
+    "conditional adversary weighted by entropy (Long et al. 2018)",
+    losses=lambda width, classes, classifier: [(1.0, CDAN(width, classes, weighted=True))],
+)

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from transfer.adaptation.losses.adversarial import DANN
 from transfer.adaptation.losses.base import AdaptationLoss, Batch
+from transfer.adaptation.registry import register_method
 
 
 class AFN(AdaptationLoss):
@@ -52,3 +54,13 @@ class BSP(AdaptationLoss):
             for rows in batch.split(batch.features)
         )
         return source + target
+
+
+register_method(
+    "afn", "larger feature norms (Xu et al. 2019)", losses=lambda width, classes, classifier: [(0.05, AFN())]
+)
+register_method(
+    "bsp",
+    "DANN with batch spectral penalisation (Chen et al. 2019)",
+    losses=lambda width, classes, classifier: [(1.0, DANN(width)), (0.0036, BSP())],
+)

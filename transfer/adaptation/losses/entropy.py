@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch, entropy, ramp, reverse
+from transfer.adaptation.registry import register_method
 
 
 class InformationMaximisation(AdaptationLoss):
@@ -40,3 +41,15 @@ class MinimaxEntropy(AdaptationLoss):
         rows = batch.target & (batch.labels < 0)
         logits = classifier(reverse(batch.features[rows], ramp(batch.progress)))
         return -entropy(logits).sum() / rows.sum().clamp_min(1)
+
+
+register_method(
+    "im",
+    "information maximisation (Liang et al. 2020)",
+    losses=lambda width, classes, classifier: [(1.0, InformationMaximisation())],
+)
+register_method(
+    "mme",
+    "minimax entropy (Saito et al. 2019)",
+    losses=lambda width, classes, classifier: [(0.1, MinimaxEntropy(classifier))],
+)

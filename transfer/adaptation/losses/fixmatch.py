@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch
+from transfer.adaptation.registry import register_method
 
 
 class FixMatch(AdaptationLoss):
@@ -28,3 +29,11 @@ class FixMatch(AdaptationLoss):
         sure, answer = batch.logits[batch.target].softmax(1).max(1)
         loss = F.cross_entropy(batch.strong[batch.target], answer, reduction="none")
         return (loss * (sure >= self.threshold)).mean()
+
+
+register_method(
+    "fixmatch",
+    "confident predictions learned from features under dropout (after Sohn et al. 2020)",
+    losses=lambda width, classes, classifier: [(1.0, FixMatch())],
+    warmup=0.3,
+)

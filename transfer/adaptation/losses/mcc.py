@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch, entropy
+from transfer.adaptation.registry import register_method
 
 RAREST = 1e-12  # a floor for a class's mass in a batch
 
@@ -29,3 +30,8 @@ class MCC(AdaptationLoss):
         confusion = (p * weight[:, None]).T @ p
         share = confusion / confusion.sum(1, keepdim=True).clamp_min(RAREST)
         return (share.sum() - share.diagonal().sum()) / len(share)
+
+
+register_method(
+    "mcc", "minimum class confusion (Jin et al. 2020)", losses=lambda width, classes, classifier: [(1.0, MCC())]
+)

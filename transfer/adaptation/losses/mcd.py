@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp, reverse
+from transfer.adaptation.registry import register_method
 from transfer.heads.heads import mlp
 
 
@@ -38,3 +39,10 @@ class MCD(AdaptationLoss):
         """Return the mean cross-entropy of a classifier on labelled rows."""
         loss = F.cross_entropy(one(batch.features), batch.labels, ignore_index=-1, reduction="sum")
         return loss / (batch.labels >= 0).sum().clamp_min(1)
+
+
+register_method(
+    "mcd",
+    "maximum classifier discrepancy (Saito et al. 2018)",
+    losses=lambda width, classes, classifier: [(1.0, MCD(width, classes))],
+)

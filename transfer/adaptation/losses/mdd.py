@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp, reverse
+from transfer.adaptation.registry import register_method
 from transfer.heads.heads import mlp
 
 
@@ -38,3 +39,10 @@ class MDD(AdaptationLoss):
         others = target.scatter(1, said_target[:, None], -torch.inf)
         differ = (target.logsumexp(1) - others.logsumexp(1)).mean()  # -log(1 - softmax), however near 1 that is
         return self.margin * agree + differ
+
+
+register_method(
+    "mdd",
+    "margin disparity discrepancy (Zhang et al. 2019)",
+    losses=lambda width, classes, classifier: [(1.0, MDD(width, classes))],
+)

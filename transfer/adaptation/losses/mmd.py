@@ -1,4 +1,4 @@
-"""Features with the same mean in a kernel's space, by maximum mean discrepancy (MMD): DAN and JAN."""
+"""Losses that match moments of both domains: mean embeddings (MMD) in DAN and JAN, covariances in Deep CORAL."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch
+from transfer.adaptation.registry import register_method
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 NARROWEST = 1e-6  # a floor for the mean squared distance, where all rows are the same
@@ -51,3 +52,27 @@ class JAN(AdaptationLoss):
         """Return the squared joint MMD."""
         kernel = gaussians(batch.features) * gaussians(batch.logits.softmax(1), (1.0,))
         return discrepancy(kernel, batch.target)
+
+
+def covariance(x: Tensor) -> Tensor:
+    """Return the covariance (F, F) of the rows of `x` (N, F), 0 for a single row (Sun and Saenko 2016, eq. 2-3)."""
+    x = x - x.mean(0)
+    return x.T @ x / max(len(x) - 1, 1)
+
+
+class DeepCORAL(AdaptationLoss):
+    """Squared distance of both domains' covariances, over 4 F² (Sun and Saenko 2016, eq. 1)."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the distance."""
+        source, target = (covariance(rows) for rows in batch.split(batch.features))
+        return (source - target).square().mean() / 4
+
+
+register_method("dan", "multi-kernel MMD (Long et al. 2015)", losses=lambda width, classes, classifier: [(10.0, DAN())])
+register_method("jan", "joint MMD (Long et al. 2017)", losses=lambda width, classes, classifier: [(1.0, JAN())])
+register_method(
+    "deep_coral",
+    "distance of covariances (Sun and Saenko 2016)",
+    losses=lambda width, classes, classifier: [(1.0, DeepCORAL())],
+)

@@ -4,7 +4,9 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.preprocessing import normalize
 
-from transfer.adaptation.refinement.clamp import clamped
+from transfer.adaptation.refinement.label_propagation import clamped
+from transfer.adaptation.registry import register_method
+from transfer.adaptation.selection.evidence import CandidateEvidence
 
 TIE = 1e-5  # cosines that differ by less are the same but for rounding
 
@@ -71,3 +73,14 @@ def refine(
 def _cosines(z: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Return (N, K) cosines of rows to centroids, minus infinity to those of classes without mass."""
     return np.where(q.sum(0) > 0, z @ centroids(z, q).T, -np.inf).astype(float)
+
+
+def refine_by_centroids(evidence: CandidateEvidence) -> np.ndarray:
+    """Return the target's class probabilities (Nt, K) after :func:`refine`."""
+    features, q, known = evidence.all_target()
+    return refine(features, q, known=known)[: len(evidence.target_logits)]
+
+
+register_method(
+    "centroids", "cosine centroids refined on the target (Liang et al. 2020, eq. 4-6)", refine=refine_by_centroids
+)

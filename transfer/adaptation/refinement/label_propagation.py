@@ -6,10 +6,32 @@ from scipy.sparse import coo_array, csr_array, diags_array
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
-from transfer.adaptation.refinement.clamp import clamped
+from transfer.adaptation.registry import register_method
+from transfer.adaptation.selection.evidence import CandidateEvidence
 
 ROWS = 1024  # compared to all others at a time
 SHARPNESS = 3  # power of the cosines (Iscen et al. 2019)
+
+
+def clamped(q: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """Return `q` (N, K) as float64, each row that has a `known` class certain of it.
+
+    Parameters
+    ----------
+    q : ndarray, shape (N, K)
+        Class probabilities.
+    known : ndarray of int64, shape (N,), or None
+        Class of each row, -1 where it is not known.
+
+    Examples
+    --------
+    >>> clamped(np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([-1, 1])).tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
+    """
+    q = np.asarray(q, float)
+    if known is None:
+        return q
+    return np.where(known[:, None] < 0, q, np.eye(q.shape[1])[known])
 
 
 def neighbour_graph(features: np.ndarray, k: int = 5) -> csr_array:
@@ -98,3 +120,14 @@ def propagate(
            [0.08, 0.92]])
     """
     return spread(neighbour_graph(features, k), q, known=known, alpha=alpha, rounds=rounds)
+
+
+def propagate_predictions(evidence: CandidateEvidence) -> np.ndarray:
+    """Return the target's class probabilities (Nt, K) after :func:`propagate`."""
+    features, q, known = evidence.all_target()
+    return propagate(features, q, known=known)[: len(evidence.target_logits)]
+
+
+register_method(
+    "propagation", "labels propagated among the target's neighbours (Zhou et al. 2004)", refine=propagate_predictions
+)

@@ -4,6 +4,9 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.preprocessing import normalize
 
+from transfer.adaptation.registry import register_method
+from transfer.adaptation.selection.evidence import CandidateEvidence
+
 DEEPEST = 300.0  # a logit further below its row's largest is held there: e^-300 is still a number, and squared too
 ITERATIONS, CLOSE = 1000, 1e-6  # of Sinkhorn: at most; how far marginals may be off
 
@@ -103,3 +106,13 @@ def held(logits: np.ndarray) -> np.ndarray:
     """Return `logits` (N, K) shifted so that a row's largest is 0, none below -300."""
     logits = np.asarray(logits, float)
     return np.maximum(logits - logits.max(1, keepdims=True), -DEEPEST)
+
+
+def transport_predictions(evidence: CandidateEvidence) -> np.ndarray:
+    """Return the target's class probabilities (Nt, K) by :func:`propagate` from all labelled rows."""
+    rows = np.concatenate([evidence.source_features, evidence.labelled_features])
+    labels = np.concatenate([evidence.source_labels, evidence.labelled_labels])
+    return propagate(rows, labels, evidence.target_features, evidence.classes)
+
+
+register_method("transport", "labels carried by optimal transport (Courty et al. 2017)", refine=transport_predictions)

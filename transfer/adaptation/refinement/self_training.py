@@ -5,8 +5,10 @@ from scipy.linalg import solve
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
-from transfer.adaptation.refinement.clamp import clamped
+from transfer.adaptation.refinement.label_propagation import clamped
 from transfer.adaptation.refinement.optimal_transport import soft_balance
+from transfer.adaptation.registry import register_method
+from transfer.adaptation.selection.evidence import CandidateEvidence
 
 RIDGE = 0.3  # penalty of the probe, relative to the features' mean variance: of 0.1, 0.3 and 1 the best on Office-31
 SHARPNESS = 10.0  # factor from the probe's outputs, which run from 0 to 1, to logits
@@ -89,3 +91,13 @@ def _probe(moments: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     products[np.arange(width), np.arange(width)] += RIDGE * max(variance, LEAST / width)
     solution = solve(products, answers, assume_a="pos")
     return solution[:-1], solution[-1]
+
+
+def self_train(evidence: CandidateEvidence) -> np.ndarray:
+    """Return the target's class probabilities (Nt, K) after :func:`grow`."""
+    features, q, known = evidence.all_target()
+    grown = grow(evidence.source_features, evidence.source_labels, features, q, known=known)
+    return grown[: len(evidence.target_logits)]
+
+
+register_method("growing", "self-training on a growing share of the target (Zou et al. 2018)", refine=self_train)
