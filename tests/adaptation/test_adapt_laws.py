@@ -82,7 +82,7 @@ def check(config, images, folder, change):
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        *((name, spoilt) for name in METHODS if METHODS[name].source),
+        *((name, spoilt) for name in METHODS if METHODS[name].uses_source),
         *((name, deleted) for name in ("source_only", "mcc", "shot", "auto")),
     ],
 )

@@ -12,7 +12,7 @@ from transfer.errors import TransferError
 
 
 def test_one_method_that_diverges_leaves_the_others(config, tiny, monkeypatch):
-    broken = replace(METHODS["mcc"], build=lambda w, k, c: [(math.nan, MCC())])
+    broken = replace(METHODS["mcc"], losses=lambda w, k, c: [(math.nan, MCC())])
     monkeypatch.setitem(METHODS, "mcc", broken)
     result = adapt(config(method=("mcc", "standardise")), images=tiny).result
     assert result["selection"]["chosen"] == "standardise"

@@ -23,7 +23,7 @@ def test_a_candidates_heads_answer_as_its_evidence_says(staged, name, policy):
     stage, phase, steps = staged(policy=policy, epochs=3)
     choice, lines = chosen(stage, phase, steps, name)
     method = METHODS[name]
-    epochs = 3 - max(round(3 * method.warm), method.warm > 0) if method.build else 1
+    epochs = 3 - max(round(3 * method.warmup), method.warmup > 0) if method.losses else 1
     assert len(lines) == len(choice.scores) == len(choice.answers) == epochs
     if choice.backbone:
         stage.model.backbone.load_state_dict(choice.backbone, strict=False)

@@ -80,7 +80,7 @@ def test_a_run_stopped_again_and_again_comes_to_the_same_bits(
 ):
     """In the midst of epochs, at their ends, and after calls of learn."""
     monkeypatch.setattr("transfer.adaptation.auto.NEAR", 1.1)  # no shift is small: every step of auto is taken
-    unsure = replace(METHODS["fixmatch"], build=lambda *_: [(1.0, FixMatch(0.0))])  # dropout shows in every step
+    unsure = replace(METHODS["fixmatch"], losses=lambda *_: [(1.0, FixMatch(0.0))])  # dropout shows in every step
     monkeypatch.setitem(METHODS, "fixmatch", unsure)
     settings = {"method": methods, "epochs": 3, "steps": 2} | how
     adapt(config(out=tmp_path / "whole", **settings), images=tiny)

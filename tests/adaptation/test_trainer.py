@@ -9,7 +9,7 @@ from transfer.adaptation.losses.base import AdaptationLoss
 from transfer.adaptation.losses.entropy import InformationMaximisation
 from transfer.adaptation.losses.fixmatch import FixMatch
 from transfer.adaptation.losses.mcc import MCC
-from transfer.adaptation.losses.moments import DeepCORAL
+from transfer.adaptation.losses.mmd import DeepCORAL
 from transfer.adaptation.losses.pseudo_labels import PseudoLabels
 from transfer.adaptation.step import Diverged
 from transfer.adaptation.trainer import AdaptationTrainer

@@ -16,7 +16,7 @@ from transfer.adaptation.domains import Domains, split_domains
 from transfer.adaptation.feature_map import feature_map
 from transfer.adaptation.hidden_labels import HiddenLabels
 from transfer.adaptation.outcome import AdaptRun, together
-from transfer.adaptation.registry import find
+from transfer.adaptation.registry import REFERENCE, find_method
 from transfer.adaptation.resume import ResumeLog
 from transfer.adaptation.selection import validators
 from transfer.adaptation.selection.best_candidate import BestCandidate, LogLine, format_candidate, hidden_widths
@@ -114,12 +114,13 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
     TransferError
         A method, rule or policy that there is not.
     """
-    methods = [find(name) for name in config.method.method]
-    if config.method.weight and not any(method.build for method in methods):
+    methods = [find_method(name) for name in config.method.method]
+    if config.method.weight and not any(method.losses for method in methods):
         raise TransferError(f"--weight: {', '.join(config.method.method)} minimises no loss that it could weigh")
     validators.find_validators(config.method.rule)
-    if "target_only" in config.method.method and not (config.shift.target_labels or config.shift.protocol == "office"):
-        raise TransferError("target_only learns from target labels, and there are none: say --target-labels 3")
+    target_labels = config.shift.target_labels or config.shift.protocol == "office"
+    if missing := [method.name for method in methods if not method.uses_source and not target_labels]:
+        raise TransferError(f"{missing[0]} learns from target labels, and there are none: say --target-labels 3")
     policy = FreezePolicy.parse(config.method.policy)
     if policy.kind in ("lp_ft", "gradual", "scratch"):
         raise TransferError(f"--policy {policy}: to adapt, one phase, such as linear_probe, partial:2 or full")
@@ -128,7 +129,7 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
             f"--policy {policy}: features chosen by the labels of one domain need not matter in the other; to adapt "
             "those of an earlier stage say truncate:1"
         )
-    if policy.kind == "linear_probe" and "adabn" in config.method.method:
+    if policy.kind == "linear_probe" and any(method.moves_batch_norm for method in methods):
         raise TransferError(NO_NORMS)
     if policy.kind == "linear_probe" or config.steps.augment == "none" or config.cache.views:
         return config
@@ -178,7 +179,8 @@ def _adapt_once(
         raise TransferError(f"--rule {config.method.rule} judges by held-out source images: say --val 0.1, or another")
     stage, plan = set_up(config, these, images, cache, seed, hold_out=hold_out)
     phase = plan.phases[-1]
-    phases = (phase, moving(phase)) if "adabn" in config.method.method else (phase,)
+    moves_batch_norm = any(find_method(name).moves_batch_norm for name in config.method.method)
+    phases = (phase, moving(phase)) if moves_batch_norm else (phase,)
     before = freeze.frozen_tensors(stage.model.backbone, phases)
 
     states = _states(folder, config) if config.run.out else None
@@ -201,9 +203,9 @@ def _adapt_once(
         return choice
 
     untouched = stage.as_features()
-    tries, reference = {}, tried("source_only", untouched, lambda line: None, ResumeLog())
+    tries, reference = {}, tried(REFERENCE, untouched, lambda line: None, ResumeLog())
     for number, name in enumerate(config.method.method):
-        if name == "source_only" and stage.frozen:
+        if name == REFERENCE and stage.frozen:
             tries[name] = reference
             for line in reference.lines:
                 tell(line)

@@ -133,6 +133,4 @@ def _combined(
     return combine(np.concatenate([target, labelled]), all_rows, known=known, balance=balance)[: len(target)]
 
 
-register_method(
-    "auto", "what this tool finds best: MCC and label propagation, see adaptation/auto.py", fit=auto
-)
+register_method("auto", "what this tool finds best: MCC and label propagation, see adaptation/auto.py", fit=auto)

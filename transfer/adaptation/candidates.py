@@ -5,12 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from transfer.adaptation.auto import auto
-from transfer.adaptation.closed_form.adabn import solve_adabn
 from transfer.adaptation.closed_form.alignment import align
 from transfer.adaptation.closed_form.classifier import align_features, distil, fold_alignment, solve
 from transfer.adaptation.network import AdaptationNetwork
-from transfer.adaptation.registry import Build, Method, find
+from transfer.adaptation.registry import BuildLosses, Method, find_method
 from transfer.adaptation.selection.best_candidate import BestCandidate, CandidateModel
 from transfer.adaptation.step import Diverged
 from transfer.adaptation.task import AdaptationTask
@@ -51,8 +49,8 @@ def fit(
     TransferError
         No such method, or one that this policy leaves nothing to do for.
     """
-    method, journal = find(name), stage.journal
-    losses = method.build is not None
+    method, journal = find_method(name), stage.journal
+    losses = method.losses is not None
     factors = (weights if losses else ()) or (1.0,)
     kept = journal.open(choice.state)
     if kept:
@@ -85,28 +83,25 @@ def _candidates(
     notes: list[str],
 ) -> Iterator[CandidateModel]:
     """Yield what may be taken, one per epoch where losses are minimised; add to `notes`."""
-    if label == "auto":
-        heads, evidence, said = auto(stage, phase, config, seed, bottleneck)
-        notes += said
+    if method.fit:
+        heads, evidence, method_notes = method.fit(stage, phase, config, seed, bottleneck)
+        notes += method_notes
         yield CandidateModel(label, evidence, heads)
-    elif method.statistics:
-        heads, evidence = solve_adabn(stage, phase)
-        yield CandidateModel(label, evidence, heads)
-    elif method.build is None:
+    elif method.losses is None:
         yield _solved(label, method, stage, phase, config, seed, bottleneck)
     else:
-        yield from _trained(label, method, method.build, weight, stage, phase, config, seed, bottleneck)
+        yield from _trained(label, method, method.losses, weight, stage, phase, config, seed, bottleneck)
 
 
 def _solved(
     label: str, method: Method, stage: AdaptationTask, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
 ) -> CandidateModel:
     """A closed form, or a refinement: on frozen features, or on those of a tail that has learnt the source's labels."""
-    if not stage.frozen and method.source:
+    if not stage.frozen and method.uses_source:
         network = new_network(stage, method.align, bottleneck)
         list(AdaptationTrainer(stage, network, phase, config, seed).learn([], config.epochs, last=True))
     features = align_features(stage, method.align)
-    heads = solve(stage, features, source=method.source)
+    heads = solve(stage, features, source=method.uses_source)
     if method.refine:
         heads = distil(stage, features, method.refine(features.evidence(stage, heads)))
     return CandidateModel(label, features.evidence(stage, heads), fold_alignment(heads, features.maps[-1]))
@@ -115,7 +110,7 @@ def _solved(
 def _trained(
     label: str,
     method: Method,
-    build: Build,
+    build: BuildLosses,
     weight: float,
     stage: AdaptationTask,
     phase: Phase,
@@ -126,7 +121,7 @@ def _trained(
     """Yield a candidate per epoch."""
     network = new_network(stage, method.align, bottleneck)
     course = AdaptationTrainer(stage, network, phase, config, seed)
-    warm = max(1, round(method.warm * config.epochs)) if method.warm else 0
+    warm = max(1, round(method.warmup * config.epochs)) if method.warmup else 0
     list(course.learn([], warm, last=True))
     terms = build(bottleneck, len(stage.classes), network.classifier)
     for _, term in terms:
@@ -136,7 +131,7 @@ def _trained(
         max(1, config.epochs - warm),
         source=not method.source_free,
         classifier=not method.source_free,
-        pseudo=method.pseudo,
+        pseudo=method.pseudo_labels,
     )
     for line, evidence in epochs:
         yield CandidateModel(f"{label}, epoch {line['epoch']}", evidence, network.heads(), line)

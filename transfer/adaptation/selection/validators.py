@@ -16,11 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import Ridge
 from tqdm import tqdm
 
 from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit
-from transfer.adaptation.selection.importance_weights import density_ratio
 from transfer.errors import TransferError, did_you_mean
 
 BLOCK = 1024  # rows of a similarity matrix held at once
@@ -112,6 +110,8 @@ def circular(evidence: CandidateEvidence) -> float:
     The way back of Ganin et al. (2016, sec. 5.1.2): a ridge classifier learns the candidate's own answers on target
     features; where they are right it fits the source's true labels.
     """
+    from sklearn.linear_model import Ridge
+
     answers = evidence.target_logits.argmax(1)
     seen = np.unique(answers)
     back = Ridge(1.0).fit(unit(evidence.target_features), (answers[:, None] == seen).astype(np.float32))
@@ -135,6 +135,8 @@ def _losses(evidence: CandidateEvidence) -> np.ndarray:
 
 
 def _ratios(evidence: CandidateEvidence) -> np.ndarray:
+    from transfer.adaptation.selection.importance_weights import density_ratio
+
     return density_ratio(evidence.source_features, evidence.target_features, evidence.val_features)
 
 
@@ -158,6 +160,13 @@ VALIDATORS: dict[str, Validator] = {
 
 
 AUTO = ("im", "circular")
+
+
+def rule_summaries() -> dict[str, str]:
+    """Return the one-line summary of every rule, by name."""
+    return {"auto": f"{AUTO[0]} for epoch and weight, {AUTO[1]} between methods"} | {
+        name: validator.what for name, validator in VALIDATORS.items()
+    }
 
 
 def find_validators(name: str) -> tuple[Validator, Validator]:
