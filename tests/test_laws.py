@@ -24,6 +24,7 @@ ROOMS = (
     "adaptation",
     "training",
     "advice",
+    "probes",
     "formats",
     "evaluation",
     "runs",

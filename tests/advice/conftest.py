@@ -3,7 +3,7 @@ import pytest
 
 from transfer.advice.evidence import ROWS, Evidence, Transferability
 from transfer.advice.similarity import Similarity
-from transfer.advice.transferability.crossval import CrossValidated
+from transfer.advice.transferability.crossval import CrossValidation
 from transfer.advice.transferability.noise import LabelNoise
 from transfer.advice.transferability.size import SetSize
 
@@ -23,7 +23,7 @@ def evidence():
             wrong = np.roll(np.arange(judged) >= round(share * judged), number * judged // 7)
             predictions = np.where(wrong, 1 - labels, labels)
             p = np.full((judged, 2), 0.5)
-            probes[policy] = CrossValidated(
+            probes[policy] = CrossValidation(
                 predictions, p, labels, share, (share - 0.01, share + 0.01), 3 * (1 - share), 0.01
             )
         facts = {

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from transfer.advice import evidence as module
-from transfer.advice.evidence import averaged, curve, gather, sample, together, worth_a_probe
+from transfer.advice.evidence import averaged, curve, gather, sample, stack_stages, worth_a_probe
 from transfer.advice.observe import Observations
-from transfer.advice.transferability.crossval import CrossValidated, cross_validate, judged
+from transfer.advice.transferability.crossval import CrossValidation, cross_validate, score_held_out
 from transfer.advice.transferability.folds import stratified_folds
 from transfer.advice.transferability.size import set_size
 from transfer.data.duplicates import Inspection
@@ -97,7 +97,7 @@ def test_a_sample_has_every_class_in_its_share(monkeypatch):
 
 
 @pytest.mark.parametrize(("classes", "judged"), [(2, 2500), (48, 2500), (100, 1200), (250, 1250), (400, 2000)])
-def test_fewer_images_of_many_classes_are_judged(classes, judged):
+def test_fewer_images_of_many_classes_are_score_held_out(classes, judged):
     """As many as a probe can be learnt from in the time, but five of each class at least."""
     labels = np.arange(8000) % classes
     rows, _ = sample(_table(labels), np.arange(8000), np.arange(0))
@@ -116,8 +116,10 @@ def test_images_without_labels_fill_up_where_few_have_some():
 def test_stages_side_by_side_have_shares_that_fade():
     rng = np.random.default_rng(0)
     features = {"low": rng.normal(size=(50, 4)) * 100, "high": rng.normal(size=(50, 30))}
-    spread = together(features).std(0)
-    assert spread[4:].sum() / spread[:4].sum() == pytest.approx(2.5)
+    stacked, ((low, low_share), (high, high_share)) = stack_stages(features)
+    np.testing.assert_array_equal(stacked[:, low], features["low"])
+    np.testing.assert_array_equal(stacked[:, high], features["high"])
+    assert high_share / low_share == pytest.approx(2.5)
 
 
 def test_only_the_best_few_earlier_stages_are_worth_a_probe():
@@ -130,8 +132,8 @@ def test_only_the_best_few_earlier_stages_are_worth_a_probe():
 def test_the_mean_is_of_the_probes_near_the_best_and_judged_as_they_are():
     labels, folds = np.array([0, 1, 1]), np.arange(3)
     first, second = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]), np.array([[0.6, 0.4], [0.2, 0.8], [0.1, 0.9]])
-    far = judged(np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]]), labels, folds)
-    near = [judged(some, labels, folds) for some in (first, second)]
+    far = score_held_out(np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]]), labels, folds)
+    near = [score_held_out(some, labels, folds) for some in (first, second)]
     product = np.sqrt(first * second)
     wanted = product / product.sum(1, keepdims=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -140,7 +142,7 @@ def test_the_mean_is_of_the_probes_near_the_best_and_judged_as_they_are():
     np.testing.assert_allclose(found.probabilities, wanted)
     assert found.predictions.tolist() == [0, 1, 1]
     assert found.loss == pytest.approx(-np.log(wanted[np.arange(3), labels]).mean())
-    assert found.strength is None
+    assert found.l2 is None
     assert averaged([*near, far], labels).probabilities == pytest.approx(second)  # within 1.3 of the best: it alone
 
 
@@ -190,7 +192,7 @@ def test_images_of_one_class_are_nothing_to_advise_on():
 def _of_accuracy(right, labels):
     """What a probe said that was right on the first so many of every hundred rows."""
     predictions = np.where(np.arange(len(labels)) % 100 < 100 * right, labels, (labels + 1) % 4)
-    return CrossValidated(predictions, np.zeros((len(labels), 4)), labels, right, (0.0, 1.0), 1.0, None)
+    return CrossValidation(predictions, np.zeros((len(labels), 4)), labels, right, (0.0, 1.0), 1.0, None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A probe on selected features is an ordinary probe on these, and its heads are ordinary heads."""
+"""A probe on selected features is a linear probe on them, and its heads are ordinary heads."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
-from transfer.probes import head2toe, linear
+from transfer.probes import lbfgs, linear
+from transfer.probes.head2toe import solve_head2toe
+from transfer.probes.head_problem import HeadProblem
+from transfer.probes.lbfgs import DEFAULT_L2
 from transfer.report.text import one_run
 from transfer.runs import checkpoint
 from transfer.training.train import train
@@ -29,7 +32,7 @@ Rows = tuple[Tensor, dict[str, Tensor]]
 
 
 def draw(n: int = 80, seed: int = 0) -> Rows:
-    """Return features of which three matter to the object, and three others to all else."""
+    """Return features, three of which decide the object and three others all other targets."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, WIDTH, generator=g)
     weight = torch.tensor([[3.0, -3, 0, 0], [0, 3, -3, 1], [1, 0, 3, -3]])
@@ -39,13 +42,13 @@ def draw(n: int = 80, seed: int = 0) -> Rows:
 
 
 def used(heads: Heads, name: str) -> list[int]:
-    return (linear.layers(heads)[name].weight != 0).any(0).nonzero().squeeze(1).tolist()
+    return (linear.linear_layers(heads)[name].weight != 0).any(0).nonzero().squeeze(1).tolist()
 
 
-def test_few_features_that_matter_are_kept() -> None:
+def test_relevant_features_are_selected() -> None:
     lines: list[dict[str, Any]] = []
     heads = Heads([OBJECT, SHARP], WIDTH)
-    chosen = head2toe.solve(heads, draw(), draw(200, 5), percents=PERCENTS, on_line=lines.append)
+    chosen = solve_head2toe(heads, draw(), draw(200, 5), percents=PERCENTS, on_line=lines.append)
     for name, matter in (("object", MATTER), ("sharp", (5, 6, 7))):  # each head by itself
         assert chosen[name]["percent"] == 5.0
         assert used(heads, name) == sorted(matter)
@@ -57,7 +60,7 @@ def test_few_features_that_matter_are_kept() -> None:
         assert list(losses.values()) == sorted(losses.values(), reverse=True)
 
 
-def test_it_stops_where_fewer_are_no_better() -> None:
+def test_the_search_stops_where_fewer_features_are_no_better() -> None:
     g = torch.Generator().manual_seed(0)
     weight = torch.randn(WIDTH, 4, generator=g)  # every feature matters
 
@@ -66,58 +69,60 @@ def test_it_stops_where_fewer_are_no_better() -> None:
         return x, {"object": (x @ weight).argmax(1)}
 
     lines: list[dict[str, Any]] = []
-    chosen = head2toe.solve(Heads([OBJECT], WIDTH), rows(300), rows(300), percents=PERCENTS, on_line=lines.append)
+    chosen = solve_head2toe(Heads([OBJECT], WIDTH), rows(300), rows(300), percents=PERCENTS, on_line=lines.append)
     assert chosen["object"]["percent"] == 100.0
     assert {line["percent"] for line in lines} == {100.0, 50.0}
 
 
 @pytest.mark.parametrize("spec", [OBJECT, SHARP, SIZE])
-def test_it_is_the_probe_on_these_features_alone(spec: HeadSpec) -> None:
+def test_it_is_the_probe_on_the_selected_features_alone(spec: HeadSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = draw()
     heads, fewer = Heads([spec], WIDTH), Heads([spec], WIDTH)
-    head2toe.solve(heads, rows, percents=(10.0,), strengths={spec.name: {"percent": 10.0, "strength": 0.05}})
+    solve_head2toe(heads, rows, percents=(10.0,), fixed_l2={spec.name: {"percent": 10.0, "strength": 0.05}})
     columns = used(heads, spec.name)
     assert len(columns) == 6
-    (task,) = linear.tasks(fewer, rows, None, {})
-    reference = linear.Problem(task.part, task.linear.out_features, task.train, None, torch.eye(WIDTH), 0.0)
+    (layer,) = linear.layer_problems(fewer, rows, None, {})
+    identity = torch.eye(WIDTH)
+    reference = HeadProblem(layer.part, layer.linear.out_features, layer.train, None, lambda l2: identity, 0.0)
     reference.train.x[:, [i for i in range(WIDTH) if i not in columns]] = 0.0
-    reference.at(0.05, 1e-4)
-    task.give(*task.layer(reference))
+    monkeypatch.setattr(lbfgs, "FINE_TOLERANCE", 1e-4)
+    reference.solve_at(0.05, fine=True)
+    layer.set_weights(*layer.unscale(reference))
     with torch.no_grad():
         got, wanted = heads(rows[0])[spec.name], fewer(rows[0])[spec.name]
     np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=0.03)
 
 
-def test_a_joint_head_selects_for_the_pairs() -> None:
+def test_a_joint_head_selects_for_pairs() -> None:
     heads = Heads([OBJECT, DOMAIN], WIDTH, compose="joint")
-    chosen = head2toe.solve(heads, draw(300), draw(200, 5), percents=(10.0,))
+    chosen = solve_head2toe(heads, draw(300), draw(200, 5), percents=(10.0,))
     assert chosen.keys() == {"joint"}
     assert {*MATTER, 5, 6, 7} == set(used(heads, "joint"))
 
 
-def test_repeated_it_takes_what_was_chosen_and_chooses_nothing() -> None:
+def test_fixed_l2_repeats_a_choice() -> None:
     first, again = Heads([OBJECT, SHARP], WIDTH), Heads([OBJECT, SHARP], WIDTH)
-    chosen = head2toe.solve(first, draw(), draw(200, 5), percents=PERCENTS)
-    assert head2toe.solve(again, draw(), draw(200, 5), percents=PERCENTS, strengths=chosen) == chosen
+    chosen = solve_head2toe(first, draw(), draw(200, 5), percents=PERCENTS)
+    assert solve_head2toe(again, draw(), draw(200, 5), percents=PERCENTS, fixed_l2=chosen) == chosen
     for name in chosen:
         assert used(first, name) == used(again, name)
 
 
-def test_without_validation_rows_the_first_share_and_the_default_strength() -> None:
-    chosen = head2toe.solve(Heads([OBJECT], WIDTH), draw(), percents=PERCENTS)
-    assert chosen == {"object": {"percent": 100.0, "strength": linear.DEFAULT_STRENGTH}}
+def test_without_validation_rows_first_percentage_and_default_l2() -> None:
+    chosen = solve_head2toe(Heads([OBJECT], WIDTH), draw(), percents=PERCENTS)
+    assert chosen == {"object": {"percent": 100.0, "strength": DEFAULT_L2}}
 
 
 def test_a_head_without_a_label_is_left_at_zero() -> None:
     x, targets = draw()
     targets["object"][:] = -1
     heads = Heads([OBJECT, SHARP], WIDTH)
-    assert head2toe.solve(heads, (x, targets), percents=(10.0,)).keys() == {"sharp"}
+    assert solve_head2toe(heads, (x, targets), percents=(10.0,)).keys() == {"sharp"}
     assert used(heads, "object") == []
 
 
 @pytest.mark.parametrize("heads", ["dual", "joint", "separate"])
-def test_a_run_says_what_it_kept_and_its_folder_predicts(config, tmp_path, heads):
+def test_a_run_reports_its_features_and_its_folder_predicts(config, tmp_path, heads):
     out = tmp_path / "run"
     run = train(config(policy="head2toe:10", heads=heads, out=out))
     result = json.loads((out / "result.json").read_text())
@@ -134,12 +139,12 @@ def test_a_run_says_what_it_kept_and_its_folder_predicts(config, tmp_path, heads
     assert "layer4" in one_run(result)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     for part, model in checkpoint.load(out).items():
-        assert {type(layer) for layer in linear.layers(model.heads).values()} == {nn.Linear}
+        assert {type(layer) for layer in linear.linear_layers(model.heads).values()} == {nn.Linear}
         before, after = run.models[part].predict(images), model.predict(images)
         assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_learning_again_on_all_keeps_the_share_that_was_chosen(config):
+def test_refitting_uses_the_chosen_percentage(config):
     lines: list[dict[str, Any]] = []
     result = train(config(policy="head2toe"), on_epoch=lines.append).result
     (chosen,) = result["epochs"]["model"]
@@ -152,13 +157,13 @@ def test_learning_again_on_all_keeps_the_share_that_was_chosen(config):
 
 
 @pytest.mark.parametrize("settings", [{"probe": "trained"}, {"hidden": (8,)}, {"augment": "flip"}])
-def test_what_is_not_solved_is_refused(config, settings):
+def test_trained_heads_are_refused(config, settings):
     with pytest.raises(TransferError, match="policy head2toe is solved, never trained") as caught:
         train(config(policy="head2toe", **settings))
     assert "\n" not in str(caught.value)
 
 
-def test_kept_views_of_augmentation_are_rows_too(config):
+def test_cached_views_are_rows(config):
     run = train(config(policy="head2toe:20", augment="crop", views=1))
     assert run.result["policy"]["kept"]["object"]["percent"] == pytest.approx(20, abs=0.5)
 

@@ -1,4 +1,4 @@
-"""The group lasso is held to its optimality conditions, and to a naive solution."""
+"""The group lasso against its optimality conditions and a naive solution."""
 
 import numpy as np
 import pytest
@@ -8,24 +8,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.probes.head2toe import Loss, group_lasso, relevance, shrunk
+from transfer.probes.head2toe import OutputLoss, rank_features, shrink_columns, solve_group_lasso
 
 N, WIDTH, CLASSES = 120, 40, 4
 
 
 def draw(n: int = N, width: int = WIDTH, matter: tuple[int, ...] = (3, 17, 30), seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return features of which few say something of the classes, and these."""
+    """Return features, few of which depend on the class, and the classes."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, width, generator=g)
     weight = torch.randn(len(matter), CLASSES, generator=g)
     return x, (x[:, list(matter)] @ (3 * weight)).argmax(1)
 
 
-def cross_entropy(y: Tensor) -> Loss:
+def cross_entropy(y: Tensor) -> OutputLoss:
     return lambda out: F.cross_entropy(out, y)
 
 
-def slopes(x: Tensor, loss: Loss, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def gradients(x: Tensor, loss: OutputLoss, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     loss(x @ weight.T + bias).backward()
     assert weight.grad is not None
@@ -37,9 +37,9 @@ def slopes(x: Tensor, loss: Loss, weight: Tensor, bias: Tensor) -> tuple[Tensor,
     columns=st.lists(st.lists(st.floats(-5, 5, width=32), min_size=3, max_size=3), min_size=1, max_size=6),
     by=st.floats(0, 6, width=32),
 )
-def test_shrunk_is_the_proximal_operator(columns: list[list[float]], by: float) -> None:
+def test_shrink_columns_is_the_proximal_operator(columns: list[list[float]], by: float) -> None:
     given = torch.tensor(columns).T
-    got = shrunk(given, by).T.tolist()
+    got = shrink_columns(given, by).T.tolist()
     for column, short in zip(columns, got, strict=True):
         length = float(np.linalg.norm(column))
         expected = [0.0] * 3 if length <= by else [value * (1 - by / length) for value in column]
@@ -48,7 +48,7 @@ def test_shrunk_is_the_proximal_operator(columns: list[list[float]], by: float) 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 99), by=st.floats(0.1, 2))
-def test_nothing_near_is_closer_and_shorter_than_shrunk(seed: int, by: float) -> None:
+def test_nothing_near_is_cheaper_than_shrink_columns(seed: int, by: float) -> None:
     """It minimises ||v - w||^2 / 2 + by * sum_i ||v_i||."""
     g = torch.Generator().manual_seed(seed)
     weight = torch.randn(3, 5, generator=g)
@@ -56,7 +56,7 @@ def test_nothing_near_is_closer_and_shorter_than_shrunk(seed: int, by: float) ->
     def cost(v: Tensor) -> float:
         return float((v - weight).square().sum() / 2 + by * v.norm(dim=0).sum())
 
-    best = shrunk(weight, by)
+    best = shrink_columns(weight, by)
     for _ in range(20):
         assert cost(best) <= cost(best + 0.05 * torch.randn(3, 5, generator=g)) + 1e-6
 
@@ -67,38 +67,43 @@ def test_the_solution_meets_the_conditions_of_optimality(kind: str, penalty: flo
     x, y = draw()
     g = torch.Generator().manual_seed(1)
     share = torch.rand(N, generator=g)
-    loss: Loss = {
+    loss: OutputLoss = {
         "softmax": cross_entropy(y),
         "binary": lambda out: F.binary_cross_entropy_with_logits(out[:, 0], (y > 1).float()),
         "regression": lambda out: F.mse_loss(out[:, 0], x[:, 3] - 2 * x[:, 5] + 4),
         "weighted": lambda out: (F.cross_entropy(out, y, reduction="none") * share).sum() / share.sum(),
     }[kind]
-    weight, bias = group_lasso(x, loss, CLASSES if kind in ("softmax", "weighted") else 1, penalty, tolerance=1e-3)
-    slope, of_bias = slopes(x, loss, weight, bias)
-    assert of_bias.abs().max() < 0.01 * penalty
+    weight, bias = solve_group_lasso(
+        x, loss, CLASSES if kind in ("softmax", "weighted") else 1, penalty, tolerance=1e-3
+    )
+    gradient, bias_gradient = gradients(x, loss, weight, bias)
+    assert bias_gradient.abs().max() < 0.01 * penalty
     zero = weight.norm(dim=0) == 0
-    assert slope[:, zero].norm(dim=0).max() <= 1.01 * penalty
+    assert gradient[:, zero].norm(dim=0).max() <= 1.01 * penalty
     unit = weight[:, ~zero] / weight[:, ~zero].norm(dim=0)
-    assert (slope[:, ~zero] + penalty * unit).norm(dim=0).max() <= 0.01 * penalty
+    assert (gradient[:, ~zero] + penalty * unit).norm(dim=0).max() <= 0.01 * penalty
     assert 0 < int(zero.sum()) < WIDTH
 
 
-def test_it_is_the_minimum_that_plain_gradient_steps_find() -> None:
+def test_plain_gradient_steps_find_the_same_minimum() -> None:
     x, y = draw()
     loss, penalty = cross_entropy(y), 0.05
     weight, bias = torch.zeros(CLASSES, WIDTH), torch.zeros(CLASSES)
     for _ in range(5000):
-        slope, of_bias = slopes(x, loss, weight, bias)
-        weight, bias = shrunk(weight - 0.3 * slope, 0.3 * penalty), bias - 0.3 * of_bias
-    ours, our_bias = group_lasso(x, loss, CLASSES, penalty, tolerance=1e-3)
+        gradient, bias_gradient = gradients(x, loss, weight, bias)
+        weight, bias = shrink_columns(weight - 0.3 * gradient, 0.3 * penalty), bias - 0.3 * bias_gradient
+    ours, our_bias = solve_group_lasso(x, loss, CLASSES, penalty, tolerance=1e-3)
     costs = [float(loss(x @ w.T + b) + penalty * w.norm(dim=0).sum()) for w, b in ((weight, bias), (ours, our_bias))]
     assert costs[1] == pytest.approx(costs[0], rel=1e-4)
     np.testing.assert_allclose(ours.numpy(), weight.numpy(), atol=2e-2)
 
 
-def test_a_larger_penalty_leaves_fewer() -> None:
+def test_a_larger_penalty_selects_fewer_features() -> None:
     x, y = draw()
-    left = [int((group_lasso(x, cross_entropy(y), CLASSES, p)[0] != 0).any(0).sum()) for p in (0.01, 0.03, 0.1, 0.3, 9)]
+    left = [
+        int((solve_group_lasso(x, cross_entropy(y), CLASSES, p)[0] != 0).any(0).sum())
+        for p in (0.01, 0.03, 0.1, 0.3, 9)
+    ]
     assert left == sorted(left, reverse=True)
     assert left[0] > left[2] > left[-1] == 0
 
@@ -107,13 +112,13 @@ def test_a_larger_penalty_leaves_fewer() -> None:
 def test_three_features_of_two_hundred_are_found(seed: int) -> None:
     matter = (7, 101, 163)
     x, y = draw(300, 200, matter, seed)
-    assert set(relevance(x, cross_entropy(y), CLASSES).topk(3).indices.tolist()) == set(matter)
+    assert set(rank_features(x, cross_entropy(y), CLASSES).topk(3).indices.tolist()) == set(matter)
 
 
-def test_features_without_weight_are_in_the_order_in_which_they_would_get_some() -> None:
+def test_features_without_weight_are_ranked_by_the_penalty_at_which_they_get_some() -> None:
     x, y = draw()
     x[:, 11] = 0.0
-    order = relevance(x, cross_entropy(y), CLASSES)
+    order = rank_features(x, cross_entropy(y), CLASSES)
     out, loss = order <= 0, cross_entropy(y)
     assert 5 < int(out.sum()) < WIDTH
     assert order.argmin() == 11  # constant: none, whatever the penalty
@@ -121,8 +126,8 @@ def test_features_without_weight_are_in_the_order_in_which_they_would_get_some()
     assert len(order[out].unique()) == int(out.sum())
     some = out.nonzero().squeeze(1)
     best, last = some[order[some].argmax()], some[order[some].argsort()[1]]
-    for penalty in np.geomspace(0.2, 1e-4, 30):  # the best of them is let in no later than the last
-        weight = group_lasso(x, loss, CLASSES, float(penalty))[0].norm(dim=0)
+    for penalty in np.geomspace(0.2, 1e-4, 30):  # the best of them gets weight no later than the last
+        weight = solve_group_lasso(x, loss, CLASSES, float(penalty))[0].norm(dim=0)
         assert not (weight[last] > 0 and weight[best] == 0)
         if weight[last] > 0:
             break
@@ -130,11 +135,11 @@ def test_features_without_weight_are_in_the_order_in_which_they_would_get_some()
 
 
 @pytest.mark.parametrize("x", [torch.zeros(20, 5), draw(20, 5, (1, 2, 3))[0]])
-def test_where_there_is_nothing_to_learn_no_feature_has_weight(x: Tensor) -> None:
-    order = relevance(x, cross_entropy(torch.ones(20, dtype=torch.long)), CLASSES)
+def test_constant_labels_give_no_feature_weight(x: Tensor) -> None:
+    order = rank_features(x, cross_entropy(torch.ones(20, dtype=torch.long)), CLASSES)
     assert bool((order <= 0).all())
 
 
-def test_the_same_bits_each_time() -> None:
+def test_ranking_is_deterministic() -> None:
     x, y = draw()
-    assert torch.equal(relevance(x, cross_entropy(y), CLASSES), relevance(x, cross_entropy(y), CLASSES))
+    assert torch.equal(rank_features(x, cross_entropy(y), CLASSES), rank_features(x, cross_entropy(y), CLASSES))

@@ -4,78 +4,114 @@ import signal
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from transfer.heads.heads import Heads, HeadSpec
-from transfer.probes.lbfgs import Problem, Scaled, strength_at
+from transfer.probes import lbfgs
+from transfer.probes.lbfgs import LinearProblem, dense_preconditioner, diagonal_preconditioner, l2_at
 from transfer.runtime import signals
 
 WIDTH, CLASSES = 5, 3
 
 
-def rows(n: int, seed: int) -> Scaled:
+def draw(n: int = 60, seed: int = 0) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, WIDTH, generator=g)
-    y = (x[:, :CLASSES] + torch.randn(n, CLASSES, generator=g)).argmax(1)
-    return Scaled(x, {"object": y})
+    return x, (x[:, :CLASSES] + torch.randn(n, CLASSES, generator=g)).argmax(1)
 
 
-def problem(train: Scaled, val: Scaled | None = None) -> Problem:
-    part = Heads([HeadSpec("object", classes=tuple("abc"))], 1)
-    (key,) = part.layers
-    part.layers[key] = nn.Identity()
-    return Problem(part, CLASSES, train, val, torch.eye(WIDTH), 0.0)
+def problem(kind: str = "dense") -> LinearProblem:
+    x, y = draw()
+    preconditioner = dense_preconditioner(x) if kind == "dense" else diagonal_preconditioner(x.var(0))
+    return LinearProblem(x, CLASSES, lambda out: F.cross_entropy(out, y), preconditioner)
 
 
-def objective(weight: np.ndarray, bias: np.ndarray, some: Scaled, strength: float) -> float:
-    """Mean cross-entropy plus half the strength times the squared weights, row by row."""
-    total = 0.0
-    for x, y in zip(some.x.double().numpy(), some.targets["object"].tolist(), strict=True):
+def objective(weight: np.ndarray, bias: np.ndarray, l2: float) -> float:
+    """Mean cross-entropy plus half of `l2` times the squared weights, row by row."""
+    total, (rows, labels) = 0.0, draw()
+    for x, y in zip(rows.double().numpy(), labels.tolist(), strict=True):
         logits = [float(w @ x) + float(b) for w, b in zip(weight, bias, strict=True)]
         total += math.log(sum(math.exp(v) for v in logits)) - logits[y]
-    return total / len(some.x) + strength / 2 * float((weight**2).sum())
+    return total / len(rows) + l2 / 2 * float((weight**2).sum())
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.03])
-def test_what_is_solved_has_no_better_neighbour(strength: float) -> None:
-    train = rows(60, 0)
-    one = problem(train)
-    one.at(strength, 1e-5)
-    weight, bias = (part.double().numpy() for part in one.layer())
-    least = objective(weight, bias, train, strength)
+@pytest.mark.parametrize("kind", ["dense", "diagonal"])
+@pytest.mark.parametrize("l2", [1.0, 0.03])
+def test_no_neighbour_of_a_solution_is_better(l2: float, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lbfgs, "COARSE_TOLERANCE", 1e-5)
+    solved = problem(kind)
+    solved.minimise(l2)
+    weight, bias = (part.double().numpy() for part in solved.layer())
+    least = objective(weight, bias, l2)
     rng = np.random.default_rng(0)
     for size in (0.3, 0.05):
         for _ in range(20):
             moved = weight + size * rng.normal(size=weight.shape), bias + size * rng.normal(size=bias.shape)
-            assert objective(*moved, train, strength) > least
+            assert objective(*moved, l2) > least
 
 
-def test_the_robust_choice_is_the_strongest_within_a_standard_error() -> None:
-    train, val = rows(200, 1), rows(80, 2)
-    lines: list[dict] = []
-    chosen = problem(train, val).choose_robust(lines.append)
-    right = [line["val"]["object"] for line in lines]
-    enough = max(right) - math.sqrt(max(right) * (1 - max(right)) / 80)
-    expected = next(line["strength"] for line, some in zip(lines, right, strict=True) if some >= enough)
-    assert chosen == expected
-    strengths = [line["strength"] for line in lines]
-    assert strengths == [strength_at(step) for step in range(len(lines))]
-    losses = [line["val_loss"] for line in lines]
-    assert losses[:-1] == sorted(losses[:-1], reverse=True), "the path goes on while the loss falls"
-    assert chosen >= problem(train, val).choose(lambda line: None), "never weaker than what the loss would take"
+def test_preconditioners_lead_to_the_same_solution_along_any_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lbfgs, "COARSE_TOLERANCE", 1e-5)
+    dense, diagonal = problem("dense"), problem("diagonal")
+    dense.minimise(0.01)
+    for l2 in (1.0, 1e-4, 0.01):
+        diagonal.minimise(l2)
+    for one, other in zip(dense.layer(), diagonal.layer(), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
 
 
-def test_a_solve_that_takes_long_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    solved, evaluated = problem(rows(60, 0)), []
-    whole = Problem._objective
+def test_a_change_of_preconditioner_moves_nothing() -> None:
+    solved = problem("diagonal")
+    solved.minimise(0.1)
+    before, gradient = solved.layer(), solved.gradient_at_zero
+    solved._precondition(1e-4)
+    for one, other in zip(before, solved.layer(), strict=True):
+        torch.testing.assert_close(one, other)
+    np.testing.assert_allclose(solved._objective(np.zeros_like(solved.point), 0.0)[1], solved.gradient_at_zero, 1e-5)
+    assert not np.allclose(gradient, solved.gradient_at_zero)
 
-    def evaluate(self: Problem, point: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
-        evaluated.append(strength)
+
+@pytest.mark.parametrize(
+    ("best", "start", "stride", "tried"),
+    [
+        (5, 3, 1, [3, 4, 5, 6]),
+        (3, 3, 1, [3, 4, 2]),
+        (0, 3, 1, [3, 4, 2, 1, 0, -1]),
+        (99, 6, 2, [6, 8, 10]),
+        (-99, 0, 2, [0, 2, -2, -4, -6]),
+    ],
+)
+def test_the_search_follows_the_falling_loss_and_restores_the_best(best, start, stride, tried) -> None:
+    searched, points, steps = problem("diagonal"), {}, []
+
+    def solve(l2: float) -> float:
+        steps.append(round(-2 * math.log10(l2)))
+        searched.minimise(l2)
+        points[steps[-1]] = searched.layer()
+        return abs(steps[-1] - best)
+
+    found = searched.search_l2(solve, start, stride)
+    assert steps == tried
+    assert found == min(tried, key=lambda step: abs(step - best))
+    for one, other in zip(points[found], searched.layer(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_grid() -> None:
+    assert [l2_at(step) for step in (lbfgs.STRONGEST_STEP, lbfgs.WEAKEST_STEP)] == [1000.0, 1e-5]
+
+
+def test_a_long_solve_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved, evaluated = problem(), []
+    whole = LinearProblem._objective
+
+    def evaluate(self: LinearProblem, point: np.ndarray, l2: float) -> tuple[float, np.ndarray]:
+        evaluated.append(l2)
         if len(evaluated) == 3:
             signal.raise_signal(signal.SIGINT)
-        return whole(self, point, strength)
+        return whole(self, point, l2)
 
-    monkeypatch.setattr(Problem, "_objective", evaluate)
+    monkeypatch.setattr(LinearProblem, "_objective", evaluate)
     with pytest.raises(signals.Stopped), signals.stoppable():
-        solved.at(0.01, 1e-6)
+        solved.minimise(0.01, fine=True)
     assert len(evaluated) == 3

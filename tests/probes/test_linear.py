@@ -13,8 +13,9 @@ from torch import Tensor
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.probes import lbfgs, linear
+from transfer.probes.lbfgs import DEFAULT_L2
 
-WIDTH, STRENGTH = 12, 0.05
+WIDTH, L2 = 12, 0.05
 OBJECT = HeadSpec("object", classes=("a", "b", "c", "d"))
 DOMAIN = HeadSpec("domain", classes=("x", "y", "z"))
 SIZE = HeadSpec("size", "regression", centre=3.0, spread=2.0)
@@ -25,14 +26,13 @@ Rows = tuple[Tensor, dict[str, Tensor]]
 
 @pytest.fixture(autouse=True)
 def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Solve to the end, so that what is compared are the problems."""
-    monkeypatch.setattr(lbfgs, "ROUGH", 1e-4)
-    monkeypatch.setattr(lbfgs, "FINE", 1e-4)
-    monkeypatch.setattr(linear, "FINE", 1e-4)
+    """Solve with small tolerances, so that the problems are compared."""
+    monkeypatch.setattr(lbfgs, "COARSE_TOLERANCE", 1e-4)
+    monkeypatch.setattr(lbfgs, "FINE_TOLERANCE", 1e-4)
 
 
 def draw(n: int = 240, seed: int = 0, width: int = WIDTH) -> Rows:
-    """Return features of very different spread, and targets that they say something of."""
+    """Return features of very different deviations, and targets that depend on them."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, width, generator=g)
     mixed = x @ torch.randn(width, 9, generator=torch.Generator().manual_seed(1)) / width**0.5
@@ -59,7 +59,7 @@ def scaled(x: Tensor) -> np.ndarray:
 def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Return scikit-learn's probabilities under the same penalty."""
     total = len(x) if weights is None else weights.sum()
-    model = LogisticRegression(C=1 / (STRENGTH * total), tol=1e-8, max_iter=5000)
+    model = LogisticRegression(C=1 / (L2 * total), tol=1e-8, max_iter=5000)
     return model.fit(x, y, sample_weight=weights).predict_proba(x)
 
 
@@ -70,7 +70,7 @@ def answers(heads: Heads, x: Tensor) -> dict[str, np.ndarray]:
 
 def at(heads: Heads, rows: Rows, **options: Any) -> dict[str, float]:
     names = [*heads.specs, "joint"]
-    return linear.solve(heads, rows, strengths=dict.fromkeys(names, STRENGTH), **options)
+    return linear.solve_linear_probe(heads, rows, fixed_l2=dict.fromkeys(names, L2), **options)
 
 
 @pytest.mark.parametrize("width", [WIDTH, 300])
@@ -80,14 +80,14 @@ def test_softmax_heads_are_multinomial_logistic_regressions(width: int, weighted
     heads = make(width=width)
     g = torch.Generator().manual_seed(3)
     weights = {name: torch.rand(len(x), generator=g) + 0.1 for name in heads.specs} if weighted else {}
-    assert at(heads, (x, targets), row_weights=weights) == {"object": STRENGTH, "domain": STRENGTH}
+    assert at(heads, (x, targets), row_weights=weights) == {"object": L2, "domain": L2}
     for name, got in answers(heads, x).items():
         each = weights[name].double().numpy() if weighted else None
         np.testing.assert_allclose(got, logistic(scaled(x), targets[name].numpy(), each), atol=1e-3)
 
 
 def test_a_binary_head_is_a_logistic_regression() -> None:
-    """A logit has one vector of weights where a softmax over two classes has two: scikit-learn knows only this."""
+    """A logit has one vector of weights where a softmax over two classes has two: scikit-learn has only the latter."""
     x, targets = draw()
     heads = make(SHARP)
     at(heads, (x, targets))
@@ -101,14 +101,14 @@ def test_a_regression_head_is_a_ridge_regression() -> None:
     heads = make(SIZE)
     at(heads, (x, targets))
     y = (targets["size"].double().numpy() - 3) / 2
-    ridge = Ridge(alpha=STRENGTH * len(x) / 2, tol=1e-10).fit(scaled(x), y)
+    ridge = Ridge(alpha=L2 * len(x) / 2, tol=1e-10).fit(scaled(x), y)
     np.testing.assert_allclose(answers(heads, x)["size"], 3 + 2 * ridge.predict(scaled(x)), atol=2e-3)
 
 
 def test_a_joint_head_is_a_logistic_regression_over_pairs() -> None:
     x, targets = draw(400)
     heads = make(compose="joint")
-    assert at(heads, (x, targets)) == {"joint": STRENGTH}
+    assert at(heads, (x, targets)) == {"joint": L2}
     pairs = targets["domain"] * 4 + targets["object"]
     assert len(pairs.unique()) == 12
     p = logistic(scaled(x), pairs.numpy()).reshape(-1, 3, 4)
@@ -119,8 +119,8 @@ def test_a_joint_head_is_a_logistic_regression_over_pairs() -> None:
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_slope_of_heads_own_loss_is_zero(compose: str, smoothing: float) -> None:
-    """With labels of either kind missing, and weights: each layer at the foot of loss plus penalty."""
+def test_the_gradient_of_the_heads_loss_is_zero(compose: str, smoothing: float) -> None:
+    """With labels of either kind missing, and weights: each layer minimises loss plus penalty."""
     x, targets = draw()
     targets["object"][::3] = -1
     targets["domain"][::4] = -1
@@ -132,7 +132,7 @@ def test_the_slope_of_heads_own_loss_is_zero(compose: str, smoothing: float) -> 
     spread = x.std(0, correction=0)
     for layers in heads.layers.values():
         inner = layers[-1].weight / heads.spread * (spread * spread.mean()).sqrt()
-        loss = loss + STRENGTH / 2 * inner.square().sum()
+        loss = loss + L2 / 2 * inner.square().sum()
     loss.backward()
     for parameter in heads.parameters():
         assert parameter.abs().max() > 1e-2
@@ -154,21 +154,21 @@ def test_a_head_without_a_label_is_left_at_zero() -> None:
     x, targets = draw()
     targets["domain"][:] = -1
     heads = make()
-    assert linear.solve(heads, (x, targets), (x, targets)).keys() == {"object"}
+    assert linear.solve_linear_probe(heads, (x, targets), (x, targets)).keys() == {"object"}
     assert np.allclose(answers(heads, x)["domain"], 1 / 3)
 
 
-def test_without_a_validation_label_the_strength_is_the_default() -> None:
+def test_without_a_validation_label_l2_is_the_default() -> None:
     x, targets = draw()
     val = x, targets | {"domain": torch.full_like(targets["domain"], -1)}
-    assert linear.solve(make(), (x, targets), val)["domain"] == linear.DEFAULT_STRENGTH
-    assert linear.solve(make(), (x, targets)) == dict.fromkeys(("object", "domain"), linear.DEFAULT_STRENGTH)
+    assert linear.solve_linear_probe(make(), (x, targets), val)["domain"] == DEFAULT_L2
+    assert linear.solve_linear_probe(make(), (x, targets)) == dict.fromkeys(("object", "domain"), DEFAULT_L2)
     empty = x[:0], {name: target[:0] for name, target in targets.items()}
-    assert linear.solve(make(), (x, targets), empty) == dict.fromkeys(("object", "domain"), linear.DEFAULT_STRENGTH)
+    assert linear.solve_linear_probe(make(), (x, targets), empty) == dict.fromkeys(("object", "domain"), DEFAULT_L2)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_class_without_a_row_is_never_the_answer(smoothing: float) -> None:
+def test_a_class_without_a_row_is_never_predicted(smoothing: float) -> None:
     x, targets = draw()
     targets["object"][targets["object"] == 2] = 0
     targets["sharp"][:] = 1
@@ -180,15 +180,15 @@ def test_a_class_without_a_row_is_never_the_answer(smoothing: float) -> None:
     assert got["sharp"].min() > 0.9
 
 
-def test_the_strength_is_that_of_least_validation_loss() -> None:
+def test_l2_has_the_least_validation_loss() -> None:
     lines: list[dict[str, Any]] = []
     heads = make(OBJECT, SIZE)
-    chosen = linear.solve(heads, draw(80), draw(200, seed=5), on_line=lines.append)
-    for name, strength in chosen.items():
+    chosen = linear.solve_linear_probe(heads, draw(80), draw(200, seed=5), on_line=lines.append)
+    for name, l2 in chosen.items():
         tried = {line["strength"]: line["val_loss"] for line in lines if line["head"] == name}
         assert len(tried) >= 3
-        assert strength == min(tried, key=tried.__getitem__)
-        assert min(tried) < strength < max(tried)
+        assert l2 == min(tried, key=tried.__getitem__)
+        assert min(tried) < l2 < max(tried)
     x, targets = draw(200, seed=5)
     with torch.no_grad():
         right = (heads(x)["object"].argmax(1) == targets["object"]).float().mean()
@@ -197,29 +197,29 @@ def test_the_strength_is_that_of_least_validation_loss() -> None:
     assert line.keys() == {"head", "strength", "loss", "val", "val_loss", "iterations", "seconds"}
 
 
-def test_where_nothing_can_be_learned_the_strength_is_large() -> None:
+def test_random_labels_choose_a_large_l2() -> None:
     g = torch.Generator().manual_seed(0)
     x, val = torch.randn(60, WIDTH, generator=g), torch.randn(60, WIDTH, generator=g)
     y = torch.randint(4, (120,), generator=g)
-    assert linear.solve(make(OBJECT), (x, {"object": y[:60]}), (val, {"object": y[60:]}))["object"] >= 1
+    assert linear.solve_linear_probe(make(OBJECT), (x, {"object": y[:60]}), (val, {"object": y[60:]}))["object"] >= 1
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
-def test_the_way_to_a_strength_does_not_matter(compose: str) -> None:
+def test_the_path_to_an_l2_value_does_not_matter(compose: str) -> None:
     train = draw(100)
     warm, cold = make(compose=compose), make(compose=compose)
-    chosen = linear.solve(warm, train, draw(200, seed=5))
-    assert linear.solve(cold, train, strengths=chosen) == chosen
+    chosen = linear.solve_linear_probe(warm, train, draw(200, seed=5))
+    assert linear.solve_linear_probe(cold, train, fixed_l2=chosen) == chosen
     for name, got in answers(warm, train[0]).items():
         np.testing.assert_allclose(got, answers(cold, train[0])[name], atol=1e-3)
 
 
-def test_the_same_bits_whatever_the_seed() -> None:
+def test_the_seed_does_not_matter() -> None:
     states = []
     for seed in range(2):
         torch.manual_seed(seed)
         heads = make(OBJECT, DOMAIN, SIZE, SHARP, dropout=0.5)
-        linear.solve(heads, draw(100), draw(100, seed=5), smoothing=0.1)
+        linear.solve_linear_probe(heads, draw(100), draw(100, seed=5), smoothing=0.1)
         states.append(heads.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -231,7 +231,7 @@ def test_loss_weights_of_single_heads_do_not_matter() -> None:
     assert torch.equal(a(draw()[0])["object"], b(draw()[0])["object"])
 
 
-def test_constant_features_count_for_nothing() -> None:
+def test_constant_features_are_ignored() -> None:
     x, targets = draw()
     x[:, 3], x[:, 5] = 0.0, 123.456
     heads, without = make(OBJECT), make(OBJECT, width=WIDTH - 2)
@@ -281,33 +281,33 @@ def test_scale_shift_and_order_of_features_do_not_matter(scale: float, shift: li
 
 @pytest.mark.parametrize("side", ["training", "validation"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_broken_features_are_refused(side: str, value: float) -> None:
+def test_non_finite_features_are_refused(side: str, value: float) -> None:
     bad = draw()
     bad[0][7, 2] = bad[0][9, 1] = value
     train, val = (bad, draw()) if side == "training" else (draw(), bad)
     with pytest.raises(TransferError, match=f"2 of 240 {side} images are NaN or infinite .*number 7"):
-        linear.solve(make(), train, val)
+        linear.solve_linear_probe(make(), train, val)
 
 
-def test_solvable() -> None:
-    assert linear.solvable(make())
-    assert linear.solvable(make(compose="joint", dropout=0.5))
-    assert not linear.solvable(make(hidden=(5,)))
+def test_is_linear() -> None:
+    assert linear.is_linear(make())
+    assert linear.is_linear(make(compose="joint", dropout=0.5))
+    assert not linear.is_linear(make(hidden=(5,)))
 
 
-def test_blocks_have_their_share_and_within_each_features_are_scaled_as_ever():
+def test_blocks_have_their_share_of_the_variance():
     rng = np.random.default_rng(0)
     spreads = np.array([1.0, 2.0, 0.1, 0.1, 0.4, 50.0])
     x = torch.from_numpy(rng.normal(3.0, spreads, (200, 6))).float()
     labels = {"object": torch.from_numpy(np.arange(200) % 2)}
     specs = [HeadSpec("object", "softmax", ("a", "b"))]
     blocks = ((slice(0, 2), 0.25), (slice(2, 6), 0.75))
-    (task,) = linear.tasks(Heads(specs, 6), (x, labels), None, {}, blocks)
-    (plain,) = linear.tasks(Heads(specs, 6), (x, labels), None, {})
-    variance = task.train.x.var(0, unbiased=False)
+    (layer,) = linear.layer_problems(Heads(specs, 6), (x, labels), None, {}, blocks)
+    (plain,) = linear.layer_problems(Heads(specs, 6), (x, labels), None, {})
+    variance = layer.train.x.var(0, unbiased=False)
     assert variance[:2].sum().item() == pytest.approx(1.5, rel=1e-4)
     assert variance[2:].sum().item() == pytest.approx(4.5, rel=1e-4)
     assert plain.train.x.var(0, unbiased=False).sum().item() == pytest.approx(6.0, rel=1e-4)
     for block, _ in blocks:
-        ratio = task.train.x[:, block] / plain.train.x[:, block]
+        ratio = layer.train.x[:, block] / plain.train.x[:, block]
         assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio))

@@ -11,7 +11,8 @@ from torch import Tensor
 from transfer.backbones.variants import shares
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
-from transfer.probes import linear, stage_probes
+from transfer.probes import lbfgs, linear, stage_probes
+from transfer.probes.lbfgs import DEFAULT_L2
 from transfer.report.text import one_run
 from transfer.runs import checkpoint
 from transfer.training.train import train
@@ -37,41 +38,43 @@ def draw(n: int = 120, seed: int = 0) -> Rows:
     return torch.cat([part * scale for part, scale in zip(parts, (1, 20, 3), strict=True)], 1), targets
 
 
-def solve(heads: Heads, *rows: Rows, **how: Any) -> dict[str, stage_probes.Solution]:
-    return stage_probes.solve(heads, *rows, stages=STAGES, blocks=BLOCKS, **how)
+def solve(heads: Heads, *rows: Rows, **how: Any) -> dict[str, stage_probes.MemberSolution]:
+    return stage_probes.solve_stage_probes(heads, *rows, stages=STAGES, blocks=BLOCKS, **how)
 
 
 @pytest.mark.parametrize("spec", [OBJECT, SHARP, SIZE])
-def test_it_is_the_mean_of_probes_each_on_its_own_features(spec: HeadSpec) -> None:
+def test_it_is_the_mean_of_probes_each_on_its_own_features(spec: HeadSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     x, targets = draw()
-    asked = {"middle": 0.05, "low": 0.2, stage_probes.ALL: 0.1}
+    requested = {"middle": 0.05, "low": 0.2, stage_probes.ALL_STAGES: 0.1}
     heads = Heads([spec], sum(WIDTHS))
-    assert solve(heads, (x, targets), strengths={spec.name: asked}) == {spec.name: asked}
+    assert solve(heads, (x, targets), fixed_l2={spec.name: requested}) == {spec.name: requested}
     parts = []
-    for name, strength in asked.items():
-        if name == stage_probes.ALL:
+    for name, l2 in requested.items():
+        if name == stage_probes.ALL_STAGES:
             alone = Heads([spec], sum(WIDTHS))
-            (task,) = linear.tasks(alone, (x, targets), None, {}, BLOCKS)
-            problem = task.problem(0.0)
-            problem.at(strength, 1e-4)
-            task.give(*task.layer(problem))
+            (layer,) = linear.layer_problems(alone, (x, targets), None, {}, BLOCKS)
+            problem = layer.problem(0.0)
+            with monkeypatch.context() as patch:
+                patch.setattr(lbfgs, "FINE_TOLERANCE", 1e-4)
+                problem.solve_at(l2, fine=True)
+            layer.set_weights(*layer.unscale(problem))
             own = x
         else:
             columns, _ = BLOCKS[STAGES.index(name)]
             own = x[:, columns].clone()
             alone = Heads([spec], own.shape[1])
-            linear.solve(alone, (own, targets), strengths={spec.name: strength})
+            linear.solve_linear_probe(alone, (own, targets), fixed_l2={spec.name: l2})
         with torch.no_grad():
             parts.append(alone(own)[spec.name] / 3)
     with torch.no_grad():
         np.testing.assert_allclose(heads(x)[spec.name].numpy(), sum(parts).numpy(), atol=0.03)
 
 
-def test_what_validation_rows_choose() -> None:
+def test_validation_rows_choose_the_members() -> None:
     lines: list[dict[str, Any]] = []
     heads = Heads([OBJECT, SHARP], sum(WIDTHS))
     chosen = solve(heads, draw(), draw(300, 5), on_line=lines.append)
-    assert next(iter(chosen["object"])) in ("middle", stage_probes.ALL)
+    assert next(iter(chosen["object"])) in ("middle", stage_probes.ALL_STAGES)
     assert "middle" in chosen["object"]
     for name, members in chosen.items():
         losses = {}
@@ -81,29 +84,29 @@ def test_what_validation_rows_choose() -> None:
             losses[member] = best["val_loss"]
             assert member not in members or members[member] == best["strength"]
         assert list(members) == [n for n in sorted(losses, key=losses.get) if losses[n] <= 1.3 * min(losses.values())]
-    assert {line["on"] for line in lines if line["head"] == "object"} == {*STAGES, stage_probes.ALL}
+    assert {line["on"] for line in lines if line["head"] == "object"} == {*STAGES, stage_probes.ALL_STAGES}
     # Only the lowest stage knows: those above are tried, as they come first, and left out.
-    assert chosen["sharp"].keys() <= {"low", stage_probes.ALL}
-    assert {line["on"] for line in lines if line["head"] == "sharp"} == {*STAGES, stage_probes.ALL}
+    assert chosen["sharp"].keys() <= {"low", stage_probes.ALL_STAGES}
+    assert {line["on"] for line in lines if line["head"] == "sharp"} == {*STAGES, stage_probes.ALL_STAGES}
 
 
-def test_under_stages_far_behind_none_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_stage_below_clearly_worse_ones_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     x, targets = draw()
     x[:, BLOCKS[1][0]] = torch.randn(len(x), WIDTHS[1], generator=torch.Generator().manual_seed(3))
-    for enough, tried in ((1, {stage_probes.ALL, "top", "middle"}), (2, {stage_probes.ALL, *STAGES})):
+    for patience, tried in ((1, {stage_probes.ALL_STAGES, "top", "middle"}), (2, {stage_probes.ALL_STAGES, *STAGES})):
         monkeypatch.setattr(stage_probes, "NEAR_BEST", 1.0)
-        monkeypatch.setattr(stage_probes, "ENOUGH", enough)
+        monkeypatch.setattr(stage_probes, "PATIENCE", patience)
         lines: list[dict[str, Any]] = []
         chosen = solve(Heads([OBJECT], sum(WIDTHS)), (x, targets), draw(300, 5), on_line=lines.append)
         assert {line["on"] for line in lines} == tried
         assert len(chosen["object"]) == 1  # the best
 
 
-def test_repeated_it_takes_what_was_chosen_and_chooses_nothing() -> None:
+def test_fixed_l2_repeats_a_choice() -> None:
     first, again = Heads([OBJECT, SHARP], sum(WIDTHS)), Heads([OBJECT, SHARP], sum(WIDTHS))
     chosen = solve(first, draw(), draw(200, 5))
     lines: list[dict[str, Any]] = []
-    assert solve(again, draw(), draw(200, 5), strengths=chosen, on_line=lines.append) == chosen
+    assert solve(again, draw(), draw(200, 5), fixed_l2=chosen, on_line=lines.append) == chosen
     assert len(lines) == sum(map(len, chosen.values()))
     with torch.no_grad():
         for name in chosen:
@@ -111,16 +114,16 @@ def test_repeated_it_takes_what_was_chosen_and_chooses_nothing() -> None:
             assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.99
 
 
-def test_without_validation_rows_the_last_stage_and_all() -> None:
+def test_without_validation_rows_last_stage_and_all_stages() -> None:
     x, targets = draw()
     targets["sharp"][:] = -1
     heads = Heads([OBJECT, SHARP], sum(WIDTHS))
-    default = dict.fromkeys(("top", stage_probes.ALL), linear.DEFAULT_STRENGTH)
+    default = dict.fromkeys(("top", stage_probes.ALL_STAGES), DEFAULT_L2)
     assert solve(heads, (x, targets)) == {"object": default}
-    assert not linear.layers(heads)["sharp"].weight.any()
+    assert not linear.linear_layers(heads)["sharp"].weight.any()
 
 
-def test_a_joint_head_pools_for_the_pairs() -> None:
+def test_a_joint_head_averages_for_pairs() -> None:
     heads = Heads([OBJECT, DOMAIN], sum(WIDTHS), compose="joint")
     assert solve(heads, draw(300), draw(200, 5)).keys() == {"joint"}
     x, targets = draw(300, 7)
@@ -130,7 +133,7 @@ def test_a_joint_head_pools_for_the_pairs() -> None:
 
 
 @pytest.mark.parametrize("heads", ["dual", "separate"])
-def test_a_run_says_its_members_and_its_folder_predicts(config, tmp_path, heads):
+def test_a_run_reports_its_members_and_its_folder_predicts(config, tmp_path, heads):
     out, lines = tmp_path / "run", []
     run = train(config(policy="stage_probes", heads=heads, out=out), on_epoch=lines.append)
     result = json.loads((out / "result.json").read_text())
@@ -146,6 +149,6 @@ def test_a_run_says_its_members_and_its_folder_predicts(config, tmp_path, heads)
 
 
 @pytest.mark.parametrize("settings", [{"probe": "trained"}, {"hidden": (8,)}, {"augment": "flip"}])
-def test_what_is_not_solved_is_refused(config, settings):
+def test_trained_heads_are_refused(config, settings):
     with pytest.raises(TransferError, match="policy stage_probes is solved, never trained"):
         train(config(policy="stage_probes", **settings))

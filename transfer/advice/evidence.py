@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from transfer.advice.observe import Observations
 from transfer.advice.similarity import Similarity, outdone, similarity
-from transfer.advice.transferability.crossval import CrossValidated, cross_validate, judged
+from transfer.advice.transferability.crossval import CrossValidation, cross_validate, score_held_out
 from transfer.advice.transferability.folds import stratified_folds
 from transfer.advice.transferability.hscore import hscore, most
 from transfer.advice.transferability.leep import explained, leep, nce
@@ -26,7 +26,6 @@ ROWS, LABELS = 2500, 120_000  # images that frozen features are judged by, at mo
 ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with
 FOLDS = 5
 FEWEST = 3  # labels of a class, for noise among them: a probe that has seen fewer is never confident of it
-TINY = 1e-12
 STEEPEST = 0.5  # power of a learning curve: a higher one is chance
 NEAR, TRUNCATED = 0.1, 3  # see :func:`worth_a_probe`
 
@@ -59,7 +58,7 @@ class Evidence:
         Of all images to learn from.
     similarity : Similarity
         Of the judged images, and of some without labels where these are few.
-    probes : mapping of str to CrossValidated
+    probes : mapping of str to CrossValidation
         Linear probes on features that stay frozen, by policy: ``linear_probe``, ``truncate:k`` where worth it (see
         :func:`worth_a_probe`), ``head2toe``, and the mean of the best of these, ``stage_probes``.
     neighbours : mapping of str to float
@@ -81,7 +80,7 @@ class Evidence:
 
     size: SetSize
     similarity: Similarity
-    probes: Mapping[str, CrossValidated]
+    probes: Mapping[str, CrossValidation]
     neighbours: Mapping[str, float]
     transferability: Transferability
     noise: LabelNoise
@@ -179,7 +178,8 @@ def gather(
     probes = {"linear_probe": cross_validate(seen.features[stages[-1]], label, folds)}
     for drop in worth_a_probe(near):
         probes[f"truncate:{drop}"] = cross_validate(seen.features[stages[-1 - drop]], label, folds)
-    probes["head2toe"] = cross_validate(together(seen.features), label, folds)
+    stacked, blocks = stack_stages(seen.features)
+    probes["head2toe"] = cross_validate(stacked, label, folds, blocks)
     probes["stage_probes"] = averaged(list(probes.values()), label)
     best = min(probes.values(), key=lambda probe: probe.loss)
     noise = np.where(np.bincount(label)[label] >= FEWEST, label, -1) if tells(probes, label) else np.full(judged, -1)
@@ -209,12 +209,12 @@ def commonest(labels: np.ndarray) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-def tells(probes: Mapping[str, CrossValidated], labels: np.ndarray) -> bool:
+def tells(probes: Mapping[str, CrossValidation], labels: np.ndarray) -> bool:
     """Return whether any of `probes` is surely better than always answering the commonest class."""
     return max(probe.interval[0] for probe in probes.values()) > commonest(labels)
 
 
-def curve(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, whole: CrossValidated, seed: int = 0) -> float:
+def curve(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, whole: CrossValidation, seed: int = 0) -> float:
     """Return by which power of the number of images errors became fewer, from those of a probe of half of the groups.
 
     Errors go with a power of the number of examples (Hestness et al. 2017, "Deep Learning Scaling is Predictable"), yet
@@ -232,12 +232,12 @@ def curve(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, whole: C
     return float(np.clip(np.log(errors[0] / errors[1]) / np.log(len(wrong) / len(half)), 0.0, STEEPEST))
 
 
-def averaged(probes: Sequence[CrossValidated], labels: np.ndarray) -> CrossValidated:
+def averaged(probes: Sequence[CrossValidation], labels: np.ndarray) -> CrossValidation:
     """Return what those of `probes` that are near the best one say together, as the ``stage_probes`` policy does."""
     least = min(probe.loss for probe in probes)
     near = [probe for probe in probes if probe.loss <= NEAR_BEST * least]
     logs = np.mean([np.log(np.maximum(probe.probabilities, np.finfo(float).tiny)) for probe in near], 0)
-    return judged(softmax(logs, 1), labels, probes[0].folds)
+    return score_held_out(softmax(logs, 1), labels, probes[0].folds)
 
 
 def worth_a_probe(neighbours: Mapping[str, float]) -> list[int]:
@@ -255,10 +255,11 @@ def worth_a_probe(neighbours: Mapping[str, float]) -> list[int]:
     return sorted(sorted(near, key=lambda drop: -known[drop])[:TRUNCATED])
 
 
-def together(features: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return features of all stages side by side, as the ``head2toe`` policy weighs them.
-
-    A probe scales features by the root of their spread, so that a stage's sum of spreads is what its variance will be.
-    """
-    weighed = zip(features.values(), shares(len(features)), strict=True)
-    return np.concatenate([x * (share / max(float(x.std(0).sum()), TINY)) for x, share in weighed], 1)
+def stack_stages(features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[tuple[slice, float]]]:
+    """Return the features of all stages side by side, and the blocks by which ``head2toe`` scales them."""
+    ends = np.cumsum([x.shape[1] for x in features.values()])
+    blocks = [
+        (slice(end - x.shape[1], end), share)
+        for x, end, share in zip(features.values(), ends.tolist(), shares(len(features)), strict=True)
+    ]
+    return np.concatenate(list(features.values()), 1), blocks

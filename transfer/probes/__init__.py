@@ -1,1 +1,1 @@
-"""Linear probes on frozen features: solved by L-BFGS, Head2Toe and probes of several stages."""
+"""Linear probes on frozen features: one solver for training, Head2Toe, stage probes and cross-validation."""

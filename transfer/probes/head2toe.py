@@ -1,10 +1,11 @@
-"""A linear probe on a selection of the features of all stages (Evci et al. 2022, Head2Toe).
+"""Head2Toe: a linear probe on the most relevant features of all stages (Evci et al. 2022).
 
-Every head selects for itself, as each asks something else of an image: the features most relevant to it (see
-`probes.selection`), on which it is solved like any other probe; its weights on all others are zero. How
-many is chosen as the probe chooses its strength: from all features down, for as long as the validation loss falls.
+"Head2Toe: utilizing intermediate representations for better transfer learning". Every head selects its own features: a
+group lasso ranks them (:func:`rank_features`), and a linear probe is solved on the first of the ranking; its weights on
+all others are zero. How many features to use is chosen on the validation rows: from all of them down, while the loss
+falls.
 
-Where the paper has all stages weigh the same, here each weighs less than the one above it: see
+The paper weights all stages alike; here each has a smaller share of the variance than the one above it: see
 :func:`transfer.backbones.variants.shares`.
 """
 
@@ -18,43 +19,48 @@ from tqdm import tqdm
 from transfer.backbones.variants import EveryStage
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
-from transfer.probes.lbfgs import FINE, Line
-from transfer.probes.linear import DEFAULT_STRENGTH, Rows, Task, layers, tasks
+from transfer.probes.head_problem import LogLine
+from transfer.probes.lbfgs import DEFAULT_L2
+from transfer.probes.linear import HeadLayer, Rows, layer_problems, linear_layers
+from transfer.probes.scaling import Blocks
 
-Loss = Callable[[Tensor], Tensor]
+SelectedSolution = dict[str, float]
+"""``strength``, the L2 value, and ``percent`` of the features."""
+OutputLoss = Callable[[Tensor], Tensor]
 """Of outputs (N, K), convex and smooth."""
-PENALTY, LEAST = 0.1, 1e-4  # of the penalty that leaves all features without weight; but no smaller than this
-TOLERANCE = 1e-2  # of slopes, as a fraction of the penalty
-FIRST, STEPS = 32, 500  # features to begin with; steps with the same features, at most
-ROUNDING = 1e-6  # of a loss in single precision
-Solution = dict[str, float]
-"""``strength`` of regularisation, and ``percent`` of the features."""
+# Penalty of the group lasso, as a fraction of the least one that leaves no feature with weight; and its lower bound.
+PENALTY_FRACTION, MIN_PENALTY = 0.1, 1e-4
+GRADIENT_TOLERANCE = 1e-2  # as a fraction of the penalty
+FIRST_ACTIVE_FEATURES = 32  # active set of the group lasso after its first round
+MAX_STEPS = 500  # of FISTA on one active set
+RELATIVE_ROUNDING = 1e-6  # of a loss in single precision
 
 
-def solve(
+def solve_head2toe(
     heads: Heads,
     train: Rows,
     val: Rows | None = None,
     *,
     percents: Sequence[float],
-    blocks: Sequence[tuple[slice, float]] = (),
+    blocks: Blocks = (),
     smoothing: float = 0.0,
     row_weights: Mapping[str, Tensor] | None = None,
-    strengths: Mapping[str, Solution] | None = None,
-    on_line: Callable[[Line], None] = lambda line: None,
-) -> dict[str, Solution]:
-    """Set linear `heads` to what is best on `train` with some of the features; return how, by head with a label.
+    fixed_l2: Mapping[str, SelectedSolution] | None = None,
+    on_line: Callable[[LogLine], None] = lambda line: None,
+) -> dict[str, SelectedSolution]:
+    """Set linear `heads` to probes on their most relevant features; return L2 value and percentage by head.
 
     Parameters
     ----------
     percents : sequence of float
-        In the order in which they are tried. A head without a label in `val` takes the first.
+        Percentages of the features, in the order in which they are tried. A head without a label in `val` takes the
+        first.
     blocks : sequence of (slice, float)
         The features of each stage, and their share of the variance.
-    strengths : mapping of str to Solution, optional
-        Solve at just these, choosing nothing.
+    fixed_l2 : mapping of str to SelectedSolution, optional
+        Solve at these L2 values and percentages and choose nothing.
     heads, train, val, smoothing, row_weights, on_line
-        See :func:`transfer.probes.linear.solve`.
+        See :func:`transfer.probes.linear.solve_linear_probe`.
 
     Raises
     ------
@@ -62,150 +68,155 @@ def solve(
         Features are NaN or infinite.
     """
     chosen = {}
-    for task in tasks(heads, train, val if strengths is None else None, row_weights or {}, blocks):
-        again = (strengths or {}).get(task.name, {"percent": percents[0], "strength": DEFAULT_STRENGTH})
+    for layer in layer_problems(heads, train, val if fixed_l2 is None else None, row_weights or {}, blocks):
+        fixed = (fixed_l2 or {}).get(layer.name, {"percent": percents[0], "strength": DEFAULT_L2})
         order: Tensor | None = None
         least = float("inf")
-        for percent in percents if task.val else (again["percent"],):
+        for percent in percents if layer.val else (fixed["percent"],):
             if percent < 100 and order is None:
-                order = _by_relevance(task, smoothing)
+                order = _rank_for(layer, smoothing)
             columns = None if order is None else order[: max(1, round(percent / 100 * len(order)))]
-            problem = task.problem(smoothing, columns)
-            lines: list[Line] = []
+            problem = layer.problem(smoothing, columns)
+            lines: list[LogLine] = []
 
-            def tell(line: Line, name: str = task.name, percent: float = percent, lines: list[Line] = lines) -> None:
+            def log(
+                line: LogLine, name: str = layer.name, percent: float = percent, lines: list[LogLine] = lines
+            ) -> None:
                 lines.append({"head": name, "percent": percent} | line)
                 on_line(lines[-1])
 
-            if task.val:
-                strength = problem.choose(tell)
+            if layer.val:
+                l2 = problem.choose_l2(log)
                 loss = min(line["val_loss"] for line in lines)
                 if not loss < least:
                     break
                 least = loss
             else:
-                strength = again["strength"]
-                tell(problem.at(strength, FINE))
-            chosen[task.name] = {"strength": strength, "percent": percent}
-            task.give(*task.layer(problem, columns))
+                l2 = fixed["strength"]
+                log(problem.solve_at(l2, fine=True))
+            chosen[layer.name] = {"strength": l2, "percent": percent}
+            layer.set_weights(*layer.unscale(problem, columns))
     return chosen
 
 
-def kept(model: TransferModel) -> dict[str, dict[str, Any]]:
-    """Return for each head of `model` which features it has weight on: ``percent``, and by stage the ``features``.
+def count_selected_features(model: TransferModel) -> dict[str, dict[str, Any]]:
+    """Return for each head of `model` which features have a weight: ``percent``, and by stage the ``features``.
 
-    Empty where the backbone puts out the last stage's features alone.
+    Empty where the backbone's output is the last stage's features alone.
     """
     backbone, found = model.backbone, {}
     if isinstance(backbone, EveryStage):
-        for name, linear in layers(model.heads).items():
+        for name, linear in linear_layers(model.heads).items():
             used = (linear.weight != 0).any(0)
             features = {stage: int(used[columns].sum()) for stage, columns in backbone.layout.items()}
             found[name] = {"percent": round(100 * float(used.float().mean()), 2), "features": features}
     return found
 
 
-def _by_relevance(task: Task, smoothing: float) -> Tensor:
-    """Return the places of all features, the most relevant first."""
-    part, rows = task.part, task.train
+def _rank_for(layer: HeadLayer, smoothing: float) -> Tensor:
+    """Return the indices of all features, the most relevant first."""
+    part, rows = layer.part, layer.train
 
     def loss(out: Tensor) -> Tensor:
         return part.loss(part(out), rows.targets, smoothing=smoothing, row_weights=rows.weights)
 
-    return relevance(rows.x, loss, task.linear.out_features).argsort(descending=True, stable=True)
+    return rank_features(rows.x, loss, layer.linear.out_features).argsort(descending=True, stable=True)
 
 
-def relevance(x: Tensor, loss: Loss, outputs: int) -> Tensor:
-    """Return how much each feature of `x` (N, width) matters, (width,); its order is what means something.
+def rank_features(x: Tensor, loss: OutputLoss, outputs: int) -> Tensor:
+    """Return the relevance of each feature of `x` (N, width), (width,); only its order has a meaning.
 
-    Of a feature with weight it is the length of its weights, of any other below zero: the further, the more the
-    penalty would have to fall to give it some.
+    For a feature with weight in the group lasso it is the norm of its weights (Evci et al. 2022, sec. 3). Any other is
+    below zero: the further, the more the penalty would have to fall to give it weight.
     """
-    bias = _fista(x[:, :0], loss, x.new_zeros(outputs, 0), x.new_zeros(outputs), 0.0, ROUNDING)[1]
-    slope = _slope(x, loss, x.new_zeros(outputs, x.shape[1]), bias)[0].norm(dim=0)
-    penalty = max(PENALTY * float(slope.max()), LEAST)
-    weight, bias = group_lasso(x, loss, outputs, penalty)
-    lengths, slope = weight.norm(dim=0), _slope(x, loss, weight, bias)[0].norm(dim=0)
-    return torch.where(lengths > 0, lengths, (slope / penalty).clamp_max(1) - 1)
+    bias = _run_fista(x[:, :0], loss, x.new_zeros(outputs, 0), x.new_zeros(outputs), 0.0, RELATIVE_ROUNDING)[1]
+    gradient = _gradient(x, loss, x.new_zeros(outputs, x.shape[1]), bias)[0].norm(dim=0)
+    penalty = max(PENALTY_FRACTION * float(gradient.max()), MIN_PENALTY)
+    weight, bias = solve_group_lasso(x, loss, outputs, penalty)
+    norms, gradient = weight.norm(dim=0), _gradient(x, loss, weight, bias)[0].norm(dim=0)
+    return torch.where(norms > 0, norms, (gradient / penalty).clamp_max(1) - 1)
 
 
-def group_lasso(
-    x: Tensor, loss: Loss, outputs: int, penalty: float, tolerance: float = TOLERANCE
+def solve_group_lasso(
+    x: Tensor, loss: OutputLoss, outputs: int, penalty: float, tolerance: float = GRADIENT_TOLERANCE
 ) -> tuple[Tensor, Tensor]:
     """Return the weight (outputs, width) and bias (outputs,) that minimise ``loss(x Wᵀ + b) + penalty * sum ||W_i||``.
 
-    At the minimum the slope of the loss in ``W_i`` is ``-penalty * W_i / ||W_i||``, or at most `penalty` long where
-    ``W_i`` is zero: here, but for about `tolerance` times `penalty`.
+    ``W_i`` are the weights of feature i; the penalty (Yuan and Lin 2006) sets whole groups to zero. At the minimum the
+    gradient of the loss in ``W_i`` is ``-penalty * W_i / ||W_i||``, or at most `penalty` long where ``W_i`` is zero;
+    here up to about `tolerance` times `penalty`. Solved by FISTA (Beck and Teboulle 2009) with restarts (O'Donoghue and
+    Candès 2015), on an active set that grows by the features whose gradient is too long.
     """
     weight, bias = x.new_zeros(outputs, x.shape[1]), x.new_zeros(outputs)
-    among = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
+    active = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
     with tqdm(desc="selecting features", unit="pass", disable=None, leave=False, delay=2) as bar:
         while True:
-            some = among.nonzero().squeeze(1)
-            start = weight[:, some], bias
-            weight[:, some], bias = _fista(x[:, some], loss, *start, penalty, tolerance * penalty, bar.update)
-            slope = _slope(x, loss, weight, bias)[0].norm(dim=0).masked_fill(among, 0.0)
-            wanting = slope.topk(min(max(len(some), FIRST), len(slope))).indices
-            wanting = wanting[slope[wanting] > (1 + tolerance) * penalty]
-            if not len(wanting):
+            columns = active.nonzero().squeeze(1)
+            start = weight[:, columns], bias
+            weight[:, columns], bias = _run_fista(x[:, columns], loss, *start, penalty, tolerance * penalty, bar.update)
+            gradient = _gradient(x, loss, weight, bias)[0].norm(dim=0).masked_fill(active, 0.0)
+            added = gradient.topk(min(max(len(columns), FIRST_ACTIVE_FEATURES), len(gradient))).indices
+            added = added[gradient[added] > (1 + tolerance) * penalty]
+            if not len(added):
                 return weight, bias
-            among[wanting] = True
+            active[added] = True
 
 
-def shrunk(weight: Tensor, by: float) -> Tensor:
+def shrink_columns(weight: Tensor, by: float) -> Tensor:
     """Return `weight` (outputs, width) with each column shorter by `by`, zero if it was no longer than that.
 
-    This is the proximal operator of `by` times the sum of the columns' lengths.
+    This is the proximal operator of `by` times the sum of the columns' norms.
 
     Examples
     --------
-    >>> shrunk(torch.tensor([[3.0, 0.3], [4.0, 0.4]]), 1.0)
+    >>> shrink_columns(torch.tensor([[3.0, 0.3], [4.0, 0.4]]), 1.0)
     tensor([[2.4000, 0.0000],
             [3.2000, 0.0000]])
     """
-    lengths = weight.norm(dim=0)
-    return weight * torch.where(lengths > by, 1 - by / lengths, 0.0)
+    norms = weight.norm(dim=0)
+    return weight * torch.where(norms > by, 1 - by / norms, 0.0)
 
 
-def _fista(
+def _run_fista(
     x: Tensor,
-    loss: Loss,
+    loss: OutputLoss,
     weight: Tensor,
     bias: Tensor,
     penalty: float,
-    near: float,
+    max_gradient: float,
     on_pass: Callable[[], object] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
-    """Return weight and bias from which a step's slope is below `near`, starting from the ones given."""
+    """Return weight and bias, minimised from the given ones until a step's gradient is below `max_gradient`."""
     ahead, ahead_bias, momentum, curvature = weight, bias, 1.0, 1.0
-    for _ in range(STEPS):
+    for _ in range(MAX_STEPS):
         on_pass()
-        slope, bias_slope, value = _slope(x, loss, ahead, ahead_bias)
-        curvature *= 0.8  # as small as the loss allows here: steps are its inverse
+        gradient, bias_gradient, value = _gradient(x, loss, ahead, ahead_bias)
+        curvature *= 0.8  # then doubled until the step is safe: step sizes are its inverse
         while True:
-            new, new_bias = shrunk(ahead - slope / curvature, penalty / curvature), ahead_bias - bias_slope / curvature
+            new = shrink_columns(ahead - gradient / curvature, penalty / curvature)
+            new_bias = ahead_bias - bias_gradient / curvature
             step, bias_step = new - ahead, new_bias - ahead_bias
-            linear = float((slope * step).sum() + (bias_slope * bias_step).sum())
+            linear = float((gradient * step).sum() + (bias_gradient * bias_step).sum())
             square = float(step.square().sum() + bias_step.square().sum())
             with torch.no_grad():
                 reached = float(loss(x @ new.T + new_bias))
-            if not reached > value + linear + curvature / 2 * square + ROUNDING * abs(value):
+            if not reached > value + linear + curvature / 2 * square + RELATIVE_ROUNDING * abs(value):
                 break
             curvature *= 2
-        back = float((step * (new - weight)).sum() + (bias_step * (new_bias - bias)).sum()) < 0
-        following = 1.0 if back else (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        carried = 0.0 if back else (momentum - 1) / following
+        restart = float((step * (new - weight)).sum() + (bias_step * (new_bias - bias)).sum()) < 0
+        next_momentum = 1.0 if restart else (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        carried = 0.0 if restart else (momentum - 1) / next_momentum
         ahead, ahead_bias = new + carried * (new - weight), new_bias + carried * (new_bias - bias)
-        weight, bias, momentum = new, new_bias, following
-        if curvature * float(torch.cat([step.norm(dim=0), bias_step.abs()]).max()) < near:
+        weight, bias, momentum = new, new_bias, next_momentum
+        if curvature * float(torch.cat([step.norm(dim=0), bias_step.abs()]).max()) < max_gradient:
             break
     return weight, bias
 
 
-def _slope(x: Tensor, loss: Loss, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Return the loss's slope in weight and bias, and the loss."""
+def _gradient(x: Tensor, loss: OutputLoss, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return the loss's gradient in weight and bias, and the loss."""
     with torch.enable_grad():
         out = (x @ weight.T + bias).detach().requires_grad_()
         value = loss(out)
-        (slope,) = torch.autograd.grad(value, out)
-    return slope.T @ x, slope.sum(0), float(value.detach())
+        (gradient,) = torch.autograd.grad(value, out)
+    return gradient.T @ x, gradient.sum(0), float(value.detach())

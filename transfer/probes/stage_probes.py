@@ -1,9 +1,8 @@
-"""Linear probes on the features of several stages, and on those of all together, averaged.
+"""Stage probes: the mean of linear probes on the features of several stages and on those of all stages together.
 
-Which stage has the best features for a task is not known before, and one's probe errs where another's does not: the
-mean of what they put out is better than most choices among them, as that of any ensemble is (Hansen and Salamon 1990).
-A sum of linear layers is one linear layer on the features of all stages, so that it costs no more to predict. Each head
-has members of its own.
+Which stage has the best features for a task is not known in advance, and the probes' errors differ: the mean of their
+outputs is better than most choices among them, as that of any ensemble is (Hansen and Salamon 1990). A sum of linear
+layers is one linear layer on the features of all stages, so predicting costs no more. Each head has members of its own.
 """
 
 import math
@@ -13,32 +12,34 @@ from torch import Tensor
 
 from transfer.freeze.plan import NEAR_BEST
 from transfer.heads.heads import Heads
-from transfer.probes.lbfgs import FINE, Line
-from transfer.probes.linear import DEFAULT_STRENGTH, Rows, Task, tasks
+from transfer.probes.head_problem import LogLine
+from transfer.probes.lbfgs import DEFAULT_L2
+from transfer.probes.linear import HeadLayer, Rows, layer_problems
+from transfer.probes.scaling import Blocks
 
-Solution = dict[str, float]
-"""``strength`` of regularisation of each member, by its stage's name or ``ALL``."""
+MemberSolution = dict[str, float]
+"""L2 value of each member, by its stage's name or ``ALL_STAGES``."""
 
-ALL = "all stages"
-ENOUGH = 2  # stages in a row that are not near the best one above them: no lower one is tried
+ALL_STAGES = "all stages"
+PATIENCE = 2  # consecutive stages not near the best one above them, after which no lower stage is tried
 
-Places = Mapping[str, tuple[slice | None, float]]
-Layer = tuple[Tensor, Tensor]
+Members = Mapping[str, tuple[slice | None, float]]
+"""Columns by member, None for all, and the factor that gives these the scale of a probe of their own."""
 
 
-def solve(
+def solve_stage_probes(
     heads: Heads,
     train: Rows,
     val: Rows | None = None,
     *,
     stages: Sequence[str],
-    blocks: Sequence[tuple[slice, float]],
+    blocks: Blocks,
     smoothing: float = 0.0,
     row_weights: Mapping[str, Tensor] | None = None,
-    strengths: Mapping[str, Solution] | None = None,
-    on_line: Callable[[Line], None] = lambda line: None,
-) -> dict[str, Solution]:
-    """Set linear `heads` to the mean of the probes that are near the best on `val`; return these, by head with a label.
+    fixed_l2: Mapping[str, MemberSolution] | None = None,
+    on_line: Callable[[LogLine], None] = lambda line: None,
+) -> dict[str, MemberSolution]:
+    """Set linear `heads` to the mean of the probes that are near the best on `val`; return these members by head.
 
     Parameters
     ----------
@@ -46,66 +47,66 @@ def solve(
         Their names, lowest first.
     blocks : sequence of (slice, float)
         The features of each stage, and their share of the variance where all are together.
-    strengths : mapping of str to Solution, optional
-        Solve just these members, choosing nothing. A head not among them, as one without a label in `val`, takes the
-        last stage and all stages.
+    fixed_l2 : mapping of str to MemberSolution, optional
+        Solve these members and choose nothing. A head not among them, or without a label in `val`, takes the last stage
+        and all stages.
     heads, train, val, smoothing, row_weights, on_line
-        See :func:`transfer.probes.linear.solve`.
+        See :func:`transfer.probes.linear.solve_linear_probe`.
 
     Raises
     ------
     TransferError
         Features are NaN or infinite.
     """
-    places, chosen = _places(stages, blocks), {}
-    default = dict.fromkeys((stages[-1], ALL), DEFAULT_STRENGTH)
-    for task in tasks(heads, train, val if strengths is None else None, row_weights or {}, blocks):
+    members, chosen = _members(stages, blocks), {}
+    default = dict.fromkeys((stages[-1], ALL_STAGES), DEFAULT_L2)
+    for layer in layer_problems(heads, train, val if fixed_l2 is None else None, row_weights or {}, blocks):
 
-        def tell(line: Line, member: str, head: str = task.name) -> None:
+        def log(line: LogLine, member: str, head: str = layer.name) -> None:
             on_line({"head": head, "on": member} | line)
 
-        if task.val:
-            layers, solution = _near_the_best(task, places, smoothing, tell)
+        if layer.val:
+            solved, solution = _solve_members(layer, members, smoothing, log)
         else:
-            layers, solution = [], (strengths or {}).get(task.name) or default
-            for name, strength in solution.items():
-                problem = task.problem(smoothing, *places[name])
-                tell(problem.at(strength, FINE), name)
-                layers.append(task.layer(problem, *places[name]))
-        weight, bias = (sum(some) / len(layers) for some in zip(*layers, strict=True))
-        task.give(weight, bias)
-        chosen[task.name] = solution
+            solved, solution = [], (fixed_l2 or {}).get(layer.name) or default
+            for name, l2 in solution.items():
+                problem = layer.problem(smoothing, *members[name])
+                log(problem.solve_at(l2, fine=True), name)
+                solved.append(layer.unscale(problem, *members[name]))
+        weight, bias = (sum(parts) / len(solved) for parts in zip(*solved, strict=True))
+        layer.set_weights(weight, bias)
+        chosen[layer.name] = solution
     return chosen
 
 
-def _places(stages: Sequence[str], blocks: Sequence[tuple[slice, float]]) -> Places:
-    """Return possible members' columns, None for all, and the factor that gives these the scale of their own probe."""
+def _members(stages: Sequence[str], blocks: Blocks) -> Members:
+    """Return the possible members in the order in which they are tried."""
     width = blocks[-1][0].stop
-    places: dict[str, tuple[slice | None, float]] = {ALL: (None, 1.0)}
+    members: dict[str, tuple[slice | None, float]] = {ALL_STAGES: (None, 1.0)}
     for name, (columns, share) in reversed(list(zip(stages, blocks, strict=True))):
-        places[name] = columns, math.sqrt((columns.stop - columns.start) / (share * width))
-    return places
+        members[name] = columns, math.sqrt((columns.stop - columns.start) / (share * width))
+    return members
 
 
-def _near_the_best(
-    task: Task, places: Places, smoothing: float, tell: Callable[[Line, str], None]
-) -> tuple[list[Layer], Solution]:
-    """Return the layers of all members, the best first, and their strengths."""
-    layers, strengths, losses, behind = {}, {}, {}, 0
-    for name, place in places.items():
-        problem, lines = task.problem(smoothing, *place), list[Line]()
+def _solve_members(
+    layer: HeadLayer, members: Members, smoothing: float, log: Callable[[LogLine, str], None]
+) -> tuple[list[tuple[Tensor, Tensor]], MemberSolution]:
+    """Return weights and biases of the members near the best, the best first, and their L2 values."""
+    solved, l2, losses, worse = {}, {}, {}, 0
+    for name, place in members.items():
+        problem, lines = layer.problem(smoothing, *place), list[LogLine]()
 
-        def line(line: Line, name: str = name, lines: list[Line] = lines) -> None:
+        def on_line(line: LogLine, name: str = name, lines: list[LogLine] = lines) -> None:
             lines.append(line)
-            tell(line, name)
+            log(line, name)
 
-        strengths[name], layers[name] = problem.choose(line), task.layer(problem, *place)
+        l2[name], solved[name] = problem.choose_l2(on_line), layer.unscale(problem, *place)
         losses[name] = min(line["val_loss"] for line in lines)
-        if name != ALL:
-            least = min(loss for stage, loss in losses.items() if stage != ALL)
-            behind = behind + 1 if losses[name] > NEAR_BEST * least else 0
-            if behind == ENOUGH:
+        if name != ALL_STAGES:
+            least = min(loss for stage, loss in losses.items() if stage != ALL_STAGES)
+            worse = worse + 1 if losses[name] > NEAR_BEST * least else 0
+            if worse == PATIENCE:
                 break
     least = min(losses.values())
     near = [name for name in sorted(losses, key=lambda name: losses[name]) if losses[name] <= NEAR_BEST * least]
-    return [layers[name] for name in near], {name: strengths[name] for name in near}
+    return [solved[name] for name in near], {name: l2[name] for name in near}

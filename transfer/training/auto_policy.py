@@ -20,7 +20,7 @@ from transfer.config.train import LearnConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import HeadSpec
-from transfer.probes.choose import can_be_solved
+from transfer.probes.choose import can_solve_heads
 from transfer.runs.checkpoint import build_heads
 from transfer.runtime import distributed
 from transfer.training.penalties import build
@@ -69,7 +69,7 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
         seen, some, found, len(labelled), size, seed, near_together=config.data.keep_near_duplicates_together
     )
     heads = build_heads([HeadSpec("object", classes=table.objects)], backbone.width, config.heads)
-    solved, views = can_be_solved(heads, config.learn, config.cache.views), config.cache.views
+    solved, views = can_solve_heads(heads, config.learn, config.cache.views), config.cache.views
     network = Network.of(backbone)
     asked = Asked(
         looks=len(learn) * (1 + views) + len(parts.test),
@@ -91,7 +91,7 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
         "commonest": evidence.commonest,
         "left": evidence.left,
         "probes": {
-            policy: {"accuracy": p.accuracy, "interval": list(p.interval), "loss": p.loss, "strength": p.strength}
+            policy: {"accuracy": p.accuracy, "interval": list(p.interval), "loss": p.loss, "strength": p.l2}
             for policy, p in evidence.probes.items()
         },
         "neighbours": dict(evidence.neighbours),

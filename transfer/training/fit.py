@@ -19,7 +19,7 @@ from transfer.evaluation.predictions import answer, judge, score, targets
 from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, Phase
 from transfer.model import TransferModel
-from transfer.probes.choose import is_solved, solver
+from transfer.probes.choose import choose_solver, is_phase_solved
 from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
 from transfer.runtime.malloc import kept
@@ -107,7 +107,7 @@ def fit(
     TransferError
         What `config` regularises by cannot be under `plan`.
     """
-    solved = [is_solved(model, phase, config, cache.views) for phase in plan.phases]
+    solved = [is_phase_solved(model, phase, config, cache.views) for phase in plan.phases]
     build.check_penalties(model, plan, config, solved)
     torch.manual_seed(seed)
     result = FitResult()
@@ -247,13 +247,13 @@ class PhaseTrainer:
             self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line)
             signals.check()
 
-        solved = solver(model.backbone, phase)(
+        solved = choose_solver(model.backbone, phase)(
             model.heads,
             (features, self._labels(rows)),
             val,
             smoothing=self.config.label_smoothing,
             row_weights={name: weight[torch.from_numpy(rows)] for name, weight in weights.items()} or None,
-            strengths=again if isinstance(again, dict) else None,
+            fixed_l2=again if isinstance(again, dict) else None,
             on_line=on_line,
         )
         line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1, "solved": solved}

@@ -24,7 +24,7 @@ from transfer.evaluation.report_data import Start, before_and_after, exhibits
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.model import TransferModel
-from transfer.probes import head2toe
+from transfer.probes.head2toe import count_selected_features
 from transfer.runs import checkpoint
 from transfer.runs.folder import RunFolder
 from transfer.runs.seeds import class_balance, merge_seeds
@@ -208,7 +208,7 @@ def _train_once(
     test = table.take(parts.test)
     needed = [f.parts if f.parts > config.learn.accumulate else 1 for f in fits.values()]
     backbone = next(iter(models.values())).backbone
-    kept = {name: some for model in models.values() for name, some in head2toe.kept(model).items()}
+    kept = {name: some for model in models.values() for name, some in count_selected_features(model).items()}
     heads = sum(int(p.count_nonzero()) if kept else p.numel() for m in models.values() for p in m.heads.parameters())
     trunk, total = cache.seconds - trunk_before, time.perf_counter() - began
     result = {

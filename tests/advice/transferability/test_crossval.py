@@ -14,7 +14,8 @@ from transfer.data.images.batches import ImageBatches
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.heads.metrics import wilson_interval
-from transfer.probes.linear import solve
+from transfer.probes import lbfgs
+from transfer.probes.linear import solve_linear_probe
 from transfer.training.setup import new_backbone, read_images
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -34,16 +35,15 @@ def test_against_fold_after_fold(width: int, monkeypatch: pytest.MonkeyPatch) ->
     x, labels = blobs(width=width, apart=0.6 if width == 20 else 0.15)
     folds = stratified_folds(labels)
     loose = cross_validate(x, labels, folds)
-    monkeypatch.setattr(crossval, "TOLERANCE", 1e-5)
-    monkeypatch.setattr(crossval, "EVALUATIONS", 2000)
+    monkeypatch.setattr(lbfgs, "COARSE_TOLERANCE", 1e-5)
     found = cross_validate(x, labels, folds)
     z = (x - x.mean(0)) / np.sqrt(x.std(0) * x.std(0).mean())
     p = np.empty((len(x), 4))
     for fold in range(5):
         learnt = folds != fold
-        strength = found.strength * learnt.sum()
+        l2 = found.l2 * learnt.sum()
         p[~learnt] = (
-            LogisticRegression(C=1 / strength, max_iter=1000).fit(z[learnt], labels[learnt]).predict_proba(z[~learnt])
+            LogisticRegression(C=1 / l2, max_iter=1000).fit(z[learnt], labels[learnt]).predict_proba(z[~learnt])
         )
     accuracy = (p.argmax(1) == labels).mean()
     assert 0.5 < accuracy < 0.98
@@ -81,7 +81,7 @@ def test_no_row_learns_from_itself() -> None:
 
 
 def test_what_is_heavy_chooses_by_one_fold_and_learns_no_row_that_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crossval, "HEAVY", 0)
+    monkeypatch.setattr(crossval, "MAX_SEARCH_SIZE", 0)
     rng, labels = np.random.default_rng(0), np.arange(300) % 60
     features, folds = 3 * rng.normal(size=(300, 400)) + rng.normal(size=(60, 400))[labels], stratified_folds(labels)
     told = []
@@ -90,30 +90,26 @@ def test_what_is_heavy_chooses_by_one_fold_and_learns_no_row_that_it_judges(monk
         probe = LogisticRegression(C=1e3, max_iter=1000).fit(features[learns], labels[learns])
         told.extend(probe.predict(features[~learns]) == labels[~learns])
     assert cross_validate(features, labels, folds).accuracy == pytest.approx(np.mean(told), abs=0.04)
-    monkeypatch.setattr(crossval, "TOLERANCE", 1e-6)
+    monkeypatch.setattr(lbfgs, "COARSE_TOLERANCE", 1e-6)
     features, labels = blobs()
     folds = stratified_folds(labels)
     heavy = cross_validate(features, labels, folds)
-    monkeypatch.setattr(crossval, "HEAVY", 10**9)
+    monkeypatch.setattr(crossval, "MAX_SEARCH_SIZE", 10**9)
     light = cross_validate(features, labels, folds)
-    assert heavy.strength == light.strength  # 60 rows tell as much as 300 do here
+    assert heavy.l2 == light.l2  # 60 rows tell as much as 300 do here
     np.testing.assert_allclose(heavy.probabilities, light.probabilities, atol=0.01)
 
 
 def test_the_last_components_are_left_out_of_very_much_work(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = blobs()
     folds = stratified_folds(labels, np.arange(300))
-    assert crossval._components(features.astype(np.float32))[1].argmax() == 19  # the largest comes last
-    x = (features - features.mean(0)) / np.sqrt(features.std(0))
-    _, _, axes = np.linalg.svd(x, full_matrices=False)
-    monkeypatch.setattr(crossval, "TOLERANCE", 1e-6)
-    monkeypatch.setattr(crossval, "_components", lambda x: (x, np.square(x).mean(0)))
-    naive = cross_validate((x @ axes[:6].T / np.sqrt(features.std(0).mean()))[:, ::-1], labels, folds)
-    monkeypatch.undo()
-    monkeypatch.setattr(crossval, "TOLERANCE", 1e-6)
-    monkeypatch.setattr(crossval, "WORK", 6 * 300 * 5 * 4)
+    x = (features - features.mean(0)) / np.sqrt(features.std(0) * features.std(0).mean())
+    _, sizes, axes = np.linalg.svd(x, full_matrices=False)
+    parts, variances = crossval._principal_components(torch.from_numpy(features).float(), (), 6)
+    np.testing.assert_allclose(variances.numpy(), np.square(sizes[5::-1]) / 300, rtol=1e-3)
+    np.testing.assert_allclose(np.abs(parts.numpy()), np.abs(x @ axes[5::-1].T), atol=1e-2)
+    monkeypatch.setattr(crossval, "MAX_PROBLEM_SIZE", 6 * 300 * 5 * 4)
     fewer = cross_validate(features, labels, folds)
-    np.testing.assert_allclose(fewer.probabilities, naive.probabilities, atol=5e-3)
     monkeypatch.undo()
     assert np.abs(cross_validate(features, labels, folds).probabilities - fewer.probabilities).max() > 0.1
 
@@ -153,7 +149,7 @@ def test_refusals() -> None:
     with pytest.raises(TransferError, match="1 classes in 5 folds"):
         cross_validate(x, np.zeros(20, int), stratified_folds(np.zeros(20, int)))
     x[3] = np.nan
-    with pytest.raises(TransferError, match="features of 1 of 20 images are NaN"):
+    with pytest.raises(TransferError, match="features of 1 of 20 cross-validated images are NaN"):
         cross_validate(x, labels, stratified_folds(labels))
 
 
@@ -176,7 +172,7 @@ def test_it_says_what_the_tools_own_probe_reaches(monkeypatch: pytest.MonkeyPatc
     for fold in range(5):
         learnt, held = (torch.from_numpy(rows) for rows in (folds != fold, folds == fold))
         heads = Heads([HeadSpec("object", "softmax", table.objects)], backbone.width)
-        solve(heads, (features[learnt], {"object": labels[learnt]}))
+        solve_linear_probe(heads, (features[learnt], {"object": labels[learnt]}))
         with torch.no_grad():
             right += int((heads(features[held])["object"].argmax(1) == labels[held]).sum())
     assert found.accuracy > 0.8

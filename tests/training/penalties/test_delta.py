@@ -78,7 +78,9 @@ def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, da
     got = rises(start, model.heads, ["layer3"])["layer3"]
     rows, features = start.pooled()
     heads = Heads(list(model.heads.specs.values()), model.backbone.width)
-    linear.solve(heads, (features, {name: label[rows] for name, label in start.labels.items()}), strengths={})
+    linear.solve_linear_probe(
+        heads, (features, {name: label[rows] for name, label in start.labels.items()}), fixed_l2={}
+    )
     heads.double()
     layer = start.model.backbone.network.layer3
     tail = start.model.double()

@@ -12,7 +12,7 @@ from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import AdaptationTask
 from transfer.heads.heads import Heads, HeadSpec
-from transfer.probes import linear
+from transfer.probes.linear import solve_linear_probe
 
 DEFAULT = 0.1  # strength without validation rows
 DISTIL_L2 = 0.01  # L2 regularisation with which heads learn refined target probabilities
@@ -166,12 +166,12 @@ def _solved(
     heads = Heads([HeadSpec("object", classes=stage.classes)], x.shape[1]).to(stage.device)
     if strength is None and not (val and len(val[0])):
         strength = DEFAULT
-    strengths = linear.solve(
+    strengths = solve_linear_probe(
         heads,
         (torch.from_numpy(x), {"object": y}),
         (val[0], {"object": val[1]}) if val else None,
         row_weights={"object": torch.from_numpy(weights)},
-        strengths=None if strength is None else {"object": strength},
+        fixed_l2=None if strength is None else {"object": strength},
         robust=True,
     )
     return heads, strengths["object"]

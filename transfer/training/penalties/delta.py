@@ -7,7 +7,7 @@ from torch import Tensor
 
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
-from transfer.probes import linear as probe
+from transfer.probes.linear import solve_linear_probe
 from transfer.training.penalties.penalty import Penalty, PenaltyInputs, capture_outputs
 from transfer.training.penalties.pretrained import PretrainedCopy
 
@@ -62,7 +62,7 @@ def rises(start: PretrainedCopy, heads: Heads, paths: Sequence[str]) -> dict[str
     linear = Heads(list(heads.specs.values()), start.model.backbone.width, compose="joint" if heads.joint else "dual")
     linear = linear.to(heads.centre.device)
     rows, features = start.pooled()
-    probe.solve(linear, (features, {name: label[rows] for name, label in start.labels.items()}), strengths={})
+    solve_linear_probe(linear, (features, {name: label[rows] for name, label in start.labels.items()}), fixed_l2={})
     total: dict[str, Tensor] = {}
     for index, activation in start.batches():
         wanted = {name: label[index].to(features.device) for name, label in start.labels.items()}

@@ -1,0 +1,125 @@
+"""The convex problem of one head's linear layer: any head's loss, an L2 value chosen by validation rows."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer.heads import metrics
+from transfer.heads.heads import Heads, known
+from transfer.probes.lbfgs import WEAKEST_STEP, LinearProblem, Preconditioner, l2_at
+
+LogLine = dict[str, Any]
+"""Loss, accuracy and time at one L2 value, as in metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class ScaledRows:
+    """Scaled features (N, width), and by head targets (N,) and weights (N,)."""
+
+    x: Tensor
+    targets: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def labelled_for(self, part: Heads) -> "ScaledRows | None":
+        """Return the rows with a known label of `part`; None if there are none."""
+        targets = {name: self.targets[name] for name in part.specs}
+        weights = {name: self.weights[name].to(self.x.device) for name in part.specs if name in self.weights}
+        rows = torch.stack([known(spec, targets[name]) for name, spec in part.specs.items()]).any(0)
+        if bool(rows.all()) and len(rows):
+            return ScaledRows(self.x, targets, weights)
+        if not bool(rows.any()):
+            return None
+        targets, weights = ({k: v[rows] for k, v in values.items()} for values in (targets, weights))
+        return ScaledRows(self.x[rows], targets, weights)
+
+
+class HeadProblem(LinearProblem):
+    """One linear layer's problem under its heads' loss.
+
+    Parameters
+    ----------
+    part : Heads
+        Takes the layer's output for features.
+    outputs : int
+        Of the layer.
+    train, val : ScaledRows
+    smoothing : float
+        Label smoothing, in training only.
+    """
+
+    def __init__(
+        self,
+        part: Heads,
+        outputs: int,
+        train: ScaledRows,
+        val: ScaledRows | None,
+        preconditioner: Preconditioner,
+        smoothing: float,
+    ) -> None:
+        self.part, self.train, self.val, self.smoothing = part, train, val, smoothing
+        super().__init__(train.x, outputs, lambda out: self._loss(part(out), train, smoothing), preconditioner)
+
+    def solve_at(self, l2: float, fine: bool = False) -> LogLine:
+        """Solve at an L2 value and return its log line."""
+        start = time.perf_counter()
+        evaluations = self.minimise(l2, fine)
+        line: LogLine = {"strength": l2}
+        with torch.no_grad():
+            line["loss"] = float(self._loss(self.part(self.predict(self.train.x)), self.train, self.smoothing))
+            if self.val:
+                out = self.part(self.predict(self.val.x))
+                line |= {"val": self._accuracy(out), "val_loss": float(self._loss(out, self.val, 0.0))}
+        return line | {"iterations": evaluations, "seconds": round(time.perf_counter() - start, 3)}
+
+    def choose_l2(self, on_line: Callable[[LogLine], None]) -> float:
+        """Solve at the L2 value of lowest validation loss, and return it."""
+
+        def solve(l2: float) -> float:
+            line = self.solve_at(l2)
+            on_line(line)
+            return line["val_loss"]
+
+        chosen = l2_at(self.search_l2(solve))
+        self.minimise(chosen, fine=True)
+        return chosen
+
+    def choose_robust_l2(self, on_line: Callable[[LogLine], None]) -> float:
+        """Solve at the strongest L2 whose accuracy is within a standard error of the best one's, and return it."""
+        assert self.val
+        path: list[tuple[float, float, np.ndarray]] = []
+        least = math.inf
+        for step in range(WEAKEST_STEP + 1):
+            line = self.solve_at(l2_at(step))
+            on_line(line)
+            path.append((l2_at(step), float(np.mean(list(line["val"].values()))), self.point))
+            if not line["val_loss"] < least:
+                break
+            least = line["val_loss"]
+        best = max(accuracy for _, accuracy, _ in path)
+        enough = best - math.sqrt(max(best * (1 - best), 0.0) / len(self.val.x))
+        chosen, _, self.point = next(candidate for candidate in path if candidate[1] >= enough)
+        self.minimise(chosen, fine=True)
+        return chosen
+
+    def _loss(self, out: Mapping[str, Tensor], rows: ScaledRows, smoothing: float) -> Tensor:
+        return self.part.loss(out, rows.targets, smoothing=smoothing, row_weights=rows.weights)
+
+    def _accuracy(self, out: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return accuracy (R² for regression) on the validation rows, by head."""
+        assert self.val
+        report = {}
+        for name, answer in self.part.answers(out).items():
+            spec, target = self.part.specs[name], self.val.targets[name]
+            rows = known(spec, target)
+            if spec.kind == "regression":
+                report[name] = metrics.regression_metrics(target.cpu().numpy(), answer.cpu().numpy())["r2"]
+            elif bool(rows.any()):
+                decided = answer.argmax(1) if spec.kind == "softmax" else answer > 0.5
+                report[name] = float((decided == target)[rows].float().mean())
+        return {name: round(value, 6) for name, value in report.items()}
