@@ -147,7 +147,7 @@ def advice(config: TrainConfig, images: Images, cache: TrunkCache) -> Record:
 def settled(config: TrainConfig, policy: str, labelled: int) -> TrainConfig:
     """Return `config` with a policy, under the settings that advice would give it with so many labelled images."""
     solved = FreezePolicy.parse(policy).kind in SOLVED
-    learn = {} if solved else rule.learning(rule.epochs_for(labelled))
+    learn = {} if solved else rule.make_fine_tuning_settings(rule.choose_epochs(labelled))
     return replace(
         config,
         policy=replace(config.policy, policy=policy),
@@ -229,7 +229,8 @@ def _checked(config: CasesConfig) -> list[str]:
         raise TransferError("--cases says which data: leave --data out")
     if config.backbones and base.backbone != BackboneConfig(image_size=base.backbone.image_size):
         raise TransferError("--backbones says which networks: leave --backbone, --weights and --random-init out")
-    own = [name for name in rule.learning(1) if getattr(base.learn, name) != getattr(LearnConfig(), name)]
+    settings = rule.make_fine_tuning_settings(1)
+    own = [name for name in settings if getattr(base.learn, name) != getattr(LearnConfig(), name)]
     if own:
         raise TransferError(f"--{own[0].replace('_', '-')}: every policy has the settings of advice; leave it out")
     policies = [FreezePolicy.parse(text) for text in config.policies]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from transfer.advice.evidence import ROWS, Evidence, Transferability
+from transfer.advice.evidence import MAX_PROBE_IMAGES, AdviceEvidence, TransferabilityScores
 from transfer.advice.similarity import Similarity
 from transfer.advice.transferability.crossval import CrossValidation
 from transfer.advice.transferability.noise import LabelNoise
@@ -10,19 +10,19 @@ from transfer.advice.transferability.size import SetSize
 
 @pytest.fixture
 def evidence():
-    """Evidence of a set of `images` on which probes are right as often as given, each wrong on other images."""
+    """Return a function that makes evidence of `images`, with probes of given accuracies and different errors."""
 
     def make(images=100, each=10.0, kind="similar", accuracy=None, **changes):
         accuracy = accuracy or {"linear_probe": 0.9, "truncate:1": 0.8, "head2toe": 0.9}
         accuracy = {"stage_probes": accuracy["linear_probe"]} | accuracy
         accuracy["stage_probes"] = accuracy.pop("stage_probes")  # the last, as the mean of the others
-        judged = min(images, ROWS)
-        labels = np.arange(judged) % 2
+        sampled = min(images, MAX_PROBE_IMAGES)
+        labels = np.arange(sampled) % 2
         probes = {}
         for number, (policy, share) in enumerate(accuracy.items()):
-            wrong = np.roll(np.arange(judged) >= round(share * judged), number * judged // 7)
+            wrong = np.roll(np.arange(sampled) >= round(share * sampled), number * sampled // 7)
             predictions = np.where(wrong, 1 - labels, labels)
-            p = np.full((judged, 2), 0.5)
+            p = np.full((sampled, 2), 0.5)
             probes[policy] = CrossValidation(
                 predictions, p, labels, share, (share - 0.01, share + 0.01), 3 * (1 - share), 0.01
             )
@@ -41,7 +41,7 @@ def evidence():
             "small_classes": (),
         }
         none = np.array([], np.int64)
-        return Evidence(
+        return AdviceEvidence(
             SetSize(**(facts | changes.pop("size", {}))),
             changes.pop(
                 "similarity",
@@ -49,7 +49,7 @@ def evidence():
             ),
             probes,
             {"top": 0.9},
-            Transferability(0.5, 0.5, 0.5, 0.5),
+            TransferabilityScores(0.5, 0.5, 0.5, 0.5),
             changes.pop("noise", LabelNoise(0, 0.0, none, none)),
             labels,
             (3, 5, 8, 8, 16),

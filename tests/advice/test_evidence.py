@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 
 from transfer.advice import evidence as module
-from transfer.advice.evidence import averaged, curve, gather, sample, stack_stages, worth_a_probe
-from transfer.advice.observe import Observations
+from transfer.advice.evidence import (
+    average_probes,
+    choose_truncations,
+    fit_learning_curve,
+    gather_evidence,
+    sample_rows,
+    stack_stages,
+)
+from transfer.advice.observe import NetworkObservations
 from transfer.advice.transferability.crossval import CrossValidation, cross_validate, score_held_out
-from transfer.advice.transferability.folds import stratified_folds
-from transfer.advice.transferability.size import set_size
+from transfer.advice.transferability.folds import assign_folds
+from transfer.advice.transferability.size import measure_set_size
 from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, softmax_target
 from transfer.errors import TransferError
@@ -36,13 +43,13 @@ def seen():
     features = {"stem": noise["stem"], "middle": noise["middle"] + 4 * np.eye(6)[labels], "last": noise["last"]}
     p = np.full((120, 4), 0.1)
     p[np.arange(120), np.minimum(labels, 1)] = 0.7
-    return labels, Observations({k: v.astype(np.float32) for k, v in features.items()}, {}, p)
+    return labels, NetworkObservations({k: v.astype(np.float32) for k, v in features.items()}, {}, p)
 
 
 def test_each_stage_is_judged_by_what_it_tells_apart(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
-    found = gather(observed, table, inspection, 120, set_size(table, inspection))
+    found = gather_evidence(observed, table, inspection, 120, measure_set_size(table, inspection))
     # The stem's neighbours know nothing.
     assert list(found.probes) == ["linear_probe", "truncate:1", "head2toe", "stage_probes"]
     assert found.probes["truncate:1"].accuracy > 0.95
@@ -58,8 +65,8 @@ def test_labels_beyond_the_judged_rows_change_nothing(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
     other = _table(np.where(np.arange(120) < 90, labels, (labels + 1) % 3))
-    size = set_size(table, inspection)
-    one, two = (gather(observed, t, inspection, 90, size) for t in (table, other))
+    size = measure_set_size(table, inspection)
+    one, two = (gather_evidence(observed, t, inspection, 90, size) for t in (table, other))
     for policy in one.probes:
         np.testing.assert_array_equal(one.probes[policy].probabilities, two.probes[policy].probabilities)
     assert one.transferability == two.transferability
@@ -69,8 +76,8 @@ def test_labels_beyond_the_judged_rows_change_nothing(seen):
 def test_without_an_original_classifier_there_is_no_leep(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
-    bare = Observations(observed.features, {}, None)
-    found = gather(bare, table, inspection, 120, set_size(table, inspection)).transferability
+    bare = NetworkObservations(observed.features, {}, None)
+    found = gather_evidence(bare, table, inspection, 120, measure_set_size(table, inspection)).transferability
     assert found.leep is found.nce is None
 
 
@@ -78,19 +85,19 @@ def test_copies_are_not_each_others_neighbours_nor_in_two_folds(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
     twice = np.repeat(np.arange(60), 2)
-    doubled = Observations({k: v[twice] for k, v in observed.features.items()}, {}, None)
+    doubled = NetworkObservations({k: v[twice] for k, v in observed.features.items()}, {}, None)
     table, inspection = table.take(twice), inspection.take(twice)
-    found = gather(doubled, table, inspection, 120, set_size(table, inspection))
+    found = gather_evidence(doubled, table, inspection, 120, measure_set_size(table, inspection))
     folds = found.probes["linear_probe"].folds
     np.testing.assert_array_equal(folds[::2], folds[1::2])
     assert found.neighbours["last"] < 0.6
 
 
 def test_a_sample_has_every_class_in_its_share(monkeypatch):
-    monkeypatch.setattr(module, "ROWS", 100)
+    monkeypatch.setattr(module, "MAX_PROBE_IMAGES", 100)
     labels = np.repeat([0, 1, 2, -1], [600, 300, 100, 50])
     learn, others = np.arange(1050), np.arange(0)
-    rows, more = sample(_table(labels), learn, others)
+    rows, more = sample_rows(_table(labels), learn, others)
     assert len(rows) == 100
     assert len(more) == 0
     np.testing.assert_allclose(np.bincount(labels[rows]), [60, 30, 10], atol=1)
@@ -100,16 +107,16 @@ def test_a_sample_has_every_class_in_its_share(monkeypatch):
 def test_fewer_images_of_many_classes_are_score_held_out(classes, judged):
     """As many as a probe can be learnt from in the time, but five of each class at least."""
     labels = np.arange(8000) % classes
-    rows, _ = sample(_table(labels), np.arange(8000), np.arange(0))
+    rows, _ = sample_rows(_table(labels), np.arange(8000), np.arange(0))
     assert len(rows) == judged
     assert np.bincount(labels[rows]).min() >= 5
 
 
 def test_images_without_labels_fill_up_where_few_have_some():
     labels = np.repeat([0, 1, -1], [10, 10, 980])
-    rows, more = sample(_table(labels), np.arange(20), np.arange(20, 1000))
+    rows, more = sample_rows(_table(labels), np.arange(20), np.arange(20, 1000))
     np.testing.assert_array_equal(rows, np.arange(20))
-    assert len(more) == module.ENOUGH - 20
+    assert len(more) == module.MIN_SIMILARITY_IMAGES - 20
     assert set(more) <= set(range(20, 1000))
 
 
@@ -123,10 +130,10 @@ def test_stages_side_by_side_have_shares_that_fade():
 
 
 def test_only_the_best_few_earlier_stages_are_worth_a_probe():
-    assert worth_a_probe({f"{i}": 0.9 for i in range(9)}) == [1, 2, 3]
-    assert worth_a_probe({"a": 0.95, "b": 0.1, "c": 0.9}) == [2]
-    assert worth_a_probe({"a": 0.5, "b": 0.9}) == []
-    assert worth_a_probe({"only": 1.0}) == []
+    assert choose_truncations({f"{i}": 0.9 for i in range(9)}) == [1, 2, 3]
+    assert choose_truncations({"a": 0.95, "b": 0.1, "c": 0.9}) == [2]
+    assert choose_truncations({"a": 0.5, "b": 0.9}) == []
+    assert choose_truncations({"only": 1.0}) == []
 
 
 def test_the_mean_is_of_the_probes_near_the_best_and_judged_as_they_are():
@@ -138,12 +145,14 @@ def test_the_mean_is_of_the_probes_near_the_best_and_judged_as_they_are():
     wanted = product / product.sum(1, keepdims=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "NEAR_BEST", 4.0)
-        found = averaged([*near, far], labels)
+        found = average_probes([*near, far], labels)
     np.testing.assert_allclose(found.probabilities, wanted)
     assert found.predictions.tolist() == [0, 1, 1]
     assert found.loss == pytest.approx(-np.log(wanted[np.arange(3), labels]).mean())
     assert found.l2 is None
-    assert averaged([*near, far], labels).probabilities == pytest.approx(second)  # within 1.3 of the best: it alone
+    assert average_probes([*near, far], labels).probabilities == pytest.approx(
+        second
+    )  # within 1.3 of the best: it alone
 
 
 def test_near_copies_are_in_one_fold_where_they_are_to_stay_together(seen):
@@ -151,10 +160,12 @@ def test_near_copies_are_in_one_fold_where_they_are_to_stay_together(seen):
     table, inspection = _table(labels), _inspection(120)
     inspection.phash[::2] = np.random.default_rng(0).integers(0, 2**63, 60, np.uint64)
     inspection.phash[1::2] = inspection.phash[::2] ^ np.uint64(1)  # one bit apart
-    observed = Observations({k: np.repeat(v[::2], 2, axis=0) for k, v in observed.features.items()}, {}, None)
+    observed = NetworkObservations({k: np.repeat(v[::2], 2, axis=0) for k, v in observed.features.items()}, {}, None)
     table = _table(np.repeat(labels[::2], 2))
     for kept in (False, True):
-        found = gather(observed, table, inspection, 120, set_size(table, inspection), near_together=kept)
+        found = gather_evidence(
+            observed, table, inspection, 120, measure_set_size(table, inspection), near_together=kept
+        )
         folds = found.probes["linear_probe"].folds
         assert (folds[::2] == folds[1::2]).all() == kept == found.near_together
 
@@ -166,7 +177,7 @@ def test_a_class_of_one_image_changes_little_for_the_others(seen):
     found = []
     for label in (labels, one):
         table, inspection = _table(label), _inspection(120)
-        found.append(gather(observed, table, inspection, 120, set_size(table, inspection)))
+        found.append(gather_evidence(observed, table, inspection, 120, measure_set_size(table, inspection)))
     assert len(np.unique(found[1].probes["linear_probe"].folds)) == 5
     assert found[1].probes["truncate:1"].accuracy == pytest.approx(found[0].probes["truncate:1"].accuracy, abs=0.03)
     assert 3 not in found[1].noise.called
@@ -177,16 +188,16 @@ def test_labels_that_nothing_tells_are_not_called_wrong(seen):
     labels, observed = seen
     drawn = np.random.default_rng(1).permutation(labels)
     table, inspection = _table(drawn), _inspection(120)
-    found = gather(observed, table, inspection, 120, set_size(table, inspection))
-    assert not found.told
-    assert found.commonest == pytest.approx(1 / 3)
+    found = gather_evidence(observed, table, inspection, 120, measure_set_size(table, inspection))
+    assert not found.predicts_labels
+    assert found.majority_share == pytest.approx(1 / 3)
     assert (found.noise.count, len(found.noise.suspects)) == (0, 0)
 
 
-def test_images_of_one_class_are_nothing_to_advise_on():
-    for labels, said in (([0, 0, -1], "2 labelled images, of 1 classes"), ([-1, -1], "0 labelled images, of 0")):
-        with pytest.raises(TransferError, match=f"in train and val there are {said}"):
-            sample(_table(np.array(labels)), np.arange(len(labels)), np.arange(0))
+def test_images_of_one_class_are_refused():
+    for labels, text in (([0, 0, -1], "2 labelled images of 1 classes"), ([-1, -1], "0 labelled images of 0")):
+        with pytest.raises(TransferError, match=f"train and val hold {text}"):
+            sample_rows(_table(np.array(labels)), np.arange(len(labels)), np.arange(0))
 
 
 def _of_accuracy(right, labels):
@@ -202,7 +213,9 @@ def _of_accuracy(right, labels):
 def test_the_power_of_the_last_doubling(monkeypatch, half, whole, slope):
     labels = np.arange(400) % 4
     monkeypatch.setattr(module, "cross_validate", lambda x, y, folds: _of_accuracy(half, y))
-    assert curve(np.zeros((400, 3)), labels, np.arange(400), _of_accuracy(whole, labels)) == pytest.approx(slope)
+    assert fit_learning_curve(np.zeros((400, 3)), labels, np.arange(400), _of_accuracy(whole, labels)) == pytest.approx(
+        slope
+    )
 
 
 def test_a_half_that_cannot_be_judged_tells_nothing():
@@ -210,11 +223,11 @@ def test_a_half_that_cannot_be_judged_tells_nothing():
     x = rng.normal(size=(90, 4)).astype(np.float32)
     for count, told in ((2, False), (30, True)):  # of two groups one is in the half, of thirty fifteen
         groups = np.arange(90) * count // 90
-        whole = replace(cross_validate(x, labels, stratified_folds(labels, groups)), predictions=labels)
-        assert (curve(x, labels, groups, whole) > 0) is told
+        whole = replace(cross_validate(x, labels, assign_folds(labels, groups)), predictions=labels)
+        assert (fit_learning_curve(x, labels, groups, whole) > 0) is told
     single = np.arange(90)
     single[:] = np.maximum(single - 60, 0)  # but for one class a single image each
-    assert curve(x, single, np.arange(90), _of_accuracy(0.5, single)) == 0.0
+    assert fit_learning_curve(x, single, np.arange(90), _of_accuracy(0.5, single)) == 0.0
 
 
 def test_only_a_set_that_was_judged_in_part_has_a_curve():
@@ -223,19 +236,19 @@ def test_only_a_set_that_was_judged_in_part_has_a_curve():
     features = (1.2 * np.eye(40)[labels] + rng.normal(size=(400, 40))).astype(np.float32)
     table, inspection = _table(labels), _inspection(400)
     inspection.phash[:] = rng.integers(0, 2**63, 400, np.uint64)
-    observed = Observations({"last": features}, {}, None)
-    size = set_size(table, inspection)
-    whole = gather(observed, table, inspection, 400, size)
-    assert (whole.slope, whole.left) == (0.0, 1.0)
-    part = gather(observed, table, inspection, 200, size)
+    observed = NetworkObservations({"last": features}, {}, None)
+    size = measure_set_size(table, inspection)
+    whole = gather_evidence(observed, table, inspection, 400, size)
+    assert (whole.slope, whole.remaining_errors) == (0.0, 1.0)
+    part = gather_evidence(observed, table, inspection, 200, size)
     assert 0 < part.slope <= 0.5
-    assert part.left == pytest.approx(2 ** (-part.slope / 2))  # one doubling, with half of the power of the last
+    assert part.remaining_errors == pytest.approx(2 ** (-part.slope / 2))  # one doubling, half of the power
     errors = [1 - found.probes["linear_probe"].accuracy for found in (part, whole)]
-    assert errors[0] * part.left == pytest.approx(errors[1], abs=0.06)
+    assert errors[0] * part.remaining_errors == pytest.approx(errors[1], abs=0.06)
 
 
 def test_the_rarest_class_is_in_every_fold_of_a_sample(monkeypatch):
-    monkeypatch.setattr(module, "ROWS", 100)
+    monkeypatch.setattr(module, "MAX_PROBE_IMAGES", 100)
     labels = np.repeat([0, 1, 2], [5000, 6, 2])
-    rows, _ = sample(_table(labels), np.arange(5008), np.arange(0))
+    rows, _ = sample_rows(_table(labels), np.arange(5008), np.arange(0))
     assert np.bincount(labels[rows]).tolist() == [93, 5, 2]

@@ -16,7 +16,7 @@ def seen(images, digests, tmp_path):
     return cache, observe(load("glyphnet", classifier="any"), images, digests, cache)
 
 
-def test_it_is_what_the_network_makes_of_each_image(seen, images):
+def test_observations_agree_with_the_network(seen, images):
     _, found = seen
     backbone = load("glyphnet", classifier="any")
     ((_, pixels),) = ImageBatches(images.paths, backbone.preprocessing, batch_size=len(images))
@@ -39,7 +39,7 @@ def test_it_is_what_the_network_makes_of_each_image(seen, images):
     np.testing.assert_array_equal(norm.running_var, last.running_var)
 
 
-def test_a_second_look_computes_nothing(seen, images, digests):
+def test_cached_observations_are_not_computed_twice(seen, images, digests):
     cache, first = seen
     spent = cache.seconds
     again = observe(load("glyphnet", classifier="any"), images, digests, cache)
@@ -47,7 +47,7 @@ def test_a_second_look_computes_nothing(seen, images, digests):
     np.testing.assert_array_equal(again.features["layer4"], first.features["layer4"])
 
 
-def test_some_rows(seen):
+def test_take_selects_rows(seen):
     _, found = seen
     some = found.take(np.array([3, 1]))
     np.testing.assert_array_equal(some.features["stem"], found.features["stem"][[3, 1]])

@@ -6,29 +6,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transfer.advice import rule
-from transfer.advice.costs import Costs
-from transfer.advice.network import Network
-from transfer.advice.requirements import Asked
+from transfer.advice.costs import TrainingCosts
+from transfer.advice.requirements import NetworkLayout, RunRequirements
 from transfer.advice.similarity import Similarity
 from transfer.advice.transferability.noise import LabelNoise
 
-COSTS = Costs(0.01, (0.001, 0.002, 0.003, 0.01, 0.02))
-NETWORK = Network((10, 20, 30, 40, 50), (1, 4, 4, 6, 5))
+COSTS = TrainingCosts(0.01, (0.001, 0.002, 0.003, 0.01, 0.02))
+NETWORK = NetworkLayout((10, 20, 30, 40, 50), (1, 4, 4, 6, 5))
 
 
-def said(evidence, **settings):
-    return " ".join(rule.advise(evidence, COSTS, NETWORK, Asked(200, **settings)).reasons)
+def explain(evidence, **settings):
+    return " ".join(rule.derive_advice(evidence, COSTS, NETWORK, RunRequirements(200, **settings)).reasons)
 
 
-def test_more_is_said_where_there_is_more_to_say(evidence):
-    plain = said(evidence())
-    for word in ("copies", "balance", "labels look wrong", "fewer than 5", "cross-validated", "not surely", "solved"):
+def test_problems_of_the_labels_are_reported(evidence):
+    plain = explain(evidence())
+    for word in ("duplicates", "balance", "labels look wrong", "fewer than 5", "sample", "significantly", "solved"):
         assert word not in plain
     noise = LabelNoise(10, 0.1, np.array([1]), np.array([0]))
     facts = {"copies": 3, "imbalance": 9.0, "small_classes": ("a",)}
-    more = said(evidence(size=facts, noise=noise))
+    more = explain(evidence(size=facts, noise=noise))
     for word in (
-        "copies of other images: 3",
+        "duplicates: 3",
         "balance loss",
         "10 of 100 labels look wrong",
         "classes with fewer than 5 images: 1",
@@ -36,61 +35,62 @@ def test_more_is_said_where_there_is_more_to_say(evidence):
         assert word in more
 
 
-def test_long_times_are_not_told_in_seconds(evidence):
-    assert re.search(r"and to take \d+ s", said(evidence(20, 10)))
-    assert re.search(r"and to take \d+ min", said(evidence(9864, 329, "different")))
+def test_long_durations_are_in_minutes(evidence):
+    assert re.search(r"in \d+ s", explain(evidence(20, 10)))
+    assert re.search(r"in \d+ min", explain(evidence(9864, 329, "different")))
 
 
-def test_what_is_met_already_is_not_advised(evidence):
+def test_balance_is_not_suggested_twice(evidence):
     some = evidence(size={"imbalance": 9.0})
-    assert "consider --balance loss" in said(some)
-    assert "--balance" not in said(some, balanced=True)
+    assert "consider --balance loss" in explain(some)
+    assert "--balance" not in explain(some, balanced=True)
 
 
-def test_images_are_counted_as_their_owner_does(evidence):
-    some = said(evidence(), total=225, tested=25)
-    assert "small: of 225 images 25 are kept for testing, 100 are labelled to learn from, of 2 classes" in some
-    part = said(evidence(10000, 500, slope=0.5))  # two doublings, with powers of 1/4 and 1/8
-    assert "cross-validated on 2500 of these" in part
+def test_images_are_counted(evidence):
+    some = explain(evidence(), images=225, test_images=25)
+    assert "small: 100 labelled training images of 2 classes, 10 in the median class" in some
+    assert "25 of 225 images are reserved for testing" in some
+    part = explain(evidence(10000, 500, slope=0.5))  # two doublings, with powers of 1/4 and 1/8
+    assert "cross-validated on a sample of 2500 images" in part
     assert "a probe of all 10000 makes 77% of the errors" in part
 
 
-def test_where_nothing_is_known_of_the_pretraining_nothing_is_claimed(evidence):
-    unknown = said(evidence(similarity=Similarity(0.5, "between", {}, None)))
-    assert "nothing in the network tells how similar they are" in unknown
+def test_unknown_similarity_is_not_claimed(evidence):
+    unknown = explain(evidence(similarity=Similarity(0.5, "between", {}, None)))
+    assert "similarity to the pretraining data is unknown" in unknown
     assert "neither similar" not in unknown
     some = evidence(similarity=Similarity(0.9, "between", {}, 0.4, "stem"))
-    outdone = said(replace(some, neighbours={"stem": 0.6, "top": 0.5}))
-    assert "features of stem tell them apart better than the last ones (nearest neighbours right: 60.0%" in outdone
+    outdone = explain(replace(some, neighbours={"stem": 0.6, "top": 0.5}))
+    assert "features of stem separate the classes better than the last ones (nearest neighbours: 60.0% and" in outdone
 
 
-def test_labels_that_nothing_tells_are_called_so(evidence):
-    hopeless = said(evidence(accuracy={"linear_probe": 0.5, "truncate:1": 0.48, "head2toe": 0.5}))
-    assert "always the commonest class 50.0%" in hopeless
-    assert "not surely better than always the commonest class: frozen features" in hopeless
+def test_labels_that_no_probe_predicts_are_reported(evidence):
+    hopeless = explain(evidence(accuracy={"linear_probe": 0.5, "truncate:1": 0.48, "head2toe": 0.5}))
+    assert "always predicting the commonest class gives 50.0%" in hopeless
+    assert "no probe is significantly better than always predicting the commonest class" in hopeless
 
 
-def test_near_copies_flatter_unless_kept_together(evidence):
-    for near, together, flatters in ((1, False, False), (40, False, True), (40, True, False)):
-        text = said(evidence(size={"near_copies": near}, near_together=together))
-        assert f"near copies: {near}" in text
-        assert ("flatters what is measured: see --keep-near-duplicates-together" in text) is flatters
+def test_near_duplicates_inflate_accuracy_unless_kept_together(evidence):
+    for near, together, inflates in ((1, False, False), (40, False, True), (40, True, False)):
+        text = explain(evidence(size={"near_copies": near}, near_together=together))
+        assert f"near-duplicates: {near}" in text
+        assert ("inflate the cross-validated accuracy: see --keep-near-duplicates-together" in text) is inflates
 
 
-def test_heads_that_are_not_solved_are_told_apart_from_what_was_measured(evidence):
-    assert "linear heads that are solved; yours are trained otherwise" in said(evidence(), solved=False)
+def test_trained_heads_are_not_the_measured_ones(evidence):
+    assert "solved linear heads; yours are trained" in explain(evidence(), solves_heads=False)
 
 
 @given(st.floats(0.6, 0.95), st.floats(-0.02, 0.02), st.floats(-0.02, 0.02), st.sampled_from([100, 300, 900, 2500]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
-def test_what_is_said_of_fine_tuning_is_what_was_decided(evidence, share, more, mean, images):
+def test_the_reason_agrees_with_the_decision_on_fine_tuning(evidence, share, more, mean, images):
     right = {"linear_probe": share, "truncate:1": share - 0.03, "head2toe": share + more, "stage_probes": share + mean}
     some = evidence(images, images / 2, "similar", right)
-    found = rule.advise(some, COSTS, NETWORK, Asked(200))
+    found = rule.derive_advice(some, COSTS, NETWORK, RunRequirements(200))
     text = next(text for text in found.reasons if text.startswith("fine-tuning"))
-    points, beside = text.split(" to have ")[1].split(",")[0].split(" points beside ")
+    points, baseline = text.split(" to gain ")[1].split(",")[0].split(" points over ")
     if found.best.measured:
-        assert beside == found.best.policy
+        assert baseline == found.best.policy
         assert float(points) <= 0.8  # 0.75, rounded
     else:
         assert float(points) >= 0.7

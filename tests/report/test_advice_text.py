@@ -63,7 +63,7 @@ def test_it_says_what_to_do_and_why():
     assert "--policy lp_ft:2 --batch-size 32" in said
     assert "expect 0.910 of objects right (0.890 to 0.930); considered next: lp_ft:2, 0.900" in said
     row = next(line for line in said.splitlines() if line.startswith("lp_ft:2"))
-    assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "by", "experience", "12,345", "420", "10", "min"]
+    assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "no", "12,345", "420", "10", "min"]
     assert next(line for line in said.splitlines() if line.startswith("head2toe")).split()[5:7] == ["0.925", "0"]
     assert "fit the labels: LogME 0.50, H-score 0.25\n" in said
     assert "\nsmall and different: --policy" in said

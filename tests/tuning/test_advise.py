@@ -9,7 +9,7 @@ from transfer.training.train import train
 from transfer.tuning.advise import advise
 
 
-def test_advice_is_written_whole_and_returned(config, tmp_path):
+def test_advice_is_written_and_returned(config, tmp_path):
     result = advise(AdviseConfig(config(out=tmp_path / "a")))
     assert json.loads((tmp_path / "a" / "advice.json").read_text()) | {"run": None} == json.loads(json.dumps(result))
     assert result["run"] is None
@@ -19,7 +19,7 @@ def test_advice_is_written_whole_and_returned(config, tmp_path):
     advise(AdviseConfig(config(out=tmp_path / "a", overwrite=True)))
 
 
-def test_it_is_carried_out_where_asked_for(config, tmp_path):
+def test_run_trains_as_advised(config, tmp_path):
     result = advise(AdviseConfig(config(out=tmp_path / "a"), run=True))
     saved = json.loads((tmp_path / "a" / "run" / "result.json").read_text())
     assert result["run"]["policy"]["name"] == result["advice"]["best"]["policy"] == saved["policy"]["name"]
@@ -28,21 +28,21 @@ def test_it_is_carried_out_where_asked_for(config, tmp_path):
     assert alone["test"]["object"]["accuracy"] == result["run"]["test"]["object"]["accuracy"]
 
 
-def test_backbones_are_ranked_and_the_best_is_advised_on(config, weights_store, monkeypatch, tmp_path):
+def test_backbones_are_ranked_and_the_best_is_advised(config, weights_store, monkeypatch, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(weights_store, store)
-    one = config(out=tmp_path / "a")
+    base = config(out=tmp_path / "a")
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(store))
-    result = advise(AdviseConfig(one, backbones=("test_resnet", "glyphnet", "resnet18"), run=True))
+    result = advise(AdviseConfig(base, backbones=("test_resnet", "glyphnet", "resnet18"), run=True))
     assert {line["name"] for line in result["backbones"]} == {"test_resnet", "glyphnet"}
     reached = [line["accuracy"] for line in result["backbones"]]
     assert reached == sorted(reached, reverse=True)
     assert result["backbone"]["name"] == result["backbones"][0]["name"] == result["run"]["backbone"]["name"]
-    assert any("no weights at hand for resnet18" in note for note in result["notes"])
+    assert any("no stored weights for resnet18" in note for note in result["notes"])
 
 
-def test_what_cannot_be_is_refused_in_a_line(config):
-    with pytest.raises(TransferError, match="no weights at hand for resnet18"):
+def test_invalid_requests_are_refused(config):
+    with pytest.raises(TransferError, match="no stored weights for resnet18"):
         advise(AdviseConfig(config(), backbones=("resnet18",)))
     with pytest.raises(TransferError, match=r"unknown backbone 'glyfnet'.*'glyphnet'"):
         advise(AdviseConfig(config(), backbones=("glyfnet",)))
@@ -50,5 +50,5 @@ def test_what_cannot_be_is_refused_in_a_line(config):
         advise(AdviseConfig(config(random_init=True), backbones=("glyphnet",)))
     with pytest.raises(TransferError, match="--seeds"):
         advise(AdviseConfig(config(seeds=(0, 1))))
-    with pytest.raises(TransferError, match="advise finds the policy itself"):
+    with pytest.raises(TransferError, match="advise chooses the policy"):
         advise(AdviseConfig(config(policy="full")))

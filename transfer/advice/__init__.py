@@ -1,1 +1,1 @@
-"""Small or large, similar or different: what a set of images is to a backbone, and which layers to train on it."""
+"""Choose a policy from evidence: data set size, similarity to the pretraining data, and the accuracy of probes."""

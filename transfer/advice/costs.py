@@ -1,4 +1,4 @@
-"""What training costs on this machine, from a few images: seconds to look at one, and to learn from one."""
+"""Measure the costs of training on this machine with a few images: seconds per image, frozen and trained."""
 
 import time
 from collections.abc import Sequence
@@ -14,20 +14,21 @@ from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
 from transfer.runtime.malloc import kept
 
-IMAGES = 16
+TIMED_IMAGES = 16
+TIMED_REPEATS = 4  # the least counts: other processes and first runs only add time
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Seconds an image, measured.
+class TrainingCosts:
+    """Measured seconds per image.
 
     Parameters
     ----------
     look : float
-        To read, decode and pass through the frozen network.
+        To read and decode an image and run the frozen network on it.
     learn : tuple of float
-        To pass forward and backward through the last k stages, for k from 1 to all of them, from what the frozen ones
-        put out; through all of them from the files, which are then read and decoded in every epoch.
+        Of a forward and backward pass through the last k stages, for k from 1 to all, from the frozen stages' cached
+        output. Through all of them images are read and decoded as well, in every epoch.
     """
 
     look: float
@@ -35,52 +36,58 @@ class Costs:
 
 
 @kept()
-def measure(backbone: Backbone, paths: Sequence[str] | np.ndarray, device: torch.device | str = "cpu") -> Costs:
-    """Return what `backbone` costs on `device`, measured on a few of the images at `paths`, from all over these.
+def measure_costs(
+    backbone: Backbone, paths: Sequence[str] | np.ndarray, device: torch.device | str = "cpu"
+) -> TrainingCosts:
+    """Return the costs of `backbone` on `device`, measured on images spread evenly over `paths`.
 
-    The backbone is left as it was. Between the numbers of stages that are measured (one, a third, all) the cost is
-    read off the straight lines between them.
+    The backbone is left unchanged. One, a third and all stages are timed; between them costs are interpolated.
     """
-    some = np.asarray(paths)[np.unique(np.linspace(0, len(paths) - 1, IMAGES).round().astype(int))]
+    images = np.asarray(paths)[np.unique(np.linspace(0, len(paths) - 1, TIMED_IMAGES).round().astype(int))]
     n = len(backbone.stages)
     model = TransferModel(backbone, Heads([HeadSpec("none", "softmax", ("", "-"))], backbone.width)).to(device)
     model.freeze(freeze.plan("linear_probe", backbone).phases[0])
-    pixels = torch.cat([images for _, images in ImageBatches(some, backbone.preprocessing, batch_size=len(some))])
-    model.trunk(pixels)  # the first run sets up, which is no cost of an image
-    began = time.perf_counter()
-    images = torch.cat([images for _, images in ImageBatches(some, backbone.preprocessing, batch_size=len(some))])
-    read = (time.perf_counter() - began) / len(some)
-    model.trunk(images)
-    look = (_now(model) - began) / len(some)
+    pixels = _read(images, backbone)
+    model.trunk(pixels)  # the first run sets up, which costs no image anything
+    start = time.perf_counter()
+    pixels = _read(images, backbone)
+    read = (time.perf_counter() - start) / len(images)
+    model.trunk(pixels)
+    look = (_finish_time(model) - start) / len(images)
     measured = {}
-    for k in sorted({1, third(n), n}):
+    for k in sorted({1, count_last_third(n), n}):
         model.freeze(freeze.plan(f"partial:{k}", backbone, statistics="frozen").phases[0])
         activation = model.trunk(pixels)
         measured[k] = np.inf
-        for _ in range(4):  # the least counts: what else runs, or is set up at first, only adds to it
-            began = time.perf_counter()
+        for _ in range(TIMED_REPEATS):
+            start = time.perf_counter()
             model.features(activation).sum().backward()
-            measured[k] = min(measured[k], (_now(model) - began) / len(some))
+            measured[k] = min(measured[k], (_finish_time(model) - start) / len(images))
     for parameter in backbone.parameters():
         parameter.grad = None
     counts = sorted(measured)
     learn = np.interp(range(1, n + 1), counts, [measured[k] for k in counts])
     learn[-1] += read
-    return Costs(look, tuple(learn.tolist()))
+    return TrainingCosts(look, tuple(learn.tolist()))
 
 
-def third(stages: int) -> int:
-    """Return how many stages a third of them is, at least one.
+def count_last_third(stages: int) -> int:
+    """Return the number of stages in the last third of `stages`, at least one.
 
     Examples
     --------
-    >>> [third(n) for n in (1, 4, 5, 9)]
+    >>> [count_last_third(n) for n in (1, 4, 5, 9)]
     [1, 1, 2, 3]
     """
     return max(1, round(stages / 3))
 
 
-def _now(model: TransferModel) -> float:
+def _read(paths: np.ndarray, backbone: Backbone) -> torch.Tensor:
+    return torch.cat([pixels for _, pixels in ImageBatches(paths, backbone.preprocessing, batch_size=len(paths))])
+
+
+def _finish_time(model: TransferModel) -> float:
+    """Return the time after all queued work of the device."""
     if next(model.parameters()).is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter()

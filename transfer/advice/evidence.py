@@ -1,4 +1,4 @@
-"""What is measured before anything is trained: size, similarity, and how far frozen features carry."""
+"""Evidence for advice, gathered without training: size, similarity, and the accuracy of probes on frozen features."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,40 +6,43 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from transfer.advice.observe import Observations
-from transfer.advice.similarity import Similarity, outdone, similarity
+from transfer.advice.observe import NetworkObservations
+from transfer.advice.requirements import HEAD2TOE, LINEAR_PROBE, STAGE_PROBES
+from transfer.advice.similarity import Similarity, compare_stages, measure_similarity
 from transfer.advice.transferability.crossval import CrossValidation, cross_validate, score_held_out
-from transfer.advice.transferability.folds import stratified_folds
-from transfer.advice.transferability.hscore import hscore, most
-from transfer.advice.transferability.leep import explained, leep, nce
+from transfer.advice.transferability.folds import assign_folds
+from transfer.advice.transferability.hscore import compute_max_hscore, hscore
+from transfer.advice.transferability.leep import explain_entropy, leep, nce
 from transfer.advice.transferability.logme import logme
-from transfer.advice.transferability.neighbours import neighbour_accuracy
-from transfer.advice.transferability.noise import LabelNoise, label_noise
+from transfer.advice.transferability.neighbours import score_neighbours
+from transfer.advice.transferability.noise import LabelNoise, find_label_noise
 from transfer.advice.transferability.size import SetSize
 from transfer.backbones.variants import shares
 from transfer.data.duplicates import Inspection, duplicates, merge_groups, near_duplicates
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.freeze.plan import NEAR_BEST
+from transfer.probes.stage_probes import NEAR_BEST
 
-ROWS, LABELS = 2500, 120_000  # images that frozen features are judged by, at most; and times the number of classes
-ENOUGH = 300  # images to see how similar they are; without labels where there are fewer with
+MAX_PROBE_IMAGES = 2500  # labelled images that probes are cross-validated on
+MAX_PROBE_IMAGES_TIMES_CLASSES = 120_000
+MIN_SIMILARITY_IMAGES = 300  # filled up with unlabelled images
 FOLDS = 5
-FEWEST = 3  # labels of a class, for noise among them: a probe that has seen fewer is never confident of it
-STEEPEST = 0.5  # power of a learning curve: a higher one is chance
-NEAR, TRUNCATED = 0.1, 3  # see :func:`worth_a_probe`
+MIN_NOISE_LABELS = 3  # of a class: a probe trained on fewer is never confident of it
+MAX_CURVE_POWER = 0.5  # of a learning curve; a steeper one is chance
+MAX_NEIGHBOUR_LAG = 0.1  # accuracy by which an earlier stage's neighbours may lag behind the best and still be probed
+MAX_TRUNCATED_PROBES = 3
 
 
 @dataclass(frozen=True)
-class Transferability:
+class TransferabilityScores:
     """How well the last features, and the original classes, fit the labels.
 
     Parameters
     ----------
     logme, hscore : float
-        Of the last stage's features; hscore as a share of the most that it can be.
+        Of the last stage's features; hscore as a share of its maximum.
     leep, nce : float, optional
-        Cross-fitted, as a share of the labels' entropy: of the original classifier's probabilities and of its answers.
+        Cross-fitted, as a share of the labels' entropy: of the original classifier's probabilities and predictions.
     """
 
     logme: float
@@ -49,40 +52,40 @@ class Transferability:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """All that advice stands on.
+class AdviceEvidence:
+    """All measurements that advice rests on.
 
     Parameters
     ----------
     size : SetSize
-        Of all images to learn from.
+        Of all training images.
     similarity : Similarity
-        Of the judged images, and of some without labels where these are few.
+        Of the cross-validated images, and of some without labels where these are few.
     probes : mapping of str to CrossValidation
-        Linear probes on features that stay frozen, by policy: ``linear_probe``, ``truncate:k`` where worth it (see
-        :func:`worth_a_probe`), ``head2toe``, and the mean of the best of these, ``stage_probes``.
+        Linear probes on frozen features, by policy: ``linear_probe``, ``truncate:k`` for earlier stages with good
+        neighbours (see :func:`choose_truncations`), ``head2toe``, and the mean of the best of these, ``stage_probes``.
     neighbours : mapping of str to float
         Leave-one-out accuracy of the 5 nearest neighbours by stage, lowest first.
-    transferability : Transferability
+    transferability : TransferabilityScores
     noise : LabelNoise
-        Of classes with ``FEWEST`` labels or more; none where no probe tells labels at all.
+        Of classes with ``MIN_NOISE_LABELS`` labels or more; none where no probe predicts the labels at all.
     labels : ndarray of int64, shape (J,)
-        Objects of the images that probes were judged by: of those to learn from ``ROWS`` at most, or fewer where there
-        are many classes.
+        Objects of the cross-validated images: all labelled training images, or a sample of ``MAX_PROBE_IMAGES``, fewer
+        where there are many classes.
     widths : tuple of int
         Features of each stage, lowest first.
     slope : float
-        By which power of the number of images a linear probe's errors became fewer at the last doubling of those
-        judged; 0 where these are all.
+        Power of the number of images with which a linear probe's errors fell at the last doubling; 0 where all labelled
+        images are cross-validated.
     near_together : bool
-        Whether near-duplicates were never in two folds.
+        Whether near-duplicates always share a fold.
     """
 
     size: SetSize
     similarity: Similarity
     probes: Mapping[str, CrossValidation]
     neighbours: Mapping[str, float]
-    transferability: Transferability
+    transferability: TransferabilityScores
     noise: LabelNoise
     labels: np.ndarray
     widths: tuple[int, ...]
@@ -90,32 +93,34 @@ class Evidence:
     near_together: bool = False
 
     @property
-    def told(self) -> bool:
-        """Whether any probe is surely better than always answering the commonest class."""
-        return tells(self.probes, self.labels)
+    def predicts_labels(self) -> bool:
+        """Whether any probe is significantly better than always predicting the commonest class."""
+        return beats_majority(self.probes, self.labels)
 
     @property
-    def commonest(self) -> float:
-        """The share of the images of the commonest class: what always answering that would get right."""
-        return commonest(self.labels)
+    def majority_share(self) -> float:
+        """Share of the commonest class: the accuracy of always predicting it."""
+        return compute_majority_share(self.labels)
 
     @property
-    def left(self) -> float:
-        """The share of errors that is left when a probe learns from all images with labels, not the judged alone.
+    def remaining_errors(self) -> float:
+        """Share of a probe's errors that remains when it is trained on all labelled images, not only on the sample.
 
-        By a power at each doubling that is half of the one before: see :func:`curve`. The sum of these is
+        The power halves at each doubling: see :func:`fit_learning_curve`. The sum of these powers is
         ``slope * (1 - 0.5**doublings)``.
         """
-        judged = len(self.labels)
-        return float(2 ** -(self.slope * (1 - judged / max(self.size.labelled, judged))))
+        sampled = len(self.labels)
+        return float(2 ** -(self.slope * (1 - sampled / max(self.size.labelled, sampled))))
 
 
-def sample(table: ImageTable, learn: np.ndarray, others: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to look at: of `learn` those with labels, every class in its share; of `others` as many as lack.
+def sample_rows(
+    table: ImageTable, train: np.ndarray, unlabelled: np.ndarray, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a sample of the labelled rows of `train`, stratified by class, and of `unlabelled` rows to fill it up.
 
     Parameters
     ----------
-    learn, others : ndarray of int64
+    train, unlabelled : ndarray of int64
         Rows whose labels may be used, and rows whose labels may not.
 
     Raises
@@ -123,136 +128,138 @@ def sample(table: ImageTable, learn: np.ndarray, others: np.ndarray, seed: int =
     TransferError
         Labels of fewer than two classes.
     """
-    labelled = learn[table.object[learn] >= 0]
+    labelled = train[table.object[train] >= 0]
     if len(classes := np.unique(table.object[labelled])) < 2:
         raise TransferError(
-            f"advice needs labelled images of two classes or more to learn from; in train and val there are "
-            f"{len(labelled)} labelled images, of {len(classes)} classes: label more, or name a policy"
+            f"advice needs labelled training images of two classes or more; train and val hold {len(labelled)} "
+            f"labelled images of {len(classes)} classes: label more, or name a policy"
         )
     rng = np.random.default_rng(seed)
-    if len(labelled) > (most := max(min(ROWS, LABELS // len(classes)), FOLDS * len(classes))):
+    count = max(min(MAX_PROBE_IMAGES, MAX_PROBE_IMAGES_TIMES_CLASSES // len(classes)), FOLDS * len(classes))
+    if len(labelled) > count:
         order = rng.permutation(labelled)
         rank = np.empty(len(order))  # of an image within its class, as a fraction
         for c in np.unique(table.object[order]):
-            here = np.flatnonzero(table.object[order] == c)
-            rank[here] = (np.arange(len(here)) + 0.5) / len(here)
-            rank[here[:FOLDS]] = np.arange(len(here[:FOLDS])) - FOLDS  # the rarest class, too, is in every fold
-        labelled = np.sort(order[np.argsort(rank, kind="stable")[:most]])
-    lacking = max(ENOUGH - len(labelled), 0)
-    return labelled, np.sort(rng.permutation(others)[:lacking])
+            members = np.flatnonzero(table.object[order] == c)
+            rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+            rank[members[:FOLDS]] = np.arange(len(members[:FOLDS])) - FOLDS  # the rarest class, too, is in every fold
+        labelled = np.sort(order[np.argsort(rank, kind="stable")[:count]])
+    lacking = max(MIN_SIMILARITY_IMAGES - len(labelled), 0)
+    return labelled, np.sort(rng.permutation(unlabelled)[:lacking])
 
 
-def gather(
-    seen: Observations,
+def gather_evidence(
+    observed: NetworkObservations,
     table: ImageTable,
     inspection: Inspection,
-    judged: int,
+    labelled: int,
     size: SetSize,
     seed: int = 0,
     near_together: bool = False,
-) -> Evidence:
+) -> AdviceEvidence:
     """Return the evidence of images that a network has observed.
 
     Parameters
     ----------
-    seen : Observations
-        Of the rows of `table`, of which `inspection` is.
-    judged : int
-        The first so many rows have labels that may be used: no others are looked at.
+    observed : NetworkObservations
+        Of the rows of `table`; `inspection` is of the same rows.
+    labelled : int
+        Number of rows, from the first, whose labels may be used. The other labels are never read.
     size : SetSize
-        Of all images with labels.
+        Of all training images.
     seed : int
-        Of the folds.
+        Random seed of the folds.
     near_together : bool
-        Take near-duplicates for copies: never in two folds.
+        Treat near-duplicates as duplicates: always in one fold.
     """
-    label, alike = table.object[:judged], similarity(seen)
-    seen = seen.take(np.arange(judged))
+    label, similarity = table.object[:labelled], measure_similarity(observed)
+    observed = observed.take(np.arange(labelled))
     copies = duplicates(inspection)
-    copies = (merge_groups([copies, near_duplicates(inspection)]) if near_together else copies)[:judged]
-    own = np.array([group or f"\0{i}" for i, group in enumerate(table.group[:judged])])
-    group = merge_groups([copies, np.unique(own, return_inverse=True)[1]])
-    folds = stratified_folds(label, group, folds=FOLDS, seed=seed)
-    stages = list(seen.features)
-    near = {s: neighbour_accuracy(x, label, groups=group)["accuracy"] for s, x in seen.features.items()}
-    probes = {"linear_probe": cross_validate(seen.features[stages[-1]], label, folds)}
-    for drop in worth_a_probe(near):
-        probes[f"truncate:{drop}"] = cross_validate(seen.features[stages[-1 - drop]], label, folds)
-    stacked, blocks = stack_stages(seen.features)
-    probes["head2toe"] = cross_validate(stacked, label, folds, blocks)
-    probes["stage_probes"] = averaged(list(probes.values()), label)
-    best = min(probes.values(), key=lambda probe: probe.loss)
-    noise = np.where(np.bincount(label)[label] >= FEWEST, label, -1) if tells(probes, label) else np.full(judged, -1)
-    first = np.unique(copies, return_index=True)[1]  # LogME counts a copy as further evidence
-    last, original = seen.features[stages[-1]], seen.probabilities
-    return Evidence(
+    copies = (merge_groups([copies, near_duplicates(inspection)]) if near_together else copies)[:labelled]
+    group = _merge_with_table_groups(copies, table.group[:labelled])
+    folds = assign_folds(label, group, folds=FOLDS, seed=seed)
+    last = list(observed.features.values())[-1]
+    neighbours = {s: score_neighbours(x, label, groups=group)["accuracy"] for s, x in observed.features.items()}
+    probes = cross_validate_policies(observed.features, neighbours, label, folds)
+    return AdviceEvidence(
         size,
-        outdone(alike, near, judged),
+        compare_stages(similarity, neighbours, labelled),
         probes,
-        near,
-        Transferability(
-            logme(last[first], label[first]),
-            hscore(last[first], label[first]) / most(label[first], last.shape[1]),
-            None if original is None else explained(leep(original, label, folds), label),
-            None if original is None else explained(nce(original.argmax(1), label, folds), label),
-        ),
-        label_noise(best.probabilities, noise),
+        neighbours,
+        _score_transferability(observed, label, folds, copies),
+        _find_noise(probes, label),
         label,
-        tuple(x.shape[1] for x in seen.features.values()),
-        curve(last, label, group, probes["linear_probe"], seed) if size.labelled > judged else 0.0,
+        tuple(x.shape[1] for x in observed.features.values()),
+        fit_learning_curve(last, label, group, probes[LINEAR_PROBE], seed) if size.labelled > labelled else 0.0,
         near_together,
     )
 
 
-def commonest(labels: np.ndarray) -> float:
+def cross_validate_policies(
+    features: Mapping[str, np.ndarray], neighbours: Mapping[str, float], labels: np.ndarray, folds: np.ndarray
+) -> dict[str, CrossValidation]:
+    """Return cross-validated probes by policy, on the features of each stage, lowest first."""
+    stages = list(features.values())
+    probes = {LINEAR_PROBE: cross_validate(stages[-1], labels, folds)}
+    for dropped in choose_truncations(neighbours):
+        probes[f"truncate:{dropped}"] = cross_validate(stages[-1 - dropped], labels, folds)
+    stacked, blocks = stack_stages(features)
+    probes[HEAD2TOE] = cross_validate(stacked, labels, folds, blocks)
+    probes[STAGE_PROBES] = average_probes(list(probes.values()), labels)
+    return probes
+
+
+def compute_majority_share(labels: np.ndarray) -> float:
     """Return the share of the commonest of `labels`."""
     return float(np.bincount(labels).max() / len(labels))
 
 
-def tells(probes: Mapping[str, CrossValidation], labels: np.ndarray) -> bool:
-    """Return whether any of `probes` is surely better than always answering the commonest class."""
-    return max(probe.interval[0] for probe in probes.values()) > commonest(labels)
+def beats_majority(probes: Mapping[str, CrossValidation], labels: np.ndarray) -> bool:
+    """Return whether any of `probes` is significantly better than always predicting the commonest class."""
+    return max(probe.interval[0] for probe in probes.values()) > compute_majority_share(labels)
 
 
-def curve(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, whole: CrossValidation, seed: int = 0) -> float:
-    """Return by which power of the number of images errors became fewer, from those of a probe of half of the groups.
+def fit_learning_curve(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, whole: CrossValidation, seed: int = 0
+) -> float:
+    """Return the power of the number of images with which a probe's errors fall, from half of the groups to all.
 
-    Errors go with a power of the number of examples (Hestness et al. 2017, "Deep Learning Scaling is Predictable"), yet
-    a probe's go with a lower one the more there are: on six sets and two networks, from 120 to 2,800 images, with about
-    half of the power at each doubling. Classes of one image in the half say nothing; 0 where the half cannot be judged.
+    Errors follow a power law of the number of examples (Hestness et al. 2017, "Deep Learning Scaling is Predictable"),
+    but a probe's power falls: on six sets and two networks, from 120 to 2,800 images, it about halves at each doubling.
+    Classes with one image in the half are left out; 0 where the half cannot be cross-validated.
     """
-    half = np.flatnonzero(stratified_folds(labels, groups, folds=2, seed=seed) == 0)
-    both = np.bincount(labels[half], minlength=int(labels.max()) + 1) > 1
-    if both.sum() < 2 or len(np.unique(groups[half])) < 2:
+    half = np.flatnonzero(assign_folds(labels, groups, folds=2, seed=seed) == 0)
+    several = np.bincount(labels[half], minlength=int(labels.max()) + 1) > 1
+    if several.sum() < 2 or len(np.unique(groups[half])) < 2:
         return 0.0
-    half = half[both[labels[half]]]
-    fewer = cross_validate(features[half], labels[half], stratified_folds(labels[half], groups[half], seed=seed))
-    wrong = (whole.predictions != labels)[both[labels]]
+    half = half[several[labels[half]]]
+    fewer = cross_validate(features[half], labels[half], assign_folds(labels[half], groups[half], seed=seed))
+    wrong = (whole.predictions != labels)[several[labels]]
     errors = [max(error, 1 / len(labels)) for error in (1 - fewer.accuracy, float(wrong.mean()))]
-    return float(np.clip(np.log(errors[0] / errors[1]) / np.log(len(wrong) / len(half)), 0.0, STEEPEST))
+    return float(np.clip(np.log(errors[0] / errors[1]) / np.log(len(wrong) / len(half)), 0.0, MAX_CURVE_POWER))
 
 
-def averaged(probes: Sequence[CrossValidation], labels: np.ndarray) -> CrossValidation:
-    """Return what those of `probes` that are near the best one say together, as the ``stage_probes`` policy does."""
+def average_probes(probes: Sequence[CrossValidation], labels: np.ndarray) -> CrossValidation:
+    """Return the mean of those of `probes` that are near the best one, as the ``stage_probes`` policy forms it."""
     least = min(probe.loss for probe in probes)
     near = [probe for probe in probes if probe.loss <= NEAR_BEST * least]
     logs = np.mean([np.log(np.maximum(probe.probabilities, np.finfo(float).tiny)) for probe in near], 0)
     return score_held_out(softmax(logs, 1), labels, probes[0].folds)
 
 
-def worth_a_probe(neighbours: Mapping[str, float]) -> list[int]:
-    """Return how many stages to drop for each of the ``TRUNCATED`` best earlier stages that come near the best one.
+def choose_truncations(neighbours: Mapping[str, float]) -> list[int]:
+    """Return the numbers of stages to drop for probes on earlier stages: the best few with neighbours near the best.
 
-    A probe takes seconds, neighbours a moment, and a stage whose neighbours are far worse has no better probe.
+    Neighbours are faster than a probe, and a stage whose neighbours are far worse has no better probe.
 
     Examples
     --------
-    >>> worth_a_probe({"stem": 0.2, "layer1": 0.83, "layer2": 0.9, "layer3": 0.88})
+    >>> choose_truncations({"stem": 0.2, "layer1": 0.83, "layer2": 0.9, "layer3": 0.88})
     [1, 2]
     """
     known = list(neighbours.values())[::-1]
-    near = [drop for drop in range(1, len(known)) if known[drop] > max(known) - NEAR]
-    return sorted(sorted(near, key=lambda drop: -known[drop])[:TRUNCATED])
+    near = [dropped for dropped in range(1, len(known)) if known[dropped] > max(known) - MAX_NEIGHBOUR_LAG]
+    return sorted(sorted(near, key=lambda dropped: -known[dropped])[:MAX_TRUNCATED_PROBES])
 
 
 def stack_stages(features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[tuple[slice, float]]]:
@@ -263,3 +270,29 @@ def stack_stages(features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[t
         for x, end, share in zip(features.values(), ends.tolist(), shares(len(features)), strict=True)
     ]
     return np.concatenate(list(features.values()), 1), blocks
+
+
+def _merge_with_table_groups(copies: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return groups (N,) of rows that are duplicates or share a group of the table ("" is none)."""
+    names = np.array([group or f"\0{i}" for i, group in enumerate(groups)])
+    return merge_groups([copies, np.unique(names, return_inverse=True)[1]])
+
+
+def _score_transferability(
+    observed: NetworkObservations, labels: np.ndarray, folds: np.ndarray, copies: np.ndarray
+) -> TransferabilityScores:
+    first = np.unique(copies, return_index=True)[1]  # LogME would count a duplicate as further evidence
+    last, original = list(observed.features.values())[-1], observed.probabilities
+    return TransferabilityScores(
+        logme(last[first], labels[first]),
+        hscore(last[first], labels[first]) / compute_max_hscore(labels[first], last.shape[1]),
+        None if original is None else explain_entropy(leep(original, labels, folds), labels),
+        None if original is None else explain_entropy(nce(original.argmax(1), labels, folds), labels),
+    )
+
+
+def _find_noise(probes: Mapping[str, CrossValidation], labels: np.ndarray) -> LabelNoise:
+    """Return the label noise by the probe of least loss."""
+    best = min(probes.values(), key=lambda probe: probe.loss)
+    enough = (np.bincount(labels)[labels] >= MIN_NOISE_LABELS) & beats_majority(probes, labels)
+    return find_label_noise(best.probabilities, np.where(enough, labels, -1))

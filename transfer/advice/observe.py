@@ -1,4 +1,4 @@
-"""One pass of a pretrained network over images: the features of every stage, what norms are given, what it answers."""
+"""Observe images with a pretrained network in one pass: features of every stage, norm inputs, original predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from transfer.model import TransferModel
 
 
 @dataclass(frozen=True)
-class Norm:
-    """What a normalisation layer is given by each image, and what it was given by the pretraining data.
+class NormStatistics:
+    """Statistics of a normalisation layer's inputs: of each image, and of the pretraining data.
 
     Parameters
     ----------
     mean, square : ndarray, shape (N, C)
-        Per channel the mean and the mean square over an image.
+        Mean and mean square of each channel over an image.
     running_mean, running_var : ndarray, shape (C,)
-        As kept with the weights.
+        Running statistics, as stored with the weights.
     """
 
     mean: np.ndarray
@@ -34,29 +34,29 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class Observations:
-    """What a pretrained network makes of images.
+class NetworkObservations:
+    """A pretrained network's features, norm inputs and predictions for images.
 
     Parameters
     ----------
     features : mapping of str to ndarray, shape (N, width)
         Pooled features of each stage, lowest first.
-    norms : mapping of str to Norm
-        The last one of each stage that has any with running statistics, by the stage's name.
+    norms : mapping of str to NormStatistics
+        Of each stage's last norm with running statistics, by stage.
     probabilities : ndarray, shape (N, K), optional
         Of the original classes.
     """
 
     features: Mapping[str, np.ndarray]
-    norms: Mapping[str, Norm]
+    norms: Mapping[str, NormStatistics]
     probabilities: np.ndarray | None
 
-    def take(self, rows: np.ndarray) -> "Observations":
-        """Return what was made of the images `rows` alone."""
-        return Observations(
+    def take(self, rows: np.ndarray) -> "NetworkObservations":
+        """Return the observations of the images `rows` alone."""
+        return NetworkObservations(
             {name: values[rows] for name, values in self.features.items()},
             {
-                name: Norm(norm.mean[rows], norm.square[rows], norm.running_mean, norm.running_var)
+                name: NormStatistics(norm.mean[rows], norm.square[rows], norm.running_mean, norm.running_var)
                 for name, norm in self.norms.items()
             },
             None if self.probabilities is None else self.probabilities[rows],
@@ -65,13 +65,13 @@ class Observations:
 
 def observe(
     backbone: Backbone, table: ImageTable, digests: np.ndarray, cache: TrunkCache, workers: int | None = None
-) -> Observations:
-    """Return what `backbone` makes of all images of `table`: at most one pass, none over what `cache` has.
+) -> NetworkObservations:
+    """Return what `backbone` observes in all images of `table`, in one pass; cached images are not passed again.
 
     Parameters
     ----------
     backbone : Backbone
-        Loaded with ``classifier="any"``. Its network is taken over.
+        Loaded with ``classifier="any"``. Its network is shared, not copied.
     digests : ndarray of str, shape (N,)
         sha256 of the images' bytes.
     """
@@ -87,18 +87,18 @@ def observe(
     norms = {}
     for path in every.norms:
         module = every.network.get_submodule(path)
-        norms[every.stages[every.stage_of(path)].name] = Norm(
-            columns(f"mean {path}"), columns(f"square {path}"), _kept(module, "mean"), _kept(module, "var")
+        norms[every.stages[every.stage_of(path)].name] = NormStatistics(
+            columns(f"mean {path}"), columns(f"square {path}"), _running(module, "mean"), _running(module, "var")
         )
     logits = rows[:, every.layout["logits"]] if "logits" in every.layout else None
-    return Observations(
+    return NetworkObservations(
         {stage.name: columns(stage.name) for stage in every.stages},
         norms,
         None if logits is None else logits.double().softmax(1).cpu().numpy(),
     )
 
 
-def _kept(module: nn.Module, what: str) -> np.ndarray:
-    value = getattr(module, f"running_{what}")
+def _running(module: nn.Module, statistic: str) -> np.ndarray:
+    value = getattr(module, f"running_{statistic}")
     assert isinstance(value, Tensor)
     return value.detach().cpu().numpy()

@@ -1,118 +1,146 @@
-"""Why a policy is advised, in sentences."""
+"""Explain in sentences why a policy is advised."""
 
 from collections.abc import Iterator
 
-from transfer.advice.candidate import WORTH, Candidate, lasting
-from transfer.advice.evidence import Evidence
-from transfer.advice.requirements import Asked
-from transfer.advice.transferability.size import EACH, LARGE
+from transfer.advice.evidence import AdviceEvidence
+from transfer.advice.requirements import (
+    HEAD2TOE,
+    LINEAR_PROBE,
+    MIN_FINE_TUNING_GAIN,
+    STAGE_PROBES,
+    RatedPolicy,
+    RunRequirements,
+    format_duration,
+)
+from transfer.advice.transferability.size import MIN_CLASS_IMAGES, MIN_LARGE_IMAGES, MIN_LARGE_IMAGES_PER_CLASS
+from transfer.freeze import FreezePolicy
 
-IMBALANCED, SHARE, SAID = 5.0, 0.03, 0.0005  # from which on imbalance, noise and copies, a difference are worth a word
-WORDS = {
-    "similar": "similar to",
-    "between": "neither similar to nor wholly different from",
-    "different": "different from",
+# Reporting thresholds:
+MIN_IMBALANCE = 5.0  # images of the commonest class over those of the rarest
+MIN_SUSPECT_SHARE = 0.03  # wrong labels, and near-duplicates, as a share of the images
+MIN_REPORTED_GAIN = 0.0005  # 0.05 percentage points of accuracy
+KIND_TEXTS = {
+    "similar": "similar to the pretraining data",
+    "between": "neither similar to the pretraining data nor very different from it",
+    "different": "different from the pretraining data",
 }
 
 
-def reasons(
-    evidence: Evidence, size: str, ranked: tuple[Candidate, ...], frozen: Candidate, asked: Asked
+def explain_advice(
+    evidence: AdviceEvidence,
+    size: str,
+    ranked: tuple[RatedPolicy, ...],
+    frozen: RatedPolicy,
+    requirements: RunRequirements,
 ) -> Iterator[str]:
-    """Yield why the first of `ranked` is advised.
+    """Yield the reasons for advising the first of `ranked`.
 
     Parameters
     ----------
-    frozen : Candidate
-        What is advised if nothing is to be fine-tuned.
+    frozen : RatedPolicy
+        The best policy without fine-tuning.
     """
-    yield from _size(evidence, size, asked)
-    yield from _similarity(evidence)
-    yield from _measured(evidence, asked.solved)
-    yield from _choice(ranked, frozen, evidence.size.labelled)
-    if asked.learns:
-        yield f"a backbone that stays frozen is no choice, as it knows nothing of {', '.join(asked.learns)}"
-    yield from _labels(evidence, asked.balanced)
+    yield from _explain_size(evidence, size, requirements)
+    yield from _explain_similarity(evidence)
+    yield from _explain_measurements(evidence, requirements.solves_heads)
+    yield from _explain_choice(ranked, frozen, evidence.size.labelled)
+    if options := requirements.fine_tuning_options:
+        yield f"only fine-tuning is advised, because {', '.join(options)} would have no effect on a frozen backbone"
+    yield from _explain_labels(evidence, requirements.balanced)
 
 
-def _size(evidence: Evidence, size: str, asked: Asked) -> Iterator[str]:
+def _explain_size(evidence: AdviceEvidence, size: str, requirements: RunRequirements) -> Iterator[str]:
     facts = evidence.size
     yield (
-        f"{size}: of {asked.total} images {asked.tested} are kept for testing, {facts.labelled} are labelled to learn "
-        f"from, of {facts.classes} classes, {facts.median:g} of the median class (large: from {LARGE} and {EACH} on)"
+        f"{size}: {facts.labelled} labelled training images of {facts.classes} classes, {facts.median:g} in the median "
+        f"class; {requirements.test_images} of {requirements.images} images are reserved for testing (a set is large "
+        f"from {MIN_LARGE_IMAGES} images and {MIN_LARGE_IMAGES_PER_CLASS} per class on)"
     )
-    judged = len(evidence.labels)
-    if judged < facts.labelled:
+    sampled = len(evidence.labels)
+    if sampled < facts.labelled:
         yield (
-            f"cross-validated on {judged} of these, to save time; by its learning curve a probe of all "
-            f"{facts.labelled} makes {evidence.left:.0%} of the errors, and what is expected allows for that"
+            f"cross-validated on a sample of {sampled} images to save time; by its learning curve, a probe of "
+            f"all {facts.labelled} makes {evidence.remaining_errors:.0%} of the errors, as expected accuracies include"
         )
 
 
-def _similarity(evidence: Evidence) -> Iterator[str]:
-    alike, near = evidence.similarity, evidence.neighbours
-    said = []
-    if alike.distance:
-        said.append(f"its last norm sees them {list(alike.distance.values())[-1]:.2f} nats from what it was given then")
-    if alike.informed is not None:
-        said.append(f"an image tells {alike.informed:.0%} of which of the original classes are answered")
-    if alike.outdone:
-        last = list(near)[-1]
-        said.append(
-            f"features of {alike.outdone} tell them apart better than the last ones (nearest neighbours right: "
-            f"{near[alike.outdone]:.1%}, {near[last]:.1%}), as they would not if they were similar"
+def _explain_similarity(evidence: AdviceEvidence) -> Iterator[str]:
+    similarity, neighbours = evidence.similarity, evidence.neighbours
+    facts = []
+    if similarity.distance:
+        distance = list(similarity.distance.values())[-1]
+        facts.append(f"last-layer statistics differ from pretraining by {distance:.2f} nats (KL divergence)")
+    if similarity.informed is not None:
+        facts.append(
+            f"mutual information between image and predicted original class is {similarity.informed:.0%} of the maximum"
         )
-    if alike.known:
-        yield f"{WORDS[alike.kind]} what the network was pretrained on: {'; '.join(said)}"
+    if similarity.outdone:
+        last = list(neighbours)[-1]
+        facts.append(
+            f"features of {similarity.outdone} separate the classes better than the last ones (nearest neighbours: "
+            f"{neighbours[similarity.outdone]:.1%} and {neighbours[last]:.1%} correct), unlike on similar images"
+        )
+    if similarity.known:
+        yield f"{KIND_TEXTS[similarity.kind]}: {'; '.join(facts)}"
     else:
-        yield "; ".join(["nothing in the network tells how similar they are to what it was pretrained on", *said])
+        yield "; ".join(["similarity to the pretraining data is unknown: the network has no measure of it", *facts])
 
 
-def _measured(evidence: Evidence, solved: bool) -> Iterator[str]:
+def _explain_measurements(evidence: AdviceEvidence, solves_heads: bool) -> Iterator[str]:
     probes = evidence.probes
-    top, every, mean = (probes[policy].accuracy for policy in ("linear_probe", "head2toe", "stage_probes"))
-    short = max((p for p in probes if p.startswith("truncate")), key=lambda p: probes[p].accuracy, default="")
-    yield (
-        f"right on images that it has not seen: a linear probe {top:.1%}, on features of all stages {every:.1%}"
-        + (f", of an earlier stage {probes[short].accuracy:.1%} ({short})" if short else "")
-        + f", the mean of the best of these {mean:.1%}; always the commonest class {evidence.commonest:.1%}"
+    linear, stacked, mean = (probes[policy].accuracy for policy in (LINEAR_PROBE, HEAD2TOE, STAGE_PROBES))
+    truncated = max(
+        (policy for policy in probes if FreezePolicy.parse(policy).dropped),
+        key=lambda policy: probes[policy].accuracy,
+        default="",
     )
-    if not evidence.told:
+    yield (
+        f"cross-validated accuracy: linear probe {linear:.1%}, features of all stages {stacked:.1%}"
+        + (f", an earlier stage {probes[truncated].accuracy:.1%} ({truncated})" if truncated else "")
+        + f", the mean of the best of these {mean:.1%}; always predicting the commonest class gives "
+        f"{evidence.majority_share:.1%}"
+    )
+    if not evidence.predicts_labels:
         yield (
-            "not surely better than always the commonest class: frozen features of this network hardly tell these "
-            "labels, or the images are too few to say; nor can be said which labels look wrong"
+            "no probe is significantly better than always predicting the commonest class: this network's frozen "
+            "features hardly predict the labels, or the images are too few to tell; wrong labels cannot be found"
         )
-    if not solved:
-        yield "all measured with linear heads that are solved; yours are trained otherwise, and may be better or worse"
+    if not solves_heads:
+        yield "all were measured with solved linear heads; yours are trained, and may be better or worse"
 
 
-def _choice(ranked: tuple[Candidate, ...], frozen: Candidate, images: int) -> Iterator[str]:
+def _explain_choice(ranked: tuple[RatedPolicy, ...], frozen: RatedPolicy, images: int) -> Iterator[str]:
     best = ranked[0]
-    ahead = max((c for c in ranked if c.measured), key=lambda c: c.accuracy)
-    if best.measured and ahead.accuracy - best.accuracy > SAID:
+    leader = max((c for c in ranked if c.measured), key=lambda c: c.accuracy)
+    if best.measured and leader.accuracy - best.accuracy > MIN_REPORTED_GAIN:
         yield (
-            f"{ahead.policy} seems better than {best.policy} by {100 * (ahead.accuracy - best.accuracy):.1f} points, "
-            "which may well be chance: the mean of several is never far from the best of them"
+            f"{leader.policy} seems better than {best.policy} by {100 * (leader.accuracy - best.accuracy):.1f} points, "
+            "which is within chance: the mean of several probes is never far from the best of them"
         )
-    learnt = max((c for c in ranked if not c.measured), key=lambda c: c.accuracy)
-    gain = learnt.accuracy - frozen.accuracy
-    yield (
-        f"fine-tuning ({learnt.policy}) is expected to have {100 * gain:+.1f} points beside {frozen.policy}, with "
-        f"{learnt.trained:,} parameters to learn from {images} images, and to take {lasting(learnt.seconds)}"
-        + (f"; fewer than {100 * WORTH:g} are not worth that" if best.measured and gain > SAID else "")
+    fine_tuned = max((c for c in ranked if not c.measured), key=lambda c: c.accuracy)
+    gain = fine_tuned.accuracy - frozen.accuracy
+    text = (
+        f"fine-tuning ({fine_tuned.policy}) is expected to gain {100 * gain:+.1f} points over {frozen.policy}, with "
+        f"{fine_tuned.trained:,} parameters trained on {images} images in {format_duration(fine_tuned.seconds)}"
     )
+    if best.measured and gain > MIN_REPORTED_GAIN:
+        text += f"; less than {100 * MIN_FINE_TUNING_GAIN:g} points are not worth the time"
+    yield text
 
 
-def _labels(evidence: Evidence, balanced: bool) -> Iterator[str]:
+def _explain_labels(evidence: AdviceEvidence, balanced: bool) -> Iterator[str]:
     facts, noise = evidence.size, evidence.noise
     if facts.copies or facts.near_copies:
-        flatters = facts.near_copies >= SHARE * facts.images and not evidence.near_together
-        yield (
-            f"copies of other images: {facts.copies}, near copies: {facts.near_copies}; there is less than it seems"
-            + (", and it flatters what is measured: see --keep-near-duplicates-together" if flatters else "")
+        inflates = facts.near_copies >= MIN_SUSPECT_SHARE * facts.images and not evidence.near_together
+        yield f"duplicates: {facts.copies}, near-duplicates: {facts.near_copies}" + (
+            "; they inflate the cross-validated accuracy: see --keep-near-duplicates-together" if inflates else ""
         )
-    if facts.imbalance >= IMBALANCED and not balanced:
+    if facts.imbalance >= MIN_IMBALANCE and not balanced:
         yield f"the commonest class has {facts.imbalance:.0f} times the images of the rarest: consider --balance loss"
-    if noise.share >= SHARE:
+    if noise.share >= MIN_SUSPECT_SHARE:
         yield f"{noise.count} of {len(evidence.labels)} labels look wrong or ambiguous: see the suspects"
     if facts.small_classes:
-        yield f"classes with fewer than 5 images: {len(facts.small_classes)}; more of these would help most"
+        yield (
+            f"classes with fewer than {MIN_CLASS_IMAGES} images: {len(facts.small_classes)}; more images of them would "
+            "help most"
+        )

@@ -1,35 +1,128 @@
-"""What of a run the rule heeds: how many images it is about, and what its options leave open."""
+"""What the rule needs to know of a run and of its network, and the policies that it rates."""
 
 from dataclasses import dataclass
 
+from transfer import freeze
+from transfer.backbones.backbone import Backbone
+from transfer.backbones.stages import weight_layers
+from transfer.heads.metrics import Z_95
+
+# Policies that advice can recommend; besides these, linear probes on earlier stages (truncate:K) and fine-tuning of the
+# last stages (lp_ft:K).
+LINEAR_PROBE, HEAD2TOE, STAGE_PROBES, FINE_TUNING = "linear_probe", "head2toe", "stage_probes", "lp_ft"
+MIN_FINE_TUNING_GAIN = 0.0075  # 0.75 percentage points of expected accuracy: less is not worth its time
+
 
 @dataclass(frozen=True)
-class Asked:
-    """What of a run the rule heeds.
+class RunRequirements:
+    """What the rule needs to know of a run: its images, and what its options allow.
 
     Parameters
     ----------
-    looks : int
-        Images, each view of one counted, that the frozen network is run over once.
-    total, tested : int
-        Images of the set, and those kept for testing.
-    solved : bool
-        Whether heads can be solved, which those on the features of all stages must be.
-    learns : tuple of str
-        Options that say nothing of a backbone that stays frozen, which is then no choice.
+    frozen_passes : int
+        Images, counting each cached view, that pass the frozen network once.
+    images, test_images : int
+        Images of the data set, and those reserved for testing.
+    solves_heads : bool
+        Whether heads can be solved, as those on the features of all stages must be.
+    fine_tuning_options : tuple of str
+        Options that have no effect on a frozen backbone: if there are any, only fine-tuning is advised.
     balanced : bool
-        Whether class imbalance is met already.
+        Whether an option compensates class imbalance already.
     networks : int
-        That learn: one for each head where these are separate.
-    fresh : int
-        Epochs in which trained heads see views that are drawn anew, and the frozen network runs over them again.
+        Networks that are trained: one for each head where these are separate.
+    uncached_epochs : int
+        Epochs of trained heads that draw new augmented views and run the frozen network on them.
     """
 
-    looks: int
-    total: int = 0
-    tested: int = 0
-    solved: bool = True
-    learns: tuple[str, ...] = ()
+    frozen_passes: int
+    images: int = 0
+    test_images: int = 0
+    solves_heads: bool = True
+    fine_tuning_options: tuple[str, ...] = ()
     balanced: bool = False
     networks: int = 1
-    fresh: int = 0
+    uncached_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class NetworkLayout:
+    """What the rule needs to know of a network.
+
+    Parameters
+    ----------
+    parameters, layers : tuple of int
+        Parameters and weight layers of each stage, lowest first.
+    normalised : bool
+        Whether it has normalisation layers: it then gains more in the same number of steps.
+    """
+
+    parameters: tuple[int, ...]
+    layers: tuple[int, ...]
+    normalised: bool = True
+
+    @classmethod
+    def from_backbone(cls, backbone: Backbone) -> "NetworkLayout":
+        """Return the layout of `backbone`.
+
+        Examples
+        --------
+        >>> from transfer.backbones import load
+        >>> found = NetworkLayout.from_backbone(load("glyphnet"))
+        >>> len(found.parameters) == len(found.layers), found.normalised
+        (True, True)
+        """
+        submodule = backbone.network.get_submodule
+        return cls(
+            tuple(stage.parameters for stage in freeze.plan("full", backbone).phases[0].stages),
+            tuple(sum(weight_layers(submodule(path)) for path in stage.modules) for stage in backbone.stages),
+            any(freeze.is_norm(module) for module in backbone.network.modules()),
+        )
+
+
+@dataclass(frozen=True)
+class RatedPolicy:
+    """A policy with its expected accuracy and its costs.
+
+    Parameters
+    ----------
+    accuracy, sd : float
+        Expected object accuracy on new images, as a fraction, and its standard deviation.
+    measured : bool
+        Whether it was cross-validated; otherwise it is expected from other data sets.
+    trained : int
+        Trained parameters of the backbone.
+    head : int
+        Parameters of a linear object head on the policy's features.
+    epochs : int
+        0 where heads are solved.
+    seconds : float
+        Expected training time on this machine, with one seed.
+    """
+
+    policy: str
+    accuracy: float
+    sd: float
+    measured: bool
+    trained: int
+    head: int
+    epochs: int
+    seconds: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The central 95 %."""
+        return max(self.accuracy - Z_95 * self.sd, 0.0), min(self.accuracy + Z_95 * self.sd, 1.0)
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as text.
+
+    Examples
+    --------
+    >>> format_duration(4.2), format_duration(300), format_duration(9000)
+    ('4 s', '5 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

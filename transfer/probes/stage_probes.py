@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from transfer.freeze.plan import NEAR_BEST
 from transfer.heads.heads import Heads
 from transfer.probes.head_problem import LogLine
 from transfer.probes.lbfgs import DEFAULT_L2
@@ -20,6 +19,7 @@ from transfer.probes.scaling import Blocks
 MemberSolution = dict[str, float]
 """L2 value of each member, by its stage's name or ``ALL_STAGES``."""
 
+NEAR_BEST = 1.3  # times the lowest validation loss: the most that an averaged member may have
 ALL_STAGES = "all stages"
 PATIENCE = 2  # consecutive stages not near the best one above them, after which no lower stage is tried
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transfer.advice.candidate import lasting
+from transfer.advice.requirements import format_duration
 from transfer.report.text import table
 
 SHOWN = 5  # suspects by name
@@ -25,22 +25,22 @@ def advised(result: dict[str, Any]) -> str:
     parts = [
         "\n".join(told["reasons"]),
         table(
-            ["policy", "expected", "95 %", "cross-validated", "of the backbone learn", "of a linear head", "takes"],
+            ["policy", "expected", "95 %", "cross-validated", "trainable params", "head params", "time"],
             [
                 [
                     c["policy"],
                     f"{c['accuracy']:.3f}",
                     "{:.3f} to {:.3f}".format(*c["interval"]),
-                    probe(c["policy"]) if c["measured"] else "by experience",
+                    probe(c["policy"]) if c["measured"] else "no",
                     f"{c['trained']:,}",
                     f"{c['head']:,}",
-                    lasting(c["seconds"]),
+                    format_duration(c["seconds"]),
                 ]
                 for c in told["ranked"]
             ],
         ),
         table(
-            ["stage", "norms, nats away", "nearest neighbours right", "a probe"],
+            ["stage", "norm distance (nats)", "nearest neighbours", "linear probe"],
             [
                 [
                     stage,
@@ -64,11 +64,11 @@ def advised(result: dict[str, Any]) -> str:
                 *(f"{b[score]:.3f}" for score in ("logme", "linear_probe", "accuracy")),
                 b["policy"],
                 f"{1 / b['look']:.0f}",
-                lasting(b["seconds"]),
+                format_duration(b["seconds"]),
             ]
             for b in result["backbones"]
         ]
-        parts.append(table(["backbone", "LogME", "probe", "expected", "with", "images/s", "takes"], rows))
+        parts.append(table(["backbone", "LogME", "probe", "expected", "with", "images/s", "time"], rows))
     suspects = result["noise"]["suspects"]
     if suspects:
         said = [f"{s['path']}: {s['label']}, more likely {s['called']}" for s in suspects[:SHOWN]]

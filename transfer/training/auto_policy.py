@@ -1,4 +1,4 @@
-"""``--policy auto``: what advice says of the images that may be learnt from, before anything is trained."""
+"""``--policy auto``: advice for a run from its training images, before anything is trained."""
 
 import logging
 import time
@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from transfer import freeze
-from transfer.advice import costs, rule
-from transfer.advice.evidence import Evidence, gather, sample
-from transfer.advice.network import Network
+from transfer.advice.costs import TrainingCosts, measure_costs
+from transfer.advice.evidence import AdviceEvidence, gather_evidence, sample_rows
 from transfer.advice.observe import observe
-from transfer.advice.requirements import Asked
-from transfer.advice.rule import Advice
-from transfer.advice.transferability.size import set_size
+from transfer.advice.requirements import NetworkLayout, RatedPolicy, RunRequirements
+from transfer.advice.rule import Advice, derive_advice
+from transfer.advice.transferability.size import measure_set_size
+from transfer.backbones.backbone import Backbone
 from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig, TrainConfig
 from transfer.data.splits import Splits
+from transfer.data.table import ImageTable
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import HeadSpec
 from transfer.probes.choose import can_solve_heads
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PolicyAdvice:
-    """Advice on one backbone, and what it stands on.
+    """Advice on one backbone, and its evidence.
 
     Parameters
     ----------
@@ -42,80 +43,71 @@ class PolicyAdvice:
     """
 
     advice: Advice
-    evidence: Evidence
+    evidence: AdviceEvidence
     record: dict[str, Any]
 
 
 def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCache) -> PolicyAdvice:
-    """Return advice for a run of `config` on the images of `parts` that it may learn from.
+    """Return advice for a run of `config` on the training and validation images of `parts`.
 
-    Labels of train and val count, those of test and of what ``--shots`` leaves out do not; images of the latter are
-    looked at, as those without any label are, where few have labels.
+    Labels of train and val are used; those of test and of images that ``--shots`` leaves out are not. If few images are
+    labelled, similarity is measured on unlabelled and left-out images as well.
     """
-    began, trunk_before = time.perf_counter(), cache.seconds
+    start, trunk_before = time.perf_counter(), cache.seconds
     table, inspection, seed = images.table, images.inspection, config.run.seed
     learn = np.sort(np.concatenate([parts.train, parts.val]))
     others = np.setdiff1d(np.arange(len(table)), np.concatenate([learn[table.object[learn] >= 0], parts.test]))
-    labelled, more = sample(table, learn, others, seed)
+    labelled, more = sample_rows(table, learn, others, seed)
     rows = np.concatenate([labelled, more])
-    some, found = table.take(rows), inspection.take(rows)
+    sample, sample_inspection = table.take(rows), inspection.take(rows)
     backbone = new_backbone(config.backbone, seed, classifier="any").to(pick_device(config.learn.device))
-    measured = costs.Costs(**distributed.same(to_dict(costs.measure(backbone, some.paths))))
-    seen = observe(backbone, some, found.sha256, cache, config.learn.workers)
-    if backbone.weights == "random":  # was given nothing before, and its classifier says nothing
-        seen = replace(seen, norms={}, probabilities=None)
-    size = set_size(table.take(learn), inspection.take(learn))
-    evidence = gather(
-        seen, some, found, len(labelled), size, seed, near_together=config.data.keep_near_duplicates_together
+    measured = TrainingCosts(**distributed.same(to_dict(measure_costs(backbone, sample.paths))))
+    observed = observe(backbone, sample, sample_inspection.sha256, cache, config.learn.workers)
+    if backbone.weights == "random":  # without pretraining, neither norms nor classifier measure similarity
+        observed = replace(observed, norms={}, probabilities=None)
+    evidence = gather_evidence(
+        observed,
+        sample,
+        sample_inspection,
+        len(labelled),
+        measure_set_size(table.take(learn), inspection.take(learn)),
+        seed,
+        near_together=config.data.keep_near_duplicates_together,
     )
-    heads = build_heads([HeadSpec("object", classes=table.objects)], backbone.width, config.heads)
-    solved, views = can_solve_heads(heads, config.learn, config.cache.views), config.cache.views
-    network = Network.of(backbone)
-    asked = Asked(
-        looks=len(learn) * (1 + views) + len(parts.test),
-        total=len(table),
-        tested=len(parts.test),
-        solved=solved,
-        learns=tuple(build.options_without_effect(heads, config.learn, solved)),
-        balanced=config.learn.balance != "none",
-        networks=len(head_specs(table, parts, config.heads)[0]),
-        fresh=config.learn.epochs if config.learn.augment != "none" and not views else 0,
-    )
-    advice = rule.advise(evidence, measured, network, asked)
+    layout = NetworkLayout.from_backbone(backbone)
+    advice = derive_advice(evidence, measured, layout, _find_requirements(config, table, parts, backbone))
+    stages = [stage.name for stage in backbone.stages]
     record = {
-        "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(network.parameters)},
-        "advice": _advice(advice) | {"how": how(config, advice, [stage.name for stage in backbone.stages])},
-        "similarity": to_dict(evidence.similarity),
-        "size": to_dict(evidence.size),
-        "judged": len(evidence.labels),
-        "commonest": evidence.commonest,
-        "left": evidence.left,
-        "probes": {
-            policy: {"accuracy": p.accuracy, "interval": list(p.interval), "loss": p.loss, "strength": p.l2}
-            for policy, p in evidence.probes.items()
-        },
-        "neighbours": dict(evidence.neighbours),
-        "transferability": to_dict(evidence.transferability),
-        "noise": {
-            "count": evidence.noise.count,
-            "share": evidence.noise.share,
-            "suspects": [
-                {"path": str(some.paths[row]), "label": table.objects[label], "called": table.objects[called]}
-                for row, called in zip(evidence.noise.suspects, evidence.noise.called, strict=True)
-                for label in [int(some.object[row])]
-            ],
-        },
+        "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(layout.parameters)},
+        "advice": _to_plain_advice(advice) | {"how": describe_advised_plan(config, advice, stages)},
+        **_to_plain_evidence(evidence, sample),
         "costs": to_dict(measured),
         "seconds": {
-            "total": round(time.perf_counter() - began, 3),
+            "total": round(time.perf_counter() - start, 3),
             "trunk": round(cache.seconds - trunk_before, 3),
         },
     }
     return PolicyAdvice(advice, evidence, record)
 
 
-def _advice(advice: Advice) -> dict[str, Any]:
-    def plain(candidate: rule.Candidate) -> dict[str, Any]:
+def _find_requirements(config: TrainConfig, table: ImageTable, parts: Splits, backbone: Backbone) -> RunRequirements:
+    heads = build_heads([HeadSpec("object", classes=table.objects)], backbone.width, config.heads)
+    views = config.cache.views
+    solved = can_solve_heads(heads, config.learn, views)
+    return RunRequirements(
+        frozen_passes=(len(parts.train) + len(parts.val)) * (1 + views) + len(parts.test),
+        images=len(table),
+        test_images=len(parts.test),
+        solves_heads=solved,
+        fine_tuning_options=tuple(build.options_without_effect(heads, config.learn, solved)),
+        balanced=config.learn.balance != "none",
+        networks=len(head_specs(table, parts, config.heads)[0]),
+        uncached_epochs=config.learn.epochs if config.learn.augment != "none" and not views else 0,
+    )
+
+
+def _to_plain_advice(advice: Advice) -> dict[str, Any]:
+    def plain(candidate: RatedPolicy) -> dict[str, Any]:
         return to_dict(candidate) | {"interval": list(candidate.interval)}
 
     return {
@@ -130,17 +122,42 @@ def _advice(advice: Advice) -> dict[str, Any]:
     }
 
 
-def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any]:
-    """Return what following `advice` means for a backbone of `stages`, lowest first: what learns, how fast, on what."""
-    policy = freeze.FreezePolicy.parse(advice.best.policy)
-    left = stages[: len(stages) - policy.dropped]
-    learning = left[len(left) - (policy.stages or len(left)) :] if advice.best.epochs else []
-    every = policy.every_stage
+def _to_plain_evidence(evidence: AdviceEvidence, sample: ImageTable) -> dict[str, Any]:
+    """Return the evidence of the rows of `sample` as in advice.json."""
+    noise, objects = evidence.noise, sample.objects
     return {
-        "frozen": left[: len(left) - len(learning)],
-        "learning": learning,
-        "dropped": stages[len(left) :],
-        "features": left if every else left[-1:],
+        "similarity": to_dict(evidence.similarity),
+        "size": to_dict(evidence.size),
+        "judged": len(evidence.labels),
+        "commonest": evidence.majority_share,
+        "left": evidence.remaining_errors,
+        "probes": {
+            policy: {"accuracy": p.accuracy, "interval": list(p.interval), "loss": p.loss, "strength": p.l2}
+            for policy, p in evidence.probes.items()
+        },
+        "neighbours": dict(evidence.neighbours),
+        "transferability": to_dict(evidence.transferability),
+        "noise": {
+            "count": noise.count,
+            "share": noise.share,
+            "suspects": [
+                {"path": str(sample.paths[row]), "label": objects[int(sample.object[row])], "called": objects[called]}
+                for row, called in zip(noise.suspects, noise.called, strict=True)
+            ],
+        },
+    }
+
+
+def describe_advised_plan(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any]:
+    """Return which of a backbone's `stages`, lowest first, are trained under `advice`, and at which rates."""
+    policy = freeze.FreezePolicy.parse(advice.best.policy)
+    remaining = stages[: len(stages) - policy.dropped]
+    trained = remaining[len(remaining) - (policy.stages or len(remaining)) :] if advice.best.epochs else []
+    return {
+        "frozen": remaining[: len(remaining) - len(trained)],
+        "learning": trained,
+        "dropped": stages[len(remaining) :],
+        "features": remaining if policy.every_stage else remaining[-1:],
         "heads": {"kind": config.heads.heads, "hidden": list(config.heads.hidden)},
         "lr": config.learn.lr,
         "backbone_lr": config.policy.backbone_lr * config.learn.lr,
@@ -150,13 +167,13 @@ def how(config: TrainConfig, advice: Advice, stages: list[str]) -> dict[str, Any
 
 
 def apply_advice(config: TrainConfig, advice: Advice) -> TrainConfig:
-    """Return `config` with the policy and settings that were advised; what it sets otherwise than by default stays."""
-    settings = distributed.same(dict(advice.settings))  # floats differ between processes, what is done must not
-    said = (advice.case, advice.best.policy, advice.best.accuracy, *advice.best.interval)
-    log.info("advised, as the set is %s: %s, %.3f (%.3f to %.3f) expected", *said)
+    """Return `config` with the advised policy and settings; settings that differ from the defaults are not changed."""
+    settings = distributed.same(dict(advice.settings))  # expected accuracies may differ between processes
+    expected = (advice.case, advice.best.policy, advice.best.accuracy, *advice.best.interval)
+    log.info("advice for a set that is %s: policy %s, expected accuracy %.3f (%.3f to %.3f)", *expected)
     policy = str(settings.pop("policy"))
     own = {name: value for name in settings if (value := getattr(config.learn, name)) != getattr(LearnConfig, name)}
     if own:
-        log.info("kept as asked: %s", ", ".join(f"{name} {value}" for name, value in own.items()))
+        log.info("settings of yours that stay: %s", ", ".join(f"{name} {value}" for name, value in own.items()))
     learn = replace(config.learn, **settings | own)  # type: ignore[arg-type]
     return replace(config, policy=replace(config.policy, policy=policy), learn=learn)

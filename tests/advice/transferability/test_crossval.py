@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from transfer.advice.transferability import crossval
 from transfer.advice.transferability.crossval import cross_validate
-from transfer.advice.transferability.folds import stratified_folds
+from transfer.advice.transferability.folds import assign_folds
 from transfer.backbones.trunk import Trunk
 from transfer.config.train import BackboneConfig, DataConfig
 from transfer.data.images.batches import ImageBatches
@@ -33,7 +33,7 @@ def blobs(n: int = 300, width: int = 20, classes: int = 4, apart: float = 1.2) -
 def test_against_fold_after_fold(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """scikit-learn's logistic regression on equally scaled features, one fold at a time."""
     x, labels = blobs(width=width, apart=0.6 if width == 20 else 0.15)
-    folds = stratified_folds(labels)
+    folds = assign_folds(labels)
     loose = cross_validate(x, labels, folds)
     monkeypatch.setattr(lbfgs, "COARSE_TOLERANCE", 1e-5)
     found = cross_validate(x, labels, folds)
@@ -56,7 +56,7 @@ def test_what_comes_back() -> None:
     x, labels = blobs()
     labels = labels * 2  # classes 1, 3 and 5 do not occur
     labels[::10] = -1
-    folds = stratified_folds(labels)
+    folds = assign_folds(labels)
     found = cross_validate(x, labels, folds)
     known = labels >= 0
     assert found.probabilities.shape == (300, 7)
@@ -75,7 +75,7 @@ def test_no_row_learns_from_itself() -> None:
     """Labels that features say nothing of are not predicted, however many features there are to learn them by."""
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(200, 500)), rng.integers(0, 4, 200)
-    found = cross_validate(x, labels, stratified_folds(labels))
+    found = cross_validate(x, labels, assign_folds(labels))
     assert found.accuracy < 0.35
     assert found.loss == pytest.approx(np.log(4), abs=0.06)
 
@@ -83,7 +83,7 @@ def test_no_row_learns_from_itself() -> None:
 def test_what_is_heavy_chooses_by_one_fold_and_learns_no_row_that_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crossval, "MAX_SEARCH_SIZE", 0)
     rng, labels = np.random.default_rng(0), np.arange(300) % 60
-    features, folds = 3 * rng.normal(size=(300, 400)) + rng.normal(size=(60, 400))[labels], stratified_folds(labels)
+    features, folds = 3 * rng.normal(size=(300, 400)) + rng.normal(size=(60, 400))[labels], assign_folds(labels)
     told = []
     for fold in range(5):
         learns = folds != fold
@@ -92,7 +92,7 @@ def test_what_is_heavy_chooses_by_one_fold_and_learns_no_row_that_it_judges(monk
     assert cross_validate(features, labels, folds).accuracy == pytest.approx(np.mean(told), abs=0.04)
     monkeypatch.setattr(lbfgs, "COARSE_TOLERANCE", 1e-6)
     features, labels = blobs()
-    folds = stratified_folds(labels)
+    folds = assign_folds(labels)
     heavy = cross_validate(features, labels, folds)
     monkeypatch.setattr(crossval, "MAX_SEARCH_SIZE", 10**9)
     light = cross_validate(features, labels, folds)
@@ -102,7 +102,7 @@ def test_what_is_heavy_chooses_by_one_fold_and_learns_no_row_that_it_judges(monk
 
 def test_the_last_components_are_left_out_of_very_much_work(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = blobs()
-    folds = stratified_folds(labels, np.arange(300))
+    folds = assign_folds(labels, np.arange(300))
     x = (features - features.mean(0)) / np.sqrt(features.std(0) * features.std(0).mean())
     _, sizes, axes = np.linalg.svd(x, full_matrices=False)
     parts, variances = crossval._principal_components(torch.from_numpy(features).float(), (), 6)
@@ -117,29 +117,29 @@ def test_the_last_components_are_left_out_of_very_much_work(monkeypatch: pytest.
 def test_copies_in_one_fold_give_nothing_away() -> None:
     rng = np.random.default_rng(0)
     x, labels = np.repeat(rng.normal(size=(150, 300)), 2, axis=0), np.repeat(rng.integers(0, 3, 150), 2)
-    apart = cross_validate(x, labels, stratified_folds(labels)).accuracy
-    together = cross_validate(x, labels, stratified_folds(labels, np.arange(300) // 2)).accuracy
+    apart = cross_validate(x, labels, assign_folds(labels)).accuracy
+    together = cross_validate(x, labels, assign_folds(labels, np.arange(300) // 2)).accuracy
     assert apart > 0.6
     assert together < 0.45
 
 
 def test_the_scale_of_features_does_not_matter() -> None:
     x, labels = blobs()
-    folds = stratified_folds(labels)
+    folds = assign_folds(labels)
     one, other = cross_validate(x, labels, folds), cross_validate(1e3 * x + 5, labels, folds)
     assert (one.predictions == other.predictions).mean() > 0.99
 
 
 def test_constant_features() -> None:
     labels = np.arange(60) % 3
-    found = cross_validate(np.ones((60, 4)), labels, stratified_folds(labels))
+    found = cross_validate(np.ones((60, 4)), labels, assign_folds(labels))
     np.testing.assert_allclose(found.probabilities, 1 / 3, atol=1e-3)
 
 
 def test_a_class_that_a_fold_has_not_learnt() -> None:
     x, labels = blobs(60)
     labels[0] = 4
-    found = cross_validate(x, labels, stratified_folds(labels))
+    found = cross_validate(x, labels, assign_folds(labels))
     assert found.predictions[0] != 4
     assert np.isfinite(found.loss)
 
@@ -147,10 +147,10 @@ def test_a_class_that_a_fold_has_not_learnt() -> None:
 def test_refusals() -> None:
     x, labels = blobs(20)
     with pytest.raises(TransferError, match="1 classes in 5 folds"):
-        cross_validate(x, np.zeros(20, int), stratified_folds(np.zeros(20, int)))
+        cross_validate(x, np.zeros(20, int), assign_folds(np.zeros(20, int)))
     x[3] = np.nan
     with pytest.raises(TransferError, match="features of 1 of 20 cross-validated images are NaN"):
-        cross_validate(x, labels, stratified_folds(labels))
+        cross_validate(x, labels, assign_folds(labels))
 
 
 @pytest.mark.skipif(
@@ -166,7 +166,7 @@ def test_it_says_what_the_tools_own_probe_reaches(monkeypatch: pytest.MonkeyPatc
     with torch.inference_mode():
         batches = ImageBatches(table.paths, backbone.preprocessing, batch_size=32)
         features = torch.cat([trunk(images) for _, images in batches]).clone()
-    labels, folds = torch.from_numpy(table.object), stratified_folds(table.object)
+    labels, folds = torch.from_numpy(table.object), assign_folds(table.object)
     found = cross_validate(features.numpy(), table.object, folds)
     right = 0
     for fold in range(5):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.advice.transferability.folds import stratified_folds
+from transfer.advice.transferability.folds import assign_folds
 from transfer.errors import TransferError
 
 
@@ -16,7 +16,7 @@ def test_promises(seed: int, folds: int, n: int) -> None:
     # groups of one class: copies whose labels are right
     groups = np.where(rng.random(n) < 0.4, (labels + 1) * 100 + rng.integers(0, 3, n), 10_000 + np.arange(n))
     groups[:2] = -1, -2
-    fold = stratified_folds(labels, groups, folds=folds, seed=seed)
+    fold = assign_folds(labels, groups, folds=folds, seed=seed)
     assert (fold[labels < 0] == -1).all()
     known = labels >= 0
     many = len(np.unique(groups[known]))
@@ -34,7 +34,7 @@ def test_promises(seed: int, folds: int, n: int) -> None:
 def test_without_groups_classes_and_folds_are_even_to_within_one(seed: int, folds: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.choice(5, p=[0.5, 0.3, 0.1, 0.05, 0.05], size=150)
-    fold = stratified_folds(labels, folds=folds, seed=seed)
+    fold = assign_folds(labels, folds=folds, seed=seed)
     for c in range(5):
         assert np.ptp(np.bincount(fold[labels == c], minlength=folds)) <= 1
     assert np.ptp(np.bincount(fold)) <= 2
@@ -43,20 +43,20 @@ def test_without_groups_classes_and_folds_are_even_to_within_one(seed: int, fold
 def test_a_group_of_several_classes_stays_together() -> None:
     labels, groups = np.array([0, 1, 0, 1, 0, 1]), np.array([0, 0, 1, 2, 3, 4])
     for seed in range(20):
-        fold = stratified_folds(labels, groups, folds=3, seed=seed)
+        fold = assign_folds(labels, groups, folds=3, seed=seed)
         assert fold[0] == fold[1]
         assert np.ptp(np.bincount(fold[labels == 0], minlength=3)) == 0
 
 
 def test_the_seed() -> None:
     labels = np.arange(60) % 3
-    assert stratified_folds(labels, seed=1).tolist() == stratified_folds(labels, seed=1).tolist()
-    assert stratified_folds(labels, seed=1).tolist() != stratified_folds(labels, seed=2).tolist()
+    assert assign_folds(labels, seed=1).tolist() == assign_folds(labels, seed=1).tolist()
+    assert assign_folds(labels, seed=1).tolist() != assign_folds(labels, seed=2).tolist()
 
 
 def test_too_few() -> None:
     with pytest.raises(TransferError, match="folds is 1: cross-validation needs 2 or more"):
-        stratified_folds(np.array([0, 1]), folds=1)
-    with pytest.raises(TransferError, match="1 labelled images that are not copies"):
-        stratified_folds(np.array([0, 0, -1]), np.array([7, 7, 8]))
-    assert sorted(stratified_folds(np.array([0, 0, 1]), folds=5).tolist()) == [0, 1, 2]
+        assign_folds(np.array([0, 1]), folds=1)
+    with pytest.raises(TransferError, match="1 labelled images without duplicates"):
+        assign_folds(np.array([0, 0, -1]), np.array([7, 7, 8]))
+    assert sorted(assign_folds(np.array([0, 0, 1]), folds=5).tolist()) == [0, 1, 2]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.advice.transferability.hscore import hscore, most
+from transfer.advice.transferability.hscore import compute_max_hscore, hscore
 
 
 def written_out(x: np.ndarray, labels: np.ndarray) -> float:
@@ -29,7 +29,7 @@ def test_as_written_out(seed: int, n: int, width: int) -> None:
     x = rng.normal(size=(n, width)) + 2 * rng.normal(size=(3, width))[labels] + 5
     value = hscore(x, labels)
     assert value == pytest.approx(written_out(x, labels), rel=1e-6)
-    assert 0 <= value <= most(labels, width) + 1e-9
+    assert 0 <= value <= compute_max_hscore(labels, width) + 1e-9
     turned = np.linalg.qr(rng.normal(size=(width, width)))[0]
     assert hscore(3 * x @ turned - 7, labels) == pytest.approx(value, rel=1e-6)
 
@@ -49,7 +49,11 @@ def test_the_ends() -> None:
     assert hscore(np.eye(3)[labels][:, :2] + 1e-4 * rng.normal(size=(400, 2)), labels) == pytest.approx(2, abs=0.05)
     assert hscore(np.ones((400, 5)), labels) == 0.0
     assert hscore(rng.normal(size=(400, 5)), np.zeros(400, int)) == pytest.approx(0.0, abs=1e-9)
-    assert (most(labels, 5), most(labels, 1), most(np.array([-1, -1]), 5)) == (2, 1, 0)
+    assert (
+        compute_max_hscore(labels, 5),
+        compute_max_hscore(labels, 1),
+        compute_max_hscore(np.array([-1, -1]), 5),
+    ) == (2, 1, 0)
 
 
 def test_unknown_rows_do_not_count() -> None:

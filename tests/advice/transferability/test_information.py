@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from transfer.advice.transferability.information import predicted_information
+from transfer.advice.transferability.information import estimate_predicted_information
 
 
 def test_as_written_out() -> None:
@@ -12,22 +12,22 @@ def test_as_written_out() -> None:
     whole = -sum(m * math.log(m) for m in mean)
     each = sum(-sum(v * math.log(v) for v in row) for row in p) / 30
     bias = sum(sum((row[k] - mean[k]) ** 2 for row in p) / 29 / 30 / mean[k] for k in range(5)) / 2
-    assert predicted_information(p) == pytest.approx(whole - each + bias)
+    assert estimate_predicted_information(p) == pytest.approx(whole - each + bias)
 
 
 def test_counts_are_corrected_as_miller_has_it() -> None:
     """For probabilities of 0 and 1: entropy of the counts plus (classes - 1) / 2N."""
     z = np.array([0] * 6 + [1] * 3 + [2])
     entropy = -sum(s * math.log(s) for s in (0.6, 0.3, 0.1))
-    assert predicted_information(np.eye(4)[z]) == pytest.approx(entropy + 2 / (2 * 9))
+    assert estimate_predicted_information(np.eye(4)[z]) == pytest.approx(entropy + 2 / (2 * 9))
 
 
 def test_the_correction_takes_the_bias_away() -> None:
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.full(20, 0.1), size=20_000)
-    truth = predicted_information(p)
+    truth = estimate_predicted_information(p)
     some = np.stack([p[rng.permutation(len(p))[:60]] for _ in range(100)])
-    corrected = np.mean([predicted_information(part) for part in some])
+    corrected = np.mean([estimate_predicted_information(part) for part in some])
     entropy = -(some.mean(1) * np.log(some.mean(1))).sum(1) + np.where(some > 0, some * np.log(some + 1e-300), 0).sum(
         2
     ).mean(1)
@@ -35,7 +35,7 @@ def test_the_correction_takes_the_bias_away() -> None:
 
 
 def test_the_ends() -> None:
-    assert predicted_information(np.full((50, 8), 1 / 8)) == 0.0
-    assert predicted_information(np.tile([0.9, 0.1, 0.0], (50, 1))) == pytest.approx(0.0, abs=1e-12)
-    assert predicted_information(np.eye(8)[np.arange(16) % 8]) == pytest.approx(math.log(8))
-    assert predicted_information(np.eye(8)[:1]) == 0.0
+    assert estimate_predicted_information(np.full((50, 8), 1 / 8)) == 0.0
+    assert estimate_predicted_information(np.tile([0.9, 0.1, 0.0], (50, 1))) == pytest.approx(0.0, abs=1e-12)
+    assert estimate_predicted_information(np.eye(8)[np.arange(16) % 8]) == pytest.approx(math.log(8))
+    assert estimate_predicted_information(np.eye(8)[:1]) == 0.0

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.advice.transferability.folds import stratified_folds
-from transfer.advice.transferability.leep import explained, leep, nce
+from transfer.advice.transferability.folds import assign_folds
+from transfer.advice.transferability.leep import explain_entropy, leep, nce
 
 
 def drawn(seed: int, n: int = 40, original: int = 6, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -40,35 +40,35 @@ def test_nce_is_minus_the_conditional_entropy(seed: int) -> None:
     assert nce(z * 10, labels) == pytest.approx(nce(z, labels))
     share = np.bincount(labels) / n
     entropy = -sum(s * math.log(s) for s in share if s)
-    assert explained(nce(z, labels), labels) == pytest.approx(1 + expected / entropy)
-    assert -1e-9 <= explained(nce(z, labels), labels) <= 1 + 1e-9
+    assert explain_entropy(nce(z, labels), labels) == pytest.approx(1 + expected / entropy)
+    assert -1e-9 <= explain_entropy(nce(z, labels), labels) <= 1 + 1e-9
 
 
 @pytest.mark.parametrize("original", [20, 1000])
 def test_random_labels_gain_nothing_across_folds(original: int) -> None:
     rng = np.random.default_rng(0)
     p, labels = rng.dirichlet(np.full(original, 0.02), size=300), rng.integers(0, 10, 300)
-    folds = stratified_folds(labels)
-    assert explained(leep(p, labels), labels) > 0.05  # in-sample, chance looks like knowledge
-    assert explained(nce(p.argmax(1), labels), labels) > 0.05
-    assert explained(leep(p, labels, folds), labels) == pytest.approx(0, abs=0.01)
-    assert explained(nce(p.argmax(1), labels, folds), labels) == pytest.approx(0, abs=0.01)
+    folds = assign_folds(labels)
+    assert explain_entropy(leep(p, labels), labels) > 0.05  # in-sample, chance looks like knowledge
+    assert explain_entropy(nce(p.argmax(1), labels), labels) > 0.05
+    assert explain_entropy(leep(p, labels, folds), labels) == pytest.approx(0, abs=0.01)
+    assert explain_entropy(nce(p.argmax(1), labels, folds), labels) == pytest.approx(0, abs=0.01)
 
 
 def test_what_is_known_is_known_across_folds() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 10
     p = 0.9 * np.eye(40)[labels * 3] + 0.1 * rng.dirichlet(np.ones(40), size=300)
-    folds = stratified_folds(labels)
-    assert 0.8 < explained(leep(p, labels, folds), labels) < explained(leep(p, labels), labels) < 1
-    assert explained(nce(labels * 3, labels, folds), labels) > 0.99
-    assert explained(nce(labels * 3, labels), labels) == 1.0
+    folds = assign_folds(labels)
+    assert 0.8 < explain_entropy(leep(p, labels, folds), labels) < explain_entropy(leep(p, labels), labels) < 1
+    assert explain_entropy(nce(labels * 3, labels, folds), labels) > 0.99
+    assert explain_entropy(nce(labels * 3, labels), labels) == 1.0
 
 
 def test_each_fold_is_predicted_by_the_others() -> None:
     """One prior alone, written out."""
     p, labels = drawn(5)
-    folds = stratified_folds(labels, folds=4)
+    folds = assign_folds(labels, folds=4)
     best = -math.inf
     for prior in (0.01, 0.1, 1, 10, 100, 1000):
         total = 0.0
@@ -90,18 +90,18 @@ def test_each_fold_is_predicted_by_the_others() -> None:
 def test_a_class_that_the_other_folds_lack_is_no_infinity() -> None:
     p, labels = drawn(1, n=20)
     labels[0] = 3
-    assert math.isfinite(leep(p, labels, stratified_folds(labels)))
+    assert math.isfinite(leep(p, labels, assign_folds(labels)))
 
 
 def test_unknown_rows_do_not_count() -> None:
     p, labels = drawn(2)
     labels[::4] = -1
     known = labels >= 0
-    folds = stratified_folds(labels)
+    folds = assign_folds(labels)
     assert leep(p, labels) == leep(p[known], labels[known])
     assert leep(p, labels, folds) == leep(p[known], labels[known], folds[known])
-    assert explained(-0.5, labels) == explained(-0.5, labels[known])
+    assert explain_entropy(-0.5, labels) == explain_entropy(-0.5, labels[known])
 
 
 def test_a_single_class_has_nothing_to_explain() -> None:
-    assert explained(0.0, np.zeros(5, int)) == 0.0
+    assert explain_entropy(0.0, np.zeros(5, int)) == 0.0

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 from transfer.advice.transferability import neighbours
-from transfer.advice.transferability.neighbours import neighbour_accuracy, neighbour_vote
+from transfer.advice.transferability.neighbours import score_neighbours, vote_by_neighbours
 
 
 def by_loops(x: np.ndarray, labels: np.ndarray, k: int, groups: np.ndarray) -> list[int]:
@@ -33,12 +33,12 @@ def test_against_plain_loops(seed: int, k: int, grouped: bool) -> None:
     x = rng.normal(size=(n, 6)) + 1.5 * rng.normal(size=(5, 6))[labels]
     groups = rng.integers(0, 25, n) if grouped else np.arange(n)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "BLOCK", 7)
-        answer = neighbour_vote(x, labels, k=k, groups=groups)
+        patch.setattr(neighbours, "ROWS_AT_ONCE", 7)
+        answer = vote_by_neighbours(x, labels, k=k, groups=groups)
     expected = by_loops(x, labels, k, groups)
     assert answer.tolist() == expected
     known = labels >= 0
-    report = neighbour_accuracy(x, labels, k=k, groups=groups)
+    report = score_neighbours(x, labels, k=k, groups=groups)
     assert report["accuracy"] == pytest.approx(np.mean(np.array(expected)[known] == labels[known]))
     if (answer[known] >= 0).all():
         assert report["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels[known], answer[known]))
@@ -48,21 +48,21 @@ def test_copies_do_not_vote_on_each_other() -> None:
     """Noise, each picture twice: a copy gives its twin away unless the group says so."""
     rng = np.random.default_rng(0)
     x, labels = np.repeat(rng.normal(size=(200, 8)), 2, axis=0), np.repeat(rng.integers(0, 10, 200), 2)
-    assert neighbour_accuracy(x, labels, k=1)["accuracy"] == 1.0
-    assert neighbour_accuracy(x, labels, k=1, groups=np.arange(400) // 2)["accuracy"] < 0.25
+    assert score_neighbours(x, labels, k=1)["accuracy"] == 1.0
+    assert score_neighbours(x, labels, k=1, groups=np.arange(400) // 2)["accuracy"] < 0.25
 
 
 def test_the_length_of_a_feature_does_not_matter() -> None:
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(60, 5)), rng.integers(0, 3, 60)
     longer = x * rng.uniform(0.1, 10, (60, 1))
-    assert neighbour_vote(x, labels).tolist() == neighbour_vote(longer, labels).tolist()
+    assert vote_by_neighbours(x, labels).tolist() == vote_by_neighbours(longer, labels).tolist()
 
 
 def test_nobody_to_ask() -> None:
     x = np.ones((3, 2))
-    assert neighbour_vote(x, np.full(3, -1)).tolist() == [-1, -1, -1]
-    assert np.isnan(neighbour_accuracy(x, np.full(3, -1))["accuracy"])
-    assert neighbour_vote(x, np.array([0, 0, 1]), groups=np.zeros(3, int)).tolist() == [-1, -1, -1]
-    assert neighbour_accuracy(x, np.array([0, 0, 1]), groups=np.zeros(3, int))["accuracy"] == 0.0
-    assert neighbour_vote(np.zeros((3, 2)), np.array([0, 0, 0])).tolist() == [0, 0, 0]
+    assert vote_by_neighbours(x, np.full(3, -1)).tolist() == [-1, -1, -1]
+    assert np.isnan(score_neighbours(x, np.full(3, -1))["accuracy"])
+    assert vote_by_neighbours(x, np.array([0, 0, 1]), groups=np.zeros(3, int)).tolist() == [-1, -1, -1]
+    assert score_neighbours(x, np.array([0, 0, 1]), groups=np.zeros(3, int))["accuracy"] == 0.0
+    assert vote_by_neighbours(np.zeros((3, 2)), np.array([0, 0, 0])).tolist() == [0, 0, 0]

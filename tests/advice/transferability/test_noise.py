@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.advice.transferability.crossval import cross_validate
-from transfer.advice.transferability.folds import stratified_folds
-from transfer.advice.transferability.noise import label_noise
+from transfer.advice.transferability.folds import assign_folds
+from transfer.advice.transferability.noise import find_label_noise
 
 
 def separable(flipped: float, n: int = 600, classes: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -19,7 +19,7 @@ def separable(flipped: float, n: int = 600, classes: int = 4) -> tuple[np.ndarra
 @pytest.mark.parametrize("flipped", [0.05, 0.1, 0.2])
 def test_finds_the_labels_that_were_flipped(flipped: float) -> None:
     x, labels, rows = separable(flipped)
-    found = label_noise(cross_validate(x, labels, stratified_folds(labels)).probabilities, labels)
+    found = find_label_noise(cross_validate(x, labels, assign_folds(labels)).probabilities, labels)
     assert found.share == pytest.approx(flipped, abs=0.02)
     assert found.count == round(found.share * 600)
     assert np.isin(found.suspects, rows).mean() > 0.95
@@ -29,7 +29,7 @@ def test_finds_the_labels_that_were_flipped(flipped: float) -> None:
 
 def test_right_labels_are_found_right() -> None:
     x, labels, _ = separable(0.0)
-    found = label_noise(cross_validate(x, labels, stratified_folds(labels)).probabilities, labels)
+    found = find_label_noise(cross_validate(x, labels, assign_folds(labels)).probabilities, labels)
     assert found.share < 0.01
     assert len(found.suspects) <= 3
 
@@ -54,7 +54,7 @@ def test_as_written_out(seed: int) -> None:
     for j in range(m):
         if joint[j].sum():
             wrong += (1 - joint[j, j] / joint[j].sum()) * sum(labels[i] == j for i in rows)
-    found = label_noise(p, labels)
+    found = find_label_noise(p, labels)
     assert found.share == pytest.approx(wrong / len(rows))
     suspects = {i: j for i, j in called.items() if j != labels[i]}
     assert dict(zip(found.suspects.tolist(), found.called.tolist(), strict=True)) == suspects
@@ -64,7 +64,7 @@ def test_as_written_out(seed: int) -> None:
 
 def test_what_is_unknown_or_absent() -> None:
     p = np.full((4, 5), np.nan)
-    assert label_noise(p, np.full(4, -1)).count == 0
+    assert find_label_noise(p, np.full(4, -1)).count == 0
     p[:3] = [[0.9, 0, 0.1, 0, 0], [0.9, 0, 0.1, 0, 0], [0.1, 0, 0.9, 0, 0]]
-    found = label_noise(p, np.array([0, 0, 2, -1]))  # classes 1, 3 and 4 do not occur, row 3 is not known
+    found = find_label_noise(p, np.array([0, 0, 2, -1]))  # classes 1, 3 and 4 do not occur, row 3 is not known
     assert (found.count, found.share, len(found.suspects)) == (0, 0.0, 0)

@@ -64,7 +64,7 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
     labels : ndarray of int64, shape (N,)
         -1 where unknown.
     folds : ndarray of int64, shape (N,)
-        See :func:`transfer.advice.transferability.folds.stratified_folds`; -1 for rows in none.
+        See :func:`transfer.advice.transferability.folds.assign_folds`; -1 for rows in none.
     blocks : sequence of (slice, float)
         Columns of each stage's features and their share of the variance, as for Head2Toe.
 

@@ -1,4 +1,4 @@
-"""H-score: how much of the variance of whitened features lies between the classes."""
+"""H-score: the share of the variance of whitened features that lies between classes."""
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -8,19 +8,19 @@ from sklearn.covariance import ledoit_wolf
 def hscore(features: np.ndarray, labels: np.ndarray) -> float:
     """Return tr(cov(f)⁻¹ cov(E[f | y])), with a covariance of features that can be inverted where N < D.
 
-    The H-score (Bao et al. 2019), with the covariance shrunk towards a multiple of the identity as Ledoit and
-    Wolf (2004) have it and the variance between classes scaled by what shrinking leaves (Ibrahim et al. 2022).
+    The H-score (Bao et al. 2019). The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf 2004),
+    and the variance between classes is scaled accordingly (Ibrahim et al. 2022).
 
     Parameters
     ----------
     features : ndarray, shape (N, D)
     labels : ndarray of int64, shape (N,)
-        -1 where unknown: these rows do not count.
+        -1 where unknown: such rows are ignored.
 
     Returns
     -------
     float
-        From 0, where the mean feature is the same in each class, to :func:`most`, where nothing but the class
+        From 0, where the mean feature is the same in each class, to :func:`compute_max_hscore`, where only the class
         changes the features and nothing is shrunk.
 
     Examples
@@ -43,12 +43,12 @@ def hscore(features: np.ndarray, labels: np.ndarray) -> float:
     return float((1 - shrinkage) * (between * cho_solve(factor, between.T).T).sum())
 
 
-def most(labels: np.ndarray, width: int) -> int:
-    """Return the most that :func:`hscore` can be: one less than the classes, or the width of the features.
+def compute_max_hscore(labels: np.ndarray, width: int) -> int:
+    """Return the maximum of :func:`hscore`: the number of classes less one, or the width of the features.
 
     Examples
     --------
-    >>> most(np.array([0, 1, 2, -1]), 1280)
+    >>> compute_max_hscore(np.array([0, 1, 2, -1]), 1280)
     2
     """
     return min(max(len(np.unique(labels[labels >= 0])) - 1, 0), width)

@@ -1,16 +1,15 @@
-"""What the original classifier says about images without labels: how surely, and how differently from each other."""
+"""Mutual information of image and predicted original class, which needs no labels."""
 
 import numpy as np
 
 
-def predicted_information(probabilities: np.ndarray) -> float:
+def estimate_predicted_information(probabilities: np.ndarray) -> float:
     """Return the mutual information of image and original class, H(mean p) - mean H(p).
 
-    The log of the Inception score (Salimans et al. 2016, sec. 4): high where each image surely is something, and not
-    all the same. A mean over few images spreads less than that over all would, so that its entropy comes out too low
-    by about half the sum over classes of the mean's variance over the mean (what Miller 1955 corrects for counts): that
-    is added. It is the first term of a series; with far fewer images than original classes they look like, the result
-    stays too low.
+    The log of the Inception score (Salimans et al. 2016, sec. 4): high where predictions are confident and varied. The
+    mean over few images has too low an entropy, by about half the sum over classes of the mean's variance over the mean
+    (Miller 1955 for counts): that is added. It is the first term of a series: with far fewer images than predicted
+    classes, the result stays too low.
 
     Parameters
     ----------
@@ -24,8 +23,9 @@ def predicted_information(probabilities: np.ndarray) -> float:
     Examples
     --------
     >>> sure = np.eye(4)[np.arange(4000) % 4]
-    >>> round(predicted_information(sure), 3), round(predicted_information(np.full((9, 4), 0.25)), 3)
-    (1.386, 0.0)
+    >>> uniform = np.full((9, 4), 0.25)
+    >>> [round(estimate_predicted_information(p), 3) for p in (sure, uniform)]
+    [1.386, 0.0]
     """
     p = np.asarray(probabilities, dtype=float)
     if len(p) < 2:

@@ -1,32 +1,32 @@
-"""LEEP and NCE: what a network's original classifier already says about the new classes."""
+"""LEEP and NCE: how well a network's original classifier predicts the new classes."""
 
 import numpy as np
 
-PRIORS = 10.0 ** np.arange(-2, 4)  # images that every original class may be taken to have seen beforehand
+PRIOR_COUNTS = 10.0 ** np.arange(-2, 4)  # images that may be added to every original class: the best number is used
 
 
 def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> float:
-    """Return the mean log-likelihood of the labels given what the original classifier says (Nguyen et al. 2020, eq. 2).
+    """Return the mean log-likelihood of the labels given the original classifier (Nguyen et al. 2020, eq. 2).
 
     A new class y is predicted by sum over z of P(y | z) p(z | image), with P(y | z) counted from the images themselves.
-    With few images per class that flatters: labels drawn at random score too high as well. With `folds` each image is
-    predicted from counts of the other folds, where every original class is taken to have seen some images beforehand,
-    labelled as all are (an m-estimate, Cestnik 1990): as many as predict best. Then random labels score about what they
-    score unpredicted.
+    With few images per class that score is too high, also for random labels. With `folds` each image is predicted from
+    counts of the other folds, to which every original class adds a number of images, distributed over the labels as all
+    images are (an m-estimate, Cestnik 1990). The number that predicts best is used. Random labels then score about as
+    without any prediction.
 
     Parameters
     ----------
     probabilities : ndarray, shape (N, K)
         Of the K original classes.
     labels : ndarray of int64, shape (N,)
-        -1 where unknown: these rows do not count.
+        -1 where unknown: such rows are ignored.
     folds : ndarray of int64, shape (N,), optional
-        See :func:`transfer.advice.transferability.folds.stratified_folds`.
+        See :func:`transfer.advice.transferability.folds.assign_folds`.
 
     Returns
     -------
     float
-        In nats, at most 0; see :func:`explained` for a scale that sets of different classes share.
+        In nats, at most 0; see :func:`explain_entropy` for a scale that sets of different classes share.
 
     Examples
     --------
@@ -41,12 +41,12 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None
     if folds is None:
         return float(np.log(_likelihood(p, one_hot.T @ p, label)).mean())
     fold = folds[known]
-    logs = np.empty((len(PRIORS), len(label)))
+    logs = np.empty((len(PRIOR_COUNTS), len(label)))
     for out in np.unique(fold):
         held, rest = fold == out, fold != out
         share = one_hot[rest].sum(0) + 1.0
         joint = one_hot[rest].T @ p[rest]
-        for i, prior in enumerate(PRIORS):
+        for i, prior in enumerate(PRIOR_COUNTS):
             before = prior * (share / share.sum())[:, None]
             logs[i, held] = np.log(_likelihood(p[held], joint + before, label[held]))
     return float(logs.mean(1).max())
@@ -55,7 +55,7 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None
 def nce(predictions: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> float:
     """Return minus the entropy of the labels given the original classifier's hard predictions (Tran et al. 2019).
 
-    Which is what :func:`leep` gives for probabilities of 0 and 1.
+    It equals :func:`leep` for probabilities of 0 and 1.
 
     Parameters
     ----------
@@ -78,18 +78,18 @@ def nce(predictions: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = 
     return leep(np.eye(len(seen))[prediction], labels, folds)
 
 
-def explained(score: float, labels: np.ndarray) -> float:
-    """Return the share of the labels' entropy that a :func:`leep` or :func:`nce` score takes away.
+def explain_entropy(score: float, labels: np.ndarray) -> float:
+    """Return the share of the labels' entropy that a :func:`leep` or :func:`nce` score explains.
 
     Returns
     -------
     float
-        1 where the original classifier tells the labels exactly, 0 where they are as uncertain with it as without,
-        below 0 where counts of other folds mislead.
+        1 where the original classifier determines the labels, 0 where it has no information about them, below 0 where
+        counts of other folds mislead.
 
     Examples
     --------
-    >>> explained(0.0, np.array([0, 1])), explained(np.log(0.5), np.array([0, 1]))
+    >>> explain_entropy(0.0, np.array([0, 1])), explain_entropy(np.log(0.5), np.array([0, 1]))
     (1.0, 0.0)
     """
     share = np.unique(labels[labels >= 0], return_counts=True)[1] / max((labels >= 0).sum(), 1)
@@ -98,7 +98,7 @@ def explained(score: float, labels: np.ndarray) -> float:
 
 
 def _likelihood(p: np.ndarray, joint: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Return what `joint` (classes, K) lets each image's `p` (N, K) say of its `label`."""
+    """Return the probability of each `label` given `p` (N, K) of its image and the counts `joint` (classes, K)."""
     total = joint.sum(0)
-    given = np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)  # of what no image has, nothing is known
+    given = np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)  # 0 for original classes without images
     return np.einsum("ik,ik->i", p, given[label])

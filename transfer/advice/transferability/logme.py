@@ -1,11 +1,11 @@
-"""LogME: how well a Bayesian linear model explains the classes by the features, found exactly."""
+"""LogME: the evidence of a Bayesian linear model of the classes given the features, maximised exactly."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-GRID = 65  # ratios of precisions that are looked at before the best is refined
-REACH = 1e8  # how far these go beyond the smallest and the largest squared singular value
-ROUNDING = 1e-9  # of a class's indicator: less than this outside the features is none
+GRID_SIZE = 65  # ratios of precisions, of which the best is refined
+GRID_MARGIN = 1e8  # factor by which they extend beyond the smallest and the largest squared singular value
+MIN_RESIDUAL = 1e-9  # share of a class's indicator outside the features' span; less is rounding
 
 
 def logme(features: np.ndarray, labels: np.ndarray) -> float:
@@ -13,20 +13,20 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
 
     For the indicator y of a class, y = X w + e with w ~ N(0, I / alpha) and e ~ N(0, I / beta) has the evidence
     log N(y | 0, X Xᵀ / alpha + I / beta) (eq. 2). It is maximised over alpha and beta, averaged over the classes and
-    divided by N. Of two sets of features the one with more is the better; it does not compare sets of images. Like
-    the published one, the model has no intercept.
+    divided by N. It compares features on the same images (higher is better), not sets of images. Like the published
+    one, the model has no intercept.
 
     The published iteration is wrong where N < D. Here, in the singular basis of X, the best beta for a ratio
-    ``alpha / beta`` is known in closed form, which leaves one function of that ratio: looked at on a grid of its
+    ``alpha / beta`` is known in closed form, which leaves one function of that ratio: evaluated on a grid of its
     logarithm, then refined around the best. Where a class is exactly linear in features of rank below N (for N <= D,
-    copies of images do that) the evidence has no bound as the noise vanishes: its highest peak counts, or without one
-    the least ratio looked at. Copies are better left out.
+    duplicate images cause that) the evidence is unbounded as the noise vanishes: its highest peak is used, or without
+    one the smallest ratio of the grid. Leave duplicates out.
 
     Parameters
     ----------
     features : ndarray, shape (N, D)
     labels : ndarray of int64, shape (N,)
-        -1 where unknown: these rows do not count.
+        -1 where unknown: such rows are ignored.
 
     Returns
     -------
@@ -50,25 +50,25 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
     if not len(squares):  # features that are all zero explain nothing
         return float(_evidence(rest, 0.0, n).mean()) / n
 
-    logs = np.linspace(np.log(squares.min() / REACH), np.log(squares.max() * REACH), GRID)
-    shrunk, volume = _at(np.exp(logs), squares)
-    evidence = _evidence(shrunk @ energy + rest, volume[:, None], n)  # (GRID, C)
+    logs = np.linspace(np.log(squares.min() / GRID_MARGIN), np.log(squares.max() * GRID_MARGIN), GRID_SIZE)
+    shrunk, volume = _shrink_at(np.exp(logs), squares)
+    evidence = _evidence(shrunk @ energy + rest, volume[:, None], n)  # (GRID_SIZE, C)
     total = 0.0
     for k in range(len(present)):
 
         def negative(log_ratio: float, k: int = k) -> float:
-            shrunk, volume = _at(np.exp(log_ratio), squares)
+            shrunk, volume = _shrink_at(np.exp(log_ratio), squares)
             return -float(_evidence(shrunk @ energy[:, k] + rest[k], volume, n))
 
-        best = _peak(evidence[:, k], bounded=len(squares) == n or rest[k] > ROUNDING * y[:, k].sum())
-        around = logs[max(best - 1, 0)], logs[min(best + 1, GRID - 1)]
+        best = _peak(evidence[:, k], bounded=len(squares) == n or rest[k] > MIN_RESIDUAL * y[:, k].sum())
+        around = logs[max(best - 1, 0)], logs[min(best + 1, GRID_SIZE - 1)]
         refined = minimize_scalar(negative, bounds=around, method="bounded", options={"xatol": 1e-6})
         total += max(-refined.fun, float(evidence[best, k]))
     return total / len(present) / n
 
 
 def _peak(values: np.ndarray, bounded: bool) -> int:
-    """Return where `values` are highest; where the first has no bound, the highest that both neighbours are below."""
+    """Return the index of the highest of `values`; without `bounded`, of the highest local maximum."""
     if not bounded:
         inner = values[1:-1]
         peaks = np.flatnonzero((inner > values[:-2]) & (inner >= values[2:])) + 1
@@ -90,12 +90,12 @@ def _spectrum(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return squares, energy, np.maximum(y.sum(0) - energy.sum(0), 0.0)  # an indicator is its own square
 
 
-def _at(ratio: np.ndarray | float, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, at ratios alpha / beta (...), the share of each energy that is left (..., r) and log |X Xᵀ/ratio + I|."""
+def _shrink_at(ratio: np.ndarray | float, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return, at ratios alpha / beta (...), the remaining share of each energy (..., r) and log |X Xᵀ/ratio + I|."""
     relative = squares / np.expand_dims(ratio, -1)
     return 1 / (1 + relative), np.log1p(relative).sum(-1)
 
 
-def _evidence(left: np.ndarray, volume: np.ndarray | float, n: int) -> np.ndarray:
-    """Return the log evidence at the best beta, n / left."""
-    return -0.5 * (n * (np.log(2 * np.pi * left / n) + 1) + volume)
+def _evidence(remaining: np.ndarray, volume: np.ndarray | float, n: int) -> np.ndarray:
+    """Return the log evidence at the best beta, n / remaining."""
+    return -0.5 * (n * (np.log(2 * np.pi * remaining / n) + 1) + volume)

@@ -1,4 +1,4 @@
-"""How many labels are likely wrong, and which: confident learning."""
+"""Find labels that are likely wrong, by confident learning."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """What :func:`label_noise` found.
+    """The number of likely wrong labels, and suspects.
 
     Parameters
     ----------
@@ -16,10 +16,10 @@ class LabelNoise:
     share : float
         The same as a fraction of the known labels.
     suspects : ndarray of int64, shape (S,)
-        Rows confidently of another class than their label, the most suspicious first. More or fewer than `count`,
-        which also makes up for rows that no class is confident of.
+        Rows predicted with confidence as another class than their label, the most suspicious first. Their number
+        differs from `count`, which also covers rows without a confident prediction.
     called : ndarray of int64, shape (S,)
-        What each suspect more likely is.
+        The more likely class of each suspect.
     """
 
     count: int
@@ -28,26 +28,26 @@ class LabelNoise:
     called: np.ndarray
 
 
-def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> LabelNoise:
-    """Return how many labels are likely wrong, by confident learning (Northcutt et al. 2021, sec. 3).
+def find_label_noise(probabilities: np.ndarray, labels: np.ndarray) -> LabelNoise:
+    """Return the number of likely wrong labels and the suspects, by confident learning (Northcutt et al. 2021, sec. 3).
 
-    A row counts for the most probable of the classes that it has at least as much probability of as rows so labelled
-    have on average. The counts, scaled to the number of rows of each label (eq. 3), estimate the joint distribution of
-    label and true class; what lies off its diagonal is noise. Only as good as the probabilities: a class that the
-    features do not tell from another looks mislabelled. Suspects are ordered by how much more probable the other class
-    is than the label.
+    A row is confidently of a class if its probability is at least the mean probability of that class over the rows with
+    that label; of several such classes the most probable counts. The counts, scaled to the number of rows of each label
+    (eq. 3), estimate the joint distribution of label and true class; its off-diagonal part is noise. The result is only
+    as good as the probabilities: classes that the features do not separate look mislabelled. Suspects are ordered by
+    the difference between the other class's probability and the label's.
 
     Parameters
     ----------
     probabilities : ndarray, shape (N, C)
-        Of models that have not seen the row, see :func:`transfer.advice.transferability.crossval.cross_validate`.
+        By models that were not trained on the row: see :func:`transfer.advice.transferability.crossval.cross_validate`.
     labels : ndarray of int64, shape (N,)
-        -1 where unknown: these rows do not count.
+        -1 where unknown: such rows are ignored.
 
     Examples
     --------
     >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.1, 0.9], [0.2, 0.8]])
-    >>> label_noise(p, np.array([0, 0, 0, 1, 1, 1]))
+    >>> find_label_noise(p, np.array([0, 0, 0, 1, 1, 1]))
     LabelNoise(count=1, share=0.16666666666666666, suspects=array([2]), called=array([1]))
     """
     rows = np.flatnonzero(labels >= 0)
@@ -58,7 +58,7 @@ def label_noise(probabilities: np.ndarray, labels: np.ndarray) -> LabelNoise:
     p = probabilities[np.ix_(rows, classes)].astype(float)
     own = p[np.arange(len(p)), label]
     threshold = np.bincount(label, own) / sizes
-    confident = np.where(p >= threshold - 1e-12, p, -1.0)  # less rounding, or rows all alike would be below their mean
+    confident = np.where(p >= threshold - 1e-12, p, -1.0)  # identical rows must not be below their mean
     called = confident.argmax(1)
     counts_for = confident.max(1) >= 0
     joint = np.zeros((len(classes), len(classes)))

@@ -1,4 +1,4 @@
-"""How large a set of images is for learning: images, classes, balance, copies."""
+"""Measure how large a training set is: images, classes, balance, duplicates."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,8 +8,8 @@ import numpy as np
 from transfer.data.duplicates import Inspection, duplicates, merge_groups, near_duplicates
 from transfer.data.table import ImageTable
 
-LARGE, EACH = 1000, 20  # images in all, and of a class in the median, from which on a set is large
-FEW = 5  # images: a class with fewer leaves a fold of five without one
+MIN_LARGE_IMAGES, MIN_LARGE_IMAGES_PER_CLASS = 1000, 20  # labelled images of a large set: all, and in the median class
+MIN_CLASS_IMAGES = 5  # a class with fewer is missing from one of five folds
 
 
 @dataclass(frozen=True)
@@ -19,25 +19,25 @@ class SetSize:
     Parameters
     ----------
     images : int
-        All, with a known object or not.
+        All, with or without a known object.
     labelled : int
-        Of a known object; all that follows but `copies`, `near_copies` and `distinct` counts these alone.
+        Images of a known object; all that follows except `copies`, `near_copies` and `distinct` counts them alone.
     classes : int
-        That occur.
+        Classes with an image.
     fewest, median, most : float
-        Images in a class; of two in the middle the median is the smaller one.
+        Images in a class; the median is the lower one of two.
     imbalance : float
         `most` / `fewest`.
     effective_classes : float
-        Exp of the entropy of the class shares, in nats: `classes` where they are all as large.
+        Exponential of the entropy of the class shares; equals `classes` where all are of the same size.
     copies : int
         Files byte-identical to an earlier one.
     near_copies : int
         Further images that are near-duplicates of an earlier one.
     distinct : int
-        What is left of `images` without either.
+        `images` less both.
     small_classes : tuple of str
-        Those with fewer than ``FEW`` images.
+        Those with fewer than ``MIN_CLASS_IMAGES`` images.
     """
 
     images: int
@@ -54,8 +54,8 @@ class SetSize:
     small_classes: tuple[str, ...]
 
 
-def set_size(table: ImageTable, inspection: Inspection) -> SetSize:
-    """Return how large `table` is; `inspection` is of the same rows (see :func:`transfer.data.duplicates.inspect`)."""
+def measure_set_size(table: ImageTable, inspection: Inspection) -> SetSize:
+    """Return the size of `table`; `inspection` is of the same rows (see :func:`transfer.data.duplicates.inspect`)."""
     counts = np.bincount(table.object[table.object >= 0], minlength=len(table.objects))
     present = counts[counts > 0]
     share = present / present.sum()
@@ -75,16 +75,16 @@ def set_size(table: ImageTable, inspection: Inspection) -> SetSize:
         copies=len(table) - different,
         near_copies=different - distinct,
         distinct=distinct,
-        small_classes=tuple(table.objects[i] for i in np.flatnonzero((counts > 0) & (counts < FEW))),
+        small_classes=tuple(table.objects[i] for i in np.flatnonzero((counts > 0) & (counts < MIN_CLASS_IMAGES))),
     )
 
 
-def scale(images: int, each: float) -> Literal["small", "large"]:
-    """Return whether a set of so many labelled images, and so many of the median class, is small or large.
+def classify_size(images: int, images_per_class: float) -> Literal["small", "large"]:
+    """Return whether a set is small or large, by its labelled images and those of its median class.
 
     Examples
     --------
-    >>> scale(30, 5), scale(2254, 73), scale(5000, 10)
+    >>> classify_size(30, 5), classify_size(2254, 73), classify_size(5000, 10)
     ('small', 'large', 'small')
     """
-    return "large" if images >= LARGE and each >= EACH else "small"
+    return "large" if images >= MIN_LARGE_IMAGES and images_per_class >= MIN_LARGE_IMAGES_PER_CLASS else "small"
