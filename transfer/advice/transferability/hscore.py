@@ -6,7 +6,7 @@ from sklearn.covariance import ledoit_wolf
 
 
 def hscore(features: np.ndarray, labels: np.ndarray) -> float:
-    """Return tr(cov(f)⁻¹ cov(E[f | y])), with a covariance of features that can be inverted where N < D.
+    """Return tr(cov(f)⁻¹ cov(E[f | y])), with a covariance that is invertible even where N < D.
 
     The H-score (Bao et al. 2019). The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf 2004),
     and the variance between classes is scaled accordingly (Ibrahim et al. 2022).

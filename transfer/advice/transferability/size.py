@@ -14,7 +14,7 @@ MIN_CLASS_IMAGES = 5  # a class with fewer is missing from one of five folds
 
 @dataclass(frozen=True)
 class SetSize:
-    """How large a set is. Plain values only: see :func:`transfer.config.serialise.to_dict`.
+    """The size of a data set. Plain values only: see :func:`transfer.config.serialise.to_dict`.
 
     Parameters
     ----------
