@@ -46,7 +46,7 @@ def seen():
     return labels, NetworkObservations({k: v.astype(np.float32) for k, v in features.items()}, {}, p)
 
 
-def test_each_stage_is_judged_by_what_it_tells_apart(seen):
+def test_each_stage_is_measured(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
     found = gather_evidence(observed, table, inspection, 120, measure_set_size(table, inspection))
@@ -61,7 +61,7 @@ def test_each_stage_is_judged_by_what_it_tells_apart(seen):
     np.testing.assert_array_equal(found.labels, labels)
 
 
-def test_labels_beyond_the_judged_rows_change_nothing(seen):
+def test_labels_beyond_the_labelled_rows_change_nothing(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
     other = _table(np.where(np.arange(120) < 90, labels, (labels + 1) % 3))
@@ -81,7 +81,7 @@ def test_without_an_original_classifier_there_is_no_leep(seen):
     assert found.leep is found.nce is None
 
 
-def test_copies_are_not_each_others_neighbours_nor_in_two_folds(seen):
+def test_duplicates_are_no_neighbours_and_share_a_fold(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
     twice = np.repeat(np.arange(60), 2)
@@ -93,7 +93,7 @@ def test_copies_are_not_each_others_neighbours_nor_in_two_folds(seen):
     assert found.neighbours["last"] < 0.6
 
 
-def test_a_sample_has_every_class_in_its_share(monkeypatch):
+def test_a_sample_is_stratified(monkeypatch):
     monkeypatch.setattr(module, "MAX_PROBE_IMAGES", 100)
     labels = np.repeat([0, 1, 2, -1], [600, 300, 100, 50])
     learn, others = np.arange(1050), np.arange(0)
@@ -103,16 +103,16 @@ def test_a_sample_has_every_class_in_its_share(monkeypatch):
     np.testing.assert_allclose(np.bincount(labels[rows]), [60, 30, 10], atol=1)
 
 
-@pytest.mark.parametrize(("classes", "judged"), [(2, 2500), (48, 2500), (100, 1200), (250, 1250), (400, 2000)])
-def test_fewer_images_of_many_classes_are_score_held_out(classes, judged):
-    """As many as a probe can be learnt from in the time, but five of each class at least."""
+@pytest.mark.parametrize(("classes", "sampled"), [(2, 2500), (48, 2500), (100, 1200), (250, 1250), (400, 2000)])
+def test_fewer_images_of_many_classes_are_sampled(classes, sampled):
+    """As many as the time allows for, but at least five of each class."""
     labels = np.arange(8000) % classes
     rows, _ = sample_rows(_table(labels), np.arange(8000), np.arange(0))
-    assert len(rows) == judged
+    assert len(rows) == sampled
     assert np.bincount(labels[rows]).min() >= 5
 
 
-def test_images_without_labels_fill_up_where_few_have_some():
+def test_unlabelled_images_fill_up_a_small_sample():
     labels = np.repeat([0, 1, -1], [10, 10, 980])
     rows, more = sample_rows(_table(labels), np.arange(20), np.arange(20, 1000))
     np.testing.assert_array_equal(rows, np.arange(20))
@@ -120,7 +120,7 @@ def test_images_without_labels_fill_up_where_few_have_some():
     assert set(more) <= set(range(20, 1000))
 
 
-def test_stages_side_by_side_have_shares_that_fade():
+def test_stacked_stages_have_decreasing_shares():
     rng = np.random.default_rng(0)
     features = {"low": rng.normal(size=(50, 4)) * 100, "high": rng.normal(size=(50, 30))}
     stacked, ((low, low_share), (high, high_share)) = stack_stages(features)
@@ -129,18 +129,18 @@ def test_stages_side_by_side_have_shares_that_fade():
     assert high_share / low_share == pytest.approx(2.5)
 
 
-def test_only_the_best_few_earlier_stages_are_worth_a_probe():
+def test_only_the_best_few_earlier_stages_are_probed():
     assert choose_truncations({f"{i}": 0.9 for i in range(9)}) == [1, 2, 3]
     assert choose_truncations({"a": 0.95, "b": 0.1, "c": 0.9}) == [2]
     assert choose_truncations({"a": 0.5, "b": 0.9}) == []
     assert choose_truncations({"only": 1.0}) == []
 
 
-def test_the_mean_is_of_the_probes_near_the_best_and_judged_as_they_are():
+def test_the_mean_is_of_the_probes_near_the_best():
     labels, folds = np.array([0, 1, 1]), np.arange(3)
     first, second = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]), np.array([[0.6, 0.4], [0.2, 0.8], [0.1, 0.9]])
     far = score_held_out(np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]]), labels, folds)
-    near = [score_held_out(some, labels, folds) for some in (first, second)]
+    near = [score_held_out(p, labels, folds) for p in (first, second)]
     product = np.sqrt(first * second)
     wanted = product / product.sum(1, keepdims=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -155,7 +155,7 @@ def test_the_mean_is_of_the_probes_near_the_best_and_judged_as_they_are():
     )  # within 1.3 of the best: it alone
 
 
-def test_near_copies_are_in_one_fold_where_they_are_to_stay_together(seen):
+def test_near_duplicates_share_a_fold_on_request(seen):
     labels, observed = seen
     table, inspection = _table(labels), _inspection(120)
     inspection.phash[::2] = np.random.default_rng(0).integers(0, 2**63, 60, np.uint64)
@@ -184,7 +184,7 @@ def test_a_class_of_one_image_changes_little_for_the_others(seen):
     assert found[1].noise.share < 0.05
 
 
-def test_labels_that_nothing_tells_are_not_called_wrong(seen):
+def test_labels_that_no_probe_predicts_are_not_suspect(seen):
     labels, observed = seen
     drawn = np.random.default_rng(1).permutation(labels)
     table, inspection = _table(drawn), _inspection(120)
@@ -201,7 +201,7 @@ def test_images_of_one_class_are_refused():
 
 
 def _of_accuracy(right, labels):
-    """What a probe said that was right on the first so many of every hundred rows."""
+    """Return predictions that are correct on a share of every hundred rows."""
     predictions = np.where(np.arange(len(labels)) % 100 < 100 * right, labels, (labels + 1) % 4)
     return CrossValidation(predictions, np.zeros((len(labels), 4)), labels, right, (0.0, 1.0), 1.0, None)
 
@@ -218,19 +218,19 @@ def test_the_power_of_the_last_doubling(monkeypatch, half, whole, slope):
     )
 
 
-def test_a_half_that_cannot_be_judged_tells_nothing():
+def test_a_half_that_cannot_be_cross_validated_has_no_curve():
     rng, labels = np.random.default_rng(0), np.arange(90) % 3
     x = rng.normal(size=(90, 4)).astype(np.float32)
-    for count, told in ((2, False), (30, True)):  # of two groups one is in the half, of thirty fifteen
+    for count, has_curve in ((2, False), (30, True)):  # of two groups one is in the half, of thirty fifteen
         groups = np.arange(90) * count // 90
         whole = replace(cross_validate(x, labels, assign_folds(labels, groups)), predictions=labels)
-        assert (fit_learning_curve(x, labels, groups, whole) > 0) is told
+        assert (fit_learning_curve(x, labels, groups, whole) > 0) is has_curve
     single = np.arange(90)
     single[:] = np.maximum(single - 60, 0)  # but for one class a single image each
     assert fit_learning_curve(x, single, np.arange(90), _of_accuracy(0.5, single)) == 0.0
 
 
-def test_only_a_set_that_was_judged_in_part_has_a_curve():
+def test_only_a_sampled_set_has_a_curve():
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(400) % 4)
     features = (1.2 * np.eye(40)[labels] + rng.normal(size=(400, 40))).astype(np.float32)

@@ -49,10 +49,10 @@ def test_cached_observations_are_not_computed_twice(seen, images, digests):
 
 def test_take_selects_rows(seen):
     _, found = seen
-    some = found.take(np.array([3, 1]))
-    np.testing.assert_array_equal(some.features["stem"], found.features["stem"][[3, 1]])
-    np.testing.assert_array_equal(some.norms["layer3"].square, found.norms["layer3"].square[[3, 1]])
-    np.testing.assert_array_equal(some.probabilities, found.probabilities[[3, 1]])
+    taken = found.take(np.array([3, 1]))
+    np.testing.assert_array_equal(taken.features["stem"], found.features["stem"][[3, 1]])
+    np.testing.assert_array_equal(taken.norms["layer3"].square, found.norms["layer3"].square[[3, 1]])
+    np.testing.assert_array_equal(taken.probabilities, found.probabilities[[3, 1]])
 
 
 def test_without_a_classifier_or_running_statistics(images, digests, tmp_path):

@@ -41,15 +41,15 @@ def test_long_durations_are_in_minutes(evidence):
 
 
 def test_balance_is_not_suggested_twice(evidence):
-    some = evidence(size={"imbalance": 9.0})
-    assert "consider --balance loss" in explain(some)
-    assert "--balance" not in explain(some, balanced=True)
+    measured_set = evidence(size={"imbalance": 9.0})
+    assert "consider --balance loss" in explain(measured_set)
+    assert "--balance" not in explain(measured_set, balanced=True)
 
 
 def test_images_are_counted(evidence):
-    some = explain(evidence(), images=225, test_images=25)
-    assert "small: 100 labelled training images of 2 classes, 10 in the median class" in some
-    assert "25 of 225 images are reserved for testing" in some
+    measured_set = explain(evidence(), images=225, test_images=25)
+    assert "small: 100 labelled training images of 2 classes, 10 in the median class" in measured_set
+    assert "25 of 225 images are reserved for testing" in measured_set
     part = explain(evidence(10000, 500, slope=0.5))  # two doublings, with powers of 1/4 and 1/8
     assert "cross-validated on a sample of 2500 images" in part
     assert "a probe of all 10000 makes 77% of the errors" in part
@@ -59,8 +59,8 @@ def test_unknown_similarity_is_not_claimed(evidence):
     unknown = explain(evidence(similarity=Similarity(0.5, "between", {}, None)))
     assert "similarity to the pretraining data is unknown" in unknown
     assert "neither similar" not in unknown
-    some = evidence(similarity=Similarity(0.9, "between", {}, 0.4, "stem"))
-    outdone = explain(replace(some, neighbours={"stem": 0.6, "top": 0.5}))
+    measured_set = evidence(similarity=Similarity(0.9, "between", {}, 0.4, "stem"))
+    outdone = explain(replace(measured_set, neighbours={"stem": 0.6, "top": 0.5}))
     assert "features of stem separate the classes better than the last ones (nearest neighbours: 60.0% and" in outdone
 
 
@@ -85,8 +85,8 @@ def test_trained_heads_are_not_the_measured_ones(evidence):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 def test_the_reason_agrees_with_the_decision_on_fine_tuning(evidence, share, more, mean, images):
     right = {"linear_probe": share, "truncate:1": share - 0.03, "head2toe": share + more, "stage_probes": share + mean}
-    some = evidence(images, images / 2, "similar", right)
-    found = rule.derive_advice(some, COSTS, NETWORK, RunRequirements(200))
+    measured_set = evidence(images, images / 2, "similar", right)
+    found = rule.derive_advice(measured_set, COSTS, NETWORK, RunRequirements(200))
     text = next(text for text in found.reasons if text.startswith("fine-tuning"))
     points, baseline = text.split(" to gain ")[1].split(",")[0].split(" points over ")
     if found.best.measured:

@@ -23,10 +23,10 @@ def test_the_four_cases(evidence):
     """Where measurements do not separate the policies, each case gets the textbook's policy."""
     alike, gains = {"linear_probe": 0.9, "truncate:1": 0.9, "head2toe": 0.9}, {}
     for (images, each), kind in itertools.product([(60, 6), (2800, 90)], ["similar", "different"]):
-        some = evidence(images, each, kind, alike)
-        for measured in some.probes.values():  # right on the same images
-            measured.predictions[:] = some.probes["linear_probe"].predictions
-        advice = advise(some)
+        measured_set = evidence(images, each, kind, alike)
+        for measured in measured_set.probes.values():  # right on the same images
+            measured.predictions[:] = measured_set.probes["linear_probe"].predictions
+        advice = advise(measured_set)
         assert advice.size == ("small" if images < 1000 else "large")
         assert advice.kind == kind
         policy = advice.best.policy
@@ -50,28 +50,28 @@ def test_a_clear_measurement_overrules_the_expectation(evidence):
 @pytest.mark.parametrize(("mean", "preferred"), [(0.9, True), (0.892, True), (0.8, False)])
 def test_stage_probes_are_preferred_unless_the_best_leads_by_half_a_point(evidence, mean, preferred):
     right = {"linear_probe": 0.9, "truncate:1": 0.8, "head2toe": 0.8, "stage_probes": mean}
-    some = evidence(100, 10, "similar", right)
-    every = {c.policy: c for c in rule.rate_policies(some, COSTS, NETWORK, REQUIREMENTS)}
+    measured_set = evidence(100, 10, "similar", right)
+    every = {c.policy: c for c in rule.rate_policies(measured_set, COSTS, NETWORK, REQUIREMENTS)}
     lead = every["linear_probe"].accuracy - every["stage_probes"].accuracy
     assert (lead <= 0.005) is preferred
-    found = advise(some)
+    found = advise(measured_set)
     assert found.best == every["stage_probes" if preferred else "linear_probe"]
-    said = [text for text in found.reasons if text.startswith("linear_probe seems better than stage_probes by")]
-    assert len(said) == (preferred and lead > 0)
-    unsolved = rule.derive_advice(some, COSTS, NETWORK, RunRequirements(200, solves_heads=False))
+    doubts = [text for text in found.reasons if text.startswith("linear_probe seems better than stage_probes by")]
+    assert len(doubts) == (preferred and lead > 0)
+    unsolved = rule.derive_advice(measured_set, COSTS, NETWORK, RunRequirements(200, solves_heads=False))
     assert unsolved.best == every["linear_probe"]  # stage probes must be solved
 
 
 def test_a_dropped_stage_costs_by_its_share_of_the_layers(evidence):
     """With equal measurements, dropping a stage of one layer costs almost nothing, one of half the layers something."""
-    some = evidence(200, 20, "similar", {"linear_probe": 0.9, "truncate:1": 0.9, "head2toe": 0.9})
-    for measured in some.probes.values():
-        measured.predictions[:] = some.probes["linear_probe"].predictions
+    measured_set = evidence(200, 20, "similar", {"linear_probe": 0.9, "truncate:1": 0.9, "head2toe": 0.9})
+    for measured in measured_set.probes.values():
+        measured.predictions[:] = measured_set.probes["linear_probe"].predictions
     gains = []
     for layers in ((9, 9, 9, 9, 1), (4, 4, 5, 5, 18)):
         found = {
             c.policy: c.accuracy
-            for c in rule.rate_policies(some, COSTS, replace(NETWORK, layers=layers), RunRequirements(0))
+            for c in rule.rate_policies(measured_set, COSTS, replace(NETWORK, layers=layers), RunRequirements(0))
         }
         gains.append(found["truncate:1"] - found["linear_probe"])
     expected = -0.4 * 0.1  # of the errors, if all went
@@ -114,9 +114,9 @@ def test_costs_count_images_epochs_and_trained_stages(evidence):
 
 
 def test_costs_count_uncached_views_and_every_trained_network(evidence):
-    some, n, epochs = evidence(1000, 100), 1000, rule.choose_epochs(1000)
+    measured_set, n, epochs = evidence(1000, 100), 1000, rule.choose_epochs(1000)
     requirements = RunRequirements(200, networks=2, uncached_epochs=30)
-    found = {c.policy: c for c in rule.rate_policies(some, COSTS, NETWORK, requirements)}
+    found = {c.policy: c for c in rule.rate_policies(measured_set, COSTS, NETWORK, requirements)}
     assert found["linear_probe"].seconds == pytest.approx(200 * 0.01 + 30 * n * 0.01)
     assert found["lp_ft:2"].seconds == pytest.approx(2.0 + epochs * n * (2 * 0.002 + 2 * 0.01))  # a trunk is left below
     assert found["lp_ft"].seconds == pytest.approx(2.0 + epochs * n * (2 * 0.02 + 0.01))
@@ -124,9 +124,9 @@ def test_costs_count_uncached_views_and_every_trained_network(evidence):
 
 
 def test_options_without_effect_on_a_frozen_backbone_lead_to_fine_tuning(evidence):
-    some = evidence(20, 10, "similar", {"linear_probe": 0.9, "truncate:1": 0.9, "head2toe": 0.9})
-    assert advise(some).best.measured
-    found = rule.derive_advice(some, COSTS, NETWORK, RunRequirements(200, fine_tuning_options=("l2_sp",)))
+    measured_set = evidence(20, 10, "similar", {"linear_probe": 0.9, "truncate:1": 0.9, "head2toe": 0.9})
+    assert advise(measured_set).best.measured
+    found = rule.derive_advice(measured_set, COSTS, NETWORK, RunRequirements(200, fine_tuning_options=("l2_sp",)))
     assert not found.best.measured
     assert found.best.accuracy == max(c.accuracy for c in found.ranked if not c.measured)
     assert any("because l2_sp would have no effect on a frozen backbone" in text for text in found.reasons)
@@ -149,12 +149,14 @@ def test_little_is_expected_of_fine_tuning_where_the_probe_mostly_errs(evidence)
 
 
 def test_half_the_gain_is_expected_of_a_network_without_norms(evidence):
-    some = evidence(2254, 77, "between", {"linear_probe": 0.8, "truncate:1": 0.8, "head2toe": 0.8})
+    measured_set = evidence(2254, 77, "between", {"linear_probe": 0.8, "truncate:1": 0.8, "head2toe": 0.8})
     probe, gains = 0.8, []
     for normalised in (True, False):
         found = {
             c.policy: c.accuracy
-            for c in rule.rate_policies(some, COSTS, replace(NETWORK, normalised=normalised), RunRequirements(0))
+            for c in rule.rate_policies(
+                measured_set, COSTS, replace(NETWORK, normalised=normalised), RunRequirements(0)
+            )
         }
         gains.append((found["lp_ft"] - probe, found["lp_ft:2"] - probe))
     assert gains[0][0] == pytest.approx(0.5 * 2254 / 2554 * 0.8**2 * 0.2)
@@ -167,7 +169,8 @@ def test_the_learning_curve_extrapolates_from_a_sample(evidence):
     right = {"linear_probe": 0.8, "truncate:1": 0.6, "head2toe": 0.8}
     few, many = (evidence(10000, 500, "similar", right, slope=slope) for slope in (0.0, 0.5))
     before, after = (
-        {c.policy: c for c in rule.rate_policies(some, COSTS, NETWORK, RunRequirements(0))} for some in (few, many)
+        {c.policy: c for c in rule.rate_policies(measured_set, COSTS, NETWORK, RunRequirements(0))}
+        for measured_set in (few, many)
     )
     for policy in right:
         assert 1 - after[policy].accuracy == pytest.approx((1 - before[policy].accuracy) * 2**-0.375)

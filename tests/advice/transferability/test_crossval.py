@@ -30,7 +30,7 @@ def blobs(n: int = 300, width: int = 20, classes: int = 4, apart: float = 1.2) -
 
 
 @pytest.mark.parametrize("width", [20, 400])
-def test_against_fold_after_fold(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_agrees_with_scikit_learn_fold_by_fold(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """scikit-learn's logistic regression on equally scaled features, one fold at a time."""
     x, labels = blobs(width=width, apart=0.6 if width == 20 else 0.15)
     folds = assign_folds(labels)
@@ -40,10 +40,10 @@ def test_against_fold_after_fold(width: int, monkeypatch: pytest.MonkeyPatch) ->
     z = (x - x.mean(0)) / np.sqrt(x.std(0) * x.std(0).mean())
     p = np.empty((len(x), 4))
     for fold in range(5):
-        learnt = folds != fold
-        l2 = found.l2 * learnt.sum()
-        p[~learnt] = (
-            LogisticRegression(C=1 / l2, max_iter=1000).fit(z[learnt], labels[learnt]).predict_proba(z[~learnt])
+        trains = folds != fold
+        l2 = found.l2 * trains.sum()
+        p[~trains] = (
+            LogisticRegression(C=1 / l2, max_iter=1000).fit(z[trains], labels[trains]).predict_proba(z[~trains])
         )
     accuracy = (p.argmax(1) == labels).mean()
     assert 0.5 < accuracy < 0.98
@@ -52,7 +52,7 @@ def test_against_fold_after_fold(width: int, monkeypatch: pytest.MonkeyPatch) ->
     assert loose.accuracy == pytest.approx(accuracy, abs=0.02)
 
 
-def test_what_comes_back() -> None:
+def test_the_result_is_consistent() -> None:
     x, labels = blobs()
     labels = labels * 2  # classes 1, 3 and 5 do not occur
     labels[::10] = -1
@@ -71,7 +71,7 @@ def test_what_comes_back() -> None:
     assert found.loss == pytest.approx(-np.log(own).mean())
 
 
-def test_no_row_learns_from_itself() -> None:
+def test_random_labels_are_not_predicted() -> None:
     """Labels that features say nothing of are not predicted, however many features there are to learn them by."""
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(200, 500)), rng.integers(0, 4, 200)
@@ -80,27 +80,27 @@ def test_no_row_learns_from_itself() -> None:
     assert found.loss == pytest.approx(np.log(4), abs=0.06)
 
 
-def test_what_is_heavy_chooses_by_one_fold_and_learns_no_row_that_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_problem_chooses_l2_by_one_fold_without_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crossval, "MAX_SEARCH_SIZE", 0)
     rng, labels = np.random.default_rng(0), np.arange(300) % 60
     features, folds = 3 * rng.normal(size=(300, 400)) + rng.normal(size=(60, 400))[labels], assign_folds(labels)
-    told = []
+    correct = []
     for fold in range(5):
-        learns = folds != fold
-        probe = LogisticRegression(C=1e3, max_iter=1000).fit(features[learns], labels[learns])
-        told.extend(probe.predict(features[~learns]) == labels[~learns])
-    assert cross_validate(features, labels, folds).accuracy == pytest.approx(np.mean(told), abs=0.04)
+        trains = folds != fold
+        probe = LogisticRegression(C=1e3, max_iter=1000).fit(features[trains], labels[trains])
+        correct.extend(probe.predict(features[~trains]) == labels[~trains])
+    assert cross_validate(features, labels, folds).accuracy == pytest.approx(np.mean(correct), abs=0.04)
     monkeypatch.setattr(lbfgs, "COARSE_TOLERANCE", 1e-6)
     features, labels = blobs()
     folds = assign_folds(labels)
     heavy = cross_validate(features, labels, folds)
     monkeypatch.setattr(crossval, "MAX_SEARCH_SIZE", 10**9)
     light = cross_validate(features, labels, folds)
-    assert heavy.l2 == light.l2  # 60 rows tell as much as 300 do here
+    assert heavy.l2 == light.l2  # 60 rows choose as 300 do
     np.testing.assert_allclose(heavy.probabilities, light.probabilities, atol=0.01)
 
 
-def test_the_last_components_are_left_out_of_very_much_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_components_of_a_very_large_problem_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = blobs()
     folds = assign_folds(labels, np.arange(300))
     x = (features - features.mean(0)) / np.sqrt(features.std(0) * features.std(0).mean())
@@ -114,7 +114,7 @@ def test_the_last_components_are_left_out_of_very_much_work(monkeypatch: pytest.
     assert np.abs(cross_validate(features, labels, folds).probabilities - fewer.probabilities).max() > 0.1
 
 
-def test_copies_in_one_fold_give_nothing_away() -> None:
+def test_duplicates_in_one_fold_do_not_leak() -> None:
     rng = np.random.default_rng(0)
     x, labels = np.repeat(rng.normal(size=(150, 300)), 2, axis=0), np.repeat(rng.integers(0, 3, 150), 2)
     apart = cross_validate(x, labels, assign_folds(labels)).accuracy
@@ -136,7 +136,7 @@ def test_constant_features() -> None:
     np.testing.assert_allclose(found.probabilities, 1 / 3, atol=1e-3)
 
 
-def test_a_class_that_a_fold_has_not_learnt() -> None:
+def test_a_class_missing_from_a_folds_training_rows() -> None:
     x, labels = blobs(60)
     labels[0] = 4
     found = cross_validate(x, labels, assign_folds(labels))
@@ -144,7 +144,7 @@ def test_a_class_that_a_fold_has_not_learnt() -> None:
     assert np.isfinite(found.loss)
 
 
-def test_refusals() -> None:
+def test_invalid_inputs_are_refused() -> None:
     x, labels = blobs(20)
     with pytest.raises(TransferError, match="1 classes in 5 folds"):
         cross_validate(x, np.zeros(20, int), assign_folds(np.zeros(20, int)))
@@ -156,7 +156,7 @@ def test_refusals() -> None:
 @pytest.mark.skipif(
     not (SHARED / "weights").is_dir(), reason="needs shared/ with photographs and ImageNet weights beside the checkout"
 )
-def test_it_says_what_the_tools_own_probe_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_agrees_with_the_probe_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve flowers, SqueezeNet: within 1.5 points on 180 images, of which one is half a point."""
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED / "weights"))
     table = read_images(DataConfig(str(SHARED / "data/flowers12"))).table
@@ -170,9 +170,9 @@ def test_it_says_what_the_tools_own_probe_reaches(monkeypatch: pytest.MonkeyPatc
     found = cross_validate(features.numpy(), table.object, folds)
     right = 0
     for fold in range(5):
-        learnt, held = (torch.from_numpy(rows) for rows in (folds != fold, folds == fold))
+        trains, held = (torch.from_numpy(rows) for rows in (folds != fold, folds == fold))
         heads = Heads([HeadSpec("object", "softmax", table.objects)], backbone.width)
-        solve_linear_probe(heads, (features[learnt], {"object": labels[learnt]}))
+        solve_linear_probe(heads, (features[trains], {"object": labels[trains]}))
         with torch.no_grad():
             right += int((heads(features[held])["object"].argmax(1) == labels[held]).sum())
     assert found.accuracy > 0.8

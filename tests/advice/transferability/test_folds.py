@@ -9,11 +9,11 @@ from transfer.errors import TransferError
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(4, 80))
 @settings(max_examples=60, deadline=None)
-def test_promises(seed: int, folds: int, n: int) -> None:
+def test_classes_are_even_and_groups_stay_together(seed: int, folds: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(-1, 5, n)
     labels[:2] = 0
-    # groups of one class: copies whose labels are right
+    # groups of one class: duplicates with correct labels
     groups = np.where(rng.random(n) < 0.4, (labels + 1) * 100 + rng.integers(0, 3, n), 10_000 + np.arange(n))
     groups[:2] = -1, -2
     fold = assign_folds(labels, groups, folds=folds, seed=seed)
@@ -48,13 +48,13 @@ def test_a_group_of_several_classes_stays_together() -> None:
         assert np.ptp(np.bincount(fold[labels == 0], minlength=3)) == 0
 
 
-def test_the_seed() -> None:
+def test_the_seed_decides() -> None:
     labels = np.arange(60) % 3
     assert assign_folds(labels, seed=1).tolist() == assign_folds(labels, seed=1).tolist()
     assert assign_folds(labels, seed=1).tolist() != assign_folds(labels, seed=2).tolist()
 
 
-def test_too_few() -> None:
+def test_too_few_folds_or_groups_are_refused() -> None:
     with pytest.raises(TransferError, match="folds is 1: cross-validation needs 2 or more"):
         assign_folds(np.array([0, 1]), folds=1)
     with pytest.raises(TransferError, match="1 labelled images without duplicates"):

@@ -23,7 +23,7 @@ def written_out(x: np.ndarray, labels: np.ndarray) -> float:
 
 @given(st.integers(0, 10_000), st.integers(6, 30), st.integers(2, 12))
 @settings(max_examples=25, deadline=None)
-def test_as_written_out(seed: int, n: int, width: int) -> None:
+def test_it_agrees_with_the_formula(seed: int, n: int, width: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n)
     x = rng.normal(size=(n, width)) + 2 * rng.normal(size=(3, width))[labels] + 5
@@ -34,7 +34,7 @@ def test_as_written_out(seed: int, n: int, width: int) -> None:
     assert hscore(3 * x @ turned - 7, labels) == pytest.approx(value, rel=1e-6)
 
 
-def test_many_images_are_the_plain_h_score() -> None:
+def test_with_many_images_it_is_the_plain_h_score() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(20_000) % 4
     x = rng.normal(size=(20_000, 3)) @ np.diag([1.0, 2.0, 5.0]) + rng.normal(size=(4, 3))[labels]
@@ -43,7 +43,7 @@ def test_many_images_are_the_plain_h_score() -> None:
     assert hscore(x, labels) == pytest.approx(plain, rel=0.01)
 
 
-def test_the_ends() -> None:
+def test_minimum_and_maximum() -> None:
     labels = np.arange(400) % 3
     rng = np.random.default_rng(0)
     assert hscore(np.eye(3)[labels][:, :2] + 1e-4 * rng.normal(size=(400, 2)), labels) == pytest.approx(2, abs=0.05)
@@ -56,7 +56,7 @@ def test_the_ends() -> None:
     ) == (2, 1, 0)
 
 
-def test_unknown_rows_do_not_count() -> None:
+def test_unlabelled_rows_are_ignored() -> None:
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(40, 4)), rng.integers(-1, 3, 40)
     assert hscore(x, labels) == hscore(x[labels >= 0], labels[labels >= 0])

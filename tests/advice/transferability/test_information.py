@@ -6,7 +6,7 @@ import pytest
 from transfer.advice.transferability.information import estimate_predicted_information
 
 
-def test_as_written_out() -> None:
+def test_it_agrees_with_the_formula() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(5), size=30)
     mean = [sum(row[k] for row in p) / 30 for k in range(5)]
     whole = -sum(m * math.log(m) for m in mean)
@@ -15,26 +15,26 @@ def test_as_written_out() -> None:
     assert estimate_predicted_information(p) == pytest.approx(whole - each + bias)
 
 
-def test_counts_are_corrected_as_miller_has_it() -> None:
+def test_counts_have_millers_correction() -> None:
     """For probabilities of 0 and 1: entropy of the counts plus (classes - 1) / 2N."""
     z = np.array([0] * 6 + [1] * 3 + [2])
     entropy = -sum(s * math.log(s) for s in (0.6, 0.3, 0.1))
     assert estimate_predicted_information(np.eye(4)[z]) == pytest.approx(entropy + 2 / (2 * 9))
 
 
-def test_the_correction_takes_the_bias_away() -> None:
+def test_the_correction_removes_the_bias() -> None:
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.full(20, 0.1), size=20_000)
     truth = estimate_predicted_information(p)
-    some = np.stack([p[rng.permutation(len(p))[:60]] for _ in range(100)])
-    corrected = np.mean([estimate_predicted_information(part) for part in some])
-    entropy = -(some.mean(1) * np.log(some.mean(1))).sum(1) + np.where(some > 0, some * np.log(some + 1e-300), 0).sum(
-        2
-    ).mean(1)
+    samples = np.stack([p[rng.permutation(len(p))[:60]] for _ in range(100)])
+    corrected = np.mean([estimate_predicted_information(part) for part in samples])
+    entropy = -(samples.mean(1) * np.log(samples.mean(1))).sum(1) + np.where(
+        samples > 0, samples * np.log(samples + 1e-300), 0
+    ).sum(2).mean(1)
     assert abs(corrected - truth) < 0.35 * abs(entropy.mean() - truth)
 
 
-def test_the_ends() -> None:
+def test_minimum_and_maximum() -> None:
     assert estimate_predicted_information(np.full((50, 8), 1 / 8)) == 0.0
     assert estimate_predicted_information(np.tile([0.9, 0.1, 0.0], (50, 1))) == pytest.approx(0.0, abs=1e-12)
     assert estimate_predicted_information(np.eye(8)[np.arange(16) % 8]) == pytest.approx(math.log(8))

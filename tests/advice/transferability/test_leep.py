@@ -16,7 +16,7 @@ def drawn(seed: int, n: int = 40, original: int = 6, classes: int = 3) -> tuple[
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
-def test_leep_as_written_out(seed: int) -> None:
+def test_leep_agrees_with_the_formula(seed: int) -> None:
     p, labels = drawn(seed)
     n, k = p.shape
     joint = {(y, z): sum(p[i, z] for i in range(n) if labels[i] == y) / n for y in set(labels) for z in range(k)}
@@ -55,7 +55,7 @@ def test_random_labels_gain_nothing_across_folds(original: int) -> None:
     assert explain_entropy(nce(p.argmax(1), labels, folds), labels) == pytest.approx(0, abs=0.01)
 
 
-def test_what_is_known_is_known_across_folds() -> None:
+def test_an_informative_classifier_explains_across_folds() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 10
     p = 0.9 * np.eye(40)[labels * 3] + 0.1 * rng.dirichlet(np.ones(40), size=300)
@@ -87,13 +87,13 @@ def test_each_fold_is_predicted_by_the_others() -> None:
     assert leep(p, labels, folds) == pytest.approx(best, rel=1e-9)
 
 
-def test_a_class_that_the_other_folds_lack_is_no_infinity() -> None:
+def test_a_class_missing_from_the_other_folds_is_finite() -> None:
     p, labels = drawn(1, n=20)
     labels[0] = 3
     assert math.isfinite(leep(p, labels, assign_folds(labels)))
 
 
-def test_unknown_rows_do_not_count() -> None:
+def test_unlabelled_rows_are_ignored() -> None:
     p, labels = drawn(2)
     labels[::4] = -1
     known = labels >= 0
@@ -103,5 +103,5 @@ def test_unknown_rows_do_not_count() -> None:
     assert explain_entropy(-0.5, labels) == explain_entropy(-0.5, labels[known])
 
 
-def test_a_single_class_has_nothing_to_explain() -> None:
+def test_a_single_class_has_no_entropy() -> None:
     assert explain_entropy(0.0, np.zeros(5, int)) == 0.0

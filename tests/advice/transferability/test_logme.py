@@ -49,7 +49,7 @@ def test_the_reference_is_a_density() -> None:
     ("n", "width", "signal"), [(12, 30, 1.0), (16, 16, 1.0), (24, 5, 2.0), (24, 5, 0.0), (40, 8, 0.5)]
 )
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_greatest_evidence_of_dense_matrices(n: int, width: int, signal: float, seed: int) -> None:
+def test_it_is_the_maximum_evidence_of_dense_matrices(n: int, width: int, signal: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     x = rng.normal(size=(n, width)) * np.logspace(0, -2, width)
@@ -66,14 +66,14 @@ def test_rank_deficient_features(width: int) -> None:
     assert logme(x, labels) == pytest.approx(logme(np.linalg.qr(x.T)[1].T[:, :2], labels), abs=1e-8)
 
 
-def test_constant_features_know_the_mean_alone() -> None:
+def test_constant_features_explain_the_mean_alone() -> None:
     labels = np.array([0] * 12 + [1] * 8)
     x = np.full((20, 6), 3.0)
     assert logme(x, labels) == pytest.approx(by_search(x, labels), abs=2e-5)
     assert logme(x, labels) == pytest.approx(logme(np.ones((20, 1)), labels), abs=1e-8)
 
 
-def test_features_of_nought_leave_noise_alone() -> None:
+def test_zero_features_explain_nothing() -> None:
     """The best beta is then N over the images of a class."""
     labels = np.array([0] * 5 + [1] * 15)
     expected = np.mean([-0.5 * (np.log(2 * np.pi * share) + 1) for share in (0.25, 0.75)])
@@ -89,7 +89,7 @@ def test_where_the_published_iteration_is_wrong() -> None:
     assert logme(x, labels) == pytest.approx(nothing, abs=0.01)
 
 
-def test_a_few_copies_do_not_make_a_noiseless_fit() -> None:
+def test_a_few_duplicates_do_not_make_a_noiseless_fit() -> None:
     """With N <= D an image twice makes each class exactly linear: unbounded, were its peak with noise not taken."""
     rng = np.random.default_rng(1)
     labels = np.arange(200) % 2
@@ -118,14 +118,14 @@ def test_invariances(seed: int, n: int, width: int) -> None:
     assert value >= logme(np.zeros((n, 1)), labels) - 1e-6
 
 
-def test_unknown_rows_do_not_count() -> None:
+def test_unlabelled_rows_are_ignored() -> None:
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(30, 4)), rng.integers(-1, 3, 30)
     assert logme(x, labels) == logme(x[labels >= 0], labels[labels >= 0])
     assert np.isnan(logme(x, np.full(30, -1)))
 
 
-def test_better_features_have_more() -> None:
+def test_better_features_have_more_evidence() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(90) % 3
     noise = rng.normal(size=(90, 20))

@@ -26,7 +26,7 @@ def by_loops(x: np.ndarray, labels: np.ndarray, k: int, groups: np.ndarray) -> l
 
 @given(st.integers(0, 10_000), st.integers(1, 7), st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_against_plain_loops(seed: int, k: int, grouped: bool) -> None:
+def test_it_agrees_with_plain_loops(seed: int, k: int, grouped: bool) -> None:
     rng = np.random.default_rng(seed)
     n = 40
     labels = rng.integers(-1, 4, n)
@@ -44,7 +44,7 @@ def test_against_plain_loops(seed: int, k: int, grouped: bool) -> None:
         assert report["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels[known], answer[known]))
 
 
-def test_copies_do_not_vote_on_each_other() -> None:
+def test_duplicates_do_not_vote_on_each_other() -> None:
     """Noise, each picture twice: a copy gives its twin away unless the group says so."""
     rng = np.random.default_rng(0)
     x, labels = np.repeat(rng.normal(size=(200, 8)), 2, axis=0), np.repeat(rng.integers(0, 10, 200), 2)
@@ -59,7 +59,7 @@ def test_the_length_of_a_feature_does_not_matter() -> None:
     assert vote_by_neighbours(x, labels).tolist() == vote_by_neighbours(longer, labels).tolist()
 
 
-def test_nobody_to_ask() -> None:
+def test_without_voters() -> None:
     x = np.ones((3, 2))
     assert vote_by_neighbours(x, np.full(3, -1)).tolist() == [-1, -1, -1]
     assert np.isnan(score_neighbours(x, np.full(3, -1))["accuracy"])

@@ -17,7 +17,7 @@ def separable(flipped: float, n: int = 600, classes: int = 4) -> tuple[np.ndarra
 
 
 @pytest.mark.parametrize("flipped", [0.05, 0.1, 0.2])
-def test_finds_the_labels_that_were_flipped(flipped: float) -> None:
+def test_flipped_labels_are_found(flipped: float) -> None:
     x, labels, rows = separable(flipped)
     found = find_label_noise(cross_validate(x, labels, assign_folds(labels)).probabilities, labels)
     assert found.share == pytest.approx(flipped, abs=0.02)
@@ -27,7 +27,7 @@ def test_finds_the_labels_that_were_flipped(flipped: float) -> None:
     assert (found.called == x[found.suspects].argmax(1)).mean() > 0.95
 
 
-def test_right_labels_are_found_right() -> None:
+def test_correct_labels_are_not_suspect() -> None:
     x, labels, _ = separable(0.0)
     found = find_label_noise(cross_validate(x, labels, assign_folds(labels)).probabilities, labels)
     assert found.share < 0.01
@@ -36,7 +36,7 @@ def test_right_labels_are_found_right() -> None:
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
-def test_as_written_out(seed: int) -> None:
+def test_it_agrees_with_the_formula(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n, m = 40, 3
     labels = rng.integers(-1, m, n)
@@ -62,7 +62,7 @@ def test_as_written_out(seed: int) -> None:
     assert margins == sorted(margins, reverse=True)
 
 
-def test_what_is_unknown_or_absent() -> None:
+def test_unlabelled_rows_and_absent_classes() -> None:
     p = np.full((4, 5), np.nan)
     assert find_label_noise(p, np.full(4, -1)).count == 0
     p[:3] = [[0.9, 0, 0.1, 0, 0], [0.9, 0, 0.1, 0, 0], [0.1, 0, 0.9, 0, 0]]

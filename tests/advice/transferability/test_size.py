@@ -21,7 +21,7 @@ def made(labels: list[int], files: list[str], hashes: list[int]) -> tuple[ImageT
     return table, Inspection(np.array(files), np.array(hashes, np.uint64), empty)
 
 
-def test_counted_by_hand() -> None:
+def test_counts() -> None:
     far = [0xFF << (8 * i) for i in range(6)]  # 16 bits from each other
     labels = [0] * 7 + [1] * 2 + [2] + [-1]
     files = ["a", "a", "a", "b", "c", "d", "e", "f", "g", "h", "b"]
@@ -37,7 +37,7 @@ def test_counted_by_hand() -> None:
     assert size.small_classes == ("bee", "cat")
 
 
-def test_of_two_classes_the_median_is_the_smaller_one() -> None:
+def test_the_median_of_two_classes_is_the_smaller_one() -> None:
     labels = [0] * 1500 + [1] * 6
     size = measure_set_size(*made(labels, [str(i) for i in range(1506)], [0] * 1506))
     assert size.median == 6
@@ -52,12 +52,12 @@ def test_equal_classes(images: ImageTable) -> None:
     assert size.images == size.distinct + size.copies + size.near_copies
 
 
-def test_no_label_at_all() -> None:
+def test_no_labels() -> None:
     size = measure_set_size(*made([-1, -1], ["a", "b"], [0, 2**64 - 1]))
     assert (size.labelled, size.classes, size.fewest, size.most, size.effective_classes) == (0, 0, 0, 0, 0.0)
 
 
-def test_it_is_plain() -> None:
+def test_it_is_json() -> None:
     table, inspection = made([0, 0, 1], ["a", "b", "c"], [0, 2**32 - 1, 2**64 - 1])
     table = replace(table, name="three")
     values = json.loads(json.dumps(to_dict(measure_set_size(table, inspection))))
