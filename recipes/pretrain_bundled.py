@@ -28,7 +28,7 @@ import transfer.backbones
 from transfer.data.sets import glyphs
 from transfer.data.sets.digits import DOMAINS, draw
 from transfer.data.sets.glyphs import LETTERS, PRETRAINING, SIZE, Pose
-from transfer.runtime.files import whole, write_json
+from transfer.runtime.files import atomic_write, write_json
 
 ARCH = {"layers": [2, 2, 2, 1], "channels": [24, 48, 96, 160], "stem_width": 12, "stem_type": "deep"}
 MEAN, STD = 0.5, 0.25
@@ -137,7 +137,7 @@ def pretrain(options: Options) -> None:
 
 def write(model: ResNet, out: Path) -> None:
     halves = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    with whole(out / "glyphnet.safetensors") as temporary:
+    with atomic_write(out / "glyphnet.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in halves.items()}, temporary)
     record = {
         "input_size": [3, SIZE, SIZE],

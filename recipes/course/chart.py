@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.runtime.files import whole
+from transfer.runtime.files import atomic_write
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe and Ito's
 SHOWN = ("activation", "gradient")
@@ -33,7 +33,7 @@ def draw_layers(path: Path, runs: Mapping[str, Mapping[str, Mapping[str, Sequenc
                 panel.set_title(f"{network}: {shown}s, {question}", loc="left", fontsize=10)
                 _curves(panel, settings, shown)
                 panel.legend(frameon=False, fontsize=8)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer.runtime.files import whole
+from transfer.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,6 +138,6 @@ def _save(figure: Any, places: Sequence[Any], path: Path | None) -> "Figure":
     handles, names = places[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3 * min(len(places), 2), frameon=False)
     if path:
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png")
     return figure

@@ -24,7 +24,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.formats import export
 from transfer.report.page import write_report
 from transfer.runtime import plugins, signals
-from transfer.runtime.signals import Stopped
+from transfer.runtime.signals import StoppedBySignal
 
 PLUGIN = '''
 """The distance between the domains' mean features, in a space that learns to tell the domains apart."""
@@ -129,11 +129,11 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_
         return config("sharpened", "mean_gap", policy="partial:1", out=tmp_path / name, **run)
 
     adapt(made("whole"), images=images)
-    asked, calls = signals.asked, itertools.count(1)
+    asked, calls = signals.stop_requested, itertools.count(1)
 
     def ask() -> Any:
         if next(calls) % 5 == 0:
-            signals._asked.append(signal.SIGTERM)
+            signals._received.append(signal.SIGTERM)
         return asked()
 
     monkeypatch.setattr(signals, "asked", ask)
@@ -142,7 +142,7 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_
         try:
             adapt(made("pieces", resume=True), images=images)
             break
-        except Stopped:
+        except StoppedBySignal:
             interruptions += 1
     assert 2 <= interruptions < 30
     assert bits(tmp_path / "pieces") == bits(tmp_path / "whole")

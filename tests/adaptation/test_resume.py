@@ -19,9 +19,9 @@ from transfer.runs import states
 from transfer.runs.folder import RunFolder
 from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import signals
-from transfer.runtime.signals import Stopped
+from transfer.runtime.signals import StoppedBySignal
 
-TRULY = signals.asked
+TRULY = signals.stop_requested
 
 
 def resumed(config: Any) -> Any:
@@ -39,7 +39,7 @@ def stop_at(monkeypatch):
             nonlocal looked
             looked += 1
             if looked == number:
-                signals._asked.append(signal.SIGTERM)
+                signals._received.append(signal.SIGTERM)
             return TRULY()
 
         monkeypatch.setattr(signals, "asked", asked)
@@ -53,7 +53,7 @@ def in_pieces(config, tiny, stop_at, each):
         stop_at(each)
         try:
             adapt(resumed(config), images=tiny)
-        except Stopped:
+        except StoppedBySignal:
             continue
         return stops
     raise AssertionError("it does not get on")

@@ -29,7 +29,7 @@ from transfer.data.splits import split
 from transfer.disk_cache import Store
 from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
-from transfer.runtime.malloc import kept
+from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData, epoch
 from transfer.training.setup import head_specs, new_model, read_images
@@ -81,7 +81,7 @@ def main() -> None:
             }
             for name, cache in feeds.items():
                 feed = cache.feed(model, images.table.paths, data.digests, batch_size=64)
-                with kept():
+                with keep_freed_memory():
                     feed.prepare(rows)
                     for _ in range(given.rounds + (name == "cached")):
                         began = time.perf_counter()

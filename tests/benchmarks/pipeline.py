@@ -11,7 +11,7 @@ from transfer import backbones, freeze
 from transfer.data.images.batches import ImageBatches
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
-from transfer.runtime.malloc import kept
+from transfer.runtime.malloc import keep_freed_memory
 
 
 def arguments(doc: str) -> argparse.Namespace:
@@ -25,7 +25,7 @@ def arguments(doc: str) -> argparse.Namespace:
 
 def timed(call: Callable[[], object]) -> float:
     """Return the seconds that `call` takes."""
-    with kept():
+    with keep_freed_memory():
         began = time.perf_counter()
         call()
         return time.perf_counter() - began

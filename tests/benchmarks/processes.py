@@ -32,12 +32,12 @@ from transfer.disk_cache import Store
 from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
 from transfer.runtime import distributed
-from transfer.runtime.distributed.batches import gather
+from transfer.runtime.distributed.batches import gather_rows
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData, epoch
 from transfer.training.setup import Images, head_specs, new_model
 
-distributed.cores = lambda: 1  # each process has but one
+distributed.count_cores_per_process = lambda: 1  # each process has but one
 
 
 def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -58,11 +58,11 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
             model, images.table.paths, images.inspection.sha256, batch_size=32, workers=1
         )
         model.ready_trunk() if model.cut else None
-        distributed.wait()
+        distributed.wait_for_all()
         began, busy = time.perf_counter(), time.process_time()
         feed.prepare(rows)
         busy = busiest(time.process_time() - busy)
-        distributed.wait()
+        distributed.wait_for_all()
         if policy == "linear_probe":
             seconds |= {"extraction": time.perf_counter() - began, "extraction, processor": busy}
             continue
@@ -72,9 +72,9 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
         began, busy = time.perf_counter(), time.process_time()
         epoch(model, feed, data, labels, optimizer, plan.phases[0], config.learn, (1, 1), [0, 0, 1])
         busy = busiest(time.process_time() - busy)
-        distributed.wait()
+        distributed.wait_for_all()
         seconds |= {policy: time.perf_counter() - began, f"{policy}, processor": busy}
-        if distributed.world() > 1:
+        if distributed.get_world_size() > 1:
             slopes = torch.zeros(sum(p.numel() for p in model.parameters() if p.requires_grad))
             began = time.perf_counter()
             for _ in range(10):
@@ -85,7 +85,7 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
 
 def busiest(seconds: float) -> float:
     """Return the most of all processes' seconds."""
-    return float(gather(torch.tensor([seconds]), distributed.world()).max())
+    return float(gather_rows(torch.tensor([seconds]), distributed.get_world_size()).max())
 
 
 def started(world: int, images: Images, given: argparse.Namespace) -> dict[str, float]:
@@ -103,9 +103,9 @@ def started(world: int, images: Images, given: argparse.Namespace) -> dict[str, 
             place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
             os.environ |= {name: str(value) for name, value in place.items()}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            with distributed.together():
+            with distributed.join_process_group():
                 found = work(images, given, Path(folder) / "rows")
-                if distributed.first():
+                if distributed.is_rank_zero():
                     (Path(folder) / "found.json").write_text(json.dumps(found))
             os._exit(0)
         for pid in pids:

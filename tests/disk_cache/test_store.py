@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transfer.disk_cache import CannotKeep, Located, Shelf, Store
 from transfer.disk_cache import shelf as shelf_module
 from transfer.errors import TransferError
-from transfer.runtime.files import cache_folder
+from transfer.runtime.files import get_cache_folder
 
 SHAPE = (3, 2)
 
@@ -287,7 +287,7 @@ def test_room_is_made_at_once_for_rows_that_are_announced(shelf: Callable[..., S
 
 def test_the_limit_and_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
-    assert Store().root == cache_folder("rows") == tmp_path / "rows"
+    assert Store().root == get_cache_folder("rows") == tmp_path / "rows"
     with pytest.raises(TransferError, match="limit is 0 bytes"):
         Store(limit=0)
 

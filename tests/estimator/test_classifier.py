@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from transfer.config.adapt import AdaptConfig, StepsConfig
 from transfer.config.train import LearnConfig, TrainConfig
 from transfer.estimator import TransferClassifier
-from transfer.runtime.files import cache_folder
+from transfer.runtime.files import get_cache_folder
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_it_learns_from_arrays_and_says_the_same_of_paths_and_pictures(fitted, i
     np.testing.assert_array_equal(fitted.predict_proba(images.paths.tolist()), p)
     np.testing.assert_array_equal(fitted.predict_proba(images), p)
     assert fitted.score(images) == fitted.score(pixels, objects)
-    assert list(cache_folder("pixels").iterdir()) == []
+    assert list(get_cache_folder("pixels").iterdir()) == []
 
 
 def test_the_same_seed_learns_the_same_and_a_pickle_answers_alike(fitted, classifier, pixels, objects):

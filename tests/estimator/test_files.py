@@ -7,7 +7,7 @@ from PIL import Image
 
 from transfer.data.images.decode import BadImage, decode
 from transfer.estimator.files import InputError, digests, image_files
-from transfer.runtime.files import cache_folder
+from transfer.runtime.files import get_cache_folder
 
 
 def test_paths_and_tables_are_taken_as_they_are(images):
@@ -23,7 +23,7 @@ def test_pixels_become_files_that_decode_to_them_and_go(pixels):
     for given in (pixels[:3], (pixels[:3] / 255).astype(np.float32), [Image.fromarray(x) for x in pixels[:3]]):
         with image_files(given) as paths:
             again = [np.asarray(decode(path)) for path in paths]
-            assert all(Path(path).parent.parent == cache_folder("pixels") for path in paths)
+            assert all(Path(path).parent.parent == get_cache_folder("pixels") for path in paths)
         np.testing.assert_array_equal(again, pixels[:3])
         assert not any(Path(path).exists() for path in paths)
 

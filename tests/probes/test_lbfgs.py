@@ -112,6 +112,6 @@ def test_a_long_solve_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
         return whole(self, point, l2)
 
     monkeypatch.setattr(LinearProblem, "_objective", evaluate)
-    with pytest.raises(signals.Stopped), signals.stoppable():
+    with pytest.raises(signals.StoppedBySignal), signals.defer_stop_signals():
         solved.minimise(0.01, fine=True)
     assert len(evaluated) == 3

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.errors import TransferError
-from transfer.runtime.files import cache_folder, open_regular, open_text, read_json, whole, write_json, write_text
+from transfer.runtime.files import (
+    atomic_write,
+    get_cache_folder,
+    open_regular,
+    open_text,
+    read_json,
+    write_json,
+    write_text,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -28,7 +36,7 @@ def test_a_new_file_and_its_folders(tmp_path: Path) -> None:
 def test_what_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     file = tmp_path / "kept.txt"
     file.write_text("old")
-    with pytest.raises(error), whole(file) as temporary:  # noqa: PT012
+    with pytest.raises(error), atomic_write(file) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise error
     assert file.read_text() == "old"
@@ -37,7 +45,7 @@ def test_what_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path: Path, er
 
 def test_the_file_appears_only_at_the_end(tmp_path: Path) -> None:
     file = tmp_path / "new.txt"
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text("all of it")
         assert temporary.parent == file.parent  # a rename across file systems would not be atomic
         assert not file.exists()
@@ -99,11 +107,11 @@ def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_the_cache_lies_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFER_CACHE", "~/here")
-    assert cache_folder("digits", "v1") == Path.home() / "here" / "digits" / "v1"
+    assert get_cache_folder("digits", "v1") == Path.home() / "here" / "digits" / "v1"
     monkeypatch.setenv("TRANSFER_CACHE", "")
-    assert cache_folder().name == "transfer"
+    assert get_cache_folder().name == "transfer"
     monkeypatch.delenv("TRANSFER_CACHE")
-    assert cache_folder().is_absolute()
+    assert get_cache_folder().is_absolute()
 
 
 @pytest.mark.parametrize(

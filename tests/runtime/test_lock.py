@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from transfer.errors import TransferError
-from transfer.runtime.lock import Lock
+from transfer.runtime.lock import FolderLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from transfer.runtime.lock import Lock
-lock = Lock(Path(sys.argv[1]))
+from transfer.runtime.lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
@@ -22,16 +22,16 @@ def test_another_process_is_refused_until_the_first_one_dies(tmp_path: Path) -> 
         assert other.stdout
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(TransferError, match="another process is at work") as refused:
-            Lock(tmp_path)
+            FolderLock(tmp_path)
         assert "\n" not in str(refused.value)
         other.kill()
-    lock = Lock(tmp_path)
+    lock = FolderLock(tmp_path)
     lock.release()
     assert not list(tmp_path.iterdir())
 
 
 def test_this_process_may_hold_it_twice(tmp_path: Path) -> None:
-    one, other = Lock(tmp_path), Lock(tmp_path)
+    one, other = FolderLock(tmp_path), FolderLock(tmp_path)
     one.release()
     one.release()
     assert list(tmp_path.iterdir())
@@ -42,4 +42,4 @@ def test_this_process_may_hold_it_twice(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TransferError, match="cannot write the run folder"):
-        Lock(tmp_path / "file")
+        FolderLock(tmp_path / "file")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from transfer.runtime.malloc import SAID, kept
+from transfer.runtime.malloc import USER_VARIABLES, keep_freed_memory
 
 PAGE = mmap.PAGESIZE
 SIZES = [40 * 2**20, 64 * 2**20]  # bytes that each step takes and frees; from 32 MiB on, glibc never keeps a block
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other
 
 SCRIPT = f"""
 import contextlib, ctypes, json, resource, sys
-from transfer.runtime.malloc import kept
+from transfer.runtime.malloc import keep_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -35,11 +35,11 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * {PAGE}
 
 out = {{"before": resident()}}
-with kept() if sys.argv[1] == "kept" else contextlib.nullcontext():
+with keep_freed_memory() if sys.argv[1] == "kept" else contextlib.nullcontext():
     step()
     began = faults()
     for _ in range(5):
-        with kept() if sys.argv[1] == "kept" else contextlib.nullcontext():
+        with keep_freed_memory() if sys.argv[1] == "kept" else contextlib.nullcontext():
             step()
     out["pages a step"] = (faults() - began) / 5
     out["within"] = resident()
@@ -53,7 +53,7 @@ print(json.dumps(out))
 
 def measured(how: str, **variables: str) -> dict[str, float]:
     """Return what the script says, run in an environment that has of :data:`SAID` only `variables`."""
-    clean = {name: value for name, value in os.environ.items() if name not in SAID}
+    clean = {name: value for name, value in os.environ.items() if name not in USER_VARIABLES}
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT, how], env=clean | variables, capture_output=True, text=True, check=True
     )
@@ -73,14 +73,14 @@ def test_afterwards_the_system_has_it_back() -> None:
     assert ours["pages afterwards"] > 0.5 * STEP / PAGE
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", USER_VARIABLES)
 def test_what_the_environment_says_stands(name: str) -> None:
     value = "glibc.malloc.mmap_threshold=131072" if name == "GLIBC_TUNABLES" else "131072"
     assert measured("kept", **{name: value})["pages a step"] > 0.5 * STEP / PAGE
 
 
 def test_an_error_within_goes_on_its_way() -> None:
-    with pytest.raises(ValueError, match="mine"), kept():
+    with pytest.raises(ValueError, match="mine"), keep_freed_memory():
         raise ValueError("mine")
 
 
@@ -94,7 +94,7 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(malloc.ctypes, "CDLL", refused)
     malloc._glibc.cache_clear()
     try:
-        with kept():
+        with keep_freed_memory():
             pass
     finally:
         monkeypatch.undo()

@@ -13,7 +13,7 @@ from transfer.config.train import LearnConfig, RegulariseConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads, HeadSpec
-from transfer.runtime.out_of_memory import in_parts, out_of_memory, parts_of
+from transfer.runtime.out_of_memory import is_out_of_memory, run_in_parts, split_rows
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 from transfer.training.train import train
@@ -22,13 +22,13 @@ CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: c
 
 
 def test_what_is_a_lack_of_memory() -> None:
-    assert all(map(out_of_memory, (CPU, MemoryError(), torch.OutOfMemoryError("CUDA out of memory"))))
-    assert not any(map(out_of_memory, (RuntimeError("mat1 and mat2 shapes"), ValueError("not enough memory"))))
+    assert all(map(is_out_of_memory, (CPU, MemoryError(), torch.OutOfMemoryError("CUDA out of memory"))))
+    assert not any(map(is_out_of_memory, (RuntimeError("mat1 and mat2 shapes"), ValueError("not enough memory"))))
 
 
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_parts_are_all_of_it(rows: int, parts: int) -> None:
-    slices = parts_of(rows, parts)
+    slices = split_rows(rows, parts)
     assert [i for part in slices for i in range(rows)[part]] == list(range(rows))
     assert len(slices) <= parts
     assert len({part.stop - part.start for part in slices[:-1]}) <= 1
@@ -57,7 +57,7 @@ def test_gradients_of_parts_add_up(compose: str, weighted: bool, most: int) -> N
         loss.backward()
         return loss.detach(), {name: values.detach() for name, values in out.items()}
 
-    loss, out, parts = in_parts(take, 11, 1, heads.zero_grad)
+    loss, out, parts = run_in_parts(take, 11, 1, heads.zero_grad)
     assert parts == {1: 16, 3: 4, 5: 4, 99: 1}[most]
     got = [p.grad.clone() for p in heads.parameters() if p.grad is not None]
     heads.zero_grad()
@@ -78,9 +78,9 @@ def test_a_single_image_that_does_not_fit_is_one_line_and_other_errors_are_ours(
         return fail
 
     with pytest.raises(TransferError, match="out of memory on a single image"):
-        in_parts(take(CPU), 5, 1, lambda: None)
+        run_in_parts(take(CPU), 5, 1, lambda: None)
     with pytest.raises(RuntimeError, match="shapes"):
-        in_parts(take(RuntimeError("shapes")), 5, 1, lambda: None)
+        run_in_parts(take(RuntimeError("shapes")), 5, 1, lambda: None)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import signals
-from transfer.runtime.signals import Stopped, stoppable
+from transfer.runtime.signals import StoppedBySignal, defer_stop_signals
 from transfer.training import train as train_module
 from transfer.training.epoch import EpochProgress, TrainingData
 from transfer.training.fit import FitResult, fit
@@ -56,7 +56,7 @@ def at_step(patch: pytest.MonkeyPatch, number: int, how: str) -> list[int]:
     def counted(self: FitCheckpoints, save: Callable[[], None], *, end: bool = False) -> None:
         count[0] += 1
         if count[0] == number and how == "stop":
-            signals._asked.append(signal.SIGTERM)
+            signals._received.append(signal.SIGTERM)
         step(self, save, end=end)
         if count[0] == number and how == "kill":
             raise Killed
@@ -87,7 +87,7 @@ def run(taught: Callable[..., Any], data: TrainingData) -> Callable[..., Any]:
         lines: list[dict[str, Any]] = []
         cache = TrunkCache()
         cache.views = 2 if name == "partial, views" else 0
-        with stoppable():
+        with defer_stop_signals():
             result = fit(model, plan, data, config, cache, seed=3, part=part, on_epoch=lines.append)
         return result, {name: tensor.clone() for name, tensor in model.state_dict().items()}, told(lines)
 
@@ -118,7 +118,7 @@ def test_after_any_step(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             try:
                 got = run(name, RunStates(tmp_path / "parted", minutes).part(0))
                 break
-            except (Stopped, Killed):
+            except (StoppedBySignal, Killed):
                 ends, total, stretch = ends + 1, total + stretch, stretch % 3 + 1
     assert ends >= 2
     assert total >= count[0] - 3
@@ -137,7 +137,7 @@ def test_killed_long_after_the_last_state(run: Any, tmp_path: Path, monkeypatch:
     wanted = run("full, fresh views, swa")
     with monkeypatch.context() as patch:
         at_step(patch, 2, "stop")
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedBySignal):
             run("full, fresh views, swa", RunStates(tmp_path, 10).part(0))
         at_step(patch, 2, "kill")
         with pytest.raises(Killed):
@@ -203,7 +203,7 @@ def test_what_resume_says(config: Callable[..., TrainConfig], tmp_path: Path, mo
     settings: dict[str, Any] = {"out": tmp_path / "run", "probe": "trained", "batch_size": 16}
     with monkeypatch.context() as patch:
         at_step(patch, 2, "stop")
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedBySignal):
             train(config(**settings))
     with pytest.raises(TransferError, match="unfinished: go on with it by --resume, or say --overwrite"):
         train(config(**settings))
@@ -225,7 +225,7 @@ def test_overwrite_begins_anew(
     train(config(out=tmp_path / "whole", **settings))
     with monkeypatch.context() as patch:
         at_step(patch, 2, "stop")
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedBySignal):
             train(config(out=tmp_path / "run", lr=0.1, **settings))
     train(config(out=tmp_path / "run", overwrite=True, **settings))
     assert bits(tmp_path / "run") == bits(tmp_path / "whole")

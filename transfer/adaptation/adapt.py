@@ -37,7 +37,7 @@ from transfer.runs import checkpoint
 from transfer.runs.folder import RunFolder
 from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import distributed
-from transfer.runtime.signals import stoppable
+from transfer.runtime.signals import defer_stop_signals
 from transfer.training.resume import RunInputs
 from transfer.training.setup import Images, read_images, versions
 
@@ -72,15 +72,15 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
     """
     config = prepared(config)
     run, folder = config.run, None
-    if run.out and distributed.first():
+    if run.out and distributed.is_rank_zero():
         how: Any = {"overwrite": run.overwrite, "resume": run.resume, "later": True, "tensorboard": run.tensorboard}
         folder = RunFolder(run.out, to_dict(config), **how)
-    if finished := distributed.same(folder.finished_result if folder else None):
+    if finished := distributed.broadcast(folder.finished_result if folder else None):
         log.info("the run in %s is finished; there is nothing to go on with", run.out)
         with folder or nullcontext():
             return AdaptRun(finished, checkpoint.load(folder.path) if folder else {}, [], [])
     cache = cache or TrunkCache(config.cache)
-    with folder or nullcontext(), stoppable() if run.out else nullcontext():
+    with folder or nullcontext(), defer_stop_signals() if run.out else nullcontext():
         return _over_seeds(config, images or read(config.shift, cache), cache, folder)
 
 
@@ -153,13 +153,13 @@ def _pair(shift: ShiftConfig, images: Images, seed: int) -> tuple[Domains, Hidde
 def _states(folder: RunFolder | None, config: AdaptConfig) -> RunStates:
     """Return the states of a run, whose folder the first process alone has."""
     assert config.run.out
-    minutes, resumed = config.run.checkpoint_minutes, distributed.same(bool(folder and folder.resumed))
+    minutes, resumed = config.run.checkpoint_minutes, distributed.broadcast(bool(folder and folder.resumed))
     return RunStates(config.run.out, minutes, begin=folder.start if folder else None, resumed=resumed)
 
 
 def _done(config: AdaptConfig, images: Images, folder: RunFolder | None, part: PartStates) -> AdaptRun | None:
     """Return a seed's run if it is done already."""
-    result, said = distributed.same(folder.finished_result if folder else None), part.outcome()
+    result, said = distributed.broadcast(folder.finished_result if folder else None), part.outcome()
     if not result or not said:
         return None
     test = _with_truth(*_pair(config.shift, images, config.run.seed))
@@ -212,7 +212,9 @@ def _adapt_once(
         else:
             tries[name] = tried(name, stage, tell, ResumeLog(states.part(number) if states else None))
     sound = {name: some for name, some in tries.items() if some.best} or tries  # a method that diverged ends no run
-    scores = distributed.same({name: float(between.score(some.candidate.evidence)) for name, some in sound.items()})
+    scores = distributed.broadcast(
+        {name: float(between.score(some.candidate.evidence)) for name, some in sound.items()}
+    )
     choices = list(sound.values())
     choice = choices[validators.choose_best(list(scores.values()))]
     stage.move(choice.backbone)

@@ -15,10 +15,10 @@ from transfer.adaptation.task import AdaptationTask
 from transfer.adaptation.trainer import RECOMPUTED, AdaptationTrainer
 from transfer.config.adapt import StepsConfig
 from transfer.freeze import Phase
-from transfer.runtime.malloc import kept
+from transfer.runtime.malloc import keep_freed_memory
 
 
-@kept()
+@keep_freed_memory()
 def fit(
     name: str,
     stage: AdaptationTask,
@@ -52,9 +52,9 @@ def fit(
     method, journal = find_method(name), stage.journal
     losses = method.losses is not None
     factors = (weights if losses else ()) or (1.0,)
-    kept = journal.open(choice.state)
-    if kept:
-        choice.restore(kept)
+    saved = journal.open(choice.state)
+    if saved:
+        choice.restore(saved)
     stage.parts = noted = 1
     for weight in factors[journal.weight :]:
         label = f"{name} x {weight:g}" if losses and len(weights) > 1 else name

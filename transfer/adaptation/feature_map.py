@@ -10,8 +10,8 @@ from tqdm import tqdm
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.errors import TransferError
 from transfer.evaluation.tsne import embed
-from transfer.runtime.escape import printable
-from transfer.runtime.files import whole
+from transfer.runtime.escape import escape_unprintable
+from transfer.runtime.files import atomic_write
 
 MOST_ROWS = 2000
 DOMAIN_COLOURS = ("#0072B2", "#E69F00")  # blue and orange of Okabe and Ito: told apart by colour-blind people, too
@@ -72,7 +72,7 @@ def feature_map(
             panel.spines[:].set_color("0.8")
         _domains(by_domain, place, side, domains, seed)
         _objects(by_object, place, side, objects, classes)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
@@ -125,7 +125,7 @@ def _objects(panel: Any, place: np.ndarray, side: np.ndarray, objects: np.ndarra
 
 def _text(name: str) -> str:
     """Return a name from elsewhere as matplotlib draws it: no formula, no control character."""
-    return printable(name).replace("$", r"\$")
+    return escape_unprintable(name).replace("$", r"\$")
 
 
 def _legend(panel: Any) -> None:

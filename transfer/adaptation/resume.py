@@ -96,9 +96,9 @@ class ResumeLog:
     def _keep(self, due: bool, calls: Callable[[], list[dict[str, Any]]], *, over: bool = False) -> None:
         """Keep what `calls` returns if that is due, or a signal asks any process of the run to stop; then stop here."""
         assert self.part
-        asked = distributed.agreed(signals.asked())
+        asked = distributed.any_rank(signals.stop_requested())
         if due or asked:
             value = {"weight": self.weight, "calls": calls(), "choice": self._choice()}
             (self.part.finish if over else self.part.save)(value)
         if asked:
-            signals.stop()
+            signals.raise_stopped()

@@ -12,7 +12,7 @@ from transfer.adaptation.losses.base import AdaptationLoss, Batch
 from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.task import AdaptationTask
 from transfer.errors import TransferError
-from transfer.runtime.distributed.batches import own_draws
+from transfer.runtime.distributed.batches import fork_rng_by_rank
 
 Terms = Sequence[tuple[float, AdaptationLoss]]
 
@@ -75,7 +75,7 @@ class StepLoss(nn.Module):
         domain = stage.domain[torch.from_numpy(rows)].to(activation.device)
         target = stage.target[torch.from_numpy(rows)].to(activation.device)
         labels = stage.labels[torch.from_numpy(rows)].to(activation.device)
-        with own_draws(activation.device, *key) if self.split else nullcontext():
+        with fork_rng_by_rank(activation.device, *key) if self.split else nullcontext():
             pooled = stage.features(activation, len(rows), stage.parts)
         features = network(pooled, domain)
         logits = network.classifier(features)

@@ -17,7 +17,7 @@ from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
-from transfer.runtime.out_of_memory import parts_of
+from transfer.runtime.out_of_memory import split_rows
 from transfer.training.epoch import AUGMENTATIONS
 from transfer.training.setup import Images, new_backbone, pick_device
 
@@ -118,7 +118,7 @@ class AdaptationTask:
         if self.frozen:
             return activation
         if parts > 1:
-            some = [activation[part] for part in parts_of(len(activation), parts)]
+            some = [activation[part] for part in split_rows(len(activation), parts)]
             pooled = torch.cat([checkpoint(self.model.features, part, use_reentrant=False) for part in some])
         else:
             pooled = self.model.features(activation)

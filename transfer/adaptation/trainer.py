@@ -21,8 +21,8 @@ from transfer.config.adapt import StepsConfig
 from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.runs.packing import generators, load_optimizer_state, optimizer_state, set_generators
-from transfer.runtime.distributed.batches import averaged
-from transfer.runtime.out_of_memory import halved, out_of_memory
+from transfer.runtime.distributed.batches import wrap_ddp
+from transfer.runtime.out_of_memory import halve_until_fits, is_out_of_memory
 from transfer.training.epoch import AUGMENTATIONS
 
 RECOMPUTED = "the tail's activations recomputed"  # what becomes of a batch's parts
@@ -105,7 +105,7 @@ class AdaptationTrainer:
                 term.load_state_dict(state)
             self._go_on(kept["course"])
         asking = StepLoss(self.stage, self.network, terms, source=source, split=self.split)
-        ask = averaged(asking) if self.split else asking
+        ask = wrap_ddp(asking) if self.split else asking
 
         def call() -> dict[str, Any]:
             learnt = [term.state_dict() for _, term in terms]
@@ -171,7 +171,7 @@ class AdaptationTrainer:
             try:
                 return attempt()
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 # There is no tail to part; or it is this process alone, and the others do not wait.
                 raise TransferError("out of memory: take a smaller --batch-size") from None
@@ -183,7 +183,7 @@ class AdaptationTrainer:
                 set_generators(drawn)
             return attempt()
 
-        return halved(again, len(activation), self.stage.parts, clear, RECOMPUTED)[0]
+        return halve_until_fits(again, len(activation), self.stage.parts, clear, RECOMPUTED)[0]
 
     def _optimizer(self, terms: Terms, classifier: bool) -> torch.optim.Optimizer:
         c = self.config

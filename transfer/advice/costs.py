@@ -12,7 +12,7 @@ from transfer.backbones.backbone import Backbone
 from transfer.data.images.batches import ImageBatches
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
-from transfer.runtime.malloc import kept
+from transfer.runtime.malloc import keep_freed_memory
 
 TIMED_IMAGES = 16
 TIMED_REPEATS = 4  # the least counts: other processes and first runs only add time
@@ -35,7 +35,7 @@ class TrainingCosts:
     learn: tuple[float, ...]
 
 
-@kept()
+@keep_freed_memory()
 def measure_costs(
     backbone: Backbone, paths: Sequence[str] | np.ndarray, device: torch.device | str = "cpu"
 ) -> TrainingCosts:

@@ -74,7 +74,7 @@ class Trunk:
 @cache
 def _cores() -> ThreadPoolExecutor:
     """Return a thread per core that is this process's, each of which computes on that core alone."""
-    return ThreadPoolExecutor(distributed.cores(), "trunk", lambda: torch.set_num_threads(1))
+    return ThreadPoolExecutor(distributed.count_cores_per_process(), "trunk", lambda: torch.set_num_threads(1))
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -29,12 +29,12 @@ from transfer.config.commands import (
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 from transfer.errors import EndedEarly, TransferError, did_you_mean
 from transfer.runtime import distributed
-from transfer.runtime.escape import printable
+from transfer.runtime.escape import escape_unprintable
 
 
 def _say(text: str, **how: Any) -> None:
     """Print text in which names from elsewhere may stand."""
-    print(printable(text, keep="\n"), **how)
+    print(escape_unprintable(text, keep="\n"), **how)
 
 
 def _tell(as_json: bool, result: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> None:
@@ -59,7 +59,7 @@ def _reported(run: RunConfig, as_json: bool) -> Iterator[None]:
 def _page(run: RunConfig) -> Path | None:
     from transfer.report.page import write_report
 
-    return write_report(run.out) if run.out and run.report and distributed.first() else None
+    return write_report(run.out) if run.out and run.report and distributed.is_rank_zero() else None
 
 
 def _demo(config: DemoConfig) -> None:
@@ -106,7 +106,7 @@ def _compare(config: CompareConfig, as_json: bool) -> None:
         result = compare(config)
         _tell(as_json, result, compared)
         run = config.train.run
-        for name in result["runs"] if run.out and run.report and distributed.first() else ():
+        for name in result["runs"] if run.out and run.report and distributed.is_rank_zero() else ():
             write_report(run.out / name.replace(":", "-"))
 
 

@@ -18,9 +18,9 @@ from transfer.config.commands import AdviseConfig
 from transfer.config.train import CompareConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.runtime import distributed
-from transfer.runtime.escape import printable
+from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.plugins import load_plugin
-from transfer.runtime.signals import Stopped
+from transfer.runtime.signals import StoppedBySignal
 
 T = TypeVar("T")
 
@@ -39,10 +39,10 @@ TOGETHER = (TrainConfig, CompareConfig, AdaptConfig, AdviseConfig)
 
 
 def _run(call: Callable[[Any], None], config: Any) -> None:
-    if not distributed.launched():
+    if not distributed.is_launched():
         call(config)
     elif isinstance(config, TOGETHER):
-        with distributed.together():
+        with distributed.join_process_group():
             call(config)
     else:
         raise TransferError("train, compare, adapt and advise run in several processes: start this without torchrun")
@@ -56,7 +56,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(printable(record.getMessage(), keep="\n"), file=sys.stderr if self.aside else sys.stdout)
+        tqdm.write(escape_unprintable(record.getMessage(), keep="\n"), file=sys.stderr if self.aside else sys.stdout)
 
 
 # Threads that wait for each other by spinning make a machine that others use too several times slower. Read by the
@@ -110,27 +110,27 @@ def _guarded(call: Callable[[_Lines], None]) -> int:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        with distributed.quiet():
+        with distributed.silence_other_ranks():
             call(handler)
             sys.stdout.flush()
     except TransferError as error:
         line = " ".join(str(error).split())
-        distributed.say(f"transfer: {printable(line if len(line) < 1500 else line[:1500] + ' ...')}")
+        distributed.print_once(f"transfer: {escape_unprintable(line if len(line) < 1500 else line[:1500] + ' ...')}")
         return 2
-    except Stopped as stop:
-        distributed.say(f"transfer: {stop}")
+    except StoppedBySignal as stop:
+        distributed.print_once(f"transfer: {stop}")
         return 128 + stop.number
     except KeyboardInterrupt:
-        distributed.say("transfer: interrupted")
+        distributed.print_once("transfer: interrupted")
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if isinstance(error, PermissionError) and error.filename:
-            distributed.say(f"transfer: {printable(str(error.filename))}: {error.strerror}")
+            distributed.print_once(f"transfer: {escape_unprintable(str(error.filename))}: {error.strerror}")
             return 2
         # A fault of ours: one traceback is enough.
-        if not distributed.say(""):
+        if not distributed.print_once(""):
             return 1
         raise
     finally:

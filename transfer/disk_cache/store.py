@@ -14,7 +14,7 @@ from transfer.disk_cache.folder import files_in, key_of, record_of, remove
 from transfer.disk_cache.segment import ENTRY, SEAL, Damaged, Segment
 from transfer.disk_cache.shelf import CannotKeep, Shelf
 from transfer.errors import TransferError
-from transfer.runtime.files import cache_folder
+from transfer.runtime.files import get_cache_folder
 
 DEFAULT_LIMIT = 20 << 30  # bytes
 _STALE = 24 * 60 * 60  # seconds
@@ -57,7 +57,7 @@ class Store:
     def __init__(self, root: Path | None = None, limit: int = DEFAULT_LIMIT) -> None:
         if limit <= 0:
             raise TransferError(f"the cache's limit is {limit} bytes: give it more than 0, or go without a cache")
-        self.root, self.limit = Path(root or cache_folder("rows")), limit
+        self.root, self.limit = Path(root or get_cache_folder("rows")), limit
         self._shelves: weakref.WeakSet[Shelf] = weakref.WeakSet()
 
     def shelf(self, kind: str, about: Mapping[str, Any], shape: tuple[int, ...], dtype: Any) -> "Shelf":

@@ -20,7 +20,7 @@ from PIL import Image
 from transfer.data.images.decode import BadImage, upright_rgb
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.runtime.files import cache_folder
+from transfer.runtime.files import get_cache_folder
 
 KINDS = "paths, PIL images, arrays (N, H, W, 3) of uint8 or of floats in [0, 1], or an ImageTable"
 
@@ -60,7 +60,7 @@ def image_files(images: Any) -> Iterator[np.ndarray]:
     if all(isinstance(image, str | os.PathLike) for image in listed):
         yield np.array([str(Path(image).expanduser().absolute()) for image in listed])
         return
-    root = cache_folder("pixels")
+    root = get_cache_folder("pixels")
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=root))
     try:

@@ -28,9 +28,9 @@ from transfer.evaluation.predictions import judge, per_domain
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import HeadSpec
 from transfer.runs import checkpoint
-from transfer.runtime.escape import printable
-from transfer.runtime.files import open_text, whole, write_json
-from transfer.runtime.malloc import kept
+from transfer.runtime.escape import escape_unprintable
+from transfer.runtime.files import atomic_write, open_text, write_json
+from transfer.runtime.malloc import keep_freed_memory
 from transfer.training.setup import pick_device, versions
 
 BATCH = 64
@@ -53,7 +53,7 @@ def predict(
     bad: dict[int, str] | None = {} if skip_bad else None
     # One pass over all paths: threads decode the next images while the networks see these.
     batches = ImageBatches(paths, backbone.preprocessing, batch_size=BATCH, pin=device.type == "cuda", bad=bad)
-    with kept():
+    with keep_freed_memory():
         for places, images in batches:
             rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
             for model in models.values():
@@ -80,12 +80,14 @@ def predict_command(config: PredictConfig) -> int:
     models = checkpoint.load(config.run, pick_device(config.device))
     rows = predict(models, image_files(config.images), top=config.top, skip_bad=config.on_bad_image == "skip")
     if config.out:
-        with whole(config.out) as temporary, open_text(temporary, "w") as file:
+        with atomic_write(config.out) as temporary, open_text(temporary, "w") as file:
             return _write(rows, config.format, file.write)
     if config.format == "csv" and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names that are no text go out as the bytes they are
     screen = sys.stdout.isatty()
-    return _write(rows, config.format, lambda text: sys.stdout.write(printable(text, "\n") if screen else text))
+    return _write(
+        rows, config.format, lambda text: sys.stdout.write(escape_unprintable(text, "\n") if screen else text)
+    )
 
 
 def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
@@ -93,7 +95,7 @@ def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
     for row in rows:
         skipped += "error" in row
         if form == "json":
-            write(printable(json.dumps(row, ensure_ascii=False)) + "\n")
+            write(escape_unprintable(json.dumps(row, ensure_ascii=False)) + "\n")
             continue
         flat = {k: " ".join(f"{c}:{p:g}" for c, p in v) if isinstance(v, list) else v for k, v in row.items()}
         if writer is None:

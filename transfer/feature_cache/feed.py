@@ -17,7 +17,7 @@ from transfer.feature_cache.key import about, view_seed
 from transfer.model import Precision, TransferModel
 from transfer.runtime import distributed, signals
 from transfer.runtime.distributed import batches as shared
-from transfer.runtime.malloc import kept
+from transfer.runtime.malloc import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +83,13 @@ class Feed:
     @property
     def split(self) -> bool:
         """Whether each process gets its own rows of a batch alone: where a tail has yet to run over them."""
-        return distributed.world() > 1 and self.model.cut < len(self.model.backbone.stages)
+        return distributed.get_world_size() > 1 and self.model.cut < len(self.model.backbone.stages)
 
     def whole(self, own: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
         """Return all `count` rows of a batch from what this process has of a split one (`sizes`: each process's)."""
-        return shared.gather(own, count, sizes) if self.split else own
+        return shared.gather_rows(own, count, sizes) if self.split else own
 
-    @kept()
+    @keep_freed_memory()
     def prepare(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> None:
         """Compute what is not kept yet of `rows`, in each view that `augmentation` draws from."""
         for view in range(1, self.cache.views + 1) if augmentation else (0,):
@@ -118,7 +118,7 @@ class Feed:
             There are more processes than rows in a batch.
         """
         split = split and self.split
-        if split and self.batch_size < distributed.world():
+        if split and self.batch_size < distributed.get_world_size():
             raise TransferError(f"--batch-size {self.batch_size} is less than the {distributed.world()} processes")
         views = np.zeros(len(rows), dtype=np.int64)
         if augmentation and self.cache.views:
@@ -135,15 +135,18 @@ class Feed:
         for view in range(1, self.cache.views + 1) if augmentation else ():
             views = np.full(len(rows), view)
             self.prepare(rows, augmentation)
-            kept = self.store is not None
-            parts += self._kept(rows, views, False) if kept else self._computed(rows, views, augmentation, 0, 0, False)
+            on_disk = self.store is not None
+            if on_disk:
+                parts += self._kept(rows, views, False)
+            else:
+                parts += self._computed(rows, views, augmentation, 0, 0, False)
         return np.concatenate([some for some, _ in parts]), torch.cat([activation for _, activation in parts])
 
     def _kept(self, rows: np.ndarray, views: np.ndarray, split: bool) -> Iterator[tuple[np.ndarray, Tensor]]:
         device = next(self.model.backbone.parameters()).device
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]
-            own = shared.own(len(batch)) if split else slice(None)
+            own = shared.get_local_rows(len(batch)) if split else slice(None)
             some, drawn = batch[own], views[start : start + self.batch_size][own]
             out: np.ndarray | None = None
             for view in np.unique(drawn).tolist():
@@ -172,11 +175,11 @@ class Feed:
         starts = range(first * self.batch_size, len(rows), self.batch_size)
         batches = [rows[start : start + self.batch_size] for start in starts]
         places = [np.arange(start, start + len(some)) for start, some in zip(starts, batches, strict=True)]
-        places = places if alone else [place[shared.own(len(place))] for place in places]
+        places = places if alone else [place[shared.get_local_rows(len(place))] for place in places]
         images = iter(self._images(rows, views, augmentation, seed, epoch, max(map(len, places), default=1), places))
         for some, place in zip(batches, places, strict=True):
             activation = self.model.trunk(next(images)[1]) if len(place) else self._none()
-            yield some, activation if split or alone else shared.gather(activation, len(some))
+            yield some, activation if split or alone else shared.gather_rows(activation, len(some))
 
     def _none(self) -> Tensor:
         """Return the activations of no image."""
@@ -223,12 +226,12 @@ class Feed:
             shelf = self._shelf(self.model.cut, self.model.cut_precision, view, augmentation, store)
             self._shelves[view] = shelf, shelf.locate(self.digests)
         shelf, located = self._shelves[view]
-        missing = rows[shared.anywhere(~located.have[rows])]
+        missing = rows[shared.any_rank_mask(~located.have[rows])]
         if not len(missing):
             return
         missing = missing[np.sort(np.unique(self.digests[missing], return_index=True)[1])]
-        number, processes = distributed.local()  # those on a machine have one disk, and each keeps its share there
-        mine = missing[number::processes]
+        # Processes of one machine share its disk: each writes its part.
+        mine = missing[distributed.get_local_rank() :: distributed.get_local_world_size()]
         mine = mine[~located.have[mine]]
         began, problem = time.perf_counter(), ""
         sealed = began
@@ -243,14 +246,14 @@ class Feed:
                     if time.perf_counter() - sealed > _SEAL_SECONDS:
                         writer.commit()
                         sealed = time.perf_counter()
-                    signals.check()  # what is there so far is kept
+                    signals.raise_if_stop_requested()  # what is there so far is kept
         except CannotKeep as error:
             problem = str(error)
-        distributed.wait()
+        distributed.wait_for_all()
         self._shelves[view] = shelf, shelf.locate(self.digests)
         if not problem and not self._shelves[view][1].have[rows].all():
             problem = f"what was just written to {shelf.folder} is not there"
-        if distributed.agreed(bool(problem)):
+        if distributed.any_rank(bool(problem)):
             log.warning("%s; what is frozen is computed anew each epoch", problem or "a process cannot keep its share")
             self.store = None
         self.cache.seconds += time.perf_counter() - began

@@ -11,7 +11,7 @@ from transfer.errors import TransferError
 from transfer.formats.portable import Portable, Ready, said
 from transfer.formats.to_torch_export import exported
 from transfer.runs.checkpoint import Models
-from transfer.runtime.files import whole
+from transfer.runtime.files import atomic_write
 
 BATCH = "batch"
 
@@ -59,7 +59,7 @@ def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
     content = model.SerializeToString()
 
     def write(out: Path) -> list[Path]:
-        with whole(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_bytes(content)
         return [out]
 

@@ -12,7 +12,7 @@ from transfer.formats.plain_heads import plain_heads
 from transfer.formats.portable import Ready, rounded_at
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models
-from transfer.runtime.files import whole, write_json
+from transfer.runtime.files import atomic_write, write_json
 
 
 def to_safetensors(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
@@ -40,7 +40,7 @@ def to_safetensors(models: Models, about: dict[str, Any], images: Tensor) -> Rea
 
     def write(out: Path) -> list[Path]:
         beside = out.with_suffix(".json")
-        with whole(out) as temporary:
+        with atomic_write(out) as temporary:
             save_file(tensors, temporary, metadata={"transfer": json.dumps(told, ensure_ascii=False)})
         write_json(beside, told)
         return [out, beside]

@@ -17,7 +17,7 @@ from transfer.formats.plain_heads import PlainHead, plain_heads
 from transfer.formats.portable import Ready
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models
-from transfer.runtime.files import whole
+from transfer.runtime.files import atomic_write
 
 KEYS = ("weight", "bias")
 NOT_OURS = ("tag", "license")  # what timm notes of the pretrained weights holds for these no longer
@@ -59,7 +59,7 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
             written = []
             for file in sorted(file for file in Path(folder).rglob("*") if file.is_file()):
                 written.append(out / file.relative_to(folder))
-                with whole(written[-1]) as temporary:
+                with atomic_write(written[-1]) as temporary:
                     temporary.write_bytes(file.read_bytes())
         return written
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from transfer.formats.portable import Portable, Ready, said
 from transfer.runs.checkpoint import Models
-from transfer.runtime.files import whole
+from transfer.runtime.files import atomic_write
 
 
 def to_torch_export(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
@@ -20,7 +20,7 @@ def to_torch_export(models: Models, about: dict[str, Any], images: Tensor) -> Re
     def write(out: Path) -> list[Path]:
         content = io.BytesIO()
         torch.export.save(program, content, extra_files={"transfer.json": json.dumps(about, ensure_ascii=False)})
-        with whole(out) as temporary:
+        with atomic_write(out) as temporary:
             temporary.write_bytes(content.getvalue())
         return [out]
 

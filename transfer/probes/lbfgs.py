@@ -94,8 +94,8 @@ class LinearProblem:
         with tqdm(leave=False, delay=2, **shown) as bar:
 
             def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
-                if distributed.world() == 1:
-                    signals.check()  # only this solution is lost, and it is computed again
+                if distributed.get_world_size() == 1:
+                    signals.raise_if_stop_requested()  # only this solution is lost, and it is computed again
                 bar.update()
                 return self._objective(point, l2)
 

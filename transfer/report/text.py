@@ -6,7 +6,7 @@ from math import nan
 from statistics import fmean, stdev
 from typing import Any
 
-from transfer.runtime.escape import printable
+from transfer.runtime.escape import escape_unprintable
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -19,7 +19,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     full        0.9
     scratch    0.25
     """
-    every = [[printable(str(cell)) for cell in row] for row in [head, *rows]]
+    every = [[escape_unprintable(str(cell)) for cell in row] for row in [head, *rows]]
     wide = [max(map(len, column)) for column in zip(*every, strict=True)]
     lines = []
     for row in every:
@@ -85,7 +85,7 @@ def one_run(result: dict[str, Any]) -> str:
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
-    notes = "\n".join(f"note: {printable(note)}" for note in result.get("notes", []))
+    notes = "\n".join(f"note: {escape_unprintable(note)}" for note in result.get("notes", []))
     return [notes] if notes else []
 
 

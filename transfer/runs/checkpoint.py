@@ -21,7 +21,7 @@ from transfer.data.images.batches import Preprocessing
 from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
-from transfer.runtime.files import open_regular, parse_json, whole
+from transfer.runtime.files import atomic_write, open_regular, parse_json
 
 FORMAT = "transfer 1"
 Models = dict[str, TransferModel]
@@ -89,7 +89,7 @@ def save(path: Path, models: Mapping[str, TransferModel], config: HeadConfig) ->
         "heads": to_dict(config),
         "parts": parts,
     }
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={"transfer": json.dumps(header)})
 
 

@@ -14,9 +14,9 @@ from transfer.errors import TransferError
 from transfer.runs.model_card import MARKER, render_model_card
 from transfer.runs.tensorboard import TensorboardWriter
 from transfer.runtime import lock
-from transfer.runtime.escape import printable
-from transfer.runtime.files import open_regular, open_text, parse_json, read_json, whole, write_json, write_text
-from transfer.runtime.lock import Lock
+from transfer.runtime.escape import escape_unprintable
+from transfer.runtime.files import atomic_write, open_regular, open_text, parse_json, read_json, write_json, write_text
+from transfer.runtime.lock import FolderLock
 
 FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
 OURS = (*FILES, "exhibits.json", "report.html")
@@ -69,23 +69,23 @@ class RunFolder:
     ) -> None:
         self.path, self._config, self._outer, self._begun = path, config, outer, False
         self._overwrite = overwrite
-        self._lock: Lock | None = None
+        self._lock: FolderLock | None = None
         self._events = TensorboardWriter(path) if tensorboard else None
         self._inner: list[RunFolder] = []
         self.resumed = resume and (path / "config.json").is_file()
         if (
             resume
             and path.is_dir()
-            and all(file.suffix == ".part" or file.name == lock.NAME for file in path.iterdir())
+            and all(file.suffix == ".part" or file.name == lock.LOCK_FILE for file in path.iterdir())
         ):
             self._overwrite = overwrite = True  # killed before it had written anything
         if self.resumed:
-            self._lock = Lock(path)
+            self._lock = FolderLock(path)
             self._resume(config)
             self._begun = True
             return
         if outer is None and self._replaced(path, overwrite):
-            Lock(path).release()  # is it free?
+            FolderLock(path).release()  # is it free?
         if not later:
             self.start()
 
@@ -112,7 +112,7 @@ class RunFolder:
         """Return the names of what a run at `path` would replace, if it may and can."""
         if path.exists() and not path.is_dir():
             raise TransferError(f"--out {path} is a file: name a folder")
-        held = sorted(p.name for p in path.iterdir() if p.name != lock.NAME) if path.is_dir() else []
+        held = sorted(p.name for p in path.iterdir() if p.name != lock.LOCK_FILE) if path.is_dir() else []
         foreign = [name for name in held if not cls._ours(path / name)]
         if foreign:
             raise TransferError(
@@ -144,7 +144,7 @@ class RunFolder:
         path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(path)
+            self._lock = FolderLock(path)
             held = self._replaced(path, self._overwrite) if self._outer is None else []
             for name in sorted(held, key=lambda name: name == "config.json"):  # which says what the rest belongs to
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
@@ -168,7 +168,7 @@ class RunFolder:
             return True
         if path.name == CARD:  # of all names the likeliest to be another's
             return MARKER in path.read_text(encoding="utf-8", errors="replace")
-        return path.name in (*OURS, ADVICE, lock.NAME) or (path.name.startswith(".") and path.suffix == ".part")
+        return path.name in (*OURS, ADVICE, lock.LOCK_FILE) or (path.name.startswith(".") and path.suffix == ".part")
 
     def _resume(self, config: dict[str, Any]) -> None:
         """Check that the run there is of `config`, and remove what was half written when it was killed."""
@@ -185,7 +185,7 @@ class RunFolder:
         lines = self.path / "metrics.jsonl"
         content = lines.read_bytes() if lines.is_file() else b""
         if not content.endswith(b"\n") or not lines.is_file():
-            with whole(lines) as temporary:
+            with atomic_write(lines) as temporary:
                 temporary.write_bytes(content[: content.rfind(b"\n") + 1])
 
     def read_metrics(self, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -222,7 +222,7 @@ class RunFolder:
         lines = self.path / "metrics.jsonl"
         try:
             with lines.open("a", encoding="utf-8") as file:
-                file.write(printable(json.dumps(line, ensure_ascii=False)) + "\n")
+                file.write(escape_unprintable(json.dumps(line, ensure_ascii=False)) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -239,7 +239,7 @@ class RunFolder:
         write_text(self.path / "metrics.jsonl", "".join(lines))
         more = [name for name in ("exhibits.json", "map.png") if (parts[0] / name).exists()]
         for name in ("model.safetensors", "predictions.csv", *more):
-            with whole(self.path / name) as temporary:
+            with atomic_write(self.path / name) as temporary:
                 shutil.copyfile(parts[0] / name, temporary)
 
     def write_result(self, result: dict[str, Any]) -> None:
@@ -265,7 +265,7 @@ class RunFolder:
     def write_predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""
         with (
-            whole(self.path / "predictions.csv") as temporary,
+            atomic_write(self.path / "predictions.csv") as temporary,
             open_text(temporary, "w") as file,
         ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else ["path"])

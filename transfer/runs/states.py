@@ -16,7 +16,7 @@ from safetensors.torch import load, save, save_file
 from transfer.runs.folder import STATES
 from transfer.runs.packing import Tensors, pack, unpack
 from transfer.runtime import distributed
-from transfer.runtime.files import whole
+from transfer.runtime.files import atomic_write
 
 SHARE = 20  # at least so many times as long as saving took, work goes on before a state is kept that is not due
 
@@ -62,7 +62,7 @@ class RunStates:
             It is not the same.
         """
         self._origin = origin.now
-        if not distributed.first():
+        if not distributed.is_rank_zero():
             return
         with contextlib.suppress(DamagedState, FileNotFoundError):
             origin.check(read(self._file) if self.resumed else origin.now)
@@ -93,12 +93,12 @@ class PartStates:
     @property
     def due(self) -> bool:
         """Whether the last state is as old as the run would have it at most."""
-        return distributed.first() and time.monotonic() - self._saved >= 60 * self.states.minutes
+        return distributed.is_rank_zero() and time.monotonic() - self._saved >= 60 * self.states.minutes
 
     @property
     def cheap(self) -> bool:
         """Whether saving now, too, takes no more than a twentieth of the time."""
-        return distributed.first() and time.monotonic() - self._saved >= SHARE * self._cost
+        return distributed.is_rank_zero() and time.monotonic() - self._saved >= SHARE * self._cost
 
     def save(self, value: Any) -> None:
         """Keep `value`, whatever :func:`transfer.runs.packing.pack` takes, as the newest state, and the one before.
@@ -108,7 +108,7 @@ class PartStates:
         TransferError
             It cannot be written; those that were kept before are.
         """
-        if not distributed.first():
+        if not distributed.is_rank_zero():
             return
         self.states.begin()
         began, there = time.monotonic(), self._there()
@@ -139,7 +139,7 @@ class PartStates:
         TransferError
             It cannot be written.
         """
-        if not distributed.first():
+        if not distributed.is_rank_zero():
             return
         self.states.begin()
         write(self.path / f"{self.number}.done.safetensors", outcome)
@@ -168,11 +168,11 @@ class PartStates:
 
 def everywhere(read: Callable[[], Any]) -> Any:
     """Return what `read` gives in the first process, which alone may see the run's folder, in all."""
-    if distributed.world() == 1:
+    if distributed.get_world_size() == 1:
         return read()
-    tensors, record = pack(read() if distributed.first() else None)
-    record = distributed.same(record)
-    return unpack(load(distributed.same_bytes(save(tensors))), record)
+    tensors, record = pack(read() if distributed.is_rank_zero() else None)
+    record = distributed.broadcast(record)
+    return unpack(load(distributed.broadcast_bytes(save(tensors))), record)
 
 
 class DamagedState(Exception):
@@ -189,7 +189,7 @@ def write(path: Path, value: Any) -> None:
     """
     tensors, record = pack(value)
     text = json.dumps(record)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={"transfer": text, "crc": str(_crc(tensors, text))})
 
 

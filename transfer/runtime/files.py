@@ -16,15 +16,15 @@ import platformdirs
 from safetensors import SafetensorError
 
 from transfer.errors import TransferError
-from transfer.runtime.escape import printable
+from transfer.runtime.escape import escape_unprintable
 
-_DEEPEST = 64  # levels of JSON; what is written here has fewer than ten
+_MAX_JSON_DEPTH = 64  # levels of JSON; what is written here has fewer than ten
 # Lines break between values alone, never within a string.
-_NUMBERS = re.compile(r"(?<=\[)\n\s+[-+.\deE]+(?:,\n\s+[-+.\deE]+)*\n\s+(?=\])")
+_NUMBER_LISTS = re.compile(r"(?<=\[)\n\s+[-+.\deE]+(?:,\n\s+[-+.\deE]+)*\n\s+(?=\])")
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit flush it to disk and rename it to `path`.
 
     A process killed at any moment leaves the old file or the new one, never a part of either.
@@ -57,14 +57,14 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     r"""Write `text` to `path` as UTF-8, whole or not at all; bytes of file names that are no text become ``\udcff``."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` to `path` as indented JSON, a list of numbers in one line, whole or not at all."""
-    text = printable(json.dumps(value, indent=2, ensure_ascii=False), keep="\n")
-    write_text(path, _NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
+    text = escape_unprintable(json.dumps(value, indent=2, ensure_ascii=False), keep="\n")
+    write_text(path, _NUMBER_LISTS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -80,14 +80,14 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError as error:
         raise ValueError("it nests too deep") from error
     level = [value]
-    for _ in range(_DEEPEST):
-        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _within(outer)]
+    for _ in range(_MAX_JSON_DEPTH):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _children(outer)]
     if level:
         raise ValueError("it nests too deep")
     return value
 
 
-def _within(value: dict | list) -> Iterable[Any]:
+def _children(value: dict | list) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
@@ -111,7 +111,7 @@ def read_json(path: str | os.PathLike[str], kind: type = dict) -> Any:
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a file to read its bytes; what may never end, such as a pipe or a device, is an OSError."""
-    return open(path, "rb", opener=_regular)
+    return open(path, "rb", opener=_open_regular)
 
 
 def open_text(path: str | os.PathLike[str], mode: Literal["r", "w"] = "r") -> TextIO:
@@ -119,13 +119,13 @@ def open_text(path: str | os.PathLike[str], mode: Literal["r", "w"] = "r") -> Te
     return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _regular(path: str, flags: int) -> int:
+def _open_regular(path: str, flags: int) -> int:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "no regular file", path)
     return os.open(path, flags)
 
 
-def cache_folder(*parts: str) -> Path:
+def get_cache_folder(*parts: str) -> Path:
     """Return a folder inside the user's cache: ``TRANSFER_CACHE``, else the system's own place for caches."""
     root = os.environ.get("TRANSFER_CACHE") or platformdirs.user_cache_dir("transfer", appauthor=False)
     return Path(root).expanduser().joinpath(*parts)

@@ -7,10 +7,10 @@ from filelock import FileLock, Timeout
 
 from transfer.errors import TransferError
 
-NAME = ".lock"
+LOCK_FILE = ".lock"
 
 
-class Lock:
+class FolderLock:
     """Holds a folder for this process until it is released, collected, or the process ends, however it does.
 
     Within the process the same folder may be held several times.
@@ -27,7 +27,7 @@ class Lock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder.absolute() / NAME
+        self._file = folder.absolute() / LOCK_FILE
         self._lock = FileLock(self._file, timeout=0, thread_local=False, is_singleton=True)
         try:
             self._lock.acquire()

@@ -12,37 +12,37 @@ from contextlib import contextmanager
 from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-KEPT = {M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: -1}
-USUAL = {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26}  # up to which glibc raises them by itself
-SAID = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+TRAINING_THRESHOLDS = {M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: -1}
+DEFAULT_THRESHOLDS = {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26}  # up to which glibc raises them by itself
+USER_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 """Variables by which a user has settled it; then nothing is changed."""
 
-_within = 0
+_depth = 0
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """Keep what is freed within, under glibc; at the end of the outermost one give the system back what is free.
 
     Examples
     --------
-    >>> @kept()
+    >>> @keep_freed_memory()
     ... def fit() -> int:
     ...     return 1
     >>> fit()
     1
     """
-    global _within
+    global _depth
     libc = _glibc()
-    if libc and not _within:
-        _set(libc, KEPT)
-    _within += 1
+    if libc and not _depth:
+        _set(libc, TRAINING_THRESHOLDS)
+    _depth += 1
     try:
         yield
     finally:
-        _within -= 1
-        if libc and not _within:
-            _set(libc, USUAL)
+        _depth -= 1
+        if libc and not _depth:
+            _set(libc, DEFAULT_THRESHOLDS)
             libc.malloc_trim(0)
 
 
@@ -54,7 +54,7 @@ def _set(libc: ctypes.CDLL, thresholds: dict[int, int]) -> None:
 @cache
 def _glibc() -> ctypes.CDLL | None:
     """Return the C library, if it is glibc and nobody has told it otherwise."""
-    if sys.platform != "linux" or any(name in os.environ for name in SAID):
+    if sys.platform != "linux" or any(name in os.environ for name in USER_VARIABLES):
         return None
     libc = ctypes.CDLL(None)
     return libc if hasattr(libc, "gnu_get_libc_version") else None

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from transfer.errors import TransferError
-from transfer.runtime.distributed.batches import Piece, pieces
+from transfer.runtime.distributed.batches import BatchPart, split_batch
 
-Out = dict[str, Tensor]
-Taken = TypeVar("Taken")
+HeadOutputs = dict[str, Tensor]
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that the memory of a device, or of the machine, is used up."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -26,21 +26,21 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("not enough memory" in said or "DefaultCPUAllocator" in said)
 
 
-def parts_of(rows: int, parts: int) -> list[slice]:
+def split_rows(rows: int, parts: int) -> list[slice]:
     """Return `rows` shared out over so many slices, or fewer.
 
     Examples
     --------
-    >>> parts_of(5, 2)
+    >>> split_rows(5, 2)
     [slice(0, 3, None), slice(3, 5, None)]
     """
     size = -(-rows // parts)
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def halved(
-    attempt: Callable[[int], Taken], rows: int, parts: int, clear: Callable[[], None], how: str
-) -> tuple[Taken, int]:
+def halve_until_fits(
+    attempt: Callable[[int], Result], rows: int, parts: int, clear: Callable[[], None], how: str
+) -> tuple[Result, int]:
     """Return what `attempt` does with a batch in `parts`, in twice as many each time that memory does not suffice.
 
     Parameters
@@ -71,7 +71,7 @@ def halved(
         try:
             return attempt(parts), parts
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if parts >= rows:
                 raise TransferError(
@@ -85,9 +85,9 @@ def halved(
         log.warning("out of memory: batches of %d are taken in %d parts, %s", rows, parts, how)
 
 
-def in_parts(
-    take: Callable[[slice], tuple[Tensor, Out]], rows: int, parts: int, clear: Callable[[], None]
-) -> tuple[Tensor, Out, int]:
+def run_in_parts(
+    take: Callable[[slice], tuple[Tensor, HeadOutputs]], rows: int, parts: int, clear: Callable[[], None]
+) -> tuple[Tensor, HeadOutputs, int]:
     """Take a batch in `parts`, or in more: see :func:`halved`.
 
     Parameters
@@ -107,16 +107,22 @@ def in_parts(
     parts : int
     """
     how = "their gradients added up"
-    taken, parts = halved(lambda parts: [take(part) for part in parts_of(rows, parts)], rows, parts, clear, how)
+    taken, parts = halve_until_fits(
+        lambda parts: [take(part) for part in split_rows(rows, parts)], rows, parts, clear, how
+    )
     if len(taken) == 1:
         return *taken[0], parts
     out = {name: torch.cat([some[name] for _, some in taken]) for name in taken[0][1]}
     return torch.stack([loss for loss, _ in taken]).sum(), out, parts
 
 
-def in_pieces(
-    take: Callable[[Piece], tuple[Tensor, Out]], rows: int, parts: int, clear: Callable[[], None], averaged: Any
-) -> tuple[Tensor, Out]:
+def run_in_parts_distributed(
+    take: Callable[[BatchPart], tuple[Tensor, HeadOutputs]],
+    rows: int,
+    parts: int,
+    clear: Callable[[], None],
+    averaged: Any,
+) -> tuple[Tensor, HeadOutputs]:
     """Take a batch that several processes share in `parts`; see :func:`in_parts`.
 
     Parameters
@@ -130,14 +136,14 @@ def in_pieces(
         Memory does not suffice: that is known to this process alone, and the others do not wait.
     """
     clear()
-    every = pieces(rows, parts)
+    every = split_batch(rows, parts)
     taken = []
     for piece in every:
         try:
             with nullcontext() if piece is every[-1] else averaged.no_sync():
                 taken.append(take(piece))
         except (RuntimeError, MemoryError) as error:
-            if out_of_memory(error):
+            if is_out_of_memory(error):
                 raise TransferError(f"out of memory: say --accumulate {2 * parts}, or more") from None
             raise
     order = torch.from_numpy(np.argsort(np.concatenate([piece.index for piece in every])))

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_asked: list[int] = []
-_before: dict[int, Any] = {}
+_received: list[int] = []
+_previous_handlers: dict[int, Any] = {}
 
 
-class Stopped(KeyboardInterrupt):
+class StoppedBySignal(KeyboardInterrupt):
     """A run was stopped by the signal `number`, after all of it was saved."""
 
     def __init__(self, number: int) -> None:
@@ -24,32 +24,32 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def defer_stop_signals() -> Iterator[None]:
     """While this lasts, let SIGINT and SIGTERM only ask to stop; a second one ends the process as they always do.
 
     Whoever works meanwhile looks at :func:`asked` where it can stop, saves, and calls :func:`check`. Within another
     one, or outside the main thread, which alone hears signals, this does nothing.
     """
-    if _before or threading.current_thread() is not threading.main_thread():
+    if _previous_handlers or threading.current_thread() is not threading.main_thread():
         yield
         return
-    for number in SIGNALS:
-        _before[number] = signal.signal(number, _ask)
+    for number in STOP_SIGNALS:
+        _previous_handlers[number] = signal.signal(number, _receive)
     try:
         yield
     finally:
-        for signum, handler in _before.items():
+        for signum, handler in _previous_handlers.items():
             signal.signal(signum, handler)
-        _before.clear()
-        _asked.clear()
+        _previous_handlers.clear()
+        _received.clear()
 
 
-def asked() -> bool:
+def stop_requested() -> bool:
     """Return whether a signal has asked to stop."""
-    return bool(_asked)
+    return bool(_received)
 
 
-def check() -> None:
+def raise_if_stop_requested() -> None:
     """Stop here if a signal has asked to.
 
     Raises
@@ -57,11 +57,11 @@ def check() -> None:
     Stopped
         One has.
     """
-    if _asked:
-        raise Stopped(_asked[0])
+    if _received:
+        raise StoppedBySignal(_received[0])
 
 
-def stop() -> None:
+def raise_stopped() -> None:
     """Stop here, as a signal has asked this process or another of the run to.
 
     Raises
@@ -69,14 +69,14 @@ def stop() -> None:
     Stopped
         Always.
     """
-    raise Stopped(_asked[0] if _asked else signal.SIGTERM)
+    raise StoppedBySignal(_received[0] if _received else signal.SIGTERM)
 
 
-def _ask(number: int, frame: FrameType | None) -> None:
-    if _asked:
-        signal.signal(number, _before[number])
+def _receive(number: int, frame: FrameType | None) -> None:
+    if _received:
+        signal.signal(number, _previous_handlers[number])
         signal.raise_signal(number)
         return
-    _asked.append(number)
+    _received.append(number)
     # Not by print or a logger: the signal may have come in the midst of one.
     os.write(2, b"transfer: stopping after this step; once more to end at once\n")

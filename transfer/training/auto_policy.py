@@ -61,7 +61,7 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
     rows = np.concatenate([labelled, more])
     sample, sample_inspection = table.take(rows), inspection.take(rows)
     backbone = new_backbone(config.backbone, seed, classifier="any").to(pick_device(config.learn.device))
-    measured = TrainingCosts(**distributed.same(to_dict(measure_costs(backbone, sample.paths))))
+    measured = TrainingCosts(**distributed.broadcast(to_dict(measure_costs(backbone, sample.paths))))
     observed = observe(backbone, sample, sample_inspection.sha256, cache, config.learn.workers)
     if backbone.weights == "random":  # without pretraining, neither norms nor classifier measure similarity
         observed = replace(observed, norms={}, probabilities=None)
@@ -168,7 +168,7 @@ def describe_advised_plan(config: TrainConfig, advice: Advice, stages: list[str]
 
 def apply_advice(config: TrainConfig, advice: Advice) -> TrainConfig:
     """Return `config` with the advised policy and settings; settings that differ from the defaults are not changed."""
-    settings = distributed.same(dict(advice.settings))  # expected accuracies may differ between processes
+    settings = distributed.broadcast(dict(advice.settings))  # expected accuracies may differ between processes
     expected = (advice.case, advice.best.policy, advice.best.accuracy, *advice.best.interval)
     log.info("advice for a set that is %s: policy %s, expected accuracy %.3f (%.3f to %.3f)", *expected)
     policy = str(settings.pop("policy"))

@@ -12,7 +12,7 @@ from transfer import freeze
 from transfer.config.train import LearnConfig
 from transfer.feature_cache import Feed
 from transfer.model import TransferModel
-from transfer.runtime.distributed.sync_batch_norm import Synced
+from transfer.runtime.distributed.sync_batch_norm import SyncBatchNormMode
 
 LAST_QUARTER = 0.75  # Izmailov et al. 2018 begin to average after three quarters of the epochs
 
@@ -112,7 +112,7 @@ def measure_statistics(model: TransferModel, feed: Feed, rows: np.ndarray) -> No
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all, each batch as much as the other
-    with Synced() if feed.split else nullcontext():
+    with SyncBatchNormMode() if feed.split else nullcontext():
         for _, activation in feed.batches(rows, split=True):
             model.features(activation)
     for norm, momentum in zip(norms, momenta, strict=True):

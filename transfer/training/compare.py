@@ -36,7 +36,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     policies = [str(FreezePolicy.parse(text)) for text in config.policies]
     shared = config.train
     out, folder = shared.run.out, None
-    if out and distributed.first():
+    if out and distributed.is_rank_zero():
         folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite, resume=shared.run.resume)
     cache = TrunkCache(shared.cache)
     images = read_images(shared.data, cache.store)

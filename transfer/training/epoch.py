@@ -19,9 +19,9 @@ from transfer.errors import TransferError
 from transfer.feature_cache import Feed
 from transfer.freeze import Phase
 from transfer.model import TransferModel
-from transfer.runtime.distributed.batches import Piece, averaged, own, own_draws
-from transfer.runtime.distributed.sync_batch_norm import Synced
-from transfer.runtime.out_of_memory import in_parts, in_pieces
+from transfer.runtime.distributed.batches import BatchPart, fork_rng_by_rank, get_local_rows, wrap_ddp
+from transfer.runtime.distributed.sync_batch_norm import SyncBatchNormMode
+from transfer.runtime.out_of_memory import run_in_parts, run_in_parts_distributed
 from transfer.training import optimizers
 from transfer.training.mixing import Labels, mix
 from transfer.training.penalties.penalty import Penalty, PenaltyInputs, capture_outputs
@@ -115,7 +115,7 @@ def epoch(
     right, seen = (dict.fromkeys(labels, 0) | some for some in (so_far.right, so_far.seen))
     so_far.right, so_far.seen = right, seen
     asking = BatchLoss(model, feed, config, penalties)
-    ask = averaged(asking) if feed.split else asking
+    ask = wrap_ddp(asking) if feed.split else asking
     second_order = getattr(optimizer, "is_second_order", False)
     if second_order and feed.split:
         raise TransferError(f"--optimizer {config.optimizer} takes second derivatives, which stay within one process")
@@ -140,11 +140,11 @@ def epoch(
         mixing = feed.split and bool(config.regularise.mixup or config.regularise.cutmix)
         activation = feed.whole(activation, len(some)) if mixing else activation  # with other processes' rows, too
         activation, parts = mix(activation, Labels(wanted, weights), config.regularise, rng)
-        activation = activation[own(len(some))] if mixing else activation
+        activation = activation[get_local_rows(len(some))] if mixing else activation
         wanted = parts[0].wanted
         given = activation, parts, len(some), [*draw, so_far.step]
 
-        def take(part: slice | Piece, given: Any = given) -> tuple[Tensor, dict[str, Tensor]]:
+        def take(part: slice | BatchPart, given: Any = given) -> tuple[Tensor, dict[str, Tensor]]:
             loss, out = ask(*given, part if part != slice(0, given[2]) else None)
             loss.backward(create_graph=second_order)
             return loss.detach(), {name: values.detach() for name, values in out.items()}
@@ -153,9 +153,9 @@ def epoch(
         if isinstance(optimizer, optimizers.LBFGS):
             loss, out = ask(*given)
         elif feed.split:
-            loss, out = in_pieces(take, len(some), so_far.parts, clear, ask)
+            loss, out = run_in_parts_distributed(take, len(some), so_far.parts, clear, ask)
         else:
-            loss, out, so_far.parts = in_parts(take, len(some), so_far.parts, clear)
+            loss, out, so_far.parts = run_in_parts(take, len(some), so_far.parts, clear)
         if not bool(loss.isfinite()):
             return {"loss": float(loss.detach())}
         if isinstance(optimizer, optimizers.LBFGS):
@@ -201,7 +201,7 @@ class BatchLoss(nn.Module):
         parts: tuple[Labels, ...],
         count: int,
         key: list[int],
-        part: slice | Piece | None = None,
+        part: slice | BatchPart | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch of `count` rows, penalties included, and what each head put out.
 
@@ -211,7 +211,7 @@ class BatchLoss(nn.Module):
             Of the rows that are this process's own.
         key : list of int
             What random draws within the tail are seeded by, where each process has its own.
-        part : slice or Piece, optional
+        part : slice or BatchPart, optional
             The rows whose share of the loss it is to be.
         """
         model, config, device = self.model, self.config, activation.device
@@ -219,8 +219,10 @@ class BatchLoss(nn.Module):
         share, sizes = 1.0, None
         if part is not None:
             totals = [model.heads.totals(some.wanted, some.weights) for some in parts]
-            mine, every = (part.own, part.index) if isinstance(part, Piece) else (part, np.arange(count)[part])
-            sizes = part.sizes if isinstance(part, Piece) else None
+            mine, every = (
+                (part.local_rows, part.index) if isinstance(part, BatchPart) else (part, np.arange(count)[part])
+            )
+            sizes = part.sizes if isinstance(part, BatchPart) else None
             share, count, key = len(every) / count, len(every), [*key, int(every[0])]
             activation, parts = activation[mine], tuple(some.part(torch.from_numpy(every)) for some in parts)
         half = use_bfloat16(config.precision, device)
@@ -231,8 +233,8 @@ class BatchLoss(nn.Module):
         ):
             with ExitStack() as stack:
                 if self.feed.split:
-                    stack.enter_context(Synced())
-                    stack.enter_context(own_draws(device, *key))
+                    stack.enter_context(SyncBatchNormMode())
+                    stack.enter_context(fork_rng_by_rank(device, *key))
                 features = model.features(activation)
             features = self.feed.whole(features, count, sizes)
             out = model.heads(features)

@@ -22,7 +22,7 @@ from transfer.model import TransferModel
 from transfer.probes.choose import choose_solver, is_phase_solved
 from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
-from transfer.runtime.malloc import kept
+from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
 from transfer.training.averaging import Average, cycle
 from transfer.training.epoch import AUGMENTATIONS, TrainingData, epoch, row_weights
@@ -73,7 +73,7 @@ class FitResult:
         return [n if isinstance(best, int) else best for n, best in zip(lengths, self.best, strict=False)]
 
 
-@kept()
+@keep_freed_memory()
 def fit(
     model: TransferModel,
     plan: FreezePlan,
@@ -209,10 +209,10 @@ class PhaseTrainer:
             if not _finite(self.model, self.moving):  # the last step broke them, which no loss has seen yet
                 line["loss"] = math.nan
             if not math.isfinite(line["loss"]):
-                kept = max(at.here, at.best, key=lambda some: some.value).line
+                best_epoch = max(at.here, at.best, key=lambda some: some.value).line
                 self.result.stopped = (
                     f"the loss became {line['loss']} in epoch {line['epoch']} (lr {config.lr:g}); "
-                    f"the weights of {f'epoch {kept}' if kept else 'the start'} are kept; try a lower --lr"
+                    f"the weights of {f'epoch {best_epoch}' if best_epoch else 'the start'} are kept; try a lower --lr"
                 )
                 break
             average.after_epoch(count)
@@ -245,7 +245,7 @@ class PhaseTrainer:
 
         def on_line(line: dict[str, Any]) -> None:
             self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line)
-            signals.check()
+            signals.raise_if_stop_requested()
 
         solved = choose_solver(model.backbone, phase)(
             model.heads,
@@ -271,7 +271,7 @@ class PhaseTrainer:
         report = judge(self.data.table.take(val), answers, intervals=False)
         line["val"] = {name: round(r.get("accuracy", r.get("r2", 0.0)), 6) for name, r in report.items()}
         chosen_by = {name: r for name, r in report.items() if self.model.heads.specs[name].weight}
-        value = distributed.same([score(chosen_by), -line["val_loss"]])
+        value = distributed.broadcast([score(chosen_by), -line["val_loss"]])
         return value[0], value[1]
 
     def _labels(self, rows: np.ndarray) -> dict[str, Tensor]:

@@ -141,11 +141,11 @@ class FitCheckpoints:
         """
         if self.part is None:
             return
-        asked = distributed.agreed(signals.asked())  # by a signal that reaches processes in different steps
+        asked = distributed.any_rank(signals.stop_requested())  # by a signal that reaches processes in different steps
         if asked or self.part.due or (end and self.part.cheap):
             save()
         if asked:
-            signals.stop()
+            signals.raise_stopped()
 
     def save(self, place: FitPosition, optimizer: Optimizer, average: Average, result: dict[str, Any]) -> None:
         """Keep where the fit is."""

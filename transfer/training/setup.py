@@ -66,7 +66,7 @@ def read_images(config: DataConfig, store: Store | None = None) -> Images:
     TransferError
         No images, bad ones under ``refuse``, or fewer than two objects.
     """
-    with distributed.in_turn():
+    with distributed.local_rank_zero_first():
         table = load_table(config.data, config.data_root, config.targets)
         table, inspection = drop_bad(table, inspect(table, store=store), config.on_bad_image)
     present = np.unique(table.object[table.object >= 0])
@@ -190,9 +190,9 @@ def pick_device(name: str) -> torch.device:
     TransferError
         The device is not there, or there are not as many as processes.
     """
-    number, processes = distributed.local()
+    number, processes = distributed.get_local_rank(), distributed.get_local_world_size()
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    there["mps"] = there["mps"] and distributed.world() == 1  # which has no collectives
+    there["mps"] = there["mps"] and distributed.get_world_size() == 1  # which has no collectives
     if name == "auto":
         name = next(kind for kind, present in there.items() if present)
     if not there[name]:

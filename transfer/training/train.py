@@ -30,7 +30,7 @@ from transfer.runs.folder import RunFolder
 from transfer.runs.seeds import class_balance, merge_seeds
 from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import distributed
-from transfer.runtime.signals import stoppable
+from transfer.runtime.signals import defer_stop_signals
 from transfer.training import monitor, optimizers
 from transfer.training.auto_policy import AUTO, advise_policy, apply_advice
 from transfer.training.epoch import TrainingData
@@ -93,7 +93,7 @@ def train(
     optimizers.check(config.learn.optimizer)
     out = config.run.out
     how: Any = {"overwrite": config.run.overwrite, "resume": config.run.resume, "tensorboard": config.run.tensorboard}
-    folder = RunFolder(out, to_dict(config), later=True, **how) if out and distributed.first() else None
+    folder = RunFolder(out, to_dict(config), later=True, **how) if out and distributed.is_rank_zero() else None
     if folder and folder.finished_result:
         log.info("the run in %s is finished; there is nothing to go on with", out)
     cache = cache or TrunkCache(config.cache)
@@ -148,7 +148,7 @@ def _train_once(
     began, trunk_before = time.perf_counter(), cache.seconds
     table, inspection, seed = images.table, images.inspection, config.run.seed
     parts = split_images(images, config.data, seed)
-    if done := distributed.same(folder.finished_result if folder else None):
+    if done := distributed.broadcast(folder.finished_result if folder else None):
         return _finished(config, done, images, parts, cache)
     told = advise_policy(config, images, parts, cache) if config.policy.policy == AUTO else None
     asked, config = config, apply_advice(config, told.advice) if told else config
@@ -163,7 +163,7 @@ def _train_once(
     lines: list[dict[str, Any]] = []
     states = None
     if config.run.out:
-        minutes, resumed = config.run.checkpoint_minutes, distributed.same(bool(folder and folder.resumed))
+        minutes, resumed = config.run.checkpoint_minutes, distributed.broadcast(bool(folder and folder.resumed))
         states = RunStates(config.run.out, minutes, begin=folder.start if folder else None, resumed=resumed)
     if folder:
         folder.reset_metrics()
@@ -186,7 +186,7 @@ def _train_once(
 
         if states and not fits:
             states.of(RunInputs(config.backbone.backbone, model, parts, table.paths, inspection.sha256))
-        with stoppable() if states else nullcontext():
+        with defer_stop_signals() if states else nullcontext():
             numbers = 2 * len(fits), 2 * len(fits) + 1
             own = [states.part(number) for number in numbers] if states else [None, None]
             fits[part] = _fit(model, plan, data, config, cache, tell, own)

@@ -47,7 +47,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     out = base.run.out
     refuse_resume(base.run, "advise")
     folder = None
-    if out and distributed.first():
+    if out and distributed.is_rank_zero():
         folder = RunFolder(out, to_dict(config), overwrite=base.run.overwrite, later=True)
     cache = TrunkCache(base.cache)
     images = read_images(base.data, cache.store)

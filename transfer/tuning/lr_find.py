@@ -20,7 +20,7 @@ from transfer.freeze import FreezePlan
 from transfer.model import TransferModel
 from transfer.report.figures.search import rates
 from transfer.runs.folder import RunFolder, refuse_resume
-from transfer.runtime.malloc import kept
+from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData, epoch
 from transfer.training.fit import scale_heads
@@ -108,7 +108,7 @@ def restored(model: TransferModel) -> Iterator[None]:
                 module.training = training
 
 
-@kept()
+@keep_freed_memory()
 def range_test(
     model: TransferModel,
     plan: FreezePlan,

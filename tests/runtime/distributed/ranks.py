@@ -40,7 +40,7 @@ def become(number: int, world: int, port: int, out: Path, job: dict) -> None:
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= job.get("env", {})
         if "check" in job:
-            with distributed.together():
+            with distributed.join_process_group():
                 getattr(importlib.import_module("checks"), job["check"])(Path(job["folder"]))
             code = 0
         else:

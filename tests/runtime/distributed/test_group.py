@@ -15,17 +15,20 @@ from transfer.runtime.distributed import group
 
 
 def test_one_process_is_the_first_and_has_all_cores():
-    assert (distributed.rank(), distributed.world(), distributed.first(), distributed.local()) == (0, 1, True, (0, 1))
-    assert distributed.cores() == os.cpu_count()
-    assert distributed.agreed(True) is True
-    assert distributed.same("as it is") == "as it is"
-    distributed.wait()
-    with distributed.together(), distributed.in_turn(), distributed.quiet():
-        assert distributed.world() == 1
+    assert distributed.is_rank_zero()
+    assert (distributed.get_rank(), distributed.get_world_size()) == (0, 1)
+    assert (distributed.get_local_rank(), distributed.get_local_world_size()) == (0, 1)
+    assert distributed.count_cores_per_process() == os.cpu_count()
+    assert distributed.any_rank(True) is True
+    assert distributed.broadcast("as it is") == "as it is"
+    distributed.wait_for_all()
+    with distributed.join_process_group(), distributed.local_rank_zero_first(), distributed.silence_other_ranks():
+        assert distributed.get_world_size() == 1
 
 
 def test_torch_is_not_imported():
-    code = "import sys; from transfer import parallel; parallel.same(1); assert 'torch' not in sys.modules"
+    code = "import sys; from transfer.runtime import distributed; distributed.broadcast(1)"
+    code += "; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -33,10 +36,10 @@ def test_torch_is_not_imported():
 def test_before_the_processes_have_met_the_first_alone_speaks(number, speaks, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", number)
-    assert distributed.launched()
-    with distributed.quiet():
+    assert distributed.is_launched()
+    with distributed.silence_other_ranks():
         print("hello")
-    assert distributed.say("transfer: no") is speaks
+    assert distributed.print_once("transfer: no") is speaks
     heard = capsys.readouterr()
     assert (heard.out, heard.err) == (("hello\n", "transfer: no\n") if speaks else ("", ""))
 
@@ -69,7 +72,7 @@ def test_the_first_goes_on_only_when_all_have_met(monkeypatch):
 
     other = threading.Thread(target=late)
     other.start()
-    assert group._met().rank == 0
+    assert group._rendezvous().rank == 0
     assert came == [1]
     other.join()
 
@@ -78,7 +81,7 @@ def test_another_than_the_first_waits_for_nobody(monkeypatch):
     import torch.distributed as dist
 
     words = meeting(monkeypatch, dist.HashStore(), 1)
-    assert group._met().rank == 1
+    assert group._rendezvous().rank == 1
     assert words.check(["met 1"])
 
 
@@ -88,9 +91,12 @@ def test_those_that_cannot_meet_are_told_so_in_one_line(monkeypatch):
     store = dist.HashStore()
     store.set_timeout(timedelta(seconds=0.1))
     meeting(monkeypatch, store)
-    with pytest.raises(TransferError, match=r"^the processes of this run cannot meet: .+$"), distributed.together():
+    with (
+        pytest.raises(TransferError, match=r"^the processes of this run cannot meet: .+$"),
+        distributed.join_process_group(),
+    ):
         pass
-    assert distributed.world() == 1
+    assert distributed.get_world_size() == 1
 
 
 def test_without_an_address_there_is_no_meeting(monkeypatch, capsys):
@@ -129,7 +135,7 @@ def test_where_all_fail_one_line_says_why(ran):
 def test_a_process_that_is_killed_ends_the_run(ran):
     out = ran["killed"]
     assert out["codes"] == [2, -9]
-    assert out["err"][0] == "transfer: another process of this run ended too early, and all end with it\n"
+    assert out["err"][0] == "transfer: another process of this run ended too early, so this one ends too\n"
     assert out["seconds"] < 60
 
 

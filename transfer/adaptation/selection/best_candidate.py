@@ -81,7 +81,7 @@ class BestCandidate:
 
     def consider(self, candidate: CandidateModel) -> None:
         """Judge a candidate, the stage's backbone being as it belongs to it; keep it if it is the best."""
-        value = distributed.same(float(self.score(candidate.evidence)))
+        value = distributed.broadcast(float(self.score(candidate.evidence)))
         value = value if np.isfinite(value) else -np.inf
         self.scores[candidate.name] = float(value)
         self.answers[candidate.name] = predict_test(self.stage, candidate.heads, candidate.evidence).argmax(1)

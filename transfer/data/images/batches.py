@@ -95,7 +95,7 @@ class ImageBatches:
         self.epoch = epoch
         self.keys = draws(self.order, seed, epoch) if augmentation and keys is None else keys or []
         self.digests = digests
-        self.workers = workers or distributed.cores()
+        self.workers = workers or distributed.count_cores_per_process()
         self.pin = pin
         self.bad = bad
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transfer.data.sets import glyphs
 from transfer.data.sets.glyphs import PRINTED, SIZE, Pose
 from transfer.errors import TransferError
-from transfer.runtime.files import cache_folder
+from transfer.runtime.files import get_cache_folder
 
 DOMAINS = ("blended", "printed", "scanned")
 PRINTED_PER_CLASS = 90
@@ -53,7 +53,7 @@ def build(folder: Path | None = None, seed: int = 0) -> Path:
     ours = folder is None
     if folder is None:
         name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
-        folder = cache_folder("digits", name)
+        folder = get_cache_folder("digits", name)
     folder = Path(folder).expanduser().absolute()
     if _complete(folder, made_from):
         return folder

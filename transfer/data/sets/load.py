@@ -11,7 +11,7 @@ from transfer.data.sets import office31
 from transfer.data.shards.reader import find_shards, read_shards
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError, did_you_mean
-from transfer.runtime.escape import printable
+from transfer.runtime.escape import escape_unprintable
 
 NAMED = ("digits", "office31")
 
@@ -97,7 +97,7 @@ def fetch_or_verify(name: str, data_root: Path | None = None, *, verify: bool = 
         folder = office31.office31(data_root)
         found = office31.verify(folder)
         for line in found.lines():
-            print(printable(line))
+            print(escape_unprintable(line))
         if not found.ok:
             raise TransferError(f"{folder} is not Office-31 as it is known: {found}")
     return f"office31: all {len(office31.manifest()):,} files in {folder} are as they should be"

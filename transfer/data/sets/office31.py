@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transfer.data.sets.download import fetch
 from transfer.data.sets.unpack import unpack
 from transfer.errors import TransferError
-from transfer.runtime.files import cache_folder
+from transfer.runtime.files import get_cache_folder
 
 MIRRORS = (
     "https://github.com/syorami/DDC-transfer-learning/archive/9090f7fdd7c149c6158c5145b516abee97bb0944.zip",
@@ -110,7 +110,7 @@ def places(data_root: Path | None = None) -> list[Path]:
     """Return where a copy may lie: in `data_root` or ``TRANSFER_DATA``, or just there, or in the cache."""
     root = data_root or os.environ.get("TRANSFER_DATA")
     given = [Path(root).expanduser() / "office31", Path(root).expanduser()] if root else []
-    return [*given, cache_folder("data", "office31")]
+    return [*given, get_cache_folder("data", "office31")]
 
 
 def fetch_office31(

@@ -15,7 +15,7 @@ from transfer.data.folders import is_image
 from transfer.data.manifest import OWN
 from transfer.data.shards.address import HEADER, LARGEST, is_url
 from transfer.errors import TransferError
-from transfer.runtime.files import cache_folder, write_json
+from transfer.runtime.files import get_cache_folder, write_json
 
 LABELS = ("cls", "json", "txt")  # what a sample may hold beside its image
 _RULES = 1  # of what is kept
@@ -72,7 +72,7 @@ def read_index(shard: str) -> Index:
         size, validator = _version(shard)
     except OSError as error:
         raise TransferError(f"cannot read {shard}: {error.strerror or error}") from error
-    file = cache_folder(
+    file = get_cache_folder(
         "shards", hashlib.sha256(f"{_RULES} {shard} {size} {validator}".encode()).hexdigest()[:32] + ".json"
     )
     if validator:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from transfer.report.text import one_run, table
-from transfer.runtime.files import whole
+from transfer.runtime.files import atomic_write
 
 SHOWN = 10
 BLUE, RED = "#0072B2", "#D55E00"
@@ -89,7 +89,7 @@ def landscape(path: Path, result: dict[str, Any]) -> None:
         place.grid(axis="y", color="0.92")
         place.spines[["top", "right"]].set_visible(False)
     places[0].legend(frameon=False, fontsize=8)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
@@ -109,7 +109,7 @@ def rates(path: Path, result: dict[str, Any]) -> None:
     place.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(low - 0.2 * (high - low), high * 1.5))
     place.spines[["top", "right"]].set_visible(False)
     place.legend(frameon=False, fontsize=8)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from transfer.runtime.escape import printable
+from transfer.runtime.escape import escape_unprintable
 
 INK = "#010203"  # stands for the colour of the page's text
 GOOD, BAD = "#3b8fd1", "#e08a00"  # blue and orange: told apart by colour-blind people, on white and on black
@@ -66,7 +66,7 @@ def short(name: str, letters: int) -> str:
     >>> short("desktop  computer", 20), short("desktop computer", 8)
     ('desktop computer', 'desktop…')
     """
-    line = printable(" ".join(name.split()))  # fonts take no half of a character
+    line = escape_unprintable(" ".join(name.split()))  # fonts take no half of a character
     return line if len(line) <= letters else f"{line[: letters - 1].rstrip()}…"
 
 

@@ -1,4 +1,4 @@
-"""A batch shared out over processes: which rows are whose, and all of them again from everyone's own."""
+"""A batch divided among processes: the rows of each, and gathering all rows again."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from transfer.runtime.distributed.group import agreed, rank, world
+from transfer.runtime.distributed.group import any_rank, get_rank, get_world_size
 
 
-def bounds(count: int, number: int, size: int) -> tuple[int, int]:
-    """Return where process `number` of `size` begins and ends among `count` rows, shared out evenly to within one.
+def shard_bounds(count: int, number: int, size: int) -> tuple[int, int]:
+    """Return the first row of process `number` of `size`, and its last plus one; shares differ by at most one row.
 
-    Of more rows no process has fewer.
+    No share shrinks when `count` grows.
 
     Examples
     --------
-    >>> [bounds(8, number, 3) for number in range(3)]
+    >>> [shard_bounds(8, number, 3) for number in range(3)]
     [(0, 3), (3, 6), (6, 8)]
     """
     each, more = divmod(count, size)
@@ -30,57 +30,56 @@ def bounds(count: int, number: int, size: int) -> tuple[int, int]:
     return start, start + each + (number < more)
 
 
-def own(count: int) -> slice:
-    """Return which of `count` rows are this process's."""
-    return slice(*bounds(count, rank(), world()))
+def get_local_rows(count: int) -> slice:
+    """Return this process's share of `count` rows."""
+    return slice(*shard_bounds(count, get_rank(), get_world_size()))
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Rows of a batch that are taken at a time.
+class BatchPart:
+    """One part of a batch that is processed in several.
 
     Parameters
     ----------
-    own : slice
-        Which of this process's own rows.
+    local_rows : slice
+        The part's rows within this process's share.
     sizes : tuple of int
-        How many of each process's.
+        Rows of each process in the part.
     index : ndarray of int64
-        Which of the batch's, one process's after the other's.
+        The part's rows within the batch, ordered by rank.
     """
 
-    own: slice
+    local_rows: slice
     sizes: tuple[int, ...]
     index: np.ndarray
 
 
-def pieces(count: int, parts: int) -> list[Piece]:
-    """Return a batch of `count` rows in so many parts, or fewer, in each of which every process has its share."""
+def split_batch(count: int, parts: int) -> list[BatchPart]:
+    """Divide a batch of `count` rows into at most `parts`; every process has its share of each."""
     found = []
     for part in range(parts):
-        ends = [bounds(count, number, world()) for number in range(world())]
-        spans = [(start, *bounds(end - start, part, parts)) for start, end in ends]
+        ends = [shard_bounds(count, number, get_world_size()) for number in range(get_world_size())]
+        spans = [(start, *shard_bounds(end - start, part, parts)) for start, end in ends]
         index = np.concatenate([np.arange(start + a, start + b) for start, a, b in spans])
         if len(index):
             sizes = tuple(b - a for _, a, b in spans)
-            found.append(Piece(slice(*spans[rank()][1:]), sizes, index))
+            found.append(BatchPart(slice(*spans[get_rank()][1:]), sizes, index))
     return found
 
 
-class _Gathered(torch.autograd.Function):
-    """Everyone's rows, one process's after the other's.
+class _GatherRows(torch.autograd.Function):
+    """All processes' rows, ordered by rank, with gradient.
 
-    All processes go on with the same rows to the same loss, so each has the whole gradient and takes that of its own
-    rows, times the number of processes: averaged over them, as DDP averages what parameters get, their parts make up
-    the gradient of the whole batch.
+    Every process computes the same loss from the same rows, so each has the whole gradient. The backward pass returns
+    the gradient of the local rows times the world size, so that DDP's average over processes equals that of the batch.
     """
 
     @staticmethod
     def forward(context: Any, rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        start = sum(sizes[: rank()])
-        context.own = slice(start, start + sizes[rank()])
+        start = sum(sizes[: get_rank()])
+        context.local_rows = slice(start, start + sizes[get_rank()])
         size = rows[:1].nbytes or rows.new_empty(rows.shape[1:]).nbytes
-        sent = torch.zeros(max(sizes) * size, dtype=torch.uint8, device=rows.device)  # as bytes: of any type
+        sent = torch.zeros(max(sizes) * size, dtype=torch.uint8, device=rows.device)  # as bytes, for any dtype
         content = rows.detach().contiguous().flatten().view(torch.uint8)
         sent[: len(content)] = content
         parts = [torch.empty_like(sent) for _ in sizes]
@@ -90,47 +89,51 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
-        return slopes[0][context.own] * world(), None
+        return slopes[0][context.local_rows] * get_world_size(), None
 
 
-def gather(rows: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
-    """Return all `count` rows of which :func:`own` are `rows`, with gradient, on every process.
+def gather_rows(rows: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
+    """Return all `count` rows of a batch on every process, with gradient, from each one's local `rows`.
 
     Parameters
     ----------
+    rows : Tensor
+        This process's share, (n, ...).
+    count : int
+        Rows of all processes.
     sizes : tuple of int, optional
-        How many rows each process has, if not that.
+        Rows of each process (default: as :func:`shard_bounds` divides them).
     """
-    if world() == 1:
+    if get_world_size() == 1:
         return rows
-    ends = [bounds(count, number, world()) for number in range(world())]
-    return _Gathered.apply(rows, sizes or tuple(end - start for start, end in ends))
+    ends = [shard_bounds(count, number, get_world_size()) for number in range(get_world_size())]
+    return _GatherRows.apply(rows, sizes or tuple(end - start for start, end in ends))
 
 
-def anywhere(mask: np.ndarray) -> np.ndarray:
-    """Return where `mask`, bool (N,), is true in any process."""
-    if world() == 1 or not agreed(bool(mask.any())):
+def any_rank_mask(mask: np.ndarray) -> np.ndarray:
+    """Return where `mask`, bool (N,), is true in at least one process."""
+    if get_world_size() == 1 or not any_rank(bool(mask.any())):
         return mask
     found = torch.from_numpy(mask.astype(np.uint8))
     dist.all_reduce(found, dist.ReduceOp.MAX)
     return found.numpy().astype(bool)
 
 
-def averaged(module: nn.Module) -> nn.Module:
-    """Return `module` with the gradients of what learns in it averaged over the processes (torch's DDP)."""
-    if world() == 1:
+def wrap_ddp(module: nn.Module) -> nn.Module:
+    """Return `module` wrapped so that its gradients are averaged over the processes (torch's DDP)."""
+    if get_world_size() == 1:
         return module
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the newer name of this option came long after torch 2.6
+        warnings.simplefilter("ignore", FutureWarning)  # the option was renamed after torch 2.6
         return DistributedDataParallel(module, broadcast_buffers=False)
 
 
 @contextmanager
-def own_draws(device: torch.device, *key: int) -> Iterator[None]:
-    """Let torch draw for this process's rows from a stream of their own, seeded by `key`; afterwards all draw alike."""
-    if world() == 1:
+def fork_rng_by_rank(device: torch.device, *key: int) -> Iterator[None]:
+    """Draw from a random stream of this rank, seeded by `key`; the common stream continues unchanged afterwards."""
+    if get_world_size() == 1:
         yield
         return
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.default_rng([*key, rank()]).integers(2**63)))
+        torch.manual_seed(int(np.random.default_rng([*key, get_rank()]).integers(2**63)))
         yield

@@ -1,6 +1,6 @@
-"""The processes of a run: which one this is, how they start and end, and what they wait for or agree on.
+"""The process group of a run: ranks, start and end, barriers and broadcasts.
 
-Nothing here imports torch before there are several.
+Nothing here imports torch in a single process.
 """
 
 import json
@@ -16,110 +16,113 @@ from typing import Any, TypeVar
 
 from transfer.errors import TransferError
 
-TIMEOUT = timedelta(minutes=10)  # of a step that all take together: a process that hangs ends the run after this
-GRACE = 1.0  # seconds in which a process that failed may say why, before others say that it did
-LONGEST_NAP = 0.1  # seconds between looks at whether the others are here
+TIMEOUT = timedelta(minutes=10)  # per collective: a process that hangs ends the run after this
+GRACE_SECONDS = 1.0  # a failed process has this long to print its error before the others report it
+MAX_POLL_SECONDS = 0.1  # between two checks of whether all processes have arrived
 
 T = TypeVar("T")
 
 
-class Lost(TransferError):
-    """Another process of this run has ended before its work was done."""
+class ProcessLost(TransferError):
+    """Another process of this run ended before its work was done."""
 
     def __init__(self) -> None:
-        super().__init__("another process of this run ended too early, and all end with it")
+        super().__init__("another process of this run ended too early, so this one ends too")
 
 
 @dataclass
-class _Group:
-    """One process among others; `store` is where they leave each other word, `waits` how often all have met."""
+class _ProcessGroup:
+    """The rank of this process, the shared key-value store and how many barriers it has passed."""
 
     rank: int
-    world: int
+    world_size: int
     store: Any
-    waits: int = 0
+    barriers: int = 0
 
 
-_group: _Group | None = None
+_group: _ProcessGroup | None = None
 
 
-def rank() -> int:
+def get_rank() -> int:
     """Return this process's number, from 0."""
     return _group.rank if _group else 0
 
 
-def world() -> int:
+def get_world_size() -> int:
     """Return how many processes run together."""
-    return _group.world if _group else 1
+    return _group.world_size if _group else 1
 
 
-def first() -> bool:
-    """Return whether this is the process that writes and speaks."""
-    return rank() == 0
+def is_rank_zero() -> bool:
+    """Return whether this is the process that writes files and prints."""
+    return get_rank() == 0
 
 
-def local() -> tuple[int, int]:
-    """Return this process's number among those on its machine, and how many they are."""
-    if not _group:
-        return 0, 1
-    return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+def get_local_rank() -> int:
+    """Return this process's number among those on its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if _group else 0
 
 
-def cores() -> int:
-    """Return how many cores of this machine are this process's share, at least one."""
-    return max(1, (os.cpu_count() or 1) // local()[1])
+def get_local_world_size() -> int:
+    """Return how many processes of the run are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if _group else 1
 
 
-def launched() -> bool:
-    """Return whether torchrun has started this process beside others."""
+def count_cores_per_process() -> int:
+    """Return this process's share of the machine's cores, at least one."""
+    return max(1, (os.cpu_count() or 1) // get_local_world_size())
+
+
+def is_launched() -> bool:
+    """Return whether torchrun started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Join the processes that torchrun has started, if it has, and leave them at the end, when all are done.
+def join_process_group() -> Iterator[None]:
+    """Join the processes that torchrun started, if it did; leave the group when all are done.
 
-    Collectives on the CPU go through gloo, on CUDA devices, one a process, through NCCL.
+    Collectives run over gloo on the CPU and over NCCL on CUDA devices, one device per process.
 
     Raises
     ------
     TransferError
-        They cannot meet.
-    Lost
-        Another process ended before.
+        The processes cannot meet.
+    ProcessLost
+        Another process ended early.
     """
     global _group
-    if _group or not launched():
+    if _group or not is_launched():
         yield
         return
     import torch.distributed as dist
 
     try:
-        _group = _met()
+        _group = _rendezvous()
     except (RuntimeError, ValueError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise TransferError(f"the processes of this run cannot meet: {why}") from error
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # a matter of speed
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # affects speed only
             yield
-        wait()
+        wait_for_all()
         _leave()
     except BaseException as error:
-        if not isinstance(error, Lost):
-            _tell("failed")
+        if not isinstance(error, ProcessLost):
+            _raise_flag("failed")
         lost = isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error))
-        if lost or isinstance(error, Lost):
-            time.sleep(GRACE)
+        if lost or isinstance(error, ProcessLost):
+            time.sleep(GRACE_SECONDS)
         if lost:
-            raise Lost from error
+            raise ProcessLost from error
         raise
     dist.destroy_process_group()
     _group = None
 
 
-def _met() -> _Group:
-    """Return this process's place, once it has met the others."""
+def _rendezvous() -> _ProcessGroup:
+    """Meet the other processes and return this one's place in the group."""
     import torch
     import torch.distributed as dist
 
@@ -127,81 +130,81 @@ def _met() -> _Group:
     cuda = torch.cuda.is_available() and dist.is_nccl_available()
     backend, prefix = "cpu:gloo,cuda:nccl" if cuda else "gloo", dist.PrefixStore("group", store)
     dist.init_process_group(backend, store=prefix, rank=number, world_size=size, timeout=TIMEOUT)
-    words = dist.PrefixStore("transfer", store)
-    words.set(f"met {number}", "")
-    if number == 0:  # which may keep the words, and could fail and end before the others are this far
-        words.wait([f"met {other}" for other in range(size)])
-    return _Group(number, size, words)
+    flags = dist.PrefixStore("transfer", store)
+    flags.set(f"met {number}", "")
+    if number == 0:  # rank 0 may host the store, and must not fail and end before the others have arrived
+        flags.wait([f"met {other}" for other in range(size)])
+    return _ProcessGroup(number, size, flags)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Let only the first of the processes print anything meanwhile."""
+def silence_other_ranks() -> Iterator[None]:
+    """Discard what every process but rank 0 prints meanwhile."""
     with ExitStack() as stack:
-        if launched() and int(os.environ["RANK"]):
+        if is_launched() and int(os.environ["RANK"]):
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
         yield
 
 
-def say(line: str) -> bool:
-    """Print why the run ends, unless another process has said so already; return whether it was printed."""
-    speaks = not _tell("said") if _group else not launched() or os.environ["RANK"] == "0"
-    if speaks and line:
+def print_once(line: str) -> bool:
+    """Print why the run ends, unless another process already has; return whether this one may print."""
+    may_print = not _raise_flag("said") if _group else not is_launched() or os.environ["RANK"] == "0"
+    if may_print and line:
         print(line, file=sys.stderr, flush=True)
-    return speaks
+    return may_print
 
 
-def _tell(word: str) -> bool:
-    """Leave a word for the others; return whether it was there already."""
+def _raise_flag(name: str) -> bool:
+    """Raise a flag that all processes see; return whether it was up already."""
     try:
-        return bool(_group and _group.store.add(word, 1) > 1)
-    except RuntimeError:  # whoever kept the words is gone: the first process, which speaks for itself, or torchrun
+        return bool(_group and _group.store.add(name, 1) > 1)
+    except RuntimeError:  # the store's host is gone: rank 0 or torchrun, which report for themselves
         return True
 
 
 def _leave() -> None:
-    """Let the first process, which may keep the words, end last."""
+    """Leave the group; rank 0 hosts the key-value store, so it must exit last."""
     assert _group
     left = _group.store.add("left", 1)
-    while first() and left < _group.world:
+    while is_rank_zero() and left < _group.world_size:
         time.sleep(0.001)
         left = _group.store.add("left", 0)
 
 
-def wait() -> None:
-    """Wait until all processes are here, however long that takes, unless one has failed.
+def wait_for_all() -> None:
+    """Wait until every process has arrived here, however long that takes, unless one fails.
 
     Raises
     ------
-    Lost
-        One has.
+    ProcessLost
+        A process has failed.
     """
     if _group is None:
         return
-    _group.waits += 1
-    key, nap = f"here {_group.waits}", 0.001
-    here = _group.store.add(key, 1)
-    while here < _group.world:
+    _group.barriers += 1
+    key, nap = f"here {_group.barriers}", 0.001
+    arrived = _group.store.add(key, 1)
+    while arrived < _group.world_size:
         if _group.store.check(["failed"]):
-            raise Lost
+            raise ProcessLost
         time.sleep(nap)
-        nap = min(2 * nap, LONGEST_NAP)
-        here = _group.store.add(key, 0)
+        nap = min(2 * nap, MAX_POLL_SECONDS)
+        arrived = _group.store.add(key, 0)
 
 
 @contextmanager
-def in_turn() -> Iterator[None]:
-    """Let the first process of each machine do this before the others there, which find what it left on the disk."""
-    if local()[0]:
-        wait()
+def local_rank_zero_first() -> Iterator[None]:
+    """Run the block in the first process of each machine before the others there, which then find its files."""
+    if get_local_rank():
+        wait_for_all()
     yield
-    if not local()[0]:
-        wait()
+    if not get_local_rank():
+        wait_for_all()
 
 
-def agreed(value: bool) -> bool:
+def any_rank(value: bool) -> bool:
     """Return whether `value` is true in any process."""
     if _group is None:
         return value
@@ -213,13 +216,13 @@ def agreed(value: bool) -> bool:
     return bool(flag)
 
 
-def same(value: T) -> T:
-    """Return the first process's `value`, which is plain JSON, in all: of what is timed, or decides how to go on."""
-    return json.loads(same_bytes(json.dumps(value).encode())) if _group else value
+def broadcast(value: T) -> T:
+    """Return rank 0's `value`, plain JSON, in every process: timings, and decisions that all must share."""
+    return json.loads(broadcast_bytes(json.dumps(value).encode())) if _group else value
 
 
-def same_bytes(content: bytes) -> bytes:
-    """Return the first process's `content` in all."""
+def broadcast_bytes(content: bytes) -> bytes:
+    """Return rank 0's `content` in every process."""
     if _group is None:
         return content
     import torch
@@ -227,6 +230,8 @@ def same_bytes(content: bytes) -> bytes:
 
     size = torch.tensor(len(content))
     dist.broadcast(size, 0)
-    told = torch.frombuffer(bytearray(content), dtype=torch.uint8) if first() else torch.empty(int(size)).byte()
-    dist.broadcast(told, 0)
-    return told.numpy().tobytes()
+    buffer = (
+        torch.frombuffer(bytearray(content), dtype=torch.uint8) if is_rank_zero() else torch.empty(int(size)).byte()
+    )
+    dist.broadcast(buffer, 0)
+    return buffer.numpy().tobytes()
