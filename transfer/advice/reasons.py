@@ -59,8 +59,8 @@ def _explain_size(evidence: AdviceEvidence, size: str, requirements: RunRequirem
     sampled = len(evidence.labels)
     if sampled < facts.labelled:
         yield (
-            f"cross-validated on a sample of {sampled} images to save time; by its learning curve, a probe of "
-            f"all {facts.labelled} makes {evidence.remaining_errors:.0%} of the errors, as expected accuracies include"
+            f"cross-validated on a sample of {sampled} images to save time; by its learning curve, a probe of all "
+            f"{facts.labelled} makes {evidence.remaining_errors:.0%} of the errors (included in expected accuracies)"
         )
 
 
