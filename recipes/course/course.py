@@ -19,7 +19,8 @@ from transfer.config.train import LearnConfig, PolicyConfig, RunConfig, TrainCon
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import figure, table
 from transfer.runs.folder import RunFolder
-from transfer.training.setup import Images, read_images, versions
+from transfer.runtime.device import get_versions
+from transfer.training.setup import Images, read_images
 from transfer.training.train import train
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def course(config: CourseConfig) -> dict[str, Any]:
     result = {
         "command": "course",
         "config": to_dict(config),
-        "versions": versions(),
+        "versions": get_versions(),
         "runs": runs,
         "paired": adam_less_sgd(runs),
         "transfer": _transfer(config, images, cache),

@@ -19,8 +19,8 @@ from course.pixels import PixelSet, scale
 from transfer.config.serialise import to_dict
 from transfer.errors import TransferError
 from transfer.heads import metrics
+from transfer.runtime.device import pick_device
 from transfer.training import monitor
-from transfer.training.setup import pick_device
 
 HEADS = ("domain", "object")
 EVERY, VALIDATED, LOOKED_AT = 10, 100, 128  # epochs between lines; validation images of a line; images of the layers

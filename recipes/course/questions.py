@@ -14,7 +14,8 @@ from transfer.config.serialise import to_dict
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import figure, table
 from transfer.runs.folder import RunFolder
-from transfer.training.setup import read_images, versions
+from transfer.runtime.device import get_versions
+from transfer.training.setup import read_images
 
 # Deep enough that what a layer does to its input, done five times over, shows.
 BASES = {
@@ -72,7 +73,7 @@ def questions(config: QuestionsConfig) -> dict[str, Any]:
         }
         for network in config.networks
     }
-    result = {"command": "questions", "config": to_dict(config), "versions": versions(), "runs": runs}
+    result = {"command": "questions", "config": to_dict(config), "versions": get_versions(), "runs": runs}
     result["seconds"] = {"total": round(time.perf_counter() - began, 3)}
     if folder:
         folder.write_result(result)

@@ -21,10 +21,11 @@ from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.heads.metrics import Z_95
 from transfer.runs.folder import RunFolder
+from transfer.runtime.device import get_versions
 from transfer.training import optimizers
 from transfer.training.auto_policy import AUTO, advise_policy
 from transfer.training.compare import rights
-from transfer.training.setup import Images, read_images, split_images, versions
+from transfer.training.setup import Images, read_images, split_images
 from transfer.training.train import train
 
 PROBE = "linear_probe"  # what all advice must be at least as good as
@@ -98,7 +99,7 @@ def cases(config: CasesConfig) -> dict[str, Any]:
     result = {
         "command": "cases",
         "config": to_dict(config),
-        "versions": versions(),
+        "versions": get_versions(),
         "seconds": {"total": round(time.perf_counter() - began, 3), "trunk": round(cache.seconds, 3)},
         "policies": policies,
         "seeds": list(seeds),

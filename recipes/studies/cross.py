@@ -12,7 +12,7 @@ from transfer.config.adapt import CrossConfig, ShiftConfig
 from transfer.config.serialise import to_dict
 from transfer.feature_cache import TrunkCache
 from transfer.runs.folder import RunFolder
-from transfer.training.setup import versions
+from transfer.runtime.device import get_versions
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def cross(config: CrossConfig, pairs: Sequence[tuple[tuple[str, ...], str]] | No
     result = {
         "command": "cross",
         "config": to_dict(config),
-        "versions": versions(),
+        "versions": get_versions(),
         "seconds": {"total": round(time.perf_counter() - began, 3)},
         "runs": runs,
     }

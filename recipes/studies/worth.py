@@ -18,7 +18,8 @@ from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.runs.folder import RunFolder, refuse_resume
-from transfer.training.setup import read_images, versions
+from transfer.runtime.device import get_versions
+from transfer.training.setup import read_images
 from transfer.training.train import train
 
 SCRATCH = "scratch"
@@ -117,7 +118,7 @@ def worth(config: WorthConfig) -> dict[str, Any]:
         if folder:
             folder.append_metrics(runs[-1])
     seconds = {"total": round(time.perf_counter() - began, 3)}
-    head = {"command": "worth", "config": to_dict(config), "versions": versions(), "seconds": seconds}
+    head = {"command": "worth", "config": to_dict(config), "versions": get_versions(), "seconds": seconds}
     result = head | {"runs": runs}
     if folder:
         folder.write_result(result)

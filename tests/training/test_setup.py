@@ -9,7 +9,7 @@ from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target, softmax_target
 from transfer.errors import TransferError
 from transfer.heads.heads import HeadSpec
-from transfer.training.setup import head_specs, new_model, pick_device, read_images, versions
+from transfer.training.setup import head_specs, new_model, read_images
 
 EMPTY = np.array([], dtype=np.int64)
 
@@ -83,19 +83,6 @@ def test_bad_loss_weights(text, says):
         head_specs(
             table_of(list("ab"), list("xy")), Splits(np.arange(2), EMPTY, EMPTY), HeadConfig(loss_weights=(text,))
         )
-
-
-def test_device():
-    assert pick_device("cpu").type == "cpu"
-    import torch
-
-    if not torch.cuda.is_available():
-        with pytest.raises(TransferError, match="--device cuda: not available here"):
-            pick_device("cuda")
-
-
-def test_versions_name_what_computed_the_result():
-    assert {"transfer", "torch", "timm", "python"} <= set(versions())
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,10 @@ from transfer.runs import checkpoint
 from transfer.runs.folder import RunFolder
 from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import distributed
+from transfer.runtime.device import get_versions
 from transfer.runtime.signals import defer_stop_signals
 from transfer.training.resume import RunInputs
-from transfer.training.setup import Images, read_images, versions
+from transfer.training.setup import Images, read_images
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +234,7 @@ def _adapt_once(
     result = {
         "command": "adapt",
         "config": to_dict(config),
-        "versions": versions(),
+        "versions": get_versions(),
         "seconds": {"total": round(total, 3), "trunk": round(trunk, 3), "train": round(total - trunk, 3)},
         "backbone": {
             "name": stage.model.backbone.name,

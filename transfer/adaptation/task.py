@@ -17,9 +17,10 @@ from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.model import TransferModel
+from transfer.runtime.device import pick_device
 from transfer.runtime.out_of_memory import split_rows
 from transfer.training.epoch import AUGMENTATIONS
-from transfer.training.setup import Images, new_backbone, pick_device
+from transfer.training.setup import Images, new_backbone
 
 BATCH = 128
 

@@ -14,7 +14,8 @@ from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
-from transfer.training.setup import new_backbone, pick_device
+from transfer.runtime.device import pick_device
+from transfer.training.setup import new_backbone
 
 BATCH = 64
 

@@ -28,10 +28,10 @@ from transfer.evaluation.predictions import judge, per_domain
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import HeadSpec
 from transfer.runs import checkpoint
+from transfer.runtime.device import get_versions, pick_device
 from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.files import atomic_write, open_text, write_json
 from transfer.runtime.malloc import keep_freed_memory
-from transfer.training.setup import pick_device, versions
 
 BATCH = 64
 
@@ -171,7 +171,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     result = {
         "command": "evaluate",
         "config": to_dict(config),
-        "versions": versions(),
+        "versions": get_versions(),
         "seconds": {"total": round(time.perf_counter() - began, 3)},
         "test": judge(table, answers),
         "per_domain": per_domain(table, answers),

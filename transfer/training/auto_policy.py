@@ -24,8 +24,9 @@ from transfer.heads.heads import HeadSpec
 from transfer.probes.choose import can_solve_heads
 from transfer.runs.checkpoint import build_heads
 from transfer.runtime import distributed
+from transfer.runtime.device import pick_device
 from transfer.training.penalties import build
-from transfer.training.setup import Images, head_specs, new_backbone, pick_device
+from transfer.training.setup import Images, head_specs, new_backbone
 
 AUTO = "auto"
 

@@ -16,7 +16,8 @@ from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.runs.folder import RunFolder
 from transfer.runtime import distributed
-from transfer.training.setup import read_images, versions
+from transfer.runtime.device import get_versions
+from transfer.training.setup import read_images
 from transfer.training.train import TrainRun, train
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     result = {
         "command": "compare",
         "config": to_dict(config),
-        "versions": versions(),
+        "versions": get_versions(),
         "seconds": {"total": round(time.perf_counter() - began, 3)},
         "runs": {text: run.result for text, run in runs.items()},
         "paired": {text: paired(runs[text], first) for text in policies[1:]},

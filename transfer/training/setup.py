@@ -1,9 +1,7 @@
 """What every run starts from: images, heads, a model with its plan, a device."""
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Literal
 
 import numpy as np
@@ -180,31 +178,3 @@ def _loss_weights(texts: tuple[str, ...], table: ImageTable) -> dict[str, float]
         except ValueError as error:
             raise TransferError(f"--loss-weights {text!r}: write NAME:NUMBER, such as {name}:0.5") from error
     return weights
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises
-    ------
-    TransferError
-        The device is not there, or there are not as many as processes.
-    """
-    number, processes = distributed.get_local_rank(), distributed.get_local_world_size()
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    there["mps"] = there["mps"] and distributed.get_world_size() == 1  # which has no collectives
-    if name == "auto":
-        name = next(kind for kind, present in there.items() if present)
-    if not there[name]:
-        raise TransferError(f"--device {name}: not available here; use --device auto")
-    if name != "cuda" or processes == 1:
-        return torch.device(name)
-    if processes > torch.cuda.device_count():
-        raise TransferError(f"{processes} processes, {torch.cuda.device_count()} GPUs: one a process, or --device cpu")
-    return torch.device("cuda", number)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computed the result."""
-    names = ("transfer", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}

@@ -30,6 +30,7 @@ from transfer.runs.folder import RunFolder
 from transfer.runs.seeds import class_balance, merge_seeds
 from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import distributed
+from transfer.runtime.device import get_versions, pick_device
 from transfer.runtime.signals import defer_stop_signals
 from transfer.training import monitor, optimizers
 from transfer.training.auto_policy import AUTO, advise_policy, apply_advice
@@ -37,7 +38,7 @@ from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import epoch_line, in_parts, in_words
 from transfer.training.resume import RunInputs
-from transfer.training.setup import Images, head_specs, new_model, pick_device, read_images, split_images, versions
+from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
 
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -214,7 +215,7 @@ def _train_once(
     result = {
         "command": "train",
         "config": to_dict(asked),
-        "versions": versions(),
+        "versions": get_versions(),
         "seconds": {"total": round(total, 3), "trunk": round(trunk, 3), "train": round(total - trunk, 3)},
         "backbone": {"name": backbone.name, "weights": backbone.weights, "width": backbone.width},
         "policy": {

@@ -13,9 +13,10 @@ from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.runs.folder import ADVICE, RunFolder, refuse_resume
 from transfer.runtime import distributed
+from transfer.runtime.device import get_versions
 from transfer.runtime.files import write_json
 from transfer.training.auto_policy import PolicyAdvice, advise_policy, apply_advice
-from transfer.training.setup import read_images, split_images, versions
+from transfer.training.setup import read_images, split_images
 from transfer.training.train import train
 
 
@@ -59,7 +60,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     order = sorted(found, key=lambda name: found[name].advice.best.accuracy, reverse=True)
     best = found[order[0]]
     chosen = replace(base, backbone=replace(base.backbone, backbone=order[0])) if names else base
-    result = {"command": "advise", "config": to_dict(config), "versions": versions()} | best.record
+    result = {"command": "advise", "config": to_dict(config), "versions": get_versions()} | best.record
     result["backbones"] = [_summarise_backbone(name, found[name]) for name in order]
     result["notes"] = [*notes, *images.table.notes, *parts.notes]
     result["seconds"] = {"total": round(time.perf_counter() - start, 3), "trunk": round(cache.seconds, 3)}

@@ -20,11 +20,12 @@ from transfer.freeze import FreezePlan
 from transfer.model import TransferModel
 from transfer.report.figures.search import rates
 from transfer.runs.folder import RunFolder, refuse_resume
+from transfer.runtime.device import get_versions
 from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData, epoch
 from transfer.training.fit import scale_heads
-from transfer.training.setup import new_model, read_images, versions
+from transfer.training.setup import new_model, read_images
 from transfer.tuning.trial import Bench
 
 MOMENTUM = 0.9  # of the moving average that smooths the loss
@@ -191,7 +192,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     result = {
         "command": "lr-find",
         "config": to_dict(config),
-        "versions": versions(),
+        "versions": get_versions(),
         "curve": {"rate": curve.rate, "loss": curve.loss, "smoothed": curve.smoothed},
         "steepest": curve.steepest,
         "minimum_over_ten": curve.minimum_over_ten,

@@ -15,8 +15,9 @@ from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.report.figures.search import landscape
 from transfer.runs.folder import RunFolder
+from transfer.runtime.device import get_versions
 from transfer.training import optimizers
-from transfer.training.setup import Images, read_images, versions
+from transfer.training.setup import Images, read_images
 from transfer.training.train import train
 from transfer.tuning.samplers import Proposals, Record, Study, ranked
 from transfer.tuning.space import Choice, Range, Space, at_an_end, parse, settle
@@ -76,7 +77,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
     result = {
         "command": "search",
         "config": to_dict(config),
-        "versions": versions(),
+        "versions": get_versions(),
         "images": {name: len(getattr(bench.parts, name)) for name in ("train", "val", "test")},
         "space": {name: _in_words(parameter) for name, parameter in space.items()},
         "trials": records,

@@ -14,9 +14,10 @@ from transfer.data.splits import mask_labels
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.heads.heads import HeadSpec
+from transfer.runtime.device import pick_device
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
-from transfer.training.setup import Images, head_specs, new_backbone, new_model, pick_device, split_images
+from transfer.training.setup import Images, head_specs, new_backbone, new_model, split_images
 
 GoOn = Callable[[int, float], bool]
 """Told the epochs done and the best validation score so far; returns whether to train on."""

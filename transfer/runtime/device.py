@@ -1,0 +1,39 @@
+"""The device of a run, and the versions of the software that computed its result."""
+
+import platform
+from importlib import metadata
+
+import torch
+
+from transfer.errors import TransferError
+from transfer.runtime import distributed
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    TransferError
+        The device is not available, or there are fewer GPUs than processes.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available["mps"] = available["mps"] and distributed.get_world_size() == 1  # MPS has no collectives
+    if name == "auto":
+        name = next(kind for kind, present in available.items() if present)
+    if not available[name]:
+        raise TransferError(f"--device {name}: not available here; use --device auto")
+    processes = distributed.get_local_world_size()
+    if name != "cuda" or processes == 1:
+        return torch.device(name)
+    if processes > torch.cuda.device_count():
+        raise TransferError(
+            f"{processes} processes but {torch.cuda.device_count()} GPUs: start one process per GPU, or use --device cpu"
+        )
+    return torch.device("cuda", distributed.get_local_rank())
+
+
+def get_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that computed a result."""
+    names = ("transfer", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
