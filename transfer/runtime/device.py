@@ -26,10 +26,9 @@ def pick_device(name: str) -> torch.device:
     processes = distributed.get_local_world_size()
     if name != "cuda" or processes == 1:
         return torch.device(name)
-    if processes > torch.cuda.device_count():
-        raise TransferError(
-            f"{processes} processes but {torch.cuda.device_count()} GPUs: start one process per GPU, or use --device cpu"
-        )
+    gpus = torch.cuda.device_count()
+    if processes > gpus:
+        raise TransferError(f"{processes} processes but {gpus} GPUs: one process per GPU, or --device cpu")
     return torch.device("cuda", distributed.get_local_rank())
 
 
