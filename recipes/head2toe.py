@@ -18,7 +18,7 @@ def main(config: CompareConfig) -> None:
         rows = [
             [head, f"{kept['percent']:g} %", *map(str, kept["features"].values())]
             for head, kept in run["policy"].get("kept", {}).items()
-            if policy.startswith("head2toe")
+            if run["policy"]["phases"][0]["percents"]
         ]
         if rows:
             stages = next(iter(run["policy"]["kept"].values()))["features"]

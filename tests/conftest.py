@@ -142,7 +142,7 @@ def taught(small: Callable[..., Any], images: ImageTable) -> Callable[..., Any]:
         heads: tuple[str, ...] = ("object", "domain"),
         **options: Any,
     ) -> Any:
-        backbone = freeze.reshaped(small(name, seed=seed), freeze.FreezePolicy.parse(policy))
+        backbone = freeze.reshape_backbone(small(name, seed=seed), freeze.FreezePolicy.parse(policy))
         specs = [HeadSpec(head, "softmax", images.targets[head].classes) for head in heads]
         torch.manual_seed(seed)
         model = TransferModel(backbone, Heads(specs, backbone.width, compose=compose, hidden=hidden))

@@ -50,14 +50,14 @@ class TransferModel(nn.Module):
         """Let only what `phase` trains require gradients, hold the rest in eval mode, and cut below the first trained
         stage (or the nearest cut below it that this network allows).
         """
-        learn = freeze.learning(self.backbone, phase)
+        learn = freeze.find_trained_parameters(self.backbone, phase)
         for name, parameter in self.backbone.network.named_parameters():
             parameter.requires_grad_(name in learn)
             parameter.grad = None
         for hook in self._hooks:
             hook.remove()
-        self._hooks = freeze.input_gradients(self.backbone.network)
-        self._held = freeze.held_in_eval(self.backbone, phase)
+        self._hooks = freeze.force_input_gradients(self.backbone.network)
+        self._held = freeze.find_frozen_modules(self.backbone, phase)
         self.cut = next(k for k in range(phase.cut, -1, -1) if k == 0 or self.backbone.cuttable(k))
         self.train(self.training)
 

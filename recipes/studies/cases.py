@@ -29,7 +29,6 @@ from transfer.training.setup import Images, read_images, split_images
 from transfer.training.train import train
 
 PROBE = "linear_probe"  # what all advice must be at least as good as
-SOLVED = (PROBE, "head2toe", "stage_probes")  # nothing of the backbone learns
 FEW = 5  # labels, of the small one of the cases where none are named
 KEY = ("backbone", "case", "seed", "policy")
 
@@ -147,8 +146,8 @@ def advice(config: TrainConfig, images: Images, cache: TrunkCache) -> Record:
 
 def settled(config: TrainConfig, policy: str, labelled: int) -> TrainConfig:
     """Return `config` with a policy, under the settings that advice would give it with so many labelled images."""
-    solved = FreezePolicy.parse(policy).kind in SOLVED
-    learn = {} if solved else rule.make_fine_tuning_settings(rule.choose_epochs(labelled))
+    trains_backbone = FreezePolicy.parse(policy).trains_backbone
+    learn = rule.make_fine_tuning_settings(rule.choose_epochs(labelled)) if trains_backbone else {}
     return replace(
         config,
         policy=replace(config.policy, policy=policy),
@@ -235,7 +234,7 @@ def _checked(config: CasesConfig) -> list[str]:
     if own:
         raise TransferError(f"--{own[0].replace('_', '-')}: every policy has the settings of advice; leave it out")
     policies = [FreezePolicy.parse(text) for text in config.policies]
-    if any(policy.kind == AUTO for policy in policies):
+    if any(policy.advised for policy in policies):
         raise TransferError(f"--policies: {AUTO} is what the others are held against; leave it out")
     optimizers.check(base.learn.optimizer)
     for name in config.backbones:

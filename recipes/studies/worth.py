@@ -94,7 +94,7 @@ def worth(config: WorthConfig) -> dict[str, Any]:
     images = read_images(base.data, cache.store)
     for few, policy, seed in itertools.product(labels, policies, base.run.seeds or (base.run.seed,)):
         log.info("%s, %s labels a class and domain, seed %d", policy, few or "all", seed)
-        scratch = FreezePolicy.parse(policy).kind == SCRATCH
+        scratch = FreezePolicy.parse(policy).from_scratch
         own: dict[str, Any] = {"lr": config.scratch_lr, "epochs": config.scratch_epochs} if scratch else {}
         one = replace(
             base,

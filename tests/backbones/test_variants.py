@@ -6,7 +6,7 @@ from torch import nn
 
 from transfer.backbones import load
 from transfer.backbones.trunk import Trunk
-from transfer.backbones.variants import EveryStage, Truncated, pooled
+from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone, pooled
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
@@ -21,7 +21,7 @@ def _images(backbone):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_truncated_network_is_the_mean_of_what_its_last_stage_puts_out(name):
-    whole, short = load(name, random_init=True), Truncated(load(name, random_init=True), 1)
+    whole, short = load(name, random_init=True), TruncatedBackbone(load(name, random_init=True), 1)
     images = _images(whole)
     with torch.no_grad():
         wanted = whole.trunk(images, len(whole.stages) - 1).mean((2, 3))
@@ -32,7 +32,7 @@ def test_a_truncated_network_is_the_mean_of_what_its_last_stage_puts_out(name):
 
 
 def test_what_is_dropped_is_gone_and_the_rest_keeps_its_names():
-    whole, short = load("resnet10t", random_init=True), Truncated(load("resnet10t", random_init=True), 2)
+    whole, short = load("resnet10t", random_init=True), TruncatedBackbone(load("resnet10t", random_init=True), 2)
     kept = {name for name in whole.state_dict() if whole.stage_of(name.removeprefix("network.")) < 3}
     assert set(short.state_dict()) == kept
     assert short.fingerprint != whole.fingerprint
@@ -41,11 +41,11 @@ def test_what_is_dropped_is_gone_and_the_rest_keeps_its_names():
 @pytest.mark.parametrize("drop", [0, 5, 6, -1])
 def test_one_stage_at_least_goes_and_one_stays(drop):
     with pytest.raises(TransferError, match=f"^{drop} of 5 stages of resnet10t cannot be dropped: between 1 and 4 can"):
-        Truncated(load("resnet10t", random_init=True), drop)
+        TruncatedBackbone(load("resnet10t", random_init=True), drop)
 
 
 def test_a_truncated_network_is_cut_learns_and_runs_folded_like_any_other():
-    short = Truncated(load("resnet10t", random_init=True), 2)
+    short = TruncatedBackbone(load("resnet10t", random_init=True), 2)
     images = _images(short)
     assert [short.cuttable(cut) for cut in range(4)] == [True] * 4
     with torch.no_grad():
@@ -62,13 +62,13 @@ def test_a_truncated_network_is_cut_learns_and_runs_folded_like_any_other():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_stage_is_pooled_and_the_last_is_the_networks_own(name):
-    whole, every = load(name, random_init=True), EveryStage(load(name, random_init=True))
+    whole, every = load(name, random_init=True), AllStagesBackbone(load(name, random_init=True))
     images = _images(whole)
     with torch.no_grad():
         features = every(images)
         assert torch.equal(features[:, every.layout[every.stages[-1].name]], whole(images))
         for drop in (1, len(whole.stages) - 1):
-            short = Truncated(load(name, random_init=True), drop)
+            short = TruncatedBackbone(load(name, random_init=True), drop)
             assert torch.equal(features[:, every.layout[short.stages[-1].name]], short(images))
     assert list(every.layout) == [stage.name for stage in whole.stages]
     assert features.shape == (2, every.width)
@@ -77,7 +77,7 @@ def test_every_stage_is_pooled_and_the_last_is_the_networks_own(name):
 
 def test_norms_are_seen_as_they_are_given():
     backbone = load("resnet10t", random_init=True)
-    every = EveryStage(load("resnet10t", random_init=True), observed=True)
+    every = AllStagesBackbone(load("resnet10t", random_init=True), observed=True)
     images, given = _images(backbone), {}
     assert [path.partition(".")[0] for path in every.norms] == ["bn1", "layer1", "layer2", "layer3", "layer4"]
     for path in every.norms:
@@ -92,7 +92,7 @@ def test_norms_are_seen_as_they_are_given():
 
 
 def test_a_folded_trunk_does_not_change_what_norms_are_given():
-    every = EveryStage(load("resnet10t", random_init=True), observed=True).eval()
+    every = AllStagesBackbone(load("resnet10t", random_init=True), observed=True).eval()
     for module in every.network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.fill_(0.5)
@@ -111,7 +111,7 @@ def test_the_original_classifier_answers_too(name, monkeypatch):
     from torchvision.models import squeezenet1_1
 
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED))
-    every = EveryStage(load(name, classifier="any"), observed=True)
+    every = AllStagesBackbone(load(name, classifier="any"), observed=True)
     file = SHARED / f"{name.removeprefix('torchvision:')}.safetensors"
     reference = squeezenet1_1() if name.startswith("torchvision") else timm.create_model(name)
     reference.load_state_dict(load_file(file))
@@ -124,7 +124,7 @@ def test_the_original_classifier_answers_too(name, monkeypatch):
 def test_modes_are_left_alone():
     backbone = load("resnet10t", random_init=True).train()
     backbone.network.layer2.eval()
-    every = EveryStage(backbone)
+    every = AllStagesBackbone(backbone)
     assert every.network.layer1.training
     assert not every.network.layer2.training
 

@@ -57,9 +57,9 @@ def test_the_answer_is_the_mean_of_all_views(
     model, plan = taught(policy)
     model.freeze(plan.phases[0])
     paths = images.paths[::12]
-    before = freeze.frozen_tensors(model.backbone, ())
+    before = freeze.hash_frozen_tensors(model.backbone, ())
     got = seen(model, paths, ViewConfig(crops, sizes))
-    assert freeze.frozen_tensors(model.backbone, ()) == before
+    assert freeze.hash_frozen_tensors(model.backbone, ()) == before
     own = model.backbone.preprocessing
     total: dict[str, Any] = {}
     for size in sizes or (32,):

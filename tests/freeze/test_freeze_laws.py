@@ -168,7 +168,7 @@ def test_frozen_parts_are_bit_identical_after_a_step(built: Callable[[str], Back
             plan(policy, backbone)
         return
     model, the_plan = with_head(backbone), plan(policy, backbone)
-    before, proof = tensors(network), freeze.frozen_tensors(backbone, the_plan.phases)
+    before, proof = tensors(network), freeze.hash_frozen_tensors(backbone, the_plan.phases)
     step(model, the_plan)
     after = tensors(network)
 
@@ -179,7 +179,7 @@ def test_frozen_parts_are_bit_identical_after_a_step(built: Callable[[str], Back
     may_move -= buffers - in_norm
     assert [t for t in before if t not in may_move and not same(before[t], after[t])] == []
     assert set(proof) == set(before) - may_move
-    assert freeze.changed(proof, freeze.frozen_tensors(backbone, the_plan.phases)) == ()
+    assert freeze.find_changed_tensors(proof, freeze.hash_frozen_tensors(backbone, the_plan.phases)) == ()
 
     # What is open did move: the statistics of each norm, and something in each stage with parameters.
     moved = {t for t in may_move if not same(before[t], after[t])}
@@ -220,14 +220,14 @@ def test_the_other_policies(built: Callable[[str], Backbone], name: str, policy:
 @pytest.mark.parametrize("policy", ["truncate:2", "truncate:1+partial:1", "truncate:2+full"])
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet_gn", "torchvision:squeezenet1_1"])
 def test_in_a_truncated_network(built: Callable[[str], Backbone], name: str, policy: str) -> None:
-    backbone = freeze.reshaped(built(name), freeze.FreezePolicy.parse(policy))
+    backbone = freeze.reshape_backbone(built(name), freeze.FreezePolicy.parse(policy))
     the_plan, before = plan(policy, backbone), tensors(backbone.network)
-    proof = freeze.frozen_tensors(backbone, the_plan.phases)
+    proof = freeze.hash_frozen_tensors(backbone, the_plan.phases)
     step(with_head(backbone), the_plan)
     after = tensors(backbone.network)
     moved = {backbone.stage_of(t) for t in before if not same(before[t], after[t])}
     assert moved == set(open_stages(policy.partition("+")[2] or "linear_probe", len(backbone.stages)))
-    assert freeze.changed(proof, freeze.frozen_tensors(backbone, the_plan.phases)) == ()
+    assert freeze.find_changed_tensors(proof, freeze.hash_frozen_tensors(backbone, the_plan.phases)) == ()
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet_gn", "BatchNorm1d"])
@@ -249,11 +249,11 @@ def test_trained_stages_may_keep_their_statistics(built: Callable[[str], Backbon
     step(with_head(backbone), the_plan)
     after = tensors(backbone.network)
     buffers = {t for t, _ in backbone.network.named_buffers()}
-    assert buffers <= set(freeze.frozen_tensors(backbone, the_plan.phases))
+    assert buffers <= set(freeze.hash_frozen_tensors(backbone, the_plan.phases))
     assert all(same(before[t], after[t]) for t in buffers)
     assert not all(same(before[t], after[t]) for t in before.keys() - buffers)
     assert "bn*" not in str(the_plan)
-    assert "bn*: statistics of its BatchNorm layers learn, too" in str(plan("full", backbone, statistics="learning"))
+    assert "bn*: BatchNorm statistics are updated, too" in str(plan("full", backbone, statistics="learning"))
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "BatchNorm1d", "torchvision:mobilenet_v3_small"])

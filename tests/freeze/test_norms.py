@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from transfer.backbones.backbone import Backbone
-from transfer.freeze.norms import input_gradients, is_norm, norm_tensors
+from transfer.freeze.norms import find_norm_tensors, force_input_gradients, is_norm
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_tensors_of_norms_are_parameters_and_buffers(small: Callable[..., Ba
         if isinstance(module, nn.BatchNorm2d)
         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     }
-    assert norm_tensors(small("test_resnet")) == expected
+    assert find_norm_tensors(small("test_resnet")) == expected
     assert len(expected) > 50
 
 
@@ -59,7 +59,7 @@ def test_a_group_norm_that_learns_has_the_gradients_it_would_have_of_any_input()
     network[1].requires_grad_(True)
     x = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     plain = copy.deepcopy(network)
-    (hook,) = input_gradients(network)
+    (hook,) = force_input_gradients(network)
     network(x).square().sum().backward()
     plain(x.clone().requires_grad_()).square().sum().backward()
     assert torch.equal(network[1].weight.grad, plain[1].weight.grad)

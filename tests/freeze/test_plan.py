@@ -12,7 +12,7 @@ from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.errors import TransferError
 from transfer.freeze import FreezePolicy, plan
-from transfer.freeze.plan import PERCENTS
+from transfer.freeze.policies import HEAD2TOE_PERCENTS
 
 POLICIES = ["linear_probe", "partial:1", "partial:2", "norm_only", "full", "surgical:first", "surgical:middle"]
 POLICIES += ["surgical:last", "lp_ft", "gradual:1", "gradual:bottom_up", "scratch"]
@@ -72,7 +72,11 @@ def test_plan_of_mobilenet(small: Callable[..., Backbone], policy: str) -> None:
                 0 if stage.frozen else 1 if policy == "scratch" else pytest.approx(0.2 * 0.5 ** (8 - i))
             )
             assert (stage.trained == 0) == stage.frozen
-            learned = sum(p.numel() for t, p in freeze.learning(backbone, phase).items() if backbone.stage_of(t) == i)
+            learned = sum(
+                p.numel()
+                for t, p in freeze.find_trained_parameters(backbone, phase).items()
+                if backbone.stage_of(t) == i
+            )
             assert stage.trained == learned
     expected = {"linear_probe": 0, "full": total, "scratch": total, "lp_ft": total, "norm_only": of_norms}
     if policy in expected:
@@ -123,7 +127,7 @@ def test_statistics_stay_what_pretraining_made_them(
 
 
 def test_a_truncated_network_is_planned_like_a_shorter_one(built: Callable[[str], Backbone]) -> None:
-    short = freeze.reshaped(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("truncate:2"))
+    short = freeze.reshape_backbone(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("truncate:2"))
     the_plan = plan("truncate:2+partial:1", short, backbone_lr=0.2)
     (phase,) = the_plan.phases
     assert [(stage.name, stage.frozen) for stage in phase.stages] == [
@@ -146,7 +150,7 @@ def test_a_truncated_network_is_planned_like_a_shorter_one(built: Callable[[str]
 
 
 def test_stage_probes_are_one_phase_in_which_nothing_moves(built: Callable[[str], Backbone]) -> None:
-    every = freeze.reshaped(copy.deepcopy(built("test_resnet")), FreezePolicy("stage_probes"))
+    every = freeze.reshape_backbone(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("stage_probes"))
     (phase,) = plan("stage_probes", every).phases
     assert phase.by_stage
     assert phase.cut == len(phase.stages)
@@ -154,9 +158,9 @@ def test_stage_probes_are_one_phase_in_which_nothing_moves(built: Callable[[str]
 
 
 def test_head2toe_says_how_many_features_are_kept(built: Callable[[str], Backbone]) -> None:
-    every = freeze.reshaped(copy.deepcopy(built("test_resnet")), FreezePolicy("head2toe"))
+    every = freeze.reshape_backbone(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("head2toe"))
     (phase,) = plan("head2toe", every).phases
-    assert phase.percents == PERCENTS
+    assert phase.percents == HEAD2TOE_PERCENTS
     assert phase.cut == len(every.stages)
     assert plan("head2toe:5", every).phases[0].percents == (5.0,)
     assert "on 5 % of the features of all stages" in str(plan("head2toe:5", every))

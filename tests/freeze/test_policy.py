@@ -7,16 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.errors import TransferError
-from transfer.freeze.policy import POLICIES, FreezePolicy
+from transfer.freeze import POLICIES, FreezePolicy, register_policy, summarise_policies
+from transfer.freeze.policies import Gradual, Head2Toe, LinearProbe, LpFt, Partial, Scratch, Surgical
 
 PLAIN = st.one_of(
-    st.sampled_from(["linear_probe", "full", "norm_only", "scratch", "lp_ft", "gradual"]).map(FreezePolicy),
-    st.builds(FreezePolicy, st.sampled_from(["partial", "lp_ft", "gradual"]), st.integers(1, 99)),
-    st.builds(FreezePolicy, st.just("surgical"), part=st.sampled_from(["first", "middle", "last"])),
-    st.just(FreezePolicy("gradual", part="bottom_up")),
+    st.sampled_from(["linear_probe", "full", "norm_only", "scratch", "lp_ft", "gradual"]).map(FreezePolicy.parse),
+    st.one_of(*(st.builds(policy, st.integers(1, 99)) for policy in (Partial, LpFt, Gradual))),
+    st.builds(Surgical, st.sampled_from(Surgical.THIRDS)),
+    st.just(Gradual(order="bottom_up")),
 )
 SHARE = st.one_of(st.none(), st.floats(0.001, 100).map(lambda x: round(x, 4)))
-ANY = st.one_of(PLAIN, SHARE.map(lambda x: FreezePolicy("head2toe", percent=x)))
+ANY = st.one_of(PLAIN, SHARE.map(lambda x: Head2Toe(x)))
 ANY |= st.builds(dataclasses.replace, PLAIN, dropped=st.integers(1, 99))
 
 
@@ -25,7 +26,7 @@ def test_parse_and_str_round_trip(policy: FreezePolicy) -> None:
     assert FreezePolicy.parse(str(policy)) == policy
     assert FreezePolicy.parse(f" {policy} ") == policy
     with pytest.raises(dataclasses.FrozenInstanceError):
-        policy.kind = "full"  # type: ignore[misc]
+        policy.dropped = 1  # type: ignore[misc]
 
 
 @given(
@@ -51,15 +52,15 @@ def test_partial_alone_means_two_stages() -> None:
 
 
 def test_truncate_alone_is_a_probe_on_what_remains() -> None:
-    assert FreezePolicy.parse("truncate:3") == FreezePolicy("linear_probe", dropped=3)
+    assert FreezePolicy.parse("truncate:3") == LinearProbe(dropped=3)
     assert FreezePolicy.parse("truncate:3+linear_probe") == FreezePolicy.parse("truncate:3")
     assert str(FreezePolicy.parse("truncate:3 + lp_ft:2")) == "truncate:3+lp_ft:2"
-    assert FreezePolicy.parse("truncate:1+scratch") == FreezePolicy("scratch", dropped=1)
+    assert FreezePolicy.parse("truncate:1+scratch") == Scratch(dropped=1)
 
 
 def test_head2toe_takes_a_percentage_or_none() -> None:
-    assert FreezePolicy.parse("head2toe") == FreezePolicy("head2toe")
-    assert FreezePolicy.parse("head2toe:2.5") == FreezePolicy("head2toe", percent=2.5)
+    assert FreezePolicy.parse("head2toe") == Head2Toe()
+    assert FreezePolicy.parse("head2toe:2.5") == Head2Toe(2.5)
     assert str(FreezePolicy.parse("head2toe:10.0")) == "head2toe:10"
 
 
@@ -80,7 +81,7 @@ def test_head2toe_takes_a_percentage_or_none() -> None:
         ("truncate:1+head2toe", "head2toe chooses among all stages; leave truncate out"),
         ("truncate:1+stage_probes", "stage_probes chooses among all stages; leave truncate out"),
         ("truncate:1+auto", "auto chooses among all stages; leave truncate out"),
-        ("full+truncate:1", "only truncate can stand before another one"),
+        ("full+truncate:1", "only truncate can stand before another policy"),
         ("head2toe:0", "the percentage of features to keep, above 0 and up to 100, such as head2toe:10"),
         ("head2toe:101", "above 0 and up to 100"),
         ("head2toe:nan", "above 0 and up to 100"),
@@ -94,11 +95,36 @@ def test_head2toe_takes_a_percentage_or_none() -> None:
         ("gradual:bottom", "after the colon comes a number of stages, such as gradual:2 or gradual:bottom_up"),
         ("partial:bottom_up", "after the colon comes a number of stages, such as partial:2$"),
         ("full:3", "full takes nothing after the colon"),
-        ("surgical", "incomplete: write one of surgical:first, surgical:middle, surgical:last"),
-        ("surgical:", "incomplete: write one of surgical:first"),
+        ("surgical", "'surgical': write one of surgical:first, surgical:middle, surgical:last"),
+        ("surgical:", "'surgical:': write one of surgical:first"),
         ("surgical:top", "write one of surgical:first"),
     ],
 )
 def test_errors_say_what_to_write(text: str, message: str) -> None:
     with pytest.raises(TransferError, match=message):
         FreezePolicy.parse(text)
+
+
+def test_every_policy_has_a_summary_and_a_usage_that_begins_with_its_name() -> None:
+    for policy in POLICIES.values():
+        assert policy.summary
+        assert policy.usage.startswith(policy.name) or not policy.usage
+    assert list(summarise_policies())[:2] == ["linear_probe", "partial[:N]"]
+    assert "truncate:N[+POLICY]" in summarise_policies()
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "two words", "a:b", "truncate"])
+def test_a_policy_needs_a_name_that_can_be_written(name: str) -> None:
+    with pytest.raises(TransferError, match="must be lower-case letters"):
+        register_policy(type("Nameless", (FreezePolicy,), {"name": name}))
+
+
+def test_a_name_belongs_to_one_class() -> None:
+    with pytest.raises(TransferError, match=r"'full' is registered already, by transfer[.]freeze[.]policies[.]Full"):
+        register_policy(type("Other", (FreezePolicy,), {"name": "full"}))
+    assert register_policy(POLICIES["full"]) is POLICIES["full"]
+
+
+def test_a_policy_without_phases_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="defines no phases"):
+        FreezePolicy().phases(None, None)  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ def test_a_phase_is_solved_where_all_stages_are_frozen(taught, policy):
     ],
 )
 def test_the_solver_of_a_policy(small, policy, solves):
-    backbone = freeze.reshaped(small("test_resnet"), FreezePolicy.parse(policy))
+    backbone = freeze.reshape_backbone(small("test_resnet"), FreezePolicy.parse(policy))
     (phase,) = freeze.plan(policy, backbone).phases
     found = choose_solver(backbone, phase)
     assert getattr(found, "func", found) is solves

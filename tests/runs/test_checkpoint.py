@@ -38,7 +38,7 @@ def trained(small: Callable[..., Any]) -> Callable[..., checkpoint.Models]:
         groups = {spec.name: [spec] for spec in SPECS} if config.heads == "separate" else {"": SPECS}
         models = {}
         for seed, (part, specs) in enumerate(groups.items()):
-            backbone = freeze.reshaped(small(name, seed=seed), freeze.FreezePolicy.parse(policy))
+            backbone = freeze.reshape_backbone(small(name, seed=seed), freeze.FreezePolicy.parse(policy))
             torch.manual_seed(seed)
             model = TransferModel(backbone, checkpoint.build_heads(specs, backbone.width, config))
             model.freeze(freeze.plan(policy, backbone).phases[0])

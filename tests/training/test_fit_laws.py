@@ -54,10 +54,10 @@ def test_one_unit_in_the_last_place_is_seen(taught: Callable, data: TrainingData
         seen.append(line)
 
     assert fit(model, the_plan, data, config, TrunkCache()).moved == ()
-    before = freeze.frozen_tensors(model.backbone, the_plan.phases)
+    before = freeze.hash_frozen_tensors(model.backbone, the_plan.phases)
     result = fit(model, the_plan, data, config, TrunkCache(), on_epoch=meddle)
     assert set(result.moved) == {name}
-    assert freeze.changed(before, freeze.frozen_tensors(model.backbone, the_plan.phases)) == (name,)
+    assert freeze.find_changed_tensors(before, freeze.hash_frozen_tensors(model.backbone, the_plan.phases)) == (name,)
 
 
 def test_what_moves_in_the_phase_in_which_it_is_frozen_is_seen(taught: Callable, data: TrainingData) -> None:

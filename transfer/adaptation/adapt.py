@@ -123,16 +123,16 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
     if missing := [method.name for method in methods if not method.uses_source and not target_labels]:
         raise TransferError(f"{missing[0]} learns from target labels, and there are none: say --target-labels 3")
     policy = FreezePolicy.parse(config.method.policy)
-    if policy.kind in ("lp_ft", "gradual", "scratch"):
+    if policy.from_scratch or not policy.single_phase:
         raise TransferError(f"--policy {policy}: to adapt, one phase, such as linear_probe, partial:2 or full")
-    if policy.every_stage:
+    if policy.all_stages:
         raise TransferError(
             f"--policy {policy}: features chosen by the labels of one domain need not matter in the other; to adapt "
             "those of an earlier stage say truncate:1"
         )
-    if policy.kind == "linear_probe" and any(method.moves_batch_norm for method in methods):
+    if not policy.trains_backbone and any(method.moves_batch_norm for method in methods):
         raise TransferError(NO_NORMS)
-    if policy.kind == "linear_probe" or config.steps.augment == "none" or config.cache.views:
+    if not policy.trains_backbone or config.steps.augment == "none" or config.cache.views:
         return config
     return replace(config, cache=replace(config.cache, views=VIEWS))
 
@@ -182,7 +182,7 @@ def _adapt_once(
     phase = plan.phases[-1]
     moves_batch_norm = any(find_method(name).moves_batch_norm for name in config.method.method)
     phases = (phase, moving(phase)) if moves_batch_norm else (phase,)
-    before = freeze.frozen_tensors(stage.model.backbone, phases)
+    before = freeze.hash_frozen_tensors(stage.model.backbone, phases)
 
     states = _states(folder, config) if config.run.out else None
     if states:
@@ -219,7 +219,7 @@ def _adapt_once(
     choices = list(sound.values())
     choice = choices[validators.choose_best(list(scores.values()))]
     stage.move(choice.backbone)
-    moved = freeze.changed(before, freeze.frozen_tensors(stage.model.backbone, phases))
+    moved = freeze.find_changed_tensors(before, freeze.hash_frozen_tensors(stage.model.backbone, phases))
     stage.model.heads = choice.candidate.heads
     answers = answer(stage.model, stage.feed, these.test, targets(these.table, stage.model))[0]
     found, remarks = diagnostics.shift(untouched, choice.candidate.evidence, seed=seed)

@@ -50,7 +50,7 @@ class AdaptationTrainer:
     ) -> None:
         self.stage, self.network, self.config, self.seed = stage, network, config, seed
         backbone = stage.model.backbone
-        tail = {} if stage.frozen else freeze.learning(backbone, phase)
+        tail = {} if stage.frozen else freeze.find_trained_parameters(backbone, phase)
         self.rates = [(p, config.lr * phase.stages[backbone.stage_of(name)].rate) for name, p in tail.items()]
         self.rng = np.random.default_rng(seed)
         self.epoch = 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.variants import EveryStage
+from transfer.backbones.variants import AllStagesBackbone
 from transfer.data.table import ImageTable
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads, HeadSpec
@@ -75,7 +75,7 @@ def observe(
     digests : ndarray of str, shape (N,)
         sha256 of the images' bytes.
     """
-    every = EveryStage(backbone, observed=True)
+    every = AllStagesBackbone(backbone, observed=True)
     model = TransferModel(every, Heads([HeadSpec("none", "softmax", ("", "-"))], every.width), cut=len(every.stages))
     model.eval()
     feed = cache.feed(model, table.paths, digests, batch_size=256, workers=workers)

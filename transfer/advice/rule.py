@@ -97,7 +97,7 @@ def derive_advice(
 ) -> Advice:
     """Return the advice that follows from `evidence` for a run with these `requirements`."""
     rated = rate_policies(evidence, costs, network, requirements)
-    possible = (c for c in rated if requirements.solves_heads or not FreezePolicy.parse(c.policy).every_stage)
+    possible = (c for c in rated if requirements.solves_heads or not FreezePolicy.parse(c.policy).all_stages)
     ranked = sorted(possible, key=lambda c: c.accuracy, reverse=True)
     frozen = prefer_stage_probes(next(c for c in ranked if c.measured), ranked)
     fine_tuned = next(c for c in ranked if not c.measured)
@@ -176,7 +176,7 @@ def _rate_probe(
     accuracy = 1 - remaining * (1 - _clip_fraction(probe.accuracy + gain))
     extrapolated = (1 - remaining) * error / 2
     sd = sqrt(own**2 + sd**2 + extrapolated**2)
-    width = sum(widths) if facts.every_stage else widths[stages - 1 - facts.dropped]
+    width = sum(widths) if facts.all_stages else widths[stages - 1 - facts.dropped]
     return RatedPolicy(policy, accuracy, sd, True, 0, (width + 1) * evidence.size.classes, 0, seconds)
 
 

@@ -14,7 +14,7 @@ from transfer.errors import TransferError
 FADING = 0.4  # see :func:`shares`
 
 
-class Truncated(Backbone):
+class TruncatedBackbone(Backbone):
     """The first stages of a backbone, pooled by their mean; what stood above is gone.
 
     Parameters
@@ -32,7 +32,7 @@ class Truncated(Backbone):
     Examples
     --------
     >>> from transfer.backbones import load
-    >>> short = Truncated(load("resnet10t", random_init=True), 2)
+    >>> short = TruncatedBackbone(load("resnet10t", random_init=True), 2)
     >>> short.width, [stage.name for stage in short.stages]
     (128, ['stem', 'layer1', 'layer2'])
     """
@@ -70,7 +70,7 @@ class Truncated(Backbone):
         raise RuntimeError(f"{self.name} never reached the end of stage {self.stages[-1].name}")
 
 
-class EveryStage(Backbone):
+class AllStagesBackbone(Backbone):
     """A backbone whose features are those of all its stages, each pooled by its mean; of the last, its own.
 
     Parameters
@@ -90,7 +90,7 @@ class EveryStage(Backbone):
     Examples
     --------
     >>> from transfer.backbones import load
-    >>> EveryStage(load("resnet10t", random_init=True)).layout["layer2"]
+    >>> AllStagesBackbone(load("resnet10t", random_init=True)).layout["layer2"]
     slice(128, 256, None)
     """
 

@@ -57,7 +57,7 @@ class Start:
 
     def __init__(self, model: TransferModel, plan: FreezePlan) -> None:
         self.network = model.backbone.network
-        held = freeze.frozen_tensors(model.backbone, plan.phases)
+        held = freeze.hash_frozen_tensors(model.backbone, plan.phases)
         self.weights = {n: t.clone() for n, t in self.network.state_dict().items() if n not in held}
 
     @contextmanager

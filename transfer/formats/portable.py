@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.variants import Truncated, pooled
+from transfer.backbones.variants import TruncatedBackbone, pooled
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models
 
@@ -55,7 +55,7 @@ def _features(backbone: Backbone, images: Tensor) -> Tensor:
     Truncated networks run to their end, where no exporter follows a leap out of the middle; what nobody reads of it,
     the exporter drops.
     """
-    if not isinstance(backbone, Truncated):
+    if not isinstance(backbone, TruncatedBackbone):
         return backbone(images)
     reached: list[Tensor] = []
     last = backbone.network.get_submodule(backbone.stages[-1].modules[-1])

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from transfer.backbones.variants import EveryStage, Truncated
+from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.formats.plain_heads import plain_heads
 from transfer.formats.portable import Ready, rounded_at
 from transfer.model import TransferModel
@@ -51,10 +51,10 @@ def to_safetensors(models: Models, about: dict[str, Any], images: Tensor) -> Rea
 def _features(model: TransferModel) -> list[dict[str, Any]]:
     """Return of which modules the heads read what they put out, meant over places; ``""`` is the network itself."""
     backbone = model.backbone
-    if isinstance(backbone, EveryStage):
+    if isinstance(backbone, AllStagesBackbone):
         last = len(backbone.stages) - 1
         return [
             {"module": "" if i == last else stage.modules[-1], "stage": stage.name}
             for i, stage in enumerate(backbone.stages)
         ]
-    return [{"module": backbone.stages[-1].modules[-1] if isinstance(backbone, Truncated) else ""}]
+    return [{"module": backbone.stages[-1].modules[-1] if isinstance(backbone, TruncatedBackbone) else ""}]

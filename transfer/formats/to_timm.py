@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from transfer.backbones import registry
 from transfer.backbones.providers import timm_models
-from transfer.backbones.variants import EveryStage, Truncated
+from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.errors import TransferError
 from transfer.formats.plain_heads import PlainHead, plain_heads
 from transfer.formats.portable import Ready
@@ -76,9 +76,9 @@ def _one(models: Models) -> TransferModel:
     provider, name = registry.resolve(model.backbone.name)
     if provider is not timm_models:
         raise TransferError(f"--format timm: {name} is not an architecture of timm: {ELSE}")
-    if isinstance(model.backbone, Truncated):
+    if isinstance(model.backbone, TruncatedBackbone):
         raise TransferError(f"--format timm: {name} without its last stages is not an architecture of timm: {ELSE}")
-    if isinstance(model.backbone, EveryStage):
+    if isinstance(model.backbone, AllStagesBackbone):
         raise TransferError(f"--format timm: these heads read all stages, timm's classifier the last one: {ELSE}")
     if model.heads.joint:
         raise TransferError(f"--format timm: a joint head's classes are pairs of object and domain: {ELSE}")

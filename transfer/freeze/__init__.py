@@ -1,22 +1,31 @@
-"""What learns and what stays as it was: policies, the plans made of them, and the hold on what is frozen."""
+"""What is trained and what is frozen: policies, the plans made of them, and how a plan is applied to a backbone."""
 
-from transfer.freeze.apply import changed, frozen_tensors, held_in_eval, learning
-from transfer.freeze.norms import input_gradients, is_norm
-from transfer.freeze.plan import FreezePlan, Phase, plan
-from transfer.freeze.policy import POLICIES, FreezePolicy
-from transfer.freeze.reshape import reshaped
+from transfer.freeze import policies  # noqa: F401  (registers the policies of this package)
+from transfer.freeze.apply import (
+    find_changed_tensors,
+    find_frozen_modules,
+    find_trained_parameters,
+    hash_frozen_tensors,
+    reshape_backbone,
+)
+from transfer.freeze.norms import force_input_gradients, is_norm
+from transfer.freeze.plan import FreezePlan, Phase, PhaseBuilder, plan
+from transfer.freeze.policy import POLICIES, FreezePolicy, register_policy, summarise_policies
 
 __all__ = [
     "POLICIES",
     "FreezePlan",
     "FreezePolicy",
     "Phase",
-    "changed",
-    "frozen_tensors",
-    "held_in_eval",
-    "input_gradients",
+    "PhaseBuilder",
+    "find_changed_tensors",
+    "find_frozen_modules",
+    "find_trained_parameters",
+    "force_input_gradients",
+    "hash_frozen_tensors",
     "is_norm",
-    "learning",
     "plan",
-    "reshaped",
+    "register_policy",
+    "reshape_backbone",
+    "summarise_policies",
 ]

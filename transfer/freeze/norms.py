@@ -1,4 +1,8 @@
-"""Normalisation layers: which modules and tensors they are, and a gradient that they cannot learn without."""
+"""Normalisation layers: which modules and tensors they are.
+
+Where BatchNorm statistics are frozen: :func:`transfer.freeze.find_frozen_modules` in apply.py lists the modules that
+stay in eval mode, and :meth:`transfer.model.TransferModel.train` keeps them there.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -13,12 +17,12 @@ def is_norm(module: "nn.Module") -> bool:
     """Return whether `module` is a normalisation layer (Batch, Layer, Group, Instance, RMS, Sync, frozen, ...)."""
     from torch.nn.modules.batchnorm import _NormBase
 
-    owns = bool(module._parameters or module._buffers)
+    has_tensors = bool(module._parameters or module._buffers)
     name = type(module).__name__.lower()
-    return owns and (isinstance(module, _NormBase) or ("norm" in name and "normfree" not in name))
+    return has_tensors and (isinstance(module, _NormBase) or ("norm" in name and "normfree" not in name))
 
 
-def norm_tensors(backbone: "Backbone") -> set[str]:
+def find_norm_tensors(backbone: "Backbone") -> set[str]:
     """Return the names of all parameters and buffers of normalisation layers, as in ``backbone.network``."""
     return {
         f"{prefix}.{name}" if prefix else name
@@ -28,19 +32,19 @@ def norm_tensors(backbone: "Backbone") -> set[str]:
     }
 
 
-def input_gradients(network: "nn.Module") -> list["RemovableHandle"]:
-    """Let each group norm of `network` that learns have the gradient of its input too, if only to be thrown away.
+def force_input_gradients(network: "nn.Module") -> list["RemovableHandle"]:
+    """Make autograd compute the input gradient of every trained GroupNorm of `network`; return the hooks.
 
-    On the CPU torch (2.6 to 2.11 at least) ends with a segmentation fault in the backward pass of channels-last input
-    that needs none, which is what frozen layers put out.
+    Without it PyTorch (2.6 to 2.11 at least) ends with a segmentation fault on the CPU: in the backward pass of a
+    GroupNorm whose channels-last input requires no gradient, as the output of frozen layers.
     """
     from torch import nn
 
-    learn = [m for m in network.modules() if isinstance(m, nn.GroupNorm) and m.affine and m.weight.requires_grad]
-    return [module.register_forward_pre_hook(_wants_gradient) for module in learn]
+    trained = [m for m in network.modules() if isinstance(m, nn.GroupNorm) and m.affine and m.weight.requires_grad]
+    return [module.register_forward_pre_hook(_require_gradient) for module in trained]
 
 
-def _wants_gradient(module: "nn.Module", inputs: tuple["Tensor"]) -> tuple["Tensor"] | None:
+def _require_gradient(module: "nn.Module", inputs: tuple["Tensor"]) -> tuple["Tensor"] | None:
     import torch
 
     (x,) = inputs

@@ -1,65 +1,132 @@
-"""FreezePolicy: what to train, as a user writes it."""
+"""FreezePolicy: what to train, as a user writes it; the registry of policies.
+
+A policy is a class with a name, a one-line summary, facts about itself and a method that returns its phases. The rest
+of the package asks a policy or its plan for facts, never for its name, so that a policy of your own is one class:
+
+>>> @register_policy
+... class EverySecondStage(FreezePolicy):
+...     name = "doctest_every_second"
+...     summary = "every second stage, from the top"
+...
+...     def phases(self, backbone, build):
+...         return (build(self.name, range(len(backbone.stages) - 1, -1, -2)),)
+>>> str(FreezePolicy.parse("doctest_every_second"))
+'doctest_every_second'
+>>> _ = POLICIES.pop("doctest_every_second")
+"""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from transfer.errors import TransferError, did_you_mean
 
-# What may follow the colon: a number of stages with its default (None: all of them), a percentage, or words; words
-# alone must.
-POLICIES: dict[str, dict] = {
-    "linear_probe": {},
-    "partial": {"stages": 2},
-    "full": {},
-    "lp_ft": {"stages": None},
-    "gradual": {"stages": None, "words": ("bottom_up",)},
-    "norm_only": {},
-    "surgical": {"words": ("first", "middle", "last")},
-    "head2toe": {"percent": True},
-    "stage_probes": {},
-    "scratch": {},
-    "auto": {},
-}
+if TYPE_CHECKING:
+    from transfer.backbones.backbone import Backbone
+    from transfer.freeze.plan import Phase, PhaseBuilder
+
+PolicyClass = TypeVar("PolicyClass", bound=type["FreezePolicy"])
+
 TRUNCATE = "truncate"
+TRUNCATE_SUMMARY = "without the last N stages (default policy: linear_probe)"
+POLICIES: dict[str, type["FreezePolicy"]] = {}
+"""Every registered policy by its name, in the order of registration."""
 
 
 @dataclass(frozen=True)
 class FreezePolicy:
-    """What to train, as a user writes it.
+    """What to train, as a user writes it: ``NAME[:ARGUMENT]``, or ``truncate:N+NAME[:ARGUMENT]``.
+
+    This is the base class of all policies. A subclass sets `name` and `summary`, overrides the facts that differ, and
+    defines :meth:`phases`. A subclass with an argument is a frozen dataclass that also sets `usage` and defines
+    :meth:`from_argument` and `argument`.
 
     Parameters
     ----------
-    stages : int, optional
-        Of those that remain, how many learn (default: all).
-    part : str
-        Which ones, or from where on.
     dropped : int
-        Stages that are taken off the top before.
-    percent : float, optional
-        Of the features of all stages, how many are kept (default: what validation images choose).
+        Number of stages that are removed from the top of the backbone before training.
+
+    Attributes
+    ----------
+    name : str
+        How users write it.
+    summary : str
+        One line for help texts and README tables.
+    usage : str
+        `name` with its possible arguments; empty: `name` alone.
+    trains_backbone : bool
+        Whether any backbone parameter is trained. Otherwise only the heads are.
+    all_stages : bool
+        Whether the heads see the pooled features of all stages. Such heads are solved, never trained by epochs.
+    single_phase : bool
+        Whether one phase is all there is. Adaptation needs that.
+    from_scratch : bool
+        Whether the backbone starts from random weights.
+    advised : bool
+        Whether ``transfer advise`` replaces it by another policy before training.
 
     Examples
     --------
     >>> policy = FreezePolicy.parse("truncate:2+partial:3")
-    >>> policy.kind, policy.stages, policy.dropped
+    >>> policy.name, policy.stages, policy.dropped
     ('partial', 3, 2)
     >>> str(policy), str(FreezePolicy.parse("truncate:1")), str(FreezePolicy.parse("head2toe:5"))
     ('truncate:2+partial:3', 'truncate:1', 'head2toe:5')
     """
 
-    kind: str
-    stages: int | None = None
-    part: str = ""
-    dropped: int = 0
-    percent: float | None = None
+    dropped: int = field(default=0, kw_only=True)
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    usage: ClassVar[str] = ""
+    trains_backbone: ClassVar[bool] = True
+    all_stages: ClassVar[bool] = False
+    single_phase: ClassVar[bool] = True
+    from_scratch: ClassVar[bool] = False
+    advised: ClassVar[bool] = False
 
     @property
-    def every_stage(self) -> bool:
-        """Whether heads see the features of all stages."""
-        return self.kind in ("head2toe", "stage_probes")
+    def stages(self) -> int | None:
+        """Number of stages that are trained, as the user wrote it; None: the policy's own choice."""
+        return None
+
+    @property
+    def argument(self) -> str:
+        """What stands after the colon; empty for none."""
+        return ""
 
     @classmethod
-    def parse(cls, text: str) -> "FreezePolicy":
+    def from_argument(cls, argument: str | None) -> Self:
+        """Return the policy for what stands after the colon; None: there is no colon.
+
+        Raises
+        ------
+        ValueError
+            An invalid argument. The message says what to write; :meth:`parse` puts the policy in front.
+        """
+        if argument is not None:
+            raise ValueError(f"{cls.name} takes nothing after the colon")
+        return cls()
+
+    def phases(self, backbone: "Backbone", build: "PhaseBuilder") -> tuple["Phase", ...]:
+        """Return the phases of training on `backbone`, in order; their shares of the epochs sum to 1.
+
+        Parameters
+        ----------
+        backbone : Backbone
+            Already without the dropped stages; its `stages` are in execution order.
+        build : PhaseBuilder
+            Call it with a phase's name and the indices of the stages to train.
+
+        Raises
+        ------
+        TransferError
+            The policy is impossible on this backbone.
+        """
+        raise NotImplementedError(f"policy {self.name} defines no phases()")
+
+    @staticmethod
+    def parse(text: str) -> "FreezePolicy":
         """Return the policy that `text` names.
 
         Raises
@@ -70,54 +137,81 @@ class FreezePolicy:
         first, plus, rest = map(str.strip, text.strip().partition("+"))
         if first.partition(":")[0] != TRUNCATE:
             if plus and first.partition(":")[0] in POLICIES:
-                raise TransferError(f"policy {text!r}: only {TRUNCATE} can stand before another one")
-            return _parsed(first + plus + rest, text)
-        policy = _parsed(rest, text) if plus else cls("linear_probe")
-        if policy.every_stage or policy.kind == "auto":
-            raise TransferError(f"policy {text!r}: {policy.kind} chooses among all stages; leave {TRUNCATE} out")
-        return replace(policy, dropped=_count(first.partition(":")[2], f"{TRUNCATE}:2", text))
+                raise TransferError(f"policy {text!r}: only {TRUNCATE} can stand before another policy")
+            return _parse_one(first + plus + rest, text)
+        policy = _parse_one(rest if plus else "linear_probe", text)
+        if policy.all_stages or policy.advised:
+            raise TransferError(f"policy {text!r}: {policy.name} chooses among all stages; leave {TRUNCATE} out")
+        try:
+            return replace(policy, dropped=parse_stage_count(first.partition(":")[2], f"{TRUNCATE}:2"))
+        except ValueError as error:
+            raise TransferError(f"policy {text!r}: {error}") from error
 
     def __str__(self) -> str:
-        argument = self.part or self.stages or (None if self.percent is None else f"{self.percent:.15g}")
-        own = f"{self.kind}:{argument}" if argument else self.kind
+        written = f"{self.name}:{self.argument}" if self.argument else self.name
         if not self.dropped:
-            return own
-        return f"{TRUNCATE}:{self.dropped}" + ("" if own == "linear_probe" else f"+{own}")
+            return written
+        return f"{TRUNCATE}:{self.dropped}" + ("" if written == "linear_probe" else f"+{written}")
 
 
-def _parsed(own: str, text: str) -> FreezePolicy:
-    """Return the policy that `own` names, a part of what a user wrote, `text`."""
-    kind, colon, argument = own.partition(":")
-    if kind == TRUNCATE:
-        raise TransferError(f"policy {text!r}: {TRUNCATE} is there twice; add up the stages")
-    if kind not in POLICIES:
-        known = [*POLICIES, TRUNCATE]
-        raise TransferError(f"unknown policy {kind!r}{did_you_mean(kind, known)}; known: {', '.join(known)}")
-    takes = POLICIES[kind]
-    forms = [f"{kind}:{word}" for word in takes.get("words", ())]
-    if own in forms:
-        return FreezePolicy(kind, part=argument)
-    if forms and "stages" not in takes:
-        raise TransferError(f"policy {text!r} is incomplete: write one of {', '.join(forms)}")
-    if not colon:
-        return FreezePolicy(kind, takes.get("stages"))
-    if "percent" in takes:
-        return FreezePolicy(kind, percent=_percent(argument, text))
-    if "stages" not in takes:
-        raise TransferError(f"policy {text!r}: {kind} takes nothing after the colon")
-    return FreezePolicy(kind, _count(argument, " or ".join([f"{kind}:2", *forms]), text))
+def register_policy(cls: PolicyClass) -> PolicyClass:
+    """Register a policy class under its name; a class decorator.
+
+    Raises
+    ------
+    TransferError
+        The class has no valid name, or another class has the name already.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", cls.name) or cls.name == TRUNCATE:
+        raise TransferError(
+            f"policy class {cls.__qualname__}: name {cls.name!r} must be lower-case letters, digits and underscores, "
+            f"and not {TRUNCATE}"
+        )
+    known = POLICIES.get(cls.name)
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise TransferError(f"policy {cls.name!r} is registered already, by {known.__module__}.{known.__qualname__}")
+    POLICIES[cls.name] = cls
+    return cls
 
 
-def _count(argument: str, such: str, text: str) -> int:
-    if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
-        raise TransferError(f"policy {text!r}: after the colon comes a number of stages, such as {such}")
+def summarise_policies() -> dict[str, str]:
+    """Return the summary of every registered policy by its usage, for help texts and README tables.
+
+    Examples
+    --------
+    >>> summarise_policies()["partial[:N]"]
+    'the last N stages (default 2)'
+    """
+    rows = {policy.usage or policy.name: policy.summary for policy in POLICIES.values()}
+    return rows | {f"{TRUNCATE}:N[+POLICY]": TRUNCATE_SUMMARY}
+
+
+def parse_stage_count(argument: str | None, *forms: str) -> int:
+    """Return a number of stages, at least 1.
+
+    Raises
+    ------
+    ValueError
+        `argument` is none; the message suggests `forms`.
+    """
+    if not argument or not argument.isascii() or not argument.isdigit() or int(argument) < 1:
+        raise ValueError(f"after the colon comes a number of stages, such as {' or '.join(forms)}")
     return int(argument)
 
 
-def _percent(argument: str, text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,4})?", argument) or not 0 < float(argument) <= 100:
-        raise TransferError(
-            f"policy {text!r}: after the colon comes the percentage of features to keep, above 0 and up to 100, such "
-            "as head2toe:10"
-        )
-    return float(argument)
+def _parse_one(written: str, text: str) -> FreezePolicy:
+    """Return the policy that `written`, one part of `text`, names."""
+    name, colon, argument = written.partition(":")
+    if name == TRUNCATE:
+        raise TransferError(f"policy {text!r}: {TRUNCATE} is there twice; add up the stages")
+    if name not in POLICIES:
+        from transfer.runtime.plugins import load_entry_points
+
+        load_entry_points()
+    if name not in POLICIES:
+        known = [*POLICIES, TRUNCATE]
+        raise TransferError(f"unknown policy {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+    try:
+        return POLICIES[name].from_argument(argument if colon else None)
+    except ValueError as error:
+        raise TransferError(f"policy {text!r}: {error}") from error

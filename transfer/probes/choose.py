@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.variants import EveryStage
+from transfer.backbones.variants import AllStagesBackbone
 from transfer.config.train import LearnConfig
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
@@ -36,7 +36,7 @@ def choose_solver(backbone: Backbone, phase: Phase) -> Callable[..., dict[str, A
 
     See :func:`transfer.probes.linear.solve_linear_probe` for its parameters.
     """
-    if not isinstance(backbone, EveryStage):
+    if not isinstance(backbone, AllStagesBackbone):
         return solve_linear_probe
     if phase.by_stage:
         stages = [stage.name for stage in phase.stages]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from transfer.backbones.variants import EveryStage
+from transfer.backbones.variants import AllStagesBackbone
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.probes.head_problem import LogLine
@@ -105,7 +105,7 @@ def count_selected_features(model: TransferModel) -> dict[str, dict[str, Any]]:
     Empty where the backbone's output is the last stage's features alone.
     """
     backbone, found = model.backbone, {}
-    if isinstance(backbone, EveryStage):
+    if isinstance(backbone, AllStagesBackbone):
         for name, linear in linear_layers(model.heads).items():
             used = (linear.weight != 0).any(0)
             features = {stage: int(used[columns].sum()) for stage, columns in backbone.layout.items()}

@@ -98,7 +98,7 @@ def _policy(result: dict[str, Any]) -> str:
     ]
     if policy.get("dropped"):
         lines.append(f"stages dropped: {', '.join(policy['dropped'])}")
-    if policy.get("name") == "stage_probes":
+    if any(phase.get("by_stage") for phase in policy.get("phases", [])):
         for fitted in result["epochs"].values():
             lines += [f"{head}: the mean of probes on {', '.join(members)}" for head, members in fitted[0].items()]
         return "\n".join(lines)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transfer import backbones
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.stages import OnMeta
-from transfer.backbones.variants import EveryStage, Truncated
+from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.config.serialise import from_dict, to_dict
 from transfer.config.train import HeadConfig
 from transfer.data.images.batches import Preprocessing
@@ -84,7 +84,7 @@ def save(path: Path, models: Mapping[str, TransferModel], config: HeadConfig) ->
         "backbone": backbone.name,
         "weights": _without_folder(backbone.weights),
         "dropped": len(backbone.dropped),
-        "every_stage": isinstance(backbone, EveryStage),
+        "every_stage": isinstance(backbone, AllStagesBackbone),
         "preprocessing": backbone.preprocessing.to_dict(),
         "heads": to_dict(config),
         "parts": parts,
@@ -172,7 +172,7 @@ def _built(header: ModelHeader, part: NetworkHeader) -> tuple[Backbone, Heads]:
     backbone.preprocessing = header.preprocessing
     backbone.weights = header.weights
     if header.dropped:
-        backbone = Truncated(backbone, header.dropped)
+        backbone = TruncatedBackbone(backbone, header.dropped)
     elif header.every_stage:
-        backbone = EveryStage(backbone)
+        backbone = AllStagesBackbone(backbone)
     return backbone, build_heads(list(part.specs), backbone.width, header.heads)

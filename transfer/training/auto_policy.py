@@ -158,7 +158,7 @@ def describe_advised_plan(config: TrainConfig, advice: Advice, stages: list[str]
         "frozen": remaining[: len(remaining) - len(trained)],
         "learning": trained,
         "dropped": stages[len(remaining) :],
-        "features": remaining if policy.every_stage else remaining[-1:],
+        "features": remaining if policy.all_stages else remaining[-1:],
         "heads": {"kind": config.heads.heads, "hidden": list(config.heads.hidden)},
         "lr": config.learn.lr,
         "backbone_lr": config.policy.backbone_lr * config.learn.lr,

@@ -111,7 +111,7 @@ def fit(
     build.check_penalties(model, plan, config, solved)
     torch.manual_seed(seed)
     result = FitResult()
-    before = freeze.frozen_tensors(model.backbone, plan.phases)
+    before = freeze.hash_frozen_tensors(model.backbone, plan.phases)
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]
     labels = targets(data.table, model)
     start = PretrainedCopy(model, data.train, labels) if build.needs_pretrained_copy(config) else None
@@ -133,7 +133,7 @@ def fit(
         size = config.batch_size or len(data.train)
         feed = cache.feed(model, data.table.paths, data.digests, batch_size=size, workers=config.workers)
         feed.prepare(np.concatenate([data.train, data.val]))
-        held = freeze.frozen_tensors(model.backbone, (phase,))
+        held = freeze.hash_frozen_tensors(model.backbone, (phase,))
         if solved[number]:
             here = course.solve(feed, phase)
         else:
@@ -143,7 +143,7 @@ def fit(
             penalties = build.build_penalties(model, phase, config, feed, start)
             with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
                 here = course.train(feed, phase, optimizer, penalties)
-        result.moved += freeze.changed(held, freeze.frozen_tensors(model.backbone, (phase,)))
+        result.moved += freeze.find_changed_tensors(held, freeze.hash_frozen_tensors(model.backbone, (phase,)))
         place.done.append(here.chosen)
         if here.value > place.best.value:
             place.best, result.best = here, list(place.done)
@@ -155,7 +155,7 @@ def fit(
     model.eval()
     result.parts = place.progress.parts
     result.optimizer_bytes = optimizers.state_bytes(optimizer) if optimizer else 0
-    result.moved += freeze.changed(before, freeze.frozen_tensors(model.backbone, plan.phases))
+    result.moved += freeze.find_changed_tensors(before, freeze.hash_frozen_tensors(model.backbone, plan.phases))
     keeper.finish(vars(result))
     return result
 

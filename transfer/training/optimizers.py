@@ -84,7 +84,9 @@ def groups(
     They are built once: unfreezing only flips ``requires_grad`` and rates (law 9). Biases and norms have no decay, nor,
     with `heads_only`, has the backbone.
     """
-    ever = {name: p for phase in plan.phases for name, p in freeze.learning(model.backbone, phase).items()}
+    ever = {
+        name: p for phase in plan.phases for name, p in freeze.find_trained_parameters(model.backbone, phase).items()
+    }
     rows = [(HEADS, name, p) for name, p in model.heads.named_parameters()]
     rows += [(model.backbone.stage_of(name), name, p) for name, p in ever.items()]
     by_key: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}

@@ -94,16 +94,16 @@ def new_backbone(
 
     With `classifier` it keeps its original one (see :func:`transfer.backbones.load`).
     """
-    policy = policy or FreezePolicy("linear_probe")
+    policy = policy or FreezePolicy.parse("linear_probe")
     whole = backbones.load(
         config.backbone,
         weights=config.weights,
-        random_init=config.random_init or policy.kind == "scratch",
+        random_init=config.random_init or policy.from_scratch,
         seed=seed,
         classifier=classifier,
         image_size=config.image_size,
     )
-    return freeze.reshaped(whole, policy)
+    return freeze.reshape_backbone(whole, policy)
 
 
 def new_model(
@@ -111,7 +111,7 @@ def new_model(
 ) -> tuple[TransferModel, FreezePlan]:
     """Return a fresh model and its plan; heads (and random backbones) are drawn from `seed`.
 
-    A `backbone` that is there already is taken as it is: :func:`transfer.freeze.reshaped` for the policy.
+    A `backbone` that is there already is taken as it is: :func:`transfer.freeze.reshape_backbone` for the policy.
     """
     policy = FreezePolicy.parse(config.policy.policy)
     original = config.learn.regularise.co_tuning > 0

@@ -33,7 +33,7 @@ from transfer.runtime import distributed
 from transfer.runtime.device import get_versions, pick_device
 from transfer.runtime.signals import defer_stop_signals
 from transfer.training import monitor, optimizers
-from transfer.training.auto_policy import AUTO, advise_policy, apply_advice
+from transfer.training.auto_policy import advise_policy, apply_advice
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import epoch_line, in_parts, in_words
@@ -151,7 +151,7 @@ def _train_once(
     parts = split_images(images, config.data, seed)
     if done := distributed.broadcast(folder.finished_result if folder else None):
         return _finished(config, done, images, parts, cache)
-    told = advise_policy(config, images, parts, cache) if config.policy.policy == AUTO else None
+    told = advise_policy(config, images, parts, cache) if FreezePolicy.parse(config.policy.policy).advised else None
     asked, config = config, apply_advice(config, told.advice) if told else config
     specs, notes = head_specs(table, parts, config.heads)
     notes += ["the backbone starts as another run left it"] if start else []
@@ -170,7 +170,7 @@ def _train_once(
         folder.reset_metrics()
     for part, some in specs.items():
         policy = FreezePolicy.parse(config.policy.policy)
-        backbone = freeze.reshaped(copy.deepcopy(start), policy) if start else None
+        backbone = freeze.reshape_backbone(copy.deepcopy(start), policy) if start else None
         model, plan = new_model(config, some, seed, device, backbone)
         if not plans:
             log.info("%s", plan)

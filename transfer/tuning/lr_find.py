@@ -184,7 +184,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     bench = Bench(train, images, cache)
     (specs,) = bench.networks(train.heads).values()
     model, plan = new_model(train, specs, seed, bench.device)
-    if plan.policy.every_stage:
+    if plan.policy.all_stages:
         raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to look for")
     curve = range_test(
         model, plan, bench.data, train.learn, cache, low=config.low, high=config.high, steps=config.steps, seed=seed

@@ -114,8 +114,8 @@ def _check(config: SearchConfig, space: Space) -> None:
     for one in ends:
         optimizers.check(one.learn.optimizer)
     hidden, solved = any(one.heads.hidden for one in ends), config.train.learn.probe == "solved"
-    probes = all(policy.kind == "linear_probe" or policy.every_stage for policy in policies)
-    every = [policy for policy in policies if policy.every_stage]
+    probes = not any(policy.trains_backbone for policy in policies)
+    every = [policy for policy in policies if policy.all_stages]
     if every and (hidden or not solved):
         raise TransferError(
             f"policy {every[0]} is solved, never trained: say --probe solved, and search no hidden sizes"

@@ -37,7 +37,7 @@ class Bench:
         self.data = TrainingData(table, images.inspection.sha256, self.parts.train, self.parts.val)
         self.seed, self.cache = seed, cache
         self.device = pick_device(config.learn.device)
-        self._backbones: dict[FreezePolicy, tuple[Backbone, dict[str, Tensor]]] = {}
+        self._backbones: dict[tuple[bool, bool, int], tuple[Backbone, dict[str, Tensor]]] = {}
 
     def networks(self, config: HeadConfig) -> dict[str, list[HeadSpec]]:
         """Return the heads to learn for each network."""
@@ -85,15 +85,12 @@ class Bench:
         if config.learn.regularise.co_tuning:  # which keeps the original classifier
             return None
         policy = FreezePolicy.parse(config.policy.policy)
-        own = (
-            policy.kind == "scratch" or policy.every_stage
-        )  # all others start from the same network, but for its length
-        needs = FreezePolicy(policy.kind if own else "linear_probe", dropped=policy.dropped)
-        if needs not in self._backbones:
-            backbone = new_backbone(config.backbone, self.seed, needs).to(self.device)
+        key = policy.from_scratch, policy.all_stages, policy.dropped  # policies that agree start from the same network
+        if key not in self._backbones:
+            backbone = new_backbone(config.backbone, self.seed, policy).to(self.device)
             start = {name: tensor.clone() for name, tensor in backbone.network.state_dict().items()}
-            self._backbones[needs] = backbone, start
-        backbone, start = self._backbones[needs]
+            self._backbones[key] = backbone, start
+        backbone, start = self._backbones[key]
         backbone.network.load_state_dict(start)
         return backbone
 

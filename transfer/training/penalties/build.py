@@ -39,7 +39,7 @@ def check_penalties(model: TransferModel, plan: FreezePlan, config: LearnConfig,
         weights, has lost its last stages or has no block to skip, and an option is about that; or
         all phases are solved, which none of the options changes.
     """
-    if plan.policy.every_stage and not all(solved):
+    if plan.policy.all_stages and not all(solved):
         raise TransferError(
             f"policy {plan.policy} is solved, never trained: it takes --probe solved, linear heads (no --hidden, no "
             "--dropout-kind vanilla, no --drop-connect), and --augment only with --views"
