@@ -173,7 +173,7 @@ def test_a_target_of_which_nobody_knows_anything(config, tiny, tmp_path):
 @pytest.mark.parametrize("method", ["source_only", "coral", "mcc", "dann", "shot", "transport", "growing", "auto"])
 @pytest.mark.parametrize("case", ["one target image", "one image per class", "a class that the source lacks"])
 def test_sets_that_are_hard(config, tiny, monkeypatch, method, case):
-    monkeypatch.setattr("transfer.adaptation.diagnostics.shift", lambda *_, **__: ({}, []))
+    monkeypatch.setattr("transfer.adaptation.diagnostics.describe_shift", lambda *_, **__: ({}, []))
     target, objects, place = parts(tiny)
     rows = {
         "one target image": ~target | (np.arange(48) == np.flatnonzero(target)[3]),

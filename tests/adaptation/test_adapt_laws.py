@@ -88,7 +88,7 @@ def check(config, images, folder, change):
 )
 def test_every_method(config, tiny, tmp_path, monkeypatch, name, change):
     # what is said of the shift is slow, and the same for all of them: the tests of rules leave it in
-    monkeypatch.setattr("transfer.adaptation.diagnostics.shift", lambda *_, **__: ({}, []))
+    monkeypatch.setattr("transfer.adaptation.diagnostics.describe_shift", lambda *_, **__: ({}, []))
     policy = "partial:1" if name in ("adabn", "auto", "fixmatch", "shot") else "linear_probe"
     check(config(method=(name,), policy=policy, steps=2), tiny, tmp_path, change)
 

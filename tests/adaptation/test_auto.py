@@ -6,8 +6,8 @@ import torch
 
 from transfer.adaptation import auto as module
 from transfer.adaptation.adapt import adapt, read
-from transfer.adaptation.auto import auto
-from transfer.adaptation.closed_form.classifier import align_features, solve
+from transfer.adaptation.auto import fit_auto
+from transfer.adaptation.closed_form.classifier import align_features, solve_classifier
 from transfer.config.adapt import AdaptConfig, ShiftConfig, StepsConfig
 from transfer.feature_cache import TrunkCache
 from transfer.training.setup import Images
@@ -19,7 +19,7 @@ def test_heads_answer_as_the_evidence_says(staged, monkeypatch, policy, near):
     """Whether the shift is found to be small (always, never) or not."""
     monkeypatch.setattr(module, "NEAR", near)
     stage, phase, steps = staged(policy=policy)
-    heads, evidence, notes = auto(stage, phase, steps, 0, 16)
+    heads, evidence, notes = fit_auto(stage, phase, steps, 0, 16)
     with torch.inference_mode():
         said = heads(stage.pooled(stage.domains.unlabelled))["object"].numpy()
     assert np.allclose(said, evidence.target_logits, atol=1e-2 * np.abs(said).max())
@@ -33,16 +33,18 @@ def test_heads_answer_as_the_evidence_says(staged, monkeypatch, policy, near):
 def test_a_small_shift_is_answered_as_source_only_answers(staged, monkeypatch, labels):
     monkeypatch.setattr(module, "NEAR", 0.0)
     stage, phase, steps = staged(target_labels=labels)
-    _, evidence, _ = auto(stage, phase, steps, 0, 16)
+    _, evidence, _ = fit_auto(stage, phase, steps, 0, 16)
     features = align_features(stage, "none")
-    assert np.array_equal(evidence.target_logits, features.evidence(stage, solve(stage, features)).target_logits)
+    assert np.array_equal(
+        evidence.target_logits, features.evidence(stage, solve_classifier(stage, features)).target_logits
+    )
 
 
 def test_a_small_shift_leaves_the_backbone_alone(staged, monkeypatch):
     monkeypatch.setattr(module, "NEAR", 0.0)
     stage, phase, steps = staged(policy="partial:1")
     before = {name: tensor.clone() for name, tensor in stage.model.backbone.state_dict().items()}
-    auto(stage, phase, steps, 0, 16)
+    fit_auto(stage, phase, steps, 0, 16)
     assert all(torch.equal(tensor, before[name]) for name, tensor in stage.model.backbone.state_dict().items())
 
 
@@ -50,7 +52,7 @@ def test_the_tail_learns_where_the_shift_is_large(staged, monkeypatch):
     monkeypatch.setattr(module, "NEAR", 1.1)
     stage, phase, steps = staged(policy="partial:1")
     before = {name: tensor.clone() for name, tensor in stage.model.backbone.state_dict().items()}
-    auto(stage, phase, steps, 0, 16)
+    fit_auto(stage, phase, steps, 0, 16)
     assert not all(torch.equal(tensor, before[name]) for name, tensor in stage.model.backbone.state_dict().items())
 
 
@@ -59,26 +61,26 @@ def test_the_seed_decides(staged, monkeypatch):
     ends = []
     for seed in (0, 0, 1):
         stage, phase, steps = staged()
-        ends.append(auto(stage, phase, steps, seed, 16)[1].target_logits)
+        ends.append(fit_auto(stage, phase, steps, seed, 16)[1].target_logits)
     assert np.array_equal(ends[0], ends[1])
     assert not np.array_equal(ends[0], ends[2])
 
 
 def test_labels_of_the_target_reach_what_is_refined(staged, monkeypatch):
     monkeypatch.setattr(module, "NEAR", 1.1)
-    asked = []
+    calls = []
 
-    def watched(features, experts, *, known, balance):
-        asked.append((features, known))
-        return combine(features, experts, known=known, balance=balance)
+    def recorded(features, experts, *, known, balance):
+        calls.append((features, known))
+        return combine_experts(features, experts, known=known, balance=balance)
 
-    combine = module.combine
-    monkeypatch.setattr(module, "combine", watched)
+    combine_experts = module.combine_experts
+    monkeypatch.setattr(module, "combine_experts", recorded)
     stage, phase, steps = staged(policy="partial:1", target_labels=2)
-    auto(stage, phase, steps, 0, 16)
+    fit_auto(stage, phase, steps, 0, 16)
     domains = stage.domains
-    assert len(asked) == 2  # on frozen features, and on both kinds
-    for features, known in asked:
+    assert len(calls) == 2  # on frozen features, and on both kinds
+    for features, known in calls:
         assert len(features) == len(known) == len(domains.unlabelled) + len(domains.labelled)
         assert (known[: len(domains.unlabelled)] == -1).all()
         assert np.array_equal(known[len(domains.unlabelled) :], stage.labels.numpy()[domains.labelled])

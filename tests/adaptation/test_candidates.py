@@ -91,7 +91,7 @@ def test_a_network_is_scaled_by_both_domains(staged, kind):
     network = new_network(stage, kind, 16)
     rows = torch.arange(48)
     target = stage.target[rows]
-    scaled = network.scaled(stage.pooled(rows.numpy()), target)
+    scaled = network.scale_features(stage.pooled(rows.numpy()), target)
     assert scaled.shape == (48, network.scalings[0].size)
     if kind == "standardise":
         for side in (target, ~target):

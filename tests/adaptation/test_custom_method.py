@@ -33,7 +33,7 @@ import numpy as np
 from torch import nn
 
 from transfer import register_method
-from transfer.adaptation.losses.base import AdaptationLoss, reverse
+from transfer.adaptation.losses.base import AdaptationLoss, reverse_gradient
 from transfer.adaptation.selection.evidence import softmax
 
 
@@ -43,7 +43,7 @@ class MeanGap(AdaptationLoss):
         self.project = nn.Linear(width, 4)
 
     def forward(self, batch):
-        source, target = batch.split(self.project(reverse(batch.features)).tanh())
+        source, target = batch.split(self.project(reverse_gradient(batch.features)).tanh())
         return -(source.mean(0) - target.mean(0)).square().sum()
 
 

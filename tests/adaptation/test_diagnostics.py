@@ -68,7 +68,7 @@ def evidence_of(stage, moved=0.0):
 
 def test_the_same_classes_raise_no_flag():
     stage = stage_of()
-    block, notes = diagnostics.shift(stage, evidence_of(stage, moved=-9.0))
+    block, notes = diagnostics.describe_shift(stage, evidence_of(stage, moved=-9.0))
     assert notes == []
     assert not any(block[name] for name in diagnostics.FLAGS)
     assert block["absent"] == []
@@ -84,7 +84,7 @@ def test_the_same_classes_raise_no_flag():
 def test_distances_are_of_pooled_features_and_of_the_chosen_ones():
     stage = stage_of()
     chosen = evidence_of(stage, moved=-8.0)
-    block, _ = diagnostics.shift(stage, chosen, seed=3)
+    block, _ = diagnostics.describe_shift(stage, chosen, seed=3)
     raw = [stage.pooled(rows).numpy() for rows in (stage.domains.train, stage.domains.unlabelled)]
     assert block["a_distance"] == {
         "before": pytest.approx(proxy_a_distance(*raw, seed=3), abs=1e-6),
@@ -94,7 +94,7 @@ def test_distances_are_of_pooled_features_and_of_the_chosen_ones():
 
 def test_missing_classes_are_named():
     stage = stage_of(lacking=(1, 4))
-    block, notes = diagnostics.shift(stage, evidence_of(stage))
+    block, notes = diagnostics.describe_shift(stage, evidence_of(stage))
     assert block["strong"]
     assert block["partial"]
     assert block["absent"] == ["thing 1", "thing 4"]
@@ -104,7 +104,7 @@ def test_missing_classes_are_named():
 
 def test_without_validation_rows_what_needs_them_is_none():
     stage = stage_of(val=0)
-    block, _ = diagnostics.shift(stage, evidence_of(stage))
+    block, _ = diagnostics.describe_shift(stage, evidence_of(stage))
     assert block["estimated_accuracy"] is None
     assert block["total_variation"]["bbse"] is None
     json.dumps(block, allow_nan=False)
@@ -112,7 +112,7 @@ def test_without_validation_rows_what_needs_them_is_none():
 
 def test_a_single_target_image():
     stage = stage_of(target_rows=1)
-    block, notes = diagnostics.shift(stage, evidence_of(stage))
+    block, notes = diagnostics.describe_shift(stage, evidence_of(stage))
     assert block["a_distance"] == {"before": None, "after": None}
     assert block["looseness"] is None
     assert notes == []
@@ -121,7 +121,7 @@ def test_a_single_target_image():
 
 def test_features_that_are_not_finite_have_no_distance():
     stage = stage_of()
-    block, _ = diagnostics.shift(stage, evidence_of(stage, moved=np.nan))
+    block, _ = diagnostics.describe_shift(stage, evidence_of(stage, moved=np.nan))
     assert block["a_distance"]["after"] is None
     assert block["a_distance"]["before"] == 2.0
 
@@ -129,7 +129,7 @@ def test_features_that_are_not_finite_have_no_distance():
 def test_the_stage_stays_as_it_was():
     stage = stage_of()
     before = stage.domains
-    diagnostics.shift(stage, evidence_of(stage))
+    diagnostics.describe_shift(stage, evidence_of(stage))
     assert stage.domains is before
     assert len(before.val)
 
@@ -137,13 +137,13 @@ def test_the_stage_stays_as_it_was():
 def test_flags_of_several_seeds():
     calm = {"strong": False, "partial": False, "open_set": False, "absent": []}
     blocks = [calm, calm | {"strong": True, "partial": True, "absent": ["b", "a"]}, calm | {"absent": ["a", "c"]}]
-    assert diagnostics.flagged(blocks) == {
+    assert diagnostics.merge_shift_flags(blocks) == {
         "strong": True,
         "partial": True,
         "open_set": False,
         "absent": ["b", "a", "c"],
     }
-    assert diagnostics.flagged([calm]) == calm
+    assert diagnostics.merge_shift_flags([calm]) == calm
 
 
 def answered(true, said):
@@ -162,8 +162,8 @@ def test_what_did_not_move_is_shown_once():
         CandidateModel("mcc", evidence_of(stage, 1.0), None),
     )
     again = CandidateModel("source_only", evidence_of(stage), None)
-    assert diagnostics.before_and_after(still, again) == {"before and after (source_only)": still.evidence}
-    assert diagnostics.before_and_after(still, moved) == {"before": still.evidence, "after (mcc)": moved.evidence}
+    assert diagnostics.map_states(still, again) == {"before and after (source_only)": still.evidence}
+    assert diagnostics.map_states(still, moved) == {"before": still.evidence, "after (mcc)": moved.evidence}
 
 
 def test_gains_against_a_naive_count():
@@ -173,7 +173,7 @@ def test_gains_against_a_naive_count():
         true = rng.integers(-1, 4, 50)  # the last class is none that a model can answer
         tests.append(answered(true, rng.integers(0, 3, 50)))
         before.append(rng.integers(0, 3, 50))
-    out = diagnostics.gains(tests, before)
+    out = diagnostics.compare_with_source_only(tests, before)
     delta = []
     for i, name in enumerate(("ape", "bee", "cat", "dog")):
         was, now, images = [], [], set()
@@ -198,7 +198,7 @@ def test_gains_against_a_naive_count():
 
 
 def test_gains_where_no_label_is_known():
-    assert diagnostics.gains([answered([-1, -1], [0, 1])], [np.array([1, 1])]) == {
+    assert diagnostics.compare_with_source_only([answered([-1, -1], [0, 1])], [np.array([1, 1])]) == {
         "per_class_change": {},
         "paired": {},
     }
@@ -231,7 +231,7 @@ def test_several_seeds(config, tiny):
     assert result["shift"]["total_variation"]["em"] == pytest.approx(fmean(e["total_variation"]["em"] for e in each))
     assert "em" in result["sd"]["shift"]["total_variation"]
     assert all(result["shift"][name] == (each[0][name] or each[1][name]) for name in diagnostics.FLAGS)
-    assert result["per_class_change"] == diagnostics.gains(run.tests, run.before)["per_class_change"]
+    assert result["per_class_change"] == diagnostics.compare_with_source_only(run.tests, run.before)["per_class_change"]
     for name, change in result["per_class_change"].items():  # the same images each time: the mean of both
         assert change["adapted"] == pytest.approx(
             fmean(seed["per_class_change"][name]["adapted"] for seed in result["seeds"])

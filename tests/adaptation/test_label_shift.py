@@ -39,7 +39,7 @@ SKEWED = np.array([0.5, 0.25, 0.1, 0.05, 0.05, 0.05])
 
 
 def test_nothing_is_said_where_nothing_differs() -> None:
-    found = label_shift.measure(draw(resampled(EQUAL)))
+    found = label_shift.measure_label_shift(draw(resampled(EQUAL)))
     assert (found.strong, found.partial, found.open_set) == (False, False, False)
     assert found.notes() == []
     assert found.variation == pytest.approx(0, abs=0.08)
@@ -49,7 +49,7 @@ def test_nothing_is_said_where_nothing_differs() -> None:
 
 def test_strong_label_shift_is_noticed_and_measured() -> None:
     labels = resampled(SKEWED)
-    found = label_shift.measure(draw(labels))
+    found = label_shift.measure_label_shift(draw(labels))
     true = np.bincount(labels, minlength=CLASSES) / len(labels)
     np.testing.assert_allclose(found.target_prior, true, atol=0.02)
     distance = sum(abs(p - q) for p, q in zip(true, EQUAL, strict=True)) / 2
@@ -62,7 +62,7 @@ def test_strong_label_shift_is_noticed_and_measured() -> None:
 
 
 def test_missing_classes_are_named() -> None:
-    found = label_shift.measure(draw(resampled(np.array([0.4, 0.3, 0.3, 0, 0, 0]))))
+    found = label_shift.measure_label_shift(draw(resampled(np.array([0.4, 0.3, 0.3, 0, 0, 0]))))
     assert found.absent == (3, 4, 5)
     assert found.partial
     (note,) = found.notes("abcdef")
@@ -71,7 +71,7 @@ def test_missing_classes_are_named() -> None:
 
 
 def test_a_long_list_of_missing_classes_is_cut() -> None:
-    found = label_shift.measure(draw(resampled(SKEWED)))
+    found = label_shift.measure_label_shift(draw(resampled(SKEWED)))
     many = dataclasses.replace(found, source_prior=(0.1,) * 10, absent=tuple(range(8)))
     assert "(class 0, class 1, class 2, class 3, class 4 and 3 more)" in many.notes()[0]
 
@@ -82,20 +82,22 @@ def test_unknown_classes_are_noticed() -> None:
     means = np.concatenate([MEANS, unknown, -unknown])
     e = draw(resampled(EQUAL))
     t = rows(rng, rng.integers(0, len(means), 1500), means)
-    found = label_shift.measure(dataclasses.replace(e, target_features=t, target_logits=logits(t)))
+    found = label_shift.measure_label_shift(dataclasses.replace(e, target_features=t, target_logits=logits(t)))
     assert found.open_set
     assert "does not know" in found.notes()[-1]
 
 
 def test_where_classes_are_missing_nothing_is_said_of_unknown_ones() -> None:
-    found = dataclasses.replace(label_shift.measure(draw(resampled(np.array([0.4, 0.3, 0.3, 0, 0, 0])))), looseness=0.5)
+    found = dataclasses.replace(
+        label_shift.measure_label_shift(draw(resampled(np.array([0.4, 0.3, 0.3, 0, 0, 0])))), looseness=0.5
+    )
     assert not found.open_set
     assert len(found.notes()) == 1
     assert dataclasses.replace(found, absent=()).open_set
 
 
 def test_chance_is_what_equal_priors_give_on_average() -> None:
-    found = label_shift.measure(draw(resampled(EQUAL, 300)))
+    found = label_shift.measure_label_shift(draw(resampled(EQUAL, 300)))
     rng = np.random.default_rng(0)
     drawn = [rng.multinomial(n, EQUAL, 4000) / n for n in (300, 1200)]
     assert found.chance == pytest.approx(np.abs(drawn[0] - drawn[1]).sum(1).mean() / 2, rel=0.05)
@@ -103,7 +105,7 @@ def test_chance_is_what_equal_priors_give_on_average() -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_tiny_target_raises_no_alarm(size: int) -> None:
-    found = label_shift.measure(draw(np.zeros(size, np.int64)))
+    found = label_shift.measure_label_shift(draw(np.zeros(size, np.int64)))
     assert math.isnan(found.looseness)
     assert found.notes() == []
 
@@ -113,7 +115,7 @@ def test_without_held_out_rows() -> None:
     none = dataclasses.replace(
         e, val_features=e.val_features[:0], val_logits=e.val_logits[:0], val_labels=e.val_labels[:0]
     )
-    found = label_shift.measure(none)
+    found = label_shift.measure_label_shift(none)
     assert math.isnan(found.variation_bbse)
     assert math.isnan(found.estimated_accuracy)
     assert found.strong
@@ -125,7 +127,7 @@ def test_one_class() -> None:
         e.source_features, 0 * e.source_labels, e.val_features, e.val_logits[:, :1], 0 * e.val_labels,
         e.target_features, e.target_logits[:, :1],
     )  # fmt: skip
-    found = label_shift.measure(one)
+    found = label_shift.measure_label_shift(one)
     assert found.target_prior == (1.0,)
     assert found.variation == 0
     assert not found.strong
@@ -166,16 +168,16 @@ def test_calibration_undoes_scale_and_bias(seed: int, scale: float) -> None:
     true = rng.normal(size=(20_000, 4)) * 2
     labels = (true + rng.gumbel(size=true.shape)).argmax(1)  # drawn from softmax(true)
     bias = np.array([1.0, -0.5, 0.0, -0.5])
-    found_scale, found_bias = label_shift.calibrate((true - bias) / scale, labels)
+    found_scale, found_bias = label_shift.fit_calibration((true - bias) / scale, labels)
     assert found_scale == pytest.approx(scale, rel=0.06)
     np.testing.assert_allclose(found_bias - found_bias.mean(), bias, atol=0.12)
 
 
 def test_calibration_stays_finite_where_every_row_is_right_or_there_is_none() -> None:
-    scale, bias = label_shift.calibrate(np.eye(3, dtype=np.float32) * 5, np.arange(3))
+    scale, bias = label_shift.fit_calibration(np.eye(3, dtype=np.float32) * 5, np.arange(3))
     assert 0.1 < scale < 10
     assert np.abs(bias).max() < 3
-    scale, bias = label_shift.calibrate(np.empty((0, 3), np.float32), np.empty(0, np.int64))
+    scale, bias = label_shift.fit_calibration(np.empty((0, 3), np.float32), np.empty(0, np.int64))
     assert scale == 1
     assert (bias == 0).all()
 
@@ -197,9 +199,9 @@ def test_em_by_a_loop_and_its_fixed_point() -> None:
 @pytest.mark.parametrize("prior", [EQUAL, SKEWED, np.array([1, 0, 0, 0, 0, 0.0])])
 def test_both_estimates_find_a_known_resampling(prior: np.ndarray) -> None:
     e = draw(resampled(prior), seed=4)
-    scale, bias = label_shift.calibrate(e.val_logits, e.val_labels)
+    scale, bias = label_shift.fit_calibration(e.val_logits, e.val_labels)
     em = label_shift.target_prior(softmax(scale * e.target_logits + bias), EQUAL)
-    black_box = label_shift.black_box_prior(e.val_logits, e.val_labels, e.target_logits)
+    black_box = label_shift.estimate_prior_bbse(e.val_logits, e.val_labels, e.target_logits)
     for found in (em, black_box):
         assert found.sum() == pytest.approx(1)
         assert (found >= 0).all()
@@ -210,7 +212,7 @@ def test_black_box_prior_from_a_confusion_that_is_known() -> None:
     """Half of class 1 is called 0, and of class 2 no row is held out; the held-out classes are not of one size."""
     predicted, labels = np.array([0] * 6 + [0, 1]), np.array([0] * 6 + [1, 1])
     target = np.repeat([0, 1, 2], [50, 20, 30])  # 0.3 of class 0 and 0.4 of class 1, half of it called 0
-    found = label_shift.black_box_prior(np.eye(3)[predicted], labels, np.eye(3)[target])
+    found = label_shift.estimate_prior_bbse(np.eye(3)[predicted], labels, np.eye(3)[target])
     np.testing.assert_allclose(found, [0.3, 0.4, 0.3], atol=1e-9)
 
 
@@ -225,7 +227,7 @@ def test_the_order_of_rows_and_classes_does_not_matter(seed: int) -> None:
         e.source_features, place[e.source_labels], e.val_features[val], e.val_logits[val][:, k],
         place[e.val_labels[val]], e.target_features[target], e.target_logits[target][:, k],
     )  # fmt: skip
-    one, other = label_shift.measure(e), label_shift.measure(mixed)
+    one, other = label_shift.measure_label_shift(e), label_shift.measure_label_shift(mixed)
     np.testing.assert_allclose(np.array(one.target_prior)[k], other.target_prior, atol=2e-3)
     assert other.variation == pytest.approx(one.variation, abs=2e-3)
     assert other.variation_bbse == pytest.approx(one.variation_bbse, abs=1e-6)
@@ -238,7 +240,7 @@ def test_the_order_of_rows_and_classes_does_not_matter(seed: int) -> None:
 @given(seed=st.integers(0, 1000), size=st.integers(1, 80))
 def test_bounds(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
-    found = label_shift.measure(draw(resampled(rng.dirichlet(np.ones(CLASSES)), size, seed), seed=seed))
+    found = label_shift.measure_label_shift(draw(resampled(rng.dirichlet(np.ones(CLASSES)), size, seed), seed=seed))
     assert sum(found.target_prior) == pytest.approx(1)
     assert 0 <= found.variation <= 1
     assert 0 <= found.variation_bbse <= 1
@@ -288,7 +290,7 @@ def test_copies_do_not_look_like_unknown_classes() -> None:
 
 def test_estimated_accuracy_by_a_loop_and_on_a_known_target() -> None:
     e = draw(resampled(EQUAL, 3000, seed=1), seed=1)
-    scale, bias = label_shift.calibrate(e.val_logits, e.val_labels)
+    scale, bias = label_shift.fit_calibration(e.val_logits, e.val_labels)
 
     def sureness(values: np.ndarray) -> list[float]:
         return [sum(math.exp(q) * q for q in row) for row in log_softmax(scale * values + bias)]
@@ -305,13 +307,13 @@ def test_estimated_accuracy_by_a_loop_and_on_a_known_target() -> None:
 def test_log_probabilities_under_the_targets_own_shares():
     """Bayes' rule by hand, with the shares that EM finds: about the true ones."""
     evidence = draw(resampled(SKEWED))
-    scale, bias = label_shift.calibrate(evidence.val_logits, evidence.val_labels)
+    scale, bias = label_shift.fit_calibration(evidence.val_logits, evidence.val_labels)
     p = softmax(scale * evidence.target_logits + bias)
     prior = label_shift.target_prior(p, EQUAL)
     assert np.abs(prior - SKEWED).sum() < 0.1
     wanted = np.array([[row[k] * prior[k] / EQUAL[k] for k in range(CLASSES)] for row in p])
     wanted /= wanted.sum(1, keepdims=True)
-    said = softmax(label_shift.under_target_prior(evidence))
+    said = softmax(label_shift.prior_corrected_log_probabilities(evidence))
     assert np.allclose(said, wanted, atol=1e-4)
     true = resampled(SKEWED)
     assert (said.argmax(1) == true).mean() > (p.argmax(1) == true).mean()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from transfer.adaptation.closed_form.alignment import KINDS, align
+from transfer.adaptation.closed_form.alignment import ALIGNMENTS, fit_alignment
 from transfer.adaptation.network import AdaptationNetwork, DomainNorm
 
 SOURCE, OTHER, TARGET, WIDTH = 25, 15, 30, 6
@@ -20,7 +20,9 @@ def network(kind):
     """Return a network whose norm's scale and shift have been learnt."""
     x, domain = features()
     torch.manual_seed(1)
-    made = AdaptationNetwork(align(kind, *(x[domain == i].numpy() for i in DOMAINS), size=4), ("a", "b", "c"), 7)
+    made = AdaptationNetwork(
+        fit_alignment(kind, *(x[domain == i].numpy() for i in DOMAINS), size=4), ("a", "b", "c"), 7
+    )
     with torch.no_grad():
         made.norm.weight.uniform_(0.5, 2)
         made.norm.bias.normal_()
@@ -51,7 +53,7 @@ def test_the_norm_against_the_loop(rows):
         norm.bias.normal_()
     wanted = by_hand(x, domain, norm.weight.detach(), norm.bias.detach())
     assert torch.allclose(norm(x, domain), wanted, atol=1e-4)
-    norm.settle(x, domain)
+    norm.set_statistics(x, domain)
     norm.eval()
     assert torch.allclose(norm(x, domain), wanted, atol=1e-4)
     # settled statistics are the domain's, whatever is in the batch
@@ -62,7 +64,7 @@ def test_one_row_of_a_domain_is_its_own_mean():
     x, domain = torch.tensor([[1.0], [3.0], [9.0]]), torch.tensor([0, 0, 1])
     norm = DomainNorm(1)
     assert torch.allclose(norm(x, domain), torch.tensor([[-1.0], [1.0], [0.0]]), atol=1e-4)
-    norm.settle(x, domain)
+    norm.set_statistics(x, domain)
     norm.eval()
     assert torch.allclose(norm(x + 1, domain), torch.tensor([[0.0], [2.0], [1.0]]), atol=1e-4)
 
@@ -79,18 +81,18 @@ def test_gradients_reach_all_of_a_domain_and_no_domain_sees_another():
 def test_a_domain_that_is_not_there_keeps_its_statistics():
     x, domain = features()
     norm = DomainNorm(WIDTH, len(DOMAINS))
-    norm.settle(x, domain)
+    norm.set_statistics(x, domain)
     before = norm.mean.clone(), norm.deviation.clone()
-    norm.settle(2 * x[domain == 1], domain[domain == 1])
+    norm.set_statistics(2 * x[domain == 1], domain[domain == 1])
     assert torch.equal(norm.mean[[0, 2]], before[0][[0, 2]])
     assert torch.equal(norm.deviation[[0, 2]], before[1][[0, 2]])
     assert torch.allclose(norm.mean[1], 2 * before[0][1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_exported_heads_answer_as_the_network_does_on_target_rows(kind):
     made, (x, domain) = network(kind), features()
-    made.settle(x, domain)
+    made.set_statistics(x, domain)
     made.eval()
     with torch.no_grad():
         wanted = made.classifier(made(x, domain))
@@ -103,10 +105,10 @@ def test_exported_heads_answer_as_the_network_does_on_target_rows(kind):
         assert not torch.allclose(said[domain == source], wanted[domain == source], atol=0.1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_each_domain_has_its_scaling(kind):
     made, (x, domain) = network(kind), features()
-    scaled = made.scaled(x, domain)
+    scaled = made.scale_features(x, domain)
     for i, side in enumerate(domain.tolist()):
         assert torch.allclose(scaled[i], made.scalings[side].tensor(x[[i]])[0])
     if kind == "standardise":

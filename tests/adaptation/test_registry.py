@@ -10,7 +10,7 @@ from torch import nn
 
 from transfer.adaptation import registry
 from transfer.adaptation.adapt import adapt
-from transfer.adaptation.closed_form.alignment import KINDS
+from transfer.adaptation.closed_form.alignment import ALIGNMENTS
 from transfer.adaptation.losses.base import AdaptationLoss, Batch
 from transfer.adaptation.losses.mcc import MCC
 from transfer.adaptation.registry import (
@@ -46,7 +46,7 @@ def test_facts_of_every_method():
     for name, method in METHODS.items():
         assert method.name == name
         assert method.summary
-        assert method.align in KINDS
+        assert method.align in ALIGNMENTS
         assert method.losses or method.refine or method.fit or method.align != "none" or name == REFERENCE
 
 

@@ -44,7 +44,7 @@ def by_hand(ask, rows, activation):
     stage, network = ask.stage, ask.network
     with torch.no_grad():
         pooled = activation if stage.frozen else stage.model.features(activation)
-        scaled = network.enter(network.scaled(pooled, stage.domain[torch.from_numpy(rows)])).double().numpy()
+        scaled = network.enter(network.scale_features(pooled, stage.domain[torch.from_numpy(rows)])).double().numpy()
     features = np.empty_like(scaled)
     for side in set(stage.domain.numpy()[rows].tolist()):
         own = [i for i, row in enumerate(rows) if stage.domain[row] == side]

@@ -11,7 +11,7 @@ import numpy as np
 from transfer import freeze
 from transfer.adaptation import diagnostics
 from transfer.adaptation.candidates import fit
-from transfer.adaptation.closed_form.adabn import NO_NORMS, moving
+from transfer.adaptation.closed_form.adabn import NO_BATCH_NORM, with_moving_statistics
 from transfer.adaptation.domains import Domains, split_domains
 from transfer.adaptation.feature_map import feature_map
 from transfer.adaptation.hidden_labels import HiddenLabels
@@ -131,7 +131,7 @@ def prepared(config: AdaptConfig) -> AdaptConfig:
             "those of an earlier stage say truncate:1"
         )
     if not policy.trains_backbone and any(method.moves_batch_norm for method in methods):
-        raise TransferError(NO_NORMS)
+        raise TransferError(NO_BATCH_NORM)
     if not policy.trains_backbone or config.steps.augment == "none" or config.cache.views:
         return config
     return replace(config, cache=replace(config.cache, views=VIEWS))
@@ -181,7 +181,7 @@ def _adapt_once(
     stage, plan = set_up(config, these, images, cache, seed, hold_out=hold_out)
     phase = plan.phases[-1]
     moves_batch_norm = any(find_method(name).moves_batch_norm for name in config.method.method)
-    phases = (phase, moving(phase)) if moves_batch_norm else (phase,)
+    phases = (phase, with_moving_statistics(phase)) if moves_batch_norm else (phase,)
     before = freeze.hash_frozen_tensors(stage.model.backbone, phases)
 
     states = _states(folder, config) if config.run.out else None
@@ -222,7 +222,7 @@ def _adapt_once(
     moved = freeze.find_changed_tensors(before, freeze.hash_frozen_tensors(stage.model.backbone, phases))
     stage.model.heads = choice.candidate.heads
     answers = answer(stage.model, stage.feed, these.test, targets(these.table, stage.model))[0]
-    found, remarks = diagnostics.shift(untouched, choice.candidate.evidence, seed=seed)
+    found, remarks = diagnostics.describe_shift(untouched, choice.candidate.evidence, seed=seed)
     # All choices and predictions are made: only now are the target labels revealed.
     test = _with_truth(these, truth)
     labelled = bool((test.object >= 0).any())
@@ -259,7 +259,7 @@ def _adapt_once(
         },
         "target": {"object": _report(test, answers["object"].argmax(1))},
         "source_only": {"object": _report(test, reference.answers["source_only"])},
-        **diagnostics.gains([(test, answers)], [reference.answers["source_only"]]),
+        **diagnostics.compare_with_source_only([(test, answers)], [reference.answers["source_only"]]),
         "shift": found,
         "selection": {
             "rule": config.method.rule,
@@ -277,9 +277,9 @@ def _adapt_once(
         checkpoint.save(folder.path / "model.safetensors", models, HeadConfig(hidden=hidden_widths(stage.model.heads)))
         folder.write_predictions(prediction_rows(test, answers))
         sides = (", ".join(these.sources), these.target)
-        seen = diagnostics.before_and_after(reference.candidate, choice.candidate)
+        seen = diagnostics.map_states(reference.candidate, choice.candidate)
         if config.run.report and len(test):
-            seen_as = [diagnostics.state(title, evidence) for title, evidence in seen.items()]
+            seen_as = [diagnostics.report_state(title, evidence) for title, evidence in seen.items()]
             folder.write_report_data(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))
         if config.map:
             feature_map(folder.path / "map.png", seen, classes=these.table.objects, domains=sides, seed=seed)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from transfer.adaptation.closed_form.alignment import align
-from transfer.adaptation.closed_form.classifier import align_features, distil, fold_alignment, solve
+from transfer.adaptation.closed_form.alignment import fit_alignment
+from transfer.adaptation.closed_form.classifier import align_features, distil, fold_alignment, solve_classifier
 from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.registry import BuildLosses, Method, find_method
 from transfer.adaptation.selection.best_candidate import BestCandidate, CandidateModel
@@ -101,7 +101,7 @@ def _solved(
         network = new_network(stage, method.align, bottleneck)
         list(AdaptationTrainer(stage, network, phase, config, seed).learn([], config.epochs, last=True))
     features = align_features(stage, method.align)
-    heads = solve(stage, features, source=method.uses_source)
+    heads = solve_classifier(stage, features, source=method.uses_source)
     if method.refine:
         heads = distil(stage, features, method.refine(features.evidence(stage, heads)))
     return CandidateModel(label, features.evidence(stage, heads), fold_alignment(heads, features.maps[-1]))
@@ -141,5 +141,5 @@ def new_network(stage: AdaptationTask, kind: str, bottleneck: int) -> Adaptation
     """Return a network on the features of `stage`, each domain in the scaling that the closed form `kind` gives it."""
     rows = np.concatenate([stage.source, stage.domains.labelled, stage.domains.unlabelled])
     pooled = stage.pooled(rows).cpu().numpy()
-    maps = align(kind, *(pooled[side] for side in stage.sides(rows)))
+    maps = fit_alignment(kind, *(pooled[side] for side in stage.sides(rows)))
     return AdaptationNetwork(maps, stage.classes, bottleneck).to(stage.device)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from transfer.adaptation.closed_form.classifier import source_only_evidence
-from transfer.adaptation.feature_map import draw
-from transfer.adaptation.label_shift import measure, proxy_a_distance
+from transfer.adaptation.feature_map import sample_rows
+from transfer.adaptation.label_shift import measure_label_shift, proxy_a_distance
 from transfer.adaptation.selection.best_candidate import CandidateModel
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import AdaptationTask
@@ -20,7 +20,9 @@ from transfer.evaluation.report_data import MAPPED, State
 FLAGS = ("strong", "partial", "open_set")
 
 
-def shift(stage: AdaptationTask, chosen: CandidateEvidence, *, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
+def describe_shift(
+    stage: AdaptationTask, chosen: CandidateEvidence, *, seed: int = 0
+) -> tuple[dict[str, Any], list[str]]:
     """Return how the target differs from the source as result.json has it, and what to note; no target label is used.
 
     All but ``a_distance`` is read off a classifier of the source's training rows alone, on features standardised per
@@ -48,7 +50,7 @@ def shift(stage: AdaptationTask, chosen: CandidateEvidence, *, seed: int = 0) ->
     list of str
     """
     domains = stage.domains
-    found = measure(source_only_evidence(stage, "standardise"), seed=seed)
+    found = measure_label_shift(source_only_evidence(stage, "standardise"), seed=seed)
     before = (stage.pooled(rows).cpu().numpy() for rows in (domains.train, domains.unlabelled))
     after = (chosen.source_features, chosen.target_features)
     names = stage.classes
@@ -74,13 +76,15 @@ def shift(stage: AdaptationTask, chosen: CandidateEvidence, *, seed: int = 0) ->
     return block, found.notes(names)
 
 
-def flagged(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what :func:`shift` said in words, of several seeds: flags that any raised, and every absent object."""
+def merge_shift_flags(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the flags of :func:`describe_shift` over several seeds: raised if any seed raised them."""
     absent = dict.fromkeys(name for block in blocks for name in block["absent"])
     return {name: any(block[name] for block in blocks) for name in FLAGS} | {"absent": list(absent)}
 
 
-def gains(tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarray]) -> dict[str, Any]:
+def compare_with_source_only(
+    tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarray]
+) -> dict[str, Any]:
     """Return what adapting changed, for each object and in all.
 
     Parameters
@@ -119,7 +123,7 @@ def gains(tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarr
     }
 
 
-def before_and_after(reference: CandidateModel, taken: CandidateModel) -> dict[str, CandidateEvidence]:
+def map_states(reference: CandidateModel, taken: CandidateModel) -> dict[str, CandidateEvidence]:
     """Return by title what there is to see: one map where what was taken is what was there before."""
     old, new = reference.evidence, taken.evidence
     if np.array_equal(old.target_features, new.target_features) and np.array_equal(
@@ -129,9 +133,9 @@ def before_and_after(reference: CandidateModel, taken: CandidateModel) -> dict[s
     return {"before": old, f"after ({taken.name})": new}
 
 
-def state(title: str, evidence: CandidateEvidence) -> State:
+def report_state(title: str, evidence: CandidateEvidence) -> State:
     """Return the features of some images of both sides; a target image's object is what is predicted of it."""
-    source, target = draw(len(evidence.source_features), len(evidence.target_features), most=MAPPED)
+    source, target = sample_rows(len(evidence.source_features), len(evidence.target_features), most=MAPPED)
     features = np.concatenate([evidence.source_features[source], evidence.target_features[target]])
     objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
     return State(title, features, objects, np.repeat([0, 1], [len(source), len(target)]))

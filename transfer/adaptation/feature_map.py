@@ -13,9 +13,9 @@ from transfer.evaluation.tsne import embed
 from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.files import atomic_write
 
-MOST_ROWS = 2000
+MAX_MAP_ROWS = 2000
 DOMAIN_COLOURS = ("#0072B2", "#E69F00")  # blue and orange of Okabe and Ito: told apart by colour-blind people, too
-NAMED = 40  # classes at most whose names fit on a panel
+MAX_NAMED_CLASSES = 40  # classes at most whose names fit on a panel
 LETTER = (0.0115, 0.024)  # width and height of a letter, as fractions of what the places span
 
 
@@ -62,7 +62,7 @@ def feature_map(
     panels = figure.subplots(len(states), 2, squeeze=False)
     bar = tqdm(states.items(), desc="map", unit="t-SNE", disable=None, leave=False)
     for (by_domain, by_object), (title, evidence) in zip(panels, bar, strict=True):
-        source, target = draw(len(evidence.source_features), len(evidence.target_features), seed)
+        source, target = sample_rows(len(evidence.source_features), len(evidence.target_features), seed)
         place = embed(np.concatenate([evidence.source_features[source], evidence.target_features[target]]), seed)
         objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
         side = np.repeat([0, 1], [len(source), len(target)])
@@ -76,12 +76,12 @@ def feature_map(
         figure.savefig(temporary, format="png")
 
 
-def draw(source: int, target: int, seed: int = 0, most: int = MOST_ROWS) -> tuple[np.ndarray, np.ndarray]:
+def sample_rows(source: int, target: int, seed: int = 0, most: int = MAX_MAP_ROWS) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted row numbers of `source` and `target` rows, `most` in all: half each where there are as many.
 
     Examples
     --------
-    >>> [len(rows) for rows in draw(2535, 795)]
+    >>> [len(rows) for rows in sample_rows(2535, 795)]
     [1205, 795]
     """
     rng = np.random.default_rng(seed)
@@ -104,7 +104,7 @@ def _domains(panel: Any, place: np.ndarray, side: np.ndarray, names: tuple[str, 
 def _objects(panel: Any, place: np.ndarray, side: np.ndarray, objects: np.ndarray, classes: Sequence[str]) -> None:
     from matplotlib.patheffects import withStroke
 
-    colours = palette(len(classes))
+    colours = class_colours(len(classes))
     for i, said in enumerate(("source: label", "target: prediction")):
         rows = side == i
         look: dict[str, Any] = {"marker": "o^"[i], "linewidths": (0, 0.3)[i], "edgecolors": ("none", "black")[i]}
@@ -112,13 +112,13 @@ def _objects(panel: Any, place: np.ndarray, side: np.ndarray, objects: np.ndarra
         panel.scatter([], [], c="0.6", s=40, label=said, **look)
     _legend(panel)
     present = np.unique(objects[side == 0])
-    if len(present) > NAMED:
+    if len(present) > MAX_NAMED_CLASSES:
         return
     where = np.stack([_densest(place[(side == 0) & (objects == k)]) for k in present])
     extent = np.maximum(np.ptp(place, axis=0), 1e-12)
     names = [classes[k].replace("_", " ") for k in present]
     sizes = np.array([[LETTER[0] * len(name), LETTER[1]] for name in names])
-    for name, (x, y) in zip(names, spread(where / extent, sizes) * extent, strict=True):
+    for name, (x, y) in zip(names, separate_labels(where / extent, sizes) * extent, strict=True):
         outline = [withStroke(linewidth=2.5, foreground="white", alpha=0.85)]
         panel.text(x, y, name, fontsize=9, ha="center", va="center", color="0.1", path_effects=outline)
 
@@ -140,12 +140,12 @@ def _densest(places: np.ndarray) -> np.ndarray:
     return places[np.quantile(distance, 1 / 3, axis=1).argmin()]
 
 
-def spread(places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def separate_labels(places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return centres (N, 2) of labels at `places` (N, 2), lifted as far as they must be lest boxes of `sizes` overlap.
 
     Examples
     --------
-    >>> spread(np.array([[0.0, 0.0], [0.1, 0.1]]), np.array([[1.0, 0.5], [1.0, 0.5]])).tolist()
+    >>> separate_labels(np.array([[0.0, 0.0], [0.1, 0.1]]), np.array([[1.0, 0.5], [1.0, 0.5]])).tolist()
     [[0.0, 0.0], [0.1, 0.5]]
     """
     out = places.copy()
@@ -158,7 +158,7 @@ def spread(places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return out
 
 
-def palette(classes: int) -> np.ndarray:
+def class_colours(classes: int) -> np.ndarray:
     """Return a colour per class, RGB in [0, 1], shape (classes, 3): hues round the circle, every other one darker."""
     from matplotlib.colors import hsv_to_rgb
 

@@ -29,21 +29,21 @@ from scipy.optimize import minimize, nnls
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, unit
-from transfer.adaptation.selection.importance_weights import compact
+from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, unit_rows
+from transfer.adaptation.selection.importance_weights import reduce_dimensions
 
-FOLDS = 5
+DOMAIN_CLASSIFIER_FOLDS = 5
 EXPECTED, COMPANY = 5, 8  # rows a class should have, for its absence to mean something, and for its looseness
-MOST_ROWS = 4000  # of a domain, in what grows with the square of rows
+MAX_SHIFT_ROWS = 4000  # of a domain, in what grows with the square of rows
 STRONG_SHIFT = 0.16  # total variation of the class priors, beyond chance; at least as much again as chance
 ABSENT, MANY_ABSENT = 0.1, 0.25  # of the share a class has in the source; of all classes
 LOOSE = 0.028  # cosine
-RAREST = 1e-6  # share of a class, where its logarithm is taken
+MIN_CLASS_SHARE = 1e-6  # share of a class, where its logarithm is taken
 
 
 @dataclass(frozen=True)
-class Shift:
-    """What :func:`measure` found; NaN where there was too little to go by.
+class LabelShift:
+    """What :func:`measure_label_shift` found; NaN where there was too little to go by.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Shift:
     looseness : float
         How much looser the target's classes are than the source's, for how near its nearest neighbours are.
     estimated_accuracy : float
-        See :func:`estimated_accuracy`.
+        See :func:`estimate_accuracy`.
     """
 
     source_prior: tuple[float, ...]
@@ -112,26 +112,26 @@ class Shift:
         return said
 
 
-def measure(evidence: CandidateEvidence, *, seed: int = 0) -> Shift:
+def measure_label_shift(evidence: CandidateEvidence, *, seed: int = 0) -> LabelShift:
     """Return how the target differs from the source, seen through a model that was learned on the source alone."""
     classes, rows = evidence.classes, len(evidence.target_logits)
     source = np.bincount(evidence.source_labels, minlength=classes) / len(evidence.source_labels)
-    target = target_prior(np.exp(calibrated(evidence)), source)
+    target = estimate_target_prior(np.exp(calibrated_log_probabilities(evidence)), source)
     checked = math.nan
     if len(evidence.val_labels):
-        check = black_box_prior(evidence.val_logits, evidence.val_labels, evidence.target_logits)
+        check = estimate_prior_bbse(evidence.val_logits, evidence.val_labels, evidence.target_logits)
         checked = _variation(check, source)
     spread = np.sqrt(source * (1 - source) * (1 / rows + 1 / len(evidence.source_labels)))
     absent = (target < ABSENT * source) & (source * rows >= EXPECTED)
-    return Shift(
+    return LabelShift(
         source_prior=tuple(source.tolist()),
         target_prior=tuple(target.tolist()),
         variation=_variation(target, source),
         variation_bbse=checked,
         chance=float(spread.sum() / math.sqrt(2 * math.pi)),  # E|normal| is sqrt(2 / pi) of its spread
         absent=tuple(np.flatnonzero(absent).tolist()),
-        looseness=looseness(evidence, seed=seed),
-        estimated_accuracy=estimated_accuracy(evidence.val_logits, evidence.val_labels, evidence.target_logits),
+        looseness=measure_looseness(evidence, seed=seed),
+        estimated_accuracy=estimate_accuracy(evidence.val_logits, evidence.val_labels, evidence.target_logits),
     )
 
 
@@ -142,20 +142,20 @@ def proxy_a_distance(source: np.ndarray, target: np.ndarray, *, seed: int = 0) -
     Both domains count the same: the larger is subsampled. Rows are scaled to length 1 and seen in their leading
     principal components. NaN with fewer than five rows of a domain.
     """
-    rows = min(len(source), len(target), MOST_ROWS)
-    if rows < FOLDS:
+    rows = min(len(source), len(target), MAX_SHIFT_ROWS)
+    if rows < DOMAIN_CLASSIFIER_FOLDS:
         return math.nan
     rng = np.random.default_rng(seed)
     features = np.concatenate(
-        compact(*(unit(part[_draw(len(part), rows, rng)]) for part in (source, target)), seed=seed)
+        reduce_dimensions(*(unit_rows(part[_draw(len(part), rows, rng)]) for part in (source, target)), seed=seed)
     )
     domain = np.repeat([0, 1], rows)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(DOMAIN_CLASSIFIER_FOLDS, shuffle=True, random_state=seed)
     guessed = cross_val_predict(LogisticRegression(max_iter=500), features, domain, cv=folds)
     return float(np.clip(2 * (1 - 2 * np.mean(guessed != domain)), 0, 2))
 
 
-def calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+def fit_calibration(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
     """Return scale and bias (K,) with which ``softmax(scale * logits + bias)`` is calibrated on held-out rows.
 
     Bias-corrected temperature scaling (Alexandari et al. 2020). Standard normal priors on the bias and on the
@@ -175,7 +175,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray
     return float(np.exp(x[0])), x[1:]
 
 
-def target_prior(p: np.ndarray, source_prior: np.ndarray, *, rounds: int = 1000) -> np.ndarray:
+def estimate_target_prior(p: np.ndarray, source_prior: np.ndarray, *, rounds: int = 1000) -> np.ndarray:
     """Return the target's class shares (K,) of greatest likelihood, by EM (Saerens et al. 2002, eq. 2.9).
 
     Parameters
@@ -195,24 +195,24 @@ def target_prior(p: np.ndarray, source_prior: np.ndarray, *, rounds: int = 1000)
     return prior
 
 
-def calibrated(evidence: CandidateEvidence) -> np.ndarray:
+def calibrated_log_probabilities(evidence: CandidateEvidence) -> np.ndarray:
     """Return the target's log-probabilities (Nt, K), calibrated on the validation rows."""
-    scale, bias = calibrate(evidence.val_logits, evidence.val_labels)
+    scale, bias = fit_calibration(evidence.val_logits, evidence.val_labels)
     return log_softmax(scale * evidence.target_logits + bias)
 
 
-def under_target_prior(evidence: CandidateEvidence) -> np.ndarray:
+def prior_corrected_log_probabilities(evidence: CandidateEvidence) -> np.ndarray:
     """Return the target's log-probabilities, calibrated and under its own class shares (Saerens et al. 2002, eq. 2.4).
 
-    Shape (Nt, K), up to a constant per row; the shares are :func:`target_prior`'s.
+    Shape (Nt, K), up to a constant per row; the shares are :func:`estimate_target_prior`'s.
     """
     source = np.bincount(evidence.source_labels, minlength=evidence.classes) / len(evidence.source_labels)
-    log_p = calibrated(evidence)
-    target = target_prior(np.exp(log_p), source)
-    return log_p + np.log(np.maximum(target, RAREST) / np.maximum(source, RAREST))
+    log_p = calibrated_log_probabilities(evidence)
+    target = estimate_target_prior(np.exp(log_p), source)
+    return log_p + np.log(np.maximum(target, MIN_CLASS_SHARE) / np.maximum(source, MIN_CLASS_SHARE))
 
 
-def black_box_prior(val_logits: np.ndarray, val_labels: np.ndarray, target_logits: np.ndarray) -> np.ndarray:
+def estimate_prior_bbse(val_logits: np.ndarray, val_labels: np.ndarray, target_logits: np.ndarray) -> np.ndarray:
     """Return the class shares (K,) that explain how often each class is predicted (BBSE; Lipton et al. 2018).
 
     Solves C q = m for q >= 0: C is how held-out source rows of each class are predicted, m how target rows are. A
@@ -227,7 +227,7 @@ def black_box_prior(val_logits: np.ndarray, val_labels: np.ndarray, target_logit
     return shares / shares.sum()
 
 
-def looseness(evidence: CandidateEvidence, *, seed: int = 0) -> float:
+def measure_looseness(evidence: CandidateEvidence, *, seed: int = 0) -> float:
     """Return how much looser classes are in the target than in the source, as a difference of cosines.
 
     A row's nearest neighbour is mostly of its own class, whether or not the source knows that class. Where it does, the
@@ -247,8 +247,8 @@ def looseness(evidence: CandidateEvidence, *, seed: int = 0) -> float:
     ):
         if len(features) < COMPANY * evidence.classes:
             return math.nan
-        drawn = _draw(len(features), min(len(features), MOST_ROWS), rng)
-        gaps.append(_gap(unit(features[drawn]), classes[drawn], evidence.classes))
+        drawn = _draw(len(features), min(len(features), MAX_SHIFT_ROWS), rng)
+        gaps.append(_gap(unit_rows(features[drawn]), classes[drawn], evidence.classes))
     return gaps[0] - gaps[1]
 
 
@@ -256,16 +256,16 @@ def _gap(rows: np.ndarray, given: np.ndarray, classes: int, rounds: int = 10) ->
     """Return mean cosine to the nearest neighbour less mean cosine to the rest of the class, of `rows` of length 1."""
     for _ in range(rounds):
         sums = np.eye(classes, dtype=rows.dtype)[given].T @ rows
-        given = (rows @ unit(sums).T).argmax(1)
+        given = (rows @ unit_rows(sums).T).argmax(1)
     sums = np.eye(classes, dtype=rows.dtype)[given].T @ rows
     company = np.bincount(given, minlength=classes)[given] > 1
-    own = (rows * unit(sums[given] - rows)).sum(1)[company]
+    own = (rows * unit_rows(sums[given] - rows)).sum(1)[company]
     near = rows @ rows.T
     near[near > 1 - 1e-5] = -1.0  # itself and its exact copies
     return float(near.max(1).mean() - own.mean())
 
 
-def estimated_accuracy(val_logits: np.ndarray, val_labels: np.ndarray, target_logits: np.ndarray) -> float:
+def estimate_accuracy(val_logits: np.ndarray, val_labels: np.ndarray, target_logits: np.ndarray) -> float:
     """Return the target's accuracy as far as confidence tells: ATC (Garg et al. 2022, eq. 1 and 2).
 
     The share of target rows that are surer (in negative entropy, calibrated) than the threshold above which lies the
@@ -273,7 +273,7 @@ def estimated_accuracy(val_logits: np.ndarray, val_labels: np.ndarray, target_lo
     """
     if not len(val_labels):
         return math.nan
-    scale, bias = calibrate(val_logits, val_labels)
+    scale, bias = fit_calibration(val_logits, val_labels)
     known = scale * val_logits + bias
     threshold = np.quantile(-entropy(known), np.mean(known.argmax(1) != val_labels))
     return float(np.mean(-entropy(scale * target_logits + bias) >= threshold))

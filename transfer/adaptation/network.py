@@ -12,7 +12,7 @@ EPSILON = 1e-5
 class DomainNorm(nn.Module):
     """Batch normalisation with statistics of each domain's own, scale and shift shared (Chang et al. 2019, sec. 3).
 
-    In training a batch's; else those that :meth:`settle` was given.
+    In training a batch's; else those that :meth:`set_statistics` was given.
     """
 
     def __init__(self, width: int, domains: int = 2) -> None:
@@ -37,7 +37,7 @@ class DomainNorm(nn.Module):
                 out[rows] = (some - some.mean(0)) / (variance + EPSILON).sqrt()
         return out * self.weight + self.bias
 
-    def settle(self, x: Tensor, domain: Tensor) -> None:
+    def set_statistics(self, x: Tensor, domain: Tensor) -> None:
         """Take each domain's statistics from `x` (N, width), all of its rows."""
         for side in range(len(self.mean)):
             rows = domain == side
@@ -69,7 +69,7 @@ class AdaptationNetwork(nn.Module):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def scaled(self, features: Tensor, domain: Tensor) -> Tensor:
+    def scale_features(self, features: Tensor, domain: Tensor) -> Tensor:
         """Return pooled `features` (N, width) in their domain's scaling, (N, size); `domain` (N,) is int64."""
         *sources, target = (scaling.tensor(features) for scaling in self.scalings)
         for side, source in enumerate(sources):
@@ -78,12 +78,12 @@ class AdaptationNetwork(nn.Module):
 
     def forward(self, features: Tensor, domain: Tensor) -> Tensor:
         """Return what the classifier reads, (N, bottleneck)."""
-        return self.norm(self.enter(self.scaled(features, domain)), domain).relu()
+        return self.norm(self.enter(self.scale_features(features, domain)), domain).relu()
 
-    def settle(self, features: Tensor, domain: Tensor) -> None:
+    def set_statistics(self, features: Tensor, domain: Tensor) -> None:
         """Fix the norm's statistics to those of `features` (N, width), all rows of all domains."""
         with torch.no_grad():
-            self.norm.settle(self.enter(self.scaled(features, domain)), domain)
+            self.norm.set_statistics(self.enter(self.scale_features(features, domain)), domain)
 
     def heads(self) -> Heads:
         """Return what this network answers for target images as heads, whose one hidden layer is the bottleneck."""

@@ -43,8 +43,8 @@ def together(config: AdaptConfig, runs: Sequence[AdaptRun]) -> dict[str, Any]:
     """Return the result of `config`, whose seeds' are `runs`: means, deviations, and each."""
     results = [run.result for run in runs]
     merged = merge_seeds(config.run.seeds, results, ("target", "source_only", "shift")) | {"config": to_dict(config)}
-    merged["shift"] |= diagnostics.flagged([result["shift"] for result in results])
-    merged |= diagnostics.gains([run.tests[0] for run in runs], [run.before[0] for run in runs])
+    merged["shift"] |= diagnostics.merge_shift_flags([result["shift"] for result in results])
+    merged |= diagnostics.compare_with_source_only([run.tests[0] for run in runs], [run.before[0] for run in runs])
     chosen = [result["selection"] for result in results]
     oracle = [some["oracle_accuracy"] for some in chosen]
     merged["selection"] = {

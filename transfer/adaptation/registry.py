@@ -42,7 +42,7 @@ class Method:
     summary : str
         One line, with the paper.
     align : str
-        Closed form on the features, see :func:`transfer.adaptation.closed_form.alignment.align`.
+        Closed form on the features, see :func:`transfer.adaptation.closed_form.alignment.fit_alignment`.
     losses : callable, optional
         Builds the losses that a network minimises beside the cross-entropy of labelled rows.
     refine : callable, optional

@@ -240,7 +240,7 @@ class AdaptationTrainer:
             domain = domain.to(pooled.device)
             learnt = torch.ones(len(rows), dtype=torch.bool, device=pooled.device)
             learnt[len(source) : len(source) + len(domains.val)] = False
-            self.network.settle(pooled[learnt], domain[learnt])
+            self.network.set_statistics(pooled[learnt], domain[learnt])
             features = self.network(pooled, domain)
             logits = self.network.classifier(features)
         cuts = np.cumsum([len(source), len(domains.val), len(domains.unlabelled)])

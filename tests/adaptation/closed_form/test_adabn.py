@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from transfer.adaptation.adapt import adapt
-from transfer.adaptation.closed_form.adabn import BATCH, learn_statistics, moving, solve_adabn
+from transfer.adaptation.closed_form.adabn import BATCH, recompute_statistics, solve_adabn, with_moving_statistics
 from transfer.errors import TransferError
 
 
@@ -19,12 +19,12 @@ def norms(stage, *, tail):
 
 def test_statistics_are_those_of_the_rows(staged):
     stage, phase, _ = staged(policy="full", method=("adabn",))
-    stage.model.freeze(moving(phase))
+    stage.model.freeze(with_moving_statistics(phase))
     first = next(module for module in stage.model.backbone.network.modules() if isinstance(module, nn.BatchNorm2d))
     seen = []
     hook = first.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().double()))
     rows, momentum = stage.domains.unlabelled, first.momentum
-    learn_statistics(stage, list(norms(stage, tail=True).values()), rows)
+    recompute_statistics(stage, list(norms(stage, tail=True).values()), rows)
     hook.remove()
     x = torch.cat(seen).movedim(1, 0).flatten(1)
     assert len(rows) <= BATCH, "one batch: no mean over several"
@@ -37,7 +37,7 @@ def test_statistics_are_those_of_the_rows(staged):
 def test_a_last_batch_of_one_image_is_left_out(staged, monkeypatch):
     monkeypatch.setattr("transfer.adaptation.closed_form.adabn.BATCH", 6)
     stage, phase, _ = staged(policy="partial:1", method=("adabn",))
-    stage.model.freeze(moving(phase))
+    stage.model.freeze(with_moving_statistics(phase))
     sizes, batches = [], stage.batches
 
     def watch(order, *args):
@@ -46,7 +46,7 @@ def test_a_last_batch_of_one_image_is_left_out(staged, monkeypatch):
 
     monkeypatch.setattr(stage, "batches", watch)
     for count in (12, 13):
-        learn_statistics(stage, list(norms(stage, tail=True).values()), np.arange(count))
+        recompute_statistics(stage, list(norms(stage, tail=True).values()), np.arange(count))
     assert sizes == [12, 12]
 
 
@@ -71,10 +71,10 @@ def test_each_domain_is_seen_under_its_own_statistics(staged, three):
     stage, phase, _ = staged(three, source=("plain", "dim"), policy="partial:1", method=("adabn",), rule="source_val")
     _, evidence = solve_adabn(stage, phase)
     domains, layers = stage.domains, list(norms(stage, tail=True).values())
-    stage.model.freeze(moving(phase))
+    stage.model.freeze(with_moving_statistics(phase))
     for name in domains.sources:
         own = domains.table.domain[domains.train] == domains.table.domains.index(name)
-        learn_statistics(stage, layers, domains.train[own])
+        recompute_statistics(stage, layers, domains.train[own])
         assert np.allclose(evidence.source_features[own], stage.pooled(domains.train[own]).numpy(), atol=1e-3)
 
 

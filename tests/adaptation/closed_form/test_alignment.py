@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 
-from transfer.adaptation.closed_form.alignment import KINDS, AffineMap, align
+from transfer.adaptation.closed_form.alignment import ALIGNMENTS, AffineMap, fit_alignment
 from transfer.errors import TransferError
 
 
@@ -25,7 +25,7 @@ def shrunk(x: np.ndarray) -> np.ndarray:
 
 def test_none_moves_nothing() -> None:
     source, target = draw(9, 4, 0), draw(7, 4, 1)
-    for affine, x in zip(align("none", source, target), (source, target), strict=True):
+    for affine, x in zip(fit_alignment("none", source, target), (source, target), strict=True):
         np.testing.assert_array_equal(affine(x), x)
 
 
@@ -33,7 +33,7 @@ def test_none_moves_nothing() -> None:
 @settings(max_examples=40, deadline=None)
 def test_standardised_domains_have_mean_0_and_deviation_1(rows: tuple[int, int], width: int, seed: int) -> None:
     both = draw(rows[0], width, seed), draw(rows[1], width, seed + 1)
-    for affine, x in zip(align("standardise", *both), both, strict=True):
+    for affine, x in zip(fit_alignment("standardise", *both), both, strict=True):
         # All but what a centre in float32 is rounded by, which counts where rows are nearly the same.
         rounded = np.finfo(np.float32).eps * np.abs(x).max(0) / x.std(0, dtype=float)
         assert (np.abs(affine(x).mean(0, dtype=float)) <= rounded).all()
@@ -44,7 +44,7 @@ def test_features_constant_in_a_domain_are_0_there() -> None:
     source, target = draw(30, 3, 0), draw(20, 3, 1)
     target[:, 1] = 0.1  # no float32 is: its mean is rounded
     source[:, 2] = 0
-    to_source, to_target = align("standardise", source, target)
+    to_source, to_target = fit_alignment("standardise", source, target)
     assert not to_target(target)[:, 1].any()
     assert not to_source(source)[:, 2].any()
     assert to_source(source)[:, 1].std() == pytest.approx(1, abs=1e-3)
@@ -54,7 +54,7 @@ def test_features_constant_in_a_domain_are_0_there() -> None:
 @pytest.mark.parametrize(("rows", "width"), [((400, 300), 6), ((30, 300), 40), ((25, 20), 40)])
 def test_coral_gives_the_source_the_targets_covariance(rows: tuple[int, int], width: int) -> None:
     source, target = draw(rows[0], width, 2), draw(rows[1], width, 3)
-    to_source, to_target = align("coral", source, target)
+    to_source, to_target = fit_alignment("coral", source, target)
     matrix = to_source.matrix.astype(float)
     goal = shrunk(target)
     np.testing.assert_allclose(matrix.T @ shrunk(source) @ matrix, goal, atol=1e-4 * np.abs(goal).max())
@@ -70,7 +70,7 @@ def test_coral_undoes_a_linear_change_of_the_features() -> None:
     lean = np.array(
         [[2, 0.5, 0], [0.5, 1, 0], [0, 0, 0.2]], np.float32
     )  # symmetric: no turn, which moments do not show
-    to_source, to_target = align("coral", source, source @ lean + 7)
+    to_source, to_target = fit_alignment("coral", source, source @ lean + 7)
     np.testing.assert_allclose(to_source(source), to_target(source @ lean + 7), atol=0.1)
 
 
@@ -78,7 +78,7 @@ def test_coral_undoes_a_linear_change_of_the_features() -> None:
 def test_subspaces_are_those_of_principal_components(rows: tuple[int, int]) -> None:
     source, target = draw(rows[0], 12, 4), draw(rows[1], 12, 5)
     size = min(7, rows[0] - 1, rows[1] - 1)
-    to_source, to_target = align("subspace", source, target, size=7)
+    to_source, to_target = fit_alignment("subspace", source, target, size=7)
     assert to_source.size == to_target.size == size
     a, b = (PCA(size, svd_solver="full").fit(x.astype(float)) for x in (source, target))
     one = a.transform(source) @ a.components_ @ b.components_.T
@@ -88,11 +88,11 @@ def test_subspaces_are_those_of_principal_components(rows: tuple[int, int]) -> N
     np.testing.assert_allclose(ours, distances, rtol=1e-3, atol=1e-3 * distances.max())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALIGNMENTS)
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_few_target_rows(kind: str, rows: int) -> None:
     source, target = draw(40, 10, 6), draw(rows, 10, 7)
-    for affine, x in zip(align(kind, source, target), (source, target), strict=True):
+    for affine, x in zip(fit_alignment(kind, source, target), (source, target), strict=True):
         mapped = affine(x)
         assert mapped.dtype == np.float32
         assert np.isfinite(mapped).all()
@@ -102,28 +102,28 @@ def test_a_few_target_rows(kind: str, rows: int) -> None:
 @pytest.mark.parametrize("kind", ["standardise", "coral", "subspace"])
 def test_a_domain_without_spread_takes_the_others_map(kind: str) -> None:
     source = draw(40, 10, 6)
-    alone = align(kind, source, source)
+    alone = fit_alignment(kind, source, source)
     for target in (draw(1, 10, 7), np.tile(draw(1, 10, 7), (5, 1))):
-        for affine, other in zip(align(kind, source, target), alone, strict=True):
+        for affine, other in zip(fit_alignment(kind, source, target), alone, strict=True):
             np.testing.assert_array_equal(affine.centre, other.centre)
             np.testing.assert_array_equal(affine.matrix, other.matrix)
-    turned, _ = align("coral", draw(1, 10, 7), source)
+    turned, _ = fit_alignment("coral", draw(1, 10, 7), source)
     np.testing.assert_allclose(turned.matrix, np.eye(10), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_nothing_moves_where_neither_domain_has_spread(kind: str) -> None:
     x = draw(1, 10, 7)
-    for affine in align(kind, x, x + 1):
+    for affine in fit_alignment(kind, x, x + 1):
         np.testing.assert_array_equal(affine(x), x)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_each_source_is_brought_to_the_target_as_if_it_were_the_only_one(kind: str) -> None:
     sources, target = (draw(30, 5, 8), draw(25, 5, 10)), draw(20, 5, 9)
-    *together, last = align(kind, *sources, target)
+    *together, last = fit_alignment(kind, *sources, target)
     for affine, source in zip(together, sources, strict=True):
-        alone, goal = align(kind, source, target)
+        alone, goal = fit_alignment(kind, source, target)
         for ours, theirs in ((affine, alone), (last, goal)):
             np.testing.assert_array_equal(ours.centre, theirs.centre)
             np.testing.assert_array_equal(ours.matrix, theirs.matrix)
@@ -131,16 +131,16 @@ def test_each_source_is_brought_to_the_target_as_if_it_were_the_only_one(kind: s
 
 def test_a_single_image_among_several_domains_takes_the_map_of_all_others_together() -> None:
     first, second, one = draw(30, 5, 8), draw(25, 5, 10), draw(1, 5, 9)
-    *_, last = align("standardise", first, second, one)
+    *_, last = fit_alignment("standardise", first, second, one)
     both = np.concatenate([first, second])
     np.testing.assert_allclose(last(both), (both - both.mean(0)) / both.std(0), atol=1e-3)
-    assert align("standardise", first, one[:0], second)[1].size == 5  # nor does a domain without a row fail
+    assert fit_alignment("standardise", first, one[:0], second)[1].size == 5  # nor does a domain without a row fail
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_rows_order_says_nothing(kind: str) -> None:
     source, target = draw(30, 5, 8), draw(20, 5, 9)
-    ours, turned = align(kind, source, target, size=3), align(kind, source[::-1], target[::-1], size=3)
+    ours, turned = fit_alignment(kind, source, target, size=3), fit_alignment(kind, source[::-1], target[::-1], size=3)
     one, two = (maps[0](source) @ maps[1](target).T for maps in (ours, turned))
     np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3 * np.abs(one).max())
 
@@ -161,4 +161,4 @@ def test_a_map_folds_into_the_layer_that_reads_it(matrix: tuple[int, ...]) -> No
 
 def test_a_kind_that_is_none_of_them() -> None:
     with pytest.raises(TransferError, match="did you mean 'coral'"):
-        align("corall", draw(3, 2, 0), draw(3, 2, 1))
+        fit_alignment("corall", draw(3, 2, 0), draw(3, 2, 1))

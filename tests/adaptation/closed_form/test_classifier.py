@@ -3,8 +3,14 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.adaptation.closed_form.alignment import KINDS, align
-from transfer.adaptation.closed_form.classifier import align_features, distil, fold_alignment, predict_test, solve
+from transfer.adaptation.closed_form.alignment import ALIGNMENTS, fit_alignment
+from transfer.adaptation.closed_form.classifier import (
+    align_features,
+    distil,
+    fold_alignment,
+    predict_test,
+    solve_classifier,
+)
 from transfer.adaptation.selection.evidence import CandidateEvidence
 
 
@@ -13,12 +19,12 @@ def logits(heads, x):
         return heads.eval()(x)["object"].numpy()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_each_domain_is_mapped_by_all_of_its_rows(staged, kind):
     stage, *_ = staged(target_labels=1, rule="source_val")
     domains, features = stage.domains, align_features(stage, kind)
     source, target = np.union1d(domains.train, domains.val), np.union1d(domains.labelled, domains.unlabelled)
-    maps = align(kind, stage.pooled(source).numpy(), stage.pooled(target).numpy())
+    maps = fit_alignment(kind, stage.pooled(source).numpy(), stage.pooled(target).numpy())
     for side, name, part in (
         (0, "train", "train"),
         (0, "val", "val"),
@@ -43,11 +49,11 @@ def test_each_of_several_sources_is_mapped_by_its_own_rows(staged, three):
         assert np.allclose(mapped[own][:, varies], wanted, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALIGNMENTS)
 def test_exported_heads_answer_for_pooled_features_of_the_target(staged, kind):
     stage, *_ = staged()
     features = align_features(stage, kind)
-    heads = solve(stage, features)
+    heads = solve_classifier(stage, features)
     wanted = logits(heads, torch.from_numpy(features.target))
     exported = fold_alignment(heads, features.maps[-1])
     said = logits(exported, stage.pooled(stage.domains.unlabelled))
@@ -60,7 +66,7 @@ def test_exported_heads_answer_for_pooled_features_of_the_target(staged, kind):
 def test_the_source_is_learnt_and_held_out_rows_are_not(staged):
     stage, *_ = staged()
     features = align_features(stage, "standardise")
-    heads = solve(stage, features)
+    heads = solve_classifier(stage, features)
     evidence = features.evidence(stage, heads)
     assert (logits(heads, torch.from_numpy(features.train)).argmax(1) == evidence.source_labels).mean() > 0.9
     # what must stay unseen has no part in the weights; its labels choose the strength at most
@@ -71,7 +77,7 @@ def test_the_source_is_learnt_and_held_out_rows_are_not(staged):
         if moved:
             features.val[:] = 0
             features.val[:, 0] = 1e6
-        layer = next(layer for layer in solve(stage, features).modules() if isinstance(layer, nn.Linear))
+        layer = next(layer for layer in solve_classifier(stage, features).modules() if isinstance(layer, nn.Linear))
         ends.append(layer.weight.detach().abs().max().item())
     assert ends[1] < 100 * ends[0]
 
@@ -83,7 +89,7 @@ def test_labelled_target_rows_are_learnt(staged):
     turned = (stage.labels[labelled] + 1) % 3
     stage.labels = stage.labels.clone()
     stage.labels[labelled] = turned
-    said = logits(solve(stage, features), torch.from_numpy(features.labelled)).argmax(1)
+    said = logits(solve_classifier(stage, features), torch.from_numpy(features.labelled)).argmax(1)
     assert (said == turned.numpy()).mean() > 0.9
 
 
@@ -99,7 +105,7 @@ def test_heads_learn_what_they_are_told_of_the_target(staged):
 def test_answers_are_of_the_test_rows_in_order(staged, protocol):
     stage, *_ = staged(protocol=protocol)
     features = align_features(stage, "standardise")
-    solved = solve(stage, features)
+    solved = solve_classifier(stage, features)
     heads, evidence = fold_alignment(solved, features.maps[-1]), features.evidence(stage, solved)
     said = predict_test(stage, heads, evidence)
     wanted = logits(heads, stage.pooled(stage.domains.test))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transfer.adaptation.losses.adversarial import ADDA, CDAN, DANN, told_apart
-from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp
+from transfer.adaptation.losses.adversarial import ADDA, CDAN, DANN, domain_discrimination_loss
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp_up
 
 WIDTH, CLASSES = 5, 4
 
@@ -72,7 +72,7 @@ def plain(name: str, objective: AdaptationLoss, batch: Batch) -> Tensor:
     p = batch.logits.detach().softmax(1)
     inputs = batch.features if name == "dann" else torch.einsum("nf,nc->nfc", batch.features, p).flatten(1)
     weights = 1 + torch.exp((p * p.log()).sum(1)) if name == "cdan_e" else None
-    return told_apart(objective.domain(inputs), batch.target, weights)
+    return domain_discrimination_loss(objective.domain(inputs), batch.target, weights)
 
 
 @named
@@ -85,7 +85,7 @@ def test_the_discriminator_descends_while_features_climb(name: str, progress: fl
     for a, b in zip(learnt, own, strict=True):
         assert torch.allclose(a, b, atol=1e-7)
     assert float(wanted.abs().max()) > 1e-4
-    assert torch.allclose(got, -ramp(progress) * wanted, atol=1e-7)
+    assert torch.allclose(got, -ramp_up(progress) * wanted, atol=1e-7)
 
 
 @named
@@ -104,15 +104,15 @@ def test_domains_weigh_the_same_whatever_their_rows(name: str, draw: Callable) -
 
 
 def test_a_blind_discriminator_loses_log_2() -> None:
-    assert told_apart(torch.zeros(5, 1), torch.arange(5) > 2).item() == pytest.approx(math.log(2))
+    assert domain_discrimination_loss(torch.zeros(5, 1), torch.arange(5) > 2).item() == pytest.approx(math.log(2))
 
 
 def test_the_map_is_exact_up_to_4096_products_and_projected_above() -> None:
     exact, above = CDAN(128, 32), CDAN(129, 32)
     assert not exact.projects
     assert not list(exact.buffers())
-    assert exact.mapped(torch.randn(2, 128), torch.rand(2, 32)).shape == (2, 4096)
-    assert above.mapped(torch.randn(2, 129), torch.rand(2, 32)).shape == (2, 1024)
+    assert exact.multilinear_map(torch.randn(2, 128), torch.rand(2, 32)).shape == (2, 4096)
+    assert above.multilinear_map(torch.randn(2, 129), torch.rand(2, 32)).shape == (2, 1024)
     assert {"from_features", "from_classes"} <= set(above.state_dict())
 
 
@@ -122,7 +122,7 @@ def test_projections_keep_inner_products() -> None:
     cdan = CDAN(200, 30)
     f, p = torch.randn(8, 200), torch.randn(8, 30).softmax(1)
     f[1::2] = f[::2] + 0.3 * torch.randn(4, 200)
-    mapped = cdan.mapped(f, p)
+    mapped = cdan.multilinear_map(f, p)
     wanted = (f @ f.T) * (p @ p.T)
     size = wanted.diagonal().sqrt()
     assert float(((mapped @ mapped.T - wanted) / (size[:, None] * size)).abs().max()) < 0.35
@@ -181,7 +181,9 @@ def test_adda_only_the_targets_features_move(draw: Callable) -> None:
 
 def test_adda_the_discriminator_learns_nothing_from_being_fooled(draw: Callable) -> None:
     adda, batch = make_adda(), draw(progress=1.0)
-    wanted = torch.autograd.grad(told_apart(adda.domain(batch.features), batch.target), list(adda.parameters()))
+    wanted = torch.autograd.grad(
+        domain_discrimination_loss(adda.domain(batch.features), batch.target), list(adda.parameters())
+    )
     adda(batch).backward()
     for parameter, gradient in zip(adda.parameters(), wanted, strict=True):
         assert torch.equal(parameter.grad, gradient)
@@ -190,7 +192,7 @@ def test_adda_the_discriminator_learns_nothing_from_being_fooled(draw: Callable)
 def test_adda_features_wait_for_the_ramp(draw: Callable) -> None:
     adda, batch = make_adda(), draw(progress=0.0)
     adda(batch).backward()
-    assert ramp(0.0) == 0.0
+    assert ramp_up(0.0) == 0.0
     assert not bool(batch.features.grad.any())
     assert all(bool(p.grad.any()) for p in adda.parameters())
 

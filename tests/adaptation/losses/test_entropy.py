@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from transfer.adaptation.losses.base import Batch, ramp
+from transfer.adaptation.losses.base import Batch, ramp_up
 from transfer.adaptation.losses.entropy import InformationMaximisation, MinimaxEntropy
 
 CLASSES = 4
@@ -19,7 +19,7 @@ def softmax(row: list[float]) -> list[float]:
     return [v / sum(powers) for v in powers]
 
 
-def entropy(p: list[float]) -> float:
+def softmax_entropy(p: list[float]) -> float:
     return -sum(v * math.log(v) for v in p if v > 0)
 
 
@@ -35,7 +35,7 @@ def test_information_against_the_loop(seed: int, draw: Callable) -> None:
     batch = draw(seed)
     p = [softmax(row) for row in batch.logits[batch.target].tolist()]
     mean = [sum(row[k] for row in p) / len(p) for k in range(CLASSES)]
-    wanted = sum(entropy(row) for row in p) / len(p) - entropy(mean)
+    wanted = sum(softmax_entropy(row) for row in p) / len(p) - softmax_entropy(mean)
     assert InformationMaximisation()(batch).item() == pytest.approx(wanted, rel=1e-4)
 
 
@@ -85,7 +85,7 @@ def test_minimax_entropy_against_the_loop(draw: Callable) -> None:
         if target and label < 0
     ]
     assert len(rows) == 5
-    values = [entropy(softmax(own(x).tolist())) for x in rows]
+    values = [softmax_entropy(softmax(own(x).tolist())) for x in rows]
     assert MinimaxEntropy(own)(batch).item() == pytest.approx(-sum(values) / len(values), rel=1e-5)
 
 
@@ -105,7 +105,7 @@ def test_the_classifier_raises_entropy_that_features_lower(draw: Callable) -> No
 
     inputs = (batch.features, own.weight, own.bias)
     of_features, *of_classifier = torch.autograd.grad(mean_entropy(*inputs), inputs)
-    assert torch.allclose(batch.features.grad, ramp(0.1) * of_features, atol=1e-6)  # descent lowers it
+    assert torch.allclose(batch.features.grad, ramp_up(0.1) * of_features, atol=1e-6)  # descent lowers it
     for parameter, slope in zip((own.weight, own.bias), of_classifier, strict=True):
         assert torch.allclose(parameter.grad, -slope, atol=1e-6)  # descent raises it
 

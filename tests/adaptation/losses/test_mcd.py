@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import ramp
+from transfer.adaptation.losses.base import ramp_up
 from transfer.adaptation.losses.mcd import MCD
 
 CLASSES = 4
@@ -50,7 +50,7 @@ def test_classifiers_part_on_the_target_while_features_bring_them_together(draw:
     of_apart = torch.autograd.grad(apart, batch.features, retain_graph=True)[0]
     own = torch.autograd.grad(learnt - apart, list(mcd.parameters()))
     mcd(batch).backward()
-    assert torch.allclose(batch.features.grad, of_learnt + ramp(0.1) * of_apart, atol=1e-6)
+    assert torch.allclose(batch.features.grad, of_learnt + ramp_up(0.1) * of_apart, atol=1e-6)
     for parameter, slope in zip(mcd.parameters(), own, strict=True):
         assert torch.allclose(parameter.grad, slope, atol=1e-6)
 

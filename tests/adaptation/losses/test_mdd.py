@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import ramp
+from transfer.adaptation.losses.base import ramp_up
 from transfer.adaptation.losses.mdd import MDD
 
 
@@ -55,7 +55,7 @@ def test_the_adversary_descends_while_features_climb(reach: float, draw: Callabl
     parameters = [batch.features, *mdd.parameters()]
     of_features, *own = torch.autograd.grad(plain, parameters)
     got, *learnt = torch.autograd.grad(mdd(batch), parameters)
-    assert torch.allclose(got, -reach * ramp(0.1) * of_features, atol=1e-6)
+    assert torch.allclose(got, -reach * ramp_up(0.1) * of_features, atol=1e-6)
     for a, b in zip(learnt, own, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 

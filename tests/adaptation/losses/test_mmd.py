@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.adaptation.losses.base import Batch
-from transfer.adaptation.losses.mmd import DAN, JAN, DeepCORAL, covariance, discrepancy, gaussians
+from transfer.adaptation.losses.mmd import DAN, JAN, DeepCORAL, covariance, gaussian_kernels, squared_mmd
 
 Rows = list[list[float]]
 
@@ -82,7 +82,7 @@ def test_dan_does_not_see_order_scale_place_or_which_domain_is_which(
 
 def test_the_bandwidth_is_taken_as_given() -> None:
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
-    gaussians(x, (1.0,)).sum().backward()
+    gaussian_kernels(x, (1.0,)).sum().backward()
     mean = torch.cdist(x, x).detach().square().sum() / 12
 
     def total(rows: torch.Tensor) -> float:
@@ -96,9 +96,9 @@ def test_the_bandwidth_is_taken_as_given() -> None:
 
 def test_alike_domains_are_at_zero_in_expectation() -> None:
     # rows of one distribution: every way of dealing them out to two domains is as likely, and the mean is exactly 0
-    k = gaussians(torch.randn(7, 3, generator=torch.Generator().manual_seed(0)))
+    k = gaussian_kernels(torch.randn(7, 3, generator=torch.Generator().manual_seed(0)))
     values = [
-        discrepancy(k, torch.tensor([i in dealt for i in range(7)])) for dealt in itertools.combinations(range(7), 3)
+        squared_mmd(k, torch.tensor([i in dealt for i in range(7)])) for dealt in itertools.combinations(range(7), 3)
     ]
     assert torch.stack(values).mean().item() == pytest.approx(0, abs=1e-6)
     assert float(torch.stack(values).abs().max()) > 0.05

@@ -49,7 +49,7 @@ def test_without_probabilities_nothing_is_asked_for(draw: Callable) -> None:
     assert loss.item() == 0
     loss.backward()
     assert not bool(batch.logits.grad.any())
-    with pytest.raises(TypeError, match="needs a batch with pseudo"):
+    with pytest.raises(TypeError, match=r"needs Batch\.pseudo"):
         PseudoLabels()(batch)
 
 

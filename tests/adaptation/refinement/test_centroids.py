@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.adaptation.refinement.centroids import centroids, refine
+from transfer.adaptation.refinement.centroids import class_centroids, refine_labels
 
 SIZES = {"rows": st.integers(1, 25), "classes": st.integers(2, 6), "seed": st.integers(0, 999)}
 
@@ -37,7 +37,7 @@ def test_labels_are_those_of_equations_4_to_6(rows: int, classes: int, seed: int
     labels = nearest(z, q)
     for _ in range(rounds):
         labels = nearest(z, np.array([[float(label == k) for k in range(classes)] for label in labels]))
-    assert refine(x, q, rounds=rounds).argmax(1).tolist() == labels
+    assert refine_labels(x, q, rounds=rounds).argmax(1).tolist() == labels
 
 
 def test_probabilities_are_a_softmax_of_cosines() -> None:
@@ -45,7 +45,7 @@ def test_probabilities_are_a_softmax_of_cosines() -> None:
     centres = [sum(q[i, k] * x[i] / np.linalg.norm(x[i]) for i in range(12)) for k in range(3)]
     expected = np.array([[np.exp(4 * cosine(row, centre)) for centre in centres] for row in x])
     np.testing.assert_allclose(
-        refine(x, q, rounds=0, temperature=4), expected / expected.sum(1, keepdims=True), rtol=1e-4
+        refine_labels(x, q, rounds=0, temperature=4), expected / expected.sum(1, keepdims=True), rtol=1e-4
     )
 
 
@@ -53,15 +53,15 @@ def test_probabilities_are_a_softmax_of_cosines() -> None:
 @settings(max_examples=40, deadline=None)
 def test_invariants(rows: int, classes: int, seed: int) -> None:
     x, q = draw(rows, classes, seed)
-    result = refine(x, q)
+    result = refine_labels(x, q)
     assert result.dtype == np.float64
     assert (result >= 0).all()
     np.testing.assert_allclose(result.sum(1), 1)
     rng = np.random.default_rng(seed)
     order, names = rng.permutation(rows), rng.permutation(classes)
-    np.testing.assert_allclose(refine(x[order], q[order]), result[order], atol=1e-9)
-    np.testing.assert_allclose(refine(x, q[:, names]), result[:, names], atol=1e-9)
-    np.testing.assert_allclose(refine(7 * x, q), result, atol=1e-9)
+    np.testing.assert_allclose(refine_labels(x[order], q[order]), result[order], atol=1e-9)
+    np.testing.assert_allclose(refine_labels(x, q[:, names]), result[:, names], atol=1e-9)
+    np.testing.assert_allclose(refine_labels(7 * x, q), result, atol=1e-9)
 
 
 def test_clusters_are_whole_again() -> None:
@@ -73,24 +73,24 @@ def test_clusters_are_whole_again() -> None:
     q = np.stack([1 - sure, sure], 1)
     assert (q.argmax(1) == truth).mean() < 0.9
     x = np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
-    assert (refine(x, q).argmax(1) == truth).all()
+    assert (refine_labels(x, q).argmax(1) == truth).all()
 
 
 def test_a_class_without_mass_is_out() -> None:
     x, q = draw(10, 3, 1)
     q[:, 1] = 0
     for rounds in (0, 2):
-        result = refine(x, q / q.sum(1, keepdims=True), rounds=rounds)
+        result = refine_labels(x, q / q.sum(1, keepdims=True), rounds=rounds)
         assert not result[:, 1].any()
         np.testing.assert_allclose(result.sum(1), 1)
-    assert not centroids(x, q)[1].any()
+    assert not class_centroids(x, q)[1].any()
 
 
 @pytest.mark.parametrize("x", [np.zeros((4, 3)), np.ones((4, 3)), np.ones((1, 3), np.float32)])
 def test_rows_that_say_nothing(x: np.ndarray) -> None:
     q = np.tile([0.6, 0.4], (len(x), 1))
     for rounds in (0, 1):
-        result = refine(x, q, rounds=rounds)
+        result = refine_labels(x, q, rounds=rounds)
         np.testing.assert_allclose(result.sum(1), 1)
         assert not result.argmax(1).any()  # as before
 
@@ -98,4 +98,4 @@ def test_rows_that_say_nothing(x: np.ndarray) -> None:
 def test_the_smallest_mass_still_makes_a_centroid() -> None:
     x = np.eye(2)
     q = np.array([[1.0, 1e-200], [1.0, 0.0]])
-    np.testing.assert_allclose(centroids(x, q)[1], [1, 0])
+    np.testing.assert_allclose(class_centroids(x, q)[1], [1, 0])

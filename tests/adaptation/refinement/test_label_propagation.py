@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from sklearn.datasets import make_moons
 
 from transfer.adaptation.refinement import centroids, label_propagation, product_of_experts, self_training
-from transfer.adaptation.refinement.label_propagation import clamped, neighbour_graph, propagate, spread
+from transfer.adaptation.refinement.label_propagation import (
+    build_neighbour_graph,
+    clamp_known,
+    propagate_labels,
+    smooth_over_graph,
+)
 
 SIZES = {"rows": st.integers(1, 25), "classes": st.integers(2, 6), "k": st.integers(1, 7), "seed": st.integers(0, 999)}
 
@@ -40,29 +45,31 @@ def dense(x: np.ndarray, k: int) -> np.ndarray:
 def test_same_as_dense(rows: int, classes: int, k: int, seed: int) -> None:
     x, q = draw(rows, classes, seed)
     s = dense(x, k)
-    np.testing.assert_allclose(neighbour_graph(x, k).toarray(), s, atol=1e-5)
+    np.testing.assert_allclose(build_neighbour_graph(x, k).toarray(), s, atol=1e-5)
     now = q
     for _ in range(6):
         now = 0.7 * s @ now + 0.3 * q
-    np.testing.assert_allclose(propagate(x, q, alpha=0.7, k=k, rounds=6), now / now.sum(1, keepdims=True), atol=1e-4)
+    np.testing.assert_allclose(
+        propagate_labels(x, q, alpha=0.7, k=k, rounds=6), now / now.sum(1, keepdims=True), atol=1e-4
+    )
 
 
 def test_slices_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = draw(50, 2, 0)
-    whole = neighbour_graph(x).toarray()
-    monkeypatch.setattr(label_propagation, "ROWS", 7)
-    np.testing.assert_allclose(neighbour_graph(x).toarray(), whole, atol=1e-6)
+    whole = build_neighbour_graph(x).toarray()
+    monkeypatch.setattr(label_propagation, "BLOCK_ROWS", 7)
+    np.testing.assert_allclose(build_neighbour_graph(x).toarray(), whole, atol=1e-6)
 
 
 def test_edges_grow_with_rows_alone() -> None:
     x, _ = draw(3000, 2, 0)
-    assert 3000 * 5 <= neighbour_graph(x, 5).nnz <= 2 * 3000 * 5
+    assert 3000 * 5 <= build_neighbour_graph(x, 5).nnz <= 2 * 3000 * 5
 
 
 def test_many_rounds_end_at_the_closed_solution() -> None:
     x, q = draw(30, 3, 1)
     expected = np.linalg.inv(np.eye(30) - 0.9 * dense(x, 5)) @ q  # the limit that Zhou et al. 2004 derive
-    result = propagate(x, q, alpha=0.9, rounds=400)
+    result = propagate_labels(x, q, alpha=0.9, rounds=400)
     np.testing.assert_allclose(result, expected / expected.sum(1, keepdims=True), atol=1e-4)
 
 
@@ -70,16 +77,16 @@ def test_many_rounds_end_at_the_closed_solution() -> None:
 @settings(max_examples=40, deadline=None)
 def test_invariants(rows: int, classes: int, k: int, seed: int) -> None:
     x, q = draw(rows, classes, seed)
-    result = propagate(x, q, k=k)
+    result = propagate_labels(x, q, k=k)
     assert result.dtype == np.float64
     assert (result >= 0).all()
     np.testing.assert_allclose(result.sum(1), 1)
     rng = np.random.default_rng(seed)
     order, names = rng.permutation(rows), rng.permutation(classes)
-    np.testing.assert_allclose(propagate(x[order], q[order], k=k), result[order], atol=1e-4)
-    np.testing.assert_allclose(propagate(x, q[:, names], k=k), result[:, names], atol=1e-9)
-    np.testing.assert_allclose(propagate(4 * x, q, k=k), result, atol=1e-6)  # 4: no rounding
-    np.testing.assert_allclose(spread(neighbour_graph(x, k), q, alpha=0), q)
+    np.testing.assert_allclose(propagate_labels(x[order], q[order], k=k), result[order], atol=1e-4)
+    np.testing.assert_allclose(propagate_labels(x, q[:, names], k=k), result[:, names], atol=1e-9)
+    np.testing.assert_allclose(propagate_labels(4 * x, q, k=k), result, atol=1e-6)  # 4: no rounding
+    np.testing.assert_allclose(smooth_over_graph(build_neighbour_graph(x, k), q, alpha=0), q)
 
 
 def test_one_label_per_moon_reaches_all_of_it() -> None:
@@ -90,13 +97,13 @@ def test_one_label_per_moon_reaches_all_of_it() -> None:
     q[seeds] = np.eye(2)
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
     assert ((z @ z[seeds].T).argmax(1) == truth).mean() < 0.9
-    assert (propagate(x, q, alpha=0.99, rounds=500).argmax(1) == truth).mean() == 1
+    assert (propagate_labels(x, q, alpha=0.99, rounds=500).argmax(1) == truth).mean() == 1
 
 
 @pytest.mark.parametrize("x", [np.zeros((4, 3)), np.ones((4, 3)), np.ones((1, 3), np.float32), np.eye(3)])
 def test_rows_without_neighbours_or_all_the_same(x: np.ndarray) -> None:
     q = np.tile([0.6, 0.4], (len(x), 1))
-    np.testing.assert_allclose(propagate(x, q), q)
+    np.testing.assert_allclose(propagate_labels(x, q), q)
 
 
 CLASSES = 3
@@ -117,12 +124,14 @@ def turned(classes: np.ndarray) -> np.ndarray:
 def refinements():
     def grown(x, q, known):
         empty = np.random.default_rng(1).standard_normal((CLASSES, x.shape[1])) * 1e-3
-        return self_training.grow(empty, np.arange(CLASSES), x, q, known=known)
+        return self_training.grow_pseudo_labels(empty, np.arange(CLASSES), x, q, known=known)
 
     return {
-        "centroids": lambda x, q, known: centroids.refine(x, q, known=known, rounds=3),
-        "propagation": lambda x, q, known: label_propagation.propagate(x, q, known=known, alpha=0.99, rounds=300),
-        "experts": lambda x, q, known: product_of_experts.combine(x, [(0.25, np.log(q))], known=known),
+        "centroids": lambda x, q, known: centroids.refine_labels(x, q, known=known, rounds=3),
+        "propagation": lambda x, q, known: label_propagation.propagate_labels(
+            x, q, known=known, alpha=0.99, rounds=300
+        ),
+        "experts": lambda x, q, known: product_of_experts.combine_experts(x, [(0.25, np.log(q))], known=known),
         "growing": grown,
     }
 
@@ -130,9 +139,9 @@ def refinements():
 def test_clamped_by_a_loop():
     q = np.random.default_rng(0).dirichlet(np.ones(4), 9)
     known = np.array([-1, 0, 3, -1, -1, 2, 2, -1, 1])
-    for row, (was, now) in enumerate(zip(q, clamped(q, known), strict=True)):
+    for row, (was, now) in enumerate(zip(q, clamp_known(q, known), strict=True)):
         assert now.tolist() == (was.tolist() if known[row] < 0 else [float(k == known[row]) for k in range(4)])
-    assert np.array_equal(clamped(q, None), q)
+    assert np.array_equal(clamp_known(q, None), q)
 
 
 @pytest.mark.parametrize("name", refinements())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from transfer.adaptation.refinement.optimal_transport import propagate, soft_balance
+from transfer.adaptation.refinement.optimal_transport import balance_classes, transport_labels
 
 SIZES = {"rows": st.integers(1, 25), "classes": st.integers(2, 6), "seed": st.integers(0, 999)}
 
@@ -37,7 +37,7 @@ def test_labels_travel_along_the_coupling(regularisation: float) -> None:
     for i, label in enumerate(labels):
         for j in range(7):
             expected[j, label] += 7 * u[i] * kernel[i, j] * v[j]
-    result = propagate(source, labels, target, 3, regularisation=regularisation)
+    result = transport_labels(source, labels, target, 3, regularisation=regularisation)
     np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
@@ -45,16 +45,16 @@ def test_labels_travel_along_the_coupling(regularisation: float) -> None:
 @settings(max_examples=40, deadline=None)
 def test_invariants_of_propagation(rows: int, classes: int, seed: int) -> None:
     source, labels, target = draw(rows, classes, seed)
-    result = propagate(source, labels, target, classes)
+    result = transport_labels(source, labels, target, classes)
     assert result.dtype == np.float64
     np.testing.assert_allclose(result.sum(1), 1)
     np.testing.assert_allclose(result.mean(0), 1 / classes, atol=1e-3)  # classes weigh the same
     rng = np.random.default_rng(seed)
     order, turn, names = rng.permutation(rows), rng.permutation(len(source)), rng.permutation(classes)
-    np.testing.assert_allclose(propagate(source, labels, target[order], classes), result[order], atol=1e-6)
-    np.testing.assert_allclose(propagate(source[turn], labels[turn], target, classes), result, atol=1e-6)
-    np.testing.assert_allclose(propagate(source, names[labels], target, classes)[:, names], result, atol=1e-6)
-    np.testing.assert_allclose(propagate(3 * source, labels, 7 * target, classes), result, atol=1e-6)
+    np.testing.assert_allclose(transport_labels(source, labels, target[order], classes), result[order], atol=1e-6)
+    np.testing.assert_allclose(transport_labels(source[turn], labels[turn], target, classes), result, atol=1e-6)
+    np.testing.assert_allclose(transport_labels(source, names[labels], target, classes)[:, names], result, atol=1e-6)
+    np.testing.assert_allclose(transport_labels(3 * source, labels, 7 * target, classes), result, atol=1e-6)
 
 
 def test_a_shift_is_undone() -> None:
@@ -65,12 +65,12 @@ def test_a_shift_is_undone() -> None:
     source, target = (np.stack([np.cos(a), np.sin(a)], 1).astype(np.float32) for a in (source, target))
     nearest = labels[(target @ source.T).argmax(1)]
     assert (nearest == labels).mean() < 0.7
-    assert (propagate(source, labels, target, 2).argmax(1) == labels).all()
+    assert (transport_labels(source, labels, target, 2).argmax(1) == labels).all()
 
 
 def test_a_class_without_source_rows_gets_nothing() -> None:
     source, labels, target = draw(6, 2, 3)
-    result = propagate(source, labels, target, 4)
+    result = transport_labels(source, labels, target, 4)
     assert not result[:, 2:].any()
     np.testing.assert_allclose(result.sum(1), 1)
 
@@ -89,7 +89,7 @@ def test_what_could_overflow(kind: str, regularisation: float) -> None:
         case "far":
             source, target = np.abs(source), -np.abs(target)
             target[0] = source[0]
-    result = propagate(source, labels, target, 3, regularisation=regularisation)
+    result = transport_labels(source, labels, target, 3, regularisation=regularisation)
     np.testing.assert_allclose(result.sum(1), 1)
 
 
@@ -108,7 +108,7 @@ def test_soft_balance_minimises_its_objective(strength: float) -> None:
     found = minimize(
         lambda free: objective(softmax(free.reshape(4, 3), axis=1), p, strength), logits.ravel(), tol=1e-12
     )
-    np.testing.assert_allclose(soft_balance(logits, strength), softmax(found.x.reshape(4, 3), axis=1), atol=1e-4)
+    np.testing.assert_allclose(balance_classes(logits, strength), softmax(found.x.reshape(4, 3), axis=1), atol=1e-4)
 
 
 @given(**SIZES, strength=st.floats(0, 0.95))
@@ -116,28 +116,28 @@ def test_soft_balance_minimises_its_objective(strength: float) -> None:
 def test_invariants_of_balance(rows: int, classes: int, seed: int, strength: float) -> None:
     rng = np.random.default_rng(seed)
     logits = 4 * rng.standard_normal((rows, classes)) + 3 * rng.standard_normal(classes)
-    p, q = softmax(logits, axis=1), soft_balance(logits, strength)
+    p, q = softmax(logits, axis=1), balance_classes(logits, strength)
     np.testing.assert_allclose(q.sum(1), 1)
     other = 0.9 * q + 0.1 * rng.dirichlet(np.ones(classes), rows)
     assert objective(q, p, strength) <= objective(other, p, strength) + 1e-9
     assert objective(q, p, strength) <= objective(p, p, strength) + 1e-9
     order, names = rng.permutation(rows), rng.permutation(classes)
-    np.testing.assert_allclose(soft_balance(logits[order], strength), q[order], atol=1e-6)
-    np.testing.assert_allclose(soft_balance(logits[:, names], strength), q[:, names], atol=1e-6)
+    np.testing.assert_allclose(balance_classes(logits[order], strength), q[order], atol=1e-6)
+    np.testing.assert_allclose(balance_classes(logits[:, names], strength), q[:, names], atol=1e-6)
     shifted = logits + rng.standard_normal((rows, 1))
-    np.testing.assert_allclose(soft_balance(shifted, strength), q, atol=1e-6)
+    np.testing.assert_allclose(balance_classes(shifted, strength), q, atol=1e-6)
 
 
 def test_the_ends_of_the_scale() -> None:
     logits = np.random.default_rng(1).standard_normal((50, 4)) + np.array([2, 0, 0, -2])
-    np.testing.assert_allclose(soft_balance(logits, 0), softmax(logits, axis=1))
-    np.testing.assert_allclose(soft_balance(logits, 1).mean(0), 0.25, atol=1e-5)
+    np.testing.assert_allclose(balance_classes(logits, 0), softmax(logits, axis=1))
+    np.testing.assert_allclose(balance_classes(logits, 1).mean(0), 0.25, atol=1e-5)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.8, 1.0])
 def test_logits_without_bounds(strength: float) -> None:
     logits = np.array([[0.0, -np.inf, -1e9], [1e9, 0.0, -np.inf], [5.0, 5.0, -np.inf]])
     for x in (logits, logits[:1]):
-        q = soft_balance(x, strength)
+        q = balance_classes(x, strength)
         assert np.isfinite(q).all()
         np.testing.assert_allclose(q.sum(1), 1)

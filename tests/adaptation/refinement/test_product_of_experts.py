@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from transfer.adaptation.refinement.optimal_transport import soft_balance
-from transfer.adaptation.refinement.product_of_experts import combine
+from transfer.adaptation.refinement.optimal_transport import balance_classes
+from transfer.adaptation.refinement.product_of_experts import combine_experts
 
 Said = list[tuple[float, np.ndarray]]
 
@@ -39,38 +39,38 @@ def test_same_as_the_equation(rounds: int, balance: float) -> None:
     x, said = draw(40, 3, 0)
     z = x / np.sqrt((x**2).sum(1, keepdims=True))
     product = sum(weight * logq for weight, logq in said)
-    q = smoothed(z, soft_balance(product, balance), 4, 0.7)
+    q = smoothed(z, balance_classes(product, balance), 4, 0.7)
     for _ in range(rounds):
         centres = [sum(q[i, k] * z[i] for i in range(40)) for k in range(3)]
         cosines = np.array([[row @ c / np.sqrt(c @ c) for c in centres] for row in z])
-        q = smoothed(z, soft_balance(product + 6 * cosines, balance), 4, 0.7)
-    result = combine(x, said, temperature=6, balance=balance, alpha=0.7, neighbours=4, rounds=rounds)
+        q = smoothed(z, balance_classes(product + 6 * cosines, balance), 4, 0.7)
+    result = combine_experts(x, said, temperature=6, balance=balance, alpha=0.7, neighbours=4, rounds=rounds)
     np.testing.assert_allclose(result, q, atol=1e-4)
 
 
 def test_alone_and_unheard() -> None:
     x, said = draw(30, 4, 1)
-    plain = combine(x, said, temperature=0, balance=0, alpha=0)
+    plain = combine_experts(x, said, temperature=0, balance=0, alpha=0)
     np.testing.assert_allclose(plain, softmax(said[0][1] + 0.5 * said[1][1], axis=1))
-    np.testing.assert_allclose(combine(x, [said[0], (0.0, said[1][1])]), combine(x, said[:1]))
+    np.testing.assert_allclose(combine_experts(x, [said[0], (0.0, said[1][1])]), combine_experts(x, said[:1]))
 
 
 @given(rows=st.integers(1, 25), classes=st.integers(2, 6), seed=st.integers(0, 999))
 @settings(max_examples=30, deadline=None)
 def test_invariants(rows: int, classes: int, seed: int) -> None:
     x, said = draw(rows, classes, seed)
-    result = combine(x, said, rounds=3)
+    result = combine_experts(x, said, rounds=3)
     assert result.dtype == np.float64
     assert (result >= 0).all()
     np.testing.assert_allclose(result.sum(1), 1)
-    np.testing.assert_array_equal(combine(x, said, rounds=3), result)
+    np.testing.assert_array_equal(combine_experts(x, said, rounds=3), result)
     rng = np.random.default_rng(seed)
     order, names = rng.permutation(rows), rng.permutation(classes)
-    turned = combine(x[order], [(w, logq[order]) for w, logq in said], rounds=3)
+    turned = combine_experts(x[order], [(w, logq[order]) for w, logq in said], rounds=3)
     np.testing.assert_allclose(turned, result[order], atol=1e-3)
-    renamed = combine(x, [(w, logq[:, names]) for w, logq in said], rounds=3)
+    renamed = combine_experts(x, [(w, logq[:, names]) for w, logq in said], rounds=3)
     np.testing.assert_allclose(renamed, result[:, names], atol=1e-3)
-    shifted = combine(x, [(w, logq + rng.standard_normal((rows, 1))) for w, logq in said[::-1]], rounds=3)
+    shifted = combine_experts(x, [(w, logq + rng.standard_normal((rows, 1))) for w, logq in said[::-1]], rounds=3)
     np.testing.assert_allclose(shifted, result, atol=1e-3)
 
 
@@ -82,18 +82,18 @@ def test_an_expert_that_is_half_blind_is_corrected() -> None:
     logq = 2.0 * np.eye(3)[truth]
     logq[truth == 2] = rng.standard_normal((50, 3)) + np.array([0, 0, 0.5])
     assert (logq.argmax(1) == truth).mean() < 0.9
-    assert (combine(x, [(1.0, logq)]).argmax(1) == truth).all()
+    assert (combine_experts(x, [(1.0, logq)]).argmax(1) == truth).all()
 
 
 @pytest.mark.parametrize("x", [np.zeros((4, 3)), np.ones((4, 3)), np.ones((1, 3), np.float32)])
 def test_rows_that_say_nothing(x: np.ndarray) -> None:
     logq = np.log(np.tile([0.6, 0.4], (len(x), 1)))
-    np.testing.assert_allclose(combine(x, [(1.0, logq)]).sum(1), 1)
+    np.testing.assert_allclose(combine_experts(x, [(1.0, logq)]).sum(1), 1)
 
 
 def test_a_class_that_every_expert_rules_out() -> None:
     x, said = draw(20, 3, 2)
     ruled_out = [(w, np.c_[logq, np.full(20, -np.inf)]) for w, logq in said]
-    result = combine(x, ruled_out)
+    result = combine_experts(x, ruled_out)
     np.testing.assert_allclose(result.sum(1), 1)
     assert result[:, 3].max() < 1e-6

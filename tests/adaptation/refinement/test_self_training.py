@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from transfer.adaptation.refinement import self_training
-from transfer.adaptation.refinement.optimal_transport import soft_balance
-from transfer.adaptation.refinement.self_training import grow, surest
+from transfer.adaptation.refinement.optimal_transport import balance_classes
+from transfer.adaptation.refinement.self_training import grow_pseudo_labels, most_confident_rows
 
 
 def draw(rows: int, classes: int, seed: int, width: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def slowly(source: np.ndarray, labels: np.ndarray, target: np.ndarray, q: np.nda
         mean = sum(w * row for w, row in zip(weights, x, strict=True))
         variance = np.mean([w * (row - mean) ** 2 for w, row in zip(weights, x, strict=True)], 1).sum()
         probe = Ridge(self_training.RIDGE * variance).fit(x, y, sample_weight=weights)
-        q = soft_balance(self_training.SHARPNESS * probe.predict(target), self_training.BALANCE)
+        q = balance_classes(self_training.LOGIT_SCALE * probe.predict(target), self_training.BALANCE)
     return q
 
 
@@ -42,7 +42,9 @@ def slowly(source: np.ndarray, labels: np.ndarray, target: np.ndarray, q: np.nda
 def test_same_as_slowly(rounds: int, seed: int) -> None:
     source, labels, target, q = draw(20, 3, seed)
     np.testing.assert_allclose(
-        grow(source, labels, target, q, rounds=rounds), slowly(source, labels, target, q, rounds), atol=1e-6
+        grow_pseudo_labels(source, labels, target, q, rounds=rounds),
+        slowly(source, labels, target, q, rounds),
+        atol=1e-6,
     )
 
 
@@ -50,21 +52,23 @@ def test_same_as_slowly(rounds: int, seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_invariants(rows: int, classes: int, seed: int) -> None:
     source, labels, target, q = draw(rows, classes, seed)
-    result = grow(source, labels, target, q, rounds=3)
+    result = grow_pseudo_labels(source, labels, target, q, rounds=3)
     assert result.dtype == np.float64
     np.testing.assert_allclose(result.sum(1), 1)
-    np.testing.assert_array_equal(grow(source, labels, target, q, rounds=3), result)
+    np.testing.assert_array_equal(grow_pseudo_labels(source, labels, target, q, rounds=3), result)
     rng = np.random.default_rng(seed)
     order, names = rng.permutation(rows), rng.permutation(classes)
-    np.testing.assert_allclose(grow(source, labels, target[order], q[order], rounds=3), result[order], atol=1e-5)
-    renamed = grow(source, np.argsort(names)[labels], target, q[:, names], rounds=3)
+    np.testing.assert_allclose(
+        grow_pseudo_labels(source, labels, target[order], q[order], rounds=3), result[order], atol=1e-5
+    )
+    renamed = grow_pseudo_labels(source, np.argsort(names)[labels], target, q[:, names], rounds=3)
     np.testing.assert_allclose(renamed, result[:, names], atol=1e-5)
 
 
 @given(rows=st.integers(1, 30), classes=st.integers(2, 5), share=st.floats(0.01, 1), seed=st.integers(0, 99))
 def test_the_surest_of_each_class(rows: int, classes: int, share: float, seed: int) -> None:
     *_, q = draw(rows, classes, seed)
-    chosen = surest(q, share)
+    chosen = most_confident_rows(q, share)
     called = q.argmax(1)
     for k in set(called):
         mine = np.flatnonzero(called == k)
@@ -72,7 +76,7 @@ def test_the_surest_of_each_class(rows: int, classes: int, share: float, seed: i
         assert len(taken) == np.ceil(share * len(mine))
         left = np.setdiff1d(mine, taken)
         assert not len(left) or q[taken].max(1).min() >= q[left].max(1).max()
-    assert len(surest(q, 1.0)) == rows
+    assert len(most_confident_rows(q, 1.0)) == rows
 
 
 def test_a_shift_is_followed() -> None:
@@ -84,13 +88,13 @@ def test_a_shift_is_followed() -> None:
     sure = 1 / (1 + np.exp(10 * (target[:, 0] - target[:, 1])))
     q = np.stack([1 - sure, sure], 1)
     assert (q.argmax(1) == labels).mean() < 0.9
-    assert (grow(source, labels, target, q).argmax(1) == labels).all()
+    assert (grow_pseudo_labels(source, labels, target, q).argmax(1) == labels).all()
 
 
 def test_a_class_with_neither_rows_nor_probability() -> None:
     source, labels, target, q = draw(12, 3, 0)
     q = np.c_[q, np.zeros(12)]
-    result = grow(source, labels, target, q)
+    result = grow_pseudo_labels(source, labels, target, q)
     assert np.isfinite(result).all()
     np.testing.assert_allclose(result.sum(1), 1)
 
@@ -99,6 +103,6 @@ def test_a_class_with_neither_rows_nor_probability() -> None:
 @pytest.mark.parametrize("rows", [1, 6])
 def test_rows_that_are_all_the_same(value: float, rows: int) -> None:
     x = np.full((6, 4), value, np.float32)
-    result = grow(x, np.array([0, 1, 0, 1, 0, 1]), x[:rows], np.tile([0.6, 0.4], (rows, 1)))
+    result = grow_pseudo_labels(x, np.array([0, 1, 0, 1, 0, 1]), x[:rows], np.tile([0.6, 0.4], (rows, 1)))
     np.testing.assert_allclose(result.sum(1), 1)
     np.testing.assert_allclose(result, result[:1].repeat(rows, 0), atol=1e-6)

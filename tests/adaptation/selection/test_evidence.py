@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit
+from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit_rows
 
 LOGITS = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.floats(-200, 200, width=32)
@@ -44,7 +44,7 @@ def test_log_softmax_holds_where_the_softmax_is_zero() -> None:
 
 
 def test_unit_rows_have_length_one_and_zeros_stay() -> None:
-    rows = unit(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    rows = unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
     np.testing.assert_allclose(rows, [[0.6, 0.8], [0.0, 0.0]])
 
 
@@ -89,10 +89,10 @@ def test_no_held_out_row_is_allowed() -> None:
 
 def test_labelled_target_rows_come_last_and_certain():
     none = evidence()
-    features, q, known = none.all_target()
+    features, q, known = none.target_with_labelled()
     assert (features.shape, q.shape, known.tolist()) == ((5, 4), (5, 2), [-1] * 5)
     some = evidence(labelled_features=np.ones((2, 4), np.float32), labelled_labels=np.array([1, 0]))
-    features, q, known = some.all_target()
+    features, q, known = some.target_with_labelled()
     assert known.tolist() == [-1] * 5 + [1, 0]
     assert q[5:].tolist() == [[0, 1], [1, 0]]
     assert features[5:].all()

@@ -89,7 +89,7 @@ def test_entropy_and_information_by_a_loop(seed: int) -> None:
 @SEEDS
 @pytest.mark.parametrize("block", [1, 7, 1024])
 def test_neighbourhood_density_by_a_loop(seed: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validators, "BLOCK", block)
+    monkeypatch.setattr(validators, "SIMILARITY_BLOCK_ROWS", block)
     e = evidence(seed)
     p = probabilities(e.target_logits)
     entropies = []

@@ -1,1 +1,1 @@
-"""Adaptation methods in closed form: feature alignment, AdaBN and the classifiers solved on them."""
+"""Methods with a closed form: alignment of features, linear classifiers, BatchNorm statistics."""

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer.adaptation.closed_form.alignment import align
-from transfer.adaptation.closed_form.classifier import AlignedFeatures, fold_alignment, solve
+from transfer.adaptation.closed_form.alignment import fit_alignment
+from transfer.adaptation.closed_form.classifier import AlignedFeatures, fold_alignment, solve_classifier
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import BATCH, AdaptationTask
@@ -15,7 +15,7 @@ from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
 
-NO_NORMS = (
+NO_BATCH_NORM = (
     "adabn moves the statistics of BatchNorm layers above the frozen stages, and there are none: "
     "say --policy partial:2 or full, or take another method"
 )
@@ -38,35 +38,35 @@ def solve_adabn(stage: AdaptationTask, phase: Phase) -> tuple[Heads, CandidateEv
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and backbone.stage_of(name) >= stage.model.cut
     ]
     if not norms:
-        raise TransferError(NO_NORMS)
+        raise TransferError(NO_BATCH_NORM)
     domains = stage.domains
     parts = (domains.train, domains.val, domains.labelled, domains.unlabelled)
     rows = np.concatenate(parts)
     learnt = ~np.isin(rows, domains.val)
     pooled = torch.empty(len(rows), backbone.width, device=stage.device)
-    stage.model.freeze(moving(phase))
+    stage.model.freeze(with_moving_statistics(phase))
     try:
         for name, side in zip((*domains.sources, domains.target), stage.sides(rows), strict=True):
             if (side & learnt).sum() < 2:
                 raise TransferError(f"adabn takes statistics of each domain: {name} has fewer than two images to learn")
-            learn_statistics(stage, norms, rows[side & learnt])
+            recompute_statistics(stage, norms, rows[side & learnt])
             pooled[torch.from_numpy(side)] = stage.pooled(rows[side])
     finally:
         stage.model.freeze(phase)
     x = pooled.cpu().numpy()
-    features = AlignedFeatures(align("none", x), *np.split(x, np.cumsum([len(part) for part in parts[:-1]])))
-    heads = solve(stage, features)
+    features = AlignedFeatures(fit_alignment("none", x), *np.split(x, np.cumsum([len(part) for part in parts[:-1]])))
+    heads = solve_classifier(stage, features)
     return fold_alignment(heads, features.maps[-1]), features.evidence(stage, heads)
 
 
-def moving(phase: Phase) -> Phase:
+def with_moving_statistics(phase: Phase) -> Phase:
     """Return `phase` with the statistics of the stages that learn moving: what AdaBN declares."""
     return replace(
         phase, stages=tuple(s if s.train == "none" else replace(s, statistics="learning") for s in phase.stages)
     )
 
 
-def learn_statistics(stage: AdaptationTask, norms: list[nn.modules.batchnorm._BatchNorm], rows: np.ndarray) -> None:
+def recompute_statistics(stage: AdaptationTask, norms: list[nn.modules.batchnorm._BatchNorm], rows: np.ndarray) -> None:
     """Set the running statistics of `norms` to the mean over batches of `rows`."""
     rows = np.random.default_rng(0).permutation(rows)
     if len(rows) % BATCH == 1:

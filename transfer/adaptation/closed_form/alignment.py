@@ -13,7 +13,7 @@ from torch import Tensor
 from transfer.adaptation.registry import register_method
 from transfer.errors import TransferError, did_you_mean
 
-KINDS = ("none", "standardise", "coral", "subspace")
+ALIGNMENTS = ("none", "standardise", "coral", "subspace")
 CONSTANT = 1e-6  # a feature that deviates less, relative to its mean, is constant but for rounding
 RANK = 1e-10  # directions of less variance, relative to the largest, are rounding
 
@@ -61,7 +61,7 @@ class AffineMap:
         return torch.from_numpy(self.centre).to(x), torch.from_numpy(self.matrix).to(x)
 
 
-def align(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[AffineMap, ...]:
+def fit_alignment(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[AffineMap, ...]:
     """Return the map of each domain's features, the target's last; none looks at a label.
 
     ``none``
@@ -95,9 +95,9 @@ def align(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[AffineMap, .
     TransferError
         There is no such kind.
     """
-    if kind not in KINDS:
+    if kind not in ALIGNMENTS:
         raise TransferError(
-            f"no alignment is called {kind!r}{did_you_mean(kind, KINDS)}: choose from {', '.join(KINDS)}"
+            f"no alignment is called {kind!r}{did_you_mean(kind, ALIGNMENTS)}: choose from {', '.join(ALIGNMENTS)}"
         )
     width = domains[0].shape[1]
     varied = [x for x in domains if _varies(x)]

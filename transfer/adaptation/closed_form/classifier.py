@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transfer.adaptation.closed_form.alignment import AffineMap, align
+from transfer.adaptation.closed_form.alignment import AffineMap, fit_alignment
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import AdaptationTask
@@ -63,14 +63,16 @@ def align_features(stage: AdaptationTask, kind: str) -> AlignedFeatures:
     parts = (domains.train, domains.val, domains.labelled, domains.unlabelled)
     rows = np.concatenate(parts)
     pooled, sides = stage.pooled(rows).cpu().numpy(), stage.sides(rows)
-    maps = align(kind, *(pooled[side] for side in sides))
+    maps = fit_alignment(kind, *(pooled[side] for side in sides))
     mapped = np.empty((len(rows), maps[-1].size), np.float32)
     for affine, side in zip(maps, sides, strict=True):
         mapped[side] = affine(pooled[side])
     return AlignedFeatures(maps, *np.split(mapped, np.cumsum([len(part) for part in parts[:-1]])))
 
 
-def solve(stage: AdaptationTask, features: AlignedFeatures, *, source: bool = True, target: bool = True) -> Heads:
+def solve_classifier(
+    stage: AdaptationTask, features: AlignedFeatures, *, source: bool = True, target: bool = True
+) -> Heads:
     """Return linear heads on aligned features, solved on the labelled rows of the `source` and of the `target`.
 
     Of the regularisation strengths the strongest is taken whose accuracy on the validation rows is within a standard
@@ -106,7 +108,7 @@ def source_only_evidence(stage: AdaptationTask, kind: str) -> CandidateEvidence:
     features = align_features(seen, kind)
     learning = copy.copy(seen)
     learning.domains = replace(seen.domains, val=none)
-    heads = solve(learning, replace(features, val=features.val[:0]))
+    heads = solve_classifier(learning, replace(features, val=features.val[:0]))
     return features.evidence(seen, heads)
 
 

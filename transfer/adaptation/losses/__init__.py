@@ -1,1 +1,1 @@
-"""Losses beside the source's own: one idea per file."""
+"""Losses that adaptation methods minimise beside the cross-entropy of labelled rows."""

@@ -4,24 +4,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import AdaptationLoss, Batch, discriminator, entropy, ramp, reverse
+from transfer.adaptation.losses.base import (
+    AdaptationLoss,
+    Batch,
+    build_discriminator,
+    ramp_up,
+    reverse_gradient,
+    softmax_entropy,
+)
 from transfer.adaptation.registry import register_method
 
 
-def told_apart(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the binary cross-entropy of telling domains apart, the mean of both domains' (weighted) means.
+def domain_discrimination_loss(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the binary cross-entropy of a domain discriminator: the mean of both domains' (weighted) means.
 
     Parameters
     ----------
     logits : Tensor, shape (N, 1)
-        Above 0 where a row is taken for the target's.
+        The discriminator's, above 0 for the target.
     target : Tensor of bool, shape (N,)
     weights : Tensor, shape (N,), optional
     """
     loss = F.binary_cross_entropy_with_logits(logits.squeeze(1), target.to(logits.dtype), reduction="none")
     weights = torch.ones_like(loss) if weights is None else weights
-    source, goal = ((weights[rows] * loss[rows]).sum() / weights[rows].sum() for rows in (~target, target))
-    return (source + goal) / 2
+    source_mean, target_mean = ((weights[rows] * loss[rows]).sum() / weights[rows].sum() for rows in (~target, target))
+    return (source_mean + target_mean) / 2
 
 
 class DANN(AdaptationLoss):
@@ -35,18 +42,20 @@ class DANN(AdaptationLoss):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.domain = discriminator(width)
+        self.domain = build_discriminator(width)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the domain loss; its gradient reaches the features reversed, ramped up."""
-        return told_apart(self.domain(reverse(batch.features, ramp(batch.progress))), batch.target)
+        """Return the domain loss; the features get its gradient reversed, with a factor that ramps up."""
+        return domain_discrimination_loss(
+            self.domain(reverse_gradient(batch.features, ramp_up(batch.progress))), batch.target
+        )
 
 
 class CDAN(AdaptationLoss):
     """Conditional adversarial training: DANN on features ⊗ class probabilities (Long et al. 2018, eq. 7).
 
-    Above 4,096 products, random projections of both are multiplied instead (eq. 5-6). Class probabilities are a
-    condition: as in the authors' code, no gradient goes through them.
+    Above 4,096 products, random projections of both are multiplied instead (eq. 5-6). As in the authors' code, no
+    gradient flows through the class probabilities.
 
     Parameters
     ----------
@@ -54,11 +63,11 @@ class CDAN(AdaptationLoss):
         Of the features.
     classes : int
     weighted : bool
-        CDAN+E: rows weigh 1 + exp(-entropy), so sure ones count more (eq. 8).
+        CDAN+E: each row has weight 1 + exp(-entropy), so that confident rows count more (eq. 8).
     """
 
-    LARGEST = 4096
-    PROJECTED = 1024
+    LARGEST = 4096  # products of width and classes that are not projected (the authors' code)
+    PROJECTED = 1024  # width of the random projections (the authors' code)
 
     def __init__(self, width: int, classes: int, *, weighted: bool = False) -> None:
         super().__init__()
@@ -69,27 +78,29 @@ class CDAN(AdaptationLoss):
             self.from_classes: Tensor
             self.register_buffer("from_features", torch.randn(width, self.PROJECTED))
             self.register_buffer("from_classes", torch.randn(classes, self.PROJECTED))
-        self.domain = discriminator(self.PROJECTED if self.projects else width * classes)
+        self.domain = build_discriminator(self.PROJECTED if self.projects else width * classes)
 
-    def mapped(self, features: Tensor, p: Tensor) -> Tensor:
+    def multilinear_map(self, features: Tensor, p: Tensor) -> Tensor:
         """Return the multilinear map (N, F * C) of features (N, F) and probabilities (N, C), or 1,024 projections."""
         if self.projects:
             return (features @ self.from_features) * (p @ self.from_classes) / self.PROJECTED**0.5
         return (features[:, :, None] * p[:, None, :]).flatten(1)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the domain loss on the map; its gradient reaches the features reversed, ramped up."""
+        """Return the domain loss on the map; the features get its gradient reversed, with a factor that ramps up."""
         logits = batch.logits.detach()
-        turned = reverse(self.mapped(batch.features, logits.softmax(1)), ramp(batch.progress))
-        weights = 1 + torch.exp(-entropy(logits)) if self.weighted else None
-        return told_apart(self.domain(turned), batch.target, weights)
+        reversed_map = reverse_gradient(
+            self.multilinear_map(batch.features, logits.softmax(1)), ramp_up(batch.progress)
+        )
+        weights = 1 + torch.exp(-softmax_entropy(logits)) if self.weighted else None
+        return domain_discrimination_loss(self.domain(reversed_map), batch.target, weights)
 
 
 class ADDA(AdaptationLoss):
     """Adversarial discriminative adaptation with inverted labels (Tzeng et al. 2017, eq. 7 and 9).
 
-    Only the target's features are moved; the source's stay where their labels put them. The paper's two networks are
-    one here, and its first stage, training on the source alone, is the method's warm-up and this ramp.
+    Only the target's features get the adversary's gradient. One network replaces the paper's two; its first stage,
+    training on the source alone, is the method's warm-up and this ramp.
 
     Parameters
     ----------
@@ -99,14 +110,16 @@ class ADDA(AdaptationLoss):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.domain = discriminator(width)
+        self.domain = build_discriminator(width)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the discriminator's own loss plus what the target's rows cost under the source's label, ramped up."""
-        own = told_apart(self.domain(batch.features.detach()), batch.target)
+        """Return the discriminator's loss plus the ramped-up loss of target rows under the source's label."""
+        discriminator = domain_discrimination_loss(self.domain(batch.features.detach()), batch.target)
         fixed = {name: weight.detach() for name, weight in self.domain.named_parameters()}
-        taken = torch.func.functional_call(self.domain, fixed, (batch.features[batch.target],))
-        return own + ramp(batch.progress) * F.softplus(taken).mean()  # softplus(x) = -log(1 - sigmoid(x))
+        inverted = torch.func.functional_call(self.domain, fixed, (batch.features[batch.target],))
+        return (
+            discriminator + ramp_up(batch.progress) * F.softplus(inverted).mean()
+        )  # softplus(x) = -log(1 - sigmoid(x))
 
 
 register_method(

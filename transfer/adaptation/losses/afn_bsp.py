@@ -1,4 +1,4 @@
-"""Features shaped in each domain by itself: larger norms (AFN), no dominant direction (BSP)."""
+"""Losses on the features of each domain: larger norms (AFN), smaller leading singular values (BSP)."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from transfer.adaptation.registry import register_method
 
 
 class AFN(AdaptationLoss):
-    """Stepwise adaptive feature norm: each row's norm is to grow by a step (Xu et al. 2019, eq. 6).
+    """Stepwise adaptive feature norm: each row's norm grows by a step (Xu et al. 2019, eq. 6).
 
-    The loss is always twice the step squared; what counts is its gradient, -2 step along each row.
+    The value is always twice the step squared; its gradient is -2 * step along each row.
 
     Parameters
     ----------
     step : float
-        Beyond what the norm is now.
+        Added to the current norm.
     """
 
     def __init__(self, step: float = 1.0) -> None:
@@ -24,23 +24,23 @@ class AFN(AdaptationLoss):
         self.step = step
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the mean squared distance of norms to what they are to be, source plus target."""
+        """Return the mean squared distance of norms to their goals, source plus target."""
         norms = torch.linalg.vector_norm(batch.features, dim=1)
         source, target = batch.split((norms.detach() + self.step - norms).square())
         return source.mean() + target.mean()
 
 
 class BSP(AdaptationLoss):
-    """Batch spectral penalisation, beside an adversarial objective (Chen et al. 2019, eq. 5).
+    """Batch spectral penalisation, beside an adversarial loss (Chen et al. 2019, eq. 5).
 
-    The largest singular values carry what transfers, at the expense of what tells classes apart: they are penalised.
-    Over the number of rows, unlike the paper's, so that the batch size does not matter: the paper's weight of 1e-4 at
-    36 rows is 0.0036 here.
+    The directions of the largest singular values transfer best, at the expense of those that separate classes, so the
+    largest are penalised. Unlike the paper's, the loss is divided by the number of rows, so that the batch size does
+    not matter: the paper's weight of 1e-4 at 36 rows is 0.0036 here.
 
     Parameters
     ----------
     largest : int
-        How many singular values of each domain.
+        Number of singular values of each domain.
     """
 
     def __init__(self, largest: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""A sure answer on an image is the label of a harder version of it: FixMatch, with dropout for the harder version."""
+"""FixMatch: a confident prediction is the pseudo-label of the same row under dropout."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -8,12 +8,12 @@ from transfer.adaptation.registry import register_method
 
 
 class FixMatch(AdaptationLoss):
-    """Pseudo-labels where the classifier is sure, learnt on the strong view (Sohn et al. 2020, eq. 4).
+    """Confident predictions as pseudo-labels of the strong view (Sohn et al. 2020, eq. 4).
 
     Parameters
     ----------
     threshold : float
-        In [0, 1]: the probability from which an answer counts as sure.
+        Probability in [0, 1] from which a prediction is confident.
     """
 
     needs_strong = True
@@ -23,12 +23,12 @@ class FixMatch(AdaptationLoss):
         self.threshold = threshold
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the cross-entropy of the target's strong logits with its sure answers, over all its rows."""
+        """Return the cross-entropy of the strong logits with confident predictions, as a mean over all target rows."""
         if batch.strong is None:
-            raise TypeError("FixMatch needs Batch.strong, the logits of a harder version of each row")
-        sure, answer = batch.logits[batch.target].softmax(1).max(1)
-        loss = F.cross_entropy(batch.strong[batch.target], answer, reduction="none")
-        return (loss * (sure >= self.threshold)).mean()
+            raise TypeError("FixMatch needs Batch.strong, the logits of a strongly augmented version of each row")
+        confidence, predicted = batch.logits[batch.target].softmax(1).max(1)
+        loss = F.cross_entropy(batch.strong[batch.target], predicted, reduction="none")
+        return (loss * (confidence >= self.threshold)).mean()
 
 
 register_method(

@@ -1,12 +1,12 @@
-"""Classes that are not mistaken for each other on the target: MCC."""
+"""MCC: minimum class confusion on the target."""
 
 import torch
 from torch import Tensor
 
-from transfer.adaptation.losses.base import AdaptationLoss, Batch, entropy
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, softmax_entropy
 from transfer.adaptation.registry import register_method
 
-RAREST = 1e-12  # a floor for a class's mass in a batch
+MIN_CLASS_MASS = 1e-12  # floor of a class's total probability in a batch, against division by zero
 
 
 class MCC(AdaptationLoss):
@@ -15,7 +15,7 @@ class MCC(AdaptationLoss):
     Parameters
     ----------
     temperature : float
-        By which logits are divided (eq. 3).
+        Divides the logits (eq. 3).
     """
 
     def __init__(self, temperature: float = 2.5) -> None:
@@ -23,12 +23,14 @@ class MCC(AdaptationLoss):
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return, over classes, the mean share of a class's correlation that is with other classes."""
+        """Return the mean over classes of the share of a class's correlation that is with other classes."""
         logits = batch.logits[batch.target] / self.temperature
         p = logits.softmax(1)
-        weight = 1 + torch.exp(-entropy(logits.detach()))  # the mean over rows, as in the paper, cancels below
+        weight = 1 + torch.exp(
+            -softmax_entropy(logits.detach())
+        )  # the paper's division by the mean weight cancels below
         confusion = (p * weight[:, None]).T @ p
-        share = confusion / confusion.sum(1, keepdim=True).clamp_min(RAREST)
+        share = confusion / confusion.sum(1, keepdim=True).clamp_min(MIN_CLASS_MASS)
         return (share.sum() - share.diagonal().sum()) / len(share)
 
 

@@ -1,9 +1,9 @@
-"""Two classifiers that agree on the source, set against each other on the target: MCD."""
+"""MCD: two classifiers that agree on the source and are trained to disagree on the target."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp, reverse
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp_up, reverse_gradient
 from transfer.adaptation.registry import register_method
 from transfer.heads.heads import mlp
 
@@ -11,8 +11,8 @@ from transfer.heads.heads import mlp
 class MCD(AdaptationLoss):
     """Maximum classifier discrepancy (Saito et al. 2018, eq. 1-6), in one step.
 
-    Two classifiers beside the model's own learn the labels and to disagree on the target; features learn the labels
-    and to leave nothing to disagree on. Gradient reversal does at once what the paper does in turns (steps A, B, C).
+    Two classifiers, beside the model's, learn the labels and maximise their disagreement on the target; the features
+    learn the labels and minimise it. Gradient reversal does in one step what the paper does in three (A, B, C).
 
     Parameters
     ----------
@@ -30,14 +30,14 @@ class MCD(AdaptationLoss):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return both classifiers' cross-entropy on labelled rows less their mean |p - q| on the target's."""
-        turned = reverse(batch.features[batch.target], ramp(batch.progress))
-        p, q = self.first(turned).softmax(1), self.second(turned).softmax(1)
-        return self.learnt(self.first, batch) + self.learnt(self.second, batch) - (p - q).abs().mean()
+        """Return both classifiers' cross-entropy on labelled rows less their mean |p - q| on target rows."""
+        reversed_features = reverse_gradient(batch.features[batch.target], ramp_up(batch.progress))
+        p, q = self.first(reversed_features).softmax(1), self.second(reversed_features).softmax(1)
+        return self.labelled_loss(self.first, batch) + self.labelled_loss(self.second, batch) - (p - q).abs().mean()
 
-    def learnt(self, one: nn.Module, batch: Batch) -> Tensor:
+    def labelled_loss(self, classifier: nn.Module, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of a classifier on labelled rows."""
-        loss = F.cross_entropy(one(batch.features), batch.labels, ignore_index=-1, reduction="sum")
+        loss = F.cross_entropy(classifier(batch.features), batch.labels, ignore_index=-1, reduction="sum")
         return loss / (batch.labels >= 0).sum().clamp_min(1)
 
 

@@ -1,10 +1,10 @@
-"""An adversary that sides with the classifier on the source and against it on the target: MDD."""
+"""MDD: an adversary that agrees with the classifier on the source and disagrees on the target."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp, reverse
+from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp_up, reverse_gradient
 from transfer.adaptation.registry import register_method
 from transfer.heads.heads import mlp
 
@@ -18,9 +18,9 @@ class MDD(AdaptationLoss):
         Of the features.
     classes : int
     margin : float
-        exp of the margin: how much the source weighs (the paper's γ).
+        exp of the margin: the weight of the source (the paper's γ).
     reach : float
-        How strongly features feel it beside how strongly the adversary does (the paper's η).
+        Factor on the reversed gradient (the paper's η).
     hidden : int
         Width of the adversary's hidden layer.
     """
@@ -31,13 +31,13 @@ class MDD(AdaptationLoss):
         self.adversary = mlp(width, (hidden,), classes, activation="relu", dropout=0.0, init="he")
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return what the adversary loses; its gradient reaches the features reversed, ramped up."""
-        turned = reverse(batch.features, self.reach * ramp(batch.progress))
-        source, target = batch.split(self.adversary(turned))
-        said_source, said_target = batch.split(batch.logits.argmax(1))
-        agree = F.cross_entropy(source, said_source)
-        others = target.scatter(1, said_target[:, None], -torch.inf)
-        differ = (target.logsumexp(1) - others.logsumexp(1)).mean()  # -log(1 - softmax), however near 1 that is
+        """Return the adversary's loss; the features get its gradient reversed, with a factor that ramps up."""
+        reversed_features = reverse_gradient(batch.features, self.reach * ramp_up(batch.progress))
+        source, target = batch.split(self.adversary(reversed_features))
+        source_class, target_class = batch.split(batch.logits.argmax(1))
+        agree = F.cross_entropy(source, source_class)
+        others = target.scatter(1, target_class[:, None], -torch.inf)
+        differ = (target.logsumexp(1) - others.logsumexp(1)).mean()  # -log(1 - softmax), stable for softmax near 1
         return self.margin * agree + differ
 
 

@@ -1,4 +1,4 @@
-"""Learning from labels that something else than the network gave to target images."""
+"""Cross-entropy with pseudo-labels of target rows."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,12 @@ from transfer.adaptation.losses.base import AdaptationLoss, Batch
 
 
 class PseudoLabels(AdaptationLoss):
-    """Cross-entropy with given class probabilities of target rows (Lee 2013; Liang et al. 2020, eq. 7).
+    """Cross-entropy with class probabilities from outside the network (Lee 2013; Liang et al. 2020, eq. 7).
 
     Parameters
     ----------
     hard : bool
-        Learn from the most likely class alone.
+        Use the most likely class alone.
     """
 
     def __init__(self, *, hard: bool = False) -> None:
@@ -20,15 +20,15 @@ class PseudoLabels(AdaptationLoss):
         self.hard = hard
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy over target rows that have probabilities.
+        """Return the mean cross-entropy over target rows with pseudo-labels.
 
         Raises
         ------
         TypeError
-            The batch carries none.
+            The batch has none.
         """
         if batch.pseudo is None:
-            raise TypeError("PseudoLabels needs a batch with pseudo")
+            raise TypeError("PseudoLabels needs Batch.pseudo, class probabilities of target rows")
         rows = batch.target & (batch.pseudo.sum(1) > 0)
         if not bool(rows.any()):
             return batch.logits.sum() * 0.0

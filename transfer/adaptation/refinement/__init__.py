@@ -1,1 +1,1 @@
-"""Class probabilities of the target from its own geometry."""
+"""Refinement of the target's class probabilities on the geometry of its own features."""

@@ -1,28 +1,28 @@
-"""Class centroids of the target from its own rows: the label refinement of SHOT (Liang, Hu and Feng 2020)."""
+"""Class centroids of the target's own features: the label refinement of SHOT (Liang, Hu and Feng 2020)."""
 
 import numpy as np
 from scipy.special import softmax
 from sklearn.preprocessing import normalize
 
-from transfer.adaptation.refinement.label_propagation import clamped
+from transfer.adaptation.refinement.label_propagation import clamp_known
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 
-TIE = 1e-5  # cosines that differ by less are the same but for rounding
+TIE = 1e-5  # weight of the given probabilities where cosines are equal but for rounding
 
 
-def centroids(features: np.ndarray, q: np.ndarray) -> np.ndarray:
+def class_centroids(features: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Return each class's mean row of unit `features` (N, F) under `q` (N, K), as a unit vector, shape (K, F).
 
-    Liang et al. 2020, eq. 4 (and 6, where `q` is hard), but for the length, to which cosines are blind. Zero for a
-    class without mass.
+    Liang et al. 2020, eq. 4 (and 6, if `q` is one-hot), up to the length, which does not affect cosines. Zero for a
+    class without probability mass.
     """
     mass = q.sum(0)
     shares = np.divide(q, mass, out=np.zeros(q.shape), where=mass > 0)
     return normalize(shares.astype(features.dtype).T @ features)
 
 
-def refine(
+def refine_labels(
     features: np.ndarray,
     q: np.ndarray,
     *,
@@ -30,12 +30,12 @@ def refine(
     rounds: int = 1,
     temperature: float = 10.0,
 ) -> np.ndarray:
-    """Return the class probabilities of each row by its cosines to centroids that its own domain makes.
+    """Return class probabilities of each row from its cosines to class centroids.
 
-    Centroids come from the probabilities `q` (Liang et al. 2020, eq. 4), each row is labelled by the nearest in
-    cosine distance (eq. 5), and those labels make the next centroids (eq. 6), `rounds` times. What is returned is
-    softmax(temperature * cosine): its largest is the label of eq. 6. A class that loses all rows is out: probability
-    0. Where centroids are as near as each other (those of a single row, or of rows all the same), `q` decides.
+    Centroids come from the probabilities `q` (Liang et al. 2020, eq. 4), each row gets the label of the nearest one
+    in cosine distance (eq. 5), and these labels give the next centroids (eq. 6), `rounds` times. The result is
+    softmax(temperature * cosine), whose maximum is the label of eq. 6. A class that loses all rows has probability 0.
+    Where centroids are equally near (of a single row, or of identical rows), `q` decides.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ def refine(
     q : ndarray, shape (N, K)
         Class probabilities.
     known : ndarray of int64, shape (N,), optional
-        Class of each row whose class is known, else -1: such a row counts for this class in every round.
+        Known class of each row, else -1. A known row has its class in every round.
     rounds : int
-        1 is the paper's; 0 keeps the centroids of eq. 4.
+        1 in the paper; 0 uses the centroids of eq. 4.
     temperature : float
         Factor on the cosines.
 
@@ -56,29 +56,29 @@ def refine(
 
     Examples
     --------
-    The third row is nearer to the first class's centroid, whatever it was called before.
+    The third row is nearest to the first class's centroid, whatever its probabilities.
 
     >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.9, 0.0]])
-    >>> refine(rows, np.array([[0.9, 0.1], [0.1, 0.9], [0.4, 0.6], [0.9, 0.1]])).argmax(1)
+    >>> refine_labels(rows, np.array([[0.9, 0.1], [0.1, 0.9], [0.4, 0.6], [0.9, 0.1]])).argmax(1)
     array([0, 1, 0, 0])
     """
     z = normalize(features)
-    q = clamped(q, known)
+    q = clamp_known(q, known)
     near = _cosines(z, q) + TIE * q
     for _ in range(rounds):
-        near = _cosines(z, clamped(np.eye(q.shape[1])[near.argmax(1)], known)) + TIE * q
-    return clamped(softmax(temperature * near, axis=1), known)
+        near = _cosines(z, clamp_known(np.eye(q.shape[1])[near.argmax(1)], known)) + TIE * q
+    return clamp_known(softmax(temperature * near, axis=1), known)
 
 
 def _cosines(z: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Return (N, K) cosines of rows to centroids, minus infinity to those of classes without mass."""
-    return np.where(q.sum(0) > 0, z @ centroids(z, q).T, -np.inf).astype(float)
+    """Return the cosines (N, K) of rows to centroids, minus infinity for classes without probability mass."""
+    return np.where(q.sum(0) > 0, z @ class_centroids(z, q).T, -np.inf).astype(float)
 
 
 def refine_by_centroids(evidence: CandidateEvidence) -> np.ndarray:
-    """Return the target's class probabilities (Nt, K) after :func:`refine`."""
-    features, q, known = evidence.all_target()
-    return refine(features, q, known=known)[: len(evidence.target_logits)]
+    """Return the target's class probabilities (Nt, K) after :func:`refine_labels`."""
+    features, q, known = evidence.target_with_labelled()
+    return refine_labels(features, q, known=known)[: len(evidence.target_logits)]
 
 
 register_method(

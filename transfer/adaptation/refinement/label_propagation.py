@@ -1,4 +1,4 @@
-"""A graph of near rows, along which class probabilities spread (Zhou et al. 2004)."""
+"""Label propagation on a nearest-neighbour graph (Zhou et al. 2004)."""
 
 import numpy as np
 import torch
@@ -9,23 +9,23 @@ from tqdm import tqdm
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 
-ROWS = 1024  # compared to all others at a time
-SHARPNESS = 3  # power of the cosines (Iscen et al. 2019)
+BLOCK_ROWS = 1024  # rows whose similarities to all others are in memory at once
+COSINE_POWER = 3  # exponent of the cosines in edge weights (Iscen et al. 2019)
 
 
-def clamped(q: np.ndarray, known: np.ndarray | None) -> np.ndarray:
-    """Return `q` (N, K) as float64, each row that has a `known` class certain of it.
+def clamp_known(q: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """Return `q` (N, K) as float64, with one-hot rows where the class is `known`.
 
     Parameters
     ----------
     q : ndarray, shape (N, K)
         Class probabilities.
     known : ndarray of int64, shape (N,), or None
-        Class of each row, -1 where it is not known.
+        Known class of each row, else -1.
 
     Examples
     --------
-    >>> clamped(np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([-1, 1])).tolist()
+    >>> clamp_known(np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([-1, 1])).tolist()
     [[0.5, 0.5], [0.0, 1.0]]
     """
     q = np.asarray(q, float)
@@ -34,28 +34,28 @@ def clamped(q: np.ndarray, known: np.ndarray | None) -> np.ndarray:
     return np.where(known[:, None] < 0, q, np.eye(q.shape[1])[known])
 
 
-def neighbour_graph(features: np.ndarray, k: int = 5) -> csr_array:
+def build_neighbour_graph(features: np.ndarray, k: int = 5) -> csr_array:
     """Return D^-1/2 W D^-1/2 of the symmetric k-nearest-neighbour graph, shape (N, N), sparse.
 
-    Rows i and j are joined with weight max(cosine, 0)³ where either is among the other's `k` nearest; D holds the sums
-    of W's rows. A row near to none has no edge.
+    Rows i and j have an edge of weight max(cosine, 0)³ if either is among the other's `k` nearest neighbours; D holds
+    the row sums of W. A row without positive cosines has no edge.
 
     Parameters
     ----------
     features : ndarray, shape (N, F)
     k : int
-        At most N - 1 are taken.
+        Neighbours of a row, at most N - 1.
     """
     z = torch.from_numpy(normalize(np.asarray(features, np.float32)))
     count = len(z)
     k = min(k, count - 1)
     near, cosines = torch.empty((count, k), dtype=torch.int64), torch.empty((count, k))
-    # topk is four times as fast as argpartition; in slices, so that memory grows with N alone
-    for start in tqdm(range(0, count, ROWS), desc="neighbours", disable=None, delay=2):
-        each = z[start : start + ROWS] @ z.T
+    # topk is four times as fast as argpartition; in blocks, so that memory grows with N only
+    for start in tqdm(range(0, count, BLOCK_ROWS), desc="neighbours", disable=None, delay=2):
+        each = z[start : start + BLOCK_ROWS] @ z.T
         each.diagonal(start).fill_(-torch.inf)
-        cosines[start : start + ROWS], near[start : start + ROWS] = each.topk(k, 1)
-    edges = cosines.double().clamp_min(0).pow(SHARPNESS).numpy().ravel()
+        cosines[start : start + BLOCK_ROWS], near[start : start + BLOCK_ROWS] = each.topk(k, 1)
+    edges = cosines.double().clamp_min(0).pow(COSINE_POWER).numpy().ravel()
     one_way = coo_array((edges, (np.repeat(np.arange(count), k), near.numpy().ravel())), shape=(count, count)).tocsr()
     graph = one_way.maximum(one_way.T)
     degree = np.asarray(graph.sum(1)).ravel()
@@ -63,21 +63,21 @@ def neighbour_graph(features: np.ndarray, k: int = 5) -> csr_array:
     return csr_array(root @ graph @ root)
 
 
-def spread(
+def smooth_over_graph(
     graph: csr_array, q: np.ndarray, *, known: np.ndarray | None = None, alpha: float = 0.8, rounds: int = 10
 ) -> np.ndarray:
-    """Return `q` (N, K) after `rounds` of F <- alpha * graph @ F + (1 - alpha) * q, rows brought to sum to 1.
+    """Return `q` (N, K) after `rounds` of F <- alpha * graph @ F + (1 - alpha) * q, rows normalised to sum 1.
 
-    Rows with a `known` class (see :func:`propagate`) hold it in every round.
+    Rows with a `known` class (see :func:`propagate_labels`) have it in every round.
     """
-    q = clamped(q, known)
-    now = q
+    q = clamp_known(q, known)
+    smoothed = q
     for _ in range(rounds):
-        now = clamped(alpha * (graph @ now) + (1 - alpha) * q, known)
-    return now / now.sum(1, keepdims=True)
+        smoothed = clamp_known(alpha * (graph @ smoothed) + (1 - alpha) * q, known)
+    return smoothed / smoothed.sum(1, keepdims=True)
 
 
-def propagate(
+def propagate_labels(
     features: np.ndarray,
     q: np.ndarray,
     *,
@@ -86,10 +86,10 @@ def propagate(
     k: int = 5,
     rounds: int = 10,
 ) -> np.ndarray:
-    """Return the class probabilities `q` smoothed along the graph of near rows.
+    """Return the class probabilities `q` smoothed over the nearest-neighbour graph.
 
-    Zhou et al. 2004: F(t + 1) = alpha S F(t) + (1 - alpha) q with S of :func:`neighbour_graph`, stopped after
-    `rounds`. Memory grows with N * k; 20,000 rows of 1,280 features take 12 s on one core.
+    Zhou et al. 2004: F(t + 1) = alpha S F(t) + (1 - alpha) q, with S from :func:`build_neighbour_graph`, for
+    `rounds` iterations. Memory grows with N * k; 20,000 rows of 1,280 features take 12 s on one core.
 
     Parameters
     ----------
@@ -97,9 +97,9 @@ def propagate(
     q : ndarray, shape (N, K)
         Class probabilities.
     known : ndarray of int64, shape (N,), optional
-        Class of each row whose class is known, else -1.
+        Known class of each row, else -1.
     alpha : float
-        In [0, 1): how much of a row comes from its neighbours.
+        Weight in [0, 1) of a row's neighbours.
     k : int
         Neighbours of a row.
     rounds : int
@@ -111,21 +111,21 @@ def propagate(
 
     Examples
     --------
-    The middle row was unsure; its neighbour is not.
+    The middle row is uncertain, its neighbour is not.
 
     >>> rows = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
-    >>> propagate(rows, np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]), k=1).round(2)
+    >>> propagate_labels(rows, np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]), k=1).round(2)
     array([[0.79, 0.21],
            [0.69, 0.31],
            [0.08, 0.92]])
     """
-    return spread(neighbour_graph(features, k), q, known=known, alpha=alpha, rounds=rounds)
+    return smooth_over_graph(build_neighbour_graph(features, k), q, known=known, alpha=alpha, rounds=rounds)
 
 
 def propagate_predictions(evidence: CandidateEvidence) -> np.ndarray:
-    """Return the target's class probabilities (Nt, K) after :func:`propagate`."""
-    features, q, known = evidence.all_target()
-    return propagate(features, q, known=known)[: len(evidence.target_logits)]
+    """Return the target's class probabilities (Nt, K) after :func:`propagate_labels`."""
+    features, q, known = evidence.target_with_labelled()
+    return propagate_labels(features, q, known=known)[: len(evidence.target_logits)]
 
 
 register_method(

@@ -1,16 +1,16 @@
-"""The composition: classifiers, and centroids of the target's own rows, multiplied, balanced and smoothed."""
+"""Product of experts: classifiers times class centroids of the target, balanced and smoothed over neighbours."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from transfer.adaptation.refinement.centroids import centroids
-from transfer.adaptation.refinement.label_propagation import neighbour_graph, spread
-from transfer.adaptation.refinement.optimal_transport import held, soft_balance
+from transfer.adaptation.refinement.centroids import class_centroids
+from transfer.adaptation.refinement.label_propagation import build_neighbour_graph, smooth_over_graph
+from transfer.adaptation.refinement.optimal_transport import balance_classes, limit_logits
 
 
-def combine(
+def combine_experts(  # more than 7 parameters: all belong to one iteration
     features: np.ndarray,
     experts: Sequence[tuple[float, np.ndarray]],
     *,
@@ -21,29 +21,29 @@ def combine(
     neighbours: int = 5,
     rounds: int = 10,
 ) -> np.ndarray:
-    """Return the target's class probabilities on which experts, centroids and neighbours agree.
+    """Return the target's class probabilities from a product of experts, centroids and neighbours.
 
-    A product of experts (Hinton 2002): with z the unit features, each round takes the centroids c of the present q and
+    A product of experts (Hinton 2002): with z the unit features and c the class centroids under q, each round sets
 
         log q = sum_i weight_i * log q_i + temperature * z . c + constant,
 
-    then balances classes softly (`optimal_transport.soft_balance`) and smooths along the graph
-    of near rows (:func:`transfer.adaptation.refinement.label_propagation.spread`). The first q has no centroids yet.
+    balances classes softly (`optimal_transport.balance_classes`) and smooths over the nearest-neighbour graph
+    (`label_propagation.smooth_over_graph`). The first q is without centroids.
 
     Parameters
     ----------
     features : ndarray, shape (N, F)
         Of the target, aligned.
     experts : sequence of (float, ndarray of shape (N, K))
-        At least one: its weight, and its logits or log-probabilities of each row.
+        Weight, and logits or log-probabilities of each row; at least one expert.
     known : ndarray of int64, shape (N,), optional
-        Class of each row whose class is known, else -1.
+        Known class of each row, else -1.
     temperature : float
         Weight of the centroids.
     balance : float
-        Strength in [0, 1] of the balance.
+        Strength in [0, 1] of the class balancing.
     alpha, neighbours
-        See :func:`transfer.adaptation.refinement.label_propagation.propagate`.
+        See :func:`transfer.adaptation.refinement.label_propagation.propagate_labels`.
     rounds : int
 
     Returns
@@ -52,10 +52,10 @@ def combine(
         Rows sum to 1.
     """
     z = normalize(features)
-    graph = neighbour_graph(z, neighbours)
-    said = np.sum([weight * held(logq) for weight, logq in experts], axis=0)
-    q = spread(graph, soft_balance(said, balance), known=known, alpha=alpha)
+    graph = build_neighbour_graph(z, neighbours)
+    log_q = np.sum([weight * limit_logits(logq) for weight, logq in experts], axis=0)
+    q = smooth_over_graph(graph, balance_classes(log_q, balance), known=known, alpha=alpha)
     for _ in range(rounds):
-        near = temperature * z @ centroids(z, q).T
-        q = spread(graph, soft_balance(said + near, balance), known=known, alpha=alpha)
+        similarity = temperature * z @ class_centroids(z, q).T
+        q = smooth_over_graph(graph, balance_classes(log_q + similarity, balance), known=known, alpha=alpha)
     return q

@@ -1,22 +1,22 @@
-"""Growing pseudo-labels: a probe learns from the source and from ever more of what it says itself of the target."""
+"""Self-training: a classifier of the source and of a growing share of its own target predictions."""
 
 import numpy as np
 from scipy.linalg import solve
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
-from transfer.adaptation.refinement.label_propagation import clamped
-from transfer.adaptation.refinement.optimal_transport import soft_balance
+from transfer.adaptation.refinement.label_propagation import clamp_known
+from transfer.adaptation.refinement.optimal_transport import balance_classes
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 
-RIDGE = 0.3  # penalty of the probe, relative to the features' mean variance: of 0.1, 0.3 and 1 the best on Office-31
-SHARPNESS = 10.0  # factor from the probe's outputs, which run from 0 to 1, to logits
-BALANCE = 0.8
-LEAST = 1e-3  # variance of unit rows taken at least: rows that are all the same still have a solution
+RIDGE = 0.3  # L2 penalty, as a fraction of the features' mean variance: of 0.1, 0.3 and 1 the best on Office-31
+LOGIT_SCALE = 10.0  # factor from the ridge regression's outputs, in [0, 1], to logits
+BALANCE = 0.8  # strength of class balancing, in [0, 1]
+MIN_VARIANCE = 1e-3  # floor of the variance of unit rows, so that identical rows have a solution
 
 
-def grow(
+def grow_pseudo_labels(
     source: np.ndarray,
     labels: np.ndarray,
     target: np.ndarray,
@@ -26,12 +26,12 @@ def grow(
     rounds: int = 10,
     first: float = 0.2,
 ) -> np.ndarray:
-    """Return the target's class probabilities by a probe of source and pseudo-labelled target.
+    """Return the target's class probabilities from a classifier of the source and the pseudo-labelled target.
 
-    Self-training whose share grows from `first` to 1, class by class, over `rounds` (class-balanced self-training, Zou
-    et al. 2018; growing pseudo-labels as in iCAN, Zhang et al. 2018): in each class the surest share of the
-    rows called so joins the source, and the target weighs that share of what the source does. The probe is ridge
-    regression onto one-hot labels, which has a closed form; what it says is softly balanced.
+    Class-balanced self-training (Zou et al. 2018) with growing pseudo-labels (as in iCAN, Zhang et al. 2018): over
+    `rounds`, the share of pseudo-labelled target rows grows from `first` to 1. Each round takes that share of the most
+    confident rows of every predicted class, and weights the target by it, relative to the source. The classifier is
+    ridge regression onto one-hot labels, which has a closed form; its predictions are softly balanced.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ def grow(
         Class of each source row, all known.
     target : ndarray, shape (Nt, F)
     q : ndarray, shape (Nt, K)
-        Class probabilities to begin with.
+        Initial class probabilities.
     known : ndarray of int64, shape (Nt,), optional
-        Class of each target row whose class is known, else -1: such a row is sure from the first round.
+        Known class of each target row, else -1. A known row is certain from the first round.
     rounds : int
     first : float
         Share of the target in the first round, in (0, 1].
@@ -52,28 +52,29 @@ def grow(
     ndarray, shape (Nt, K)
         Rows sum to 1.
     """
-    asked, classes = normalize(target), q.shape[1]
-    q, taught = clamped(q, known), _moments(normalize(source), labels, classes)
+    target, classes = normalize(target), q.shape[1]
+    q, source_moments = clamp_known(q, known), _moments(normalize(source), labels, classes)
     for share in tqdm(np.linspace(first, 1.0, rounds), desc="pseudo-labels", disable=None, delay=2):
-        rows = surest(q, share)
-        weight, bias = _probe(taught + share * _moments(asked[rows], q.argmax(1)[rows], classes), classes)
-        q = clamped(soft_balance(SHARPNESS * (asked @ weight + bias), BALANCE), known)
+        rows = most_confident_rows(q, share)
+        target_moments = _moments(target[rows], q.argmax(1)[rows], classes)
+        weight, bias = _ridge_regression(source_moments + share * target_moments, classes)
+        q = clamp_known(balance_classes(LOGIT_SCALE * (target @ weight + bias), BALANCE), known)
     return q
 
 
-def surest(q: np.ndarray, share: float) -> np.ndarray:
-    """Return the rows, in order, that are among the surest `share` (rounded up) of those called by the same class.
+def most_confident_rows(q: np.ndarray, share: float) -> np.ndarray:
+    """Return the sorted indices of the most confident `share` (rounded up) of the rows of each predicted class.
 
     Examples
     --------
-    >>> surest(np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]]), 0.5)
+    >>> most_confident_rows(np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]]), 0.5)
     array([0, 2, 3])
     """
-    called, sure = q.argmax(1), q.max(1)
-    order = np.lexsort((-sure, called))  # class by class, surest first
-    sizes = np.bincount(called, minlength=q.shape[1])
-    place = np.arange(len(q)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.sort(order[place < np.ceil(share * sizes[called[order]])])
+    predicted, confidence = q.argmax(1), q.max(1)
+    order = np.lexsort((-confidence, predicted))  # by class, most confident first
+    sizes = np.bincount(predicted, minlength=q.shape[1])
+    rank = np.arange(len(q)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[rank < np.ceil(share * sizes[predicted[order]])])
 
 
 def _moments(x: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -82,21 +83,21 @@ def _moments(x: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     return (x.T @ np.c_[x, np.eye(classes, dtype=x.dtype)[labels]]).astype(float) / len(x)
 
 
-def _probe(moments: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight (F, K) and bias (K,) of ridge regression from a weighted sum of :func:`_moments`; bias is free."""
-    products, answers = moments[:, :-classes], moments[:, -classes:]
-    products, answers = products / products[-1, -1], answers / products[-1, -1]
+def _ridge_regression(moments: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight (F, K) and unpenalised bias (K,) of ridge regression from a weighted sum of :func:`_moments`."""
+    products, goals = moments[:, :-classes], moments[:, -classes:]
+    products, goals = products / products[-1, -1], goals / products[-1, -1]
     width = len(products) - 1
     variance = (np.trace(products[:-1, :-1]) - products[-1, :-1] @ products[-1, :-1]) / width
-    products[np.arange(width), np.arange(width)] += RIDGE * max(variance, LEAST / width)
-    solution = solve(products, answers, assume_a="pos")
+    products[np.arange(width), np.arange(width)] += RIDGE * max(variance, MIN_VARIANCE / width)
+    solution = solve(products, goals, assume_a="pos")
     return solution[:-1], solution[-1]
 
 
 def self_train(evidence: CandidateEvidence) -> np.ndarray:
-    """Return the target's class probabilities (Nt, K) after :func:`grow`."""
-    features, q, known = evidence.all_target()
-    grown = grow(evidence.source_features, evidence.source_labels, features, q, known=known)
+    """Return the target's class probabilities (Nt, K) after :func:`grow_pseudo_labels`."""
+    features, q, known = evidence.target_with_labelled()
+    grown = grow_pseudo_labels(evidence.source_features, evidence.source_labels, features, q, known=known)
     return grown[: len(evidence.target_logits)]
 
 

@@ -1,1 +1,1 @@
-"""What may be said of a candidate, and of the shift, without a target label."""
+"""Model selection without target labels."""

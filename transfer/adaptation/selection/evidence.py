@@ -67,7 +67,7 @@ class CandidateEvidence:
         """How many classes the candidate knows."""
         return self.target_logits.shape[1]
 
-    def all_target(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def target_with_labelled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return features, class probabilities and known classes (else -1) of the target, labelled rows last."""
         unknown, labels = np.full(len(self.target_logits), -1), self.labelled_labels
         q = np.concatenate([softmax(self.target_logits), np.eye(self.classes)[labels]])
@@ -109,6 +109,6 @@ def entropy(logits: np.ndarray) -> np.ndarray:
     return -(np.exp(log_p) * log_p).sum(1)
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
+def unit_rows(rows: np.ndarray) -> np.ndarray:
     """Return `rows` (N, F) scaled to length 1; a row of zeros stays."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -5,10 +5,10 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
 COMPONENTS = 64  # what the discriminator sees; more lets it memorise a domain of a few hundred rows
-MOST = 20.0  # one row may not outweigh the rest
+MAX_RATIO = 20.0  # one row may not outweigh the rest
 
 
-def compact(*parts: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+def reduce_dimensions(*parts: np.ndarray, seed: int = 0) -> list[np.ndarray]:
     """Return each of `parts` (N, F) in the leading whitened principal components of the first two together."""
     pooled = np.concatenate(parts[:2])
     components = min(COMPONENTS, pooled.shape[1], len(pooled) - 1)
@@ -18,7 +18,7 @@ def compact(*parts: np.ndarray, seed: int = 0) -> list[np.ndarray]:
 
 
 def density_ratio(source: np.ndarray, target: np.ndarray, rows: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Return p_target(x) / p_source(x) at each of `rows`, in [0, ``MOST``].
+    """Return p_target(x) / p_source(x) at each of `rows`, in [0, ``MAX_RATIO``].
 
     A logistic discriminator d(x) = P(target | x) is learned on `source` and `target`; Bayes' rule turns its odds into
     the ratio Ns / Nt * d / (1 - d) (Bickel et al. 2007; You et al. 2019, eq. 4).
@@ -43,8 +43,8 @@ def density_ratio(source: np.ndarray, target: np.ndarray, rows: np.ndarray, *, s
     """
     if not len(rows):
         return np.empty(0)
-    source, target, rows = compact(source, target, rows, seed=seed)
+    source, target, rows = reduce_dimensions(source, target, rows, seed=seed)
     domain = np.repeat([0, 1], [len(source), len(target)])
     discriminator = LogisticRegression(max_iter=500).fit(np.concatenate([source, target]), domain)
     log_odds = discriminator.decision_function(rows) + np.log(len(source) / len(target))
-    return np.exp(np.minimum(log_odds, np.log(MOST)))
+    return np.exp(np.minimum(log_odds, np.log(MAX_RATIO)))

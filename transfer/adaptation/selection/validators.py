@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit
+from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit_rows
 from transfer.errors import TransferError, did_you_mean
 
-BLOCK = 1024  # rows of a similarity matrix held at once
+SIMILARITY_BLOCK_ROWS = 1024  # rows of a similarity matrix held at once
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def neighbourhood_density(evidence: CandidateEvidence, temperature: float = 0.05
     A row's cosine similarities to every other row, through a softmax, are a distribution over neighbours; its entropy
     is high where many are equally near. As in the paper, rows are compared by their class probabilities.
     """
-    rows = unit(softmax(evidence.target_logits)).astype(np.float32)
+    rows = unit_rows(softmax(evidence.target_logits)).astype(np.float32)
     total = 0.0
-    starts = range(0, len(rows), BLOCK)
+    starts = range(0, len(rows), SIMILARITY_BLOCK_ROWS)
     for start in tqdm(starts, desc="neighbourhoods", unit="block", delay=2, leave=False, disable=None):
-        block = rows[start : start + BLOCK] @ rows.T / temperature
+        block = rows[start : start + SIMILARITY_BLOCK_ROWS] @ rows.T / temperature
         own = np.arange(len(block))
         block[own, start + own] = -1e9  # not its own neighbour; finite, as 0 * log 0 must be 0
         total += entropy(block).sum()
@@ -114,8 +114,8 @@ def circular(evidence: CandidateEvidence) -> float:
 
     answers = evidence.target_logits.argmax(1)
     seen = np.unique(answers)
-    back = Ridge(1.0).fit(unit(evidence.target_features), (answers[:, None] == seen).astype(np.float32))
-    scores = back.predict(unit(evidence.source_features)).reshape(len(evidence.source_labels), -1)
+    back = Ridge(1.0).fit(unit_rows(evidence.target_features), (answers[:, None] == seen).astype(np.float32))
+    scores = back.predict(unit_rows(evidence.source_features)).reshape(len(evidence.source_labels), -1)
     return (seen[scores.argmax(1)] == evidence.source_labels).mean()
 
 
@@ -159,12 +159,12 @@ VALIDATORS: dict[str, Validator] = {
 }
 
 
-AUTO = ("im", "circular")
+AUTO_RULES = ("im", "circular")
 
 
 def rule_summaries() -> dict[str, str]:
     """Return the one-line summary of every rule, by name."""
-    return {"auto": f"{AUTO[0]} for epoch and weight, {AUTO[1]} between methods"} | {
+    return {"auto": f"{AUTO_RULES[0]} for epoch and weight, {AUTO_RULES[1]} between methods"} | {
         name: validator.what for name, validator in VALIDATORS.items()
     }
 
@@ -183,7 +183,7 @@ def find_validators(name: str) -> tuple[Validator, Validator]:
         There is none.
     """
     if name == "auto":
-        return VALIDATORS[AUTO[0]], VALIDATORS[AUTO[1]]
+        return VALIDATORS[AUTO_RULES[0]], VALIDATORS[AUTO_RULES[1]]
     if name not in VALIDATORS:
         known = ["auto", *VALIDATORS]
         raise TransferError(f"--rule {name}: no such rule{did_you_mean(name, known)}; there are {', '.join(known)}")
