@@ -64,7 +64,7 @@ def test_features_that_diverged_are_refused(tmp_path: Path) -> None:
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 3), st.integers(2, 2000))
 def test_rows_drawn(source: int, target: int, seed: int, most: int) -> None:
-    drawn = feature_map.draw(source, target, seed, most)
+    drawn = feature_map.sample_rows(source, target, seed, most)
     assert sum(map(len, drawn)) == min(source + target, most)
     for rows, there in zip(drawn, (source, target), strict=True):
         assert len(rows) >= min(there, most // 2)
@@ -75,7 +75,7 @@ def test_rows_drawn(source: int, target: int, seed: int, most: int) -> None:
 @given(arrays(float, st.tuples(st.integers(1, 12), st.just(2)), elements=st.floats(0, 1)), st.floats(0.01, 0.5))
 def test_labels_do_not_overlap_and_only_rise(places: np.ndarray, width: float) -> None:
     sizes = np.tile([width, 0.1], (len(places), 1))
-    out = feature_map.spread(places, sizes)
+    out = feature_map.separate_labels(places, sizes)
     assert (out[:, 0] == places[:, 0]).all()
     assert (out[:, 1] >= places[:, 1]).all()
     for i in range(len(out)):
@@ -85,12 +85,12 @@ def test_labels_do_not_overlap_and_only_rise(places: np.ndarray, width: float) -
 
 def test_labels_that_do_not_overlap_stay() -> None:
     places = np.array([[0.0, 0.0], [0.5, 0.01], [0.0, 0.2]])
-    assert (feature_map.spread(places, np.tile([0.4, 0.1], (3, 1))) == places).all()
+    assert (feature_map.separate_labels(places, np.tile([0.4, 0.1], (3, 1))) == places).all()
 
 
 @pytest.mark.parametrize("classes", [1, 2, 31])
 def test_every_class_has_a_colour_of_its_own(classes: int) -> None:
-    colours = feature_map.palette(classes)
+    colours = feature_map.class_colours(classes)
     assert colours.shape == (classes, 3)
     assert len(np.unique(colours, axis=0)) == classes
     assert ((colours >= 0) & (colours <= 1)).all()

@@ -193,14 +193,14 @@ def test_em_by_a_loop_and_its_fixed_point() -> None:
             weighted = [row[k] * prior[k] / source[k] for k in range(3)]
             total = [total[k] + weighted[k] / sum(weighted) for k in range(3)]
         prior = [value / len(p) for value in total]
-    np.testing.assert_allclose(label_shift.target_prior(p, source, rounds=5000), prior, atol=1e-4)
+    np.testing.assert_allclose(label_shift.estimate_target_prior(p, source, rounds=5000), prior, atol=1e-4)
 
 
 @pytest.mark.parametrize("prior", [EQUAL, SKEWED, np.array([1, 0, 0, 0, 0, 0.0])])
 def test_both_estimates_find_a_known_resampling(prior: np.ndarray) -> None:
     e = draw(resampled(prior), seed=4)
     scale, bias = label_shift.fit_calibration(e.val_logits, e.val_labels)
-    em = label_shift.target_prior(softmax(scale * e.target_logits + bias), EQUAL)
+    em = label_shift.estimate_target_prior(softmax(scale * e.target_logits + bias), EQUAL)
     black_box = label_shift.estimate_prior_bbse(e.val_logits, e.val_labels, e.target_logits)
     for found in (em, black_box):
         assert found.sum() == pytest.approx(1)
@@ -277,7 +277,7 @@ def test_looseness_by_a_loop(seed: int) -> None:
     source = np.concatenate([e.source_features, e.val_features]).astype(float)
     labels = np.concatenate([e.source_labels, e.val_labels]).tolist()
     target = gap(e.target_features.astype(float), e.target_logits.argmax(1).tolist())
-    assert label_shift.looseness(e) == pytest.approx(target - gap(source, labels), abs=1e-4)
+    assert label_shift.measure_looseness(e) == pytest.approx(target - gap(source, labels), abs=1e-4)
 
 
 def test_copies_do_not_look_like_unknown_classes() -> None:
@@ -285,7 +285,7 @@ def test_copies_do_not_look_like_unknown_classes() -> None:
     twice = dataclasses.replace(
         e, target_features=np.repeat(e.target_features, 2, 0), target_logits=np.repeat(e.target_logits, 2, 0)
     )
-    assert label_shift.looseness(twice) == pytest.approx(label_shift.looseness(e), abs=0.01)
+    assert label_shift.measure_looseness(twice) == pytest.approx(label_shift.measure_looseness(e), abs=0.01)
 
 
 def test_estimated_accuracy_by_a_loop_and_on_a_known_target() -> None:
@@ -298,7 +298,7 @@ def test_estimated_accuracy_by_a_loop_and_on_a_known_target() -> None:
     wrong = sum((scale * row + bias).argmax() != y for row, y in zip(e.val_logits, e.val_labels, strict=True))
     threshold = sorted(sureness(e.val_logits))[wrong]  # as many below it as are wrong
     share = np.mean([value >= threshold for value in sureness(e.target_logits)])
-    found = label_shift.estimated_accuracy(e.val_logits, e.val_labels, e.target_logits)
+    found = label_shift.estimate_accuracy(e.val_logits, e.val_labels, e.target_logits)
     assert found == pytest.approx(share, abs=0.01)
     true = (e.target_logits.argmax(1) == resampled(EQUAL, 3000, seed=1)).mean()
     assert found == pytest.approx(true, abs=0.02)
@@ -309,7 +309,7 @@ def test_log_probabilities_under_the_targets_own_shares():
     evidence = draw(resampled(SKEWED))
     scale, bias = label_shift.fit_calibration(evidence.val_logits, evidence.val_labels)
     p = softmax(scale * evidence.target_logits + bias)
-    prior = label_shift.target_prior(p, EQUAL)
+    prior = label_shift.estimate_target_prior(p, EQUAL)
     assert np.abs(prior - SKEWED).sum() < 0.1
     wanted = np.array([[row[k] * prior[k] / EQUAL[k] for k in range(CLASSES)] for row in p])
     wanted /= wanted.sum(1, keepdims=True)

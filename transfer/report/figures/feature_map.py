@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from transfer.adaptation.feature_map import palette, spread
+from transfer.adaptation.feature_map import class_colours, separate_labels
 from transfer.report.figures.svg import sheet, short
 
 DOMAINS = ("#3b8fd1", "#e08a00", "#1fa37a", "#c95fa0", "#8a8a8a", "#b3a11a")
@@ -56,7 +56,7 @@ def _domains(name: str, places: np.ndarray, which: np.ndarray, names: list[str])
 def _objects(name: str, places: np.ndarray, which: np.ndarray, names: list[str], domain: np.ndarray) -> Markup:
     with sheet(name, "map of features, coloured by object", 4.2, 4.1) as (figure, drawn):
         panel = _panel(figure, places, "by object")
-        colours = palette(len(names))
+        colours = class_colours(len(names))
         for k in np.unique(domain[domain >= 0]):
             rows = (domain == k) & (which >= 0)
             look = {"marker": MARKS[k % 6], "s": 11, "alpha": 0.8, "linewidths": 0}
@@ -67,6 +67,6 @@ def _objects(name: str, places: np.ndarray, which: np.ndarray, names: list[str],
             extent = np.maximum(np.ptp(places, axis=0), 1e-12)
             said = [short(names[k].replace("_", " "), NAME) for k in present]
             sizes = np.array([[0.0145 * len(text), 0.042] for text in said])
-            for text, (x, y) in zip(said, spread(middle / extent, sizes) * extent, strict=True):
+            for text, (x, y) in zip(said, separate_labels(middle / extent, sizes) * extent, strict=True):
                 panel.text(x, y, text, fontsize=8, ha="center", va="center", gid="named")
     return drawn.svg
