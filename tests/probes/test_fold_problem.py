@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from transfer.probes import lbfgs
-from transfer.probes.fold_problem import FoldProblem, cross_entropy
-from transfer.probes.lbfgs import LinearProblem, diagonal_preconditioner
+from transfer.probes.fold_problem import FoldProblem, compute_cross_entropy
+from transfer.probes.lbfgs import LinearProblem, make_diagonal_preconditioner
 
 FOLDS, CLASSES, WIDTH = 3, 4, 6
 
@@ -33,7 +33,7 @@ def test_each_fold_is_a_probe_of_the_other_folds() -> None:
             x[trains],
             CLASSES,
             lambda out, y=labels[trains]: F.cross_entropy(out, y),
-            diagonal_preconditioner(x.var(0)),
+            make_diagonal_preconditioner(x.var(0)),
         )
         alone.minimise(0.03)
         wanted = alone.predict(x[~trains]).softmax(1)
@@ -54,11 +54,11 @@ def test_the_step_has_the_least_held_out_loss() -> None:
     x, labels, folds = draw()
     problem = FoldProblem(x, x.var(0), labels, folds)
     chosen, losses = problem.choose_step(), {}
-    found = cross_entropy(problem.predict_held_out(), labels.numpy())
+    found = compute_cross_entropy(problem.predict_held_out(), labels.numpy())
     for step in range(-6, 11, 2):
         other = FoldProblem(x, x.var(0), labels, folds)
-        other.minimise(lbfgs.l2_at(step))
-        losses[step] = cross_entropy(other.predict_held_out(), labels.numpy())
+        other.minimise(lbfgs.compute_l2(step))
+        losses[step] = compute_cross_entropy(other.predict_held_out(), labels.numpy())
     assert chosen == min(losses, key=losses.get)
     assert found == pytest.approx(losses[chosen], abs=1e-4)
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.probes.head_problem import HeadProblem, ScaledRows
-from transfer.probes.lbfgs import l2_at
+from transfer.probes.lbfgs import compute_l2
 
 WIDTH, CLASSES = 5, 3
 
@@ -32,7 +32,7 @@ def test_the_robust_choice_is_the_strongest_within_a_standard_error() -> None:
     accuracies = [line["val"]["object"] for line in lines]
     enough = max(accuracies) - math.sqrt(max(accuracies) * (1 - max(accuracies)) / 80)
     assert chosen == next(line["strength"] for line, a in zip(lines, accuracies, strict=True) if a >= enough)
-    assert [line["strength"] for line in lines] == [l2_at(step) for step in range(len(lines))]
+    assert [line["strength"] for line in lines] == [compute_l2(step) for step in range(len(lines))]
     losses = [line["val_loss"] for line in lines]
     assert losses[:-1] == sorted(losses[:-1], reverse=True), "the path continues while the loss falls"
     assert chosen >= problem(train, val).choose_l2(lambda line: None), "never weaker than the choice by loss"

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfer.probes import lbfgs
-from transfer.probes.lbfgs import LinearProblem, dense_preconditioner, diagonal_preconditioner, l2_at
+from transfer.probes.lbfgs import LinearProblem, compute_l2, make_dense_preconditioner, make_diagonal_preconditioner
 from transfer.runtime import signals
 
 WIDTH, CLASSES = 5, 3
@@ -22,7 +22,7 @@ def draw(n: int = 60, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def problem(kind: str = "dense") -> LinearProblem:
     x, y = draw()
-    preconditioner = dense_preconditioner(x) if kind == "dense" else diagonal_preconditioner(x.var(0))
+    preconditioner = make_dense_preconditioner(x) if kind == "dense" else make_diagonal_preconditioner(x.var(0))
     return LinearProblem(x, CLASSES, lambda out: F.cross_entropy(out, y), preconditioner)
 
 
@@ -98,7 +98,7 @@ def test_the_search_follows_the_falling_loss_and_restores_the_best(best, start, 
 
 
 def test_grid() -> None:
-    assert [l2_at(step) for step in (lbfgs.STRONGEST_STEP, lbfgs.WEAKEST_STEP)] == [1000.0, 1e-5]
+    assert [compute_l2(step) for step in (lbfgs.STRONGEST_STEP, lbfgs.WEAKEST_STEP)] == [1000.0, 1e-5]
 
 
 def test_a_long_solve_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from transfer.errors import TransferError
-from transfer.probes.scaling import check_finite, feature_scale
+from transfer.probes.scaling import check_finite, compute_feature_scale
 
 
 def draw() -> torch.Tensor:
@@ -13,7 +13,7 @@ def draw() -> torch.Tensor:
 def test_a_feature_is_scaled_halfway_to_standardisation() -> None:
     x, centre = draw(), draw().mean(0)
     deviation = x.std(0, correction=0)
-    scale = feature_scale(x - centre, centre)
+    scale = compute_feature_scale(x - centre, centre)
     torch.testing.assert_close(scale[:4], 1 / (deviation * deviation.mean()).sqrt()[:4])
     assert scale[4] == 0, "a constant feature"
 
@@ -23,8 +23,8 @@ def test_blocks_scale_as_if_each_had_been_given_its_share_before() -> None:
     x, shares = draw()[:, :4], (0.3, 0.7)
     blocks = [(slice(0, 1), shares[0]), (slice(1, 4), shares[1])]
     weighted = torch.cat([x[:, b] * (share / x[:, b].std(0, correction=0).sum()) for b, share in blocks], 1)
-    found = (x - x.mean(0)) * feature_scale(x - x.mean(0), x.mean(0), blocks)
-    wanted = (weighted - weighted.mean(0)) * feature_scale(weighted - weighted.mean(0), weighted.mean(0))
+    found = (x - x.mean(0)) * compute_feature_scale(x - x.mean(0), x.mean(0), blocks)
+    wanted = (weighted - weighted.mean(0)) * compute_feature_scale(weighted - weighted.mean(0), weighted.mean(0))
     torch.testing.assert_close(found, wanted)
 
 

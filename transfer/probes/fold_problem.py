@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer.probes.lbfgs import LinearProblem, diagonal_preconditioner
-
-START_STEP_OF_FOLDS, STRIDE_OF_FOLDS = 0, 2  # whole decades of the L2 grid, from 1 on: half the work, as accurate
+from transfer.probes.lbfgs import START_STEP_OF_FOLDS, STRIDE_OF_FOLDS, LinearProblem, make_diagonal_preconditioner
 
 
 class FoldProblem(LinearProblem):
@@ -36,7 +34,7 @@ class FoldProblem(LinearProblem):
         self.row_weights = (trains / trains.sum(1, keepdim=True)).float()  # (folds, N)
         self.held_out = (folds >= 0).nonzero().squeeze(1)
         outputs = self.shape[0] * self.shape[1]
-        super().__init__(x, outputs, self._loss, diagonal_preconditioner(variances), "cross-validating")
+        super().__init__(x, outputs, self._loss, make_diagonal_preconditioner(variances), "cross-validating")
 
     def choose_step(self) -> int:
         """Solve at the L2 value of lowest held-out loss, and return its step on the grid."""
@@ -44,7 +42,7 @@ class FoldProblem(LinearProblem):
         def solve(l2: float) -> float:
             if self.minimise(l2) == 1:
                 return math.inf  # already within the tolerance: no better than at the last value
-            return cross_entropy(self.predict_held_out(), self.labels[self.held_out].numpy())
+            return compute_cross_entropy(self.predict_held_out(), self.labels[self.held_out].numpy())
 
         return self.search_l2(solve, START_STEP_OF_FOLDS, STRIDE_OF_FOLDS)
 
@@ -60,7 +58,7 @@ class FoldProblem(LinearProblem):
         return -(own * self.row_weights).sum(dtype=torch.float64)  # float32 would end the line search early
 
 
-def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def compute_cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean negative log-likelihood of `labels` (N,) under `probabilities` (N, classes), in nats."""
     own = probabilities[np.arange(len(labels)), labels]
     return -float(np.log(np.maximum(own, np.finfo(float).tiny)).mean())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transfer.heads import metrics
 from transfer.heads.heads import Heads, known
-from transfer.probes.lbfgs import WEAKEST_STEP, LinearProblem, Preconditioner, l2_at
+from transfer.probes.lbfgs import WEAKEST_STEP, LinearProblem, Preconditioner, compute_l2
 
 LogLine = dict[str, Any]
 """Loss, accuracy and time at one L2 value, as in metrics.jsonl."""
@@ -85,7 +85,7 @@ class HeadProblem(LinearProblem):
             on_line(line)
             return line["val_loss"]
 
-        chosen = l2_at(self.search_l2(solve))
+        chosen = compute_l2(self.search_l2(solve))
         self.minimise(chosen, fine=True)
         return chosen
 
@@ -95,9 +95,9 @@ class HeadProblem(LinearProblem):
         path: list[tuple[float, float, np.ndarray]] = []
         least = math.inf
         for step in range(WEAKEST_STEP + 1):
-            line = self.solve_at(l2_at(step))
+            line = self.solve_at(compute_l2(step))
             on_line(line)
-            path.append((l2_at(step), float(np.mean(list(line["val"].values()))), self.point))
+            path.append((compute_l2(step), float(np.mean(list(line["val"].values()))), self.point))
             if not line["val_loss"] < least:
                 break
             least = line["val_loss"]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from transfer.heads.heads import PAIR, Heads
 from transfer.probes.head_problem import HeadProblem, LogLine, ScaledRows
-from transfer.probes.lbfgs import DEFAULT_L2, Preconditioner, dense_preconditioner
-from transfer.probes.scaling import Blocks, check_finite, feature_scale
+from transfer.probes.lbfgs import DEFAULT_L2, Preconditioner, make_dense_preconditioner
+from transfer.probes.scaling import Blocks, check_finite, compute_feature_scale
 
 Rows = tuple[Tensor, Mapping[str, Tensor]]
 """Features (N, width) and by head its targets (N,), -1 (NaN for regression) where unknown."""
@@ -100,7 +100,7 @@ class HeadLayer:
     train, val : ScaledRows
         Rows to fit, and rows to choose by.
     scale : Tensor, shape (width,)
-        Factor of each feature: see :func:`transfer.probes.scaling.feature_scale`.
+        Factor of each feature: see :func:`transfer.probes.scaling.compute_feature_scale`.
     preconditioner : callable
         For all features.
     """
@@ -124,7 +124,7 @@ class HeadLayer:
         if columns is not None:
             train = replace(train, x=train.x[:, columns] * factor)
             val = val and replace(val, x=val.x[:, columns] * factor)
-            preconditioner = dense_preconditioner(train.x)
+            preconditioner = make_dense_preconditioner(train.x)
         return HeadProblem(self.part, self.linear.out_features, train, val, preconditioner, smoothing)
 
     def unscale(
@@ -160,13 +160,13 @@ def layer_problems(
     features, targets = _on_device(heads, train, "training images")
     heads.scale_to(features)
     centre, x = heads.centre, features - heads.centre
-    scale = feature_scale(x, centre, blocks)
+    scale = compute_feature_scale(x, centre, blocks)
     train_rows = ScaledRows(x.mul_(scale), targets, row_weights)
     val_rows = None
     if val is not None:
         features, targets = _on_device(heads, val, "validation images")
         val_rows = ScaledRows((features - centre).mul_(scale), targets)
-    preconditioner = dense_preconditioner(train_rows.x)
+    preconditioner = make_dense_preconditioner(train_rows.x)
     for name, part in _split_by_layer(heads).items():
         labelled = train_rows.labelled_for(part)
         if labelled is None:

@@ -17,7 +17,7 @@ Blocks = Sequence[tuple[slice, float]]
 MIN_RELATIVE_DEVIATION = 1e-6  # of the mean; a feature that deviates less is constant but for rounding
 
 
-def feature_scale(centred: Tensor, centre: Tensor, blocks: Blocks = ()) -> Tensor:
+def compute_feature_scale(centred: Tensor, centre: Tensor, blocks: Blocks = ()) -> Tensor:
     """Return the factor of each feature, (width,); 0 for a constant one.
 
     Parameters

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from transfer.errors import TransferError
 from transfer.heads.metrics import wilson_interval
-from transfer.probes.fold_problem import STRIDE_OF_FOLDS, FoldProblem, cross_entropy
-from transfer.probes.lbfgs import l2_at
-from transfer.probes.scaling import Blocks, check_finite, feature_scale
+from transfer.probes.fold_problem import FoldProblem, compute_cross_entropy
+from transfer.probes.lbfgs import STRIDE_OF_FOLDS, compute_l2
+from transfer.probes.scaling import Blocks, check_finite, compute_feature_scale
 
 # Limits of the time that cross-validation takes: about 20 s on two cores.
 MAX_PROBLEM_SIZE = 800_000_000  # components x rows x folds x classes; the smallest components beyond it are left out
@@ -94,13 +94,13 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
         step = FoldProblem(x, variances, torch.from_numpy(label), first_fold).choose_step()
         # Not from the first fold's solution, which was trained on the rows to predict, but along the path to its L2.
         for near in (step - STRIDE_OF_FOLDS, step):
-            problem.minimise(l2_at(near))
+            problem.minimise(compute_l2(near))
     else:
         step = problem.choose_step()
     probabilities = np.full((len(labels), int(labels.max()) + 1), np.nan)
     probabilities[rows] = 0.0
     probabilities[rows[:, None], classes] = problem.predict_held_out()
-    return score_held_out(probabilities, labels, folds, l2_at(step))
+    return score_held_out(probabilities, labels, folds, compute_l2(step))
 
 
 def score_held_out(
@@ -111,7 +111,7 @@ def score_held_out(
     predictions = np.full(len(labels), -1, np.int64)
     predictions[rows] = probabilities[rows].argmax(1)
     accuracy = float((predictions[rows] == labels[rows]).mean())
-    interval, loss = wilson_interval(accuracy, len(rows)), cross_entropy(probabilities[rows], labels[rows])
+    interval, loss = wilson_interval(accuracy, len(rows)), compute_cross_entropy(probabilities[rows], labels[rows])
     return CrossValidation(predictions, probabilities, folds, accuracy, interval, loss, l2)
 
 
@@ -119,7 +119,7 @@ def _principal_components(x: Tensor, blocks: Blocks, count: int) -> tuple[Tensor
     """Return the `count` largest principal components (N, r) of scaled `x`, smallest first, and their variances."""
     centre = x.mean(0)
     x = x - centre
-    scale = feature_scale(x, centre, blocks)
+    scale = compute_feature_scale(x, centre, blocks)
     x = (x * scale)[:, scale > 0]
     n, width = x.shape
     squares, basis = torch.linalg.eigh(x @ x.T if n <= width else x.T @ x)
