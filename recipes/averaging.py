@@ -13,7 +13,7 @@ from transfer.evaluation.ensemble import mean
 from transfer.evaluation.predictions import judge
 from transfer.evaluation.tta import seen
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import table
+from transfer.report.text import text_table
 from transfer.training.setup import read_images
 
 ALONG = {"EMA": {"average": "ema"}, "SWA": {"average": "swa", "schedule": "constant"}, "snapshots": {"cycles": 3}}
@@ -43,7 +43,7 @@ def main(config: TrainConfig) -> None:
             scores.setdefault(name, []).append(report["object"]["accuracy"])
     gains = {name: [a - b for a, b in zip(some, scores["plain"], strict=True)] for name, some in scores.items()}
     rows = [[name, f"{fmean(scores[name]):.3f}", " ".join(f"{x:+.3f}" for x in some)] for name, some in gains.items()]
-    print("\n" + table(["", "object", "gain by seed"], rows))
+    print("\n" + text_table(["", "object", "gain by seed"], rows))
 
 
 if __name__ == "__main__":

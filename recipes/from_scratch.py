@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from transfer import TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import figure, table
+from transfer.report.text import score_text, text_table
 
 
 def main(config: TrainConfig) -> None:
@@ -17,9 +17,9 @@ def main(config: TrainConfig) -> None:
         for policy in ("linear_probe", "scratch"):
             one = replace(config, data=replace(config.data, shots=shots), policy=replace(config.policy, policy=policy))
             out = config.run.out / f"{policy}_{row[0]}" if config.run.out else None
-            row.append(figure(train(replace(one, run=replace(config.run, out=out))).result, "object"))
+            row.append(score_text(train(replace(one, run=replace(config.run, out=out))).result, "object"))
         rows.append(row)
-    print("\n" + table(["labels a class and domain", "linear_probe", "scratch"], rows))
+    print("\n" + text_table(["labels a class and domain", "linear_probe", "scratch"], rows))
 
 
 if __name__ == "__main__":

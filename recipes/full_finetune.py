@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from transfer import PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import figure, table
+from transfer.report.text import score_text, text_table
 
 
 def main(config: TrainConfig) -> None:
@@ -20,8 +20,8 @@ def main(config: TrainConfig) -> None:
     for name, policy in settings.items():
         out = config.run.out / name.replace(" ", "_") if config.run.out else None
         run = train(replace(config, policy=policy, run=replace(config.run, out=out)))
-        rows.append([name, figure(run.result, "object"), figure(run.result, "domain")])
-    print("\n" + table(["full fine-tuning", "object", "domain"], rows))
+        rows.append([name, score_text(run.result, "object"), score_text(run.result, "domain")])
+    print("\n" + text_table(["full fine-tuning", "object", "domain"], rows))
 
 
 if __name__ == "__main__":

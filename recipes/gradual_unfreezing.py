@@ -5,7 +5,7 @@ The plan printed at the start has a column per phase; the lines that follow show
 
 from transfer import PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import one_run, table
+from transfer.report.text import run_text, text_table
 
 
 def main(config: TrainConfig) -> None:
@@ -17,12 +17,12 @@ def main(config: TrainConfig) -> None:
     )
     print(
         "\n"
-        + table(
+        + text_table(
             ["after phase", *(f"val {name}" for name in run.result["test"])],
             [[k, *v] for k, v in phases.items()],
         )
     )
-    print("\n" + one_run(run.result))
+    print("\n" + run_text(run.result))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ the mean of probes on each of them (stage_probes).
 
 from transfer import CompareConfig, compare
 from transfer.cli.main import script
-from transfer.report.text import compared, table
+from transfer.report.text import comparison_text, text_table
 
 
 def main(config: CompareConfig) -> None:
     result = compare(config)
-    print("\n" + compared(result) + "\n")
+    print("\n" + comparison_text(result) + "\n")
     for policy, run in result["runs"].items():
         rows = [
             [head, f"{kept['percent']:g} %", *map(str, kept["features"].values())]
@@ -22,7 +22,7 @@ def main(config: CompareConfig) -> None:
         ]
         if rows:
             stages = next(iter(run["policy"]["kept"].values()))["features"]
-            print(table([f"{policy} keeps", "share", *stages], rows))
+            print(text_table([f"{policy} keeps", "share", *stages], rows))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from studies.plots import curves
 from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import figure, separated, table
+from transfer.report.text import paired_test_text, score_text, text_table
 from transfer.training.compare import paired
 from transfer.training.gradient_conflict import course
 from transfer.training.setup import read_images
@@ -34,13 +34,13 @@ def main(config: TrainConfig) -> None:
             now = replace(heads_too, policy=replace(config.policy, policy=policy))
             runs[heads] = train(now, images=images, cache=cache, on_epoch=lines.append)
             tests = paired(runs[heads], runs["separate"]) if len(runs) > 1 else {}
-            scores = [figure(runs[heads].result, name).partition(" [")[0] for name in ("object", "domain")]
-            losses, measured = [separated(tests.get(name)) for name in ("object", "domain")], course(lines)
+            scores = [score_text(runs[heads].result, name).partition(" [")[0] for name in ("object", "domain")]
+            losses, measured = [paired_test_text(tests.get(name)) for name in ("object", "domain")], course(lines)
             cosine = f"{fmean(measured['cosine']):+.3f}" if measured["cosine"] else "-"
             rows.append([title, *scores, *losses, cosine])
             for name, values in measured.items():
                 drawn[PANELS[name]] |= {title: values} if values else {}
-    print("\n" + table(["", "object", "domain", "object less separate", "domain less separate", "cosine"], rows))
+    print("\n" + text_table(["", "object", "domain", "object less separate", "domain less separate", "cosine"], rows))
     if out:
         curves(out / "interference.png", drawn, x="epoch", y="of the two heads' gradients")
 

@@ -6,12 +6,12 @@ runs once over the images; all epochs then work on what it put out.
 
 from transfer import PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import one_run
+from transfer.report.text import run_text
 
 
 def main(config: TrainConfig) -> None:
     run = train(config)
-    print("\n" + one_run(run.result))
+    print("\n" + run_text(run.result))
     seconds = run.result["seconds"]
     print(f"\nthe frozen network took {seconds['trunk']:.1f} s, all the rest {seconds['train']:.1f} s")
 

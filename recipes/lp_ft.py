@@ -6,18 +6,18 @@ first do not: LP-FT keeps the features, and tends to win where test images diffe
 
 from transfer import CompareConfig, compare
 from transfer.cli.main import script
-from transfer.report.text import compared, table
+from transfer.report.text import comparison_text, text_table
 
 
 def main(config: CompareConfig) -> None:
     result = compare(config)
-    print("\n" + compared(result))
+    print("\n" + comparison_text(result))
     domains = next(iter(result["runs"].values()))["per_domain"]
     rows = [
         [name, *(f"{run['per_domain'][d]['object'].get('accuracy', float('nan')):.3f}" for d in domains)]
         for name, run in result["runs"].items()
     ]
-    print("\n" + table(["object accuracy in", *domains], rows))
+    print("\n" + text_table(["object accuracy in", *domains], rows))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from transfer import PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import figure, table
+from transfer.report.text import score_text, text_table
 
 
 def main(config: TrainConfig) -> None:
@@ -18,8 +18,8 @@ def main(config: TrainConfig) -> None:
         policy = replace(config.policy, statistics=statistics)
         run = train(replace(config, policy=policy, run=replace(config.run, out=out)))
         trained = f"{run.result['policy']['trained_parameters']:,}"
-        rows.append([statistics, figure(run.result, "object"), figure(run.result, "domain"), trained])
-    print("\n" + table(["norm statistics", "object", "domain", "trained parameters"], rows))
+        rows.append([statistics, score_text(run.result, "object"), score_text(run.result, "domain"), trained])
+    print("\n" + text_table(["norm statistics", "object", "domain", "trained parameters"], rows))
 
 
 if __name__ == "__main__":

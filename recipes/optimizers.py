@@ -12,7 +12,7 @@ from studies.surfaces import SETTINGS, SURFACES, path
 
 from transfer import LearnConfig, TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import figure, table
+from transfer.report.text import score_text, text_table
 
 RATES = {"sgd": 1.0, "momentum": 0.1, "nesterov": 0.1, "adagrad": 0.1, "rmsprop": 3e-3, "adam": 3e-3, "adamw": 3e-3}
 RATES |= {"lion": 1e-3, "lbfgs": 1.0}
@@ -36,10 +36,10 @@ def main(config: TrainConfig) -> None:
             soon = next(n for n, value in enumerate(reached, 1) if value >= max(reached) - 0.01)
             state = 1 + result["policy"]["optimizer_bytes"] / 4 / result["policy"]["trained_parameters"]
             loss, seconds = losses[policy][title][-1], fmean(e["seconds"] for e in lines)
-            scores = [f"{loss:.3f}", str(soon), figure(result, "object").partition(" [")[0]]
+            scores = [f"{loss:.3f}", str(soon), score_text(result, "object").partition(" [")[0]]
             rows.append([f"{policy} {title}", *scores, f"{seconds:.2f}", f"{state:.2f}"])
     head = ["", "last loss", "epochs to 0.01 below its best", "object", "seconds an epoch", "memory / parameters"]
-    print("\n" + table(head, rows))
+    print("\n" + text_table(head, rows))
     if out:
         curves(out / "curves.png", losses, x="epoch", y="training loss")
         paths = {n: (s.grid(), {o: path(s, c) for o, c in SETTINGS.items()}) for n, s in SURFACES.items()}

@@ -6,11 +6,11 @@ learns. Lower stages learn at lower rates: look at the printed plans.
 
 from transfer import CompareConfig, compare
 from transfer.cli.main import script
-from transfer.report.text import compared
+from transfer.report.text import comparison_text
 
 
 def main(config: CompareConfig) -> None:
-    print("\n" + compared(compare(config)))
+    print("\n" + comparison_text(compare(config)))
 
 
 if __name__ == "__main__":

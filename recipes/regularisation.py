@@ -9,7 +9,7 @@ from statistics import fmean
 from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, TransferError, train
 from transfer.cli.main import script
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import table
+from transfer.report.text import text_table
 from transfer.training.setup import read_images
 
 LEARN = {"no smoothing": {"label_smoothing": 0.0}, "decay 0.1": {"weight_decay": 0.1}, "hinge": {"loss": "hinge"}}
@@ -42,7 +42,7 @@ def main(config: TrainConfig) -> None:
         scores[name] = [result["test"]["object"]["accuracy"] for result in results]
         gains = [a - b for a, b in zip(scores[name], scores["plain"], strict=True)]
         rows.append([name, f"{fmean(scores[name]):.3f}", " ".join(f"{gain:+.3f}" for gain in gains)])
-    print("\n" + table(["", "object", "gain by seed"], rows))
+    print("\n" + text_table(["", "object", "gain by seed"], rows))
 
 
 if __name__ == "__main__":

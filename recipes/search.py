@@ -9,8 +9,8 @@ from statistics import fmean
 
 from transfer import SearchConfig, search, train
 from transfer.cli.main import script
-from transfer.report.text import one_run, table
-from transfer.tuning.space import settle
+from transfer.report.text import run_text, text_table
+from transfer.tuning.space import apply_settings
 
 WAYS = {"grid": ("grid", 0.0), "random": ("random", 0.0), "coarse, then fine": ("random", 0.4), "tpe": ("tpe", 0.0)}
 
@@ -28,12 +28,12 @@ def main(config: SearchConfig) -> None:
         seconds = sum(trial["seconds"] for trial in result["trials"])
         best = [f"{values[0]:.4f}", f"{fmean(values[:5]):.4f}"]
         rows.append([name, str(len(values)), str(len(rates)), *best, f"{seconds:.1f}"])
-    print("\n" + table(["", "trials", "rates", "best val_acc", "mean of the best 5", "seconds"], rows))
+    print("\n" + text_table(["", "trials", "rates", "best val_acc", "mean of the best 5", "seconds"], rows))
     first = max(found, key=lambda name: found[name]["best"]["val_acc"])
     settings = found[first]["best"]["settings"]
     print(f"\nbest of all, trained once and tested: {first}, {settings}")
     last = replace(config.train, run=replace(config.train.run, out=out / "final" if out else None))
-    print(one_run(train(settle(last, settings)).result))
+    print(run_text(train(apply_settings(last, settings)).result))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, Trai
 from transfer.cli.main import script
 from transfer.config.train import CacheConfig
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import figure, table
+from transfer.report.text import score_text, text_table
 from transfer.runs.seeds import merge_seeds
 from transfer.training.setup import read_images
 
@@ -39,9 +39,9 @@ def main(config: TrainConfig) -> None:
     for row, both in zip(rows, found.values(), strict=True):
         same, other = (merge_seeds(seeds, some, ("test", "between")) for some in both)
         for result, *what in ((same, "accuracy", "test"), (other, "accuracy", "test"), (other, "share", "between")):
-            row += [figure(result, head, *what).partition(" [")[0] for head in ("object", "domain")]
+            row += [score_text(result, head, *what).partition(" [")[0] for head in ("object", "domain")]
     head = ["learnt before", "object", "domain", "other objects", "their domain", "between objects", "between domains"]
-    print("\n" + table(head, rows))
+    print("\n" + text_table(head, rows))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ the less is lost without them, and what is dropped costs neither time nor memory
 
 from transfer import CompareConfig, compare
 from transfer.cli.main import script
-from transfer.report.text import compared
+from transfer.report.text import comparison_text
 
 POLICIES = ("linear_probe", "truncate:1", "truncate:2", "truncate:2+lp_ft:1", "truncate:2+scratch")
 
 
 def main(config: CompareConfig) -> None:
     result = compare(config)
-    print("\n" + compared(result))
+    print("\n" + comparison_text(result))
     for policy, run in result["runs"].items():
         dropped = ", ".join(run["policy"].get("dropped", ())) or "none"
         print(f"{policy}: stages dropped: {dropped}; {run['backbone']['width']} features")

@@ -17,7 +17,7 @@ from course.pixels import pixel_sets
 from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import figure, table
+from transfer.report.text import score_text, text_table
 from transfer.runs.folder import RunFolder
 from transfer.runtime.device import get_versions
 from transfer.training.setup import Images, read_images
@@ -136,12 +136,12 @@ def beside(result: dict[str, Any]) -> str:
         reported = [" or ".join(f"{pair[i]:.3f}" for pair in run["reported"]) or "-" for i in range(len(HEADS))]
         measured = mean_and_sd(run["seeds"])
         each = fmean(seed["seconds"]["epoch"] for seed in run["seeds"])
-        rows.append([run["name"], *_woven(reported, [figure(measured, head) for head in HEADS]), f"{each:.2f}"])
+        rows.append([run["name"], *_woven(reported, [score_text(measured, head) for head in HEADS]), f"{each:.2f}"])
     backbone = result["config"]["backbone"]["backbone"]
     for policy, run in result["transfer"].items():
-        rows.append([f"{backbone} {policy}", *_woven(["-", "-"], [figure(run, head) for head in HEADS]), "-"])
+        rows.append([f"{backbone} {policy}", *_woven(["-", "-"], [score_text(run, head) for head in HEADS]), "-"])
     heads = [f"{head}{kind}" for head in HEADS for kind in (", reported", "")]
-    parts = [table(["network", *heads, "seconds an epoch"], rows), *_collapses(result["runs"])]
+    parts = [text_table(["network", *heads, "seconds an epoch"], rows), *_collapses(result["runs"])]
     for inputs, paired in result["paired"].items():
         said = [f"{head} {_with_interval(difference)}" for head, difference in paired.items()]
         parts.append(f"Adam less SGD, {inputs} pixels, paired by seed: {', '.join(said)}")
@@ -172,7 +172,7 @@ def _collapses(runs: Sequence[dict[str, Any]]) -> list[str]:
         if len(alive) < len(run["seeds"]):
             fell = f"{run['name']}: {len(run['seeds']) - len(alive)} of {len(run['seeds'])} collapsed"
             rest = mean_and_sd(alive) if alive else {}
-            others = ", ".join(f"{head} {figure(rest, head)}" for head in HEADS)
+            others = ", ".join(f"{head} {score_text(rest, head)}" for head in HEADS)
             lines.append(fell + (f"; the others: {others}" if alive else ""))
     return ["\n".join(lines)] if lines else []
 

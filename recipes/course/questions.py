@@ -12,7 +12,7 @@ from course.learn import learn
 from course.pixels import pixel_sets
 from transfer.config.serialise import to_dict
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import figure, table
+from transfer.report.text import score_text, text_table
 from transfer.runs.folder import RunFolder
 from transfer.runtime.device import get_versions
 from transfer.training.setup import read_images
@@ -107,8 +107,8 @@ def _answered(network: str, runs: Mapping[str, Mapping[str, Sequence[dict[str, A
             start, end = seeds[0]["layers"]["start"][:-1], seeds[0]["layers"]["end"][:-1]
             ends = [f"{start[0][key]:.1e} .. {start[-1][key]:.1e}" for key in ("activation", "gradient")]
             dead = max(layer["dead"] for layer in end)
-            scores = [figure(mean_and_sd(seeds), head).partition(" [")[0] for head in ("object", "domain")]
+            scores = [score_text(mean_and_sd(seeds), head).partition(" [")[0] for head in ("object", "domain")]
             rows.append([f"{question}: {setting}", *ends, f"{dead:.0%}", *scores])
             said += [f"{network}, {question} {setting}: {sentence}" for sentence in seeds[0]["monitor"]]
     head = [network, "activations, first .. last", "gradients, first .. last", "most dead", "object", "domain"]
-    return [table(head, rows), *(["\n".join(said)] if said else [])]
+    return [text_table(head, rows), *(["\n".join(said)] if said else [])]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-from transfer.report.text import spread, table
+from transfer.report.text import mean_sd_text, text_table
 
 FORM = ".3f"
 
@@ -19,8 +19,10 @@ def by_policy(result: Mapping[str, Any]) -> str:
     for name in names:
         cells = [cell for cell in result["cells"] if cell["backbone"] == name]
         rows = [[p, *(_reached(result, name, cell["case"], p) for cell in cells)] for p in result["policies"]]
-        rows.append(["advised", *(spread([a for a in cell["accuracy"] if a is not None], FORM) for cell in cells)])
-        parts.append(table([name, *(cell["case"] for cell in cells)], rows))
+        rows.append(
+            ["advised", *(mean_sd_text([a for a in cell["accuracy"] if a is not None], FORM) for cell in cells)]
+        )
+        parts.append(text_table([name, *(cell["case"] for cell in cells)], rows))
     failed = [
         f"note: {run['backbone']}, {run['policy']}: {run['failed']}" for run in result["records"] if "failed" in run
     ]
@@ -37,16 +39,16 @@ def by_cell(result: Mapping[str, Any]) -> str:
             [
                 _name(cell),
                 *(_either(cell[what]) for what in ("size", "kind", "advised")),
-                spread([a for a in cell["accuracy"] if a is not None], FORM),
+                mean_sd_text([a for a in cell["accuracy"] if a is not None], FORM),
                 f"{fmean(cell['expected']):{FORM}} ({cell['within'].count(True)} of {len(cell['within'])})",
                 _either(cell["best"]),
-                spread(cell["best_accuracy"], FORM),
-                spread([100 * points for points in cell["regret"]], "+.1f"),
+                mean_sd_text(cell["best_accuracy"], FORM),
+                mean_sd_text([100 * points for points in cell["regret"]], "+.1f"),
                 *(_difference(cell[test]) for test in ("against_best", "against_reference")),
             ]
         )
     head = ["", "size", "kind", "advised", "reached", "expected (within)", "best by other seeds", "reached"]
-    text = table([*head, "regret, points", "against best", "against linear_probe"], rows)
+    text = text_table([*head, "regret, points", "against best", "against linear_probe"], rows)
     return f"{text}\n\n{_verdict(result)}"
 
 
@@ -70,7 +72,7 @@ def _reached(result: Mapping[str, Any], backbone: str, case: str, policy: str) -
     """Return a policy's accuracy over the seeds; of those where it could be carried out."""
     runs = [r for r in result["records"] if (r["backbone"], r["case"], r["policy"]) == (backbone, case, policy)]
     done = [run["accuracy"] for run in runs if "accuracy" in run]
-    return spread(done, FORM) + (f" ({len(done)} of {len(runs)})" if 0 < len(done) < len(runs) else "")
+    return mean_sd_text(done, FORM) + (f" ({len(done)} of {len(runs)})" if 0 < len(done) < len(runs) else "")
 
 
 def _difference(test: Mapping[str, Any] | None) -> str:

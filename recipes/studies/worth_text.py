@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from studies.plots import curves
-from transfer.report.text import spread, table
+from transfer.report.text import mean_sd_text, text_table
 
 SCRATCH, PROBE, PROBED = "scratch", "linear_probe", "lp_ft"
 STARTS = {
@@ -34,17 +34,27 @@ def by_labels_and_time(result: Mapping[str, Any]) -> str:
         soon = [_until(run, end) for run, end in zip(timed[policy], timed[SCRATCH], strict=True)]
         times = [b / s for b, s in zip(base, soon, strict=True) if b is not None and s is not None]
         reached = f" ({len(times)} of {len(soon)})" if 0 < len(times) < len(soon) else ""
-        whole = spread([max(run["course"]["seconds"]) for run in timed[policy] if run["course"]["seconds"]], ".1f")
-        cells = [spread([run["object"] for run in by[policy][few]]) for few in labels]
+        whole = mean_sd_text(
+            [max(run["course"]["seconds"]) for run in timed[policy] if run["course"]["seconds"]], ".1f"
+        )
+        cells = [mean_sd_text([run["object"] for run in by[policy][few]]) for few in labels]
         rows.append(
-            [policy, *cells, whole, spread([s for s in soon if s is not None], ".1f"), spread(times, ".1f") + reached]
+            [
+                policy,
+                *cells,
+                whole,
+                mean_sd_text([s for s in soon if s is not None], ".1f"),
+                mean_sd_text(times, ".1f") + reached,
+            ]
         )
     if PROBE in by:
         scratch: dict[float, float] = {place: _mean(by[SCRATCH][few]) for place, few in enumerate(labels)}
         equal = [first_at(scratch, _mean(by[PROBE][few])) for few in labels]
         names = ["never" if place is None else _name(labels[int(place)]) for place in equal]
         rows.append(["scratch equals the probe at", *names, "", "", ""])
-    return table(["object, labels a class and domain", *map(_name, labels), "seconds", "as scratch", "times"], rows)
+    return text_table(
+        ["object, labels a class and domain", *map(_name, labels), "seconds", "as scratch", "times"], rows
+    )
 
 
 def by_start(result: Mapping[str, Any]) -> str:
@@ -54,14 +64,17 @@ def by_start(result: Mapping[str, Any]) -> str:
     if PROBED not in by:
         return f"{PROBED} was not run: nothing to hold orders of opening against"
     rows = [
-        ["heads first, then all layers (lp_ft)", *(spread([r["object"] for r in by[PROBED][few]]) for few in labels)]
+        [
+            "heads first, then all layers (lp_ft)",
+            *(mean_sd_text([r["object"] for r in by[PROBED][few]]) for few in labels),
+        ]
     ]
     for policy, name in STARTS.items():
         if policy in by:
             pairs = {few: zip(by[policy][few], by[PROBED][few], strict=True) for few in labels}
             gains = [[one["object"] - other["object"] for one, other in each] for each in pairs.values()]
-            rows.append([name, *(spread(gain, "+.3f") for gain in gains)])
-    return table(["object, and what is gained on it", *map(_name, labels)], rows)
+            rows.append([name, *(mean_sd_text(gain, "+.3f") for gain in gains)])
+    return text_table(["object, and what is gained on it", *map(_name, labels)], rows)
 
 
 def draw(path: Path, result: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from transfer.adaptation.task import AdaptationTask
 from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, Target, softmax_target
 from transfer.errors import TransferError
-from transfer.report.text import adapted
+from transfer.report.text import adaptation_text
 from transfer.training.setup import Images
 
 CLASSES = 6
@@ -236,7 +236,7 @@ def test_several_seeds(config, tiny):
         assert change["adapted"] == pytest.approx(
             fmean(seed["per_class_change"][name]["adapted"] for seed in result["seeds"])
         )
-    text = adapted(result)
+    text = adaptation_text(result)
     assert "shift, estimated without target labels: " in text
     assert f"adapted - source only: {result['paired']['object']['difference']:+.3f} [" in text
 

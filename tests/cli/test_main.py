@@ -45,12 +45,15 @@ def test_search_goes_on_where_it_stopped_and_lr_find_suggests(capsys, folder, tm
     argv += ["--out", str(tmp_path / "search")]
     text = said(capsys, argv, 0).out
     assert text.count("(0 / 3)\n") == text.count("(2 / 3)\n") == 1
-    assert "no test image was looked at" in text
+    assert "no test image was used" in text
+    assert (tmp_path / "search" / "landscape.png").read_bytes().startswith(b"\x89PNG")
     again = said(capsys, [*argv, "--resume", "--final"], 0).out
     assert "/ 3)" not in again
     assert "balanced" in again
     assert "did you mean 'lr'" in said(capsys, ["search", *few, "--space", "lrr=1:2"], 2).err
-    assert "suggested: --lr " in said(capsys, ["lr-find", *few, "--steps", "20"], 0).out
+    find = ["lr-find", *few, "--steps", "20", "--out", str(tmp_path / "rates")]
+    assert "suggested: --lr " in said(capsys, find, 0).out
+    assert (tmp_path / "rates" / "rates.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_adapt_evaluate_and_predict(capsys, folder, tmp_path):

@@ -17,7 +17,7 @@ from transfer.probes import lbfgs, linear
 from transfer.probes.head2toe import solve_head2toe
 from transfer.probes.head_problem import HeadProblem
 from transfer.probes.lbfgs import DEFAULT_L2
-from transfer.report.text import one_run
+from transfer.report.text import run_text
 from transfer.runs import checkpoint
 from transfer.training.train import train
 
@@ -135,8 +135,8 @@ def test_a_run_reports_its_features_and_its_folder_predicts(config, tmp_path, he
         assert some["percent"] == pytest.approx(10, abs=0.5)
     weights = sum(int((p != 0).sum()) for model in run.models.values() for p in model.heads.parameters())
     assert result["policy"]["trained_parameters"] == weights
-    assert "10" in one_run(result)
-    assert "layer4" in one_run(result)
+    assert "10" in run_text(result)
+    assert "layer4" in run_text(result)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     for part, model in checkpoint.load(out).items():
         assert {type(layer) for layer in linear.linear_layers(model.heads).values()} == {nn.Linear}

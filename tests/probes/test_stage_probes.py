@@ -13,7 +13,7 @@ from transfer.errors import TransferError
 from transfer.heads.heads import Heads, HeadSpec
 from transfer.probes import lbfgs, linear, stage_probes
 from transfer.probes.lbfgs import DEFAULT_L2
-from transfer.report.text import one_run
+from transfer.report.text import run_text
 from transfer.runs import checkpoint
 from transfer.training.train import train
 
@@ -140,7 +140,7 @@ def test_a_run_reports_its_members_and_its_folder_predicts(config, tmp_path, hea
     chosen = {name: some for fitted in result["epochs"].values() for name, some in fitted[0].items()}
     assert chosen.keys() == {"object", "domain"}
     for name, members in chosen.items():
-        assert f"{name}: the mean of probes on {', '.join(members)}" in one_run(result)
+        assert f"{name}: the mean of probes on {', '.join(members)}" in run_text(result)
     assert result["policy"]["frozen_unchanged"]
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     for part, model in checkpoint.load(out).items():

@@ -131,3 +131,33 @@ def made(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def search_result() -> Callable[..., dict[str, Any]]:
+    """A function that builds the result of a search with random trials."""
+
+    def result(count: int = 30, **settings: Any) -> dict[str, Any]:
+        rng = np.random.default_rng(0)
+        trials = []
+        for i in range(count):
+            drawn = {"lr": float(10 ** rng.uniform(-4, 0)), "weight_decay": float(10 ** rng.uniform(-5, 0))} | settings
+            accuracy = float(rng.random())
+            trials.append(
+                {
+                    "trial": i,
+                    "stage": "coarse" if i < count * 0.6 else "fine",
+                    "settings": drawn,
+                    "val_acc": accuracy,
+                    "val": {"object": accuracy, "domain": accuracy},
+                    "epochs": 9,
+                    "stopped": "halving" if i % 3 else "",
+                    "seconds": 0.5,
+                }
+            )
+        best = max(trials, key=lambda t: t["val_acc"])
+        selection = {"rule": "highest validation accuracy", "trials": count}
+        extras = {"importance": {}, "notes": ["look out"], "final": None}
+        return {"trials": trials, "best": best, "selection": selection, **extras}
+
+    return result

@@ -1,6 +1,6 @@
 import copy
 
-from transfer.report.advice_text import advised
+from transfer.report.advice_text import advice_text
 
 CANDIDATE = {
     "policy": "head2toe",
@@ -58,10 +58,10 @@ RESULT = {
 
 
 def test_it_says_what_to_do_and_why():
-    said = advised(RESULT)
+    said = advice_text(RESULT)
     assert said.startswith("small: 30 images\ndifferent from all\n")
     assert "--policy lp_ft:2 --batch-size 32" in said
-    assert "expect 0.910 of objects right (0.890 to 0.930); considered next: lp_ft:2, 0.900" in said
+    assert "expected object accuracy 0.910 (0.890 to 0.930); second choice: lp_ft:2, 0.900" in said
     row = next(line for line in said.splitlines() if line.startswith("lp_ft:2"))
     assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "no", "12,345", "420", "10", "min"]
     assert next(line for line in said.splitlines() if line.startswith("head2toe")).split()[5:7] == ["0.925", "0"]
@@ -84,7 +84,7 @@ def test_backbones_suspects_and_the_run_are_there_if_there_are_any():
     result["backbones"].append(LINE | {"name": "resnet18"})
     result["noise"]["suspects"] = [{"path": f"{i}.png", "label": "cat", "called": "dog"} for i in range(7)]
     result["run"] = {"test": {"object": {"accuracy": 0.8765, "n": 40}}}
-    said = advised(result)
+    said = advice_text(result)
     assert next(line for line in said.splitlines() if line.startswith("resnet18")).split()[-4:] == [
         "head2toe",
         "100",
@@ -92,12 +92,12 @@ def test_backbones_suspects_and_the_run_are_there_if_there_are_any():
         "s",
     ]
     assert "small and different: --backbone glyphnet --policy lp_ft:2 --batch-size 32" in said
-    assert "--backbone" not in advised(RESULT)
+    assert "--backbone" not in advice_text(RESULT)
     assert "0.png: cat, more likely dog" in said
     assert "and 2 more in advice.json" in said
-    assert "carried out: 0.876 of 40 test images right" in said or "carried out: 0.877 of 40" in said
+    assert "trained as advised: object accuracy 0.876 on 40 test images" in said or "accuracy 0.877 on 40" in said
 
 
 def test_a_run_without_labelled_test_images_is_told_without_a_figure():
-    unlabelled = advised(RESULT | {"run": {"test": {}}})
-    assert "carried out, with no labelled test images to judge it by" in unlabelled
+    unlabelled = advice_text(RESULT | {"run": {"test": {}}})
+    assert "trained as advised; no labelled test images" in unlabelled

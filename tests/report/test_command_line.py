@@ -12,7 +12,7 @@ from transfer.cli.main import parse
 from transfer.config.adapt import AdaptConfig
 from transfer.config.train import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.report.command_line import command
+from transfer.report.command_line import command_line
 
 names = st.text(st.characters(exclude_characters=",", exclude_categories=("Cs", "Cc", "Z")), min_size=1, max_size=12)
 names |= st.sampled_from(["my pictures", "it's", '"', "$HOME", "two\nlines", "-dash", "--lr", "*", "猫", "a;b", "`x`"])
@@ -54,12 +54,12 @@ def configs(draw, kind):
 @given(data=st.data())
 def test_parsed_again_it_is_the_same_config(kind, data):
     config = data.draw(configs(kind))
-    _, *argv = shlex.split(command(config))
+    _, *argv = shlex.split(command_line(config))
     assert parse(argv).config == config
 
 
 def test_it_names_only_what_is_not_the_default():
-    assert command(TrainConfig()) == "transfer train"
+    assert command_line(TrainConfig()) == "transfer train"
     config = TrainConfig(
         DataConfig("-odd name", targets=("a", "b:binary")),
         policy=PolicyConfig("partial:2"),
@@ -67,5 +67,5 @@ def test_it_names_only_what_is_not_the_default():
         run=RunConfig(out=Path("runs/a b"), seeds=(0, 1), report=False),
     )
     said = "transfer train '--data=-odd name' --targets a,b:binary --policy partial:2 --lr 1e-05 --refit"
-    assert command(config) == said + " --out 'runs/a b' --seeds 0,1 --no-report"
-    assert command(CompareConfig(policies=("full",))) == "transfer compare --policies full"
+    assert command_line(config) == said + " --out 'runs/a b' --seeds 0,1 --no-report"
+    assert command_line(CompareConfig(policies=("full",))) == "transfer compare --policies full"

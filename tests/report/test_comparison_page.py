@@ -4,32 +4,32 @@ import numpy as np
 import pytest
 
 from transfer.evaluation.paired import paired_test
-from transfer.report.comparison_page import _paired, comparison
-from transfer.report.load import read
+from transfer.report.comparison_page import _test_against, comparison_page
+from transfer.report.load import load_run
 
 
 def compared(*runs):
-    return comparison([read(run) for run in runs], lambda path: "")
+    return comparison_page([load_run(run) for run in runs], lambda path: "")
 
 
 def test_differences_are_paired_by_image(made):
-    a, b = read(made("a", wrong=0.1, seed=1)), read(made("b", wrong=0.6, seed=2))
+    a, b = load_run(made("a", wrong=0.1, seed=1)), load_run(made("b", wrong=0.6, seed=2))
     b.predictions.reverse()  # in whatever order
     b.predictions.pop()
-    found = _paired(b, a, "object")
-    by_path = dict(zip(b.right("object")[1], b.right("object")[0], strict=True))
-    mine = np.array([by_path[path] for path in a.right("object")[1] if path in by_path])
-    theirs = np.array([r for r, path in zip(*a.right("object"), strict=True) if path in by_path])
+    found = _test_against(b, a, "object")
+    by_path = dict(zip(b.correct("object")[1], b.correct("object")[0], strict=True))
+    mine = np.array([by_path[path] for path in a.correct("object")[1] if path in by_path])
+    theirs = np.array([r for r, path in zip(*a.correct("object"), strict=True) if path in by_path])
     assert found["images"] == 39
     assert found["difference"] == pytest.approx(mine.mean() - theirs.mean())
     assert found["interval"] == pytest.approx(paired_test(mine, theirs)["interval"], abs=0.1)
 
 
-def test_runs_without_an_image_in_common_are_not_paired(made):
-    a, b = read(made("a")), read(made("b"))
+def test_runs_without_an_image_in_common_are_not_test_against(made):
+    a, b = load_run(made("a")), load_run(made("b"))
     for row in b.predictions:
         row["path"] += "other"
-    assert _paired(b, a, "object") is None
+    assert _test_against(b, a, "object") is None
 
 
 def test_names_tell_runs_apart_and_settings_that_differ_are_listed(made):

@@ -3,24 +3,24 @@ import json
 import pytest
 
 from transfer.errors import TransferError
-from transfer.report.load import read
+from transfer.report.load import load_run
 
 
 def test_what_a_folder_holds(made):
-    run = read(made(n=16))
+    run = load_run(made(n=16))
     assert len(run.predictions) == 16
-    assert (run.part, run.adapted) == ("test", False)
-    right, paths = run.right("object")
-    assert right.mean() == pytest.approx(run.reports["object"]["accuracy"])
+    assert (run.metrics_key, run.adapted) == ("test", False)
+    right, paths = run.correct("object")
+    assert right.mean() == pytest.approx(run.metrics_by_head["object"]["accuracy"])
     assert paths[3] == "/images/<3>.png"
-    assert list(run.answers("angle")) == []
+    assert list(run.labelled_predictions("angle")) == []
     assert [line["epoch"] for line in run.metrics] == [1, 2, 3, 1, 2]
 
 
 def test_unknown_truths_are_left_out(made):
-    run = read(made(n=8))
+    run = load_run(made(n=8))
     run.predictions[0]["object"] = ""
-    assert len(run.right("object")[0]) == 7
+    assert len(run.correct("object")[0]) == 7
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "exhibits.json", "result.json"])
@@ -28,14 +28,14 @@ def test_a_damaged_file_is_one_line(made, name):
     folder = made()
     (folder / name).write_text('{"half')
     with pytest.raises(TransferError, match="is damaged") as caught:
-        read(folder)
+        load_run(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_advice_points_to_its_run(made, tmp_path):
     made("advice/run")
     with pytest.raises(TransferError, match="its run is in run/"):
-        read(tmp_path / "advice")
+        load_run(tmp_path / "advice")
 
 
 def test_predictions_of_all_seeds(made):
@@ -45,4 +45,4 @@ def test_predictions_of_all_seeds(made):
     for seed in (0, 7):
         (folder / f"seed{seed}").mkdir()
         (folder / f"seed{seed}" / "predictions.csv").write_text(f"path,object\n{seed}.png,a\n")
-    assert [row["path"] for row in read(folder).predictions] == ["0.png", "7.png"]
+    assert [row["path"] for row in load_run(folder).predictions] == ["0.png", "7.png"]

@@ -168,7 +168,7 @@ def test_what_has_no_report_is_one_line(made, tmp_path):
     with pytest.raises(TransferError, match="name the folder of a run"):
         write_report()
     folder = made(command="search")
-    with pytest.raises(TransferError, match="not search"):
+    with pytest.raises(TransferError, match="not of search"):
         write_report(folder)
     (folder / "result.json").write_text("{")
     with pytest.raises(TransferError, match="is damaged"):

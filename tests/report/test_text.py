@@ -35,42 +35,42 @@ def result(object_accuracy: float = 0.9, **more: Any) -> dict[str, Any]:
 
 
 def test_table_first_column_left_the_others_right() -> None:
-    text = tables.table(["name", "n"], [["a", "1"], ["longer name", "1,000"]])
+    text = tables.text_table(["name", "n"], [["a", "1"], ["longer name", "1,000"]])
     assert text.splitlines() == ["name             n", "a                1", "longer name  1,000"]
 
 
 def test_table_without_rows() -> None:
-    assert tables.table(["name", "n"], []) == "name  n"
+    assert tables.text_table(["name", "n"], []) == "name  n"
 
 
 def test_table_has_no_trailing_spaces() -> None:
-    assert all(line == line.rstrip() for line in tables.table(["a", "b"], [["x", ""], ["long", "y"]]).splitlines())
+    assert all(line == line.rstrip() for line in tables.text_table(["a", "b"], [["x", ""], ["long", "y"]]).splitlines())
 
 
 @pytest.mark.parametrize("rows", [[["a"]], [["a", "b", "c"]]])
 def test_table_refuses_ragged_rows(rows: list[list[str]]) -> None:
     with pytest.raises((ValueError, IndexError)):
-        tables.table(["name", "n"], rows)
+        tables.text_table(["name", "n"], rows)
 
 
 def test_figure_of_one_seed_has_its_interval() -> None:
-    assert tables.figure(result(), "object") == "0.900 [0.850, 0.950]"
-    assert tables.figure(result(), "object", "macro_f1") == "0.700"
+    assert tables.score_text(result(), "object") == "0.900 [0.850, 0.950]"
+    assert tables.score_text(result(), "object", "macro_f1") == "0.700"
 
 
 def test_figure_of_several_seeds_has_its_standard_deviation() -> None:
     merged = merge_seeds((0, 1, 2), [result(a) for a in (0.85, 0.9, 0.95)])
-    assert tables.figure(merged, "object") == "0.900 ± 0.050"
-    assert tables.figure(merged, "domain") == "0.950 ± 0.000"
+    assert tables.score_text(merged, "object") == "0.900 ± 0.050"
+    assert tables.score_text(merged, "domain") == "0.950 ± 0.000"
 
 
 @pytest.mark.parametrize("given", [{}, {"test": {}}, {"test": {"object": {"n": 0}}}])
 def test_figure_that_is_missing(given: dict[str, Any]) -> None:
-    assert tables.figure(given, "object") == "-"
+    assert tables.score_text(given, "object") == "-"
 
 
 def test_one_run() -> None:
-    text = tables.one_run(result())
+    text = tables.run_text(result())
     lines = [line.split() for line in text.splitlines() if line]
     assert lines[0] == ["test", "accuracy", "balanced", "macro-F1", "n"]
     assert lines[1] == ["object", "0.900", "[0.850,", "0.950]", "0.800", "0.700", "40"]
@@ -78,37 +78,37 @@ def test_one_run() -> None:
     assert lines[4] == ["amazon", "0.800", "1.000", "25"]
     assert lines[5][:3] == ["dslr", "-", "0.500"]
     assert "12,345 parameters trained, 6,789,000 frozen (bit-identical)" in text
-    assert "12.3 s, of these 5.7 s through the frozen trunk" in text
+    assert "12.3 s, of which 5.7 s in the frozen trunk" in text
     assert text.endswith("note: one domain only: no domain head")
 
 
 def test_one_run_of_several_seeds() -> None:
     merged = merge_seeds((0, 1), [result(0.8), result(0.9)])
-    text = tables.one_run(merged)
+    text = tables.run_text(merged)
     assert "0.850 ± 0.071" in text
     assert "24.7 s" in text
 
 
 def test_one_run_says_what_moved() -> None:
     policy = {"trained_parameters": 1, "frozen_parameters": 2, "frozen_unchanged": False, "moved": ["bn1.running_mean"]}
-    assert "frozen (CHANGED: bn1.running_mean)" in tables.one_run(result(policy=policy))
+    assert "frozen (CHANGED: bn1.running_mean)" in tables.run_text(result(policy=policy))
 
 
 def test_one_run_with_a_regression_head() -> None:
-    text = tables.one_run(result(test={"age": {"mae": 1.2345678, "rmse": 2.0, "r2": 0.5, "n": 9}}, per_domain={}))
+    text = tables.run_text(result(test={"age": {"mae": 1.2345678, "rmse": 2.0, "r2": 0.5, "n": 9}}, per_domain={}))
     assert "age" in text
     assert "R2 0.500" in text
     assert "MAE 1.235" in text
 
 
 def test_one_run_without_test_images_or_a_policy() -> None:
-    assert tables.one_run({"test": {}}) == "no test images"
+    assert tables.run_text({"test": {}}) == "no test images"
 
 
 def test_one_domain_has_no_table_of_domains() -> None:
     one = result()
     one["per_domain"].pop("dslr")
-    assert "amazon" not in tables.one_run(one)
+    assert "amazon" not in tables.run_text(one)
 
 
 def test_backbone_lines_come_one_by_one() -> None:
@@ -133,9 +133,9 @@ def test_compared() -> None:
         "runs": {"linear_probe": result(0.8), "full": result(0.9)},
         "paired": {"full": {"object": {"difference": 0.1, "interval": [-0.02, 0.22], "p": 0.0412}}},
     }
-    lines = tables.compared(compared).splitlines()
+    lines = tables.comparison_text(compared).splitlines()
     assert lines[0].startswith("policy")
-    assert lines[0].endswith("object against linear_probe")
+    assert lines[0].endswith("object - linear_probe")
     assert lines[1].split() == [
         "linear_probe",
         "0.800",
@@ -160,12 +160,12 @@ def test_kept() -> None:
         ShelfInfo("trunk", drawn, 4, 500_000, 0.0, Path()),
         ShelfInfo("inspection", {}, 7, 0, 0.0, Path()),
     ]
-    lines = tables.kept(shelves).splitlines()
-    assert lines[0].split() == ["kept", "precision", "images", "MB", "last", "used"]
+    lines = tables.cache_text(shelves).splitlines()
+    assert lines[0].split() == ["cached", "precision", "images", "MB", "last", "used"]
     assert lines[1].split()[:6] == ["resnet18", "to", "layer3", "float16", "1,200", "3.5"]
     assert lines[2].startswith("resnet18 to pooled features, view 2")
     assert lines[3].split()[:3] == ["inspection", "7", "0.0"]
-    assert lines[-1].split() == ["in", "all", "4.0"]
+    assert lines[-1].split() == ["total", "4.0"]
 
 
 def change(before: float, after: float) -> dict[str, Any]:
@@ -195,16 +195,16 @@ def adaptation(**more: Any) -> dict[str, Any]:
 
 
 def test_adapted() -> None:
-    text = tables.adapted(adaptation())
+    text = tables.adaptation_text(adaptation())
     lines = [line.split() for line in text.splitlines() if line]
-    assert text.startswith("amazon, dslr -> webcam (transductive): 2535 images with labels, 795 without, ")
+    assert text.startswith("amazon, dslr -> webcam (transductive): 2535 labelled source images, 795 unlabelled ")
     assert ["source", "only", "0.700", "[0.650,", "0.750]", "0.500"] in lines
     assert "adapted - source only: +0.200 [+0.170, +0.230], p 0.0001" in text
     first = lines.index(["largest", "gains", "and", "losses", "source", "only", "adapted", "change", "n"])
     assert lines[first + 1] == ["a", "0.500", "0.900", "+0.400", "20"]
     assert [line[0] for line in lines[first + 1 : first + 6]] == list("abcfg")
-    assert "proxy A-distance 1.98 before, 0.07 after; class shares seem to differ by 0.23, no more than" in text
-    assert "right on about 71%" in text
+    assert "proxy A-distance 1.98 before, 0.07 after; class proportions differ by about 0.23, no more than" in text
+    assert "estimated accuracy of a standardised source classifier: 71%" in text
     assert "chosen by auto: mcc, epoch 9; oracle (best candidate" in text
     assert text.endswith("note: a note")
 
@@ -214,21 +214,21 @@ def test_adapted_where_nothing_could_be_measured() -> None:
     bare |= {"paired": {}, "per_class_change": {}, "source_only": {"object": {"n": 0}}, "target": {"object": {"n": 0}}}
     bare["selection"]["oracle_accuracy"] = None
     bare["shift"] |= {"strong": True, "a_distance": {"before": None, "after": None}, "estimated_accuracy": None}
-    text = tables.adapted(bare)
+    text = tables.adaptation_text(bare)
     assert "largest" not in text
     assert "A-distance" not in text
     assert "right on" not in text
     assert "None" not in text
-    assert "class shares seem to differ by 0.23, a strong label shift" in text
+    assert "class proportions differ by about 0.23, a strong label shift" in text
 
 
 def test_adapted_where_no_class_changed() -> None:
     same = adaptation() | {"per_class_change": {"a": change(0.5, 0.5)}}
-    assert "largest" not in tables.adapted(same)
+    assert "largest" not in tables.adaptation_text(same)
 
 
 def test_names_from_elsewhere_cannot_steer_a_terminal_or_break_a_table() -> None:
-    text = tables.table(["object", "n"], [["\x1b[2J\nfake", "1"], ["\u202egnp", "\udcff"]])
+    text = tables.text_table(["object", "n"], [["\x1b[2J\nfake", "1"], ["\u202egnp", "\udcff"]])
     assert len(text.splitlines()) == 3
     assert "\\u001b[2J\\u000afake" in text
     assert not set(text) & set("\x1b\u202e\udcff")

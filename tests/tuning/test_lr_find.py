@@ -25,7 +25,7 @@ def quadratic(curvature: float, start: float = 3.0):
 
 
 def test_what_is_solved_has_no_rate(config):
-    with pytest.raises(TransferError, match="head2toe:5 is solved, not trained: there is no rate to look for"):
+    with pytest.raises(TransferError, match="head2toe:5 is solved, not trained: there is no rate to find"):
         lr_find(LrFindConfig(config(policy="head2toe:5", probe="trained")))
 
 
@@ -106,13 +106,12 @@ def test_the_command_writes_what_it_found(config, tmp_path):
     train = config(probe="trained", out=tmp_path / "a")
     result = lr_find(LrFindConfig(train, low=1e-5, high=10, steps=40))
     assert json.loads((tmp_path / "a" / "result.json").read_text()) == result
-    assert (tmp_path / "a" / "rates.png").read_bytes().startswith(b"\x89PNG")
     assert 1e-5 / 10 <= result["suggestion"] <= 10
     assert result["suggestion"] == min(result["steepest"], result["minimum_over_ten"])
 
 
 def test_what_has_no_rate_is_refused(config):
-    with pytest.raises(TransferError, match="there is no rate to look for"):
+    with pytest.raises(TransferError, match="there is no rate to find"):
         lr_find(LrFindConfig(config(optimizer="lbfgs")))
     with pytest.raises(TransferError, match="--heads separate"):
         lr_find(LrFindConfig(config(heads="separate")))

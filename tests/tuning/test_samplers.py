@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from transfer.config.commands import SearchConfig
-from transfer.tuning.samplers import Proposals, Study, ranked
-from transfer.tuning.space import Settings, parse
+from transfer.tuning.samplers import Proposals, TrialStudy, rank_trials
+from transfer.tuning.space import Settings, parse_space
 
-SPACE = parse(["lr=1e-5:1", "weight_decay=1e-6:1", "optimizer=adamw,sgd"])
+SPACE = parse_space(["lr=1e-5:1", "weight_decay=1e-6:1", "optimizer=adamw,sgd"])
 
 
 def height(settings: Settings) -> float:
@@ -74,14 +74,14 @@ def test_tpe_finds_the_peak() -> None:
 
 def test_what_matters_is_named_first() -> None:
     records = tried(SearchConfig(trials=60, fine=0.0), [], 60)
-    shares = Study(SPACE).importance(records)
+    shares = TrialStudy(SPACE).importance(records)
     assert next(iter(shares)) == "lr"
     assert shares["lr"] > 0.7
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
-    assert Study(SPACE).importance(records[:5]) == {}
-    assert Study(SPACE).importance([r | {"val_acc": 0.5} for r in records]) == {}
+    assert TrialStudy(SPACE).importance(records[:5]) == {}
+    assert TrialStudy(SPACE).importance([r | {"val_acc": 0.5} for r in records]) == {}
 
 
 def test_of_equals_the_earlier_is_better() -> None:
     records = [{"trial": i, "val_acc": v} for i, v in enumerate((0.2, 0.9, 0.9, 0.1))]
-    assert [r["trial"] for r in ranked(records)] == [1, 2, 0, 3]
+    assert [r["trial"] for r in rank_trials(records)] == [1, 2, 0, 3]

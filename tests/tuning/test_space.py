@@ -10,16 +10,16 @@ from scipy.stats import kstest
 from transfer.config.train import CacheConfig, LearnConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.tuning.space import (
-    FIXED,
-    USUAL,
-    Choice,
+    DEFAULT_VALUES,
+    NOT_SEARCHABLE,
+    Options,
     Range,
-    at_an_end,
+    apply_settings,
     grid,
-    narrowed,
-    parse,
-    settings_there_are,
-    settle,
+    narrow_space,
+    parse_space,
+    searchable_settings,
+    settings_at_boundary,
 )
 
 
@@ -33,7 +33,7 @@ def test_draws_are_uniform_in_the_logarithm() -> None:
 
 
 def test_draws_of_a_range_from_zero_are_uniform() -> None:
-    (parameter,) = parse(["dropout=0:0.8"]).values()
+    (parameter,) = parse_space(["dropout=0:0.8"]).values()
     rng = np.random.default_rng(0)
     draws = [parameter.at(rng.random()) for _ in range(4000)]
     assert kstest(draws, "uniform", (0, 0.8)).pvalue > 0.01
@@ -41,7 +41,7 @@ def test_draws_of_a_range_from_zero_are_uniform() -> None:
 
 def test_each_option_is_as_likely() -> None:
     rng = np.random.default_rng(0)
-    choice = Choice(("a", "b", "c"))
+    choice = Options(("a", "b", "c"))
     draws = [choice.at(rng.random()) for _ in range(3000)]
     assert all(abs(draws.count(option) / 3000 - 1 / 3) < 0.03 for option in choice.options)
 
@@ -55,7 +55,7 @@ def test_a_quantile_leads_back(low: float, factor: float, quantile: float, log: 
 
 
 def test_whole_numbers_stay_whole_and_within() -> None:
-    (parameter,) = parse(["batch-size=10:100"]).values()
+    (parameter,) = parse_space(["batch-size=10:100"]).values()
     values = {parameter.at(q) for q in np.linspace(0, 1, 300)}
     assert all(isinstance(value, int) for value in values)
     assert (min(values), max(values)) == (10, 100)
@@ -63,7 +63,7 @@ def test_whole_numbers_stay_whole_and_within() -> None:
 
 @given(st.integers(4, 300))
 def test_a_grid_is_the_product_of_its_levels(trials: int) -> None:
-    space = parse(["lr=1e-4:1", "weight_decay=1e-6:1e-2"])
+    space = parse_space(["lr=1e-4:1", "weight_decay=1e-6:1e-2"])
     points = grid(space, trials)
     count = math.isqrt(trials)
     assert len(points) == count**2
@@ -74,60 +74,60 @@ def test_a_grid_is_the_product_of_its_levels(trials: int) -> None:
 
 
 def test_a_grid_has_every_option_and_says_how_many_trials_it_needs() -> None:
-    space = parse(["lr=1e-4:1", "optimizer=adamw,sgd", "heads=dual,joint"])
+    space = parse_space(["lr=1e-4:1", "optimizer=adamw,sgd", "heads=dual,joint"])
     points = grid(space, 15)
     assert len(points) == 12  # 3 rates
     assert {(p["optimizer"], p["heads"]) for p in points} == set(itertools.product(("adamw", "sgd"), ("dual", "joint")))
-    with pytest.raises(TransferError, match="has 8 points at least: say --trials 8"):
+    with pytest.raises(TransferError, match="has at least 8 points: set --trials 8"):
         grid(space, 7)
 
 
 def test_the_narrowed_space_holds_the_good_and_little_more() -> None:
-    space = parse(["lr=1e-4:1", "dropout=0:0.8", "optimizer=adamw,sgd,lion"])
+    space = parse_space(["lr=1e-4:1", "dropout=0:0.8", "optimizer=adamw,sgd,lion"])
     good = [{"lr": 1e-3, "dropout": 0.4, "optimizer": "sgd"}, {"lr": 1e-2, "dropout": 0.6, "optimizer": "lion"}]
-    small = narrowed(space, good)
+    small = narrow_space(space, good)
     assert small["lr"].low == pytest.approx(1e-3 * 10**-0.2)  # 0.05 of four decades
     assert small["lr"].high == pytest.approx(1e-2 * 10**0.2)
     assert (small["dropout"].low, small["dropout"].high) == (pytest.approx(0.36), pytest.approx(0.64))
     assert not small["dropout"].log
     assert small["optimizer"].options == ("sgd", "lion")
-    assert narrowed(space, [{"lr": 1.0, "dropout": 0.0, "optimizer": "sgd"}])["lr"].high == 1.0
+    assert narrow_space(space, [{"lr": 1.0, "dropout": 0.0, "optimizer": "sgd"}])["lr"].high == 1.0
 
 
 def test_a_best_at_an_end_is_seen() -> None:
-    space = parse(["lr=1e-4:1", "weight_decay=1e-4:1", "optimizer=adamw"])
-    assert at_an_end(space, {"lr": 0.9, "weight_decay": 0.01, "optimizer": "adamw"}) == ["lr"]
+    space = parse_space(["lr=1e-4:1", "weight_decay=1e-4:1", "optimizer=adamw"])
+    assert settings_at_boundary(space, {"lr": 0.9, "weight_decay": 0.01, "optimizer": "adamw"}) == ["lr"]
 
 
 def test_every_setting_is_put_where_it_belongs() -> None:
     settings = {"lr": 0.1, "policy": "partial:1", "heads": "joint", "hidden": "64-32", "mixup": 0.2, "dropout": 0.3}
-    made = settle(TrainConfig(), settings)
+    made = apply_settings(TrainConfig(), settings)
     assert (made.learn.lr, made.policy.policy, made.heads.heads) == (0.1, "partial:1", "joint")
     assert (made.heads.hidden, made.heads.dropout, made.learn.regularise.mixup) == ((64, 32), 0.3, 0.2)
-    assert settle(made, {"hidden": "0"}).heads.hidden == ()
+    assert apply_settings(made, {"hidden": "0"}).heads.hidden == ()
     views = TrainConfig(learn=LearnConfig(augment="flip"), cache=CacheConfig(views=3))
-    assert settle(views, {"augment": "none"}).cache.views == 0
-    assert settle(views, {"augment": "crop"}).cache.views == 3
+    assert apply_settings(views, {"augment": "none"}).cache.views == 0
+    assert apply_settings(views, {"augment": "crop"}).cache.views == 3
 
 
 def test_what_has_usual_values_can_be_named_alone() -> None:
-    space = parse(USUAL)
-    assert set(space) == set(USUAL)
+    space = parse_space(DEFAULT_VALUES)
+    assert set(space) == set(DEFAULT_VALUES)
     for name, parameter in space.items():
         for quantile in (0.0, 0.5, 1.0):
-            settle(TrainConfig(), {name: parameter.at(quantile)})
-    assert not set(settings_there_are()) & set(FIXED)
+            apply_settings(TrainConfig(), {name: parameter.at(quantile)})
+    assert not set(searchable_settings()) & set(NOT_SEARCHABLE)
 
 
 MISTAKES = {
     "learning_rte=1:2": "no setting 'learning_rte'",
     "weight_deca": r"no setting 'weight_deca' to search over \(did you mean 'weight_decay'",
-    "heads=dual,jont": r"no 'jont' \(did you mean 'joint'\?\)",
+    "heads=dual,jont": r"no value 'jont' \(did you mean 'joint'\?\)",
     "lr=fast:slow": "LOW:HIGH or A,B,C in numbers",
     "lr=1:1e-3": "0 <= LOW < HIGH",
     "lr=": "LOW:HIGH",
     "batch_size=1.5:4": "whole numbers only",
-    "momentum": "say which values, as momentum=LOW:HIGH",
+    "momentum": "give its values as momentum=LOW:HIGH",
     "epochs=1:5": "no setting 'epochs'",
 }
 
@@ -135,11 +135,11 @@ MISTAKES = {
 @pytest.mark.parametrize("text", MISTAKES)
 def test_a_mistake_says_what_to_write(text: str) -> None:
     with pytest.raises(TransferError, match=MISTAKES[text]):
-        parse([text])
+        parse_space([text])
 
 
 def test_an_empty_space_and_a_hidden_size_that_is_none() -> None:
     with pytest.raises(TransferError, match="--space is empty"):
-        parse([])
-    with pytest.raises(TransferError, match="'big' is no size"):
-        settle(TrainConfig(), {"hidden": "big"})
+        parse_space([])
+    with pytest.raises(TransferError, match="'big' is not a size"):
+        apply_settings(TrainConfig(), {"hidden": "big"})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transfer.feature_cache import TrunkCache
 from transfer.training.setup import read_images
 from transfer.training.train import train
-from transfer.tuning.trial import Bench, Halving, rungs, survives
+from transfer.tuning.trial import Halving, TrialRunner, rung_epochs, survives
 
 
 def always(epoch: int, score: float) -> bool:
@@ -18,10 +18,10 @@ def always(epoch: int, score: float) -> bool:
 
 
 @pytest.fixture
-def bench(config):
+def runner(config):
     made = config(probe="trained", refit=False)
     cache = TrunkCache(made.cache)
-    return Bench(made, read_images(made.data, cache.store), cache)
+    return TrialRunner(made, read_images(made.data, cache.store), cache)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def bench(config):
     ],
     ids=str,
 )
-def test_a_trial_is_an_ordinary_run_judged_on_validation_images(bench, config, settings):
+def test_a_trial_is_an_ordinary_run_judged_on_validation_images(runner, config, settings):
     """Also after others have trained the backbone that all share."""
-    bench.trial(config(probe="trained", policy="full", lr=0.1), always)
+    runner.run_trial(config(probe="trained", policy="full", lr=0.1), always)
     one = config(probe="trained", refit=False, **settings)
-    found = bench.trial(one, always)
+    found = runner.run_trial(one, always)
     lines = []
     train(one, on_epoch=lines.append)
     best = {}
@@ -56,45 +56,45 @@ def test_a_trial_is_an_ordinary_run_judged_on_validation_images(bench, config, s
     assert found["epochs"] == max(line["epoch"] for line in lines)
 
 
-def test_a_head_without_weight_does_not_judge(bench, config):
-    found = bench.trial(config(probe="trained", refit=False, loss_weights=("domain:0",)), always)
+def test_a_head_without_weight_does_not_judge(runner, config):
+    found = runner.run_trial(config(probe="trained", refit=False, loss_weights=("domain:0",)), always)
     assert set(found["val"]) == {"object"}
     assert found["val_acc"] == found["val"]["object"]
 
 
-def test_the_labels_of_test_images_are_unknown(bench):
-    table, test = bench.data.table, bench.parts.test
+def test_the_labels_of_test_images_are_unknown(runner):
+    table, test = runner.data.table, runner.parts.test
     assert len(test)
     assert all((target.values[test] == -1).all() for target in table.targets.values())
     rest = np.setdiff1d(np.arange(len(table)), test)
     assert all((target.values[rest] >= 0).all() for target in table.targets.values())
 
 
-def test_a_trial_stops_when_told(bench, config):
+def test_a_trial_stops_when_told(runner, config):
     asked = []
 
     def until_two(epoch, score):
         asked.append((epoch, score))
         return epoch < 2
 
-    found = bench.trial(config(probe="trained", epochs=5), until_two)
+    found = runner.run_trial(config(probe="trained", epochs=5), until_two)
     assert [epoch for epoch, _ in asked] == [1, 2]
     assert (found["epochs"], found["stopped"]) == (2, "halving")
     assert found["val_acc"] == asked[-1][1]
 
 
-def test_the_frozen_backbone_comes_back_as_it_was(bench, config):
-    first = bench.trial(config(probe="trained"), always)
-    ((backbone, start),) = bench._backbones.values()
-    bench.trial(config(probe="trained", policy="full", lr=1.0), always)
-    again = bench.trial(config(probe="trained"), always)
+def test_the_frozen_backbone_comes_back_as_it_was(runner, config):
+    first = runner.run_trial(config(probe="trained"), always)
+    ((backbone, start),) = runner._backbones.values()
+    runner.run_trial(config(probe="trained", policy="full", lr=1.0), always)
+    again = runner.run_trial(config(probe="trained"), always)
     assert {k: v for k, v in first.items() if k != "seconds"} == {k: v for k, v in again.items() if k != "seconds"}
     assert all(torch.equal(start[name], tensor) for name, tensor in backbone.network.state_dict().items())
 
 
-def test_a_loss_that_is_not_finite_counts_for_nothing(bench, config):
+def test_a_loss_that_is_not_finite_counts_for_nothing(runner, config):
     one = config(probe="trained", lr=1e30)
-    found = bench.trial(replace(one, learn=replace(one.learn, optimizer="sgd", clip=0.0)), always)
+    found = runner.run_trial(replace(one, learn=replace(one.learn, optimizer="sgd", clip=0.0)), always)
     assert "the loss became" in found["stopped"]
     assert 0 <= found["val_acc"] < 1
 
@@ -136,9 +136,9 @@ def test_halving_keeps_the_best_share_at_each_rung():
 
 
 def test_where_the_rungs_are():
-    assert rungs(81, 3) == [1, 3, 9, 27]
-    assert rungs(1, 3) == []
-    assert rungs(20, 2) == [1, 2, 5, 10]
+    assert rung_epochs(81, 3) == [1, 3, 9, 27]
+    assert rung_epochs(1, 3) == []
+    assert rung_epochs(20, 2) == [1, 2, 5, 10]
     go_on, scores = Halving(9, 1).watch([{"rungs": []}])
     assert all(go_on(epoch, 0.0) for epoch in range(1, 10))
     assert scores == []

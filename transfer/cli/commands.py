@@ -88,23 +88,23 @@ def _data(config: FetchConfig) -> None:
 
 
 def _train(config: TrainConfig, as_json: bool) -> None:
-    from transfer.report.text import one_run
+    from transfer.report.text import run_text
     from transfer.training.train import train
 
     with _reported(config.run, as_json):
-        _tell(as_json, train(config).result, one_run)
+        _tell(as_json, train(config).result, run_text)
     if config.run.out and not as_json:
         _say(f"next: transfer predict {config.run.out} IMAGE...")
 
 
 def _compare(config: CompareConfig, as_json: bool) -> None:
     from transfer.report.page import write_report
-    from transfer.report.text import compared
+    from transfer.report.text import comparison_text
     from transfer.training.compare import compare
 
     with _reported(config.train.run, as_json):
         result = compare(config)
-        _tell(as_json, result, compared)
+        _tell(as_json, result, comparison_text)
         run = config.train.run
         for name in result["runs"] if run.out and run.report and distributed.is_rank_zero() else ():
             write_report(run.out / name.replace(":", "-"))
@@ -112,42 +112,50 @@ def _compare(config: CompareConfig, as_json: bool) -> None:
 
 def _adapt(config: AdaptConfig, as_json: bool) -> None:
     from transfer.adaptation.adapt import adapt
-    from transfer.report.text import adapted
+    from transfer.report.text import adaptation_text
 
     with _reported(config.run, as_json):
-        _tell(as_json, adapt(config).result, adapted)
+        _tell(as_json, adapt(config).result, adaptation_text)
     if config.run.out and not as_json:
         _say(f"next: transfer predict {config.run.out} IMAGE...")
 
 
 def _advise(config: AdviseConfig, as_json: bool) -> None:
-    from transfer.report.advice_text import advised
+    from transfer.report.advice_text import advice_text
     from transfer.tuning.advise import advise
 
     inner = config.train.run.out / "run" if config.run and config.train.run.out else None
     with _reported(dataclasses.replace(config.train.run, out=inner, tensorboard=False, resume=False), as_json):
-        _tell(as_json, advise(config), advised)
+        _tell(as_json, advise(config), advice_text)
 
 
 def _search(config: SearchConfig) -> None:
-    from transfer.report.figures.search import searched
+    from transfer.report.figures.search import draw_landscape
+    from transfer.report.search_text import search_text
     from transfer.tuning.search import search
 
-    _say("\n" + searched(search(config)))
+    result, out = search(config), config.train.run.out
+    if out:
+        draw_landscape(out / "landscape.png", result)
+    _say("\n" + search_text(result))
 
 
 def _lr_find(config: LrFindConfig) -> None:
-    from transfer.report.figures.search import found
+    from transfer.report.figures.search import draw_range_test
+    from transfer.report.search_text import lr_find_text
     from transfer.tuning.lr_find import lr_find
 
-    _say(found(lr_find(config)))
+    result, out = lr_find(config), config.train.run.out
+    if out:
+        draw_range_test(out / "rates.png", result)
+    _say(lr_find_text(result))
 
 
 def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
     from transfer.evaluation.evaluate import evaluate
-    from transfer.report.text import one_run
+    from transfer.report.text import run_text
 
-    _tell(as_json, evaluate(config), one_run)
+    _tell(as_json, evaluate(config), run_text)
 
 
 def _report(config: ReportConfig) -> None:
@@ -173,7 +181,7 @@ def _export(config: ExportConfig) -> None:
 
 def _cache(config: CacheCommandConfig) -> None:
     from transfer.disk_cache import Store
-    from transfer.report.text import kept
+    from transfer.report.text import cache_text
 
     store = Store()
     if config.action == "clear":
@@ -185,7 +193,7 @@ def _cache(config: CacheCommandConfig) -> None:
             _say(f"{path}: {reason}")
         _say(f"{len(problems)} damaged" if problems else f"{store.root}: all sound")
     else:
-        _say(f"{store.root}\n{kept(store.shelves())}")
+        _say(f"{store.root}\n{cache_text(store.shelves())}")
 
 
 SPOKEN = ("train", "compare", "adapt", "advise", "evaluate")  # whose result can be had as JSON

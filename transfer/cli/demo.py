@@ -4,7 +4,7 @@ import torch
 
 from transfer.config.commands import DemoConfig
 from transfer.config.train import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
-from transfer.report.text import compared
+from transfer.report.text import comparison_text
 from transfer.training.compare import compare
 
 SHOTS = 10
@@ -38,4 +38,4 @@ def demo(config: DemoConfig) -> str:
             policies=("linear_probe", "partial:2", "full", "scratch"),
         )
     )
-    return SAY.format(table=compared(result))
+    return SAY.format(table=comparison_text(result))

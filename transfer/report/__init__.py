@@ -1,1 +1,1 @@
-"""Result files -> what people read. Knows nothing of training."""
+"""Reports of finished runs: the HTML page, its figures and the console text. Reads result files only."""

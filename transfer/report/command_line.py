@@ -1,4 +1,4 @@
-"""A config -> the command line that makes it."""
+"""The command line that reproduces a config."""
 
 import dataclasses
 import shlex
@@ -8,37 +8,37 @@ from typing import Any
 from transfer.config.adapt import AdaptConfig
 from transfer.config.train import CompareConfig, TrainConfig
 
-KINDS: dict[str, type] = {"train": TrainConfig, "adapt": AdaptConfig, "compare": CompareConfig}
+RUN_CONFIGS: dict[str, type] = {"train": TrainConfig, "adapt": AdaptConfig, "compare": CompareConfig}
 
 
-def command(config: Any) -> str:
-    """Return the command line that makes `config`, which names only what is not the default.
+def command_line(config: Any) -> str:
+    """Return the command line that reproduces `config`; it names only options that differ from their defaults.
 
     Examples
     --------
     >>> from transfer.config.train import DataConfig, LearnConfig
-    >>> command(TrainConfig(data=DataConfig("my pictures"), learn=LearnConfig(lr=0.01, refit=False)))
+    >>> command_line(TrainConfig(data=DataConfig("my pictures"), learn=LearnConfig(lr=0.01, refit=False)))
     "transfer train --data 'my pictures' --lr 0.01 --no-refit"
     """
-    words = ["transfer", next(name for name, kind in KINDS.items() if isinstance(config, kind))]
-    for name, value, default in settings(config):
+    words = ["transfer", next(name for name, kind in RUN_CONFIGS.items() if isinstance(config, kind))]
+    for name, value, default in iter_settings(config):
         if value != default:
-            words += _words(name.replace("_", "-"), value)
+            words += _option(name.replace("_", "-"), value)
     return shlex.join(words)
 
 
-def settings(config: Any, default: Any = None) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each setting of a nested config: name, value and default."""
+def iter_settings(config: Any, default: Any = None) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name, value and default of each setting of a nested config."""
     default = type(config)() if default is None else default
     for field in dataclasses.fields(config):
-        value, usual = getattr(config, field.name), getattr(default, field.name)
+        value, field_default = getattr(config, field.name), getattr(default, field.name)
         if dataclasses.is_dataclass(value):
-            yield from settings(value, usual)
+            yield from iter_settings(value, field_default)
         else:
-            yield field.name, value, usual
+            yield field.name, value, field_default
 
 
-def _words(name: str, value: Any) -> list[str]:
+def _option(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

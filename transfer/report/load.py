@@ -1,4 +1,4 @@
-"""A run folder as it was left: what a report reads."""
+"""Load a run folder for a report."""
 
 import csv
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ Rows = list[dict[str, str]]
 
 
 @dataclass(frozen=True, eq=False)
-class Saved:
-    """A run folder.
+class SavedRun:
+    """A finished run, as read from its folder.
 
     Parameters
     ----------
@@ -26,77 +26,78 @@ class Saved:
     metrics : list of dict
         metrics.jsonl.
     predictions : list of dict
-        predictions.csv, and after it those of further seeds.
-    exhibits : dict
-        exhibits.json (see :mod:`transfer.evaluation.report_data`); of an older run, nothing.
-    advice : dict
-        What advice the run followed, if it did.
+        predictions.csv, of all seeds one after the other.
+    report_data : dict
+        exhibits.json (see :mod:`transfer.evaluation.report_data`); empty if the run has none.
     """
 
     path: Path
     result: dict[str, Any]
     metrics: list[dict[str, Any]] = field(default_factory=list)
     predictions: Rows = field(default_factory=list)
-    exhibits: dict[str, Any] = field(default_factory=dict)
+    report_data: dict[str, Any] = field(default_factory=dict)
 
     @property
     def adapted(self) -> bool:
-        """Whether it was learned for another domain."""
+        """Whether this is a run of `transfer adapt`."""
         return "target" in self.result
 
     @property
-    def part(self) -> str:
-        """Where the result has the reports on the test images."""
+    def metrics_key(self) -> str:
+        """The key of the test metrics in the result."""
         return "target" if self.adapted else "test"
 
     @property
-    def reports(self) -> dict[str, dict[str, Any]]:
-        """The reports on the test images, by head."""
-        return self.result.get(self.part, {})
+    def metrics_by_head(self) -> dict[str, dict[str, Any]]:
+        """The test metrics of each head."""
+        return self.result.get(self.metrics_key, {})
 
     @property
-    def each(self) -> list[dict[str, Any]]:
+    def seed_results(self) -> list[dict[str, Any]]:
         """The result of each seed."""
         return self.result.get("seeds") or [self.result]
 
-    def answers(self, head: str) -> Iterator[tuple[str, str, str, float]]:
-        """Yield path, truth, answer and its probability, of a classification head, where the truth is known."""
+    def labelled_predictions(self, head: str) -> Iterator[tuple[str, str, str, float]]:
+        """Yield path, true class, predicted class and its probability of each labelled test image, over all seeds."""
         for row in self.predictions:
             if row.get(head) and f"{head}_probability" in row:
                 yield row["path"], row[head], row[f"{head}_predicted"], float(row[f"{head}_probability"])
 
-    def right(self, head: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return whether each known test image was answered rightly, and its path, over all seeds."""
-        known = [(true == said, path) for path, true, said, _ in self.answers(head)]
+    def correct(self, head: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return whether each labelled test image was predicted correctly (0 or 1), and its path, over all seeds."""
+        known = [(true == predicted, path) for path, true, predicted, _ in self.labelled_predictions(head)]
         return np.array([r for r, _ in known], dtype=float), np.array([p for _, p in known], dtype=str)
 
 
-def read(path: Path) -> Saved:
-    """Return the run in the folder `path`.
+def load_run(path: Path) -> SavedRun:
+    """Return the finished run in the folder `path`.
 
     Raises
     ------
     TransferError
-        No finished run of a kind that has a report, or a damaged one.
+        The folder holds no finished run of train, adapt or compare, or a damaged one.
     """
     file = path / "result.json"
     if not file.is_file():
-        run = " (its run is in run/)" if (path / "run" / "result.json").is_file() else ""
-        raise TransferError(f"no result.json in {path}{run}: a report is of a finished run of train, adapt or compare")
+        inner = " (its run is in run/)" if (path / "run" / "result.json").is_file() else ""
+        raise TransferError(
+            f"no result.json in {path}{inner}: a report needs a finished run of train, adapt or compare"
+        )
     try:
         result = _json(file)
         if result.get("command") not in ("train", "adapt", "compare"):
-            raise TransferError(f"{path}: a report is of a run of train, adapt or compare, not {result.get('command')}")
-        exhibits = path / "exhibits.json"
+            command = result.get("command")
+            raise TransferError(f"{path}: a report needs a run of train, adapt or compare, not of {command}")
+        report_data = path / "exhibits.json"
         lines = path / "metrics.jsonl"
-        seeds = [path / f"seed{one['seed']}" for one in result.get("seeds", [])]
+        seeds = [path / f"seed{of_seed['seed']}" for of_seed in result.get("seeds", [])]
         first, *others = [folder for folder in seeds if (folder / "predictions.csv").is_file()] or [path]
-        return Saved(
+        return SavedRun(
             path,
             result,
             [parse_json(line) for line in _lines(lines)] if lines.is_file() else [],
             [row for folder in (first, *others) for row in _predictions(folder)],
-            _json(exhibits) if exhibits.is_file() else {},
+            _json(report_data) if report_data.is_file() else {},
         )
     except (ValueError, AttributeError, KeyError) as error:
         raise TransferError(f"{path} is damaged ({error}): run it again") from error

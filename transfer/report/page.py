@@ -1,4 +1,4 @@
-"""A run, or several side by side -> one HTML page that needs nothing else."""
+"""Write the report of one run, or of several side by side, as a single HTML file."""
 
 import os
 from collections.abc import Sequence
@@ -7,50 +7,50 @@ from typing import Any
 from urllib.parse import quote
 
 from transfer.errors import TransferError
-from transfer.report import load
-from transfer.report.comparison_page import comparison
-from transfer.report.load import Saved
-from transfer.report.run_page import contents
+from transfer.report.comparison_page import comparison_page
+from transfer.report.load import SavedRun, load_run
+from transfer.report.run_page import run_page
 from transfer.runtime.files import write_text
 
-NAME, COMPARED = "report.html", "compare.html"
+RUN_PAGE_FILE, COMPARISON_FILE = "report.html", "compare.html"
 
 
 def write_report(*runs: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
-    """Write the page of a run, or one that compares several; return where it is.
+    """Write the page of one run, or a page that compares several; return its path.
 
     Parameters
     ----------
     runs : path
         Run folders of `transfer train`, `adapt` or `compare`.
     out : path, optional
-        The file to write (default: report.html in the run folder; of several runs compare.html here).
+        The file to write (default: report.html in the run folder; for several runs compare.html in the working
+        directory).
 
     Raises
     ------
     TransferError
-        No finished run there, or a damaged one; a file that cannot be written.
+        A folder without a finished run, a damaged run, or a file that cannot be written.
     """
     if not runs:
-        raise TransferError("no run given: name the folder of a run, or of several to compare")
-    read = [load.read(Path(run)) for run in runs]
-    file = Path(out) if out else read[0].path / NAME if len(read) == 1 else Path(COMPARED)
-    write_text(file, render(read, file.parent))
+        raise TransferError("no run given: name the folder of a run, or several to compare")
+    loaded = [load_run(Path(run)) for run in runs]
+    file = Path(out) if out else loaded[0].path / RUN_PAGE_FILE if len(loaded) == 1 else Path(COMPARISON_FILE)
+    write_text(file, render_report(loaded, file.parent))
     return file
 
 
-def render(runs: Sequence[Saved], folder: Path) -> str:
-    """Return the page of `runs` that will lie in `folder`, as HTML."""
+def render_report(runs: Sequence[SavedRun], folder: Path) -> str:
+    """Return the HTML page of `runs`, with links relative to `folder`."""
     if len(runs) > 1 or runs[0].result["command"] == "compare":
-        return _filled("compare.html", comparison(runs, lambda path: _link(path, folder)))
-    return _filled("run.html", contents(runs[0]))
+        return _fill_template("compare.html", comparison_page(runs, lambda path: _link(path, folder)))
+    return _fill_template("run.html", run_page(runs[0]))
 
 
-def _filled(template: str, values: dict[str, Any]) -> str:
+def _fill_template(template: str, values: dict[str, Any]) -> str:
     from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     loader = PackageLoader("transfer.report", "templates")
-    # What an older run's result does not have, is left out.
+    # Undefined values are left out: a result of an older version lacks some.
     environment = Environment(
         loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -73,6 +73,6 @@ def _seconds(seconds: Any) -> str:
 
 
 def _link(path: Path, folder: Path) -> str:
-    """Return a relative address of the page in the run folder `path`, if there is one."""
-    file = path / NAME
+    """Return the relative address of the page in the run folder `path`, or an empty string."""
+    file = path / RUN_PAGE_FILE
     return quote(Path(os.path.relpath(file, folder or ".")).as_posix()) if file.is_file() else ""

@@ -1,4 +1,4 @@
-"""What the page of one run holds, as plain values for its template."""
+"""The page of one run: values for the template run.html."""
 
 import json
 import math
@@ -9,52 +9,53 @@ import numpy as np
 from transfer.config.serialise import from_dict
 from transfer.errors import TransferError
 from transfer.evaluation.calibration import calibration
-from transfer.report import proportions
-from transfer.report.command_line import KINDS, command, settings
+from transfer.heads.metrics import wilson_interval
+from transfer.report.command_line import RUN_CONFIGS, command_line, iter_settings
 from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability
-from transfer.report.load import Saved
+from transfer.report.load import SavedRun
 
-SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
-ERRORS = {"mae": "mean absolute error", "rmse": "root mean squared error", "r2": "R²"}
-CHANGES = 12  # classes that gained, and as many that lost
+SCORE_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
+ERROR_NAMES = {"mae": "mean absolute error", "rmse": "root mean squared error", "r2": "R²"}
+MAX_CHANGED_CLASSES = 12  # largest gains, and as many losses
+MAX_CLASS_ROWS = 40  # classes listed at once; of more, the worst and the best
 
 
-def contents(run: Saved) -> dict[str, Any]:
+def run_page(run: SavedRun) -> dict[str, Any]:
     """Return the values of run.html."""
     result = run.result
     config = config_of(run)
-    drawn = [_head(run, head, i) for i, head in enumerate(run.reports)]
-    kept = run.exhibits
+    heads = [_head(run, head, i) for i, head in enumerate(run.metrics_by_head)]
+    data = run.report_data
     solved = {line["phase"] for line in run.metrics if "solved" in line}
     return {
         "run": run,
         "result": result,
-        "title": title(run),
-        "heads": drawn,
-        "scores": SCORES,
-        "errors": ERRORS,
+        "title": run_title(run),
+        "heads": heads,
+        "scores": SCORE_NAMES,
+        "errors": ERROR_NAMES,
         "phases": [phase["name"] for phase in result["policy"].get("phases", [])],
-        "stages": freeze_plan.stages(result["policy"], _rate(result["config"]), solved),
-        "curves": curves.curves(run.metrics),
-        "domains": proportions.domains(result.get("per_domain", {})) if len(result.get("per_domain", {})) > 1 else {},
+        "stages": freeze_plan.stage_rows(result["policy"], _head_rate(result["config"]), solved),
+        "curves": curves.draw_curves(run.metrics),
+        "domains": domain_rows(result.get("per_domain", {})) if len(result.get("per_domain", {})) > 1 else {},
         "galleries": [
-            (name, pictures.cards(run, rows))
-            for name, rows in kept.get("galleries", {}).items()
+            (name, pictures.image_cards(run, rows))
+            for name, rows in data.get("galleries", {}).items()
             if name != "explained" and rows
         ],
-        "explained": pictures.explained(run),
-        "maps": feature_map.drawings(kept.get("map", {})),
+        "explained": pictures.gradcam_cards(run),
+        "maps": feature_map.draw_maps(data.get("map", {})),
         "gains": _gains(result.get("per_class_change", {})),
         "advice": result.get("advice"),
-        "settings": _settings(config) if config else _flat(result["config"]),
-        "command": command(config) if config else "",
-        "says": [*result.get("monitor", []), *result.get("notes", [])],
-        "unsure": result["config"].get("learn", {}).get("loss") == "hinge",
+        "settings": _settings(config) if config else _flatten(result["config"]),
+        "command": command_line(config) if config else "",
+        "notes": [*result.get("monitor", []), *result.get("notes", [])],
+        "uncalibrated": result["config"].get("learn", {}).get("loss") == "hinge",
     }
 
 
-def title(run: Saved) -> str:
-    """Return what was learned with what, in a line."""
+def run_title(run: SavedRun) -> str:
+    """Return a line that names the data, the backbone and the policy, or the source and target domains."""
     config, result = run.result["config"], run.result
     backbone = result.get("backbone", {}).get("name") or config["backbone"]["backbone"]
     if run.adapted:
@@ -63,73 +64,108 @@ def title(run: Saved) -> str:
     return f"{config['data']['data']} · {backbone} · {result['policy']['name']}"
 
 
-def config_of(run: Saved) -> Any:
-    """Return the run's config; None where it was written by a version that had other settings."""
+def config_of(run: SavedRun) -> Any:
+    """Return the run's config; None if it was written by a version with other settings."""
     try:
-        return from_dict(KINDS[run.result["command"]], run.result["config"])
+        return from_dict(RUN_CONFIGS[run.result["command"]], run.result["config"])
     except (TransferError, TypeError):
         return None
 
 
-def figure(run: Saved, head: str, score: str) -> dict[str, Any] | None:
-    """Return one score of one head: its ``value``, and its ``low`` and ``high`` end (or ``sd`` over seeds)."""
-    report = run.reports.get(head, {})
-    if score not in report:
+def score_interval(run: SavedRun, head: str, score: str) -> dict[str, Any] | None:
+    """Return the ``value`` of a score, and the ``low`` and ``high`` end of its interval or its ``sd`` over seeds."""
+    metrics = run.metrics_by_head.get(head, {})
+    if score not in metrics:
         return None
     if "sd" in run.result:
-        return {"value": report[score], "sd": run.result["sd"][run.part][head][score]}
-    low, high = report.get("interval", {}).get(score, (None, None))
-    return {"value": report[score], "low": low, "high": high}
+        return {"value": metrics[score], "sd": run.result["sd"][run.metrics_key][head][score]}
+    low, high = metrics.get("interval", {}).get(score, (None, None))
+    return {"value": metrics[score], "low": low, "high": high}
 
 
-def _head(run: Saved, head: str, number: int) -> dict[str, Any]:
-    report = run.reports[head]
-    names, matrix = confusion.counts([one.get(run.part, {}).get(head, {}) for one in run.each])
-    answers = [answer for answer in run.answers(head) if math.isfinite(answer[-1])]
-    found = None
-    if answers:
-        sure = np.array([p for _, _, _, p in answers])
-        found = calibration(sure, np.array([true == said for _, true, said, _ in answers], dtype=float))
-    first, more = proportions.classes(report)
+def _head(run: SavedRun, head: str, number: int) -> dict[str, Any]:
+    metrics = run.metrics_by_head[head]
+    per_seed = [result.get(run.metrics_key, {}).get(head, {}) for result in run.seed_results]
+    names, matrix = confusion.sum_confusions(per_seed)
+    predictions = [row for row in run.labelled_predictions(head) if math.isfinite(row[-1])]
+    curve = None
+    if predictions:
+        confidence = np.array([probability for *_, probability in predictions])
+        curve = calibration(confidence, np.array([true == called for _, true, called, _ in predictions], dtype=float))
+    first, more = class_rows(metrics)
     return {
         "name": head,
-        "n": round(report.get("n", 0)),
-        "scores": {score: figure(run, head, score) for score in (*SCORES, *ERRORS) if score in report},
-        "calibration": found.error if found else None,
-        "reliability": reliability.drawing(head, number, found) if found else None,
-        "confusion": confusion.drawing(head, number, names, matrix),
-        "confused": confusion.pairs(names, matrix),
+        "n": round(metrics.get("n", 0)),
+        "scores": {
+            score: score_interval(run, head, score) for score in (*SCORE_NAMES, *ERROR_NAMES) if score in metrics
+        },
+        "calibration": curve.error if curve else None,
+        "reliability": reliability.draw_reliability(head, number, curve) if curve else None,
+        "confusion": confusion.draw_confusion(head, number, names, matrix),
+        "confused": confusion.confused_pairs(names, matrix),
         "known": len(names),
         "classes": first,
         "more": more,
     }
 
 
-def _rate(config: dict[str, Any]) -> float:
+def _accuracy_row(name: str, accuracy: float, n: float) -> dict[str, Any]:
+    """Return ``name``, ``share`` (the accuracy), the ``low`` and ``high`` end of its Wilson interval, and ``n``."""
+    low, high = wilson_interval(accuracy, n)
+    return {"name": name, "share": accuracy, "low": low, "high": high, "n": round(n)}
+
+
+def domain_rows(per_domain: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return for each head a row with the accuracy in each domain."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for domain, by_head in per_domain.items():
+        for head, metrics in by_head.items():
+            if "accuracy" in metrics and metrics.get("n"):
+                rows.setdefault(head, []).append(_accuracy_row(domain, metrics["accuracy"], metrics["n"]))
+    return rows
+
+
+def class_rows(metrics: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a row with the recall of each class that occurs, the worst first: those to list at once, and the rest."""
+    rows = [
+        _accuracy_row(name, of_class["recall"], of_class["n"]) | {"precision": of_class.get("precision")}
+        for name, of_class in metrics.get("per_class", {}).items()
+        if of_class.get("recall") is not None and of_class.get("n")
+    ]
+    rows.sort(key=lambda row: (row["share"], -row["n"]))
+    if len(rows) <= MAX_CLASS_ROWS:
+        return rows, []
+    worst, best = MAX_CLASS_ROWS // 2, MAX_CLASS_ROWS // 4
+    return rows[:worst] + rows[-best:], rows[worst:-best]
+
+
+def _head_rate(config: dict[str, Any]) -> float:
     return float(config["learn" if "learn" in config else "steps"]["lr"])
 
 
 def _gains(changes: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
     items = list(changes.items())
     return {
-        "gained": [item for item in items if item[1]["change"] > 0][:CHANGES],
-        "lost": [item for item in reversed(items) if item[1]["change"] < 0][:CHANGES],
+        "gained": [item for item in items if item[1]["change"] > 0][:MAX_CHANGED_CLASSES],
+        "lost": [item for item in reversed(items) if item[1]["change"] < 0][:MAX_CHANGED_CLASSES],
     }
 
 
 def _settings(config: Any) -> list[tuple[str, str, bool]]:
-    """Return every setting: name, value, and whether it is another than the default."""
-    return [(name.replace("_", "-"), _said(value), value != usual) for name, value, usual in settings(config)]
+    """Return every setting: its name, its value, and whether it differs from the default."""
+    return [
+        (name.replace("_", "-"), _value_text(value), value != default) for name, value, default in iter_settings(config)
+    ]
 
 
-def _flat(config: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    found: list[tuple[str, str, bool]] = []
+def _flatten(config: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    rows: list[tuple[str, str, bool]] = []
     for name, value in config.items():
-        found += _flat(value) if isinstance(value, dict) else [(name.replace("_", "-"), _said(value), False)]
-    return found
+        rows += _flatten(value) if isinstance(value, dict) else [(name.replace("_", "-"), _value_text(value), False)]
+    return rows
 
 
-def _said(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value))
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,35 +1,34 @@
-"""Result files -> text tables."""
+"""Console text of each command: result dictionaries as plain-text tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from math import nan
 from statistics import fmean, stdev
 from typing import Any
 
 from transfer.runtime.escape import escape_unprintable
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table with the first column left, the others right aligned.
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first column is aligned left and the others right.
 
     Examples
     --------
-    >>> print(table(["policy", "object"], [["full", "0.9"], ["scratch", "0.25"]]))
+    >>> print(text_table(["policy", "object"], [["full", "0.9"], ["scratch", "0.25"]]))
     policy   object
     full        0.9
     scratch    0.25
     """
-    every = [[escape_unprintable(str(cell)) for cell in row] for row in [head, *rows]]
-    wide = [max(map(len, column)) for column in zip(*every, strict=True)]
+    cells_by_row = [[escape_unprintable(str(cell)) for cell in row] for row in [head, *rows]]
+    widths = [max(map(len, column)) for column in zip(*cells_by_row, strict=True)]
     lines = []
-    for row in every:
-        cells = [f"{row[0]:<{wide[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], wide[1:], strict=True))]
+    for row in cells_by_row:
+        cells = [f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
-def figure(result: dict[str, Any], head: str, score: str = "accuracy", part: str = "test") -> str:
-    """Return one score of one head: ``0.894 ± 0.007`` over seeds, ``0.894 [0.87, 0.91]`` for one; ``-`` if missing."""
+def score_text(result: dict[str, Any], head: str, score: str = "accuracy", part: str = "test") -> str:
+    """Return a score of a head: ``0.894 ± 0.007`` over seeds, ``0.894 [0.87, 0.91]`` of one seed, ``-`` if missing."""
     report = result.get(part, {}).get(head, {})
     if score not in report:
         return "-"
@@ -41,12 +40,12 @@ def figure(result: dict[str, Any], head: str, score: str = "accuracy", part: str
     return f"{report[score]:.3f}"
 
 
-def spread(values: Sequence[float], form: str = ".3f") -> str:
-    """Return mean and standard deviation of `values`, the only one as it is, ``-`` where there is none.
+def mean_sd_text(values: Sequence[float], form: str = ".3f") -> str:
+    """Return the mean and standard deviation of `values`; a single value alone, ``-`` if there is none.
 
     Examples
     --------
-    >>> spread([0.75, 0.25]), spread([0.5], "+.1f"), spread([])
+    >>> mean_sd_text([0.75, 0.25]), mean_sd_text([0.5], "+.1f"), mean_sd_text([])
     ('0.500 ± 0.354', '+0.5', '-')
     """
     if not values:
@@ -54,20 +53,20 @@ def spread(values: Sequence[float], form: str = ".3f") -> str:
     return f"{fmean(values):{form}}" + (f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else "")
 
 
-def one_run(result: dict[str, Any]) -> str:
-    """Return what `transfer train` and `transfer evaluate` print at the end."""
+def run_text(result: dict[str, Any]) -> str:
+    """Return what `transfer train` and `transfer evaluate` print."""
     heads = result.get("test", {})
     rows = []
     for name, report in heads.items():
         if "r2" in report:
             rows.append([name, f"R2 {report['r2']:.3f}", f"MAE {report['mae']:.4g}", "-", str(int(report["n"]))])
         else:
-            scores = [figure(result, name, score) for score in ("accuracy", "balanced_accuracy", "macro_f1")]
+            scores = [score_text(result, name, score) for score in ("accuracy", "balanced_accuracy", "macro_f1")]
             rows.append([name, *scores, str(int(report.get("n", 0)))])
-    parts = [table(["test", "accuracy", "balanced", "macro-F1", "n"], rows)] if rows else ["no test images"]
+    parts = [text_table(["test", "accuracy", "balanced", "macro-F1", "n"], rows)] if rows else ["no test images"]
     if len(result.get("per_domain", {})) > 1:
         names = list(heads)
-        each = [
+        by_domain = [
             [
                 domain,
                 *(f"{r[n]['accuracy']:.3f}" if "accuracy" in r.get(n, {}) else "-" for n in names),
@@ -75,10 +74,10 @@ def one_run(result: dict[str, Any]) -> str:
             ]
             for domain, r in result["per_domain"].items()
         ]
-        parts.append(table(["domain", *names, "n"], each))
+        parts.append(text_table(["domain", *names, "n"], by_domain))
     if "snapshots" in result:
-        said = ", ".join(f"{name} {figure(result['snapshots'], name)}" for name in heads)
-        parts.append(f"{result['snapshots']['n']} snapshots together: {said}")
+        ensemble = ", ".join(f"{name} {score_text(result['snapshots'], name)}" for name in heads)
+        parts.append(f"ensemble of {result['snapshots']['n']} snapshots: {ensemble}")
     if "policy" in result:
         parts.append(_policy(result))
     return "\n\n".join([*parts, *_notes(result)])
@@ -94,38 +93,38 @@ def _policy(result: dict[str, Any]) -> str:
     frozen = "bit-identical" if policy["frozen_unchanged"] else f"CHANGED: {', '.join(policy['moved'][:3])}"
     lines = [
         f"{policy['trained_parameters']:,} parameters trained, {policy['frozen_parameters']:,} frozen ({frozen}); "
-        f"{result['seconds']['total']:.1f} s, of these {result['seconds']['trunk']:.1f} s through the frozen trunk"
+        f"{result['seconds']['total']:.1f} s, of which {result['seconds']['trunk']:.1f} s in the frozen trunk"
     ]
     if policy.get("dropped"):
         lines.append(f"stages dropped: {', '.join(policy['dropped'])}")
     if any(phase.get("by_stage") for phase in policy.get("phases", [])):
         for fitted in result["epochs"].values():
-            lines += [f"{head}: the mean of probes on {', '.join(members)}" for head, members in fitted[0].items()]
+            lines += [f"{head}: mean of the probes on {', '.join(members)}" for head, members in fitted[0].items()]
         return "\n".join(lines)
-    for head, kept in policy.get("kept", {}).items():
-        stages = ", ".join(f"{stage} {count}" for stage, count in kept["features"].items() if count)
-        lines.append(f"{head} on {kept['percent']:g} % of the features: {stages}")
+    for head, selected in policy.get("kept", {}).items():
+        stages = ", ".join(f"{stage} {count}" for stage, count in selected["features"].items() if count)
+        lines.append(f"{head}: uses {selected['percent']:g} % of the features: {stages}")
     return "\n".join(lines)
 
 
-def adapted(result: dict[str, Any]) -> str:
-    """Return what `transfer adapt` prints at the end."""
+def adaptation_text(result: dict[str, Any]) -> str:
+    """Return what `transfer adapt` prints."""
     rows = [
-        [name, *(figure(result, "object", score, part) for score in ("accuracy", "macro_f1"))]
+        [name, *(score_text(result, "object", score, part) for score in ("accuracy", "macro_f1"))]
         for name, part in (("source only", "source_only"), ("adapted", "target"))
     ]
     chosen, shift = result["selection"], result["config"]["shift"]
     names = chosen["chosen"] if isinstance(chosen["chosen"], list) else [chosen["chosen"]]
-    said = f"chosen by {chosen['rule']}: {', '.join(dict.fromkeys(names))}"
+    selection = f"chosen by {chosen['rule']}: {', '.join(dict.fromkeys(names))}"
     if chosen["oracle_accuracy"] is not None:
-        said += f"; oracle (best candidate by target labels, not to be had in use): {chosen['oracle_accuracy']:.3f}"
-    images, way = result["images"], f"{', '.join(shift['source'])} -> {shift['target']} ({shift['protocol']})"
-    target = f"{images['target']} without, {images['target_labelled']} of the target with, {images['test']} to test on"
+        selection += f"; oracle (best candidate by target labels, unknown in practice): {chosen['oracle_accuracy']:.3f}"
+    images, domains = result["images"], f"{', '.join(shift['source'])} -> {shift['target']} ({shift['protocol']})"
+    target = f"{images['target']} unlabelled and {images['target_labelled']} labelled target images"
     parts = [
-        f"{way}: {images['source']} images with labels, {target}",
-        table(["target", "accuracy", "macro-F1"], rows),
+        f"{domains}: {images['source']} labelled source images, {target}, {images['test']} test images",
+        text_table(["target", "accuracy", "macro-F1"], rows),
         *_changes(result),
-        said,
+        selection,
         _shift(result["shift"]),
         _policy(result),
     ]
@@ -133,12 +132,12 @@ def adapted(result: dict[str, Any]) -> str:
 
 
 def _changes(result: dict[str, Any], most: int = 3) -> list[str]:
-    """Return what adapting changed: the difference in accuracy, and the objects that gained and lost most."""
+    """Return the difference in accuracy, and the objects with the largest gains and losses."""
     if not result["paired"]:
         return []
     against = result["paired"]["object"]
     low, high = against["interval"]
-    whole = f"adapted - source only: {against['difference']:+.3f} [{low:+.3f}, {high:+.3f}], p {against['p']:.2g}"
+    overall = f"adapted - source only: {against['difference']:+.3f} [{low:+.3f}, {high:+.3f}], p {against['p']:.2g}"
     changes = list(result["per_class_change"].items())
     gained = [item for item in changes[:most] if item[1]["change"] > 0]
     lost = [item for item in changes[-most:] if item[1]["change"] < 0]
@@ -147,77 +146,47 @@ def _changes(result: dict[str, Any], most: int = 3) -> list[str]:
         for name, c in gained + lost
     ]
     head = ["largest gains and losses", "source only", "adapted", "change", "n"]
-    return [whole, *([table(head, rows)] if rows else [])]
+    return [overall, *([text_table(head, rows)] if rows else [])]
 
 
 def _shift(shift: dict[str, Any]) -> str:
-    """Return what is estimated of the shift without target labels, in a line."""
-    said = []
+    """Return a line on the domain shift as estimated without target labels."""
+    estimates = []
     before, after = (shift["a_distance"].get(when) for when in ("before", "after"))
     if before is not None and after is not None:
-        said.append(f"proxy A-distance {before:.2f} before, {after:.2f} after")
-    verdict = "a strong label shift" if shift["strong"] else "no more than misread images explain"
-    said.append(f"class shares seem to differ by {shift['total_variation']['em']:.2f}, {verdict}")
+        estimates.append(f"proxy A-distance {before:.2f} before, {after:.2f} after")
+    verdict = "a strong label shift" if shift["strong"] else "no more than prediction errors explain"
+    estimates.append(f"class proportions differ by about {shift['total_variation']['em']:.2f}, {verdict}")
     if shift.get("estimated_accuracy") is not None:
-        said.append(f"a standardised source classifier is right on about {shift['estimated_accuracy']:.0%}")
-    return f"shift, estimated without target labels: {'; '.join(said)}"
-
-
-def crossed(result: dict[str, Any]) -> str:
-    """Return the table of :func:`studies.cross.cross`: a row per policy and method, a column per pair."""
-    rows = []
-    pairs: list[str] = []
-    for policy, methods in result["runs"].items():
-        for method, runs in methods.items():
-            pairs = list(runs)
-            mean = fmean(run["target"]["object"].get("accuracy", nan) for run in runs.values())
-            oracle = [run["selection"]["oracle_accuracy"] for run in runs.values()]
-            rows.append(
-                [
-                    f"{policy} {method}",
-                    *(figure(run, "object", part="target").partition(" [")[0] for run in runs.values()),
-                    f"{mean:.3f}",
-                    "-" if None in oracle else f"{fmean(oracle):.3f}",
-                    f"{sum(run['seconds']['total'] for run in runs.values()):.0f}",
-                ]
-            )
-    return table(["object accuracy on the target", *pairs, "mean", "oracle", "seconds"], rows)
+        estimates.append(f"estimated accuracy of a standardised source classifier: {shift['estimated_accuracy']:.0%}")
+    return f"shift, estimated without target labels: {'; '.join(estimates)}"
 
 
 def backbone_lines(rows: Iterable[Any]) -> Iterator[str]:
-    """Yield a line per backbone, as `transfer backbones` prints them, each as soon as it is known."""
+    """Yield a line per backbone for `transfer backbones`, each as soon as it is known."""
     yield f"{'backbone':<48} {'parameters':>12} {'width':>6} {'stages':>6}  weights"
     for row in rows:
         yield f"{row.name:<48} {row.parameters:>12,} {row.width:>6} {row.stages:>6}  {row.where}"
 
 
-def compared(result: dict[str, Any]) -> str:
-    """Return what `transfer compare` prints: a row per policy, and what separates each from the first."""
+def comparison_text(result: dict[str, Any]) -> str:
+    """Return what `transfer compare` prints: a row per policy, with a paired test against the first."""
     rows = []
     for name, run in result["runs"].items():
-        verdict = separated(result["paired"].get(name, {}).get("object"))
+        verdict = paired_test_text(result["paired"].get(name, {}).get("object"))
         trained, seconds = run["policy"]["trained_parameters"], run["seconds"]["total"]
-        plain = [figure(run, head) for head in ("object", "domain")]
-        rows.append([name, *plain, f"{trained:,}", f"{seconds:.1f}", verdict])
-    return table(
-        [
-            "policy",
-            "object",
-            "domain",
-            "trained parameters",
-            "seconds",
-            f"object against {result['against']}",
-        ],
-        rows,
-    )
+        scores = [score_text(run, head) for head in ("object", "domain")]
+        rows.append([name, *scores, f"{trained:,}", f"{seconds:.1f}", verdict])
+    against = f"object - {result['against']}"
+    return text_table(["policy", "object", "domain", "trainable params", "seconds", against], rows)
 
 
-def separated(test: dict[str, Any] | None) -> str:
-    """Return a paired test (:func:`transfer.evaluation.paired.paired_test`) in short; ``-`` where there is none.
+def paired_test_text(test: dict[str, Any] | None) -> str:
+    """Return a paired test (:func:`transfer.evaluation.paired.paired_test`) in short; ``-`` if there is none.
 
     Examples
     --------
-    >>> separated({"difference": 0.012, "interval": [-0.001, 0.025], "p": 0.0731})
+    >>> paired_test_text({"difference": 0.012, "interval": [-0.001, 0.025], "p": 0.0731})
     '+0.012 [-0.001, +0.025] p 0.073'
     """
     if not test:
@@ -226,8 +195,8 @@ def separated(test: dict[str, Any] | None) -> str:
     return f"{test['difference']:+.3f} [{low:+.3f}, {high:+.3f}] p {test['p']:.2g}"
 
 
-def kept(shelves: Sequence[Any]) -> str:
-    """Return what `transfer cache` prints of each :class:`transfer.disk_cache.ShelfInfo`."""
+def cache_text(shelves: Sequence[Any]) -> str:
+    """Return what `transfer cache` prints: a row per :class:`transfer.disk_cache.ShelfInfo`."""
     rows = []
     for shelf in shelves:
         about = shelf.about
@@ -236,4 +205,4 @@ def kept(shelves: Sequence[Any]) -> str:
         used = datetime.fromtimestamp(shelf.last_used).strftime("%Y-%m-%d %H:%M")
         rows.append([what, about.get("precision", ""), f"{shelf.rows:,}", f"{shelf.bytes / 1e6:,.1f}", used])
     total = f"{sum(shelf.bytes for shelf in shelves) / 1e6:,.1f}"
-    return table(["kept", "precision", "images", "MB", "last used"], [*rows, ["in all", "", "", total, ""]])
+    return text_table(["cached", "precision", "images", "MB", "last used"], [*rows, ["total", "", "", total, ""]])

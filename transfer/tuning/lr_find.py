@@ -1,4 +1,4 @@
-"""`transfer lr-find`: the learning rate range test (Smith 2017)."""
+"""`transfer lr-find`: the learning-rate range test (Smith 2017)."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,23 +18,22 @@ from transfer.evaluation.predictions import targets
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan
 from transfer.model import TransferModel
-from transfer.report.figures.search import rates
 from transfer.runs.folder import RunFolder, refuse_resume
-from transfer.runtime.device import get_versions
 from transfer.runtime.malloc import keep_freed_memory
+from transfer.runtime.device import get_versions
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData, epoch
 from transfer.training.fit import scale_heads
 from transfer.training.setup import new_model, read_images
-from transfer.tuning.trial import Bench
+from transfer.tuning.trial import TrialRunner
 
-MOMENTUM = 0.9  # of the moving average that smooths the loss
-BLOWN = 4.0  # times the least smoothed loss: there is no more to learn from higher rates
+LOSS_SMOOTHING = 0.9  # decay of the moving average of the loss
+DIVERGED_LOSS_RATIO = 4.0  # times the lowest smoothed loss: the test stops there
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The loss of each batch before its step, at rates that grow by the same factor; and that loss smoothed."""
+    """The loss of each batch before its step, at geometrically increasing rates, raw and smoothed."""
 
     rate: list[float]
     loss: list[float]
@@ -42,12 +41,12 @@ class Curve:
 
     @property
     def minimum_over_ten(self) -> float:
-        """The rate of the least smoothed loss, which is about to be too high, divided by ten."""
+        """A tenth of the rate with the lowest smoothed loss, which itself is close to too high."""
         return self.rate[int(np.argmin(self.smoothed))] / 10
 
     @property
     def steepest(self) -> float:
-        """The rate at which the smoothed loss falls fastest by the logarithm of the rate."""
+        """The rate at which the smoothed loss falls fastest, per unit of the logarithm of the rate."""
         end = int(np.argmin(self.smoothed)) + 1
         if end < 3:
             return self.minimum_over_ten
@@ -56,12 +55,12 @@ class Curve:
 
 
 def sweep(step: Callable[[float], float], low: float, high: float, steps: int) -> Curve:
-    """Raise the rate from `low` to `high`; stop early where the loss blows up.
+    """Raise the rate from `low` to `high`; stop early if the loss diverges.
 
     Parameters
     ----------
     step : callable
-        Takes a step at a rate, and returns the loss before it.
+        Takes one optimizer step at a rate and returns the loss before it.
 
     Raises
     ------
@@ -69,16 +68,16 @@ def sweep(step: Callable[[float], float], low: float, high: float, steps: int) -
         `high` is not above `low`, or the loss is not finite from the start.
     """
     if not low < high:
-        raise TransferError(f"--high {high:g}: it must be above --low {low:g}")
+        raise TransferError(f"--high {high:g} must be above --low {low:g}")
     curve, average, least = Curve([], [], []), 0.0, math.inf
     with tqdm(np.geomspace(low, high, steps), desc="range test", unit="step", disable=None, leave=False) as bar:
         for rate in bar:
             loss = step(float(rate))
             if not math.isfinite(loss):
                 break
-            average = MOMENTUM * average + (1 - MOMENTUM) * loss
-            smoothed = average / (1 - MOMENTUM ** (len(curve.rate) + 1))
-            if smoothed > BLOWN * least:
+            average = LOSS_SMOOTHING * average + (1 - LOSS_SMOOTHING) * loss
+            smoothed = average / (1 - LOSS_SMOOTHING ** (len(curve.rate) + 1))
+            if smoothed > DIVERGED_LOSS_RATIO * least:
                 break
             least = min(least, smoothed)
             for values, value in ((curve.rate, float(rate)), (curve.loss, loss), (curve.smoothed, smoothed)):
@@ -90,7 +89,7 @@ def sweep(step: Callable[[float], float], low: float, high: float, steps: int) -
 
 @contextmanager
 def restored(model: TransferModel) -> Iterator[None]:
-    """Give `model` back its weights, its frozen parts and its mode afterwards, and torch its state of random draws."""
+    """Restore the weights, frozen parts and mode of `model`, and torch's random state, on leaving the context."""
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     wanted = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
@@ -122,7 +121,7 @@ def range_test(
     steps: int = 100,
     seed: int = 0,
 ) -> Curve:
-    """Return the loss by learning rate, in training under the last phase of `plan`; `model` is left as it was."""
+    """Return the training loss by learning rate in the last phase of `plan`; `model` is left unchanged."""
     size = config.batch_size or len(data.train)
     labels, phase = targets(data.table, model), plan.phases[-1]
     with restored(model):
@@ -147,7 +146,7 @@ def range_test(
 
 
 def _batches(rows: np.ndarray, size: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield batches without end, every row once before any comes again."""
+    """Yield batches endlessly; every row is drawn once before any is drawn twice."""
     rng, left = np.random.default_rng(seed), rows[:0]
     while True:
         while len(left) < size:
@@ -157,7 +156,7 @@ def _batches(rows: np.ndarray, size: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def lr_find(config: LrFindConfig) -> dict[str, Any]:
-    """Run the range test as `config` says; return the curve, and the rates that it suggests.
+    """Run the range test; return the curve and the suggested rates.
 
     Returns
     -------
@@ -173,21 +172,21 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     train = config.train
     optimizers.check(train.learn.optimizer)
     if train.learn.optimizer == "lbfgs":
-        raise TransferError("--optimizer lbfgs finds the length of each step itself: there is no rate to look for")
+        raise TransferError("--optimizer lbfgs chooses its step length by line search: there is no rate to find")
     if train.heads.heads == "separate":
-        raise TransferError("--heads separate trains several networks: look for the rate of one, under --heads dual")
+        raise TransferError("--heads separate trains several networks: find the rate of one with --heads dual")
     out, seed = train.run.out, train.run.seed
     refuse_resume(train.run, "lr-find")
     folder = RunFolder(out, to_dict(config), overwrite=train.run.overwrite) if out else None
     cache = TrunkCache(train.cache)
     images = read_images(train.data, cache.store)
-    bench = Bench(train, images, cache)
-    (specs,) = bench.networks(train.heads).values()
-    model, plan = new_model(train, specs, seed, bench.device)
+    runner = TrialRunner(train, images, cache)
+    (specs,) = runner.networks(train.heads).values()
+    model, plan = new_model(train, specs, seed, runner.device)
     if plan.policy.all_stages:
-        raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to look for")
+        raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to find")
     curve = range_test(
-        model, plan, bench.data, train.learn, cache, low=config.low, high=config.high, steps=config.steps, seed=seed
+        model, plan, runner.data, train.learn, cache, low=config.low, high=config.high, steps=config.steps, seed=seed
     )
     result = {
         "command": "lr-find",
@@ -199,6 +198,5 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
         "suggestion": min(curve.steepest, curve.minimum_over_ten),
     }
     if folder:
-        rates(folder.path / "rates.png", result)
         folder.write_result(result)
     return result

@@ -1,4 +1,4 @@
-"""A trial of a search: an ordinary fit, judged on the validation images, on data that all trials share."""
+"""One trial of a search: an ordinary fit on shared data, scored on the validation images."""
 
 import math
 import time
@@ -19,16 +19,16 @@ from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 from transfer.training.setup import Images, head_specs, new_backbone, new_model, split_images
 
-GoOn = Callable[[int, float], bool]
-"""Told the epochs done and the best validation score so far; returns whether to train on."""
+KeepTraining = Callable[[int, float], bool]
+"""Gets the number of epochs and the best validation score so far; returns whether the trial continues."""
 
 
-class _Enough(Exception):
-    """A trial is stopped early."""
+class _StopTrial(Exception):
+    """Stops a trial early."""
 
 
-class Bench:
-    """What all trials share: split, features, backbone. The labels of the test images are masked here (law 3)."""
+class TrialRunner:
+    """Runs trials on a split, features and a backbone that they share. The labels of test images are masked."""
 
     def __init__(self, config: TrainConfig, images: Images, cache: TrunkCache) -> None:
         data, seed = config.data, config.run.seed
@@ -40,49 +40,53 @@ class Bench:
         self._backbones: dict[tuple[bool, bool, int], tuple[Backbone, dict[str, Tensor]]] = {}
 
     def networks(self, config: HeadConfig) -> dict[str, list[HeadSpec]]:
-        """Return the heads to learn for each network."""
+        """Return the specifications of the heads of each network."""
         return head_specs(self.data.table, self.parts, config)[0]
 
-    def trial(self, config: TrainConfig, go_on: GoOn) -> dict[str, Any]:
-        """Fit as `config` says, for as long as `go_on` says; return ``val_acc``, ``val`` by head, ``epochs``,
-        ``stopped`` (why, if early) and ``seconds``.
+    def run_trial(self, config: TrainConfig, keep_training: KeepTraining) -> dict[str, Any]:
+        """Fit until the last epoch, or until `keep_training` returns False.
 
-        ``val_acc`` is the score of the best epoch: the mean accuracy over the heads, by which a run chooses its
-        epoch too; 0 where the loss was never finite. Separate networks are trained to the end.
+        Returns
+        -------
+        dict
+            ``val_acc``: mean accuracy over the heads in the best epoch, 0 if the loss was never finite; ``val``: the
+            same by head; ``epochs``; ``stopped``: why, if early; ``seconds``. Separate networks are trained to the end.
         """
-        began = time.perf_counter()
+        started = time.perf_counter()
         networks = self.networks(config.heads)
         val: dict[str, float] = {}
         epochs, stopped = 0, ""
         for specs in networks.values():
             best, reached = (-math.inf, -math.inf), {spec.name: 0.0 for spec in specs if spec.weight}
 
-            def look(line: dict[str, Any]) -> None:
+            def check_epoch(line: dict[str, Any]) -> None:
                 nonlocal best, reached, epochs
-                if "val" not in line or "head" in line:  # a head's strength on the way to a solution
+                if "val" not in line or "head" in line:  # one L2 regularisation of a solved probe
                     return
                 epochs = line["epoch"]
                 counted = {name: line["val"][name] for name in reached}
                 value = fmean(counted.values()) if counted else 0.0, -line["val_loss"]
                 if value > best:
                     best, reached = value, counted
-                if len(networks) == 1 and not go_on(epochs, best[0]):
-                    raise _Enough
+                if len(networks) == 1 and not keep_training(epochs, best[0]):
+                    raise _StopTrial
 
             backbone = self._backbone(config)
             model, plan = new_model(config, specs, self.seed, self.device, backbone)
             try:
-                end = fit(model, plan, self.data, config.learn, self.cache, seed=self.seed, on_epoch=look).stopped
-            except _Enough:
+                end = fit(
+                    model, plan, self.data, config.learn, self.cache, seed=self.seed, on_epoch=check_epoch
+                ).stopped
+            except _StopTrial:
                 end = "halving"
             stopped = stopped or end
             val |= reached
-        seconds = round(time.perf_counter() - began, 3)
+        seconds = round(time.perf_counter() - started, 3)
         return {"val_acc": fmean(val.values()), "val": val, "epochs": epochs, "stopped": stopped, "seconds": seconds}
 
     def _backbone(self, config: TrainConfig) -> Backbone | None:
-        """Return the backbone with the weights that it starts from, read once; none where a trial needs its own."""
-        if config.learn.regularise.co_tuning:  # which keeps the original classifier
+        """Return the shared backbone with its initial weights; None if the trial must load its own."""
+        if config.learn.regularise.co_tuning:  # needs the pretrained classifier as well
             return None
         policy = FreezePolicy.parse(config.policy.policy)
         key = policy.from_scratch, policy.all_stages, policy.dropped  # policies that agree start from the same network
@@ -96,49 +100,51 @@ class Bench:
 
 
 class Halving:
-    """Successive halving, asynchronous (Li et al. 2020): at each rung only the best of those there so far go on.
+    """Asynchronous successive halving (Li et al. 2020): a rung lets only the best of the trials so far continue.
 
-    Rungs lie at 1 / `keep`, 1 / `keep` ** 2, ... of the epochs. A trial goes on from a rung if it is among the best
-    1 / `keep` of all that came to it before, itself included.
+    Rungs lie at 1 / `keep`, 1 / `keep` ** 2, ... of the epochs. A trial continues from a rung if it is among the best
+    1 / `keep` of the trials that have reached it, itself included.
 
     Parameters
     ----------
+    epochs : int
+        Epochs of a whole trial.
     keep : int
-        One in so many goes on; 1 lets all.
+        One trial in `keep` continues; 1: all do.
     """
 
     def __init__(self, epochs: int, keep: int) -> None:
-        self.keep, self.rungs = keep, rungs(epochs, keep)
+        self.keep, self.rungs = keep, rung_epochs(epochs, keep)
 
-    def watch(self, earlier: Sequence[dict[str, Any]]) -> tuple[GoOn, list[float]]:
-        """Return what to ask after each epoch of a trial after the `earlier` ones, and its scores at the rungs."""
+    def watch(self, earlier: Sequence[dict[str, Any]]) -> tuple[KeepTraining, list[float]]:
+        """Return a function to call after each epoch of the next trial, and the list that collects its rung scores."""
         scores: list[float] = []
 
-        def go_on(epoch: int, score: float) -> bool:
+        def keep_training(epoch: int, score: float) -> bool:
             if epoch not in self.rungs[len(scores) :]:
                 return True
-            here = len(scores)
+            rung = len(scores)
             scores.append(score)
-            others = [record["rungs"][here] for record in earlier if len(record["rungs"]) > here]
+            others = [record["rungs"][rung] for record in earlier if len(record["rungs"]) > rung]
             return survives(score, others, self.keep)
 
-        return go_on, scores
+        return keep_training, scores
 
 
-def rungs(epochs: int, keep: int) -> list[int]:
-    """Return after which epochs trials are compared.
+def rung_epochs(epochs: int, keep: int) -> list[int]:
+    """Return the epochs after which trials are compared.
 
     Examples
     --------
-    >>> rungs(9, 3), rungs(30, 3), rungs(30, 1)
+    >>> rung_epochs(9, 3), rung_epochs(30, 3), rung_epochs(30, 1)
     ([1, 3], [1, 3, 10], [])
     """
-    places: set[int] = set()
+    rungs: set[int] = set()
     length = epochs / keep
     while keep > 1 and round(length) >= 1:
-        places.add(round(length))
+        rungs.add(round(length))
         length /= keep
-    return sorted(place for place in places if place < epochs)
+    return sorted(rung for rung in rungs if rung < epochs)
 
 
 def survives(score: float, others: Sequence[float], keep: int) -> bool:

@@ -1,4 +1,4 @@
-from transfer.report.figures.curves import _borders, _courses, curves
+from transfer.report.figures.curves import _series, _phase_changes, draw_curves
 
 EPOCHS = [
     {"phase": p, "epoch": e, "loss": 1 / e, "train": {"object": 0.5}, "val": {"object": 0.4}, "val_loss": 2.0}
@@ -11,28 +11,28 @@ SOLVED = [
 
 
 def test_a_figure_for_the_loss_and_for_each_head():
-    drawn = curves(EPOCHS)
+    drawn = draw_curves(EPOCHS)
     assert [("over epochs" in svg) for svg in drawn] == [True, True]
     assert "object: accuracy" in drawn[1]
 
 
-def test_courses_are_kept_apart():
+def test_seeds_are_separate_series():
     lines = [line | {"run": run} for run in ("seed0", "seed1") for line in EPOCHS]
-    train, val = _courses(lines, ("loss",), ("val", "object"))
+    train, val = _series(lines, ("loss",), ("val", "object"))
     assert train == {run: ([1, 2, 3], [1.0, 0.5, 1 / 3]) for run in ("seed0", "seed1")}
     assert val["seed1"] == ([1, 2, 3], [0.4] * 3)
-    assert _courses(EPOCHS, ("val", "domain")) == [{}]
+    assert _series(EPOCHS, ("val", "domain")) == [{}]
 
 
 def test_where_a_phase_begins():
-    assert _borders(EPOCHS) == {2.5}
+    assert _phase_changes(EPOCHS) == {2.5}
 
 
 def test_a_solved_head_is_drawn_over_strengths_and_a_method_by_its_scores():
-    (drawn,) = curves([*SOLVED, {"phase": "probe", "epoch": 3, "solved": {"object": 0.1}, "val": {"object": 0.5}}])
+    (drawn,) = draw_curves([*SOLVED, {"phase": "probe", "epoch": 3, "solved": {"object": 0.1}, "val": {"object": 0.5}}])
     assert "strength of regularisation" in drawn
     assert "mathdefault" not in drawn
-    (scores,) = curves([{"candidate": f"mcc, epoch {e}", "score": e} for e in (1, 2)])
+    (scores,) = draw_curves([{"candidate": f"mcc, epoch {e}", "score": e} for e in (1, 2)])
     assert "mcc" in scores
-    assert curves([{"candidate": "auto", "score": 1.0}]) == []
-    assert curves([]) == []
+    assert draw_curves([{"candidate": "auto", "score": 1.0}]) == []
+    assert draw_curves([]) == []

@@ -1,6 +1,6 @@
 import numpy as np
 
-from transfer.report.figures.feature_map import NAME, drawings
+from transfer.report.figures.feature_map import MAX_LABEL, draw_maps
 
 
 def exhibit(of_objects, of_domains, **names):
@@ -10,17 +10,17 @@ def exhibit(of_objects, of_domains, **names):
 
 def test_each_state_by_object_and_by_domain():
     names = {"objects": ["mug_cup", "x" * 40, "unseen"], "domains": ["dslr", "webcam"]}
-    (drawn,) = drawings(exhibit([0, 1, 0, -1], [0, 0, 1, 1], **names))
+    (drawn,) = draw_maps(exhibit([0, 1, 0, -1], [0, 0, 1, 1], **names))
     assert (drawn["title"], drawn["n"]) == ("before", 4)
     assert "dslr (2)" in drawn["domains"]
     assert "webcam (2)" in drawn["domains"]
     assert "mug cup" in drawn["objects"]
-    assert "x" * (NAME - 1) + "…" in drawn["objects"]
+    assert "x" * (MAX_LABEL - 1) + "…" in drawn["objects"]
     assert "unseen" not in drawn["objects"]
 
 
 def test_nothing_known_nothing_named_and_nothing_mapped():
-    (drawn,) = drawings(exhibit([-1, -1], [-1, -1], objects=["a"], domains=["d"]))
+    (drawn,) = draw_maps(exhibit([-1, -1], [-1, -1], objects=["a"], domains=["d"]))
     assert ">a<" not in drawn["objects"]
-    assert drawings({}) == []
-    assert drawings(exhibit([], [], objects=["a"], domains=["d"])) == []
+    assert draw_maps({}) == []
+    assert draw_maps(exhibit([], [], objects=["a"], domains=["d"])) == []

@@ -1,10 +1,10 @@
 from html.parser import HTMLParser
 
-from transfer.report.figures.svg import INK, sheet
+from transfer.report.figures.svg import INK, svg_figure
 
 
 def draw(name="a", text="<b>&$x$</b> 猫"):
-    with sheet(name, f"about {text!r}") as (figure, drawn):
+    with svg_figure(name, f"about {text!r}") as (figure, drawn):
         place = figure.subplots()
         place.plot([0, 1], [0, 1], marker="o", color=INK)
         place.set_title(text)

@@ -1,4 +1,4 @@
-"""Test images with what was said of them, and where the network looked."""
+"""Test images with their predictions, and Grad-CAM heat maps over them."""
 
 import base64
 import io
@@ -8,64 +8,65 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from transfer.report.load import Saved
+from transfer.report.load import SavedRun
 
 
-def cards(run: Saved, rows: list[int]) -> list[dict[str, Any]]:
-    """Return for each of `rows` its ``picture``, ``path``, what is ``true`` and ``said`` of it, its ``marks`` and
-    ``top``.
+def image_cards(run: SavedRun, rows: list[int]) -> list[dict[str, Any]]:
+    """Return a card for each of the test `rows` that has a picture.
 
-    ``said`` joins the heads as ``amazon / monitor``, each with an integer percentage; a mark is O where a head is right
-    and X where it is wrong.
+    A card has ``picture`` (data URI), ``path``, and a list over the heads of ``true`` classes, ``predicted`` classes
+    with their integer percentages, and ``marks`` (O correct, X wrong); ``top`` holds the top classes of each head.
     """
-    return [_card(run, row) for row in rows if str(row) in run.exhibits["pictures"] and row < len(run.predictions)]
+    return [_card(run, row) for row in rows if str(row) in run.report_data["pictures"] and row < len(run.predictions)]
 
 
-def _card(run: Saved, row: int) -> dict[str, Any]:
-    kept, told = run.exhibits["pictures"][str(row)], run.predictions[row]
-    heads = [name for name in ("domain", "object") if name in kept["top"]]
-    heads += [name for name in kept["top"] if name not in heads]
+def _card(run: SavedRun, row: int) -> dict[str, Any]:
+    picture, prediction = run.report_data["pictures"][str(row)], run.predictions[row]
+    heads = [name for name in ("domain", "object") if name in picture["top"]]
+    heads += [name for name in picture["top"] if name not in heads]
     return {
         "row": row,
-        "picture": f"data:image/jpeg;base64,{kept['jpeg']}",
-        "path": told["path"],
-        "true": [told[name] or "?" for name in heads],
-        "said": [(told[f"{name}_predicted"], percent(float(told[f"{name}_probability"]))) for name in heads],
-        "marks": [_mark(told[name], told[f"{name}_predicted"]) for name in heads],
-        "top": {name: [(label, percent(p)) for label, p in some] for name, some in kept["top"].items()},
+        "picture": f"data:image/jpeg;base64,{picture['jpeg']}",
+        "path": prediction["path"],
+        "true": [prediction[name] or "?" for name in heads],
+        "predicted": [
+            (prediction[f"{name}_predicted"], round_percent(float(prediction[f"{name}_probability"]))) for name in heads
+        ],
+        "marks": [_mark(prediction[name], prediction[f"{name}_predicted"]) for name in heads],
+        "top": {name: [(label, round_percent(p)) for label, p in top] for name, top in picture["top"].items()},
     }
 
 
-def percent(share: float) -> int | str:
-    """Return a share as an integer percentage; a dash for NaN, as a network says that diverged.
+def round_percent(share: float) -> int | str:
+    """Return a share as an integer percentage; a dash for NaN (the network diverged).
 
     Examples
     --------
-    >>> percent(0.9949), percent(0.005)
+    >>> round_percent(0.9949), round_percent(0.005)
     (99, 0)
     """
     return round(100 * share) if math.isfinite(share) else "–"
 
 
-def _mark(true: str, said: str) -> str:
-    return "O" if true == said else "X" if true else ""
+def _mark(true: str, predicted: str) -> str:
+    return "O" if true == predicted else "X" if true else ""
 
 
-def explained(run: Saved) -> list[dict[str, Any]]:
-    """Return for each image that was explained its card and ``maps``: (class, picture with its heat) by what."""
-    found = []
-    for row, heats in run.exhibits.get("explained", {}).items():
-        for card in cards(run, [int(row)]):
-            told = run.predictions[int(row)]
-            names = {"answer": told["object_predicted"], "truth": told["object"]}
-            base = run.exhibits["pictures"][row]["jpeg"]
-            maps = [(what, names[what], _over(base, heat)) for what, heat in heats.items()]
-            found.append(card | {"maps": maps})
-    return found
+def gradcam_cards(run: SavedRun) -> list[dict[str, Any]]:
+    """Return the cards of the images that have Grad-CAM heat maps, with ``maps``: (kind, class, data URI) of each."""
+    explained = []
+    for row, heat_maps in run.report_data.get("explained", {}).items():
+        for card in image_cards(run, [int(row)]):
+            prediction = run.predictions[int(row)]
+            names = {"answer": prediction["object_predicted"], "truth": prediction["object"]}
+            jpeg = run.report_data["pictures"][row]["jpeg"]
+            maps = [(kind, names[kind], _overlay(jpeg, heat)) for kind, heat in heat_maps.items()]
+            explained.append(card | {"maps": maps})
+    return explained
 
 
-def _over(jpeg: str, heat: list[list[float]]) -> str:
-    """Return a picture under a map of heat, as a data URI."""
+def _overlay(jpeg: str, heat: list[list[float]]) -> str:
+    """Return a picture overlaid with a heat map, as a data URI."""
     from matplotlib import colormaps
 
     image = Image.open(io.BytesIO(base64.b64decode(jpeg))).convert("RGB")

@@ -1,4 +1,4 @@
-"""Figures of matplotlib as SVG inside a page: ink in the page's own colour, so that they read on light and on dark."""
+"""Matplotlib figures as inline SVG, with text in the page's own colour so that they read on light and dark pages."""
 
 import io
 import re
@@ -11,10 +11,10 @@ from markupsafe import Markup, escape
 
 from transfer.runtime.escape import escape_unprintable
 
-INK = "#010203"  # stands for the colour of the page's text
-GOOD, BAD = "#3b8fd1", "#e08a00"  # blue and orange: told apart by colour-blind people, on white and on black
+INK = "#010203"  # placeholder for the text colour of the page
+BLUE, ORANGE = "#3b8fd1", "#e08a00"  # correct and wrong: distinct for colour-blind readers, on white and on black
 
-LOOK: Any = {
+SVG_STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called $x$
     "font.size": 9,
@@ -33,23 +33,25 @@ LOOK: Any = {
 
 
 @contextmanager
-def sheet(name: str, label: str, width: float = 4.4, height: float = 3.0) -> Iterator[tuple[Any, "Sheet"]]:
-    """Yield a figure of so many inches to draw on, and what holds it as SVG afterwards.
+def svg_figure(name: str, label: str, width: float = 4.4, height: float = 3.0) -> Iterator[tuple[Any, "InlineSvg"]]:
+    """Yield a matplotlib figure to draw on, and the object that holds its SVG afterwards.
 
     Parameters
     ----------
     name : str
-        Its own on the page, where what figures define must not be mixed up.
+        Unique on the page, so that the definitions of two figures do not collide.
     label : str
-        What it shows, for those who cannot see it.
+        What the figure shows, for screen readers.
+    width, height : float
+        Size in inches.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(LOOK | {"svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has it, or a font that does
+    with matplotlib.rc_context(SVG_STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser finds the glyph
         figure = Figure(figsize=(width, height), layout="constrained")
-        drawn = Sheet()
+        drawn = InlineSvg()
         yield figure, drawn
         file = io.StringIO()
         figure.savefig(
@@ -58,26 +60,26 @@ def sheet(name: str, label: str, width: float = 4.4, height: float = 3.0) -> Ite
         drawn.svg = _inline(file.getvalue(), label, width)
 
 
-def short(name: str, letters: int) -> str:
-    """Return a name as it fits in a figure: on one line, of so many letters at most.
+def shorten(name: str, length: int) -> str:
+    """Return a name on one line, cut to at most `length` characters.
 
     Examples
     --------
-    >>> short("desktop  computer", 20), short("desktop computer", 8)
+    >>> shorten("desktop  computer", 20), shorten("desktop computer", 8)
     ('desktop computer', 'desktop…')
     """
-    line = escape_unprintable(" ".join(name.split()))  # fonts take no half of a character
-    return line if len(line) <= letters else f"{line[: letters - 1].rstrip()}…"
+    line = escape_unprintable(" ".join(name.split()))  # fonts cannot draw lone surrogates
+    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
 
 
-class Sheet:
-    """A figure that has been drawn."""
+class InlineSvg:
+    """Holds the SVG of a finished figure."""
 
     svg = Markup("")
 
 
 def _inline(text: str, label: str, width: float) -> Markup:
-    """Return the SVG element alone, as wide as its place lets it be; groups have a class where they had an id."""
+    """Return the bare SVG element with a maximum width; ids of groups are removed or become classes."""
     body = text[text.index("<svg") :].replace(INK, "currentColor")
     body = body.replace('<g id="named"', '<g class="named"')
     body = re.sub(r'<g id="[^"]*"', "<g", body)

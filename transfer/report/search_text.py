@@ -1,0 +1,51 @@
+"""Console text of `transfer search` and `transfer lr-find`: the best trials, and the suggested learning rates."""
+
+from typing import Any
+
+from transfer.report.text import run_text, text_table
+
+SHOWN_TRIALS = 10
+
+
+def search_text(result: dict[str, Any]) -> str:
+    """Return what `transfer search` prints: its best trials, the importance of settings, and the next step."""
+    best = result["best"]
+    names, heads = list(best["settings"]), list(best["val"])
+    rows = []
+    for record in sorted(result["trials"], key=lambda r: -r["val_acc"])[:SHOWN_TRIALS]:
+        scores = [f"{record['val'][head]:.3f}" if head in record["val"] else "-" for head in heads]
+        settings = [_number(record["settings"][name]) for name in names]
+        row = [str(record["trial"]), f"{record['val_acc']:.4f}", *scores, *settings]
+        rows.append([*row, record["stage"], str(record["epochs"])])
+    parts = [text_table(["trial", "val_acc", *heads, *names, "stage", "epochs"], rows)]
+    early = sum(record["stopped"] == "halving" for record in result["trials"])
+    count, seconds = len(result["trials"]), sum(record["seconds"] for record in result["trials"])
+    parts.append(f"{count} trials in {seconds:.1f} s, {early} of them stopped early; best: trial {best['trial']}")
+    parts.append(f"selection: {result['selection']['rule']}")
+    if result["importance"]:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in result["importance"].items())
+        parts.append(f"importance of each setting: {shares}")
+    repeated = result["final"]["notes"] if result["final"] else []
+    parts += [f"note: {note}" for note in result["notes"] if note not in repeated]
+    if result["final"]:
+        parts += ["trained once with the best settings, then tested:", run_text(result["final"])]
+    else:
+        options = " ".join(f"--{name.replace('_', '-')} {_option(name, v)}" for name, v in best["settings"].items())
+        parts.append(f"no test image was used; --final trains with the best settings, {options}, and tests once")
+    return "\n\n".join(parts)
+
+
+def lr_find_text(result: dict[str, Any]) -> str:
+    """Return what `transfer lr-find` prints: the suggested learning rates."""
+    rows = [[name.replace("_", " "), f"{result[name]:.3g}"] for name in ("steepest", "minimum_over_ten")]
+    return text_table(["rate", ""], rows) + f"\n\nsuggested: --lr {result['suggestion']:.2g}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _option(name: str, value: Any) -> str:
+    if name == "hidden":
+        return "" if value == "0" else str(value).replace("-", ",")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
