@@ -30,7 +30,7 @@ def test_where_a_phase_begins():
 
 def test_a_solved_head_is_drawn_over_strengths_and_a_method_by_its_scores():
     (drawn,) = draw_curves([*SOLVED, {"phase": "probe", "epoch": 3, "solved": {"object": 0.1}, "val": {"object": 0.5}}])
-    assert "strength of regularisation" in drawn
+    assert "L2 regularisation" in drawn
     assert "mathdefault" not in drawn
     (scores,) = draw_curves([{"candidate": f"mcc, epoch {e}", "score": e} for e in (1, 2)])
     assert "mcc" in scores

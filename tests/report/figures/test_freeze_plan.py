@@ -22,7 +22,7 @@ def test_norms_and_statistics_are_told(taught):
     _, plan = taught("norm_only")
     rows = stage_rows({"phases": [asdict(phase) for phase in plan.phases]}, 0.01)
     says = [row["cells"][0]["text"] for row in rows[1:]]
-    assert all(say.startswith("norms, rate") and say.endswith(", statistics learn") for say in says)
+    assert all(say.startswith("norms, rate") and say.endswith(", statistics updated") for say in says)
     moving = {"name": "s", "train": "none", "rate": 0.0, "statistics": "learning", "parameters": 4, "trained": 0}
     (_, row) = stage_rows({"phases": [{"name": "p", "heads_rate": 1.0, "stages": [moving]}]}, 0.1)
     assert row["cells"][0]["kind"] == "statistics"
