@@ -1,4 +1,4 @@
-from transfer.report.figures.curves import _series, _phase_changes, draw_curves
+from transfer.report.figures.curves import _phase_changes, _series, draw_curves
 
 EPOCHS = [
     {"phase": p, "epoch": e, "loss": 1 / e, "train": {"object": 0.5}, "val": {"object": 0.4}, "val_loss": 2.0}
