@@ -4,18 +4,17 @@ The table that papers on Office-31 print, with one difference: epoch and method 
 best that could have been chosen with them is the column called oracle.
 """
 
-from studies.cross import cross
+from studies.adaptation_grid import GridConfig, grid_text, run_grid
 
-from transfer.adaptation import AdaptConfig, CrossConfig, ShiftConfig
+from transfer.adaptation import AdaptConfig, ShiftConfig
 from transfer.cli.main import script
 from transfer.config.train import BackboneConfig
-from transfer.report.text import crossed
 
 
-def main(config: CrossConfig) -> None:
-    print("\n" + crossed(cross(config)))
+def main(config: GridConfig) -> None:
+    print("\n" + grid_text(run_grid(config)))
 
 
 if __name__ == "__main__":
     shared = AdaptConfig(ShiftConfig("office31"), backbone=BackboneConfig("mobilenetv2_100"))
-    raise SystemExit(script(main, CrossConfig(shared, ("source_only", "standardise", "mcc", "auto"))))
+    raise SystemExit(script(main, GridConfig(shared, ("source_only", "standardise", "mcc", "auto"))))

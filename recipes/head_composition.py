@@ -1,8 +1,8 @@
-"""Head composition: two heads on one network, one head for their pairs, or a network for each?
+"""Head composition: two heads on one network, one joint head over their pairs, or a network for each?
 
-Object and domain, from all labels of Office-31 and from three for each pair. Where the backbone stays frozen, two heads
-share nothing that learns. Where its last stage learns, the cosine between the two losses' gradients says how far one
-wants of it what the other wants, and the differences what sharing costs. --out has its course: interference.png.
+Object and domain of Office-31, from all labels and from three per object and domain. On a frozen backbone two heads
+share no trained layer. With a trained last stage, the cosine between the two losses' gradients shows how far the tasks
+agree, and the paired differences show the cost of sharing. --out also draws the cosines: interference.png.
 """
 
 from dataclasses import replace
@@ -30,9 +30,9 @@ def main(config: TrainConfig) -> None:
             title, lines = f"{policy}, {shots or 'all'} labels, {heads}", []
             print(f"\n{title}")
             place = replace(config.run, out=out and out / title.replace(", ", "_").replace(":", "-").replace(" ", "_"))
-            heads_too = replace(one, heads=replace(config.heads, heads=heads), run=place)
-            now = replace(heads_too, policy=replace(config.policy, policy=policy))
-            runs[heads] = train(now, images=images, cache=cache, on_epoch=lines.append)
+            one = replace(one, heads=replace(config.heads, heads=heads), run=place)
+            one = replace(one, policy=replace(config.policy, policy=policy))
+            runs[heads] = train(one, images=images, cache=cache, on_epoch=lines.append)
             tests = paired(runs[heads], runs["separate"]) if len(runs) > 1 else {}
             scores = [score_text(runs[heads].result, name).partition(" [")[0] for name in ("object", "domain")]
             losses, measured = [paired_test_text(tests.get(name)) for name in ("object", "domain")], course(lines)
@@ -40,7 +40,7 @@ def main(config: TrainConfig) -> None:
             rows.append([title, *scores, *losses, cosine])
             for name, values in measured.items():
                 drawn[PANELS[name]] |= {title: values} if values else {}
-    print("\n" + text_table(["", "object", "domain", "object less separate", "domain less separate", "cosine"], rows))
+    print("\n" + text_table(["", *("object", "domain", "object - separate", "domain - separate"), "cosine"], rows))
     if out:
         curves(out / "interference.png", drawn, x="epoch", y="of the two heads' gradients")
 

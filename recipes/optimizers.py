@@ -1,7 +1,7 @@
-"""Optimizers: how fast each learns heads, and heads with a last stage, what it keeps in memory, where it ends.
+"""Optimizers: speed, memory and final accuracy of each, on the heads alone and on the heads with the last stage.
 
-Every optimizer has a rate of its own, found on validation images of Office-31. Some also take all images in one step:
-L-BFGS needs that. With --out, curves.png has the losses, and surfaces.png each one's path on four toy surfaces.
+Each optimizer has its own learning rate, chosen on validation images of Office-31. L-BFGS needs full batches; sgd and
+adam are run with them, too. --out also draws the losses (curves.png) and paths on four toy surfaces (surfaces.png).
 """
 
 from dataclasses import replace
@@ -24,8 +24,8 @@ def main(config: TrainConfig) -> None:
     for policy in ("linear_probe", "partial:1"):
         for name, size in sizes:
             learn = replace(config.learn, optimizer=name, lr=RATES[name], batch_size=size)
-            one = replace(config, learn=replace(learn, momentum=0.0) if name == "sgd" else learn)
-            one = replace(one, policy=replace(config.policy, policy=policy))
+            learn = replace(learn, momentum=0.0) if name == "sgd" else learn
+            one = replace(config, learn=learn, policy=replace(config.policy, policy=policy))
             title = name if size else f"{name} at once"
             place = out / f"{policy} {title}".replace(":", "-").replace(" ", "_") if out else None
             lines: list[dict] = []
@@ -35,11 +35,11 @@ def main(config: TrainConfig) -> None:
             reached = [fmean(e.get("val", {}).get("object", 0.0) for e in each) for each in epochs]
             soon = next(n for n, value in enumerate(reached, 1) if value >= max(reached) - 0.01)
             state = 1 + result["policy"]["optimizer_bytes"] / 4 / result["policy"]["trained_parameters"]
-            loss, seconds = losses[policy][title][-1], fmean(e["seconds"] for e in lines)
-            scores = [f"{loss:.3f}", str(soon), score_text(result, "object").partition(" [")[0]]
+            seconds = fmean(e["seconds"] for e in lines)
+            scores = [f"{losses[policy][title][-1]:.3f}", str(soon), score_text(result, "object").partition(" [")[0]]
             rows.append([f"{policy} {title}", *scores, f"{seconds:.2f}", f"{state:.2f}"])
-    head = ["", "last loss", "epochs to 0.01 below its best", "object", "seconds an epoch", "memory / parameters"]
-    print("\n" + text_table(head, rows))
+    head = ["last loss", "epochs to 0.01 below its best", "object", "seconds per epoch", "memory / parameters"]
+    print("\n" + text_table(["", *head], rows))
     if out:
         curves(out / "curves.png", losses, x="epoch", y="training loss")
         paths = {n: (s.grid(), {o: path(s, c) for o, c in SETTINGS.items()}) for n, s in SURFACES.items()}

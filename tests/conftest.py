@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 from transfer.config.train import (
     BackboneConfig,
     CacheConfig,
@@ -206,21 +207,69 @@ def config(folder: Path, weights_store: Path, monkeypatch: pytest.MonkeyPatch) -
             "device": "cpu",
             "workers": 2,
         }
-        settings = defaults | settings
-        kinds = (
-            DataConfig,
-            BackboneConfig,
-            HeadConfig,
-            PolicyConfig,
-            LearnConfig,
-            RunConfig,
-            CacheConfig,
-        )
-        parts = [
-            kind(**{key: settings.pop(key) for key in list(settings) if key in kind.__dataclass_fields__})
-            for kind in kinds
-        ]
-        assert not settings, f"no such setting: {settings}"
-        return TrainConfig(*parts)
+        kinds = (DataConfig, BackboneConfig, HeadConfig, PolicyConfig, LearnConfig, RunConfig, CacheConfig)
+        return fill(TrainConfig, kinds, defaults | settings)
 
     return make
+
+
+def fill(whole: type, kinds: tuple[type, ...], settings: dict[str, Any]) -> Any:
+    """Return a config whose parts of `kinds` each take the settings that they have."""
+    parts = [
+        kind(**{key: settings.pop(key) for key in list(settings) if key in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+        for kind in kinds
+    ]
+    assert not settings, f"no such setting: {settings}"
+    return whole(*parts)
+
+
+@pytest.fixture
+def adapt_config(
+    images: ImageTable, weights_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., AdaptConfig]:
+    """Return a function that makes the config of a short adaptation, plain -> striped; a keyword sets a field."""
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(weights_store))
+
+    def make(**settings: Any) -> AdaptConfig:
+        defaults = {
+            "data": str(Path(str(images.paths[0])).parents[2]),
+            "source": ("plain",),
+            "target": "striped",
+            "method": ("source_only",),
+            "backbone": "test_resnet",
+            "bottleneck": 16,
+            "epochs": 2,
+            "steps": 3,
+            "batch_size": 12,
+            "device": "cpu",
+            "workers": 1,
+        }
+        kinds = (ShiftConfig, MethodConfig, BackboneConfig, StepsConfig, RunConfig, CacheConfig)
+        return fill(AdaptConfig, kinds, defaults | settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(images: ImageTable) -> Any:
+    """The tiny set with its files inspected."""
+    from transfer.data.duplicates import inspect
+    from transfer.training.setup import Images
+
+    return Images(images, inspect(images))
+
+
+@pytest.fixture(scope="session")
+def three(tiny: Any) -> Any:
+    """The same with every third plain image in a domain ``dim`` of its own."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from transfer.data.table import softmax_target
+    from transfer.training.setup import Images
+
+    table, third = tiny.table, np.arange(len(tiny.table)) % 3 == 0
+    names = np.array(table.domains)[table.domain]
+    domain = softmax_target(list(np.where(third & (names == "plain"), "dim", names)))
+    return Images(replace(table, targets=table.targets | {"domain": domain}), tiny.inspection)

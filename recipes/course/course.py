@@ -23,7 +23,7 @@ from transfer.runtime.device import get_versions
 from transfer.training.setup import Images, read_images
 from transfer.training.train import train
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"transfer.{__name__}")  # printed as the lines of the command are
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ HEADS = ("domain", "object")
 EVERY, VALIDATED, LOOKED_AT = 10, 100, 128  # epochs between lines; validation images of a line; images of the layers
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"transfer.{__name__}")  # printed as the lines of the command are
 
 
 def learn(config: ScratchConfig, data: PixelSet, *, name: str = "", seed: int = 0, examples: int = 3) -> dict[str, Any]:

@@ -35,7 +35,7 @@ KEY = ("backbone", "case", "seed", "policy")
 Key = tuple[str, str, int, str]
 Record = dict[str, Any]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"transfer.{__name__}")  # printed as the lines of the command are
 
 
 def cases(config: CasesConfig) -> dict[str, Any]:

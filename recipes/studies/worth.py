@@ -24,7 +24,7 @@ from transfer.training.train import train
 
 SCRATCH = "scratch"
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"transfer.{__name__}")  # printed as the lines of the command are
 
 
 class Stopwatch:

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
-from transfer.config.train import BackboneConfig, CacheConfig, RunConfig
-from transfer.data.table import ImageTable
+from transfer.config.adapt import AdaptConfig
 
 WIDTH, CLASSES = 5, 4
 SHIFT = (1.5, 2.5)
@@ -140,63 +138,10 @@ def learn_shifted() -> Callable:
     return learn
 
 
-BACKBONE = "test_resnet"
-
-
-@pytest.fixture(scope="session")
-def tiny(images: ImageTable) -> Any:
-    """The tiny set, its files looked at: colours to carry from ``plain`` to ``striped``."""
-    from transfer.data.duplicates import inspect
-    from transfer.training.setup import Images
-
-    return Images(images, inspect(images))
-
-
-@pytest.fixture(scope="session")
-def three(tiny: Any) -> Any:
-    """The same with every third plain image in a domain ``dim`` of its own."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    from transfer.data.table import softmax_target
-    from transfer.training.setup import Images
-
-    table, third = tiny.table, np.arange(len(tiny.table)) % 3 == 0
-    names = np.array(table.domains)[table.domain]
-    domain = softmax_target(list(np.where(third & (names == "plain"), "dim", names)))
-    return Images(replace(table, targets=table.targets | {"domain": domain}), tiny.inspection)
-
-
 @pytest.fixture
-def config(images: ImageTable, weights_store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AdaptConfig]:
-    """Make a config of few steps, plain -> striped; keywords go to whichever part has them."""
-    monkeypatch.setenv("TRANSFER_WEIGHTS", str(weights_store))
-
-    def make(**settings: Any) -> AdaptConfig:
-        defaults = {
-            "data": str(Path(str(images.paths[0])).parents[2]),
-            "source": ("plain",),
-            "target": "striped",
-            "method": ("source_only",),
-            "backbone": BACKBONE,
-            "bottleneck": 16,
-            "epochs": 2,
-            "steps": 3,
-            "batch_size": 12,
-            "device": "cpu",
-            "workers": 1,
-        }
-        settings = defaults | settings
-        kinds = (ShiftConfig, MethodConfig, BackboneConfig, StepsConfig, RunConfig, CacheConfig)
-        parts = [
-            kind(**{key: settings.pop(key) for key in list(settings) if key in kind.__dataclass_fields__})
-            for kind in kinds
-        ]
-        assert not settings, f"no such setting: {settings}"
-        return AdaptConfig(*parts)
-
-    return make
+def config(adapt_config: Callable[..., AdaptConfig]) -> Callable[..., AdaptConfig]:
+    """Make a config of few steps, plain -> striped."""
+    return adapt_config
 
 
 @pytest.fixture

@@ -238,4 +238,4 @@ def test_the_page_maps_both_sides_and_says_what_changed(config, tiny, tmp_path):
     assert sorted(named) == sorted(said)  # of target images what is predicted, not the truth
     page = write_report(out).read_text(encoding="utf-8")
     assert "plain → striped" in page
-    assert "Adapted less source only" in page
+    assert "Difference between adapted and source only" in page

@@ -8,6 +8,6 @@ Examples
 ('auto',)
 """
 
-from transfer.config.adapt import AdaptConfig, CrossConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 
-__all__ = ["AdaptConfig", "CrossConfig", "MethodConfig", "ShiftConfig", "StepsConfig"]
+__all__ = ["AdaptConfig", "MethodConfig", "ShiftConfig", "StepsConfig"]

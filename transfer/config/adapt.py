@@ -120,14 +120,3 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         if self.map and not self.run.out:
             raise TransferError("--map is written into the run folder: say --out FOLDER")
-
-
-@dataclass(frozen=True)
-class CrossConfig:
-    """Methods crossed with policies."""
-
-    adapt: AdaptConfig = field(default_factory=AdaptConfig)
-    methods: CommaNames = ("source_only", "coral", "dann", "growing", "auto")
-    """See --method."""
-    policies: CommaNames = ("linear_probe",)
-    """See --policy."""

@@ -2,18 +2,16 @@ import json
 from dataclasses import replace
 
 import pytest
-from studies.cross import cross
+from studies.adaptation_grid import GridConfig, grid_text, run_grid
 
 from transfer.adaptation.adapt import adapt
-from transfer.config.adapt import CrossConfig
 from transfer.errors import TransferError
-from transfer.report.text import crossed
 
 
-def test_every_method_policy_and_pair_is_run_as_if_alone(config, tmp_path):
-    base = config(out=tmp_path / "all", source=(), target="")
+def test_every_method_policy_and_pair_is_run_as_if_alone(adapt_config, tmp_path):
+    base = adapt_config(out=tmp_path / "all", source=(), target="")
     methods, policies = ["source_only", "mcc"], ["linear_probe", "partial:1"]
-    result = cross(CrossConfig(base, tuple(methods), tuple(policies)))
+    result = run_grid(GridConfig(base, tuple(methods), tuple(policies)))
     assert list(result["runs"]) == policies
     assert all(list(by) == methods for by in result["runs"].values())
     assert list(result["runs"]["partial:1"]["mcc"]) == ["plain -> striped", "striped -> plain"]
@@ -27,14 +25,14 @@ def test_every_method_policy_and_pair_is_run_as_if_alone(config, tmp_path):
     for part in ("target", "source_only", "selection"):
         assert once[part] == here[part]
     assert (tmp_path / "all" / "partial-1_mcc_striped_plain" / "model.safetensors").is_file()
-    lines = crossed(result).splitlines()
+    lines = grid_text(result).splitlines()
     assert len(lines) == 1 + 4
     assert [line.split()[:2] for line in lines[1:]] == [[p, m] for p in policies for m in methods]
 
 
-def test_one_that_was_stopped_goes_on(config, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("studies.cross.read", lambda *_: tiny)
-    base, done = config(out=tmp_path / "all", resume=True), []
+def test_one_that_was_stopped_goes_on(adapt_config, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("studies.adaptation_grid.read", lambda *_: tiny)
+    base, done = adapt_config(out=tmp_path / "all", resume=True), []
 
     def once(one, **how):
         done.append(one.method.method[0])
@@ -42,15 +40,15 @@ def test_one_that_was_stopped_goes_on(config, tiny, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return adapt(one, **how)
 
-    monkeypatch.setattr("studies.cross.adapt", once)
-    study = CrossConfig(base, ("coral", "mcc"))
+    monkeypatch.setattr("studies.adaptation_grid.adapt", once)
+    study = GridConfig(base, ("coral", "mcc"))
     with pytest.raises(KeyboardInterrupt):
-        cross(study)
+        run_grid(study)
     first = json.loads((tmp_path / "all" / "linear_probe_coral_plain_striped" / "result.json").read_text())
-    result = cross(study)
+    result = run_grid(study)
     assert result["runs"]["linear_probe"]["coral"]["plain -> striped"] == first
     assert list(result["runs"]["linear_probe"]) == ["coral", "mcc"]
-    assert cross(study) == json.loads((tmp_path / "all" / "result.json").read_text())
+    assert run_grid(study) == json.loads((tmp_path / "all" / "result.json").read_text())
     assert done == ["coral", "mcc", "coral", "mcc"]
 
 
@@ -62,12 +60,12 @@ def test_one_that_was_stopped_goes_on(config, tiny, tmp_path, monkeypatch):
         (("plain", "dim"), "striped", ["plain,dim -> striped"]),
     ],
 )
-def test_a_side_that_is_left_open_is_every_domain(config, three, monkeypatch, source, target, pairs):
-    monkeypatch.setattr("studies.cross.read", lambda *_: three)
-    result = cross(CrossConfig(config(source=source, target=target), ("source_only",)))
+def test_a_side_that_is_left_open_is_every_domain(adapt_config, three, monkeypatch, source, target, pairs):
+    monkeypatch.setattr("studies.adaptation_grid.read", lambda *_: three)
+    result = run_grid(GridConfig(adapt_config(source=source, target=target), ("source_only",)))
     assert sorted(result["runs"]["linear_probe"]["source_only"]) == sorted(pairs)
 
 
-def test_a_method_that_there_is_not_ends_it_at_once(config):
+def test_a_method_that_there_is_not_ends_it_at_once(adapt_config):
     with pytest.raises(TransferError, match="unknown method 'mccc'"):
-        cross(CrossConfig(config(), methods=("mccc",)), [(("plain",), "striped")])
+        run_grid(GridConfig(adapt_config(), methods=("mccc",)), [(("plain",), "striped")])
