@@ -19,8 +19,8 @@ from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan
 from transfer.model import TransferModel
 from transfer.runs.folder import RunFolder, refuse_resume
-from transfer.runtime.malloc import keep_freed_memory
 from transfer.runtime.device import get_versions
+from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData, epoch
 from transfer.training.fit import scale_heads
