@@ -13,7 +13,7 @@ from studies import cases as module
 from studies.cases import cases
 from studies.regret import best_by_others
 
-from transfer.advice.rule import epochs_for
+from transfer.advice.rule import choose_epochs
 from transfer.config.commands import CasesConfig
 from transfer.config.train import LearnConfig, TrainConfig
 from transfer.errors import TransferError
@@ -59,7 +59,7 @@ def test_every_policy_is_held_against_the_advice(study: Any, tmp_path: Path, fol
     # The advice and the runs are what `train` says by itself, of 4 labels a cell.
     data = replace(asked.train.data, data=str(folder), shots=4)
     alone = replace(asked.train, data=data, run=replace(asked.train.run, out=None, seeds=(), seed=1))
-    learn = replace(alone.learn, epochs=epochs_for(24), batch_size=32, refit=True)
+    learn = replace(alone.learn, epochs=choose_epochs(24), batch_size=32, refit=True)
     for policy, settings in (("auto", alone.learn), ("truncate:4", alone.learn), ("partial:1", learn)):
         one = train(replace(alone, policy=replace(alone.policy, policy=policy), learn=settings))
         found = runs[policy, 1]
@@ -163,7 +163,7 @@ def test_settings_by_policy_and_an_advised_one_that_is_not_listed(study: Any, mo
     monkeypatch.setattr(module, "read_images", lambda data, *more: reads.append(data.data) or read(data, *more))
     policies = ("full", "truncate:1", "truncate:1+partial:2", "head2toe", "full")
     result = cases(study(policies=policies))  # one seed, 5 labels and all: 30 and 38 images
-    plain, many = (30, 64, None), (epochs_for(38), 32, True)
+    plain, many = (30, 64, None), (choose_epochs(38), 32, True)
     assert learnt == {
         "linear_probe": plain,
         "full": many,
