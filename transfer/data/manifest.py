@@ -2,20 +2,18 @@
 
 import csv
 import io
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast, get_args
 
 import numpy as np
 
-from transfer.data.table import ONE, ImageTable, Kind, Target, natural, softmax_target
+from transfer.data.table import ONE, ImageTable, softmax_target
+from transfer.data.target_columns import checked_kind, read_target
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.files import open_regular
 
 OWN = ("path", "object", "domain", "split", "group")  # the columns that every set may have
-BINARY = (("0", "1"), ("no", "yes"), ("false", "true"))
 _LONGEST = 1 << 20  # letters of a header that is looked for
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -39,7 +37,7 @@ def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
     file : Path
         The CSV, UTF-8, comma separated, with a header line.
     targets : sequence of str
-        Further columns to learn: ``NAME`` or ``NAME:KIND``, kind ``softmax``, ``binary`` or ``regression``.
+        Further columns to learn: ``NAME`` or ``NAME:KIND``, a kind of head such as ``softmax`` or ``regression``.
         Without one, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, any
         other softmax.
 
@@ -102,7 +100,7 @@ def from_columns(
     extra = {}
     for spec in targets:
         column, kind = _parse(spec, columns, source)
-        extra[column] = _target(column, kind, columns[column], place)
+        extra[column] = read_target(column, kind, columns[column], place)
     return ImageTable(
         paths=np.array(columns["path"]),
         targets={
@@ -151,7 +149,7 @@ def _read_columns(file: Path) -> tuple[dict[str, list[str]], list[int]]:
     return {name: list(cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}, lines
 
 
-def _parse(spec: str, columns: dict[str, list[str]], source: str) -> tuple[str, Kind | None]:
+def _parse(spec: str, columns: dict[str, list[str]], source: str) -> tuple[str, str | None]:
     """Return the column and kind that ``NAME`` or ``NAME:KIND`` means."""
     name, kind = spec, ""
     if name not in columns and ":" in spec:  # a column's own name may hold a colon
@@ -162,37 +160,4 @@ def _parse(spec: str, columns: dict[str, list[str]], source: str) -> tuple[str, 
         others = [c for c in columns if c not in OWN]
         has = ", ".join(others) or "no further column"
         raise TransferError(f"no column {name!r} in {source}{did_you_mean(name, others)}: it has {has}")
-    kinds = get_args(Kind)
-    if kind and kind not in kinds:
-        raise TransferError(
-            f"unknown kind {kind!r} of target {name!r}{did_you_mean(kind, kinds)}; known: {', '.join(kinds)}"
-        )
-    return name, cast(Kind, kind) if kind else None
-
-
-def _target(name: str, kind: Kind | None, cells: list[str], place: Callable[[int], str]) -> Target:
-    known = {c.casefold() for c in cells if c}
-    if not known:
-        raise TransferError(f"the column {name!r} has no value at all")
-    pair = next((p for p in BINARY if known <= set(p)), None)
-    if kind is None:
-        kind = "binary" if pair else "regression" if all(map(_is_number, known)) else "softmax"
-    if kind == "softmax":
-        return softmax_target(cells)
-    if kind == "regression":
-        for row, cell in enumerate(cells):
-            if cell and not _is_number(cell):
-                raise TransferError(f"{place(row)}: {name} is {cell!r}, not a finite number")
-        return Target(np.array([float(c) if c else math.nan for c in cells]), kind)
-    classes = pair or tuple(sorted(known, key=natural))
-    if len(classes) != 2:
-        raise TransferError(f"the column {name!r} is not binary: it has {len(classes)} different values")
-    index = {"": -1, classes[0]: 0, classes[1]: 1}
-    return Target(np.array([index[c.casefold()] for c in cells], dtype=np.int64), kind, classes)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
+    return name, checked_kind(name, kind) if kind else None

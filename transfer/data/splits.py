@@ -139,7 +139,7 @@ def mask_labels(table: ImageTable, rows: np.ndarray, keep: tuple[str, ...] = ("d
     for name, target in table.targets.items():
         values = target.values.copy()
         if name not in keep:
-            values[rows] = np.nan if target.kind == "regression" else -1
+            values[rows] = np.nan if values.dtype.kind == "f" else -1
         targets[name] = replace(target, values=values)
     return replace(table, targets=targets)
 

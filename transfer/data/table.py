@@ -3,11 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
-
-Kind = Literal["softmax", "binary", "regression"]
 
 ONE = "all"  # the domain of images that say nothing of theirs
 
@@ -19,21 +16,21 @@ class Target:
     Parameters
     ----------
     values : ndarray, shape (N,)
-        int64 class indices, -1 where unknown, for ``softmax`` and ``binary``; float64, NaN where unknown, for
-        ``regression``.
-    kind : {"softmax", "binary", "regression"}
+        int64 class indices, -1 where unknown; or float64 numbers, NaN where unknown.
+    kind : str
+        The kind of head that predicts it: ``softmax``, ``binary``, ``regression`` or a registered one.
     classes : tuple of str
-        Class names by index; empty for ``regression``.
+        Class names by index; empty for numbers.
     """
 
     values: np.ndarray
-    kind: Kind = "softmax"
+    kind: str = "softmax"
     classes: tuple[str, ...] = ()
 
     @property
     def known(self) -> np.ndarray:
         """Return a boolean mask, shape (N,): where the value is known."""
-        return ~np.isnan(self.values) if self.kind == "regression" else self.values >= 0
+        return ~np.isnan(self.values) if self.values.dtype.kind == "f" else self.values >= 0
 
 
 def natural(name: str) -> tuple:

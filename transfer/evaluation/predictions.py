@@ -49,7 +49,7 @@ def decide(target: Target, values: np.ndarray) -> np.ndarray:
 
 
 def judge(table: ImageTable, answers: Answers, *, intervals: bool = True) -> dict[str, dict[str, Any]]:
-    """Return each head's report on all rows of `table` (see :mod:`transfer.evaluation.metrics`), by name."""
+    """Return each head's report on all rows of `table` (see :mod:`transfer.heads.metrics`), by name."""
     report = {}
     for name, values in answers.items():
         target = table.targets[name]

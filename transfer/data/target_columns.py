@@ -1,0 +1,101 @@
+"""Text columns -> targets: class names, two classes, or numbers. Registered head kinds add readers of their own."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from transfer.data.table import Target, natural, softmax_target
+from transfer.errors import TransferError, did_you_mean
+from transfer.runtime.plugins import load_entry_points
+
+BINARY_PAIRS = (("0", "1"), ("no", "yes"), ("false", "true"))
+
+ColumnReader = Callable[[str, list[str], Callable[[int], str]], Target]
+"""Gets the column's name, its cells ("" where unknown) and, for errors, the place of a row; returns the target."""
+
+
+def read_target(name: str, kind: str | None, cells: list[str], place: Callable[[int], str]) -> Target:
+    """Return the target of a column.
+
+    Parameters
+    ----------
+    name : str
+        The column's name, for errors.
+    kind : str, optional
+        The kind of head; without one, a column of 0/1, yes/no or true/false is binary, one of other numbers
+        regression, any other softmax.
+    cells : list of str
+        Stripped; ``""`` where unknown.
+    place : callable
+        From a row's number to where it stands, for errors.
+
+    Raises
+    ------
+    TransferError
+        An empty column, an unknown kind, or a cell that the kind cannot read.
+    """
+    known = {c.casefold() for c in cells if c}
+    if not known:
+        raise TransferError(f"the column {name!r} has no value at all")
+    if kind is None:
+        pair = any(known <= set(p) for p in BINARY_PAIRS)
+        kind = "binary" if pair else "regression" if all(map(_is_number, known)) else "softmax"
+    return COLUMN_READERS[checked_kind(name, kind)](name, cells, place)
+
+
+def checked_kind(name: str, kind: str) -> str:
+    """Return `kind` if it is known.
+
+    Raises
+    ------
+    TransferError
+        It is not, for the target `name`.
+    """
+    if kind not in COLUMN_READERS:
+        load_entry_points()
+    if kind not in COLUMN_READERS:
+        raise TransferError(
+            f"unknown kind {kind!r} of target {name!r}{did_you_mean(kind, COLUMN_READERS)}; "
+            f"known: {', '.join(COLUMN_READERS)}"
+        )
+    return kind
+
+
+def read_classes(name: str, cells: list[str], place: Callable[[int], str]) -> Target:
+    """Return class indices; the classes are the names that occur, in natural order."""
+    return softmax_target(cells)
+
+
+def read_two_classes(name: str, cells: list[str], place: Callable[[int], str]) -> Target:
+    """Return 0, 1, or -1 where unknown: of no/yes, false/true, 0/1, or of the two values that occur, in order."""
+    known = {c.casefold() for c in cells if c}
+    pair = next((p for p in BINARY_PAIRS if known <= set(p)), None)
+    classes = pair or tuple(sorted(known, key=natural))
+    if len(classes) != 2:
+        raise TransferError(f"the column {name!r} is not binary: it has {len(classes)} different values")
+    index = {"": -1, classes[0]: 0, classes[1]: 1}
+    return Target(np.array([index[c.casefold()] for c in cells], dtype=np.int64), "binary", classes)
+
+
+def read_numbers(name: str, cells: list[str], place: Callable[[int], str]) -> Target:
+    """Return finite numbers as float64, NaN where unknown."""
+    for row, cell in enumerate(cells):
+        if cell and not _is_number(cell):
+            raise TransferError(f"{place(row)}: {name} is {cell!r}, not a finite number")
+    return Target(np.array([float(c) if c else math.nan for c in cells]), "regression")
+
+
+COLUMN_READERS: dict[str, ColumnReader] = {
+    "softmax": read_classes,
+    "binary": read_two_classes,
+    "regression": read_numbers,
+}
+"""By head kind; ``transfer.register_head`` adds further ones."""
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False

@@ -1,0 +1,43 @@
+"""HeadSpec: what one head predicts, as it is saved in a model's header."""
+
+from dataclasses import dataclass
+
+from transfer.heads.kind import HeadKind
+from transfer.heads.registry import find_head_kind
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What one head predicts.
+
+    Parameters
+    ----------
+    name : str
+        The target's name, such as ``object``.
+    kind : str
+        The name of a registered head kind.
+    classes : tuple of str
+        Class names by index; empty for numbers.
+    weight : float
+        Weight of its loss in the sum over heads.
+    centre, spread : float
+        Mean and standard deviation of a numeric target on the training rows: the head learns
+        ``(y - centre) / spread``.
+    """
+
+    name: str
+    kind: str = "softmax"
+    classes: tuple[str, ...] = ()
+    weight: float = 1.0
+    centre: float = 0.0
+    spread: float = 1.0
+
+    @property
+    def head_kind(self) -> HeadKind:
+        """The registered kind called :attr:`kind`."""
+        return find_head_kind(self.kind)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the head's last layer computes for each image."""
+        return self.head_kind.outputs(self)
