@@ -9,9 +9,9 @@ from statistics import fmean
 from transfer import PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
 from transfer.config.train import ViewConfig
-from transfer.evaluation.ensemble import mean
-from transfer.evaluation.predictions import judge
-from transfer.evaluation.tta import seen
+from transfer.evaluation.ensemble import average_predictions
+from transfer.evaluation.predictions import evaluate_predictions
+from transfer.evaluation.tta import predict_views
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import text_table
 from transfer.training.setup import read_images
@@ -33,9 +33,12 @@ def main(config: TrainConfig) -> None:
         (tested, answers), model = plain.tests[0], plain.models[""]
         size = model.backbone.preprocessing.input_size[1]
         views = {"ten crops": ViewConfig(10), "two sizes": ViewConfig(test_sizes=(size, size * 5 // 4))}
-        given = {"plain": answers, "three runs": mean([answers, *(other.tests[0][1] for other in others)])}
-        given |= {name: seen(model, tested.paths, view) for name, view in views.items()}
-        found = {name: judge(tested, some) for name, some in given.items()}
+        given = {
+            "plain": answers,
+            "three runs": average_predictions([answers, *(other.tests[0][1] for other in others)]),
+        }
+        given |= {name: predict_views(model, tested.paths, view) for name, view in views.items()}
+        found = {name: evaluate_predictions(tested, some) for name, some in given.items()}
         for name, learn in ALONG.items():
             result = run(**learn).result
             found[name] = result.get("snapshots", result)["test"]

@@ -130,7 +130,8 @@ def taught(small: Callable[..., Any], images: ImageTable) -> Callable[..., Any]:
     import torch
 
     from transfer import freeze
-    from transfer.heads.heads import Heads, HeadSpec
+    from transfer.heads import HeadSpec
+    from transfer.heads.heads import Heads
     from transfer.model import TransferModel
 
     def build(

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 
 NAMES = ["test_resnet", "test_efficientnet", "test_convnext", "test_nfnet", "resnet18", "mobilenetv3_small_050"]

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from transfer.evaluation.evaluate import evaluate, predict
     from transfer.formats import export
     from transfer.freeze import FreezePlan, FreezePolicy
+    from transfer.heads import ClassHeadKind, HeadKind, register_head
     from transfer.report.page import write_report
     from transfer.training.compare import compare
     from transfer.training.train import train
@@ -62,6 +63,9 @@ _LAZY = {
     "export": "transfer.formats",
     "load": "transfer.backbones",
     "load_table": "transfer.data.sets.load",
+    "ClassHeadKind": "transfer.heads",
+    "HeadKind": "transfer.heads",
+    "register_head": "transfer.heads",
     "register_method": "transfer.adaptation.registry",
     "split": "transfer.data.splits",
     "ImageTable": "transfer.data.table",
@@ -83,6 +87,7 @@ __all__ = [
     "Backbone",
     "BackboneConfig",
     "BackboneFeatures",
+    "ClassHeadKind",
     "CompareConfig",
     "DataConfig",
     "EvaluateConfig",
@@ -90,6 +95,7 @@ __all__ = [
     "FreezePlan",
     "FreezePolicy",
     "HeadConfig",
+    "HeadKind",
     "ImageTable",
     "LearnConfig",
     "LrFindConfig",
@@ -113,6 +119,7 @@ __all__ = [
     "load_table",
     "lr_find",
     "predict",
+    "register_head",
     "register_method",
     "search",
     "split",

@@ -119,10 +119,10 @@ class TransferModel(nn.Module):
         return self.heads(self.features(activation))
 
     def predict(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Return each head's answer for uint8 `images` (see `Heads.answers`), in eval mode."""
+        """Return each head's answer for uint8 `images` (see `Heads.predictions`), in eval mode."""
         self.eval()
         with torch.inference_mode():
-            return self.heads.answers(self(self.trunk(images)))
+            return self.heads.predictions(self(self.trunk(images)))
 
     def _normalised(self, images: Tensor) -> Tensor:
         return self.backbone.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)

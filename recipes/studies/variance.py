@@ -3,6 +3,7 @@
 import numpy as np
 
 from transfer.data.table import ImageTable
+from transfer.heads import find_head_kind
 
 
 def between_classes(features: np.ndarray, labels: np.ndarray) -> float:
@@ -33,5 +34,5 @@ def between_classes(features: np.ndarray, labels: np.ndarray) -> float:
 
 def shares(table: ImageTable, features: np.ndarray) -> dict[str, dict[str, float]]:
     """Return ``share``, as :func:`between_classes` has it, of each softmax target, by name."""
-    asked = {name: target.values for name, target in table.targets.items() if target.kind == "softmax"}
+    asked = {name: target.values for name, target in table.targets.items() if find_head_kind(target.kind).has_classes}
     return {name: {"share": between_classes(features, values)} for name, values in asked.items()}

@@ -27,7 +27,7 @@ from transfer.config.train import BackboneConfig, CacheConfig, DataConfig, Polic
 from transfer.data.sets.office31 import office31
 from transfer.data.splits import split
 from transfer.disk_cache import Store
-from transfer.evaluation.predictions import targets
+from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
@@ -72,7 +72,7 @@ def main() -> None:
         phase = plan.phases[0]
         model.freeze(phase)
         optimizer = optimizers.build(model, plan, config.learn)
-        labels = targets(images.table, model)
+        labels = target_tensors(images.table, model)
         seconds: dict[str, list[float]] = {"cached": [], "without": []}
         with tempfile.TemporaryDirectory() as folder:
             feeds = {

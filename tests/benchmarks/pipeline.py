@@ -9,7 +9,8 @@ from torch import Tensor
 
 from transfer import backbones, freeze
 from transfer.data.images.batches import ImageBatches
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.runtime.malloc import keep_freed_memory
 

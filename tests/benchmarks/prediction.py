@@ -21,7 +21,7 @@ import torch
 
 from transfer.data.sets.load import load_table
 from transfer.evaluation.evaluate import BATCH, predict
-from transfer.heads.heads import HeadSpec
+from transfer.heads import HeadSpec
 
 
 def main() -> None:

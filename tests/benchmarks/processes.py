@@ -29,7 +29,7 @@ from transfer.data.duplicates import inspect
 from transfer.data.sets.load import load_table
 from transfer.data.splits import split
 from transfer.disk_cache import Store
-from transfer.evaluation.predictions import targets
+from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.runtime import distributed
 from transfer.runtime.distributed.batches import gather_rows
@@ -68,7 +68,7 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
             continue
         data = TrainingData(images.table, images.inspection.sha256, rows, rows[:0])
         optimizer = optimizers.build(model, plan, config.learn)
-        labels = targets(images.table, model)
+        labels = target_tensors(images.table, model)
         began, busy = time.perf_counter(), time.process_time()
         epoch(model, feed, data, labels, optimizer, plan.phases[0], config.learn, (1, 1), [0, 0, 1])
         busy = busiest(time.process_time() - busy)

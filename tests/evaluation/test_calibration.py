@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.evaluation.calibration import BINS, calibration
+from transfer.evaluation.calibration import CALIBRATION_BINS, measure_calibration
 
 answers = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
 
@@ -12,8 +12,8 @@ def naive(pairs):
     """Guo et al. 2017, equations 2 to 4 as written: bins ((m - 1) / M, m / M], the first with its lower end."""
     error, n = 0.0, len(pairs)
     counts = []
-    for m in range(1, BINS + 1):
-        inside = [(p, r) for p, r in pairs if (m - 1 < p * BINS <= m) or (m == 1 and p == 0)]
+    for m in range(1, CALIBRATION_BINS + 1):
+        inside = [(p, r) for p, r in pairs if (m - 1 < p * CALIBRATION_BINS <= m) or (m == 1 and p == 0)]
         counts.append(len(inside))
         if inside:
             accuracy = sum(r for _, r in inside) / len(inside)
@@ -25,7 +25,7 @@ def naive(pairs):
 @settings(deadline=None)
 @given(answers)
 def test_as_it_is_defined(pairs):
-    found = calibration(np.array([p for p, _ in pairs]), np.array([r for _, r in pairs], dtype=float))
+    found = measure_calibration(np.array([p for p, _ in pairs]), np.array([r for _, r in pairs], dtype=float))
     counts, error = naive(pairs)
     assert found.counts.tolist() == counts
     assert found.error == pytest.approx(error, abs=1e-12)
@@ -34,7 +34,7 @@ def test_as_it_is_defined(pairs):
 @settings(deadline=None)
 @given(answers)
 def test_means_of_the_bins_make_up_the_whole(pairs):
-    found = calibration(np.array([p for p, _ in pairs]), np.array([r for _, r in pairs], dtype=float))
+    found = measure_calibration(np.array([p for p, _ in pairs]), np.array([r for _, r in pairs], dtype=float))
     full = found.counts > 0
     assert np.isnan(found.accuracy[~full]).all()
     assert (found.accuracy[full] * found.counts[full]).sum() == pytest.approx(sum(r for _, r in pairs))
@@ -42,4 +42,4 @@ def test_means_of_the_bins_make_up_the_whole(pairs):
 
 
 def test_nothing_answered_is_no_error():
-    assert calibration(np.empty(0), np.empty(0)).error == 0.0
+    assert measure_calibration(np.empty(0), np.empty(0)).error == 0.0

@@ -14,7 +14,7 @@ from transfer.config.train import TrainConfig, ViewConfig
 from transfer.errors import TransferError
 from transfer.evaluation import ensemble
 from transfer.evaluation.evaluate import evaluate
-from transfer.evaluation.tta import seen
+from transfer.evaluation.tta import predict_views
 from transfer.runs import checkpoint
 from transfer.training.train import train
 
@@ -31,7 +31,7 @@ def probabilities(run: Path, paths: np.ndarray) -> dict[str, np.ndarray]:
 def test_the_mean_of_answers() -> None:
     rng = np.random.default_rng(0)
     members = [{"object": rng.dirichlet(np.ones(4), 5), "age": rng.normal(size=5)} for _ in range(3)]
-    together = ensemble.mean(members)
+    together = ensemble.average_predictions(members)
     assert together["object"].sum(1) == pytest.approx(np.ones(5))
     for name in members[0]:
         np.testing.assert_allclose(together[name], sum(member[name] for member in members) / 3)
@@ -97,7 +97,7 @@ def test_snapshots_give_the_models_back_as_they_were(config: Callable[..., Train
     models = train(config(policy="partial:1", epochs=1)).models
     before = {name: tensor.clone() for name, tensor in models[""].state_dict().items()}
     moved = {name: tensor + 1 for name, tensor in before.items() if name.startswith("heads.layers")}
-    for member in ensemble.snapshots(models, {"": [moved, moved]}):
+    for member in ensemble.load_snapshots(models, {"": [moved, moved]}):
         assert all(torch.equal(member[""].state_dict()[name], tensor) for name, tensor in moved.items())
     assert all(torch.equal(models[""].state_dict()[name], tensor) for name, tensor in before.items())
 
@@ -119,4 +119,4 @@ def test_views_and_averages_from_train_and_evaluate(config: Callable[..., TrainC
     assert run.result["policy"]["frozen_unchanged"]
     assert evaluate(EvaluateConfig(out, view=view))["test"] == run.result["test"]
     table, answers = run.tests[0]
-    np.testing.assert_allclose(answers["object"], seen(run.models[""], table.paths, view)["object"], atol=1e-6)
+    np.testing.assert_allclose(answers["object"], predict_views(run.models[""], table.paths, view)["object"], atol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.evaluation.gradcam import gradcam
+from transfer.evaluation.gradcam import compute_gradcam
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_as_it_is_defined(taught, pixels):
     with torch.no_grad():
         model.heads.layers["head_object"][-1].weight.normal_(generator=torch.Generator().manual_seed(3))
     classes = np.array([0, 2, 1])
-    found = gradcam(model.eval(), pixels, classes)
+    found = compute_gradcam(model.eval(), pixels, classes)
     assert found.shape == (3, 2, 2)
     np.testing.assert_allclose(found[1], naive(model, pixels[1:2], 2), atol=1e-4)
 
@@ -59,7 +59,7 @@ def test_a_network_that_diverged_is_not_explained(taught, pixels, value):
     model, _ = taught()
     with torch.no_grad():
         model.heads.layers["head_object"][-1].weight[0] = value
-    found = gradcam(model, pixels, np.array([0, 0, 0]))
+    found = compute_gradcam(model, pixels, np.array([0, 0, 0]))
     assert (found == 0).all()
 
 
@@ -68,8 +68,8 @@ def test_it_explains_each_image_by_itself_and_leaves_the_model_alone(taught, pix
     model, plan = taught(policy)
     model.freeze(plan.phases[-1])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    together = gradcam(model, pixels, np.array([0, 1, 2]))
-    apart = [gradcam(model, pixels[i : i + 1], np.array([i]))[0] for i in range(3)]
+    together = compute_gradcam(model, pixels, np.array([0, 1, 2]))
+    apart = [compute_gradcam(model, pixels[i : i + 1], np.array([i]))[0] for i in range(3)]
     np.testing.assert_allclose(together, apart, atol=1e-4)
     assert together.min() >= 0
     assert together.max() <= 1
@@ -84,4 +84,4 @@ def test_without_maps_there_is_nothing_to_show(taught, pixels):
     flat = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, backbone.width))
     stage = SimpleNamespace(modules=("0", "1", "2"))
     backbone.network, backbone.stages = flat, (stage,)
-    assert gradcam(model, pixels, np.array([0, 0, 0])) is None
+    assert compute_gradcam(model, pixels, np.array([0, 0, 0])) is None

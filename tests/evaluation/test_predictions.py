@@ -8,9 +8,18 @@ import torch
 
 from transfer.data.images.preprocessing import prepare
 from transfer.data.images.read import read
-from transfer.data.table import ImageTable, Target
-from transfer.evaluation.predictions import answer, decide, judge, per_domain, score, targets
+from transfer.data.table import ImageTable, Target, softmax_target
+from transfer.evaluation.predictions import (
+    decide,
+    evaluate_domains,
+    evaluate_predictions,
+    main_scores,
+    predict_rows,
+    prediction_rows,
+    target_tensors,
+)
 from transfer.feature_cache import TrunkCache
+from transfer.heads import HeadSpec
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def test_decide(tabled: ImageTable) -> None:
 
 @pytest.mark.parametrize("intervals", [True, False])
 def test_judge(tabled: ImageTable, intervals: bool) -> None:
-    report = judge(tabled, GIVEN, intervals=intervals)
+    report = evaluate_predictions(tabled, GIVEN, intervals=intervals)
     assert {name: r["n"] for name, r in report.items()} == {"object": 4, "domain": 5, "glossy": 5, "age": 5}
     assert report["object"]["accuracy"] == 3 / 4
     assert report["domain"]["accuracy"] == 4 / 5
@@ -56,11 +65,11 @@ def test_judge_without_any_known_label(tabled: ImageTable) -> None:
     none = replace(tabled.targets["object"], values=np.full(6, -1))
     table = replace(tabled, targets=tabled.targets | {"object": none})
     for intervals in (True, False):
-        assert judge(table, {"object": GIVEN["object"]}, intervals=intervals) == {"object": {"n": 0}}
+        assert evaluate_predictions(table, {"object": GIVEN["object"]}, intervals=intervals) == {"object": {"n": 0}}
 
 
 def test_per_domain(tabled: ImageTable) -> None:
-    report = per_domain(tabled, GIVEN)
+    report = evaluate_domains(tabled, GIVEN)
     assert set(report) == {"x", "y"}  # nothing is from z
     assert report["x"]["object"] == {"n": 2, "accuracy": 0.5}
     assert report["y"]["object"] == {"n": 1, "accuracy": 1.0}
@@ -69,11 +78,11 @@ def test_per_domain(tabled: ImageTable) -> None:
     assert report["y"]["age"]["n"] == 3
 
 
-def test_score() -> None:
-    assert score({"object": {"accuracy": 0.5}, "domain": {"accuracy": 1.0}}) == 0.75
-    assert score({"object": {"accuracy": 0.5}, "age": {"r2": 0.2}}) == pytest.approx(0.35)
-    assert score({"object": {"n": 0}}) == 0.0
-    assert score({}) == 0.0
+def test_main_scores() -> None:
+    specs = {"object": HeadSpec("object", classes=("a", "b")), "age": HeadSpec("age", "regression")}
+    assert main_scores({"object": {"accuracy": 0.5}, "age": {"r2": 0.2}}, specs) == {"object": 0.5, "age": 0.2}
+    assert main_scores({"object": {"n": 0}}, specs) == {"object": 0.0}
+    assert main_scores({}, specs) == {}
 
 
 @pytest.mark.parametrize("batch_size", [5, 64])
@@ -88,7 +97,7 @@ def test_answer(
     model.train()
     rows = np.random.default_rng(0).permutation(len(images))[:11]
     feed = TrunkCache().feed(model, images.paths, digests, batch_size=batch_size, workers=1)
-    answers, loss = answer(model, feed, rows, targets(images, model))
+    answers, loss = predict_rows(model, feed, rows, target_tensors(images, model))
     assert not model.training
     costs = []
     for i, row in enumerate(rows):
@@ -109,14 +118,37 @@ def test_answer_of_no_rows(taught: Callable[..., Any], images: ImageTable, diges
     model, plan = taught()
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, images.paths, digests, batch_size=8, workers=1)
-    answers, loss = answer(model, feed, np.empty(0, dtype=np.int64), targets(images, model))
+    answers, loss = predict_rows(model, feed, np.empty(0, dtype=np.int64), target_tensors(images, model))
     assert loss == 0.0
     assert {name: len(values) for name, values in answers.items()} == {"object": 0, "domain": 0}
 
 
 def test_targets(taught: Callable[..., Any], images: ImageTable) -> None:
     model, _ = taught(heads=("object",))
-    given = targets(images, model)
+    given = target_tensors(images, model)
     assert list(given) == ["object"]
     assert given["object"].tolist() == images.object.tolist()
     assert given["object"].dtype == torch.int64
+
+
+def test_rows_have_the_truth_the_prediction_and_its_probability():
+    targets = {
+        "object": softmax_target(["mug", "", "pen"]),
+        "dry": Target(np.array([0, 1, 1]), "binary", ("no", "yes")),
+        "age": Target(np.array([1.0, 2.0, 3.5]), "regression"),
+    }
+    empty = np.full(3, "")
+    table = ImageTable(np.array(["a.png", "b.png", "c.png"]), targets, empty, empty, "three")
+    predictions = {
+        "object": np.array([[0.9, 0.1], [0.25, 0.75], [0.6, 0.4]]),
+        "dry": np.array([0.2, 0.9, 0.3]),
+        "age": np.array([1.5, 2.0, 3.0]),
+    }
+    rows = prediction_rows(table, predictions)
+    assert [row["path"] for row in rows] == ["a.png", "b.png", "c.png"]
+    assert [row["object"] for row in rows] == ["mug", "", "pen"]
+    assert [row["object_predicted"] for row in rows] == ["mug", "pen", "mug"]
+    assert [row["object_probability"] for row in rows] == [0.9, 0.75, 0.6]
+    assert [row["dry_predicted"] for row in rows] == ["no", "yes", "no"]
+    assert [row["dry_probability"] for row in rows] == [0.8, 0.9, 0.7]
+    assert [(row["age"], row["age_predicted"]) for row in rows] == [(1.0, 1.5), (2.0, 2.0), (3.5, 3.0)]

@@ -10,7 +10,13 @@ from PIL import Image
 
 from transfer.data.table import Target
 from transfer.evaluation import report_data as module
-from transfer.evaluation.report_data import MISTAKES, SAMPLE, Start, before_and_after, chosen
+from transfer.evaluation.report_data import (
+    MISTAKES_SHOWN,
+    SAMPLE_SHOWN,
+    InitialWeights,
+    choose_galleries,
+    features_before_and_after,
+)
 from transfer.training.train import train
 
 
@@ -24,14 +30,14 @@ def test_the_most_confident_mistakes_and_the_least_sure_hits(images):
     unknown = images.object.copy()
     unknown[::5] = -1
     test = replace(images, targets=images.targets | {"object": Target(unknown, "softmax", images.objects)})
-    galleries = chosen(test, answers)
+    galleries = choose_galleries(test, answers)
     for name, true in (("object", unknown), ("domain", images.domain)):
         p = answers[name]
         wrong = [i for i in range(len(p)) if true[i] >= 0 and p[i].argmax() != true[i]]
         right = [i for i in range(len(p)) if p[i].argmax() == true[i]]
-        assert galleries[f"{name} mistakes"] == sorted(wrong, key=lambda i: -p[i].max())[:MISTAKES]
+        assert galleries[f"{name} mistakes"] == sorted(wrong, key=lambda i: -p[i].max())[:MISTAKES_SHOWN]
         assert sorted(galleries[f"{name} hits"]) == sorted(sorted(right, key=lambda i: p[i].max())[:8])
-    assert len(set(galleries["sample"])) == SAMPLE
+    assert len(set(galleries["sample"])) == SAMPLE_SHOWN
     assert galleries["explained"][:4] == galleries["object mistakes"][:4]
 
 
@@ -76,7 +82,7 @@ def test_features_before_are_those_of_the_start(taught, images, digests, monkeyp
     model, plan = taught("partial:1")
     model.freeze(plan.phases[-1])
     feed = TrunkCache().feed(model, images.paths, digests, batch_size=8, workers=1)
-    start = Start(model, plan)
+    start = InitialWeights(model, plan)
     rows = np.arange(0, len(images), 4)
     own = module._features(model, feed, rows)
     with torch.no_grad():
@@ -84,8 +90,8 @@ def test_features_before_are_those_of_the_start(taught, images, digests, monkeyp
             if name in start.weights:
                 parameter.add_(0.05)
     trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    monkeypatch.setattr(module, "MAPPED", 7)
-    before, after = before_and_after(start, model, feed, images, rows)
+    monkeypatch.setattr(module, "MAX_MAPPED_IMAGES", 7)
+    before, after = features_before_and_after(start, model, feed, images, rows)
     assert before.features.shape == (7, model.backbone.width)
     picked = np.sort(np.random.default_rng(0).permutation(rows)[:7])
     np.testing.assert_array_equal(before.features, own[np.searchsorted(rows, picked)])

@@ -13,10 +13,11 @@ from transfer.config.train import ViewConfig
 from transfer.data.images.batches import Preprocessing, prepare, read
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.evaluation.predictions import answer, targets
-from transfer.evaluation.tta import seen, views, wider
+from transfer.evaluation.predictions import predict_rows, target_tensors
+from transfer.evaluation.tta import enlarge_for_crops, make_views, predict_views
 from transfer.feature_cache import TrunkCache
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 
 OWN = Preprocessing((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 0.875)
@@ -34,18 +35,18 @@ def by_hand(images: Tensor, side: int) -> list[Tensor]:
 @pytest.mark.parametrize(("crop_pct", "square"), [(0.875, 256), (1.0, 256), (0.7, 320)])
 def test_the_square_that_crops_are_cut_from(crop_pct: float, square: int) -> None:
     own = Preprocessing((3, 224, 224), OWN.mean, OWN.std, "bilinear", crop_pct)
-    assert wider(own).input_size == (3, square, square)
-    assert wider(own).resized == (square, square)
+    assert enlarge_for_crops(own).input_size == (3, square, square)
+    assert enlarge_for_crops(own).resized == (square, square)
 
 
 def test_ten_crops_are_corners_centre_and_their_mirrors() -> None:
     images = torch.randint(0, 256, (2, 3, 37, 37), dtype=torch.uint8)
     small = Preprocessing((3, 32, 32), OWN.mean, OWN.std, "bilinear", 1.0)
-    crops = list(views(images, small, 10))
+    crops = list(make_views(images, small, 10))
     assert len(crops) == 10
     for crop in by_hand(images, 32):
         assert sum(torch.equal(crop, other) for other in crops) == 1
-    assert list(views(images, small, 1)) == [images]
+    assert list(make_views(images, small, 1)) == [images]
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
@@ -58,13 +59,13 @@ def test_the_answer_is_the_mean_of_all_views(
     model.freeze(plan.phases[0])
     paths = images.paths[::12]
     before = freeze.hash_frozen_tensors(model.backbone, ())
-    got = seen(model, paths, ViewConfig(crops, sizes))
+    got = predict_views(model, paths, ViewConfig(crops, sizes))
     assert freeze.hash_frozen_tensors(model.backbone, ()) == before
     own = model.backbone.preprocessing
     total: dict[str, Any] = {}
     for size in sizes or (32,):
         at = own.at_size(size) if sizes else own
-        whole = torch.stack([prepare(read(path), wider(at) if crops == 10 else at) for path in paths])
+        whole = torch.stack([prepare(read(path), enlarge_for_crops(at) if crops == 10 else at) for path in paths])
         for view in by_hand(whole, size) if crops == 10 else [whole]:
             for name, values in model.predict(view).items():
                 total[name] = total.get(name, 0.0) + values.numpy() / (crops * max(len(sizes), 1))
@@ -77,21 +78,21 @@ def test_the_own_size_alone_is_the_plain_answer(taught: Callable[..., Any], imag
     model, plan = taught()
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, images.paths, digests, batch_size=16)
-    plain = answer(model, feed, np.arange(len(images)), targets(images, model))[0]
-    for name, values in seen(model, images.paths, ViewConfig(test_sizes=(32,))).items():
+    plain = predict_rows(model, feed, np.arange(len(images)), target_tensors(images, model))[0]
+    for name, values in predict_views(model, images.paths, ViewConfig(test_sizes=(32,))).items():
         np.testing.assert_allclose(values, plain[name], atol=1e-6)
 
 
 def test_no_images_no_answers(taught: Callable[..., Any]) -> None:
     model, _ = taught()
-    assert all(len(values) == 0 for values in seen(model, [], ViewConfig(10)).values())
+    assert all(len(values) == 0 for values in predict_views(model, [], ViewConfig(10)).values())
 
 
 def test_a_size_that_the_network_does_not_take(small: Callable[..., Any], images: ImageTable) -> None:
     backbone = small("vgg11", size=32)
     model = TransferModel(backbone, Heads([HeadSpec("object", classes=images.objects)], backbone.width))
     with pytest.raises(TransferError, match="--test-sizes"):
-        seen(model, images.paths[:1], ViewConfig(test_sizes=(8,)))
+        predict_views(model, images.paths[:1], ViewConfig(test_sizes=(8,)))
 
 
 @pytest.mark.parametrize(("config", "several"), [(ViewConfig(), False), (ViewConfig(10), True)])

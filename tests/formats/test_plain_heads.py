@@ -5,7 +5,8 @@ from torch import nn
 
 from transfer.config.train import HeadConfig
 from transfer.formats.plain_heads import plain_heads
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.runs.checkpoint import build_heads
 
 SPECS = [
@@ -40,7 +41,7 @@ def test_plain_layers_on_raw_features_say_the_same(config):
     heads, features = made(config), torch.randn(9, 6)
     with torch.no_grad():
         out = heads(features)
-        answers = heads.answers(out)
+        answers = heads.predictions(out)
     for name, head in plain_heads(heads).items():
         x = features.numpy()
         for i, (weight, bias) in enumerate(head.layers):

@@ -17,7 +17,8 @@ from transfer.backbones.backbone import Backbone
 from transfer.config.train import LearnConfig
 from transfer.errors import TransferError
 from transfer.freeze import FreezePlan, plan
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.training import optimizers
 

@@ -188,7 +188,7 @@ def _sound_checkpoint() -> tuple[bytes, str]:
     from safetensors import safe_open
 
     from transfer import backbones
-    from transfer.heads.heads import HeadSpec
+    from transfer.heads import HeadSpec
     from transfer.model import TransferModel
 
     backbone = backbones.load("glyphnet", random_init=True)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from transfer.heads.dropout import DropConnect, Dropout, VanillaDropout, drawn
-from transfer.heads.heads import mlp
+from transfer.heads.layers import build_mlp
 
 X = torch.linspace(0.5, 2.0, 8)
 MANY = 20_000
@@ -92,8 +92,8 @@ def test_dropconnect_in_use_is_the_linear_layer_to_the_bit() -> None:
 
 def test_heads_have_them_and_keep_their_names() -> None:
     how = {"activation": "relu", "init": "xavier"}
-    plain = mlp(8, (4,), 3, dropout=0.0, **how)
-    both = mlp(8, (4,), 3, dropout=0.2, dropout_kind="vanilla", drop_connect=0.5, **how)
+    plain = build_mlp(8, (4,), 3, dropout=0.0, **how)
+    both = build_mlp(8, (4,), 3, dropout=0.2, dropout_kind="vanilla", drop_connect=0.5, **how)
     assert [type(layer) for layer in both] == [VanillaDropout, DropConnect, nn.ReLU, VanillaDropout, DropConnect]
     assert set(both.state_dict()) == set(plain.state_dict())
     assert {layer.p for layer in both if isinstance(layer, DropConnect)} == {0.5}

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from transfer.heads.heads import Heads, HeadSpec, mlp
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
+from transfer.heads.layers import build_mlp
 
 OBJECTS, DOMAINS, WIDTH = 4, 3, 6
 
@@ -126,7 +128,7 @@ def test_binary_head() -> None:
     p = [1 / (1 + math.exp(-v)) for v in out["glossy"].tolist()]
     expected = mean([-math.log(q if t else 1 - q) for q, t in zip(p, target, strict=True) if t >= 0])
     assert heads.loss(out, {"glossy": torch.tensor(target)}).item() == pytest.approx(expected, rel=1e-5)
-    assert heads.answers(out)["glossy"].tolist() == pytest.approx(p, rel=1e-5)
+    assert heads.predictions(out)["glossy"].tolist() == pytest.approx(p, rel=1e-5)
 
 
 def test_regression_head_learns_standardised_values_and_answers_in_their_own_unit() -> None:
@@ -139,7 +141,7 @@ def test_regression_head_learns_standardised_values_and_answers_in_their_own_uni
     expected = mean([(y - (t - 40) / 8) ** 2 for y, t in zip(raw, target, strict=True) if not math.isnan(t)])
     loss = heads.loss(out, {"age": torch.tensor(target, dtype=torch.float64)})
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert heads.answers(out)["age"].tolist() == pytest.approx([40 + 8 * y for y in raw], rel=1e-5)
+    assert heads.predictions(out)["age"].tolist() == pytest.approx([40 + 8 * y for y in raw], rel=1e-5)
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
@@ -150,7 +152,7 @@ def test_further_heads_stand_beside_object_and_domain(compose: str) -> None:
     both = {"object": objects, "domain": domains}
     nothing = {"age": torch.full((12,), math.nan), "glossy": torch.full((12,), -1)}
     some = {"age": torch.ones(12), "glossy": torch.ones(12, dtype=torch.int64)}
-    assert set(heads.answers(out)) == {"object", "domain", "age", "glossy"}
+    assert set(heads.predictions(out)) == {"object", "domain", "age", "glossy"}
     none = {name: torch.full((12,), -1) for name in both}
     parts = heads.loss(out, both | nothing).item(), heads.loss(out, none | some).item()
     assert parts[1] > 0
@@ -175,7 +177,7 @@ def kinds(net: nn.Sequential) -> list[str]:
 
 def test_linear_and_mlp() -> None:
     def build(hidden: tuple[int, ...], **options) -> nn.Sequential:
-        return mlp(10, hidden, 3, **{"activation": "relu", "dropout": 0.0, "init": "xavier"} | options)
+        return build_mlp(10, hidden, 3, **{"activation": "relu", "dropout": 0.0, "init": "xavier"} | options)
 
     assert kinds(build(())) == ["Linear"]
     assert kinds(build((8, 7))) == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
@@ -209,7 +211,7 @@ def test_dropout_acts_in_training_only() -> None:
 )
 def test_standard_deviations_of_the_draws(init: str, expected: list[float]) -> None:
     torch.manual_seed(0)
-    net = mlp(600, (800,), 500, activation="relu", dropout=0.0, init=init)
+    net = build_mlp(600, (800,), 500, activation="relu", dropout=0.0, init=init)
     for layer, sd in zip((net[0], net[2]), expected, strict=True):
         weights = layer.weight.detach()
         assert float(weights.std()) == pytest.approx(sd, rel=0.01)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 
 OBJECTS, DOMAINS, WIDTH, INPUTS, N = 31, 3, 6, 5, 40
 

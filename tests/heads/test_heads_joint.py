@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 
 OBJECTS, DOMAINS, WIDTH = 4, 3, 6
 
@@ -46,7 +47,7 @@ def test_joint_head_is_one_softmax_over_the_pairs() -> None:
     logits = heads.layers["head_joint"](x)
     assert logits.shape == (len(x), DOMAINS * OBJECTS)
     out = heads(x)
-    answers = heads.answers(out)
+    answers = heads.predictions(out)
     for i, row in enumerate(logits.tolist()):
         total = sum(math.exp(v) for v in row)
         p = [[math.exp(row[d * OBJECTS + o]) / total for o in range(OBJECTS)] for d in range(DOMAINS)]

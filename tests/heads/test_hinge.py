@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.heads.hinge import binary_hinge, hinge
 
 
@@ -60,7 +61,7 @@ def test_heads_learn_by_it(compose: str) -> None:
     heads = Heads(specs, 4, compose=compose)
     objects, domains = torch.tensor([0, 2, -1, 1]), torch.tensor([1, 0, 1, 0])
     out = heads(torch.randn(4, 4))
-    loss = heads.loss(out, {"object": objects, "domain": domains}, kind="hinge", smoothing=0.3)
+    loss = heads.loss(out, {"object": objects, "domain": domains}, loss="hinge", smoothing=0.3)
 
     def mean(name: str, rows: list[int], labels: torch.Tensor) -> float:
         return sum(naive(out[name][i].flatten().tolist(), int(labels[i])) for i in rows) / len(rows)
@@ -76,4 +77,4 @@ def test_binary_heads_learn_by_it_and_regression_does_not() -> None:
     heads = Heads([HeadSpec("glossy", "binary", ("no", "yes")), HeadSpec("age", "regression")], 3)
     out = {"glossy": torch.tensor([0.5, 2.0]), "age": torch.tensor([1.0, 3.0])}
     targets = {"glossy": torch.tensor([0, 1]), "age": torch.tensor([0.0, 1.0])}
-    assert heads.loss(out, targets, kind="hinge").item() == pytest.approx(1.5 / 2 + (1 + 4) / 2)
+    assert heads.loss(out, targets, loss="hinge").item() == pytest.approx(1.5 / 2 + (1 + 4) / 2)

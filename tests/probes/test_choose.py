@@ -5,7 +5,8 @@ import pytest
 from transfer import freeze
 from transfer.config.train import LearnConfig
 from transfer.freeze import FreezePolicy
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.probes.choose import can_solve_heads, choose_solver, is_phase_solved
 from transfer.probes.head2toe import solve_head2toe
 from transfer.probes.linear import solve_linear_probe

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.probes import lbfgs, linear
 from transfer.probes.head2toe import solve_head2toe
 from transfer.probes.head_problem import HeadProblem

@@ -3,7 +3,8 @@ import math
 import torch
 from torch import nn
 
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.probes.head_problem import HeadProblem, ScaledRows
 from transfer.probes.lbfgs import compute_l2
 

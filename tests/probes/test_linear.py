@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
 from transfer.errors import TransferError
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.probes import lbfgs, linear
 from transfer.probes.lbfgs import DEFAULT_L2
 
@@ -65,7 +66,7 @@ def logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) ->
 
 def answers(heads: Heads, x: Tensor) -> dict[str, np.ndarray]:
     with torch.no_grad():
-        return {name: answer.numpy() for name, answer in heads.answers(heads.eval()(x)).items()}
+        return {name: answer.numpy() for name, answer in heads.predictions(heads.eval()(x)).items()}
 
 
 def at(heads: Heads, rows: Rows, **options: Any) -> dict[str, float]:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from transfer.backbones.variants import shares
 from transfer.errors import TransferError
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.probes import lbfgs, linear, stage_probes
 from transfer.probes.lbfgs import DEFAULT_L2
 from transfer.report.text import run_text
@@ -127,7 +128,7 @@ def test_a_joint_head_averages_for_pairs() -> None:
     heads = Heads([OBJECT, DOMAIN], sum(WIDTHS), compose="joint")
     assert solve(heads, draw(300), draw(200, 5)).keys() == {"joint"}
     x, targets = draw(300, 7)
-    answers = heads.answers(heads(x))
+    answers = heads.predictions(heads(x))
     assert (answers["object"].argmax(1) == targets["object"]).float().mean() > 0.8
     assert (answers["domain"].argmax(1) == targets["domain"]).float().mean() > 0.8
 

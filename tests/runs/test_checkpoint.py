@@ -14,7 +14,7 @@ from torch import Tensor
 from transfer import freeze
 from transfer.config.train import HeadConfig
 from transfer.errors import TransferError
-from transfer.heads.heads import HeadSpec
+from transfer.heads import HeadSpec
 from transfer.model import TransferModel
 from transfer.runs import checkpoint
 

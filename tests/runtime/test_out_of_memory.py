@@ -12,7 +12,8 @@ from torch import Tensor
 from transfer.config.train import LearnConfig, RegulariseConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.runtime.out_of_memory import is_out_of_memory, run_in_parts, split_rows
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit

@@ -13,9 +13,10 @@ from torch import Tensor
 from transfer import freeze
 from transfer.config.train import LearnConfig, RegulariseConfig
 from transfer.data.table import ImageTable, Target
-from transfer.evaluation.predictions import answer, judge, targets
+from transfer.evaluation.predictions import evaluate_predictions, predict_rows, target_tensors
 from transfer.feature_cache import Feed, TrunkCache
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.training import epoch as epoch_module
 from transfer.training import optimizers
@@ -47,8 +48,8 @@ def lines(result: FitResult) -> list[dict[str, Any]]:
 def measured(model: TransferModel, data: TrainingData, rows: np.ndarray) -> tuple[dict[str, float], float]:
     """Return accuracy by head, and the loss, on `rows`."""
     feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
-    answers, loss = answer(model, feed, rows, targets(data.table, model))
-    return {name: r["accuracy"] for name, r in judge(data.table.take(rows), answers).items()}, loss
+    answers, loss = predict_rows(model, feed, rows, target_tensors(data.table, model))
+    return {name: r["accuracy"] for name, r in evaluate_predictions(data.table.take(rows), answers).items()}, loss
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
@@ -208,8 +209,8 @@ def test_further_heads_learn_too(small: Callable[..., Any], data: TrainingData, 
     result = fit(model, plan, data, replace(QUICK, epochs=20, lr=0.01), TrunkCache())
     assert not result.stopped
     feed = TrunkCache().feed(model, images.paths, data.digests, batch_size=64, workers=1)
-    answers, _ = answer(model, feed, data.val, targets(data.table, model))
-    report = judge(data.table.take(data.val), answers)
+    answers, _ = predict_rows(model, feed, data.val, target_tensors(data.table, model))
+    report = evaluate_predictions(data.table.take(data.val), answers)
     assert report["striped"]["accuracy"] >= 0.8
     assert report["amount"]["r2"] > 0.7
     assert report["object"]["accuracy"] >= 0.8
@@ -268,7 +269,7 @@ def test_penalties_are_added_and_see_what_they_ask_for(taught: Callable[..., Any
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=12, workers=1)
-    labels = targets(data.table, model)
+    labels = target_tensors(data.table, model)
     losses = []
     for penalties in ((), (Hundred(),)):
         torch.manual_seed(0)

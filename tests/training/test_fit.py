@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transfer.config.train import LearnConfig
 from transfer.data.table import ImageTable
-from transfer.evaluation.predictions import answer, judge, targets
+from transfer.evaluation.predictions import evaluate_predictions, predict_rows, target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training import fit as fit_module
@@ -40,8 +40,8 @@ def lines(result: FitResult) -> list[dict[str, Any]]:
 def measured(model: TransferModel, data: TrainingData, rows: np.ndarray) -> tuple[dict[str, float], float]:
     """Return accuracy by head, and the loss, on `rows`."""
     feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
-    answers, loss = answer(model, feed, rows, targets(data.table, model))
-    return {name: r["accuracy"] for name, r in judge(data.table.take(rows), answers).items()}, loss
+    answers, loss = predict_rows(model, feed, rows, target_tensors(data.table, model))
+    return {name: r["accuracy"] for name, r in evaluate_predictions(data.table.take(rows), answers).items()}, loss
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from transfer.config.train import LearnConfig
-from transfer.evaluation.predictions import targets
+from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training.epoch import TrainingData
@@ -39,7 +39,7 @@ def row_gradients(model: TransferModel, data: TrainingData, name: str, smoothing
     found = {}
     model.eval()
     for some, activation in feed.batches(data.train):
-        p = model.heads.answers(model(activation))[name][0]
+        p = model.heads.predictions(model(activation))[name][0]
         wanted = torch.full_like(p, smoothing / len(p))
         wanted[data.table.targets[name].values[some[0]]] += 1 - smoothing
         model.zero_grad(set_to_none=True)
@@ -57,7 +57,7 @@ def norm(v: np.ndarray) -> float:
 @pytest.mark.parametrize("unknown", [False, True])
 def test_against_row_by_row(taught: Callable[..., Any], data: TrainingData, compose: str, unknown: bool) -> None:
     model = frozen(taught, compose=compose)
-    labels = targets(data.table, model)
+    labels = target_tensors(data.table, model)
     if unknown:
         labels["domain"] = labels["domain"].clone()
         labels["domain"][::3] = -1
@@ -83,7 +83,7 @@ def test_heads_that_want_the_same_agree(taught: Callable[..., Any], data: Traini
     heads = model.heads
     heads.specs["copy"] = dataclasses.replace(heads.specs["object"], name="copy", weight=0.5)
     heads.layers["head_copy"] = heads.layers["head_object"]
-    labels = targets(data.table, frozen(taught, heads=("object",)))
+    labels = target_tensors(data.table, frozen(taught, heads=("object",)))
     found = measured(model, data, labels | {"copy": labels["object"]})
     assert found["cosine"] == {"object copy": pytest.approx(1.0, abs=1e-5)}
     assert found["conflict"] == {"object copy": 0.0}
@@ -105,10 +105,10 @@ def test_three_heads_are_three_pairs(taught: Callable[..., Any], data: TrainingD
 
 def test_where_nothing_is_shared_there_is_nothing_to_tell(taught: Callable[..., Any], data: TrainingData) -> None:
     for model in (frozen(taught, "linear_probe"), frozen(taught, heads=("object",))):
-        assert measured(model, data, targets(data.table, model)) == {}
+        assert measured(model, data, target_tensors(data.table, model)) == {}
     model = frozen(taught)
     model.heads.specs["domain"] = dataclasses.replace(model.heads.specs["domain"], weight=0.0)
-    assert measured(model, data, targets(data.table, model)) == {}
+    assert measured(model, data, target_tensors(data.table, model)) == {}
 
 
 @pytest.mark.parametrize("policy", ["partial:1", "full"])

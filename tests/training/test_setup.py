@@ -8,7 +8,7 @@ from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, Policy
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target, softmax_target
 from transfer.errors import TransferError
-from transfer.heads.heads import HeadSpec
+from transfer.heads import HeadSpec
 from transfer.training.setup import head_specs, new_model, read_images
 
 EMPTY = np.array([], dtype=np.int64)

@@ -27,9 +27,8 @@ from transfer.config.train import DataConfig, HeadConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
-from transfer.evaluation.prediction_rows import prediction_rows
-from transfer.evaluation.predictions import answer, targets
-from transfer.evaluation.report_data import exhibits
+from transfer.evaluation.predictions import predict_rows, prediction_rows, target_tensors
+from transfer.evaluation.report_data import build_report_data
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.heads import metrics
@@ -221,7 +220,7 @@ def _adapt_once(
     stage.move(choice.backbone)
     moved = freeze.find_changed_tensors(before, freeze.hash_frozen_tensors(stage.model.backbone, phases))
     stage.model.heads = choice.candidate.heads
-    answers = answer(stage.model, stage.feed, these.test, targets(these.table, stage.model))[0]
+    answers = predict_rows(stage.model, stage.feed, these.test, target_tensors(these.table, stage.model))[0]
     found, remarks = diagnostics.describe_shift(untouched, choice.candidate.evidence, seed=seed)
     # All choices and predictions are made: only now are the target labels revealed.
     test = _with_truth(these, truth)
@@ -280,7 +279,9 @@ def _adapt_once(
         seen = diagnostics.map_states(reference.candidate, choice.candidate)
         if config.run.report and len(test):
             seen_as = [diagnostics.report_state(title, evidence) for title, evidence in seen.items()]
-            folder.write_report_data(exhibits(test, answers, stage.model, seen_as, sides, config.steps.workers))
+            folder.write_report_data(
+                build_report_data(test, answers, stage.model, seen_as, sides, config.steps.workers)
+            )
         if config.map:
             feature_map(folder.path / "map.png", seen, classes=these.table.objects, domains=sides, seed=seed)
     if part:

@@ -14,8 +14,8 @@ from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import AdaptationTask
 from transfer.data.table import ImageTable
 from transfer.evaluation.paired import paired_test
-from transfer.evaluation.predictions import Answers
-from transfer.evaluation.report_data import MAPPED, State
+from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.report_data import MAX_MAPPED_IMAGES, FeatureState
 
 FLAGS = ("strong", "partial", "open_set")
 
@@ -83,13 +83,13 @@ def merge_shift_flags(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def compare_with_source_only(
-    tests: Sequence[tuple[ImageTable, Answers]], before: Sequence[np.ndarray]
+    tests: Sequence[tuple[ImageTable, Predictions]], before: Sequence[np.ndarray]
 ) -> dict[str, Any]:
     """Return what adapting changed, for each object and in all.
 
     Parameters
     ----------
-    tests : sequence of (ImageTable, Answers)
+    tests : sequence of (ImageTable, Predictions)
         For each seed the test images with their true objects, and the adapted model's answers on them.
     before : sequence of ndarray
         For each seed the classes that source_only gave these images, int64, shape (N,).
@@ -133,12 +133,12 @@ def map_states(reference: CandidateModel, taken: CandidateModel) -> dict[str, Ca
     return {"before": old, f"after ({taken.name})": new}
 
 
-def report_state(title: str, evidence: CandidateEvidence) -> State:
+def report_state(title: str, evidence: CandidateEvidence) -> FeatureState:
     """Return the features of some images of both sides; a target image's object is what is predicted of it."""
-    source, target = sample_rows(len(evidence.source_features), len(evidence.target_features), most=MAPPED)
+    source, target = sample_rows(len(evidence.source_features), len(evidence.target_features), most=MAX_MAPPED_IMAGES)
     features = np.concatenate([evidence.source_features[source], evidence.target_features[target]])
     objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
-    return State(title, features, objects, np.repeat([0, 1], [len(source), len(target)]))
+    return FeatureState(title, features, objects, np.repeat([0, 1], [len(source), len(target)]))
 
 
 def _number(x: float) -> float | None:

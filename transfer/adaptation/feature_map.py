@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.errors import TransferError
-from transfer.evaluation.tsne import embed
+from transfer.evaluation.tsne import embed_tsne
 from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.files import atomic_write
 
@@ -63,7 +63,7 @@ def feature_map(
     bar = tqdm(states.items(), desc="map", unit="t-SNE", disable=None, leave=False)
     for (by_domain, by_object), (title, evidence) in zip(panels, bar, strict=True):
         source, target = sample_rows(len(evidence.source_features), len(evidence.target_features), seed)
-        place = embed(np.concatenate([evidence.source_features[source], evidence.target_features[target]]), seed)
+        place = embed_tsne(np.concatenate([evidence.source_features[source], evidence.target_features[target]]), seed)
         objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
         side = np.repeat([0, 1], [len(source), len(target)])
         for panel, coloured in ((by_domain, "domains"), (by_object, "objects")):

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from transfer.adaptation.closed_form.alignment import AffineMap
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 
 EPSILON = 1e-5
 

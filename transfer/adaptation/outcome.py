@@ -11,7 +11,7 @@ from transfer.adaptation import diagnostics
 from transfer.config.adapt import AdaptConfig
 from transfer.config.serialise import to_dict
 from transfer.data.table import ImageTable
-from transfer.evaluation.predictions import Answers
+from transfer.evaluation.predictions import Predictions
 from transfer.runs import checkpoint
 from transfer.runs.seeds import merge_seeds
 
@@ -26,7 +26,7 @@ class AdaptRun:
         As in result.json.
     models : dict of str to TransferModel
         Of the first seed: ``models[""]`` answers for target images.
-    tests : list of (ImageTable, Answers)
+    tests : list of (ImageTable, Predictions)
         For each seed the target's test images, with their true labels, and the answers on them.
     before : list of ndarray
         For each seed the classes that source_only gave these images, int64. Of a resumed run that was done already
@@ -35,7 +35,7 @@ class AdaptRun:
 
     result: dict[str, Any]
     models: checkpoint.Models
-    tests: list[tuple[ImageTable, Answers]]
+    tests: list[tuple[ImageTable, Predictions]]
     before: list[np.ndarray]
 
 

@@ -15,7 +15,8 @@ from transfer.config.adapt import AdaptConfig
 from transfer.data.images.batches import Augmentation
 from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.runtime.device import pick_device
 from transfer.runtime.out_of_memory import split_rows

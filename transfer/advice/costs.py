@@ -10,7 +10,8 @@ import torch
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.data.images.batches import ImageBatches
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.runtime.malloc import keep_freed_memory
 
@@ -45,7 +46,7 @@ def measure_costs(
     """
     images = np.asarray(paths)[np.unique(np.linspace(0, len(paths) - 1, TIMED_IMAGES).round().astype(int))]
     n = len(backbone.stages)
-    model = TransferModel(backbone, Heads([HeadSpec("none", "softmax", ("", "-"))], backbone.width)).to(device)
+    model = TransferModel(backbone, Heads([HeadSpec("none", classes=("", "-"))], backbone.width)).to(device)
     model.freeze(freeze.plan("linear_probe", backbone).phases[0])
     pixels = _read(images, backbone)
     model.trunk(pixels)  # the first run sets up, which costs no image anything

@@ -11,7 +11,8 @@ from transfer.backbones.backbone import Backbone
 from transfer.backbones.variants import AllStagesBackbone
 from transfer.data.table import ImageTable
 from transfer.feature_cache import TrunkCache
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 
 
@@ -76,7 +77,7 @@ def observe(
         sha256 of the images' bytes.
     """
     every = AllStagesBackbone(backbone, observed=True)
-    model = TransferModel(every, Heads([HeadSpec("none", "softmax", ("", "-"))], every.width), cut=len(every.stages))
+    model = TransferModel(every, Heads([HeadSpec("none", classes=("", "-"))], every.width), cut=len(every.stages))
     model.eval()
     feed = cache.feed(model, table.paths, digests, batch_size=256, workers=workers)
     rows = torch.cat([activation for _, activation in feed.batches(np.arange(len(table)))])

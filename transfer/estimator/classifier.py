@@ -17,8 +17,8 @@ from transfer.data.table import ImageTable, Target
 from transfer.errors import did_you_mean
 from transfer.estimator.files import InputError, as_value_error, digests, image_files
 from transfer.estimator.labels import TARGET, Labels, read_labels
-from transfer.evaluation.ensemble import Exam
-from transfer.evaluation.predictions import Answers
+from transfer.evaluation.ensemble import TestSet
+from transfer.evaluation.predictions import Predictions
 from transfer.feature_cache import TrunkCache
 from transfer.training.setup import Images
 from transfer.training.train import train
@@ -174,7 +174,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     def _more_tags(self) -> dict[str, Any]:  # scikit-learn 1.5
         return {"X_types": ["string"]}
 
-    def _answers(self, X: Any) -> Answers:
+    def _answers(self, X: Any) -> Predictions:
         with as_value_error(), image_files(X) as paths:
             unknown = {
                 name: Target(np.full(len(paths), -1), spec.kind, spec.classes)
@@ -184,8 +184,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             config = self.config or TrainConfig()
             view = getattr(config, "view", ViewConfig())
             rows = np.arange(len(paths))
-            exam = Exam(_table(paths, unknown), digests(paths), rows, TrunkCache(config.cache), view, PREDICTED)
-            return exam.answers(self.models_)
+            test_set = TestSet(_table(paths, unknown), digests(paths), rows, TrunkCache(config.cache), view, PREDICTED)
+            return test_set.predict(self.models_)
 
     def _config(self, adapting: bool) -> TrainConfig | AdaptConfig:
         """Return `config` with the parameters that go before it."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 15
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Calibration:
     error: float
 
 
-def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Calibration:
+def measure_calibration(confidence: np.ndarray, right: np.ndarray, bins: int = CALIBRATION_BINS) -> Calibration:
     """Return how far `confidence` is from accuracy (Guo et al. 2017).
 
     The expected calibration error is the mean over answers of the distance between their bin's confidence and its
@@ -42,7 +42,7 @@ def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 
     Examples
     --------
-    >>> round(calibration(np.array([0.9, 0.9, 0.7, 0.7]), np.array([1, 1, 1, 0])).error, 3)
+    >>> round(measure_calibration(np.array([0.9, 0.9, 0.7, 0.7]), np.array([1, 1, 1, 0])).error, 3)
     0.15
     """
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)

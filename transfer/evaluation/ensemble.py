@@ -10,14 +10,14 @@ from torch import Tensor
 from transfer.config.train import ViewConfig
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.evaluation.predictions import Answers, answer, targets
-from transfer.evaluation.tta import seen
+from transfer.evaluation.predictions import Predictions, predict_rows, target_tensors
+from transfer.evaluation.tta import predict_views
 from transfer.feature_cache import TrunkCache
 from transfer.runs.checkpoint import Models
 
 
 @dataclass(frozen=True)
-class Exam:
+class TestSet:
     """Rows of a table to be answered, and how they are looked at.
 
     Parameters
@@ -35,26 +35,26 @@ class Exam:
     batch_size: int
     workers: int | None = None
 
-    def answers(self, models: Models) -> Answers:
+    def predict(self, models: Models) -> Predictions:
         """Return what the parts of `models` answer, by head."""
-        found: Answers = {}
+        found: Predictions = {}
         for model in models.values():
             if self.view.several:
-                found |= seen(model, self.table.paths[self.rows], self.view, workers=self.workers)
+                found |= predict_views(model, self.table.paths[self.rows], self.view, workers=self.workers)
             else:
                 feed = self.cache.feed(
                     model, self.table.paths, self.digests, batch_size=self.batch_size, workers=self.workers
                 )
-                found |= answer(model, feed, self.rows, targets(self.table, model))[0]
+                found |= predict_rows(model, feed, self.rows, target_tensors(self.table, model))[0]
         return found
 
 
-def mean(members: Sequence[Answers]) -> Answers:
+def average_predictions(members: Sequence[Predictions]) -> Predictions:
     """Return the mean of the members' probabilities (of their values, for regression), by head."""
     return {name: np.mean([answers[name] for answers in members], axis=0) for name in members[0]}
 
 
-def snapshots(models: Models, kept: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> Iterator[Models]:
+def load_snapshots(models: Models, kept: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> Iterator[Models]:
     """Yield `models` with the weights of each snapshot in turn; afterwards they have their own again.
 
     Parameters
@@ -75,7 +75,7 @@ def snapshots(models: Models, kept: Mapping[str, Sequence[Mapping[str, Tensor]]]
                 models[part].load_state_dict(some, strict=False)
 
 
-def check_alike(runs: Sequence[Path], loaded: Sequence[Models]) -> None:
+def check_same_heads(runs: Sequence[Path], loaded: Sequence[Models]) -> None:
     """Refuse runs whose answers cannot be averaged.
 
     Raises

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from transfer.data.duplicates import drop_bad, inspect
 from transfer.data.image_paths import image_files
 from transfer.data.images.batches import ImageBatches
 from transfer.data.sets.load import load_table
-from transfer.data.table import ONE, ImageTable, Target
+from transfer.data.table import ONE, ImageTable, Target, softmax_target
 from transfer.errors import TransferError
-from transfer.evaluation.ensemble import Exam, check_alike, mean
-from transfer.evaluation.predictions import judge, per_domain
+from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
+from transfer.evaluation.predictions import evaluate_domains, evaluate_predictions
 from transfer.feature_cache import TrunkCache
-from transfer.heads.heads import HeadSpec
+from transfer.heads import HeadSpec
 from transfer.runs import checkpoint
 from transfer.runtime.device import get_versions, pick_device
 from transfer.runtime.escape import escape_unprintable
@@ -60,19 +60,9 @@ def predict(
                 for name, values in model.predict(images.to(device, non_blocking=True)).items():
                     spec = model.heads.specs[name]
                     for row, value in zip(rows, values.cpu().numpy(), strict=True):
-                        row |= _words(spec, value, top)
+                        row |= spec.head_kind.describe(spec, value, top)
             for place, row in zip(places.tolist(), rows, strict=True):
                 yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
-
-
-def _words(spec: HeadSpec, value: Any, top: int) -> dict[str, Any]:
-    if spec.kind == "regression":
-        return {spec.name: float(value)}
-    p = np.asarray(value, dtype=float)
-    p = np.array([1 - p, p]) if spec.kind == "binary" else p
-    best = np.argsort(-p, kind="stable")[: max(top, 1)]
-    listed = [[spec.classes[i], round(float(p[i]), 6)] for i in best]
-    return {spec.name: listed[0][0], f"{spec.name}_probability": listed[0][1], f"{spec.name}_top": listed}
 
 
 def predict_command(config: PredictConfig) -> int:
@@ -111,27 +101,32 @@ def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
     return skipped
 
 
-def align(table: ImageTable, models: checkpoint.Models) -> ImageTable:
+def align_labels(table: ImageTable, models: checkpoint.Models) -> ImageTable:
     """Return `table` with its labels as indices of the models' classes; unknown classes become -1, and a note."""
     aligned, notes = {}, list(table.notes)
-    for model in models.values():
-        for name, spec in model.heads.specs.items():
-            given = table.targets.get(name)
-            if given is None:
-                empty = np.full(len(table), np.nan) if spec.kind == "regression" else np.full(len(table), -1)
-                aligned[name] = Target(empty, spec.kind, spec.classes)
-            elif spec.kind == "regression":
-                aligned[name] = given
-            else:
-                place = {label: i for i, label in enumerate(spec.classes)}
-                index = np.array([*(place.get(label, -1) for label in given.classes), -1])
-                strange = [c for c in given.classes if c not in (*place, *([ONE] if name == "domain" else []))]
-                if strange:
-                    some = ", ".join(strange[:3])
-                    notes.append(f"{name}: {len(strange)} classes that the model does not know ({some}) do not count")
-                aligned[name] = Target(index[given.values], spec.kind, spec.classes)
-    blank = Target(np.full(len(table), -1), "softmax", ())
+    for spec in head_specs_of(models):
+        given = table.targets.get(spec.name)
+        if given is None:
+            aligned[spec.name] = spec.head_kind.unknown_target(spec, len(table))
+            continue
+        aligned[spec.name], unknown = spec.head_kind.align(given, spec)
+        unknown = [label for label in unknown if spec.name != "domain" or label != ONE]
+        if unknown:
+            named = ", ".join(unknown[:3])
+            notes.append(f"{spec.name}: {len(unknown)} classes that the model does not know ({named}) do not count")
+    blank = Target(np.full(len(table), -1))
     return replace(table, targets={"object": blank, "domain": blank} | aligned, notes=tuple(notes))
+
+
+def head_specs_of(models: checkpoint.Models) -> list[HeadSpec]:
+    """Return the heads of all networks of a run."""
+    return [spec for model in models.values() for spec in model.heads.specs.values()]
+
+
+def column_targets(specs: Sequence[HeadSpec]) -> list[str]:
+    """Return the ``--targets`` that read the columns of further heads: classes by name, numbers by kind."""
+    further = [spec for spec in specs if spec.name not in ("object", "domain")]
+    return [spec.name if spec.head_kind.has_classes else f"{spec.name}:{spec.kind}" for spec in further]
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -148,33 +143,29 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     began = time.perf_counter()
     runs = (config.run, *config.more)
     members = [checkpoint.load(run, pick_device(config.device)) for run in runs]
-    check_alike(runs, members)
+    check_same_heads(runs, members)
     models = members[0]
     if config.data is None:
-        given = _common_test([run if run.is_dir() else run.parent for run in runs])
+        given = _common_test([run if run.is_dir() else run.parent for run in runs], head_specs_of(models))
     else:
-        given = load_table(
-            config.data,
-            config.data_root,
-            [n for m in models.values() for n in m.heads.specs if n not in ("object", "domain")],
-        )
+        given = load_table(config.data, config.data_root, column_targets(head_specs_of(models)))
         held = given.split == "test"
         given = given.take(held) if held.any() else given
-        given = replace(given, notes=(*given.notes, *_maybe_learned(runs, given)))
+        given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))
     cache = TrunkCache(CacheConfig(cache=config.cache))
     table, inspection = drop_bad(given, inspect(given, store=cache.store), config.on_bad_image)
-    table = align(table, models)
+    table = align_labels(table, models)
     if not any(t.known.any() for t in table.targets.values()):
         raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
-    exam = Exam(table, inspection.sha256, np.arange(len(table)), cache, config.view, BATCH)
-    answers = mean([exam.answers(member) for member in members])
+    test_set = TestSet(table, inspection.sha256, np.arange(len(table)), cache, config.view, BATCH)
+    answers = average_predictions([test_set.predict(member) for member in members])
     result = {
         "command": "evaluate",
         "config": to_dict(config),
         "versions": get_versions(),
         "seconds": {"total": round(time.perf_counter() - began, 3)},
-        "test": judge(table, answers),
-        "per_domain": per_domain(table, answers),
+        "test": evaluate_predictions(table, answers),
+        "per_domain": evaluate_domains(table, answers),
         "notes": list(table.notes),
     }
     if config.out:
@@ -182,56 +173,72 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return result
 
 
-def _common_test(runs: Sequence[Path]) -> ImageTable:
-    """Return the test images of the first of `runs`, if they are those of all: others may have learned from them."""
-    first, *others = (_own_test(run) for run in runs)
-    for run, table in zip(runs[1:], others, strict=True):
-        if set(table.paths) != set(first.paths):
+def _common_test(runs: Sequence[Path], specs: Sequence[HeadSpec]) -> ImageTable:
+    """Return the test images of the first of `runs`.
+
+    Raises
+    ------
+    TransferError
+        The runs were tested on different images: one may have been trained on another's test images.
+    """
+    first, *others = (_read_test_rows(run) for run in runs)
+    for run, rows in zip(runs[1:], others, strict=True):
+        if _paths(rows) != _paths(first):
             raise TransferError(
-                f"{run} and {runs[0]} were tested on different images, and may have learned from each other's: "
+                f"{run} and {runs[0]} were tested on different images, and one may have been trained on the other's: "
                 "train them on one split (--split-seed), or give --data"
             )
-    return first
+    return _table_of(runs[0], first, specs)
 
 
-def _own_test(run: Path) -> ImageTable:
-    """Return the run's own test images, as its predictions.csv lists them."""
+def _read_test_rows(run: Path) -> list[dict[str, str]]:
+    """Return the lines of the run's predictions.csv."""
     file = run / "predictions.csv"
     if not file.is_file():
-        raise TransferError(f"{run} has no predictions.csv to say which images it was tested on: give --data")
+        raise TransferError(f"{run} has no predictions.csv, which lists the run's test images: give --data")
     try:
         with open_text(file) as opened:
             rows = list(csv.DictReader(opened, strict=True))
-        return _listed(run, rows)
+        _paths(rows)
     except (KeyError, ValueError, TypeError, OSError, csv.Error) as error:
         raise TransferError(f"{file} does not list predictions ({error!r}): give --data") from error
+    if not rows:
+        raise TransferError(f"{run} was trained without test images: give --data")
+    return rows
 
 
-def _maybe_learned(runs: Sequence[Path], table: ImageTable) -> Iterator[str]:
-    """Yield a note for each of `runs` if `table` has test images of its set, and more: perhaps what it learned from."""
+def _paths(rows: Sequence[Mapping[str, str]]) -> set[str]:
+    return {str(np.str_(row["path"])) for row in rows}
+
+
+def _notes_on_training_images(runs: Sequence[Path], table: ImageTable) -> Iterator[str]:
+    """Yield a note for each run that has some images of `table`, but not all, in its test split."""
     for run in runs:
         with contextlib.suppress(TransferError):
-            tested = {os.path.realpath(path) for path in _own_test(run if run.is_dir() else run.parent).paths}
+            tested = {os.path.realpath(path) for path in _paths(_read_test_rows(run if run.is_dir() else run.parent))}
             met = sum(os.path.realpath(path) in tested for path in table.paths)
             if 0 < met < len(table):
                 yield (
-                    f"{met} of these images are test images of {run}, which may have learned from the other "
-                    f"{len(table) - met}: without --data it is measured on its test images alone"
+                    f"{met} of these images are test images of {run}, which may have been trained on the other "
+                    f"{len(table) - met}: without --data it is evaluated on its test images alone"
                 )
 
 
-def _listed(run: Path, rows: list[dict[str, str]]) -> ImageTable:
-    if not rows:
-        raise TransferError(f"{run} was trained without test images: give --data")
-    names = [key.removesuffix("_predicted") for key in rows[0] if key.endswith("_predicted")]
-    listed = {}
-    for name in names:
-        column = [row[name] for row in rows]
-        if f"{name}_probability" in rows[0]:
-            classes = tuple(sorted(set(column) - {""}))
-            values = np.array([classes.index(v) if v else -1 for v in column], dtype=np.int64)
-            listed[name] = Target(values, "softmax", classes)
-        else:
-            listed[name] = Target(np.array([float(v) for v in column]), "regression")
-    empty = np.full(len(rows), "")
-    return ImageTable(np.array([row["path"] for row in rows]), listed, empty, empty, str(run))
+def _table_of(run: Path, rows: list[dict[str, str]], specs: Sequence[HeadSpec]) -> ImageTable:
+    """Return the test images that predictions.csv lists, with the true labels of the heads `specs`."""
+    targets = {}
+    try:
+        for spec in specs:
+            if f"{spec.name}_predicted" in rows[0]:
+                column = [row[spec.name] for row in rows]
+                targets[spec.name] = (
+                    softmax_target(column)
+                    if spec.head_kind.has_classes
+                    else Target(np.array([float(value) for value in column]), spec.kind)
+                )
+        if not targets:
+            raise ValueError("no column of a head of the run")
+        empty = np.full(len(rows), "")
+        return ImageTable(np.array([row["path"] for row in rows]), targets, empty, empty, str(run))
+    except (KeyError, ValueError, TypeError) as error:
+        raise TransferError(f"{run / 'predictions.csv'} does not list predictions ({error!r}): give --data") from error

@@ -11,7 +11,9 @@ from transfer.backbones.backbone import Backbone
 from transfer.model import TransferModel
 
 
-def gradcam(model: TransferModel, images: Tensor, classes: np.ndarray, head: str = "object") -> np.ndarray | None:
+def compute_gradcam(
+    model: TransferModel, images: Tensor, classes: np.ndarray, head: str = "object"
+) -> np.ndarray | None:
     """Return for each image where the network's last maps speak for a class.
 
     The maps are summed, each weighted by the mean gradient of the class's logit with respect to it; what speaks

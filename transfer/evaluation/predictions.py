@@ -1,4 +1,4 @@
-"""What a model answers for rows of a table, and how right that is."""
+"""Predictions of a model for rows of a table, their metrics, and their lines in predictions.csv."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,71 +9,84 @@ from torch import Tensor
 
 from transfer.data.table import ImageTable, Target
 from transfer.feature_cache import Feed
-from transfer.heads import metrics
+from transfer.heads import HeadSpec, find_head_kind
 from transfer.model import TransferModel
 
-Answers = dict[str, np.ndarray]
+Predictions = dict[str, np.ndarray]
+"""By head: probabilities (N, classes), (N,) of binary heads, or values (N,)."""
 
 
-def targets(table: ImageTable, model: TransferModel) -> dict[str, Tensor]:
+def target_tensors(table: ImageTable, model: TransferModel) -> dict[str, Tensor]:
     """Return the targets (N,) of `model`'s heads, as tensors by name."""
-    return {name: _tensor(table.targets[name]) for name in model.heads.specs}
+    tensors = {name: torch.from_numpy(table.targets[name].values) for name in model.heads.specs}
+    # not every device has float64
+    return {name: values.float() if values.is_floating_point() else values for name, values in tensors.items()}
 
 
-def _tensor(target: Target) -> Tensor:
-    values = torch.from_numpy(target.values)
-    return values.float() if target.kind == "regression" else values  # not every device has float64
+def predict_rows(
+    model: TransferModel, feed: Feed, rows: np.ndarray, labels: Mapping[str, Tensor]
+) -> tuple[Predictions, float]:
+    """Return each head's predictions for `rows` and their mean loss; the model is left in eval mode.
 
-
-def answer(model: TransferModel, feed: Feed, rows: np.ndarray, labels: Mapping[str, Tensor]) -> tuple[Answers, float]:
-    """Return each head's answers for `rows` (see :meth:`transfer.heads.heads.Heads.answers`) and their mean loss."""
+    Parameters
+    ----------
+    rows : ndarray of int64
+    labels : mapping of str to Tensor
+        The result of :func:`target_tensors`, of all rows of the table.
+    """
     model.eval()
     parts: dict[str, list[Tensor]] = {}
     with torch.inference_mode():
-        for some, activation in feed.batches(rows, split=True):
-            features = feed.whole(model.features(activation), len(some))
+        for batch, activation in feed.batches(rows, split=True):
+            features = feed.whole(model.features(activation), len(batch))
             for name, values in model.heads(features).items():
                 parts.setdefault(name, []).append(values.cpu())
         if not parts:
             return {name: np.empty(0) for name in model.heads.specs}, 0.0
         out = {name: torch.cat(values) for name, values in parts.items()}
         loss = model.heads.loss(out, {name: label[torch.from_numpy(rows)] for name, label in labels.items()})
-        return {name: values.numpy() for name, values in model.heads.answers(out).items()}, float(loss)
+        return {name: values.numpy() for name, values in model.heads.predictions(out).items()}, float(loss)
 
 
 def decide(target: Target, values: np.ndarray) -> np.ndarray:
-    """Return class indices (N,) from probabilities, or regression values as they are."""
-    if target.kind == "regression" or not len(values):
-        return values
-    return values.argmax(1) if target.kind == "softmax" else (values > 0.5).astype(np.int64)
+    """Return class indices (N,) from probabilities; values of numeric targets as they are."""
+    return find_head_kind(target.kind).decide(values) if len(values) else values
 
 
-def judge(table: ImageTable, answers: Answers, *, intervals: bool = True) -> dict[str, dict[str, Any]]:
-    """Return each head's report on all rows of `table` (see :mod:`transfer.heads.metrics`), by name."""
+def evaluate_predictions(
+    table: ImageTable, predictions: Predictions, *, intervals: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Return each head's report on all rows of `table`, by name; see :meth:`transfer.heads.kind.HeadKind.metrics`."""
     report = {}
-    for name, values in answers.items():
+    for name, values in predictions.items():
         target = table.targets[name]
-        if target.kind == "regression":
-            report[name] = metrics.regression_metrics(target.values, values)
-        elif intervals:
-            report[name] = metrics.classification_metrics(target.values, decide(target, values), target.classes)
-        else:
-            rows = target.known
-            right = decide(target, values)[rows] == target.values[rows]
-            report[name] = {"n": int(rows.sum())} | ({"accuracy": float(right.mean())} if rows.any() else {})
+        report[name] = find_head_kind(target.kind).metrics(target, values, intervals=intervals)
     return report
 
 
-def per_domain(table: ImageTable, answers: Answers) -> dict[str, dict[str, Any]]:
-    """Return :func:`judge` on the rows of each domain, by the domain's name."""
+def evaluate_domains(table: ImageTable, predictions: Predictions) -> dict[str, dict[str, Any]]:
+    """Return :func:`evaluate_predictions` without intervals on the rows of each domain, by the domain's name."""
     report = {}
     for i, name in enumerate(table.domains):
         rows = table.domain == i
         if rows.any():
-            report[name] = judge(table.take(rows), {k: v[rows] for k, v in answers.items()}, intervals=False)
+            within = {head: values[rows] for head, values in predictions.items()}
+            report[name] = evaluate_predictions(table.take(rows), within, intervals=False)
     return report
 
 
-def score(report: Mapping[str, Mapping[str, Any]]) -> float:
-    """Return one number to choose an epoch by: the mean over heads of accuracy (R² for regression)."""
-    return float(np.mean([r.get("accuracy", r.get("r2", 0.0)) for r in report.values()])) if report else 0.0
+def main_scores(report: Mapping[str, Mapping[str, Any]], specs: Mapping[str, HeadSpec]) -> dict[str, float]:
+    """Return of each head the score that chooses epochs: accuracy, R² of regression; 0 where no target is known."""
+    return {name: specs[name].head_kind.main_value(of_head) for name, of_head in report.items()}
+
+
+def prediction_rows(table: ImageTable, predictions: Predictions) -> list[dict[str, Any]]:
+    """Return the lines of predictions.csv: path, and for each head the truth, the prediction and its probability."""
+    rows: list[dict[str, Any]] = [{"path": str(path)} for path in table.paths]
+    for name, values in predictions.items():
+        target = table.targets[name]
+        if len(rows):
+            columns = find_head_kind(target.kind).csv_columns(name, target, values)
+            for row, cells in zip(rows, columns, strict=True):
+                row |= cells
+    return rows

@@ -19,23 +19,25 @@ from transfer import freeze
 from transfer.data.images.batches import ImageBatches
 from transfer.data.images.read import to_image
 from transfer.data.table import ImageTable
-from transfer.evaluation.gradcam import gradcam
-from transfer.evaluation.predictions import Answers, decide
-from transfer.evaluation.tsne import embed
+from transfer.evaluation.gradcam import compute_gradcam
+from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.tsne import embed_tsne
 from transfer.feature_cache import Feed
 from transfer.freeze import FreezePlan
+from transfer.heads import ClassHeadKind, find_head_kind
 from transfer.model import TransferModel
 
-MISTAKES, HITS, SAMPLE, EXPLAINED = 12, 8, 16, 4  # pictures of each kind; of mistakes and of others explained
+MISTAKES_SHOWN, HITS_SHOWN, SAMPLE_SHOWN = 12, 8, 16  # pictures in each gallery
+EXPLAINED_EACH = 4  # mistakes, and correct predictions, with Grad-CAM maps
 TOP = 3  # classes named under a picture
 SIDE = 160  # pixels of a picture's longer side at most
-MAPPED = 500  # images on the map
+MAX_MAPPED_IMAGES = 500  # images on the map
 
-Exhibits = dict[str, Any]
+ReportData = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class State:
+class FeatureState:
     """Features at some moment, and how an image's object is known then.
 
     Parameters
@@ -52,7 +54,7 @@ class State:
     domains: np.ndarray
 
 
-class Start:
+class InitialWeights:
     """The backbone's weights before training, as far as `plan` lets them move."""
 
     def __init__(self, model: TransferModel, plan: FreezePlan) -> None:
@@ -72,17 +74,17 @@ class Start:
             self.network.load_state_dict(kept, strict=False)
 
 
-def before_and_after(
-    start: Start, model: TransferModel, feed: Feed, table: ImageTable, rows: np.ndarray
-) -> list[State]:
-    """Return the features of `rows` before and after training, of :data:`MAPPED` at most; once if none learned."""
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[:MAPPED])
+def features_before_and_after(
+    start: InitialWeights, model: TransferModel, feed: Feed, table: ImageTable, rows: np.ndarray
+) -> list[FeatureState]:
+    """Return the features of `rows` before and after training, once if no weight moved; MAX_MAPPED_IMAGES at most."""
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:MAX_MAPPED_IMAGES])
     marks = table.object[rows], table.domain[rows]
-    after = State("after training", _features(model, feed, rows), *marks)
+    after = FeatureState("after training", _features(model, feed, rows), *marks)
     if not start.weights:
-        return [State("pretrained features, which stayed as they were", after.features, *marks)]
+        return [FeatureState("pretrained features, which stayed as they were", after.features, *marks)]
     with start.again():
-        return [State("before training", _features(model, feed, rows), *marks), after]
+        return [FeatureState("before training", _features(model, feed, rows), *marks), after]
 
 
 def _features(model: TransferModel, feed: Feed, rows: np.ndarray) -> np.ndarray:
@@ -91,25 +93,25 @@ def _features(model: TransferModel, feed: Feed, rows: np.ndarray) -> np.ndarray:
         return torch.cat([model.features(some).float() for _, some in feed.batches(rows)]).cpu().numpy()
 
 
-def exhibits(
+def build_report_data(
     test: ImageTable,
-    answers: Answers,
+    answers: Predictions,
     model: TransferModel,
-    states: Sequence[State],
+    states: Sequence[FeatureState],
     domains: Sequence[str],
     workers: int | None = None,
-) -> Exhibits:
+) -> ReportData:
     """Return the exhibits of a run as plain JSON values.
 
     Parameters
     ----------
     test : ImageTable
         The test images, of which there is at least one, with their true labels.
-    answers : Answers
+    answers : Predictions
         On these.
     model : TransferModel
         Whose object head is explained.
-    states : sequence of State
+    states : sequence of FeatureState
     domains : sequence of str
         Names of theirs.
 
@@ -121,7 +123,7 @@ def exhibits(
         number, maps (h, w) in [0, 1] of what spoke for the ``answer`` and, where that is another, for the ``truth``.
         ``map``: ``states`` with ``title``, ``places`` (N, 2), ``objects`` and ``domains``; the ``names`` of both.
     """
-    galleries = chosen(test, answers)
+    galleries = choose_galleries(test, answers)
     rows = np.unique(np.concatenate([np.asarray(some, dtype=np.int64) for some in galleries.values()]))
     images = _images(test, model, rows, workers)
     return {
@@ -135,23 +137,25 @@ def exhibits(
     }
 
 
-def chosen(test: ImageTable, answers: Answers) -> dict[str, list[int]]:
+def choose_galleries(test: ImageTable, answers: Predictions) -> dict[str, list[int]]:
     """Return which test images to show, by the name of their gallery."""
     galleries: dict[str, list[int]] = {}
     sample = np.random.default_rng(0).permutation(len(test))
     explained: list[int] = []
     for name, values in answers.items():
         target = test.targets[name]
-        if target.kind == "regression":
+        kind = find_head_kind(target.kind)
+        if not isinstance(kind, ClassHeadKind):
             continue
-        sure = values.max(1) if target.kind == "softmax" else np.maximum(values, 1 - values)
-        right = decide(target, values) == target.values
+        sure = kind.confidence(values)
+        right = kind.decide(values) == target.values
         order = np.argsort(-sure, kind="stable")
-        galleries[f"{name} mistakes"] = order[target.known[order] & ~right[order]][:MISTAKES].tolist()
-        galleries[f"{name} hits"] = order[::-1][right[order[::-1]]][:HITS].tolist()
+        galleries[f"{name} mistakes"] = order[target.known[order] & ~right[order]][:MISTAKES_SHOWN].tolist()
+        galleries[f"{name} hits"] = order[::-1][right[order[::-1]]][:HITS_SHOWN].tolist()
         if name == "object":
-            explained = [*galleries["object mistakes"][:EXPLAINED], *sample[right[sample]][:EXPLAINED].tolist()]
-    return galleries | {"sample": sample[:SAMPLE].tolist(), "explained": explained}
+            hits = sample[right[sample]][:EXPLAINED_EACH].tolist()
+            explained = [*galleries["object mistakes"][:EXPLAINED_EACH], *hits]
+    return galleries | {"sample": sample[:SAMPLE_SHOWN].tolist(), "explained": explained}
 
 
 def _images(test: ImageTable, model: TransferModel, rows: np.ndarray, workers: int | None) -> Tensor:
@@ -167,40 +171,41 @@ def _jpeg(pixels: Tensor) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _top(test: ImageTable, answers: Answers, row: int) -> dict[str, list[list[Any]]]:
+def _top(test: ImageTable, answers: Predictions, row: int) -> dict[str, list[list[Any]]]:
     named = {}
     for name, values in answers.items():
         target = test.targets[name]
-        if target.kind != "regression":
-            p = values[row] if target.kind == "softmax" else np.array([1 - values[row], values[row]])
+        kind = find_head_kind(target.kind)
+        if isinstance(kind, ClassHeadKind):
+            p = kind.class_probabilities(values[row])
             named[name] = [[target.classes[k], round(float(p[k]), 4)] for k in np.argsort(-p, kind="stable")[:TOP]]
     return named
 
 
 def _explained(
-    test: ImageTable, answers: Answers, model: TransferModel, some: list[int], rows: np.ndarray, images: Tensor
+    test: ImageTable, answers: Predictions, model: TransferModel, some: list[int], rows: np.ndarray, images: Tensor
 ) -> dict[str, Any]:
-    if not some or test.targets["object"].kind != "softmax":
+    if not some:
         return {}
     said, true = answers["object"].argmax(1), test.object
     known = answers["object"].shape[1]  # a target may hold objects that no source has
     wanted = [(row, "answer", said[row]) for row in some]
     wanted += [(row, "truth", true[row]) for row in some if 0 <= true[row] < known and true[row] != said[row]]
     places = np.searchsorted(rows, [row for row, _, _ in wanted])
-    heat = gradcam(model, images[torch.from_numpy(places)], np.array([k for _, _, k in wanted], dtype=np.int64))
+    heat = compute_gradcam(model, images[torch.from_numpy(places)], np.array([k for _, _, k in wanted], dtype=np.int64))
     found: dict[str, Any] = {}
     for (row, what, _), one in zip(wanted, () if heat is None else heat, strict=heat is not None):
         found.setdefault(str(row), {})[what] = one.astype(float).round(3).tolist()
     return found
 
 
-def _map(states: Sequence[State], objects: Sequence[str], domains: Sequence[str]) -> Mapping[str, Any]:
+def _map(states: Sequence[FeatureState], objects: Sequence[str], domains: Sequence[str]) -> Mapping[str, Any]:
     finite = [state for state in states if np.isfinite(state.features).all()]
     return {
         "states": [
             {
                 "title": state.title,
-                "places": embed(state.features).astype(float).round(2).tolist(),
+                "places": embed_tsne(state.features).astype(float).round(2).tolist(),
                 "objects": state.objects.tolist(),
                 "domains": state.domains.tolist(),
             }

@@ -5,7 +5,7 @@ import numpy as np
 COMPONENTS, PERPLEXITY = 50, 30
 
 
-def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
+def embed_tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return a place in the plane, shape (N, 2), for each of `features` (N, F): t-SNE (van der Maaten and Hinton 2008).
 
     Of the leading 50 principal components, from which it also starts. Two rows or fewer have no neighbourhood to keep:

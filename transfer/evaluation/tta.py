@@ -12,21 +12,21 @@ from tqdm import tqdm
 from transfer.config.train import ViewConfig
 from transfer.data.images.batches import ImageBatches, Preprocessing
 from transfer.errors import TransferError
-from transfer.evaluation.predictions import Answers
+from transfer.evaluation.predictions import Predictions
 from transfer.model import TransferModel
 
 WIDER = 256 / 224  # side of what ten crops are cut from, over theirs, as Krizhevsky et al. 2012 had it
 BATCH = 32
 
 
-def seen(
+def predict_views(
     model: TransferModel,
     paths: Sequence[str] | np.ndarray,
     config: ViewConfig,
     *,
     workers: int | None = None,
     batch_size: int = BATCH,
-) -> Answers:
+) -> Predictions:
     """Return each head's mean answer over all views of the images at `paths`.
 
     Ten crops are the four corners and the centre of a square, and these mirrored (Krizhevsky et al. 2012, sec. 4.1).
@@ -40,15 +40,17 @@ def seen(
     """
     own = model.backbone.preprocessing
     sizes = config.test_sizes or (own.input_size[1],)
-    answers: Answers = {}
+    answers: Predictions = {}
     with tqdm(total=len(sizes) * len(paths), desc="views", unit="image", disable=None, leave=False) as bar:
         for side in sizes:
             at = own.at_size(side) if config.test_sizes else own
             parts: dict[str, list[np.ndarray]] = {name: [] for name in model.heads.specs}
-            batches = ImageBatches(paths, wider(at) if config.test_crops == 10 else at, batch_size=batch_size)
+            batches = ImageBatches(
+                paths, enlarge_for_crops(at) if config.test_crops == 10 else at, batch_size=batch_size
+            )
             batches.workers = workers or batches.workers
             for _, images in batches:
-                for name, values in _mean(model, views(images, at, config.test_crops)).items():
+                for name, values in _mean(model, make_views(images, at, config.test_crops)).items():
                     parts[name].append(values)
                 bar.update(len(images))
             for name, some in parts.items():
@@ -57,7 +59,7 @@ def seen(
     return answers
 
 
-def wider(preprocessing: Preprocessing) -> Preprocessing:
+def enlarge_for_crops(preprocessing: Preprocessing) -> Preprocessing:
     """Return the square that ten crops are cut from: what the centre crop is cut from, or more where that is all."""
     height, width = (
         max(whole, math.ceil(side * WIDER))
@@ -66,7 +68,7 @@ def wider(preprocessing: Preprocessing) -> Preprocessing:
     return replace(preprocessing, input_size=(3, height, width), crop_pct=1.0)
 
 
-def views(images: Tensor, preprocessing: Preprocessing, crops: int) -> Iterator[Tensor]:
+def make_views(images: Tensor, preprocessing: Preprocessing, crops: int) -> Iterator[Tensor]:
     """Yield each view of `images` (N, 3, H, W), in the size of `preprocessing`: themselves, or ten crops."""
     if crops == 1:
         yield images
@@ -74,7 +76,7 @@ def views(images: Tensor, preprocessing: Preprocessing, crops: int) -> Iterator[
         yield from functional.ten_crop(images, list(preprocessing.input_size[1:]))
 
 
-def _mean(model: TransferModel, several: Iterator[Tensor]) -> Answers:
+def _mean(model: TransferModel, several: Iterator[Tensor]) -> Predictions:
     device = next(model.backbone.parameters()).device
     total: dict[str, Tensor] = {}
     count = 0

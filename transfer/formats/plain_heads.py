@@ -51,7 +51,6 @@ def _plain(heads: Heads, name: str) -> PlainHead:
         elif not isinstance(module, nn.Dropout):
             activation = type(module).__name__
     spec = heads.specs.get(name)
-    if spec and spec.kind == "regression":
-        weight, bias = layers[-1]
-        layers[-1] = weight * spec.spread, bias * spec.spread + spec.centre
+    if spec:
+        layers[-1] = spec.head_kind.fold_unit(spec, *layers[-1])
     return PlainHead(layers, activation)

@@ -41,11 +41,11 @@ class Portable(nn.Module):
             assert isinstance(model, TransferModel)
             heads, backbone = model.heads, model.backbone
             logits = heads(_features(backbone, backbone.preprocessing.normalise(images)))
-            for name, answer in heads.answers(logits).items():
-                if heads.specs[name].kind == "regression":
-                    out[f"{name}_value"] = answer
-                else:
+            for name, answer in heads.predictions(logits).items():
+                if heads.specs[name].head_kind.has_classes:
                     out |= {f"{name}_logits": logits[name].float(), f"{name}_probabilities": answer}
+                else:
+                    out[f"{name}_value"] = answer
         return out
 
 

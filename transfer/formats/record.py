@@ -4,7 +4,7 @@ from importlib import metadata
 from typing import Any
 
 from transfer.data.images.preprocessing import Preprocessing
-from transfer.heads.heads import HeadSpec
+from transfer.heads import HeadSpec
 from transfer.runs.checkpoint import Models
 
 HOW = {
@@ -47,4 +47,5 @@ def in_words(preprocessing: Preprocessing) -> str:
 
 
 def _head(spec: HeadSpec) -> dict[str, Any]:
-    return {"kind": spec.kind, "classes": list(spec.classes)}
+    note = spec.head_kind.output_note
+    return {"kind": spec.kind, "classes": list(spec.classes)} | ({"output": note} if note else {})

@@ -1,6 +1,6 @@
 """Heads that predict targets from pooled features: kinds of heads in a registry, their layers, losses and metrics."""
 
-from transfer.heads import binary, regression, softmax  # noqa: F401  which register themselves
+from transfer.heads import binary, regression, softmax  # noqa: F401  (they register themselves)
 from transfer.heads.kind import ClassHeadKind, HeadKind
 from transfer.heads.registry import find_head_kind, head_kinds, register_head
 from transfer.heads.spec import HeadSpec

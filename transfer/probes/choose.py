@@ -11,7 +11,7 @@ from transfer.freeze import Phase
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.probes.head2toe import solve_head2toe
-from transfer.probes.linear import is_linear, solve_linear_probe
+from transfer.probes.linear import is_convex, solve_linear_probe
 from transfer.probes.stage_probes import solve_stage_probes
 
 
@@ -28,7 +28,7 @@ def can_solve_heads(heads: Heads, config: LearnConfig, views: int) -> bool:
     views : int
         Cached augmented views of an image; 0 where each epoch draws its own.
     """
-    return (config.augment == "none" or views > 0) and config.probe == "solved" and is_linear(heads)
+    return (config.augment == "none" or views > 0) and config.probe == "solved" and is_convex(heads)
 
 
 def choose_solver(backbone: Backbone, phase: Phase) -> Callable[..., dict[str, Any]]:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer.heads import metrics
-from transfer.heads.heads import Heads, known
+from transfer.data.table import Target
+from transfer.heads.heads import Heads, known_rows
 from transfer.probes.lbfgs import WEAKEST_STEP, LinearProblem, Preconditioner, compute_l2
 
 LogLine = dict[str, Any]
@@ -30,7 +30,7 @@ class ScaledRows:
         """Return the rows with a known label of `part`; None if there are none."""
         targets = {name: self.targets[name] for name in part.specs}
         weights = {name: self.weights[name].to(self.x.device) for name in part.specs if name in self.weights}
-        rows = torch.stack([known(spec, targets[name]) for name, spec in part.specs.items()]).any(0)
+        rows = torch.stack([known_rows(targets[name]) for name in part.specs]).any(0)
         if bool(rows.all()) and len(rows):
             return ScaledRows(self.x, targets, weights)
         if not bool(rows.any()):
@@ -111,15 +111,16 @@ class HeadProblem(LinearProblem):
         return self.part.loss(out, rows.targets, smoothing=smoothing, row_weights=rows.weights)
 
     def _accuracy(self, out: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return accuracy (R² for regression) on the validation rows, by head."""
+        """Return the main score on the validation rows, by head: accuracy, R² for regression."""
         assert self.val
         report = {}
-        for name, answer in self.part.answers(out).items():
+        for name, answer in self.part.predictions(out).items():
             spec, target = self.part.specs[name], self.val.targets[name]
-            rows = known(spec, target)
-            if spec.kind == "regression":
-                report[name] = metrics.regression_metrics(target.cpu().numpy(), answer.cpu().numpy())["r2"]
+            kind, rows = spec.head_kind, known_rows(target)
+            if not kind.has_classes:
+                report[name] = kind.main_value(
+                    kind.metrics(Target(target.cpu().numpy(), spec.kind), answer.cpu().numpy())
+                )
             elif bool(rows.any()):
-                decided = answer.argmax(1) if spec.kind == "softmax" else answer > 0.5
-                report[name] = float((decided == target)[rows].float().mean())
+                report[name] = float((kind.decide(answer) == target)[rows].float().mean())
         return {name: round(value, 6) for name, value in report.items()}

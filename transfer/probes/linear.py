@@ -22,10 +22,15 @@ Rows = tuple[Tensor, Mapping[str, Tensor]]
 
 
 def is_linear(heads: Heads) -> bool:
-    """Return whether every head is linear, so that fitting it is convex."""
+    """Return whether every head is linear."""
     return all(
         isinstance(part, nn.Linear | nn.Dropout) for layers in heads.layers.values() for part in layers.children()
     )
+
+
+def is_convex(heads: Heads) -> bool:
+    """Return whether fitting `heads` is convex: every head is linear, and its loss convex in the outputs."""
+    return is_linear(heads) and all(spec.head_kind.convex for spec in heads.specs.values())
 
 
 def solve_linear_probe(

@@ -8,7 +8,7 @@ import numpy as np
 
 from transfer.config.serialise import from_dict
 from transfer.errors import TransferError
-from transfer.evaluation.calibration import calibration
+from transfer.evaluation.calibration import measure_calibration
 from transfer.heads.metrics import wilson_interval
 from transfer.report.command_line import RUN_CONFIGS, command_line, iter_settings
 from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability
@@ -91,7 +91,9 @@ def _head(run: SavedRun, head: str, number: int) -> dict[str, Any]:
     curve = None
     if predictions:
         confidence = np.array([probability for *_, probability in predictions])
-        curve = calibration(confidence, np.array([true == called for _, true, called, _ in predictions], dtype=float))
+        curve = measure_calibration(
+            confidence, np.array([true == called for _, true, called, _ in predictions], dtype=float)
+        )
     first, more = class_rows(metrics)
     return {
         "name": head,

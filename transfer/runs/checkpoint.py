@@ -19,7 +19,8 @@ from transfer.config.serialise import from_dict, to_dict
 from transfer.config.train import HeadConfig
 from transfer.data.images.batches import Preprocessing
 from transfer.errors import TransferError
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.runtime.files import atomic_write, open_regular, parse_json
 

@@ -20,7 +20,7 @@ from transfer.config.train import LearnConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.feature_cache import TrunkCache
-from transfer.heads.heads import HeadSpec
+from transfer.heads import HeadSpec
 from transfer.probes.choose import can_solve_heads
 from transfer.runs.checkpoint import build_heads
 from transfer.runtime import distributed

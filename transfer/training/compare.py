@@ -14,6 +14,7 @@ from transfer.evaluation.paired import paired_test
 from transfer.evaluation.predictions import decide
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
+from transfer.heads import find_head_kind
 from transfer.runs.folder import RunFolder
 from transfer.runtime import distributed
 from transfer.runtime.device import get_versions
@@ -77,7 +78,7 @@ def rights(run: TrainRun, head: str) -> tuple[np.ndarray, np.ndarray]:
     right, images = [np.empty(0)], [np.empty(0, str)]
     for table, answers in run.tests:
         target = table.targets[head]
-        if target.kind != "regression":
+        if find_head_kind(target.kind).has_classes:
             right.append((decide(target, answers[head]) == target.values)[target.known].astype(float))
             images.append(table.paths[target.known])
     return np.concatenate(right), np.concatenate(images)

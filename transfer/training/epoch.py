@@ -166,8 +166,9 @@ def epoch(
             optimizer.step()
         so_far.total += float(loss.detach()) * len(some)
         for name, spec in model.heads.specs.items():
-            if spec.kind == "softmax":
-                right[name] += int((out[name].argmax(1) == wanted[name]).sum())
+            correct = spec.head_kind.correct_rows(out[name], wanted[name])
+            if correct is not None:
+                right[name] += int(correct.sum())
                 seen[name] += int((wanted[name] >= 0).sum())
         so_far.rng = dict(rng.bit_generator.state)
         after_step()
@@ -238,7 +239,7 @@ class BatchLoss(nn.Module):
                 features = model.features(activation)
             features = self.feed.whole(features, count, sizes)
             out = model.heads(features)
-        how: Any = {"smoothing": config.label_smoothing, "kind": config.loss}
+        how: Any = {"smoothing": config.label_smoothing, "loss": config.loss}
         losses = [
             some.share * model.heads.loss(out, some.wanted, row_weights=some.weights, totals=total, **how)
             for some, total in zip(parts, totals, strict=True)
@@ -268,7 +269,7 @@ def row_weights(data: TrainingData, model: TransferModel) -> dict[str, Tensor]:
     """Return per classification head the weight of every row: n / (classes * rows of its class) in training."""
     weights = {}
     for name, spec in model.heads.specs.items():
-        if spec.kind != "regression":
+        if spec.head_kind.has_classes:
             values = data.table.targets[name].values
             counts = np.bincount(values[data.train][values[data.train] >= 0], minlength=len(spec.classes))
             each = counts.sum() / (max((counts > 0).sum(), 1) * np.maximum(counts[values], 1))

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from transfer import freeze
 from transfer.config.train import LearnConfig
-from transfer.evaluation.predictions import answer, judge, score, targets
+from transfer.evaluation.predictions import evaluate_predictions, main_scores, predict_rows, target_tensors
 from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, Phase
 from transfer.model import TransferModel
@@ -113,7 +113,7 @@ def fit(
     result = FitResult()
     before = freeze.hash_frozen_tensors(model.backbone, plan.phases)
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]
-    labels = targets(data.table, model)
+    labels = target_tensors(data.table, model)
     start = PretrainedCopy(model, data.train, labels) if build.needs_pretrained_copy(config) else None
     fresh = PhaseBest(NO_SCORE, 0, _copy(model, moving))
     place, keeper = FitPosition(fresh, fresh), FitCheckpoints(part, model, moving)
@@ -267,11 +267,13 @@ class PhaseTrainer:
         val = self.data.val
         if self.repeat is not None or not len(val):
             return None
-        answers, line["val_loss"] = answer(self.model, feed, val, self.labels)
-        report = judge(self.data.table.take(val), answers, intervals=False)
-        line["val"] = {name: round(r.get("accuracy", r.get("r2", 0.0)), 6) for name, r in report.items()}
-        chosen_by = {name: r for name, r in report.items() if self.model.heads.specs[name].weight}
-        value = distributed.broadcast([score(chosen_by), -line["val_loss"]])
+        answers, line["val_loss"] = predict_rows(self.model, feed, val, self.labels)
+        report = evaluate_predictions(self.data.table.take(val), answers, intervals=False)
+        scores = main_scores(report, self.model.heads.specs)
+        line["val"] = {name: round(score, 6) for name, score in scores.items()}
+        counted = [score for name, score in scores.items() if self.model.heads.specs[name].weight]
+        mean_score = float(np.mean(counted)) if counted else 0.0
+        value = distributed.broadcast([mean_score, -line["val_loss"]])
         return value[0], value[1]
 
     def _labels(self, rows: np.ndarray) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transfer.config.train import LearnConfig
 from transfer.feature_cache import Feed
-from transfer.heads.heads import known
+from transfer.heads.heads import known_rows
 from transfer.model import TransferModel
 
 ROWS = 512  # measured on at most so many, the same each time
@@ -49,7 +49,7 @@ def interference(
         wanted = {name: label[torch.from_numpy(some)].to(device) for name, label in labels.items()}
         out = model(activation)
         each = torch.stack([_gradient(model, out, _only(name, wanted), shared, config) for name in names])
-        seen = torch.stack([known(model.heads.specs[name], wanted[name]).sum() for name in names])[:, None]
+        seen = torch.stack([known_rows(wanted[name]).sum() for name in names])[:, None]
         opposed += each @ each.T < 0
         total += each * seen
         count += seen
@@ -103,6 +103,6 @@ def _gradient(
     shared: list[torch.nn.Parameter],
     config: LearnConfig,
 ) -> Tensor:
-    loss = model.heads.loss(out, wanted, smoothing=config.label_smoothing, kind=config.loss)
+    loss = model.heads.loss(out, wanted, smoothing=config.label_smoothing, loss=config.loss)
     parts = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True, materialize_grads=True)
     return torch.cat([part.flatten() for part in parts])

@@ -17,7 +17,7 @@ from transfer.data.table import ImageTable, softmax_target
 from transfer.disk_cache import Store
 from transfer.errors import TransferError, did_you_mean
 from transfer.freeze import FreezePlan, FreezePolicy
-from transfer.heads.heads import HeadSpec
+from transfer.heads import HeadSpec, find_head_kind
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import build_heads
 from transfer.runtime import distributed
@@ -147,9 +147,7 @@ def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[di
         if name == "domain" and len(np.unique(seen)) < 2:
             notes.append("one domain only: no domain head")
             continue
-        centre, spread = (
-            (float(seen.mean()), float(seen.std()) or 1.0) if target.kind == "regression" and len(seen) else (0.0, 1.0)
-        )
+        centre, spread = find_head_kind(target.kind).centre_and_spread(seen)
         specs.append(HeadSpec(name, target.kind, target.classes, weights.get(name, 1.0), centre, spread))
     missing = [
         f"{domain} has no image of {', '.join(sorted(lacking)[:3])}"

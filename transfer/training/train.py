@@ -17,10 +17,9 @@ from transfer.config.train import TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.errors import EndedEarly
-from transfer.evaluation.ensemble import Exam, mean, snapshots
-from transfer.evaluation.prediction_rows import prediction_rows
-from transfer.evaluation.predictions import Answers, judge, per_domain
-from transfer.evaluation.report_data import Start, before_and_after, exhibits
+from transfer.evaluation.ensemble import TestSet, average_predictions, load_snapshots
+from transfer.evaluation.predictions import Predictions, evaluate_domains, evaluate_predictions, prediction_rows
+from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.model import TransferModel
@@ -55,13 +54,13 @@ class TrainRun:
         As in result.json.
     models : dict of str to TransferModel
         Of the first seed; ``models[""]`` unless heads are separate.
-    tests : list of (ImageTable, Answers)
+    tests : list of (ImageTable, Predictions)
         For each seed the test images and the answers on them.
     """
 
     result: dict[str, Any]
     models: checkpoint.Models
-    tests: list[tuple[ImageTable, Answers]]
+    tests: list[tuple[ImageTable, Predictions]]
 
 
 def train(
@@ -158,7 +157,7 @@ def _train_once(
     data = TrainingData(table, inspection.sha256, parts.train, parts.val)
     device = pick_device(config.learn.device)
     models: checkpoint.Models = {}
-    starts: dict[str, Start] = {}
+    starts: dict[str, InitialWeights] = {}
     plans: list[FreezePlan] = []
     fits: dict[str, FitResult] = {}
     lines: list[dict[str, Any]] = []
@@ -175,7 +174,7 @@ def _train_once(
         if not plans:
             log.info("%s", plan)
         if config.run.out and config.run.report:
-            starts[part] = Start(model, plan)
+            starts[part] = InitialWeights(model, plan)
 
         def tell(line: dict[str, Any], part: str = part) -> None:
             line = ({"network": part} if part else {}) | line
@@ -199,11 +198,11 @@ def _train_once(
     for sentence in seen:
         log.info("%s", sentence)
     batch, workers = config.learn.batch_size or len(parts.train), config.learn.workers
-    exam = Exam(table, inspection.sha256, parts.test, cache, config.view, batch, workers)
-    answers = exam.answers(models) if len(parts.test) else {}
+    test_set = TestSet(table, inspection.sha256, parts.test, cache, config.view, batch, workers)
+    answers = test_set.predict(models) if len(parts.test) else {}
     ends = []
-    for member in snapshots(models, {part: f.snapshots for part, f in fits.items()}):
-        ends.append(exam.answers(member) if len(parts.test) else {})
+    for member in load_snapshots(models, {part: f.snapshots for part, f in fits.items()}):
+        ends.append(test_set.predict(member) if len(parts.test) else {})
         if folder:
             checkpoint.save(folder.path / f"snapshot{len(ends)}.safetensors", member, config.heads)
     test = table.take(parts.test)
@@ -236,9 +235,13 @@ def _train_once(
             "test": len(parts.test),
             **class_balance(table, parts),
         },
-        "test": judge(test, answers) if len(test) else {},
-        "per_domain": per_domain(test, answers) if len(test) else {},
-        **({"snapshots": {"n": len(ends), "test": judge(test, mean(ends))}} if ends and len(test) else {}),
+        "test": evaluate_predictions(test, answers) if len(test) else {},
+        "per_domain": evaluate_domains(test, answers) if len(test) else {},
+        **(
+            {"snapshots": {"n": len(ends), "test": evaluate_predictions(test, average_predictions(ends))}}
+            if ends and len(test)
+            else {}
+        ),
         **({"advice": told.record} if told else {}),
         "epochs": {part or "model": f.best for part, f in fits.items()},
         "monitor": seen,
@@ -254,12 +257,12 @@ def _train_once(
     model, moments = models[shown], []
     if starts and len(test):  # in all processes, which compute features together
         feed = cache.feed(model, table.paths, inspection.sha256, batch_size=batch, workers=workers)
-        moments = before_and_after(starts[shown], model, feed, table, parts.test)
+        moments = features_before_and_after(starts[shown], model, feed, table, parts.test)
     if folder:
         checkpoint.save(folder.path / "model.safetensors", models, config.heads)
         folder.write_predictions(prediction_rows(test, answers))
         if moments:
-            folder.write_report_data(exhibits(test, answers, model, moments, table.domains, workers))
+            folder.write_report_data(build_report_data(test, answers, model, moments, table.domains, workers))
         folder.write_result(result)
     return TrainRun(result, models, [(test, answers)])
 
@@ -294,6 +297,6 @@ def _finished(config: TrainConfig, done: dict[str, Any], images: Images, parts: 
     assert config.run.out
     models = checkpoint.load(config.run.out, pick_device(config.learn.device))
     batch, workers = config.learn.batch_size or len(parts.train), config.learn.workers
-    exam = Exam(images.table, images.inspection.sha256, parts.test, cache, config.view, batch, workers)
-    answers = exam.answers(models) if len(parts.test) else {}
+    test_set = TestSet(images.table, images.inspection.sha256, parts.test, cache, config.view, batch, workers)
+    answers = test_set.predict(models) if len(parts.test) else {}
     return TrainRun(done, models, [(images.table.take(parts.test), answers)])

@@ -14,7 +14,7 @@ from transfer.config.commands import LrFindConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig
 from transfer.errors import TransferError
-from transfer.evaluation.predictions import targets
+from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan
 from transfer.model import TransferModel
@@ -123,7 +123,7 @@ def range_test(
 ) -> Curve:
     """Return the training loss by learning rate in the last phase of `plan`; `model` is left unchanged."""
     size = config.batch_size or len(data.train)
-    labels, phase = targets(data.table, model), plan.phases[-1]
+    labels, phase = target_tensors(data.table, model), plan.phases[-1]
     with restored(model):
         torch.manual_seed(seed)
         model.freeze(phase)

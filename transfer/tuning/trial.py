@@ -13,7 +13,7 @@ from transfer.config.train import HeadConfig, TrainConfig
 from transfer.data.splits import mask_labels
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.heads.heads import HeadSpec
+from transfer.heads import HeadSpec
 from transfer.runtime.device import pick_device
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit

@@ -12,7 +12,8 @@ from transfer.backbones.trunk import Trunk
 from transfer.config.train import BackboneConfig, DataConfig
 from transfer.data.images.batches import ImageBatches
 from transfer.errors import TransferError
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.heads.metrics import wilson_interval
 from transfer.probes import lbfgs
 from transfer.probes.linear import solve_linear_probe

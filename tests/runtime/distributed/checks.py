@@ -18,7 +18,8 @@ from transfer.data.images.augment import Augmentation
 from transfer.disk_cache import Store
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.runtime import distributed
 from transfer.runtime.distributed.batches import any_rank_mask, fork_rng_by_rank, gather_rows, get_local_rows, wrap_ddp

@@ -9,7 +9,7 @@ from torch import nn
 
 from transfer.config.train import RegulariseConfig
 from transfer.errors import TransferError
-from transfer.evaluation.predictions import targets
+from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.training.epoch import TrainingData
 from transfer.training.mixing import Labels
@@ -23,7 +23,7 @@ def test_the_relation_is_the_mean_answer_for_each_object(taught: Callable[..., A
     model, plan = taught("partial:1")
     torch.manual_seed(0)
     original = nn.Linear(model.backbone.width, 5)
-    labels = targets(data.table, model)
+    labels = target_tensors(data.table, model)
     labels["object"] = labels["object"].clone()
     labels["object"][data.train[::5]] = -1
     labels["object"][labels["object"] == 2] = 1  # an object without images

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from transfer.evaluation.predictions import targets
+from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads
 from transfer.probes import linear
@@ -21,7 +21,7 @@ PATHS = ("layer3", "layer4")
 @pytest.fixture
 def ready(taught: Callable[..., Any], data: TrainingData) -> tuple[Any, Any, PretrainedCopy, Any]:
     model, plan = taught("partial:2")
-    start = PretrainedCopy(model, data.train, targets(data.table, model))
+    start = PretrainedCopy(model, data.train, target_tensors(data.table, model))
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=9, workers=1)
     start.attach(model, feed)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from transfer.evaluation.predictions import targets
+from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.training.epoch import TrainingData
 from transfer.training.penalties.pretrained import PretrainedCopy
@@ -17,7 +17,7 @@ def test_it_goes_on_from_the_same_activations_as_it_did_before(
     taught: Callable[..., Any], data: TrainingData, policy: str
 ) -> None:
     model, plan = taught(policy)
-    start = PretrainedCopy(model, data.train, targets(data.table, model))
+    start = PretrainedCopy(model, data.train, target_tensors(data.table, model))
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=10, workers=1)
     start.attach(model, feed)

@@ -11,7 +11,8 @@ from transfer.adaptation.closed_form.alignment import AffineMap, fit_alignment
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import AdaptationTask
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.probes.linear import solve_linear_probe
 
 DEFAULT = 0.1  # strength without validation rows

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp_up, reverse_gradient
 from transfer.adaptation.registry import register_method
-from transfer.heads.heads import mlp
+from transfer.heads.layers import build_mlp
 
 
 class MCD(AdaptationLoss):
@@ -26,7 +26,7 @@ class MCD(AdaptationLoss):
     def __init__(self, width: int, classes: int, *, hidden: int = 256) -> None:
         super().__init__()
         self.first, self.second = (
-            mlp(width, (hidden,), classes, activation="relu", dropout=0.0, init="he") for _ in range(2)
+            build_mlp(width, (hidden,), classes, activation="relu", dropout=0.0, init="he") for _ in range(2)
         )
 
     def forward(self, batch: Batch) -> Tensor:

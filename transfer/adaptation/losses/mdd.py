@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from transfer.adaptation.losses.base import AdaptationLoss, Batch, ramp_up, reverse_gradient
 from transfer.adaptation.registry import register_method
-from transfer.heads.heads import mlp
+from transfer.heads.layers import build_mlp
 
 
 class MDD(AdaptationLoss):
@@ -28,7 +28,7 @@ class MDD(AdaptationLoss):
     def __init__(self, width: int, classes: int, *, margin: float = 4.0, reach: float = 0.1, hidden: int = 256) -> None:
         super().__init__()
         self.margin, self.reach = margin, reach
-        self.adversary = mlp(width, (hidden,), classes, activation="relu", dropout=0.0, init="he")
+        self.adversary = build_mlp(width, (hidden,), classes, activation="relu", dropout=0.0, init="he")
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the adversary's loss; the features get its gradient reversed, with a factor that ramps up."""

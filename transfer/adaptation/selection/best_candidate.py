@@ -11,7 +11,8 @@ from transfer.adaptation.closed_form.classifier import predict_test
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import AdaptationTask
 from transfer.errors import TransferError
-from transfer.heads.heads import Heads, HeadSpec
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
 from transfer.runtime import distributed
 
 LogLine = Callable[[dict[str, Any]], None]

@@ -3,17 +3,17 @@
 import numpy as np
 from markupsafe import Markup
 
-from transfer.evaluation.calibration import BINS, Calibration
+from transfer.evaluation.calibration import CALIBRATION_BINS, Calibration
 from transfer.report.figures.svg import BLUE, INK, ORANGE, svg_figure
 
 
 def draw_reliability(head: str, number: int, curve: Calibration) -> Markup:
     """Return a reliability diagram (Guo et al. 2017), and below it the number of predictions in each bin."""
-    edges = np.arange(BINS) / BINS
+    edges = np.arange(CALIBRATION_BINS) / CALIBRATION_BINS
     with svg_figure(f"reliability-{number}", f"{head}: reliability diagram", height=3.6) as (figure, drawn):
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         full = curve.counts > 0
-        bars = {"width": 1 / BINS, "align": "edge", "linewidth": 0.6}
+        bars = {"width": 1 / CALIBRATION_BINS, "align": "edge", "linewidth": 0.6}
         top.bar(edges[full], curve.accuracy[full], color=BLUE, alpha=0.8, edgecolor=INK, label="accuracy", **bars)
         gap = curve.confidence[full] - curve.accuracy[full]
         low = np.minimum(curve.confidence[full], curve.accuracy[full])
