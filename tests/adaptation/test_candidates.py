@@ -24,13 +24,13 @@ def test_a_candidates_heads_answer_as_its_evidence_says(staged, name, policy):
     choice, lines = chosen(stage, phase, steps, name)
     method = METHODS[name]
     epochs = 3 - max(round(3 * method.warmup), method.warmup > 0) if method.losses else 1
-    assert len(lines) == len(choice.scores) == len(choice.answers) == epochs
+    assert len(lines) == len(choice.scores) == len(choice.test_classes) == epochs
     if choice.backbone:
         stage.model.backbone.load_state_dict(choice.backbone, strict=False)
     with torch.inference_mode():
         said = choice.candidate.heads.eval()(stage.pooled(stage.domains.unlabelled))["object"].numpy()
     assert np.allclose(said, choice.candidate.evidence.target_logits, atol=1e-2 * np.abs(said).max())
-    assert (choice.answers[choice.candidate.name] == said.argmax(1)).mean() > 0.95
+    assert (choice.test_classes[choice.candidate.name] == said.argmax(1)).mean() > 0.95
     assert choice.scores[choice.candidate.name] == max(choice.scores.values())
     assert bool(choice.backbone) == (policy != "linear_probe")
 

@@ -225,7 +225,7 @@ def _adapt_once(
     # All choices and predictions are made: only now are the target labels revealed.
     test = _with_truth(these, truth)
     labelled = bool((test.object >= 0).any())
-    oracle = {name: _accuracy(test, said) for some in choices for name, said in some.answers.items() if labelled}
+    oracle = {name: _accuracy(test, said) for some in choices for name, said in some.test_classes.items() if labelled}
     best = max(oracle, key=lambda name: oracle[name]) if oracle else None
     said = [note for some in tries.values() if some is choice or not some.best for note in some.notes]
     trunk, total = cache.seconds - trunk_before, time.perf_counter() - began
@@ -257,8 +257,8 @@ def _adapt_once(
             "test": len(these.test),
         },
         "target": {"object": _report(test, answers["object"].argmax(1))},
-        "source_only": {"object": _report(test, reference.answers["source_only"])},
-        **diagnostics.compare_with_source_only([(test, answers)], [reference.answers["source_only"]]),
+        "source_only": {"object": _report(test, reference.test_classes["source_only"])},
+        **diagnostics.compare_with_source_only([(test, answers)], [reference.test_classes["source_only"]]),
         "shift": found,
         "selection": {
             "rule": config.method.rule,
@@ -285,10 +285,10 @@ def _adapt_once(
         if config.map:
             feature_map(folder.path / "map.png", seen, classes=these.table.objects, domains=sides, seed=seed)
     if part:
-        part.finish({"answers": answers, "before": reference.answers["source_only"]})
+        part.finish({"answers": answers, "before": reference.test_classes["source_only"]})
     if folder:
         folder.write_result(result)
-    return AdaptRun(result, models, [(test, answers)], [reference.answers["source_only"]])
+    return AdaptRun(result, models, [(test, answers)], [reference.test_classes["source_only"]])
 
 
 def _with_truth(these: Domains, truth: HiddenLabels) -> ImageTable:

@@ -21,7 +21,7 @@ FLAGS = ("strong", "partial", "open_set")
 
 
 def describe_shift(
-    stage: AdaptationTask, chosen: CandidateEvidence, *, seed: int = 0
+    task: AdaptationTask, chosen: CandidateEvidence, *, seed: int = 0
 ) -> tuple[dict[str, Any], list[str]]:
     """Return how the target differs from the source as result.json has it, and what to note; no target label is used.
 
@@ -33,7 +33,7 @@ def describe_shift(
 
     Parameters
     ----------
-    stage : AdaptationTask
+    task : AdaptationTask
         The pooled features before anything was learnt.
     chosen : CandidateEvidence
         Of the candidate that the rule took.
@@ -49,11 +49,11 @@ def describe_shift(
         standardised per domain, about 0.
     list of str
     """
-    domains = stage.domains
-    found = measure_label_shift(source_only_evidence(stage, "standardise"), seed=seed)
-    before = (stage.pooled(rows).cpu().numpy() for rows in (domains.train, domains.unlabelled))
+    domains = task.domains
+    found = measure_label_shift(source_only_evidence(task, "standardise"), seed=seed)
+    before = (task.pooled(rows).cpu().numpy() for rows in (domains.train, domains.unlabelled))
     after = (chosen.source_features, chosen.target_features)
-    names = stage.classes
+    names = task.classes
     block = {
         **{name: getattr(found, name) for name in FLAGS},
         "total_variation": {

@@ -42,8 +42,8 @@ def test_a_choice_comes_back_as_it_was(staged, name, policy):
     assert again == told == other.lines
     assert (other.value, other.scores, other.notes) == (one.value, one.scores, one.notes)
     assert (other.candidate.name, other.candidate.line) == (one.candidate.name, one.candidate.line)
-    assert other.answers.keys() == one.answers.keys()
-    assert all(np.array_equal(other.answers[name], answers) for name, answers in one.answers.items())
+    assert other.test_classes.keys() == one.test_classes.keys()
+    assert all(np.array_equal(other.test_classes[name], classes) for name, classes in one.test_classes.items())
     assert other.backbone.keys() == one.backbone.keys()
     assert all(torch.equal(other.backbone[name], tensor) for name, tensor in one.backbone.items())
     assert bool(one.backbone) == (policy == "partial:1")

@@ -96,5 +96,5 @@ def test_labelled_target_rows_come_last_and_certain():
     assert known.tolist() == [-1] * 5 + [1, 0]
     assert q[5:].tolist() == [[0, 1], [1, 0]]
     assert features[5:].all()
-    with pytest.raises(ValueError, match="do not fit together"):
+    with pytest.raises(ValueError, match="inconsistent shapes"):
         evidence(labelled_features=np.ones((2, 3), np.float32), labelled_labels=np.array([1, 0]))

@@ -1,4 +1,4 @@
-"""AdaBN: the statistics that BatchNorm layers of the tail hold are taken from each domain's own images."""
+"""AdaBN: BatchNorm statistics of the tail from each domain's own images (Li et al. 2017)."""
 
 from dataclasses import replace
 
@@ -21,67 +21,69 @@ NO_BATCH_NORM = (
 )
 
 
-def solve_adabn(stage: AdaptationTask, phase: Phase) -> tuple[Heads, CandidateEvidence]:
-    """Return heads solved on source features under the source's statistics, and what they answer under the target's.
+def solve_adabn(task: AdaptationTask, phase: Phase) -> tuple[Heads, CandidateEvidence]:
+    """Return heads solved on source features under the source's statistics, and their evidence under the target's.
 
-    Li et al. 2017, algorithm 1. The backbone is left with the target's statistics.
+    Li et al. 2017, algorithm 1. The backbone then has the target's statistics.
 
     Raises
     ------
     TransferError
         No BatchNorm layer in the tail, or a domain with a single image.
     """
-    backbone = stage.model.backbone
+    backbone = task.model.backbone
     norms = [
         module
         for name, module in backbone.network.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and backbone.stage_of(name) >= stage.model.cut
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and backbone.stage_of(name) >= task.model.cut
     ]
     if not norms:
         raise TransferError(NO_BATCH_NORM)
-    domains = stage.domains
+    domains = task.domains
     parts = (domains.train, domains.val, domains.labelled, domains.unlabelled)
     rows = np.concatenate(parts)
-    learnt = ~np.isin(rows, domains.val)
-    pooled = torch.empty(len(rows), backbone.width, device=stage.device)
-    stage.model.freeze(with_moving_statistics(phase))
+    fitting = ~np.isin(rows, domains.val)
+    pooled = torch.empty(len(rows), backbone.width, device=task.device)
+    task.model.freeze(with_moving_statistics(phase))
     try:
-        for name, side in zip((*domains.sources, domains.target), stage.sides(rows), strict=True):
-            if (side & learnt).sum() < 2:
-                raise TransferError(f"adabn takes statistics of each domain: {name} has fewer than two images to learn")
-            recompute_statistics(stage, norms, rows[side & learnt])
-            pooled[torch.from_numpy(side)] = stage.pooled(rows[side])
+        for name, side in zip((*domains.sources, domains.target), task.sides(rows), strict=True):
+            if (side & fitting).sum() < 2:
+                raise TransferError(
+                    f"adabn takes statistics of each domain: {name} has fewer than two images to train on"
+                )
+            recompute_statistics(task, norms, rows[side & fitting])
+            pooled[torch.from_numpy(side)] = task.pooled(rows[side])
     finally:
-        stage.model.freeze(phase)
+        task.model.freeze(phase)
     x = pooled.cpu().numpy()
     features = AlignedFeatures(fit_alignment("none", x), *np.split(x, np.cumsum([len(part) for part in parts[:-1]])))
-    heads = solve_classifier(stage, features)
-    return fold_alignment(heads, features.maps[-1]), features.evidence(stage, heads)
+    heads = solve_classifier(task, features)
+    return fold_alignment(heads, features.maps[-1]), features.evidence(task, heads)
 
 
 def with_moving_statistics(phase: Phase) -> Phase:
-    """Return `phase` with the statistics of the stages that learn moving: what AdaBN declares."""
+    """Return `phase` with moving statistics in the trained stages, as AdaBN declares them."""
     return replace(
         phase, stages=tuple(s if s.train == "none" else replace(s, statistics="learning") for s in phase.stages)
     )
 
 
-def recompute_statistics(stage: AdaptationTask, norms: list[nn.modules.batchnorm._BatchNorm], rows: np.ndarray) -> None:
+def recompute_statistics(task: AdaptationTask, norms: list[nn.modules.batchnorm._BatchNorm], rows: np.ndarray) -> None:
     """Set the running statistics of `norms` to the mean over batches of `rows`."""
     rows = np.random.default_rng(0).permutation(rows)
     if len(rows) % BATCH == 1:
-        rows = rows[:-1]  # a batch of one row need not have a variance
+        rows = rows[:-1]  # a batch of one row may have no variance
     momenta = [norm.momentum for norm in norms]
-    stage.model.eval()
+    task.model.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over batches
+        norm.momentum = None  # the plain mean over batches
     try:
         with torch.no_grad():
-            for _, activation in stage.batches(rows, BATCH, None, 0, 0):
+            for _, activation in task.batches(rows, BATCH, None, 0, 0):
                 for norm in norms:
                     norm.training = True
-                stage.model.features(activation)
+                task.model.features(activation)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum, norm.training = momentum, False
@@ -90,6 +92,6 @@ def recompute_statistics(stage: AdaptationTask, norms: list[nn.modules.batchnorm
 register_method(
     "adabn",
     "BatchNorm statistics of the target (Li et al. 2017)",
-    fit=lambda stage, phase, *_: (*solve_adabn(stage, phase), []),
+    fit=lambda task, phase, *_: (*solve_adabn(task, phase), []),
     moves_batch_norm=True,
 )

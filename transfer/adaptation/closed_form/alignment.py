@@ -1,4 +1,4 @@
-"""Closed forms: all domains' features brought to the same moments or subspace, by one affine map per domain.
+"""Alignment of features in closed form: one affine map per domain, to common moments or a common subspace.
 
 An affine map folds into the linear layer above it (:meth:`AffineMap.folded`), so that an adapted model is exported as a
 plain one.
@@ -14,13 +14,13 @@ from transfer.adaptation.registry import register_method
 from transfer.errors import TransferError, did_you_mean
 
 ALIGNMENTS = ("none", "standardise", "coral", "subspace")
-CONSTANT = 1e-6  # a feature that deviates less, relative to its mean, is constant but for rounding
-RANK = 1e-10  # directions of less variance, relative to the largest, are rounding
+CONSTANT_FEATURE = 1e-6  # a feature with a smaller standard deviation, relative to its mean, counts as constant
+RANK = 1e-10  # directions of smaller variance, relative to the largest, are rounding errors
 
 
 @dataclass(frozen=True)
 class AffineMap:
-    """The map ``(x - centre) @ matrix``, or ``(x - centre) * matrix`` where `matrix` is one scale per feature.
+    """The map ``(x - centre) @ matrix``, or ``(x - centre) * matrix`` if `matrix` is a scale per feature.
 
     Parameters
     ----------
@@ -43,16 +43,16 @@ class AffineMap:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return `x` (N, F) mapped, shape (N, G)."""
-        moved = x - self.centre
-        return moved * self.matrix if self.matrix.ndim == 1 else moved @ self.matrix
+        centred = x - self.centre
+        return centred * self.matrix if self.matrix.ndim == 1 else centred @ self.matrix
 
     def tensor(self, x: Tensor) -> Tensor:
-        """Return `x` (N, F) mapped, shape (N, G), with its gradient."""
+        """Return `x` (N, F) mapped, shape (N, G), differentiable."""
         centre, matrix = self._like(x)
         return (x - centre) * matrix if matrix.ndim == 1 else (x - centre) @ matrix
 
     def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weight (C, F) and bias (C,) that do to x what `weight` (C, G) and `bias` (C,) do to the mapped x."""
+        """Return the linear layer (C, F), (C,) on x that equals `weight` (C, G) and `bias` (C,) on the mapped x."""
         centre, matrix = self._like(weight)
         weight = weight * matrix if matrix.ndim == 1 else weight @ matrix.T
         return weight, bias - weight @ centre
@@ -62,25 +62,25 @@ class AffineMap:
 
 
 def fit_alignment(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[AffineMap, ...]:
-    """Return the map of each domain's features, the target's last; none looks at a label.
+    """Return the map of each domain's features, the target's last; no label is used.
 
     ``none``
-        Nothing moves.
+        The identity.
     ``standardise``
-        Each domain to mean 0 and deviation 1; a feature that is constant in a domain is 0 there.
+        Each domain to mean 0 and standard deviation 1; a feature that is constant in a domain becomes 0 there.
     ``coral``
         All centred, each source whitened and re-coloured to the target's covariance (Sun, Feng and Saenko 2016, alg.
-        1). Covariances are shrunk as by Ledoit and Wolf (2004) in place of the paper's added identity, and by 1 / N
-        at least: their estimate takes no account of a mean that few rows estimate too. On MobileNetV2's features of
-        Office-31 that is 2 to 4 points below no alignment; the identity, four times the features' variance, makes the
-        map next to none, and level with it.
+        1). Covariances are shrunk by the estimate of Ledoit and Wolf (2004), in place of the paper's added identity,
+        and by at least 1 / N, since that estimate ignores the error of a mean from few rows. On MobileNetV2's features
+        of Office-31 this is 2 to 4 percentage points below no alignment. The paper's identity, four times the
+        features' variance, makes the map nearly the identity, and its accuracy that of no alignment.
     ``subspace``
-        Each domain in its own `size` principal directions, each source's then turned to the target's (Fernando et al.
-        2013, alg. 1); fewer where the rows of a domain span fewer.
+        Each domain projected on its `size` principal directions, each source's then rotated to the target's (Fernando
+        et al. 2013, alg. 1); fewer if the rows of a domain span fewer.
 
-    A domain of one row, or of rows that are all the same, has no spread of its own and takes the map that the other
-    domains' rows together would have: a single target image is read as the source's images are. Where all are so,
-    nothing moves.
+    A domain of one row, or of identical rows, has no spread. It gets the map that the other domains' rows together
+    would have, so that a single target image is treated as a source image. If all domains are so, the maps are the
+    identity.
 
     Parameters
     ----------
@@ -88,16 +88,16 @@ def fit_alignment(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[Affi
     *domains : ndarray, shape (N, F)
         The sources, and the target.
     size : int
-        Directions kept by ``subspace``.
+        Number of directions of ``subspace``.
 
     Raises
     ------
     TransferError
-        There is no such kind.
+        The kind is unknown.
     """
     if kind not in ALIGNMENTS:
         raise TransferError(
-            f"no alignment is called {kind!r}{did_you_mean(kind, ALIGNMENTS)}: choose from {', '.join(ALIGNMENTS)}"
+            f"unknown alignment {kind!r}{did_you_mean(kind, ALIGNMENTS)}: choose from {', '.join(ALIGNMENTS)}"
         )
     width = domains[0].shape[1]
     varied = [x for x in domains if _varies(x)]
@@ -123,7 +123,7 @@ def _varies(x: np.ndarray) -> bool:
 
 def _standard(x: np.ndarray) -> AffineMap:
     mean, deviation = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
-    varies = deviation > CONSTANT * np.abs(mean)
+    varies = deviation > CONSTANT_FEATURE * np.abs(mean)
     return _affine(mean, np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies))
 
 
@@ -133,7 +133,7 @@ def _affine(centre: np.ndarray, matrix: np.ndarray) -> AffineMap:
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """The covariance of some rows: its eigenvalues (R,), largest first, eigenvectors (F, R), and its shrinkage."""
+    """A covariance: its eigenvalues (R,), largest first, eigenvectors (F, R), and its shrinkage."""
 
     mean: np.ndarray
     values: np.ndarray
@@ -143,21 +143,21 @@ class _Spectrum:
     @classmethod
     def of(cls, x: np.ndarray) -> "_Spectrum":
         mean = x.mean(0, dtype=np.float64)
-        moved = x - mean
-        rows, width = moved.shape
-        if rows < width:  # the smaller of the two matrices of products has the same eigenvalues
-            values, inner = np.linalg.eigh(moved @ moved.T / rows)
-            vectors = moved.T @ inner
+        centred = x - mean
+        rows, width = centred.shape
+        if rows < width:  # the smaller Gram matrix has the same eigenvalues
+            values, inner = np.linalg.eigh(centred @ centred.T / rows)
+            vectors = centred.T @ inner
         else:
-            values, vectors = np.linalg.eigh(moved.T @ moved / rows)
-        kept = np.flatnonzero(values > RANK * values[-1])[::-1]
-        values, vectors = values[kept], vectors[:, kept]
+            values, vectors = np.linalg.eigh(centred.T @ centred / rows)
+        order = np.flatnonzero(values > RANK * values[-1])[::-1]
+        values, vectors = values[order], vectors[:, order]
         if rows < width:
             vectors = vectors / np.sqrt(rows * values)
-        return cls(mean, values, vectors, max(_ledoit_wolf(moved, values), 1 / rows))
+        return cls(mean, values, vectors, max(_ledoit_wolf(centred, values), 1 / rows))
 
     def power(self, exponent: float) -> np.ndarray:
-        """Return (F, F): the shrunk covariance ``(1 - s) S + s tr(S) / F`` to the power `exponent`."""
+        """Return the shrunk covariance ``(1 - s) S + s tr(S) / F`` to the power `exponent`, shape (F, F)."""
         width = len(self.mean)
         floor = self.shrinkage * self.values.sum() / width
         lifted = ((1 - self.shrinkage) * self.values + floor) ** exponent - floor**exponent
@@ -165,7 +165,7 @@ class _Spectrum:
 
 
 def _ledoit_wolf(x: np.ndarray, values: np.ndarray) -> float:
-    """Return the shrinkage of Ledoit and Wolf (2004, lemma 3.2 to 3.4) for centred `x` (N, F) of these eigenvalues."""
+    """Return the shrinkage of Ledoit and Wolf (2004, lemma 3.2-3.4) of centred `x` (N, F) with eigenvalues `values`."""
     rows, width = x.shape
     squares = float(values @ values)
     distance = squares - float(values.sum()) ** 2 / width

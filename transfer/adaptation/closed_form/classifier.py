@@ -1,4 +1,4 @@
-"""Linear classifiers on aligned features, solved; and what any classifier answers for the target, as heads."""
+"""Linear classifiers solved on aligned features, and their export as heads on pooled features."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -15,20 +15,21 @@ from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.probes.linear import solve_linear_probe
 
-DEFAULT = 0.1  # strength without validation rows
+DEFAULT_L2 = 0.1  # L2 regularisation without validation rows
 DISTIL_L2 = 0.01  # L2 regularisation with which heads learn refined target probabilities
 
 
 @dataclass(frozen=True)
 class AlignedFeatures:
-    """A pair's features after a closed form.
+    """The features of all domains after a closed form.
 
     Parameters
     ----------
     maps : tuple of AffineMap
         Of each source and, last, the target.
     train, val, labelled, target : ndarray
-        Features in the aligned space, (N, size): of the source's rows, of the target's with and without a label.
+        Features in the aligned space, (N, size): source rows to train and validate on, target rows with and without a
+        label.
     """
 
     maps: tuple[AffineMap, ...]
@@ -37,14 +38,14 @@ class AlignedFeatures:
     labelled: np.ndarray
     target: np.ndarray
 
-    def evidence(self, stage: AdaptationTask, heads: Heads) -> CandidateEvidence:
-        """Return what rules may see of linear `heads` on these features."""
+    def evidence(self, task: AdaptationTask, heads: Heads) -> CandidateEvidence:
+        """Return the evidence of linear `heads` on these features."""
         with torch.inference_mode():
             val, target = (
                 heads(torch.from_numpy(rows).to(heads.centre))["object"].cpu().numpy()
                 for rows in (self.val, self.target)
             )
-        labels, domains = stage.labels.numpy(), stage.domains
+        labels, domains = task.labels.numpy(), task.domains
         return CandidateEvidence(
             self.train,
             labels[domains.train],
@@ -58,12 +59,12 @@ class AlignedFeatures:
         )
 
 
-def align_features(stage: AdaptationTask, kind: str) -> AlignedFeatures:
-    """Return the features of `stage` under the closed form `kind`, learnt from all rows of each domain."""
-    domains = stage.domains
+def align_features(task: AdaptationTask, kind: str) -> AlignedFeatures:
+    """Return the features of `task` aligned by the closed form `kind`, fitted on all rows of each domain."""
+    domains = task.domains
     parts = (domains.train, domains.val, domains.labelled, domains.unlabelled)
     rows = np.concatenate(parts)
-    pooled, sides = stage.pooled(rows).cpu().numpy(), stage.sides(rows)
+    pooled, sides = task.pooled(rows).cpu().numpy(), task.sides(rows)
     maps = fit_alignment(kind, *(pooled[side] for side in sides))
     mapped = np.empty((len(rows), maps[-1].size), np.float32)
     for affine, side in zip(maps, sides, strict=True):
@@ -72,66 +73,66 @@ def align_features(stage: AdaptationTask, kind: str) -> AlignedFeatures:
 
 
 def solve_classifier(
-    stage: AdaptationTask, features: AlignedFeatures, *, source: bool = True, target: bool = True
+    task: AdaptationTask, features: AlignedFeatures, *, source: bool = True, target: bool = True
 ) -> Heads:
     """Return linear heads on aligned features, solved on the labelled rows of the `source` and of the `target`.
 
-    Of the regularisation strengths the strongest is taken whose accuracy on the validation rows is within a standard
-    error of the best (Hastie et al. 2009, sec. 7.10): what the source can do without, the target often cannot bear.
-    Labels are not smoothed. Unless the validation rows must stay unseen, they are learnt from too in the end. Labelled
-    target rows weigh as much as all of the source together.
+    The L2 regularisation is the strongest whose validation accuracy is within a standard error of the best (Hastie et
+    al. 2009, sec. 7.10): features that the source can do without often mislead on the target. Labels are not smoothed.
+    Unless the validation rows must stay unseen, the heads are refitted on them too. The labelled target rows together
+    weigh as much as all source rows.
     """
-    domains, labels = stage.domains, stage.labels
+    domains, labels = task.domains, task.labels
     if not source:
         y = labels[torch.from_numpy(domains.labelled)]
-        return _solved(stage, features.labelled, y, np.ones(len(y), np.float32))[0]
+        return _solved(task, features.labelled, y, np.ones(len(y), np.float32))[0]
     few = domains.labelled if target else domains.labelled[:0]
     y = labels[torch.from_numpy(np.concatenate([domains.train, few]))]
     x = np.concatenate([features.train, features.labelled[: len(few)]])
     val = (torch.from_numpy(features.val), labels[torch.from_numpy(domains.val)])
-    heads, strength = _solved(stage, x, y, _weights(len(domains.train), len(few)), val=val)
-    if stage.hold_out or not len(domains.val):
+    heads, strength = _solved(task, x, y, _weights(len(domains.train), len(few)), val=val)
+    if task.hold_out or not len(domains.val):
         return heads
     y = torch.cat([y, val[1]])
     x = np.concatenate([x, features.val])
     weights = _weights(len(domains.train), len(few), len(domains.train) + len(domains.val))
-    return _solved(stage, x, y, np.append(weights, np.ones(len(domains.val), np.float32)), strength=strength)[0]
+    return _solved(task, x, y, np.append(weights, np.ones(len(domains.val), np.float32)), strength=strength)[0]
 
 
-def source_only_evidence(stage: AdaptationTask, kind: str) -> CandidateEvidence:
-    """Return what a classifier of the source's training rows alone says, on features under the closed form `kind`.
+def source_only_evidence(task: AdaptationTask, kind: str) -> CandidateEvidence:
+    """Return the evidence of a classifier solved on the source's training rows alone, on features aligned by `kind`.
 
-    Neither the validation rows, by which it can be calibrated, nor the target's labels have a part in it.
+    Neither the validation rows, which can calibrate it, nor the target's labels are used.
     """
-    none = stage.domains.val[:0]
-    seen = copy.copy(stage)
-    seen.domains = replace(stage.domains, labelled=none)
-    features = align_features(seen, kind)
-    learning = copy.copy(seen)
-    learning.domains = replace(seen.domains, val=none)
-    heads = solve_classifier(learning, replace(features, val=features.val[:0]))
-    return features.evidence(seen, heads)
+    no_rows = task.domains.val[:0]
+    unlabelled = copy.copy(task)
+    unlabelled.domains = replace(task.domains, labelled=no_rows)
+    features = align_features(unlabelled, kind)
+    without_val = copy.copy(unlabelled)
+    without_val.domains = replace(unlabelled.domains, val=no_rows)
+    heads = solve_classifier(without_val, replace(features, val=features.val[:0]))
+    return features.evidence(unlabelled, heads)
 
 
 def _weights(train: int, labelled: int, source: int | None = None) -> np.ndarray:
-    """Return 1 for each of `train` rows, and for each of `labelled` what makes them weigh as `source` rows do."""
+    """Return row weights: 1 for each of `train` rows; `labelled` rows together weigh as much as `source` rows."""
     return np.repeat(np.array([1, (source or train) / max(labelled, 1)], np.float32), [train, labelled])
 
 
-def distil(stage: AdaptationTask, features: AlignedFeatures, q: np.ndarray) -> Heads:
-    """Return linear heads on aligned features that answer for the target's rows as `q` (N, classes) does.
+def distil(task: AdaptationTask, features: AlignedFeatures, q: np.ndarray) -> Heads:
+    """Return linear heads on aligned features that learn the target's class probabilities `q` (N, classes).
 
-    They learn the most likely class of each row, weighted by its probability, and the target's own labels.
+    They learn the most likely class of each row, weighted by its probability, and the target's few labels.
     """
     x = np.concatenate([features.target, features.labelled])
-    known = stage.labels[torch.from_numpy(stage.domains.labelled)]
+    known = task.labels[torch.from_numpy(task.domains.labelled)]
     y = torch.cat([torch.from_numpy(q.argmax(1)), known])
     weights = np.concatenate([q.max(1), np.ones(len(known))]).astype(np.float32)
-    return _solved(stage, x, y, weights, strength=DISTIL_L2)[0]
+    return _solved(task, x, y, weights, strength=DISTIL_L2)[0]
 
 
 def fold_alignment(heads: Heads, scaling: AffineMap) -> Heads:
-    """Return linear `heads` on aligned features as heads on pooled features of target images."""
+    """Return linear `heads` on aligned features as heads on pooled features; `scaling` is the target's map."""
     (solved,) = (layer for layer in heads.modules() if isinstance(layer, nn.Linear))
     out = Heads(list(heads.specs.values()), len(scaling.centre))
     (layer,) = (layer for layer in out.modules() if isinstance(layer, nn.Linear))
@@ -143,9 +144,9 @@ def fold_alignment(heads: Heads, scaling: AffineMap) -> Heads:
     return out.to(heads.centre.device)
 
 
-def predict_test(stage: AdaptationTask, heads: Heads, evidence: CandidateEvidence) -> np.ndarray:
-    """Return the logits (n, classes) of a pair's test rows, the backbone being as it belongs to `heads`."""
-    domains = stage.domains
+def predict_test(task: AdaptationTask, heads: Heads, evidence: CandidateEvidence) -> np.ndarray:
+    """Return the logits (n, classes) of the test rows; the backbone must have the weights that belong to `heads`."""
+    domains = task.domains
     place = np.searchsorted(domains.unlabelled, domains.test)
     if (
         len(domains.unlabelled)
@@ -153,11 +154,11 @@ def predict_test(stage: AdaptationTask, heads: Heads, evidence: CandidateEvidenc
     ):
         return evidence.target_logits[place]
     with torch.inference_mode():
-        return heads(stage.pooled(domains.test))["object"].cpu().numpy()
+        return heads(task.pooled(domains.test))["object"].cpu().numpy()
 
 
 def _solved(
-    stage: AdaptationTask,
+    task: AdaptationTask,
     x: np.ndarray,
     y: Tensor,
     weights: np.ndarray,
@@ -165,10 +166,10 @@ def _solved(
     val: tuple[Tensor, Tensor] | None = None,
     strength: float | None = None,
 ) -> tuple[Heads, float]:
-    """Return heads solved at `strength`, or at the one that `val` chooses, and it."""
-    heads = Heads([HeadSpec("object", classes=stage.classes)], x.shape[1]).to(stage.device)
+    """Return heads solved with L2 regularisation `strength`, or the one that `val` chooses; and the strength."""
+    heads = Heads([HeadSpec("object", classes=task.classes)], x.shape[1]).to(task.device)
     if strength is None and not (val and len(val[0])):
-        strength = DEFAULT
+        strength = DEFAULT_L2
     strengths = solve_linear_probe(
         heads,
         (torch.from_numpy(x), {"object": y}),

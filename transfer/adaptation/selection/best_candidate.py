@@ -1,4 +1,4 @@
-"""Of a method's candidates the one that a label-free rule takes, and what is to be known of the others."""
+"""The best of a method's candidates by a label-free rule, with the scores of all."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,18 +21,18 @@ Score = Callable[[CandidateEvidence], float]
 
 @dataclass
 class CandidateModel:
-    """A model that a rule may take.
+    """A model that the rule may choose.
 
     Parameters
     ----------
     name : str
-        What it is: method, weight, epoch.
+        Method, loss weight, epoch.
     evidence : CandidateEvidence
-        What the rule sees of it.
+        The rule's input.
     heads : Heads
-        Answers for pooled features of target images.
+        For pooled features of target images.
     line : dict
-        What to log of it.
+        Further figures for its log line.
     """
 
     name: str
@@ -43,27 +43,27 @@ class CandidateModel:
 
 @dataclass
 class BestCandidate:
-    """The best of the candidates so far, and what is to be known of each.
+    """The best candidate so far, and the scores and test predictions of all.
 
     Parameters
     ----------
-    stage : AdaptationTask
+    task : AdaptationTask
     score : callable
-        The rule: larger is better.
-    tell : callable
-        Gets a line per candidate.
+        The rule's score of a candidate's evidence: larger is better.
+    log_line : callable
+        Called with a line for each candidate.
     """
 
-    stage: AdaptationTask
+    task: AdaptationTask
     score: Score
-    tell: LogLine
+    log_line: LogLine
     best: CandidateModel | None = None
     value: float = -np.inf
     backbone: dict[str, Tensor] = field(default_factory=dict)
-    """What of the best one's backbone is not as it was at first."""
+    """The tensors of the best candidate's backbone that differ from the initial ones."""
     scores: dict[str, float] = field(default_factory=dict)
-    answers: dict[str, np.ndarray] = field(default_factory=dict)
-    """Each candidate's classes of the test rows: for the oracle's column, which comes after all choosing."""
+    test_classes: dict[str, np.ndarray] = field(default_factory=dict)
+    """Each candidate's predicted classes of the test rows, for the oracle's column, computed after all selection."""
     notes: list[str] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
 
@@ -74,26 +74,26 @@ class BestCandidate:
         Raises
         ------
         TransferError
-            There was none: every run diverged.
+            There is none: training diverged.
         """
         if self.best is None:
             raise TransferError("the loss became NaN or infinite before the first epoch ended: try a lower --lr")
         return self.best
 
     def consider(self, candidate: CandidateModel) -> None:
-        """Judge a candidate, the stage's backbone being as it belongs to it; keep it if it is the best."""
+        """Score a candidate, whose backbone is the task's at this moment, and retain it if it is the best."""
         value = distributed.broadcast(float(self.score(candidate.evidence)))
         value = value if np.isfinite(value) else -np.inf
         self.scores[candidate.name] = float(value)
-        self.answers[candidate.name] = predict_test(self.stage, candidate.heads, candidate.evidence).argmax(1)
+        self.test_classes[candidate.name] = predict_test(self.task, candidate.heads, candidate.evidence).argmax(1)
         self.lines.append({"candidate": candidate.name, "score": round(float(value), 6)} | candidate.line)
-        self.tell(self.lines[-1])
+        self.log_line(self.lines[-1])
         if self.best is None or value > self.value:
             self.best, self.value = candidate, value
-            self.backbone = {name: tensor.clone() for name, tensor in self.stage.moved().items()}
+            self.backbone = {name: tensor.clone() for name, tensor in self.task.moved().items()}
 
     def state(self) -> dict[str, Any]:
-        """Return all of this as arrays and plain values."""
+        """Return everything to be saved, as arrays and plain values."""
         best = self.best and {
             "name": self.best.name,
             "evidence": asdict(self.best.evidence),
@@ -101,23 +101,30 @@ class BestCandidate:
             "heads": self.best.heads.state_dict(),
             "line": self.best.line,
         }
-        return {name: getattr(self, name) for name in KEPT} | {"best": best}
+        return {key: getattr(self, name) for key, name in SAVED_FIELDS.items()} | {"best": best}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore a saved :meth:`state` and log its candidates' lines."""
-        for name in KEPT:
-            setattr(self, name, state[name])
-        best, backbone = state["best"], self.stage.model.backbone
+        for key, name in SAVED_FIELDS.items():
+            setattr(self, name, state[key])
+        best, backbone = state["best"], self.task.model.backbone
         if best:
-            heads = Heads([HeadSpec("object", classes=self.stage.classes)], backbone.width, hidden=best["hidden"])
+            heads = Heads([HeadSpec("object", classes=self.task.classes)], backbone.width, hidden=best["hidden"])
             heads.load_state_dict(best["heads"])
             evidence = CandidateEvidence(**best["evidence"])
-            self.best = CandidateModel(best["name"], evidence, heads.to(self.stage.device), best["line"])
+            self.best = CandidateModel(best["name"], evidence, heads.to(self.task.device), best["line"])
         for line in self.lines:
-            self.tell(line)
+            self.log_line(line)
 
 
-KEPT = ("value", "backbone", "scores", "answers", "notes", "lines")
+SAVED_FIELDS = {  # key in saved states -> field of BestCandidate
+    "value": "value",
+    "backbone": "backbone",
+    "scores": "scores",
+    "answers": "test_classes",
+    "notes": "notes",
+    "lines": "lines",
+}
 
 
 def hidden_widths(heads: Heads) -> tuple[int, ...]:
@@ -126,7 +133,7 @@ def hidden_widths(heads: Heads) -> tuple[int, ...]:
 
 
 def format_candidate(line: dict[str, Any]) -> str:
-    """Return a candidate's line for people: its name, loss where it has one, score and seconds."""
+    """Return a candidate's log line: its name, loss if any, score and seconds if any."""
     words = [f"{line['candidate']:<20}"]
     words += [f"loss {line['loss']:.4f}"] if "loss" in line else []
     words += [f"score {line['score']:.4f}"]

@@ -1,4 +1,4 @@
-"""What may be looked at to choose between models of an unlabelled target: nothing of it holds a target label."""
+"""The evidence on which candidates are chosen: features and predictions, without labels of the unlabelled target."""
 
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -8,28 +8,28 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class CandidateEvidence:
-    """A candidate (an epoch of a method) as a label-free rule sees it.
+    """Features and predictions of a candidate (an epoch of a method), the input of a label-free rule.
 
-    Features are the candidate's own representation, in which its classifier is linear.
+    Features are the input of the candidate's linear classifier.
 
     Parameters
     ----------
     source_features : ndarray of float32, shape (Ns, F)
-        Of the labelled source rows that the candidate learned from.
+        Of the labelled source rows that it was trained on.
     source_labels : ndarray of int64, shape (Ns,)
         In [0, K).
     val_features, val_logits : ndarray of float32, shape (Nv, F) and (Nv, K)
-        Of source rows that it did not learn from; there may be none.
+        Of source rows that it was not trained on, possibly none.
     val_labels : ndarray of int64, shape (Nv,)
     target_features, target_logits : ndarray of float32, shape (Nt, F) and (Nt, K)
     labelled_features : ndarray of float32, shape (Nl, F), optional
-        Of target rows whose label may be used; without, there are none.
+        Of target rows whose label may be used (default: none).
     labelled_labels : ndarray of int64, shape (Nl,), optional
 
     Raises
     ------
     ValueError
-        The shapes do not fit together, or a domain has no row.
+        The shapes are inconsistent, or a domain has no rows.
     """
 
     source_features: np.ndarray
@@ -60,15 +60,15 @@ class CandidateEvidence:
             "labelled_labels": (len(self.labelled_labels),),
         }
         if shapes != fitting or not source or not target:
-            raise ValueError(f"evidence whose shapes do not fit together, or without rows: {shapes}")
+            raise ValueError(f"evidence with inconsistent shapes, or without rows: {shapes}")
 
     @property
     def classes(self) -> int:
-        """How many classes the candidate knows."""
+        """Number of the candidate's classes."""
         return self.target_logits.shape[1]
 
     def target_with_labelled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return features, class probabilities and known classes (else -1) of the target, labelled rows last."""
+        """Return features, class probabilities and known classes (else -1) of target rows, the labelled ones last."""
         unknown, labels = np.full(len(self.target_logits), -1), self.labelled_labels
         q = np.concatenate([softmax(self.target_logits), np.eye(self.classes)[labels]])
         features = np.concatenate([self.target_features, self.labelled_features])
@@ -76,7 +76,7 @@ class CandidateEvidence:
 
     @cached_property
     def finite(self) -> bool:
-        """Whether every feature and logit is a number; of a run that diverged they are not."""
+        """Whether every feature and logit is finite; after divergence they are not."""
         return all(bool(np.isfinite(getattr(self, field.name)).all()) for field in fields(self))
 
 
@@ -110,5 +110,5 @@ def entropy(logits: np.ndarray) -> np.ndarray:
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Return `rows` (N, F) scaled to length 1; a row of zeros stays."""
+    """Return `rows` (N, F) scaled to length 1; a row of zeros stays zero."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -1,18 +1,18 @@
-"""How much more often the target has a row like this than the source: the density ratio, from a discriminator."""
+"""Importance weights of source rows: the density ratio of target to source, from a domain discriminator."""
 
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-COMPONENTS = 64  # what the discriminator sees; more lets it memorise a domain of a few hundred rows
-MAX_RATIO = 20.0  # one row may not outweigh the rest
+COMPONENTS = 64  # principal components as features: with more, a domain of a few hundred rows is memorised
+MAX_RATIO = 20.0  # so that no row outweighs all others
 
 
 def reduce_dimensions(*parts: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-    """Return each of `parts` (N, F) in the leading whitened principal components of the first two together."""
+    """Return each of `parts` (N, F) in the leading whitened principal components of the first two, concatenated."""
     pooled = np.concatenate(parts[:2])
     components = min(COMPONENTS, pooled.shape[1], len(pooled) - 1)
-    with np.errstate(invalid="ignore"):  # features that collapsed have no variance to explain
+    with np.errstate(invalid="ignore"):  # collapsed features have no variance
         space = PCA(components, whiten=True, random_state=seed).fit(pooled)
     return [space.transform(part) if len(part) else np.empty((0, components)) for part in parts]
 
@@ -20,14 +20,14 @@ def reduce_dimensions(*parts: np.ndarray, seed: int = 0) -> list[np.ndarray]:
 def density_ratio(source: np.ndarray, target: np.ndarray, rows: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Return p_target(x) / p_source(x) at each of `rows`, in [0, ``MAX_RATIO``].
 
-    A logistic discriminator d(x) = P(target | x) is learned on `source` and `target`; Bayes' rule turns its odds into
-    the ratio Ns / Nt * d / (1 - d) (Bickel et al. 2007; You et al. 2019, eq. 4).
+    A logistic discriminator d(x) = P(target | x) is fitted on `source` and `target`; by Bayes' rule its odds give the
+    ratio Ns / Nt * d / (1 - d) (Bickel et al. 2007; You et al. 2019, eq. 4).
 
     Parameters
     ----------
     source, target : ndarray, shape (Ns, F) and (Nt, F)
     rows : ndarray, shape (N, F)
-        Source rows that are not among `source`: on rows that it learned from, the discriminator is too sure.
+        Source rows that are not among `source`: the discriminator is overconfident on its training rows.
 
     Returns
     -------

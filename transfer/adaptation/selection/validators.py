@@ -4,11 +4,12 @@ Each estimates the target accuracy from what may be used
 (:class:`~transfer.adaptation.selection.evidence.CandidateEvidence`): the source's labels, the confidence and balance of
 the predictions, or how well a classifier of the predictions transfers back.
 
-On Office-31 (frozen MobileNetV2, a small network under six losses at six lengths: 36 candidates a pair; mean of the six
-pairs, best possible 0.849, source only 0.779) they chose: circular 0.838, im 0.837, entropy and mcc 0.832, source_val,
-dev and iwv 0.796, snd 0.646. Circular alone follows the accuracy on every pair (rank correlation 0.79, at least 0.55;
-im 0.52, mcc 0.43, snd -0.22). Rules that reward sureness choose the epoch of one run best (0.003 lost; circular 0.004),
-but what was trained to be sure deceives them; snd prefers predictions that collapsed.
+Target accuracy of the chosen candidate on Office-31 (frozen MobileNetV2, a small network, six losses, six training
+lengths: 36 candidates for each of six source-target pairs; mean of the pairs; best candidate 0.849, source only 0.779):
+circular 0.838, im 0.837, entropy and mcc 0.832, source_val, dev and iwv 0.796, snd 0.646. Only circular correlates with
+the accuracy on every pair (mean rank correlation 0.79, minimum 0.55; means of im 0.52, mcc 0.43, snd -0.22). Rules that
+reward confidence choose the epoch of one run best (regret 0.003; circular 0.004), but losses that train confidence
+mislead them; snd prefers collapsed predictions.
 """
 
 import math
@@ -21,30 +22,32 @@ from tqdm import tqdm
 from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit_rows
 from transfer.errors import TransferError, did_you_mean
 
-SIMILARITY_BLOCK_ROWS = 1024  # rows of a similarity matrix held at once
+SIMILARITY_BLOCK_ROWS = 1024  # rows of the similarity matrix in memory at once
 
 
 @dataclass(frozen=True)
 class Validator:
-    """A way to score a candidate.
+    """A rule that scores candidates without target labels.
 
     Parameters
     ----------
-    name, what : str
-        `what` says in a line what is measured, and who proposed it.
+    name : str
+        As given to ``--rule``.
+    summary : str
+        One line: what is measured, and the paper.
     measure : callable
-        CandidateEvidence to a number; higher is better.
+        From a candidate's evidence to its score; higher is better.
     validation : bool
         Whether it needs held-out labelled source rows.
     """
 
     name: str
-    what: str
+    summary: str
     measure: Callable[[CandidateEvidence], float]
     validation: bool = False
 
     def score(self, evidence: CandidateEvidence) -> float:
-        """Return the score: -inf for a candidate that diverged, NaN where the rule has nothing to go by."""
+        """Return the score: -inf after divergence, NaN without the validation rows that the rule needs."""
         if not evidence.finite:
             return -math.inf
         if self.validation and not len(evidence.val_labels):
@@ -53,10 +56,10 @@ class Validator:
 
 
 def source_val(evidence: CandidateEvidence) -> float:
-    """Return the accuracy on held-out source rows; less than one row's worth is taken off for their mean loss."""
+    """Return the accuracy on held-out source rows; their mean loss, worth less than one row, breaks ties."""
     rows = len(evidence.val_labels)
-    right = evidence.val_logits.argmax(1) == evidence.val_labels
-    return right.mean() - (1 - math.exp(-_losses(evidence).mean())) / (rows + 1)
+    correct = evidence.val_logits.argmax(1) == evidence.val_labels
+    return correct.mean() - (1 - math.exp(-_losses(evidence).mean())) / (rows + 1)
 
 
 def negative_entropy(evidence: CandidateEvidence) -> float:
@@ -65,7 +68,7 @@ def negative_entropy(evidence: CandidateEvidence) -> float:
 
 
 def information(evidence: CandidateEvidence) -> float:
-    """Return H(mean p) - mean H(p), the information that predictions hold of target rows (Musgrave et al. 2022)."""
+    """Return H(mean p) - mean H(p), the mutual information of target rows and predictions (Musgrave et al. 2022)."""
     mean = softmax(evidence.target_logits).mean(0, keepdims=True)
     return entropy(np.log(np.maximum(mean, 1e-300)))[0] + negative_entropy(evidence)
 
@@ -73,16 +76,16 @@ def information(evidence: CandidateEvidence) -> float:
 def neighbourhood_density(evidence: CandidateEvidence, temperature: float = 0.05) -> float:
     """Return the soft neighbourhood density of the target's predictions (Saito et al. 2021, eq. 1 to 3).
 
-    A row's cosine similarities to every other row, through a softmax, are a distribution over neighbours; its entropy
-    is high where many are equally near. As in the paper, rows are compared by their class probabilities.
+    The softmax of a row's cosine similarities to all other rows is a distribution over neighbours, whose entropy is
+    high if many are equally near. As in the paper, rows are compared by their class probabilities.
     """
     rows = unit_rows(softmax(evidence.target_logits)).astype(np.float32)
     total = 0.0
     starts = range(0, len(rows), SIMILARITY_BLOCK_ROWS)
     for start in tqdm(starts, desc="neighbourhoods", unit="block", delay=2, leave=False, disable=None):
         block = rows[start : start + SIMILARITY_BLOCK_ROWS] @ rows.T / temperature
-        own = np.arange(len(block))
-        block[own, start + own] = -1e9  # not its own neighbour; finite, as 0 * log 0 must be 0
+        diagonal = np.arange(len(block))
+        block[diagonal, start + diagonal] = -1e9  # no row is its own neighbour; finite, so that 0 * log 0 is 0
         total += entropy(block).sum()
     return total / len(rows) if len(rows) > 1 else 0.0
 
@@ -95,7 +98,7 @@ def importance_weighted(evidence: CandidateEvidence) -> float:
 def deep_embedded(evidence: CandidateEvidence) -> float:
     """Return :func:`importance_weighted` with the weights as control variate (You et al. 2019, eq. 7 and 8).
 
-    Weights have mean 1 in truth; how far they are off says how far the weighted loss is off.
+    The true weights have mean 1, so the error of their mean corrects the error of the weighted loss.
     """
     weights = _ratios(evidence)
     weighted = weights * _losses(evidence)
@@ -105,28 +108,28 @@ def deep_embedded(evidence: CandidateEvidence) -> float:
 
 
 def circular(evidence: CandidateEvidence) -> float:
-    """Return the source accuracy of a classifier learned on the target's predictions (Zhong et al. 2010).
+    """Return the source accuracy of a classifier trained on the target's predictions (Zhong et al. 2010).
 
-    The way back of Ganin et al. (2016, sec. 5.1.2): a ridge classifier learns the candidate's own answers on target
-    features; where they are right it fits the source's true labels.
+    Reverse validation as in Ganin et al. (2016, sec. 5.1.2): a ridge classifier learns the candidate's predictions
+    from target features. If they are correct, it also predicts the source's labels.
     """
     from sklearn.linear_model import Ridge
 
-    answers = evidence.target_logits.argmax(1)
-    seen = np.unique(answers)
-    back = Ridge(1.0).fit(unit_rows(evidence.target_features), (answers[:, None] == seen).astype(np.float32))
-    scores = back.predict(unit_rows(evidence.source_features)).reshape(len(evidence.source_labels), -1)
-    return (seen[scores.argmax(1)] == evidence.source_labels).mean()
+    predicted = evidence.target_logits.argmax(1)
+    classes = np.unique(predicted)
+    reverse = Ridge(1.0).fit(unit_rows(evidence.target_features), (predicted[:, None] == classes).astype(np.float32))
+    scores = reverse.predict(unit_rows(evidence.source_features)).reshape(len(evidence.source_labels), -1)
+    return (classes[scores.argmax(1)] == evidence.source_labels).mean()
 
 
 def confusion(evidence: CandidateEvidence, temperature: float = 2.5) -> float:
     """Return minus the class confusion of the target's predictions (Jin et al. 2020, eq. 3 to 7)."""
     logits = evidence.target_logits / temperature
     p = softmax(logits)
-    sure = 1 + np.exp(-entropy(logits))
-    together = (p * (sure * len(p) / sure.sum())[:, None]).T @ p
-    together /= np.maximum(together.sum(1, keepdims=True), 1e-300)
-    return -(together.sum() - np.trace(together)) / len(together)
+    weight = 1 + np.exp(-entropy(logits))
+    correlation = (p * (weight * len(p) / weight.sum())[:, None]).T @ p
+    correlation /= np.maximum(correlation.sum(1, keepdims=True), 1e-300)
+    return -(correlation.sum() - np.trace(correlation)) / len(correlation)
 
 
 def _losses(evidence: CandidateEvidence) -> np.ndarray:
@@ -144,17 +147,26 @@ VALIDATORS: dict[str, Validator] = {
     rule.name: rule
     for rule in (
         Validator("source_val", "accuracy on held-out source rows, ties by loss", source_val, validation=True),
-        Validator("entropy", "predictions that are sure (Morerio et al. 2018)", negative_entropy),
-        Validator("im", "predictions that are sure, of every class (information; Musgrave et al. 2022)", information),
+        Validator("entropy", "confident target predictions (Morerio et al. 2018)", negative_entropy),
         Validator(
-            "snd", "predictions in dense groups (soft neighbourhood density; Saito et al. 2021)", neighbourhood_density
+            "im", "confident and balanced target predictions: mutual information (Musgrave et al. 2022)", information
         ),
-        Validator("dev", "weighted source loss, less its own error (You et al. 2019)", deep_embedded, validation=True),
+        Validator("snd", "soft neighbourhood density of target predictions (Saito et al. 2021)", neighbourhood_density),
+        Validator(
+            "dev",
+            "iwv with a control variate: deep embedded validation (You et al. 2019)",
+            deep_embedded,
+            validation=True,
+        ),
         Validator(
             "iwv", "source loss weighted by density ratio (Sugiyama et al. 2007)", importance_weighted, validation=True
         ),
-        Validator("circular", "predictions that teach the source's labels back (Zhong et al. 2010)", circular),
-        Validator("mcc", "predictions that do not mix classes (class confusion; Jin et al. 2020)", confusion),
+        Validator(
+            "circular",
+            "source accuracy of a classifier trained on the target predictions (Zhong et al. 2010)",
+            circular,
+        ),
+        Validator("mcc", "low class confusion of target predictions (Jin et al. 2020)", confusion),
     )
 }
 
@@ -165,38 +177,38 @@ AUTO_RULES = ("im", "circular")
 def rule_summaries() -> dict[str, str]:
     """Return the one-line summary of every rule, by name."""
     return {"auto": f"{AUTO_RULES[0]} for epoch and weight, {AUTO_RULES[1]} between methods"} | {
-        name: validator.what for name, validator in VALIDATORS.items()
+        name: validator.summary for name, validator in VALIDATORS.items()
     }
 
 
 def find_validators(name: str) -> tuple[Validator, Validator]:
-    """Return the rule for the epochs of a method, and the one for methods; ``auto`` names the pair found most reliable.
+    """Return the rule that chooses among epochs and weights, and the one that chooses among methods.
 
-    On frozen features of Office-31 (six losses, six lengths each, six pairs) information maximisation took the epoch
-    with a mean regret of 0.0025 (at most 0.016), circular validation the method with one of 0.011 and, alone of all
-    rules, never one worse than the source's own classifier. That is with class shares alike: where they differ
-    strongly, no rule is reliable.
+    ``auto`` is the most reliable pair found. On frozen features of Office-31 (six losses, six lengths, six pairs), im
+    chooses the epoch with a mean regret of 0.0025 (maximum 0.016). Circular chooses the method with a mean regret of
+    0.011 and, as the only rule, never one worse than the source's classifier. This holds for similar class shares:
+    under strong label shift no rule is reliable.
 
     Raises
     ------
     TransferError
-        There is none.
+        The rule is unknown.
     """
     if name == "auto":
         return VALIDATORS[AUTO_RULES[0]], VALIDATORS[AUTO_RULES[1]]
     if name not in VALIDATORS:
         known = ["auto", *VALIDATORS]
-        raise TransferError(f"--rule {name}: no such rule{did_you_mean(name, known)}; there are {', '.join(known)}")
+        raise TransferError(f"--rule {name}: no such rule{did_you_mean(name, known)}; known: {', '.join(known)}")
     return VALIDATORS[name], VALIDATORS[name]
 
 
 def choose_best(scores: Sequence[float]) -> int:
-    """Return the index of the highest score; the earliest of equals. NaN loses to any number.
+    """Return the index of the highest score, the first of equal ones. NaN is lower than any number.
 
     Raises
     ------
     TransferError
-        There is no score but NaN.
+        Every score is NaN.
 
     Examples
     --------
@@ -205,6 +217,6 @@ def choose_best(scores: Sequence[float]) -> int:
     """
     if all(math.isnan(score) for score in scores):
         raise TransferError(
-            "the rule can score no candidate: it needs held-out source rows; keep some, or name another"
+            "--rule: it needs held-out source rows, and there are none: say --val 0.1, or name another rule"
         )
     return max(range(len(scores)), key=lambda i: (not math.isnan(scores[i]), scores[i]))
