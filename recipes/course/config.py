@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transfer.config.ranges import ABOVE_ZERO, within
-from transfer.config.train import BackboneConfig, CommaInts, CommaNames, DataConfig, Device
+from transfer.config.lists import CommaInts, CommaNames
+from transfer.config.ranges import ABOVE_ZERO, check_range
+from transfer.config.shared import BackboneConfig, Device
+from transfer.config.train import DataConfig
 from transfer.errors import TransferError, did_you_mean
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "maxout"]
@@ -38,8 +40,8 @@ class NetworkConfig:
     """Of the CNN: halve each side, or divide it by the square root of 2 at random places."""
 
     def __post_init__(self) -> None:
-        within(self, 1, math.inf, "hidden")
-        within(self, ABOVE_ZERO, math.inf, "deviation")
+        check_range(self, 1, math.inf, "hidden")
+        check_range(self, ABOVE_ZERO, math.inf, "deviation")
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class ScratchConfig:
     """auto takes CUDA, then MPS, then the CPU."""
 
     def __post_init__(self) -> None:
-        within(self, ABOVE_ZERO, math.inf, "lr")
-        within(self, 1, math.inf, "side", "epochs", "batch_size")
+        check_range(self, ABOVE_ZERO, math.inf, "lr")
+        check_range(self, 1, math.inf, "side", "epochs", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ class CourseConfig:
     """Replace what is there."""
 
     def __post_init__(self) -> None:
-        within(self, 1, 6, "rows")
-        within(self, 0, math.inf, "seeds")
-        within(self, 1, math.inf, "epochs")
+        check_range(self, 1, 6, "rows")
+        check_range(self, 0, math.inf, "seeds")
+        check_range(self, 1, math.inf, "epochs")
         known(self.inputs, INPUTS, "inputs")
         if not (self.rows and self.inputs and self.seeds):
             raise TransferError("--rows, --inputs and --seeds: give at least one of each")
@@ -124,9 +126,9 @@ class QuestionsConfig:
     """Replace what is there."""
 
     def __post_init__(self) -> None:
-        within(self, 1, math.inf, "epochs", "batch_size", "side")
-        within(self, ABOVE_ZERO, math.inf, "lr")
-        within(self, 0, math.inf, "seeds")
+        check_range(self, 1, math.inf, "epochs", "batch_size", "side")
+        check_range(self, ABOVE_ZERO, math.inf, "lr")
+        check_range(self, 0, math.inf, "seeds")
         known(self.networks, ("mlp", "cnn"), "networks")
         if not (self.networks and self.seeds):
             raise TransferError("--networks and --seeds: give at least one of each")

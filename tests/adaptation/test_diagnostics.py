@@ -242,7 +242,7 @@ def test_several_seeds(config, tiny):
 
 
 def test_the_map_goes_into_the_run_folder(config, tiny, tmp_path):
-    with pytest.raises(TransferError, match=r"^--map is written into the run folder: say --out"):
+    with pytest.raises(TransferError, match=r"^--map is written into the run folder: add --out"):
         replace(config(), map=True)
     adapt(replace(config(out=tmp_path / "run", seeds=(0, 1)), map=True), images=tiny)
     for folder in ("run", "run/seed0", "run/seed1"):

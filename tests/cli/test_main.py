@@ -116,7 +116,7 @@ def test_compare_writes_a_page_of_all_and_one_of_each(capsys, folder, tmp_path):
 
 
 def test_tensorboard_wants_a_folder(capsys, folder):
-    assert "say --out" in said(capsys, ["train", "--data", str(folder), "--tensorboard"], 2).err
+    assert "add --out" in said(capsys, ["train", "--data", str(folder), "--tensorboard"], 2).err
 
 
 def test_the_cache_is_listed_checked_and_cleared(capsys, folder, tmp_path, monkeypatch):

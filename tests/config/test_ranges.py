@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, within
+from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
 from transfer.errors import TransferError
 
 
@@ -13,7 +13,7 @@ from transfer.errors import TransferError
 def test_what_is_within_passes_and_nothing_else(value: float, least: float, most: float) -> None:
     fine = math.isfinite(value) and least <= value <= most
     try:
-        within(SimpleNamespace(rate=value), least, most, "rate")
+        check_range(SimpleNamespace(rate=value), least, most, "rate")
     except TransferError:
         assert not fine
     else:
@@ -21,6 +21,6 @@ def test_what_is_within_passes_and_nothing_else(value: float, least: float, most
 
 
 def test_every_item_of_a_tuple_is_looked_at_and_none_is_not() -> None:
-    within(SimpleNamespace(hidden=(), shots=None), 1, math.inf, "hidden", "shots")
+    check_range(SimpleNamespace(hidden=(), shots=None), 1, math.inf, "hidden", "shots")
     with pytest.raises(TransferError, match=r"^--hidden 0: it must be 1 or more$"):
-        within(SimpleNamespace(hidden=(4, 0)), 1, math.inf, "hidden")
+        check_range(SimpleNamespace(hidden=(4, 0)), 1, math.inf, "hidden")

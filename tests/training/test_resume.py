@@ -212,9 +212,9 @@ def test_what_resume_says(config: Callable[..., TrainConfig], tmp_path: Path, mo
     train(config(resume=True, workers=1, cache=False, checkpoint_minutes=3.0, **settings))
     assert not (tmp_path / "run" / "states").exists()
     assert not (tmp_path / "run" / ".lock").exists()
-    with pytest.raises(TransferError, match="say which run, with --out"):
+    with pytest.raises(TransferError, match="needs the folder of the run"):
         config(resume=True)
-    with pytest.raises(TransferError, match="say one of them"):
+    with pytest.raises(TransferError, match="give only one of them"):
         config(resume=True, overwrite=True, out=tmp_path / "run")
 
 

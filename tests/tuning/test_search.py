@@ -91,7 +91,7 @@ def test_resuming_another_search_is_refused(quick, tmp_path):
         search(quick(out, trials=3, resume=True, train={"batch_size": 16}))
     with pytest.raises(TransferError, match="already holds a run"):
         search(quick(out, trials=3))
-    with pytest.raises(TransferError, match="say which run, with --out"):
+    with pytest.raises(TransferError, match="needs the folder of the run"):
         search(quick(trials=3, resume=True))
     assert len(search(quick(tmp_path / "new", trials=3, resume=True))["trials"]) == 3
 

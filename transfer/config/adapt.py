@@ -1,112 +1,99 @@
-"""The typed config of `transfer adapt`; torch-free, as :mod:`transfer.config.train` is."""
+"""The typed config of `transfer adapt`. Imports no torch."""
 
 import math
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 from transfer.config.lists import CommaFloats, CommaNames
-from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, within
-from transfer.config.train import BackboneConfig, CacheConfig, Device, OnBadImage, RunConfig
+from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
+from transfer.config.shared import (
+    Advanced,
+    BackboneConfig,
+    CacheConfig,
+    ImagesConfig,
+    LayerwiseRatesConfig,
+    OptimConfig,
+    RunConfig,
+)
 from transfer.errors import TransferError
 
 
 @dataclass(frozen=True)
-class ShiftConfig:
-    """From which labelled domains to which unlabelled one."""
+class ShiftConfig(ImagesConfig):
+    """The labelled source domains and the unlabelled target domain."""
 
-    data: str = "digits"
-    """A set's name (digits, office31), a folder, or a CSV manifest."""
     source: CommaNames = ()
-    """The labelled domains, such as amazon or amazon,dslr."""
+    """Labelled source domains, such as amazon or amazon,dslr."""
     target: str = ""
-    """The domain without labels, such as webcam."""
+    """Unlabelled target domain, such as webcam."""
     protocol: Literal["transductive", "inductive", "office"] = "transductive"
-    """transductive: adapt to all target images and measure on them; inductive: measure on a part held out; office: 20
-    (amazon) or 8 labels per class of the source, 3 of the target."""
+    """transductive: adapt to all target images and evaluate on them; inductive: evaluate on a held-out part; office:
+    the Office-31 protocol, with 8 source labels per class (20 for amazon) and 3 target labels."""
     target_labels: int = 0
-    """Labels per class of the target that may be used (semi-supervised)."""
+    """Target labels per class that may be used (semi-supervised adaptation)."""
     val: float = 0.1
-    """Fraction of the source held out to validate on."""
-    test: float = 0.5
-    """Fraction of the target held out under --protocol inductive."""
-    data_root: Path | None = None
-    """Where named sets lie (default: TRANSFER_DATA, else the cache)."""
-    on_bad_image: OnBadImage = "refuse"
-    """What to do about an image that does not decode: refuse the set, or skip and count it."""
+    """Fraction of the source images that is used for validation."""
+    test: Advanced[float] = 0.5
+    """Fraction of the target images that is held out for testing; only with --protocol inductive."""
 
     def __post_init__(self) -> None:
-        within(self, 0, math.inf, "target_labels")
-        within(self, 0, BELOW_ONE, "val")
-        within(self, ABOVE_ZERO, BELOW_ONE, "test")
+        check_range(self, 0, math.inf, "target_labels")
+        check_range(self, 0, BELOW_ONE, "val")
+        check_range(self, ABOVE_ZERO, BELOW_ONE, "test")
 
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """How to adapt, and how to choose without target labels."""
+    """The adaptation method, and how it is selected without target labels."""
 
     method: CommaNames = ("auto",)
-    """auto, source_only, target_only, standardise, coral, subspace, adabn, deep_coral, dan, jan, dann, adda, cdan,
-    cdan_e, mcd, mdd, afn, bsp, mcc, im, mme, shot, fixmatch, centroids, propagation, transport, growing; of several
-    the rule takes one."""
+    """Adaptation method; of several, such as mcc,shot, --rule selects one. auto selects by diagnostics of the shift."""
     rule: str = "auto"
-    """What chooses epoch, weight and method without target labels: source_val, entropy, im, snd, dev, iwv, circular,
-    mcc; auto takes im for epoch and weight, circular between methods."""
-    weight: CommaFloats = ()
-    """Factor on the method's own weight of its loss beside the source's; of several the rule takes one (default: 1)."""
+    """Criterion that selects epoch, weight and method without target labels; auto uses im for epoch and weight, and
+    circular between methods."""
+    weight: Advanced[CommaFloats] = ()
+    """Factors on the weight of the method's loss; of several, such as 0.5,1, --rule selects one (default: 1)."""
     policy: str = "linear_probe"
-    """Which stages learn: linear_probe (none), partial[:k], full, norm_only, surgical:first|middle|last; with the last
-    k stages dropped: truncate:k[+POLICY]."""
-    bottleneck: int = 256
+    """Which backbone stages are trained; a policy of one phase, such as linear_probe (none), partial:2 or full."""
+    bottleneck: Advanced[int] = 256
     """Width of the layer between features and classifier."""
 
     def __post_init__(self) -> None:
         if not self.method:
             raise TransferError("--method is empty: name one, or several such as mcc,shot")
-        within(self, 0, math.inf, "weight")
-        within(self, 1, math.inf, "bottleneck")
+        check_range(self, 0, math.inf, "weight")
+        check_range(self, 1, math.inf, "bottleneck")
 
 
 @dataclass(frozen=True)
-class StepsConfig:
-    """How a method's loss is minimised."""
+class StepsConfig(OptimConfig, LayerwiseRatesConfig):
+    """How the method's loss is minimised, by SGD with Nesterov momentum."""
 
+    _: KW_ONLY
     epochs: int = 10
-    """After each one the rule judges."""
+    """Number of epochs; --rule scores the model after each."""
     steps: int = 60
-    """Of the optimizer, per epoch."""
+    """Optimizer steps per epoch."""
     batch_size: int = 64
-    """Images of the source in a step, and as many of the target (a trained tail takes half of each)."""
+    """Source images per step, and as many target images (half of each if backbone stages are trained)."""
     lr: float = 0.05
-    """Of SGD with Nesterov momentum, for bottleneck and classifier."""
-    backbone_lr: float = 0.1
-    """Rate of the top stage as a fraction of that."""
-    layer_decay: float = 0.8
-    """Each stage's rate as a fraction of the one above it."""
-    momentum: float = 0.9
-    """Of SGD."""
+    """Learning rate of the bottleneck and the classifier."""
     weight_decay: float = 1e-3
-    """L2, on all that learns."""
+    """L2 weight decay of all trained parameters."""
+    clip: Advanced[float] = 5.0
     augment: Literal["none", "flip", "crop", "colour"] = "crop"
-    """Of what a trained tail sees; frozen features are of the plain image."""
-    clip: float = 5.0
-    """Largest norm of the gradient (0: no limit)."""
-    device: Device = "auto"
-    """auto takes CUDA, then MPS, then the CPU."""
-    workers: int | None = None
-    """Threads that decode images (default: one per core). No effect on the result."""
+    """Random augmentation of images if backbone stages are trained; frozen features are of the plain image."""
 
     def __post_init__(self) -> None:
-        within(self, ABOVE_ZERO, math.inf, "lr")
-        within(self, 0, math.inf, "backbone_lr", "layer_decay", "weight_decay", "clip")
-        within(self, 0, BELOW_ONE, "momentum")
-        within(self, 1, math.inf, "epochs", "steps", "workers")
-        within(self, 2, math.inf, "batch_size")
+        super().__post_init__()
+        LayerwiseRatesConfig.__post_init__(self)
+        check_range(self, 1, math.inf, "steps")
+        check_range(self, 2, math.inf, "batch_size")
 
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """Carry what labelled domains teach to a domain without labels."""
+    """Adapt from labelled source domains to an unlabelled target domain."""
 
     shift: ShiftConfig = field(default_factory=ShiftConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
@@ -115,8 +102,8 @@ class AdaptConfig:
     run: RunConfig = field(default_factory=RunConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     map: bool = False
-    """Draw a t-SNE map of both domains' features before and after: map.png in the run folder."""
+    """Draw a t-SNE map of both domains' features before and after adaptation: map.png in the run folder."""
 
     def __post_init__(self) -> None:
         if self.map and not self.run.out:
-            raise TransferError("--map is written into the run folder: say --out FOLDER")
+            raise TransferError("--map is written into the run folder: add --out FOLDER")

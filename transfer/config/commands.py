@@ -1,4 +1,4 @@
-"""The typed configs of further commands; torch-free, as :mod:`transfer.config.train` is."""
+"""The typed configs of the commands other than train and adapt. Imports no torch."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,36 +8,32 @@ from typing import Literal
 import tyro
 
 from transfer.config.lists import CommaInts, CommaNames
-from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, within
-from transfer.config.train import (
-    Device,
-    LearnConfig,
-    OnBadImage,
-    TrainConfig,
-    ViewConfig,
-)
+from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
+from transfer.config.shared import Advanced, Device, OnBadImage, ViewConfig
+from transfer.config.train import LearnConfig, TrainConfig
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure a saved run, or the ensemble of several, on its own test images, or on other images."""
+    """Evaluate a saved run, or an ensemble of several, on its test images or on other images."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder or its model.safetensors."""
+    """Run folder, or its model.safetensors."""
     more: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Further runs, or a run's snapshots: the mean of all their probabilities is the answer."""
+    """Further runs or snapshots of a run; the prediction is the mean of all their probabilities."""
     data: str | None = None
-    """Other images: a set's name, a folder, a CSV manifest, or shards (default: the run's own test images)."""
+    """Images to evaluate on: a data set's name, an image folder, a CSV manifest or tar shards (default: the run's test
+    images)."""
     data_root: Path | None = None
-    """Where named sets lie."""
+    """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
     on_bad_image: OnBadImage = "refuse"
-    """What to do about an image that does not decode."""
+    """If an image cannot be decoded: refuse all, or skip the image and count it."""
     device: Device = "auto"
-    """Where to compute."""
+    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     cache: bool = True
-    """Keep what the frozen layers put out, and use what is kept."""
+    """Use the disk cache of frozen features."""
     out: Path | None = None
-    """A file for the result as JSON."""
+    """JSON file for the result."""
     view: ViewConfig = field(default_factory=ViewConfig)
 
 
@@ -46,19 +42,19 @@ class PredictConfig:
     """Predict the object and domain of images."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder or its model.safetensors."""
+    """Run folder, or its model.safetensors."""
     images: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Files, folders, globs or tar shards; '-' reads a list from standard input."""
+    """Image files, folders, globs or tar shards; '-' reads a list of files from standard input."""
     format: Literal["json", "csv"] = "json"
-    """JSON lines, or CSV."""
+    """JSON lines or CSV."""
     top: int = 5
-    """How many classes with their probabilities."""
+    """Number of classes listed with their probabilities."""
     on_bad_image: OnBadImage = "refuse"
-    """What to do about an image that does not decode."""
+    """If an image cannot be decoded: refuse all, or skip the image and count it."""
     device: Device = "auto"
-    """Where to compute."""
+    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     out: Path | None = None
-    """A file to write (default: standard output)."""
+    """Output file (default: standard output)."""
 
 
 @dataclass(frozen=True)
@@ -66,151 +62,152 @@ class ReportConfig:
     """Write the page that explains a run, or one that compares several."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders of train, adapt or compare; of several the first is what the others are held against."""
+    """Run folders of train, adapt or compare; several are compared with the first."""
     out: Path | None = None
-    """The file to write (default: report.html in the run folder; of several runs compare.html here)."""
+    """Output file (default: report.html in the run folder; for several runs, compare.html in the working directory)."""
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a saved run in a format that others use, its preprocessing with it."""
+    """Export a saved run, with its preprocessing, to another format."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder or its model.safetensors."""
+    """Run folder, or its model.safetensors."""
     format: Literal["onnx", "torch_export", "safetensors", "timm"] = "onnx"
-    """onnx; torch_export: a .pt2 of torch.export; safetensors: plain weights, a JSON beside them; timm: a folder."""
+    """onnx: ONNX file; torch_export: .pt2 file of torch.export; safetensors: weights, with a JSON file beside them;
+    timm: folder that timm loads."""
     out: Path | None = None
-    """A file, or a folder for timm (default: beside the run, under its name)."""
+    """Output file, or folder for timm (default: beside the run, under its name)."""
 
 
 @dataclass(frozen=True)
 class BackbonesConfig:
-    """List backbones: parameters, feature width, stages, and where the weights are."""
+    """List backbones with parameters, feature width, stages and the source of their weights."""
 
     pattern: tyro.conf.Positional[str] = "*"
-    """A name or a glob, such as 'resnet*'."""
+    """Name or glob, such as 'resnet*'."""
 
 
 @dataclass(frozen=True)
 class CacheCommandConfig:
-    """List, empty or check what is kept of frozen layers and inspected images."""
+    """List, clear or verify the cache of frozen features and inspected images."""
 
     action: tyro.conf.Positional[Literal["ls", "clear", "verify"]] = "ls"
-    """verify reads all of it and removes what is damaged."""
+    """ls: list; clear: remove all; verify: read all and remove damaged files."""
 
 
 @dataclass(frozen=True)
 class FetchConfig:
-    """Fetch a data set, or check the copy at hand."""
+    """Download a data set, or verify a local copy."""
 
     name: tyro.conf.Positional[Literal["office31", "digits"]]
-    """Which set."""
+    """Name of the data set."""
     verify: bool = False
-    """Only check: name missing, altered, extra and duplicate files."""
+    """Only verify: list missing, changed, extra and duplicate files."""
     data_root: Path | None = None
-    """Where named sets lie (default: TRANSFER_DATA, else the cache)."""
+    """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """A first run on embedded data with the bundled backbone: no network, under a minute and a half."""
+    """Compare four policies on bundled data with the bundled backbone: no network, under 90 seconds."""
 
     seed: int = 0
-    """Of every random draw."""
+    """Random seed."""
 
 
-def _quick() -> TrainConfig:
-    # Large batches and few epochs: an epoch on kept features takes half as long as with batches of 64.
+def _quick_training() -> TrainConfig:
+    # Large batches: an epoch on cached features takes half as long as with batches of 64.
     return TrainConfig(learn=LearnConfig(probe="trained", batch_size=256, epochs=9))
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Search for good settings by validation images alone; test images are looked at once, with --final."""
+    """Search hyperparameters on validation images; --final evaluates the best ones on the test images, once."""
 
-    train: TrainConfig = field(default_factory=_quick)
+    train: TrainConfig = field(default_factory=_quick_training)
     space: tuple[str, ...] = ("lr", "weight_decay")
-    """What to search over: NAME=LOW:HIGH (log-uniform, or uniform from 0), NAME=A,B,C, or NAME for its usual values.
-    lr, weight_decay, batch_size, optimizer, policy, heads, hidden, dropout, augment, and more."""
+    """Search space: NAME=LOW:HIGH (log-uniform; uniform if LOW is 0), NAME=A,B,C, or NAME for its usual values. NAME is
+    lr, weight_decay, batch_size, optimizer, policy, heads, hidden, dropout, augment or another training option."""
     trials: int = 100
-    """How many settings to try; for a grid, at most."""
+    """Number of trials (grid: the largest number)."""
     sampler: Literal["random", "grid", "tpe"] = "random"
-    """Drawn at random, the product of evenly spaced values, or where Optuna's TPE expects most."""
-    fine: float = 0.4
-    """Last share of the trials, drawn from the part of the space where the best tenth of the others lie (random)."""
-    halving: int = 3
-    """Successive halving: at 1/9, 1/3, ... of the epochs only the best one in so many goes on (1: all do)."""
+    """Random samples, a grid of evenly spaced values, or Optuna's TPE sampler."""
+    fine: Advanced[float] = 0.4
+    """Share of the trials, run last, that are sampled where the best tenth of the others lie (random only)."""
+    halving: Advanced[int] = 3
+    """Successive halving: after 1/9, 1/3, ... of the epochs only the best 1/N of the trials continue (1: all do)."""
     final: bool = False
-    """Train once with the best settings, and measure that on the test images."""
+    """Train once with the best settings and evaluate on the test images."""
 
     def __post_init__(self) -> None:
-        within(self, 1, math.inf, "trials", "halving")
-        within(self, 0, BELOW_ONE, "fine")
+        check_range(self, 1, math.inf, "trials", "halving")
+        check_range(self, 0, BELOW_ONE, "fine")
 
 
 @dataclass(frozen=True)
 class LrFindConfig:
-    """Find a learning rate: raise it step by step from far too low to far too high, and watch the loss."""
+    """Find a learning rate by a range test: raise it step by step and record the loss."""
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(learn=LearnConfig(probe="trained")))
     low: float = 1e-7
-    """The first rate."""
+    """Lowest learning rate tried."""
     high: float = 10.0
-    """The last."""
+    """Highest learning rate tried."""
     steps: int = 100
-    """Mini-batches, each at a rate larger than the last by the same factor."""
+    """Number of mini-batches; the learning rate grows by the same factor after each."""
 
     def __post_init__(self) -> None:
-        within(self, ABOVE_ZERO, math.inf, "low", "high")
-        within(self, 10, math.inf, "steps")
+        check_range(self, ABOVE_ZERO, math.inf, "low", "high")
+        check_range(self, 10, math.inf, "steps")
 
 
-def _alike() -> TrainConfig:
-    # All learn from the same images, for as long as they are told to.
+def _equal_training() -> TrainConfig:
+    # All policies train on the same images for the same number of epochs.
     return TrainConfig(learn=LearnConfig(refit=False, patience=0))
 
 
 @dataclass(frozen=True)
 class WorthConfig:
-    """What pretraining is worth: policies beside the same network from scratch, by number of labels and by seconds."""
+    """Label-efficiency study: policies against training from scratch, by number of labels and by seconds."""
 
-    train: TrainConfig = field(default_factory=_alike)
+    train: TrainConfig = field(default_factory=_equal_training)
     labels: CommaInts = (1, 2, 5, 10, 20, 0)
-    """Labels per class and domain, 0 for all, such as 5,20,0. Runs with the most are timed."""
+    """Labels per class and domain, such as 5,20,0, where 0 means all. Runs with the most labels are timed."""
     policies: CommaNames = ("linear_probe", "partial", "full", "lp_ft", "gradual", "gradual:bottom_up")
-    """What is held against scratch."""
+    """Policies that are compared with training from scratch."""
     scratch_lr: float = 1e-2
-    """Scratch's own learning rate."""
+    """Learning rate of training from scratch."""
     scratch_epochs: int = 60
-    """Scratch's own number of epochs."""
+    """Epochs of training from scratch."""
 
     def __post_init__(self) -> None:
-        within(self, 0, math.inf, "labels")
-        within(self, ABOVE_ZERO, math.inf, "scratch_lr")
-        within(self, 1, math.inf, "scratch_epochs")
+        check_range(self, 0, math.inf, "labels")
+        check_range(self, ABOVE_ZERO, math.inf, "scratch_lr")
+        check_range(self, 1, math.inf, "scratch_epochs")
 
 
 @dataclass(frozen=True)
 class AdviseConfig:
-    """Say which case a set of images is, which policy suits it, what that costs and why. Nothing is trained."""
+    """Recommend a freeze policy for a data set, with expected accuracy, cost and reasons, without training."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     backbones: CommaNames = ()
-    """Rank these, as far as their weights are at hand, and advise on the best."""
+    """Backbones to rank; the advice is for the best. Those whose weights are not on this machine are skipped."""
     run: bool = False
-    """Carry the advice out, in --out/run."""
+    """Train as advised, in the folder --out/run."""
 
 
 @dataclass(frozen=True)
 class CasesConfig:
-    """Hold advice against the truth: every policy in every case, what was advised beside what was best."""
+    """Four-cases study: run every policy in every case, and compare the advised one with the best."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     cases: CommaNames = ()
-    """Sets as for --data, each with @LABELS for so many a class and domain, such as flowers12,neu_cls@5 (default:
-    --data with 5 and with all)."""
+    """Data sets as for --data, with @N for N labels per class and domain, such as flowers12,neu_cls@5 (default: --data
+    with 5 labels and with all)."""
     backbones: CommaNames = ()
-    """Each is advised on and trained (default: --backbone)."""
+    """Backbones to run all cases with (default: --backbone)."""
     policies: CommaNames = (
         "linear_probe",
         "head2toe",
@@ -226,4 +223,4 @@ class CasesConfig:
         "full",
         "gradual",
     )
-    """What there is to choose from; the advised one is run in any case, and linear_probe."""
+    """Policies to run; linear_probe and the advised one are always included."""

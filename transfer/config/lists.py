@@ -1,11 +1,11 @@
-"""Comma-separated values as an option of the command line: ``0,1,2``."""
+"""Options of the command line that take comma-separated values, such as ``0,1,2``."""
 
 from typing import Annotated, Any
 
 import tyro
 
 
-def _comma(kind: type) -> Any:
+def _comma_separated(kind: type) -> Any:
     """Return a tyro spec for comma-separated values: ``0,1,2``."""
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
@@ -16,6 +16,6 @@ def _comma(kind: type) -> Any:
     )
 
 
-CommaInts = Annotated[tuple[int, ...], _comma(int)]
-CommaNames = Annotated[tuple[str, ...], _comma(str)]
-CommaFloats = Annotated[tuple[float, ...], _comma(float)]
+CommaInts = Annotated[tuple[int, ...], _comma_separated(int)]
+CommaNames = Annotated[tuple[str, ...], _comma_separated(str)]
+CommaFloats = Annotated[tuple[float, ...], _comma_separated(float)]

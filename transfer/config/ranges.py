@@ -1,4 +1,4 @@
-"""Numbers of a config that mean something only within limits, checked where the config is made."""
+"""Range checks of a config's numbers, made when the config is created."""
 
 import math
 from collections.abc import Iterable
@@ -10,18 +10,18 @@ ABOVE_ZERO = math.ulp(0.0)
 BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
-def within(config: Any, least: float, most: float, *names: str) -> None:
-    """Check that settings of `config`, and the items of those that are tuples, lie in [`least`, `most`].
+def check_range(config: Any, least: float, most: float, *names: str) -> None:
+    """Check that fields of `config`, and the items of tuples, lie in [`least`, `most`].
 
     Raises
     ------
     TransferError
-        One does not, or is NaN; None is not looked at.
+        A value is outside, or is NaN. None is not checked.
 
     Examples
     --------
     >>> import types
-    >>> within(types.SimpleNamespace(batch_size=0), 1, math.inf, "batch_size")
+    >>> check_range(types.SimpleNamespace(batch_size=0), 1, math.inf, "batch_size")
     Traceback (most recent call last):
     transfer.errors.TransferError: --batch-size 0: it must be 1 or more
     """
@@ -29,10 +29,10 @@ def within(config: Any, least: float, most: float, *names: str) -> None:
         value = getattr(config, name)
         for item in value if isinstance(value, Iterable) else [value]:
             if item is not None and not (least <= item <= most and item < math.inf):
-                raise TransferError(f"--{name.replace('_', '-')} {item}: it must be {_in_words(least, most)}")
+                raise TransferError(f"--{name.replace('_', '-')} {item}: it must be {_describe_range(least, most)}")
 
 
-def _in_words(least: float, most: float) -> str:
+def _describe_range(least: float, most: float) -> str:
     low = "above 0" if least == ABOVE_ZERO else f"{least:g} or more"
     if most == math.inf:
         return low

@@ -11,7 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from transfer.adaptation.adapt import adapt
 from transfer.config.adapt import AdaptConfig
-from transfer.config.train import OnBadImage, RunConfig, TrainConfig, ViewConfig
+from transfer.config.shared import OnBadImage, RunConfig, ViewConfig
+from transfer.config.train import TrainConfig
 from transfer.data.duplicates import drop_bad, inspect
 from transfer.data.table import ImageTable, Target
 from transfer.errors import did_you_mean

@@ -200,7 +200,7 @@ def test_settings_by_policy_and_an_advised_one_that_is_not_listed(study: Any, mo
         ({"batch_size": 8}, "--batch-size: every policy"),
         ({"optimizer": "adamx"}, "adamx"),
         ({"test": 0.0}, "no test images"),
-        ({"resume": True}, "--resume: say which run, with --out"),
+        ({"resume": True}, "--resume needs the folder of the run"),
     ],
 )
 def test_what_is_refused(study: Any, settings: dict[str, Any], message: str) -> None:

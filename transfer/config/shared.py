@@ -1,0 +1,169 @@
+"""Options that several commands share: where images, weights, results and cached features are, and how to train.
+
+Imports no torch. An option marked :data:`Advanced` is shown by ``--help-all`` only.
+"""
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from transfer.config.lists import CommaInts
+from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
+from transfer.errors import TransferError
+
+T = TypeVar("T")
+
+ADVANCED = "advanced"  # the annotation of an option that most people do not need
+Advanced = Annotated[T, ADVANCED]
+
+OnBadImage = Literal["refuse", "skip"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Augmentation = Literal["none", "flip", "crop", "colour", "pca", "scale"]
+
+
+@dataclass(frozen=True)
+class ImagesConfig:
+    """Which images are read, and from where."""
+
+    data: str = "digits"
+    """A data set's name (digits, office31), an image folder, a CSV manifest or tar shards; relative names are also
+    looked up below --data-root."""
+    _: KW_ONLY
+    data_root: Path | None = None
+    """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
+    on_bad_image: Advanced[OnBadImage] = "refuse"
+    """If an image cannot be decoded: refuse the data set, or skip the image and count it."""
+
+
+@dataclass(frozen=True)
+class LayerwiseRatesConfig:
+    """Learning rates of the trained backbone stages."""
+
+    _: KW_ONLY
+    backbone_lr: float = 0.1
+    """Learning rate of the top stage, as a fraction of the heads' rate (policy scratch: all rates equal --lr)."""
+    layer_decay: Advanced[float] = 0.8
+    """Learning rate of each stage, as a fraction of that of the stage above it."""
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, math.inf, "backbone_lr", "layer_decay")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How a loss is minimised."""
+
+    _: KW_ONLY
+    lr: float = 3e-3
+    """Learning rate of the heads."""
+    epochs: int = 30
+    """Passes over the training images, divided among the policy's phases."""
+    batch_size: int = 64
+    """Images per optimizer step, summed over all processes (0: all images in one step, as lbfgs needs)."""
+    weight_decay: float = 1e-2
+    """Weight decay of weights, not of biases and norms: decoupled for adamw, L2 for the other named optimizers."""
+    momentum: Advanced[float] = 0.9
+    """Momentum of sgd, nesterov and those optimizers of timm that have it (0: plain gradient descent)."""
+    clip: Advanced[float] = 1.0
+    """Largest gradient norm; larger gradients are scaled down (0: no limit). Not for lbfgs."""
+    augment: Augmentation = "none"
+    """Random augmentation of training images. flip: mirror; crop: flip and random resized crop; colour: crop and colour
+    jitter; pca: crop and AlexNet's PCA lighting; scale: flip and ResNet's scale jitter."""
+    device: Device = "auto"
+    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
+    workers: Advanced[int | None] = None
+    """Threads that decode images (default: one per core). The result does not depend on it."""
+
+    def __post_init__(self) -> None:
+        check_range(self, ABOVE_ZERO, math.inf, "lr")
+        check_range(self, 0, math.inf, "weight_decay", "clip", "batch_size")
+        check_range(self, 1, math.inf, "epochs", "workers")
+        check_range(self, 0, BELOW_ONE, "momentum")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The pretrained network, and where its weights come from."""
+
+    backbone: str = "glyphnet"
+    """Name of the backbone, as its provider writes it: resnet50.a1_in1k, mobilenetv2_100, torchvision:squeezenet1_1,
+    or the bundled glyphnet. `transfer backbones` lists all."""
+    weights: Path | None = None
+    """Weights file (default: looked up in $TRANSFER_WEIGHTS, then among the bundled ones, then on the hub)."""
+    random_init: Advanced[bool] = False
+    """Start from random weights instead of pretrained ones."""
+    image_size: int | None = None
+    """Side of the input images in pixels (default: as in pretraining); a larger one shows the whole image."""
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 4096, "image_size")
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """Test-time augmentation: the prediction is the mean of the probabilities over several views of an image."""
+
+    test_crops: Advanced[Literal[1, 10]] = 1
+    """Crops of each test image: the whole image, or the corners and the centre, each also mirrored."""
+    test_sizes: Advanced[CommaInts] = ()
+    """Sides in pixels at which each test image is evaluated, such as 224,256,384 (default: the backbone's)."""
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 4096, "test_sizes")
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than the plain view."""
+        return self.test_crops > 1 or bool(self.test_sizes)
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """The disk cache of frozen features, in $TRANSFER_CACHE or the system's cache folder."""
+
+    cache: bool = True
+    """Compute the frozen layers' output once and cache it on disk; --no-cache computes it in each epoch, with the same
+    result."""
+    cut_precision: Advanced[Literal["float16", "float32"]] = "float16"
+    """Precision of activations between frozen and trained stages, cached or not. Pooled features are float32."""
+    views: Advanced[int] = 0
+    """With --augment: sample this many augmented views of each image once and cache them (0: new views in each epoch,
+    none cached)."""
+    cache_gb: Advanced[float] = 20.0
+    """Largest size of the whole cache in GB; the entries that were used least recently are removed first."""
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, math.inf, "views")
+        check_range(self, ABOVE_ZERO, math.inf, "cache_gb")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the results are written, and the random seed."""
+
+    out: Path | None = None
+    """Run folder for config.json, result.json, metrics.jsonl and model.safetensors (default: nothing is saved)."""
+    overwrite: bool = False
+    """Replace an existing run folder."""
+    resume: bool = False
+    """Resume the run in --out where it stopped, with bit-identical results; start it if there is none."""
+    checkpoint_minutes: Advanced[float] = 10.0
+    """Longest time in minutes between two saved training states, besides those at the ends of epochs."""
+    seed: int = 0
+    """Random seed."""
+    seeds: CommaInts = ()
+    """Run with several seeds, such as 0,1,2, and report the mean, the standard deviation and each result."""
+    report: Advanced[bool] = True
+    """Write the page report.html, and its data exhibits.json, into the run folder."""
+    tensorboard: Advanced[bool] = False
+    """Also write TensorBoard event files into the run folder (pip install 'transfer[tensorboard]')."""
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, math.inf, "seed", "seeds", "checkpoint_minutes")
+        if self.resume and not self.out:
+            raise TransferError("--resume needs the folder of the run: add --out FOLDER")
+        if self.resume and self.overwrite:
+            raise TransferError("--resume continues a run and --overwrite replaces it: give only one of them")
+        if self.tensorboard and not self.out:
+            raise TransferError("--tensorboard writes into the run folder: add --out FOLDER")
