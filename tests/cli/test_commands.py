@@ -1,17 +1,17 @@
 import inspect
 import json
 
-from transfer.cli.commands import COMMANDS, SPOKEN
+from transfer.cli.commands import COMMANDS, JSON_COMMANDS
 from transfer.cli.main import main
 
 
-def test_a_config_belongs_to_one_command_and_those_that_speak_json_are_asked_to():
+def test_a_config_belongs_to_one_command_and_commands_with_json_take_the_flag():
     kinds = [kind for kind, _ in COMMANDS.values()]
     assert len(set(kinds)) == len(kinds)
     for name, (kind, call) in COMMANDS.items():
         parameters = list(inspect.signature(call).parameters.values())
         assert parameters[0].annotation is kind
-        assert [p.name for p in parameters[1:]] == (["as_json"] if name in SPOKEN else [])
+        assert [p.name for p in parameters[1:]] == (["as_json"] if name in JSON_COMMANDS else [])
 
 
 def test_json_is_alone_on_standard_output(capsys, images, tmp_path):

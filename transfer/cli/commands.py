@@ -196,7 +196,7 @@ def _cache(config: CacheCommandConfig) -> None:
         _say(f"{store.root}\n{cache_text(store.shelves())}")
 
 
-SPOKEN = ("train", "compare", "adapt", "advise", "evaluate")  # whose result can be had as JSON
+JSON_COMMANDS = ("train", "compare", "adapt", "advise", "evaluate")  # have the option --json
 COMMANDS: dict[str, tuple[type, Any]] = {
     "demo": (DemoConfig, _demo),
     "backbones": (BackbonesConfig, _backbones),
