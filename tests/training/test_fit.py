@@ -247,16 +247,16 @@ def test_what_is_repeated_is_as_long_as_it_was_taught(
     scripted(monkeypatch, scores)
     model, plan = taught(policy)
     result = fit(model, plan, data, replace(QUICK, epochs=6, patience=2), TrunkCache())
-    assert (result.best, result.taught) == (best, repeated)
+    assert (result.best, result.refit_choices) == (best, repeated)
     assert len(result.epochs) == len(scores)
 
 
 def test_a_solved_phase_is_repeated_at_its_strengths(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("lp_ft:1")
     result = fit(model, plan, data, replace(QUICK, probe="solved", epochs=8), TrunkCache())
-    assert result.taught[0] == result.best[0]
+    assert result.refit_choices[0] == result.best[0]
     assert set(result.best[0]) == {"object", "domain"}
-    assert result.taught[1:] == [4] * (len(result.best) - 1)
+    assert result.refit_choices[1:] == [4] * (len(result.best) - 1)
 
 
 def test_repeating_a_whole_run_is_the_run_again(taught: Callable[..., Any], data: TrainingData) -> None:

@@ -67,7 +67,7 @@ class FitResult:
     parts: int = 1
 
     @property
-    def taught(self) -> list[PhaseChoice]:
+    def refit_choices(self) -> list[PhaseChoice]:
         """Of each phase in `best` the strengths, or all of its epochs: up to the best may be a few, by chance."""
         lengths = Counter(line["phase"] for line in self.epochs).values()
         return [n if isinstance(best, int) else best for n, best in zip(lengths, self.best, strict=False)]
