@@ -21,7 +21,7 @@ from transfer.runs import checkpoint
 from transfer.runs.folder import RunFolder
 from transfer.runs.states import Inputs, PartStates, RunStates
 from transfer.runtime import distributed
-from transfer.runtime.device import package_versions
+from transfer.runtime.device import get_versions
 from transfer.runtime.signals import defer_stop_signals
 
 Config = TypeVar("Config", TrainConfig, AdaptConfig)
@@ -224,7 +224,7 @@ class RunSession(Generic[Config]):
         return {
             "command": self.command,
             "config": to_dict(self.config),
-            "versions": package_versions(),
+            "versions": get_versions(),
             "seconds": {"total": round(total, 3), "trunk": round(trunk, 3), "train": round(total - trunk, 3)},
             "backbone": {"name": backbone.name, "weights": backbone.weights, "width": backbone.width},
             "policy": {

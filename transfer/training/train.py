@@ -30,7 +30,7 @@ from transfer.runs.session import RunSession
 from transfer.runs.states import PartStates
 from transfer.runtime.device import pick_device
 from transfer.training import monitor, optimizers
-from transfer.training.auto_policy import AUTO, PolicyAdvice, advise_policy, apply_advice
+from transfer.training.auto_policy import PolicyAdvice, advise_policy, apply_advice
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import epoch_line, in_parts, in_words
@@ -158,7 +158,7 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     config, seed = session.config, session.config.run.seed
     splits = split_images(images, config.data, seed)
     advice = None
-    if config.policy.policy == AUTO:
+    if FreezePolicy.parse(config.policy.policy).advised:
         advice = advise_policy(config, images, splits, session.cache)
         config = apply_advice(config, advice.advice)
     specs, notes = head_specs(images.table, splits, config.heads)
@@ -166,7 +166,7 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     prepared = PreparedRun(config, images, splits, advice, notes)
     device, policy = pick_device(config.learn.device), FreezePolicy.parse(config.policy.policy)
     for name, heads in specs.items():
-        backbone = freeze.reshaped(copy.deepcopy(start), policy) if start else None
+        backbone = freeze.reshape_backbone(copy.deepcopy(start), policy) if start else None
         model, plan = new_model(config, heads, seed, device, backbone)
         prepared.models[name] = model
         prepared.plans.append(plan)
