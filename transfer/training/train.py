@@ -264,7 +264,9 @@ def _record(session: Session, prepared: PreparedRun, fits: dict[str, FitResult],
         session.folder.write_predictions(prediction_rows(test, predictions))
         if moments:
             domains, workers = prepared.images.table.domains, config.learn.workers
-            session.folder.write_report_data(build_report_data(test, predictions, models[shown], moments, domains, workers))
+            session.folder.write_report_data(
+                build_report_data(test, predictions, models[shown], moments, domains, workers)
+            )
         session.folder.write_result(result)
     return TrainRun(result, models, [(test, predictions)])
 
