@@ -1,6 +1,6 @@
 """Transfer learning on pretrained CNN backbones.
 
-Everything a script needs is here; torch is imported only once something that uses it is.
+Every name that a script needs is importable from here; torch is imported when a name that needs it is first used.
 
 Examples
 --------
@@ -22,29 +22,30 @@ from transfer.config.commands import (
     PredictConfig,
     SearchConfig,
 )
+from transfer.config.shared import BackboneConfig, CacheConfig, RunConfig, ViewConfig
 from transfer.config.train import (
-    BackboneConfig,
     CompareConfig,
     DataConfig,
     HeadConfig,
     LearnConfig,
     PolicyConfig,
     RegulariseConfig,
-    RunConfig,
     TrainConfig,
 )
 from transfer.errors import TransferError
 
 if TYPE_CHECKING:
     from transfer.adaptation.adapt import adapt
+    from transfer.adaptation.registry import register_method
     from transfer.backbones import Backbone, load
+    from transfer.data.images.preprocessing import Preprocessing
     from transfer.data.sets.load import load_table
     from transfer.data.splits import split
     from transfer.data.table import ImageTable
     from transfer.estimator import BackboneFeatures, TransferClassifier
     from transfer.evaluation.evaluate import evaluate, predict
     from transfer.formats import export
-    from transfer.freeze import FreezePlan, FreezePolicy
+    from transfer.freeze import FreezePlan, FreezePolicy, register_policy
     from transfer.heads import ClassHeadKind, HeadKind, register_head
     from transfer.report.page import write_report
     from transfer.training.compare import compare
@@ -58,25 +59,27 @@ __version__ = "0.1.0"
 _LAZY = {
     "Backbone": "transfer.backbones",
     "BackboneFeatures": "transfer.estimator",
-    "adapt": "transfer.adaptation.adapt",
-    "TransferClassifier": "transfer.estimator",
-    "export": "transfer.formats",
-    "load": "transfer.backbones",
-    "load_table": "transfer.data.sets.load",
     "ClassHeadKind": "transfer.heads",
-    "HeadKind": "transfer.heads",
-    "register_head": "transfer.heads",
-    "register_method": "transfer.adaptation.registry",
-    "split": "transfer.data.splits",
-    "ImageTable": "transfer.data.table",
     "FreezePlan": "transfer.freeze",
     "FreezePolicy": "transfer.freeze",
+    "HeadKind": "transfer.heads",
+    "ImageTable": "transfer.data.table",
+    "Preprocessing": "transfer.data.images.preprocessing",
+    "TransferClassifier": "transfer.estimator",
+    "adapt": "transfer.adaptation.adapt",
     "advise": "transfer.tuning.advise",
     "compare": "transfer.training.compare",
     "evaluate": "transfer.evaluation.evaluate",
+    "export": "transfer.formats",
+    "load": "transfer.backbones",
+    "load_table": "transfer.data.sets.load",
     "lr_find": "transfer.tuning.lr_find",
     "predict": "transfer.evaluation.evaluate",
+    "register_head": "transfer.heads",
+    "register_method": "transfer.adaptation.registry",
+    "register_policy": "transfer.freeze",
     "search": "transfer.tuning.search",
+    "split": "transfer.data.splits",
     "train": "transfer.training.train",
     "write_report": "transfer.report.page",
 }
@@ -87,6 +90,7 @@ __all__ = [
     "Backbone",
     "BackboneConfig",
     "BackboneFeatures",
+    "CacheConfig",
     "ClassHeadKind",
     "CompareConfig",
     "DataConfig",
@@ -102,6 +106,7 @@ __all__ = [
     "MethodConfig",
     "PolicyConfig",
     "PredictConfig",
+    "Preprocessing",
     "RegulariseConfig",
     "RunConfig",
     "SearchConfig",
@@ -110,6 +115,7 @@ __all__ = [
     "TrainConfig",
     "TransferClassifier",
     "TransferError",
+    "ViewConfig",
     "adapt",
     "advise",
     "compare",
@@ -121,6 +127,7 @@ __all__ = [
     "predict",
     "register_head",
     "register_method",
+    "register_policy",
     "search",
     "split",
     "train",

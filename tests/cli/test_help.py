@@ -9,7 +9,7 @@ from transfer.adaptation.registry import METHODS
 from transfer.cli.commands import COMMANDS
 from transfer.cli.help import _groups, print_help
 from transfer.cli.main import main, script
-from transfer.config.commands import SearchConfig, WorthConfig
+from transfer.config.commands import DemoConfig, SearchConfig
 from transfer.config.shared import Advanced, OptimConfig
 from transfer.freeze.policy import POLICIES
 
@@ -76,7 +76,7 @@ def test_defaults_are_those_of_the_command_and_of_the_recipe(capsys):
     assert re.search(r"--epochs INT[^(]*\(default: 9\)", shown(capsys, "search", "--help"))
     assert SearchConfig().train.learn.epochs == 9
     with pytest.raises(SystemExit) as end:
-        script(lambda config: None, WorthConfig(scratch_epochs=7), ["--help"])
+        script(lambda config: None, DemoConfig(seed=7), ["--help"])
     assert end.value.code == 0
     assert "(default: 7)" in capsys.readouterr().out
 
