@@ -191,7 +191,7 @@ def test_sets_that_are_hard(config, tiny, monkeypatch, method, case):
         assert "3 objects with a single image" in note
     else:
         assert accuracy <= 16 / 24
-        assert "8 of 24 test images of striped show what no labelled image does (red)" in note
+        assert "8 of 24 test images of striped show objects without any training label (red)" in note
 
 
 def test_labels_of_the_target_help(config, tiny):

@@ -105,7 +105,7 @@ def test_every_rule_between_methods_weights_and_epochs(config, tiny, tmp_path, r
 def test_objects_that_only_the_target_shows(config, tiny, tmp_path):
     _, changed = check(config(method=("mcc",)), tiny, tmp_path, strange)
     assert changed["target"]["object"]["accuracy"] == 0
-    assert any("show what no labelled image does (aardvark, zebra)" in note for note in changed["notes"])
+    assert any("show objects without any training label (aardvark, zebra)" in note for note in changed["notes"])
 
 
 def test_several_seeds_and_a_held_out_part(config, tiny, tmp_path):

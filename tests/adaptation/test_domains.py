@@ -97,14 +97,14 @@ def test_copies_of_labelled_images_are_not_tested_on():
     assert not set(where[made.labelled]) & set(where[made.test])
     copies = len(made.unlabelled) - len(made.test)
     assert copies >= 2
-    assert made.notes[-1] == f"{copies} images of oil left out of test: copies of, or grouped with, labelled ones"
+    assert made.notes[-1] == f"{copies} images of oil left out of test: duplicates of, or grouped with, labelled ones"
     assert set(made.unlabelled) - set(made.test) == {r for r in made.unlabelled if where[r] in where[made.labelled]}
 
 
 def test_copies_across_domains_are_counted():
     table = even(3, ("ink", "oil"), "ab")
     made, _ = split_domains(table, seen([0, 1, 2, 3, 4, 5, 0, 0, 3, 6, 7, 8]), sources=["ink"], target="oil", val=0)
-    assert made.notes == ("3 of 6 images of oil are copies of source images",)
+    assert made.notes == ("3 of 6 images of oil are duplicates of source images",)
     assert len(made.test) == 6
 
 
@@ -118,15 +118,15 @@ def test_inductive_keeps_the_targets_own_test_split():
     assert made.unlabelled.tolist() == [6, 7, 10]
     assert made.train.tolist() == [0, 1, 2, 3, 4, 5]
     assert made.notes == (
-        "the target's own test split is kept",
-        "1 image of the target left out: copies of, or grouped with, held-out ones",
-        "the set's own split is not used for the source",
+        "the data set's test split of the target is used",
+        "1 image of the target left out: duplicates of, or grouped with, test images",
+        "the data set's split is not used for the source",
     )
     made, _ = split_domains(table, distinct(table), **how)
     assert len(made.test) == 6
-    assert made.notes == ("the set's own split is not used",)
+    assert made.notes == ("the data set's split is not used",)
     everything = table_of(domain, obj, [""] * 6 + ["test"] * 6)
-    with pytest.raises(TransferError, match="none left to adapt to: its own split tests on all of them"):
+    with pytest.raises(TransferError, match="none left to adapt to: all are in its test split"):
         split_domains(everything, distinct(table), **how, protocol="inductive")
 
 
@@ -138,13 +138,15 @@ def test_classes_that_only_the_target_has_are_no_outputs():
     assert made.table.object.tolist() == [0, 1, 0, 1] + [-1] * 6
     answers = truth.reveal(made.test)
     assert answers.tolist() == [2, 0, 3, 1, 1, 1]
-    assert truth.notes(made.test)[0].startswith("2 of 6 test images of oil show what no labelled image does (a, c)")
+    assert truth.notes(made.test)[0].startswith(
+        "2 of 6 test images of oil show objects without any training label (a, c)"
+    )
     assert made.notes == ()
     made, truth = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0, target_labels=1)
     assert made.table.objects == ("a", "b", "c", "d")
     assert truth.notes(made.test) == ()
     made, _ = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0, target_labels=2)
-    assert made.notes == ("3 of 4 objects have fewer than 2 labels in oil (such as a): all were taken",)
+    assert made.notes == ("3 of 4 objects have fewer than 2 labels in oil (such as a): all are used",)
 
 
 def test_a_third_domain_has_no_part_and_no_label():
@@ -174,7 +176,7 @@ def test_a_target_of_one_image_and_one_without_labels():
     how = {"sources": ["ink"], "target": "oil", "val": 0}
     made, truth = split_domains(table, distinct(table), **how)
     assert made.test.tolist() == [4]
-    assert made.notes == ("oil has a single image: adapting to one image means little",)
+    assert made.notes == ("oil has a single image: adapting to one image has little effect",)
     assert truth.known
     with pytest.raises(TransferError, match="oil has 1 image, none left to test on: none can be held out"):
         split_domains(table, distinct(table), **how, protocol="inductive")
@@ -183,7 +185,7 @@ def test_a_target_of_one_image_and_one_without_labels():
     bare = table_of(["ink"] * 4 + ["oil"] * 2, [*"abab", "", ""])
     made, truth = split_domains(bare, distinct(bare), **how)
     assert not truth.known
-    with pytest.raises(TransferError, match="--target-labels 2: no image of oil that may be learnt has a label"):
+    with pytest.raises(TransferError, match="--target-labels 2: no training image of oil has a label"):
         split_domains(bare, distinct(bare), **how, target_labels=2)
 
 
@@ -224,7 +226,7 @@ def test_bad_sets():
         rest = table.take(table.domain != table.domains.index(gone))
         refused(rest, f"set has no image of {gone}")
     table = table_of(["ink"] * 2 + ["oil"] * 2, [*"aba", ""])
-    refused(table, "oil has 2 images, none left to test on: the others are copies", [0, 1, 2, 2], target_labels=1)
+    refused(table, "oil has 2 images, none left to test on: the others are duplicates", [0, 1, 2, 2], target_labels=1)
 
 
 def test_it_does_without_torch():

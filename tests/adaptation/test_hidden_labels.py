@@ -54,7 +54,7 @@ def test_what_it_says_of_rows():
     assert truth.notes(np.array([7])) == ("no test image of oil has a label: its accuracy is not measured",)
     missing, beyond = truth.notes(np.arange(4, 9))
     assert missing == "1 of 5 test images of oil have no label: not counted"
-    assert beyond.startswith("2 of 5 test images of oil show what no labelled image does (bee, dog):")
+    assert beyond.startswith("2 of 5 test images of oil show objects without any training label (bee, dog):")
     learnt = hide_labels(table_of(), "oil", np.arange(4), np.array([5, 6]))[1]
     assert len(learnt.notes(np.arange(4, 9))) == 1
 

@@ -84,7 +84,7 @@ def test_unknown_classes_are_noticed() -> None:
     t = rows(rng, rng.integers(0, len(means), 1500), means)
     found = label_shift.measure_label_shift(dataclasses.replace(e, target_features=t, target_logits=logits(t)))
     assert found.open_set
-    assert "does not know" in found.notes()[-1]
+    assert "that the source lacks" in found.notes()[-1]
 
 
 def test_where_classes_are_missing_nothing_is_said_of_unknown_ones() -> None:

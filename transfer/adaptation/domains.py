@@ -1,4 +1,4 @@
-"""Source and target: which rows are what, the target's labels masked from the start."""
+"""Source and target domains: the role of each row, with the target's labels masked from the start."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,32 +14,32 @@ from transfer.errors import TransferError, did_you_mean
 
 Protocol = Literal["transductive", "inductive", "office"]
 
-MANY, FEW, OF_TARGET = 20, 8, 3  # labels per class of the office protocol
+LARGE_SOURCE, SMALL_SOURCE, OFFICE_TARGET = 20, 8, 3  # labels per class of the office protocol (Saenko et al. 2010)
 
 
 @dataclass(frozen=True)
 class Domains:
-    """What a method sees of a source and a target; all rows are sorted indices into `table`, int64.
+    """The images of source and target as methods may use them; all rows are sorted indices into `table`, int64.
 
     Parameters
     ----------
     table : ImageTable
-        Every row of the set. Objects are known of `train`, `val` and `labelled` alone, other targets of `train`
-        and `val`, domains of all; classes that none of these rows has are not listed.
+        Every row of the data set. Only `train`, `val` and `labelled` have known objects, only `train` and `val` have
+        other labels, all rows have domains. Classes without a known row are not listed.
     sources : tuple of str
     target : str
     train : ndarray
-        Source rows to learn from.
+        Source rows to train on.
     val : ndarray
-        Source rows held out to validate on.
+        Source rows held out for validation.
     labelled : ndarray
         Target rows whose label may be used.
     unlabelled : ndarray
         Target rows to adapt to, disjoint from `labelled`.
     test : ndarray
-        Target rows that the final evaluation measures; among `unlabelled` unless the protocol is inductive.
+        Target rows of the final evaluation; among `unlabelled` unless the protocol is inductive.
     notes : tuple of str
-        What a reader should know of how the rows came about; none depends on a masked label.
+        Notes on how the rows were selected; none depends on a masked label.
     """
 
     table: ImageTable
@@ -53,7 +53,7 @@ class Domains:
     notes: tuple[str, ...] = ()
 
 
-def split_domains(
+def split_domains(  # the options of ShiftConfig
     table: ImageTable,
     inspection: Inspection,
     *,
@@ -65,10 +65,10 @@ def split_domains(
     test: float = 0.5,
     seed: int = 0,
 ) -> tuple[Domains, HiddenLabels]:
-    """Say which rows of `table` are what, and put the target's labels away.
+    """Assign each row of `table` its role, and hide the target's labels.
 
-    No label of the target has a part in it, save the few that `target_labels` draws: without, deleting or
-    shuffling all of them changes nothing of the pair.
+    No label of the target is used, except to draw `target_labels` per class. Without these, deleting or shuffling all
+    target labels does not change the returned domains.
 
     Parameters
     ----------
@@ -78,18 +78,17 @@ def split_domains(
     sources : sequence of str
         The labelled domains.
     target : str
-        The domain without labels.
+        The domain to adapt to.
     protocol : {"transductive", "inductive", "office"}
-        ``transductive``: all source images, all target images without label, measured on these (the one of the
-        published tables). ``inductive``: a part of the target is held out and measured on, its own test split
-        where the set gives one, else drawn at random, for to stratify by object would be to use labels.
-        ``office``: 20 labels per class of amazon (and of caltech; in other sets of the domain with the most
-        images), 8 of any other source, 3 of the target unless `target_labels` says otherwise, measured on the
-        rest of the target [1]_ [2]_.
+        ``transductive``: all source images, and all target images without labels, which are also the test images (as
+        in published tables). ``inductive``: test images are held out from the target: the data set's test split if it
+        has one, else a random sample, since stratifying by object would use labels. ``office``: 20 labels per class of
+        amazon and caltech (in other data sets: of the largest domain), 8 of any other source, 3 of the target unless
+        `target_labels` is given; the test images are the rest of the target [1]_ [2]_.
     target_labels : int
-        Labels per class of the target that may be used, drawn at random.
+        Target labels per class that may be used, drawn at random.
     val : float
-        Fraction of the source's labels held out, in [0, 1), stratified by (domain, object).
+        Fraction of the labelled source rows held out, in [0, 1), stratified by (domain, object).
     test : float
         Fraction of the target held out under ``inductive``, in (0, 1).
     seed : int
@@ -97,14 +96,14 @@ def split_domains(
     Returns
     -------
     Domains
-        For methods and for what chooses among them.
+        For methods and selection.
     HiddenLabels
         For the final evaluation.
 
     Raises
     ------
     TransferError
-        Domains that are not there, no labels to learn from, or no target image left to adapt to or to test on.
+        A domain is missing, the source has no labels, or no target image is left to adapt to or to test on.
 
     References
     ----------
@@ -113,38 +112,40 @@ def split_domains(
     """
     sources = tuple(dict.fromkeys(sources))
     _check(table, sources, target, protocol, target_labels, val, test)
-    mine, together = _rows(table, [target]), _together(table, inspection)
+    target_rows, groups = _rows(table, [target]), _group_rows(table, inspection)
     notes: list[str] = []
-    learnt = _source(table, sources, notes)
+    source_rows = _labelled_source_rows(table, sources, notes)
     if protocol == "office":
-        target_labels = target_labels or OF_TARGET
-        learnt = _few_of_each(learnt, table, sources, seed, notes)
-    held_out = draw(learnt, table, together, val, np.random.default_rng(seed), notes, "val")
-    adapt, tested = _hold_out(mine, table, together, test, seed, notes) if protocol == "inductive" else (mine, mine)
+        target_labels = target_labels or OFFICE_TARGET
+        source_rows = _draw_office_rows(source_rows, table, sources, seed, notes)
+    held_out = draw(source_rows, table, groups, val, np.random.default_rng(seed), notes, "val")
+    adapt = test_rows = target_rows
+    if protocol == "inductive":
+        adapt, test_rows = _hold_out_test_rows(target_rows, table, groups, test, seed, notes)
     labelled = few_labels(adapt, table, target_labels, seed)
     if target_labels and not len(labelled):
-        raise TransferError(f"--target-labels {target_labels}: no image of {target} that may be learnt has a label")
-    unlabelled, free = np.setdiff1d(adapt, labelled), np.setdiff1d(tested, labelled)
-    tested = free[~np.isin(together[free], together[labelled])]
-    _refuse_empty(unlabelled, tested, target, len(mine), len(labelled))
+        raise TransferError(f"--target-labels {target_labels}: no training image of {target} has a label")
+    unlabelled, free = np.setdiff1d(adapt, labelled), np.setdiff1d(test_rows, labelled)
+    test_rows = free[~np.isin(groups[free], groups[labelled])]
+    _refuse_empty(unlabelled, test_rows, target, len(target_rows), len(labelled))
 
-    seen, truth = hide_labels(table, target, learnt, labelled)
-    if len(seen.objects) < 2:
-        raise TransferError(f"--source: learning needs at least two objects, found only {seen.objects[0]!r}")
+    masked, hidden_labels = hide_labels(table, target, source_rows, labelled)
+    if len(masked.objects) < 2:
+        raise TransferError(f"--source: training needs at least two objects, found only {masked.objects[0]!r}")
     if target_labels:
-        notes += _short(labelled, seen, np.arange(len(seen.objects)), target_labels, target)
-    left_out = len(free) - len(tested)
+        notes += _note_few_labels(labelled, masked, np.arange(len(masked.objects)), target_labels, target)
+    left_out = len(free) - len(test_rows)
     if left_out:
-        notes.append(f"{_images(left_out)} of {target} left out of test: copies of, or grouped with, labelled ones")
-    notes += _notes(table, inspection, learnt, mine, target, protocol, val)
-    rows = (np.setdiff1d(learnt, held_out), held_out, labelled, unlabelled, tested)
-    return Domains(seen, sources, target, *rows, tuple(notes)), truth
+        notes.append(f"{_images(left_out)} of {target} left out of test: duplicates of, or grouped with, labelled ones")
+    notes += _note_splits_and_duplicates(table, inspection, source_rows, target_rows, target, protocol, val)
+    rows = (np.setdiff1d(source_rows, held_out), held_out, labelled, unlabelled, test_rows)
+    return Domains(masked, sources, target, *rows, tuple(notes)), hidden_labels
 
 
 def _check(
     table: ImageTable, sources: Sequence[str], target: str, protocol: str, target_labels: int, val: float, test: float
 ) -> None:
-    """Refuse what cannot be meant, before anything is drawn."""
+    """Raise TransferError if an option is invalid."""
     has = f"{table.name} has {', '.join(table.domains)}"
     if len(table.domains) < 2:
         raise TransferError(f"{table.name} has one domain: adapting needs a source and a target, as in domain/class/…")
@@ -169,12 +170,12 @@ def _check(
         raise TransferError(f"test is {test}: it must be a fraction above 0 and below 1")
 
 
-def _refuse_empty(unlabelled: np.ndarray, tested: np.ndarray, target: str, images: int, labels: int) -> None:
+def _refuse_empty(unlabelled: np.ndarray, test_rows: np.ndarray, target: str, images: int, labels: int) -> None:
     if not len(unlabelled):
-        why = f"all are labelled ({labels})" if labels else "its own split tests on all of them"
+        why = f"all are labelled ({labels})" if labels else "all are in its test split"
         raise TransferError(f"{target} has {_images(images)}, none left to adapt to: {why}")
-    if not len(tested):
-        why = "the others are copies of, or grouped with, labelled ones" if labels else "none can be held out"
+    if not len(test_rows):
+        why = "the others are duplicates of, or grouped with, labelled ones" if labels else "none can be held out"
         raise TransferError(f"{target} has {_images(images)}, none left to test on: {why}")
 
 
@@ -182,13 +183,13 @@ def _rows(table: ImageTable, domains: Sequence[str]) -> np.ndarray:
     return np.flatnonzero(np.isin(table.domain, [table.domains.index(name) for name in domains]))
 
 
-def _together(table: ImageTable, inspection: Inspection) -> np.ndarray:
-    """Return a number for each row, int64, shape (N,), equal where files are copies or of one group."""
-    own = [f"row {i}" if g == "" else f"group {g}" for i, g in enumerate(table.group.tolist())]
-    return merge_groups([np.unique(own, return_inverse=True)[1], duplicates(inspection)])
+def _group_rows(table: ImageTable, inspection: Inspection) -> np.ndarray:
+    """Return a number for each row, int64, shape (N,), equal for duplicate files and rows of one group."""
+    names = [f"row {i}" if g == "" else f"group {g}" for i, g in enumerate(table.group.tolist())]
+    return merge_groups([np.unique(names, return_inverse=True)[1], duplicates(inspection)])
 
 
-def _source(table: ImageTable, sources: Sequence[str], notes: list[str]) -> np.ndarray:
+def _labelled_source_rows(table: ImageTable, sources: Sequence[str], notes: list[str]) -> np.ndarray:
     rows = _rows(table, sources)
     known = rows[table.object[rows] >= 0]
     if not len(known):
@@ -198,76 +199,77 @@ def _source(table: ImageTable, sources: Sequence[str], notes: list[str]) -> np.n
     return known
 
 
-def _few_of_each(
+def _draw_office_rows(
     rows: np.ndarray, table: ImageTable, sources: Sequence[str], seed: int, notes: list[str]
 ) -> np.ndarray:
-    """Return the source `rows` that the office protocol draws."""
+    """Return the source rows that the office protocol draws from `rows`."""
     largest = table.domains[np.bincount(table.domain[table.domain >= 0]).argmax()]
     large = [name for name in table.domains if name.lower().startswith(("amazon", "caltech"))] or [largest]
     drawn = []
     for name in sources:
-        here = np.intersect1d(rows, _rows(table, [name]))
-        count = MANY if name in large else FEW
-        drawn.append(few_labels(here, table, count, seed))
-        notes += _short(drawn[-1], table, np.unique(table.object[here]), count, name)
+        domain_rows = np.intersect1d(rows, _rows(table, [name]))
+        count = LARGE_SOURCE if name in large else SMALL_SOURCE
+        drawn.append(few_labels(domain_rows, table, count, seed))
+        notes += _note_few_labels(drawn[-1], table, np.unique(table.object[domain_rows]), count, name)
     return np.sort(np.concatenate(drawn))
 
 
-def _hold_out(
-    rows: np.ndarray, table: ImageTable, together: np.ndarray, test: float, seed: int, notes: list[str]
+def _hold_out_test_rows(
+    rows: np.ndarray, table: ImageTable, groups: np.ndarray, test: float, seed: int, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the target `rows` to adapt to and those to test on; no label is looked at."""
+    """Return the target rows to adapt to and the test rows; no label is used."""
     given = rows[table.split[rows] == "test"]
     if len(given):
-        notes.append("the target's own test split is kept")
-        adapt = rows[~np.isin(together[rows], together[given])]
+        notes.append("the data set's test split of the target is used")
+        adapt = rows[~np.isin(groups[rows], groups[given])]
         left_out = len(rows) - len(given) - len(adapt)
         if left_out:
-            notes.append(f"{_images(left_out)} of the target left out: copies of, or grouped with, held-out ones")
+            notes.append(f"{_images(left_out)} of the target left out: duplicates of, or grouped with, test images")
         return adapt, given
-    alike = Target(np.zeros(len(table), np.int64), classes=("",))
-    blind = replace(table, targets=table.targets | {"object": alike})
-    tested = draw(rows, blind, together, test, np.random.default_rng(seed), notes, "test")
-    return np.setdiff1d(rows, tested), tested
+    one_object = Target(np.zeros(len(table), np.int64), classes=("",))
+    without_labels = replace(table, targets=table.targets | {"object": one_object})
+    test_rows = draw(rows, without_labels, groups, test, np.random.default_rng(seed), notes, "test")
+    return np.setdiff1d(rows, test_rows), test_rows
 
 
 def _images(count: int) -> str:
     return f"{count} image{'s' * (count != 1)}"
 
 
-def _short(rows: np.ndarray, table: ImageTable, objects: np.ndarray, wanted: int, domain: str) -> list[str]:
+def _note_few_labels(rows: np.ndarray, table: ImageTable, objects: np.ndarray, wanted: int, domain: str) -> list[str]:
     counts = np.bincount(table.object[rows], minlength=len(table.objects))[objects]
     short = objects[counts < wanted]
     if not len(short):
         return []
-    some = f"{len(short)} of {len(objects)} objects have fewer than {wanted} labels in {domain}"
-    return [f"{some} (such as {table.objects[short[0]]}): all were taken"]
+    count = f"{len(short)} of {len(objects)} objects have fewer than {wanted} labels in {domain}"
+    return [f"{count} (such as {table.objects[short[0]]}): all are used"]
 
 
-def _notes(
+def _note_splits_and_duplicates(
     table: ImageTable,
     inspection: Inspection,
-    learnt: np.ndarray,
-    mine: np.ndarray,
+    source_rows: np.ndarray,
+    target_rows: np.ndarray,
     target: str,
     protocol: Protocol,
     val: float,
 ) -> list[str]:
     notes = []
-    used = learnt if protocol == "inductive" else np.union1d(learnt, mine)
+    used = source_rows if protocol == "inductive" else np.union1d(source_rows, target_rows)
     if (table.split[used] != "").any():
-        notes.append(f"the set's own split is not used{' for the source' * (protocol == 'inductive')}")
-    single = np.flatnonzero(np.bincount(table.object[learnt], minlength=len(table.objects)) == 1)
+        notes.append(f"the data set's split is not used{' for the source' * (protocol == 'inductive')}")
+    single = np.flatnonzero(np.bincount(table.object[source_rows], minlength=len(table.objects)) == 1)
     if len(single) and val > 0:
-        some = ", ".join(table.objects[i] for i in single[:5]) + (", …" if len(single) > 5 else "")
-        notes.append(f"{len(single)} object{'s' * (len(single) > 1)} with a single image, never drawn for val: {some}")
-    if len(mine) == 1:
-        notes.append(f"{target} has a single image: adapting to one image means little")
+        listed = ", ".join(table.objects[i] for i in single[:5]) + (", …" if len(single) > 5 else "")
+        objects = f"{len(single)} object{'s' * (len(single) > 1)}"
+        notes.append(f"{objects} with a single image, never drawn for val: {listed}")
+    if len(target_rows) == 1:
+        notes.append(f"{target} has a single image: adapting to one image has little effect")
     group = duplicates(inspection)
-    copies = int(np.isin(group[mine], group[learnt]).sum())
-    if copies:
-        notes.append(f"{copies} of {_images(len(mine))} of {target} are copies of source images")
-    lost = int((table.domain < 0).sum())
-    if lost:
-        notes.append(f"{_images(lost)} of unknown domain left out")
+    shared = int(np.isin(group[target_rows], group[source_rows]).sum())
+    if shared:
+        notes.append(f"{shared} of {_images(len(target_rows))} of {target} are duplicates of source images")
+    unknown = int((table.domain < 0).sum())
+    if unknown:
+        notes.append(f"{_images(unknown)} of unknown domain left out")
     return notes

@@ -1,4 +1,4 @@
-"""The target's labels put away: a table without them, and the truth for the final evaluation."""
+"""Target labels cannot leak: methods get a table without them, and the final evaluation alone can reveal them."""
 
 from dataclasses import replace
 from typing import NoReturn
@@ -7,59 +7,58 @@ import numpy as np
 
 from transfer.data.splits import mask_labels
 from transfer.data.table import ImageTable, Target
-from transfer.heads import find_head_kind
 
 
 class HiddenLabels:
-    """True objects of a target's images, for the final evaluation alone.
+    """The true objects of the target's images, for the final evaluation alone.
 
-    It is no array, holds no public field that has a label in it, prints none and cannot be pickled: a label
-    comes out by :meth:`reveal` or not at all.
+    It is no array, has no public field with a label, prints none and cannot be copied or pickled: :meth:`reveal` is the
+    only way to a label.
 
     Parameters
     ----------
     table : ImageTable
-        As it was loaded, nothing masked.
+        As loaded, without masks.
     target : str
-        The domain.
-    learnt : tuple of str
-        Classes that a model can answer, in its order.
+        The target domain.
+    trained_classes : tuple of str
+        The classes that a model can predict, in its order.
     """
 
-    def __init__(self, table: ImageTable, target: str, learnt: tuple[str, ...]) -> None:
-        self._target, self._learnt = target, len(learnt)
-        self._mine = table.domain == table.domains.index(target)
-        held = np.unique(table.object[self._mine & (table.object >= 0)])
-        own = tuple(table.objects[i] for i in held if table.objects[i] not in learnt)
-        self.classes = (*learnt, *own)
-        place = {name: i for i, name in enumerate(self.classes)}
-        index = np.array([*(place.get(name, -1) for name in table.objects), -1], np.int64)
-        self._object = np.where(self._mine, index[table.object], -1)
+    def __init__(self, table: ImageTable, target: str, trained_classes: tuple[str, ...]) -> None:
+        self._target, self._trained = target, len(trained_classes)
+        self._in_target = table.domain == table.domains.index(target)
+        present = np.unique(table.object[self._in_target & (table.object >= 0)])
+        target_only = tuple(table.objects[i] for i in present if table.objects[i] not in trained_classes)
+        self.classes = (*trained_classes, *target_only)
+        index_of = {name: i for i, name in enumerate(self.classes)}
+        index = np.array([*(index_of.get(name, -1) for name in table.objects), -1], np.int64)
+        self._object = np.where(self._in_target, index[table.object], -1)
 
     @property
     def known(self) -> bool:
-        """Return whether any image of the target has a label: without, no accuracy can be measured."""
+        """Return whether any image of the target has a label; otherwise no accuracy can be measured."""
         return bool((self._object >= 0).any())
 
     def reveal(self, rows: np.ndarray) -> np.ndarray:
-        """Return the true class of each of `rows`, int64, shape (n,): an index into `classes`, -1 where unknown.
+        """Return the true class of each of `rows`, int64, shape (n,): an index into `classes`, -1 if unknown.
 
-        The first of `classes` are those that were learnt, in the model's order; an index beyond them is of an
-        object that no model can answer, so that such images count as wrong.
+        `classes` begins with the trained ones, in the model's order. A later index is an object that no model can
+        predict, so that such images count as errors.
 
         Raises
         ------
         ValueError
             A row is not of the target.
         """
-        if not self._mine[rows].all():
+        if not self._in_target[rows].all():
             raise ValueError(f"rows that are not of {self._target}: their labels are in the table")
         return self._object[rows]
 
     def notes(self, rows: np.ndarray) -> tuple[str, ...]:
-        """Return what a reader of the accuracy on `rows` should know."""
+        """Return notes on the accuracy on `rows`: unknown labels, objects that the model cannot predict."""
         true, n = self.reveal(rows), len(rows)
-        unknown, beyond = int((true < 0).sum()), true[true >= self._learnt]
+        unknown, beyond = int((true < 0).sum()), true[true >= self._trained]
         if unknown == n:
             return (f"no test image of {self._target} has a label: its accuracy is not measured",)
         notes = []
@@ -67,10 +66,10 @@ class HiddenLabels:
             notes.append(f"{unknown} of {n} test images of {self._target} have no label: not counted")
         if len(beyond):
             names = [self.classes[i] for i in np.unique(beyond)]
-            some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
             notes.append(
-                f"{len(beyond)} of {n} test images of {self._target} show what no labelled image does ({some}): "
-                "no answer can be right, each counts as wrong"
+                f"{len(beyond)} of {n} test images of {self._target} show objects without any training label "
+                f"({listed}): no prediction can be correct, each counts as an error"
             )
         return tuple(notes)
 
@@ -82,40 +81,40 @@ class HiddenLabels:
 
 
 def hide_labels(
-    table: ImageTable, target: str, learnt: np.ndarray, labelled: np.ndarray
+    table: ImageTable, target: str, source_rows: np.ndarray, labelled: np.ndarray
 ) -> tuple[ImageTable, HiddenLabels]:
-    """Return the table as methods may see it, and what it hides.
+    """Return the table that methods may use, without the target's labels, and the hidden labels.
 
     Parameters
     ----------
     table : ImageTable
-        As it was loaded.
+        As loaded.
     target : str
         The domain to adapt to.
-    learnt : ndarray of int64
-        Source rows: they keep every label.
+    source_rows : ndarray of int64
+        They keep every label.
     labelled : ndarray of int64
-        Target rows that keep their object, though no other target.
+        Target rows that keep their object, but no other label.
 
     Returns
     -------
     ImageTable
-        Of all other rows only the domain is known. Its classes are those that a known label has, for the name
-        of any other would tell what the target holds.
+        Of all other rows only the domain is known. Its classes are those with a known label, since the name of any
+        other class would reveal what the target contains.
     HiddenLabels
     """
-    masked = mask_labels(table, np.setdiff1d(np.arange(len(table)), np.union1d(learnt, labelled)))
+    masked = mask_labels(table, np.setdiff1d(np.arange(len(table)), np.union1d(source_rows, labelled)))
     masked = mask_labels(masked, labelled, keep=("domain", "object"))
-    targets = {name: t if name == "domain" else _without_unseen(t) for name, t in masked.targets.items()}
+    targets = {name: t if name == "domain" else _drop_unused_classes(t) for name, t in masked.targets.items()}
     masked = replace(masked, targets=targets)
     return masked, HiddenLabels(table, target, masked.objects)
 
 
-def _without_unseen(target: Target) -> Target:
+def _drop_unused_classes(target: Target) -> Target:
     """Return `target` without the classes that no known row has."""
-    if not find_head_kind(target.kind).droppable_classes:
+    if target.kind != "softmax":
         return target
-    seen = np.unique(target.values[target.known])
+    used = np.unique(target.values[target.known])
     index = np.full(len(target.classes) + 1, -1)  # one more, for -1
-    index[seen] = np.arange(len(seen))
-    return replace(target, values=index[target.values], classes=tuple(target.classes[i] for i in seen))
+    index[used] = np.arange(len(used))
+    return replace(target, values=index[target.values], classes=tuple(target.classes[i] for i in used))

@@ -1,4 +1,4 @@
-"""What a method trains: a domain's own scaling, a bottleneck with a norm per domain, a classifier."""
+"""The network of adaptation losses: a scaling per domain, a bottleneck with domain-specific norm, a classifier."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from transfer.adaptation.closed_form.alignment import AffineMap
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 
-EPSILON = 1e-5
+EPSILON = 1e-5  # added to variances, as in PyTorch's BatchNorm
 
 
 class DomainNorm(nn.Module):
-    """Batch normalisation with statistics of each domain's own, scale and shift shared (Chang et al. 2019, sec. 3).
+    """Batch normalisation with statistics per domain; scale and shift are shared (Chang et al. 2019, sec. 3).
 
-    In training a batch's; else those that :meth:`set_statistics` was given.
+    In training mode the statistics are the batch's, in eval mode those of :meth:`set_statistics`.
     """
 
     def __init__(self, width: int, domains: int = 2) -> None:
@@ -25,21 +25,21 @@ class DomainNorm(nn.Module):
         self.register_buffer("deviation", torch.ones(domains, width))
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
-        """Return `x` (N, width) normalised; `domain` (N,) int64 is each row's."""
+        """Return `x` (N, width) normalised; `domain` (N,) int64 is the index of each row's domain."""
         if not self.training:
             return (x - self.mean[domain]) / self.deviation[domain] * self.weight + self.bias
         out = torch.empty_like(x)
         for side in range(len(self.mean)):
             rows = domain == side
             if bool(rows.any()):
-                some = x[rows]
-                # one row has no spread of its own: its deviation is 1
-                variance = some.var(0, unbiased=False) if len(some) > 1 else torch.ones_like(some[0])
-                out[rows] = (some - some.mean(0)) / (variance + EPSILON).sqrt()
+                inputs = x[rows]
+                # a single row has no variance: 1 is used
+                variance = inputs.var(0, unbiased=False) if len(inputs) > 1 else torch.ones_like(inputs[0])
+                out[rows] = (inputs - inputs.mean(0)) / (variance + EPSILON).sqrt()
         return out * self.weight + self.bias
 
     def set_statistics(self, x: Tensor, domain: Tensor) -> None:
-        """Take each domain's statistics from `x` (N, width), all of its rows."""
+        """Set each domain's statistics to those of its rows of `x` (N, width)."""
         for side in range(len(self.mean)):
             rows = domain == side
             if bool(rows.any()):
@@ -48,16 +48,16 @@ class DomainNorm(nn.Module):
 
 
 class AdaptationNetwork(nn.Module):
-    """From pooled features to what an objective sees.
+    """From pooled features to bottleneck features and logits.
 
     Parameters
     ----------
     scalings : tuple of AffineMap
-        Of each domain's features, the target's last; rows of the others are sources.
+        The alignment of each domain's features, the target's last.
     classes : tuple of str
         Names of the objects.
     bottleneck : int
-        Width of what the classifier reads.
+        Width of the classifier's input.
     """
 
     def __init__(self, scalings: tuple[AffineMap, ...], classes: tuple[str, ...], bottleneck: int) -> None:
@@ -71,30 +71,30 @@ class AdaptationNetwork(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def scale_features(self, features: Tensor, domain: Tensor) -> Tensor:
-        """Return pooled `features` (N, width) in their domain's scaling, (N, size); `domain` (N,) is int64."""
+        """Return pooled `features` (N, width), each mapped by its domain's scaling, (N, size)."""
         *sources, target = (scaling.tensor(features) for scaling in self.scalings)
         for side, source in enumerate(sources):
             target = torch.where((domain == side)[:, None], source, target)
         return target
 
     def forward(self, features: Tensor, domain: Tensor) -> Tensor:
-        """Return what the classifier reads, (N, bottleneck)."""
+        """Return the bottleneck features (N, bottleneck), the classifier's input."""
         return self.norm(self.enter(self.scale_features(features, domain)), domain).relu()
 
     def set_statistics(self, features: Tensor, domain: Tensor) -> None:
-        """Fix the norm's statistics to those of `features` (N, width), all rows of all domains."""
+        """Set the norm's statistics to those of pooled `features` (N, width) of all domains."""
         with torch.no_grad():
             self.norm.set_statistics(self.enter(self.scale_features(features, domain)), domain)
 
     def heads(self) -> Heads:
-        """Return what this network answers for target images as heads, whose one hidden layer is the bottleneck."""
+        """Return this network for target images as heads, whose one hidden layer is the bottleneck."""
         scaling, width = self.scalings[-1], len(self.scalings[-1].centre)
         heads = Heads([HeadSpec("object", classes=self.classes)], width, hidden=(len(self.enter.bias),))
-        into, out = (layer for layer in heads.modules() if isinstance(layer, nn.Linear))
+        hidden, output = (layer for layer in heads.modules() if isinstance(layer, nn.Linear))
         with torch.no_grad():
             scale = self.norm.weight / self.norm.deviation[-1]
             weight, bias = scaling.folded(self.enter.weight, self.enter.bias)
-            into.weight.copy_(weight * scale[:, None])
-            into.bias.copy_((bias - self.norm.mean[-1]) * scale + self.norm.bias)
-            out.load_state_dict(self.classifier.state_dict())
+            hidden.weight.copy_(weight * scale[:, None])
+            hidden.bias.copy_((bias - self.norm.mean[-1]) * scale + self.norm.bias)
+            output.load_state_dict(self.classifier.state_dict())
         return heads.to(self.enter.weight.device)

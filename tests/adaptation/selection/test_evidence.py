@@ -64,7 +64,7 @@ def test_no_field_of_it_is_a_target_label() -> None:
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(changed: dict[str, np.ndarray]) -> None:
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="inconsistent shapes"):
         evidence(**changed)
 
 
