@@ -12,8 +12,8 @@ six seeds set the thresholds; the other four alone give 0 of 48, and 20, 22 and 
 - 10 of 31 classes left in the target: partial found in 57 of 60;
 - 10 of 31 classes unknown to the source: open set found in 55 of 60, least in webcam to amazon (6 of 10);
   with 5 unknown classes, rarely. The shares of uncertain rows, or of rows far from every class, do not separate unknown
-  classes from domain shift. The flag is a hint only: on the embedded digits, whose domains have the same ten classes, two of six
-  pairs raise it;
+  classes from domain shift. The flag is a hint only: on the embedded digits, whose domains have the same ten classes,
+  two of six pairs raise it;
 - the error of the estimated accuracy is 0.01 to 0.03 from amazon and between dslr and webcam, 0.07 to 0.10 to amazon,
   0.21 at most.
 
