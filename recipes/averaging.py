@@ -21,7 +21,7 @@ ALONG = {"EMA": {"average": "ema"}, "SWA": {"average": "swa", "schedule": "const
 
 def main(config: TrainConfig) -> None:
     cache, scores = TrunkCache(config.cache), {}
-    images = read_images(config.data, cache.store)
+    images = read_images(config.data, cache.disk_cache)
     for seed in config.run.seeds or (config.run.seed,):
 
         def run(number: int = 0, seed: int = seed, **learn: object):

@@ -23,7 +23,7 @@ PANELS = {"cosine": "cosine", "conflict": "share of batches in conflict", "ratio
 
 def main(config: TrainConfig) -> None:
     cache, out, rows = TrunkCache(config.cache), config.run.out, []
-    images, drawn = read_images(config.data, cache.store), {title: {} for title in PANELS.values()}
+    images, drawn = read_images(config.data, cache.disk_cache), {title: {} for title in PANELS.values()}
     for policy, shots in [(p, s) for p in ("linear_probe", config.policy.policy) for s in (None, config.data.shots)]:
         one, runs = replace(config, data=replace(config.data, shots=shots)), {}
         for heads in ("separate", "dual", "joint"):

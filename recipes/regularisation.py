@@ -23,7 +23,7 @@ MORE |= {"DELTA": {"delta": 0.01}, "BSS": {"bss": 1e-3}, "Co-Tuning": {"co_tunin
 
 def main(config: TrainConfig) -> None:
     cache, learn, scores, rows = TrunkCache(config.cache), config.learn, {}, []
-    images = read_images(config.data, cache.store)
+    images = read_images(config.data, cache.disk_cache)
     seeds = [replace(config.run, seed=seed, seeds=(), out=None) for seed in config.run.seeds or (config.run.seed,)]
     runs = {"plain": config, "equal rates": replace(config, policy=replace(config.policy, layer_decay=1.0))}
     runs |= {name: replace(config, learn=replace(learn, **new)) for name, new in LEARN.items()}

@@ -21,7 +21,7 @@ from transfer.training.setup import read_images
 
 def main(config: TrainConfig) -> None:
     cache, seeds, found = TrunkCache(config.cache), config.run.seeds or (config.run.seed,), {}
-    images = read_images(config.data, cache.store)
+    images = read_images(config.data, cache.disk_cache)
     halves = [images.of(images.table.objects[start::2]) for start in (0, 1)]
     for run in [replace(config.run, seed=seed, seeds=(), out=None) for seed in seeds]:
         starts = {"nothing": None}
@@ -33,7 +33,7 @@ def main(config: TrainConfig) -> None:
                 print(f"\nlearnt before: {name}; now {', '.join(some.table.objects[:3])}, ...")
                 probe = train(replace(config, policy=PolicyConfig(), run=run), images=some, cache=cache, backbone=start)
                 feed = cache.feed(probe.models[""], some.table.paths, some.inspection.sha256, batch_size=256)
-                _, x = feed.every_view(np.arange(len(some.table)))
+                _, x = feed.load_all_views(np.arange(len(some.table)))
                 results.append(probe.result | {"between": shares(some.table, x.cpu().numpy())})
     rows = [[name] for name in found]
     for row, both in zip(rows, found.values(), strict=True):

@@ -27,7 +27,7 @@ from transfer.config.train import (
     RunConfig,
     TrainConfig,
 )
-from transfer.data.table import ImageTable, softmax_target
+from transfer.data.table import ImageTable, make_softmax_target
 
 # Tests run beside each other, a core for each: read once, when torch loads, also by the commands that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,7 +71,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
                 objects.append(name)
                 domains.append(domain)
     empty = np.full(len(paths), "")
-    targets = {"object": softmax_target(objects), "domain": softmax_target(domains)}
+    targets = {"object": make_softmax_target(objects), "domain": make_softmax_target(domains)}
     return ImageTable(np.array(paths), targets, empty, empty, "tiny")
 
 
@@ -254,10 +254,10 @@ def adapt_config(
 @pytest.fixture(scope="session")
 def tiny(images: ImageTable) -> Any:
     """The tiny set with its files inspected."""
-    from transfer.data.duplicates import inspect
+    from transfer.data.duplicates import inspect_files
     from transfer.training.setup import Images
 
-    return Images(images, inspect(images))
+    return Images(images, inspect_files(images))
 
 
 @pytest.fixture(scope="session")
@@ -267,10 +267,10 @@ def three(tiny: Any) -> Any:
 
     import numpy as np
 
-    from transfer.data.table import softmax_target
+    from transfer.data.table import make_softmax_target
     from transfer.training.setup import Images
 
     table, third = tiny.table, np.arange(len(tiny.table)) % 3 == 0
     names = np.array(table.domains)[table.domain]
-    domain = softmax_target(list(np.where(third & (names == "plain"), "dim", names)))
+    domain = make_softmax_target(list(np.where(third & (names == "plain"), "dim", names)))
     return Images(replace(table, targets=table.targets | {"domain": domain}), tiny.inspection)

@@ -75,8 +75,8 @@ def course(config: CourseConfig) -> dict[str, Any]:
     began = time.perf_counter()
     folder = RunFolder(config.out, to_dict(config), overwrite=config.overwrite) if config.out else None
     cache = TrunkCache()
-    images = read_images(config.data, cache.store)
-    sets = pixel_sets(config.data, images, ScratchConfig().side, config.seeds, cache.store)
+    images = read_images(config.data, cache.disk_cache)
+    sets = pixel_sets(config.data, images, ScratchConfig().side, config.seeds, cache.disk_cache)
     runs = []
     for inputs in config.inputs:
         for number in config.rows:

@@ -14,7 +14,7 @@ from transfer.data.images.batches import DECODER, ImageBatches
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.data.splits import Splits, split
 from transfer.data.table import ImageTable
-from transfer.disk_cache import CannotKeep, Store
+from transfer.disk_cache import CacheWriteError, DiskCache
 from transfer.training.setup import Images
 
 
@@ -28,10 +28,10 @@ class PixelSet:
 
 
 def pixel_sets(
-    config: DataConfig, images: Images, side: int, seeds: Sequence[int], store: Store | None = None
+    config: DataConfig, images: Images, side: int, seeds: Sequence[int], disk_cache: DiskCache | None = None
 ) -> dict[int, PixelSet]:
     """Return `images` as pixels, split by each seed as `transfer train` splits them."""
-    pixels = read_pixels(images, side, store)
+    pixels = read_pixels(images, side, disk_cache)
     parts = {
         seed: split(
             images.table,
@@ -47,34 +47,34 @@ def pixel_sets(
     return {seed: PixelSet(images.table, pixels, part) for seed, part in parts.items()}
 
 
-def read_pixels(images: Images, side: int, store: Store | None = None) -> np.ndarray:
+def read_pixels(images: Images, side: int, disk_cache: DiskCache | None = None) -> np.ndarray:
     """Return every image of a set, uint8, shape (N, 3, side, side), resized bilinearly without keeping its aspect.
 
     Parameters
     ----------
     images : Images
     side : int
-    store : Store, optional
+    disk_cache : DiskCache, optional
         Keeps them, and gives those that it has.
     """
     table, digests = images.table, images.inspection.sha256
     squashed = Preprocessing((3, side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 1.0, "squash")
     pixels = np.empty((len(table), 3, side, side), np.uint8)
     missing = np.arange(len(table))
-    shelf = None
-    if store:
+    row_cache = None
+    if disk_cache:
         about = {"decoder": DECODER, "preprocessing": squashed.to_dict()}
-        shelf = store.shelf("pixels", about, pixels.shape[1:], np.uint8)
-        located = shelf.locate(digests)
-        pixels[located.have] = located.take(np.flatnonzero(located.have))
-        missing = np.flatnonzero(~located.have)
+        row_cache = disk_cache.open_rows("pixels", about, pixels.shape[1:], np.uint8)
+        located = row_cache.locate(digests)
+        pixels[located.found] = located.take(np.flatnonzero(located.found))
+        missing = np.flatnonzero(~located.found)
     with tqdm(total=len(missing), desc="decoding", unit="image", disable=None, leave=False) as bar:
         for rows, batch in ImageBatches(table.paths, squashed, order=missing):
             pixels[rows.numpy()] = batch.numpy()
             bar.update(len(rows))
-    if shelf and len(missing):
+    if row_cache and len(missing):
         once = missing[np.sort(np.unique(digests[missing], return_index=True)[1])]
-        with contextlib.suppress(CannotKeep), shelf.writing(len(once)) as writer:
+        with contextlib.suppress(CacheWriteError), row_cache.open_writer(len(once)) as writer:
             writer.append(digests[once], pixels[once])
     return pixels
 

@@ -54,8 +54,8 @@ def questions(config: QuestionsConfig) -> dict[str, Any]:
     began = time.perf_counter()
     folder = RunFolder(config.out, to_dict(config), overwrite=config.overwrite) if config.out else None
     cache = TrunkCache()
-    images = read_images(config.data, cache.store)
-    sets = pixel_sets(config.data, images, config.side, config.seeds, cache.store)
+    images = read_images(config.data, cache.disk_cache)
+    sets = pixel_sets(config.data, images, config.side, config.seeds, cache.disk_cache)
     done: dict[tuple[ScratchConfig, int], dict[str, Any]] = {}
 
     def run(one: ScratchConfig, name: str, seed: int) -> dict[str, Any]:

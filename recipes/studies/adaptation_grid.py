@@ -75,7 +75,7 @@ def run_grid(config: GridConfig, pairs: Sequence[tuple[tuple[str, ...], str]] | 
             run=replace(base.run, out=out / name if out else None),
         )
         run_config = prepared(run_config)
-        result = adapt(run_config, images=images, cache=TrunkCache(run_config.cache, cache.store)).result
+        result = adapt(run_config, images=images, cache=TrunkCache(run_config.cache, cache.disk_cache)).result
         runs.setdefault(policy, {}).setdefault(method, {})[pair] = result
     result = {
         "command": "cross",

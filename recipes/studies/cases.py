@@ -73,7 +73,7 @@ def cases(config: CasesConfig) -> dict[str, Any]:
     cache = TrunkCache(base.cache)
     # All at once: what is wrong with a set is said before hours have passed.
     sets = {data.data: data for data in asked.values()}
-    images = {name: read_images(data, cache.store) for name, data in sets.items()}
+    images = {name: read_images(data, cache.disk_cache) for name, data in sets.items()}
 
     def tell(key: Key, found: Record) -> None:
         records[key] = dict(zip(KEY, key, strict=True)) | found

@@ -13,7 +13,7 @@ from typing import Any
 from transfer.config.commands import WorthConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import PolicyConfig, RunConfig
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
@@ -91,7 +91,7 @@ def worth(config: WorthConfig) -> dict[str, Any]:
     refuse_resume(base.run, "worth")
     folder = RunFolder(base.run.out, to_dict(config), overwrite=base.run.overwrite) if base.run.out else None
     cache, runs = TrunkCache(base.cache), []
-    images = read_images(base.data, cache.store)
+    images = read_images(base.data, cache.disk_cache)
     for few, policy, seed in itertools.product(labels, policies, base.run.seeds or (base.run.seed,)):
         log.info("%s, %s labels a class and domain, seed %d", policy, few or "all", seed)
         scratch = FreezePolicy.parse(policy).from_scratch
@@ -106,7 +106,7 @@ def worth(config: WorthConfig) -> dict[str, Any]:
         with TemporaryDirectory(ignore_cleanup_errors=True) as empty:
             cold = few == labels[-1] and base.cache.cache
             watch = Stopwatch()
-            shared = TrunkCache(base.cache, Store(Path(empty))) if cold else cache
+            shared = TrunkCache(base.cache, DiskCache(Path(empty))) if cold else cache
             result = train(one, images=images, cache=shared, on_epoch=watch).result
         if not result["test"]:
             raise TransferError("no test images to measure accuracy on: give --test a fraction")

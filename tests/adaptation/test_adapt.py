@@ -12,7 +12,7 @@ from torch import nn
 from transfer import backbones, freeze
 from transfer.adaptation.adapt import adapt, read
 from transfer.adaptation.selection import validators
-from transfer.data.table import softmax_target
+from transfer.data.table import make_softmax_target
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import predict
 from transfer.feature_cache import TrunkCache
@@ -140,7 +140,8 @@ def test_two_sources_and_three_protocols(config, tiny):
     target, _, place = parts(tiny)
     names = np.where(target, "striped", np.where(place < 4, "plain", "other"))
     three = Images(
-        replace(tiny.table, targets=tiny.table.targets | {"domain": softmax_target(names.tolist())}), tiny.inspection
+        replace(tiny.table, targets=tiny.table.targets | {"domain": make_softmax_target(names.tolist())}),
+        tiny.inspection,
     )
     result = adapt(config(source=("plain", "other"), method=("mcc",)), images=three).result
     assert result["images"] == {"source": 22, "val": 2, "target": 24, "target_labelled": 0, "test": 24}
@@ -156,7 +157,8 @@ def test_a_target_of_which_nobody_knows_anything(config, tiny, tmp_path):
     target, *_ = parts(tiny)
     names = np.where(target, "", np.array(tiny.table.objects)[tiny.table.object])
     bare = Images(
-        replace(tiny.table, targets=tiny.table.targets | {"object": softmax_target(names.tolist())}), tiny.inspection
+        replace(tiny.table, targets=tiny.table.targets | {"object": make_softmax_target(names.tolist())}),
+        tiny.inspection,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -199,7 +201,8 @@ def test_labels_of_the_target_help(config, tiny):
     target, objects, _ = parts(tiny)
     names = np.array(tiny.table.objects)[np.where(target, objects, (objects + 1) % 3)]
     wrong = Images(
-        replace(tiny.table, targets=tiny.table.targets | {"object": softmax_target(names.tolist())}), tiny.inspection
+        replace(tiny.table, targets=tiny.table.targets | {"object": make_softmax_target(names.tolist())}),
+        tiny.inspection,
     )
     none, three = (
         adapt(config(method=("standardise",), target_labels=k), images=wrong).result["target"]["object"]["accuracy"]

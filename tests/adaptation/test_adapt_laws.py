@@ -9,7 +9,7 @@ import pytest
 from transfer.adaptation.adapt import adapt
 from transfer.adaptation.registry import METHODS
 from transfer.adaptation.selection.validators import VALIDATORS
-from transfer.data.table import softmax_target
+from transfer.data.table import make_softmax_target
 from transfer.training.setup import Images
 
 TARGET = "striped"
@@ -17,7 +17,7 @@ TARGET = "striped"
 
 def relabelled(images, names):
     """Return `images` with objects called `names`, ``""`` where nobody knows."""
-    targets = images.table.targets | {"object": softmax_target(names.tolist())}
+    targets = images.table.targets | {"object": make_softmax_target(names.tolist())}
     return Images(replace(images.table, targets=targets), images.inspection)
 
 

@@ -15,7 +15,7 @@ from transfer.adaptation.selection.best_candidate import CandidateModel
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import AdaptationTask
 from transfer.data.duplicates import Inspection
-from transfer.data.table import ImageTable, Target, softmax_target
+from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
 from transfer.report.text import adaptation_text
 from transfer.training.setup import Images
@@ -26,7 +26,7 @@ CLASSES = 6
 def table_of(domain, objects):
     n = len(objects)
     empty = np.full(n, "")
-    targets = {"object": softmax_target(objects), "domain": softmax_target(domain)}
+    targets = {"object": make_softmax_target(objects), "domain": make_softmax_target(domain)}
     return ImageTable(np.array([f"/{i}" for i in range(n)]), targets, empty, empty, "set")
 
 
@@ -47,7 +47,7 @@ def stage_of(*, val=0.25, per_class=40, lacking=(), unknown=0, target_rows=None,
     held = torch.from_numpy(features.astype(np.float32))
     backbone = torch.nn.Linear(1, 1)
     backbone.stages = ()
-    feed = SimpleNamespace(every_view=lambda rows: (rows, held[torch.from_numpy(rows)]))
+    feed = SimpleNamespace(load_all_views=lambda rows: (rows, held[torch.from_numpy(rows)]))
     return AdaptationTask(these, SimpleNamespace(cut=0, backbone=backbone), feed)
 
 
@@ -149,7 +149,7 @@ def test_flags_of_several_seeds():
 def answered(true, said):
     names = ("ape", "bee", "cat", "dog")
     n = len(true)
-    targets = {"object": Target(np.array(true), classes=names), "domain": softmax_target(["oil"] * n)}
+    targets = {"object": Target(np.array(true), classes=names), "domain": make_softmax_target(["oil"] * n)}
     paths = np.array([f"/{i}" for i in range(n)])
     table = ImageTable(paths, targets, np.full(n, ""), np.full(n, ""), "set")
     return table, {"object": np.eye(3, dtype=np.float32)[said]}

@@ -10,7 +10,7 @@ import pytest
 from transfer.adaptation.domains import split_domains
 from transfer.data.duplicates import Inspection
 from transfer.data.folders import read_folder
-from transfer.data.table import ImageTable, softmax_target
+from transfer.data.table import ImageTable, make_softmax_target
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -20,7 +20,7 @@ ROWS = ("train", "val", "labelled", "unlabelled", "test")
 def table_of(domain, obj, split=None):
     """Return a table from names, ``""`` for unknown objects."""
     n = len(obj)
-    targets = {"object": softmax_target(obj), "domain": softmax_target(domain)}
+    targets = {"object": make_softmax_target(obj), "domain": make_softmax_target(domain)}
     empty = np.full(n, "", dtype="<U8")
     return ImageTable(
         np.array([f"/{i}" for i in range(n)], dtype=str),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from transfer.adaptation.domains import Domains, split_domains
 from transfer.data.duplicates import Inspection
-from transfer.data.table import ImageTable, Target, softmax_target
+from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
 
 ROWS = ("train", "val", "labelled", "unlabelled", "test")
@@ -18,7 +18,7 @@ PROTOCOLS = ("transductive", "inductive", "office")
 def table_of(domain, obj, split=None, group=None, **further):
     """Return a table from names, ``""`` for unknown objects."""
     n = len(obj)
-    targets = {"object": softmax_target(obj), "domain": softmax_target(domain)}
+    targets = {"object": make_softmax_target(obj), "domain": make_softmax_target(domain)}
     empty = np.full(n, "", dtype="<U8")
     return ImageTable(
         np.array([f"/{i}" for i in range(n)], dtype=str),
@@ -52,7 +52,7 @@ def said(table, inspection, **options):
 
 def relabelled(table, names):
     """Return `table` as it would be read had its objects these names."""
-    return replace(table, targets=table.targets | {"object": softmax_target(names)})
+    return replace(table, targets=table.targets | {"object": make_softmax_target(names)})
 
 
 def names_of(table):
@@ -68,7 +68,7 @@ def sets(draw):
 
     domain = column(["ink", "ink", "oil", "oil", "wax", ""])
     assume({"ink", "oil"} <= set(domain))
-    hue = softmax_target(column(["red", "blue", ""]))
+    hue = make_softmax_target(column(["red", "blue", ""]))
     age = Target(np.array(column([1.0, 2.0, np.nan])), "regression")
     group = column(["", "", "", "g1", "g2"])
     split = column(draw(st.sampled_from([[""], ["train", "test", "val"]])))

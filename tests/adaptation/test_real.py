@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transfer.adaptation.adapt import adapt
-from transfer.data.duplicates import inspect
+from transfer.data.duplicates import inspect_files
 from transfer.data.folders import read_folder
 from transfer.training.setup import Images
 
@@ -35,7 +35,7 @@ def test_a_small_shift(config, monkeypatch):
     table = read_folder(SHARED / "data" / "office31")
     cell = np.where(table.domain == table.domains.index("amazon"), -1, table.domain * 100 + table.object)
     table = table.take(np.concatenate([np.flatnonzero(cell == c)[:EACH] for c in np.unique(cell) if c >= 0]))
-    result = adapt(made, images=Images(table, inspect(table))).result
+    result = adapt(made, images=Images(table, inspect_files(table))).result
     source_only, auto = (result[part]["object"]["accuracy"] for part in ("source_only", "target"))
     assert result["images"]["target"] == 31 * EACH
     assert source_only > 0.8

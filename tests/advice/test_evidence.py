@@ -17,7 +17,7 @@ from transfer.advice.transferability.crossval import CrossValidation, cross_vali
 from transfer.advice.transferability.folds import assign_folds
 from transfer.advice.transferability.size import measure_set_size
 from transfer.data.duplicates import Inspection
-from transfer.data.table import ImageTable, softmax_target
+from transfer.data.table import ImageTable, make_softmax_target
 from transfer.errors import TransferError
 
 
@@ -25,7 +25,7 @@ def _table(labels):
     names = ["" if label < 0 else f"class{label}" for label in labels]
     empty = np.full(len(names), "")
     paths = np.array([f"/{i}.png" for i in range(len(names))])
-    targets = {"object": softmax_target(names), "domain": softmax_target([""] * len(names))}
+    targets = {"object": make_softmax_target(names), "domain": make_softmax_target([""] * len(names))}
     return ImageTable(paths, targets, empty, empty)
 
 

@@ -6,13 +6,13 @@ from transfer.advice.observe import observe
 from transfer.backbones import load
 from transfer.config.train import CacheConfig
 from transfer.data.images.batches import ImageBatches
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
 
 
 @pytest.fixture
 def seen(images, digests, tmp_path):
-    cache = TrunkCache(CacheConfig(), store=Store(tmp_path))
+    cache = TrunkCache(CacheConfig(), disk_cache=DiskCache(tmp_path))
     return cache, observe(load("glyphnet", classifier="any"), images, digests, cache)
 
 
@@ -56,7 +56,7 @@ def test_take_selects_rows(seen):
 
 
 def test_without_a_classifier_or_running_statistics(images, digests, tmp_path):
-    cache = TrunkCache(CacheConfig(), store=Store(tmp_path))
+    cache = TrunkCache(CacheConfig(), disk_cache=DiskCache(tmp_path))
     backbone = load("torchvision:squeezenet1_1", random_init=True, classifier="any", image_size=64)
     found = observe(backbone, images, digests, cache)
     assert found.probabilities is None

@@ -17,9 +17,9 @@ from transfer.advice.similarity import (
 )
 from transfer.backbones import load
 from transfer.config.train import CacheConfig
-from transfer.data.duplicates import inspect
+from transfer.data.duplicates import inspect_files
 from transfer.data.folders import read_folder
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -120,7 +120,7 @@ def test_similarity_is_known_with_a_measure():
 def _score(backbone, folder, cache, most=60):
     table = read_folder(folder)
     table = table.take(np.random.default_rng(0).permutation(len(table))[:most])
-    return measure_similarity(observe(load(backbone, classifier="any"), table, inspect(table).sha256, cache))
+    return measure_similarity(observe(load(backbone, classifier="any"), table, inspect_files(table).sha256, cache))
 
 
 @real
@@ -132,7 +132,7 @@ def test_flowers_and_objects_over_steel_over_noise(backbone, tmp_path, monkeypat
         file = tmp_path / "noise" / f"class{i % 3}" / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(file)
-    cache = TrunkCache(CacheConfig(), store=Store(tmp_path / "cache"))
+    cache = TrunkCache(CacheConfig(), store=DiskCache(tmp_path / "cache"))
     data = SHARED / "data"
     found = {
         name: _score(backbone, folder, cache)

@@ -26,7 +26,7 @@ from transfer.backbones.backbone import Backbone
 from transfer.config.train import BackboneConfig, CacheConfig, DataConfig, PolicyConfig, TrainConfig
 from transfer.data.sets.office31 import office31
 from transfer.data.splits import split
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.runtime.malloc import keep_freed_memory
@@ -76,7 +76,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {"cached": [], "without": []}
         with tempfile.TemporaryDirectory() as folder:
             feeds = {
-                "cached": TrunkCache(store=Store(Path(folder))),
+                "cached": TrunkCache(disk_cache=DiskCache(Path(folder))),
                 "without": TrunkCache(CacheConfig(cache=False)),
             }
             for name, cache in feeds.items():

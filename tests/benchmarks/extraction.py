@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Subset
 from transfer.data.sets.load import load_table
 from transfer.data.sets.office31 import office31
 from transfer.data.table import ImageTable
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
 
 BATCH = 64
@@ -63,7 +63,7 @@ def measure(folder: Path) -> None:
 
     def ours(paths: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory() as empty:
-            cache = TrunkCache(store=Store(Path(empty)))
+            cache = TrunkCache(disk_cache=DiskCache(Path(empty)))
             cache.feed(model, paths, digests, batch_size=BATCH).prepare(np.arange(n))
 
     plain = usual.network(given.backbone, Path(os.environ["TRANSFER_WEIGHTS"]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from transfer import backbones, freeze
 from transfer.data.sets.load import load_table
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
@@ -37,7 +37,7 @@ def fill(images: int, backbone_name: str, policy: str) -> float:
             content = Path(path).read_bytes() + row.to_bytes(4, "little")  # past a JPEG's end nobody reads
             Path(paths[-1]).write_bytes(content)
             digests.append(hashlib.sha256(content).hexdigest())
-        TrunkCache(store=Store(Path(folder) / "cache")).feed(
+        TrunkCache(disk_cache=DiskCache(Path(folder) / "cache")).feed(
             model, np.array(paths), np.array(digests), batch_size=64
         ).prepare(np.arange(images))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

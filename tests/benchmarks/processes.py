@@ -25,10 +25,10 @@ import torch
 import torch.distributed as dist
 
 from transfer.config.train import BackboneConfig, LearnConfig, PolicyConfig, TrainConfig
-from transfer.data.duplicates import inspect
+from transfer.data.duplicates import inspect_files
 from transfer.data.sets.load import load_table
 from transfer.data.splits import split
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.runtime import distributed
@@ -54,7 +54,7 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
         model, plan = new_model(config, head_specs(images.table, parts, config.heads)[0][""], 0, torch.device("cpu"))
         rows = np.random.default_rng(0).permutation(parts.train)[:count]
         model.freeze(plan.phases[0])
-        feed = TrunkCache(store=Store(folder)).feed(
+        feed = TrunkCache(disk_cache=DiskCache(folder)).feed(
             model, images.table.paths, images.inspection.sha256, batch_size=32, workers=1
         )
         model.ready_trunk() if model.cut else None
@@ -124,7 +124,7 @@ def main() -> None:
     torch.set_num_threads(1)
     table = load_table("office31")
     table = table.take(np.sort(np.random.default_rng(0).permutation(len(table))[: max(given.images, given.full)]))
-    images = Images(table, inspect(table))
+    images = Images(table, inspect_files(table))
     rounds = [(started(1, images, given), started(2, images, given)) for _ in range(given.rounds)]
     print(
         machine.line(),

@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from transfer.data import duplicates as module
-from transfer.data.duplicates import Inspection, drop_bad, duplicates, inspect, merge_groups, near_duplicates
+from transfer.data.duplicates import (
+    Inspection,
+    drop_bad_images,
+    group_duplicates,
+    group_near_duplicates,
+    inspect_files,
+    merge_groups,
+)
 from transfer.data.folders import read_folder
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -55,30 +62,30 @@ def table(tree):
 
 
 def test_what_was_found_is_kept_by_content(table, tmp_path, monkeypatch):
-    plain, store = inspect(table), Store(tmp_path / "kept")
+    plain, store = inspect_files(table), DiskCache(tmp_path / "kept")
 
     def same(found):
         return all(np.array_equal(getattr(found, name), getattr(plain, name)) for name in ("sha256", "phash", "reason"))
 
-    assert same(inspect(table, store=store))
+    assert same(inspect_files(table, disk_cache=store))
     monkeypatch.setattr(module, "_RULES", module._RULES | {"rules": 0})
-    assert same(inspect(table, store=store))
+    assert same(inspect_files(table, disk_cache=store))
     monkeypatch.undo()
     decoded = []
     decode = module.decode
     monkeypatch.setattr(module, "decode", lambda *a, name, **k: decoded.append(name) or decode(*a, name=name, **k))
-    assert same(inspect(table, store=store))
+    assert same(inspect_files(table, disk_cache=store))
     assert {Path(name).name for name in decoded} == {"text.png", "truncated.jpg"}  # the bad ones, for their reason
     path = Path(table.paths[0])
     path.write_bytes(Path(table.paths[2]).read_bytes())
-    changed = inspect(table, store=store)
+    changed = inspect_files(table, disk_cache=store)
     assert changed.phash[0] == plain.phash[2]
     path.unlink()
-    assert "1.png" in inspect(table, store=store).reason[0]
+    assert "1.png" in inspect_files(table, disk_cache=store).reason[0]
 
 
 def test_hashes_and_bad_images(table):
-    found = inspect(table)
+    found = inspect_files(table)
     names = [Path(p).name for p in table.paths]
     assert names == ["1.png", "2.jpg", "3.png", "copy.png", "empty.png", "text.png", "truncated.jpg"]
     assert found.sha256.tolist() == [hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in table.paths]
@@ -91,36 +98,36 @@ def test_hashes_and_bad_images(table):
 
 
 def test_the_number_of_workers_changes_nothing(table):
-    one, four = inspect(table, workers=1), inspect(table, workers=4)
+    one, four = inspect_files(table, workers=1), inspect_files(table, workers=4)
     for field in ("sha256", "phash", "reason"):
         np.testing.assert_array_equal(getattr(one, field), getattr(four, field))
 
 
 def test_a_file_that_is_gone_is_bad(table):
     Path(table.paths[0]).unlink()
-    found = inspect(table)
+    found = inspect_files(table)
     assert found.sha256[0] == ""
     assert "1.png: No such file" in found.reason[0]
 
 
 def test_drop_bad(table):
-    found = inspect(table)
+    found = inspect_files(table)
     with pytest.raises(TransferError, match=r"3 of 7 images cannot be used: bad image .*empty\.png"):
-        drop_bad(table, found, "refuse")
-    kept, seen = drop_bad(table, found, "skip")
+        drop_bad_images(table, found, "refuse")
+    kept, seen = drop_bad_images(table, found, "skip")
     assert [Path(p).name for p in kept.paths] == ["1.png", "2.jpg", "3.png", "copy.png"]
     assert len(seen) == 4
     assert not seen.bad.any()
     assert any(note.startswith("3 bad images left out: bad image") for note in kept.notes)
-    assert drop_bad(kept, seen, "refuse") == (kept, seen)
+    assert drop_bad_images(kept, seen, "refuse") == (kept, seen)
     with pytest.raises(TransferError, match="none of the 3 images can be used"):
-        drop_bad(table.take(found.bad), found.take(found.bad), "skip")
+        drop_bad_images(table.take(found.bad), found.take(found.bad), "skip")
 
 
 def test_duplicates_are_of_equal_bytes_and_unread_files_are_of_none(table):
     Path(table.paths[4]).unlink()
     Path(table.paths[5]).unlink()
-    group = duplicates(inspect(table))
+    group = group_duplicates(inspect_files(table))
     assert group[0] == group[3]
     assert len(set(group)) == 6
 
@@ -128,21 +135,21 @@ def test_duplicates_are_of_equal_bytes_and_unread_files_are_of_none(table):
 @given(st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 3, 7, 15, 31, 255, 2**63]), max_size=30))
 def test_near_duplicates_as_a_naive_count_of_bits(hashes):
     pairs = [(i, j) for i, a in enumerate(hashes) for j, b in enumerate(hashes) if (a ^ b).bit_count() <= 4 and i < j]
-    assert same_groups(near_duplicates(of(hashes), 4), linked(len(hashes), pairs))
+    assert same_groups(group_near_duplicates(of(hashes), 4), linked(len(hashes), pairs))
 
 
 @pytest.mark.parametrize("tile", [2, 3, 7])
 def test_tiles_change_nothing(monkeypatch, tile):
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**63, 6)[rng.integers(0, 6, 40)] ^ (1 << rng.integers(0, 6, 40))
-    whole = near_duplicates(of(hashes), 2)
+    whole = group_near_duplicates(of(hashes), 2)
     monkeypatch.setattr(module, "_TILE", tile)
-    assert same_groups(near_duplicates(of(hashes), 2), whole)
+    assert same_groups(group_near_duplicates(of(hashes), 2), whole)
     assert 1 < len(set(whole)) < 40
 
 
 def test_bad_images_are_near_nothing():
-    group = near_duplicates(of([0, 0, 0, 1], ["", "bad", "bad", ""]), 4)
+    group = group_near_duplicates(of([0, 0, 0, 1], ["", "bad", "bad", ""]), 4)
     assert group[0] == group[3]
     assert len(set(group)) == 3
 
@@ -164,11 +171,11 @@ def test_a_rescaled_and_recompressed_picture_is_near_and_others_are_not(tmp_path
         picture(root / "a" / f"{seed}.png", seed, size=(200, 160))
     Image.open(root / "a" / "3.png").resize((150, 120)).save(root / "a" / "twin.jpg", quality=60)
     table = read_folder(root)
-    found = inspect(table)
-    group = near_duplicates(found)
+    found = inspect_files(table)
+    group = group_near_duplicates(found)
     together = [i for i in range(len(table)) if (group == group[i]).sum() > 1]
     assert [Path(table.paths[i]).name for i in together] == ["3.png", "twin.jpg"]
-    assert len(set(duplicates(found))) == 21
+    assert len(set(group_duplicates(found))) == 21
 
 
 @pytest.mark.parametrize("bits", [2, 4, 6])
@@ -178,7 +185,7 @@ def test_real_twins(bits):
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
     table = read_folder(folder)
-    group = near_duplicates(inspect(table), bits)
+    group = group_near_duplicates(inspect_files(table), bits)
     assert np.isin(group[table.split == "test"], group[table.split == "train"]).sum() == 23
 
 
@@ -187,12 +194,12 @@ def test_real_copies():
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
     table = read_folder(folder)
-    found = inspect(table)
+    found = inspect_files(table)
     assert not found.bad.any()
-    sizes = np.unique(duplicates(found), return_counts=True)[1]
+    sizes = np.unique(group_duplicates(found), return_counts=True)[1]
     copies = sizes[sizes > 1]
     assert (len(copies), copies.sum(), (copies - 1).sum()) == (49, 120, 71)
-    order = np.argsort(duplicates(found), kind="stable")
+    order = np.argsort(group_duplicates(found), kind="stable")
     for i, j in pairwise(order):
         if found.sha256[i] == found.sha256[j]:
             assert (table.object[i], table.domain[i]) == (table.object[j], table.domain[j])

@@ -4,27 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data.image_paths import image_files
+from transfer.data.image_paths import find_images
 from transfer.errors import TransferError
 
 
 def test_image_files_takes_files_folders_globs_and_a_list(folder):
     one = folder / "plain" / "red" / "0.png"
-    assert image_files([str(one)]) == [str(one)]
-    assert len(image_files([str(folder)])) == 48
-    assert image_files([str(folder / "plain" / "*" / "0.png")]) == [
+    assert find_images([str(one)]) == [str(one)]
+    assert len(find_images([str(folder)])) == 48
+    assert find_images([str(folder / "plain" / "*" / "0.png")]) == [
         str(folder / "plain" / c / "0.png") for c in ("blue", "green", "red")
     ]
-    assert image_files(["-"], io.StringIO(f"{one}\n\n{folder / 'striped'}\n")) == [
+    assert find_images(["-"], io.StringIO(f"{one}\n\n{folder / 'striped'}\n")) == [
         str(one),
-        *image_files([str(folder / "striped")]),
+        *find_images([str(folder / "striped")]),
     ]
 
 
 @pytest.mark.parametrize(("names", "says"), [(["nowhere"], "no image at nowhere"), ([], "no image given")])
 def test_nothing_to_predict(names, says):
     with pytest.raises(TransferError, match=says):
-        image_files(names)
+        find_images(names)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and links here")
@@ -35,7 +35,7 @@ def test_links_in_circles_pipes_and_depth_are_no_trouble(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "set" / name).symlink_to(".")
     os.mkfifo(tmp_path / "set" / "pipe.png")
-    assert image_files([str(tmp_path / "set")]) == [str(deep / "x.png")]
+    assert find_images([str(tmp_path / "set")]) == [str(deep / "x.png")]
     (tmp_path / "set" / "c").mkdir()
     (tmp_path / "set" / "c" / "y.png").touch()
-    assert str(tmp_path / "set" / "c" / "y.png") in image_files([str(tmp_path / "s*" / "c" / "**" / "*.png")])
+    assert str(tmp_path / "set" / "c" / "y.png") in find_images([str(tmp_path / "s*" / "c" / "**" / "*.png")])

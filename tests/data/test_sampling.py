@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.data.sampling import cells, draw, few_labels, quotas
+from transfer.data.sampling import cells, draw_few_labels, draw_stratified, quotas
 from transfer.data.table import ImageTable, Target
 
 
@@ -50,17 +50,17 @@ def test_ties_are_broken_by_the_generator():
 def test_few_labels_takes_so_many_of_each_cell(pairs, per_class, seed):
     table = table_of(*zip(*pairs, strict=True))
     rows = np.flatnonzero(np.arange(len(pairs)) % 5)  # not all of them
-    drawn = few_labels(rows, table, per_class, seed)
+    drawn = draw_few_labels(rows, table, per_class, seed)
     assert set(drawn) <= set(rows)
     there = Counter(pairs[i] for i in rows)
     assert Counter(pairs[i] for i in drawn) == {c: min(n, per_class) for c, n in there.items()}
     assert drawn.tolist() == sorted(set(drawn.tolist()))
-    np.testing.assert_array_equal(drawn, few_labels(rows[::-1], table, per_class, seed))
+    np.testing.assert_array_equal(drawn, draw_few_labels(rows[::-1], table, per_class, seed))
 
 
 def test_few_labels_leaves_the_unknown_and_heeds_the_seed():
     table = table_of([0] * 30, [-1] * 10 + [1] * 20)
-    drawn = {tuple(few_labels(np.arange(30), table, 2, seed)) for seed in range(10)}
+    drawn = {tuple(draw_few_labels(np.arange(30), table, 2, seed)) for seed in range(10)}
     assert len(drawn) > 5
     assert all(min(d) >= 10 for d in drawn)
 
@@ -70,7 +70,7 @@ def test_a_draw_keeps_components_whole_and_leaves_each_object_an_image(pairs, gr
     table = table_of(*zip(*pairs, strict=True))
     component = np.array(groups[: len(pairs)])  # of any cells
     rows = np.arange(len(pairs))
-    drawn = draw(rows, table, component, fraction, np.random.default_rng(seed), [], "test")
+    drawn = draw_stratified(rows, table, component, fraction, np.random.default_rng(seed), [], "test")
     rest = np.setdiff1d(rows, drawn)
     assert not set(component[drawn]) & set(component[rest])
     assert set(table.object[rest]) == set(table.object)
@@ -81,7 +81,7 @@ def test_a_draw_of_single_images_fills_the_quotas(pairs, fraction, seed):
     table = table_of(*zip(*pairs, strict=True))
     notes: list[str] = []
     rows = np.arange(len(pairs))
-    drawn = draw(rows, table, rows, fraction, np.random.default_rng(seed), notes, "test")
+    drawn = draw_stratified(rows, table, rows, fraction, np.random.default_rng(seed), notes, "test")
     of_cell, got = Counter(cells(rows, table)), Counter(cells(drawn, table))
     assert all(abs(got[c] - fraction * n) < 1 for c, n in of_cell.items())
     assert notes == []
@@ -91,7 +91,7 @@ def test_large_groups_come_as_near_as_they_can():
     """Five groups of 20: a share of 30 is met by one group or two, never by none, and said."""
     table = table_of([0] * 100, [0] * 100)
     notes: list[str] = []
-    drawn = draw(np.arange(100), table, np.arange(100) // 20, 0.3, np.random.default_rng(0), notes, "test")
+    drawn = draw_stratified(np.arange(100), table, np.arange(100) // 20, 0.3, np.random.default_rng(0), notes, "test")
     assert len(drawn) in (20, 40)
     assert notes == [f"test has {len(drawn)} images instead of 30: groups are kept whole"]
 
@@ -101,7 +101,7 @@ def test_copies_are_drawn_about_as_often_as_single_images():
     component = np.concatenate([np.repeat(np.arange(50), 2), np.arange(100, 200)])
     share = np.mean(
         [
-            (draw(np.arange(200), table, component, 0.2, np.random.default_rng(s), [], "test") < 100).mean()
+            (draw_stratified(np.arange(200), table, component, 0.2, np.random.default_rng(s), [], "test") < 100).mean()
             for s in range(50)
         ]
     )

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.data.duplicates import Inspection, inspect, near_duplicates
+from transfer.data.duplicates import Inspection, group_near_duplicates, inspect_files
 from transfer.data.folders import read_folder
-from transfer.data.splits import few_labels, mask_labels, split
+from transfer.data.splits import draw_few_labels, mask_labels, split
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
 
@@ -187,7 +187,7 @@ def test_masked_labels_are_gone_and_the_domain_is_not():
     np.testing.assert_array_equal(masked.targets["age"].values, [np.nan, 2, np.nan])
     assert mask_labels(table, np.array([0]), keep=()).domain.tolist() == [-1, 1, 2]
     assert table.object.tolist() == [0, 1, 2]
-    few = few_labels(np.arange(3), masked, 1, 0)
+    few = draw_few_labels(np.arange(3), masked, 1, 0)
     assert few.tolist() == [1]
 
 
@@ -196,13 +196,13 @@ def test_real_sets():
         if not (SHARED / "data" / name).is_dir():
             pytest.skip(f"{SHARED / 'data' / name} is not here")
     table = read_folder(SHARED / "data" / "office31")
-    inspection = inspect(table)
+    inspection = inspect_files(table)
     for together in (False, True):
         parts = split(table, inspection, keep_near_duplicates_together=together)
         assert (len(parts.test), len(parts.val), len(parts.train)) == (822, 658, 2630)
         assert not set(inspection.sha256[parts.test]) & set(inspection.sha256[parts.train])
-    near = near_duplicates(inspection)
+    near = group_near_duplicates(inspection)
     assert not set(near[parts.test]) & set(near[parts.train])
     flowers = read_folder(SHARED / "data" / "flowers12")
-    notes = split(flowers, inspect(flowers)).notes
+    notes = split(flowers, inspect_files(flowers)).notes
     assert any(note.startswith("23 of 240 test images have a near-duplicate") for note in notes)

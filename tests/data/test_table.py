@@ -2,12 +2,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.data.table import ImageTable, Target, natural, softmax_target
+from transfer.data.table import ImageTable, Target, make_softmax_target, natural
 
 
 @given(st.lists(st.text(max_size=6)))
 def test_softmax_target_gives_each_name_back(names):
-    target = softmax_target(names)
+    target = make_softmax_target(names)
     assert [target.classes[v] if v >= 0 else "" for v in target.values] == names
     assert sorted(set(names) - {""}) == sorted(target.classes)
     assert list(target.classes) == sorted(target.classes, key=natural)
@@ -25,7 +25,7 @@ def test_known_is_minus_one_or_nan():
 def test_take_keeps_classes_and_every_column():
     table = ImageTable(
         np.array(["a", "b", "c"]),
-        {"object": softmax_target(["x", "y", "x"]), "domain": softmax_target(["d", "d", ""])},
+        {"object": make_softmax_target(["x", "y", "x"]), "domain": make_softmax_target(["d", "d", ""])},
         np.array(["train", "", "test"]),
         np.array(["", "g", ""]),
     )

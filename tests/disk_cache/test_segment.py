@@ -1,4 +1,4 @@
-"""Damage, foreign files, interrupts: rows are right or missing, and can be written again."""
+"""Damage, foreign files and interrupts: rows are correct or missing, and can be written again."""
 
 import contextlib
 import hashlib
@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.disk_cache import CannotKeep, Shelf, Store
-from transfer.disk_cache import shelf as shelf_module
+from transfer.disk_cache import CacheWriteError, DiskCache, RowCache
+from transfer.disk_cache import row_cache as row_cache_module
 
 N, WIDTH = 6, 10
 SIZE = N * (4 * WIDTH + 36) + 32  # bytes of a segment of N rows
@@ -32,22 +32,22 @@ def values(numbers: range) -> np.ndarray:
     return np.stack([np.full(WIDTH, i, "float32") + np.arange(WIDTH, dtype="float32") for i in numbers])
 
 
-def new_shelf(root: Path, about: dict[str, int] | None = None) -> Shelf:
-    """Return the shelf as another process would see it."""
-    return Store(root).shelf("trunk", about or {}, (WIDTH,), "float32")
+def open_rows_in(root: Path, about: dict[str, int] | None = None) -> RowCache:
+    """Open the rows as another process would."""
+    return DiskCache(root).open_rows("trunk", about or {}, (WIDTH,), "float32")
 
 
-def fill(shelf: Shelf, numbers: range) -> None:
-    with shelf.writing() as writer:
+def fill(rows_cache: RowCache, numbers: range) -> None:
+    with rows_cache.open_writer() as writer:
         writer.append(digests(numbers), values(numbers))
 
 
-def kept(root: Path, numbers: range) -> list[bool]:
-    """Return which rows are there; they are right."""
-    located = new_shelf(root).locate(digests(numbers))
-    rows = np.flatnonzero(located.have)
+def cached(root: Path, numbers: range) -> list[bool]:
+    """Return which rows are cached, after checking their values."""
+    located = open_rows_in(root).locate(digests(numbers))
+    rows = np.flatnonzero(located.found)
     assert np.array_equal(located.take(rows), values(numbers)[rows])
-    return located.have.tolist()
+    return located.found.tolist()
 
 
 def segment(root: Path) -> Path:
@@ -57,9 +57,9 @@ def segment(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with one segment of N rows."""
+    """A cache with one segment of N rows."""
     root = tmp_path_factory.mktemp("sound")
-    fill(new_shelf(root), range(N))
+    fill(open_rows_in(root), range(N))
     assert segment(root).stat().st_size == SIZE
     return root
 
@@ -70,10 +70,10 @@ def root(sound: Path, tmp_path: Path) -> Path:
 
 
 def is_rebuilt(root: Path, file: Path) -> bool:
-    """Whether nothing of `file` is left, and what was in it can be written again."""
-    gone = not file.exists() and kept(root, range(N)) == [False] * N
-    fill(new_shelf(root), range(N))
-    return gone and kept(root, range(N)) == [True] * N and Store(root).verify() == []
+    """Return whether `file` was removed and its rows can be written again."""
+    gone = not file.exists() and cached(root, range(N)) == [False] * N
+    fill(open_rows_in(root), range(N))
+    return gone and cached(root, range(N)) == [True] * N and DiskCache(root).verify() == []
 
 
 @settings(deadline=None, max_examples=60)
@@ -87,11 +87,11 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(
     content[at // 8] ^= 1 << at % 8
     file.write_bytes(content)
     if verified:
-        ((found, reason),) = Store(root).verify()
+        ((found, reason),) = DiskCache(root).verify()
         assert found == file
         assert "damaged" in reason
     else:
-        assert kept(root, range(N)) == [False] * N
+        assert cached(root, range(N)) == [False] * N
     assert is_rebuilt(root, file)
 
 
@@ -104,7 +104,7 @@ def test_a_file_of_another_length_is_noticed(
     file = segment(root)
     content = file.read_bytes()
     file.write_bytes((content + content)[:length])
-    assert kept(root, range(N)) == [False] * N
+    assert cached(root, range(N)) == [False] * N
     assert is_rebuilt(root, file)
 
 
@@ -112,45 +112,45 @@ def test_a_file_of_another_length_is_noticed(
 def test_a_file_cut_between_its_parts_is_noticed(root: Path, cut: int) -> None:
     file = segment(root)
     file.write_bytes((file.read_bytes() * 2)[:cut])
-    assert kept(root, range(N)) == [False] * N
+    assert cached(root, range(N)) == [False] * N
     assert is_rebuilt(root, file)
 
 
-def test_only_rows_that_are_asked_for_are_checked_and_one_line_is_said(
+def test_only_requested_rows_are_checked_and_damage_is_one_warning(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = segment(root)
     content = bytearray(file.read_bytes())
     content[40 * 2 + 5] ^= 1
     file.write_bytes(content)
-    assert kept(root, range(2)) == [True] * 2
+    assert cached(root, range(2)) == [True] * 2
     assert caplog.messages == []
-    assert kept(root, range(1, 4)) == [False] * 3
+    assert cached(root, range(1, 4)) == [False] * 3
     (message,) = caplog.messages
     assert caplog.records[0].levelno == logging.WARNING
-    assert message.startswith(f"{file} is damaged in 1 of 3 rows: dropped")
+    assert message.startswith(f"{file} is damaged in 1 of 3 rows: removed")
     assert "\n" not in message
 
 
 def test_a_damaged_row_is_served_from_another_file_that_has_it(root: Path) -> None:
     for _ in range(3):
-        fill(new_shelf(root), range(N))
+        fill(open_rows_in(root), range(N))
     files = sorted(root.rglob("*.rows"))
     for file in files[:3]:
         content = bytearray(file.read_bytes())
         content[0] ^= 1
         file.write_bytes(content)
-    assert kept(root, range(N)) == [True] * N
+    assert cached(root, range(N)) == [True] * N
     assert list(root.rglob("*.rows")) == files[3:]
 
 
-def test_damage_that_cannot_be_removed_is_a_miss_all_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_that_cannot_be_removed_is_a_miss(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = segment(root)
     file.write_bytes(b"?" + file.read_bytes()[1:])
-    monkeypatch.setattr(shelf_module, "remove", lambda path: False)
-    shelf = new_shelf(root)
+    monkeypatch.setattr(row_cache_module, "remove_file", lambda path: False)
+    rows_cache = open_rows_in(root)
     for _ in range(2):
-        assert not shelf.locate(digests(range(N))).have.any()
+        assert not rows_cache.locate(digests(range(N))).found.any()
     assert file.exists()
 
 
@@ -160,7 +160,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("kind", ["empty", "random", "array", "objects", "pickle"])
-def test_foreign_files_are_refused_and_never_unpickled(root: Path, kind: str) -> None:
+def test_foreign_files_are_rejected_and_never_unpickled(root: Path, kind: str) -> None:
     file = segment(root)
     with file.open("wb") as out:
         if kind == "random":
@@ -171,55 +171,55 @@ def test_foreign_files_are_refused_and_never_unpickled(root: Path, kind: str) ->
             np.save(out, np.array([Bomb()] * N, dtype=object), allow_pickle=True)
         elif kind == "pickle":
             pickle.dump(Bomb(), out)
-    assert kept(root, range(N)) == [False] * N
+    assert cached(root, range(N)) == [False] * N
     assert is_rebuilt(root, file)
 
 
-def test_a_file_from_another_shelf_is_foreign(root: Path) -> None:
+def test_a_segment_of_another_key_is_rejected(root: Path) -> None:
     file = segment(root)
-    other = new_shelf(root, {"weights": 2})
+    other = open_rows_in(root, {"weights": 2})
     fill(other, range(N))
     moved = other.folder / file.name
     shutil.copy(file, moved)
-    located = new_shelf(root, {"weights": 2}).locate(digests(range(N)))
-    assert located.have.all()
+    located = open_rows_in(root, {"weights": 2}).locate(digests(range(N)))
+    assert located.found.all()
     assert not moved.exists()
     shutil.copy(file, moved)
-    assert [path for path, _ in Store(root).verify()] == [moved]
+    assert [path for path, _ in DiskCache(root).verify()] == [moved]
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[", '{"format": 1}', "\udcff"])
-def test_a_damaged_description_costs_rows_only_where_it_is_verified(root: Path, text: str | None) -> None:
+def test_a_damaged_record_loses_rows_only_in_verify(root: Path, text: str | None) -> None:
     about = segment(root).with_name("about.json")
     if text is None:
         about.unlink()
     else:
         about.write_text(text, errors="surrogateescape")
-    assert kept(root, range(N)) == [True] * N
-    (info,) = Store(root).shelves()
+    assert cached(root, range(N)) == [True] * N
+    (info,) = DiskCache(root).list_entries()
     assert (info.about, info.rows, info.bytes) == ({}, 0, SIZE)
-    ((_, reason),) = Store(root).verify()
+    ((_, reason),) = DiskCache(root).verify()
     assert "about.json" in reason
-    assert kept(root, range(N)) == [False] * N
+    assert cached(root, range(N)) == [False] * N
     assert list(root.rglob("*.rows")) == []
 
 
-def test_a_damaged_description_is_written_again(root: Path) -> None:
-    shelf = new_shelf(root)
-    with shelf.writing() as writer:
+def test_a_damaged_record_is_written_again(root: Path) -> None:
+    rows_cache = open_rows_in(root)
+    with rows_cache.open_writer() as writer:
         writer.append(digests(range(N, N + 1)), values(range(N, N + 1)))
-        (shelf.folder / "about.json").write_text("{}")
-    (info,) = Store(root).shelves()
+        (rows_cache.folder / "about.json").write_text("{}")
+    (info,) = DiskCache(root).list_entries()
     assert info.rows == N + 1
-    assert Store(root).verify() == []
+    assert DiskCache(root).verify() == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_what_was_appended_before_an_exception_is_kept(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), new_shelf(tmp_path).writing() as writer:  # noqa: PT012
+def test_rows_appended_before_an_exception_are_committed(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), open_rows_in(tmp_path).open_writer() as writer:  # noqa: PT012
         writer.append(digests(range(3)), values(range(3)))
         raise error
-    assert kept(tmp_path, range(4)) == [True] * 3 + [False]
+    assert cached(tmp_path, range(4)) == [True] * 3 + [False]
     assert list(tmp_path.rglob(".*")) == []
 
 
@@ -230,7 +230,7 @@ def test_an_interrupt_at_any_line_loses_nothing(tmp_path: Path) -> None:
 
     def interrupt(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
         nonlocal line
-        if os.path.dirname(frame.f_code.co_filename) != os.path.dirname(shelf_module.__file__):
+        if os.path.dirname(frame.f_code.co_filename) != os.path.dirname(row_cache_module.__file__):
             return None
         line += event == "line"
         if line == stop and event == "line":
@@ -239,33 +239,33 @@ def test_an_interrupt_at_any_line_loses_nothing(tmp_path: Path) -> None:
 
     while line >= stop:
         root, line, stop, appended = tmp_path / str(stop), 0, stop + 1, 0
-        shelf = new_shelf(root)
-        shelf.segment_rows = 8
-        with contextlib.suppress(KeyboardInterrupt), shelf.writing() as writer:
+        rows_cache = open_rows_in(root)
+        rows_cache.segment_rows = 8
+        with contextlib.suppress(KeyboardInterrupt), rows_cache.open_writer() as writer:
             sys.settrace(interrupt)
-            for some in (range(2), range(2, 10)):
-                writer.append(digests(some), values(some))
-                appended = some.stop
+            for batch in (range(2), range(2, 10)):
+                writer.append(digests(batch), values(batch))
+                appended = batch.stop
         sys.settrace(tracer)
-        assert all(kept(root, range(10))[:appended])
-        assert Store(root).verify() == list(root.rglob(".*")) == []
+        assert all(cached(root, range(10))[:appended])
+        assert DiskCache(root).verify() == list(root.rglob(".*")) == []
     assert stop > 150
     assert appended == 10
 
 
-def test_a_file_that_another_process_is_writing_stays(tmp_path: Path) -> None:
-    with new_shelf(tmp_path).writing() as writer:
+def test_a_part_file_of_another_process_stays(tmp_path: Path) -> None:
+    with open_rows_in(tmp_path).open_writer() as writer:
         writer.append(digests(range(3)), values(range(3)))
-        new_shelf(tmp_path)
+        open_rows_in(tmp_path)
         assert len(list(tmp_path.rglob(".*.part"))) == 1
-    assert kept(tmp_path, range(3)) == [True] * 3
+    assert cached(tmp_path, range(3)) == [True] * 3
 
 
 def test_a_disk_full_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(CannotKeep, match="No space left"), new_shelf(tmp_path).writing() as writer:  # noqa: PT012
+    with pytest.raises(CacheWriteError, match="No space left"), open_rows_in(tmp_path).open_writer() as writer:  # noqa: PT012
         writer.append(digests(range(3)), values(range(3)))
         monkeypatch.setattr(os, "fsync", full)
     monkeypatch.undo()
@@ -273,20 +273,20 @@ def test_a_disk_full_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("unprivileged")
-def test_a_folder_that_may_only_be_read(root: Path) -> None:
+def test_a_read_only_folder(root: Path) -> None:
     folder = segment(root).parent
     folder.chmod(0o500)
     try:
-        assert kept(root, range(N + 1)) == [True] * N + [False]
-        with pytest.raises(CannotKeep, match="Permission denied"):
-            fill(new_shelf(root), range(N, N + 1))
+        assert cached(root, range(N + 1)) == [True] * N + [False]
+        with pytest.raises(CacheWriteError, match="Permission denied"):
+            fill(open_rows_in(root), range(N, N + 1))
     finally:
         folder.chmod(0o700)
 
 
-def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
+def test_a_cache_whose_root_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert not new_shelf(tmp_path / "file").locate(digests(range(3))).have.any()
-    with pytest.raises(CannotKeep, match="cannot write"):
-        fill(new_shelf(tmp_path / "file"), range(3))
-    assert Store(tmp_path / "file").shelves() == Store(tmp_path / "file").verify() == []
+    assert not open_rows_in(tmp_path / "file").locate(digests(range(3))).found.any()
+    with pytest.raises(CacheWriteError, match="cannot write"):
+        fill(open_rows_in(tmp_path / "file"), range(3))
+    assert DiskCache(tmp_path / "file").list_entries() == DiskCache(tmp_path / "file").verify() == []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from transfer.config.commands import EvaluateConfig, PredictConfig
-from transfer.data.image_paths import image_files
+from transfer.data.image_paths import find_images
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import evaluate, predict, predict_command
 from transfer.runs import checkpoint
@@ -42,7 +42,7 @@ def test_probabilities_of_all_classes_sum_to_one(run, folder):
 def test_a_model_file_alone_predicts_elsewhere_without_store_or_hub(run, folder, tmp_path, monkeypatch):
     monkeypatch.delenv("TRANSFER_WEIGHTS")
     shutil.copy(run / "model.safetensors", tmp_path / "elsewhere.safetensors")
-    paths = image_files([str(folder / "plain")])
+    paths = find_images([str(folder / "plain")])
     assert list(predict(checkpoint.load(tmp_path / "elsewhere.safetensors"), paths)) == list(
         predict(checkpoint.load(run), paths)
     )
@@ -91,7 +91,7 @@ def test_evaluate_on_other_data_matches_classes_by_name(run, folder, tmp_path):
     shutil.copytree(folder / "striped", tmp_path / "other")
     (tmp_path / "other" / "blue").rename(tmp_path / "other" / "azure")
     result = evaluate(EvaluateConfig(run, data=str(tmp_path / "other"), out=tmp_path / "deep" / "result.json"))
-    paths = image_files([str(folder / "striped" / c) for c in ("green", "red")])
+    paths = find_images([str(folder / "striped" / c) for c in ("green", "red")])
     right = [row["object"] == Path(row["path"]).parent.name for row in predict(checkpoint.load(run), paths)]
     assert result["test"]["object"]["n"] == 16
     assert result["test"]["object"]["accuracy"] == pytest.approx(np.mean(right))
@@ -145,7 +145,7 @@ def test_images_are_decoded_in_one_pass_and_rows_come_before_the_last_is_read(ru
     read, start = module.read, module._single_threads
     monkeypatch.setattr(module, "read", lambda path, **how: decoded.append(path) or read(path, **how))
     monkeypatch.setattr(module, "_single_threads", lambda count: begun.append(count) or start(count))
-    rows = predict(checkpoint.load(run), image_files([str(folder)]))
+    rows = predict(checkpoint.load(run), find_images([str(folder)]))
     next(rows)
     assert len(decoded) <= 2 + 2 * (1 + module.math.ceil(begun[0] / 2)) + 2
     assert len(list(rows)) == 47

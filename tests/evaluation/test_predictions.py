@@ -8,7 +8,7 @@ import torch
 
 from transfer.data.images.preprocessing import prepare
 from transfer.data.images.read import read
-from transfer.data.table import ImageTable, Target, softmax_target
+from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.evaluation.predictions import (
     decide,
     evaluate_domains,
@@ -133,7 +133,7 @@ def test_targets(taught: Callable[..., Any], images: ImageTable) -> None:
 
 def test_rows_have_the_truth_the_prediction_and_its_probability():
     targets = {
-        "object": softmax_target(["mug", "", "pen"]),
+        "object": make_softmax_target(["mug", "", "pen"]),
         "dry": Target(np.array([0, 1, 1]), "binary", ("no", "yes")),
         "age": Target(np.array([1.0, 2.0, 3.5]), "regression"),
     }

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from transfer.config.train import CacheConfig
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 
@@ -28,6 +28,6 @@ def caches(tmp_path: Path) -> Callable[..., TrunkCache]:
     """Build a cache in the test's own folder, or, with `kept` false, one that keeps nothing."""
 
     def build(kept: bool = True, views: int = 0, limit: int = 1 << 30) -> TrunkCache:
-        return TrunkCache(CacheConfig(cache=kept, views=views), Store(tmp_path / "rows", limit) if kept else None)
+        return TrunkCache(CacheConfig(cache=kept, views=views), DiskCache(tmp_path / "rows", limit) if kept else None)
 
     return build

@@ -15,7 +15,7 @@ from transfer.backbones.trunk import Trunk
 from transfer.config.train import CacheConfig, LearnConfig
 from transfer.data.images.batches import Augmentation, prepare, read
 from transfer.data.table import ImageTable
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
 from transfer.feature_cache import feed as feed_module
 from transfer.model import TransferModel
@@ -215,7 +215,7 @@ def test_fresh_views_are_drawn_anew_each_epoch_and_never_kept(
 def test_kept_views(ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, computed: list[int]) -> None:
     model, n = ready("linear_probe"), len(images)
     rows, features = (
-        caches(views=3).feed(model, images.paths, digests, batch_size=16, workers=1).every_view(np.arange(n), CROP)
+        caches(views=3).feed(model, images.paths, digests, batch_size=16, workers=1).load_all_views(np.arange(n), CROP)
     )
     assert rows.tolist() == list(range(n)) * 4
     assert sum(computed) == 4 * n
@@ -233,7 +233,7 @@ def test_kept_views(ready: Ready, caches: Caches, images: ImageTable, digests: n
     # More views cost only themselves, in another table too.
     order = np.random.default_rng(1).permutation(n)
     feed = caches(views=5).feed(model, images.paths[order], digests[order], batch_size=16, workers=1)
-    more = feed.every_view(np.arange(n), CROP)[1].view(6, n, -1)
+    more = feed.load_all_views(np.arange(n), CROP)[1].view(6, n, -1)
     assert sum(computed) == 6 * n
     assert torch.equal(more[:4], views[:, order])
 
@@ -250,8 +250,8 @@ def test_a_damaged_file_is_noticed_and_rebuilt(
         content[len(content) // 3] ^= 4
     file.write_bytes({"truncated": content[:-100], "flipped": content, "foreign": b"\x93NUMPY" + content[:999]}[harm])
     assert torch.equal(all_rows(caches(), model, images, digests), before)
-    assert not Store(tmp_path / "rows").verify()
-    assert sum(shelf.rows for shelf in Store(tmp_path / "rows").shelves()) == len(images)
+    assert not DiskCache(tmp_path / "rows").verify()
+    assert sum(shelf.rows for shelf in DiskCache(tmp_path / "rows").list_entries()) == len(images)
 
 
 @pytest.mark.parametrize("trouble", ["too small", "no folder"])
@@ -307,8 +307,8 @@ def test_the_trunk_is_made_only_where_it_has_to_run(
 
 def test_the_default_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "mine"))
-    store = TrunkCache(CacheConfig(cache_gb=2)).store
-    assert store is not None
-    assert store.root.is_relative_to(tmp_path / "mine")
-    assert store.limit == 2 << 30
-    assert TrunkCache(CacheConfig(cache=False)).store is None
+    disk_cache = TrunkCache(CacheConfig(cache_gb=2)).disk_cache
+    assert disk_cache is not None
+    assert disk_cache.root.is_relative_to(tmp_path / "mine")
+    assert disk_cache.limit == 2 << 30
+    assert TrunkCache(CacheConfig(cache=False)).disk_cache is None

@@ -34,7 +34,7 @@ with atheris.instrument_imports(include=["transfer", "PIL"]):
     from transfer.data.images import decode
     from transfer.data.images import read as pixels
     from transfer.data.sets import unpack
-    from transfer.disk_cache import Store, segment
+    from transfer.disk_cache import DiskCache, segment
     from transfer.errors import TransferError
     from transfer.runs import checkpoint as saved
     from transfer.runs import folder
@@ -144,19 +144,19 @@ def weights(data: bytes) -> None:
 
 def rows(data: bytes) -> None:
     """A segment of the cache and what its folder says of it, alone and beside a sound one."""
-    store = Store(_emptied("rows"))
-    shelf = store.shelf("features", {"weights": "1f3a"}, (2,), "float32")
-    with shelf.writing() as writer:
+    store = DiskCache(_emptied("rows"))
+    shelf = store.open_rows("features", {"weights": "1f3a"}, (2,), "float32")
+    with shelf.open_writer() as writer:
         writer.append(["0" * 64], np.array([[1, 2]], "float32"))
     first, _, second = data.partition(b"\n\n")
-    sealed = first + segment.seal_of(shelf.key, first[8:])  # else hardly any would come past the seal
+    sealed = first + segment.compute_seal(shelf.key, first[8:])  # else hardly any would come past the seal
     (shelf.folder / "a.rows").write_bytes(first)
     (shelf.folder / "b.rows").write_bytes(sealed)
     (shelf.folder / "about.json").write_bytes(second)
     with contextlib.suppress(TransferError):
-        store.shelves()
+        store.list_entries()
         found = shelf.locate(["0" * 64, "f" * 64])
-        found.take(np.flatnonzero(found.have))
+        found.take(np.flatnonzero(found.found))
         store.verify()
 
 
@@ -279,9 +279,9 @@ def seeds(reader: str) -> Iterator[bytes]:
         record = {"input_size": [3, 8, 8], "mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "box", "crop_pct": 1}
         yield b"p" + json.dumps(record).encode()
     elif reader == "rows":
-        store = Store(_emptied("rows"))
-        shelf = store.shelf("features", {"weights": "1f3a"}, (2,), "float32")
-        with shelf.writing() as writer:
+        store = DiskCache(_emptied("rows"))
+        shelf = store.open_rows("features", {"weights": "1f3a"}, (2,), "float32")
+        with shelf.open_writer() as writer:
             writer.append(["0" * 64, "f" * 64], np.array([[1, 2], [3, 4]], "float32"))
         (file,) = shelf.folder.glob("*.rows")
         about = (shelf.folder / "about.json").read_bytes()

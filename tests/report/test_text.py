@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from transfer.disk_cache import ShelfInfo
+from transfer.disk_cache import CacheEntry
 from transfer.report import text as tables
 from transfer.runs.seeds import merge_seeds
 
@@ -156,9 +156,9 @@ def test_kept() -> None:
     trunk = {"backbone": "resnet18", "stage": "layer3", "precision": "float16", "view": None}
     drawn = {"backbone": "resnet18", "stage": "pooled features", "precision": "float32", "view": {"number": 2}}
     shelves = [
-        ShelfInfo("trunk", trunk, 1200, 3_500_000, 0.0, Path()),
-        ShelfInfo("trunk", drawn, 4, 500_000, 0.0, Path()),
-        ShelfInfo("inspection", {}, 7, 0, 0.0, Path()),
+        CacheEntry("trunk", trunk, 1200, 3_500_000, 0.0, Path()),
+        CacheEntry("trunk", drawn, 4, 500_000, 0.0, Path()),
+        CacheEntry("inspection", {}, 7, 0, 0.0, Path()),
     ]
     lines = tables.cache_text(shelves).splitlines()
     assert lines[0].split() == ["cached", "precision", "images", "MB", "last", "used"]

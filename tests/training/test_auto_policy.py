@@ -19,7 +19,7 @@ def advise(config):
     def run(images=None, **settings):
         one = config(**settings)
         cache = TrunkCache(one.cache)
-        images = images or read_images(one.data, cache.store)
+        images = images or read_images(one.data, cache.disk_cache)
         parts = split(images.table, images.inspection, test=0.25, val=0.25, shots=one.data.shots, seed=one.run.seed)
         return one, parts, advise_policy(one, images, parts, cache)
 

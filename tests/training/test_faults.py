@@ -159,7 +159,7 @@ def test_extraction_survives_kills(
     """What is kept after kills is what is kept without, row for row."""
     from PIL import Image
 
-    from transfer.disk_cache import Store
+    from transfer.disk_cache import DiskCache
 
     rng, kills, compared = random.Random(1), 0, 0
     data, pixels = tmp_path / "many", np.random.default_rng(0)
@@ -170,7 +170,7 @@ def test_extraction_survives_kills(
 
     def kept(root: Path) -> dict[Any, bytes]:
         monkeypatch.setenv("TRANSFER_CACHE", str(root))
-        store = Store()
+        store = DiskCache()
         assert store.verify() == []
         found: dict[Any, bytes] = {}
         for about in sorted(store.root.rglob("about.json")):

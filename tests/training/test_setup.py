@@ -6,7 +6,7 @@ import torch
 
 from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, PolicyConfig, TrainConfig
 from transfer.data.splits import Splits
-from transfer.data.table import ImageTable, Target, softmax_target
+from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
 from transfer.heads import HeadSpec
 from transfer.training.setup import head_specs, new_model, read_images
@@ -17,7 +17,7 @@ EMPTY = np.array([], dtype=np.int64)
 def table_of(objects, domains, **more):
     blank = np.full(len(objects), "")
     paths = np.array([f"{i}.png" for i in range(len(objects))])
-    targets = {"object": softmax_target(objects), "domain": softmax_target(domains), **more}
+    targets = {"object": make_softmax_target(objects), "domain": make_softmax_target(domains), **more}
     return ImageTable(paths, targets, blank, blank, "set")
 
 

@@ -21,7 +21,7 @@ def always(epoch: int, score: float) -> bool:
 def runner(config):
     made = config(probe="trained", refit=False)
     cache = TrunkCache(made.cache)
-    return TrialRunner(made, read_images(made.data, cache.store), cache)
+    return TrialRunner(made, read_images(made.data, cache.disk_cache), cache)
 
 
 @pytest.mark.parametrize(

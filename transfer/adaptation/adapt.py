@@ -49,7 +49,7 @@ VIEWS = 4  # augmented views of each image that a trained tail learns from, unle
 def read(config: ShiftConfig, cache: TrunkCache) -> Images:
     """Return the images that `config` names, of all domains."""
     return read_images(
-        DataConfig(data=config.data, data_root=config.data_root, on_bad_image=config.on_bad_image), cache.store
+        DataConfig(data=config.data, data_root=config.data_root, on_bad_image=config.on_bad_image), cache.disk_cache
     )
 
 

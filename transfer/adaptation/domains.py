@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from transfer.adaptation.hidden_labels import HiddenLabels, hide_labels
-from transfer.data.duplicates import Inspection, duplicates, merge_groups
-from transfer.data.sampling import draw, few_labels
+from transfer.data.duplicates import Inspection, group_duplicates, merge_groups
+from transfer.data.sampling import draw_stratified, draw_few_labels
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError, did_you_mean
 
@@ -118,11 +118,11 @@ def split_domains(  # the options of ShiftConfig
     if protocol == "office":
         target_labels = target_labels or OFFICE_TARGET
         source_rows = _draw_office_rows(source_rows, table, sources, seed, notes)
-    held_out = draw(source_rows, table, groups, val, np.random.default_rng(seed), notes, "val")
+    held_out = draw_stratified(source_rows, table, groups, val, np.random.default_rng(seed), notes, "val")
     adapt = test_rows = target_rows
     if protocol == "inductive":
         adapt, test_rows = _hold_out_test_rows(target_rows, table, groups, test, seed, notes)
-    labelled = few_labels(adapt, table, target_labels, seed)
+    labelled = draw_few_labels(adapt, table, target_labels, seed)
     if target_labels and not len(labelled):
         raise TransferError(f"--target-labels {target_labels}: no training image of {target} has a label")
     unlabelled, free = np.setdiff1d(adapt, labelled), np.setdiff1d(test_rows, labelled)
@@ -186,7 +186,7 @@ def _rows(table: ImageTable, domains: Sequence[str]) -> np.ndarray:
 def _group_rows(table: ImageTable, inspection: Inspection) -> np.ndarray:
     """Return a number for each row, int64, shape (N,), equal for duplicate files and rows of one group."""
     names = [f"row {i}" if g == "" else f"group {g}" for i, g in enumerate(table.group.tolist())]
-    return merge_groups([np.unique(names, return_inverse=True)[1], duplicates(inspection)])
+    return merge_groups([np.unique(names, return_inverse=True)[1], group_duplicates(inspection)])
 
 
 def _labelled_source_rows(table: ImageTable, sources: Sequence[str], notes: list[str]) -> np.ndarray:
@@ -209,7 +209,7 @@ def _draw_office_rows(
     for name in sources:
         domain_rows = np.intersect1d(rows, _rows(table, [name]))
         count = LARGE_SOURCE if name in large else SMALL_SOURCE
-        drawn.append(few_labels(domain_rows, table, count, seed))
+        drawn.append(draw_few_labels(domain_rows, table, count, seed))
         notes += _note_few_labels(drawn[-1], table, np.unique(table.object[domain_rows]), count, name)
     return np.sort(np.concatenate(drawn))
 
@@ -228,7 +228,7 @@ def _hold_out_test_rows(
         return adapt, given
     one_object = Target(np.zeros(len(table), np.int64), classes=("",))
     without_labels = replace(table, targets=table.targets | {"object": one_object})
-    test_rows = draw(rows, without_labels, groups, test, np.random.default_rng(seed), notes, "test")
+    test_rows = draw_stratified(rows, without_labels, groups, test, np.random.default_rng(seed), notes, "test")
     return np.setdiff1d(rows, test_rows), test_rows
 
 
@@ -265,7 +265,7 @@ def _note_splits_and_duplicates(
         notes.append(f"{objects} with a single image, never drawn for val: {listed}")
     if len(target_rows) == 1:
         notes.append(f"{target} has a single image: adapting to one image has little effect")
-    group = duplicates(inspection)
+    group = group_duplicates(inspection)
     shared = int(np.isin(group[target_rows], group[source_rows]).sum())
     if shared:
         notes.append(f"{shared} of {_images(len(target_rows))} of {target} are duplicates of source images")

@@ -124,7 +124,7 @@ class AdaptationTask:
             pooled = torch.cat([checkpoint(self.model.features, part, use_reentrant=False) for part in some])
         else:
             pooled = self.model.features(activation)
-        return self.feed.whole(pooled.float(), count)
+        return self.feed.gather_batch(pooled.float(), count)
 
     def pooled(self, rows: np.ndarray) -> Tensor:
         """Return the pooled features (len(rows), width) of `rows`, images as they are, the model in eval mode."""
@@ -162,7 +162,7 @@ class AdaptationTask:
     def _held_features(self) -> Tensor:
         """Return the pooled features of all rows, by their place in the table; computed once."""
         if self._held is None:
-            self._held = self._placed(*self.feed.every_view(self.rows))
+            self._held = self._placed(*self.feed.load_all_views(self.rows))
         return self._held
 
     def _placed(self, rows: np.ndarray, features: Tensor) -> Tensor:

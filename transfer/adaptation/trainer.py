@@ -58,7 +58,7 @@ class AdaptationTrainer:
     @property
     def split(self) -> bool:
         """Whether each process has its own rows of a batch alone: those of a tail, which frozen features lack."""
-        return self.stage.feed.split and not self.stage.frozen
+        return self.stage.feed.splits_batches and not self.stage.frozen
 
     def learn(
         self,

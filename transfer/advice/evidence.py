@@ -18,7 +18,7 @@ from transfer.advice.transferability.neighbours import score_neighbours
 from transfer.advice.transferability.noise import LabelNoise, find_label_noise
 from transfer.advice.transferability.size import SetSize
 from transfer.backbones.variants import shares
-from transfer.data.duplicates import Inspection, duplicates, merge_groups, near_duplicates
+from transfer.data.duplicates import Inspection, group_duplicates, group_near_duplicates, merge_groups
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.probes.stage_probes import NEAR_BEST
@@ -174,8 +174,8 @@ def gather_evidence(
     """
     label, similarity = table.object[:labelled], measure_similarity(observed)
     observed = observed.take(np.arange(labelled))
-    copies = duplicates(inspection)
-    copies = (merge_groups([copies, near_duplicates(inspection)]) if near_together else copies)[:labelled]
+    copies = group_duplicates(inspection)
+    copies = (merge_groups([copies, group_near_duplicates(inspection)]) if near_together else copies)[:labelled]
     group = _merge_with_table_groups(copies, table.group[:labelled])
     folds = assign_folds(label, group, folds=FOLDS, seed=seed)
     last = list(observed.features.values())[-1]

@@ -180,10 +180,10 @@ def _export(config: ExportConfig) -> None:
 
 
 def _cache(config: CacheCommandConfig) -> None:
-    from transfer.disk_cache import Store
+    from transfer.disk_cache import DiskCache
     from transfer.report.text import cache_text
 
-    store = Store()
+    store = DiskCache()
     if config.action == "clear":
         segments, size = store.clear()
         _say(f"removed {segments} files, {size / 1e6:.1f} MB, from {store.root}")
@@ -193,7 +193,7 @@ def _cache(config: CacheCommandConfig) -> None:
             _say(f"{path}: {reason}")
         _say(f"{len(problems)} damaged" if problems else f"{store.root}: all sound")
     else:
-        _say(f"{store.root}\n{cache_text(store.shelves())}")
+        _say(f"{store.root}\n{cache_text(store.list_entries())}")
 
 
 JSON_COMMANDS = ("train", "compare", "adapt", "advise", "evaluate")  # have the option --json

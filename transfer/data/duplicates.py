@@ -20,7 +20,7 @@ from tqdm import tqdm
 from transfer.data.images.decode import BadImage, decode
 from transfer.data.shards.prefetch import Contents
 from transfer.data.table import ImageTable
-from transfer.disk_cache import CannotKeep, Store
+from transfer.disk_cache import CacheWriteError, DiskCache
 from transfer.errors import TransferError
 from transfer.runtime.files import open_regular
 
@@ -65,7 +65,7 @@ class Inspection:
         return Inspection(self.sha256[rows], self.phash[rows], self.reason[rows])
 
 
-def inspect(table: ImageTable, workers: int | None = None, store: Store | None = None) -> Inspection:
+def inspect_files(table: ImageTable, workers: int | None = None, disk_cache: DiskCache | None = None) -> Inspection:
     """Read and decode every file of `table` once.
 
     Parameters
@@ -73,15 +73,15 @@ def inspect(table: ImageTable, workers: int | None = None, store: Store | None =
     table : ImageTable
     workers : int, optional
         Threads (default: one per core). No effect on the result.
-    store : Store, optional
+    disk_cache : DiskCache, optional
         Keeps the hashes of sound images, so that the same bytes are decoded for them only once.
     """
     n = len(table)
     sha256, phash, reason = np.full(n, "", "U64"), np.zeros(n, np.uint64), np.full(n, "", object)
     todo = np.arange(n)
-    shelf = store.shelf("inspection", _RULES, (1,), np.uint64) if store else None
+    row_cache = disk_cache.open_rows("inspection", _RULES, (1,), np.uint64) if disk_cache else None
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool, contextlib.ExitStack() as stack:
-        if shelf:
+        if row_cache:
             if table.sha256 is None:
                 contents = stack.enter_context(contextlib.closing(Contents(table.paths)))
                 read = pool.map(functools.partial(_digest, contents), range(n))
@@ -89,19 +89,19 @@ def inspect(table: ImageTable, workers: int | None = None, store: Store | None =
             else:
                 sha256[:] = table.sha256
             readable = np.flatnonzero(sha256 != "")
-            located = shelf.locate(sha256[readable])
-            kept = readable[located.have]
-            phash[kept] = located.take(np.flatnonzero(located.have))[:, 0]
+            located = row_cache.locate(sha256[readable])
+            kept = readable[located.found]
+            phash[kept] = located.take(np.flatnonzero(located.found))[:, 0]
             todo = np.setdiff1d(todo, kept)
         contents = stack.enter_context(contextlib.closing(Contents(table.paths, todo)))
         seen = pool.map(functools.partial(_inspect_file, contents), range(len(todo)))
         bar = tqdm(seen, "inspecting images", total=len(todo), unit="image", disable=None if len(todo) else True)
         for row, found in zip(todo, bar, strict=True):
             sha256[row], phash[row], reason[row] = found
-    if shelf:
+    if row_cache:
         sound = todo[reason[todo] == ""]
         sound = sound[np.unique(sha256[sound], return_index=True)[1]]
-        with contextlib.suppress(CannotKeep), shelf.writing(len(sound)) as writer:
+        with contextlib.suppress(CacheWriteError), row_cache.open_writer(len(sound)) as writer:
             writer.append(sha256[sound], phash[sound, None])
     return Inspection(sha256, phash, reason.astype(str))
 
@@ -135,7 +135,7 @@ def _inspect_file(contents: Contents, place: int) -> tuple[str, int, str]:
     return sha256, int(str(imagehash.phash(image)), 16), ""
 
 
-def drop_bad(
+def drop_bad_images(
     table: ImageTable, inspection: Inspection, on_bad: Literal["refuse", "skip"]
 ) -> tuple[ImageTable, Inspection]:
     """Refuse a table that has bad images, or leave them out and say so in its notes.
@@ -162,12 +162,12 @@ def drop_bad(
     return replace(kept, notes=(*kept.notes, note)), inspection.take(~bad)
 
 
-def duplicates(inspection: Inspection) -> np.ndarray:
+def group_duplicates(inspection: Inspection) -> np.ndarray:
     """Return a group number for each row, int64, shape (N,): equal where the files' bytes are."""
     return _own_where(np.unique(inspection.sha256, return_inverse=True)[1], inspection.sha256 == "")
 
 
-def near_duplicates(inspection: Inspection, bits: int = NEAR_BITS) -> np.ndarray:
+def group_near_duplicates(inspection: Inspection, bits: int = NEAR_BITS) -> np.ndarray:
     """Return a group number for each row, int64, shape (N,): equal where a chain of near-duplicates links.
 
     Two images are near-duplicates where their 64-bit perceptual hashes [1]_ differ in at most `bits` bits.

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.data.manifest import SPLITS, read_manifest, with_path_column
-from transfer.data.table import ONE, ImageTable, softmax_target
+from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
 from transfer.errors import TransferError
 
 DEEPEST = 4  # split/domain/images/class
@@ -135,8 +135,8 @@ def arranged(images: Found, paths: Sequence[str], *, source: str, name: str, not
     return ImageTable(
         paths=np.array(paths),
         targets={
-            "object": softmax_target([level[-1] for level in levels]),
-            "domain": softmax_target([level[0] if depth == 2 else ONE for level in levels]),
+            "object": make_softmax_target([level[-1] for level in levels]),
+            "domain": make_softmax_target([level[0] if depth == 2 else DEFAULT_DOMAIN for level in levels]),
         },
         split=np.array(split),
         group=np.full(len(images), ""),

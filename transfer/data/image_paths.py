@@ -12,7 +12,7 @@ from transfer.data.shards.reader import find_shards, members
 from transfer.errors import TransferError
 
 
-def image_files(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
+def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
     """Return the images that `names` stand for: files, folders (searched), globs, shards, or ``-``: a list on `stdin`.
 
     Raises
@@ -24,7 +24,7 @@ def image_files(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
     suffixes = image_suffixes()
     for name in names:
         if name == "-":
-            found += image_files([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()])
+            found += find_images([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()])
             continue
         if parse(name):  # an image inside a shard, as predictions.csv names it
             found.append(name)

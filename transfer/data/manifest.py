@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.data.table import ONE, ImageTable, softmax_target
+from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
 from transfer.data.target_columns import checked_kind, read_target
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.files import open_regular
@@ -104,8 +104,8 @@ def from_columns(
     return ImageTable(
         paths=np.array(columns["path"]),
         targets={
-            "object": softmax_target(columns["object"]),
-            "domain": softmax_target(domains if any(domains) else [ONE] * n),
+            "object": make_softmax_target(columns["object"]),
+            "domain": make_softmax_target(domains if any(domains) else [DEFAULT_DOMAIN] * n),
             **extra,
         },
         split=np.array([SPLITS.get(s.lower(), "") for s in splits]),

@@ -12,7 +12,7 @@ def cells(rows: np.ndarray, table: ImageTable) -> np.ndarray:
     return (table.domain[rows] + 1) * len(table.objects) + table.object[rows]
 
 
-def few_labels(rows: np.ndarray, table: ImageTable, per_class: int, seed: int) -> np.ndarray:
+def draw_few_labels(rows: np.ndarray, table: ImageTable, per_class: int, seed: int) -> np.ndarray:
     """Draw up to `per_class` of the labelled `rows` from each (domain, object) cell.
 
     Returns
@@ -66,7 +66,7 @@ def quotas(counts: np.ndarray, fraction: float, owner: np.ndarray, rng: np.rando
     return quota
 
 
-def draw(
+def draw_stratified(
     rows: np.ndarray,
     table: ImageTable,
     component: np.ndarray,

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from transfer.data.duplicates import NEAR_BITS, Inspection, duplicates, merge_groups, near_duplicates
-from transfer.data.sampling import draw, few_labels
+from transfer.data.duplicates import NEAR_BITS, Inspection, group_duplicates, group_near_duplicates, merge_groups
+from transfer.data.sampling import draw_few_labels, draw_stratified
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 
-__all__ = ["Splits", "few_labels", "mask_labels", "split"]
+__all__ = ["Splits", "draw_few_labels", "mask_labels", "split"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def split(
     _check(test, val, shots)
     if keep_near_duplicates_together and inspection is None:
         raise TransferError("keeping near-duplicates together needs an inspection of the images")
-    near = None if inspection is None else near_duplicates(inspection)
+    near = None if inspection is None else group_near_duplicates(inspection)
     component = _components(table, inspection, near if keep_near_duplicates_together else None)
 
     notes: list[str] = []
@@ -86,13 +86,13 @@ def split(
     pool = np.flatnonzero(known & ~np.isin(table.split, ["val", "test"]))
     fixed = np.concatenate([np.flatnonzero(~known), given_test, given_val])  # whose copies cannot be drawn
     drawable = pool[~np.isin(component[pool], component[fixed])]
-    test_rows = given_test if len(given_test) else draw(drawable, table, component, test, rng, notes, "test")
+    test_rows = given_test if len(given_test) else draw_stratified(drawable, table, component, test, rng, notes, "test")
     # Only a split that came with the set can have copies on both sides: the later side keeps its images.
     free = ~np.isin(component, component[test_rows])
     left_out = int((~free).sum()) - len(test_rows)
     pool, drawable, given_val = (rows[free[rows]] for rows in (pool, drawable, given_val))
     if shots is not None:
-        pool = few_labels(pool, table, shots, seed)
+        pool = draw_few_labels(pool, table, shots, seed)
         drawable = np.intersect1d(pool, drawable)
         notes += _short_cells(pool, table, shots)
     if len(given_val):
@@ -101,7 +101,7 @@ def split(
         val_rows = np.array([], np.int64)
         notes.append("one label a class and domain leaves none for validation")
     else:
-        val_rows = draw(drawable, table, component, val, rng, notes, "val")
+        val_rows = draw_stratified(drawable, table, component, val, rng, notes, "val")
     train_rows = np.union1d(np.setdiff1d(pool, val_rows), np.flatnonzero(~known & free))
     shared = np.isin(component[train_rows], component[val_rows])
     left_out += int(shared.sum())
@@ -124,7 +124,7 @@ def _components(table: ImageTable, inspection: Inspection | None, near: np.ndarr
     own = [f"row {i}" if g == "" else f"group {g}" for i, g in enumerate(table.group.tolist())]
     together = [np.unique(own, return_inverse=True)[1]]
     if inspection is not None:
-        together.append(duplicates(inspection))
+        together.append(group_duplicates(inspection))
     if near is not None:
         together.append(near)
     return merge_groups(together)

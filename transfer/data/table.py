@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-ONE = "all"  # the domain of images that say nothing of theirs
+DEFAULT_DOMAIN = "all"  # the domain of images that say nothing of theirs
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def natural(name: str) -> tuple:
     return tuple((len(n := p.lstrip("0")), n) if i % 2 else p for i, p in enumerate(parts)), name
 
 
-def softmax_target(names: Sequence[str]) -> Target:
+def make_softmax_target(names: Sequence[str]) -> Target:
     """Return the target of class `names`, one per image, ``""`` where unknown; classes in natural order.
 
     Examples
     --------
-    >>> softmax_target(["b", "", "a"])
+    >>> make_softmax_target(["b", "", "a"])
     Target(values=array([ 1, -1,  0]), kind='softmax', classes=('a', 'b'))
     """
     classes = tuple(sorted({n for n in names if n}, key=natural))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from transfer.data.table import Target, natural, softmax_target
+from transfer.data.table import Target, natural, make_softmax_target
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.plugins import load_entry_points
 
@@ -64,7 +64,7 @@ def checked_kind(name: str, kind: str) -> str:
 
 def read_classes(name: str, cells: list[str], place: Callable[[int], str]) -> Target:
     """Return class indices; the classes are the names that occur, in natural order."""
-    return softmax_target(cells)
+    return make_softmax_target(cells)
 
 
 def read_two_classes(name: str, cells: list[str], place: Callable[[int], str]) -> Target:

@@ -1,6 +1,6 @@
-"""Rows kept on disk under a key: streamed while written, whole or absent, mapped and checked when read."""
+"""Rows on disk under a key: written whole or not at all, memory-mapped and checked when read, bounded in size."""
 
-from transfer.disk_cache.shelf import CannotKeep, Located, Shelf, Writer
-from transfer.disk_cache.store import DEFAULT_LIMIT, ShelfInfo, Store
+from transfer.disk_cache.cache import DEFAULT_LIMIT, CacheEntry, DiskCache
+from transfer.disk_cache.row_cache import CacheWriteError, LocatedRows, RowCache, RowWriter
 
-__all__ = ["DEFAULT_LIMIT", "CannotKeep", "Located", "Shelf", "ShelfInfo", "Store", "Writer"]
+__all__ = ["DEFAULT_LIMIT", "CacheEntry", "CacheWriteError", "DiskCache", "LocatedRows", "RowCache", "RowWriter"]

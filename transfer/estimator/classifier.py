@@ -13,7 +13,7 @@ from transfer.adaptation.adapt import adapt
 from transfer.config.adapt import AdaptConfig
 from transfer.config.shared import OnBadImage, RunConfig, ViewConfig
 from transfer.config.train import TrainConfig
-from transfer.data.duplicates import drop_bad, inspect
+from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.table import ImageTable, Target
 from transfer.errors import did_you_mean
 from transfer.estimator.files import InputError, as_value_error, digests, image_files
@@ -128,7 +128,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             config = self._config(adapting=bool(labels.sources))
             cache = TrunkCache(config.cache)
             table = _table(paths, {"object": labels.object, "domain": labels.domain})
-            images = Images(*drop_bad(table, inspect(table, store=cache.store), _on_bad(config)))
+            images = Images(*drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), _on_bad(config)))
             run = (
                 adapt(_between(config, labels), images=images, cache=cache)
                 if isinstance(config, AdaptConfig)

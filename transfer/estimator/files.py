@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from transfer.data.images.decode import BadImage, upright_rgb
+from transfer.data.images.decode import BadImage, load_upright_rgb
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder
@@ -119,7 +119,7 @@ def _write(place: int, image: Any, path: Path) -> None:
         raise InputError(f"X[{place}] is a path among pixels: give either")
     if isinstance(image, Image.Image):
         try:
-            rgb = upright_rgb(image)
+            rgb = load_upright_rgb(image)
         except Exception as error:  # PIL's plugins raise nearly anything on broken bytes
             raise BadImage(f"bad image X[{place}]: {error}") from error
     else:

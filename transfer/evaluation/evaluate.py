@@ -17,11 +17,11 @@ import numpy as np
 from transfer.config.commands import EvaluateConfig, PredictConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import CacheConfig
-from transfer.data.duplicates import drop_bad, inspect
-from transfer.data.image_paths import image_files
+from transfer.data.duplicates import drop_bad_images, inspect_files
+from transfer.data.image_paths import find_images
 from transfer.data.images.batches import ImageBatches
 from transfer.data.sets.load import load_table
-from transfer.data.table import ONE, ImageTable, Target, softmax_target
+from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
 from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
 from transfer.evaluation.predictions import evaluate_domains, evaluate_predictions
@@ -68,7 +68,7 @@ def predict(
 def predict_command(config: PredictConfig) -> int:
     """Predict as `config` says, to a file or standard output; return how many images were skipped as bad."""
     models = checkpoint.load(config.run, pick_device(config.device))
-    rows = predict(models, image_files(config.images), top=config.top, skip_bad=config.on_bad_image == "skip")
+    rows = predict(models, find_images(config.images), top=config.top, skip_bad=config.on_bad_image == "skip")
     if config.out:
         with atomic_write(config.out) as temporary, open_text(temporary, "w") as file:
             return _write(rows, config.format, file.write)
@@ -110,7 +110,7 @@ def align_labels(table: ImageTable, models: checkpoint.Models) -> ImageTable:
             aligned[spec.name] = spec.head_kind.unknown_target(spec, len(table))
             continue
         aligned[spec.name], unknown = spec.head_kind.align(given, spec)
-        unknown = [label for label in unknown if spec.name != "domain" or label != ONE]
+        unknown = [label for label in unknown if spec.name != "domain" or label != DEFAULT_DOMAIN]
         if unknown:
             named = ", ".join(unknown[:3])
             notes.append(f"{spec.name}: {len(unknown)} classes that the model does not know ({named}) do not count")
@@ -153,7 +153,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         given = given.take(held) if held.any() else given
         given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))
     cache = TrunkCache(CacheConfig(cache=config.cache))
-    table, inspection = drop_bad(given, inspect(given, store=cache.store), config.on_bad_image)
+    table, inspection = drop_bad_images(given, inspect_files(given, disk_cache=cache.disk_cache), config.on_bad_image)
     table = align_labels(table, models)
     if not any(t.known.any() for t in table.targets.values()):
         raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
@@ -232,7 +232,7 @@ def _table_of(run: Path, rows: list[dict[str, str]], specs: Sequence[HeadSpec]) 
             if f"{spec.name}_predicted" in rows[0]:
                 column = [row[spec.name] for row in rows]
                 targets[spec.name] = (
-                    softmax_target(column)
+                    make_softmax_target(column)
                     if spec.head_kind.has_classes
                     else Target(np.array([float(value) for value in column]), spec.kind)
                 )

@@ -38,7 +38,7 @@ def predict_rows(
     parts: dict[str, list[Tensor]] = {}
     with torch.inference_mode():
         for batch, activation in feed.batches(rows, split=True):
-            features = feed.whole(model.features(activation), len(batch))
+            features = feed.gather_batch(model.features(activation), len(batch))
             for name, values in model.heads(features).items():
                 parts.setdefault(name, []).append(values.cpu())
         if not parts:

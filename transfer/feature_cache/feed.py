@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from transfer.config.train import CacheConfig
 from transfer.data.images.batches import Augmentation, ImageBatches, draws
-from transfer.disk_cache import CannotKeep, Located, Shelf, Store
+from transfer.disk_cache import CacheWriteError, DiskCache, LocatedRows, RowCache
 from transfer.errors import TransferError
 from transfer.feature_cache.key import about, view_seed
 from transfer.model import Precision, TransferModel
@@ -31,7 +31,7 @@ class TrunkCache:
     Parameters
     ----------
     config : CacheConfig
-    store : Store, optional
+    disk_cache : DiskCache, optional
         Where they are kept (default: the user's cache, as large as `config` says).
 
     Attributes
@@ -40,10 +40,10 @@ class TrunkCache:
         Spent so far on computing them.
     """
 
-    def __init__(self, config: CacheConfig | None = None, store: Store | None = None) -> None:
+    def __init__(self, config: CacheConfig | None = None, disk_cache: DiskCache | None = None) -> None:
         config = config or CacheConfig()
         self.views = config.views
-        self.store = (store or Store(limit=int(config.cache_gb * 2**30))) if config.cache else None
+        self.disk_cache = (disk_cache or DiskCache(limit=int(config.cache_gb * 2**30))) if config.cache else None
         self.seconds = 0.0
 
     def feed(
@@ -77,24 +77,24 @@ class Feed:
     ) -> None:
         self.cache, self.model, self.paths, self.digests = cache, model, paths, digests
         self.batch_size, self.workers = batch_size, workers
-        self.store = cache.store if model.cut else None
-        self._shelves: dict[int, tuple[Shelf, Located]] = {}
+        self.disk_cache = cache.disk_cache if model.cut else None
+        self._row_caches: dict[int, tuple[RowCache, LocatedRows]] = {}
 
     @property
-    def split(self) -> bool:
+    def splits_batches(self) -> bool:
         """Whether each process gets its own rows of a batch alone: where a tail has yet to run over them."""
         return distributed.get_world_size() > 1 and self.model.cut < len(self.model.backbone.stages)
 
-    def whole(self, own: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
+    def gather_batch(self, own: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
         """Return all `count` rows of a batch from what this process has of a split one (`sizes`: each process's)."""
-        return shared.gather_rows(own, count, sizes) if self.split else own
+        return shared.gather_rows(own, count, sizes) if self.splits_batches else own
 
     @keep_freed_memory()
     def prepare(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> None:
         """Compute what is not kept yet of `rows`, in each view that `augmentation` draws from."""
         for view in range(1, self.cache.views + 1) if augmentation else (0,):
-            if self.store:
-                self._fill(rows, view, augmentation, self.store)
+            if self.disk_cache:
+                self._fill(rows, view, augmentation, self.disk_cache)
 
     def batches(
         self,
@@ -108,38 +108,37 @@ class Feed:
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield (rows, activations) in the order of `rows`, on the model's device.
 
-        With an `augmentation` each row comes in one of its views, drawn from `seed` and `epoch`. Those batches before
-        number `first`, from 0, are left out. With `split`, and where :attr:`split` says so, activations are those of
-        this process's own rows of each batch.
+        With an `augmentation` each row comes in one of its views, sampled with `seed` and `epoch`. Batches before
+        number `first`, counted from 0, are skipped. With `split`, if :attr:`splits_batches`, each process gets only the
+        activations of its own rows of each batch.
 
         Raises
         ------
         TransferError
             There are more processes than rows in a batch.
         """
-        split = split and self.split
+        split = split and self.splits_batches
         if split and self.batch_size < distributed.get_world_size():
-            raise TransferError(f"--batch-size {self.batch_size} is less than the {distributed.world()} processes")
+            raise TransferError(
+                f"--batch-size {self.batch_size} is less than the {distributed.get_world_size()} processes"
+            )
         views = np.zeros(len(rows), dtype=np.int64)
         if augmentation and self.cache.views:
             views = np.random.default_rng((seed, epoch)).integers(1, self.cache.views + 1, size=len(rows))
         self.prepare(rows, augmentation)
-        if self.store is None or (augmentation and not self.cache.views):
+        if self.disk_cache is None or (augmentation and not self.cache.views):
             yield from self._computed(rows, views, augmentation, seed, epoch, split, first)
         else:
             yield from self._kept(rows[first * self.batch_size :], views[first * self.batch_size :], split)
 
-    def every_view(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> tuple[np.ndarray, Tensor]:
+    def load_all_views(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> tuple[np.ndarray, Tensor]:
         """Return rows (V * N,) and their activations: the evaluation view of `rows`, then each that is kept."""
         parts = list(self.batches(rows))
         for view in range(1, self.cache.views + 1) if augmentation else ():
             views = np.full(len(rows), view)
             self.prepare(rows, augmentation)
-            on_disk = self.store is not None
-            if on_disk:
-                parts += self._kept(rows, views, False)
-            else:
-                parts += self._computed(rows, views, augmentation, 0, 0, False)
+            kept = self.disk_cache is not None
+            parts += self._kept(rows, views, False) if kept else self._computed(rows, views, augmentation, 0, 0, False)
         return np.concatenate([some for some, _ in parts]), torch.cat([activation for _, activation in parts])
 
     def _kept(self, rows: np.ndarray, views: np.ndarray, split: bool) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -150,7 +149,7 @@ class Feed:
             some, drawn = batch[own], views[start : start + self.batch_size][own]
             out: np.ndarray | None = None
             for view in np.unique(drawn).tolist():
-                located = self._shelves[view][1]
+                located = self._row_caches[view][1]
                 here = np.flatnonzero(drawn == view)
                 values = located.take(some[here])
                 if len(here) == len(some):
@@ -220,55 +219,55 @@ class Feed:
             pin=next(self.model.backbone.parameters()).is_cuda,
         )
 
-    def _fill(self, rows: np.ndarray, view: int, augmentation: Augmentation | None, store: Store) -> None:
+    def _fill(self, rows: np.ndarray, view: int, augmentation: Augmentation | None, disk_cache: DiskCache) -> None:
         """Compute and keep what is missing of `rows` in one view; where that cannot be, keep nothing from here on."""
-        if view not in self._shelves:
-            shelf = self._shelf(self.model.cut, self.model.cut_precision, view, augmentation, store)
-            self._shelves[view] = shelf, shelf.locate(self.digests)
-        shelf, located = self._shelves[view]
-        missing = rows[shared.any_rank_mask(~located.have[rows])]
+        if view not in self._row_caches:
+            row_cache = self._open_rows(self.model.cut, self.model.cut_precision, view, augmentation, disk_cache)
+            self._row_caches[view] = row_cache, row_cache.locate(self.digests)
+        row_cache, located = self._row_caches[view]
+        missing = rows[shared.any_rank_mask(~located.found[rows])]
         if not len(missing):
             return
         missing = missing[np.sort(np.unique(self.digests[missing], return_index=True)[1])]
         # Processes of one machine share its disk: each writes its part.
         mine = missing[distributed.get_local_rank() :: distributed.get_local_world_size()]
-        mine = mine[~located.have[mine]]
+        mine = mine[~located.found[mine]]
         began, problem = time.perf_counter(), ""
         sealed = began
         try:
             with (
                 tqdm(total=len(mine), desc="frozen trunk", unit="image", disable=None, leave=False) as bar,
-                shelf.writing(len(missing)) as writer,
+                row_cache.open_writer(len(missing)) as writer,
             ):
-                for some, activation in self._made(mine, view, augmentation, store):
+                for some, activation in self._made(mine, view, augmentation, disk_cache):
                     writer.append(self.digests[some], _packed(self.model.rounded(activation)))
                     bar.update(len(some))
                     if time.perf_counter() - sealed > _SEAL_SECONDS:
                         writer.commit()
                         sealed = time.perf_counter()
                     signals.raise_if_stop_requested()  # what is there so far is kept
-        except CannotKeep as error:
+        except CacheWriteError as error:
             problem = str(error)
         distributed.wait_for_all()
-        self._shelves[view] = shelf, shelf.locate(self.digests)
-        if not problem and not self._shelves[view][1].have[rows].all():
-            problem = f"what was just written to {shelf.folder} is not there"
+        self._row_caches[view] = row_cache, row_cache.locate(self.digests)
+        if not problem and not self._row_caches[view][1].found[rows].all():
+            problem = f"what was just written to {row_cache.folder} is not there"
         if distributed.any_rank(bool(problem)):
             log.warning("%s; what is frozen is computed anew each epoch", problem or "a process cannot keep its share")
-            self.store = None
+            self.disk_cache = None
         self.cache.seconds += time.perf_counter() - began
 
     def _made(
-        self, rows: np.ndarray, view: int, augmentation: Augmentation | None, store: Store
+        self, rows: np.ndarray, view: int, augmentation: Augmentation | None, disk_cache: DiskCache
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield float32 activations at the cut, from those of the nearest lower cut that are kept, else from images."""
         run, backbone = self.model.ready_trunk(), self.model.backbone
         for cut in range(self.model.cut - 1, 0, -1):
             if not len(rows) or not backbone.cuttable(cut):
                 continue
-            located = self._shelf(cut, "float32", view, augmentation, store).locate(self.digests)
-            there = rows[located.have[rows]]
-            rows = rows[~located.have[rows]]
+            located = self._open_rows(cut, "float32", view, augmentation, disk_cache).locate(self.digests)
+            there = rows[located.found[rows]]
+            rows = rows[~located.found[rows]]
             for start in range(0, len(there), _BATCH):
                 some = there[start : start + _BATCH]
                 yield some, run.onward(_unpacked(located.take(some)), cut)
@@ -277,15 +276,15 @@ class Feed:
         ):
             yield index.numpy(), run(images)
 
-    def _shelf(
-        self, cut: int, precision: Precision, view: int, augmentation: Augmentation | None, store: Store
-    ) -> Shelf:
+    def _open_rows(
+        self, cut: int, precision: Precision, view: int, augmentation: Augmentation | None, disk_cache: DiskCache
+    ) -> RowCache:
         backbone = self.model.backbone
         shape = backbone.shape(cut)
         shape = (*shape[1:], shape[0]) if len(shape) == 3 else shape
         pooled = cut == len(backbone.stages)
         dtype = np.dtype("float32" if pooled else precision)
-        return store.shelf("trunk", about(self.model, cut, precision, view, augmentation), shape, dtype)
+        return disk_cache.open_rows("trunk", about(self.model, cut, precision, view, augmentation), shape, dtype)
 
 
 def _packed(activation: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""All that a kept activation depends on (law 4), as plain JSON; the image itself is its digest in the store."""
+"""All that a kept activation depends on (law 4), as plain JSON; the image itself is its digest in the disk_cache."""
 
 import hashlib
 from dataclasses import asdict
@@ -30,7 +30,7 @@ def about(
         "stage": backbone.stages[cut - 1].name if cut < len(backbone.stages) else backbone.puts_out,
         "cut": cut,
         "precision": precision if cut < len(backbone.stages) else "float32",
-        "weights": fingerprint(model, cut),
+        "weights": fingerprint_weights(model, cut),
         "preprocessing": backbone.preprocessing.to_dict(),
         "decoder": DECODER,
         "view": drawn,
@@ -43,7 +43,7 @@ def view_seed(digest: str, view: int) -> tuple[int, int, int]:
     return VIEW_RULES, view, int(digest[:16], 16)
 
 
-def fingerprint(model: TransferModel, cut: int) -> str:
+def fingerprint_weights(model: TransferModel, cut: int) -> str:
     """Return a sha256 over names, shapes and bytes of the first `cut` stages' parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in model.trunk_tensors(cut).items():

@@ -196,7 +196,7 @@ def paired_test_text(test: dict[str, Any] | None) -> str:
 
 
 def cache_text(shelves: Sequence[Any]) -> str:
-    """Return what `transfer cache` prints: a row per :class:`transfer.disk_cache.ShelfInfo`."""
+    """Return what `transfer cache` prints: a row per :class:`transfer.disk_cache.CacheEntry`."""
     rows = []
     for shelf in shelves:
         about = shelf.about

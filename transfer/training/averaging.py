@@ -112,7 +112,7 @@ def measure_statistics(model: TransferModel, feed: Feed, rows: np.ndarray) -> No
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all, each batch as much as the other
-    with SyncBatchNormMode() if feed.split else nullcontext():
+    with SyncBatchNormMode() if feed.splits_batches else nullcontext():
         for _, activation in feed.batches(rows, split=True):
             model.features(activation)
     for norm, momentum in zip(norms, momenta, strict=True):

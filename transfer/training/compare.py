@@ -41,7 +41,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     if out and distributed.is_rank_zero():
         folder = RunFolder(out, to_dict(config), overwrite=shared.run.overwrite, resume=shared.run.resume)
     cache = TrunkCache(shared.cache)
-    images = read_images(shared.data, cache.store)
+    images = read_images(shared.data, cache.disk_cache)
     runs: dict[str, TrainRun] = {}
     for text in policies:
         log.info("%s", text)

@@ -115,9 +115,9 @@ def epoch(
     right, seen = (dict.fromkeys(labels, 0) | some for some in (so_far.right, so_far.seen))
     so_far.right, so_far.seen = right, seen
     asking = BatchLoss(model, feed, config, penalties)
-    ask = wrap_ddp(asking) if feed.split else asking
+    ask = wrap_ddp(asking) if feed.splits_batches else asking
     second_order = getattr(optimizer, "is_second_order", False)
-    if second_order and feed.split:
+    if second_order and feed.splits_batches:
         raise TransferError(f"--optimizer {config.optimizer} takes second derivatives, which stay within one process")
     learned = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     seed = int(rng.integers(2**31))
@@ -137,8 +137,10 @@ def epoch(
         index = torch.from_numpy(some)
         wanted = {name: label[index].to(device) for name, label in labels.items()}
         weights = {name: w[index].to(device) for name, w in weighted.items()} if weighted else None
-        mixing = feed.split and bool(config.regularise.mixup or config.regularise.cutmix)
-        activation = feed.whole(activation, len(some)) if mixing else activation  # with other processes' rows, too
+        mixing = feed.splits_batches and bool(config.regularise.mixup or config.regularise.cutmix)
+        activation = (
+            feed.gather_batch(activation, len(some)) if mixing else activation
+        )  # with other processes' rows, too
         activation, parts = mix(activation, Labels(wanted, weights), config.regularise, rng)
         activation = activation[get_local_rows(len(some))] if mixing else activation
         wanted = parts[0].wanted
@@ -152,7 +154,7 @@ def epoch(
         clear = partial(optimizer.zero_grad, set_to_none=True)
         if isinstance(optimizer, optimizers.LBFGS):
             loss, out = ask(*given)
-        elif feed.split:
+        elif feed.splits_batches:
             loss, out = run_in_parts_distributed(take, len(some), so_far.parts, clear, ask)
         else:
             loss, out, so_far.parts = run_in_parts(take, len(some), so_far.parts, clear)
@@ -233,11 +235,11 @@ class BatchLoss(nn.Module):
             capture_outputs(model.backbone.network, paths) as maps,
         ):
             with ExitStack() as stack:
-                if self.feed.split:
+                if self.feed.splits_batches:
                     stack.enter_context(SyncBatchNormMode())
                     stack.enter_context(fork_rng_by_rank(device, *key))
                 features = model.features(activation)
-            features = self.feed.whole(features, count, sizes)
+            features = self.feed.gather_batch(features, count, sizes)
             out = model.heads(features)
         how: Any = {"smoothing": config.label_smoothing, "loss": config.loss}
         losses = [

@@ -237,11 +237,11 @@ class PhaseTrainer:
         data, model, number = self.data, self.model, self.place.phase
         again = self.repeat[number] if self.repeat else None
         began = time.perf_counter()
-        rows, features = feed.every_view(data.train, AUGMENTATIONS[self.config.augment])
+        rows, features = feed.load_all_views(data.train, AUGMENTATIONS[self.config.augment])
         weights = row_weights(data, model) if self.config.balance == "loss" else {}
         val = None
         if self.repeat is None and len(data.val):
-            val = feed.every_view(data.val)[1], self._labels(data.val)
+            val = feed.load_all_views(data.val)[1], self._labels(data.val)
 
         def on_line(line: dict[str, Any]) -> None:
             self.tell({"phase": phase.name, "epoch": len(self.result.epochs) + 1} | line)
@@ -286,7 +286,10 @@ def scale_heads(model: TransferModel, feed: Feed, rows: np.ndarray, seed: int) -
     some = np.random.default_rng(seed).permutation(rows)[:SCALE_ROWS]
     with torch.inference_mode():
         features = torch.cat(
-            [feed.whole(model.features(own).float(), len(batch)) for batch, own in feed.batches(some, split=True)]
+            [
+                feed.gather_batch(model.features(own).float(), len(batch))
+                for batch, own in feed.batches(some, split=True)
+            ]
         )
     model.heads.scale_to(features)
 

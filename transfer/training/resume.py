@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from transfer.data.splits import Splits
 from transfer.errors import TransferError
-from transfer.feature_cache.key import fingerprint
+from transfer.feature_cache.key import fingerprint_weights
 from transfer.model import TransferModel
 from transfer.runs.packing import generators, load_optimizer_state, optimizer_state, set_generators
 from transfer.runs.states import PartStates
@@ -199,7 +199,7 @@ class RunInputs:
         raw = bytearray(bytes.fromhex("".join(digests.tolist())))
         self.now: dict[str, Any] = {
             "images": torch.frombuffer(raw, dtype=torch.uint8).reshape(-1, 32),
-            f"the weights of {backbone}": fingerprint(model, len(model.backbone.stages)),
+            f"the weights of {backbone}": fingerprint_weights(model, len(model.backbone.stages)),
             "the split of the images": [part.tolist() for part in (parts.train, parts.val, parts.test)],
         }
 

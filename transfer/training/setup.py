@@ -10,11 +10,11 @@ import torch
 from transfer import backbones, freeze
 from transfer.backbones.backbone import Backbone
 from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, TrainConfig
-from transfer.data.duplicates import Inspection, drop_bad, inspect
+from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.sets.load import load_table
 from transfer.data.splits import Splits, split
-from transfer.data.table import ImageTable, softmax_target
-from transfer.disk_cache import Store
+from transfer.data.table import ImageTable, make_softmax_target
+from transfer.disk_cache import DiskCache
 from transfer.errors import TransferError, did_you_mean
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec, find_head_kind
@@ -47,16 +47,16 @@ class Images:
         names = np.array([*self.table.objects, ""])[self.table.object]  # -1 is the last
         rows = np.isin(names, objects)
         table = self.table.take(rows)
-        targets = table.targets | {"object": softmax_target(names[rows].tolist())}
+        targets = table.targets | {"object": make_softmax_target(names[rows].tolist())}
         return Images(replace(table, targets=targets), self.inspection.take(rows))
 
 
-def read_images(config: DataConfig, store: Store | None = None) -> Images:
+def read_images(config: DataConfig, disk_cache: DiskCache | None = None) -> Images:
     """Return the images that `config` names, looked at once, bad ones refused or skipped.
 
     Parameters
     ----------
-    store : Store, optional
+    disk_cache : DiskCache, optional
         Keeps what looking at them found.
 
     Raises
@@ -66,7 +66,7 @@ def read_images(config: DataConfig, store: Store | None = None) -> Images:
     """
     with distributed.local_rank_zero_first():
         table = load_table(config.data, config.data_root, config.targets)
-        table, inspection = drop_bad(table, inspect(table, store=store), config.on_bad_image)
+        table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)
     present = np.unique(table.object[table.object >= 0])
     if len(present) < 2:
         only = f"only {table.objects[present[0]]!r}" if len(present) else "none"

@@ -133,7 +133,7 @@ def train(
     FreezePolicy.parse(config.policy.policy)
     optimizers.check(config.learn.optimizer)
     with RunSession("train", config, cache=cache, on_line=on_epoch) as session:
-        images = images or read_images(config.data, session.cache.store)
+        images = images or read_images(config.data, session.cache.disk_cache)
         runs = session.run_seeds(
             lambda one: _train_seed(one, images, backbone), lambda one: _load_finished(one, images)
         )

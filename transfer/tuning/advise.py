@@ -51,7 +51,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     if out and distributed.is_rank_zero():
         folder = RunFolder(out, to_dict(config), overwrite=base.run.overwrite, later=True)
     cache = TrunkCache(base.cache)
-    images = read_images(base.data, cache.store)
+    images = read_images(base.data, cache.disk_cache)
     parts = split_images(images, base.data, base.run.seed)
     found: dict[str, PolicyAdvice] = {}
     for name in names or (base.backbone.backbone,):

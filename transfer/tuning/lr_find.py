@@ -179,7 +179,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     refuse_resume(train.run, "lr-find")
     folder = RunFolder(out, to_dict(config), overwrite=train.run.overwrite) if out else None
     cache = TrunkCache(train.cache)
-    images = read_images(train.data, cache.store)
+    images = read_images(train.data, cache.disk_cache)
     runner = TrialRunner(train, images, cache)
     (specs,) = runner.networks(train.heads).values()
     model, plan = new_model(train, specs, seed, runner.device)

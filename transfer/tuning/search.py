@@ -54,7 +54,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
     folder = RunFolder(out, to_dict(config), overwrite=run.overwrite, resume=run.resume) if out else None
     records: list[Record] = folder.read_metrics(("trial", "stage", "settings", "rungs", "val_acc")) if folder else []
     cache = TrunkCache(config.train.cache)
-    images = read_images(config.train.data, cache.store)
+    images = read_images(config.train.data, cache.disk_cache)
     runner = TrialRunner(config.train, images, cache)
     if not len(runner.parts.val):
         raise TransferError("a search chooses by validation accuracy, and there are no validation images: set --val")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from transfer.advice.transferability.size import classify_size, measure_set_size
 from transfer.config.serialise import to_dict
-from transfer.data.duplicates import Inspection, inspect
+from transfer.data.duplicates import Inspection, inspect_files
 from transfer.data.table import ImageTable, Target
 
 
@@ -45,7 +45,7 @@ def test_the_median_of_two_classes_is_the_smaller_one() -> None:
 
 
 def test_equal_classes(images: ImageTable) -> None:
-    size = measure_set_size(images, inspect(images))
+    size = measure_set_size(images, inspect_files(images))
     assert (size.images, size.classes, size.fewest, size.most, size.imbalance) == (48, 3, 16, 16, 1.0)
     assert size.effective_classes == pytest.approx(3)
     assert size.small_classes == ()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from transfer.data.sets import load, office31
-from transfer.data.sets.load import at_hand, fetch_or_verify, load_table
+from transfer.data.sets.load import fetch_or_verify, is_available, load_table
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -35,14 +35,14 @@ def test_a_named_set_is_found_by_its_root(office, monkeypatch):
 
 
 def test_what_is_at_hand(office, monkeypatch):
-    assert at_hand("digits")
-    assert not at_hand("office31")
-    assert at_hand("office31", office)
+    assert is_available("digits")
+    assert not is_available("office31")
+    assert is_available("office31", office)
     monkeypatch.setenv("TRANSFER_DATA", str(office))
-    assert at_hand("office31")
+    assert is_available("office31")
     (office / "office31" / "webcam").rename(office / "elsewhere")
-    assert not at_hand("office31")
-    assert not at_hand("cifar")
+    assert not is_available("office31")
+    assert not is_available("cifar")
 
 
 def test_a_folder_below_the_root(tree, monkeypatch, tmp_path):

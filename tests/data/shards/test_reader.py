@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.data.duplicates import inspect
+from transfer.data.duplicates import inspect_files
 from transfer.data.sets.load import load_table
 from transfer.data.shards.address import parse
 from transfer.data.shards.reader import expand, find_shards, members, read_shards
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.errors import TransferError
 
 
@@ -45,13 +45,13 @@ def test_a_tree_in_shards_is_the_tree(packed, server, tmp_path):
     for tar in folder.glob("*.tar"):
         server.files[f"/{tar.name}"] = tar.read_bytes()
     tree = load_table(str(root))
-    seen = inspect(tree)
+    seen = inspect_files(tree)
     for n, data in enumerate((f"{folder}/s-{{00..01}}.tar", f"{folder}/s-*.tar", f"{server.url}/s-{{00..01}}.tar")):
         table = load_table(data)
         same(table, tree)
         assert [parse(p).name for p in table.paths] == [str(Path(p).relative_to(root)) for p in tree.paths]
-        for store in (None, Store(tmp_path / f"store{n}"), Store(tmp_path / f"store{n}")):
-            found = inspect(table, store=store)
+        for store in (None, DiskCache(tmp_path / f"store{n}"), DiskCache(tmp_path / f"store{n}")):
+            found = inspect_files(table, disk_cache=store)
             assert np.array_equal(found.sha256, seen.sha256)
             assert np.array_equal(found.phash, seen.phash)
             assert not found.bad.any()
@@ -64,7 +64,7 @@ def test_what_is_known_is_not_fetched_again(packed, server, tmp_path):
     sent = []
     for _ in range(2):
         server.sent = 0
-        inspect(load_table(f"{server.url}/s-{{00..01}}.tar"), store=Store(tmp_path / "store"))
+        inspect_files(load_table(f"{server.url}/s-{{00..01}}.tar"), disk_cache=DiskCache(tmp_path / "store"))
         sent.append(server.sent)
     assert size < sent[0] <= 2 * size + 2  # one pass to find them, one to look at them
     assert sent[1] == 2  # are they the same still?
@@ -178,14 +178,14 @@ def test_errors_name_the_shard(packed, server):
     table = load_table(f"{server.url}/s.tar")
     server.etag = '"two"'
     with pytest.raises(TransferError, match=r"cannot read 'ink/images/c10/0.png' of .*changed while it was in use"):
-        inspect(table)
+        inspect_files(table)
 
 
 def test_a_bad_image_is_named_by_its_address(shard, tmp_path, picture):
     tar = shard({"a/1.png": picture(tmp_path / "1.png"), "b/2.png": b"no image", "b/3.png": b""})
     table = load_table(str(tar))
-    for store in (None, Store(tmp_path / "store")):
-        found = inspect(table, store=store)
+    for store in (None, DiskCache(tmp_path / "store")):
+        found = inspect_files(table, disk_cache=store)
         assert found.bad.tolist() == [False, True, True]
         assert found.reason[1] == f"bad image {table.paths[1]}: not an image in any format that is known here"
         assert found.reason[2].endswith("the file is empty")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from transfer.data.splits import Splits
-from transfer.data.table import ImageTable, softmax_target
+from transfer.data.table import ImageTable, make_softmax_target
 
 CLASSES = 3
 
@@ -21,8 +21,8 @@ def coloured() -> Any:
     pixels += (90 * domains)[:, None, None, None]
     empty = np.full(60, "")
     targets = {
-        "object": softmax_target([f"colour{i}" for i in objects]),
-        "domain": softmax_target([("dark", "light")[i] for i in domains]),
+        "object": make_softmax_target([f"colour{i}" for i in objects]),
+        "domain": make_softmax_target([("dark", "light")[i] for i in domains]),
     }
     table = ImageTable(np.array([f"/{i}.png" for i in range(60)]), targets, empty, empty, "coloured")
     rows = np.random.default_rng(1).permutation(60)

@@ -8,16 +8,16 @@ from course import pixels
 from PIL import Image
 
 from transfer.config.train import DataConfig
-from transfer.data.duplicates import inspect
+from transfer.data.duplicates import inspect_files
 from transfer.data.splits import split
 from transfer.data.table import ImageTable
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.training.setup import Images
 
 
 @pytest.fixture
 def set_of(images: ImageTable) -> Images:
-    return Images(images, inspect(images))
+    return Images(images, inspect_files(images))
 
 
 def test_pixels_are_those_that_pillow_resizes(set_of: Images) -> None:
@@ -30,7 +30,7 @@ def test_pixels_are_those_that_pillow_resizes(set_of: Images) -> None:
 
 
 def test_they_are_decoded_once(set_of: Images, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path)
+    store = DiskCache(tmp_path)
     decoded: list[int] = []
     batches = pixels.ImageBatches
 
@@ -42,7 +42,7 @@ def test_they_are_decoded_once(set_of: Images, tmp_path: Any, monkeypatch: pytes
     first = pixels.read_pixels(set_of, 16, store)
     half = Images(set_of.table.take(np.arange(24)), set_of.inspection.take(np.arange(24)))
     assert np.array_equal(pixels.read_pixels(half, 16, store), first[:24])
-    assert np.array_equal(pixels.read_pixels(set_of, 16, Store(tmp_path)), first)
+    assert np.array_equal(pixels.read_pixels(set_of, 16, DiskCache(tmp_path)), first)
     pixels.read_pixels(set_of, 8, store)
     assert decoded == [48, 0, 0, 48]
 
@@ -52,7 +52,7 @@ def test_an_aspect_is_not_kept(tmp_path: Any, set_of: Images) -> None:
         tmp_path / "a.png"
     )
     wide = replace(set_of.table.take(np.arange(1)), paths=np.array([str(tmp_path / "a.png")]))
-    found = pixels.read_pixels(Images(wide, inspect(wide)), 10)
+    found = pixels.read_pixels(Images(wide, inspect_files(wide)), 10)
     assert found[0, 0, 5].tolist() == pytest.approx(np.arange(1.5, 40, 4), abs=1)
 
 

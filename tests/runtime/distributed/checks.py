@@ -15,7 +15,7 @@ from torch import nn
 from transfer import backbones, freeze
 from transfer.config.train import CacheConfig
 from transfer.data.images.augment import Augmentation
-from transfer.disk_cache import Store
+from transfer.disk_cache import DiskCache
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
@@ -139,8 +139,8 @@ def extraction(folder: Path) -> None:
     model = TransferModel(backbone, Heads([HeadSpec("none", "softmax", ("", "-"))], backbone.width)).eval()
     for policy in ("linear_probe", "partial:2"):
         model.freeze(freeze.plan(policy, backbone).phases[0])
-        store = Store(folder / "together" / policy)
-        cache = TrunkCache(store=store)
+        store = DiskCache(folder / "together" / policy)
+        cache = TrunkCache(disk_cache=store)
         feed = cache.feed(model, paths, digests, batch_size=10)
         made: list[int] = []
         feed._made = partial(counted, feed._made, made)
@@ -148,7 +148,7 @@ def extraction(folder: Path) -> None:
         feed.prepare(some)
         assert len(made) == len(some) // distributed.get_world_size()
         distributed.wait_for_all()
-        alone = TrunkCache(store=Store(folder / f"alone{distributed.rank()}" / policy))
+        alone = TrunkCache(disk_cache=DiskCache(folder / f"alone{distributed.rank()}" / policy))
         kept = [np.concatenate([a.numpy() for _, a in feed.batches(some)])]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("transfer.feature_cache.feed.distributed.local", lambda: (0, 1))
@@ -159,7 +159,7 @@ def extraction(folder: Path) -> None:
         split = [activation.numpy() for _, activation in feed.batches(some, split=True)]
         whole = [activation.numpy() for _, activation in feed.batches(some)]
         for mine, batch in zip(split, whole, strict=True):
-            assert mine.tobytes() == (batch[get_local_rows(len(batch))] if feed.split else batch).tobytes()
+            assert mine.tobytes() == (batch[get_local_rows(len(batch))] if feed.splits_batches else batch).tobytes()
     crop = Augmentation(crop_scale=(0.35, 1.0), flip=True, jitter=0.0)
     order = np.concatenate([some[::-1], some[:3]])  # rows that come twice are drawn twice
     for policy in ("linear_probe", "partial:1", "full"):
@@ -173,7 +173,7 @@ def extraction(folder: Path) -> None:
             alone = list(feed.batches(order, augmentation=crop, seed=1, epoch=2))
         for (index, mine), (wanted, batch) in zip(drawn, alone, strict=True):
             assert (index == wanted).all()
-            assert torch.equal(mine, batch[get_local_rows(len(batch))] if feed.split else batch)
+            assert torch.equal(mine, batch[get_local_rows(len(batch))] if feed.splits_batches else batch)
     feed.batch_size = 1
     with pytest.raises(TransferError, match="less than the 2 processes"):
         next(feed.batches(some, split=True))
@@ -186,7 +186,7 @@ def full(folder: Path) -> None:
     backbone = backbones.load("test_resnet", random_init=True, image_size=32)
     model = TransferModel(backbone, Heads([HeadSpec("none", "softmax", ("", "-"))], backbone.width)).eval()
     model.freeze(freeze.plan("linear_probe", backbone).phases[0])
-    cache = TrunkCache(store=Store(folder / "full", limit=1 << 30 if distributed.is_rank_zero() else 10))
+    cache = TrunkCache(disk_cache=DiskCache(folder / "full", limit=1 << 30 if distributed.is_rank_zero() else 10))
     feed = cache.feed(model, paths, digests, batch_size=10)
     features = torch.cat([a for _, a in feed.batches(np.arange(len(paths)))])
     assert feed.store is None

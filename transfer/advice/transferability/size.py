@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from transfer.data.duplicates import Inspection, duplicates, merge_groups, near_duplicates
+from transfer.data.duplicates import Inspection, group_duplicates, group_near_duplicates, merge_groups
 from transfer.data.table import ImageTable
 
 MIN_LARGE_IMAGES, MIN_LARGE_IMAGES_PER_CLASS = 1000, 20  # labelled images of a large set: all, and in the median class
@@ -55,13 +55,13 @@ class SetSize:
 
 
 def measure_set_size(table: ImageTable, inspection: Inspection) -> SetSize:
-    """Return the size of `table`; `inspection` is of the same rows (see :func:`transfer.data.duplicates.inspect`)."""
+    """Return the size of `table`; `inspection` is of the same rows."""
     counts = np.bincount(table.object[table.object >= 0], minlength=len(table.objects))
     present = counts[counts > 0]
     share = present / present.sum()
-    files = duplicates(inspection)
+    files = group_duplicates(inspection)
     different = len(np.unique(files))
-    distinct = len(np.unique(merge_groups([files, near_duplicates(inspection)])))
+    distinct = len(np.unique(merge_groups([files, group_near_duplicates(inspection)])))
     fewest, most = int(present.min(initial=counts.max(initial=0))), int(counts.max(initial=0))
     return SetSize(
         images=len(table),

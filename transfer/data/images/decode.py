@@ -43,7 +43,7 @@ def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None 
     """
     with opened(file, name or str(file)) as image:
         draft(image, at_least)
-        return upright_rgb(image)
+        return load_upright_rgb(image)
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
+def load_upright_rgb(image: Image.Image) -> Image.Image:
     """Decode an open image by the rules of `decode`."""
     image.load()
     return _to_rgb(image if orientation(image) == 1 else _turned(image))

@@ -11,7 +11,7 @@ import torchvision
 from PIL import Image, ImageFile, features
 from torch import Tensor
 
-from transfer.data.images.decode import draft, opened, orientation, upright_rgb
+from transfer.data.images.decode import draft, load_upright_rgb, opened, orientation
 from transfer.data.shards.address import content, parse
 
 try:
@@ -59,7 +59,7 @@ def read(file: str | Path | bytes, *, name: str = "", at_least: int | None = Non
         whole = image.size
         draft(image, at_least)
         pixels = _plain_jpeg(image) if image.size == whole else None
-        return to_tensor(upright_rgb(image)) if pixels is None else pixels
+        return to_tensor(load_upright_rgb(image)) if pixels is None else pixels
 
 
 def _plain_jpeg(image: ImageFile.ImageFile) -> Tensor | None:

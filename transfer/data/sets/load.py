@@ -63,12 +63,12 @@ def _near(path: Path) -> list[str]:
     return [*NAMED, *(entry.name for entry in some)]
 
 
-def at_hand(name: str, data_root: Path | None = None) -> bool:
+def is_available(name: str, data_root: Path | None = None) -> bool:
     """Return whether the named set can be read here with nothing fetched.
 
     Examples
     --------
-    >>> at_hand("digits")
+    >>> is_available("digits")
     True
     """
     if name == "office31":

@@ -42,7 +42,7 @@ class PretrainedCopy:
 
     def whole(self, own: Tensor, count: int, sizes: tuple[int, ...] | None) -> Tensor:
         """Return all `count` rows of a batch, of which this process may have its `own` alone (`sizes`: each's)."""
-        return self._feed.whole(own, count, sizes) if self._feed else own
+        return self._feed.gather_batch(own, count, sizes) if self._feed else own
 
     @torch.no_grad()
     def pooled(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Processes that write at once, are killed or find the disk full leave rows that are right, and no others."""
+"""Processes that write at the same time, are killed or run out of disk space leave only correct rows."""
 
 import hashlib
 import os
@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.disk_cache import Shelf, Store
+from transfer.disk_cache import DiskCache, RowCache
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 10
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 
-# What each process does; `root` and the steps follow.
+# Start of each process's script; its steps follow.
 SCRIPT = """
 import hashlib, os, signal, sys
 from pathlib import Path
 import numpy as np
-from transfer.disk_cache import shelf as store_module
-from transfer.disk_cache import CannotKeep, Store
+from transfer.disk_cache import cache as cache_module, row_cache as row_cache_module
+from transfer.disk_cache import CacheWriteError, DiskCache
 
 def digests(numbers):
     return [hashlib.sha256(str(i).encode()).hexdigest() for i in numbers]
@@ -31,7 +31,7 @@ def digests(numbers):
 def values(numbers, width=10):
     return np.stack([np.full(width, i, "float32") + np.arange(width, dtype="float32") for i in numbers])
 
-shelf = Store(Path(sys.argv[1])).shelf("trunk", {}, (10,), "float32")
+rows_cache = DiskCache(Path(sys.argv[1])).open_rows("trunk", {}, (10,), "float32")
 """
 
 
@@ -43,22 +43,22 @@ def values(numbers: range) -> np.ndarray:
     return np.stack([np.full(WIDTH, i, "float32") + np.arange(WIDTH, dtype="float32") for i in numbers])
 
 
-def new_shelf(root: Path) -> Shelf:
-    """Return the shelf as another process would see it."""
-    return Store(root).shelf("trunk", {}, (WIDTH,), "float32")
+def open_rows_in(root: Path) -> RowCache:
+    """Open the rows as another process would."""
+    return DiskCache(root).open_rows("trunk", {}, (WIDTH,), "float32")
 
 
-def fill(shelf: Shelf, numbers: range) -> None:
-    with shelf.writing() as writer:
+def fill(rows_cache: RowCache, numbers: range) -> None:
+    with rows_cache.open_writer() as writer:
         writer.append(digests(numbers), values(numbers))
 
 
-def kept(root: Path, numbers: range) -> list[bool]:
-    """Return which rows are there; they are right."""
-    located = new_shelf(root).locate(digests(numbers))
-    rows = np.flatnonzero(located.have)
+def cached(root: Path, numbers: range) -> list[bool]:
+    """Return which rows are cached, after checking their values."""
+    located = open_rows_in(root).locate(digests(numbers))
+    rows = np.flatnonzero(located.found)
     assert np.array_equal(located.take(rows), values(numbers)[rows])
-    return located.have.tolist()
+    return located.found.tolist()
 
 
 def start(root: Path, steps: str) -> "subprocess.Popen[str]":
@@ -92,8 +92,8 @@ def after(function, calls=1):
         return out
     return then
 
-shelf.segment_rows = 4
-with shelf.writing() as writer:
+rows_cache.segment_rows = 4
+with rows_cache.open_writer() as writer:
     writer.append(digests(range(6)), values(range(6)))
     MOMENT
     for i in range(6, 60):
@@ -101,7 +101,7 @@ with shelf.writing() as writer:
 """
 MOMENTS = {
     "between appends": ("kill()", 4),
-    "in an append": ("store_module.zlib.crc32 = kill", 4),
+    "in an append": ("row_cache_module.zlib.crc32 = kill", 4),
     "within a write": (  # the system kills it in the middle of writing a row
         "import resource as r; signal.signal(signal.SIGXFSZ, signal.SIG_DFL); r.setrlimit(r.RLIMIT_FSIZE, (90, 90))",
         4,
@@ -116,59 +116,60 @@ MOMENTS = {
 
 @POSIX
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_kill_leaves_nothing_wrong_and_keeps_what_was_complete(tmp_path: Path, moment: str) -> None:
+def test_a_killed_process_leaves_only_complete_and_correct_segments(tmp_path: Path, moment: str) -> None:
     how, complete = MOMENTS[moment]
     process = start(tmp_path, KILL.replace("MOMENT", how))
     _, error = process.communicate(timeout=120)
     assert process.returncode in (-signal.SIGKILL, -signal.SIGXFSZ), error
-    assert kept(tmp_path, range(60)) == [True] * complete + [False] * (60 - complete)
-    assert Store(tmp_path).verify() == []
-    fill(new_shelf(tmp_path), range(complete, 60))
-    assert kept(tmp_path, range(60)) == [True] * 60
+    assert cached(tmp_path, range(60)) == [True] * complete + [False] * (60 - complete)
+    assert DiskCache(tmp_path).verify() == []
+    fill(open_rows_in(tmp_path), range(complete, 60))
+    assert cached(tmp_path, range(60)) == [True] * 60
     parts = list(tmp_path.rglob(".*.part"))
     assert len(parts) == (how != MOMENTS["after it has its name"][0] and moment != "much later")
     for part in parts:
         day_before = time.time() - 25 * 60 * 60
         os.utime(part, (day_before, day_before))
-    new_shelf(tmp_path)
+    open_rows_in(tmp_path)
     assert list(tmp_path.rglob(".*")) == []
-    assert kept(tmp_path, range(60)) == [True] * 60
+    assert cached(tmp_path, range(60)) == [True] * 60
 
 
 @POSIX
 def test_random_kills(tmp_path: Path) -> None:
-    """What another process sees while one writes, and after it is killed, is right."""
+    """Another process sees only correct rows, while one writes and after it is killed."""
     rng = np.random.default_rng(0)
     for _ in range(4):
-        missing = np.flatnonzero(~np.array(kept(tmp_path, range(400)))).tolist()
+        missing = np.flatnonzero(~np.array(cached(tmp_path, range(400)))).tolist()
         process = start(
             tmp_path,
-            f"shelf.segment_rows = 7\nprint(flush=True)\nwith shelf.writing() as writer:\n    for i in {missing}:\n"
+            "rows_cache.segment_rows = 7\nprint(flush=True)\n"
+            f"with rows_cache.open_writer() as writer:\n    for i in {missing}:\n"
             "        writer.append(digests([i]), values([i]))\n",
         )
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(rng.uniform(0, 0.2))
-        kept(tmp_path, range(400))
+        cached(tmp_path, range(400))
         process.kill()
         process.communicate()
-    fill(new_shelf(tmp_path), range(400))
-    assert kept(tmp_path, range(400)) == [True] * 400
-    assert Store(tmp_path).verify() == []
+    fill(open_rows_in(tmp_path), range(400))
+    assert cached(tmp_path, range(400)) == [True] * 400
+    assert DiskCache(tmp_path).verify() == []
 
 
 def test_two_processes_that_fill_at_once_both_succeed(tmp_path: Path) -> None:
     steps = """
-shelf.segment_rows = 16
+rows_cache.segment_rows = 16
 print(flush=True)
 sys.stdin.readline()
 order = np.random.default_rng(int(os.getpid())).permutation(150)
-while not shelf.locate(digests(order)).have.all():
-    missing = order[~shelf.locate(digests(order)).have]
-    with shelf.writing() as writer:
+while not rows_cache.locate(digests(order)).found.all():
+    missing = order[~rows_cache.locate(digests(order)).found]
+    with rows_cache.open_writer() as writer:
         for i in missing[:40].tolist():
             writer.append(digests([i]), values([i]))
-located = shelf.locate(digests(order))
+located = rows_cache.locate(digests(order))
 assert (located.take(np.arange(150)) == values(order)).all()
 """
     both = [start(tmp_path, steps) for _ in range(2)]
@@ -181,78 +182,78 @@ assert (located.take(np.arange(150)) == values(order)).all()
         process.stdin.flush()
     for process in both:
         finish(process)
-    assert kept(tmp_path, range(150)) == [True] * 150
-    assert Store(tmp_path).verify() == []
+    assert cached(tmp_path, range(150)) == [True] * 150
+    assert DiskCache(tmp_path).verify() == []
     assert list(tmp_path.rglob(".*")) == []
 
 
 def test_one_process_clears_while_another_fills(tmp_path: Path) -> None:
-    """Whoever loses a file to the other is told so or misses; nobody fails otherwise."""
+    """A process that loses a file gets CacheWriteError or a miss, and no other error."""
     steps = """
-shelf.segment_rows = 4
+rows_cache.segment_rows = 4
 print(flush=True)
 for _ in range(30):
     try:
-        with shelf.writing() as writer:
+        with rows_cache.open_writer() as writer:
             for i in range(10):
                 writer.append(digests([i]), values([i]))
-    except CannotKeep:
+    except CacheWriteError:
         pass
-    located = shelf.locate(digests(range(10)))
-    rows = np.flatnonzero(located.have)
+    located = rows_cache.locate(digests(range(10)))
+    rows = np.flatnonzero(located.found)
     assert (located.take(rows) == values(range(10))[rows]).all()
 """
     process = start(tmp_path, steps)
     assert process.stdout is not None
     process.stdout.readline()
     while process.poll() is None:
-        Store(tmp_path).clear()
-        Store(tmp_path).shelves()
-        new_shelf(tmp_path).locate(digests(range(10)))
-        Store(tmp_path, 400).make_room(100)
+        DiskCache(tmp_path).clear()
+        DiskCache(tmp_path).list_entries()
+        open_rows_in(tmp_path).locate(digests(range(10)))
+        DiskCache(tmp_path, 400).make_room(100)
     finish(process)
-    fill(new_shelf(tmp_path), range(10))
-    assert kept(tmp_path, range(10)) == [True] * 10
+    fill(open_rows_in(tmp_path), range(10))
+    assert cached(tmp_path, range(10)) == [True] * 10
 
 
 @POSIX
-def test_what_is_open_stays_readable_when_another_process_removes_it(tmp_path: Path) -> None:
-    shelf = new_shelf(tmp_path)
-    fill(shelf, range(4))
-    located = shelf.locate(digests(range(4)))
-    finish(start(tmp_path, "assert shelf.store.clear() == (1, 4 * 76 + 32)"))
+def test_located_rows_stay_readable_when_another_process_removes_their_file(tmp_path: Path) -> None:
+    rows_cache = open_rows_in(tmp_path)
+    fill(rows_cache, range(4))
+    located = rows_cache.locate(digests(range(4)))
+    finish(start(tmp_path, "assert DiskCache(Path(sys.argv[1])).clear() == (1, 4 * 76 + 32)"))
     assert np.array_equal(located.take(np.arange(4)), values(range(4)))
-    assert not shelf.locate(digests(range(4))).have.any()
-    fill(shelf, range(4))
-    assert shelf.locate(digests(range(4))).have.all()
+    assert not rows_cache.locate(digests(range(4))).found.any()
+    fill(rows_cache, range(4))
+    assert rows_cache.locate(digests(range(4))).found.all()
 
 
 @POSIX
-def test_a_full_disk_is_one_line_and_what_was_complete_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_error_line_and_complete_segments_stay(tmp_path: Path) -> None:
     steps = """
 import resource
-shelf.segment_rows = 4
+rows_cache.segment_rows = 4
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    with shelf.writing() as writer:
+    with rows_cache.open_writer() as writer:
         writer.append(digests(range(10)), values(range(10)))
-        writer._shelf.segment_rows = 100
+        writer._cache.segment_rows = 100
         writer.append(digests(range(10, 60)), values(range(10, 60)))
-except CannotKeep as error:
+except CacheWriteError as error:
     print(error)
 """
     (line,) = finish(start(tmp_path, steps)).splitlines()
-    assert line.startswith(f"cannot write to {new_shelf(tmp_path).folder}: File too large (make space")
-    assert kept(tmp_path, range(60)) == [True] * 8 + [False] * 52
+    assert line.startswith(f"cannot write to {open_rows_in(tmp_path).folder}: File too large (free some space")
+    assert cached(tmp_path, range(60)) == [True] * 8 + [False] * 52
     assert list(tmp_path.rglob(".*")) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     steps = """
-store_module.SEGMENT_BYTES = 16 << 20
-store_module._MAPPED = 4 << 20
-shelf = Store(Path(sys.argv[1])).shelf("large", {}, (1 << 10,), "float32")
+cache_module.MAX_SEGMENT_BYTES = 16 << 20
+row_cache_module.MAX_MAPPED_BYTES = 4 << 20
+rows_cache = DiskCache(Path(sys.argv[1])).open_rows("large", {}, (1 << 10,), "float32")
 block = np.zeros((1 << 10, 1 << 10), "float32")
 
 def peak():
@@ -260,11 +261,11 @@ def peak():
 
 def run(blocks):
     names = np.array(digests(range(blocks << 10)))
-    with shelf.writing(len(names)) as writer:
-        for some in names.reshape(blocks, -1):
-            writer.append(some, block)
-    located = shelf.locate(names)
-    assert located.have.all()
+    with rows_cache.open_writer(len(names)) as writer:
+        for batch in names.reshape(blocks, -1):
+            writer.append(batch, block)
+    located = rows_cache.locate(names)
+    assert located.found.all()
     for rows in np.random.default_rng(0).permutation(len(names)).reshape(-1, 8):
         located.take(rows)
     return peak()
@@ -276,5 +277,5 @@ print(run(4), run(40))
 
 
 def test_every_process_agrees_on_the_key(tmp_path: Path) -> None:
-    finish(start(tmp_path, "with shelf.writing() as writer: writer.append(digests([1]), values([1]))"))
-    assert kept(tmp_path, range(1, 2)) == [True]
+    finish(start(tmp_path, "with rows_cache.open_writer() as writer: writer.append(digests([1]), values([1]))"))
+    assert cached(tmp_path, range(1, 2)) == [True]
