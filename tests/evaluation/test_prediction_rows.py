@@ -1,7 +1,7 @@
 import numpy as np
+from transfer.evaluation.prediction_rows import prediction_rows
 
 from transfer.data.table import ImageTable, Target, make_softmax_target
-from transfer.evaluation.prediction_rows import prediction_rows
 
 
 def test_a_row_has_the_truth_the_answer_and_how_sure_it_is():

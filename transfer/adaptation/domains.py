@@ -8,7 +8,7 @@ import numpy as np
 
 from transfer.adaptation.hidden_labels import HiddenLabels, hide_labels
 from transfer.data.duplicates import Inspection, group_duplicates, merge_groups
-from transfer.data.sampling import draw_stratified, draw_few_labels
+from transfer.data.sampling import draw_few_labels, draw_stratified
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError, did_you_mean
 

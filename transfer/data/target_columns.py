@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from transfer.data.table import Target, natural, make_softmax_target
+from transfer.data.table import Target, make_softmax_target, natural
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.plugins import load_entry_points
 
