@@ -57,7 +57,7 @@ def checked_kind(name: str, kind: str) -> str:
     if kind not in COLUMN_READERS:
         raise TransferError(
             f"unknown kind {kind!r} of target {name!r}{did_you_mean(kind, COLUMN_READERS)}; "
-            f"known: {', '.join(COLUMN_READERS)}"
+            f"known: {', '.join(COLUMN_READERS)}; a kind of your own needs --plugin"
         )
     return kind
 

@@ -36,7 +36,7 @@ class Portable(nn.Module):
         """Return by name ``HEAD_logits`` and ``HEAD_probabilities``, float32 (N, classes), of a softmax head; both
         (N,) of a binary one; ``HEAD_value`` (N,) of a regression head.
         """
-        out = {}
+        out: dict[str, Tensor] = {}
         for model in self.models:
             assert isinstance(model, TransferModel)
             heads, backbone = model.heads, model.backbone

@@ -172,11 +172,11 @@ class ClassHeadKind(HeadKind):
         if not given.classes:  # all labels were numbers, and read as such
             numbers = {_number(label): i for label, i in index.items()}
             values = [numbers.get(value, -1) for value in given.values.tolist()]
-            strange = {f"{value:g}" for value in given.values.tolist() if value == value and value not in numbers}
-            return Target(np.array(values, dtype=np.int64), self.name, spec.classes), sorted(strange)
+            unknown = {f"{value:g}" for value in given.values.tolist() if value == value and value not in numbers}
+            return Target(np.array(values, dtype=np.int64), self.name, spec.classes), sorted(unknown)
         place = np.array([*(index.get(label, -1) for label in given.classes), -1])
-        strange = [label for label in given.classes if label not in index]
-        return Target(place[given.values], self.name, spec.classes), strange
+        foreign = [label for label in given.classes if label not in index]
+        return Target(place[given.values], self.name, spec.classes), foreign
 
     def outputs(self, spec: HeadSpec) -> int:
         """Return the number of classes."""

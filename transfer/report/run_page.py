@@ -10,6 +10,7 @@ from transfer.config.serialise import from_dict
 from transfer.errors import TransferError
 from transfer.evaluation.calibration import measure_calibration
 from transfer.heads.metrics import wilson_interval
+from transfer.heads.registry import score_labels
 from transfer.report.command_line import RUN_CONFIGS, command_line, iter_settings
 from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability
 from transfer.report.load import SavedRun
@@ -33,7 +34,7 @@ def run_page(run: SavedRun) -> dict[str, Any]:
         "title": run_title(run),
         "heads": heads,
         "scores": SCORE_NAMES,
-        "errors": ERROR_NAMES,
+        "errors": score_labels() | ERROR_NAMES,
         "phases": [phase["name"] for phase in result["policy"].get("phases", [])],
         "stages": freeze_plan.stage_rows(result["policy"], _head_rate(result["config"]), solved),
         "curves": curves.draw_curves(run.metrics),
@@ -98,9 +99,7 @@ def _head(run: SavedRun, head: str, number: int) -> dict[str, Any]:
     return {
         "name": head,
         "n": round(metrics.get("n", 0)),
-        "scores": {
-            score: score_interval(run, head, score) for score in (*SCORE_NAMES, *ERROR_NAMES) if score in metrics
-        },
+        "scores": {score: score_interval(run, head, score) for score in _score_names(metrics)},
         "calibration": curve.error if curve else None,
         "reliability": reliability.draw_reliability(head, number, curve) if curve else None,
         "confusion": confusion.draw_confusion(head, number, names, matrix),
@@ -109,6 +108,12 @@ def _head(run: SavedRun, head: str, number: int) -> dict[str, Any]:
         "classes": first,
         "more": more,
     }
+
+
+def _score_names(metrics: dict[str, Any]) -> list[str]:
+    """Return the keys of the scores to show: known ones in order, then those of other head kinds."""
+    known = [score for score in (*SCORE_NAMES, *ERROR_NAMES) if score in metrics]
+    return known + [key for key, value in metrics.items() if isinstance(value, float) and key not in (*known, "n")]
 
 
 def _accuracy_row(name: str, accuracy: float, n: float) -> dict[str, Any]:

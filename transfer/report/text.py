@@ -60,6 +60,9 @@ def run_text(result: dict[str, Any]) -> str:
     for name, report in heads.items():
         if "r2" in report:
             rows.append([name, f"R2 {report['r2']:.3f}", f"MAE {report['mae']:.4g}", "-", str(int(report["n"]))])
+        elif report.get("n") and "accuracy" not in report:  # a head kind with scores of its own
+            values = [f"{key} {value:.4g}" for key, value in report.items() if isinstance(value, float) and key != "n"]
+            rows.append([name, *(*values, "-", "-", "-")[:3], str(int(report["n"]))])
         else:
             scores = [score_text(result, name, score) for score in ("accuracy", "balanced_accuracy", "macro_f1")]
             rows.append([name, *scores, str(int(report.get("n", 0)))])

@@ -1,0 +1,228 @@
+"""Head kinds defined outside the package, in one file given as a plugin, do all that built-in kinds do."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from transfer.config.commands import EvaluateConfig, ExportConfig
+from transfer.config.train import TrainConfig
+from transfer.data import target_columns
+from transfer.data.table import ImageTable
+from transfer.errors import TransferError
+from transfer.evaluation.evaluate import evaluate, predict
+from transfer.formats import export
+from transfer.heads import find_head_kind, register_head, registry
+from transfer.heads.kind import HeadKind
+from transfer.report.page import write_report
+from transfer.report.text import run_text
+from transfer.runs import checkpoint
+from transfer.runtime import plugins
+from transfer.training.train import train
+
+PLUGIN = '''
+"""A count by Poisson regression, and an ordered class by cumulative logits (McCullagh 1980)."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from transfer import ClassHeadKind, HeadKind, register_head
+
+
+@register_head
+class CountHead(HeadKind):
+    name = "count"
+    summary = "a count, by Poisson regression"
+    convex = True
+    main_score = "negative_mae"
+    score_labels = {"mae": "mean absolute error", "negative_mae": "negative mean absolute error"}
+    output_note = "exp(output) is the expected count"
+
+    def losses(self, spec, output, target, *, smoothing, loss):
+        return F.poisson_nll_loss(output, target.float(), reduction="none")
+
+    def predictions(self, spec, output):
+        return output.float().exp()
+
+    def metrics(self, target, predictions, *, intervals=True):
+        rows = target.known
+        if not rows.any():
+            return {"n": 0}
+        mae = float(np.abs(predictions[rows] - target.values[rows]).mean())
+        return {"mae": mae, "negative_mae": -mae, "n": int(rows.sum())}
+
+
+@register_head
+class OrdinalHead(ClassHeadKind):
+    name = "ordinal"
+    summary = "one of several ordered classes"
+
+    def outputs(self, spec):
+        return len(spec.classes) - 1
+
+    def losses(self, spec, output, target, *, smoothing, loss):
+        above = target[:, None] > torch.arange(output.shape[1], device=output.device)
+        return F.binary_cross_entropy_with_logits(output, above.float(), reduction="none").sum(1)
+
+    def predictions(self, spec, output):
+        above = F.pad(output.float().sigmoid().cummin(1).values, (1, 1), value=0.0)
+        above[:, 0] = 1.0
+        return above[:, :-1] - above[:, 1:]
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The plugin's file, loaded; its kinds are forgotten after the test."""
+    file = tmp_path / "count_plugin.py"
+    file.write_text(PLUGIN)
+    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(registry, "COLUMN_READERS", dict(target_columns.COLUMN_READERS))
+    monkeypatch.setattr(target_columns, "COLUMN_READERS", registry.COLUMN_READERS)
+    monkeypatch.setattr(plugins, "_files", {})
+    before = set(sys.modules)
+    plugins.load_plugin(str(file))
+    yield file
+    for name in set(sys.modules) - before:
+        if name.startswith("count_plugin"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def manifest(images: ImageTable, tmp_path: Path) -> Path:
+    """The tiny set with two further columns: stripes, a count, and warmth, an ordered class with numbers for names."""
+    file = tmp_path / "things.csv"
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["path", "object", "domain", "stripes", "warmth"])
+        for row, path in enumerate(images.paths):
+            domain, colour = images.domains[images.domain[row]], images.objects[images.object[row]]
+            count = "" if row % 11 == 0 else str(4 * images.domain[row])
+            writer.writerow([path, colour, domain, count, "123"[images.object[row]]])
+    return file
+
+
+@pytest.fixture
+def make(config: Callable[..., TrainConfig], manifest: Path) -> Callable[..., TrainConfig]:
+    def made(**settings: Any) -> TrainConfig:
+        targets = settings.pop("targets", ("stripes:count", "warmth:ordinal"))
+        return config(data=str(manifest), targets=targets, workers=1, **settings)
+
+    return made
+
+
+def read_predictions(run: Path) -> list[dict[str, str]]:
+    with (run / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_train_evaluate_predict_report_and_export(plugin, make, manifest, images, tmp_path):
+    out = tmp_path / "run"
+    result = train(make(policy="partial:1", out=out, report=True)).result
+    assert set(result["test"]) == {"object", "domain", "stripes", "warmth"}
+    assert {"mae", "negative_mae"} < set(result["test"]["stripes"])
+    assert {"accuracy", "confusion"} < set(result["test"]["warmth"])
+    assert result["policy"]["frozen_unchanged"]
+    rows = read_predictions(out)
+    assert all(float(row["stripes_predicted"]) > 0 for row in rows)
+    assert {row["warmth_predicted"] for row in rows} <= {"1", "2", "3"}
+
+    assert "mean absolute error" in write_report(out).read_text()
+    assert "mae" in run_text(result)
+
+    again = evaluate(EvaluateConfig(out))
+    assert again["test"]["stripes"] == pytest.approx(result["test"]["stripes"])
+    assert again["test"]["warmth"]["confusion"] == result["test"]["warmth"]["confusion"]
+    elsewhere = evaluate(EvaluateConfig(out, data=str(manifest)))
+    assert elsewhere["test"]["warmth"]["n"] == len(images)
+
+    models = checkpoint.load(out)
+    answer = next(predict(models, [rows[0]["path"]]))
+    assert answer["stripes"] == pytest.approx(float(rows[0]["stripes_predicted"]), rel=1e-4)
+    assert answer["warmth"] == rows[0]["warmth_predicted"]
+
+    export(ExportConfig(out, "safetensors", tmp_path / "exported.safetensors"))
+    with safe_open(tmp_path / "exported.safetensors", "pt") as opened:
+        about = json.loads(opened.metadata()["transfer"])["heads"]
+    assert about["stripes"] == {"kind": "count", "classes": [], "output": "exp(output) is the expected count"}
+    assert export(ExportConfig(out, "torch_export", tmp_path / "exported.pt2")).apart < 1e-4
+
+
+def test_the_linear_probe_solves_what_is_convex_and_trains_the_rest(plugin, make):
+    solved = train(make(policy="linear_probe", targets=("stripes:count",))).result
+    assert set(solved["epochs"]["model"][0]) == {"object", "domain", "stripes"}
+    assert solved["test"]["stripes"]["mae"] < 1
+    trained = train(make(policy="linear_probe")).result
+    assert isinstance(trained["epochs"]["model"][0], int)
+
+
+def test_the_feature_cache_changes_nothing(plugin, make):
+    first, second = (train(make(policy="linear_probe")).result["test"] for _ in range(2))
+    uncached = train(make(policy="linear_probe", cache=False)).result["test"]
+    assert first == second == uncached
+
+
+def test_a_finished_run_resumes_and_a_loaded_one_needs_the_plugin(plugin, make, tmp_path, monkeypatch):
+    config = make(policy="linear_probe", out=tmp_path / "run", targets=("stripes:count",))
+    result = train(config).result
+    assert train(replace(config, run=replace(config.run, resume=True))).result["test"] == result["test"]
+    monkeypatch.delitem(registry._KINDS, "count")
+    with pytest.raises(TransferError, match=r"unknown head kind 'count'.*--plugin"):
+        checkpoint.load(tmp_path / "run")
+
+
+def test_the_command_line_runs_it_and_names_the_kinds_without_it(plugin, manifest, tmp_path):
+    argv = [sys.executable, "-m", "transfer", "train", "--data", str(manifest), "--targets", "stripes:count"]
+    argv += ["--device", "cpu", "--workers", "1", "--no-report", "--out", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def call(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*argv, *more], capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    refused = call()
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("transfer: unknown kind 'count' of target 'stripes'")
+    assert "--plugin" in refused.stderr
+    done = call("--plugin", plugin.name)
+    assert done.returncode == 0, done.stderr
+    assert "stripes" in json.loads((tmp_path / "run" / "result.json").read_text())["test"]
+
+
+def test_what_is_registered_is_found_with_its_facts(plugin):
+    assert find_head_kind("count").summary == "a count, by Poisson regression"
+    assert "count" in registry.head_kinds()
+    with pytest.raises(TransferError, match="did you mean 'count'"):
+        find_head_kind("counts")
+
+
+@pytest.mark.parametrize(("name", "message"), [("", "name without"), ("a:b", "name without"), ("binary", "already")])
+def test_a_bad_name_is_refused(name, message):
+    with pytest.raises(TransferError, match=message):
+        register_head(type("Bad", (HeadKind,), {"name": name}))
+
+
+def test_names_and_summaries_need_no_torch():
+    code = (
+        "import sys, transfer; from transfer.heads import head_kinds; print([k.summary for k in head_kinds().values()])"
+    )
+    code += "; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_probabilities_of_the_ordinal_kind_sum_to_one(plugin):
+    kind = find_head_kind("ordinal")
+    p = kind.predictions(None, torch.randn(6, 3)).numpy()
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    assert (p >= 0).all()
