@@ -230,7 +230,7 @@ def test_a_mixed_batch_answers_for_both_of_its_labels_by_their_shares(
 
     def told(self: Heads, out: Any, wanted: Any, **options: Any) -> Tensor:
         value = loss(self, out, wanted, **options)
-        given.append((wanted["object"], value.detach(), options["kind"]))
+        given.append((wanted["object"], value.detach(), options["loss"]))
         return value
 
     monkeypatch.setattr(Heads, "loss", told)

@@ -1,1 +1,1 @@
-"""What a model got right, and whether one is better than another."""
+"""Evaluation: predictions of saved or trained models, their metrics per domain, and the data of reports."""

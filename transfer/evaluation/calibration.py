@@ -1,10 +1,10 @@
-"""Whether confidence is to be believed: of answers that are 80 % sure, are 80 % right?"""
+"""Calibration: whether predictions of 80 % confidence are correct in 80 % of cases."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-CALIBRATION_BINS = 15
+CALIBRATION_BINS = 15  # of confidence, as in Guo et al. 2017
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,9 +14,9 @@ class Calibration:
     Parameters
     ----------
     counts : ndarray of int64, shape (bins,)
-        Answers in each bin of confidence; the bins share out [0, 1] evenly, each with its upper end.
+        Predictions in each bin of confidence; bins are equally wide over [0, 1] and include their upper end.
     confidence, accuracy : ndarray of float64, shape (bins,)
-        Their means; NaN where a bin is empty.
+        Means within each bin; NaN where a bin is empty.
     error : float
         Expected calibration error, in [0, 1].
     """
@@ -27,18 +27,17 @@ class Calibration:
     error: float
 
 
-def measure_calibration(confidence: np.ndarray, right: np.ndarray, bins: int = CALIBRATION_BINS) -> Calibration:
-    """Return how far `confidence` is from accuracy (Guo et al. 2017).
+def measure_calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = CALIBRATION_BINS) -> Calibration:
+    """Return the reliability diagram and the expected calibration error (Guo et al. 2017).
 
-    The expected calibration error is the mean over answers of the distance between their bin's confidence and its
-    accuracy.
+    The error is the mean over predictions of the distance between their bin's confidence and its accuracy.
 
     Parameters
     ----------
     confidence : ndarray, shape (N,)
-        Probability of each answer, in [0, 1].
-    right : ndarray, shape (N,)
-        Whether it was right.
+        Probability of each predicted class, in [0, 1].
+    correct : ndarray, shape (N,)
+        Whether the predicted class is the true one.
 
     Examples
     --------
@@ -47,8 +46,8 @@ def measure_calibration(confidence: np.ndarray, right: np.ndarray, bins: int = C
     """
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins)
-    sums = (np.bincount(place, weights=values, minlength=bins) for values in (confidence, right))
+    sums = (np.bincount(place, weights=values, minlength=bins) for values in (confidence, correct))
     with np.errstate(invalid="ignore"):
-        sure, true = (total / counts for total in sums)
-    error = float(np.nansum(np.abs(sure - true) * counts) / len(place)) if len(place) else 0.0
-    return Calibration(counts, sure, true, error)
+        mean_confidence, accuracy = (total / counts for total in sums)
+    error = float(np.nansum(np.abs(mean_confidence - accuracy) * counts) / len(place)) if len(place) else 0.0
+    return Calibration(counts, mean_confidence, accuracy, error)

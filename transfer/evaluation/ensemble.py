@@ -1,4 +1,4 @@
-"""Several models that answer as one: the mean of what each says."""
+"""Ensembles: the mean predictions of several models, or of several snapshots of one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +18,21 @@ from transfer.runs.checkpoint import Models
 
 @dataclass(frozen=True)
 class TestSet:
-    """Rows of a table to be answered, and how they are looked at.
+    """Test images, and the views in which models see them.
 
     Parameters
     ----------
-    digests : ndarray of str
+    table : ImageTable
+    digests : ndarray of str, shape (N,)
         The sha256 of each image of `table`.
     rows : ndarray of int64
+        The rows of `table` to predict.
+    cache : TrunkCache
+    view : ViewConfig
+        Test-time augmentation; without it, features are read from the cache.
+    batch_size : int
+    workers : int, optional
+        Threads that decode images.
     """
 
     table: ImageTable
@@ -36,58 +44,61 @@ class TestSet:
     workers: int | None = None
 
     def predict(self, models: Models) -> Predictions:
-        """Return what the parts of `models` answer, by head."""
-        found: Predictions = {}
+        """Return the predictions of all networks of a run, by head."""
+        predictions: Predictions = {}
         for model in models.values():
             if self.view.several:
-                found |= predict_views(model, self.table.paths[self.rows], self.view, workers=self.workers)
+                predictions |= predict_views(model, self.table.paths[self.rows], self.view, workers=self.workers)
             else:
                 feed = self.cache.feed(
                     model, self.table.paths, self.digests, batch_size=self.batch_size, workers=self.workers
                 )
-                found |= predict_rows(model, feed, self.rows, target_tensors(self.table, model))[0]
-        return found
+                predictions |= predict_rows(model, feed, self.rows, target_tensors(self.table, model))[0]
+        return predictions
 
 
 def average_predictions(members: Sequence[Predictions]) -> Predictions:
-    """Return the mean of the members' probabilities (of their values, for regression), by head."""
-    return {name: np.mean([answers[name] for answers in members], axis=0) for name in members[0]}
+    """Return the mean of the members' probabilities (of their values, for numbers), by head."""
+    return {name: np.mean([predictions[name] for predictions in members], axis=0) for name in members[0]}
 
 
-def load_snapshots(models: Models, kept: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> Iterator[Models]:
-    """Yield `models` with the weights of each snapshot in turn; afterwards they have their own again.
+def load_snapshots(models: Models, snapshots: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> Iterator[Models]:
+    """Yield `models` with the weights of each snapshot in turn; afterwards they have their previous weights.
 
     Parameters
     ----------
     models : dict of str to TransferModel
-    kept : mapping of str to sequence of mapping of str to Tensor
-        For each part of `models`, snapshots of what may move.
+    snapshots : mapping of str to sequence of mapping of str to Tensor
+        For each part of `models`, the trained tensors of each snapshot.
     """
-    for together in zip(*kept.values(), strict=False):  # a part that was stopped early has fewer
-        weights = dict(zip(kept, together, strict=True))
-        own = {part: {name: models[part].state_dict()[name].clone() for name in weights[part]} for part in weights}
+    for members in zip(*snapshots.values(), strict=False):  # a part that stopped early has fewer
+        weights = dict(zip(snapshots, members, strict=True))
+        previous = {part: {name: models[part].state_dict()[name].clone() for name in weights[part]} for part in weights}
         try:
-            for part, some in weights.items():
-                models[part].load_state_dict(some, strict=False)
+            for part, tensors in weights.items():
+                models[part].load_state_dict(tensors, strict=False)
             yield models
         finally:
-            for part, some in own.items():
-                models[part].load_state_dict(some, strict=False)
+            for part, tensors in previous.items():
+                models[part].load_state_dict(tensors, strict=False)
 
 
 def check_same_heads(runs: Sequence[Path], loaded: Sequence[Models]) -> None:
-    """Refuse runs whose answers cannot be averaged.
+    """Raise if the predictions of `runs` cannot be averaged.
 
     Raises
     ------
     TransferError
-        One has other heads or classes than the first.
+        A run has other heads or classes than the first.
     """
     first, *others = (
         {name: (spec.kind, spec.classes) for model in models.values() for name, spec in model.heads.specs.items()}
         for models in loaded
     )
     for run, heads in zip(runs[1:], others, strict=True):
-        unlike = sorted(name for name in first.keys() | heads.keys() if first.get(name) != heads.get(name))
-        if unlike:
-            raise TransferError(f"{run} and {runs[0]} cannot answer together: {unlike[0]} is not the same in both")
+        different = sorted(name for name in first.keys() | heads.keys() if first.get(name) != heads.get(name))
+        if different:
+            raise TransferError(
+                f"{run} and {runs[0]} cannot be evaluated as an ensemble: they differ in the head {different[0]}; "
+                "give runs with the same heads and classes"
+            )

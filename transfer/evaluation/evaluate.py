@@ -1,4 +1,4 @@
-"""`transfer predict` and `transfer evaluate`: a saved run on images."""
+"""`transfer predict` and `transfer evaluate`: apply a saved run to images."""
 
 import contextlib
 import csv

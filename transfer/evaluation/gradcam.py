@@ -1,4 +1,4 @@
-"""Grad-CAM: where in an image lies what speaks for a class (Selvaraju et al. 2017)."""
+"""Grad-CAM: which parts of an image speak for a class (Selvaraju et al. 2017)."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -14,23 +14,23 @@ from transfer.model import TransferModel
 def compute_gradcam(
     model: TransferModel, images: Tensor, classes: np.ndarray, head: str = "object"
 ) -> np.ndarray | None:
-    """Return for each image where the network's last maps speak for a class.
+    """Return a heat map for each image: where the last feature maps speak for a class.
 
-    The maps are summed, each weighted by the mean gradient of the class's logit with respect to it; what speaks
-    against the class counts as nothing.
+    The feature maps are summed, each weighted by the mean gradient of the class's logit with respect to it; negative
+    sums are set to 0.
 
     Parameters
     ----------
     images : Tensor of uint8, shape (N, 3, H, W)
         Prepared for the backbone.
     classes : ndarray of int64, shape (N,)
-        Which class of the softmax head to explain, for each image.
+        For each image, the class of the softmax head to explain.
 
     Returns
     -------
     ndarray of float32, shape (N, h, w), or None
-        Each image's in [0, 1], 1 being its own largest value (or all 0, where nothing speaks for the class, and where
-        a network that diverged has no numbers). None where the network has no maps of more than a pixel.
+        In [0, 1], each divided by its maximum; all 0 where nothing speaks for the class, or where the network's
+        outputs are NaN. None if the network has no feature maps larger than one pixel.
     """
     model.eval()
     backbone = model.backbone
@@ -39,16 +39,16 @@ def compute_gradcam(
     last = _last_with_maps(backbone, pixels[:1])
     if last is None:
         return None
-    taken: list[Tensor] = []
+    captured: list[Tensor] = []
 
-    def take(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        taken[:] = [output.detach().requires_grad_()]
-        return taken[0].clone()  # what comes next may work in place
+    def capture(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        captured[:] = [output.detach().requires_grad_()]
+        return captured[0].clone()  # the next module may work in place
 
-    with torch.inference_mode(False), torch.enable_grad(), last.register_forward_hook(take):
+    with torch.inference_mode(False), torch.enable_grad(), last.register_forward_hook(capture):
         scores = model.heads(backbone(pixels))[head]
         chosen = scores.gather(1, torch.from_numpy(classes).to(device)[:, None]).sum()
-        (maps,) = taken
+        (maps,) = captured
         (gradient,) = torch.autograd.grad(chosen, maps)
     heat = (gradient.mean((2, 3), keepdim=True) * maps.detach()).sum(1).relu().float()
     heat = (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)).nan_to_num(0.0)
@@ -56,15 +56,15 @@ def compute_gradcam(
 
 
 def _last_with_maps(backbone: Backbone, pixels: Tensor) -> nn.Module | None:
-    """Return the last part of the network that puts out maps: before what pools them."""
+    """Return the last module of the backbone, before pooling, whose output is a feature map."""
     found: list[nn.Module] = []
 
-    def look(module: nn.Module, inputs: tuple, output: Any) -> None:
+    def record(module: nn.Module, inputs: tuple, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
             found[:] = [module]
 
     with ExitStack() as hooks, torch.no_grad():
         for path in (path for stage in backbone.stages for path in stage.modules):
-            hooks.enter_context(backbone.network.get_submodule(path).register_forward_hook(look))
+            hooks.enter_context(backbone.network.get_submodule(path).register_forward_hook(record))
         backbone(pixels)
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""Two runs on the same images: is one really better?"""
+"""A paired test of two runs on the same images: is the difference in accuracy significant?"""
 
 from typing import Any
 
@@ -8,23 +8,30 @@ import numpy as np
 def paired_test(
     a: np.ndarray, b: np.ndarray, images: np.ndarray | None = None, *, draws: int = 10_000, seed: int = 0
 ) -> dict[str, Any]:
-    """Return how much better `a` is than `b`, with a 95 % interval and a p-value.
+    """Return the difference in accuracy of `a` and `b`, its 95 % interval and a p-value.
 
-    Differences are summed per image first, so that an image tested under several seeds counts as one draw. The
+    Differences are summed per image first, so that an image tested under several seeds counts as one sample. The
     interval is a percentile bootstrap over images; the p-value a two-sided sign-flip permutation test (Good 2005),
     which for one row per image is McNemar's exact test by simulation.
 
     Parameters
     ----------
     a, b : ndarray, shape (N,)
-        Whether each run got each row right (0 or 1).
+        Whether each run's prediction is correct for each row (0 or 1).
     images : ndarray, shape (N,), optional
         Which image each row is; default: all different.
+    draws : int
+        Bootstrap resamples, and permutations.
+
+    Returns
+    -------
+    dict
+        ``difference``, ``interval``, ``p``, and ``images``, their number.
 
     Examples
     --------
-    >>> right = np.array([1, 1, 1, 1, 0, 1, 1, 1, 0, 1])
-    >>> paired_test(right, right)["difference"], paired_test(right, right)["p"]
+    >>> correct = np.array([1, 1, 1, 1, 0, 1, 1, 1, 0, 1])
+    >>> paired_test(correct, correct)["difference"], paired_test(correct, correct)["p"]
     (0.0, 1.0)
     """
     if images is None:
@@ -34,13 +41,13 @@ def paired_test(
     rows = np.bincount(image).astype(float)
     rng = np.random.default_rng(seed)
     boot, flips = np.empty(draws), np.empty(draws)
-    moved = delta[delta != 0]
+    nonzero = delta[delta != 0]
     for start in range(0, draws, 500):  # in slices, to bound memory
         size = min(500, draws - start)
         picked = rng.multinomial(len(delta), np.full(len(delta), 1 / len(delta)), size=size).astype(float)
         boot[start : start + size] = (picked @ delta) / (picked @ rows)
-        flips[start : start + size] = rng.choice([-1.0, 1.0], size=(size, len(moved))) @ moved
-    extreme = int((np.abs(flips) >= abs(delta.sum()) - 1e-9).sum()) if len(moved) else draws
+        flips[start : start + size] = rng.choice([-1.0, 1.0], size=(size, len(nonzero))) @ nonzero
+    extreme = int((np.abs(flips) >= abs(delta.sum()) - 1e-9).sum()) if len(nonzero) else draws
     return {
         "difference": float(delta.sum() / rows.sum()),
         "interval": np.percentile(boot, [2.5, 97.5]).round(6).tolist(),

@@ -1,15 +1,16 @@
-"""Features -> places in the plane that keep neighbours together."""
+"""t-SNE: features of many dimensions as points in the plane."""
 
 import numpy as np
 
-COMPONENTS, PERPLEXITY = 50, 30
+COMPONENTS = 50  # principal components that t-SNE reads, at most
+PERPLEXITY = 30
 
 
 def embed_tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return a place in the plane, shape (N, 2), for each of `features` (N, F): t-SNE (van der Maaten and Hinton 2008).
+    """Return points in the plane, (N, 2), that keep neighbours of `features` (N, F) together.
 
-    Of the leading 50 principal components, from which it also starts. Two rows or fewer have no neighbourhood to keep:
-    they are placed side by side.
+    t-SNE (van der Maaten and Hinton 2008) of the leading principal components, initialised with the first two. Two
+    rows or fewer are placed side by side.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -17,7 +18,7 @@ def embed_tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
     rows, width = features.shape
     if rows < 3:
         return np.stack([np.arange(rows), np.zeros(rows)], 1)
-    with np.errstate(invalid="ignore"):  # features that collapsed have no variance to explain
+    with np.errstate(invalid="ignore"):  # collapsed features have no variance to explain
         space = PCA(min(COMPONENTS, width, rows), random_state=seed).fit_transform(features.astype(np.float64))
     start = np.zeros((rows, 2))
     start[:, : space.shape[1]] = space[:, :2]

@@ -1,4 +1,4 @@
-"""A test image seen several times, in crops, mirrored and at several sizes: the mean of the probabilities counts."""
+"""Test-time augmentation: the mean prediction over crops, mirror images and sizes of an image."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from transfer.errors import TransferError
 from transfer.evaluation.predictions import Predictions
 from transfer.model import TransferModel
 
-WIDER = 256 / 224  # side of what ten crops are cut from, over theirs, as Krizhevsky et al. 2012 had it
-BATCH = 32
+CROP_MARGIN = 256 / 224  # side of the square that ten crops are taken from, over theirs (Krizhevsky et al. 2012)
+IMAGES_PER_BATCH = 32
 
 
 def predict_views(
@@ -25,69 +25,69 @@ def predict_views(
     config: ViewConfig,
     *,
     workers: int | None = None,
-    batch_size: int = BATCH,
+    batch_size: int = IMAGES_PER_BATCH,
 ) -> Predictions:
-    """Return each head's mean answer over all views of the images at `paths`.
+    """Return each head's mean prediction over all views of the images at `paths`.
 
-    Ten crops are the four corners and the centre of a square, and these mirrored (Krizhevsky et al. 2012, sec. 4.1).
-    Other sizes go through the same network, whose pooling takes any (He et al. 2015, sec. 3.4); a larger one shows
-    the whole image (see :meth:`transfer.data.images.preprocessing.Preprocessing.at_size`). Sizes and crops multiply.
+    Ten crops are the four corners and the centre of a square, and their mirror images (Krizhevsky et al. 2012, sec.
+    4.1). Other sizes go through the same network, whose pooling takes any (He et al. 2015, sec. 3.4); a larger one
+    shows the whole image (see :meth:`transfer.data.images.preprocessing.Preprocessing.at_size`). Every crop is taken
+    at every size.
 
     Raises
     ------
     TransferError
-        A size that the network does not take.
+        The network does not take a size.
     """
-    own = model.backbone.preprocessing
-    sizes = config.test_sizes or (own.input_size[1],)
-    answers: Predictions = {}
+    trained = model.backbone.preprocessing
+    sizes = config.test_sizes or (trained.input_size[1],)
+    predictions: Predictions = {}
     with tqdm(total=len(sizes) * len(paths), desc="views", unit="image", disable=None, leave=False) as bar:
         for side in sizes:
-            at = own.at_size(side) if config.test_sizes else own
+            at = trained.at_size(side) if config.test_sizes else trained
             parts: dict[str, list[np.ndarray]] = {name: [] for name in model.heads.specs}
-            batches = ImageBatches(
-                paths, enlarge_for_crops(at) if config.test_crops == 10 else at, batch_size=batch_size
-            )
+            shown = enlarge_for_crops(at) if config.test_crops == 10 else at
+            batches = ImageBatches(paths, shown, batch_size=batch_size)
             batches.workers = workers or batches.workers
             for _, images in batches:
-                for name, values in _mean(model, make_views(images, at, config.test_crops)).items():
+                for name, values in _mean_prediction(model, make_views(images, at, config.test_crops)).items():
                     parts[name].append(values)
                 bar.update(len(images))
-            for name, some in parts.items():
-                values = np.concatenate(some) if some else np.empty(0)
-                answers[name] = answers.get(name, 0.0) + values / len(sizes)
-    return answers
+            for name, arrays in parts.items():
+                values = np.concatenate(arrays) if arrays else np.empty(0)
+                predictions[name] = predictions.get(name, 0.0) + values / len(sizes)
+    return predictions
 
 
 def enlarge_for_crops(preprocessing: Preprocessing) -> Preprocessing:
-    """Return the square that ten crops are cut from: what the centre crop is cut from, or more where that is all."""
+    """Return the square that ten crops are taken from: the uncropped image, enlarged if it leaves no margin."""
     height, width = (
-        max(whole, math.ceil(side * WIDER))
+        max(whole, math.ceil(side * CROP_MARGIN))
         for whole, side in zip(preprocessing.resized, preprocessing.input_size[1:], strict=True)
     )
     return replace(preprocessing, input_size=(3, height, width), crop_pct=1.0)
 
 
 def make_views(images: Tensor, preprocessing: Preprocessing, crops: int) -> Iterator[Tensor]:
-    """Yield each view of `images` (N, 3, H, W), in the size of `preprocessing`: themselves, or ten crops."""
+    """Yield each view of `images` (N, 3, H, W), in the size of `preprocessing`: the images, or ten crops of them."""
     if crops == 1:
         yield images
     else:
         yield from functional.ten_crop(images, list(preprocessing.input_size[1:]))
 
 
-def _mean(model: TransferModel, several: Iterator[Tensor]) -> Predictions:
+def _mean_prediction(model: TransferModel, views: Iterator[Tensor]) -> Predictions:
     device = next(model.backbone.parameters()).device
     total: dict[str, Tensor] = {}
     count = 0
-    for images in several:
+    for images in views:
         try:
-            some = model.predict(images.to(device))
+            predictions = model.predict(images.to(device))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise TransferError(
                 f"{model.backbone.name} takes no images of {images.shape[-2]} x {images.shape[-1]} pixels: "
                 f"try other --test-sizes ({str(error).splitlines()[0]})"
             ) from error
-        total = {name: total.get(name, 0.0) + values for name, values in some.items()}
+        total = {name: total.get(name, 0.0) + values for name, values in predictions.items()}
         count += 1
     return {name: (values / count).cpu().numpy() for name, values in total.items()}
