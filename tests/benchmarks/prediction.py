@@ -20,7 +20,7 @@ import pipeline
 import torch
 
 from transfer.data.sets.load import load_table
-from transfer.evaluation.evaluate import BATCH, predict
+from transfer.evaluation.evaluate import PREDICTED_AT_ONCE, predict
 from transfer.heads import HeadSpec
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     paths = np.resize(table.paths[np.random.default_rng(0).permutation(len(table))], n).tolist()
     heads = [HeadSpec(name, classes=table.targets[name].classes) for name in ("object", "domain")]
     model = pipeline.frozen(given.backbone, heads)
-    alone = pipeline.Alone(model, paths, lambda images: model.predict(images).values(), BATCH)
+    alone = pipeline.Alone(model, paths, lambda images: model.predict(images).values(), PREDICTED_AT_ONCE)
 
     def ours() -> None:
         with open(os.devnull, "w") as file:

@@ -140,7 +140,7 @@ def test_images_are_decoded_in_one_pass_and_rows_come_before_the_last_is_read(ru
     from transfer.data.images import batches as module
     from transfer.evaluation import evaluate as ours
 
-    monkeypatch.setattr(ours, "BATCH", 2)
+    monkeypatch.setattr(ours, "PREDICTED_AT_ONCE", 2)
     begun, decoded = [], []
     read, start = module.read, module._single_threads
     monkeypatch.setattr(module, "read", lambda path, **how: decoded.append(path) or read(path, **how))

@@ -33,26 +33,28 @@ from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.files import atomic_write, open_text, write_json
 from transfer.runtime.malloc import keep_freed_memory
 
-BATCH = 64
+PREDICTED_AT_ONCE = 64  # images per batch
 
 
 def predict(
     models: checkpoint.Models, paths: Sequence[str], *, top: int = 5, skip_bad: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Yield each image's answers, in order.
+    """Yield each image's predictions, in order.
 
     Yields
     ------
     dict
-        ``path``; for each softmax or binary head its name with the most likely class, ``NAME_probability`` and
-        ``NAME_top``, a list of [class, probability]; for each regression head its value. A bad image that is skipped
-        has ``path`` and ``error``.
+        ``path``; for each head with classes its name with the most likely class, ``NAME_probability`` and
+        ``NAME_top``, a list of [class, probability]; for each other head its value. An image that cannot be read and
+        is skipped has ``path`` and ``error``.
     """
     backbone = next(iter(models.values())).backbone
     device = next(backbone.parameters()).device
     bad: dict[int, str] | None = {} if skip_bad else None
-    # One pass over all paths: threads decode the next images while the networks see these.
-    batches = ImageBatches(paths, backbone.preprocessing, batch_size=BATCH, pin=device.type == "cuda", bad=bad)
+    # One pass over all paths: threads decode the next images while the networks process the present ones.
+    batches = ImageBatches(
+        paths, backbone.preprocessing, batch_size=PREDICTED_AT_ONCE, pin=device.type == "cuda", bad=bad
+    )
     with keep_freed_memory():
         for places, images in batches:
             rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
@@ -66,14 +68,14 @@ def predict(
 
 
 def predict_command(config: PredictConfig) -> int:
-    """Predict as `config` says, to a file or standard output; return how many images were skipped as bad."""
+    """Write predictions to a file or to standard output; return how many unreadable images were skipped."""
     models = checkpoint.load(config.run, pick_device(config.device))
     rows = predict(models, find_images(config.images), top=config.top, skip_bad=config.on_bad_image == "skip")
     if config.out:
         with atomic_write(config.out) as temporary, open_text(temporary, "w") as file:
             return _write(rows, config.format, file.write)
     if config.format == "csv" and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names that are no text go out as the bytes they are
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 are written as their bytes
     screen = sys.stdout.isatty()
     return _write(
         rows, config.format, lambda text: sys.stdout.write(escape_unprintable(text, "\n") if screen else text)
@@ -130,17 +132,17 @@ def column_targets(specs: Sequence[HeadSpec]) -> list[str]:
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Measure a saved run on its own test images or on others; return the result, and write it where `config` says.
+    """Evaluate a saved run on its test images or on other data; return the result, and write it to ``config.out``.
 
-    Other data with a test split is measured on that, else on all its images; a note says if some of them are test
-    images of the run and others not, as it may have learned from these. Several runs answer as an ensemble.
+    Of other data the test split is used, or all images if it has none. A note says if some of these images, but not
+    all, are test images of the run: it may have been trained on the others. Several runs are evaluated as an ensemble.
 
     Raises
     ------
     TransferError
-        No run there, no such data, or not one label that the model knows; runs that cannot answer together.
+        There is no such run or data, no label that the model knows, or the runs differ in their heads.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     runs = (config.run, *config.more)
     members = [checkpoint.load(run, pick_device(config.device)) for run in runs]
     check_same_heads(runs, members)
@@ -149,23 +151,23 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         given = _common_test([run if run.is_dir() else run.parent for run in runs], head_specs_of(models))
     else:
         given = load_table(config.data, config.data_root, column_targets(head_specs_of(models)))
-        held = given.split == "test"
-        given = given.take(held) if held.any() else given
+        in_test = given.split == "test"
+        given = given.take(in_test) if in_test.any() else given
         given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))
     cache = TrunkCache(CacheConfig(cache=config.cache))
     table, inspection = drop_bad_images(given, inspect_files(given, disk_cache=cache.disk_cache), config.on_bad_image)
     table = align_labels(table, models)
     if not any(t.known.any() for t in table.targets.values()):
         raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
-    test_set = TestSet(table, inspection.sha256, np.arange(len(table)), cache, config.view, BATCH)
-    answers = average_predictions([test_set.predict(member) for member in members])
+    test_set = TestSet(table, inspection.sha256, np.arange(len(table)), cache, config.view, PREDICTED_AT_ONCE)
+    predictions = average_predictions([test_set.predict(member) for member in members])
     result = {
         "command": "evaluate",
         "config": to_dict(config),
         "versions": get_versions(),
-        "seconds": {"total": round(time.perf_counter() - began, 3)},
-        "test": evaluate_predictions(table, answers),
-        "per_domain": evaluate_domains(table, answers),
+        "seconds": {"total": round(time.perf_counter() - started, 3)},
+        "test": evaluate_predictions(table, predictions),
+        "per_domain": evaluate_domains(table, predictions),
         "notes": list(table.notes),
     }
     if config.out:
