@@ -68,7 +68,7 @@ def test_runs_of_different_splits_are_refused(config: Callable[..., TrainConfig]
 def test_runs_of_other_classes_are_refused(config: Callable[..., TrainConfig], folder: Path, tmp_path: Path) -> None:
     train(config(out=tmp_path / "a"))
     train(config(out=tmp_path / "b", data=str(folder / "plain")))
-    with pytest.raises(TransferError, match="domain is not the same in both"):
+    with pytest.raises(TransferError, match="they differ in the head domain"):
         evaluate(EvaluateConfig(tmp_path / "a", (tmp_path / "b",), data=str(folder)))
 
 
