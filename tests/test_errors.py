@@ -19,7 +19,7 @@ def test_nothing_is_offered_when_nothing_is_near() -> None:
 
 def test_no_more_names_than_asked_for() -> None:
     known = [f"resnet{i}" for i in range(10, 20)]
-    assert did_you_mean("resnet1", known, say=2).count("resnet") == 2
+    assert did_you_mean("resnet1", known, limit=2).count("resnet") == 2
 
 
 def test_names_keep_their_own_letters() -> None:

@@ -86,15 +86,15 @@ def test_the_ready_trunk_is_made_once_and_anew_when_a_weight_changes(small: Call
     model = model_of(backbone)
     model.freeze(freeze.plan("partial:1", backbone).phases[0])
     x = pixels()
-    before, ready = model.trunk(x), model.ready_trunk()
-    assert model.ready_trunk() is ready
+    before, ready = model.trunk(x), model.get_trunk()
+    assert model.get_trunk() is ready
     with torch.no_grad():
         next(backbone.network.parameters()).mul_(1.5)
-    assert model.ready_trunk() is not ready
+    assert model.get_trunk() is not ready
     assert not torch.equal(model.trunk(x), before)
-    ready = model.ready_trunk()
+    ready = model.get_trunk()
     model.freeze(freeze.plan("partial:2", backbone).phases[0])
-    assert model.ready_trunk() is not ready
+    assert model.get_trunk() is not ready
 
 
 def test_the_trunk_gives_no_gradient_the_tail_does(small: Callable[..., Backbone]) -> None:

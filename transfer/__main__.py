@@ -1,4 +1,4 @@
-"""``python -m transfer`` is the ``transfer`` command."""
+"""``python -m transfer`` runs the ``transfer`` command."""
 
 from transfer.cli.main import main
 

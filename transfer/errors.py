@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line saying what is wrong, where, and what to do."""
+"""Errors that users can fix: one line with what is wrong, where, and what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ class TransferError(Exception):
 
 
 class EndedEarly(TransferError):
-    """Training ended before its time; all that it had is saved."""
+    """Training ended early; its results so far are saved."""
 
 
-def did_you_mean(name: str, known: Iterable[str], say: int = 3) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the known names nearest to `name`, or an empty string.
+def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """Return ``" (did you mean 'x'?)"`` for up to `limit` known names close to `name`, or an empty string.
 
     Examples
     --------
@@ -23,5 +23,5 @@ def did_you_mean(name: str, known: Iterable[str], say: int = 3) -> str:
     ''
     """
     by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=say, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.6)
     return f" (did you mean {' or '.join(repr(by_lower[k]) for k in near)}?)" if near else ""

@@ -58,7 +58,7 @@ def measure(folder: Path) -> None:
     table = table.take(np.random.default_rng(0).permutation(len(table))[:n])
     digests = np.array([hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in table.paths])
     model = pipeline.frozen(given.backbone)
-    trunk = model.ready_trunk()
+    trunk = model.get_trunk()
     alone = pipeline.Alone(model, table.paths, lambda images: [trunk(images)], BATCH)
 
     def ours(paths: Sequence[str]) -> None:

@@ -57,7 +57,7 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
         feed = TrunkCache(disk_cache=DiskCache(folder)).feed(
             model, images.table.paths, images.inspection.sha256, batch_size=32, workers=1
         )
-        model.ready_trunk() if model.cut else None
+        model.get_trunk() if model.cut else None
         distributed.wait_for_all()
         began, busy = time.perf_counter(), time.process_time()
         feed.prepare(rows)

@@ -73,7 +73,7 @@ def test_a_run_leaves_its_page_and_several_are_compared(capsys, folder, tmp_path
     monkeypatch.chdir(tmp_path)
     few = ["--data", str(folder), "--device", "cpu", "--epochs", "2"]
     told = said(capsys, ["train", *few, "--out", "a"], 0).out
-    assert f"the page to look at: {Path('a') / 'report.html'}" in told
+    assert f"page: {Path('a') / 'report.html'}" in told
     said(capsys, ["train", *few, "--policy", "partial:1", "--no-report", "--out", "b"], 0)
     assert not any((tmp_path / "b" / name).exists() for name in ("report.html", "exhibits.json"))
     (tmp_path / "a" / "report.html").unlink()

@@ -125,7 +125,7 @@ def test_a_pipe_is_no_manifest_and_is_not_waited_for(tmp_path):
     """Found by fuzzing."""
     os.mkfifo(tmp_path / "x.csv")
     assert not with_path_column(tmp_path / "x.csv")
-    with pytest.raises(TransferError, match="no regular file"):
+    with pytest.raises(TransferError, match="not a regular file"):
         read_manifest(tmp_path / "x.csv")
 
 

@@ -68,8 +68,8 @@ image_case("PostScript, which others would run", "PostScript is a program")(
     lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(x) (w) file\n")
 )
 image_case("a folder called x.jpg", "accuracy", 0)(lambda p: p.mkdir())
-image_case("a pipe called x.jpg", "x.jpg: no regular file")(os.mkfifo)
-image_case("a link to a device", "x.jpg: no regular file")(lambda p: p.symlink_to("/dev/zero"))
+image_case("a pipe called x.jpg", "x.jpg: not a regular file")(os.mkfifo)
+image_case("a link to a device", "x.jpg: not a regular file")(lambda p: p.symlink_to("/dev/zero"))
 image_case("a link to nothing", "x.jpg: No such file")(lambda p: p.symlink_to("nowhere"))
 image_case("a link to itself", "x.jpg: ")(lambda p: p.symlink_to(p))
 

@@ -21,8 +21,8 @@ words = names.filter(lambda text: text.strip() == text)
 
 def values(hint):
     """Draw a value of a setting's type."""
-    if typing.get_origin(hint) is typing.Annotated:
-        kind = typing.get_args(typing.get_args(hint)[0])[0]
+    if typing.get_origin(hint) is tuple:
+        kind = typing.get_args(hint)[0]
         numbers = {int: st.integers(1, 9), float: st.floats(0.001, 9), str: words}
         return st.lists(numbers[kind], max_size=3).map(tuple)
     if typing.get_origin(hint) is typing.Literal:
@@ -36,7 +36,7 @@ def values(hint):
 @st.composite
 def configs(draw, kind):
     """Draw a config in which a few settings are not the default."""
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = typing.get_type_hints(kind)
     given = {}
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(hints[field.name]):

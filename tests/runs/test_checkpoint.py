@@ -262,7 +262,7 @@ HEADERS = {
     "a million hidden layers": ({"heads": {"hidden": [1] * 10**6}}, "is damaged"),
     "no object": ({"text": "[]"}, "is no model of this tool"),
     "no JSON": ({"text": "{"}, "is not a readable safetensors file"),
-    "no end": ({"text": "[" * 100_000}, "it nests too deep"),
+    "no end": ({"text": "[" * 100_000}, "it is nested too deeply"),
 }
 
 

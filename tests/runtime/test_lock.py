@@ -21,7 +21,7 @@ def test_another_process_is_refused_until_the_first_one_dies(tmp_path: Path) -> 
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as other:
         assert other.stdout
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(TransferError, match="another process is at work") as refused:
+        with pytest.raises(TransferError, match="another process is writing") as refused:
             FolderLock(tmp_path)
         assert "\n" not in str(refused.value)
         other.kill()

@@ -121,4 +121,4 @@ def test_a_run_says_so(
     scarce(monkeypatch, 3)
     result = train(config(policy="partial:1", epochs=1)).result
     assert any("batches of 8 taken in 4 parts" in note for note in result["notes"])
-    assert "out of memory: batches of 8 are taken in 4 parts" in caplog.text
+    assert "out of memory: batches of 8 are processed in 4 parts" in caplog.text

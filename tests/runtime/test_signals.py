@@ -21,7 +21,7 @@ def test_a_signal_only_asks_and_a_second_one_is_as_ever(number: int, capfd: pyte
             signal.raise_signal(number)
             assert stop_requested()
             assert not heard
-            with pytest.raises(StoppedBySignal, match="--resume goes on from here") as stopped:
+            with pytest.raises(StoppedBySignal, match="--resume continues from here") as stopped:
                 raise_if_stop_requested()
             assert stopped.value.number == number
             assert isinstance(stopped.value, KeyboardInterrupt)

@@ -170,7 +170,7 @@ def test_a_signal_to_the_command(config: Callable[..., TrainConfig], folder: Pat
         end = time.monotonic() + 120
         while not (lines.exists() and lines.stat().st_size) and time.monotonic() < end:
             time.sleep(0.02)
-        with pytest.raises(TransferError, match="another process is at work on the run"):
+        with pytest.raises(TransferError, match="another process is writing to the run folder"):
             train(config(out=out, resume=True, **asked))
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=120)

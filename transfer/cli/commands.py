@@ -1,4 +1,4 @@
-"""What each command does and prints: a typed config, one call, and the call's result for people or for programs.
+"""What each command calls and prints: its result as a text table, or as JSON.
 
 Nothing here imports torch before a command that needs it runs.
 """
@@ -32,31 +32,31 @@ from transfer.runtime import distributed
 from transfer.runtime.escape import escape_unprintable
 
 
-def _say(text: str, **how: Any) -> None:
-    """Print text in which names from elsewhere may stand."""
+def _print(text: str, **how: Any) -> None:
+    """Print text that may contain file names, escaped."""
     print(escape_unprintable(text, keep="\n"), **how)
 
 
-def _tell(as_json: bool, result: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> None:
-    """Print a result, for programs or for people."""
-    _say(json.dumps(result, ensure_ascii=False) if as_json else "\n" + text(result))
+def _print_result(as_json: bool, result: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> None:
+    """Print a result as JSON or as text."""
+    _print(json.dumps(result, ensure_ascii=False) if as_json else "\n" + text(result))
 
 
 @contextmanager
-def _reported(run: RunConfig, as_json: bool) -> Iterator[None]:
-    """Write the page of what is run within, also where it was stopped, and say where it lies."""
+def _write_page_after(run: RunConfig, as_json: bool) -> Iterator[None]:
+    """Run the block, write the page of its run, also if it ended early, and print the run folder."""
     try:
         yield
     except EndedEarly:
         if run.out and (run.out / "result.json").is_file():
-            _page(run)
+            _write_page(run)
         raise
     if run.out:
-        page = f"; the page to look at: {_page(run)}" if run.report else ""
-        _say(f"saved in {run.out}{page}", file=sys.stderr if as_json else sys.stdout)
+        page = f"; page: {_write_page(run)}" if run.report else ""
+        _print(f"saved in {run.out}{page}", file=sys.stderr if as_json else sys.stdout)
 
 
-def _page(run: RunConfig) -> Path | None:
+def _write_page(run: RunConfig) -> Path | None:
     from transfer.report.page import write_report
 
     return write_report(run.out) if run.out and run.report and distributed.is_rank_zero() else None
@@ -65,7 +65,7 @@ def _page(run: RunConfig) -> Path | None:
 def _demo(config: DemoConfig) -> None:
     from transfer.cli.demo import demo
 
-    _say(demo(config))
+    _print(demo(config))
 
 
 def _backbones(config: BackbonesConfig) -> None:
@@ -78,23 +78,23 @@ def _backbones(config: BackbonesConfig) -> None:
         near = did_you_mean(config.pattern, (row.name for row in catalogue()))
         raise TransferError(f"no backbone matches {config.pattern!r}{near}: `transfer backbones` lists all")
     for line in backbone_lines(itertools.chain([first], rows)):
-        _say(line, flush=True)
+        _print(line, flush=True)
 
 
 def _data(config: FetchConfig) -> None:
     from transfer.data.sets.load import fetch_or_verify
 
-    _say(fetch_or_verify(config.name, config.data_root, verify=config.verify))
+    _print(fetch_or_verify(config.name, config.data_root, verify=config.verify))
 
 
 def _train(config: TrainConfig, as_json: bool) -> None:
     from transfer.report.text import run_text
     from transfer.training.train import train
 
-    with _reported(config.run, as_json):
-        _tell(as_json, train(config).result, run_text)
+    with _write_page_after(config.run, as_json):
+        _print_result(as_json, train(config).result, run_text)
     if config.run.out and not as_json:
-        _say(f"next: transfer predict {config.run.out} IMAGE...")
+        _print(f"next: transfer predict {config.run.out} IMAGE...")
 
 
 def _compare(config: CompareConfig, as_json: bool) -> None:
@@ -102,9 +102,9 @@ def _compare(config: CompareConfig, as_json: bool) -> None:
     from transfer.report.text import comparison_text
     from transfer.training.compare import compare
 
-    with _reported(config.train.run, as_json):
+    with _write_page_after(config.train.run, as_json):
         result = compare(config)
-        _tell(as_json, result, comparison_text)
+        _print_result(as_json, result, comparison_text)
         run = config.train.run
         for name in result["runs"] if run.out and run.report and distributed.is_rank_zero() else ():
             write_report(run.out / name.replace(":", "-"))
@@ -114,10 +114,10 @@ def _adapt(config: AdaptConfig, as_json: bool) -> None:
     from transfer.adaptation.adapt import adapt
     from transfer.report.text import adaptation_text
 
-    with _reported(config.run, as_json):
-        _tell(as_json, adapt(config).result, adaptation_text)
+    with _write_page_after(config.run, as_json):
+        _print_result(as_json, adapt(config).result, adaptation_text)
     if config.run.out and not as_json:
-        _say(f"next: transfer predict {config.run.out} IMAGE...")
+        _print(f"next: transfer predict {config.run.out} IMAGE...")
 
 
 def _advise(config: AdviseConfig, as_json: bool) -> None:
@@ -125,8 +125,8 @@ def _advise(config: AdviseConfig, as_json: bool) -> None:
     from transfer.tuning.advise import advise
 
     inner = config.train.run.out / "run" if config.run and config.train.run.out else None
-    with _reported(dataclasses.replace(config.train.run, out=inner, tensorboard=False, resume=False), as_json):
-        _tell(as_json, advise(config), advice_text)
+    with _write_page_after(dataclasses.replace(config.train.run, out=inner, tensorboard=False, resume=False), as_json):
+        _print_result(as_json, advise(config), advice_text)
 
 
 def _search(config: SearchConfig) -> None:
@@ -137,7 +137,7 @@ def _search(config: SearchConfig) -> None:
     result, out = search(config), config.train.run.out
     if out:
         draw_landscape(out / "landscape.png", result)
-    _say("\n" + search_text(result))
+    _print("\n" + search_text(result))
 
 
 def _lr_find(config: LrFindConfig) -> None:
@@ -148,20 +148,20 @@ def _lr_find(config: LrFindConfig) -> None:
     result, out = lr_find(config), config.train.run.out
     if out:
         draw_range_test(out / "rates.png", result)
-    _say(lr_find_text(result))
+    _print(lr_find_text(result))
 
 
 def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
     from transfer.evaluation.evaluate import evaluate
     from transfer.report.text import run_text
 
-    _tell(as_json, evaluate(config), run_text)
+    _print_result(as_json, evaluate(config), run_text)
 
 
 def _report(config: ReportConfig) -> None:
     from transfer.report.page import write_report
 
-    _say(str(write_report(*config.runs, out=config.out)))
+    _print(str(write_report(*config.runs, out=config.out)))
 
 
 def _predict(config: PredictConfig) -> None:
@@ -186,14 +186,14 @@ def _cache(config: CacheCommandConfig) -> None:
     store = DiskCache()
     if config.action == "clear":
         segments, size = store.clear()
-        _say(f"removed {segments} files, {size / 1e6:.1f} MB, from {store.root}")
+        _print(f"removed {segments} files, {size / 1e6:.1f} MB, from {store.root}")
     elif config.action == "verify":
         problems = store.verify()
         for path, reason in problems:
-            _say(f"{path}: {reason}")
-        _say(f"{len(problems)} damaged" if problems else f"{store.root}: all sound")
+            _print(f"{path}: {reason}")
+        _print(f"{len(problems)} damaged" if problems else f"{store.root}: all sound")
     else:
-        _say(f"{store.root}\n{cache_text(store.list_entries())}")
+        _print(f"{store.root}\n{cache_text(store.list_entries())}")
 
 
 JSON_COMMANDS = ("train", "compare", "adapt", "advise", "evaluate")  # have the option --json

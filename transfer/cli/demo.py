@@ -1,4 +1,4 @@
-"""`transfer demo`: embedded data, the bundled backbone, no network; what transfer is worth with few labels."""
+"""`transfer demo`: four policies with few labels, on bundled data and the bundled backbone, without a network."""
 
 import torch
 
@@ -7,13 +7,13 @@ from transfer.config.train import CompareConfig, DataConfig, LearnConfig, Policy
 from transfer.report.text import comparison_text
 from transfer.training.compare import compare
 
-SHOTS = 10
+SHOTS = 10  # labels per digit and domain
 
-SAY = """
+REPORT = """
 Three domains (scanned, blended, printed digits), ten labels per digit and domain, the rest held out for testing.
-glyphnet learned letters, never digits; scratch is the same network without that. Look at both columns: reading digits
-is what letters taught it; telling domains apart (paper, print, photograph) is what it learned to look past, so that
-probing, which must do with its features, is behind a network that may learn new ones.
+glyphnet was pretrained on letters, never on digits; scratch is the same network from random weights. Compare both
+columns. Digits are recognised well with features of letters. Domains (paper, print, photograph) are not: pretraining
+made the features invariant to them, so a linear probe is behind policies that train the network.
 
 {table}
 
@@ -26,16 +26,16 @@ Next:
 
 def demo(config: DemoConfig) -> str:
     """Train dual heads under four policies with few labels and return the table to print."""
-    torch.set_num_threads(1)  # on images this small a second thread costs more than it gives
+    torch.set_num_threads(1)  # a second thread is slower on images this small
     result = compare(
         CompareConfig(
             train=TrainConfig(
                 data=DataConfig(data="digits", test=0.5, shots=SHOTS),
-                policy=PolicyConfig(backbone_lr=0.3),  # a small network on small images bears, and needs, larger steps
+                policy=PolicyConfig(backbone_lr=0.3),  # small networks on small images need larger steps
                 learn=LearnConfig(epochs=20, batch_size=32, lr=5e-3),
                 run=RunConfig(seed=config.seed),
             ),
             policies=("linear_probe", "partial:2", "full", "scratch"),
         )
     )
-    return SAY.format(table=comparison_text(result))
+    return REPORT.format(table=comparison_text(result))

@@ -185,7 +185,7 @@ class Feed:
         device, size = next(self.model.backbone.parameters()).device, self.model.backbone.preprocessing.input_size
         if not self.model.cut:
             return torch.empty(0, *size, dtype=torch.uint8, device=device)
-        return self.model.rounded(torch.empty(0, *self.model.backbone.shape(self.model.cut), device=device))
+        return self.model.round_activation(torch.empty(0, *self.model.backbone.shape(self.model.cut), device=device))
 
     def _images(
         self,
@@ -240,7 +240,7 @@ class Feed:
                 row_cache.open_writer(len(missing)) as writer,
             ):
                 for some, activation in self._made(mine, view, augmentation, disk_cache):
-                    writer.append(self.digests[some], _packed(self.model.rounded(activation)))
+                    writer.append(self.digests[some], _packed(self.model.round_activation(activation)))
                     bar.update(len(some))
                     if time.perf_counter() - sealed > _SEAL_SECONDS:
                         writer.commit()
@@ -261,7 +261,7 @@ class Feed:
         self, rows: np.ndarray, view: int, augmentation: Augmentation | None, disk_cache: DiskCache
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield float32 activations at the cut, from those of the nearest lower cut that are kept, else from images."""
-        run, backbone = self.model.ready_trunk(), self.model.backbone
+        run, backbone = self.model.get_trunk(), self.model.backbone
         for cut in range(self.model.cut - 1, 0, -1):
             if not len(rows) or not backbone.cuttable(cut):
                 continue

@@ -1,16 +1,16 @@
-"""Names from elsewhere, made fit for a terminal and for UTF-8."""
+"""Escapes for text from elsewhere, such as file names, before it is printed or written as UTF-8."""
 
 import re
 
-# Control characters, which a terminal obeys; marks that turn the direction of writing; halves of a character, by which
-# Python stands for bytes of a file name that are no text.
+# Control characters; marks of writing direction; lone surrogates, by which Python represents the bytes of a file name
+# that are not valid text.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape_unprintable(text: str, keep: str = "") -> str:
-    r"""Return `text` with each character that is unfit to be printed, but those of `keep`, as JSON escapes it.
+    r"""Return `text` with unprintable characters, except those in `keep`, escaped as in JSON.
 
-    What JSON says is the same before and after.
+    Escaped JSON decodes to the same value.
 
     Examples
     --------

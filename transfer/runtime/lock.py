@@ -1,4 +1,4 @@
-"""A run folder belongs to one process at a time."""
+"""A lock on a run folder, so that one process at a time writes there."""
 
 import contextlib
 from pathlib import Path
@@ -11,19 +11,19 @@ LOCK_FILE = ".lock"
 
 
 class FolderLock:
-    """Holds a folder for this process until it is released, collected, or the process ends, however it does.
+    """Locks a folder for this process until released, garbage-collected, or the process ends in any way.
 
-    Within the process the same folder may be held several times.
+    The same process may lock a folder several times.
 
     Parameters
     ----------
     folder : Path
-        It must exist.
+        An existing folder.
 
     Raises
     ------
     TransferError
-        Another process holds it, or the lock cannot be written.
+        Another process has locked it, or the lock file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,24 +33,24 @@ class FolderLock:
             self._lock.acquire()
         except Timeout as error:
             raise TransferError(
-                f"another process is at work on the run in {folder}: wait for it, stop it, or name another folder"
+                f"another process is writing to the run folder {folder}: wait for it, stop it, or use another folder"
             ) from error
         except OSError as error:
             raise TransferError(f"cannot write the run folder {folder}: {error.strerror or error}") from error
         self._held = True
 
     def release(self) -> None:
-        """Let go; the last one in this process removes the file."""
+        """Release the lock; the last release in this process removes the file."""
         if self._held:
             self._held = False
             if self._lock.lock_counter == 1:
                 self._remove()
             self._lock.release()
             if not self._lock.is_locked:
-                self._remove()  # Windows removes no file that is open
+                self._remove()  # Windows cannot remove an open file
 
     def _remove(self) -> None:
-        with contextlib.suppress(OSError):  # left there, it is known as ours, and the next run takes it
+        with contextlib.suppress(OSError):  # a file left behind is reused by the next run
             self._file.unlink(missing_ok=True)
 
     def __del__(self) -> None:

@@ -1,7 +1,7 @@
-"""Memory that a step frees is kept for the next one, as it is on a GPU, and given back to the system afterwards.
+"""Let glibc reuse freed memory during training, as GPU allocators do.
 
-glibc hands every large block back as soon as it is freed and takes the next one anew, which costs a page fault for each
-four KiB of it. Training does that with all activations in every step, and spends up to half of its time on it.
+By default glibc returns every large block to the system when it is freed. Allocating the next one then costs a page
+fault per 4 KiB. Training does this with all activations in every step, and spends up to half of its time on it.
 """
 
 import ctypes
@@ -13,16 +13,16 @@ from functools import cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 TRAINING_THRESHOLDS = {M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: -1}
-DEFAULT_THRESHOLDS = {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26}  # up to which glibc raises them by itself
+DEFAULT_THRESHOLDS = {M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26}  # the limits to which glibc adapts them itself
 USER_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
-"""Variables by which a user has settled it; then nothing is changed."""
+"""Environment variables by which users tune malloc; if one is set, nothing is changed."""
 
 _depth = 0
 
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Keep what is freed within, under glibc; at the end of the outermost one give the system back what is free.
+    """Keep memory that is freed within the block for reuse; return it to the system at the end of the outermost block.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def _set(libc: ctypes.CDLL, thresholds: dict[int, int]) -> None:
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
-    """Return the C library, if it is glibc and nobody has told it otherwise."""
+    """Return the C library if it is glibc and the user has not tuned it."""
     if sys.platform != "linux" or any(name in os.environ for name in USER_VARIABLES):
         return None
     libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""A batch that does not fit into memory is taken in parts, whose gradients add up to its own."""
+"""If a batch does not fit into memory, process it in parts whose gradients add up to the batch's."""
 
 import logging
 from collections.abc import Callable
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether `error` says that the memory of a device, or of the machine, is used up."""
+    """Return whether `error` reports that the memory of a device or of the machine is exhausted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and ("not enough memory" in said or "DefaultCPUAllocator" in said)
+    message = str(error)
+    return isinstance(error, RuntimeError) and ("not enough memory" in message or "DefaultCPUAllocator" in message)
 
 
 def split_rows(rows: int, parts: int) -> list[slice]:
-    """Return `rows` shared out over so many slices, or fewer.
+    """Divide `rows` into at most `parts` slices.
 
     Examples
     --------
@@ -41,25 +41,25 @@ def split_rows(rows: int, parts: int) -> list[slice]:
 def halve_until_fits(
     attempt: Callable[[int], Result], rows: int, parts: int, clear: Callable[[], None], how: str
 ) -> tuple[Result, int]:
-    """Return what `attempt` does with a batch in `parts`, in twice as many each time that memory does not suffice.
+    """Process a batch in `parts`; double their number each time that memory does not suffice.
 
     Parameters
     ----------
     attempt : callable
-        Given in how many parts.
+        Called with the number of parts.
     rows : int
-        Of the batch.
+        Rows of the batch.
     clear : callable
         Removes what a failed attempt leaves behind.
     how : str
-        What becomes of the parts, to be logged.
+        What becomes of the parts, for the log.
 
     Returns
     -------
-    taken : object
+    result : object
         What `attempt` returned.
     parts : int
-        In how many it was taken, which later ones had better be, too.
+        The number of parts that fitted; later batches should start with it.
 
     Raises
     ------
@@ -78,23 +78,23 @@ def halve_until_fits(
                     "out of memory on a single image: take a smaller --backbone, --image-size or --batch-size, or "
                     "train fewer stages"
                 ) from None
-        parts *= 2  # here, where nothing holds on to what the failed attempt had
+        parts *= 2  # outside the except block, so that nothing references the failed attempt's tensors
         clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        log.warning("out of memory: batches of %d are taken in %d parts, %s", rows, parts, how)
+        log.warning("out of memory: batches of %d are processed in %d parts, %s", rows, parts, how)
 
 
 def run_in_parts(
     take: Callable[[slice], tuple[Tensor, HeadOutputs]], rows: int, parts: int, clear: Callable[[], None]
 ) -> tuple[Tensor, HeadOutputs, int]:
-    """Take a batch in `parts`, or in more: see :func:`halved`.
+    """Process a batch in `parts` or more; see :func:`halve_until_fits`.
 
     Parameters
     ----------
     take : callable
-        Given which rows, adds their share of the batch's gradient to what is there; returns their share of its loss,
-        and what each head put out, (rows, ...).
+        Called with a part's rows; adds their share of the batch's gradient and returns their share of its loss and
+        each head's output, (rows, ...).
     clear : callable
         Removes all gradients.
 
@@ -106,13 +106,12 @@ def run_in_parts(
         Of all its rows.
     parts : int
     """
-    how = "their gradients added up"
     taken, parts = halve_until_fits(
-        lambda parts: [take(part) for part in split_rows(rows, parts)], rows, parts, clear, how
+        lambda parts: [take(part) for part in split_rows(rows, parts)], rows, parts, clear, "their gradients added up"
     )
     if len(taken) == 1:
         return *taken[0], parts
-    out = {name: torch.cat([some[name] for _, some in taken]) for name in taken[0][1]}
+    out = {name: torch.cat([outputs[name] for _, outputs in taken]) for name in taken[0][1]}
     return torch.stack([loss for loss, _ in taken]).sum(), out, parts
 
 
@@ -123,7 +122,7 @@ def run_in_parts_distributed(
     clear: Callable[[], None],
     averaged: Any,
 ) -> tuple[Tensor, HeadOutputs]:
-    """Take a batch that several processes share in `parts`; see :func:`in_parts`.
+    """Process in `parts` a batch that several processes share; see :func:`run_in_parts`.
 
     Parameters
     ----------
@@ -133,19 +132,19 @@ def run_in_parts_distributed(
     Raises
     ------
     TransferError
-        Memory does not suffice: that is known to this process alone, and the others do not wait.
+        Memory does not suffice. Only this process knows, so it cannot change the number of parts by itself.
     """
     clear()
     every = split_batch(rows, parts)
     taken = []
-    for piece in every:
+    for part in every:
         try:
-            with nullcontext() if piece is every[-1] else averaged.no_sync():
-                taken.append(take(piece))
+            with nullcontext() if part is every[-1] else averaged.no_sync():
+                taken.append(take(part))
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise TransferError(f"out of memory: say --accumulate {2 * parts}, or more") from None
+                raise TransferError(f"out of memory: use --accumulate {2 * parts}, or more") from None
             raise
-    order = torch.from_numpy(np.argsort(np.concatenate([piece.index for piece in every])))
-    out = {name: torch.cat([some[name] for _, some in taken]) for name in taken[0][1]}
+    order = torch.from_numpy(np.argsort(np.concatenate([part.index for part in every])))
+    out = {name: torch.cat([outputs[name] for _, outputs in taken]) for name in taken[0][1]}
     return torch.stack([loss for loss, _ in taken]).sum(), {name: values[order] for name, values in out.items()}

@@ -1,4 +1,4 @@
-"""A run that is asked to stop finishes its step and saves where it is."""
+"""SIGINT and SIGTERM: finish the current step, save, then stop."""
 
 import os
 import signal
@@ -15,20 +15,20 @@ _previous_handlers: dict[int, Any] = {}
 
 
 class StoppedBySignal(KeyboardInterrupt):
-    """A run was stopped by the signal `number`, after all of it was saved."""
+    """A run was stopped by the signal `number`, after its state was saved."""
 
     def __init__(self, number: int) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}, all saved: the same command with --resume goes on from here")
+        super().__init__(f"stopped by {name}, all saved: the same command with --resume continues from here")
         self.number = number
 
 
 @contextmanager
 def defer_stop_signals() -> Iterator[None]:
-    """While this lasts, let SIGINT and SIGTERM only ask to stop; a second one ends the process as they always do.
+    """Within the block, record SIGINT and SIGTERM instead of ending the process; a second signal ends it as usual.
 
-    Whoever works meanwhile looks at :func:`asked` where it can stop, saves, and calls :func:`check`. Within another
-    one, or outside the main thread, which alone hears signals, this does nothing.
+    The code within checks :func:`stop_requested` where it can stop, saves, and calls :func:`raise_if_stop_requested`.
+    A nested block does nothing, nor does one outside the main thread, which alone receives signals.
     """
     if _previous_handlers or threading.current_thread() is not threading.main_thread():
         yield
@@ -45,28 +45,28 @@ def defer_stop_signals() -> Iterator[None]:
 
 
 def stop_requested() -> bool:
-    """Return whether a signal has asked to stop."""
+    """Return whether a stop signal was received."""
     return bool(_received)
 
 
 def raise_if_stop_requested() -> None:
-    """Stop here if a signal has asked to.
+    """Stop if a stop signal was received.
 
     Raises
     ------
-    Stopped
-        One has.
+    StoppedBySignal
+        A signal was received.
     """
     if _received:
         raise StoppedBySignal(_received[0])
 
 
 def raise_stopped() -> None:
-    """Stop here, as a signal has asked this process or another of the run to.
+    """Stop because this process, or another one of the run, received a stop signal.
 
     Raises
     ------
-    Stopped
+    StoppedBySignal
         Always.
     """
     raise StoppedBySignal(_received[0] if _received else signal.SIGTERM)
@@ -78,5 +78,5 @@ def _receive(number: int, frame: FrameType | None) -> None:
         signal.raise_signal(number)
         return
     _received.append(number)
-    # Not by print or a logger: the signal may have come in the midst of one.
-    os.write(2, b"transfer: stopping after this step; once more to end at once\n")
+    # print or a logger may be interrupted by the signal and are not reentrant.
+    os.write(2, b"transfer: stopping after this step; send the signal again to end at once\n")

@@ -93,14 +93,14 @@ def restored(model: TransferModel) -> Iterator[None]:
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     wanted = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
-    cut, held = model.cut, model._held
+    cut, frozen = model.cut, model._frozen_modules
     devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else []
     with torch.random.fork_rng(devices):
         try:
             yield
         finally:
             model.load_state_dict(state)
-            model.cut, model._held = cut, held
+            model.cut, model._frozen_modules = cut, frozen
             for parameter, learns, slope in wanted:
                 parameter.requires_grad_(learns)
                 parameter.grad = slope
