@@ -1,4 +1,4 @@
-"""What a run says of the shift without target labels; and, once these are out, of what adapting changed."""
+"""The shift as estimated without target labels; and, once these are revealed, what adapting changed."""
 
 import math
 from collections.abc import Sequence
@@ -23,57 +23,55 @@ FLAGS = ("strong", "partial", "open_set")
 def describe_shift(
     task: AdaptationTask, chosen: CandidateEvidence, *, seed: int = 0
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return how the target differs from the source as result.json has it, and what to note; no target label is used.
+    """Return result.json's ``shift``, how the target differs from the source, and notes; no target label is used.
 
-    All but ``a_distance`` is read off a classifier of the source's training rows alone, on features standardised per
-    domain (see `adaptation.label_shift`, which says how far it can be trusted). What cannot be estimated, as
-    there are too few rows or no validation rows, is None. Class shares are rough, as misread images count for the wrong
-    class: from amazon to webcam the estimated ones are 0.23 from the source's, the true ones 0.11; hence the flags,
-    which allow for that.
+    All but ``a_distance`` comes from a classifier of the source's training rows alone, on features standardised per
+    domain; `adaptation.label_shift` reports its reliability. None where there are too few rows or no validation rows.
+    Class shares are rough, since misclassified images count for the wrong class: from amazon to webcam, the estimated
+    total variation is 0.23, the true one 0.11. The flags allow for that.
 
     Parameters
     ----------
     task : AdaptationTask
-        The pooled features before anything was learnt.
+        With the pooled features before training.
     chosen : CandidateEvidence
-        Of the candidate that the rule took.
+        Of the candidate that the rule chose.
 
     Returns
     -------
     dict
-        ``strong``, ``partial`` and ``open_set`` (label shift; source classes that the target lacks; target classes
-        that the source lacks), ``total_variation`` of the class shares (by ``em`` and ``bbse``, and what mere
-        ``chance`` would make it), ``prior`` (each object's share in ``source`` and ``target``), ``absent`` objects
-        where ``partial``, ``looseness``, ``estimated_accuracy`` of that classifier on the target, and the proxy
-        ``a_distance`` of pooled features ``before`` and of the chosen candidate's ``after``: where these were
-        standardised per domain, about 0.
+        Flags ``strong`` (label shift), ``partial`` (the target lacks source classes) and ``open_set`` (the source lacks
+        target classes); ``total_variation`` of the class shares (by ``em`` and ``bbse``, and by ``chance``); ``prior``
+        (each object's share in ``source`` and ``target``); ``absent`` objects if ``partial``; ``looseness``;
+        ``estimated_accuracy`` of that classifier on the target; and the proxy ``a_distance`` of pooled features
+        ``before`` and of the chosen candidate's features ``after``, about 0 if these were standardised per domain.
     list of str
     """
     domains = task.domains
-    found = measure_label_shift(source_only_evidence(task, "standardise"), seed=seed)
+    label_shift = measure_label_shift(source_only_evidence(task, "standardise"), seed=seed)
     before = (task.pooled(rows).cpu().numpy() for rows in (domains.train, domains.unlabelled))
     after = (chosen.source_features, chosen.target_features)
     names = task.classes
     block = {
-        **{name: getattr(found, name) for name in FLAGS},
+        **{name: getattr(label_shift, name) for name in FLAGS},
         "total_variation": {
-            "em": _number(found.variation),
-            "bbse": _number(found.variation_bbse),
-            "chance": _number(found.chance),
+            "em": _number(label_shift.variation),
+            "bbse": _number(label_shift.variation_bbse),
+            "chance": _number(label_shift.chance),
         },
-        "estimated_accuracy": _number(found.estimated_accuracy),
-        "looseness": _number(found.looseness),
+        "estimated_accuracy": _number(label_shift.estimated_accuracy),
+        "looseness": _number(label_shift.looseness),
         "a_distance": {
             "before": _number(proxy_a_distance(*before, seed=seed)),
             "after": _number(proxy_a_distance(*after, seed=seed)) if chosen.finite else None,
         },
-        "absent": [names[k] for k in found.absent] if found.partial else [],
+        "absent": [names[k] for k in label_shift.absent] if label_shift.partial else [],
         "prior": {
-            name: {"source": _number(found.source_prior[k]), "target": _number(found.target_prior[k])}
+            name: {"source": _number(label_shift.source_prior[k]), "target": _number(label_shift.target_prior[k])}
             for k, name in enumerate(names)
         },
     }
-    return block, found.notes(names)
+    return block, label_shift.notes(names)
 
 
 def merge_shift_flags(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -85,7 +83,7 @@ def merge_shift_flags(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def compare_with_source_only(
     tests: Sequence[tuple[ImageTable, Predictions]], before: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """Return what adapting changed, for each object and in all.
+    """Return what adapting changed, per object and overall.
 
     Parameters
     ----------
@@ -97,23 +95,22 @@ def compare_with_source_only(
     Returns
     -------
     dict
-        ``per_class_change``: for each object the recall of ``source_only`` and ``adapted`` over all seeds, their
-        ``change`` and the number ``n`` of its images, largest gain first, largest loss last. ``paired``: by head, the
-        adapted model against source_only, see :func:`~transfer.evaluation.paired.paired_test`. Both are empty where no
-        label is known.
+        ``per_class_change``: for each object, the recall of ``source_only`` and ``adapted`` over all seeds, their
+        ``change`` and the number ``n`` of its images, largest gain first. ``paired``: by head, the adapted model
+        against source_only, see :func:`~transfer.evaluation.paired.paired_test`. Both are empty if no label is known.
     """
     columns = []
-    for (table, answers), was in zip(tests, before, strict=True):
+    for (table, predictions), source_only in zip(tests, before, strict=True):
         known = table.object >= 0
         true = table.object[known]
-        right = [said[known] == true for said in (was, answers["object"].argmax(1))]
-        columns.append((table.paths[known], np.array(table.objects)[true], *right))
+        correct = [classes[known] == true for classes in (source_only, predictions["object"].argmax(1))]
+        columns.append((table.paths[known], np.array(table.objects)[true], *correct))
     paths, objects, old, new = (np.concatenate(column) for column in zip(*columns, strict=True))
     changes = []
     for name in np.unique(objects).tolist():
-        own = objects == name
-        recalls = float(old[own].mean()), float(new[own].mean())
-        n = len(np.unique(paths[own]))
+        rows = objects == name
+        recalls = float(old[rows].mean()), float(new[rows].mean())
+        n = len(np.unique(paths[rows]))
         changes.append(
             (name, {"source_only": recalls[0], "adapted": recalls[1], "change": recalls[1] - recalls[0], "n": n})
         )
@@ -123,18 +120,18 @@ def compare_with_source_only(
     }
 
 
-def map_states(reference: CandidateModel, taken: CandidateModel) -> dict[str, CandidateEvidence]:
-    """Return by title what there is to see: one map where what was taken is what was there before."""
-    old, new = reference.evidence, taken.evidence
+def map_states(reference: CandidateModel, chosen: CandidateModel) -> dict[str, CandidateEvidence]:
+    """Return the evidence to map by title: a single one if the chosen candidate equals the reference."""
+    old, new = reference.evidence, chosen.evidence
     if np.array_equal(old.target_features, new.target_features) and np.array_equal(
         old.target_logits, new.target_logits
     ):
-        return {f"before and after ({taken.name})": old}
-    return {"before": old, f"after ({taken.name})": new}
+        return {f"before and after ({chosen.name})": old}
+    return {"before": old, f"after ({chosen.name})": new}
 
 
 def report_state(title: str, evidence: CandidateEvidence) -> FeatureState:
-    """Return the features of some images of both sides; a target image's object is what is predicted of it."""
+    """Return the features of sampled images of both domains; a target image's object is its prediction."""
     source, target = sample_rows(len(evidence.source_features), len(evidence.target_features), most=MAX_MAPPED_IMAGES)
     features = np.concatenate([evidence.source_features[source], evidence.target_features[target]])
     objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
@@ -142,5 +139,5 @@ def report_state(title: str, evidence: CandidateEvidence) -> FeatureState:
 
 
 def _number(x: float) -> float | None:
-    """Return `x` as JSON can hold it."""
+    """Return `x` rounded, or None if it is not finite, which JSON cannot hold."""
     return round(float(x), 6) if math.isfinite(x) else None

@@ -83,7 +83,7 @@ def test_which_there_are_in_which_phase(taught: Callable[..., Any], data: Traini
 def test_a_frozen_backbone_has_no_use_for_some(taught: Callable[..., Any], data: TrainingData, name: str) -> None:
     learn = replace(QUICK, regularise=RegulariseConfig(**{name: 0.1}))
     says = refused(*taught("linear_probe"), data, learn)
-    assert says.startswith(f"--{name.replace('_', '-')}: all of the backbone stays frozen under linear_probe; take one")
+    assert says.startswith(f"--{name.replace('_', '-')}: the whole backbone stays frozen under linear_probe; choose a")
 
 
 def test_from_scratch_there_is_no_start_to_hold_on_to(taught: Callable[..., Any], data: TrainingData) -> None:
@@ -95,7 +95,7 @@ def test_from_scratch_there_is_no_start_to_hold_on_to(taught: Callable[..., Any]
 def test_a_truncated_network_has_no_original_classifier(taught: Callable[..., Any], data: TrainingData) -> None:
     learn = replace(QUICK, regularise=RegulariseConfig(co_tuning=0.1))
     says = refused(*taught("truncate:1+partial:1"), data, learn)
-    assert says == "--co-tuning: the original classifier stands on the stages that truncate:1+partial:1 drops"
+    assert says == "--co-tuning: the original classifier needs the stages that truncate:1+partial:1 drops"
 
 
 def test_selected_features_are_solved_or_refused(taught: Callable[..., Any], data: TrainingData) -> None:
@@ -106,7 +106,7 @@ def test_cutmix_wants_pixels(taught: Callable[..., Any], data: TrainingData) -> 
     learn = replace(QUICK, regularise=RegulariseConfig(cutmix=1.0))
     says = refused(*taught("partial:1"), data, learn)
     assert says == (
-        "--cutmix cuts boxes out of images, but phase partial sees what the frozen layers below layer4 put out; choose "
+        "--cutmix mixes images, but the input of phase partial is the output of the frozen layers below layer4; choose "
         "--policy full, or --mixup"
     )
     assert "below the heads" in refused(*taught("linear_probe"), data, learn)
@@ -138,7 +138,7 @@ def test_a_solved_phase_among_others_says_what_it_does_without(
     learn = replace(QUICK, probe="solved", regularise=RegulariseConfig(l2=0.1))
     with caplog.at_level(logging.INFO, "transfer"):
         fit(model, plan, data, learn, TrunkCache())
-    assert [r.message for r in caplog.records if "solved" in r.message] == ["phase probe is solved, without --l2"]
+    assert [r.message for r in caplog.records if "solved" in r.message] == ["phase probe is solved, which ignores --l2"]
 
 
 def test_a_network_without_blocks_to_skip_is_refused(taught: Callable[..., Any], data: TrainingData) -> None:

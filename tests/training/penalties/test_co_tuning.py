@@ -13,7 +13,7 @@ from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.training.epoch import TrainingData
 from transfer.training.mixing import Labels
-from transfer.training.penalties.co_tuning import CoTuning, classifier, relation
+from transfer.training.penalties.co_tuning import CoTuning, class_relation, find_original_classifier
 from transfer.training.penalties.penalty import PenaltyInputs
 from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.train import train
@@ -30,7 +30,7 @@ def test_the_relation_is_the_mean_answer_for_each_object(taught: Callable[..., A
     start = PretrainedCopy(model, data.train, labels)
     model.freeze(plan.phases[0])
     start.attach(model, TrunkCache().feed(model, data.table.paths, data.digests, batch_size=7, workers=1))
-    got = relation(start, original, 3)
+    got = class_relation(start, original, 3)
     sums, counts = torch.zeros(3, 5), [0, 0, 0]
     for rows, activation in start.batches():
         for row, features in zip(rows.tolist(), start.features(activation), strict=True):
@@ -80,4 +80,4 @@ def test_weights_without_a_classifier_are_refused(
         train(config(policy="partial:1", regularise=RegulariseConfig(co_tuning=1.0)))
     model, _ = taught("partial:1")
     with pytest.raises(TransferError, match=r"--co-tuning: test_resnet \(random\) has no original classifier"):
-        classifier(PretrainedCopy(model, data.train, {}))
+        find_original_classifier(PretrainedCopy(model, data.train, {}))

@@ -11,7 +11,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.heads.heads import Heads
 from transfer.probes import linear
 from transfer.training.epoch import TrainingData
-from transfer.training.penalties.delta import Delta, attention, rises
+from transfer.training.penalties.delta import Delta, channel_attention, channel_loss_increases
 from transfer.training.penalties.penalty import PenaltyInputs, capture_outputs
 from transfer.training.penalties.pretrained import PretrainedCopy
 
@@ -65,7 +65,7 @@ def test_it_is_the_weighted_squared_distance_by_channel(ready: tuple, data: Trai
 def test_nothing_at_the_start(ready: tuple, data: TrainingData) -> None:
     model, plan, start, feed = ready
     model.eval()
-    penalty = Delta(start, attention(start, model.heads, plan.phases[0]), 0.01)
+    penalty = Delta(start, channel_attention(start, model.heads, plan.phases[0]), 0.01)
     (_, activation) = next(iter(feed.batches(data.train)))
     with capture_outputs(model.backbone.network, penalty.maps) as seen:
         features = model.features(activation)
@@ -75,7 +75,7 @@ def test_nothing_at_the_start(ready: tuple, data: TrainingData) -> None:
 def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, data: TrainingData) -> None:
     """By a difference: the loss of solved heads with a channel scaled by 1 - e, less that without, over e."""
     model, _, start, feed = ready
-    got = rises(start, model.heads, ["layer3"])["layer3"]
+    got = channel_loss_increases(start, model.heads, ["layer3"])["layer3"]
     rows, features = start.pooled()
     heads = Heads(list(model.heads.specs.values()), model.backbone.width)
     linear.solve_linear_probe(
@@ -111,13 +111,15 @@ def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, da
 
 def test_attention_is_a_softmax_over_the_channels_of_each_stage_that_learns(ready: tuple) -> None:
     model, plan, start, _ = ready
-    found = attention(start, model.heads, plan.phases[0])
+    found = channel_attention(start, model.heads, plan.phases[0])
     assert len(found) == 2
     for path, weights in found.items():
         assert float(weights.sum()) == pytest.approx(1.0, rel=1e-5)
         assert torch.allclose(
             weights,
-            rises(start, model.heads, [path])[path].exp().div_(rises(start, model.heads, [path])[path].exp().sum()),
+            channel_loss_increases(start, model.heads, [path])[path]
+            .exp()
+            .div_(channel_loss_increases(start, model.heads, [path])[path].exp().sum()),
             rtol=1e-5,
         )
         assert float(weights.max()) > float(weights.min())

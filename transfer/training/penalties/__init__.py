@@ -1,1 +1,1 @@
-"""Penalties: what a training step adds to its loss."""
+"""Regularisers: terms that a training step adds to its loss."""

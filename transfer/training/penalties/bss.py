@@ -1,18 +1,18 @@
-"""Batch spectral shrinkage."""
+"""Batch spectral shrinkage (BSS)."""
 
 import torch
 from torch import Tensor
 
 from transfer.training.penalties.penalty import Penalty, PenaltyInputs
 
-LEAST = 1  # how many singular values: one is the paper's choice
+PENALISED_VALUES = 1  # number of smallest singular values penalised, as in the paper
 
 
 class BSS(Penalty):
-    """``strength`` times the square of the least singular value of a batch's features (N, width) (Chen et al. 2019,
+    """``strength`` times the square of the smallest singular value of a batch's features (N, width) (Chen et al. 2019,
     "Catastrophic forgetting meets negative transfer").
 
-    What the pretrained features have in the directions of small singular values carries over least, and may harm.
+    The components of pretrained features along small singular values transfer worst and may harm.
     """
 
     def __init__(self, strength: float) -> None:
@@ -20,4 +20,4 @@ class BSS(Penalty):
 
     def __call__(self, step: PenaltyInputs) -> Tensor:
         """Return the term for a step."""
-        return self.strength * torch.linalg.svdvals(step.features.float())[-LEAST:].square().sum()
+        return self.strength * torch.linalg.svdvals(step.features.float())[-PENALISED_VALUES:].square().sum()

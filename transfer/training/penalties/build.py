@@ -1,4 +1,4 @@
-"""Which penalties a config asks for, and whether these, and all else that holds learning back, can be had."""
+"""Check and build the penalties that a config requests."""
 
 import logging
 from dataclasses import fields
@@ -18,26 +18,25 @@ from transfer.training.penalties.penalty import Penalty
 from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.stochastic_depth import skippable
 
-TAIL = {"l2_sp", "delta", "bss", "co_tuning", "stochastic_depth"}  # which say something of a backbone that learns
-START = {"l2_sp", "delta", "co_tuning"}  # and hold it to what it was
+NEED_TRAINED_BACKBONE = {"l2_sp", "delta", "bss", "co_tuning", "stochastic_depth"}
+NEED_PRETRAINED_COPY = {"l2_sp", "delta", "co_tuning"}
 
 log = logging.getLogger(__name__)
 
 
 def check_penalties(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: list[bool]) -> None:
-    """Refuse what cannot be under `plan`, and say what a solved phase does without.
+    """Raise if an option contradicts `plan`; log which options a solved phase ignores.
 
     Parameters
     ----------
     solved : list of bool
-        Of each phase, whether it is solved.
+        For each phase, whether it is solved.
 
     Raises
     ------
     TransferError
-        Features are to be selected in a phase that is not solved; the backbone stays frozen, starts from random
-        weights, has lost its last stages or has no block to skip, and an option is about that; or
-        all phases are solved, which none of the options changes.
+        The policy needs solved phases and one is not; an option needs a trained backbone, pretrained weights, all
+        stages, or blocks to skip, and there are none; or all phases are solved, and an option has no effect on these.
     """
     if plan.policy.all_stages and not all(solved):
         raise TransferError(
@@ -45,15 +44,15 @@ def check_penalties(model: TransferModel, plan: FreezePlan, config: LearnConfig,
             "--dropout-kind vanilla, no --drop-connect), and --augment only with --views"
         )
     names = _penalised(config)
-    if some := [name for name in names if name in TAIL and not plan.trained_parameters]:
+    if refused := [name for name in names if name in NEED_TRAINED_BACKBONE and not plan.trained_parameters]:
         raise TransferError(
-            f"{_flags(some)}: all of the backbone stays frozen under {plan.policy}; take one that trains some of it, "
-            "such as --policy partial:1"
+            f"{_flags(refused)}: the whole backbone stays frozen under {plan.policy}; choose a policy that trains a "
+            "part of it, such as --policy partial:1"
         )
-    if some := [name for name in names if name in START and not plan.pretrained]:
-        raise TransferError(f"{_flags(some)}: there are no pretrained weights to stay near under {plan.policy}")
+    if refused := [name for name in names if name in NEED_PRETRAINED_COPY and not plan.pretrained]:
+        raise TransferError(f"{_flags(refused)}: there are no pretrained weights to stay near under {plan.policy}")
     if "co_tuning" in names and plan.dropped:
-        raise TransferError(f"--co-tuning: the original classifier stands on the stages that {plan.policy} drops")
+        raise TransferError(f"--co-tuning: the original classifier needs the stages that {plan.policy} drops")
     if "stochastic_depth" in names and not any(skippable(model.backbone, phase) for phase in plan.phases):
         raise TransferError(
             f"--stochastic-depth: {model.backbone.name} has no residual block that can be skipped in what "
@@ -62,18 +61,18 @@ def check_penalties(model: TransferModel, plan: FreezePlan, config: LearnConfig,
     names += _trained(model.heads, config)
     if names and all(solved):
         raise TransferError(
-            f"{_flags(names)}: no effect on a solved probe, which has one strength of regularisation, chosen on "
+            f"{_flags(names)}: no effect on a solved probe, whose only regularisation is L2, chosen on "
             "validation images; add --probe trained"
         )
     for phase, is_solved in zip(plan.phases, solved, strict=True):
         if names and is_solved:
-            log.info("phase %s is solved, without %s", phase.name, _flags(names))
+            log.info("phase %s is solved, which ignores %s", phase.name, _flags(names))
 
 
 def options_without_effect(heads: Heads, config: LearnConfig, solved: bool) -> list[str]:
     """Return the options that have no effect where the backbone is frozen and the heads are `solved`."""
     names = _penalised(config)
-    return [*names, *_trained(heads, config)] if solved else [name for name in names if name in TAIL]
+    return [*names, *_trained(heads, config)] if solved else [name for name in names if name in NEED_TRAINED_BACKBONE]
 
 
 def _penalised(config: LearnConfig) -> list[str]:
@@ -81,51 +80,51 @@ def _penalised(config: LearnConfig) -> list[str]:
 
 
 def _trained(heads: Heads, config: LearnConfig) -> list[str]:
-    """Return what else only heads that are trained know."""
+    """Return the other options that only trained heads have."""
     names = [f"loss {config.loss}"] if config.loss != "cross_entropy" else []
     return names + (["drop_connect"] if any(isinstance(m, DropConnect) for m in heads.modules()) else [])
 
 
 def needs_pretrained_copy(config: LearnConfig) -> bool:
-    """Return whether a penalty wants the network as it was."""
-    return any(getattr(config.regularise, name) for name in START)
+    """Return whether a penalty needs a copy of the pretrained network."""
+    return any(getattr(config.regularise, name) for name in NEED_PRETRAINED_COPY)
 
 
 def build_penalties(
-    model: TransferModel, phase: Phase, config: LearnConfig, feed: Feed, start: PretrainedCopy | None
+    model: TransferModel, phase: Phase, config: LearnConfig, feed: Feed, pretrained: PretrainedCopy | None
 ) -> tuple[Penalty, ...]:
-    """Return the penalties of `phase`, for which `model` is frozen and cut.
+    """Return the penalties of `phase`; `model` must be frozen and cut for it.
 
     Raises
     ------
     TransferError
-        No pixels for CutMix; no original classifier for Co-Tuning.
+        CutMix without images as the input, or Co-Tuning without an original classifier.
     """
     c = config.regularise
     if c.cutmix and model.cut:
         below = model.backbone.stages[model.cut].name if model.cut < len(model.backbone.stages) else "the heads"
         raise TransferError(
-            f"--cutmix cuts boxes out of images, but phase {phase.name} sees what the frozen layers below {below} put "
-            "out; choose --policy full, or --mixup"
+            f"--cutmix mixes images, but the input of phase {phase.name} is the output of the frozen layers below "
+            f"{below}; choose --policy full, or --mixup"
         )
-    found: list[Penalty] = []
+    penalties: list[Penalty] = []
     if c.l1 or c.l2:
-        found.append(ElasticNet(c.l1, c.l2))
+        penalties.append(ElasticNet(c.l1, c.l2))
     if not any(stage.trained for stage in phase.stages):
-        return tuple(found)
+        return tuple(penalties)
     if c.bss:
-        found.append(BSS(c.bss))
-    if start is not None:
-        start.attach(model, feed)
+        penalties.append(BSS(c.bss))
+    if pretrained is not None:
+        pretrained.attach(model, feed)
         if c.l2_sp:
-            found.append(L2SP(start.model.backbone, c.l2_sp))
+            penalties.append(L2SP(pretrained.model.backbone, c.l2_sp))
         if c.delta:
-            found.append(delta.Delta(start, delta.attention(start, model.heads, phase), c.delta))
+            penalties.append(delta.Delta(pretrained, delta.channel_attention(pretrained, model.heads, phase), c.delta))
         if c.co_tuning and "object" in model.heads.specs:
-            original = co_tuning.classifier(start)
-            relation = co_tuning.relation(start, original, model.heads.specs["object"].outputs)
-            found.append(co_tuning.CoTuning(original, relation, c.co_tuning))
-    return tuple(found)
+            original = co_tuning.find_original_classifier(pretrained)
+            relation = co_tuning.class_relation(pretrained, original, model.heads.specs["object"].outputs)
+            penalties.append(co_tuning.CoTuning(original, relation, c.co_tuning))
+    return tuple(penalties)
 
 
 def _flags(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Co-Tuning: the original classifier keeps answering, as it did for each of the new classes."""
+"""Co-Tuning: the original classifier's predictions stay those that belong to each new class."""
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +9,17 @@ from transfer.training.penalties.pretrained import PretrainedCopy
 
 
 class CoTuning(Penalty):
-    """``strength`` times the mean cross-entropy of the original classifier's answers, on the features as they are now,
-    to what it answers on the whole for a row's object (You et al. 2020, "Co-Tuning for transfer learning").
+    """``strength`` times the mean cross-entropy between the original classifier's predictions on the current features
+    and its mean prediction for the row's object before training (You et al. 2020, "Co-Tuning for transfer learning").
 
-    The paper fine-tunes that classifier too, and calibrates it first; here it stays as it was.
+    The paper also fine-tunes that classifier, after calibrating it; here it is frozen and not calibrated.
 
     Parameters
     ----------
     classifier : Module
         Pooled features (N, width) to logits of the original classes (N, S).
     relation : Tensor, shape (objects, S)
-        See :func:`relation`.
+        See :func:`class_relation`.
     """
 
     def __init__(self, classifier: nn.Module, relation: Tensor, strength: float) -> None:
@@ -27,39 +27,39 @@ class CoTuning(Penalty):
 
     def __call__(self, step: PenaltyInputs) -> Tensor:
         """Return the term for a step."""
-        answers = self.classifier(step.features.float()).log_softmax(1)
-        total = answers.new_zeros(())
+        log_p = self.classifier(step.features.float()).log_softmax(1)
+        total = log_p.new_zeros(())
         for labels in step.labels:
             objects = labels.wanted["object"]
             rows = objects >= 0
             if bool(rows.any()):
-                each = -(self.relation[objects[rows]] * answers[rows]).sum(1)
-                total = total + labels.share * each.mean()
+                losses = -(self.relation[objects[rows]] * log_p[rows]).sum(1)
+                total = total + labels.share * losses.mean()
         return self.strength * total
 
 
-def classifier(start: PretrainedCopy) -> nn.Module:
+def find_original_classifier(pretrained: PretrainedCopy) -> nn.Module:
     """Return the original classifier, frozen.
 
     Raises
     ------
     TransferError
-        The backbone came without one.
+        The backbone has none.
     """
-    backbone = start.model.backbone
+    backbone = pretrained.model.backbone
     if backbone.classifier is None:
         raise TransferError(f"--co-tuning: {backbone.name} ({backbone.weights}) has no original classifier")
     return backbone.classifier.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def relation(start: PretrainedCopy, original: nn.Module, objects: int) -> Tensor:
+def class_relation(pretrained: PretrainedCopy, original: nn.Module, objects: int) -> Tensor:
     """Return p(original class | object), (objects, S): the mean probabilities over an object's training rows.
 
-    The paper's direct way (its algorithm 1). A row of an object without images is zero.
+    The paper's direct approach (its algorithm 1). The row of an object without images is zero.
     """
-    rows, features = start.pooled()
-    answers = original(features).softmax(1)
-    wanted = start.labels["object"][rows].to(answers.device)
-    each = [answers[wanted == number] for number in range(objects)]
-    return torch.stack([some.mean(0) if len(some) else answers.new_zeros(answers.shape[1]) for some in each])
+    rows, features = pretrained.pooled()
+    p = original(features).softmax(1)
+    labels = pretrained.labels["object"][rows].to(p.device)
+    by_object = [p[labels == number] for number in range(objects)]
+    return torch.stack([rows.mean(0) if len(rows) else p.new_zeros(p.shape[1]) for rows in by_object])

@@ -1,4 +1,4 @@
-"""DELTA: keep the channels' maps near the pretrained ones, those most that the new task has use for."""
+"""DELTA: feature maps stay near the pretrained ones, weighted by the use of each channel for the new task."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,69 +13,73 @@ from transfer.training.penalties.pretrained import PretrainedCopy
 
 
 class Delta(Penalty):
-    """``strength`` times the mean over a batch of ``sum_j W_j / 2 * ||map_j - start_j||²``, summed over the outputs of
-    the stages that learn (Li et al. 2019, "DELTA: deep learning transfer using feature map with attention").
+    """``strength`` times the batch mean of ``sum_j W_j / 2 * ||map_j - pretrained_j||²``, summed over the outputs of
+    the trained stages (Li et al. 2019, "DELTA: deep learning transfer using feature map with attention").
 
-    ``map_j`` is channel j of such an output, ``start_j`` what the pretrained network makes of it for the same input;
-    ``W`` is the softmax over channels of :func:`rises`. The heads keep their weight decay, as the paper has it.
+    ``map_j`` is channel j of such an output, ``pretrained_j`` that of the pretrained network for the same input; ``W``
+    is the softmax over channels of :func:`channel_loss_increases`. As in the paper, the heads have their weight decay.
 
     Parameters
     ----------
-    start : PretrainedCopy
+    pretrained : PretrainedCopy
     attention : mapping of str to Tensor, shape (channels,)
-        ``W`` by the path of the module whose output it is for.
+        ``W`` by the path of the module with this output.
     """
 
-    def __init__(self, start: PretrainedCopy, attention: Mapping[str, Tensor], strength: float) -> None:
-        self.start, self.attention, self.strength = start, attention, strength
+    def __init__(self, pretrained: PretrainedCopy, attention: Mapping[str, Tensor], strength: float) -> None:
+        self.pretrained, self.attention, self.strength = pretrained, attention, strength
         self.maps = tuple(attention)
 
     def __call__(self, step: PenaltyInputs) -> Tensor:
         """Return the term for a step."""
-        with torch.no_grad(), capture_outputs(self.start.model.backbone.network, self.maps) as wanted:
-            self.start.features(step.activation)
+        with torch.no_grad(), capture_outputs(self.pretrained.model.backbone.network, self.maps) as goals:
+            self.pretrained.features(step.activation)
         total = step.features.new_zeros((), dtype=torch.float32)
         for path, attention in self.attention.items():
-            apart = step.maps[path].float() - wanted[path].float()
-            each = (attention / 2 * _by_channel(apart.square())).sum(1)
-            total = total + self.start.whole(each, len(step.features), step.sizes).mean()
+            difference = step.maps[path].float() - goals[path].float()
+            losses = (attention / 2 * _sum_per_channel(difference.square())).sum(1)
+            total = total + self.pretrained.gather_batch(losses, len(step.features), step.sizes).mean()
         return self.strength * total
 
 
-def attention(start: PretrainedCopy, heads: Heads, phase: Phase) -> dict[str, Tensor]:
-    """Return the softmax of :func:`rises` for the output of each stage that learns in `phase`."""
+def channel_attention(pretrained: PretrainedCopy, heads: Heads, phase: Phase) -> dict[str, Tensor]:
+    """Return the softmax of :func:`channel_loss_increases` for the output of each trained stage of `phase`."""
     paths = [
         stage.modules[-1]
-        for stage, here in zip(start.model.backbone.stages, phase.stages, strict=True)
-        if here.train != "none"
+        for stage, plan in zip(pretrained.model.backbone.stages, phase.stages, strict=True)
+        if plan.train != "none"
     ]
-    return {path: rise.softmax(0) for path, rise in rises(start, heads, paths).items()}
+    return {path: rise.softmax(0) for path, rise in channel_loss_increases(pretrained, heads, paths).items()}
 
 
-def rises(start: PretrainedCopy, heads: Heads, paths: Sequence[str]) -> dict[str, Tensor]:
-    """Return for the outputs at `paths` how much the loss would rise without each channel, (channels,).
+def channel_loss_increases(pretrained: PretrainedCopy, heads: Heads, paths: Sequence[str]) -> dict[str, Tensor]:
+    """Return for the outputs at `paths` the increase of the loss without each channel, (channels,).
 
-    The loss is that of linear heads, solved on the pretrained features, over the training rows. The rise is the first
-    order's, minus gradient times output (Molchanov et al. 2017, without taking its size): the paper computes the loss
-    anew without each channel, one run over all rows for each of thousands.
+    The loss is that of linear heads, solved on the pretrained features, over the training rows. The increase is the
+    first-order estimate, minus gradient times output (Molchanov et al. 2017, without the absolute value). The paper
+    recomputes the loss without each channel, which takes a pass over all rows for each of thousands of channels.
     """
-    linear = Heads(list(heads.specs.values()), start.model.backbone.width, compose="joint" if heads.joint else "dual")
+    linear = Heads(
+        list(heads.specs.values()), pretrained.model.backbone.width, compose="joint" if heads.joint else "dual"
+    )
     linear = linear.to(heads.centre.device)
-    rows, features = start.pooled()
-    solve_linear_probe(linear, (features, {name: label[rows] for name, label in start.labels.items()}), fixed_l2={})
+    rows, features = pretrained.pooled()
+    solve_linear_probe(
+        linear, (features, {name: label[rows] for name, label in pretrained.labels.items()}), fixed_l2={}
+    )
     total: dict[str, Tensor] = {}
-    for index, activation in start.batches():
-        wanted = {name: label[index].to(features.device) for name, label in start.labels.items()}
-        with torch.enable_grad(), capture_outputs(start.model.backbone.network, paths) as maps:
-            given = activation.float().requires_grad_().clone()  # a copy, which layers may overwrite
-            loss = linear.loss(linear(start.features(given)), wanted) * len(index) / len(rows)
+    for index, activation in pretrained.batches():
+        labels = {name: label[index].to(features.device) for name, label in pretrained.labels.items()}
+        with torch.enable_grad(), capture_outputs(pretrained.model.backbone.network, paths) as maps:
+            inputs = activation.float().requires_grad_().clone()  # a copy, which layers may overwrite
+            loss = linear.loss(linear(pretrained.features(inputs)), labels) * len(index) / len(rows)
             slopes = torch.autograd.grad(loss, [maps[path] for path in paths])
         for path, slope in zip(paths, slopes, strict=True):
-            rise = -_by_channel(slope * maps[path].detach()).sum(0)
+            rise = -_sum_per_channel(slope * maps[path].detach()).sum(0)
             total[path] = total[path] + rise if path in total else rise
     return total
 
 
-def _by_channel(values: Tensor) -> Tensor:
-    """Return the sums over each channel's places, (N, channels), of `values` (N, channels, ...)."""
+def _sum_per_channel(values: Tensor) -> Tensor:
+    """Return the sums over each channel's positions, (N, channels), of `values` (N, channels, ...)."""
     return values.reshape(*values.shape[:2], -1).sum(2)

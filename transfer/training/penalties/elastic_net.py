@@ -6,11 +6,10 @@ from transfer.training.penalties.penalty import Penalty, PenaltyInputs
 
 
 class ElasticNet(Penalty):
-    """``l1 * sum |w| + l2 / 2 * sum w²`` over all weights that learn, without biases and norms (Zou and Hastie 2005).
+    """``l1 * sum |w| + l2 / 2 * sum w²`` over all trained weights except biases and norms (Zou and Hastie 2005).
 
-    With `l1` alone it is the lasso's penalty (Tibshirani 1996), whose pull on a weight does not fade as the weight
-    does: weights of no use come to lie within a step of zero. With `l2` alone it is weight decay as ridge regression
-    has it.
+    With `l1` alone it is the lasso's penalty (Tibshirani 1996), whose gradient does not shrink with the weight, so that
+    useless weights come within a step of zero. With `l2` alone it is ridge regression's penalty.
     """
 
     def __init__(self, l1: float, l2: float) -> None:

@@ -1,4 +1,4 @@
-"""What a penalty is: a number added to a step's loss, from the model and what it makes of the batch."""
+"""The interface of a penalty: a term of a step's loss, from the model and its outputs on the batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,21 +13,21 @@ from transfer.training.mixing import Labels
 
 @dataclass(frozen=True)
 class PenaltyInputs:
-    """What a penalty may see of a training step.
+    """The inputs of a penalty in one training step.
 
     Parameters
     ----------
     model : TransferModel
     activation : Tensor
-        What the tail was given.
+        The tail's input.
     features : Tensor, shape (N, width)
-        What it made of that, pooled.
+        The backbone's pooled output.
     labels : tuple of Labels
-        Several where rows are mixed.
+        Several if rows are mixed.
     maps : mapping of str to Tensor, shape (N, channels, ...)
-        Outputs of the network's modules that some penalty names in ``maps``.
+        Outputs of the modules that penalties name in ``maps``.
     sizes : tuple of int, optional
-        How many rows of `features` are each process's; of `activation` and `maps` each has its own alone.
+        Rows of `features` from each process; each process has only its own rows of `activation` and `maps`.
     """
 
     model: TransferModel
@@ -50,15 +50,15 @@ class Penalty:
 
 @contextmanager
 def capture_outputs(network: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect what the modules at `paths` put out, by path, while the context lasts."""
-    seen: dict[str, Tensor] = {}
+    """Collect the outputs of the modules at `paths`, by path, within the context."""
+    outputs: dict[str, Tensor] = {}
 
-    def keeping(path: str) -> Any:
-        return lambda module, given, output: seen.update({path: output})
+    def record(path: str) -> Any:
+        return lambda module, inputs, output: outputs.update({path: output})
 
-    hooks = [network.get_submodule(path).register_forward_hook(keeping(path)) for path in paths]
+    hooks = [network.get_submodule(path).register_forward_hook(record(path)) for path in paths]
     try:
-        yield seen
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,4 +1,4 @@
-"""The pretrained network as it was, beside the one that learns."""
+"""A frozen copy of the pretrained network, beside the one in training."""
 
 import copy
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from transfer.model import TransferModel
 
 
 class PretrainedCopy:
-    """A copy of a model's backbone, which never learns; it goes on from the same activations.
+    """A frozen copy of a model's backbone, with the same activations as its input.
 
     Parameters
     ----------
     model : TransferModel
-        As it is before training.
+        Before training.
     rows : ndarray of int64
-        What is learned from.
+        Training rows.
     labels : dict of str to Tensor
-        By head, of all rows of the table.
+        By head, for all rows of the table.
     """
 
     def __init__(self, model: TransferModel, rows: np.ndarray, labels: dict[str, Tensor]) -> None:
@@ -33,25 +33,25 @@ class PretrainedCopy:
         self._feed: Feed | None = None
 
     def attach(self, model: TransferModel, feed: Feed) -> None:
-        """Go on from where `model` is cut now, which `feed` gives."""
+        """Cut this copy where `model` is cut; `feed` yields its activations."""
         self.model.cut, self._feed = model.cut, feed
 
     def features(self, activation: Tensor) -> Tensor:
         """Return pooled features (N, width) of the pretrained network."""
         return self.model.features(activation)
 
-    def whole(self, own: Tensor, count: int, sizes: tuple[int, ...] | None) -> Tensor:
-        """Return all `count` rows of a batch, of which this process may have its `own` alone (`sizes`: each's)."""
-        return self._feed.gather_batch(own, count, sizes) if self._feed else own
+    def gather_batch(self, rows: Tensor, count: int, sizes: tuple[int, ...] | None) -> Tensor:
+        """Return all `count` rows of a batch, gathered from processes with `sizes` rows each; this one has `rows`."""
+        return self._feed.gather_batch(rows, count, sizes) if self._feed else rows
 
     @torch.no_grad()
     def pooled(self) -> tuple[Tensor, Tensor]:
-        """Return the rows (N,) that are learned from, and their pooled features (N, width)."""
+        """Return the training rows (N,) and their pooled features (N, width)."""
         parts = [(rows, self.features(activation).float()) for rows, activation in self.batches()]
         return torch.cat([rows for rows, _ in parts]), torch.cat([features for _, features in parts])
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (rows, activations) of the evaluation view of all that is learned from."""
+        """Yield (rows, activations) of all training rows, without augmentation."""
         assert self._feed
         for rows, activation in self._feed.batches(self.rows):
             yield torch.from_numpy(rows), activation
