@@ -17,7 +17,7 @@ from transfer.heads.heads import Heads
 from transfer.probes import lbfgs, linear
 from transfer.probes.head2toe import solve_head2toe
 from transfer.probes.head_problem import HeadProblem
-from transfer.probes.lbfgs import DEFAULT_L2
+from transfer.probes.lbfgs import DEFAULT_PROBE_L2
 from transfer.report.text import run_text
 from transfer.runs import checkpoint
 from transfer.training.train import train
@@ -111,7 +111,7 @@ def test_fixed_l2_repeats_a_choice() -> None:
 
 def test_without_validation_rows_first_percentage_and_default_l2() -> None:
     chosen = solve_head2toe(Heads([OBJECT], WIDTH), draw(), percents=PERCENTS)
-    assert chosen == {"object": {"percent": 100.0, "strength": DEFAULT_L2}}
+    assert chosen == {"object": {"percent": 100.0, "strength": DEFAULT_PROBE_L2}}
 
 
 def test_a_head_without_a_label_is_left_at_zero() -> None:

@@ -14,7 +14,7 @@ from transfer.errors import TransferError
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.probes import lbfgs, linear
-from transfer.probes.lbfgs import DEFAULT_L2
+from transfer.probes.lbfgs import DEFAULT_PROBE_L2
 
 WIDTH, L2 = 12, 0.05
 OBJECT = HeadSpec("object", classes=("a", "b", "c", "d"))
@@ -162,10 +162,13 @@ def test_a_head_without_a_label_is_left_at_zero() -> None:
 def test_without_a_validation_label_l2_is_the_default() -> None:
     x, targets = draw()
     val = x, targets | {"domain": torch.full_like(targets["domain"], -1)}
-    assert linear.solve_linear_probe(make(), (x, targets), val)["domain"] == DEFAULT_L2
-    assert linear.solve_linear_probe(make(), (x, targets)) == dict.fromkeys(("object", "domain"), DEFAULT_L2)
+    assert linear.solve_linear_probe(make(), (x, targets), val)["domain"] == DEFAULT_PROBE_L2
+    default = dict.fromkeys(("object", "domain"), DEFAULT_PROBE_L2)
+    assert linear.solve_linear_probe(make(), (x, targets)) == default
     empty = x[:0], {name: target[:0] for name, target in targets.items()}
-    assert linear.solve_linear_probe(make(), (x, targets), empty) == dict.fromkeys(("object", "domain"), DEFAULT_L2)
+    assert linear.solve_linear_probe(make(), (x, targets), empty) == dict.fromkeys(
+        ("object", "domain"), DEFAULT_PROBE_L2
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

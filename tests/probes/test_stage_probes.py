@@ -13,7 +13,7 @@ from transfer.errors import TransferError
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.probes import lbfgs, linear, stage_probes
-from transfer.probes.lbfgs import DEFAULT_L2
+from transfer.probes.lbfgs import DEFAULT_PROBE_L2
 from transfer.report.text import run_text
 from transfer.runs import checkpoint
 from transfer.training.train import train
@@ -119,7 +119,7 @@ def test_without_validation_rows_last_stage_and_all_stages() -> None:
     x, targets = draw()
     targets["sharp"][:] = -1
     heads = Heads([OBJECT, SHARP], sum(WIDTHS))
-    default = dict.fromkeys(("top", stage_probes.ALL_STAGES), DEFAULT_L2)
+    default = dict.fromkeys(("top", stage_probes.ALL_STAGES), DEFAULT_PROBE_L2)
     assert solve(heads, (x, targets)) == {"object": default}
     assert not linear.linear_layers(heads)["sharp"].weight.any()
 
@@ -141,7 +141,7 @@ def test_a_run_reports_its_members_and_its_folder_predicts(config, tmp_path, hea
     chosen = {name: some for fitted in result["epochs"].values() for name, some in fitted[0].items()}
     assert chosen.keys() == {"object", "domain"}
     for name, members in chosen.items():
-        assert f"{name}: the mean of probes on {', '.join(members)}" in run_text(result)
+        assert f"{name}: mean of the probes on {', '.join(members)}" in run_text(result)
     assert result["policy"]["frozen_unchanged"]
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     for part, model in checkpoint.load(out).items():

@@ -186,7 +186,7 @@ def test_the_rule_knows_whether_there_are_norms(advise, monkeypatch):
 def test_every_process_follows_rank_0(advise, monkeypatch):
     one, _, found = advise(epochs=LearnConfig.epochs)
     monkeypatch.setattr(
-        "transfer.training.auto_policy.distributed.same", lambda _: {"policy": "partial:1", "epochs": 7}
+        "transfer.training.auto_policy.distributed.broadcast", lambda _: {"policy": "partial:1", "epochs": 7}
     )
     after = apply_advice(one, found.advice)
     assert (after.policy.policy, after.learn.epochs) == ("partial:1", 7)

@@ -20,7 +20,7 @@ from transfer.backbones.variants import AllStagesBackbone
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.probes.head_problem import LogLine
-from transfer.probes.lbfgs import DEFAULT_L2
+from transfer.probes.lbfgs import DEFAULT_PROBE_L2
 from transfer.probes.linear import HeadLayer, Rows, layer_problems, linear_layers
 from transfer.probes.scaling import Blocks
 
@@ -69,7 +69,7 @@ def solve_head2toe(
     """
     chosen = {}
     for layer in layer_problems(heads, train, val if fixed_l2 is None else None, row_weights or {}, blocks):
-        fixed = (fixed_l2 or {}).get(layer.name, {"percent": percents[0], "strength": DEFAULT_L2})
+        fixed = (fixed_l2 or {}).get(layer.name, {"percent": percents[0], "strength": DEFAULT_PROBE_L2})
         order: Tensor | None = None
         least = float("inf")
         for percent in percents if layer.val else (fixed["percent"],):

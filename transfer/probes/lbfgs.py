@@ -19,7 +19,7 @@ from transfer.runtime import distributed, signals
 # L2 grid: l2 = 10^(-step / 2) for steps between these; the search starts at START_STEP.
 START_STEP, STRONGEST_STEP, WEAKEST_STEP = 3, -6, 10
 START_STEP_OF_FOLDS, STRIDE_OF_FOLDS = 0, 2  # cross-validation tries every second value, from 1 on, to save time
-DEFAULT_L2 = 0.01  # what Office-31 chooses; used where no validation row can choose
+DEFAULT_PROBE_L2 = 0.01  # what Office-31 chooses; used where no validation row can choose
 # Stop where the largest gradient component is below this fraction of that of a layer of zeros:
 COARSE_TOLERANCE = 5e-3  # while choosing an L2 value
 FINE_TOLERANCE = 1e-3  # for the final solution
@@ -48,7 +48,7 @@ def compute_l2(step: int) -> float:
 def make_dense_preconditioner(x: Tensor) -> Preconditioner:
     """Return the Cholesky factor of the inverse curvature of `x` (N, width), the same for all L2 values."""
     curvature = DENSE_CURVATURE / len(x) * (x.T @ x).cpu()
-    curvature.diagonal().add_(DEFAULT_L2)
+    curvature.diagonal().add_(DEFAULT_PROBE_L2)
     identity = torch.eye(len(curvature))
     root = torch.linalg.solve_triangular(torch.linalg.cholesky(curvature), identity, upper=False).to(x.device)
     return lambda l2: root
@@ -83,7 +83,7 @@ class LinearProblem:
     ) -> None:
         self.x, self.outputs, self.loss = x, outputs, loss
         self.preconditioner, self.description = preconditioner, description
-        self.root = preconditioner(DEFAULT_L2)
+        self.root = preconditioner(DEFAULT_PROBE_L2)
         self.point = np.zeros(outputs * (x.shape[1] + 1))  # W R⁻¹, then b
         self.gradient_at_zero = self._objective(self.point, 0.0)[1]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from transfer.heads.heads import PAIR, Heads
 from transfer.probes.head_problem import HeadProblem, LogLine, ScaledRows
-from transfer.probes.lbfgs import DEFAULT_L2, Preconditioner, make_dense_preconditioner
+from transfer.probes.lbfgs import DEFAULT_PROBE_L2, Preconditioner, make_dense_preconditioner
 from transfer.probes.scaling import Blocks, check_finite, compute_feature_scale
 
 Rows = tuple[Tensor, Mapping[str, Tensor]]
@@ -55,11 +55,11 @@ def solve_linear_probe(
     heads : Heads
         Linear ones: see :func:`is_linear`. Centre and spread are set too.
     train, val : (Tensor, mapping of str to Tensor)
-        Rows to fit, and rows to choose L2 values by. A head without a label in `val` takes ``DEFAULT_L2``.
+        Rows to fit, and rows to choose L2 values by. A head without a label in `val` takes ``DEFAULT_PROBE_L2``.
     smoothing, row_weights
         See :meth:`transfer.heads.heads.Heads.loss`.
     fixed_l2 : mapping of str to float, optional
-        Solve at these L2 values and choose nothing; a head not among them takes ``DEFAULT_L2``.
+        Solve at these L2 values and choose nothing; a head not among them takes ``DEFAULT_PROBE_L2``.
     robust : bool
         Choose the strongest L2 whose accuracy on the validation rows is within a standard error of the best (Hastie et
         al. 2009, sec. 7.10), for heads that will be used on images of another domain.
@@ -86,7 +86,7 @@ def solve_linear_probe(
         if problem.val:
             chosen[layer.name] = problem.choose_robust_l2(log) if robust else problem.choose_l2(log)
         else:
-            chosen[layer.name] = (fixed_l2 or {}).get(layer.name, DEFAULT_L2)
+            chosen[layer.name] = (fixed_l2 or {}).get(layer.name, DEFAULT_PROBE_L2)
             log(problem.solve_at(chosen[layer.name], fine=True))
         layer.set_weights(*layer.unscale(problem))
     return chosen

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transfer.heads.heads import Heads
 from transfer.probes.head_problem import LogLine
-from transfer.probes.lbfgs import DEFAULT_L2
+from transfer.probes.lbfgs import DEFAULT_PROBE_L2
 from transfer.probes.linear import HeadLayer, Rows, layer_problems
 from transfer.probes.scaling import Blocks
 
@@ -59,7 +59,7 @@ def solve_stage_probes(
         Features are NaN or infinite.
     """
     members, chosen = _members(stages, blocks), {}
-    default = dict.fromkeys((stages[-1], ALL_STAGES), DEFAULT_L2)
+    default = dict.fromkeys((stages[-1], ALL_STAGES), DEFAULT_PROBE_L2)
     for layer in layer_problems(heads, train, val if fixed_l2 is None else None, row_weights or {}, blocks):
 
         def log(line: LogLine, member: str, head: str = layer.name) -> None:
