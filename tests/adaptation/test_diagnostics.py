@@ -70,7 +70,7 @@ def test_the_same_classes_raise_no_flag():
     stage = stage_of()
     block, notes = diagnostics.describe_shift(stage, evidence_of(stage, moved=-9.0))
     assert notes == []
-    assert not any(block[name] for name in diagnostics.FLAGS)
+    assert not any(block[name] for name in diagnostics.SHIFT_FLAGS)
     assert block["absent"] == []
     assert block["estimated_accuracy"] > 0.9
     assert block["total_variation"]["em"] < 0.05
@@ -230,7 +230,7 @@ def test_several_seeds(config, tiny):
     each = [seed["shift"] for seed in result["seeds"]]
     assert result["shift"]["total_variation"]["em"] == pytest.approx(fmean(e["total_variation"]["em"] for e in each))
     assert "em" in result["sd"]["shift"]["total_variation"]
-    assert all(result["shift"][name] == (each[0][name] or each[1][name]) for name in diagnostics.FLAGS)
+    assert all(result["shift"][name] == (each[0][name] or each[1][name]) for name in diagnostics.SHIFT_FLAGS)
     assert result["per_class_change"] == diagnostics.compare_with_source_only(run.tests, run.before)["per_class_change"]
     for name, change in result["per_class_change"].items():  # the same images each time: the mean of both
         assert change["adapted"] == pytest.approx(

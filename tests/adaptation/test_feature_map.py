@@ -64,7 +64,7 @@ def test_features_that_diverged_are_refused(tmp_path: Path) -> None:
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 3), st.integers(2, 2000))
 def test_rows_drawn(source: int, target: int, seed: int, most: int) -> None:
-    drawn = feature_map.sample_rows(source, target, seed, most)
+    drawn = feature_map.sample_map_rows(source, target, seed, most)
     assert sum(map(len, drawn)) == min(source + target, most)
     for rows, there in zip(drawn, (source, target), strict=True):
         assert len(rows) >= min(there, most // 2)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from transfer.adaptation.closed_form.classifier import source_only_evidence
-from transfer.adaptation.feature_map import sample_rows
+from transfer.adaptation.feature_map import sample_map_rows
 from transfer.adaptation.label_shift import measure_label_shift, proxy_a_distance
 from transfer.adaptation.selection.best_candidate import CandidateModel
 from transfer.adaptation.selection.evidence import CandidateEvidence
@@ -17,7 +17,7 @@ from transfer.evaluation.paired import paired_test
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.report_data import MAX_MAPPED_IMAGES, FeatureState
 
-FLAGS = ("strong", "partial", "open_set")
+SHIFT_FLAGS = ("strong", "partial", "open_set")
 
 
 def describe_shift(
@@ -53,7 +53,7 @@ def describe_shift(
     after = (chosen.source_features, chosen.target_features)
     names = task.classes
     block = {
-        **{name: getattr(label_shift, name) for name in FLAGS},
+        **{name: getattr(label_shift, name) for name in SHIFT_FLAGS},
         "total_variation": {
             "em": _number(label_shift.variation),
             "bbse": _number(label_shift.variation_bbse),
@@ -77,7 +77,7 @@ def describe_shift(
 def merge_shift_flags(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the flags of :func:`describe_shift` over several seeds: raised if any seed raised them."""
     absent = dict.fromkeys(name for block in blocks for name in block["absent"])
-    return {name: any(block[name] for block in blocks) for name in FLAGS} | {"absent": list(absent)}
+    return {name: any(block[name] for block in blocks) for name in SHIFT_FLAGS} | {"absent": list(absent)}
 
 
 def compare_with_source_only(
@@ -132,7 +132,9 @@ def map_states(reference: CandidateModel, chosen: CandidateModel) -> dict[str, C
 
 def report_state(title: str, evidence: CandidateEvidence) -> FeatureState:
     """Return the features of sampled images of both domains; a target image's object is its prediction."""
-    source, target = sample_rows(len(evidence.source_features), len(evidence.target_features), most=MAX_MAPPED_IMAGES)
+    source, target = sample_map_rows(
+        len(evidence.source_features), len(evidence.target_features), most=MAX_MAPPED_IMAGES
+    )
     features = np.concatenate([evidence.source_features[source], evidence.target_features[target]])
     objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
     return FeatureState(title, features, objects, np.repeat([0, 1], [len(source), len(target)]))

@@ -14,8 +14,8 @@ from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.files import atomic_write
 
 MAX_MAP_ROWS = 2000  # images in a map, of both domains
-DOMAIN_COLOURS = ("#0072B2", "#E69F00")  # blue and orange of Okabe and Ito, distinguishable with colour blindness
-MAX_NAMED_CLASSES = 40  # more class names do not fit on a panel
+SOURCE_TARGET_COLOURS = ("#0072B2", "#E69F00")  # blue and orange of Okabe and Ito, safe for colour blindness
+MAX_MAP_LABELS = 40  # more class names do not fit on a panel
 LETTER = (0.0115, 0.024)  # width and height of a letter, as fractions of the extent of the points
 
 
@@ -62,7 +62,7 @@ def feature_map(
     panels = figure.subplots(len(states), 2, squeeze=False)
     bar = tqdm(states.items(), desc="map", unit="t-SNE", disable=None, leave=False)
     for (by_domain, by_object), (title, evidence) in zip(panels, bar, strict=True):
-        source, target = sample_rows(len(evidence.source_features), len(evidence.target_features), seed)
+        source, target = sample_map_rows(len(evidence.source_features), len(evidence.target_features), seed)
         points = embed_tsne(np.concatenate([evidence.source_features[source], evidence.target_features[target]]), seed)
         objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
         side = np.repeat([0, 1], [len(source), len(target)])
@@ -76,12 +76,12 @@ def feature_map(
         figure.savefig(temporary, format="png")
 
 
-def sample_rows(source: int, target: int, seed: int = 0, most: int = MAX_MAP_ROWS) -> tuple[np.ndarray, np.ndarray]:
+def sample_map_rows(source: int, target: int, seed: int = 0, most: int = MAX_MAP_ROWS) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted indices sampled from `source` and `target` rows, at most `most` in all, half of each if possible.
 
     Examples
     --------
-    >>> [len(rows) for rows in sample_rows(2535, 795)]
+    >>> [len(rows) for rows in sample_map_rows(2535, 795)]
     [1205, 795]
     """
     rng = np.random.default_rng(seed)
@@ -93,11 +93,11 @@ def sample_rows(source: int, target: int, seed: int = 0, most: int = MAX_MAP_ROW
 
 def _draw_domains(panel: Any, points: np.ndarray, side: np.ndarray, names: tuple[str, str], seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(side))  # neither domain hides the other
-    colours = np.array(DOMAIN_COLOURS)[side]
+    colours = np.array(SOURCE_TARGET_COLOURS)[side]
     panel.scatter(*points[order].T, c=colours[order], s=12, alpha=0.75, linewidths=0)
     for i, role in enumerate(("source", "target")):
         label = f"{names[i]} ({role}, {int((side == i).sum()):,})"
-        panel.scatter([], [], c=DOMAIN_COLOURS[i], s=40, label=label)
+        panel.scatter([], [], c=SOURCE_TARGET_COLOURS[i], s=40, label=label)
     _legend(panel)
 
 
@@ -114,7 +114,7 @@ def _draw_objects(
         panel.scatter([], [], c="0.6", s=40, label=label, **style)
     _legend(panel)
     present = np.unique(objects[side == 0])
-    if len(present) > MAX_NAMED_CLASSES:
+    if len(present) > MAX_MAP_LABELS:
         return
     centres = np.stack([_densest(points[(side == 0) & (objects == k)]) for k in present])
     extent = np.maximum(np.ptp(points, axis=0), 1e-12)

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.adaptation.selection.importance_weights import COMPONENTS, MAX_RATIO, density_ratio, reduce_dimensions
+from transfer.adaptation.selection.importance_weights import (
+    DISCRIMINATOR_COMPONENTS,
+    MAX_RATIO,
+    density_ratio,
+    reduce_dimensions,
+)
 
 
 def gaussian_kernels(shift: float, width: int, sizes: tuple[int, int] = (4000, 4000)) -> tuple[np.ndarray, ...]:
@@ -41,9 +46,13 @@ def test_rows_that_the_source_never_has_are_clipped() -> None:
 def test_wide_features_are_made_narrow() -> None:
     rng = np.random.default_rng(0)
     parts = reduce_dimensions(rng.normal(size=(90, 200)), rng.normal(size=(60, 200)), rng.normal(size=(7, 200)))
-    assert [part.shape for part in parts] == [(90, COMPONENTS), (60, COMPONENTS), (7, COMPONENTS)]
+    assert [part.shape for part in parts] == [
+        (90, DISCRIMINATOR_COMPONENTS),
+        (60, DISCRIMINATOR_COMPONENTS),
+        (7, DISCRIMINATOR_COMPONENTS),
+    ]
     pooled = np.concatenate(parts[:2])
-    np.testing.assert_allclose(pooled.T @ pooled / 149, np.eye(COMPONENTS), atol=1e-6)
+    np.testing.assert_allclose(pooled.T @ pooled / 149, np.eye(DISCRIMINATOR_COMPONENTS), atol=1e-6)
 
 
 @settings(max_examples=20, deadline=None)

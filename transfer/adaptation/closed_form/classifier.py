@@ -15,7 +15,7 @@ from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.probes.linear import solve_linear_probe
 
-DEFAULT_L2 = 0.1  # L2 regularisation without validation rows
+DEFAULT_CLASSIFIER_L2 = 0.1  # L2 regularisation without validation rows
 DISTIL_L2 = 0.01  # L2 regularisation with which heads learn refined target probabilities
 
 
@@ -169,7 +169,7 @@ def _solved(
     """Return heads solved with L2 regularisation `strength`, or the one that `val` chooses; and the strength."""
     heads = Heads([HeadSpec("object", classes=task.classes)], x.shape[1]).to(task.device)
     if strength is None and not (val and len(val[0])):
-        strength = DEFAULT_L2
+        strength = DEFAULT_CLASSIFIER_L2
     strengths = solve_linear_probe(
         heads,
         (torch.from_numpy(x), {"object": y}),

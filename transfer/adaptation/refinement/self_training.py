@@ -13,7 +13,7 @@ from transfer.adaptation.selection.evidence import CandidateEvidence
 RIDGE = 0.3  # L2 penalty, as a fraction of the features' mean variance: of 0.1, 0.3 and 1 the best on Office-31
 LOGIT_SCALE = 10.0  # factor from the ridge regression's outputs, in [0, 1], to logits
 BALANCE = 0.8  # strength of class balancing, in [0, 1]
-MIN_VARIANCE = 1e-3  # floor of the variance of unit rows, so that identical rows have a solution
+MIN_UNIT_VARIANCE = 1e-3  # floor of the variance of unit rows, so that identical rows have a solution
 
 
 def grow_pseudo_labels(
@@ -89,7 +89,7 @@ def _ridge_regression(moments: np.ndarray, classes: int) -> tuple[np.ndarray, np
     products, goals = products / products[-1, -1], goals / products[-1, -1]
     width = len(products) - 1
     variance = (np.trace(products[:-1, :-1]) - products[-1, :-1] @ products[-1, :-1]) / width
-    products[np.arange(width), np.arange(width)] += RIDGE * max(variance, MIN_VARIANCE / width)
+    products[np.arange(width), np.arange(width)] += RIDGE * max(variance, MIN_UNIT_VARIANCE / width)
     solution = solve(products, goals, assume_a="pos")
     return solution[:-1], solution[-1]
 

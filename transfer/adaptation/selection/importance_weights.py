@@ -4,14 +4,14 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-COMPONENTS = 64  # principal components as features: with more, a domain of a few hundred rows is memorised
+DISCRIMINATOR_COMPONENTS = 64  # principal components: with more, a domain of a few hundred rows is memorised
 MAX_RATIO = 20.0  # so that no row outweighs all others
 
 
 def reduce_dimensions(*parts: np.ndarray, seed: int = 0) -> list[np.ndarray]:
     """Return each of `parts` (N, F) in the leading whitened principal components of the first two, concatenated."""
     pooled = np.concatenate(parts[:2])
-    components = min(COMPONENTS, pooled.shape[1], len(pooled) - 1)
+    components = min(DISCRIMINATOR_COMPONENTS, pooled.shape[1], len(pooled) - 1)
     with np.errstate(invalid="ignore"):  # collapsed features have no variance
         space = PCA(components, whiten=True, random_state=seed).fit(pooled)
     return [space.transform(part) if len(part) else np.empty((0, components)) for part in parts]
