@@ -11,9 +11,9 @@ from transfer.errors import TransferError
 
 
 def modules(package: str = "transfer") -> list[ModuleType]:
-    """Return all modules of `package` without a leading underscore, what they load lazily loaded.
+    """Import all public modules of `package`, with their lazily loaded names, and return them.
 
-    Each package then also names its modules among what it exports, as pdoc shows nothing else.
+    Each package's ``__all__`` is extended by its modules, because pdoc shows no others.
     """
     found = [importlib.import_module(package)]
     for info in pkgutil.walk_packages(found[0].__path__, f"{package}."):
@@ -21,17 +21,17 @@ def modules(package: str = "transfer") -> list[ModuleType]:
             found.append(importlib.import_module(info.name))
     for module in found:
         if hasattr(module, "__path__") and hasattr(module, "__all__"):
-            said: list[str] = module.__all__
-            for name in said:
+            exported: list[str] = module.__all__
+            for name in exported:
                 vars(module).setdefault(name, getattr(module, name))
             inside = (name.rpartition(".") for name in (other.__name__ for other in found))
             names = [name for parent, _, name in inside if parent == module.__name__]
-            vars(module)["__all__"] = list(dict.fromkeys([*said, *names]))
+            vars(module)["__all__"] = list(dict.fromkeys([*exported, *names]))
     return found
 
 
 def write(folder: Path, package: str = "transfer") -> Path:
-    """Write a page for each module of `package` into `folder`; return the first one to open.
+    """Write a page for each module of `package` into `folder`; return the index page.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def write(folder: Path, package: str = "transfer") -> Path:
     try:
         import pdoc
     except ImportError as error:
-        raise TransferError('reference pages are made by pdoc: pip install "transfer[dev]"') from error
+        raise TransferError('reference pages need pdoc: pip install "transfer[dev]"') from error
     modules(package)
     pdoc.render.configure(docformat="numpy", show_source=False, footer_text=f"transfer {__version__}")
     pdoc.pdoc(package, output_directory=folder)

@@ -30,8 +30,8 @@ def test_all_public_modules(exported):
 def test_pages(exported, tmp_path, monkeypatch):
     """Of one small package, for the time that all take: numpydoc's sections become headings."""
     pytest.importorskip("pdoc")
-    assert reference.write(tmp_path, "transfer.disk_cache").is_file()
-    page = (tmp_path / "transfer" / "disk_cache" / "shelf.html").read_text(encoding="utf-8")
+    assert reference.write(tmp_path, "transfer.runtime").is_file()
+    page = (tmp_path / "transfer" / "runtime" / "lock.html").read_text(encoding="utf-8")
     assert re.search(r"<h6[^>]*>Parameters</h6>", page)
     assert "----------" not in page
 

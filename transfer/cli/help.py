@@ -74,7 +74,7 @@ class _Option:
             else:
                 text += f" Known: {', '.join(summaries)}."
         explained = "default:" in self.help or self.default is None
-        return Annotated[self.hint, tyro.conf.arg(help=text, **({"help_behavior_hint": ""} if explained else {}))]
+        return Annotated[self.hint, tyro.conf.arg(help=text, help_behavior_hint="" if explained else None)]
 
 
 def print_help(
@@ -138,7 +138,7 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def _group_field(title: str, about: str, options: list[_Option], show_all: bool) -> tuple[str, Any, Any]:
-    group = dataclasses.make_dataclass(title.replace(" ", ""), [_field(option, show_all) for option in options])
+    group: Any = dataclasses.make_dataclass(title.replace(" ", ""), [_field(option, show_all) for option in options])
     group.__doc__ = about
     name = title.lower().replace(" ", "_").replace("-", "_")
     annotated = Annotated[group, tyro.conf.arg(name=title, help=about)]
