@@ -37,7 +37,7 @@ from transfer.errors import TransferError
 if TYPE_CHECKING:
     from transfer.adaptation.adapt import adapt
     from transfer.adaptation.registry import register_method
-    from transfer.backbones import Backbone, load
+    from transfer.backbones import Backbone, load, register_backbone
     from transfer.data.images.preprocessing import Preprocessing
     from transfer.data.sets.load import load_table
     from transfer.data.splits import split
@@ -75,6 +75,7 @@ _LAZY = {
     "load_table": "transfer.data.sets.load",
     "lr_find": "transfer.tuning.lr_find",
     "predict": "transfer.evaluation.evaluate",
+    "register_backbone": "transfer.backbones",
     "register_head": "transfer.heads",
     "register_method": "transfer.adaptation.registry",
     "register_policy": "transfer.freeze",
@@ -125,6 +126,7 @@ __all__ = [
     "load_table",
     "lr_find",
     "predict",
+    "register_backbone",
     "register_head",
     "register_method",
     "register_policy",

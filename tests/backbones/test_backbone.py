@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from transfer.backbones import Backbone, load
+from transfer.backbones.backbone import ConvClassifier
 from transfer.data.images.preprocessing import Preprocessing
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
@@ -241,3 +242,13 @@ def test_fingerprint_tells_architectures_with_the_same_tensors_apart():
     theirs.network.load_state_dict(ours.network.state_dict())
     theirs.preprocessing = ours.preprocessing
     assert ours.fingerprint != theirs.fingerprint  # another padding
+
+
+def test_a_conv_classifier_is_a_rectified_convolution_averaged_over_positions():
+    convolution = nn.Conv2d(5, 7, 1)
+    linear = nn.Linear(5, 7)
+    linear.load_state_dict({"weight": convolution.weight.flatten(1), "bias": convolution.bias})
+    maps = torch.randn(2, 5, 3, 4)
+    wanted = torch.relu(convolution(maps)).mean((2, 3))
+    torch.testing.assert_close(ConvClassifier(linear)(maps), wanted)
+    assert not torch.allclose(linear(maps.mean((2, 3))), wanted)  # pooled first, the result differs

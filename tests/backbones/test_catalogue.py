@@ -6,7 +6,7 @@ import pytest
 
 from transfer.backbones import catalogue as module
 from transfer.backbones import registry
-from transfer.backbones.catalogue import catalogue, measure, versions
+from transfer.backbones.catalogue import format_provider_versions, list_backbones, measure_backbone
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def _no_weights(monkeypatch, tmp_path):
 
 
 def _tabulated_for_these_versions():
-    return module.TABLE.read_text().splitlines()[0] == f"# {versions()}"
+    return module.TABLE.read_text().splitlines()[0] == f"# {format_provider_versions()}"
 
 
 def test_the_table_has_what_the_registry_has():
@@ -25,7 +25,7 @@ def test_the_table_has_what_the_registry_has():
         pytest.skip("the table was made for other versions of timm and torchvision")
     with module.TABLE.open(newline="") as file:
         file.readline()
-        assert {row[0] for row in csv.reader(file)} == set(registry.names())
+        assert {row[0] for row in csv.reader(file)} == set(registry.list_names())
     assert module.TABLE.stat().st_size < 100_000
 
 
@@ -33,32 +33,32 @@ def test_the_table_has_what_the_registry_has():
     "name", ["mobilenetv2_100.ra_in1k", "resnet10t.c3_in1k", "torchvision:squeezenet1_1.IMAGENET1K_V1"]
 )
 def test_the_table_says_what_measuring_says(name):
-    (row,) = catalogue(name)
-    measured = measure(name)
+    (row,) = list_backbones(name)
+    measured = measure_backbone(name)
     assert (row.parameters, row.width, row.stages) == (measured.parameters, measured.width, measured.stages)
     assert row.provider == measured.provider
 
 
 def test_an_architecture_comes_before_its_tags():
-    names = [row.name for row in catalogue("resnet50*")]
+    names = [row.name for row in list_backbones("resnet50*")]
     assert names[:2] == ["resnet50", "resnet50.a1_in1k"]
     assert "torchvision:resnet50.IMAGENET1K_V2" in names
     assert len(set(names)) == len(names)
     assert all("resnet50" in name for name in names)
-    assert [row.name for row in catalogue("timm:resnet50.a1_in1k")] == ["resnet50.a1_in1k"]
-    assert {row.provider for row in catalogue("torchvision:*")} == {"torchvision"}
-    assert list(catalogue("nothing of the kind")) == []
+    assert [row.name for row in list_backbones("timm:resnet50.a1_in1k")] == ["resnet50.a1_in1k"]
+    assert {row.provider for row in list_backbones("torchvision:*")} == {"torchvision"}
+    assert list(list_backbones("nothing of the kind")) == []
 
 
 def test_where_the_weights_are(tmp_path, monkeypatch):
     def where(name, store=None):
-        return next(catalogue(name, store)).where
+        return next(list_backbones(name, store)).where
 
     assert where("resnet18") == "hub"
     (tmp_path / "resnet18.safetensors").touch()
     assert where("resnet18", tmp_path) == "store"
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(tmp_path))
-    assert [row.where for row in catalogue("resnet18.a1_in1k")] == ["store"]
+    assert [row.where for row in list_backbones("resnet18.a1_in1k")] == ["store"]
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     cached = tmp_path / "models--timm--resnet34.a1_in1k" / "snapshots" / "0" / "model.safetensors"
     cached.parent.mkdir(parents=True)
@@ -71,7 +71,7 @@ def test_names_beyond_the_table_are_measured(tmp_path, monkeypatch):
     table = tmp_path / "catalogue.csv"
     table.write_text("# timm 0.1 torchvision 0.1\nresnet10t.c3_in1k,timm,1,2,3,=\n")
     monkeypatch.setattr(module, "TABLE", table)
-    rows = {row.name: row for row in catalogue("resnet1[04]t*")}
+    rows = {row.name: row for row in list_backbones("resnet1[04]t*")}
     assert rows["resnet10t"].parameters == 1
     assert rows["resnet14t.c3_in1k"].width == 2048
     assert rows["resnet14t"].where == "hub"
@@ -81,15 +81,15 @@ def test_what_other_versions_do_not_have_is_left_out(tmp_path, monkeypatch):
     table = tmp_path / "catalogue.csv"
     table.write_text("# timm 0.1 torchvision 0.1\nresnet9.mine,timm,1,2,3,=\nresnet10t.c3_in1k,timm,1,2,3,=\n")
     monkeypatch.setattr(module, "TABLE", table)
-    assert [row.name for row in catalogue("resnet9*")] == []
-    assert [row.name for row in catalogue("resnet10t*")] == ["resnet10t", "resnet10t.c3_in1k"]
+    assert [row.name for row in list_backbones("resnet9*")] == []
+    assert [row.name for row in list_backbones("resnet10t*")] == ["resnet10t", "resnet10t.c3_in1k"]
 
 
 def test_the_table_is_read_without_torch():
     if not _tabulated_for_these_versions():
         pytest.skip("the table was made for other versions of timm and torchvision")
     code = (
-        "import sys; from transfer.backbones.catalogue import catalogue; next(catalogue('resnet*'));"
+        "import sys; from transfer.backbones.catalogue import list_backbones; next(list_backbones('resnet*'));"
         "assert not {'torch', 'timm', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -21,7 +21,7 @@ def test_random_init_draws_from_its_seed_and_leaves_the_generator_alone():
     state = torch.get_rng_state()
     load(SMALL, random_init=True, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(TransferError, match="neither a weights file nor"):
+    with pytest.raises(TransferError, match="--random-init excludes a weights file"):
         load(SMALL, random_init=True, classifier=True)
 
 
@@ -60,11 +60,11 @@ def test_real_squeezenet_is_torchvisions_own():
     on_map = load("torchvision:squeezenet1_1", store=SHARED, classifier="any")
     assert on_map.classifier is None
     with torch.no_grad():
-        torch.testing.assert_close(on_map.original(reference.features(images)), reference(images))
+        torch.testing.assert_close(on_map.original_classifier(reference.features(images)), reference(images))
 
 
 def test_whatever_classifier_there_is_may_be_none():
-    assert load(SMALL, random_init=True, classifier="any").original is None
+    assert load(SMALL, random_init=True, classifier="any").original_classifier is None
 
 
 def test_another_image_size_keeps_the_stages_and_one_too_small_is_refused():
@@ -75,5 +75,5 @@ def test_another_image_size_keeps_the_stages_and_one_too_small_is_refused():
     assert larger(torch.randn(1, 3, 320, 320)).shape == (1, larger.width)
     cut = len(larger.stages) - 1
     assert larger.shape(cut)[1] > own.shape(cut)[1]
-    with pytest.raises(TransferError, match=r"inception_v3 takes no images of 20 x 20 pixels.*299"):
+    with pytest.raises(TransferError, match=r"inception_v3 cannot process images of 20 x 20 pixels.*299"):
         load("inception_v3", random_init=True, image_size=20)

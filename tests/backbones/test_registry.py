@@ -18,7 +18,7 @@ from transfer.errors import TransferError
 )
 def test_names_as_the_providers_write_them(name, provider, full):
     found, known_as = registry.resolve(name)
-    assert (found.NAME, known_as) == (provider, full)
+    assert (found.label, known_as) == (provider, full)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_unknown_names(name, says):
 
 
 def test_every_listed_name_resolves_to_itself():
-    names = registry.names()
+    names = registry.list_names()
     assert len(names) > 900
     assert len(set(names)) == len(names)
     assert all(registry.resolve(name)[1] == name for name in names)

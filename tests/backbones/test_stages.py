@@ -4,7 +4,7 @@ from torch import nn
 
 from transfer.backbones import stages
 from transfer.backbones.registry import resolve
-from transfer.backbones.stages import OnMeta, read
+from transfer.backbones.stages import BuildOnMeta, read_stages
 
 EXPECTED = {
     "mobilenetv2_100": ["stem", *(f"blocks.{i}" for i in range(7)), "conv_head"],
@@ -27,16 +27,16 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_stages_are_what_the_provider_names_in_sequence(name):
     provider, full = resolve(name)
-    with OnMeta():
+    with BuildOnMeta():
         network = provider.build(full)
-    found, _ = read(network, provider.preprocessing(full).input_size)
+    found, _ = read_stages(network, provider.preprocessing(full).input_size)
     assert [stage.name for stage in found] == EXPECTED[name]
 
 
 def test_a_pooling_ends_the_stage_before_it():
     provider, full = resolve("torchvision:squeezenet1_1")
-    with OnMeta():
-        found, width = read(provider.build(full), (3, 224, 224))
+    with BuildOnMeta():
+        found, width = read_stages(provider.build(full), (3, 224, 224))
     assert [stage.modules[-1] for stage in found] == ["features.2", "features.5", "features.8", "classifier"]
     assert width == 512
 
@@ -58,7 +58,7 @@ class _Small(nn.Module):
 
 
 def test_order_is_that_of_execution():
-    found, width = read(_Small(), (3, 32, 32))
+    found, width = read_stages(_Small(), (3, 32, 32))
     assert [stage.name for stage in found] == ["stem", "first", "second", "head"]
     assert width == 16
 
@@ -67,7 +67,7 @@ def test_reading_leaves_the_network_as_it_was():
     network = _Small().train()
     network.second.eval()
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    read(network, (3, 32, 32))
+    read_stages(network, (3, 32, 32))
     assert network.training
     assert not network.second[1].training
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
@@ -80,14 +80,14 @@ def test_a_network_of_one_resolution_is_opened():
     network.add_module("patch", nn.Conv2d(3, 8, 4, stride=4))
     network.add_module("blocks", nn.Sequential(*blocks))
     network.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    found, _ = read(network, (3, 32, 32))
+    found, _ = read_stages(network, (3, 32, 32))
     assert [stage.name for stage in found] == ["stem", "blocks.0", "blocks.1", "blocks.2"]
 
 
 def test_features_must_be_pooled():
     with pytest.raises(ValueError, match="expected pooled features"):
-        read(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 8, 8))
+        read_stages(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 8, 8))
 
 
 def test_weight_layers_counts_layers_with_a_matrix():
-    assert stages.weight_layers(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.Linear(1, 1))) == 2
+    assert stages.count_weight_layers(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.Linear(1, 1))) == 2

@@ -136,10 +136,10 @@ def test_an_image_depends_neither_on_its_batch_nor_on_the_cores(
     whole = Trunk(backbone, len(backbone.stages))(x)
     assert torch.equal(torch.cat([Trunk(backbone, len(backbone.stages))(some) for some in x.split(5)]), whole)
     for cores in (1, 3):
-        trunk_module._cores.cache_clear()
-        monkeypatch.setattr(trunk_module.parallel, "cores", lambda cores=cores: cores)
+        trunk_module._start_threads.cache_clear()
+        monkeypatch.setattr(trunk_module.distributed, "count_cores_per_process", lambda cores=cores: cores)
         assert torch.equal(Trunk(backbone, len(backbone.stages))(x), whole)
-    trunk_module._cores.cache_clear()
+    trunk_module._start_threads.cache_clear()
 
 
 def test_threads_do_not_disturb_each_other_at_a_cut(small: Callable[..., Backbone]) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from transfer.backbones import load
 from transfer.backbones.trunk import Trunk
-from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone, pooled
+from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone, pool_mean
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
@@ -28,7 +28,7 @@ def test_a_truncated_network_is_the_mean_of_what_its_last_stage_puts_out(name):
         assert torch.equal(short(images), wanted)
     assert short.width == wanted.shape[1]
     assert short.stages == whole.stages[:-1]
-    assert (short.dropped, short.original) == ((whole.stages[-1].name,), None)
+    assert (short.dropped, short.original_classifier) == ((whole.stages[-1].name,), None)
 
 
 def test_what_is_dropped_is_gone_and_the_rest_keeps_its_names():
@@ -77,7 +77,7 @@ def test_every_stage_is_pooled_and_the_last_is_the_networks_own(name):
 
 def test_norms_are_seen_as_they_are_given():
     backbone = load("resnet10t", random_init=True)
-    every = AllStagesBackbone(load("resnet10t", random_init=True), observed=True)
+    every = AllStagesBackbone(load("resnet10t", random_init=True), with_statistics=True)
     images, given = _images(backbone), {}
     assert [path.partition(".")[0] for path in every.norms] == ["bn1", "layer1", "layer2", "layer3", "layer4"]
     for path in every.norms:
@@ -92,7 +92,7 @@ def test_norms_are_seen_as_they_are_given():
 
 
 def test_a_folded_trunk_does_not_change_what_norms_are_given():
-    every = AllStagesBackbone(load("resnet10t", random_init=True), observed=True).eval()
+    every = AllStagesBackbone(load("resnet10t", random_init=True), with_statistics=True).eval()
     for module in every.network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.fill_(0.5)
@@ -111,7 +111,7 @@ def test_the_original_classifier_answers_too(name, monkeypatch):
     from torchvision.models import squeezenet1_1
 
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED))
-    every = AllStagesBackbone(load(name, classifier="any"), observed=True)
+    every = AllStagesBackbone(load(name, classifier="any"), with_statistics=True)
     file = SHARED / f"{name.removeprefix('torchvision:')}.safetensors"
     reference = squeezenet1_1() if name.startswith("torchvision") else timm.create_model(name)
     reference.load_state_dict(load_file(file))
@@ -134,5 +134,5 @@ def test_modes_are_left_alone():
 )
 def test_pooling_takes_the_mean_over_places(shape, axes):
     x = torch.randn(shape)
-    assert torch.equal(pooled(x), x.mean(axes) if axes else x)
-    assert torch.equal(pooled([x, x]), torch.cat([pooled(x)] * 2, 1))
+    assert torch.equal(pool_mean(x), x.mean(axes) if axes else x)
+    assert torch.equal(pool_mean([x, x]), torch.cat([pool_mean(x)] * 2, 1))

@@ -12,7 +12,8 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from transfer.backbones import load, weight_files, weights
-from transfer.backbones.providers import timm_models, torchvision_models
+from transfer.backbones.providers.timm_models import TimmModels
+from transfer.backbones.providers.torchvision_models import _read_weights
 from transfer.errors import TransferError
 
 NAME = "resnet10t"
@@ -66,7 +67,7 @@ def test_safetensors_and_torch_files(tmp_path, published):
 def test_wrapped_and_prefixed(tmp_path, published, wrapper, prefix):
     file = tmp_path / "w.pt"
     torch.save({"epoch": 3, wrapper: {f"{prefix}{k}": v for k, v in published.items()}}, file)
-    read = weights.read(file)
+    read = weights.read_weights_file(file)
     assert read.keys() == published.keys()
     assert torch.equal(read["conv1.0.weight"], published["conv1.0.weight"])
 
@@ -74,7 +75,7 @@ def test_wrapped_and_prefixed(tmp_path, published, wrapper, prefix):
 def test_averaged_weights_are_preferred(tmp_path, published):
     average = {key: tensor + 1 for key, tensor in published.items()}
     torch.save({"state_dict": published, "state_dict_ema": average}, tmp_path / "w.pt")
-    assert torch.equal(weights.read(tmp_path / "w.pt")["fc.bias"], average["fc.bias"])
+    assert torch.equal(weights.read_weights_file(tmp_path / "w.pt")["fc.bias"], average["fc.bias"])
 
 
 def test_half_precision_is_loaded_as_float(tmp_path, published):
@@ -145,7 +146,7 @@ def test_what_is_no_weights_file(tmp_path, content, suffix):
     file = tmp_path / f"w{suffix}"
     file.write_bytes(content)
     with pytest.raises(TransferError, match=r"w\.(safetensors|pt) (cannot be read|is not loaded|holds no weights)"):
-        weights.read(file)
+        weights.read_weights_file(file)
 
 
 def test_files_without_weights(tmp_path):
@@ -153,12 +154,12 @@ def test_files_without_weights(tmp_path):
         load(NAME, weights=tmp_path / "gone.safetensors")
     torch.save({"epoch": 3}, tmp_path / "w.pt")
     with pytest.raises(TransferError, match="holds no weights"):
-        weights.read(tmp_path / "w.pt")
+        weights.read_weights_file(tmp_path / "w.pt")
 
 
 def test_preprocessing_travels_with_the_file(tmp_path, published):
     save_file(published, tmp_path / "w.safetensors")
-    assert load(NAME, weights=tmp_path / "w.safetensors").preprocessing == timm_models.preprocessing(NAME)
+    assert load(NAME, weights=tmp_path / "w.safetensors").preprocessing == TimmModels().preprocessing(NAME)
     record = {
         "input_size": [3, 96, 96],
         "mean": [0] * 3,
@@ -177,8 +178,8 @@ def test_preprocessing_travels_with_the_file(tmp_path, published):
 
 
 def test_the_order_is_file_store_hub(tmp_path, published, monkeypatch):
-    monkeypatch.setattr(timm_models, "download", lambda name: published)
-    monkeypatch.setattr(weights, "_reach", lambda source: None)
+    monkeypatch.setattr(TimmModels, "download", lambda self, name: published)
+    monkeypatch.setattr(weights, "_check_reachable", lambda source: None)
     assert load(NAME).weights == "hub timm/resnet10t.c3_in1k"
     save_file(published, tmp_path / f"{NAME}.safetensors")
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(tmp_path))
@@ -206,7 +207,7 @@ def test_with_none_the_error_says_what_to_do(tmp_path, store):
 def test_a_hub_that_never_answers_is_given_up(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         _hub(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(weights, "_reach", partial(weights._reach, seconds=0.5))
+        monkeypatch.setattr(weights, "_check_reachable", partial(weights._check_reachable, seconds=0.5))
         with pytest.raises(TransferError, match="cannot be reached"):
             load(NAME)
 
@@ -248,7 +249,7 @@ def test_timms_downloader_on_a_local_hub(server, monkeypatch, published):
     address, folder = server
     _hub(monkeypatch, address)
     file = folder / "timm/resnet10t.c3_in1k/resolve/main/model.safetensors"
-    with pytest.raises(TransferError, match="the hub gave none"):
+    with pytest.raises(TransferError, match="the hub has none"):
         load(NAME)
     file.parent.mkdir(parents=True)
     save_file(published, file)
@@ -269,13 +270,13 @@ def test_torchvisions_downloader_on_a_local_hub(server, monkeypatch):
     torch.manual_seed(7)
     published = torchvision.models.shufflenet_v2_x0_5().state_dict()
     torch.save(published, folder / "shufflenet.pth")
-    record = torchvision_models._weights(name).value
+    record = _read_weights(name).value
     monkeypatch.setattr(record, "url", f"{address}/shufflenet.pth")
     backbone = load(name, classifier=True)
     assert _same(backbone, published)
     assert backbone.weights == f"hub {address}/shufflenet.pth"
     assert torch.equal(backbone.classifier.bias, published["fc.bias"])
-    assert weight_files.hub_cached(f"{address}/shufflenet.pth")
+    assert weight_files.is_in_hub_cache(f"{address}/shufflenet.pth")
 
 
 def test_a_malicious_file_on_the_hub_is_refused(server, monkeypatch, tmp_path):
@@ -283,9 +284,9 @@ def test_a_malicious_file_on_the_hub_is_refused(server, monkeypatch, tmp_path):
     bomb = _Malicious()
     bomb.path = str(tmp_path / "exploded")
     torch.save(bomb, folder / "shufflenet.pth")
-    record = torchvision_models._weights("torchvision:shufflenet_v2_x0_5").value
+    record = _read_weights("torchvision:shufflenet_v2_x0_5").value
     monkeypatch.setattr(record, "url", f"{address}/shufflenet.pth")
-    with pytest.raises(TransferError, match="the hub gave none"):
+    with pytest.raises(TransferError, match="the hub has none"):
         load("torchvision:shufflenet_v2_x0_5")
     assert not (tmp_path / "exploded").exists()
 
@@ -304,7 +305,7 @@ def test_broken_bytes_are_one_line_whatever_their_reader_raises(tmp_path, conten
     """Found by fuzzing: torch raises IndexError, TypeError, struct.error and more."""
     (tmp_path / f"w{suffix}").write_bytes(content)
     with pytest.raises(TransferError, match=rf"w{suffix} (cannot be read as weights|is not loaded|holds no weights)"):
-        weights.read(tmp_path / f"w{suffix}")
+        weights.read_weights_file(tmp_path / f"w{suffix}")
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, published):
@@ -318,4 +319,4 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, published):
 def test_a_damaged_record_is_one_line(tmp_path, text):
     (tmp_path / "w.json").write_text(text, errors="surrogateescape")
     with pytest.raises(TransferError, match="is no preprocessing record"):
-        weights.beside(tmp_path / "w.safetensors")
+        weights.read_record_beside(tmp_path / "w.safetensors")

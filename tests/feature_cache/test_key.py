@@ -78,13 +78,13 @@ def test_it_covers_cut_precision_preprocessing_and_view(ready: Callable[..., Tra
         assert is_new(), change
 
 
-@pytest.mark.parametrize("name", ["DECODER", "VIEW_RULES", "RULES", "__version__"])
+@pytest.mark.parametrize("name", ["DECODER", "VIEW_RULES", "TRUNK_VERSION", "__version__"])
 def test_it_covers_decoder_rules_and_torch(
     ready: Callable[..., TransferModel], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     model = ready()
     before = keyed(model, view=1, augmentation=CROP)
-    owner = {"RULES": trunk, "__version__": torch}.get(name, key_module)
+    owner = {"TRUNK_VERSION": trunk, "__version__": torch}.get(name, key_module)
     monkeypatch.setattr(owner, name, "another")
     assert keyed(model, view=1, augmentation=CROP) != before
 

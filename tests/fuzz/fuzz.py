@@ -137,7 +137,7 @@ def weights(data: bytes) -> None:
     file = ROOM / ("w.safetensors" if data[:1] == b"s" else "w.pt")
     file.write_bytes(data[1:])
     (ROOM / "w.json").write_bytes(data[1:])
-    for read in (sources.read, sources.beside):
+    for read in (sources.read_weights_file, sources.read_record_beside):
         with contextlib.suppress(TransferError):
             read(file)
 

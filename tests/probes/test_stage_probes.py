@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer.backbones.variants import shares
+from transfer.backbones.variants import split_variance
 from transfer.errors import TransferError
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
@@ -19,7 +19,7 @@ from transfer.runs import checkpoint
 from transfer.training.train import train
 
 STAGES, WIDTHS = ("low", "middle", "top"), (6, 10, 24)
-BLOCKS = [(slice(sum(WIDTHS[:i]), sum(WIDTHS[: i + 1])), share) for i, share in enumerate(shares(3))]
+BLOCKS = [(slice(sum(WIDTHS[:i]), sum(WIDTHS[: i + 1])), share) for i, share in enumerate(split_variance(3))]
 OBJECT = HeadSpec("object", classes=("a", "b", "c"))
 SHARP = HeadSpec("sharp", "binary", ("no", "yes"))
 SIZE = HeadSpec("size", "regression", centre=1.0, spread=2.0)

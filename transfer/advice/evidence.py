@@ -17,7 +17,7 @@ from transfer.advice.transferability.logme import logme
 from transfer.advice.transferability.neighbours import score_neighbours
 from transfer.advice.transferability.noise import LabelNoise, find_label_noise
 from transfer.advice.transferability.size import SetSize
-from transfer.backbones.variants import shares
+from transfer.backbones.variants import split_variance
 from transfer.data.duplicates import Inspection, group_duplicates, group_near_duplicates, merge_groups
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
@@ -267,7 +267,7 @@ def stack_stages(features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[t
     ends = np.cumsum([x.shape[1] for x in features.values()])
     blocks = [
         (slice(end - x.shape[1], end), share)
-        for x, end, share in zip(features.values(), ends.tolist(), shares(len(features)), strict=True)
+        for x, end, share in zip(features.values(), ends.tolist(), split_variance(len(features)), strict=True)
     ]
     return np.concatenate(list(features.values()), 1), blocks
 

@@ -76,7 +76,7 @@ def observe(
     digests : ndarray of str, shape (N,)
         sha256 of the images' bytes.
     """
-    every = AllStagesBackbone(backbone, observed=True)
+    every = AllStagesBackbone(backbone, with_statistics=True)
     model = TransferModel(every, Heads([HeadSpec("none", classes=("", "-"))], every.width), cut=len(every.stages))
     model.eval()
     feed = cache.feed(model, table.paths, digests, batch_size=256, workers=workers)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.stages import weight_layers
+from transfer.backbones.stages import count_weight_layers
 from transfer.heads.metrics import Z_95
 
 # Policies that advice can recommend; besides these, linear probes on earlier stages (truncate:K) and fine-tuning of the
@@ -75,7 +75,7 @@ class NetworkLayout:
         submodule = backbone.network.get_submodule
         return cls(
             tuple(stage.parameters for stage in freeze.plan("full", backbone).phases[0].stages),
-            tuple(sum(weight_layers(submodule(path)) for path in stage.modules) for stage in backbone.stages),
+            tuple(sum(count_weight_layers(submodule(path)) for path in stage.modules) for stage in backbone.stages),
             any(freeze.is_norm(module) for module in backbone.network.modules()),
         )
 

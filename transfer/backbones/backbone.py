@@ -1,4 +1,4 @@
-"""Backbone: a pretrained network without its classifier, with its preprocessing, its stages and its fingerprint."""
+"""Backbone: a network without its classifier, with its preprocessing and stages; it can be cut between stages."""
 
 import hashlib
 import re
@@ -14,13 +14,33 @@ from transfer.backbones.stages import Stage
 from transfer.data.images.preprocessing import Preprocessing
 
 
+class ConvClassifier(nn.Module):
+    """A 1 x 1 convolution and ReLU on the last feature map, then the mean over all positions, as SqueezeNet's.
+
+    See Iandola et al. 2016, section 3.3.
+
+    Parameters
+    ----------
+    linear : nn.Linear
+        The convolution's weights, from channels to classes.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return logits (N, classes) of `maps` (N, channels, H, W)."""
+        return self.linear(maps.permute(0, 2, 3, 1)).relu().mean((1, 2))
+
+
 class Backbone(nn.Module):
-    """A network from images to pooled features, that can be cut between its stages.
+    """A network from images to pooled features that can be cut between its stages.
 
     Parameters
     ----------
     name : str
-        As the provider writes it: ``mobilenetv2_100``, ``resnet50.a1_in1k``, ``torchvision:squeezenet1_1``.
+        Full name: ``mobilenetv2_100``, ``resnet50.a1_in1k``, ``torchvision:squeezenet1_1``.
     network : nn.Module
         Normalised images (N, 3, H, W) to pooled features (N, width), without the classifier.
     preprocessing : Preprocessing
@@ -28,10 +48,10 @@ class Backbone(nn.Module):
     weights : str
         Where they came from: ``file PATH``, ``store PATH``, ``bundle``, ``hub ADDRESS`` or ``random``.
     original : nn.Module, optional
-        The original classifier: linear on pooled features (N, width), or an :class:`OnMap`. It is no submodule:
-        neither trained nor saved.
-    parts : (tuple of Stage, int), optional
-        Stages and width, where they are not the network's own.
+        The original classifier: linear on pooled features (N, width), or a :class:`ConvClassifier`. It is no
+        submodule, so that it is neither trained nor saved.
+    layout : (tuple of Stage, int), optional
+        Stages and width; by default read off the network.
 
     Attributes
     ----------
@@ -39,10 +59,13 @@ class Backbone(nn.Module):
     stages : tuple of Stage
         In execution order. Every parameter and buffer of the network belongs to exactly one.
     dropped : tuple of str
-        Names of the stages that were taken off the top.
+        Names of the stages that were removed from the top.
+    code_digest : str
+        Digest of the code of a registered backbone, part of every cache key; empty for all others.
     """
 
     dropped: tuple[str, ...] = ()
+    code_digest: str = ""
 
     def __init__(
         self,
@@ -51,33 +74,33 @@ class Backbone(nn.Module):
         preprocessing: Preprocessing,
         weights: str = "random",
         original: nn.Module | None = None,
-        parts: tuple[tuple[Stage, ...], int] | None = None,
+        layout: tuple[tuple[Stage, ...], int] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.network = network
         self.preprocessing = preprocessing
         self.weights = weights
-        self.stages, self.width = parts or stages.read(network, preprocessing.input_size)
+        self.stages, self.width = layout or stages.read_stages(network, preprocessing.input_size)
         self._original = (original,)  # in a tuple, so that nn.Module does not adopt it
-        self._stage_of = _assigned(network, self.stages)
-        self._shapes: dict[int, tuple[int, ...] | None] = {
-            len(self.stages): (self.width,)
-        }  # by cut; None: no cut there
+        self._stage_of = _assign_stages(network, self.stages)
+        # Shape of one image's activation by cut; None: the network cannot be cut there.
+        self._shapes: dict[int, tuple[int, ...] | None] = {len(self.stages): (self.width,)}
 
     @property
-    def original(self) -> nn.Module | None:
+    def original_classifier(self) -> nn.Module | None:
         """The original classifier, on the device of the network."""
         (original,) = self._original
         return original and original.to(next(self.network.parameters()))
 
     @property
     def classifier(self) -> nn.Module | None:
-        """The original classifier if it is linear on pooled features."""
-        return self.original if isinstance(self.original, nn.Linear) else None
+        """The original classifier, if it is linear on pooled features."""
+        original = self.original_classifier
+        return original if isinstance(original, nn.Linear) else None
 
     @property
-    def puts_out(self) -> str:
+    def output_kind(self) -> str:
         """What :meth:`forward` returns, in words."""
         return "pooled features"
 
@@ -86,12 +109,12 @@ class Backbone(nn.Module):
         return self.network(images)
 
     def trunk(self, x: Tensor, cut: int, start: int = 0) -> Tensor:
-        """Return what the first `cut` stages make of images: the images at 0, pooled features at ``len(stages)``.
+        """Return the activation after the first `cut` stages: images at 0, pooled features at ``len(stages)``.
 
         Parameters
         ----------
         x : Tensor
-            Normalised images, or, with `start`, what the first `start` stages made of them.
+            Normalised images, or, with `start`, the activation after the first `start` stages.
 
         Raises
         ------
@@ -103,7 +126,9 @@ class Backbone(nn.Module):
         return x if start == cut else self._between(x, start, cut)
 
     def tail(self, activation: Tensor, cut: int) -> Tensor:
-        """Return pooled features (N, width) from what :meth:`trunk` returned; together they are :meth:`forward`.
+        """Return pooled features (N, width) of an activation that :meth:`trunk` returned.
+
+        :meth:`trunk` and :meth:`tail` together equal :meth:`forward`.
 
         Raises
         ------
@@ -114,17 +139,17 @@ class Backbone(nn.Module):
         return self._tail(activation, cut)
 
     def cuttable(self, cut: int) -> bool:
-        """Return whether all that passes from the first `cut` stages to the rest is one tensor, proven by a run."""
+        """Return whether a single tensor passes from the first `cut` stages to the rest; a forward pass tests it."""
         if not 0 <= cut <= len(self.stages):
             raise ValueError(f"cut {cut} is not between 0 and the {len(self.stages)} stages of {self.name}")
         if cut == 0:
             return True
         if cut not in self._shapes:
-            self._shapes[cut] = self._proven(cut)
+            self._shapes[cut] = self._test_cut(cut)
         return self._shapes[cut] is not None
 
     def shape(self, cut: int) -> tuple[int, ...]:
-        """Return the shape of what one image is after the first `cut` stages, as :meth:`trunk` returns it.
+        """Return the shape of one image's activation after the first `cut` stages.
 
         Raises
         ------
@@ -140,7 +165,7 @@ class Backbone(nn.Module):
         Raises
         ------
         KeyError
-            No such name, or a container whose content belongs to several stages.
+            No such name, or a container of several stages.
         """
         return self._stage_of[name]
 
@@ -148,7 +173,7 @@ class Backbone(nn.Module):
     def fingerprint(self) -> str:
         """sha256 over architecture, preprocessing, and the names, shapes and bytes of all parameters and buffers.
 
-        Computed afresh each time, since weights may have changed.
+        Computed on each access, since weights may change.
         """
         architecture = re.sub(r" at 0x[0-9a-f]+", "", repr(self.network))
         digest = hashlib.sha256(repr((architecture, self.preprocessing.to_dict())).encode())
@@ -170,10 +195,10 @@ class Backbone(nn.Module):
     def _between(self, x: Tensor, start: int, cut: int) -> Tensor:
         if cut == len(self.stages):
             return self._tail(x, start)
-        with self._last(cut).register_forward_hook(leave):
+        with self._last(cut).register_forward_hook(stop_forward):
             try:
                 self._tail(x, start)
-            except Reached as reached:
+            except StopForward as reached:
                 return reached.activation
         raise RuntimeError(f"{self.name} never reached the end of stage {self.stages[cut - 1].name}")
 
@@ -182,14 +207,14 @@ class Backbone(nn.Module):
             return self(activation)
         if cut == len(self.stages):
             return activation
-        # The network runs as it always does, but the modules of the trunk put out shapes without content, the last
-        # one the activation. What a functional step in between makes of the former cannot reach the output unseen.
+        # The network runs as usual, but the trunk's modules return meta tensors (no content), the last one the
+        # activation. An operation that uses any other output of the trunk fails on the meta tensor.
         empty = torch.empty_like(activation, device="meta")
         trunk = [self.network.get_submodule(path) for stage in self.stages[:cut] for path in stage.modules]
-        with _answering(dict.fromkeys(trunk, empty) | {trunk[-1]: activation}):
+        with _replace_outputs(dict.fromkeys(trunk, empty) | {trunk[-1]: activation}):
             return self(empty)
 
-    def _proven(self, cut: int) -> tuple[int, ...] | None:
+    def _test_cut(self, cut: int) -> tuple[int, ...] | None:
         parameter = next(self.network.parameters())
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(1, *self.preprocessing.input_size, generator=generator).to(parameter)
@@ -205,39 +230,39 @@ class Backbone(nn.Module):
                 parts = self._tail(activation, cut)
                 same = activation._version == version and torch.equal(whole, parts)
                 return tuple(activation.shape[1:]) if same else None
-        except Exception:  # whatever this network does with what it was given, it is not a chain here
+        except Exception:  # whatever fails, the network is no chain at this cut
             return None
         finally:
             for module, training in modes:
                 module.training = training
 
 
-class Reached(Exception):
-    """What was asked for has run; leave the network."""
+class StopForward(Exception):
+    """Ends a forward pass early; carries the module that was reached and its output."""
 
     def __init__(self, module: nn.Module, activation: Tensor) -> None:
         super().__init__()
         self.module, self.activation = module, activation
 
 
-def leave(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    """Leave the network with a module's output (a forward hook)."""
-    raise Reached(module, output)
+def stop_forward(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    """Raise StopForward with a module's output (a forward hook)."""
+    raise StopForward(module, output)
 
 
 @contextmanager
-def _answering(answers: dict[nn.Module, Tensor]) -> Iterator[None]:
-    """Let each module answer its calls with a given tensor."""
-    for module, answer in answers.items():
-        module.__dict__["forward"] = lambda *_, answer=answer, **__: answer
+def _replace_outputs(outputs: dict[nn.Module, Tensor]) -> Iterator[None]:
+    """Make each module return a given tensor instead of running."""
+    for module, output in outputs.items():
+        module.__dict__["forward"] = lambda *_, output=output, **__: output
     try:
         yield
     finally:
-        for module in answers:
+        for module in outputs:
             del module.__dict__["forward"]
 
 
-def _assigned(network: nn.Module, stages: tuple[Stage, ...]) -> dict[str, int]:
+def _assign_stages(network: nn.Module, stages: tuple[Stage, ...]) -> dict[str, int]:
     """Return the stage of every parameter, buffer and module that belongs to one."""
     of_unit = {path: index for index, stage in enumerate(stages) for path in stage.modules}
     spanning = {path[:i] for path in of_unit for i, letter in enumerate(path) if letter == "."} | {""}
@@ -246,7 +271,7 @@ def _assigned(network: nn.Module, stages: tuple[Stage, ...]) -> dict[str, int]:
     for path, module in network.named_modules():
         if path in of_unit:
             index = of_unit[path]
-        # What is never called as a module belongs with what was defined before it.
+        # A module that is never called belongs to the stage of the module defined before it.
         if path not in spanning:
             parent = path.rpartition(".")[0]
             index = of_unit.get(path, of_name.get(parent, index))

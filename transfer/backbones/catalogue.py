@@ -1,7 +1,7 @@
-"""What backbones there are: names, parameters, width, stages, and where their weights lie.
+"""The catalogue of backbones: names, parameters, width, stages, and where their weights are.
 
-The table beside this file says it without importing torch. ``python -m transfer.backbones.catalogue`` makes it anew for
-the installed versions of timm and torchvision, building every network on the meta device.
+It is read from the table beside this file, without importing torch. ``python -m transfer.backbones.catalogue`` rebuilds
+the table for the installed versions of timm and torchvision: it builds every network on the meta device.
 """
 
 import csv
@@ -12,14 +12,16 @@ from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
-from transfer.backbones import weight_files
+from transfer.backbones import registry, weight_files
+from transfer.backbones.registry import BACKBONES
 from transfer.runtime.files import write_text
 
 TABLE = Path(__file__).with_name("catalogue.csv")
+REGISTERED_FILE = "file"  # source of a registered backbone with a weights file
 
 
 @dataclass(frozen=True)
-class Row:
+class CatalogueRow:
     """One line of the catalogue.
 
     Parameters
@@ -27,14 +29,15 @@ class Row:
     name : str
         As :func:`transfer.backbones.load` takes it.
     provider : str
-        ``timm``, ``torchvision`` or ``bundled``.
+        ``timm``, ``torchvision``, ``bundled`` or ``registered``.
     parameters : int
-        Without the classifier.
+        Number of parameters, without the classifier.
     width : int
-        Of the pooled features.
+        Number of pooled features.
     stages : int
     where : str
-        The weights: ``store``, ``bundle``, ``hub (cached)``, ``hub`` or ``none``.
+        Of the weights: ``store``, ``bundle``, ``file`` (registered with the backbone), ``hub (cached)``, ``hub`` or
+        ``none``.
     """
 
     name: str
@@ -45,95 +48,95 @@ class Row:
     where: str
 
 
-def catalogue(pattern: str = "*", store: Path | None = None) -> Iterator[Row]:
-    """Yield the backbones whose name matches `pattern`, an architecture's bare name before its tags.
+def list_backbones(pattern: str = "*", store: Path | None = None) -> Iterator[CatalogueRow]:
+    """Yield the backbones whose name matches `pattern`; an architecture without a tag comes before its tags.
 
     Parameters
     ----------
     pattern : str
         With ``*``, ``?`` and ``[...]``; a provider's prefix may be left out.
     store : Path, optional
-        Folder of weights; by default what ``TRANSFER_WEIGHTS`` says.
+        Folder of weights; by default ``TRANSFER_WEIGHTS``.
 
     Examples
     --------
-    >>> next(catalogue("mobilenetv2_100")).stages
+    >>> next(list_backbones("mobilenetv2_100")).stages
     9
     """
-    folder = weight_files.store_folder(store)
+    folder = weight_files.find_store(store)
     pattern = pattern.removeprefix("timm:")
-    said = set()
-    for row in _rows(pattern):
+    listed = set()
+    for row in _list_rows(pattern):
         for name in (row.name.partition(".")[0], row.name):
-            if name not in said and _matches(name, pattern):
-                yield replace(row, name=name, where=_where(name, row.where, folder))
-            said.add(name)
+            if name not in listed and _matches(name, pattern):
+                yield replace(row, name=name, where=_locate(name, row.where, folder))
+            listed.add(name)
 
 
 def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(weight_files.bare(name), pattern)
+    return fnmatchcase(name, pattern) or fnmatchcase(weight_files.strip_provider(name), pattern)
 
 
-def _where(name: str, source: str, folder: Path | None) -> str:
-    if weight_files.store_file(name, folder):
+def _locate(name: str, source: str, folder: Path | None) -> str:
+    if weight_files.find_store_file(name, folder):
         return "store"
-    if weight_files.bundle_file(name):
+    if weight_files.find_bundled_file(name):
         return "bundle"
     if not source:
         return "none"
-    return "hub (cached)" if weight_files.hub_cached(source) else "hub"
+    if source == REGISTERED_FILE:
+        return "file"
+    return "hub (cached)" if weight_files.is_in_hub_cache(source) else "hub"
 
 
-def _rows(pattern: str) -> Iterator[Row]:
-    """Yield what is tabulated, and measure what else matches; `where` is the hub's source."""
-    there: dict[str, None] | None = None  # where other versions are installed: what they have
+def _list_rows(pattern: str) -> Iterator[CatalogueRow]:
+    """Yield the rows of the table, then measure other matching backbones; `where` is the hub's source."""
+    installed: dict[str, None] | None = None  # all names, if the table is of other versions than those installed
     with TABLE.open(encoding="utf-8", newline="") as file:
-        if file.readline().removeprefix("#").strip() != versions():
-            from transfer.backbones import registry
-
-            there = dict.fromkeys(registry.names())
+        if file.readline().removeprefix("#").strip() != format_provider_versions():
+            installed = dict.fromkeys(registry.list_names())
         listed = set()
         for name, provider, parameters, width, stages, source in csv.reader(file):
             listed.add(name)
             source = source.replace("=", f"hf:timm/{name}")
-            if there is None or name in there:
-                yield Row(name, provider, int(parameters), int(width), int(stages), source)
-    for name in there or ():
+            if installed is None or name in installed:
+                yield CatalogueRow(name, provider, int(parameters), int(width), int(stages), source)
+    for name in installed or BACKBONES:
         if name not in listed and (_matches(name, pattern) or _matches(name.partition(".")[0], pattern)):
-            yield measure(name)
+            yield measure_backbone(name)
 
 
-def versions() -> str:
-    """Return the installed versions of the providers, as the table's first line has them."""
+def format_provider_versions() -> str:
+    """Return the installed versions of the providers, as in the table's first line."""
     return " ".join(f"{package} {version(package).partition('+')[0]}" for package in ("timm", "torchvision"))
 
 
-def measure(name: str) -> Row:
-    """Return the row of `name`, from building it on the meta device; `where` is the hub's source."""
-    from transfer.backbones import registry, stages
+def measure_backbone(name: str) -> CatalogueRow:
+    """Return the row of `name`, built on the meta device; `where` is the hub's source."""
+    from transfer.backbones import stages
 
     provider, name = registry.resolve(name)
-    with stages.OnMeta():
+    with stages.BuildOnMeta():
         network = provider.build(name)
-    found, width = stages.read(network, provider.preprocessing(name).input_size)
+    found, width = stages.read_stages(network, provider.preprocessing(name).input_size)
+    source = provider.source(name) or (REGISTERED_FILE if provider.local_file(name) else "")
     parameters = sum(p.numel() for p in network.parameters())
-    return Row(name, provider.NAME, parameters, width, len(found), provider.source(name))
+    return CatalogueRow(name, provider.label, parameters, width, len(found), source)
 
 
-def main() -> None:
+def write_table() -> None:
     """Write the table for the installed versions; takes some minutes."""
     from tqdm import tqdm
 
-    from transfer.backbones import registry
-
     text = io.StringIO()
-    text.write(f"# {versions()}\n")
+    text.write(f"# {format_provider_versions()}\n")
     table = csv.writer(text, lineterminator="\n")
-    measured: dict[str, Row] = {}
-    for name in tqdm(registry.names(), disable=None):
-        architecture = name.partition(".")[0]  # tags differ in weights, and in the size of image they were trained on
+    measured: dict[str, CatalogueRow] = {}
+    names = [name for name in registry.list_names() if name not in BACKBONES]
+    for name in tqdm(names, disable=None):
+        architecture = name.partition(".")[0]  # tags differ only in weights and image size
         if architecture not in measured:
-            measured[architecture] = measure(name)
+            measured[architecture] = measure_backbone(name)
         row = measured[architecture]
         source = registry.resolve(name)[0].source(name)
         source = "=" if source == f"hf:timm/{name}" else source
@@ -142,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write_table()

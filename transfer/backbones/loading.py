@@ -1,4 +1,4 @@
-"""A backbone by its name: built by its provider, filled with its pretrained weights."""
+"""Load a backbone by name: its provider builds the network, then pretrained weights are loaded into it."""
 
 from pathlib import Path
 from typing import Literal
@@ -28,23 +28,24 @@ def load(
     Parameters
     ----------
     name : str
-        As its provider writes it (see :func:`transfer.backbones.registry.resolve`).
+        See :func:`transfer.backbones.registry.resolve`.
     weights : Path, optional
-        The weights file; without one the store, the bundle and the hub are asked in this order.
+        The weights file; by default the first found of: store, the provider's own file, hub.
     store : Path, optional
-        Folder of ``<name>.safetensors``; by default what ``TRANSFER_WEIGHTS`` says.
+        Folder of ``<name>.safetensors``; by default ``TRANSFER_WEIGHTS``.
     random_init : bool
-        Draw the weights from `seed` instead.
+        Initialise the weights randomly from `seed` instead.
     classifier : bool or "any"
-        Keep the original classifier, for its probabilities; ``"any"``: whichever there is, if one is.
+        Load the original classifier, too, for its probabilities: a linear one, or an error; ``"any"``: of any kind,
+        or none.
     image_size : int, optional
-        Side of the images in pixels; by default as it was pretrained. Stages are the same at every size.
+        Side of the images in pixels; by default that of pretraining. The stages do not depend on it.
 
     Raises
     ------
     TransferError
-        An unknown name; no weights, or weights that do not fit; no classifier where one was asked for; a size that the
-        network does not take.
+        An unknown name; no weights, or weights that do not fit; no classifier where one is required; an image size
+        that the network cannot process.
 
     Examples
     --------
@@ -54,32 +55,32 @@ def load(
     """
     provider, name = registry.resolve(name)
     if random_init and (weights or classifier is True):
-        raise TransferError(f"{name}: random weights go with neither a weights file nor the original classifier")
-    found = None if random_init else sources.find(provider, name, weights, store)
+        raise TransferError(f"{name}: --random-init excludes a weights file and the original classifier")
+    found = None if random_init else sources.find_weights(provider, name, weights, store)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = provider.build(name)
     if found is None:
         backbone = Backbone(name, network, provider.preprocessing(name))
     else:
-        original = sources.fit(provider, name, network, found)
+        original = sources.load_into(provider, name, network, found)
         if classifier is True and not isinstance(original, nn.Linear):
             raise TransferError(f"{name}: {found.where} has no linear classifier on pooled features")
         preprocessing = found.preprocessing or provider.preprocessing(name)
         backbone = Backbone(name, network, preprocessing, found.where, original if classifier else None)
+    backbone.code_digest = provider.code_digest(name, network)
     if image_size:
-        backbone.preprocessing = _at_size(backbone, image_size)
+        backbone.preprocessing = _resize_input(backbone, image_size)
     return backbone.eval()
 
 
-def _at_size(backbone: Backbone, side: int) -> Preprocessing:
-    own = backbone.preprocessing
-    asked = own.at_size(side)
+def _resize_input(backbone: Backbone, side: int) -> Preprocessing:
+    resized = backbone.preprocessing.at_size(side)
     try:
-        stages.read(backbone.network, asked.input_size)
+        stages.read_stages(backbone.network, resized.input_size)
     except Exception as error:  # each network fails in its own way
         raise TransferError(
-            f"{backbone.name} takes no images of {side} x {side} pixels, it learned on {own.input_size[1]}: "
-            "try another --image-size"
+            f"{backbone.name} cannot process images of {side} x {side} pixels; it was pretrained on "
+            f"{backbone.preprocessing.input_size[1]}: try another --image-size"
         ) from error
-    return asked
+    return resized

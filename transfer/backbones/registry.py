@@ -1,83 +1,228 @@
-"""Names -> builders: which provider knows a name, and what it would be called if none does."""
+"""Names -> builders: which provider knows a backbone's name; backbones that users register.
 
+Importing this module imports neither torch nor timm.
+"""
+
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import timm
-from torch import Tensor, nn
-
-from transfer.backbones.providers import bundled_models, timm_models, torchvision_models
-from transfer.data.images.preprocessing import Preprocessing
+from transfer.backbones.providers.base import ClassifierLayout, Provider
 from transfer.errors import TransferError, did_you_mean
 
+if TYPE_CHECKING:
+    from torch import nn
 
-class Provider(Protocol):
-    """What a provider's module offers; `name` is a full name as users write it."""
+    from transfer.data.images.preprocessing import Preprocessing
 
-    NAME: str
-
-    def names(self) -> tuple[str, ...]:
-        """Return what it has pretrained weights for; the default tag of an architecture comes first."""
-
-    def known(self, name: str) -> bool:
-        """Return whether it can build `name`."""
-
-    def build(self, name: str) -> nn.Module:
-        """Return the network without its classifier, randomly initialised."""
-
-    def spare(self, name: str, network: nn.Module) -> tuple[set[str], str, bool]:
-        """Return a weights file's keys beyond `network`, the path of the classifier, if it is one layer, and whether
-        that stands behind the pooling.
-        """
-
-    def renamed(self, name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights with published key names brought to those of the network."""
-
-    def preprocessing(self, name: str) -> Preprocessing:
-        """Return its own record of what the weights were trained with."""
-
-    def source(self, name: str) -> str:
-        """Return where the hub has the weights, or an empty string."""
-
-    def download(self, name: str) -> dict[str, Tensor]:
-        """Return the hub's weights."""
+BACKBONES: dict[str, "RegisteredBackbone"] = {}
+"""Backbones that users registered, by name."""
+COVERED_PACKAGES = ("torch", "torchvision", "timm")  # whose versions belong to every cache key already
 
 
-PROVIDERS = cast(tuple[Provider, ...], (timm_models, torchvision_models, bundled_models))
+@dataclass(frozen=True)
+class RegisteredBackbone:
+    """A backbone that a user registered: see :func:`register_backbone`."""
+
+    build: "Callable[[], nn.Module]"
+    preprocessing: "Preprocessing | Mapping[str, Any]"
+    weights: Path | None = None
+    classifier: str = ""
+    summary: str = ""
 
 
-@cache
-def names() -> tuple[str, ...]:
-    """Return every name that can be loaded with pretrained weights, by provider, with tags."""
-    return tuple(name for provider in PROVIDERS for name in provider.names())
+def register_backbone(
+    name: str,
+    build: "Callable[[], nn.Module]",
+    preprocessing: "Preprocessing | Mapping[str, Any]",
+    *,
+    weights: Path | str | None = None,
+    classifier: str = "",
+    summary: str = "",
+) -> None:
+    """Register a convolutional network of your own under a name for ``--backbone`` and :func:`transfer.load`.
 
-
-def resolve(name: str) -> tuple[Provider, str]:
-    """Return the provider of a backbone, and its name in full.
+    A run that uses it is loaded in another process only after this call has been made there: on the command line,
+    give ``--plugin`` again.
 
     Parameters
     ----------
     name : str
-        ``mobilenetv2_100``, ``resnet50.a1_in1k``, ``torchvision:squeezenet1_1``, ``glyphnet``; timm's may have
-        ``timm:`` in front.
+        Letters, digits, ``_``, ``-``; no name of timm or torchvision.
+    build : callable
+        Returns the network without its classifier, randomly initialised from torch's global generator: normalised
+        images (N, 3, H, W) to pooled features (N, width). Submodules and what it takes from other modules decide the
+        stages (see :mod:`transfer.backbones.stages`): each Sequential of blocks, such as ``layer1``, is one stage.
+        It can be cut between two stages where a single tensor passes from one to the other.
+    preprocessing : Preprocessing or mapping
+        What the weights were trained with. A ``.json`` beside the weights file takes precedence.
+    weights : path, optional
+        The weights file, .safetensors or .pt. Without it: ``--weights``, a file of this name in the store, or
+        ``--random-init``.
+    classifier : str
+        Dotted path of the original classifier in the weights file, one linear layer on the pooled features. Its
+        weights are not part of the network that `build` returns.
+    summary : str
+        One line for people.
 
     Raises
     ------
     TransferError
-        No provider has it; says what it may have meant.
+        An invalid name, or one that another backbone has.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> def build():
+    ...     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> record = {"input_size": [3, 32, 32], "interpolation": "bilinear", "crop_pct": 1.0}
+    >>> register_backbone("doctest_net", build, record | {"mean": [0.5] * 3, "std": [0.5] * 3})
+    >>> resolve("doctest_net")[0].preprocessing("doctest_net").input_size
+    (3, 32, 32)
+    >>> del BACKBONES["doctest_net"]
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise TransferError(f"backbone name {name!r}: letters, digits, '_' and '-' are allowed")
+    known = BACKBONES.get(name)
+    if known is not None and _identify(known.build) != _identify(build):
+        raise TransferError(f"backbone {name!r} is registered already, by {'.'.join(_identify(known.build))}")
+    file = Path(weights).expanduser() if weights else None
+    BACKBONES[name] = RegisteredBackbone(build, preprocessing, file, classifier, summary)
+
+
+class RegisteredBackbones(Provider):
+    """The provider of all registered backbones."""
+
+    label = "registered"
+
+    def names(self) -> tuple[str, ...]:
+        """Return all registered names."""
+        return tuple(BACKBONES)
+
+    def knows(self, name: str) -> bool:
+        """Return whether `name` is registered."""
+        return name in BACKBONES
+
+    def build(self, name: str) -> "nn.Module":
+        """Return the network without its classifier, randomly initialised."""
+        return BACKBONES[name].build()
+
+    def classifier_layout(self, name: str, network: "nn.Module") -> ClassifierLayout:
+        """Return the layout that was registered."""
+        path = BACKBONES[name].classifier
+        return ClassifierLayout(frozenset((f"{path}.weight", f"{path}.bias") if path else ()), path)
+
+    def preprocessing(self, name: str) -> "Preprocessing":
+        """Return the preprocessing that was registered."""
+        from transfer.data.images.preprocessing import Preprocessing
+
+        record = BACKBONES[name].preprocessing
+        return record if isinstance(record, Preprocessing) else Preprocessing.from_dict(dict(record))
+
+    def local_file(self, name: str) -> Path | None:
+        """Return the weights file that was registered."""
+        return BACKBONES[name].weights
+
+    def code_digest(self, name: str, network: "nn.Module") -> str:
+        """Return a digest over the structure of `network` and the source files of its builder and its classes."""
+        structure = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
+        digest = hashlib.sha256(structure.encode())
+        sources = {_find_source(BACKBONES[name].build), *(_find_source(type(m)) for m in network.modules())}
+        for file in sorted(sources - {None}, key=str):
+            digest.update(Path(str(file)).read_bytes())
+        return digest.hexdigest()
+
+
+@cache
+def load_providers() -> tuple[Provider, ...]:
+    """Return all providers; a name belongs to the first that knows it."""
+    from transfer.backbones.providers.bundled_models import BundledModels
+    from transfer.backbones.providers.timm_models import TimmModels
+    from transfer.backbones.providers.torchvision_models import TorchvisionModels
+
+    return TimmModels(), TorchvisionModels(), BundledModels(), RegisteredBackbones()
+
+
+def list_names() -> tuple[str, ...]:
+    """Return every name that can be loaded with pretrained weights, by provider, with tags; registered names too."""
+    return tuple(name for provider in load_providers() for name in _list_provider(provider))
+
+
+def resolve(name: str) -> tuple[Provider, str]:
+    """Return the provider of a backbone, and its full name.
+
+    Parameters
+    ----------
+    name : str
+        ``mobilenetv2_100``, ``resnet50.a1_in1k``, ``torchvision:squeezenet1_1``, ``glyphnet``, or a registered name;
+        timm's may have ``timm:`` in front.
+
+    Raises
+    ------
+    TransferError
+        No provider knows it; the message suggests similar names. Or a registered name that another provider has.
     """
     name = name.strip().removeprefix("timm:")
-    for provider in PROVIDERS:
-        if provider.known(name):
-            return provider, name
-    known = {n for full in names() for n in (full, full.partition(".")[0])}
+    if not (found := _find_providers(name)):
+        from transfer.runtime.plugins import load_entry_points
+
+        load_entry_points()
+        found = _find_providers(name)
+    if len(found) > 1:
+        raise TransferError(f"backbone {name!r} is registered, and {found[0].label} has it, too: register another name")
+    if found:
+        return found[0], name
+    raise TransferError(_explain_unknown(name))
+
+
+def _find_providers(name: str) -> list[Provider]:
+    return [provider for provider in load_providers() if provider.knows(name)]
+
+
+def _explain_unknown(name: str) -> str:
+    """Return the error for a name that no provider knows."""
+    import timm
+
+    known = {n for full in list_names() for n in (full, full.partition(".")[0])}
     for prefix in ("torchvision:", ""):  # the same name with its provider or without is the likeliest meaning
         if (meant := prefix + name.rpartition(":")[2]) in known:
-            raise TransferError(f"unknown backbone {name!r} (did you mean {meant!r}?)")
+            return f"unknown backbone {name!r} (did you mean {meant!r}?)"
     architecture, dot, _ = name.partition(".")
-    if timm.is_model(architecture) and not timm_models.known(architecture):
-        raise TransferError(f"{name!r} is not a convolutional network: `transfer backbones '*'` lists those that are")
+    if timm.is_model(architecture) and not _find_providers(architecture):
+        return f"{name!r} is not a convolutional network: `transfer backbones '*'` lists those that are"
     candidates = {n for n in known if n.startswith(f"{architecture}.")} if dot else set()
     candidates = candidates or {n for n in known if "." not in n}
     near = did_you_mean(name, sorted(n for n in candidates if n.startswith(name)) or sorted(candidates))
-    raise TransferError(f"unknown backbone {name!r}{near}: `transfer backbones '*'` lists all")
+    return (
+        f"unknown backbone {name!r}{near}: `transfer backbones '*'` lists all; for one of a plugin, give --plugin "
+        "MODULE"
+    )
+
+
+def _list_provider(provider: Provider) -> tuple[str, ...]:
+    """Return a provider's names; of the fixed ones they are computed once."""
+    return provider.names() if isinstance(provider, RegisteredBackbones) else _list_fixed(provider)
+
+
+@cache
+def _list_fixed(provider: Provider) -> tuple[str, ...]:
+    return provider.names()
+
+
+def _identify(build: Any) -> tuple[str, str]:
+    return str(getattr(build, "__module__", "")), str(getattr(build, "__qualname__", repr(build)))
+
+
+def _find_source(code: Any) -> str | None:
+    """Return the source file of a function or class, unless it belongs to a package of ``COVERED_PACKAGES``."""
+    if str(getattr(code, "__module__", "")).partition(".")[0] in COVERED_PACKAGES:
+        return None
+    try:
+        return inspect.getsourcefile(code)
+    except TypeError:  # built in, or a callable object
+        return None

@@ -1,15 +1,15 @@
-"""The ordered stages of any CNN, read off one forward pass on the meta device (shapes only, no arithmetic).
+"""The stages of any CNN in execution order, read off one forward pass on the meta device (shapes, no arithmetic).
 
-A network is first taken apart into *units*: its modules in the order of their first call, where a module that itself
+A network is first split into *units*: its modules in the order of their first call, where a module that itself
 runs through several resolutions (``features``, ``blocks``, ``stages``) is opened into its children. Units with at most
 one weight matrix are *plain* (a convolution, a norm, a pooling), the others are blocks or groups of blocks. Then
 
-- the plain units before the first block are the stem (those in a container of their own a stage of their own);
-- each group (a Sequential: ``layer1``, ``blocks.3``) is a stage; of blocks that stand in a row without a group
-  (SqueezeNet's fire modules, VGG's convolutions) those of one container and one resolution are;
+- the plain units before the first block are the stem (each separate container of them is a stage);
+- each group (a Sequential: ``layer1``, ``blocks.3``) is a stage; of blocks in a row without a group (SqueezeNet's
+  fire modules, VGG's convolutions) those of one container and one resolution form a stage;
 - plain convolutions between two groups (a transition, a downsampling) belong to the group that they lead to;
 - plain convolutions after the last group are a head stage (``conv_head``), one for each container they stand in;
-- what has no weight matrix (norms, activations, poolings) belongs to what comes before it.
+- a unit without a weight matrix (norm, activation, pooling) belongs to the unit before it.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of the network that is frozen or trained as one.
+    """A part of the network that is frozen or trained as a whole.
 
     Parameters
     ----------
@@ -53,11 +53,11 @@ class _Unit:
     module: nn.Module
     order: int
     size_out: int
-    flat: bool  # a convolution in a container that holds nothing but plain ones, such as VGG's features
+    flat: bool  # a convolution in a container of plain units only, such as VGG's features
     weights: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.weights = weight_layers(self.module)
+        self.weights = count_weight_layers(self.module)
 
     @property
     def block(self) -> bool:
@@ -73,8 +73,8 @@ class _Unit:
         return not group and self.size_out == last.size_out and self.parent == last.parent
 
 
-class OnMeta(TorchFunctionMode):
-    """Context in which networks are built of tensors without content.
+class BuildOnMeta(TorchFunctionMode):
+    """Context in which networks are built of meta tensors, without content.
 
     Under ``torch.device("meta")`` a builder that computes its layers' sizes with torch (torchvision's RegNet) fails.
     """
@@ -85,12 +85,12 @@ class OnMeta(TorchFunctionMode):
         return function(*args, **{**(kwargs or {}), **({"device": "meta"} if made else {})})
 
 
-def weight_layers(module: nn.Module) -> int:
-    """Return how many modules inside `module` hold a weight matrix or kernel of their own."""
+def count_weight_layers(module: nn.Module) -> int:
+    """Return how many modules inside `module` have a weight matrix or kernel."""
     return sum(any(p.ndim > 1 for p in m.parameters(recurse=False)) for m in module.modules())
 
 
-def read(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[tuple[Stage, ...], int]:
+def read_stages(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[tuple[Stage, ...], int]:
     """Return the stages of `network` and the width of its pooled output.
 
     Parameters
@@ -107,7 +107,7 @@ def read(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[tuple[St
     """
     calls, output = _trace(network, input_size)
     if output.ndim != 2:
-        raise ValueError(f"expected pooled features (N, width), the network puts out {tuple(output.shape)}")
+        raise ValueError(f"expected pooled features (N, width), the network returns {tuple(output.shape)}")
     opened: set[str] = set()
     while True:
         units = sorted(_units(network, "", calls, opened, input_size[1]), key=lambda unit: unit.order)
@@ -164,10 +164,10 @@ def _units(
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name
         call = calls.get(child_path)
-        if call is None:  # a ModuleList, of which only what it holds is called, or nothing
+        if call is None:  # a ModuleList, which is never called itself
             yield from _units(child, child_path, calls, opened, image)
         elif child_path in opened or _spans_resolutions(child, call, image):
-            plain = call.size_in == image and all(weight_layers(grandchild) < 2 for grandchild in child.children())
+            plain = call.size_in == image and all(count_weight_layers(inner) < 2 for inner in child.children())
             yield from _units(child, child_path, calls, opened, image, flat=plain)
         else:
             yield _Unit(child_path, child, call.order, call.size_out, flat)
@@ -176,12 +176,12 @@ def _units(
 def _spans_resolutions(module: nn.Module, call: _Call, image: int) -> bool:
     """Return whether `module` holds several stages; a stem may shrink the image by 4, or more in one convolution."""
     ratio = call.size_in / max(call.size_out, 1)
-    return call.size_out > 1 and weight_layers(module) > 1 and ratio >= (8 if call.size_in == image else 3)
+    return call.size_out > 1 and count_weight_layers(module) > 1 and ratio >= (8 if call.size_in == image else 3)
 
 
 def _grouped(units: list[_Unit]) -> list[Stage]:
     stages: list[list[_Unit]] = []
-    waiting: list[_Unit] = []  # plain convolutions, and what follows them, that have no group yet
+    waiting: list[_Unit] = []  # plain convolutions, and the units after them, that have no group yet
     for unit in units:
         if unit.block:
             if not stages and any(u.weights for u in waiting):

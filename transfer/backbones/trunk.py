@@ -1,4 +1,4 @@
-"""Trunk: the frozen stages of a backbone made ready to run over many images: folded, on every core, reproducible."""
+"""Trunk: the frozen stages of a backbone, ready for many images: BatchNorm folded, on all cores, reproducible."""
 
 import copy
 import threading
@@ -15,19 +15,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from transfer.backbones.backbone import Backbone
 from transfer.runtime import distributed
 
-RULES = 1  # of how the numbers come about; belongs in the key of any cache of them
-# Images that go through at a time. On a CPU few enough for the activations to stay in one core's cache.
-CHUNK = {"cpu": 4}
-# How far a folded network's output may be from the original's, relative to its largest: rounding reaches 1e-5.
-_FOLDED_ALIKE = 1e-3
+TRUNK_VERSION = 1  # bump when outputs change; part of the cache key
+# Images per forward pass. On a CPU few enough for the activations to fit one core's cache.
+CHUNK_IMAGES = {"cpu": 4}
+DEFAULT_CHUNK_IMAGES = 128  # on any other device
+# Largest difference between the folded network's output and the original's, relative to the largest output. Rounding
+# alone reaches 1e-5.
+MAX_FOLDING_ERROR = 1e-3
 
 
 class Trunk:
-    """The first `cut` stages of `backbone` as its weights stand now, in eval mode, without gradients.
+    """The first `cut` stages of `backbone` with its present weights, in eval mode, without gradients.
 
-    BatchNorm is folded into the convolution before it where a run proves that nothing but rounding changes. Images
-    pass in chunks of a fixed size, on a CPU each chunk on one core and all cores side by side, so that what an image
-    gives depends neither on the images beside it nor on how many cores there are.
+    BatchNorm is folded into the convolution before it, if a test run shows that only rounding changes. Images pass in
+    chunks of a fixed size; on a CPU each chunk runs on one core. So an image's features depend neither on the other
+    images of its batch nor on the number of cores.
 
     Parameters
     ----------
@@ -38,33 +40,34 @@ class Trunk:
 
     def __init__(self, backbone: Backbone, cut: int) -> None:
         self.cut = cut
-        self._backbone = _folded(backbone, cut)
+        self._backbone = _fold_batch_norms(backbone, cut)
         self._device = next(backbone.parameters()).device
-        self._chunk = CHUNK.get(self._device.type, 128)
+        self._chunk = CHUNK_IMAGES.get(self._device.type, DEFAULT_CHUNK_IMAGES)
         self._local = threading.local()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the float32 activation at the cut, (N, ...), of uint8 `images` (N, 3, H, W)."""
         normalise = self._backbone.preprocessing.normalise
-        return self._map(lambda some: self._replica().trunk(_channels_last(normalise(some)), self.cut), images)
+        return self._map(lambda chunk: self._replica().trunk(_channels_last(normalise(chunk)), self.cut), images)
 
     def onward(self, activation: Tensor, start: int) -> Tensor:
         """Return the activation at the cut from the float32 `activation` (N, ...) at a lower cut, `start`."""
-        return self._map(lambda some: self._replica().trunk(_channels_last(some), self.cut, start), activation)
+        return self._map(lambda chunk: self._replica().trunk(_channels_last(chunk), self.cut, start), activation)
 
     def _map(self, run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        def one(some: Tensor) -> Tensor:
-            n = len(some)
-            # Always the same number of images; the last one fills up.
-            full = torch.cat([some, some[-1:].expand(self._chunk - n, *some.shape[1:])]) if n < self._chunk else some
+        def run_chunk(chunk: Tensor) -> Tensor:
+            n = len(chunk)
+            if n < self._chunk:  # always the same number of images: the last one is repeated
+                chunk = torch.cat([chunk, chunk[-1:].expand(self._chunk - n, *chunk.shape[1:])])
             with torch.no_grad():
-                return run(full.to(self._device, non_blocking=True))[:n].float()
+                return run(chunk.to(self._device, non_blocking=True))[:n].float()
 
         chunks = inputs.split(self._chunk)
-        return torch.cat(list(_cores().map(one, chunks) if self._device.type == "cpu" else map(one, chunks)))
+        mapped = _start_threads().map if self._device.type == "cpu" else map
+        return torch.cat(list(mapped(run_chunk, chunks)))
 
     def _replica(self) -> Backbone:
-        """Return this thread's own modules, on weights that all share: a network that is cut is no matter for two."""
+        """Return this thread's copy of the modules, with shared weights: cutting a network changes its modules."""
         if not hasattr(self._local, "backbone"):
             tensors = chain(self._backbone.parameters(), self._backbone.buffers())
             self._local.backbone = copy.deepcopy(self._backbone, {id(tensor): tensor for tensor in tensors})
@@ -72,8 +75,8 @@ class Trunk:
 
 
 @cache
-def _cores() -> ThreadPoolExecutor:
-    """Return a thread per core that is this process's, each of which computes on that core alone."""
+def _start_threads() -> ThreadPoolExecutor:
+    """Return a pool with one thread for each core of this process, each computing on one core."""
     return ThreadPoolExecutor(distributed.count_cores_per_process(), "trunk", lambda: torch.set_num_threads(1))
 
 
@@ -81,31 +84,31 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def _folded(backbone: Backbone, cut: int) -> Backbone:
-    """Return a copy of `backbone` whose first `cut` stages have BatchNorm folded, where that changes nothing."""
+def _fold_batch_norms(backbone: Backbone, cut: int) -> Backbone:
+    """Return a copy of `backbone` with BatchNorm folded in its first `cut` stages, unless that changes the output."""
     device = next(backbone.parameters()).device
-    shape = (CHUNK.get(device.type, 1), *backbone.preprocessing.input_size)
+    shape = (CHUNK_IMAGES.get(device.type, 1), *backbone.preprocessing.input_size)
     with torch.inference_mode(False), torch.no_grad():
         example = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
         plain = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
-        wanted, pairs = _observed(plain, example, cut)
+        wanted, pairs = _find_foldable_pairs(plain, example, cut)
         folded = copy.deepcopy(plain)
         try:
             for conv, norm in pairs:
                 _fold(folded.network, conv, norm)
-            apart = (folded.trunk(example, cut) - wanted).abs().max()
-        except Exception:  # the network asks its norms for more than a forward pass
+            error = (folded.trunk(example, cut) - wanted).abs().max()
+        except Exception:  # the network uses more of its norms than a forward pass
             return plain
-        return folded if bool(apart <= _FOLDED_ALIKE * wanted.abs().max()) else plain
+        return folded if bool(error <= MAX_FOLDING_ERROR * wanted.abs().max()) else plain
 
 
-def _observed(backbone: Backbone, example: Tensor, cut: int) -> tuple[Tensor, list[tuple[str, str]]]:
-    """Run the trunk once; return its output, and the (convolution, norm) names of which one feeds the other."""
-    made: dict[int, tuple[str, Tensor]] = {}  # the tensors are held, so that no two have the same id
+def _find_foldable_pairs(backbone: Backbone, example: Tensor, cut: int) -> tuple[Tensor, list[tuple[str, str]]]:
+    """Run the trunk once; return its output, and the names of each (convolution, norm) where one feeds the other."""
+    made: dict[int, tuple[str, Tensor]] = {}  # holds the tensors, so that no two have the same id
     pairs: list[tuple[str, str]] = []
     calls: dict[str, int] = {}
     hooks = []
-    backbone.cuttable(cut)  # looked into now, so that the run below is the only one
+    backbone.cuttable(cut)  # tested now, so that the run below is the only one
 
     def after(name: str, output: Tensor) -> None:
         made[id(output)] = (name, output)
@@ -137,5 +140,5 @@ def _fold(network: nn.Module, conv_name: str, norm_name: str) -> None:
     )
     conv.weight.data = conv.weight.contiguous(memory_format=torch.channels_last)
     parent, _, leaf = norm_name.rpartition(".")
-    # timm's norms bring their activation along.
+    # timm's norms include their activation.
     setattr(network.get_submodule(parent), leaf, getattr(norm, "act", None) or nn.Identity())

@@ -1,4 +1,4 @@
-"""Other features of a network: those of an earlier stage, those of all stages, and what stands behind them."""
+"""Backbones with other features: those of an earlier stage, or those of all stages."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -7,27 +7,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfer.backbones.backbone import Backbone, Reached, leave
-from transfer.backbones.onmap import OnMap
+from transfer.backbones.backbone import Backbone, ConvClassifier, StopForward, stop_forward
 from transfer.errors import TransferError
 
-FADING = 0.4  # see :func:`shares`
+VARIANCE_RATIO = 0.4  # of a stage's features to those of the stage above it: see :func:`split_variance`
 
 
 class TruncatedBackbone(Backbone):
-    """The first stages of a backbone, pooled by their mean; what stood above is gone.
+    """The first stages of a backbone; its features are the spatial mean of the last of them.
 
     Parameters
     ----------
     whole : Backbone
         Its network is taken over, not copied.
     drop : int
-        How many stages from the top.
+        Number of stages to remove from the top.
 
     Raises
     ------
     TransferError
-        No stage would remain, or none would go.
+        No stage would remain, or none would be removed.
 
     Examples
     --------
@@ -38,54 +37,57 @@ class TruncatedBackbone(Backbone):
     """
 
     def __init__(self, whole: Backbone, drop: int) -> None:
-        keep = len(whole.stages) - drop
-        if not 0 < keep < len(whole.stages):
+        remaining = len(whole.stages) - drop
+        if not 0 < remaining < len(whole.stages):
             raise TransferError(
                 f"{drop} of {len(whole.stages)} stages of {whole.name} cannot be dropped: between 1 and "
                 f"{len(whole.stages) - 1} can"
             )
-        for path in (path for stage in whole.stages[keep:] for path in stage.modules):
+        for path in (path for stage in whole.stages[remaining:] for path in stage.modules):
             parent, _, leaf = path.rpartition(".")
             setattr(whole.network.get_submodule(parent), leaf, nn.Identity())
-        super().__init__(whole.name, whole.network, whole.preprocessing, whole.weights, parts=(whole.stages[:keep], 0))
-        self.dropped = (*(stage.name for stage in whole.stages[keep:]), *whole.dropped)
-        self.width = _one_image(self).shape[1]
-        self._shapes = {keep: (self.width,)}
+        super().__init__(
+            whole.name, whole.network, whole.preprocessing, whole.weights, layout=(whole.stages[:remaining], 0)
+        )
+        self.code_digest = whole.code_digest
+        self.dropped = (*(stage.name for stage in whole.stages[remaining:]), *whole.dropped)
+        self.width = _run_one_image(self).shape[1]
+        self._shapes = {remaining: (self.width,)}
 
     @property
-    def puts_out(self) -> str:
+    def output_kind(self) -> str:
         """What :meth:`forward` returns, in words."""
         return f"pooled features of {self.stages[-1].name}"
 
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features (N, width) of normalised `images` (N, 3, H, W)."""
         last = self._last(len(self.stages))
-        with last.register_forward_hook(leave):
+        with last.register_forward_hook(stop_forward):
             try:
                 self.network(images)
-            except Reached as reached:
+            except StopForward as reached:
                 if reached.module is not last:  # a cut below
                     raise
-                return pooled(reached.activation)
+                return pool_mean(reached.activation)
         raise RuntimeError(f"{self.name} never reached the end of stage {self.stages[-1].name}")
 
 
 class AllStagesBackbone(Backbone):
-    """A backbone whose features are those of all its stages, each pooled by its mean; of the last, its own.
+    """A backbone whose features are those of all its stages: spatial means, and the network's own pooled features.
 
     Parameters
     ----------
     whole : Backbone
         Its network is taken over, not copied.
-    observed : bool
-        Put out more than features: what each stage's last norm with running statistics is given, per channel the mean
-        and the mean square over the image, and the original classifier's answers, if it is there.
+    with_statistics : bool
+        Append the input statistics of each stage's last norm with running statistics (each channel's mean and mean
+        square over the image), and the logits of the original classifier, if there is one.
 
     Attributes
     ----------
     layout : dict of str to slice
-        Which columns are a stage's features, by its name, lowest first. Where observed, ``mean PATH`` and
-        ``square PATH`` are a norm's, by its path in the network, and ``logits`` the classifier's.
+        Columns of a stage's features, by its name, lowest first. With statistics, ``mean PATH`` and ``square PATH``
+        are those of a norm, by its path in the network, and ``logits`` those of the classifier.
 
     Examples
     --------
@@ -94,61 +96,63 @@ class AllStagesBackbone(Backbone):
     slice(128, 256, None)
     """
 
-    def __init__(self, whole: Backbone, observed: bool = False) -> None:
-        parts = whole.stages, whole.width
-        super().__init__(whole.name, whole.network, whole.preprocessing, whole.weights, whole.original, parts)
-        self.observed = observed
-        self.norms: tuple[str, ...] = tuple(filter(None, map(self._norm, range(len(self.stages))))) if observed else ()
+    def __init__(self, whole: Backbone, with_statistics: bool = False) -> None:
+        layout, classifier = (whole.stages, whole.width), whole.original_classifier
+        super().__init__(whole.name, whole.network, whole.preprocessing, whole.weights, classifier, layout)
+        self.code_digest = whole.code_digest
+        self.with_statistics = with_statistics
+        norms = filter(None, map(self._find_last_norm, range(len(self.stages)))) if with_statistics else ()
+        self.norms: tuple[str, ...] = tuple(norms)
         self.layout: dict[str, slice] = {}
         self.width = 0
-        self.width = _one_image(self).shape[1]
+        self.width = _run_one_image(self).shape[1]
         self._shapes = {len(self.stages): (self.width,)}
 
     @property
     def blocks(self) -> list[tuple[slice, float]]:
-        """The columns of each stage's features, lowest first, and their share of the variance: see :func:`shares`."""
-        return list(zip([self.layout[s.name] for s in self.stages], shares(len(self.stages)), strict=True))
+        """Columns of each stage's features, lowest first, and their share of the variance (:func:`split_variance`)."""
+        return list(zip([self.layout[s.name] for s in self.stages], split_variance(len(self.stages)), strict=True))
 
     @property
-    def puts_out(self) -> str:
+    def output_kind(self) -> str:
         """What :meth:`forward` returns, in words."""
-        return "observations of every stage" if self.observed else "pooled features of every stage"
+        return "observations of every stage" if self.with_statistics else "pooled features of every stage"
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features (N, width) of normalised `images` (N, 3, H, W)."""
-        seen: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
 
-        def given(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            space = _space(inputs[0])
-            seen[f"mean {name}"] = inputs[0].mean(space) if space else inputs[0]
-            seen[f"square {name}"] = inputs[0].square().mean(space) if space else inputs[0].square()
+        def record_input(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            axes = _find_spatial_axes(inputs[0])
+            outputs[f"mean {name}"] = inputs[0].mean(axes) if axes else inputs[0]
+            outputs[f"square {name}"] = inputs[0].square().mean(axes) if axes else inputs[0].square()
 
-        def made(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            seen[name] = output
+        def record_output(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            outputs[name] = output
 
         with ExitStack() as hooks:
             for cut, stage in enumerate(self.stages, 1):
-                hooks.enter_context(self._last(cut).register_forward_hook(partial(made, stage.name)))
+                hooks.enter_context(self._last(cut).register_forward_hook(partial(record_output, stage.name)))
             for path in self.norms:
                 module = self.network.get_submodule(path)
-                hooks.enter_context(module.register_forward_pre_hook(partial(given, path)))
+                hooks.enter_context(module.register_forward_pre_hook(partial(record_input, path)))
             last = self._last(len(self.stages))
-            hooks.enter_context(last.register_forward_pre_hook(lambda _, inputs: seen.update(map=inputs[0])))
+            hooks.enter_context(last.register_forward_pre_hook(lambda _, inputs: outputs.update(map=inputs[0])))
             own = self.network(images)
-        parts = {stage.name: pooled(seen[stage.name]) for stage in self.stages[:-1]}
+        parts = {stage.name: pool_mean(outputs[stage.name]) for stage in self.stages[:-1]}
         parts[self.stages[-1].name] = own
-        parts |= {f"{what} {path}": seen[f"{what} {path}"] for what in ("mean", "square") for path in self.norms}
-        if self.observed and self.original:
-            # The last module of a network that classifies before it pools is the pooling (see :class:`OnMap`).
-            parts["logits"] = self.original(seen["map"] if isinstance(self.original, OnMap) else own)
+        parts |= {f"{what} {path}": outputs[f"{what} {path}"] for what in ("mean", "square") for path in self.norms}
+        if self.with_statistics and (classifier := self.original_classifier):
+            # The last module of a network that classifies before it pools is the pooling: its input is the map.
+            parts["logits"] = classifier(outputs["map"] if isinstance(classifier, ConvClassifier) else own)
         if not self.width:
             for name, part in parts.items():
                 start = sum(columns.stop - columns.start for columns in self.layout.values())
                 self.layout[name] = slice(start, start + part.shape[1])
         return torch.cat(list(parts.values()), 1)
 
-    def _norm(self, stage: int) -> str:
-        """Return the path of the last module of `stage` that keeps running statistics, or an empty string."""
+    def _find_last_norm(self, stage: int) -> str:
+        """Return the path of the last module of `stage` with running statistics, or an empty string."""
         found = ""
         for path, module in self.network.named_modules():
             if getattr(module, "running_var", None) is not None and self.stage_of(path) == stage:
@@ -156,39 +160,39 @@ class AllStagesBackbone(Backbone):
         return found
 
 
-def shares(stages: int) -> tuple[float, ...]:
-    """Return how much of all variance the features of each of so many stages are to have in a probe, lowest first.
+def split_variance(stages: int) -> tuple[float, ...]:
+    """Return the share of the total variance that each stage's features get in a probe, lowest stage first.
 
-    Each has ``FADING`` times that of the stage above it. With all alike, few labels drown in what lower stages see
-    (Office-31 with three labels a class loses ten points); left as they are, the last stage, the widest of most
-    networks, has nearly all the say.
+    Each share is ``VARIANCE_RATIO`` times that of the stage above. Equal shares let lower stages add too much noise
+    with few labels (ten points lost on Office-31 with three labels per class). Unscaled, the last stage, the widest of
+    most networks, dominates.
 
     Examples
     --------
-    >>> [round(share, 3) for share in shares(3)]
+    >>> [round(share, 3) for share in split_variance(3)]
     [0.103, 0.256, 0.641]
     """
-    each = [FADING**above for above in range(stages - 1, -1, -1)]
+    each = [VARIANCE_RATIO**above for above in range(stages - 1, -1, -1)]
     return tuple(share / sum(each) for share in each)
 
 
-def pooled(output: Any) -> Tensor:
-    """Return the mean over places (N, channels) of what a stage puts out; of several tensors, side by side."""
+def pool_mean(output: Any) -> Tensor:
+    """Return the spatial mean (N, channels) of a stage's output; several tensors are concatenated."""
     if isinstance(output, (tuple, list)):
-        return torch.cat([pooled(part) for part in output], 1)
-    space = _space(output)
-    return output.mean(space) if space else output
+        return torch.cat([pool_mean(part) for part in output], 1)
+    axes = _find_spatial_axes(output)
+    return output.mean(axes) if axes else output
 
 
-def _space(output: Tensor) -> tuple[int, ...]:
-    """Return the axes of `output` that are places, not channels: all but the second, or, channels last, the last."""
+def _find_spatial_axes(output: Tensor) -> tuple[int, ...]:
+    """Return the spatial axes of `output`: all but the second, or, channels last, the last."""
     if output.ndim == 4:
         _, a, b, c = output.shape
         return (1, 2) if a == b != c else (2, 3)
     return tuple(range(1, output.ndim - 1))
 
 
-def _one_image(backbone: Backbone) -> Tensor:
+def _run_one_image(backbone: Backbone) -> Tensor:
     modes = [(module, module.training) for module in backbone.network.modules()]
     backbone.network.eval()
     try:

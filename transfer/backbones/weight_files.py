@@ -1,4 +1,4 @@
-"""Where the weights of a backbone can lie on this machine; imports neither torch nor a provider."""
+"""Paths of weights files on this machine: store, bundle, hub cache; imports neither torch nor a provider."""
 
 import os
 from pathlib import Path
@@ -9,18 +9,18 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 BUNDLE = Path(__file__).parent / "providers" / "glyphnet"
 
 
-def bare(name: str) -> str:
-    """Return `name` without its provider: what its weights file is called.
+def strip_provider(name: str) -> str:
+    """Return `name` without its provider, which is the name of its weights file.
 
     Examples
     --------
-    >>> bare("torchvision:squeezenet1_1"), bare("resnet50.a1_in1k")
+    >>> strip_provider("torchvision:squeezenet1_1"), strip_provider("resnet50.a1_in1k")
     ('squeezenet1_1', 'resnet50.a1_in1k')
     """
     return name.rpartition(":")[2]
 
 
-def store_folder(store: Path | None = None) -> Path | None:
+def find_store(store: Path | None = None) -> Path | None:
     """Return the store: `store`, else ``TRANSFER_WEIGHTS``, else None.
 
     Raises
@@ -28,43 +28,43 @@ def store_folder(store: Path | None = None) -> Path | None:
     TransferError
         It is not a folder.
     """
-    said = store or os.environ.get("TRANSFER_WEIGHTS")
-    if not said:
+    path = store or os.environ.get("TRANSFER_WEIGHTS")
+    if not path:
         return None
-    folder = Path(said).expanduser()
+    folder = Path(path).expanduser()
     if not folder.is_dir():
         source = "" if store else " (from TRANSFER_WEIGHTS)"
-        raise TransferError(f"the weights store {folder}{source} is no folder: name one with <name>.safetensors files")
+        raise TransferError(f"the weights store {folder}{source} is no folder: give one with <name>.safetensors files")
     return folder
 
 
-def store_names(name: str) -> tuple[str, ...]:
+def list_file_names(name: str) -> tuple[str, ...]:
     """Return the file names to look for in a store, without suffix: the full tag before the bare name."""
-    full = bare(name)
+    full = strip_provider(name)
     return tuple(dict.fromkeys((full, full.partition(".")[0])))
 
 
-def store_file(name: str, folder: Path | None) -> Path | None:
+def find_store_file(name: str, folder: Path | None) -> Path | None:
     """Return the weights of `name` in the store `folder`, or None."""
     if folder is None:
         return None
-    files = (folder / f"{stem}{suffix}" for stem in store_names(name) for suffix in SUFFIXES)
+    files = (folder / f"{stem}{suffix}" for stem in list_file_names(name) for suffix in SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 
 
-def bundle_file(name: str) -> Path | None:
+def find_bundled_file(name: str) -> Path | None:
     """Return the weights of `name` that come with this package, or None."""
     file = BUNDLE / f"{name}.safetensors"
     return file if name == BUNDLE.name and file.is_file() else None
 
 
-def hub_cached(source: str) -> bool:
-    """Return whether the hub's downloader already keeps `source` on disk.
+def is_in_hub_cache(source: str) -> bool:
+    """Return whether `source` is in the hub client's cache on disk.
 
     Parameters
     ----------
     source : str
-        A web address, or ``hf:organisation/model`` on the Hugging Face hub.
+        A URL, or ``hf:organisation/model`` on the Hugging Face hub.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     if source.startswith("hf:"):

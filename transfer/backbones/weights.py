@@ -1,4 +1,4 @@
-"""Where weights come from: a file, a local store, the bundle, the hub. Nothing is ever unpickled."""
+"""Pretrained weights from a file, a local store, the provider's own file or the hub. Nothing is ever unpickled."""
 
 import threading
 import urllib.error
@@ -17,8 +17,8 @@ from huggingface_hub import constants
 from torch import Tensor, nn
 
 from transfer.backbones import weight_files
-from transfer.backbones.onmap import OnMap
-from transfer.backbones.registry import Provider
+from transfer.backbones.backbone import ConvClassifier
+from transfer.backbones.providers.base import Provider
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
 from transfer.runtime.files import read_json
@@ -28,21 +28,21 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 @dataclass(frozen=True)
-class Found:
-    """Weights, where they were, and the preprocessing beside them (None: the provider's own record holds)."""
+class FoundWeights:
+    """Weights, where they were found, and the preprocessing beside them (None: the provider's own record holds)."""
 
     state: dict[str, Tensor]
     where: str
     preprocessing: Preprocessing | None = None
 
 
-def find(provider: Provider, name: str, file: Path | None = None, store: Path | None = None) -> Found:
-    """Return the weights of `name`: from `file`, else the store, else the bundle, else the hub.
+def find_weights(provider: Provider, name: str, file: Path | None = None, store: Path | None = None) -> FoundWeights:
+    """Return the weights of `name`: from `file`, else the store, else the provider's own file, else the hub.
 
     Parameters
     ----------
     store : Path, optional
-        Folder of ``<name>.safetensors`` (or .pt, .pth); by default what ``TRANSFER_WEIGHTS`` says.
+        Folder of ``<name>.safetensors`` (or .pt, .pth); by default ``TRANSFER_WEIGHTS``.
 
     Raises
     ------
@@ -50,16 +50,17 @@ def find(provider: Provider, name: str, file: Path | None = None, store: Path | 
         There are none, or they cannot be read.
     """
     if file is not None:
-        return Found(read(file), f"file {file}", beside(file))
-    folder = weight_files.store_folder(store)
-    if stored := weight_files.store_file(name, folder):
-        return Found(read(stored), f"store {stored}", beside(stored))
-    if bundled := weight_files.bundle_file(name):
-        return Found(read(bundled), "bundle", beside(bundled))
+        return FoundWeights(read_weights_file(file), f"file {file}", read_record_beside(file))
+    folder = weight_files.find_store(store)
+    if stored := weight_files.find_store_file(name, folder):
+        return FoundWeights(read_weights_file(stored), f"store {stored}", read_record_beside(stored))
+    if own := provider.local_file(name):
+        where = "bundle" if own == weight_files.find_bundled_file(name) else f"file {own}"
+        return FoundWeights(read_weights_file(own), where, read_record_beside(own))
     return _from_hub(provider, name, folder)
 
 
-def read(file: Path) -> dict[str, Tensor]:
+def read_weights_file(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors or torch file, without the wrapping and key prefixes that trainers add.
 
     Raises
@@ -69,19 +70,19 @@ def read(file: Path) -> dict[str, Tensor]:
     """
     file = Path(file).expanduser()
     if not file.is_file():
-        raise TransferError(f"no weights file {file}: name a .safetensors, .pt or .pth file")
+        raise TransferError(f"no weights file {file}: give a .safetensors, .pt or .pth file")
     content: Any
     try:
         if file.suffix == ".safetensors":
             content = safetensors.torch.load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # all that is wanted of pickle: torch says by it that it refuses
+    except UnpicklingError as error:  # raised by torch when it refuses to unpickle
         raise TransferError(
-            f"{file} is not loaded: it holds more than tensors, and unpickling runs code; save its tensors alone"
+            f"{file} is not loaded: it holds more than tensors, and unpickling runs code; save only its tensors"
         ) from error
-    except Exception as error:  # of broken bytes the readers raise nearly anything
-        raise TransferError(f"{file} cannot be read as weights: {_line(error)}") from error
+    except Exception as error:  # readers raise many types on broken bytes
+        raise TransferError(f"{file} cannot be read as weights: {_first_line(error)}") from error
     while isinstance(content, dict) and (key := next((k for k in WRAPPERS if isinstance(content.get(k), dict)), None)):
         content = content[key]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
@@ -92,7 +93,7 @@ def read(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def beside(file: Path) -> Preprocessing | None:
+def read_record_beside(file: Path) -> Preprocessing | None:
     """Return the preprocessing recorded in ``<name>.json`` beside the weights ``<name>.safetensors``, if there is one.
 
     Raises
@@ -107,117 +108,117 @@ def beside(file: Path) -> Preprocessing | None:
         return Preprocessing.from_dict(read_json(record))
     except TransferError as error:
         raise TransferError(
-            f"{record} is no preprocessing record: {_line(error)}; see the names in transfer.data.images.preprocessing"
+            f"{record} is no preprocessing record: {_first_line(error)}; its keys are listed in "
+            "transfer.data.images.preprocessing"
         ) from error
 
 
-def fit(provider: Provider, name: str, network: nn.Module, found: Found) -> nn.Module | None:
-    """Load what was found into `network`, every tensor of it, and return the original classifier if there was one.
+def load_into(provider: Provider, name: str, network: nn.Module, found: FoundWeights) -> nn.Module | None:
+    """Load weights into all tensors of `network`; return the original classifier, if the file has one.
 
-    It is linear on pooled features, or an :class:`OnMap`.
-
-    Only the classifier's tensors (and auxiliary classifiers') may be left over.
+    The classifier is linear on pooled features, or a :class:`~transfer.backbones.backbone.ConvClassifier`. No other
+    tensors of the file may remain, but for those of auxiliary classifiers.
 
     Raises
     ------
     TransferError
         Something is missing, unexpected or of another shape.
     """
-    spare, path, pooled = provider.spare(name, network)
+    layout = provider.classifier_layout(name, network)
     state = found.state
-    if spoilt := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
-        raise TransferError(f"{found.where} is not finite in {_some(spoilt)}: it cannot be learned from")
-    if problems := _misfits(network, state, spare):
-        state = _renamed(provider, name, network, state)
-        if _misfits(network, state, spare):
+    if broken := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
+        raise TransferError(f"{found.where} is not finite in {_list_some(broken)}: it cannot be used")
+    if problems := _find_misfits(network, state, layout.keys):
+        state = _rename_keys(provider, name, network, state)
+        if _find_misfits(network, state, layout.keys):
             raise TransferError(f"{found.where} does not fit {name}: {'; '.join(problems)}")
-    with torch.no_grad():  # not load_state_dict, which in some networks wants a version that safetensors do not keep
+    with torch.no_grad():  # not load_state_dict: some networks need a version that safetensors files lack
         for key, tensor in network.state_dict().items():
             if key in state:
                 tensor.copy_(state[key])
-    weight, bias = state.get(f"{path}.weight"), state.get(f"{path}.bias")
-    if not path or weight is None or weight.ndim not in (2, 4):
+    weight, bias = state.get(f"{layout.path}.weight"), state.get(f"{layout.path}.bias")
+    if not layout.path or weight is None or weight.ndim not in (2, 4):
         return None
     classifier = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     classifier.load_state_dict({"weight": weight.flatten(1), **({} if bias is None else {"bias": bias})})
-    return classifier.eval() if pooled else OnMap(classifier).eval()
+    return classifier.eval() if layout.pooled else ConvClassifier(classifier).eval()
 
 
-def _misfits(network: nn.Module, state: dict[str, Tensor], spare: set[str]) -> list[str]:
+def _find_misfits(network: nn.Module, state: dict[str, Tensor], classifier: frozenset[str]) -> list[str]:
     own = network.state_dict()
-    # Files older than PyTorch 0.4 do not count batches, and nothing here needs the count.
+    # Files older than PyTorch 0.4 have no batch counts, and nothing needs them.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in {*own, *spare} and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in {*own, *classifier} and not key.endswith("num_batches_tracked")]
     shapes = [
         f"{key} {tuple(state[key].shape)}, not {tuple(tensor.shape)}"
         for key, tensor in own.items()
         if key in state and state[key].shape != tensor.shape
     ]
-    said = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
-    return [f"{len(keys)} {what} ({_some(keys)})" for keys, what in said if keys]
+    problems = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
+    return [f"{len(keys)} {what} ({_list_some(keys)})" for keys, what in problems if keys]
 
 
-def _renamed(provider: Provider, name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _rename_keys(provider: Provider, name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
-        return provider.renamed(name, network, dict(state))
-    except Exception:  # the provider's rewriting expects what its authors published, and meets anything here
+        return provider.rename_keys(name, network, dict(state))
+    except Exception:  # rewriting expects a published file, and this may be any
         return state
 
 
-def _from_hub(provider: Provider, name: str, folder: Path | None) -> Found:
+def _from_hub(provider: Provider, name: str, folder: Path | None) -> FoundWeights:
     source = provider.source(name)
     try:
-        if source and not weight_files.hub_cached(source):
-            _reach(source)
-        return Found(provider.download(name), f"hub {source.removeprefix('hf:')}")
+        if source and not weight_files.is_in_hub_cache(source):
+            _check_reachable(source)
+        return FoundWeights(provider.download(name), f"hub {source.removeprefix('hf:')}")
     except TransferError:
         raise
-    except Exception as error:  # a hub's libraries fail in many ways; each means that it gave no weights
-        files = " or ".join(f"{stem}.safetensors" for stem in weight_files.store_names(name))
-        looked = f"no {files} in the store {folder}" if folder else "no store (TRANSFER_WEIGHTS is not set)"
+    except Exception as error:  # hub clients fail in many ways; each means: no weights
+        files = " or ".join(f"{stem}.safetensors" for stem in weight_files.list_file_names(name))
+        searched = f"no {files} in the store {folder}" if folder else "no store (TRANSFER_WEIGHTS is not set)"
         suffix = ".safetensors" if source.startswith("hf:") or not source else Path(source).suffix
-        put = (folder or Path("$TRANSFER_WEIGHTS")) / f"{weight_files.bare(name)}{suffix}"
+        target = (folder or Path("$TRANSFER_WEIGHTS")) / f"{weight_files.strip_provider(name)}{suffix}"
         raise TransferError(
-            f"no weights for {name}: {looked}, and the hub gave none ({_line(error)}); "
-            f"{f'save {_address(source)} as' if source else 'put its weights at'} {put}, "
-            "name a file with --weights, or train from scratch with --random-init"
+            f"no weights for {name}: {searched}, and the hub has none ({_first_line(error)}); "
+            f"{f'save {_make_url(source)} as' if source else 'put its weights at'} {target}, "
+            "give a file with --weights, or train from scratch with --random-init"
         ) from error
 
 
-def _address(source: str) -> str:
+def _make_url(source: str) -> str:
     return f"{constants.ENDPOINT}/{source[3:]}/resolve/main/model.safetensors" if source.startswith("hf:") else source
 
 
-def _reach(source: str, seconds: float = 4.0) -> None:
-    """Raise ConnectionError unless the hub answers in time; the hubs' own clients go on trying for longer."""
+def _check_reachable(source: str, seconds: float = 4.0) -> None:
+    """Raise ConnectionError unless the hub responds in time; the hubs' own clients retry for much longer."""
     if source.startswith("hf:") and constants.HF_HUB_OFFLINE:
         raise ConnectionError("HF_HUB_OFFLINE is set")
-    said: list[Exception | None] = []
+    outcome: list[Exception | None] = []
 
-    def ask() -> None:
+    def connect() -> None:
         try:
-            request = urllib.request.Request(_address(source), method="HEAD")
+            request = urllib.request.Request(_make_url(source), method="HEAD")
             urllib.request.urlopen(request, timeout=seconds).close()
-            said.append(None)
+            outcome.append(None)
         except urllib.error.HTTPError:
-            said.append(None)  # it answers, and its own client will say more
+            outcome.append(None)  # it responds, and its own client will report the error
         except Exception as error:
-            said.append(error)
+            outcome.append(error)
 
-    # In a thread, since a name server that does not answer knows no timeout.
-    asker = threading.Thread(target=ask, daemon=True)
-    asker.start()
-    asker.join(seconds)
-    error = said[0] if said else TimeoutError(f"no answer within {seconds:.0f} s")
+    # In a thread, since a name server that does not respond has no timeout.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    error = outcome[0] if outcome else TimeoutError(f"no response within {seconds:.0f} s")
     if error:
-        host = urllib.parse.urlsplit(_address(source)).hostname
-        raise ConnectionError(f"{host} cannot be reached: {_line(error)}")
+        host = urllib.parse.urlsplit(_make_url(source)).hostname
+        raise ConnectionError(f"{host} cannot be reached: {_first_line(error)}")
 
 
-def _some(keys: Iterable[str], say: int = 4) -> str:
+def _list_some(keys: Iterable[str], count: int = 4) -> str:
     keys = list(keys)
-    return ", ".join(keys[:say]) + (", ..." if len(keys) > say else "")
+    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -69,13 +69,13 @@ def _demo(config: DemoConfig) -> None:
 
 
 def _backbones(config: BackbonesConfig) -> None:
-    from transfer.backbones.catalogue import catalogue
+    from transfer.backbones.catalogue import list_backbones
     from transfer.report.text import backbone_lines
 
-    rows = catalogue(config.pattern)
+    rows = list_backbones(config.pattern)
     first = next(rows, None)
     if first is None:
-        near = did_you_mean(config.pattern, (row.name for row in catalogue()))
+        near = did_you_mean(config.pattern, (row.name for row in list_backbones()))
         raise TransferError(f"no backbone matches {config.pattern!r}{near}: `transfer backbones` lists all")
     for line in backbone_lines(itertools.chain([first], rows)):
         _print(line, flush=True)

@@ -27,10 +27,11 @@ def about(
     drawn = {"number": view, "rules": VIEW_RULES, **asdict(augmentation)} if augmentation and view else None
     return {
         "backbone": backbone.name,
-        "stage": backbone.stages[cut - 1].name if cut < len(backbone.stages) else backbone.puts_out,
+        "stage": backbone.stages[cut - 1].name if cut < len(backbone.stages) else backbone.output_kind,
         "cut": cut,
         "precision": precision if cut < len(backbone.stages) else "float32",
         "weights": fingerprint_weights(model, cut),
+        **({"code": backbone.code_digest} if backbone.code_digest else {}),
         "preprocessing": backbone.preprocessing.to_dict(),
         "decoder": DECODER,
         "view": drawn,
@@ -55,4 +56,4 @@ def fingerprint_weights(model: TransferModel, cut: int) -> str:
 def _computed(device: torch.device) -> str:
     """Return with what the numbers came about: another build or processor rounds differently."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return f"torch {torch.__version__}, {device.type}, {kind}, rules {trunk.RULES}"
+    return f"torch {torch.__version__}, {device.type}, {kind}, rules {trunk.TRUNK_VERSION}"

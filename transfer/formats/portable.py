@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.variants import TruncatedBackbone, pooled
+from transfer.backbones.variants import TruncatedBackbone, pool_mean
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models
 
@@ -61,7 +61,7 @@ def _features(backbone: Backbone, images: Tensor) -> Tensor:
     last = backbone.network.get_submodule(backbone.stages[-1].modules[-1])
     with last.register_forward_hook(lambda *call: reached.append(call[-1])):
         backbone.network(images)
-    return pooled(reached[0])
+    return pool_mean(reached[0])
 
 
 def said(outputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

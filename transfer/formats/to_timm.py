@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from transfer.backbones import registry
-from transfer.backbones.providers import timm_models
+from transfer.backbones.providers.timm_models import TimmModels
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.errors import TransferError
 from transfer.formats.plain_heads import PlainHead, plain_heads
@@ -74,7 +74,7 @@ def _one(models: Models) -> TransferModel:
         raise TransferError(f"--format timm: separate heads are {len(models)} networks, timm's is one: {ELSE}")
     (model,) = models.values()
     provider, name = registry.resolve(model.backbone.name)
-    if provider is not timm_models:
+    if not isinstance(provider, TimmModels):
         raise TransferError(f"--format timm: {name} is not an architecture of timm: {ELSE}")
     if isinstance(model.backbone, TruncatedBackbone):
         raise TransferError(f"--format timm: {name} without its last stages is not an architecture of timm: {ELSE}")
@@ -87,9 +87,10 @@ def _one(models: Models) -> TransferModel:
 
 def _stock(model: TransferModel, head: PlainHead) -> nn.Module:
     """Return timm's network with the weights of `model`, its classifier being `head`."""
-    backbone, name = model.backbone, registry.resolve(model.backbone.name)[1]
+    backbone = model.backbone
+    provider, name = registry.resolve(backbone.name)
     weight, bias = head.layers[0]
-    path = timm_models.spare(name, backbone.network)[1]
+    path = provider.classifier_layout(name, backbone.network).path
     network = timm.create_model(name, pretrained=False, num_classes=len(bias)).eval()
     state = dict(backbone.network.state_dict())
     if path:

@@ -210,7 +210,10 @@ def _parse_one(written: str, text: str) -> FreezePolicy:
         load_entry_points()
     if name not in POLICIES:
         known = [*POLICIES, TRUNCATE]
-        raise TransferError(f"unknown policy {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+        raise TransferError(
+            f"unknown policy {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}; for one of a plugin, give "
+            "--plugin MODULE"
+        )
     try:
         return POLICIES[name].from_argument(argument if colon else None)
     except ValueError as error:

@@ -6,7 +6,7 @@ all others are zero. How many features to use is chosen on the validation rows: 
 falls.
 
 The paper weights all stages alike; here each has a smaller share of the variance than the one above it: see
-:func:`transfer.backbones.variants.shares`.
+:func:`transfer.backbones.variants.split_variance`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

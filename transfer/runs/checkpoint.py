@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from transfer import backbones
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.stages import OnMeta
+from transfer.backbones.stages import BuildOnMeta
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.config.serialise import from_dict, to_dict
 from transfer.config.train import HeadConfig
@@ -151,7 +151,7 @@ def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> M
         if len({spec.name for spec in part.specs}) < len(part.specs):
             raise TransferError(f"{file} is damaged: two heads have one name")
         try:
-            with OnMeta():
+            with BuildOnMeta():
                 backbone, heads = _built(header, part)
             expected = nn.ModuleDict({"backbone": backbone, "heads": heads}).state_dict()
         except TransferError as error:

@@ -98,16 +98,16 @@ def _select_available(names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str
     TransferError
         A name that no provider knows, or no weights for any.
     """
-    folder = weight_files.store_folder()
+    folder = weight_files.find_store()
     available: list[str] = []
     missing: list[str] = []
     for name in dict.fromkeys(names):
         provider, full = registry.resolve(name)
         source = provider.source(full)
         stored = (
-            weight_files.store_file(full, folder)
-            or weight_files.bundle_file(full)
-            or (source and weight_files.hub_cached(source))
+            weight_files.find_store_file(full, folder)
+            or provider.local_file(full)
+            or (source and weight_files.is_in_hub_cache(source))
         )
         (available if stored else missing).append(name)
     if missing and not available:

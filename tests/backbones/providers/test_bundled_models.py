@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from transfer.backbones import load, weight_files
-from transfer.backbones.providers import bundled_models as provider
+from transfer.backbones.providers import bundled_models as module
 from transfer.errors import TransferError
+
+provider = module.BundledModels()
 
 RECORD = {
     "input_size": [3, 64, 64],
@@ -24,7 +26,7 @@ RECORD = {
 def record(tmp_path, monkeypatch):
     file = tmp_path / "glyphnet.json"
     file.write_text(json.dumps(RECORD))
-    monkeypatch.setattr(provider, "RECORD", file)
+    monkeypatch.setattr(module, "RECORD", file)
     return file
 
 
@@ -36,7 +38,7 @@ def test_it_is_built_from_its_record(record):
 
 
 def test_a_missing_bundle_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(provider, "RECORD", tmp_path / "glyphnet.json")
+    monkeypatch.setattr(module, "RECORD", tmp_path / "glyphnet.json")
     assert provider.names() == ()
     for use in (provider.build, provider.preprocessing, provider.download):
         with pytest.raises(TransferError, match="the bundled backbone is missing"):
@@ -44,13 +46,13 @@ def test_a_missing_bundle_is_said(tmp_path, monkeypatch):
 
 
 def test_the_one_that_is_bundled(monkeypatch):
-    if weight_files.bundle_file("glyphnet") is None:
+    if weight_files.find_bundled_file("glyphnet") is None:
         pytest.skip("glyphnet's weights are not in this checkout")
     monkeypatch.delenv("TRANSFER_WEIGHTS", raising=False)
     backbone = load("glyphnet")
     assert backbone.weights == "bundle"
     assert [stage.name for stage in backbone.stages] == ["stem", "layer1", "layer2", "layer3", "layer4"]
     assert sum(p.numel() for p in backbone.parameters()) < 1_000_000
-    assert weight_files.bundle_file("glyphnet").stat().st_size < 2_000_000
+    assert weight_files.find_bundled_file("glyphnet").stat().st_size < 2_000_000
     assert all(p.dtype == torch.float32 for p in backbone.parameters())
     assert all(backbone.cuttable(cut) for cut in range(6))

@@ -3,7 +3,7 @@ import timm
 from timm.models import _registry
 
 from transfer.backbones import catalogue
-from transfer.backbones.catalogue import versions
+from transfer.backbones.catalogue import format_provider_versions
 from transfer.backbones.providers.cnn_families import ATTENTION, CNN, NOT_CNN, is_cnn
 
 
@@ -19,7 +19,7 @@ def test_every_timm_module_with_pretrained_weights_is_in_one_list():
 
 
 def test_no_listed_module_is_gone_from_timm():
-    if versions() != catalogue.TABLE.read_text().splitlines()[0].removeprefix("# "):
+    if format_provider_versions() != catalogue.TABLE.read_text().splitlines()[0].removeprefix("# "):
         pytest.skip("the lists were made for other versions of timm and torchvision")
     assert set(_registry._model_to_module.values()) >= CNN | NOT_CNN
 

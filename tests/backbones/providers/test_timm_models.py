@@ -1,6 +1,9 @@
 import timm
 
-from transfer.backbones.providers import timm_models as provider
+from transfer.backbones.providers.base import ClassifierLayout
+from transfer.backbones.providers.timm_models import TimmModels
+
+provider = TimmModels()
 
 
 def test_names_are_timms_and_the_default_tag_comes_first():
@@ -14,16 +17,17 @@ def test_names_are_timms_and_the_default_tag_comes_first():
         assert first[architecture] == f"{architecture}.{default}"
 
 
-def test_known():
-    assert provider.known("resnet50")
-    assert provider.known("resnet50.a1_in1k")
-    assert not provider.known("resnet50.nothing")
-    assert not provider.known("vit_base_patch16_224")
+def test_knows():
+    assert provider.knows("resnet50")
+    assert provider.knows("resnet50.a1_in1k")
+    assert not provider.knows("resnet50.nothing")
+    assert not provider.knows("vit_base_patch16_224")
 
 
-def test_what_a_weights_file_has_beyond_the_network():
+def test_the_classifier_in_a_weights_file():
     network = provider.build("mobilenetv2_050")
-    assert provider.spare("mobilenetv2_050", network) == ({"classifier.weight", "classifier.bias"}, "classifier", True)
+    keys = frozenset(("classifier.weight", "classifier.bias"))
+    assert provider.classifier_layout("mobilenetv2_050", network) == ClassifierLayout(keys, "classifier")
 
 
 def test_preprocessing_is_that_of_the_tag():
@@ -39,12 +43,13 @@ def test_sources():
 
 def test_published_keys_are_rewritten_as_timm_does():
     network = provider.build("convnext_atto")
-    published = {f"module.{key}": tensor for key, tensor in network.state_dict().items()}
-    assert provider.renamed("convnext_atto", network, dict(network.state_dict())).keys() == network.state_dict().keys()
-    assert provider.renamed("resnet18", provider.build("resnet18"), published).keys() == published.keys()
+    own = network.state_dict()
+    published = {f"module.{key}": tensor for key, tensor in own.items()}
+    assert provider.rename_keys("convnext_atto", network, dict(own)).keys() == own.keys()
+    assert provider.rename_keys("resnet18", provider.build("resnet18"), published).keys() == published.keys()
 
 
 def test_a_classifier_of_several_layers_is_dropped_whole_and_not_taken_for_a_linear_one():
-    keys, path, _ = provider.spare("repvit_m0_9", provider.build("repvit_m0_9"))
-    assert "head.head.bn.weight" in keys
-    assert path == ""
+    layout = provider.classifier_layout("repvit_m0_9", provider.build("repvit_m0_9"))
+    assert "head.head.bn.weight" in layout.keys
+    assert layout.path == ""

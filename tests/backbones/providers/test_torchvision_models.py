@@ -5,7 +5,10 @@ import torch
 import torchvision
 from torch import nn
 
-from transfer.backbones.providers import torchvision_models as provider
+from transfer.backbones.providers.base import ClassifierLayout
+from transfer.backbones.providers.torchvision_models import TorchvisionModels, _read_weights
+
+provider = TorchvisionModels()
 
 # One of each family, and the module under whose input the features are: what its last linear layer sees.
 FAMILIES = {
@@ -32,13 +35,13 @@ def test_features_are_what_the_classifier_sees(architecture):
     seen = []
     reference.get_submodule(path).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     network = provider.build(f"torchvision:{architecture}").eval()
-    spare, classifier, pooled = provider.spare(f"torchvision:{architecture}", network)
+    layout = provider.classifier_layout(f"torchvision:{architecture}", network)
     state = reference.state_dict()
-    for key in spare:
+    for key in layout.keys:
         state.pop(key, None)
     network.load_state_dict(state)  # strict
-    assert classifier == path
-    assert pooled
+    assert layout.path == path
+    assert layout.pooled
     images = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         reference(images)
@@ -47,8 +50,8 @@ def test_features_are_what_the_classifier_sees(architecture):
 
 def test_squeezenet_classifies_before_it_pools():
     network = provider.build("torchvision:squeezenet1_1")
-    keys = {"classifier.1.weight", "classifier.1.bias"}
-    assert provider.spare("torchvision:squeezenet1_1", network) == (keys, "classifier.1", False)
+    layout = ClassifierLayout(frozenset(("classifier.1.weight", "classifier.1.bias")), "classifier.1", pooled=False)
+    assert provider.classifier_layout("torchvision:squeezenet1_1", network) == layout
 
 
 def test_dropout_goes_with_the_classifier_and_no_other():
@@ -70,7 +73,7 @@ def test_inceptions_change_of_normalisation_is_in_its_preprocessing():
 
 def test_every_preset_becomes_a_record_of_the_same_sizes():
     for name in provider.names():
-        preset, record = provider._weights(name).transforms(), provider.preprocessing(name)
+        preset, record = _read_weights(name).transforms(), provider.preprocessing(name)
         assert record.input_size == (3, preset.crop_size[0], preset.crop_size[0])
         assert math.floor(record.input_size[1] / record.crop_pct) == preset.resize_size[0], name
         assert record.interpolation == preset.interpolation.value
@@ -79,10 +82,10 @@ def test_every_preset_becomes_a_record_of_the_same_sizes():
 def test_names_have_tags_and_the_default_comes_first():
     names = [n for n in provider.names() if n.startswith("torchvision:resnet50.")]
     assert names == ["torchvision:resnet50.IMAGENET1K_V2", "torchvision:resnet50.IMAGENET1K_V1"]
-    assert provider.known("torchvision:resnet50")
-    assert provider.known("torchvision:resnet50.IMAGENET1K_V1")
-    assert not provider.known("resnet50")
-    assert not provider.known("torchvision:vit_b_16")
+    assert provider.knows("torchvision:resnet50")
+    assert provider.knows("torchvision:resnet50.IMAGENET1K_V1")
+    assert not provider.knows("resnet50")
+    assert not provider.knows("torchvision:vit_b_16")
     assert provider.source("torchvision:resnet50.IMAGENET1K_V1").endswith("resnet50-0676ba61.pth")
 
 
@@ -91,4 +94,4 @@ def test_published_densenet_keys_are_brought_up_to_date():
     key = "features.denseblock1.denselayer1.norm1.weight"
     assert key in network.state_dict()
     old = {"features.denseblock1.denselayer1.norm.1.weight": torch.ones(1)}
-    assert list(provider.renamed("torchvision:densenet121", network, old)) == [key]
+    assert list(provider.rename_keys("torchvision:densenet121", network, old)) == [key]

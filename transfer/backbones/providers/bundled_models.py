@@ -5,59 +5,54 @@ ResNet that it was built with.
 """
 
 import json
+from pathlib import Path
 
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from transfer.backbones.weight_files import BUNDLE
+from transfer.backbones.providers.base import ClassifierLayout, Provider
+from transfer.backbones.weight_files import BUNDLE, find_bundled_file
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
 
-NAME = "bundled"
 RECORD = BUNDLE / f"{BUNDLE.name}.json"
 
 
-def names() -> tuple[str, ...]:
-    """Return the one name."""
-    return (BUNDLE.name,) if RECORD.is_file() else ()
+class BundledModels(Provider):
+    """The backbone that comes with this package."""
+
+    label = "bundled"
+
+    def names(self) -> tuple[str, ...]:
+        """Return its name, if this installation has it."""
+        return (BUNDLE.name,) if RECORD.is_file() else ()
+
+    def knows(self, name: str) -> bool:
+        """Return whether `name` is the bundled backbone."""
+        return name == BUNDLE.name
+
+    def build(self, name: str) -> nn.Module:
+        """Return the network without its classifier, randomly initialised."""
+        return ResNet(BasicBlock, num_classes=0, **_read_record()["arch"])  # type: ignore[arg-type]
+
+    def classifier_layout(self, name: str, network: nn.Module) -> ClassifierLayout:
+        """Return where the original classifier lies in the weights file."""
+        return ClassifierLayout(frozenset(("fc.weight", "fc.bias")), "fc")
+
+    def preprocessing(self, name: str) -> Preprocessing:
+        """Return the record beside the weights."""
+        return Preprocessing.from_dict(_read_record())
+
+    def local_file(self, name: str) -> Path | None:
+        """Return its weights file."""
+        return find_bundled_file(name)
+
+    def download(self, name: str) -> dict[str, Tensor]:
+        """Raise: it is on no hub."""
+        raise _missing()
 
 
-def known(name: str) -> bool:
-    """Return whether `name` is the bundled backbone."""
-    return name == BUNDLE.name
-
-
-def build(name: str) -> nn.Module:
-    """Return the network without its classifier, randomly initialised."""
-    return ResNet(BasicBlock, num_classes=0, **_record()["arch"])  # type: ignore[arg-type]
-
-
-def spare(name: str, network: nn.Module) -> tuple[set[str], str, bool]:
-    """See :meth:`transfer.backbones.registry.Provider.spare`."""
-    return {"fc.weight", "fc.bias"}, "fc", True
-
-
-def renamed(name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return `state`: it has one set of names."""
-    return state
-
-
-def preprocessing(name: str) -> Preprocessing:
-    """Return the record beside the weights."""
-    return Preprocessing.from_dict(_record())
-
-
-def source(name: str) -> str:
-    """Return an empty string: it is on no hub."""
-    return ""
-
-
-def download(name: str) -> dict[str, Tensor]:
-    """Raise: it is on no hub."""
-    raise _missing()
-
-
-def _record() -> dict:
+def _read_record() -> dict:
     if not RECORD.is_file():
         raise _missing()
     return json.loads(RECORD.read_text(encoding="utf-8"))

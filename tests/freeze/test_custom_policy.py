@@ -1,0 +1,152 @@
+"""A policy defined outside the package, in one file given as a plugin, does all that a built-in policy does."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transfer.adaptation.adapt import adapt
+from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.config.commands import ExportConfig
+from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.errors import TransferError
+from transfer.formats import export
+from transfer.freeze import POLICIES, FreezePolicy
+from transfer.report.page import write_report
+from transfer.runtime import plugins, signals
+from transfer.runtime.signals import StoppedBySignal
+from transfer.training.train import train
+
+PLUGIN = '''
+"""Train every N-th stage, counted from the top."""
+
+from dataclasses import dataclass
+
+from transfer import FreezePolicy, register_policy
+
+
+@register_policy
+@dataclass(frozen=True)
+class EveryNth(FreezePolicy):
+    step: int = 2
+
+    name = "every_nth"
+    summary = "every N-th stage from the top (default 2)"
+    usage = "every_nth[:N]"
+
+    @property
+    def argument(self):
+        return str(self.step)
+
+    @classmethod
+    def from_argument(cls, argument):
+        if argument is None:
+            return cls()
+        if not argument.isdigit() or not int(argument):
+            raise ValueError("write a positive number, such as every_nth:2")
+        return cls(int(argument))
+
+    def phases(self, backbone, build):
+        return (build("every n-th", range(len(backbone.stages) - 1, -1, -self.step)),)
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The plugin's file, loaded; its policy is forgotten after the test."""
+    file = tmp_path / "every_nth_plugin.py"
+    file.write_text(PLUGIN)
+    monkeypatch.setattr(plugins, "_files", {})
+    plugins.load_plugin(str(file))
+    yield file
+    del POLICIES["every_nth"]
+    sys.modules.pop("every_nth_plugin", None)
+
+
+def config(policy: str = "every_nth", **run: Any) -> TrainConfig:
+    return TrainConfig(
+        data=DataConfig("digits", shots=3),
+        backbone=BackboneConfig("glyphnet"),
+        policy=PolicyConfig(policy),
+        learn=LearnConfig(epochs=2, augment="none", device="cpu", workers=1),
+        run=RunConfig(**run),
+    )
+
+
+def test_it_is_parsed_like_a_built_in_policy(plugin):
+    assert str(FreezePolicy.parse("every_nth")) == "every_nth:2"
+    assert FreezePolicy.parse("truncate:1+every_nth:3").dropped == 1
+    with pytest.raises(TransferError, match="policy 'every_nth:0': write a positive number, such as every_nth:2"):
+        FreezePolicy.parse("every_nth:0")
+    with pytest.raises(TransferError, match="did you mean 'every_nth'"):
+        FreezePolicy.parse("every_nht")
+
+
+def test_train_report_and_export(plugin, tmp_path):
+    result = train(config(out=tmp_path / "run")).result
+    (phase,) = result["policy"]["phases"]
+    assert [stage["train"] for stage in phase["stages"]] == ["all", "none", "all", "none", "all"]
+    assert result["policy"]["name"] == "every_nth:2"
+    assert result["policy"]["frozen_unchanged"]
+    assert "every_nth:2" in write_report(tmp_path / "run").read_text()
+    export(ExportConfig(tmp_path / "run", "safetensors", tmp_path / "exported.safetensors"))
+    assert (tmp_path / "exported.safetensors").is_file()
+
+
+def test_the_feature_cache_changes_nothing(plugin):
+    """truncate:1 opens layers 3 and 1 and every_nth:9 the last one alone, so that a trunk is cached."""
+    cached = config("every_nth:9")
+    uncached = replace(cached, cache=replace(cached.cache, cache=False))
+    results = [train(c).result for c in (cached, cached, uncached)]
+    assert results[0]["policy"]["phases"][0]["stages"][3]["train"] == "none"
+    assert results[0]["test"] == results[1]["test"] == results[2]["test"]
+
+
+def test_adapt(plugin):
+    steps = StepsConfig(epochs=1, steps=2, batch_size=24, augment="none", device="cpu", workers=1)
+    shift, method = ShiftConfig("digits", ("printed",), "scanned"), MethodConfig(("mcc",), policy="every_nth:3")
+    result = adapt(AdaptConfig(shift, method, steps=steps)).result
+    assert result["policy"]["name"] == "every_nth:3"
+    assert result["policy"]["frozen_unchanged"]
+
+
+def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, tmp_path):
+    train(config(out=tmp_path / "whole"))
+
+    def interrupt(line: dict[str, Any]) -> None:
+        signals._received.append(signal.SIGTERM)
+
+    with pytest.raises(StoppedBySignal):
+        train(config(out=tmp_path / "pieces"), on_epoch=interrupt)
+    signals._received.clear()
+    train(config(out=tmp_path / "pieces", resume=True))
+    for name in ("model.safetensors", "predictions.csv"):
+        assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, tmp_path):
+    argv = [sys.executable, "-m", "transfer", "train", "--data", "digits", "--backbone", "glyphnet", "--shots", "2"]
+    argv += ["--policy", "every_nth", "--epochs", "1", "--device", "cpu", "--workers", "1", "--no-report"]
+    argv += ["--out", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def call(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*argv, *more], capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    refused = call()
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("transfer: unknown policy 'every_nth'")
+    assert "--plugin MODULE" in refused.stderr
+    done = call("--plugin", plugin.name)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["policy"]["name"] == "every_nth:2"
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+        assert list(csv.DictReader(file))
