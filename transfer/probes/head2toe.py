@@ -41,7 +41,7 @@ def solve_head2toe(
     train: Rows,
     val: Rows | None = None,
     *,
-    percents: Sequence[float],
+    percents: Sequence[float],  # beside the parameters that all three solvers share
     blocks: Blocks = (),
     smoothing: float = 0.0,
     row_weights: Mapping[str, Tensor] | None = None,

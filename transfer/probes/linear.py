@@ -41,7 +41,7 @@ def solve_linear_probe(
     smoothing: float = 0.0,
     row_weights: Mapping[str, Tensor] | None = None,
     fixed_l2: Mapping[str, float] | None = None,
-    robust: bool = False,
+    robust: bool = False,  # beside the parameters that all three solvers share
     on_line: Callable[[LogLine], None] = lambda line: None,
 ) -> dict[str, float]:
     """Set linear `heads` to the minimum of their regularised loss on `train`; return each head's L2 value.

@@ -32,7 +32,7 @@ def solve_stage_probes(
     train: Rows,
     val: Rows | None = None,
     *,
-    stages: Sequence[str],
+    stages: Sequence[str],  # beside the parameters that all three solvers share
     blocks: Blocks,
     smoothing: float = 0.0,
     row_weights: Mapping[str, Tensor] | None = None,
