@@ -176,7 +176,7 @@ def _read_built_in() -> Iterator[Method]:
 def _read_call(call: ast.Call, module: str) -> Method:
     """Return the method that a call of :func:`register_method` in `module` registers, its functions lazy."""
     name, summary = (ast.literal_eval(argument) for argument in call.args)
-    facts = {
+    facts: dict[str, Any] = {
         str(fact.arg): _LazyFunction(module, name, str(fact.arg))
         if fact.arg in FUNCTIONS
         else ast.literal_eval(fact.value)

@@ -80,9 +80,6 @@ def _parse(form: Any, argv: list[str], **options: Any) -> Any:
     return tyro.cli(form, args=words, config=(tyro.conf.OmitArgPrefixes,), **options)
 
 
-PLUGIN_HELP = "--plugin NAME (repeatable, any command): import a module or .py file that registers your own classes."
-
-
 def load_plugins(argv: list[str]) -> list[str]:
     """Load what ``--plugin NAME`` names, anywhere on a command line, and return the other words.
 
@@ -155,7 +152,9 @@ def parse(argv: list[str]) -> Any:
         about = tyro.conf.subcommand(name, description=kind.__doc__)
         form: Any = Annotated[WithJsonFlag[kind] if name in JSON_COMMANDS else kind, about]  # type: ignore[valid-type]
         forms = form if forms is None else forms | form
-    return _parse(forms, argv, prog="transfer", description=f"Transfer learning for images. {PLUGIN_HELP}")
+    return _parse(
+        forms, argv, prog="transfer", description=f"Transfer learning for images.\n\n--plugin NAME: {help.PLUGIN_HELP}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -184,7 +183,7 @@ def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = No
     def call(handler: _ProgressHandler) -> None:
         words = load_plugins(sys.argv[1:] if argv is None else argv)
         prog = Path(sys.argv[0]).name
-        description = f"{sys.modules[run.__module__].__doc__}\n{PLUGIN_HELP}"
+        description = sys.modules[run.__module__].__doc__ or ""
         if help_flags := [word for word in words if word in help.FLAGS]:
             show_all = "--help-all" in help_flags
             help.print_help(type(default), prog, default=default, show_all=show_all, description=description)

@@ -35,7 +35,7 @@ class LinearProbe(FreezePolicy):
 class Partial(FreezePolicy):
     """Train the last stages."""
 
-    stages: int = 2  # type: ignore[assignment]
+    stages: int = 2
 
     name = "partial"
     summary = "the last N stages (default 2)"
@@ -74,7 +74,7 @@ class Full(FreezePolicy):
 class LpFt(FreezePolicy):
     """Train the heads first, then the last stages with them (LP-FT, Kumar et al. 2022)."""
 
-    stages: int | None = None  # type: ignore[assignment]
+    stages: int | None = None
 
     name = "lp_ft"
     summary = "first the heads alone, then the last N stages with them (default: all)"
@@ -106,7 +106,7 @@ class LpFt(FreezePolicy):
 class Gradual(FreezePolicy):
     """Unfreeze one more stage in each phase (Howard and Ruder 2018); bottom up is the contrary, to compare with."""
 
-    stages: int | None = None  # type: ignore[assignment]
+    stages: int | None = None
     order: Literal["", "bottom_up"] = ""
 
     name = "gradual"

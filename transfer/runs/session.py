@@ -79,7 +79,8 @@ class RunSession(Generic[Config]):
             log.info("the run in %s is already finished", run.out)
 
     def _set(self, command: str, config: Config, folder: RunFolder | None, cache: TrunkCache, on_line: OnLine) -> None:
-        self.command, self.config, self.folder, self.cache, self.on_line = command, config, folder, cache, on_line
+        self.config: Any = config  # a Config; mypy does not follow dataclasses.replace of a type variable
+        self.command, self.folder, self.cache, self.on_line = command, folder, cache, on_line
         self.finished: dict[str, Any] | None = distributed.broadcast(folder.finished_result if folder else None)
         self.lines: list[dict[str, Any]] = []
         self._outcome: PartStates | None = None
@@ -123,8 +124,8 @@ class RunSession(Generic[Config]):
             config = replace(self.config, run=replace(run, seed=seed, seeds=(), out=out, report=shown))
             folder = self.folder.inner(name, to_dict(config)) if self.folder else None
 
-            def on_line(line: dict[str, Any], seed: int = seed) -> None:
-                self.on_line({"seed": seed} | line)
+            def on_line(line: dict[str, Any], of_seed: int = seed) -> None:
+                self.on_line({"seed": of_seed} | line)
 
             session._set(self.command, config, folder, self.cache, on_line)
             session._outcome = self.states.part(number) if self.states else None
