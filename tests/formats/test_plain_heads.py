@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from transfer.config.train import HeadConfig
-from transfer.formats.plain_heads import plain_heads
+from transfer.formats.plain_heads import extract_plain_heads
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.runs.checkpoint import build_heads
@@ -42,7 +42,7 @@ def test_plain_layers_on_raw_features_say_the_same(config):
     with torch.no_grad():
         out = heads(features)
         answers = heads.predictions(out)
-    for name, head in plain_heads(heads).items():
+    for name, head in extract_plain_heads(heads).items():
         x = features.numpy()
         for i, (weight, bias) in enumerate(head.layers):
             x = x @ weight.numpy().T + bias.numpy()
@@ -59,5 +59,5 @@ def test_plain_layers_on_raw_features_say_the_same(config):
 
 
 def test_a_joint_head_stands_for_both():
-    assert list(plain_heads(made(HeadConfig(heads="joint")))) == ["joint", "odd", "a.ge"]
-    assert list(plain_heads(made(HeadConfig()))) == ["object", "domain", "odd", "a.ge"]
+    assert list(extract_plain_heads(made(HeadConfig(heads="joint")))) == ["joint", "odd", "a.ge"]
+    assert list(extract_plain_heads(made(HeadConfig()))) == ["object", "domain", "odd", "a.ge"]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from transfer.config.train import HeadConfig
-from transfer.formats.portable import Portable, rounded_at, said
+from transfer.formats.portable import PortableModel, find_rounded_module, select_predictions
 from transfer.runs import checkpoint
 
 
@@ -13,7 +13,7 @@ from transfer.runs import checkpoint
 )
 def test_one_module_says_what_all_networks_say(form, saved, noise, own):
     run = saved(**form)
-    outputs = Portable(checkpoint.load(run))(noise)
+    outputs = PortableModel(checkpoint.load(run))(noise)
     with torch.no_grad():
         answers = {name: p.numpy() for name, p in outputs.items() if name.endswith("_probabilities")}
     wanted = own(run, noise)
@@ -24,18 +24,18 @@ def test_one_module_says_what_all_networks_say(form, saved, noise, own):
 
 def test_activations_are_rounded_where_the_run_rounds_them(saved):
     (model,) = checkpoint.load(saved("partial:2")).values()
-    path = rounded_at(model)
+    path = find_rounded_module(model)
     assert path == model.backbone.stages[model.cut - 1].modules[-1]
-    portable, seen = Portable({"": model}), []
+    portable, seen = PortableModel({"": model}), []
     portable.models[0].backbone.network.get_submodule(path).register_forward_hook(lambda *call: seen.append(call[-1]))
     portable(torch.randint(0, 256, (1, 3, 32, 32)).to(torch.uint8))
     assert torch.equal(seen[0], seen[0].half().float())
     model.cut_precision = "float32"
-    assert rounded_at(model) == ""
+    assert find_rounded_module(model) == ""
     (probe,) = checkpoint.load(saved("linear_probe")).values()
-    assert rounded_at(probe) == ""
+    assert find_rounded_module(probe) == ""
 
 
 def test_said_keeps_probabilities_and_values():
     one = torch.ones(1)
-    assert list(said({"a_logits": one, "a_probabilities": one, "age_value": one})) == ["a", "age"]
+    assert list(select_predictions({"a_logits": one, "a_probabilities": one, "age_value": one})) == ["a", "age"]

@@ -1,14 +1,14 @@
 import json
 
 from transfer.data.images.preprocessing import Preprocessing
-from transfer.formats.record import in_words, record
+from transfer.formats.record import describe_models, describe_preprocessing
 from transfer.runs import checkpoint
 
 
 def test_heads_classes_and_pixels_are_named_and_no_path_is(saved, tmp_path):
     models = checkpoint.load(saved(separate=True))
     models["object"].backbone.weights = f"file {tmp_path}/secret.safetensors"
-    about = record(models)
+    about = describe_models(models)
     assert about["heads"] == {
         "object": {"kind": "softmax", "classes": ["blue", "green", "red"]},
         "domain": {"kind": "softmax", "classes": ["plain", "striped"]},
@@ -19,7 +19,7 @@ def test_heads_classes_and_pixels_are_named_and_no_path_is(saved, tmp_path):
 
 def test_every_crop_mode_has_words():
     for mode, word in (("center", "crop the centre"), ("squash", "256 x 256"), ("border", "pad with the mean")):
-        text = in_words(Preprocessing((3, 224, 224), (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, mode))
+        text = describe_preprocessing(Preprocessing((3, 224, 224), (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, mode))
         assert word in text
         assert "bicubic" in text
         assert text.endswith("to 224 x 224")

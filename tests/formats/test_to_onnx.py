@@ -23,7 +23,7 @@ FORMS = {
 def proven(run, noise, own):
     runtime = pytest.importorskip("onnxruntime")
     exported = export(ExportConfig(run))
-    assert exported.apart <= 1e-4
+    assert exported.difference <= 1e-4
     session = runtime.InferenceSession(exported.files[0].read_bytes(), providers=["CPUExecutionProvider"])
     for images in (noise, noise[:1]):
         names = [output.name for output in session.get_outputs()]

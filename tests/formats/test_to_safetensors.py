@@ -33,7 +33,7 @@ def by_hand(file, images, part=""):
 def test_the_tensors_say_the_same_without_this_library(form, part, saved, noise, own):
     run = saved(**form)
     exported = export(ExportConfig(run, "safetensors"))
-    assert exported.apart is None
+    assert exported.difference is None
     np.testing.assert_allclose(by_hand(exported.files[0], noise, part), own(run, noise)["object"], atol=1e-4)
 
 

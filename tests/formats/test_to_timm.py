@@ -20,7 +20,7 @@ def normalised(network, images):
 def test_timm_loads_the_folder_and_says_the_same(saved, noise, own, tmp_path):
     run, out = saved("full"), tmp_path / "leaves"
     exported = export(ExportConfig(run, "timm", out))
-    assert exported.apart <= 1e-4
+    assert exported.difference <= 1e-4
     network = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     assert resolve_data_config(model=network)["input_size"] in ((3, 32, 32), [3, 32, 32])
     assert network.pretrained_cfg["label_names"] == ["blue", "green", "red"]
@@ -48,6 +48,6 @@ def test_timm_loads_the_folder_and_says_the_same(saved, noise, own, tmp_path):
     ],
 )
 def test_what_timm_has_no_form_for_is_refused(form, says, saved, tmp_path):
-    with pytest.raises(TransferError, match=f"--format timm: .*{says}.*say --format onnx or torch_export"):
+    with pytest.raises(TransferError, match=f"--format timm: .*{says}.*give --format onnx or torch_export"):
         export(ExportConfig(saved(**form), "timm", tmp_path / "out"))
     assert not (tmp_path / "out").exists()

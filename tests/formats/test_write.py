@@ -7,7 +7,7 @@ from transfer.config.commands import ExportConfig
 from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.formats import export
-from transfer.formats.portable import Ready
+from transfer.formats.portable import PreparedExport
 from transfer.formats.write import FORMATS
 from transfer.training.train import train
 
@@ -33,7 +33,7 @@ def test_a_place_that_will_not_do_is_refused(saved, tmp_path):
 
 def test_what_answers_otherwise_is_not_written(saved, monkeypatch, tmp_path):
     def wrong(models, about, images):
-        return Ready(lambda out: pytest.fail("written"), {"object": np.ones((len(images), 3))})
+        return PreparedExport(lambda out: pytest.fail("written"), {"object": np.ones((len(images), 3))})
 
     monkeypatch.setitem(FORMATS, "timm", (wrong, ""))
     with pytest.raises(TransferError, match="nothing is written"):
@@ -58,7 +58,7 @@ def test_real_weights_leave_and_answer_alike(name, format, folder_of_two, monkey
         with pytest.raises(TransferError, match="not an architecture of timm"):
             export(ExportConfig(tmp_path / "run", format))
         return
-    apart = export(ExportConfig(tmp_path / "run", format)).apart
+    apart = export(ExportConfig(tmp_path / "run", format)).difference
     assert apart is None if format == "safetensors" else apart <= 1e-4
 
 

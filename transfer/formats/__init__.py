@@ -1,4 +1,4 @@
-"""Trained models in the formats that others use: ONNX, torch.export, plain safetensors, timm."""
+"""Export of trained models as ONNX, torch.export, plain safetensors or timm."""
 
 from transfer.formats.write import export
 

@@ -1,4 +1,4 @@
-"""Heads as plain linear layers on pooled features: the scaling of features, and of answers, folded into them."""
+"""Heads as plain linear layers on pooled features: feature scaling and units of targets are folded into them."""
 
 from dataclasses import dataclass
 
@@ -11,24 +11,24 @@ from transfer.heads.heads import Heads
 
 @dataclass(frozen=True)
 class PlainHead:
-    """Linear layers in a row, with an activation between each two.
+    """A sequence of linear layers with an activation in between.
 
     Parameters
     ----------
     layers : list of (Tensor, Tensor)
         Weight (outputs, inputs) and bias (outputs,) of each.
     activation : str
-        Name of the torch.nn module between them; empty where there is one layer.
+        Name of the torch.nn module between them; empty if there is one layer.
     """
 
     layers: list[tuple[Tensor, Tensor]]
     activation: str = ""
 
 
-def plain_heads(heads: Heads) -> dict[str, PlainHead]:
-    """Return each of `heads` by name; a joint head is ``"joint"``, domain by domain the logits of its objects.
+def extract_plain_heads(heads: Heads) -> dict[str, PlainHead]:
+    """Return each of `heads` by name; ``"joint"`` is a joint head, whose logits are ordered by domain, then object.
 
-    They put out logits, and regression heads values in their own unit.
+    Their outputs are logits, or values in their own unit for regression heads.
     """
     names = [name for name in heads.specs if not (heads.joint and name in ("object", "domain"))]
     with torch.no_grad():
@@ -40,7 +40,7 @@ def _plain(heads: Heads, name: str) -> PlainHead:
     activation, scale = "", 1.0
     for module in heads.layer(name).children():
         if isinstance(module, VanillaDropout):
-            scale = 1 - module.p  # in use it is a factor on what the next layer reads
+            scale = 1 - module.p  # at inference it scales the next layer's input
         elif isinstance(module, nn.Linear):
             weight, bias = module.weight * scale, module.bias.clone()
             if not layers:

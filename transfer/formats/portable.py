@@ -1,4 +1,4 @@
-"""A run's networks as one module that needs nothing around it: prepared pixels in, every head's answers out."""
+"""A run's networks as one self-contained module, from resized pixels to the predictions of all heads."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,46 +14,46 @@ from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models
 
 
-class Portable(nn.Module):
-    """From uint8 images (N, 3, H, W), resized and cropped, to what each head says of them; normalisation is inside.
+class PortableModel(nn.Module):
+    """All networks of a run: from uint8 images (N, 3, H, W), resized and cropped, to predictions.
 
-    Activations at an inner cut are rounded as the run rounds them (law 4), so that both answer alike.
+    Normalisation is inside. Activations at an inner cut are rounded to float16 as in the run, so that both agree.
 
     Parameters
     ----------
     models : dict of str to TransferModel
-        Taken over, not copied.
+        Modified in place, not copied.
     """
 
     def __init__(self, models: Models) -> None:
         super().__init__()
         self.models = nn.ModuleList(models.values()).cpu().to(memory_format=torch.contiguous_format).eval()
         for model in models.values():
-            if path := rounded_at(model):
-                model.backbone.network.get_submodule(path).register_forward_hook(_in_half)
+            if path := find_rounded_module(model):
+                model.backbone.network.get_submodule(path).register_forward_hook(_round_to_half)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return by name ``HEAD_logits`` and ``HEAD_probabilities``, float32 (N, classes), of a softmax head; both
-        (N,) of a binary one; ``HEAD_value`` (N,) of a regression head.
+        """Return ``HEAD_logits`` and ``HEAD_probabilities`` of each head with classes, ``HEAD_value`` (N,) of others.
+
+        float32 (N, classes) for softmax heads, (N,) for binary heads.
         """
         out: dict[str, Tensor] = {}
         for model in self.models:
             assert isinstance(model, TransferModel)
             heads, backbone = model.heads, model.backbone
             logits = heads(_features(backbone, backbone.preprocessing.normalise(images)))
-            for name, answer in heads.predictions(logits).items():
+            for name, prediction in heads.predictions(logits).items():
                 if heads.specs[name].head_kind.has_classes:
-                    out |= {f"{name}_logits": logits[name].float(), f"{name}_probabilities": answer}
+                    out |= {f"{name}_logits": logits[name].float(), f"{name}_probabilities": prediction}
                 else:
-                    out[f"{name}_value"] = answer
+                    out[f"{name}_value"] = prediction
         return out
 
 
 def _features(backbone: Backbone, images: Tensor) -> Tensor:
     """Return pooled features (N, width) of normalised `images`, as :meth:`Backbone.forward` does.
 
-    Truncated networks run to their end, where no exporter follows a leap out of the middle; what nobody reads of it,
-    the exporter drops.
+    Truncated networks run to their end, since exporters cannot follow an early exit; they remove the unused rest.
     """
     if not isinstance(backbone, TruncatedBackbone):
         return backbone(images)
@@ -64,37 +64,37 @@ def _features(backbone: Backbone, images: Tensor) -> Tensor:
     return pool_mean(reached[0])
 
 
-def said(outputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Return of a portable model's `outputs` the probabilities, or the values, by head."""
+def select_predictions(outputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return the probabilities or values by head among a portable model's `outputs`."""
     ends = ("_probabilities", "_value")
     return {
         name.removesuffix(end): output.numpy() for name, output in outputs.items() for end in ends if name.endswith(end)
     }
 
 
-def rounded_at(model: TransferModel) -> str:
-    """Return the path of the module whose output a run rounds to half precision, or an empty string."""
+def find_rounded_module(model: TransferModel) -> str:
+    """Return the path of the module whose output the run rounds to float16, or an empty string."""
     stages = model.backbone.stages
     inner = 0 < model.cut < len(stages) and model.cut_precision == "float16"
     return stages[model.cut - 1].modules[-1] if inner else ""
 
 
-def _in_half(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _round_to_half(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return output.clamp(-65504, 65504).half().float()
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A run in another format, not yet written.
+class PreparedExport:
+    """A run in another format, not written yet.
 
     Parameters
     ----------
     write : callable
-        Gets the path to write to; returns the files that it wrote.
-    answers : dict of str to ndarray
-        What the exported model says of the images that it was tried on: probabilities (N, classes) by head, (N,) of
-        binary heads, values (N,) of regression heads. Empty where the format has no way to run by itself.
+        Takes the path to write to; returns the files written.
+    predictions : dict of str to ndarray
+        Predictions of the exported model for the trial images, by head: probabilities (N, classes), (N,) of binary
+        heads, or values (N,). Empty if the format contains no computation.
     """
 
     write: Callable[[Path], list[Path]]
-    answers: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""What a reader of an exported model has to know, as plain JSON: heads, classes, preprocessing. No paths of ours."""
+"""The description inside every export, as plain JSON: heads, classes, preprocessing. It contains no local paths."""
 
 from importlib import metadata
 from typing import Any
@@ -7,15 +7,15 @@ from transfer.data.images.preprocessing import Preprocessing
 from transfer.heads import HeadSpec
 from transfer.runs.checkpoint import Models
 
-HOW = {
+CROP_TEXTS = {
     "center": "resize the short side to {short} pixels ({interpolation}, antialiased), crop the centre",
     "squash": "resize to {height} x {width} pixels ({interpolation}, antialiased), crop the centre",
     "border": "resize the long side to {short} pixels ({interpolation}, antialiased), pad with the mean",
 }
 
 
-def record(models: Models) -> dict[str, Any]:
-    """Return what a reader of the exported `models` has to know."""
+def describe_models(models: Models) -> dict[str, Any]:
+    """Return the description of the exported `models`."""
     backbone = next(iter(models.values())).backbone
     return {
         "made_by": f"transfer {metadata.version('transfer')}",
@@ -26,21 +26,21 @@ def record(models: Models) -> dict[str, Any]:
             "colours": "RGB, 0 to 255; normalisation is inside the model",
         },
         "preprocessing": backbone.preprocessing.to_dict(),
-        "how": in_words(backbone.preprocessing),
+        "how": describe_preprocessing(backbone.preprocessing),
         "heads": {name: _head(spec) for model in models.values() for name, spec in model.heads.specs.items()},
     }
 
 
-def in_words(preprocessing: Preprocessing) -> str:
-    """Return what to do with a picture before the model sees it.
+def describe_preprocessing(preprocessing: Preprocessing) -> str:
+    """Return in words how to resize and crop an image for the model.
 
     Examples
     --------
-    >>> in_words(Preprocessing((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 0.875))
+    >>> describe_preprocessing(Preprocessing((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 0.875))
     'resize the short side to 256 pixels (bilinear, antialiased), crop the centre to 224 x 224'
     """
     height, width = preprocessing.resized
-    text = HOW[preprocessing.crop_mode].format(
+    text = CROP_TEXTS[preprocessing.crop_mode].format(
         short=min(height, width), height=height, width=width, interpolation=preprocessing.interpolation
     )
     return f"{text} to {preprocessing.input_size[1]} x {preprocessing.input_size[2]}"

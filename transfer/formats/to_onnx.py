@@ -1,4 +1,4 @@
-"""ONNX: one file for every runtime; classes and preprocessing lie in its metadata."""
+"""ONNX: one file for every runtime, with classes and preprocessing in its metadata."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import TransferError
-from transfer.formats.portable import Portable, Ready, said
-from transfer.formats.to_torch_export import exported
+from transfer.formats.portable import PortableModel, PreparedExport, select_predictions
+from transfer.formats.to_torch_export import trace_program
 from transfer.runs.checkpoint import Models
 from transfer.runtime.files import atomic_write
 
-BATCH = "batch"
+BATCH_AXIS = "batch"
 
 
-class _Listed(nn.Module):
-    """The outputs in a row, since ONNX knows them by their place."""
+class _OutputList(nn.Module):
+    """Returns the outputs as a tuple, since ONNX identifies them by position."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class _Listed(nn.Module):
         return tuple(self.inner(images).values())
 
 
-def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
+def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> PreparedExport:
     """Return `models` as an ONNX model from ``images``, uint8 (batch, 3, H, W), to each output by its name.
 
     Raises
     ------
     TransferError
-        What translates to ONNX is not installed.
+        onnx, onnxscript or onnxruntime is not installed.
     """
     try:
         import onnx
@@ -43,15 +43,19 @@ def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
         raise TransferError(
             f"--format onnx needs onnx, onnxscript and onnxruntime ({error}): pip install 'transfer[export]'"
         ) from error
-    portable = Portable(models)
+    portable = PortableModel(models)
     with torch.no_grad():
         names = list(portable(images[:1]))
     program = torch.onnx.export(
-        exported(_Listed(portable), images), dynamo=True, verbose=False, input_names=["images"], output_names=names
+        trace_program(_OutputList(portable), images),
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=names,
     )
     assert program is not None
     model = program.model_proto
-    _name_the_batch(model.graph)
+    _name_batch_axis(model.graph)
     for key, value in (("transfer", about), ("classes", _classes(about)), ("preprocessing", about["preprocessing"])):
         model.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
     model.producer_name, model.producer_version = about["made_by"].split()
@@ -64,17 +68,17 @@ def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
         return [out]
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    told = session.run(names, {"images": images.numpy()})
-    return Ready(write, said(dict(zip(names, map(torch.from_numpy, told), strict=True))))
+    outputs = session.run(names, {"images": images.numpy()})
+    return PreparedExport(write, select_predictions(dict(zip(names, map(torch.from_numpy, outputs), strict=True))))
 
 
-def _name_the_batch(graph: Any) -> None:
-    """Let the first axis be called ``batch`` wherever it occurs, and not what the exporter numbered it."""
-    given = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+def _name_batch_axis(graph: Any) -> None:
+    """Name the first axis ``batch`` wherever it occurs; the exporter gives it a number."""
+    numbered = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
-            if axis.dim_param == given:
-                axis.dim_param = BATCH
+            if axis.dim_param == numbered:
+                axis.dim_param = BATCH_AXIS
 
 
 def _classes(about: dict[str, Any]) -> dict[str, list[str]]:

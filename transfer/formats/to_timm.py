@@ -1,4 +1,4 @@
-"""timm: the stock architecture with the object head as its classifier, in a folder that timm itself loads."""
+"""timm: the stock architecture with the object head as its classifier, in a folder that timm can load."""
 
 import tempfile
 from pathlib import Path
@@ -13,35 +13,35 @@ from transfer.backbones import registry
 from transfer.backbones.providers.timm_models import TimmModels
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.errors import TransferError
-from transfer.formats.plain_heads import PlainHead, plain_heads
-from transfer.formats.portable import Ready
+from transfer.formats.plain_heads import PlainHead, extract_plain_heads
+from transfer.formats.portable import PreparedExport
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models
 from transfer.runtime.files import atomic_write
 
-KEYS = ("weight", "bias")
-NOT_OURS = ("tag", "license")  # what timm notes of the pretrained weights holds for these no longer
-ELSE = "say --format onnx or torch_export"
+LAYER_KEYS = ("weight", "bias")
+PRETRAINED_ONLY = ("tag", "license")  # of timm's pretrained_cfg; they do not hold for trained weights
+INSTEAD = "give --format onnx or torch_export"
 
 
-def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
-    """Return `models` as timm's own network, whose classifier is the object head, the other heads beside it.
+def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> PreparedExport:
+    """Return `models` as timm's network with the object head as its classifier, and the other heads beside it.
 
     The folder has ``model.safetensors`` and ``config.json``, for ``timm.create_model("local-dir:FOLDER",
     pretrained=True)``, and ``heads/heads.safetensors``: weight and bias of each other head, on the network's pooled
-    features (beside the model, timm to 1.0.28 would take it for that).
+    features. (Beside the model, timm up to 1.0.28 would load that file in its place.)
 
     Raises
     ------
     TransferError
-        Backbone or heads have no such form.
+        The backbone or the heads cannot be expressed in timm.
     """
-    model = _one(models)
-    heads = plain_heads(model.heads)
+    model = _timm_model(models)
+    heads = extract_plain_heads(model.heads)
     for name, head in heads.items():
         if len(head.layers) > 1:
-            raise TransferError(f"--format timm: the {name} head is an MLP, timm's classifier is linear: {ELSE}")
-    network = _stock(model, heads.pop("object"))
+            raise TransferError(f"--format timm: the {name} head is an MLP, timm's classifier is linear: {INSTEAD}")
+    network = _build_timm_network(model, heads.pop("object"))
 
     def write(out: Path) -> list[Path]:
         with tempfile.TemporaryDirectory() as folder:
@@ -50,10 +50,12 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
                 "pretrained_cfg": about["preprocessing"],
             }
             known: Any = network.pretrained_cfg
-            network.pretrained_cfg = {k: v for k, v in known.items() if k not in NOT_OURS}  # type: ignore[assignment]
+            network.pretrained_cfg = {k: v for k, v in known.items() if k not in PRETRAINED_ONLY}  # type: ignore[assignment]
             timm.models.save_for_hf(network, folder, config, safe_serialization=True)
             if heads:
-                tensors = {f"{n}.{k}": t for n, h in heads.items() for k, t in zip(KEYS, h.layers[0], strict=True)}
+                tensors = {
+                    f"{n}.{k}": t for n, h in heads.items() for k, t in zip(LAYER_KEYS, h.layers[0], strict=True)
+                }
                 (Path(folder) / "heads").mkdir()
                 save_file(tensors, Path(folder) / "heads" / "heads.safetensors")
             written = []
@@ -64,29 +66,35 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
         return written
 
     with torch.no_grad():
-        said = network(model.backbone.preprocessing.normalise(images)).softmax(1)
-    return Ready(write, {"object": said.numpy()})
+        probabilities = network(model.backbone.preprocessing.normalise(images)).softmax(1)
+    return PreparedExport(write, {"object": probabilities.numpy()})
 
 
-def _one(models: Models) -> TransferModel:
-    """Return the one network of `models`, if timm knows its like."""
+def _timm_model(models: Models) -> TransferModel:
+    """Return the only network of `models`.
+
+    Raises
+    ------
+    TransferError
+        timm has no such architecture.
+    """
     if len(models) > 1:
-        raise TransferError(f"--format timm: separate heads are {len(models)} networks, timm's is one: {ELSE}")
+        raise TransferError(f"--format timm: separate heads are {len(models)} networks, timm's is one: {INSTEAD}")
     (model,) = models.values()
     provider, name = registry.resolve(model.backbone.name)
     if not isinstance(provider, TimmModels):
-        raise TransferError(f"--format timm: {name} is not an architecture of timm: {ELSE}")
+        raise TransferError(f"--format timm: {name} is not an architecture of timm: {INSTEAD}")
     if isinstance(model.backbone, TruncatedBackbone):
-        raise TransferError(f"--format timm: {name} without its last stages is not an architecture of timm: {ELSE}")
+        raise TransferError(f"--format timm: {name} without its last stages is not an architecture of timm: {INSTEAD}")
     if isinstance(model.backbone, AllStagesBackbone):
-        raise TransferError(f"--format timm: these heads read all stages, timm's classifier the last one: {ELSE}")
+        raise TransferError(f"--format timm: these heads read all stages, timm's classifier the last one: {INSTEAD}")
     if model.heads.joint:
-        raise TransferError(f"--format timm: a joint head's classes are pairs of object and domain: {ELSE}")
+        raise TransferError(f"--format timm: a joint head's classes are pairs of object and domain: {INSTEAD}")
     return model
 
 
-def _stock(model: TransferModel, head: PlainHead) -> nn.Module:
-    """Return timm's network with the weights of `model`, its classifier being `head`."""
+def _build_timm_network(model: TransferModel, head: PlainHead) -> nn.Module:
+    """Return timm's network with the weights of `model` and `head` as its classifier."""
     backbone = model.backbone
     provider, name = registry.resolve(backbone.name)
     weight, bias = head.layers[0]
@@ -100,6 +108,6 @@ def _stock(model: TransferModel, head: PlainHead) -> nn.Module:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise TransferError(
-            f"--format timm: {name} does not classify by one linear layer on pooled features: {ELSE}"
+            f"--format timm: {name} does not classify by one linear layer on pooled features: {INSTEAD}"
         ) from error
     return network

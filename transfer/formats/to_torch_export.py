@@ -1,4 +1,4 @@
-"""torch.export: the computation itself as a .pt2 archive, for PyTorch without this library."""
+"""torch.export: weights and computation as a .pt2 archive, for PyTorch without this library."""
 
 import io
 import json
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfer.formats.portable import Portable, Ready, said
+from transfer.formats.portable import PortableModel, PreparedExport, select_predictions
 from transfer.runs.checkpoint import Models
 from transfer.runtime.files import atomic_write
 
 
-def to_torch_export(models: Models, about: dict[str, Any], images: Tensor) -> Ready:
-    """Return `models` as one exported program from uint8 images (N, 3, H, W) to a dict of what the heads say."""
-    program = exported(Portable(models), images)
+def to_torch_export(models: Models, about: dict[str, Any], images: Tensor) -> PreparedExport:
+    """Return `models` as one exported program from uint8 images (N, 3, H, W) to a dict of predictions."""
+    program = trace_program(PortableModel(models), images)
 
     def write(out: Path) -> list[Path]:
         content = io.BytesIO()
@@ -25,10 +25,10 @@ def to_torch_export(models: Models, about: dict[str, Any], images: Tensor) -> Re
         return [out]
 
     with torch.no_grad():
-        return Ready(write, said(program.module()(images)))
+        return PreparedExport(write, select_predictions(program.module()(images)))
 
 
-def exported(module: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+def trace_program(module: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
     """Return `module` as a program for any number of images, traced on two of `images`."""
     batch = torch.export.Dim("batch")
     return torch.export.export(module, (images[:2],), dynamic_shapes=({0: batch},), strict=False)

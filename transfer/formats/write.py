@@ -1,4 +1,4 @@
-"""`transfer export`: a saved run in another format, its answers held against the run's own before it is written."""
+"""`transfer export`: write a saved run in another format, after comparing its predictions with the run's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,68 +11,72 @@ from torch import Tensor
 
 from transfer.config.commands import ExportConfig
 from transfer.errors import TransferError
-from transfer.formats.portable import Ready
-from transfer.formats.record import record
+from transfer.formats.portable import PreparedExport
+from transfer.formats.record import describe_models
 from transfer.formats.to_onnx import to_onnx
 from transfer.formats.to_safetensors import to_safetensors
 from transfer.formats.to_timm import to_timm
 from transfer.formats.to_torch_export import to_torch_export
 from transfer.runs import checkpoint
 
-FORMATS: dict[str, tuple[Callable[[checkpoint.Models, dict[str, Any], Tensor], Ready], str]] = {
+FORMATS: dict[str, tuple[Callable[[checkpoint.Models, dict[str, Any], Tensor], PreparedExport], str]] = {
     "onnx": (to_onnx, ".onnx"),
     "torch_export": (to_torch_export, ".pt2"),
     "safetensors": (to_safetensors, ".safetensors"),
     "timm": (to_timm, "_timm"),
 }
-TRIED = 3  # images; another number than the exporter traces, so that the batch proves to be free
-FAR = 1e-2  # between probabilities: beyond it something else was computed, not the same in another order
+TRIAL_IMAGES = 3  # more than the 2 that the exporter traces, which shows that the batch size is free
+MAX_DIFFERENCE = 1e-2  # between probabilities; rounding differences are far smaller
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written.
+class ExportResult:
+    """The files written by an export.
 
     Parameters
     ----------
     files : list of Path
-    apart : float or None
+    difference : float or None
         The largest difference between probabilities (or values) of the exported model and of the run, on images of
-        noise; None where the format cannot be run by itself.
-    how : str
-        What to do with a picture before the model sees it.
+        noise; None if the format contains no computation.
+    preparation : str
+        How to resize and crop an image for the model.
     """
 
     files: list[Path]
-    apart: float | None
-    how: str
+    difference: float | None
+    preparation: str
 
     def lines(self) -> list[str]:
-        """Return what `transfer export` prints."""
-        proof = [] if self.apart is None else [f"answers as the run does, to within {self.apart:.1e}"]
-        return [*(f"wrote {file}" for file in self.files), *proof, f"pictures: {self.how}; uint8 RGB"]
+        """Return the lines that `transfer export` prints."""
+        agreement = [] if self.difference is None else [f"predictions equal the run's to within {self.difference:.1e}"]
+        return [*(f"wrote {file}" for file in self.files), *agreement, f"images: {self.preparation}; uint8 RGB"]
 
 
-def export(config: ExportConfig) -> Exported:
+def export(config: ExportConfig) -> ExportResult:
     """Export as `config` says.
 
     Raises
     ------
     TransferError
-        No run there, a form that the format cannot have, or a path that cannot be written.
+        There is no such run, the format cannot express it, or the path cannot be written.
     """
-    make, suffix = FORMATS[config.format]
+    prepare, suffix = FORMATS[config.format]
     run = config.run if config.run.is_dir() else config.run.parent / config.run.stem
     out = config.out or Path(f"{run.absolute()}{suffix}")
     if out.is_dir() != (config.format == "timm") and out.exists():
-        raise TransferError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: name another")
+        raise TransferError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: give another path")
     models = checkpoint.load(config.run)
     size = next(iter(models.values())).backbone.preprocessing.input_size
-    images = torch.randint(0, 256, (TRIED, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    wanted = {k: v.numpy() for model in models.values() for k, v in model.predict(images).items()}
-    about = record(models)
-    ready = make(models, about, images)
-    apart = max((float(np.abs(some - wanted[name]).max()) for name, some in ready.answers.items()), default=None)
-    if apart is not None and not apart <= FAR:
-        raise TransferError(f"--format {config.format}: its answers are {apart:.2g} off the run's; nothing is written")
-    return Exported(ready.write(out), apart, about["how"])
+    images = torch.randint(0, 256, (TRIAL_IMAGES, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    expected = {k: v.numpy() for model in models.values() for k, v in model.predict(images).items()}
+    about = describe_models(models)
+    prepared = prepare(models, about, images)
+    difference = max(
+        (float(np.abs(values - expected[name]).max()) for name, values in prepared.predictions.items()), default=None
+    )
+    if difference is not None and not difference <= MAX_DIFFERENCE:
+        raise TransferError(
+            f"--format {config.format}: its predictions differ from the run's by {difference:.2g}; nothing is written"
+        )
+    return ExportResult(prepared.write(out), difference, about["how"])
