@@ -90,7 +90,7 @@ def test_what_config_says_holds_unless_a_parameter_says_otherwise(classifier):
         ({"augment": "flop"}, False, "did you mean 'flip'"),
         ({"epochs": 0}, False, "epochs 0"),
         ({"method": "corall"}, True, "did you mean 'coral'"),
-        ({"heads": "joint"}, True, "heads='joint' has no meaning where sample_domain has targets"),
+        ({"heads": "joint"}, True, "heads='joint' has no effect if sample_domain has target domains"),
         ({"config": TrainConfig()}, True, "config must be a AdaptConfig"),
         ({"config": AdaptConfig()}, False, "config must be a TrainConfig"),
     ],

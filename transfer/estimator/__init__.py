@@ -1,4 +1,4 @@
-"""scikit-learn's contracts: a classifier and a transformer that take images."""
+"""scikit-learn estimators that take images: a classifier and a transformer."""
 
 from transfer.estimator.classifier import TransferClassifier
 from transfer.estimator.features import BackboneFeatures

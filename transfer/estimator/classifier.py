@@ -17,47 +17,48 @@ from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.table import ImageTable, Target
 from transfer.errors import did_you_mean
 from transfer.estimator.files import InputError, as_value_error, digests, image_files
-from transfer.estimator.labels import TARGET, Labels, read_labels
+from transfer.estimator.labels import TARGET, ImageLabels, read_labels
 from transfer.evaluation.ensemble import TestSet
 from transfer.evaluation.predictions import Predictions
 from transfer.feature_cache import TrunkCache
 from transfer.training.setup import Images
 from transfer.training.train import train
 
-PREDICTED = 64  # images at a time
+PREDICTION_BATCH = 64  # images
 
 
 class TransferClassifier(ClassifierMixin, BaseEstimator):
-    """A pretrained backbone that learns the class of images, and carries it from one domain to another.
+    """An image classifier on a pretrained backbone, with domain adaptation.
 
-    ``None`` is what `config` says, or without one what `transfer train` and `transfer adapt` do.
+    A parameter that is None takes its value from `config`, by default the defaults of `transfer train` and
+    `transfer adapt`.
 
     Parameters
     ----------
     backbone : str, optional
-        Such as ``glyphnet`` (the default), ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
+        For example ``glyphnet`` (the default), ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
     policy : str, optional
-        What learns: ``linear_probe`` (the default), ``partial:2``, ``full``, ...
+        The freeze policy: ``linear_probe`` (the default), ``partial:2``, ``full``, ...
     heads : {"dual", "joint", "separate"}, optional
-        How class and domain are learned together, where `sample_domain` names several domains.
+        How class and domain are predicted if `sample_domain` has several domains.
     hidden : tuple of int, optional
         Hidden sizes of an MLP head.
     optimizer, lr, weight_decay, epochs, batch_size, augment : optional
         As on the command line.
     method : str, optional
-        How to adapt where `sample_domain` has targets: ``auto`` (the default), ``mcc``, ``dann``, ...
+        The adaptation method if `sample_domain` has target domains: ``auto`` (the default), ``mcc``, ``dann``, ...
     device : str, optional
     random_state : int, RandomState or None
-        Of every random draw; None is 0.
+        Random seed; None is 0.
     config : TrainConfig or AdaptConfig, optional
-        Everything else; the parameters above go before it, and its data and run folder have no meaning here.
+        All other settings. The parameters above override it; its data and run folder are ignored.
 
     Attributes
     ----------
     classes_ : ndarray
     models_ : dict of str to TransferModel
     result_ : dict
-        As in result.json.
+        The content of result.json.
 
     Examples
     --------
@@ -69,7 +70,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     array([0, 1, 0, 1])
     """
 
-    def __init__(
+    def __init__(  # scikit-learn: one parameter per hyper-parameter
         self,
         backbone: str | None = None,
         *,
@@ -103,17 +104,17 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self.config = config
 
     def fit(self, X: Any, y: Any = None, sample_domain: Any = None) -> "TransferClassifier":
-        """Learn the class of each image.
+        """Train on images and their classes, and adapt to target domains if there are any.
 
         Parameters
         ----------
         X : sequence of paths or PIL images, ndarray (N, H, W, 3), or ImageTable
-            uint8, or floats in [0, 1]. A table has its own labels and domains, if none are given.
+            uint8, or floats in [0, 1]. A table also provides labels and domains that are not given.
         y : array-like (N,)
-            Classes; of images to adapt to they are not looked at.
+            Classes; those of target domains are never read.
         sample_domain : array-like (N,), optional
-            Integers, negative for domains to adapt to (as in skada), or names, where domains whose labels are all
-            masked (None, NaN, "" or -1) are adapted to. Without targets, a second head learns the domain.
+            Integers, negative for target domains (as in skada), or names; a named domain whose labels are all masked
+            (None, NaN, "" or -1) is a target. Without target domains, a second head predicts the domain.
 
         Raises
         ------
@@ -128,9 +129,11 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             config = self._config(adapting=bool(labels.sources))
             cache = TrunkCache(config.cache)
             table = _table(paths, {"object": labels.object, "domain": labels.domain})
-            images = Images(*drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), _on_bad(config)))
+            images = Images(
+                *drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), _bad_image_rule(config))
+            )
             run = (
-                adapt(_between(config, labels), images=images, cache=cache)
+                adapt(_with_domains(config, labels), images=images, cache=cache)
                 if isinstance(config, AdaptConfig)
                 else train(config, images=images, cache=cache)
             )
@@ -141,7 +144,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class, float64 (N, classes), for the images `X`."""
         check_is_fitted(self)
-        return self._answers(X)["object"].astype(np.float64)
+        return self._predictions(X)["object"].astype(np.float64)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most likely class (N,) of each of the images `X`."""
@@ -149,7 +152,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[likely]
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return the accuracy on the images `X`, whose classes are `y` (of a table, if none are given, its own)."""
+        """Return the accuracy on the images `X` with classes `y`, by default those of the table `X`."""
         y = _names(X.targets["object"]) if y is None and isinstance(X, ImageTable) else y
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
@@ -159,13 +162,13 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            None was learned: `sample_domain` named fewer than two, or one to adapt to.
+            There is no domain head: `sample_domain` had fewer than two domains, or a target domain.
         """
         check_is_fitted(self)
         specs = {name: spec for model in self.models_.values() for name, spec in model.heads.specs.items()}
         if "domain" not in specs:
-            raise InputError("no domain was learned: give fit a sample_domain of several domains, none to adapt to")
-        return np.array(specs["domain"].classes)[self._answers(X)["domain"].argmax(1)]
+            raise InputError("no domain was learned: give fit a sample_domain of several domains and no target")
+        return np.array(specs["domain"].classes)[self._predictions(X)["domain"].argmax(1)]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -175,7 +178,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     def _more_tags(self) -> dict[str, Any]:  # scikit-learn 1.5
         return {"X_types": ["string"]}
 
-    def _answers(self, X: Any) -> Predictions:
+    def _predictions(self, X: Any) -> Predictions:
         with as_value_error(), image_files(X) as paths:
             unknown = {
                 name: Target(np.full(len(paths), -1), spec.kind, spec.classes)
@@ -185,66 +188,68 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             config = self.config or TrainConfig()
             view = getattr(config, "view", ViewConfig())
             rows = np.arange(len(paths))
-            test_set = TestSet(_table(paths, unknown), digests(paths), rows, TrunkCache(config.cache), view, PREDICTED)
+            test_set = TestSet(
+                _table(paths, unknown), digests(paths), rows, TrunkCache(config.cache), view, PREDICTION_BATCH
+            )
             return test_set.predict(self.models_)
 
     def _config(self, adapting: bool) -> TrainConfig | AdaptConfig:
-        """Return `config` with the parameters that go before it."""
+        """Return `config`, overridden by the parameters."""
         kind, other = (AdaptConfig, TrainConfig) if adapting else (TrainConfig, AdaptConfig)
         config = kind() if self.config is None else self.config
         if not isinstance(config, kind):
-            there = "targets" if adapting else "no target"
-            raise InputError(f"sample_domain has {there}: config must be a {kind.__name__}, not a {other.__name__}")
-        for name, places in PLACES.items():
-            value, place = getattr(self, name), places.get(kind)
-            if value is None or (place is None and name == "method"):
+            targets = "target domains" if adapting else "no target domain"
+            raise InputError(f"sample_domain has {targets}: config must be a {kind.__name__}, not a {other.__name__}")
+        for name, parts in CONFIG_PARTS.items():
+            value, part_name = getattr(self, name), parts.get(kind)
+            if value is None or (part_name is None and name == "method"):
                 continue
-            if place is None:
-                raise InputError(f"{name}={value!r} has no meaning where sample_domain has targets to adapt to")
-            part = getattr(config, place)
+            if part_name is None:
+                raise InputError(f"{name}={value!r} has no effect if sample_domain has target domains: leave it out")
+            part = getattr(config, part_name)
             _check_choice(part, name, value)
             value = tuple(value) if name == "hidden" else (value,) if name == "method" else value
-            config = replace(config, **{place: replace(part, **{name: value})})
-        drawn = self.random_state
-        seed = drawn if isinstance(drawn, int | np.integer) else 0
-        if drawn is not None and seed is not drawn:
-            seed = check_random_state(drawn).randint(2**31 - 1)
+            config = replace(config, **{part_name: replace(part, **{name: value})})
+        state = self.random_state
+        seed = state if isinstance(state, int | np.integer) else 0
+        if state is not None and seed is not state:
+            seed = check_random_state(state).randint(2**31 - 1)
         config = replace(config, run=RunConfig(seed=int(seed)))
         if isinstance(config, TrainConfig):
             return replace(config, data=replace(config.data, data="X", test=0.0))
         return config
 
 
-def _everywhere(train: str, adapting: str | None) -> dict[type, str]:
+def _parts(train: str, adapting: str | None) -> dict[type, str]:
     return {TrainConfig: train} | ({AdaptConfig: adapting} if adapting else {})
 
 
-PLACES: dict[str, dict[type, str]] = {
-    "backbone": _everywhere("backbone", "backbone"),
-    "policy": _everywhere("policy", "method"),
-    "heads": _everywhere("heads", None),
-    "hidden": _everywhere("heads", None),
-    "optimizer": _everywhere("learn", None),
-    **dict.fromkeys(("lr", "weight_decay", "epochs", "batch_size", "augment", "device"), _everywhere("learn", "steps")),
+CONFIG_PARTS: dict[str, dict[type, str]] = {
+    "backbone": _parts("backbone", "backbone"),
+    "policy": _parts("policy", "method"),
+    "heads": _parts("heads", None),
+    "hidden": _parts("heads", None),
+    "optimizer": _parts("learn", None),
+    **dict.fromkeys(("lr", "weight_decay", "epochs", "batch_size", "augment", "device"), _parts("learn", "steps")),
     "method": {AdaptConfig: "method"},
 }
-"""In which part of which config a parameter stands, under its own name."""
+"""The part of each config that holds a parameter, under the same name."""
 
 
 def _check_choice(part: Any, name: str, value: Any) -> None:
-    """Refuse what is none of the values that a setting can have."""
+    """Raise if a setting with a list of choices does not have `value` among them."""
     hint = get_type_hints(type(part))[name]
     known = get_args(hint) if get_origin(hint) is Literal else ()
     if known and value not in known:
         raise InputError(f"{name}={value!r}{did_you_mean(str(value), known)}: one of {', '.join(map(repr, known))}")
 
 
-def _between(config: AdaptConfig, labels: Labels) -> AdaptConfig:
+def _with_domains(config: AdaptConfig, labels: ImageLabels) -> AdaptConfig:
     shift = replace(config.shift, data="X", source=labels.sources, target=TARGET)
     return replace(config, shift=shift)
 
 
-def _on_bad(config: TrainConfig | AdaptConfig) -> OnBadImage:
+def _bad_image_rule(config: TrainConfig | AdaptConfig) -> OnBadImage:
     return (config.data if isinstance(config, TrainConfig) else config.shift).on_bad_image
 
 

@@ -1,4 +1,4 @@
-"""BackboneFeatures: what a frozen backbone sees in images, as a scikit-learn transformer; kept on disk."""
+"""BackboneFeatures: the pooled features of a frozen backbone, as a scikit-learn transformer with a disk cache."""
 
 from typing import Any
 
@@ -17,24 +17,24 @@ from transfer.model import TransferModel
 from transfer.runtime.device import pick_device
 from transfer.training.setup import new_backbone
 
-BATCH = 64
+FEATURE_BATCH = 64  # images
 
 
 class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Images to the pooled features of a pretrained backbone.
+    """Transforms images to the pooled features of a pretrained backbone.
 
     Parameters
     ----------
     backbone : str
-        Such as ``glyphnet``, ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
+        For example ``glyphnet``, ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
     truncate : int
-        How many stages to leave out at the top.
+        Number of stages removed at the top.
     image_size : int, optional
-        Side in pixels (default: as it was pretrained).
+        Side in pixels (default: that of pretraining).
     weights : path, optional
         A weights file.
     cache : bool
-        Keep features on disk and use what is kept there: in a grid search each image is seen once.
+        Read and write the disk cache: in a grid search, features of an image are computed once.
     device : str
 
     Attributes
@@ -67,12 +67,12 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.device = device
 
     def fit(self, X: Any, y: Any = None) -> "BackboneFeatures":
-        """Load the backbone. Nothing is learned; the images are not looked at.
+        """Load the backbone; `X` and `y` are ignored.
 
         Raises
         ------
         ValueError
-            There is no such backbone, or none of its weights.
+            There is no such backbone, or its weights are missing.
         """
         with as_value_error():
             policy = FreezePolicy.parse(f"truncate:{self.truncate}" if self.truncate else "linear_probe")
@@ -85,12 +85,12 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the features of the images `X`, float32 (N, width); X is as :class:`TransferClassifier` takes it."""
+        """Return float32 features (N, width) of the images `X`, in any form that :class:`TransferClassifier` takes."""
         check_is_fitted(self)
         with as_value_error(), image_files(X) as paths, torch.inference_mode():
             cache = TrunkCache(CacheConfig(cache=self.cache))
-            feed = cache.feed(self.model_, paths, digests(paths), batch_size=BATCH)
-            return torch.cat([some.cpu() for _, some in feed.batches(np.arange(len(paths)))]).numpy()
+            feed = cache.feed(self.model_, paths, digests(paths), batch_size=FEATURE_BATCH)
+            return torch.cat([features.cpu() for _, features in feed.batches(np.arange(len(paths)))]).numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,7 +1,6 @@
-"""What people hold as images -> image files: paths as they are, pixels as lossless PNGs for as long as they are needed.
+"""Images in any form -> image files: paths stay as they are, pixels become temporary lossless PNG files.
 
-Files are what inspection, cache and decoding know; the same pixels make the same file, so that what the cache keeps of
-them is found again.
+Inspection, cache and decoding work on files. The same pixels give the same file, so that cached features are found.
 """
 
 import hashlib
@@ -22,16 +21,16 @@ from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder
 
-KINDS = "paths, PIL images, arrays (N, H, W, 3) of uint8 or of floats in [0, 1], or an ImageTable"
+ACCEPTED = "paths, PIL images, arrays (N, H, W, 3) of uint8 or of floats in [0, 1], or an ImageTable"
 
 
 class InputError(TransferError, ValueError):
-    """Bad input to an estimator: a ValueError, as scikit-learn has it, with a message as this library has it."""
+    """Bad input to an estimator; also a ValueError, as scikit-learn requires."""
 
 
 @contextmanager
 def as_value_error() -> Iterator[None]:
-    """Let a user's mistake that comes up below be a ValueError as well."""
+    """Convert a TransferError raised within the context to an InputError, which is a ValueError."""
     try:
         yield
     except InputError:
@@ -42,7 +41,7 @@ def as_value_error() -> Iterator[None]:
 
 @contextmanager
 def image_files(images: Any) -> Iterator[np.ndarray]:
-    """Yield the path of each of `images`, ndarray of str (N,); those made for pixels are gone afterwards.
+    """Yield the path of each of `images`, ndarray of str (N,); temporary files are removed afterwards.
 
     Parameters
     ----------
@@ -51,12 +50,12 @@ def image_files(images: Any) -> Iterator[np.ndarray]:
     Raises
     ------
     InputError
-        Something else, no image at all, or floats outside [0, 1].
+        `images` has another form, is empty, or has floats outside [0, 1].
     """
     if isinstance(images, ImageTable):
         yield images.paths
         return
-    listed = _listed(images)
+    listed = _as_list(images)
     if all(isinstance(image, str | os.PathLike) for image in listed):
         yield np.array([str(Path(image).expanduser().absolute()) for image in listed])
         return
@@ -81,7 +80,7 @@ def digests(paths: np.ndarray) -> np.ndarray:
         A file cannot be read.
     """
 
-    def one(path: str) -> str:
+    def digest(path: str) -> str:
         try:
             with open(path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -89,34 +88,34 @@ def digests(paths: np.ndarray) -> np.ndarray:
             raise BadImage(f"bad image {path}: {error.strerror or error}") from error
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.array(list(pool.map(one, paths.tolist())))
+        return np.array(list(pool.map(digest, paths.tolist())))
 
 
-def _listed(images: Any) -> Sequence[Any]:
+def _as_list(images: Any) -> Sequence[Any]:
     if isinstance(images, str | os.PathLike | Image.Image):
-        raise InputError(f"X is one image, expected several: give [{type(images).__name__}], or {KINDS}")
+        raise InputError(f"X is one image, expected a sequence: give [{type(images).__name__}], or {ACCEPTED}")
     if hasattr(images, "toarray"):
-        raise InputError(f"X is a sparse matrix, expected {KINDS}")
+        raise InputError(f"X is a sparse matrix, expected {ACCEPTED}")
     if hasattr(images, "to_numpy"):  # a column of paths
         images = images.to_numpy()
     if isinstance(images, np.ndarray):
-        if images.ndim == 2 and 1 in images.shape:  # a column of paths, as a pipeline may pass one on
+        if images.ndim == 2 and 1 in images.shape:  # a column of paths, as a pipeline may pass on
             images = images.ravel()
         if images.ndim not in (1, 4) or (images.ndim == 4 and images.shape[3] != 3):
-            raise InputError(f"X has shape {images.shape}, expected {KINDS}")
+            raise InputError(f"X has shape {images.shape}, expected {ACCEPTED}")
     try:
         listed = list(images)
     except TypeError as error:
-        raise InputError(f"X is a {type(images).__name__}, expected {KINDS}") from error
+        raise InputError(f"X is a {type(images).__name__}, expected {ACCEPTED}") from error
     if not listed:
         raise InputError(f"X has 0 images (shape={getattr(images, 'shape', (0,))}) while a minimum of 1 is required.")
     return listed
 
 
 def _write(place: int, image: Any, path: Path) -> None:
-    """Write one image to `path` so that decoding it gives its pixels."""
+    """Write an image to `path` losslessly."""
     if isinstance(image, str | os.PathLike):
-        raise InputError(f"X[{place}] is a path among pixels: give either")
+        raise InputError(f"X[{place}] is a path among pixels: give only paths or only pixels")
     if isinstance(image, Image.Image):
         try:
             rgb = load_upright_rgb(image)
@@ -130,7 +129,7 @@ def _write(place: int, image: Any, path: Path) -> None:
 def _pixels(place: int, image: np.ndarray) -> np.ndarray:
     """Return an image (H, W, 3) as uint8."""
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(f"X[{place}] has shape {image.shape}, expected an image (H, W, 3); X: {KINDS}")
+        raise InputError(f"X[{place}] has shape {image.shape}, expected an image (H, W, 3); X: {ACCEPTED}")
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image)
     if image.dtype.kind != "f":

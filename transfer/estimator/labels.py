@@ -1,8 +1,8 @@
-"""Labels and `sample_domain` -> the targets of a table, and which rows are to be adapted to.
+"""Labels and `sample_domain` -> the targets of a table, with the labels of target domains masked.
 
-`sample_domain` is skada's: an integer per image, from 0 on for the domains that labels are known of, negative for those
-to adapt to, whose labels are never looked at. Names do as well: domains in which every label is masked (None, NaN, ""
-or -1) are the ones to adapt to.
+`sample_domain` follows skada: an integer for each image, 0 or more for source domains, negative for target domains,
+whose labels are never read. Names work as well: a domain in which every label is masked (None, NaN, "" or -1) is a
+target domain.
 """
 
 from dataclasses import dataclass
@@ -10,26 +10,25 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 
 from transfer.data.table import Target
 from transfer.estimator.files import InputError
 
-TARGET = "target"  # several are adapted to as one
+TARGET = "target"  # the name of all target domains together
 
 
 @dataclass(frozen=True)
-class Labels:
-    """What is known of each image.
+class ImageLabels:
+    """Classes and domains of images.
 
     Parameters
     ----------
     classes : ndarray
-        What was given as labels, sorted, without the masked ones.
+        The distinct labels as given, sorted, without masked ones.
     object, domain : Target
-        Classes named by their place in `classes`; domains by their own name, ``target`` for those to adapt to.
+        Class indices into `classes`; domains by name, ``target`` for all target domains.
     sources : tuple of str
-        The domains with labels; empty unless there is one to adapt to.
+        The source domains; empty if there is no target domain.
     """
 
     classes: np.ndarray
@@ -38,34 +37,34 @@ class Labels:
     sources: tuple[str, ...] = ()
 
 
-def read_labels(y: Any, sample_domain: Any, count: int) -> Labels:
+def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
     """Return the labels of `count` images, those of target domains masked.
 
     Raises
     ------
     InputError
-        Lengths differ, labels are missing or no classes, or there is nothing to learn from.
+        Lengths differ, labels are missing or not classes, or no image has a label.
     """
     if y is None:
         raise InputError("requires y to be passed, but the target y is None")
-    labels = column_or_1d(np.array(y, dtype=object) if _holes(y) else y, warn=True)
+    labels = column_or_1d(np.array(y, dtype=object) if _has_missing(y) else y, warn=True)
     domains = None if sample_domain is None else column_or_1d(sample_domain)
     for name, given in (("y", labels), ("sample_domain", domains)):
         if given is not None and len(given) != count:
             raise InputError(f"{name} has {len(given)} entries for {count} images: inconsistent numbers of samples")
-    target = np.zeros(count, bool) if domains is None else _targets(domains, labels)
+    target = np.zeros(count, bool) if domains is None else _in_target(domains, labels)
     known = labels[~target]
     if not len(known):
-        raise InputError("every image is of a target domain: there are no labels to learn from")
+        raise InputError("every image is of a target domain: there are no labels to train on")
     if any(map(_missing, known)):
-        raise InputError("y lacks labels (None, NaN or ''): only target domains may, see sample_domain")
+        raise InputError("y lacks labels (None, NaN or ''): only target domains may lack them, see sample_domain")
     if known.dtype == object and all(isinstance(label, int | np.integer) for label in known):
         known = known.astype(np.int64)
     check_classification_targets(known)
     try:
         classes, index = np.unique(known, return_inverse=True)
     except TypeError as error:
-        raise InputError(f"y mixes kinds of labels that have no order: {error}") from error
+        raise InputError(f"y mixes types of labels that cannot be sorted: {error}") from error
     if len(classes) < 2:
         raise InputError(f"the classifier needs at least 2 classes, and the data has only one class: {classes[0]!r}")
     values = np.full(count, -1, dtype=np.int64)
@@ -75,24 +74,24 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> Labels:
     listed = tuple(sorted(set(names)))
     place = np.array([listed.index(name) for name in names], dtype=np.int64)
     sources = tuple(name for name in listed if name != TARGET) if target.any() else ()
-    return Labels(
+    return ImageLabels(
         classes, Target(values, "softmax", tuple(map(str, classes))), Target(place, "softmax", listed), sources
     )
 
 
-def _holes(y: Any) -> bool:
-    """Return whether `y` is a list in which labels are left out, which numpy would make text of."""
+def _has_missing(y: Any) -> bool:
+    """Return whether `y` is a list with missing labels, which numpy would convert to text."""
     return isinstance(y, list | tuple) and any(map(_missing, y))
 
 
-def _targets(domains: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return where an image is of a domain to adapt to, bool (N,)."""
+def _in_target(domains: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return which images are of a target domain, bool (N,)."""
     if domains.dtype.kind in "iu":
         return domains < 0
     if domains.dtype.kind not in "UO":
         raise InputError(f"sample_domain is of {domains.dtype}: give integers (negative for targets) or names")
     if TARGET in {str(domain) for domain in domains} and not all(_masked(label) for label in labels[domains == TARGET]):
-        raise InputError("a domain called 'target' has labels: call it otherwise, or mask them by None")
+        raise InputError("a domain called 'target' has labels: rename it, or mask its labels by None")
     masked = np.array([_masked(label) for label in labels])
     return np.isin(domains, [name for name in np.unique(domains) if masked[domains == name].all()])
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-COMPONENTS = 50  # principal components that t-SNE reads, at most
+PCA_COMPONENTS = 50  # principal components that t-SNE reads, at most
 PERPLEXITY = 30
 
 
@@ -19,7 +19,7 @@ def embed_tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
     if rows < 3:
         return np.stack([np.arange(rows), np.zeros(rows)], 1)
     with np.errstate(invalid="ignore"):  # collapsed features have no variance to explain
-        space = PCA(min(COMPONENTS, width, rows), random_state=seed).fit_transform(features.astype(np.float64))
+        space = PCA(min(PCA_COMPONENTS, width, rows), random_state=seed).fit_transform(features.astype(np.float64))
     start = np.zeros((rows, 2))
     start[:, : space.shape[1]] = space[:, :2]
     start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)
