@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
 
 from transfer.data.table import Target
 from transfer.estimator.files import InputError
