@@ -22,10 +22,10 @@ def test_files_lie_beside_the_run_by_default(saved):
 
 def test_a_place_that_will_not_do_is_refused(saved, tmp_path):
     run = saved()
-    with pytest.raises(TransferError, match="is a folder: name another"):
+    with pytest.raises(TransferError, match="is a folder: give another path"):
         export(ExportConfig(run, "torch_export", tmp_path))
     (tmp_path / "file").touch()
-    with pytest.raises(TransferError, match="is a file: name another"):
+    with pytest.raises(TransferError, match="is a file: give another path"):
         export(ExportConfig(run, "timm", tmp_path / "file"))
     with pytest.raises(TransferError, match="no run at"):
         export(ExportConfig(tmp_path / "nowhere"))
