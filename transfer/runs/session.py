@@ -110,7 +110,7 @@ class RunSession(Generic[Config]):
     def _seeds(self) -> Iterator[Self]:
         """Yield the session of each seed: this run's own where there is one seed, else that of an inner run folder."""
         run = self.config.run
-        seeds = run.seeds or (run.seed,)
+        seeds: tuple[int, ...] = run.seeds or (run.seed,)
         for number, seed in enumerate(seeds):
             session = type(self).__new__(type(self))
             if len(seeds) == 1:

@@ -28,7 +28,7 @@ class SyncBatchNormMode(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def synced_batch_norm(
+def synced_batch_norm(  # the signature of torch.nn.functional.batch_norm
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
