@@ -9,7 +9,7 @@ from math import nan
 from statistics import fmean
 from typing import Any
 
-from transfer.adaptation.adapt import adapt, prepared, read
+from transfer.adaptation.adapt import adapt, complete_config, read_domains
 from transfer.config.adapt import AdaptConfig, ShiftConfig
 from transfer.config.lists import CommaNames
 from transfer.config.serialise import to_dict
@@ -58,7 +58,7 @@ def run_grid(config: GridConfig, pairs: Sequence[tuple[tuple[str, ...], str]] | 
     if folder and folder.finished_result:
         return folder.finished_result
     cache = TrunkCache(base.cache)
-    images = read(shift, cache)
+    images = read_domains(shift, cache)
     if pairs is None:
         pairs = (
             [(shift.source, shift.target)] if shift.source and shift.target else _all_pairs(shift, images.table.domains)
@@ -74,7 +74,7 @@ def run_grid(config: GridConfig, pairs: Sequence[tuple[tuple[str, ...], str]] | 
             method=replace(base.method, method=(method,), policy=policy),
             run=replace(base.run, out=out / name if out else None),
         )
-        run_config = prepared(run_config)
+        run_config = complete_config(run_config)
         result = adapt(run_config, images=images, cache=TrunkCache(run_config.cache, cache.disk_cache)).result
         runs.setdefault(policy, {}).setdefault(method, {})[pair] = result
     result = {

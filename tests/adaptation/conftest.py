@@ -147,16 +147,16 @@ def config(adapt_config: Callable[..., AdaptConfig]) -> Callable[..., AdaptConfi
 @pytest.fixture
 def staged(config: Callable[..., AdaptConfig], tiny: Any) -> Callable[..., Any]:
     """Build what a method runs on: the stage of a pair, the phase that says what learns, and the steps' config."""
-    from transfer.adaptation.adapt import _pair
+    from transfer.adaptation.adapt import _split
     from transfer.adaptation.selection import validators
-    from transfer.adaptation.task import set_up
+    from transfer.adaptation.task import prepare_task
     from transfer.feature_cache import TrunkCache
 
     def build(given: Any = None, **settings: Any) -> Any:
         made, known = config(**settings), given or tiny
-        these, _ = _pair(made.shift, known, made.run.seed)
+        these, _ = _split(made.shift, known, made.run.seed)
         hold_out = any(rule.validation for rule in validators.find_validators(made.method.rule))
-        stage, plan = set_up(made, these, known, TrunkCache(made.cache), made.run.seed, hold_out=hold_out)
+        stage, plan = prepare_task(made, these, known, TrunkCache(made.cache), made.run.seed, hold_out=hold_out)
         return stage, plan.phases[-1], made.steps
 
     return build

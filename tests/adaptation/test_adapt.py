@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from transfer import backbones, freeze
-from transfer.adaptation.adapt import adapt, read
+from transfer.adaptation.adapt import adapt, read_domains
 from transfer.adaptation.selection import validators
 from transfer.data.table import make_softmax_target
 from transfer.errors import TransferError
@@ -219,7 +219,7 @@ def test_heads_are_of_the_width_asked_for(config, tiny):
 
 def test_a_folder_is_read_whole(config, tiny):
     made = config()
-    images = read(made.shift, TrunkCache(made.cache))
+    images = read_domains(made.shift, TrunkCache(made.cache))
     assert set(images.table.paths) == set(tiny.table.paths)
 
 

@@ -25,16 +25,16 @@ def test_one_method_that_diverges_leaves_the_others(config, tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"method": ("target_only",)}, "target_only learns from target labels.*say --target-labels 3"),
+        ({"method": ("target_only",)}, "target_only learns from target labels.*use --target-labels 3"),
         ({"method": ("auto", "coral"), "weight": (0.5,)}, "--weight: auto, coral minimises no loss"),
         ({"policy": "partial:99"}, "partial:99"),
         ({"policy": "truncate:99"}, "of which 4 at most can be dropped"),
         ({"policy": "stage_probes"}, "chosen by the labels of one domain"),
         ({"policy": "head2toe:10"}, "chosen by the labels of one domain need not matter in the other.*truncate:1"),
-        ({"policy": "truncate:1+lp_ft"}, "truncate:1[+]lp_ft: to adapt, one phase"),
+        ({"policy": "truncate:1+lp_ft"}, "truncate:1[+]lp_ft: adaptation takes a policy of one phase"),
         ({"backbone": "nosuch"}, "nosuch"),
-        ({"rule": "source_val", "val": 0.0}, "say --val 0.1"),
-        ({"rule": "source_val", "val": 0.0, "seeds": (0, 1)}, "say --val 0.1"),
+        ({"rule": "source_val", "val": 0.0}, "use --val 0.1"),
+        ({"rule": "source_val", "val": 0.0, "seeds": (0, 1)}, "use --val 0.1"),
         ({"method": ("mcc", "adabn")}, "adabn moves the statistics of BatchNorm layers"),
     ],
 )
@@ -83,7 +83,7 @@ def test_what_cannot_be(config, tiny):
         ({"rule": "oracle"}, "no such rule"),
         ({"policy": "gradual"}, "one phase"),
         ({"policy": "scratch"}, "one phase"),
-        ({"rule": "source_val", "val": 0.0}, "say --val 0.1"),
+        ({"rule": "source_val", "val": 0.0}, "use --val 0.1"),
         ({"source": ("striped",)}, "is a source too"),
         ({"source": ()}, "--source is missing"),
     ]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from transfer.adaptation import auto as module
-from transfer.adaptation.adapt import adapt, read
+from transfer.adaptation.adapt import adapt, read_domains
 from transfer.adaptation.auto import fit_auto
 from transfer.adaptation.closed_form.classifier import align_features, solve_classifier
 from transfer.config.adapt import AdaptConfig, ShiftConfig, StepsConfig
@@ -90,7 +90,7 @@ def test_labels_of_the_target_reach_what_is_refined(staged, monkeypatch):
 def digits():
     """Return the embedded set, and a function that adapts printed to scanned digits of `rows`."""
     config = AdaptConfig(ShiftConfig("digits", ("printed",), "scanned"), steps=StepsConfig(device="cpu"))
-    images = read(config.shift, TrunkCache(config.cache))
+    images = read_domains(config.shift, TrunkCache(config.cache))
 
     def run(rows=None, table=images.table):
         rows = np.arange(len(table)) if rows is None else rows

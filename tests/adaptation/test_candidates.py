@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adaptation.candidates import fit, new_network
+from transfer.adaptation.candidates import fit_method, new_network
 from transfer.adaptation.registry import METHODS
 from transfer.adaptation.selection.best_candidate import BestCandidate, CandidateModel
 from transfer.adaptation.selection.validators import VALIDATORS
@@ -13,7 +13,7 @@ IM = VALIDATORS["im"].score
 def chosen(stage, phase, steps, name, *, score=IM, **how):
     lines = []
     choice = BestCandidate(stage, score, lines.append)
-    fit(name, stage, phase, steps, choice, bottleneck=16, **how)
+    fit_method(name, choice, phase, steps, bottleneck=16, **how)
     return choice, lines
 
 
@@ -107,7 +107,7 @@ def test_target_labels_alone_ignore_the_source(staged):
         if turned:
             stage.labels[torch.from_numpy(stage.source)] = 0
         choice = BestCandidate(stage, lambda evidence: 0.0, lambda line: None)
-        fit("target_only", stage, phase, steps, choice)
+        fit_method("target_only", choice, phase, steps)
         said.append(choice.candidate.evidence.target_logits)
     assert np.array_equal(*said)
 
@@ -118,6 +118,6 @@ def test_a_lack_of_memory_is_noted(staged, scarce, monkeypatch):
     choice, lines = chosen(stage, phase, steps, "mcc")
     assert len(lines) == 2
     (note,) = choice.notes
-    assert note == "mcc: out of memory: steps take the tail in 4 parts, the tail's activations recomputed"
+    assert note == "mcc: out of memory: steps process the tail in 4 parts, the tail's activations recomputed"
     again, _ = chosen(stage, phase, steps, "source_only")
     assert [said.partition(":")[0] for said in again.notes] == ["source_only"]  # each method its own

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from transfer.adaptation import registry
-from transfer.adaptation.adapt import adapt, read
+from transfer.adaptation.adapt import adapt, read_domains
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 from transfer.config.commands import ExportConfig
 from transfer.config.train import RunConfig
@@ -67,7 +67,7 @@ STEPS = StepsConfig(epochs=3, steps=2, batch_size=24, augment="none", device="cp
 @pytest.fixture(scope="module")
 def images() -> Any:
     """The embedded digits, decoded once."""
-    return read(ShiftConfig("digits"), TrunkCache())
+    return read_domains(ShiftConfig("digits"), TrunkCache())
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_
             signals._received.append(signal.SIGTERM)
         return asked()
 
-    monkeypatch.setattr(signals, "asked", ask)
+    monkeypatch.setattr(signals, "stop_requested", ask)
     interruptions = 0
     while interruptions < 30:
         try:

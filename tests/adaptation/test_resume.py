@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adaptation import adapt as run
+from transfer.adaptation import adapt as adapt_module
 from transfer.adaptation.adapt import adapt
 from transfer.adaptation.losses.fixmatch import FixMatch
 from transfer.adaptation.registry import METHODS
@@ -42,7 +42,7 @@ def stop_at(monkeypatch):
                 signals._received.append(signal.SIGTERM)
             return TRULY()
 
-        monkeypatch.setattr(signals, "asked", asked)
+        monkeypatch.setattr(signals, "stop_requested", asked)
 
     return stop
 
@@ -133,12 +133,14 @@ def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch, b
     settings = {"method": ("mcc", "coral"), "seeds": (0, 3, 4)}
     whole = adapt(config(out=tmp_path / "whole", **settings), images=tiny)
     made = config(out=tmp_path / "killed", **settings)
-    die, result, once, ran = killing(2), RunFolder.write_result, run._adapt_once, []
+    die, result, once, ran = killing(2), RunFolder.write_result, adapt_module._adapt_seed, []
     with monkeypatch.context() as patch:  # all of the second seed is there but its result
-        patch.setattr(RunFolder, "result", lambda folder, value: (die(), result(folder, value)))
+        patch.setattr(RunFolder, "write_result", lambda folder, value: (die(), result(folder, value)))
         with pytest.raises(Killed):
             adapt(made, images=tiny)
-    monkeypatch.setattr(run, "_adapt_once", lambda one, *rest: (ran.append(one.run.seed), once(one, *rest))[1])
+    monkeypatch.setattr(
+        adapt_module, "_adapt_seed", lambda one, *rest: (ran.append(one.config.run.seed), once(one, *rest))[1]
+    )
     again = adapt(resumed(made), images=tiny)
     assert ran == [3, 4]
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
@@ -152,7 +154,7 @@ def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch, b
 def test_a_finished_run_gives_its_result_and_another_config_is_refused(config, tiny, tmp_path, monkeypatch):
     made = resumed(config(method=("mcc",), out=tmp_path / "run"))
     first = adapt(made, images=tiny)
-    monkeypatch.setattr(run, "_adapt_once", None)
+    monkeypatch.setattr(adapt_module, "_adapt_seed", None)
     again = adapt(made, images=tiny)
     assert again.result == json.loads((tmp_path / "run" / "result.json").read_text()) == first.result
     one, other = (some.models[""].state_dict() for some in (first, again))
@@ -191,17 +193,17 @@ def test_what_is_over_is_kept_as_it_was(tmp_path, monkeypatch):
     one.leave(lambda: {"end": weight, "said": []})
     weight.zero_()
     assert one.enter() is None
-    one.step(lambda: pytest.fail("no state is due"))
-    one.epoch(lambda: {"place": 7})
+    one.after_step(lambda: pytest.fail("no state is due"))
+    one.after_epoch(lambda: {"place": 7})
 
     other = ResumeLog(RunStates(tmp_path, 10).part(0))
     assert other.open(dict) == {"best": 1}
     assert torch.equal(other.enter()["end"], torch.ones(2))
     assert other.enter() == {"place": 7}
     assert other.enter() is None
-    other.next(2)
+    other.finish_weight(2)
     assert not other.part.outcome()
-    other.next(2)
+    other.finish_weight(2)
 
     third = ResumeLog(RunStates(tmp_path, 10).part(0))
     third.open(dict)
@@ -211,6 +213,6 @@ def test_what_is_over_is_kept_as_it_was(tmp_path, monkeypatch):
 def test_without_states_nothing_is_kept():
     one = ResumeLog()
     assert one.open(lambda: pytest.fail("no use")) is None
-    for call in (one.step, one.epoch, one.leave):
+    for call in (one.after_step, one.after_epoch, one.leave):
         call(lambda: pytest.fail("no use"))
-    one.next(1)
+    one.finish_weight(1)

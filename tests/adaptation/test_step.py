@@ -41,7 +41,7 @@ def asking(staged):
 
 def by_hand(ask, rows, activation):
     """Return mean cross-entropies of labelled rows, source and target, and the logits: a row at a time, in numpy."""
-    stage, network = ask.stage, ask.network
+    stage, network = ask.task, ask.network
     with torch.no_grad():
         pooled = activation if stage.frozen else stage.model.features(activation)
         scaled = network.enter(network.scale_features(pooled, stage.domain[torch.from_numpy(rows)])).double().numpy()
@@ -85,7 +85,7 @@ def test_terms_are_added_by_weight_and_see_unlabelled_target_rows_as_the_target(
     terms = [(0.5, Keeping(2.0)), (3.0, Keeping(-1.0))]
     ask, rows, activation = asking(terms, target_labels=2)
     source, target, logits = by_hand(ask, rows, activation)
-    unlabelled = [i for i, row in enumerate(rows) if row in ask.stage.domains.unlabelled]
+    unlabelled = [i for i, row in enumerate(rows) if row in ask.task.domains.unlabelled]
     assert len(unlabelled) == 6
     expected = np.mean(source) + np.mean(target) + (0.5 * 2.0 - 3.0) * logits[unlabelled].mean()
     assert ask(rows, activation, 0.25, None, []).item() == pytest.approx(expected, rel=1e-4)
@@ -99,9 +99,9 @@ def test_what_terms_learn_gets_a_gradient_with_the_network_and_the_tail(asking):
     ask, rows, activation = asking([(0.5, Keeping(2.0))], policy="partial:1")
     ask(rows, activation, 0.0, None, []).backward()
     learning = {name for name, p in ask.named_parameters() if p.grad is not None}
-    assert "terms.0.scale" in learning
+    assert "losses.0.scale" in learning
     assert any(name.startswith("network.classifier") for name in learning)
-    tail = {f"backbone.{name}" for name, p in ask.stage.model.backbone.named_parameters() if p.requires_grad}
+    tail = {f"backbone.{name}" for name, p in ask.task.model.backbone.named_parameters() if p.requires_grad}
     assert tail
     assert {name for name in learning if name.startswith("backbone.")} == tail
 
@@ -110,7 +110,7 @@ def test_what_terms_learn_gets_a_gradient_with_the_network_and_the_tail(asking):
 def test_harder_versions_are_made_only_where_a_term_asks(asking, wanted):
     ask, rows, activation = asking([(1.0, Keeping(strong=strong)) for strong in wanted])
     ask(rows, activation, 0.0, None, [])
-    for term in ask.terms:
+    for term in ask.losses:
         (batch,) = term.seen
         assert (batch.strong is not None) == (True in wanted)
         if batch.strong is not None:
@@ -120,7 +120,7 @@ def test_harder_versions_are_made_only_where_a_term_asks(asking, wanted):
 
 def test_class_probabilities_come_by_row(asking):
     ask, rows, activation = asking([(1.0, term := Keeping())])
-    q = torch.rand(len(ask.stage.labels), len(ask.stage.classes))
+    q = torch.rand(len(ask.task.labels), len(ask.task.classes))
     ask(rows, activation, 0.0, q, [])
     assert torch.equal(term.seen[0].pseudo, torch.stack([q[row] for row in rows.tolist()]))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adaptation.task import BATCH
+from transfer.adaptation.task import EVALUATION_BATCH
 
 
 def images_of(stage, rows):
@@ -48,7 +48,7 @@ def test_batches_come_in_order(staged, policy):
     with torch.no_grad():
         got = torch.cat([stage.features(activation, len(some)) for some, activation in out])
     assert torch.allclose(got, stage.pooled(order), atol=1e-4)
-    assert len(order) < BATCH
+    assert len(order) < EVALUATION_BATCH
 
 
 def test_a_stage_held_as_features_does_not_move(staged):

@@ -42,14 +42,14 @@ def course(staged):
 
 def watched(course):
     """Return the list that gets each step's rows of the table."""
-    rows, batches = [], course.stage.batches
+    rows, batches = [], course.task.batches
 
     def watch(*args, **how):
         for some, activation in batches(*args, **how):
             rows.append(some)
             yield some, activation
 
-    course.stage.batches = watch
+    course.task.batches = watch
     return rows
 
 
@@ -58,7 +58,7 @@ def ran(generator):
 
 
 def state(course):
-    tail = course.stage.model.backbone.state_dict()
+    tail = course.task.model.backbone.state_dict()
     return {k: v.clone() for k, v in (course.network.state_dict() | tail).items()}
 
 
@@ -69,7 +69,7 @@ def same(a, b):
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
 def test_without_terms_the_source_is_learnt(course, policy):
     made = course(policy=policy, epochs=6, steps=10)
-    out = ran(made.learn([], 6))
+    out = ran(made.train([], 6))
     losses = [line["loss"] for line, _ in out]
     assert [line["epoch"] for line, _ in out] == [1, 2, 3, 4, 5, 6]
     assert losses[-1] < 0.5 * losses[0]
@@ -77,17 +77,17 @@ def test_without_terms_the_source_is_learnt(course, policy):
     with torch.no_grad():
         said = made.network.classifier(torch.from_numpy(evidence.source_features)).argmax(1).numpy()
     assert (said == evidence.source_labels).mean() > 0.9
-    domains = made.stage.domains
+    domains = made.task.domains
     assert len(evidence.target_logits) == len(domains.unlabelled)
-    assert (evidence.val_labels == made.stage.labels.numpy()[domains.val]).all()
-    assert (evidence.source_labels == made.stage.labels.numpy()[made.stage.source]).all()
+    assert (evidence.val_labels == made.task.labels.numpy()[domains.val]).all()
+    assert (evidence.source_labels == made.task.labels.numpy()[made.task.source]).all()
 
 
 def test_each_step_has_both_domains_and_no_target_label(course):
     made, spy = course(steps=7, batch_size=10), Spy()
     rows = watched(made)
-    ran(made.learn([(1.0, spy)], 2))
-    domains, stage = made.stage.domains, made.stage
+    ran(made.train([(1.0, spy)], 2))
+    domains, stage = made.task.domains, made.task
     assert len(spy.seen) == len(rows) == 14
     for some, batch in zip(rows, spy.seen, strict=True):
         assert len(some) == 20
@@ -107,28 +107,28 @@ def test_each_step_has_both_domains_and_no_target_label(course):
 def test_labelled_target_rows_are_drawn_and_learnt(course):
     made, spy = course(target_labels=2, steps=4), Spy()
     rows = watched(made)
-    ran(made.learn([(1.0, spy)], 1))
-    domains = made.stage.domains
+    ran(made.train([(1.0, spy)], 1))
+    domains = made.task.domains
     assert len(domains.labelled) == 6
     for some, batch in zip(rows, spy.seen, strict=True):
         drawn = np.isin(some, domains.labelled)
         assert drawn.sum() == 6
         # an objective for the unlabelled does not see them as such: six rows in every step would outweigh the rest
         assert (batch.target.numpy() == np.isin(some, domains.unlabelled)).all()
-        assert (batch.labels.numpy()[drawn] == made.stage.labels.numpy()[some[drawn]]).all()
+        assert (batch.labels.numpy()[drawn] == made.task.labels.numpy()[some[drawn]]).all()
         assert (batch.labels.numpy()[drawn] >= 0).all()
         assert (batch.labels.numpy()[np.isin(some, domains.unlabelled)] == -1).all()
     # they are learnt from even where the source is not
     other = course(target_labels=2, steps=4)
     before = state(other)
-    ran(other.learn([], 1, source=False))
+    ran(other.train([], 1, source=False))
     assert not same(before, state(other))
 
 
 def test_where_nothing_is_to_be_learnt_from_only_decay_moves_weights(course):
     made = course(weight_decay=0.0)
     before = {k: v.clone() for k, v in made.network.named_parameters()}
-    ran(made.learn([(1.0, Spy())], 1, source=False))
+    ran(made.train([(1.0, Spy())], 1, source=False))
     assert same(before, dict(made.network.named_parameters()))
 
 
@@ -137,15 +137,15 @@ def test_source_free_touches_neither_the_classifier_nor_source_labels(course, po
     ends = []
     for change in ("none", "labels"):
         made = course(policy=policy, epochs=3)
-        ran(made.learn([], 1))
+        ran(made.train([], 1))
         if change == "labels":
-            source = torch.from_numpy(np.flatnonzero(~made.stage.target.numpy()))
-            made.stage.labels = made.stage.labels.clone()
-            made.stage.labels[source] = made.stage.labels[source].flip(0)
+            source = torch.from_numpy(np.flatnonzero(~made.task.target.numpy()))
+            made.task.labels = made.task.labels.clone()
+            made.task.labels[source] = made.task.labels[source].flip(0)
         head = {k: v.clone() for k, v in made.network.classifier.state_dict().items()}
         entered = made.network.enter.weight.clone()
         spy = Spy()
-        ran(made.learn([(1.0, InformationMaximisation()), (1.0, spy)], 2, source=False, classifier=False))
+        ran(made.train([(1.0, InformationMaximisation()), (1.0, spy)], 2, source=False, classifier=False))
         assert same(head, made.network.classifier.state_dict())
         assert not torch.equal(entered, made.network.enter.weight)
         assert all(bool((batch.labels == -1).all()) for batch in spy.seen)
@@ -158,15 +158,15 @@ def test_source_labels_do_matter_otherwise(course):
     for flip in (False, True):
         made = course()
         if flip:
-            made.stage.labels = made.stage.labels.flip(0).where(~made.stage.target, made.stage.labels)
-        ran(made.learn([], 1))
+            made.task.labels = made.task.labels.flip(0).where(~made.task.target, made.task.labels)
+        ran(made.train([], 1))
         ends.append(state(made))
     assert not same(*ends)
 
 
 def test_pseudo_labels_stand_at_their_rows(course):
     made, spy = course(target_labels=1, steps=5, epochs=2), Spy()
-    rows, domains = watched(made), made.stage.domains
+    rows, domains = watched(made), made.task.domains
     rng = np.random.default_rng(0)
     given = []
 
@@ -176,7 +176,7 @@ def test_pseudo_labels_stand_at_their_rows(course):
         given.append(q)
         return q
 
-    ran(made.learn([(1.0, spy), (1.0, PseudoLabels())], 2, pseudo=pseudo))
+    ran(made.train([(1.0, spy), (1.0, PseudoLabels())], 2, pseudo=pseudo))
     assert len(given) == 2
     for i, (some, batch) in enumerate(zip(rows, spy.seen, strict=True)):
         wanted = np.zeros((len(some), 3))
@@ -189,8 +189,8 @@ def test_pseudo_labels_stand_at_their_rows(course):
 
 def test_pseudo_labels_are_learnt(course):
     made = course(epochs=5, steps=10)
-    wanted = np.eye(3)[(made.stage.domains.unlabelled // 8 + 1) % 3]  # each colour under another's name
-    *_, (_, evidence) = made.learn([(1.0, PseudoLabels())], 5, source=False, pseudo=lambda _: wanted)
+    wanted = np.eye(3)[(made.task.domains.unlabelled // 8 + 1) % 3]  # each colour under another's name
+    *_, (_, evidence) = made.train([(1.0, PseudoLabels())], 5, source=False, pseudo=lambda _: wanted)
     assert (evidence.target_logits.argmax(1) == wanted.argmax(1)).mean() > 0.9
 
 
@@ -199,9 +199,9 @@ def test_the_last_epoch_alone_is_the_same_and_takes_one_look(course, policy):
     ends, looks = [], []
     for last in (False, True):
         made = course(policy=policy, epochs=3)
-        q = np.eye(3)[made.stage.domains.unlabelled % 3]
+        q = np.eye(3)[made.task.domains.unlabelled % 3]
         made.evidence = Mock(side_effect=made.evidence)
-        told = list(made.learn([(1.0, PseudoLabels())], 3, pseudo=q, last=last))
+        told = list(made.train([(1.0, PseudoLabels())], 3, pseudo=q, last=last))
         ends.append(told[-1])
         looks.append((len(told), made.evidence.call_count))
     assert looks == [(3, 3), (1, 1)]
@@ -211,7 +211,7 @@ def test_the_last_epoch_alone_is_the_same_and_takes_one_look(course, policy):
 
 def test_a_harder_version_is_made_where_it_is_asked_for(course):
     made, spy = course(steps=2), Spy(strong=True)
-    ran(made.learn([(1.0, spy)], 1))
+    ran(made.train([(1.0, spy)], 1))
     for batch in spy.seen:
         assert batch.strong.shape == batch.logits.shape
         assert not torch.allclose(batch.strong, batch.logits)
@@ -222,7 +222,7 @@ def test_a_harder_version_is_made_where_it_is_asked_for(course):
 def test_a_run_that_diverges_says_so_and_offers_nothing(course, policy, clip):
     made = course(policy=policy, lr=1e9, clip=clip, epochs=3)
     seen = []
-    epochs = (seen.append(evidence) for _, evidence in made.learn([(1.0, MCC())], 3))
+    epochs = (seen.append(evidence) for _, evidence in made.train([(1.0, MCC())], 3))
     with pytest.raises(Diverged, match="try a lower --lr"):
         ran(epochs)
     assert all(evidence.finite for evidence in seen)
@@ -230,9 +230,9 @@ def test_a_run_that_diverges_says_so_and_offers_nothing(course, policy, clip):
 
 def test_the_phase_says_what_learns_and_how_fast(course):
     made = course(policy="partial:2", lr=0.01)
-    backbone = made.stage.model.backbone
+    backbone = made.task.model.backbone
     before = state(made)
-    ran(made.learn([], 1))
+    ran(made.train([], 1))
     after = state(made)
     moved = {backbone.stage_of(name) for name, _ in backbone.network.named_parameters() if _moved(before, after, name)}
     last = len(backbone.stages) - 1
@@ -248,19 +248,19 @@ def _moved(before, after, name):
 
 def test_statistics_of_trained_stages_stay(course):
     made = course(policy="full", augment="none", epochs=1)
-    before = {k: v.clone() for k, v in made.stage.model.backbone.named_buffers()}
-    ran(made.learn([], 1))
-    assert same(before, dict(made.stage.model.backbone.named_buffers()))
+    before = {k: v.clone() for k, v in made.task.model.backbone.named_buffers()}
+    ran(made.train([], 1))
+    assert same(before, dict(made.task.model.backbone.named_buffers()))
 
 
 def test_the_same_seed_gives_the_same_bits(course):
-    ends = [state(made) for made in (course(seed=s) for s in (0, 0, 1)) if ran(made.learn([(1.0, MCC())], 2))]
+    ends = [state(made) for made in (course(seed=s) for s in (0, 0, 1)) if ran(made.train([(1.0, MCC())], 2))]
     assert same(ends[0], ends[1])
     assert not same(ends[0], ends[2])
 
 
 def test_few_source_rows_are_judged_where_there_are_many(course, monkeypatch):
-    monkeypatch.setattr("transfer.adaptation.trainer.JUDGED", 7)
+    monkeypatch.setattr("transfer.adaptation.trainer.MAX_SOURCE_EVIDENCE", 7)
     made = course(val=0.0)
     evidence = made.evidence()
     assert evidence.source_features.shape == (7, 16)
@@ -285,8 +285,8 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts_to_the_same_end(course, sca
             patch.setattr(torch.Tensor, "backward", falling)
             made = course(policy="partial:1", steps=3, batch_size=12)
             terms = [(1.0, DeepCORAL()), (1.0, FixMatch(0.3))]
-            (line, _), (other, _) = made.learn(terms, 2)
-        return [line["loss"], other["loss"]], made.stage.parts, state(made)
+            (line, _), (other, _) = made.train(terms, 2)
+        return [line["loss"], other["loss"]], made.task.parts, state(made)
 
     losses, parts, one = went(99)
     assert parts == 1
@@ -298,5 +298,5 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts_to_the_same_end(course, sca
     with pytest.raises(TransferError, match="out of memory on a single image"):
         went(0)
     monkeypatch.setattr("transfer.adaptation.step.StepLoss.forward", Mock(side_effect=MemoryError))
-    with pytest.raises(TransferError, match="take a smaller --batch-size"):
-        ran(course().learn([], 1))
+    with pytest.raises(TransferError, match="use a smaller --batch-size"):
+        ran(course().train([], 1))

@@ -102,10 +102,10 @@ def _train_tail(  # the state of fit_auto
     network = AdaptationNetwork(features.maps, task.classes, bottleneck).to(task.device)
     terms = [(1.0, MCC()), (1.0, PseudoLabels())]
     warmup = AdaptationTrainer(frozen, network, phase, config, seed)
-    list(warmup.learn(terms, max(1, config.epochs // 3), pseudo=q, last=True))
+    list(warmup.train(terms, max(1, config.epochs // 3), pseudo=q, last=True))
     trainer = AdaptationTrainer(task, network, phase, replace(config, lr=TAIL_RATE * config.lr), seed)
     epochs = max(1, round(TAIL_EPOCHS * config.epochs))
-    ((_, evidence),) = trainer.learn(terms, epochs, pseudo=q, last=True)
+    ((_, evidence),) = trainer.train(terms, epochs, pseudo=q, last=True)
     features = align_features(task, "standardise")
     after = unit_rows(features.target), unit_rows(features.labelled)
     target, labelled = (np.hstack(parts) for parts in zip(before, after, strict=True))
@@ -122,7 +122,7 @@ def _train_networks(
         torch.manual_seed(seed * NETWORKS + i)
         network = AdaptationNetwork(features.maps, task.classes, bottleneck).to(task.device)
         trainer = AdaptationTrainer(task, network, phase, config, seed * NETWORKS + i)
-        ((_, evidence),) = trainer.learn([(1.0, MCC())], config.epochs, last=True)
+        ((_, evidence),) = trainer.train([(1.0, MCC())], config.epochs, last=True)
         log_probabilities.append(log_softmax(evidence.target_logits))
     return np.mean(log_probabilities, axis=0)
 

@@ -65,7 +65,7 @@ class ResumeLog:
             self._calls.append(kept)
         return kept
 
-    def step(self, call: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, call: Callable[[], dict[str, Any]]) -> None:
         """After a step: keep what `call` returns of the call under way if a state is due or a signal asks to stop.
 
         Raises
@@ -76,7 +76,7 @@ class ResumeLog:
         if self.part:
             self._keep(self.part.due, lambda: [*self._calls, call()])
 
-    def epoch(self, call: Callable[[], dict[str, Any]]) -> None:
+    def after_epoch(self, call: Callable[[], dict[str, Any]]) -> None:
         """After an epoch: the same, and wherever keeping it takes little beside the epoch."""
         if self.part:
             self._keep(self.part.due or self.part.cheap, lambda: [*self._calls, call()])
@@ -87,7 +87,7 @@ class ResumeLog:
             self._calls.append(unpack(*pack(call())))  # as it is now: learning may go on from there
             self._keep(self.part.due or self.part.cheap, lambda: self._calls)
 
-    def next(self, weights: int) -> None:
+    def finish_weight(self, weights: int) -> None:
         """Go on to the next loss weight; after all `weights` the method is done, and its outcome kept."""
         self.weight, self._calls, self._ahead = self.weight + 1, [], []
         if self.part:

@@ -14,7 +14,7 @@ from transfer.adaptation.task import AdaptationTask
 from transfer.errors import TransferError
 from transfer.runtime.distributed.batches import fork_rng_by_rank
 
-Terms = Sequence[tuple[float, AdaptationLoss]]
+WeightedLosses = Sequence[tuple[float, AdaptationLoss]]
 
 STRONG_DROPOUT = 0.5  # of pooled features, where a harder version of an image is asked for
 
@@ -34,9 +34,9 @@ class StepLoss(nn.Module):
 
     Parameters
     ----------
-    stage : AdaptationTask
+    task : AdaptationTask
     network : AdaptationNetwork
-    terms : sequence of (float, AdaptationLoss)
+    losses : sequence of (float, AdaptationLoss)
         What is minimised beside the cross-entropy of labelled rows, each with its weight.
     source : bool
         Whether source labels are learnt from.
@@ -45,12 +45,12 @@ class StepLoss(nn.Module):
     """
 
     def __init__(
-        self, stage: AdaptationTask, network: AdaptationNetwork, terms: Terms, *, source: bool, split: bool
+        self, task: AdaptationTask, network: AdaptationNetwork, losses: WeightedLosses, *, source: bool, split: bool
     ) -> None:
         super().__init__()
-        self.stage, self.network, self.source, self.split = stage, network, source, split
-        self.backbone = nn.ModuleList() if stage.frozen else stage.model.backbone
-        self.weights, self.terms = [weight for weight, _ in terms], nn.ModuleList(term for _, term in terms)
+        self.task, self.network, self.source, self.split = task, network, source, split
+        self.backbone = nn.ModuleList() if task.frozen else task.model.backbone
+        self.weights, self.losses = [weight for weight, _ in losses], nn.ModuleList(loss for _, loss in losses)
 
     def forward(
         self, rows: np.ndarray, activation: Tensor, progress: float, q: Tensor | None, key: list[int]
@@ -68,21 +68,21 @@ class StepLoss(nn.Module):
         key : list of int
             What random draws within the tail are seeded by, where each process has its own.
         """
-        stage, network = self.stage, self.network
+        task, network = self.task, self.network
         network.train()
-        if not stage.frozen:
-            stage.model.train()
-        domain = stage.domain[torch.from_numpy(rows)].to(activation.device)
-        target = stage.target[torch.from_numpy(rows)].to(activation.device)
-        labels = stage.labels[torch.from_numpy(rows)].to(activation.device)
+        if not task.frozen:
+            task.model.train()
+        domain = task.domain[torch.from_numpy(rows)].to(activation.device)
+        target = task.target[torch.from_numpy(rows)].to(activation.device)
+        labels = task.labels[torch.from_numpy(rows)].to(activation.device)
         with fork_rng_by_rank(activation.device, *key) if self.split else nullcontext():
-            pooled = stage.features(activation, len(rows), stage.parts)
+            pooled = task.features(activation, len(rows), task.parts)
         features = network(pooled, domain)
         logits = network.classifier(features)
         if not bool(logits.isfinite().all()):
             raise Diverged
         strong = None
-        if any(term.needs_strong for term in self.terms):
+        if any(term.needs_strong for term in self.losses):
             strong = network.classifier(network(F.dropout(pooled, STRONG_DROPOUT), domain))
         batch = Batch(
             features,
@@ -98,6 +98,6 @@ class StepLoss(nn.Module):
             known = side & (batch.labels >= 0)
             if bool(known.any()):
                 loss = loss + F.cross_entropy(logits[known], batch.labels[known])
-        for weight, term in zip(self.weights, self.terms, strict=True):
+        for weight, term in zip(self.weights, self.losses, strict=True):
             loss = loss + weight * term(batch)
         return loss

@@ -23,7 +23,7 @@ from transfer.runtime.out_of_memory import split_rows
 from transfer.training.epoch import AUGMENTATIONS
 from transfer.training.setup import Images, new_backbone
 
-BATCH = 128
+EVALUATION_BATCH = 128  # images per batch where a tail is evaluated
 
 
 class AdaptationTask:
@@ -50,8 +50,8 @@ class AdaptationTask:
     target : Tensor of bool, shape (N,)
     frozen : bool
         Whether the model has no tail: what is fed to it are the pooled features.
-    journal : ResumeLog
-        Of the method that is at work here.
+    resume_log : ResumeLog
+        Where the method that runs on this task saves its position; see :meth:`for_method`.
     parts : int
         In how many parts steps take their batches, for want of memory.
     """
@@ -70,7 +70,7 @@ class AdaptationTask:
         self.rows = np.unique(
             np.concatenate([domains.train, domains.val, domains.labelled, domains.unlabelled, domains.test])
         )
-        self.journal, self.parts = ResumeLog(), 1
+        self.resume_log, self.parts = ResumeLog(), 1
         self._held: Tensor | None = None
         self._start = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
 
@@ -83,6 +83,11 @@ class AdaptationTask:
     def device(self) -> torch.device:
         """Where the model computes."""
         return next(self.model.backbone.parameters()).device
+
+    @property
+    def evaluation_feed(self) -> Feed:
+        """The feed whose batches are as large as evaluation has them."""
+        return self.feed if self.frozen else self.feed.with_batch_size(EVALUATION_BATCH)
 
     def sides(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return for each source, and last for the target, which of `rows` are its own, bool (len(rows),)."""
@@ -111,6 +116,14 @@ class AdaptationTask:
         held.frozen, held._held = True, self._placed(self.rows, self.pooled(self.rows))
         return held
 
+    def for_method(self, resume_log: ResumeLog) -> "AdaptationTask":
+        """Return this task for one method, whose position `resume_log` saves; model and features are shared."""
+        if self.frozen:
+            self._held_features()  # computed once for all methods
+        task = copy.copy(self)
+        task.resume_log, task.parts = resume_log, 1
+        return task
+
     def features(self, activation: Tensor, count: int, parts: int = 1) -> Tensor:
         """Return pooled features (count, width) of what :meth:`batches` yields, with gradient where there is a tail.
 
@@ -133,9 +146,8 @@ class AdaptationTask:
         if not len(rows):
             return torch.zeros(0, self.model.backbone.width, device=self.device)
         self.model.eval()
-        self.feed.batch_size = BATCH
         with torch.inference_mode():
-            batches = self.feed.batches(rows, split=True)
+            batches = self.evaluation_feed.batches(rows, split=True)
             return torch.cat([self.features(activation, len(some)) for some, activation in batches])
 
     def batches(
@@ -156,8 +168,8 @@ class AdaptationTask:
                 rows = order[start : start + size]
                 yield rows, held[torch.from_numpy(rows)]
             return
-        self.feed.batch_size = size
-        yield from self.feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch, first=first, split=split)
+        feed = self.feed.with_batch_size(size)
+        yield from feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch, first=first, split=split)
 
     def _held_features(self) -> Tensor:
         """Return the pooled features of all rows, by their place in the table; computed once."""
@@ -171,7 +183,7 @@ class AdaptationTask:
         return held
 
 
-def set_up(
+def prepare_task(
     config: AdaptConfig, domains: Domains, images: Images, cache: TrunkCache, seed: int, *, hold_out: bool = False
 ) -> tuple[AdaptationTask, FreezePlan]:
     """Return the pair's images before a fresh backbone, what stays frozen computed, and the plan of what learns."""

@@ -1,5 +1,6 @@
 """Feeds the tail: what the frozen trunk puts out, computed once and kept, as often as training wants it."""
 
+import copy
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,12 @@ class Feed:
         self.batch_size, self.workers = batch_size, workers
         self.disk_cache = cache.disk_cache if model.cut else None
         self._row_caches: dict[int, tuple[RowCache, LocatedRows]] = {}
+
+    def with_batch_size(self, batch_size: int) -> "Feed":
+        """Return this feed with batches of another size; what is cached is shared."""
+        feed = copy.copy(self)
+        feed.batch_size = batch_size
+        return feed
 
     @property
     def splits_batches(self) -> bool:

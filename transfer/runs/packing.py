@@ -1,6 +1,7 @@
 """Whatever a run carries from step to step, as tensors by name and a plain JSON record, and back to the bit."""
 
 import random
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def _named(tensor: Tensor, tensors: Tensors, names: dict[int, tuple[str, Tensor]
     return record if laid.is_contiguous() else record | {"stride": list(laid.stride())}
 
 
-def generators() -> dict[str, Any]:
+def rng_states() -> dict[str, Any]:
     """Return where torch's random generators are: the CPU's, and those of every device in use."""
     found: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -99,8 +100,8 @@ def generators() -> dict[str, Any]:
     return found
 
 
-def set_generators(states: dict[str, Any]) -> None:
-    """Let torch's generators go on from where :func:`generators` found them."""
+def set_rng_states(states: dict[str, Any]) -> None:
+    """Let torch's generators go on from where :func:`rng_states` found them."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:
         torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
@@ -140,3 +141,8 @@ def load_optimizer_state(optimizer: Optimizer, carried: dict[str, Any]) -> None:
         else:
             setattr(optimizer, name, value)
     optimizer.load_state_dict(carried["state"])  # last: one that wraps another shares its parameter groups from here
+
+
+def shallow_dict(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name; unlike ``dataclasses.asdict``, nothing is copied."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}

@@ -24,7 +24,7 @@ from transfer.runtime import distributed
 from transfer.runtime.device import get_versions
 from transfer.runtime.signals import defer_stop_signals
 
-Config = TypeVar("Config", TrainConfig, AdaptConfig)
+Config = TypeVar("Config", bound=TrainConfig | AdaptConfig)
 Run = TypeVar("Run")
 OnLine = Callable[[dict[str, Any]], None]
 
@@ -161,8 +161,10 @@ class RunSession(Generic[Config]):
         resumed = distributed.broadcast(bool(folder and folder.resumed))
         return RunStates(run.out, run.checkpoint_minutes, begin=folder.start if folder else None, resumed=resumed)
 
-    def begin(self, inputs: Inputs) -> None:
+    def begin(self, find_inputs: Callable[[], Inputs]) -> None:
         """Record the inputs of the run, or check that a resumed run has the same, and clear its log lines.
+
+        `find_inputs` is called only where the run has a folder.
 
         Raises
         ------
@@ -170,7 +172,7 @@ class RunSession(Generic[Config]):
             The inputs of a resumed run have changed.
         """
         if self.states:
-            self.states.of(inputs)
+            self.states.of(find_inputs())
         if self.folder:
             self.folder.reset_metrics()
 

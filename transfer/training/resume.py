@@ -14,7 +14,7 @@ from transfer.data.splits import Splits
 from transfer.errors import TransferError
 from transfer.feature_cache.key import fingerprint_weights
 from transfer.model import TransferModel
-from transfer.runs.packing import generators, load_optimizer_state, optimizer_state, set_generators
+from transfer.runs.packing import load_optimizer_state, optimizer_state, rng_states, set_rng_states
 from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
 from transfer.training.averaging import Average
@@ -126,7 +126,7 @@ class FitCheckpoints:
         if self._carried:
             load_optimizer_state(optimizer, self._carried["optimizer"])
             average.load(self._carried["average"])
-            set_generators(self._carried["generators"])
+            set_rng_states(self._carried["generators"])
             self._carried = None
 
     def step(self, save: Callable[[], None], *, end: bool = False) -> None:
@@ -163,7 +163,7 @@ class FitCheckpoints:
                 "model": self._weights(),
                 "optimizer": optimizer_state(optimizer),
                 "average": average.state(),
-                "generators": generators(),
+                "generators": rng_states(),
             }
         )
 

@@ -174,7 +174,8 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
             prepared.initial[name] = InitialWeights(model, plan)
     log.info("%s", prepared.plans[0])
     first = next(iter(prepared.models.values()))
-    session.begin(RunInputs(config.backbone.backbone, first, splits, images.table.paths, images.inspection.sha256))
+    table, digests = images.table, images.inspection.sha256
+    session.begin(lambda: RunInputs(config.backbone.backbone, first, splits, table.paths, digests))
     return prepared
 
 

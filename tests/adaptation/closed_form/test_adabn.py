@@ -4,7 +4,12 @@ import torch
 from torch import nn
 
 from transfer.adaptation.adapt import adapt
-from transfer.adaptation.closed_form.adabn import BATCH, recompute_statistics, solve_adabn, with_moving_statistics
+from transfer.adaptation.closed_form.adabn import (
+    EVALUATION_BATCH,
+    recompute_statistics,
+    solve_adabn,
+    with_moving_statistics,
+)
 from transfer.errors import TransferError
 
 
@@ -27,7 +32,7 @@ def test_statistics_are_those_of_the_rows(staged):
     recompute_statistics(stage, list(norms(stage, tail=True).values()), rows)
     hook.remove()
     x = torch.cat(seen).movedim(1, 0).flatten(1)
-    assert len(rows) <= BATCH, "one batch: no mean over several"
+    assert len(rows) <= EVALUATION_BATCH, "one batch: no mean over several"
     assert torch.allclose(first.running_mean, x.mean(1).float(), atol=1e-4)
     assert torch.allclose(first.running_var, x.var(1).float(), rtol=1e-3)
     assert first.momentum == momentum
@@ -35,7 +40,7 @@ def test_statistics_are_those_of_the_rows(staged):
 
 
 def test_a_last_batch_of_one_image_is_left_out(staged, monkeypatch):
-    monkeypatch.setattr("transfer.adaptation.closed_form.adabn.BATCH", 6)
+    monkeypatch.setattr("transfer.adaptation.closed_form.adabn.EVALUATION_BATCH", 6)
     stage, phase, _ = staged(policy="partial:1", method=("adabn",))
     stage.model.freeze(with_moving_statistics(phase))
     sizes, batches = [], stage.batches

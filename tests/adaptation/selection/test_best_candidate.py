@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adaptation.candidates import fit
+from transfer.adaptation.candidates import fit_method
 from transfer.adaptation.selection.best_candidate import BestCandidate, format_candidate, hidden_widths
 from transfer.adaptation.selection.validators import VALIDATORS
 from transfer.errors import TransferError
@@ -19,7 +19,7 @@ def test_the_first_of_equals_is_taken_and_what_has_no_score_is_last(staged):
     stage, phase, steps = staged(epochs=3)
     scores, lines = iter([math.nan, 0.5, 0.5]), []
     choice = BestCandidate(stage, lambda _: next(scores), lines.append)
-    fit("mcc", stage, phase, steps, choice, bottleneck=16)
+    fit_method("mcc", choice, phase, steps, bottleneck=16)
     assert choice.candidate.name == "mcc, epoch 2"
     assert [line["score"] for line in lines] == [-math.inf, 0.5, 0.5]
 
@@ -36,7 +36,7 @@ def test_a_choice_comes_back_as_it_was(staged, name, policy):
     stage, phase, steps = staged(policy=policy)
     told, again = [], []
     one, other = (BestCandidate(stage, IM, lines.append) for lines in (told, again))
-    fit(name, stage, phase, steps, one, bottleneck=16)
+    fit_method(name, one, phase, steps, bottleneck=16)
     tensors, record = pack(one.state())
     other.restore(unpack(tensors, json.loads(json.dumps(record))))
     assert again == told == other.lines

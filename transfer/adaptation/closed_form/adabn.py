@@ -10,7 +10,7 @@ from transfer.adaptation.closed_form.alignment import fit_alignment
 from transfer.adaptation.closed_form.classifier import AlignedFeatures, fold_alignment, solve_classifier
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
-from transfer.adaptation.task import BATCH, AdaptationTask
+from transfer.adaptation.task import EVALUATION_BATCH, AdaptationTask
 from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
@@ -71,7 +71,7 @@ def with_moving_statistics(phase: Phase) -> Phase:
 def recompute_statistics(task: AdaptationTask, norms: list[nn.modules.batchnorm._BatchNorm], rows: np.ndarray) -> None:
     """Set the running statistics of `norms` to the mean over batches of `rows`."""
     rows = np.random.default_rng(0).permutation(rows)
-    if len(rows) % BATCH == 1:
+    if len(rows) % EVALUATION_BATCH == 1:
         rows = rows[:-1]  # a batch of one row may have no variance
     momenta = [norm.momentum for norm in norms]
     task.model.eval()
@@ -80,7 +80,7 @@ def recompute_statistics(task: AdaptationTask, norms: list[nn.modules.batchnorm.
         norm.momentum = None  # the plain mean over batches
     try:
         with torch.no_grad():
-            for _, activation in task.batches(rows, BATCH, None, 0, 0):
+            for _, activation in task.batches(rows, EVALUATION_BATCH, None, 0, 0):
                 for norm in norms:
                     norm.training = True
                 task.model.features(activation)

@@ -1,0 +1,195 @@
+"""What an adaptation returns, and the content of its result.json: of one seed, and merged over several."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from transfer.adaptation import diagnostics
+from transfer.adaptation.domains import Domains
+from transfer.adaptation.hidden_labels import HiddenLabels
+from transfer.adaptation.registry import REFERENCE
+from transfer.adaptation.selection.best_candidate import BestCandidate
+from transfer.adaptation.task import AdaptationTask
+from transfer.config.adapt import AdaptConfig
+from transfer.config.serialise import to_dict
+from transfer.data.table import ImageTable, Target
+from transfer.evaluation.predictions import Predictions
+from transfer.freeze import FreezePlan, Phase
+from transfer.heads import metrics
+from transfer.runs import checkpoint
+from transfer.runs.seeds import merge_seeds
+from transfer.runs.session import RunSession
+from transfer.training.setup import Images
+
+
+@dataclass
+class AdaptRun:
+    """What :func:`adapt` returns.
+
+    Parameters
+    ----------
+    result : dict
+        As in result.json.
+    models : dict of str to TransferModel
+        ``models[""]`` is the adapted model of the first seed.
+    tests : list of (ImageTable, Predictions)
+        For each seed the target's test images with their true labels, and their predictions.
+    before : list of ndarray
+        For each seed the classes that source_only predicted for these images, int64. `tests` and `before` are empty
+        for a run that was already finished.
+    """
+
+    result: dict[str, Any]
+    models: checkpoint.Models
+    tests: list[tuple[ImageTable, Predictions]]
+    before: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class PreparedAdaptation:
+    """One seed's split domains, with the target labels masked, and the untrained model on them.
+
+    Parameters
+    ----------
+    images : Images
+    task : AdaptationTask
+    hidden : HiddenLabels
+        The masked target labels.
+    plan : FreezePlan
+    phases : tuple of Phase
+        All phases in which tensors may change, including BatchNorm statistics that a method moves.
+    frozen : dict
+        Hashes of the frozen tensors before anything is fitted.
+    """
+
+    images: Images
+    task: AdaptationTask
+    hidden: HiddenLabels
+    plan: FreezePlan
+    phases: tuple[Phase, ...]
+    frozen: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FittedMethods:
+    """All methods of one seed.
+
+    Parameters
+    ----------
+    untouched : AdaptationTask
+        The pretrained features, which source_only uses.
+    reference : BestCandidate
+        Of source_only on these.
+    methods : dict of str to BestCandidate
+        The best candidate of each method.
+    scores : dict of str to float
+        The rule's score of each method that did not diverge.
+    chosen : BestCandidate
+        The best candidate of the method with the best score.
+    """
+
+    untouched: AdaptationTask
+    reference: BestCandidate
+    methods: dict[str, BestCandidate]
+    scores: dict[str, float]
+    chosen: BestCandidate
+
+    @property
+    def sound(self) -> list[BestCandidate]:
+        """Those of the methods in `scores`."""
+        return [self.methods[name] for name in self.scores]
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes of the chosen method, and of those that diverged."""
+        return [note for each in self.methods.values() if each is self.chosen or not each.best for note in each.notes]
+
+
+@dataclass(frozen=True)
+class TargetEvaluation:
+    """Predictions on the test images, with their revealed labels, and how far the domains are apart."""
+
+    test: ImageTable
+    predictions: Predictions
+    shift: dict[str, Any]
+    remarks: list[str]
+    moved: tuple[str, ...]
+
+
+def build_result(
+    session: RunSession[AdaptConfig], prepared: PreparedAdaptation, fitted: FittedMethods, evaluation: TargetEvaluation
+) -> dict[str, Any]:
+    """Return the content of result.json."""
+    test, predictions, domains = evaluation.test, evaluation.predictions, prepared.task.domains
+    before, model = fitted.reference.test_classes[REFERENCE], prepared.task.model
+    heads = sum(p.numel() for p in model.heads.parameters())
+    oracle: dict[str, float] = {}  # a second column in the result: it chooses nothing
+    if (test.object >= 0).any():
+        oracle = {
+            name: _accuracy(test, classes) for each in fitted.sound for name, classes in each.test_classes.items()
+        }
+    best = max(oracle, key=lambda name: oracle[name]) if oracle else None
+    return {
+        **session.result_header(model.backbone, [prepared.plan], heads_parameters=heads, moved=evaluation.moved),
+        "images": {
+            "source": len(domains.train),
+            "val": len(domains.val),
+            "target": len(domains.unlabelled),
+            "target_labelled": len(domains.labelled),
+            "test": len(domains.test),
+        },
+        "target": {"object": _metrics(test, predictions["object"].argmax(1))},
+        "source_only": {"object": _metrics(test, before)},
+        **diagnostics.compare_with_source_only([(test, predictions)], [before]),
+        "shift": evaluation.shift,
+        "selection": {
+            "rule": session.config.method.rule,
+            "chosen": fitted.chosen.candidate.name,
+            "methods": fitted.scores,
+            "candidates": {name: score for each in fitted.sound for name, score in each.scores.items()},
+            "oracle_chosen": best,
+            "oracle_accuracy": oracle[best] if best else None,
+        },
+        "notes": [
+            *prepared.images.table.notes,
+            *domains.notes,
+            *prepared.hidden.notes(domains.test),
+            *fitted.notes,
+            *evaluation.remarks,
+        ],
+    }
+
+
+def merge_runs(config: AdaptConfig, runs: Sequence[AdaptRun]) -> dict[str, Any]:
+    """Return the result over several seeds: means, standard deviations, and each seed's."""
+    results = [run.result for run in runs]
+    merged = merge_seeds(config.run.seeds, results, ("target", "source_only", "shift")) | {"config": to_dict(config)}
+    merged["shift"] |= diagnostics.merge_shift_flags([result["shift"] for result in results])
+    merged |= diagnostics.compare_with_source_only([run.tests[0] for run in runs], [run.before[0] for run in runs])
+    selections = [result["selection"] for result in results]
+    oracle = [selection["oracle_accuracy"] for selection in selections]
+    merged["selection"] = {
+        "rule": config.method.rule,
+        "chosen": [selection["chosen"] for selection in selections],
+        "oracle_accuracy": fmean(oracle) if None not in oracle else None,
+    }
+    return merged
+
+
+def reveal_test(domains: Domains, hidden: HiddenLabels) -> ImageTable:
+    """Return the table of the test rows with their true objects."""
+    table = domains.table.take(domains.test)
+    true = Target(hidden.reveal(domains.test), "softmax", hidden.classes)
+    return replace(table, targets={"object": true, "domain": table.targets["domain"]})
+
+
+def _metrics(test: ImageTable, classes: np.ndarray) -> dict[str, Any]:
+    return metrics.classification_metrics(test.object, classes, test.objects)
+
+
+def _accuracy(test: ImageTable, classes: np.ndarray) -> float:
+    known = test.object >= 0
+    return float((classes == test.object)[known].mean())
