@@ -167,7 +167,7 @@ def extraction(folder: Path) -> None:
         feed = TrunkCache(CacheConfig(cache=False)).feed(model, paths, digests, batch_size=10)
         drawn = list(feed.batches(order, augmentation=crop, seed=1, epoch=2, split=True))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("transfer.feature_cache.feed.distributed.world", lambda: 1)
+            patch.setattr("transfer.feature_cache.feed.distributed.get_world_size", lambda: 1)
             patch.setattr("transfer.runtime.distributed.batches.get_world_size", lambda: 1)
             patch.setattr("transfer.runtime.distributed.batches.get_rank", lambda: 0)
             alone = list(feed.batches(order, augmentation=crop, seed=1, epoch=2))
