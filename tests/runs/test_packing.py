@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from transfer.config.train import LearnConfig
-from transfer.runs.packing import generators, load_optimizer_state, optimizer_state, pack, set_generators, unpack
+from transfer.runs.packing import load_optimizer_state, optimizer_state, pack, rng_states, set_rng_states, unpack
 from transfer.training import optimizers
 
 PLAIN = st.recursive(
@@ -86,11 +86,11 @@ def test_generators_go_on_where_they_were() -> None:
     torch.manual_seed(3)
     rng = np.random.default_rng(4)
     torch.randn(3), rng.normal(size=3), rng.integers(5, dtype=np.uint32)
-    kept = there_and_back({"torch": generators(), "numpy": rng.bit_generator.state})
+    kept = there_and_back({"torch": rng_states(), "numpy": rng.bit_generator.state})
     wanted = torch.randn(5), rng.integers(5, size=7, dtype=np.uint32), rng.normal(size=3)
     torch.manual_seed(0)
     other = np.random.default_rng(0)
-    set_generators(kept["torch"])
+    set_rng_states(kept["torch"])
     other.bit_generator.state = kept["numpy"]
     assert torch.equal(torch.randn(5), wanted[0])
     assert np.array_equal(other.integers(5, size=7, dtype=np.uint32), wanted[1])
@@ -131,12 +131,12 @@ def check(name: str) -> None:
     steps(whole, optimizer, range(7))
     first, optimizer = built(name)
     steps(first, optimizer, range(3))
-    kept = there_and_back([first.state_dict(), optimizer_state(optimizer), generators()])
+    kept = there_and_back([first.state_dict(), optimizer_state(optimizer), rng_states()])
     torch.rand(5), random.random()
     second, optimizer = built(name)
     second.load_state_dict(kept[0])
     load_optimizer_state(optimizer, kept[1])
-    set_generators(kept[2])
+    set_rng_states(kept[2])
     steps(second, optimizer, range(3, 7))
     assert math.isfinite(sum(float(p.detach().sum()) for p in second.parameters()))
     for one, other in zip(whole.parameters(), second.parameters(), strict=True):

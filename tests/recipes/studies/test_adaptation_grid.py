@@ -31,7 +31,7 @@ def test_every_method_policy_and_pair_is_run_as_if_alone(adapt_config, tmp_path)
 
 
 def test_one_that_was_stopped_goes_on(adapt_config, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("studies.adaptation_grid.read", lambda *_: tiny)
+    monkeypatch.setattr("studies.adaptation_grid.read_domains", lambda *_: tiny)
     base, done = adapt_config(out=tmp_path / "all", resume=True), []
 
     def once(one, **how):
@@ -61,7 +61,7 @@ def test_one_that_was_stopped_goes_on(adapt_config, tiny, tmp_path, monkeypatch)
     ],
 )
 def test_a_side_that_is_left_open_is_every_domain(adapt_config, three, monkeypatch, source, target, pairs):
-    monkeypatch.setattr("studies.adaptation_grid.read", lambda *_: three)
+    monkeypatch.setattr("studies.adaptation_grid.read_domains", lambda *_: three)
     result = run_grid(GridConfig(adapt_config(source=source, target=target), ("source_only",)))
     assert sorted(result["runs"]["linear_probe"]["source_only"]) == sorted(pairs)
 
