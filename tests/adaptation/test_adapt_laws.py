@@ -126,7 +126,7 @@ def given(images, per_class, seed=0):
 
 
 @pytest.mark.parametrize("name", ["source_only", "mcc", "mme", "growing", "shot", "auto"])
-def test_of_given_target_labels_these_alone_matter(config, tiny, tmp_path, name):
+def test_only_the_given_target_labels_matter(config, tiny, tmp_path, name):
     kept = given(tiny, 2)
     assert len(kept) == 6
 

@@ -77,7 +77,7 @@ def test_epochs_before_the_loss_broke_may_be_taken(config, tiny, monkeypatch):
     assert all(bool(p.isfinite().all()) for p in run.models[""].parameters())
 
 
-def test_what_cannot_be(config, tiny):
+def test_invalid_options_are_refused(config, tiny):
     for how, words in [
         ({"method": ("mc",)}, "unknown method 'mc'"),
         ({"rule": "oracle"}, "no such rule"),

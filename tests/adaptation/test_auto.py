@@ -15,7 +15,7 @@ from transfer.training.setup import Images
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
 @pytest.mark.parametrize("near", [0.0, 1.1])
-def test_heads_answer_as_the_evidence_says(staged, monkeypatch, policy, near):
+def test_heads_reproduce_the_evidence(staged, monkeypatch, policy, near):
     """Whether the shift is found to be small (always, never) or not."""
     monkeypatch.setattr(module, "NEAR", near)
     stage, phase, steps = staged(policy=policy)
@@ -30,7 +30,7 @@ def test_heads_answer_as_the_evidence_says(staged, monkeypatch, policy, near):
 
 
 @pytest.mark.parametrize("labels", [0, 2])
-def test_a_small_shift_is_answered_as_source_only_answers(staged, monkeypatch, labels):
+def test_a_small_shift_gives_the_source_only_predictions(staged, monkeypatch, labels):
     monkeypatch.setattr(module, "NEAR", 0.0)
     stage, phase, steps = staged(target_labels=labels)
     _, evidence, _ = fit_auto(stage, phase, steps, 0, 16)
@@ -48,7 +48,7 @@ def test_a_small_shift_leaves_the_backbone_alone(staged, monkeypatch):
     assert all(torch.equal(tensor, before[name]) for name, tensor in stage.model.backbone.state_dict().items())
 
 
-def test_the_tail_learns_where_the_shift_is_large(staged, monkeypatch):
+def test_the_tail_is_trained_under_a_large_shift(staged, monkeypatch):
     monkeypatch.setattr(module, "NEAR", 1.1)
     stage, phase, steps = staged(policy="partial:1")
     before = {name: tensor.clone() for name, tensor in stage.model.backbone.state_dict().items()}

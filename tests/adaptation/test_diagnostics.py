@@ -81,7 +81,7 @@ def test_the_same_classes_raise_no_flag():
         assert sum(share[side] for share in block["prior"].values()) == pytest.approx(1, abs=1e-4)
 
 
-def test_distances_are_of_pooled_features_and_of_the_chosen_ones():
+def test_a_distances_use_pooled_features_and_the_chosen_candidates():
     stage = stage_of()
     chosen = evidence_of(stage, moved=-8.0)
     block, _ = diagnostics.describe_shift(stage, chosen, seed=3)
@@ -102,7 +102,7 @@ def test_missing_classes_are_named():
     assert "(thing 1, thing 4)" in notes[0]
 
 
-def test_without_validation_rows_what_needs_them_is_none():
+def test_estimates_that_need_validation_rows_are_none_without_them():
     stage = stage_of(val=0)
     block, _ = diagnostics.describe_shift(stage, evidence_of(stage))
     assert block["estimated_accuracy"] is None
@@ -155,7 +155,7 @@ def answered(true, said):
     return table, {"object": np.eye(3, dtype=np.float32)[said]}
 
 
-def test_what_did_not_move_is_shown_once():
+def test_equal_states_are_mapped_once():
     stage = stage_of()
     still, moved = (
         CandidateModel("source_only", evidence_of(stage), None),
@@ -217,7 +217,7 @@ def relabelled(images, how):
 
 @pytest.mark.parametrize("how", ["shuffled", "deleted"])
 @pytest.mark.parametrize("method", ["standardise", "mcc"])
-def test_no_label_of_the_target_has_a_part_in_the_shift(config, tiny, how, method):
+def test_the_shift_uses_no_target_label(config, tiny, how, method):
     made = config(method=(method,), val=0.2)
     told, untold = (adapt(made, images=images).result for images in (tiny, relabelled(tiny, how)))
     assert told["shift"] == untold["shift"]

@@ -63,7 +63,7 @@ def test_the_three_protocols():
     assert [len(getattr(made, name)) for name in ROWS] == [29, 3, 4, 116, 116]
 
 
-def test_what_is_held_out_does_not_depend_on_the_labels_drawn():
+def test_held_out_rows_do_not_depend_on_the_labels_drawn():
     table = even()
     how = {"sources": ["ink"], "target": "oil", "protocol": "inductive"}
     tests = {tuple(split_domains(table, distinct(table), **how, target_labels=k)[0].test) for k in (0, 1, 3)}
@@ -89,7 +89,7 @@ def test_the_seed_matters():
         assert len({str([getattr(made, name).tolist() for name in ROWS]) for made in drawn}) == 4
 
 
-def test_copies_of_labelled_images_are_not_tested_on():
+def test_duplicates_of_labelled_images_are_not_test_images():
     table = even(3, ("ink", "oil"), "ab")
     contents = [*range(6), 10, 10, 10, 12, 13, 13]
     made, _ = split_domains(table, seen(contents), sources=["ink"], target="oil", target_labels=1, seed=0)
@@ -101,7 +101,7 @@ def test_copies_of_labelled_images_are_not_tested_on():
     assert set(made.unlabelled) - set(made.test) == {r for r in made.unlabelled if where[r] in where[made.labelled]}
 
 
-def test_copies_across_domains_are_counted():
+def test_duplicates_across_domains_are_counted():
     table = even(3, ("ink", "oil"), "ab")
     made, _ = split_domains(table, seen([0, 1, 2, 3, 4, 5, 0, 0, 3, 6, 7, 8]), sources=["ink"], target="oil", val=0)
     assert made.notes == ("3 of 6 images of oil are duplicates of source images",)
@@ -149,7 +149,7 @@ def test_classes_that_only_the_target_has_are_no_outputs():
     assert made.notes == ("3 of 4 objects have fewer than 2 labels in oil (such as a): all are used",)
 
 
-def test_a_third_domain_has_no_part_and_no_label():
+def test_a_third_domain_is_not_used_and_has_no_label():
     table = table_of(["ink"] * 4 + ["oil"] * 2 + ["wax"] * 2 + [""], [*"abab", *"ab", *"az", "a"])
     made, truth = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0)
     assert made.table.object.tolist() == [0, 1, 0, 1] + [-1] * 5
@@ -157,7 +157,7 @@ def test_a_third_domain_has_no_part_and_no_label():
     assert made.notes == ("1 image of unknown domain left out",)
 
 
-def test_an_object_with_a_single_image_is_learnt_from():
+def test_an_object_with_a_single_image_is_used_for_training():
     table = table_of(["ink"] * 11 + ["oil"] * 3, ["a"] * 10 + ["b"] + ["a", "a", "b"])
     made, _ = split_domains(table, distinct(table), sources=["ink"], target="oil", val=0.5)
     assert 10 in made.train
@@ -229,7 +229,7 @@ def test_bad_sets():
     refused(table, "oil has 2 images, none left to test on: the others are duplicates", [0, 1, 2, 2], target_labels=1)
 
 
-def test_it_does_without_torch():
+def test_the_module_imports_no_torch():
     code = "import sys, transfer.adaptation.domains; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -140,7 +140,7 @@ def test_laws(images, how):
 
 @settings(deadline=None)
 @given(sets(), options, st.randoms(use_true_random=False))
-def test_no_target_label_has_a_part_in_it(images, how, random):
+def test_no_target_label_is_used(images, how, random):
     table, inspection = images
     how["protocol"] = "transductive" if how["protocol"] == "office" else how["protocol"]
     how["target_labels"] = 0
@@ -158,7 +158,7 @@ def test_no_target_label_has_a_part_in_it(images, how, random):
 
 @settings(deadline=None)
 @given(sets(), options)
-def test_target_labels_have_a_part_only_through_the_drawn_ones(images, how):
+def test_target_labels_matter_only_through_the_drawn_ones(images, how):
     table, inspection = images
     how["target_labels"] = how["target_labels"] or 2
     as_it_is = said(table, inspection, **how)

@@ -26,7 +26,7 @@ def evidence_of(source=30, target=20, classes=3, seed=0):
 NAMES = {"classes": ("back_pack", "bike", "mug"), "domains": ("amazon", "webcam")}
 
 
-def test_a_map_is_a_picture_with_a_row_per_state(tmp_path: Path) -> None:
+def test_the_map_is_a_png_with_a_row_per_state(tmp_path: Path) -> None:
     sizes = []
     for count in (1, 2):
         states = {f"state {i}": evidence_of(seed=i) for i in range(count)}
@@ -47,7 +47,7 @@ def test_the_same_seed_draws_the_same_map(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("source", "target", "classes"), [(1, 1, 2), (2, 1, 2), (30, 1, 3), (60, 60, 50)])
-def test_small_sets_and_many_classes(tmp_path: Path, source: int, target: int, classes: int) -> None:
+def test_small_data_sets_and_many_classes(tmp_path: Path, source: int, target: int, classes: int) -> None:
     names = tuple(f"thing {k}" for k in range(classes))
     states = {"after": evidence_of(source, target, classes)}
     feature_map.feature_map(tmp_path / "map.png", states, classes=names, domains=("a, b", "c"))
@@ -101,7 +101,7 @@ def test_drawing_is_imported_only_to_draw() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 
-def test_names_from_elsewhere_are_drawn_as_they_are(tmp_path: Path) -> None:
+def test_names_are_drawn_without_formulas(tmp_path: Path) -> None:
     names = ("$\\frac{$", "\x1b[31m\n", "\udcff")
     feature_map.feature_map(tmp_path / "map.png", {"after": evidence_of()}, classes=names, domains=("$x^$", "a\u202eb"))
     assert (tmp_path / "map.png").stat().st_size > 1000

@@ -24,7 +24,7 @@ def table_of(domain=DOMAIN, obj=OBJECT):
     return ImageTable(np.array([f"/{i}" for i in range(n)]), targets, np.full(n, ""), np.full(n, ""), "set")
 
 
-def test_what_stays_visible():
+def test_visible_labels():
     seen, _ = hide_labels(table_of(), "oil", np.array([0, 1, 3]), np.array([5]))
     assert seen.objects == ("ape", "bee", "cat")
     assert seen.object.tolist() == [0, 2, -1, 0, -1, 1, -1, -1, -1]
@@ -37,7 +37,7 @@ def test_what_stays_visible():
     assert table_of().object.tolist() == OBJECT
 
 
-def test_answers_count_in_the_models_classes_and_go_beyond_them():
+def test_revealed_labels_index_the_models_classes_and_further_ones():
     seen, truth = hide_labels(table_of(), "oil", np.arange(4), np.array([], int))
     assert seen.objects == ("ape", "cat")
     assert truth.classes == ("ape", "cat", "bee", "dog")
@@ -48,7 +48,7 @@ def test_answers_count_in_the_models_classes_and_go_beyond_them():
     assert truth.known
 
 
-def test_what_it_says_of_rows():
+def test_notes_on_rows():
     _, truth = hide_labels(table_of(), "oil", np.arange(4), np.array([], int))
     assert truth.notes(np.array([4, 8])) == ()
     assert truth.notes(np.array([7])) == ("no test image of oil has a label: its accuracy is not measured",)

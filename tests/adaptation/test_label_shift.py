@@ -38,7 +38,7 @@ def resampled(prior: np.ndarray, size: int = 1500, seed: int = 0) -> np.ndarray:
 SKEWED = np.array([0.5, 0.25, 0.1, 0.05, 0.05, 0.05])
 
 
-def test_nothing_is_said_where_nothing_differs() -> None:
+def test_equal_domains_give_no_notes() -> None:
     found = label_shift.measure_label_shift(draw(resampled(EQUAL)))
     assert (found.strong, found.partial, found.open_set) == (False, False, False)
     assert found.notes() == []
@@ -87,7 +87,7 @@ def test_unknown_classes_are_noticed() -> None:
     assert "that the source lacks" in found.notes()[-1]
 
 
-def test_where_classes_are_missing_nothing_is_said_of_unknown_ones() -> None:
+def test_absent_classes_suppress_the_open_set_flag() -> None:
     found = dataclasses.replace(
         label_shift.measure_label_shift(draw(resampled(np.array([0.4, 0.3, 0.3, 0, 0, 0])))), looseness=0.5
     )
@@ -104,7 +104,7 @@ def test_chance_is_what_equal_priors_give_on_average() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_tiny_target_raises_no_alarm(size: int) -> None:
+def test_a_tiny_target_raises_no_flag(size: int) -> None:
     found = label_shift.measure_label_shift(draw(np.zeros(size, np.int64)))
     assert math.isnan(found.looseness)
     assert found.notes() == []
@@ -280,7 +280,7 @@ def test_looseness_by_a_loop(seed: int) -> None:
     assert label_shift.measure_looseness(e) == pytest.approx(target - gap(source, labels), abs=1e-4)
 
 
-def test_copies_do_not_look_like_unknown_classes() -> None:
+def test_duplicates_do_not_count_as_unknown_classes() -> None:
     e = draw(resampled(EQUAL, 600))
     twice = dataclasses.replace(
         e, target_features=np.repeat(e.target_features, 2, 0), target_logits=np.repeat(e.target_logits, 2, 0)

@@ -78,7 +78,7 @@ def test_gradients_reach_all_of_a_domain_and_no_domain_sees_another():
     assert not bool(x.grad[domain != 1].any())
 
 
-def test_a_domain_that_is_not_there_keeps_its_statistics():
+def test_statistics_of_an_absent_domain_are_unchanged():
     x, domain = features()
     norm = DomainNorm(WIDTH, len(DOMAINS))
     norm.set_statistics(x, domain)

@@ -126,7 +126,7 @@ def test_losses_take_a_batch_and_give_gradients(name):
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.refine or method.pseudo_labels])
-def test_refinements_right_what_the_geometry_can_tell(name, evidence):
+def test_refinements_correct_errors_that_the_geometry_shows(name, evidence):
     seen, truth = evidence
     q = (METHODS[name].refine or METHODS[name].pseudo_labels)(seen)
     assert q.shape == (30, CLASSES)

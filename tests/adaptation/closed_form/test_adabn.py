@@ -72,7 +72,7 @@ def test_only_statistics_of_the_tail_move(staged):
     assert np.allclose(said, evidence.target_logits, atol=1e-3 * np.abs(said).max())
 
 
-def test_each_domain_is_seen_under_its_own_statistics(staged, three):
+def test_each_domain_uses_its_own_statistics(staged, three):
     stage, phase, _ = staged(three, source=("plain", "dim"), policy="partial:1", method=("adabn",), rule="source_val")
     _, evidence = solve_adabn(stage, phase)
     domains, layers = stage.domains, list(norms(stage, tail=True).values())

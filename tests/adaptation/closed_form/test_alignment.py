@@ -23,7 +23,7 @@ def shrunk(x: np.ndarray) -> np.ndarray:
     return ledoit_wolf(x.astype(float) - x.mean(0, dtype=float), assume_centered=True)[0]
 
 
-def test_none_moves_nothing() -> None:
+def test_alignment_none_is_the_identity() -> None:
     source, target = draw(9, 4, 0), draw(7, 4, 1)
     for affine, x in zip(fit_alignment("none", source, target), (source, target), strict=True):
         np.testing.assert_array_equal(affine(x), x)
@@ -112,7 +112,7 @@ def test_a_domain_without_spread_takes_the_others_map(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)
-def test_nothing_moves_where_neither_domain_has_spread(kind: str) -> None:
+def test_without_spread_the_alignment_is_the_identity(kind: str) -> None:
     x = draw(1, 10, 7)
     for affine in fit_alignment(kind, x, x + 1):
         np.testing.assert_array_equal(affine(x), x)
@@ -138,7 +138,7 @@ def test_a_single_image_among_several_domains_takes_the_map_of_all_others_togeth
 
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)
-def test_rows_order_says_nothing(kind: str) -> None:
+def test_the_order_of_rows_does_not_matter(kind: str) -> None:
     source, target = draw(30, 5, 8), draw(20, 5, 9)
     ours, turned = fit_alignment(kind, source, target, size=3), fit_alignment(kind, source[::-1], target[::-1], size=3)
     one, two = (maps[0](source) @ maps[1](target).T for maps in (ours, turned))
@@ -146,7 +146,7 @@ def test_rows_order_says_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("matrix", [(6,), (6, 4)])
-def test_a_map_folds_into_the_layer_that_reads_it(matrix: tuple[int, ...]) -> None:
+def test_an_affine_map_folds_into_the_linear_layer_above(matrix: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     affine = AffineMap(rng.standard_normal(6).astype(np.float32), rng.standard_normal(matrix).astype(np.float32))
     x = torch.from_numpy(rng.standard_normal((5, 6)).astype(np.float32)).requires_grad_()
@@ -159,6 +159,6 @@ def test_a_map_folds_into_the_layer_that_reads_it(matrix: tuple[int, ...]) -> No
     torch.testing.assert_close(x.grad, weight.sum(0).expand(5, 6))
 
 
-def test_a_kind_that_is_none_of_them() -> None:
+def test_an_unknown_alignment_is_refused() -> None:
     with pytest.raises(TransferError, match="did you mean 'coral'"):
         fit_alignment("corall", draw(3, 2, 0), draw(3, 2, 1))

@@ -63,7 +63,7 @@ def test_exported_heads_answer_for_pooled_features_of_the_target(staged, kind):
     assert np.array_equal(features.evidence(stage, heads).target_logits, wanted)
 
 
-def test_the_source_is_learnt_and_held_out_rows_are_not(staged):
+def test_source_rows_are_used_and_held_out_rows_are_not(staged):
     stage, *_ = staged()
     features = align_features(stage, "standardise")
     heads = solve_classifier(stage, features)
@@ -82,7 +82,7 @@ def test_the_source_is_learnt_and_held_out_rows_are_not(staged):
     assert ends[1] < 100 * ends[0]
 
 
-def test_labelled_target_rows_are_learnt(staged):
+def test_labelled_target_rows_are_trained_on(staged):
     stage, *_ = staged(target_labels=3)
     features = align_features(stage, "none")
     labelled = torch.from_numpy(stage.domains.labelled)
@@ -93,7 +93,7 @@ def test_labelled_target_rows_are_learnt(staged):
     assert (said == turned.numpy()).mean() > 0.9
 
 
-def test_heads_learn_what_they_are_told_of_the_target(staged):
+def test_heads_learn_the_given_target_probabilities(staged):
     stage, *_ = staged(target_labels=1)
     features = align_features(stage, "standardise")
     told = (stage.domains.unlabelled // 8 + 1) % 3
@@ -102,7 +102,7 @@ def test_heads_learn_what_they_are_told_of_the_target(staged):
 
 
 @pytest.mark.parametrize("protocol", ["transductive", "inductive"])
-def test_answers_are_of_the_test_rows_in_order(staged, protocol):
+def test_test_predictions_are_in_the_order_of_the_test_rows(staged, protocol):
     stage, *_ = staged(protocol=protocol)
     features = align_features(stage, "standardise")
     solved = solve_classifier(stage, features)

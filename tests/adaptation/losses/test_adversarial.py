@@ -128,7 +128,7 @@ def test_projections_keep_inner_products() -> None:
     assert float(((mapped @ mapped.T - wanted) / (size[:, None] * size)).abs().max()) < 0.35
 
 
-def test_without_an_objective_the_shift_is_not_undone(learn_shifted: Callable) -> None:
+def test_without_an_adaptation_loss_the_shift_remains(learn_shifted: Callable) -> None:
     accuracy, along = learn_shifted(None)
     assert accuracy < 0.6
     assert along > 0.4
@@ -189,7 +189,7 @@ def test_adda_the_discriminator_learns_nothing_from_being_fooled(draw: Callable)
         assert torch.equal(parameter.grad, gradient)
 
 
-def test_adda_features_wait_for_the_ramp(draw: Callable) -> None:
+def test_adda_features_get_no_gradient_at_the_start(draw: Callable) -> None:
     adda, batch = make_adda(), draw(progress=0.0)
     adda(batch).backward()
     assert ramp_up(0.0) == 0.0

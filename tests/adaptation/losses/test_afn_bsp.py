@@ -70,7 +70,7 @@ def test_bsp_does_not_depend_on_the_size_of_the_batch(draw: Callable) -> None:
 @named
 @settings(max_examples=20)
 @given(st.integers(0, 1000))
-def test_signs_and_turns_are_not_seen(name: str, draw: Callable, seed: int) -> None:
+def test_the_loss_is_invariant_to_signs_and_rotations(name: str, draw: Callable, seed: int) -> None:
     batch, objective = draw(seed), OBJECTIVES[name]
     turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(seed)))[0]
     value = objective(batch).item()

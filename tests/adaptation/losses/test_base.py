@@ -23,7 +23,7 @@ def test_split_gives_the_source_then_the_target() -> None:
     assert goal.tolist() == [0, 3]
 
 
-def test_an_objective_says_that_it_has_no_loss() -> None:
+def test_the_base_class_has_no_loss() -> None:
     class Nothing(AdaptationLoss):
         pass
 

@@ -110,13 +110,13 @@ def test_the_classifier_raises_entropy_that_features_lower(draw: Callable) -> No
         assert torch.allclose(parameter.grad, -slope, atol=1e-6)  # descent raises it
 
 
-def test_the_classifier_stays_the_models() -> None:
+def test_the_classifier_is_not_registered_as_a_submodule() -> None:
     objective = MinimaxEntropy(classifier())
     assert not list(objective.parameters())
     assert not objective.state_dict()
 
 
-def test_no_unlabelled_row_costs_nothing(draw: Callable) -> None:
+def test_without_unlabelled_rows_the_loss_is_zero(draw: Callable) -> None:
     batch = draw()
     loss = MinimaxEntropy(classifier())(replace(batch, labels=torch.zeros_like(batch.labels)))
     loss.backward()

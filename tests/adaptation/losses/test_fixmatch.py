@@ -34,7 +34,7 @@ def test_gradients_are_finite(survives: Callable) -> None:
     survives(FixMatch())
 
 
-def test_only_the_strong_view_of_sure_target_rows_learns(draw: Callable) -> None:
+def test_only_the_strong_view_of_confident_rows_gets_a_gradient(draw: Callable) -> None:
     batch = draw()
     logits = torch.zeros_like(batch.logits)
     sure = torch.zeros(13, dtype=torch.bool)
@@ -47,7 +47,7 @@ def test_only_the_strong_view_of_sure_target_rows_learns(draw: Callable) -> None
     assert bool((batch.strong.grad[sure & batch.target, 1] < 0).all())  # descent raises the class that was predicted
 
 
-def test_unsure_rows_cost_nothing(draw: Callable) -> None:
+def test_rows_below_the_threshold_have_zero_loss(draw: Callable) -> None:
     batch = draw()
     loss = FixMatch()(replace(batch, logits=torch.zeros_like(batch.logits)))
     loss.backward()
@@ -55,7 +55,7 @@ def test_unsure_rows_cost_nothing(draw: Callable) -> None:
     assert not bool(batch.strong.grad.any())
 
 
-def test_it_says_what_it_needs(draw: Callable) -> None:
+def test_the_error_names_the_missing_input(draw: Callable) -> None:
     assert FixMatch.needs_strong
     with pytest.raises(TypeError, match=r"needs Batch\.strong"):
         FixMatch()(replace(draw(), strong=None))

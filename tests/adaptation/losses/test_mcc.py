@@ -59,7 +59,7 @@ def test_the_source_is_not_seen(draw: Callable) -> None:
     assert bool(target.any(1).all())
 
 
-def test_weights_are_taken_as_given(draw: Callable) -> None:
+def test_no_gradient_flows_through_the_weights(draw: Callable) -> None:
     batch, by = draw(), 1e-3
     batch = replace(batch, logits=batch.logits.detach().double().requires_grad_())
     MCC()(batch).backward()
@@ -91,7 +91,7 @@ def test_bounds_and_the_order_of_classes(seed: int, rows: int, scale: float) -> 
     assert MCC()(answers(logits[:, order])).item() == pytest.approx(value, abs=1e-5)
 
 
-def test_sure_and_diverse_answers_are_the_least_and_ties_confuse() -> None:
+def test_confident_and_diverse_predictions_have_the_smallest_loss() -> None:
     sure = MCC()(answers(1e3 * torch.eye(CLASSES).repeat(2, 1))).item()
     absent = MCC()(answers(1e3 * torch.eye(CLASSES)[:2])).item()
     tied = MCC()(answers(torch.zeros(6, CLASSES))).item()

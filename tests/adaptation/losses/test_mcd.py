@@ -40,7 +40,7 @@ def test_gradients_are_finite(survives: Callable) -> None:
     survives(make())
 
 
-def test_classifiers_part_on_the_target_while_features_bring_them_together(draw: Callable) -> None:
+def test_classifiers_maximise_the_discrepancy_that_features_minimise(draw: Callable) -> None:
     mcd, batch = make(), draw(progress=0.1)
     rows = batch.labels >= 0
     learnt = sum(F.cross_entropy(one(batch.features[rows]), batch.labels[rows]) for one in (mcd.first, mcd.second))

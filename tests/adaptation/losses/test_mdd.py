@@ -35,7 +35,7 @@ def test_gradients_are_finite(survives: Callable) -> None:
     survives(make())
 
 
-def test_an_adversary_that_is_sure_costs_what_it_should(draw: Callable) -> None:
+def test_a_confident_adversary_has_the_expected_loss(draw: Callable) -> None:
     mdd, batch = make(), draw()
     said = batch.logits.argmax(1)
     mdd.adversary = torch.nn.Identity()  # so that features are its logits
@@ -60,7 +60,7 @@ def test_the_adversary_descends_while_features_climb(reach: float, draw: Callabl
         assert torch.allclose(a, b, atol=1e-5)
 
 
-def test_the_classifier_is_not_blamed(draw: Callable) -> None:
+def test_the_classifier_gets_no_gradient(draw: Callable) -> None:
     batch = draw()
     make()(batch).backward()
     assert batch.logits.grad is None

@@ -58,7 +58,7 @@ def test_gradients_are_finite(objective: DAN | JAN, survives: Callable) -> None:
 
 
 @pytest.mark.parametrize("objective", [DAN(), JAN()], ids=["dan", "jan"])
-def test_identical_rows_are_at_no_distance_and_feel_no_pull(objective: DAN | JAN) -> None:
+def test_identical_rows_have_zero_loss_and_gradient(objective: DAN | JAN) -> None:
     features = torch.full((8, 5), 3.7).requires_grad_()
     loss = objective(Batch(features, torch.full((8, 4), 0.3), torch.full((8,), -1), torch.arange(8) > 2))
     loss.backward()
@@ -68,7 +68,7 @@ def test_identical_rows_are_at_no_distance_and_feel_no_pull(objective: DAN | JAN
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000), st.floats(0.01, 100), st.floats(-5, 5))
-def test_dan_does_not_see_order_scale_place_or_which_domain_is_which(
+def test_dan_is_invariant_to_order_scale_translation_and_swapped_domains(
     draw: Callable, seed: int, scale: float, place: float
 ) -> None:
     batch = draw(seed)
@@ -80,7 +80,7 @@ def test_dan_does_not_see_order_scale_place_or_which_domain_is_which(
     assert DAN()(replace(batch, target=~batch.target)).item() == pytest.approx(value, abs=1e-5)
 
 
-def test_the_bandwidth_is_taken_as_given() -> None:
+def test_no_gradient_flows_through_the_bandwidth() -> None:
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     gaussian_kernels(x, (1.0,)).sum().backward()
     mean = torch.cdist(x, x).detach().square().sum() / 12
@@ -117,7 +117,7 @@ def test_a_shift_is_seen_and_descended() -> None:
     assert bool((pull > 0).all())  # descent moves the target back
 
 
-def test_jan_sees_classes_that_changed_places(draw: Callable) -> None:
+def test_jan_detects_swapped_classes(draw: Callable) -> None:
     g = torch.Generator().manual_seed(0)
     half = torch.randn(20, 3, generator=g)
     features, logits = torch.cat([half, half]), 3 * torch.cat([half, -half])
@@ -161,7 +161,7 @@ def test_deep_coral_a_single_row_has_no_covariance() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(0, 1000), st.floats(-10, 10), st.floats(-10, 10))
-def test_deep_coral_shifts_of_either_domain_are_not_seen(draw: Callable, seed: int, one: float, other: float) -> None:
+def test_deep_coral_is_invariant_to_translation(draw: Callable, seed: int, one: float, other: float) -> None:
     batch = draw(seed)
     moved = replace(batch, features=batch.features + torch.where(batch.target, one, other)[:, None])
     assert DeepCORAL()(moved).item() == pytest.approx(DeepCORAL()(batch).item(), rel=1e-3, abs=1e-6)

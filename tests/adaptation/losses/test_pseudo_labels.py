@@ -35,7 +35,7 @@ def test_the_loss_against_the_loop(draw: Callable, hard: bool, without: int) -> 
     assert PseudoLabels(hard=hard)(batch).item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
-def test_source_rows_have_no_part(draw: Callable) -> None:
+def test_source_rows_get_no_gradient(draw: Callable) -> None:
     batch = with_pseudo(draw())
     PseudoLabels()(replace(batch, pseudo=batch.pseudo + ~batch.target[:, None] * 0.25)).backward()
     source, target = batch.split(batch.logits.grad)
@@ -43,7 +43,7 @@ def test_source_rows_have_no_part(draw: Callable) -> None:
     assert bool(target.any(1).all())
 
 
-def test_without_probabilities_nothing_is_asked_for(draw: Callable) -> None:
+def test_without_pseudo_labels_the_loss_is_zero(draw: Callable) -> None:
     batch = draw()
     loss = PseudoLabels()(replace(batch, pseudo=torch.zeros_like(batch.logits)))
     assert loss.item() == 0

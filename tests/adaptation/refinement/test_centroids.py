@@ -40,7 +40,7 @@ def test_labels_are_those_of_equations_4_to_6(rows: int, classes: int, seed: int
     assert refine_labels(x, q, rounds=rounds).argmax(1).tolist() == labels
 
 
-def test_probabilities_are_a_softmax_of_cosines() -> None:
+def test_probabilities_are_the_softmax_of_cosines() -> None:
     x, q = draw(12, 3, 0)
     centres = [sum(q[i, k] * x[i] / np.linalg.norm(x[i]) for i in range(12)) for k in range(3)]
     expected = np.array([[np.exp(4 * cosine(row, centre)) for centre in centres] for row in x])
@@ -64,7 +64,7 @@ def test_invariants(rows: int, classes: int, seed: int) -> None:
     np.testing.assert_allclose(refine_labels(7 * x, q), result, atol=1e-9)
 
 
-def test_clusters_are_whole_again() -> None:
+def test_split_clusters_are_reunited() -> None:
     """The source's boundary, at 45°, cuts off a third of the first cluster of the target, which is at 40°."""
     rng = np.random.default_rng(0)
     truth = np.arange(200) % 2
@@ -76,7 +76,7 @@ def test_clusters_are_whole_again() -> None:
     assert (refine_labels(x, q).argmax(1) == truth).all()
 
 
-def test_a_class_without_mass_is_out() -> None:
+def test_a_class_without_mass_gets_probability_zero() -> None:
     x, q = draw(10, 3, 1)
     q[:, 1] = 0
     for rounds in (0, 2):
@@ -87,7 +87,7 @@ def test_a_class_without_mass_is_out() -> None:
 
 
 @pytest.mark.parametrize("x", [np.zeros((4, 3)), np.ones((4, 3)), np.ones((1, 3), np.float32)])
-def test_rows_that_say_nothing(x: np.ndarray) -> None:
+def test_uninformative_rows(x: np.ndarray) -> None:
     q = np.tile([0.6, 0.4], (len(x), 1))
     for rounds in (0, 1):
         result = refine_labels(x, q, rounds=rounds)

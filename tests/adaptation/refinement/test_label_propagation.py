@@ -54,7 +54,7 @@ def test_same_as_dense(rows: int, classes: int, k: int, seed: int) -> None:
     )
 
 
-def test_slices_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = draw(50, 2, 0)
     whole = build_neighbour_graph(x).toarray()
     monkeypatch.setattr(label_propagation, "BLOCK_ROWS", 7)
@@ -145,7 +145,7 @@ def test_clamped_by_a_loop():
 
 
 @pytest.mark.parametrize("name", refinements())
-def test_known_rows_keep_their_class_and_nothing_known_changes_nothing(name):
+def test_known_rows_have_their_class_and_no_known_rows_change_nothing(name):
     refine, (x, classes) = refinements()[name], clusters()
     q = turned(classes)
     known = np.where(np.arange(60) < 5, classes, -1)
@@ -157,7 +157,7 @@ def test_known_rows_keep_their_class_and_nothing_known_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", ["propagation", "growing"])
-def test_few_labels_turn_a_cluster_that_was_called_wrongly(name):
+def test_few_labels_correct_a_misclassified_cluster(name):
     refine, (x, classes) = refinements()[name], clusters()
     known = np.where(np.arange(60) < 30, classes, -1)
     assert (refine(x, turned(classes), None).argmax(1) == classes).mean() < 0.1

@@ -68,7 +68,7 @@ def test_a_shift_is_undone() -> None:
     assert (transport_labels(source, labels, target, 2).argmax(1) == labels).all()
 
 
-def test_a_class_without_source_rows_gets_nothing() -> None:
+def test_a_class_without_source_rows_gets_probability_zero() -> None:
     source, labels, target = draw(6, 2, 3)
     result = transport_labels(source, labels, target, 4)
     assert not result[:, 2:].any()
@@ -77,7 +77,7 @@ def test_a_class_without_source_rows_gets_nothing() -> None:
 
 @pytest.mark.parametrize("regularisation", [1e-6, 0.1, 1e3])
 @pytest.mark.parametrize("kind", ["same", "zero", "one", "far"])
-def test_what_could_overflow(kind: str, regularisation: float) -> None:
+def test_extreme_logits_stay_finite(kind: str, regularisation: float) -> None:
     source, labels, target = draw(5, 3, 4)
     match kind:
         case "same":
@@ -102,7 +102,7 @@ def objective(q: np.ndarray, p: np.ndarray, strength: float) -> float:
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.8, 0.95])
-def test_soft_balance_minimises_its_objective(strength: float) -> None:
+def test_balanced_classes_minimise_the_objective(strength: float) -> None:
     logits = 3 * np.random.default_rng(0).standard_normal((4, 3)) + [2, 0, -1]
     p = softmax(logits, axis=1)
     found = minimize(
@@ -128,7 +128,7 @@ def test_invariants_of_balance(rows: int, classes: int, seed: int, strength: flo
     np.testing.assert_allclose(balance_classes(shifted, strength), q, atol=1e-6)
 
 
-def test_the_ends_of_the_scale() -> None:
+def test_strength_zero_is_softmax_and_one_is_exact_balance() -> None:
     logits = np.random.default_rng(1).standard_normal((50, 4)) + np.array([2, 0, 0, -2])
     np.testing.assert_allclose(balance_classes(logits, 0), softmax(logits, axis=1))
     np.testing.assert_allclose(balance_classes(logits, 1).mean(0), 0.25, atol=1e-5)

@@ -48,7 +48,7 @@ def test_same_as_the_equation(rounds: int, balance: float) -> None:
     np.testing.assert_allclose(result, q, atol=1e-4)
 
 
-def test_alone_and_unheard() -> None:
+def test_without_smoothing_the_experts_are_multiplied_and_weight_zero_removes_one() -> None:
     x, said = draw(30, 4, 1)
     plain = combine_experts(x, said, temperature=0, balance=0, alpha=0)
     np.testing.assert_allclose(plain, softmax(said[0][1] + 0.5 * said[1][1], axis=1))
@@ -74,7 +74,7 @@ def test_invariants(rows: int, classes: int, seed: int) -> None:
     np.testing.assert_allclose(shifted, result, atol=1e-3)
 
 
-def test_an_expert_that_is_half_blind_is_corrected() -> None:
+def test_centroids_and_neighbours_correct_an_uninformative_expert() -> None:
     """Three clusters; the only expert calls each row of the third at random, but for a slight preference."""
     rng = np.random.default_rng(0)
     truth = np.arange(150) % 3
@@ -86,7 +86,7 @@ def test_an_expert_that_is_half_blind_is_corrected() -> None:
 
 
 @pytest.mark.parametrize("x", [np.zeros((4, 3)), np.ones((4, 3)), np.ones((1, 3), np.float32)])
-def test_rows_that_say_nothing(x: np.ndarray) -> None:
+def test_uninformative_rows(x: np.ndarray) -> None:
     logq = np.log(np.tile([0.6, 0.4], (len(x), 1)))
     np.testing.assert_allclose(combine_experts(x, [(1.0, logq)]).sum(1), 1)
 

@@ -39,7 +39,7 @@ def slowly(source: np.ndarray, labels: np.ndarray, target: np.ndarray, q: np.nda
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("rounds", [1, 4])
-def test_same_as_slowly(rounds: int, seed: int) -> None:
+def test_equals_a_naive_implementation(rounds: int, seed: int) -> None:
     source, labels, target, q = draw(20, 3, seed)
     np.testing.assert_allclose(
         grow_pseudo_labels(source, labels, target, q, rounds=rounds),
@@ -66,7 +66,7 @@ def test_invariants(rows: int, classes: int, seed: int) -> None:
 
 
 @given(rows=st.integers(1, 30), classes=st.integers(2, 5), share=st.floats(0.01, 1), seed=st.integers(0, 99))
-def test_the_surest_of_each_class(rows: int, classes: int, share: float, seed: int) -> None:
+def test_the_most_confident_rows_of_each_class(rows: int, classes: int, share: float, seed: int) -> None:
     *_, q = draw(rows, classes, seed)
     chosen = most_confident_rows(q, share)
     called = q.argmax(1)
@@ -79,7 +79,7 @@ def test_the_surest_of_each_class(rows: int, classes: int, share: float, seed: i
     assert len(most_confident_rows(q, 1.0)) == rows
 
 
-def test_a_shift_is_followed() -> None:
+def test_pseudo_labels_follow_a_rotation_of_the_target() -> None:
     """The target's classes are turned by 40°, which brings many of the first beyond the source's boundary at 45°."""
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2

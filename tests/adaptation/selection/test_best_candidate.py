@@ -15,7 +15,7 @@ from transfer.runs.packing import pack, unpack
 IM = VALIDATORS["im"].score
 
 
-def test_the_first_of_equals_is_taken_and_what_has_no_score_is_last(staged):
+def test_the_first_of_equal_scores_is_best_and_nan_is_last(staged):
     stage, phase, steps = staged(epochs=3)
     scores, lines = iter([math.nan, 0.5, 0.5]), []
     choice = BestCandidate(stage, lambda _: next(scores), lines.append)
@@ -24,7 +24,7 @@ def test_the_first_of_equals_is_taken_and_what_has_no_score_is_last(staged):
     assert [line["score"] for line in lines] == [-math.inf, 0.5, 0.5]
 
 
-def test_nothing_to_take(staged):
+def test_without_candidates_there_is_an_error(staged):
     stage, *_ = staged()
     with pytest.raises(TransferError, match="try a lower --lr"):
         BestCandidate(stage, IM, lambda line: None).candidate  # noqa: B018
@@ -32,7 +32,7 @@ def test_nothing_to_take(staged):
 
 @pytest.mark.parametrize("name", ["coral", "mcc"])
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
-def test_a_choice_comes_back_as_it_was(staged, name, policy):
+def test_a_saved_best_candidate_is_restored(staged, name, policy):
     stage, phase, steps = staged(policy=policy)
     told, again = [], []
     one, other = (BestCandidate(stage, IM, lines.append) for lines in (told, again))
@@ -59,14 +59,14 @@ def test_a_choice_comes_back_as_it_was(staged, name, policy):
         assert torch.equal(other.candidate.heads(x)["object"], one.candidate.heads(x)["object"])
 
 
-def test_one_that_nothing_was_offered_to_comes_back(staged):
+def test_a_best_candidate_without_candidates_is_restored(staged):
     stage, *_ = staged()
     choice = BestCandidate(stage, IM, lambda line: None)
     choice.restore(unpack(*pack(BestCandidate(stage, IM, lambda line: None, notes=["diverged"]).state())))
     assert (choice.best, choice.value, choice.notes) == (None, -math.inf, ["diverged"])
 
 
-def test_a_line_for_people():
+def test_the_log_line_of_a_candidate():
     line = {"candidate": "mcc, epoch 1", "score": 0.25}
     assert format_candidate(line).split("  ")[-1] == "score 0.2500"
     assert format_candidate(line | {"loss": 1.5, "seconds": 2}).endswith("loss 1.5000  score 0.2500  2.0 s")

@@ -77,7 +77,7 @@ def test_a_number_that_is_none_is_noticed_in_every_part(part: str, value: float)
     assert not evidence(**{part: broken}).finite
 
 
-def test_no_held_out_row_is_allowed() -> None:
+def test_evidence_may_have_no_held_out_rows() -> None:
     empty = evidence(
         val_features=np.zeros((0, 4), np.float32),
         val_logits=np.zeros((0, 2), np.float32),

@@ -43,7 +43,7 @@ def test_rows_that_the_source_never_has_are_clipped() -> None:
     assert 0 <= ratio[1] < 0.01
 
 
-def test_wide_features_are_made_narrow() -> None:
+def test_wide_features_are_reduced() -> None:
     rng = np.random.default_rng(0)
     parts = reduce_dimensions(rng.normal(size=(90, 200)), rng.normal(size=(60, 200)), rng.normal(size=(7, 200)))
     assert [part.shape for part in parts] == [

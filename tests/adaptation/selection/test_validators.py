@@ -65,7 +65,7 @@ def test_source_val_is_accuracy_and_the_loss_decides_ties(seed: int) -> None:
 
 
 @SEEDS
-def test_one_more_right_counts_more_than_any_loss(seed: int) -> None:
+def test_one_more_correct_row_counts_more_than_any_loss(seed: int) -> None:
     e = evidence(seed)
     good = np.eye(e.classes, dtype=np.float32)[e.val_labels]
     barely = dataclasses.replace(e, val_logits=good * 1e-3)
@@ -129,7 +129,7 @@ def test_weighted_losses_by_a_loop(seed: int) -> None:
     assert validators.VALIDATORS["dev"].score(e) == pytest.approx(-(mean(weighted) + eta * mean(w) - eta))
 
 
-def test_the_control_variate_brings_the_risk_nearer() -> None:
+def test_the_control_variate_reduces_the_error() -> None:
     """Of a loss that is the feature itself the target's mean is known: 0.7, plus what keeps it positive."""
     plain, controlled = [], []
     for seed in range(8):
@@ -159,7 +159,7 @@ def test_circular_by_the_normal_equations(seed: int) -> None:
     assert validators.VALIDATORS["circular"].score(e) == pytest.approx(mean(right))
 
 
-def test_circular_sees_wrong_answers() -> None:
+def test_circular_falls_with_wrong_predictions() -> None:
     e = evidence(1, n=200, target=200)
     shuffled = dataclasses.replace(e, target_logits=np.roll(e.target_logits, 1, axis=1))
     assert validators.VALIDATORS["circular"].score(e) > 0.8
@@ -209,7 +209,7 @@ def test_bounds(seed: int, classes: int, target: int, scale: float) -> None:
         assert low - 1e-5 <= score <= high + 1e-5, name
 
 
-def test_the_bound_is_reached_by_sure_and_balanced_answers() -> None:
+def test_confident_and_balanced_predictions_reach_the_bound() -> None:
     e = evidence(0, target=30)
     sure = dataclasses.replace(e, target_logits=np.tile(1000 * np.eye(3, dtype=np.float32), (10, 1)))
     assert validators.VALIDATORS["im"].score(sure) == pytest.approx(math.log(3))
@@ -220,7 +220,7 @@ def test_the_bound_is_reached_by_sure_and_balanced_answers() -> None:
 
 @pytest.mark.parametrize("name", validators.VALIDATORS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_candidate_that_diverged_loses(name: str, value: float) -> None:
+def test_a_diverged_candidate_scores_minus_infinity(name: str, value: float) -> None:
     e = evidence()
     broken = e.target_logits.copy()
     broken[3, 1] = value
@@ -238,7 +238,7 @@ def test_large_targets_are_scored_in_blocks() -> None:
     assert 0 < validators.VALIDATORS["snd"].score(e) < math.log(4999)
 
 
-def test_a_rule_is_found_by_name_or_the_nearest_is_named() -> None:
+def test_a_rule_is_found_by_name_or_a_similar_name_is_suggested() -> None:
     for name, rule in validators.VALIDATORS.items():
         assert validators.find_validators(name) == (rule, rule)
         assert rule.name == name
@@ -263,18 +263,18 @@ NAN = float("nan")
         ([-math.inf, -5.0], 1),
     ],
 )
-def test_choose(scores: list[float], best: int) -> None:
+def test_choose_best(scores: list[float], best: int) -> None:
     assert validators.choose_best(scores) == best
 
 
 @pytest.mark.parametrize("scores", [[], [NAN], [NAN, NAN]])
-def test_there_must_be_something_to_choose(scores: list[float]) -> None:
+def test_scores_of_nan_alone_are_refused(scores: list[float]) -> None:
     with pytest.raises(TransferError, match="it needs held-out source rows"):
         validators.choose_best(scores)
 
 
 @given(scores=st.lists(st.floats(allow_nan=True), min_size=1).filter(lambda s: not all(map(math.isnan, s))))
-def test_choose_is_the_first_of_the_best(scores: list[float]) -> None:
+def test_choose_best_is_the_first_of_the_best(scores: list[float]) -> None:
     at = validators.choose_best(scores)
     numbers = [score for score in scores if not math.isnan(score)]
     assert scores[at] == max(numbers)

@@ -11,14 +11,14 @@ def penalty(features: torch.Tensor, strength: float = 0.5) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
-def test_it_is_the_least_eigenvalue_of_the_gram_matrix(shape: tuple[int, int]) -> None:
+def test_it_is_the_smallest_eigenvalue_of_the_gram_matrix(shape: tuple[int, int]) -> None:
     features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     x = features.double().numpy()
     gram = x @ x.T if shape[0] < shape[1] else x.T @ x
     assert penalty(features).item() == pytest.approx(0.5 * np.linalg.eigvalsh(gram)[0], rel=1e-4)
 
 
-def test_its_slope_shrinks_the_weakest_direction_alone() -> None:
+def test_descent_shrinks_only_the_weakest_direction() -> None:
     features = torch.randn(6, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
     u, s, v = np.linalg.svd(features.detach().double().numpy(), full_matrices=False)
     penalty(features).backward()

@@ -36,7 +36,7 @@ def refused(model: Any, plan: Any, data: TrainingData, learn: LearnConfig) -> st
 
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("policy", ["partial:1", "full"])
-def test_each_changes_what_is_learned_the_same_way_each_time_and_nothing_frozen(
+def test_each_penalty_changes_training_reproducibly_and_nothing_frozen(
     taught: Callable[..., Any], data: TrainingData, name: str, policy: str
 ) -> None:
     if name == "cutmix" and policy != "full":
@@ -54,7 +54,7 @@ def test_each_changes_what_is_learned_the_same_way_each_time_and_nothing_frozen(
 
 
 @pytest.mark.parametrize("policy", ["lp_ft:1", "gradual:2"])
-def test_all_together_over_several_phases(taught: Callable[..., Any], data: TrainingData, policy: str) -> None:
+def test_all_penalties_over_several_phases(taught: Callable[..., Any], data: TrainingData, policy: str) -> None:
     """What holds on to the start does so from the first phase on, though the cut moves down."""
     model, plan = taught(policy)
     options = {name: value for name, value in OPTIONS.items() if name != "cutmix"}
@@ -65,7 +65,7 @@ def test_all_together_over_several_phases(taught: Callable[..., Any], data: Trai
     assert len(result.epochs) >= 3
 
 
-def test_which_there_are_in_which_phase(taught: Callable[..., Any], data: TrainingData) -> None:
+def test_the_penalties_of_each_phase(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("lp_ft:1")
     learn = replace(QUICK, regularise=RegulariseConfig(l1=0.1, l2_sp=0.1, bss=0.1, mixup=0.1))
     assert build.needs_pretrained_copy(learn)
@@ -86,7 +86,7 @@ def test_a_frozen_backbone_has_no_use_for_some(taught: Callable[..., Any], data:
     assert says.startswith(f"--{name.replace('_', '-')}: the whole backbone stays frozen under linear_probe; choose a")
 
 
-def test_from_scratch_there_is_no_start_to_hold_on_to(taught: Callable[..., Any], data: TrainingData) -> None:
+def test_from_scratch_there_are_no_pretrained_weights(taught: Callable[..., Any], data: TrainingData) -> None:
     learn = replace(QUICK, regularise=RegulariseConfig(l2_sp=0.1, delta=0.1, bss=0.1))
     says = refused(*taught("scratch"), data, learn)
     assert says == "--l2-sp, --delta: there are no pretrained weights to stay near under scratch"
@@ -102,7 +102,7 @@ def test_selected_features_are_solved_or_refused(taught: Callable[..., Any], dat
     assert refused(*taught("head2toe"), data, QUICK).startswith("policy head2toe is solved, never trained: it takes")
 
 
-def test_cutmix_wants_pixels(taught: Callable[..., Any], data: TrainingData) -> None:
+def test_cutmix_needs_images(taught: Callable[..., Any], data: TrainingData) -> None:
     learn = replace(QUICK, regularise=RegulariseConfig(cutmix=1.0))
     says = refused(*taught("partial:1"), data, learn)
     assert says == (
@@ -116,7 +116,7 @@ def test_cutmix_wants_pixels(taught: Callable[..., Any], data: TrainingData) -> 
     ("options", "loss", "flags"),
     [({"l1": 0.1, "mixup": 0.2}, "cross_entropy", "--l1, --mixup"), ({}, "hinge", "--loss hinge")],
 )
-def test_a_solved_probe_refuses_what_it_would_not_heed(
+def test_a_solved_probe_refuses_options_without_effect(
     taught: Callable[..., Any], data: TrainingData, options: dict[str, float], loss: Any, flags: str
 ) -> None:
     learn = replace(QUICK, probe="solved", loss=loss, regularise=RegulariseConfig(**options))
@@ -131,7 +131,7 @@ def test_a_solved_probe_refuses_dropconnect(taught: Callable[..., Any], data: Tr
     assert not fit(model, plan, data, QUICK, TrunkCache()).stopped
 
 
-def test_a_solved_phase_among_others_says_what_it_does_without(
+def test_a_solved_phase_logs_the_options_it_ignores(
     taught: Callable[..., Any], data: TrainingData, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, plan = taught("lp_ft:1")

@@ -19,7 +19,7 @@ from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.train import train
 
 
-def test_the_relation_is_the_mean_answer_for_each_object(taught: Callable[..., Any], data: TrainingData) -> None:
+def test_the_relation_is_the_mean_prediction_for_each_object(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("partial:1")
     torch.manual_seed(0)
     original = nn.Linear(model.backbone.width, 5)
@@ -66,7 +66,7 @@ def test_it_is_the_cross_entropy_to_the_relation_by_shares() -> None:
     assert original.weight.grad is None
 
 
-def test_rows_without_an_object_cost_nothing() -> None:
+def test_rows_without_an_object_have_zero_loss() -> None:
     features = torch.randn(2, 4, requires_grad=True)
     labels = (Labels({"object": torch.tensor([-1, -1])}),)
     loss = CoTuning(nn.Linear(4, 5), torch.rand(3, 5), 1.0)(PenaltyInputs(None, features, features, labels))  # type: ignore[arg-type]

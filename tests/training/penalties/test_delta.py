@@ -62,7 +62,7 @@ def test_it_is_the_weighted_squared_distance_by_channel(ready: tuple, data: Trai
     assert any(p.grad is not None and p.grad.any() for p in model.backbone.network.parameters())
 
 
-def test_nothing_at_the_start(ready: tuple, data: TrainingData) -> None:
+def test_the_penalty_is_zero_at_the_start(ready: tuple, data: TrainingData) -> None:
     model, plan, start, feed = ready
     model.eval()
     penalty = Delta(start, channel_attention(start, model.heads, plan.phases[0]), 0.01)
@@ -72,7 +72,7 @@ def test_nothing_at_the_start(ready: tuple, data: TrainingData) -> None:
     assert penalty(PenaltyInputs(model, activation, features, maps=seen)).item() == 0.0
 
 
-def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, data: TrainingData) -> None:
+def test_a_loss_increase_equals_the_finite_difference_of_a_channel(ready: tuple, data: TrainingData) -> None:
     """By a difference: the loss of solved heads with a channel scaled by 1 - e, less that without, over e."""
     model, _, start, feed = ready
     got = channel_loss_increases(start, model.heads, ["layer3"])["layer3"]
@@ -109,7 +109,7 @@ def test_a_rise_is_what_taking_a_little_of_a_channel_away_costs(ready: tuple, da
         assert float(got[channel]) == pytest.approx(slope, rel=0.02, abs=1e-5)
 
 
-def test_attention_is_a_softmax_over_the_channels_of_each_stage_that_learns(ready: tuple) -> None:
+def test_attention_is_a_softmax_over_the_channels_of_each_trained_stage(ready: tuple) -> None:
     model, plan, start, _ = ready
     found = channel_attention(start, model.heads, plan.phases[0])
     assert len(found) == 2

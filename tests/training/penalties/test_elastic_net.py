@@ -21,7 +21,7 @@ def value(model: Any, l1: float, l2: float) -> float:
     return ElasticNet(l1, l2)(PenaltyInputs(model, NONE, NONE)).item()
 
 
-def test_it_is_the_sum_of_lasso_and_ridge_over_the_weights_that_learn(taught: Callable[..., Any]) -> None:
+def test_it_is_the_sum_of_lasso_and_ridge_over_trained_weights(taught: Callable[..., Any]) -> None:
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
     absolute = squares = 0.0
@@ -34,7 +34,7 @@ def test_it_is_the_sum_of_lasso_and_ridge_over_the_weights_that_learn(taught: Ca
     assert value(model, 0.3, 0.5) == pytest.approx(value(model, 0.3, 0.0) + value(model, 0.0, 0.5), rel=1e-5)
 
 
-def test_its_slope_pulls_on_weights_and_nothing_else(taught: Callable[..., Any]) -> None:
+def test_only_weights_get_a_gradient(taught: Callable[..., Any]) -> None:
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
     ElasticNet(0.3, 0.5)(PenaltyInputs(model, NONE, NONE)).backward()

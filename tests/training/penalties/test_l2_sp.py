@@ -18,7 +18,7 @@ from transfer.training.penalties.penalty import PenaltyInputs
 NONE = torch.zeros(0)
 
 
-def test_nothing_at_the_start_then_half_the_squared_distance(taught: Callable[..., Any]) -> None:
+def test_the_penalty_is_zero_at_first_then_half_the_squared_distance(taught: Callable[..., Any]) -> None:
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
     penalty = L2SP(copy.deepcopy(model.backbone), 0.8)
@@ -40,7 +40,7 @@ def test_nothing_at_the_start_then_half_the_squared_distance(taught: Callable[..
     assert all(p.grad is None for p in model.heads.parameters())
 
 
-def test_it_keeps_what_learns_near_the_start(taught: Callable[..., Any], data: TrainingData) -> None:
+def test_trained_weights_stay_near_the_pretrained_ones(taught: Callable[..., Any], data: TrainingData) -> None:
     far = {}
     for strength in (0.0, 100.0):
         model, plan = taught("partial:1", backbone_lr=1.0)

@@ -5,7 +5,7 @@ from torch import nn
 from transfer.training.penalties.penalty import capture_outputs
 
 
-def test_what_modules_put_out_is_seen_with_its_gradient_while_watched() -> None:
+def test_outputs_are_captured_with_their_gradients() -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     x = torch.randn(5, 3)
     with capture_outputs(network, ["0", "2"]) as seen:
@@ -20,7 +20,7 @@ def test_what_modules_put_out_is_seen_with_its_gradient_while_watched() -> None:
     assert not seen
 
 
-def test_nothing_stays_behind_after_an_error() -> None:
+def test_hooks_are_removed_after_an_error() -> None:
     network = nn.Sequential(nn.Linear(3, 4))
     with pytest.raises(ZeroDivisionError), capture_outputs(network, ["0"]) as seen:
         raise ZeroDivisionError

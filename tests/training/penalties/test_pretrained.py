@@ -13,7 +13,7 @@ from transfer.training.penalties.pretrained import PretrainedCopy
 
 
 @pytest.mark.parametrize("policy", ["partial:1", "full", "linear_probe"])
-def test_it_goes_on_from_the_same_activations_as_it_did_before(
+def test_the_copy_gives_the_pretrained_features_at_every_cut(
     taught: Callable[..., Any], data: TrainingData, policy: str
 ) -> None:
     model, plan = taught(policy)
