@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from transfer.data.shards import http
 from transfer.data.shards import prefetch as module
+from transfer.data.shards import remote
 from transfer.data.shards.address import Member
 from transfer.data.shards.index import read_index
 from transfer.data.shards.prefetch import Contents
@@ -16,7 +16,7 @@ from transfer.errors import TransferError
 def served(server, shard, monkeypatch):
     """Addresses of 40 members, in two shards on a server, and their contents."""
     monkeypatch.setenv("TRANSFER_CACHE", "/nowhere")
-    monkeypatch.setattr(http, "RETRIES", http.RETRIES.new(backoff_factor=0, backoff_jitter=0))
+    monkeypatch.setattr(remote, "BACKOFF", 0.0)
     paths, expected = [], []
     for n in range(2):
         files = {f"{n}/{i}.jpg": bytes([n, i]) * (500 + i) for i in range(20)}

@@ -148,8 +148,8 @@ def test_ranges():
     ("data", "says"),
     [
         ("pipe:curl -s http://host/a.tar", "pipe: would run a command"),
-        ("s3://bucket/a.tar", "over http and https"),
-        ("file:///a.tar", "over http and https"),
+        ("ftp://host/a.tar", "from http://, https://, s3://, gs://, az://"),
+        ("file:///a.tar", "from http://, https://"),
         ("http://host/a.tar.gz", "is compressed"),
         ("a-{0..9}.tgz", "is compressed"),
         ("http://host/a.zip", "is no tar shard"),

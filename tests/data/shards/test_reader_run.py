@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data.shards import http
+from transfer.data.shards import remote
 from transfer.errors import TransferError
 
 
 @pytest.fixture
 def sets(images, shard, server, tmp_path, monkeypatch):
     """The tiny set as a folder, in shards, and in shards on a server."""
-    monkeypatch.setattr(http, "RETRIES", http.RETRIES.new(backoff_factor=0, backoff_jitter=0))
+    monkeypatch.setattr(remote, "BACKOFF", 0.0)
     root = Path(images.paths[0]).parents[2]
     names = sorted(str(Path(path).relative_to(root)) for path in images.paths)
     for n in range(3):

@@ -13,6 +13,7 @@ from transfer.errors import TransferError
 
 HEADER = tarfile.BLOCKSIZE
 LARGEST = 1 << 30  # bytes of one image; larger ones are refused unread
+REMOTE_PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")  # of fsspec
 
 _ADDRESS = re.compile(r"(?P<shard>.+?\.tar(?:\?[^\s]*?)?)::(?P<name>.+)@(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
 
@@ -30,7 +31,7 @@ class Member(NamedTuple):
 
     @property
     def remote(self) -> bool:
-        """Return whether the shard lies on a web server."""
+        """Return whether the shard lies on a web server or in an object store."""
         return is_url(self.shard)
 
     @property
@@ -40,8 +41,8 @@ class Member(NamedTuple):
 
 
 def is_url(name: str) -> bool:
-    """Return whether `name` is an address on the web."""
-    return name.startswith(("http://", "https://"))
+    """Return whether `name` is the address of a remote file, such as https://... or s3://..."""
+    return name.partition("://")[0] in REMOTE_PROTOCOLS
 
 
 def parse(address: str) -> Member | None:
@@ -76,7 +77,7 @@ def fetch(member: Member, start: int, size: int) -> bytes:
         if member.size > LARGEST or start < 0:
             raise OSError("no image has such a place and size")
         if member.remote:
-            from transfer.data.shards.http import fetch_range  # urllib3 is not needed for files
+            from transfer.data.shards.remote import fetch_range  # local shards need no network client
 
             return fetch_range(member.shard, start, size)
         with open(member.shard, "rb") as file:

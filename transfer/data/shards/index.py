@@ -94,9 +94,9 @@ def read_index(shard: str) -> Index:
 def _version(shard: str) -> tuple[int, str]:
     """Return the size in bytes, and what changes when the shard does ("" if nothing tells)."""
     if is_url(shard):
-        from transfer.data.shards.http import version
+        from transfer.data.shards.remote import get_version
 
-        return version(shard)
+        return get_version(shard)
     stat = os.stat(shard)
     return stat.st_size, str(stat.st_mtime_ns)
 
@@ -104,7 +104,7 @@ def _version(shard: str) -> tuple[int, str]:
 def _scan(shard: str, size: int) -> Index:
     with contextlib.ExitStack() as stack:
         if is_url(shard):
-            from transfer.data.shards.http import fetch_range
+            from transfer.data.shards.remote import fetch_range
 
             fetch = functools.partial(fetch_range, shard)
         else:

@@ -88,9 +88,9 @@ class Contents:
                 self._ask(neighbours)
 
     def _ask(self, neighbours: list[tuple[int, Member]]) -> None:
-        from transfer.data.shards.http import CONNECTIONS
+        from transfer.data.shards.remote import MAX_CONNECTIONS
 
-        self._pool = self._pool or ThreadPoolExecutor(CONNECTIONS)
+        self._pool = self._pool or ThreadPoolExecutor(MAX_CONNECTIONS)
         start, end = neighbours[0][1].span[0], neighbours[-1][1].span[1]
         request = self._pool.submit(fetch, neighbours[0][1], start, end - start)
         self._unused[request] = len(neighbours)

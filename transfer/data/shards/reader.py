@@ -35,18 +35,21 @@ def find_shards(data: str) -> list[str] | None:
     Raises
     ------
     TransferError
-        Shards that are not there or cannot be read so: compressed ones, commands, other protocols than http.
+        Shards that are not there or cannot be read so: compressed ones, commands, unknown protocols.
     """
     if data.startswith("pipe:"):
-        raise TransferError("pipe: would run a command, which --data never does: give paths or http(s) URLs of shards")
+        raise TransferError("pipe: would run a command, which --data never does: give paths or URLs of shards")
     if not is_url(data) and re.match(r"[a-z][a-z0-9+.]+://", data):
-        raise TransferError(f"cannot read {data}: shards are read from disks and over http and https")
+        known = ", ".join(f"{protocol}://" for protocol in ("http", "https", "s3", "gs", "az"))
+        raise TransferError(f"cannot read {data}: shards are read from paths and from {known}")
     ending = data.partition("?")[0] if is_url(data) else data
     if ending.endswith(_COMPRESSED):
         raise TransferError(f"{data} is compressed, so that no image in it can be read alone: give plain tars")
     if is_url(data):
         if not ending.endswith(".tar"):
-            raise TransferError(f"{data} is no tar shard: on the web, --data takes https://…/name-{{000..009}}.tar")
+            raise TransferError(
+                f"{data} is no tar shard: a remote --data is a URL of tars such as https://…/name-{{000..009}}.tar"
+            )
         return expand(data)
     path = Path(data).expanduser().absolute()
     if path.is_dir():
