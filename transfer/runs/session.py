@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -123,13 +123,12 @@ class RunSession(Generic[Config]):
             out, shown = run.out / name if run.out else None, run.report and seed == seeds[0]
             config = replace(self.config, run=replace(run, seed=seed, seeds=(), out=out, report=shown))
             folder = self.folder.inner(name, to_dict(config)) if self.folder else None
-
-            def on_line(line: dict[str, Any], of_seed: int = seed) -> None:
-                self.on_line({"seed": of_seed} | line)
-
-            session._set(self.command, config, folder, self.cache, on_line)
+            session._set(self.command, config, folder, self.cache, partial(self._on_seed_line, seed))
             session._outcome = self.states.part(number) if self.states else None
             yield session
+
+    def _on_seed_line(self, seed: int, line: dict[str, Any]) -> None:
+        self.on_line({"seed": seed} | line)
 
     def load_outcome(self) -> Any | None:
         """Return what :meth:`save_outcome` saved of this seed, in all processes; None where nothing is saved."""
