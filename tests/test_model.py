@@ -37,7 +37,7 @@ def test_trunk_then_forward_is_the_whole_network_at_every_cut(small: Callable[..
     with torch.no_grad():
         whole = backbone(normalised(x, backbone))
         for cut in range(len(backbone.stages) + 1):
-            if not backbone.cuttable(cut):
+            if not backbone.can_cut(cut):
                 continue
             model.cut = cut
             activation = model.trunk(x)
@@ -137,10 +137,10 @@ def test_the_next_lower_cut_where_the_network_allows_none(
     backbone = small()
     model = model_of(backbone)
     phase = freeze.plan("partial:1", backbone).phases[0]
-    monkeypatch.setattr(backbone, "cuttable", lambda cut: cut in (0, 2, 5))
+    monkeypatch.setattr(backbone, "can_cut", lambda cut: cut in (0, 2, 5))
     model.freeze(phase)
     assert model.cut == 2
-    monkeypatch.setattr(backbone, "cuttable", lambda cut: cut in (0, 5))
+    monkeypatch.setattr(backbone, "can_cut", lambda cut: cut in (0, 5))
     model.freeze(phase)
     assert model.cut == 0
     assert not model.backbone.network.layer1.training  # frozen all the same

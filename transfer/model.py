@@ -60,7 +60,7 @@ class TransferModel(nn.Module):
             hook.remove()
         self._hooks = freeze.force_input_gradients(self.backbone.network)
         self._frozen_modules = freeze.find_frozen_modules(self.backbone, phase)
-        self.cut = next(k for k in range(phase.cut, -1, -1) if k == 0 or self.backbone.cuttable(k))
+        self.cut = next(k for k in range(phase.cut, -1, -1) if k == 0 or self.backbone.can_cut(k))
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TransferModel":

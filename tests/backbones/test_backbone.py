@@ -60,7 +60,7 @@ def test_stages_and_cuts(name):
         whole = backbone(images)
         assert whole.shape == (2, backbone.width) == (2, NETWORKS[name])
         for cut in range(len(backbone.stages) + 1):
-            assert backbone.cuttable(cut), cut
+            assert backbone.can_cut(cut), cut
             assert torch.equal(backbone.tail(backbone.trunk(images, cut), cut), whole), cut
 
 
@@ -72,7 +72,7 @@ def test_the_ends_are_the_images_and_the_features():
     assert torch.equal(features, backbone(images))
     assert backbone.tail(features, len(backbone.stages)) is features
     with pytest.raises(ValueError, match="not between 0 and the 5 stages"):
-        backbone.cuttable(6)
+        backbone.can_cut(6)
 
 
 def test_the_trunk_does_not_run_in_the_tail_nor_the_tail_in_the_trunk():
@@ -80,7 +80,7 @@ def test_the_trunk_does_not_run_in_the_tail_nor_the_tail_in_the_trunk():
     ran = []
     for path in ("conv1", "layer1", "layer2", "layer3", "layer4"):
         backbone.network.get_submodule(path).register_forward_pre_hook(lambda *_, path=path: ran.append(path))
-    assert backbone.cuttable(3)
+    assert backbone.can_cut(3)
     ran.clear()
     activation = backbone.trunk(_images(), 3)
     assert ran == ["conv1", "layer1", "layer2"]
@@ -106,7 +106,7 @@ class _Skips(nn.Module):
 
 def test_what_is_no_chain_is_found_out():
     backbone = Backbone("skips", _Skips(), PLAIN).eval()
-    assert [backbone.cuttable(cut) for cut in range(4)] == [True, True, False, True]
+    assert [backbone.can_cut(cut) for cut in range(4)] == [True, True, False, True]
     with pytest.raises(ValueError, match="skips cannot be cut before two"):
         backbone.trunk(_images(), 2)
     with pytest.raises(ValueError, match="cannot be cut before two"):
@@ -126,7 +126,7 @@ class _Lists(nn.Module):
 
 def test_a_functional_step_belongs_to_the_tail_and_branches_are_not_cut():
     backbone = Backbone("lists", _Lists(), PLAIN).eval()
-    assert [backbone.cuttable(cut) for cut in range(4)] == [True, True, False, True]
+    assert [backbone.can_cut(cut) for cut in range(4)] == [True, True, False, True]
     images = _images(8)
     assert torch.equal(backbone.tail(backbone.trunk(images, 1), 1), backbone(images))
 
@@ -144,20 +144,20 @@ class _InPlace(nn.Module):
 
 def test_a_tail_that_would_write_into_its_input_is_not_cut():
     backbone = Backbone("in place", _InPlace(), PLAIN).eval()
-    assert [backbone.cuttable(cut) for cut in range(4)] == [True, False, True, True]
+    assert [backbone.can_cut(cut) for cut in range(4)] == [True, False, True, True]
 
 
 def test_high_resolution_nets_are_cut_only_where_one_tensor_passes():
     backbone = load("hrnet_w18_small", random_init=True)
-    assert backbone.cuttable(1)
-    assert not backbone.cuttable(3)
+    assert backbone.can_cut(1)
+    assert not backbone.can_cut(3)
 
 
 def test_cuttable_leaves_modes_and_statistics_alone():
     backbone = load(SMALL, random_init=True).train()
     backbone.network.layer2.eval()
     before = backbone.fingerprint
-    assert backbone.cuttable(2)
+    assert backbone.can_cut(2)
     assert backbone.fingerprint == before
     assert backbone.network.layer1.training
     assert not backbone.network.layer2.training
@@ -197,7 +197,7 @@ def test_functional_dropout_in_the_tail_reads_the_mode():
 def test_a_deep_copy_stands_alone():
     backbone = load(SMALL, random_init=True)
     images = _images()
-    assert backbone.cuttable(2)
+    assert backbone.can_cut(2)
     twin = copy.deepcopy(backbone)
     with torch.no_grad():
         twin.network.conv1[0].weight.zero_()

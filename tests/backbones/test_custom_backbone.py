@@ -103,7 +103,7 @@ def test_loading(plugin, tmp_path):
     backbone = load("tinynet", classifier=True)
     assert backbone.weights == f"file {tmp_path / 'tinynet.safetensors'}"
     assert [stage.name for stage in backbone.stages] == ["stem", "layer1", "layer2", "layer3"]
-    assert all(backbone.cuttable(cut) for cut in range(5))
+    assert all(backbone.can_cut(cut) for cut in range(5))
     assert (backbone.width, backbone.classifier.out_features) == (20, 7)
     assert backbone.preprocessing.input_size == (3, 32, 32)
     assert load("tinynet", image_size=48).preprocessing.input_size == (3, 48, 48)
@@ -155,6 +155,10 @@ def test_the_feature_cache_changes_nothing_and_its_key_covers_weights_and_code(p
     assert train(cached).result["test"] == train(uncached).result["test"] != first
     before = load("tinynet").code_digest
     plugin.write_text(PLUGIN.replace(".relu()", ".tanh()"))
+    assert load("tinynet").code_digest == before  # this process runs the old code
+    plugins._files.clear()
+    del registry.BACKBONES["tinynet"]
+    plugins.load_plugin(str(plugin))
     assert load("tinynet").code_digest != before
 
 

@@ -52,7 +52,7 @@ def test_every_cut_gives_what_the_backbone_gives(small: Callable[..., Backbone],
     backbone.eval()
     x = pixels(size=64)
     for cut in range(1, len(backbone.stages) + 1):
-        if backbone.cuttable(cut):
+        if backbone.can_cut(cut):
             got, wanted = Trunk(backbone, cut)(x), naive(backbone, x, cut)
             assert got.dtype == torch.float32
             assert got.shape == (6, *backbone.shape(cut))
@@ -125,7 +125,7 @@ def test_going_on_from_a_lower_cut_changes_no_bit(small: Callable[..., Backbone]
         lower = Trunk(backbone, start)(x)
         for cut in range(start + 1, n + 1):
             ready = Trunk(backbone, cut)
-            assert torch.equal(ready.onward(lower, start), ready(x)), (start, cut)
+            assert torch.equal(ready.continue_from(lower, start), ready(x)), (start, cut)
 
 
 def test_an_image_depends_neither_on_its_batch_nor_on_the_cores(

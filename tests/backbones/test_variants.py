@@ -47,7 +47,7 @@ def test_one_stage_at_least_goes_and_one_stays(drop):
 def test_a_truncated_network_is_cut_learns_and_runs_folded_like_any_other():
     short = TruncatedBackbone(load("resnet10t", random_init=True), 2)
     images = _images(short)
-    assert [short.cuttable(cut) for cut in range(4)] == [True] * 4
+    assert [short.can_cut(cut) for cut in range(4)] == [True] * 4
     with torch.no_grad():
         assert torch.equal(short.tail(short.trunk(images, 2), 2), short(images))
     short.tail(short.trunk(images, 2).detach(), 2).sum().backward()

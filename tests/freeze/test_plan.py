@@ -169,5 +169,5 @@ def test_head2toe_says_how_many_features_are_kept(built: Callable[[str], Backbon
 
 
 def test_auto_is_no_plan_but_what_finds_one(small: Callable[..., Backbone]) -> None:
-    with pytest.raises(TransferError, match="policy auto is what `transfer advise` says"):
+    with pytest.raises(TransferError, match="policy auto needs advice"):
         plan("auto", small())

@@ -119,7 +119,7 @@ class Backbone(nn.Module):
         Raises
         ------
         ValueError
-            The network cannot be cut there (see :meth:`cuttable`).
+            The network cannot be cut there (see :meth:`can_cut`).
         """
         self._check(cut)
         self._check(start)
@@ -133,12 +133,12 @@ class Backbone(nn.Module):
         Raises
         ------
         ValueError
-            The network cannot be cut there (see :meth:`cuttable`).
+            The network cannot be cut there (see :meth:`can_cut`).
         """
         self._check(cut)
         return self._tail(activation, cut)
 
-    def cuttable(self, cut: int) -> bool:
+    def can_cut(self, cut: int) -> bool:
         """Return whether a single tensor passes from the first `cut` stages to the rest; a forward pass tests it."""
         if not 0 <= cut <= len(self.stages):
             raise ValueError(f"cut {cut} is not between 0 and the {len(self.stages)} stages of {self.name}")
@@ -154,7 +154,7 @@ class Backbone(nn.Module):
         Raises
         ------
         ValueError
-            The network cannot be cut there (see :meth:`cuttable`).
+            The network cannot be cut there (see :meth:`can_cut`).
         """
         self._check(cut)
         return (self._shapes[cut] if cut else None) or self.preprocessing.input_size
@@ -183,7 +183,7 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
     def _check(self, cut: int) -> None:
-        if not self.cuttable(cut):
+        if not self.can_cut(cut):
             raise ValueError(
                 f"{self.name} cannot be cut before {self.stages[cut].name}: more than one tensor passes there"
             )

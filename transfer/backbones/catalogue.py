@@ -17,7 +17,7 @@ from transfer.backbones.registry import BACKBONES
 from transfer.runtime.files import write_text
 
 TABLE = Path(__file__).with_name("catalogue.csv")
-REGISTERED_FILE = "file"  # source of a registered backbone with a weights file
+REGISTERED_FILE = "file"  # `where` of weights that were registered with their backbone
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CatalogueRow:
         Number of pooled features.
     stages : int
     where : str
-        Of the weights: ``store``, ``bundle``, ``file`` (registered with the backbone), ``hub (cached)``, ``hub`` or
+        The weights: ``store``, ``bundle``, ``file`` (registered with the backbone), ``hub (cached)``, ``hub`` or
         ``none``.
     """
 
@@ -54,7 +54,7 @@ def list_backbones(pattern: str = "*", store: Path | None = None) -> Iterator[Ca
     Parameters
     ----------
     pattern : str
-        With ``*``, ``?`` and ``[...]``; a provider's prefix may be left out.
+        A name with ``*``, ``?`` and ``[...]``; a provider's prefix may be left out.
     store : Path, optional
         Folder of weights; by default ``TRANSFER_WEIGHTS``.
 
@@ -91,7 +91,7 @@ def _locate(name: str, source: str, folder: Path | None) -> str:
 
 def _list_rows(pattern: str) -> Iterator[CatalogueRow]:
     """Yield the rows of the table, then measure other matching backbones; `where` is the hub's source."""
-    installed: dict[str, None] | None = None  # all names, if the table is of other versions than those installed
+    installed: dict[str, None] | None = None  # all names, if the table was made for other versions
     with TABLE.open(encoding="utf-8", newline="") as file:
         if file.readline().removeprefix("#").strip() != format_provider_versions():
             installed = dict.fromkeys(registry.list_names())
@@ -125,7 +125,7 @@ def measure_backbone(name: str) -> CatalogueRow:
 
 
 def write_table() -> None:
-    """Write the table for the installed versions; takes some minutes."""
+    """Write the table for the installed versions, in a few minutes."""
     from tqdm import tqdm
 
     text = io.StringIO()

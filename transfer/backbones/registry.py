@@ -1,4 +1,4 @@
-"""Names -> builders: which provider knows a backbone's name; backbones that users register.
+"""Find the provider of a backbone by its name; register backbones of your own.
 
 Importing this module imports neither torch nor timm.
 """
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 BACKBONES: dict[str, "RegisteredBackbone"] = {}
 """Backbones that users registered, by name."""
-COVERED_PACKAGES = ("torch", "torchvision", "timm")  # whose versions belong to every cache key already
+_source_digests: dict[str, str] = {}  # by file, as first read
+LIBRARIES = ("torch", "torchvision", "timm")  # packages whose code is not part of a code digest
 
 
 @dataclass(frozen=True)
@@ -45,35 +46,35 @@ def register_backbone(
     classifier: str = "",
     summary: str = "",
 ) -> None:
-    """Register a convolutional network of your own under a name for ``--backbone`` and :func:`transfer.load`.
+    """Register a convolutional network under a name for ``--backbone`` and :func:`transfer.load`.
 
-    A run that uses it is loaded in another process only after this call has been made there: on the command line,
-    give ``--plugin`` again.
+    A saved run of this backbone loads only in a process that has registered it: on the command line, give ``--plugin``
+    again.
 
     Parameters
     ----------
     name : str
         Letters, digits, ``_``, ``-``; no name of timm or torchvision.
     build : callable
-        Returns the network without its classifier, randomly initialised from torch's global generator: normalised
-        images (N, 3, H, W) to pooled features (N, width). Submodules and what it takes from other modules decide the
-        stages (see :mod:`transfer.backbones.stages`): each Sequential of blocks, such as ``layer1``, is one stage.
-        It can be cut between two stages where a single tensor passes from one to the other.
+        Takes no arguments and returns an nn.Module without classifier, from normalised images (N, 3, H, W) to pooled
+        features (N, width). It initialises weights from torch's global random generator. Each Sequential of blocks,
+        such as ``layer1``, becomes a stage (all rules: :mod:`transfer.backbones.stages`). Features are cached at the
+        end of a stage if a single tensor passes from there to the rest.
     preprocessing : Preprocessing or mapping
-        What the weights were trained with. A ``.json`` beside the weights file takes precedence.
+        The preprocessing that the weights were trained with. A ``.json`` beside the weights file takes precedence.
     weights : path, optional
         The weights file, .safetensors or .pt. Without it: ``--weights``, a file of this name in the store, or
         ``--random-init``.
     classifier : str
-        Dotted path of the original classifier in the weights file, one linear layer on the pooled features. Its
-        weights are not part of the network that `build` returns.
+        Dotted path of the original classifier in the weights file, if it has one: a linear layer on the pooled
+        features, which the network of `build` does not have.
     summary : str
-        One line for people.
+        One line that describes it.
 
     Raises
     ------
     TransferError
-        An invalid name, or one that another backbone has.
+        An invalid name, or one that is taken.
 
     Examples
     --------
@@ -92,6 +93,8 @@ def register_backbone(
     if known is not None and _identify(known.build) != _identify(build):
         raise TransferError(f"backbone {name!r} is registered already, by {'.'.join(_identify(known.build))}")
     file = Path(weights).expanduser() if weights else None
+    if source := _find_source(build):
+        _source_digests[source] = _digest_file(source)  # now: the file may be edited while this process runs
     BACKBONES[name] = RegisteredBackbone(build, preprocessing, file, classifier, summary)
 
 
@@ -133,8 +136,8 @@ class RegisteredBackbones(Provider):
         structure = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
         digest = hashlib.sha256(structure.encode())
         sources = {_find_source(BACKBONES[name].build), *(_find_source(type(m)) for m in network.modules())}
-        for file in sorted(sources - {None}, key=str):
-            digest.update(Path(str(file)).read_bytes())
+        for file in sorted(filter(None, sources)):
+            digest.update(_source_digests.setdefault(file, _digest_file(file)).encode())
         return digest.hexdigest()
 
 
@@ -205,7 +208,7 @@ def _explain_unknown(name: str) -> str:
 
 
 def _list_provider(provider: Provider) -> tuple[str, ...]:
-    """Return a provider's names; of the fixed ones they are computed once."""
+    """Return a provider's names; only those of registered backbones can change."""
     return provider.names() if isinstance(provider, RegisteredBackbones) else _list_fixed(provider)
 
 
@@ -218,11 +221,16 @@ def _identify(build: Any) -> tuple[str, str]:
     return str(getattr(build, "__module__", "")), str(getattr(build, "__qualname__", repr(build)))
 
 
-def _find_source(code: Any) -> str | None:
-    """Return the source file of a function or class, unless it belongs to a package of ``COVERED_PACKAGES``."""
-    if str(getattr(code, "__module__", "")).partition(".")[0] in COVERED_PACKAGES:
-        return None
+def _find_source(code: Any) -> str:
+    """Return the source file of a function or class; empty: no file, or one of ``LIBRARIES``."""
+    if str(getattr(code, "__module__", "")).partition(".")[0] in LIBRARIES:
+        return ""
     try:
-        return inspect.getsourcefile(code)
-    except TypeError:  # built in, or a callable object
-        return None
+        file = inspect.getsourcefile(code) or ""
+    except (TypeError, OSError):  # built in, a callable object, or typed into an interpreter
+        return ""
+    return file if Path(file).is_file() else ""
+
+
+def _digest_file(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -6,9 +6,9 @@ one weight matrix are *plain* (a convolution, a norm, a pooling), the others are
 
 - the plain units before the first block are the stem (each separate container of them is a stage);
 - each group (a Sequential: ``layer1``, ``blocks.3``) is a stage; of blocks in a row without a group (SqueezeNet's
-  fire modules, VGG's convolutions) those of one container and one resolution form a stage;
-- plain convolutions between two groups (a transition, a downsampling) belong to the group that they lead to;
-- plain convolutions after the last group are a head stage (``conv_head``), one for each container they stand in;
+  fire modules, VGG's convolutions) all of one container and one resolution form a stage;
+- plain convolutions between two groups (a transition, a downsampling) belong to the next group;
+- plain convolutions after the last group are a head stage (``conv_head``), one for each container;
 - a unit without a weight matrix (norm, activation, pooling) belongs to the unit before it.
 """
 
@@ -49,9 +49,11 @@ class _Call:
 
 @dataclass
 class _Unit:
+    """A module that belongs to one stage as a whole."""
+
     path: str
     module: nn.Module
-    order: int
+    order: int  # of its first call
     size_out: int
     flat: bool  # a convolution in a container of plain units only, such as VGG's features
     weights: int = field(init=False)
@@ -80,9 +82,9 @@ class BuildOnMeta(TorchFunctionMode):
     """
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Call `function`, on the meta device if parameters and buffers are made with it."""
-        made = function in (torch.empty, torch.zeros, torch.ones)
-        return function(*args, **{**(kwargs or {}), **({"device": "meta"} if made else {})})
+        """Call `function`, on the meta device if it creates parameters or buffers."""
+        creates = function in (torch.empty, torch.zeros, torch.ones)
+        return function(*args, **{**(kwargs or {}), **({"device": "meta"} if creates else {})})
 
 
 def count_weight_layers(module: nn.Module) -> int:
@@ -110,8 +112,8 @@ def read_stages(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[t
         raise ValueError(f"expected pooled features (N, width), the network returns {tuple(output.shape)}")
     opened: set[str] = set()
     while True:
-        units = sorted(_units(network, "", calls, opened, input_size[1]), key=lambda unit: unit.order)
-        stages = _grouped(units)
+        units = sorted(_list_units(network, "", calls, opened, input_size[1]), key=lambda unit: unit.order)
+        stages = _group_units(units)
         largest = max(units, key=lambda unit: unit.weights)
         if len(stages) > 2 or largest.weights < 3 or not any(True for _ in largest.module.children()):
             return tuple(stages), output.shape[1]
@@ -119,15 +121,16 @@ def read_stages(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[t
 
 
 def _trace(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[dict[str, _Call], Tensor]:
+    """Run the network once on the meta device; return the first call of each module, and the output."""
     calls: dict[str, _Call] = {}
     handles = []
 
     def watch(path: str, module: nn.Module) -> None:
         def before(_: nn.Module, inputs: tuple) -> None:
-            calls.setdefault(path, _Call(len(calls), size_in=_side(inputs, min)))
+            calls.setdefault(path, _Call(len(calls), size_in=_measure_side(inputs, min)))
 
         def after(_: nn.Module, inputs: tuple, output: object) -> None:
-            calls[path].size_out = calls[path].size_out or _side(output, max)
+            calls[path].size_out = calls[path].size_out or _measure_side(output, max)
 
         handles.append(module.register_forward_pre_hook(before))
         handles.append(module.register_forward_hook(after))
@@ -148,27 +151,27 @@ def _trace(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[dict[s
     return calls, output
 
 
-def _side(value: object, pick: Callable[..., int]) -> int:
-    """Return the larger spatial extent of an image-like tensor, else 1; `pick` chooses where there are several."""
+def _measure_side(value: object, pick: Callable[..., int]) -> int:
+    """Return the larger side of an image-like tensor in pixels, else 1; `pick` chooses among several tensors."""
     if isinstance(value, (tuple, list)):
-        return pick((_side(v, pick) for v in value), default=1)
+        return pick((_measure_side(v, pick) for v in value), default=1)
     if not isinstance(value, Tensor) or value.ndim != 4:
         return 1
     _, a, b, c = value.shape
     return a if a == b != c else max(b, c)  # channels last or first
 
 
-def _units(
+def _list_units(
     module: nn.Module, path: str, calls: dict[str, _Call], opened: set[str], image: int, flat: bool = False
 ) -> Iterator[_Unit]:
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name
         call = calls.get(child_path)
         if call is None:  # a ModuleList, which is never called itself
-            yield from _units(child, child_path, calls, opened, image)
+            yield from _list_units(child, child_path, calls, opened, image)
         elif child_path in opened or _spans_resolutions(child, call, image):
             plain = call.size_in == image and all(count_weight_layers(inner) < 2 for inner in child.children())
-            yield from _units(child, child_path, calls, opened, image, flat=plain)
+            yield from _list_units(child, child_path, calls, opened, image, flat=plain)
         else:
             yield _Unit(child_path, child, call.order, call.size_out, flat)
 
@@ -179,13 +182,13 @@ def _spans_resolutions(module: nn.Module, call: _Call, image: int) -> bool:
     return call.size_out > 1 and count_weight_layers(module) > 1 and ratio >= (8 if call.size_in == image else 3)
 
 
-def _grouped(units: list[_Unit]) -> list[Stage]:
+def _group_units(units: list[_Unit]) -> list[Stage]:
     stages: list[list[_Unit]] = []
     waiting: list[_Unit] = []  # plain convolutions, and the units after them, that have no group yet
     for unit in units:
         if unit.block:
             if not stages and any(u.weights for u in waiting):
-                stages += _by_container(waiting)
+                stages += _split_by_container(waiting)
                 waiting = []
                 last = None
             else:
@@ -198,11 +201,11 @@ def _grouped(units: list[_Unit]) -> list[Stage]:
             waiting.append(unit)
         else:
             stages[-1].append(unit)
-    return [_stage(part, first=i == 0) for i, part in enumerate([*stages, *_by_container(waiting)])]
+    return [_make_stage(part, first=i == 0) for i, part in enumerate([*stages, *_split_by_container(waiting)])]
 
 
-def _by_container(units: list[_Unit]) -> list[list[_Unit]]:
-    """Return plain units as one stage for each container that their convolutions stand in."""
+def _split_by_container(units: list[_Unit]) -> list[list[_Unit]]:
+    """Return plain units split into stages, one for each container of convolutions."""
     found: list[list[_Unit]] = []
     for unit in units:
         convolutions = [u for u in found[-1] if u.weights] if found else []
@@ -212,6 +215,6 @@ def _by_container(units: list[_Unit]) -> list[list[_Unit]]:
     return found
 
 
-def _stage(units: list[_Unit], first: bool) -> Stage:
+def _make_stage(units: list[_Unit], first: bool) -> Stage:
     named = next((u for u in units if u.block), None) or next((u for u in units if u.weights), units[0])
     return Stage("stem" if first else named.path, tuple(unit.path for unit in units))

@@ -35,7 +35,7 @@ class Trunk:
     ----------
     backbone : Backbone
     cut : int
-        From 1 to the number of stages; the backbone can be cut there.
+        Between 1 and the number of stages, where the backbone can be cut.
     """
 
     def __init__(self, backbone: Backbone, cut: int) -> None:
@@ -50,7 +50,7 @@ class Trunk:
         normalise = self._backbone.preprocessing.normalise
         return self._map(lambda chunk: self._replica().trunk(_channels_last(normalise(chunk)), self.cut), images)
 
-    def onward(self, activation: Tensor, start: int) -> Tensor:
+    def continue_from(self, activation: Tensor, start: int) -> Tensor:
         """Return the activation at the cut from the float32 `activation` (N, ...) at a lower cut, `start`."""
         return self._map(lambda chunk: self._replica().trunk(_channels_last(chunk), self.cut, start), activation)
 
@@ -91,39 +91,39 @@ def _fold_batch_norms(backbone: Backbone, cut: int) -> Backbone:
     with torch.inference_mode(False), torch.no_grad():
         example = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
         plain = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
-        wanted, pairs = _find_foldable_pairs(plain, example, cut)
+        expected, pairs = _find_foldable_pairs(plain, example, cut)
         folded = copy.deepcopy(plain)
         try:
             for conv, norm in pairs:
                 _fold(folded.network, conv, norm)
-            error = (folded.trunk(example, cut) - wanted).abs().max()
+            error = (folded.trunk(example, cut) - expected).abs().max()
         except Exception:  # the network uses more of its norms than a forward pass
             return plain
-        return folded if bool(error <= MAX_FOLDING_ERROR * wanted.abs().max()) else plain
+        return folded if bool(error <= MAX_FOLDING_ERROR * expected.abs().max()) else plain
 
 
 def _find_foldable_pairs(backbone: Backbone, example: Tensor, cut: int) -> tuple[Tensor, list[tuple[str, str]]]:
     """Run the trunk once; return its output, and the names of each (convolution, norm) where one feeds the other."""
-    made: dict[int, tuple[str, Tensor]] = {}  # holds the tensors, so that no two have the same id
+    producers: dict[int, tuple[str, Tensor]] = {}  # holds the tensors, so that no two have the same id
     pairs: list[tuple[str, str]] = []
     calls: dict[str, int] = {}
     hooks = []
-    backbone.cuttable(cut)  # tested now, so that the run below is the only one
+    backbone.can_cut(cut)  # tested now, so that the run below is the only one
 
     def after(name: str, output: Tensor) -> None:
-        made[id(output)] = (name, output)
+        producers[id(output)] = (name, output)
         calls[name] = calls.get(name, 0) + 1
 
-    def before(name: str, given: Tensor) -> None:
+    def before(name: str, x: Tensor) -> None:
         calls[name] = calls.get(name, 0) + 1
-        if id(given) in made:
-            pairs.append((made[id(given)][0], name))
+        if id(x) in producers:
+            pairs.append((producers[id(x)][0], name))
 
     for name, module in backbone.network.named_modules():
         if type(module) is nn.Conv2d or type(module).__name__ == "Conv2dSame":
             hooks.append(module.register_forward_hook(lambda _m, _in, out, name=name: after(name, out)))
         elif type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d":
-            hooks.append(module.register_forward_pre_hook(lambda _m, given, name=name: before(name, given[0])))
+            hooks.append(module.register_forward_pre_hook(lambda _m, inputs, name=name: before(name, inputs[0])))
     try:
         output = backbone.trunk(example, cut)
     finally:
@@ -133,6 +133,7 @@ def _find_foldable_pairs(backbone: Backbone, example: Tensor, cut: int) -> tuple
 
 
 def _fold(network: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Fold a BatchNorm into the convolution before it, in place."""
     conv: Any = network.get_submodule(conv_name)
     norm: Any = network.get_submodule(norm_name)
     conv.weight, conv.bias = fuse_conv_bn_weights(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transfer.backbones.backbone import Backbone, ConvClassifier, StopForward, stop_forward
 from transfer.errors import TransferError
 
-VARIANCE_RATIO = 0.4  # of a stage's features to those of the stage above it: see :func:`split_variance`
+VARIANCE_RATIO = 0.4  # of each stage's features to the next stage's in a probe; measured: see freeze/README.md
 
 
 class TruncatedBackbone(Backbone):
@@ -73,7 +73,7 @@ class TruncatedBackbone(Backbone):
 
 
 class AllStagesBackbone(Backbone):
-    """A backbone whose features are those of all its stages: spatial means, and the network's own pooled features.
+    """A backbone with the features of all stages, each a spatial mean; the last stage's are the network's features.
 
     Parameters
     ----------
@@ -138,13 +138,13 @@ class AllStagesBackbone(Backbone):
                 hooks.enter_context(module.register_forward_pre_hook(partial(record_input, path)))
             last = self._last(len(self.stages))
             hooks.enter_context(last.register_forward_pre_hook(lambda _, inputs: outputs.update(map=inputs[0])))
-            own = self.network(images)
+            last_features = self.network(images)
         parts = {stage.name: pool_mean(outputs[stage.name]) for stage in self.stages[:-1]}
-        parts[self.stages[-1].name] = own
+        parts[self.stages[-1].name] = last_features
         parts |= {f"{what} {path}": outputs[f"{what} {path}"] for what in ("mean", "square") for path in self.norms}
         if self.with_statistics and (classifier := self.original_classifier):
             # The last module of a network that classifies before it pools is the pooling: its input is the map.
-            parts["logits"] = classifier(outputs["map"] if isinstance(classifier, ConvClassifier) else own)
+            parts["logits"] = classifier(outputs["map"] if isinstance(classifier, ConvClassifier) else last_features)
         if not self.width:
             for name, part in parts.items():
                 start = sum(columns.stop - columns.start for columns in self.layout.values())
@@ -193,6 +193,7 @@ def _find_spatial_axes(output: Tensor) -> tuple[int, ...]:
 
 
 def _run_one_image(backbone: Backbone) -> Tensor:
+    """Return the features of one black image, in eval mode."""
     modes = [(module, module.training) for module in backbone.network.modules()]
     backbone.network.eval()
     try:

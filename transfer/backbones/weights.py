@@ -23,8 +23,11 @@ from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
 from transfer.runtime.files import read_json
 
+# Keys under which trainers save weights in a checkpoint, averaged weights first.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model_state_dict", "model")
+# Prefixes that wrappers (DataParallel, torch.compile, Lightning) add to all keys.
 PREFIXES = ("module.", "_orig_mod.", "model.")
+BATCH_COUNT = "num_batches_tracked"  # buffer of BatchNorm layers
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,16 @@ def find_weights(provider: Provider, name: str, file: Path | None = None, store:
     Raises
     ------
     TransferError
-        There are none, or they cannot be read.
+        No weights were found, or they cannot be read.
     """
     if file is not None:
         return FoundWeights(read_weights_file(file), f"file {file}", read_record_beside(file))
     folder = weight_files.find_store(store)
     if stored := weight_files.find_store_file(name, folder):
         return FoundWeights(read_weights_file(stored), f"store {stored}", read_record_beside(stored))
-    if own := provider.local_file(name):
-        where = "bundle" if own == weight_files.find_bundled_file(name) else f"file {own}"
-        return FoundWeights(read_weights_file(own), where, read_record_beside(own))
+    if local := provider.local_file(name):
+        where = "bundle" if local == weight_files.find_bundled_file(name) else f"file {local}"
+        return FoundWeights(read_weights_file(local), where, read_record_beside(local))
     return _from_hub(provider, name, folder)
 
 
@@ -94,7 +97,7 @@ def read_weights_file(file: Path) -> dict[str, Tensor]:
 
 
 def read_record_beside(file: Path) -> Preprocessing | None:
-    """Return the preprocessing recorded in ``<name>.json`` beside the weights ``<name>.safetensors``, if there is one.
+    """Return the preprocessing in ``<name>.json`` beside the weights ``<name>.safetensors``; None: no such file.
 
     Raises
     ------
@@ -145,13 +148,16 @@ def load_into(provider: Provider, name: str, network: nn.Module, found: FoundWei
 
 
 def _find_misfits(network: nn.Module, state: dict[str, Tensor], classifier: frozenset[str]) -> list[str]:
-    own = network.state_dict()
+    """Return how the keys and shapes of `state` differ from those of the network, in words."""
+    expected = network.state_dict()
     # Files older than PyTorch 0.4 have no batch counts, and nothing needs them.
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in {*own, *classifier} and not key.endswith("num_batches_tracked")]
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [
+        key for key in state if key not in {*expected, *classifier} and not key.endswith("num_batches_tracked")
+    ]
     shapes = [
         f"{key} {tuple(state[key].shape)}, not {tuple(tensor.shape)}"
-        for key, tensor in own.items()
+        for key, tensor in expected.items()
         if key in state and state[key].shape != tensor.shape
     ]
     problems = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
@@ -190,7 +196,7 @@ def _make_url(source: str) -> str:
 
 
 def _check_reachable(source: str, seconds: float = 4.0) -> None:
-    """Raise ConnectionError unless the hub responds in time; the hubs' own clients retry for much longer."""
+    """Raise ConnectionError unless the hub responds in time; the hubs' clients retry for much longer."""
     if source.startswith("hf:") and constants.HF_HUB_OFFLINE:
         raise ConnectionError("HF_HUB_OFFLINE is set")
     outcome: list[Exception | None] = []

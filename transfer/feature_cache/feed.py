@@ -270,14 +270,14 @@ class Feed:
         """Yield float32 activations at the cut, from those of the nearest lower cut that are kept, else from images."""
         run, backbone = self.model.get_trunk(), self.model.backbone
         for cut in range(self.model.cut - 1, 0, -1):
-            if not len(rows) or not backbone.cuttable(cut):
+            if not len(rows) or not backbone.can_cut(cut):
                 continue
             located = self._open_rows(cut, "float32", view, augmentation, disk_cache).locate(self.digests)
             there = rows[located.found[rows]]
             rows = rows[~located.found[rows]]
             for start in range(0, len(there), _BATCH):
                 some = there[start : start + _BATCH]
-                yield some, run.onward(_unpacked(located.take(some)), cut)
+                yield some, run.continue_from(_unpacked(located.take(some)), cut)
         for index, images in self._images(
             rows, np.full(len(rows), view), augmentation, 0, 0, _BATCH, [np.arange(len(rows))]
         ):

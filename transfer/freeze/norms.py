@@ -1,7 +1,7 @@
-"""Normalisation layers: which modules and tensors they are.
+"""Find normalisation layers and their parameters and buffers, BatchNorm statistics among them.
 
-Where BatchNorm statistics are frozen: :func:`transfer.freeze.find_frozen_modules` in apply.py lists the modules that
-stay in eval mode, and :meth:`transfer.model.TransferModel.train` keeps them there.
+BatchNorm statistics are frozen in apply.py: :func:`transfer.freeze.find_frozen_modules` returns the modules that stay
+in eval mode, and :meth:`transfer.model.TransferModel.train` keeps them in it.
 """
 
 from typing import TYPE_CHECKING

@@ -104,7 +104,7 @@ class LpFt(FreezePolicy):
 @register_policy
 @dataclass(frozen=True)
 class Gradual(FreezePolicy):
-    """Unfreeze one more stage in each phase (Howard and Ruder 2018); bottom up is the contrary, to compare with."""
+    """Unfreeze one more stage in each phase, from the top (Howard and Ruder 2018) or from the bottom."""
 
     stages: int | None = None
     order: Literal["", "bottom_up"] = ""
@@ -211,7 +211,7 @@ class Head2Toe(FreezePolicy):
             return cls()
         if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,4})?", argument) or not 0 < float(argument) <= 100:
             raise ValueError(
-                "after the colon comes the percentage of features to keep, above 0 and up to 100, such as head2toe:10"
+                "write a percentage of features after the colon, above 0 and up to 100, such as head2toe:10"
             )
         return cls(float(argument))
 
@@ -257,4 +257,6 @@ class Auto(FreezePolicy):
 
     def phases(self, backbone: "Backbone", build: "PhaseBuilder") -> tuple["Phase", ...]:
         """Raise: advice replaces this policy before there is a plan."""
-        raise TransferError("policy auto is what `transfer advise` says: `transfer train` and `compare` can follow it")
+        raise TransferError(
+            "policy auto needs the advice of `transfer advise`: only `transfer train` and `compare` accept it"
+        )

@@ -1,7 +1,7 @@
 """FreezePolicy: what to train, as a user writes it; the registry of policies.
 
 A policy is a class with a name, a one-line summary, facts about itself and a method that returns its phases. The rest
-of the package asks a policy or its plan for facts, never for its name, so that a policy of your own is one class:
+of the package reads facts of a policy or its plan, never its name, so that a new policy is a single class:
 
 >>> @register_policy
 ... class EverySecondStage(FreezePolicy):
@@ -59,7 +59,7 @@ class FreezePolicy:
     all_stages : bool
         Whether the heads see the pooled features of all stages. Such heads are solved, never trained by epochs.
     single_phase : bool
-        Whether one phase is all there is. Adaptation needs that.
+        Whether training has only one phase, as adaptation requires.
     from_scratch : bool
         Whether the backbone starts from random weights.
     advised : bool
@@ -87,17 +87,17 @@ class FreezePolicy:
 
     @property
     def stages(self) -> int | None:
-        """Number of stages that are trained, as the user wrote it; None: the policy's own choice."""
+        """Number of stages to train, if the user gave it."""
         return None
 
     @property
     def argument(self) -> str:
-        """What stands after the colon; empty for none."""
+        """The text after the colon; empty: no argument."""
         return ""
 
     @classmethod
     def from_argument(cls, argument: str | None) -> Self:
-        """Return the policy for what stands after the colon; None: there is no colon.
+        """Return the policy for an argument, the text after the colon; None: no colon.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class FreezePolicy:
             An invalid argument. The message says what to write; :meth:`parse` puts the policy in front.
         """
         if argument is not None:
-            raise ValueError(f"{cls.name} takes nothing after the colon")
+            raise ValueError(f"{cls.name} takes no argument after the colon")
         return cls()
 
     def phases(self, backbone: "Backbone", build: "PhaseBuilder") -> tuple["Phase", ...]:
@@ -137,7 +137,7 @@ class FreezePolicy:
         first, plus, rest = map(str.strip, text.strip().partition("+"))
         if first.partition(":")[0] != TRUNCATE:
             if plus and first.partition(":")[0] in POLICIES:
-                raise TransferError(f"policy {text!r}: only {TRUNCATE} can stand before another policy")
+                raise TransferError(f"policy {text!r}: only {TRUNCATE} can precede another policy")
             return _parse_one(first + plus + rest, text)
         policy = _parse_one(rest if plus else "linear_probe", text)
         if policy.all_stages or policy.advised:
@@ -192,10 +192,10 @@ def parse_stage_count(argument: str | None, *forms: str) -> int:
     Raises
     ------
     ValueError
-        `argument` is none; the message suggests `forms`.
+        `argument` is not such a number; the message suggests `forms`.
     """
     if not argument or not argument.isascii() or not argument.isdigit() or int(argument) < 1:
-        raise ValueError(f"after the colon comes a number of stages, such as {' or '.join(forms)}")
+        raise ValueError(f"write a number of stages after the colon, such as {' or '.join(forms)}")
     return int(argument)
 
 
@@ -203,7 +203,7 @@ def _parse_one(written: str, text: str) -> FreezePolicy:
     """Return the policy that `written`, one part of `text`, names."""
     name, colon, argument = written.partition(":")
     if name == TRUNCATE:
-        raise TransferError(f"policy {text!r}: {TRUNCATE} is there twice; add up the stages")
+        raise TransferError(f"policy {text!r}: {TRUNCATE} occurs twice; add up the stages")
     if name not in POLICIES:
         from transfer.runtime.plugins import load_entry_points
 

@@ -130,7 +130,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
     models: Models = {}
     for part, saved in header.parts.items():
         backbone, heads = _built(header, saved)
-        if not (0 <= saved.cut <= len(backbone.stages) and backbone.cuttable(saved.cut)):
+        if not (0 <= saved.cut <= len(backbone.stages) and backbone.can_cut(saved.cut)):
             raise TransferError(f"{file} is damaged: {header.backbone} cannot be cut at {saved.cut}")
         model = TransferModel(backbone, heads, saved.cut, saved.cut_precision)
         model.load_state_dict({k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")})

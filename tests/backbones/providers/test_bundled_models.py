@@ -55,4 +55,4 @@ def test_the_one_that_is_bundled(monkeypatch):
     assert sum(p.numel() for p in backbone.parameters()) < 1_000_000
     assert weight_files.find_bundled_file("glyphnet").stat().st_size < 2_000_000
     assert all(p.dtype == torch.float32 for p in backbone.parameters())
-    assert all(backbone.cuttable(cut) for cut in range(6))
+    assert all(backbone.can_cut(cut) for cut in range(6))

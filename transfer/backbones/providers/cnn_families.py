@@ -1,7 +1,7 @@
-"""Which of the providers' models are convolutional networks; nothing in timm or torchvision marks them.
+"""Lists of the convolutional families of timm and torchvision, which neither package marks.
 
-timm keeps each family in a module (``timm.models.resnet``), so a family is named by its module. A module that is in
-neither list is new: its models are not listed until someone decides (and a test fails).
+timm keeps each family in a module (``timm.models.resnet``), so a family is named by its module. A module in neither
+list is new: a test fails, and its models are not listed until it is added to one of them.
 """
 
 from fnmatch import fnmatchcase
