@@ -257,6 +257,4 @@ class Auto(FreezePolicy):
 
     def phases(self, backbone: "Backbone", build: "PhaseBuilder") -> tuple["Phase", ...]:
         """Raise: advice replaces this policy before there is a plan."""
-        raise TransferError(
-            "policy auto needs the advice of `transfer advise`: only `transfer train` and `compare` accept it"
-        )
+        raise TransferError("policy auto needs advice: only `transfer train` and `transfer compare` accept it")
