@@ -151,10 +151,8 @@ def _find_misfits(network: nn.Module, state: dict[str, Tensor], classifier: froz
     """Return how the keys and shapes of `state` differ from those of the network, in words."""
     expected = network.state_dict()
     # Files older than PyTorch 0.4 have no batch counts, and nothing needs them.
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [
-        key for key in state if key not in {*expected, *classifier} and not key.endswith("num_batches_tracked")
-    ]
+    missing = [key for key in expected if key not in state and not key.endswith(BATCH_COUNT)]
+    unexpected = [key for key in state if key not in {*expected, *classifier} and not key.endswith(BATCH_COUNT)]
     shapes = [
         f"{key} {tuple(state[key].shape)}, not {tuple(tensor.shape)}"
         for key, tensor in expected.items()
