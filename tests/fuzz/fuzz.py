@@ -1,14 +1,13 @@
-"""Fuzz the readers of files from elsewhere with atheris (``pip install atheris``); run by hand, not by pytest.
+"""Fuzz the readers of external files with atheris (``pip install atheris``); run by hand, not by pytest.
 
 ::
 
     python tests/fuzz/fuzz.py READER [SECONDS] [FOLDER]
 
-READER is one of `READERS`. Its inputs are grown in FOLDER/READER (default: the system's temporary folder) from a few
-sound files, guided by the lines of this package that they reach. Whatever a reader says of an input must be a
-TransferError, after five seconds of work at most. Each other end is kept in FOLDER/READER/crashes, once for each line
-that it came from, and told in one line; the run goes on. What was found is mended, and kept as a test beside the
-reader's own.
+READER is a key of `READERS`. Inputs are grown in FOLDER/READER (default: the system's temporary folder) from a few
+valid files, guided by coverage of this package. A reader may only raise TransferError, and may take at most five
+seconds of processor time. Any other outcome is saved in FOLDER/READER/crashes, once for each line that raised it, and
+printed in one line; fuzzing continues. Bugs that were found have regression tests beside the tests of their reader.
 """
 
 import contextlib
@@ -42,29 +41,29 @@ with atheris.instrument_imports(include=["transfer", "PIL"]):
 import numpy as np
 from PIL import Image
 
-SLOW = 5.0  # seconds of work, so that a busy machine finds nothing
-ROOM = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+MAX_SECONDS = 5.0  # of processor time, which does not depend on other load
+SCRATCH = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 
 
-def _emptied(name: str) -> Path:
-    place = ROOM / name
+def _empty_folder(name: str) -> Path:
+    place = SCRATCH / name
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     return place
 
 
 def image(data: bytes) -> None:
-    """Bytes of an image, through both decoders."""
+    """Decode an image with both decoders."""
     for read in (lambda: decode.decode(io.BytesIO(data)), lambda: pixels.read(data, at_least=16)):
         with contextlib.suppress(decode.BadImage):
             read()
 
 
 def table(data: bytes) -> None:
-    """A CSV manifest, each of its columns learned as well."""
-    file = ROOM / "table.csv"
+    """Read a CSV manifest, also with each column as a target."""
+    file = SCRATCH / "table.csv"
     file.write_bytes(data)
-    (ROOM / "a.png").touch()
+    (SCRATCH / "a.png").touch()
     with contextlib.suppress(TransferError):
         manifest.with_path_column(file)
         extra = [name for name in manifest._read_columns(file)[0] if name not in manifest.OWN]
@@ -74,8 +73,8 @@ def table(data: bytes) -> None:
 
 
 def tree(data: bytes) -> None:
-    """A folder of files, folders, links and pipes: a line each, its kind, its path and for a link its goal."""
-    root = _emptied("tree")
+    """Read a folder of files, folders, links and pipes; each line has kind, path and, for a link, its destination."""
+    root = _empty_folder("tree")
     for line in data.split(b"\n")[:16]:
         kind, _, rest = line.partition(b" ")
         name, _, goal = rest.partition(b" ")
@@ -86,7 +85,7 @@ def tree(data: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):
             above = [os.path.join(os.fsencode(root), *parts[:i]) for i in range(1, len(parts))]
             if any(map(os.path.islink, above)):
-                continue  # what lies there is not ours
+                continue  # it may lead out of the scratch folder
             os.makedirs(os.path.dirname(path), exist_ok=True)
             if kind == b"l":
                 os.symlink(goal, path)
@@ -102,8 +101,8 @@ def tree(data: bytes) -> None:
 
 
 def settings(data: bytes) -> None:
-    """The config.json and the metrics.jsonl of a run that is resumed, and each config from its JSON."""
-    place = _emptied("run")
+    """Read config.json and metrics.jsonl of a resumed run, and each config from its JSON."""
+    place = _empty_folder("run")
     first, _, second = data.partition(b"\0")
     (place / "config.json").write_bytes(first)
     (place / "metrics.jsonl").write_bytes(second or first)
@@ -119,13 +118,13 @@ def settings(data: bytes) -> None:
 
 
 def checkpoint(data: bytes) -> None:
-    """A model.safetensors: all of its bytes, or sound tensors under another header."""
-    file = ROOM / "model.safetensors"
+    """Read a model.safetensors: all of its bytes, or valid tensors with another header."""
+    file = SCRATCH / "model.safetensors"
     if data[:1] == b"{":
         from safetensors.torch import save_file
 
         with contextlib.suppress(UnicodeDecodeError):
-            save_file(_sound_tensors(), file, metadata={"transfer": data.decode()})
+            save_file(_valid_tensors(), file, metadata={"transfer": data.decode()})
     else:
         file.write_bytes(data[1:])
     with contextlib.suppress(TransferError):
@@ -133,23 +132,23 @@ def checkpoint(data: bytes) -> None:
 
 
 def weights(data: bytes) -> None:
-    """A weights file, pickled or not, and the record beside it."""
-    file = ROOM / ("w.safetensors" if data[:1] == b"s" else "w.pt")
+    """Read a weights file, pickled or not, and the record beside it."""
+    file = SCRATCH / ("w.safetensors" if data[:1] == b"s" else "w.pt")
     file.write_bytes(data[1:])
-    (ROOM / "w.json").write_bytes(data[1:])
+    (SCRATCH / "w.json").write_bytes(data[1:])
     for read in (sources.read_weights_file, sources.read_record_beside):
         with contextlib.suppress(TransferError):
             read(file)
 
 
 def rows(data: bytes) -> None:
-    """A segment of the cache and what its folder says of it, alone and beside a sound one."""
-    store = DiskCache(_emptied("rows"))
+    """Read a segment of the cache and its about.json, alone and beside a valid segment."""
+    store = DiskCache(_empty_folder("rows"))
     shelf = store.open_rows("features", {"weights": "1f3a"}, (2,), "float32")
     with shelf.open_writer() as writer:
         writer.append(["0" * 64], np.array([[1, 2]], "float32"))
     first, _, second = data.partition(b"\n\n")
-    sealed = first + segment.compute_seal(shelf.key, first[8:])  # else hardly any would come past the seal
+    sealed = first + segment.compute_seal(shelf.key, first[8:])  # without it, the seal would reject nearly all
     (shelf.folder / "a.rows").write_bytes(first)
     (shelf.folder / "b.rows").write_bytes(sealed)
     (shelf.folder / "about.json").write_bytes(second)
@@ -161,8 +160,8 @@ def rows(data: bytes) -> None:
 
 
 def archive(data: bytes) -> None:
-    """A zip or tar archive."""
-    file, room = ROOM / "archive", _emptied("unpacked")
+    """Unpack a zip or tar archive."""
+    file, room = SCRATCH / "archive", _empty_folder("unpacked")
     file.write_bytes(data)
     with contextlib.suppress(TransferError):
         unpack.unpack(file, room / "here", keep=lambda name: name, limit=1 << 20)
@@ -175,16 +174,16 @@ READERS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-def _sound_tensors() -> dict:
+def _valid_tensors() -> dict:
     from safetensors.torch import load_file, save_file  # noqa: F401
 
-    if "tensors" not in _kept:
-        _sound_checkpoint()
-        _kept["tensors"] = load_file(ROOM / "sound.safetensors")
-    return _kept["tensors"]
+    if "tensors" not in _cached:
+        _valid_checkpoint()
+        _cached["tensors"] = load_file(SCRATCH / "valid.safetensors")
+    return _cached["tensors"]
 
 
-def _sound_checkpoint() -> tuple[bytes, str]:
+def _valid_checkpoint() -> tuple[bytes, str]:
     from safetensors import safe_open
 
     from transfer import backbones
@@ -195,12 +194,12 @@ def _sound_checkpoint() -> tuple[bytes, str]:
     specs = [HeadSpec("object", "softmax", ("a", "b")), HeadSpec("size", "regression")]
     heads = train.HeadConfig()
     model = TransferModel(backbone, saved.build_heads(specs, backbone.width, heads))
-    saved.save(ROOM / "sound.safetensors", {"": model}, heads)
-    with safe_open(ROOM / "sound.safetensors", "pt") as opened:
-        return (ROOM / "sound.safetensors").read_bytes(), opened.metadata()["transfer"]
+    saved.save(SCRATCH / "valid.safetensors", {"": model}, heads)
+    with safe_open(SCRATCH / "valid.safetensors", "pt") as opened:
+        return (SCRATCH / "valid.safetensors").read_bytes(), opened.metadata()["transfer"]
 
 
-_kept: dict = {}
+_cached: dict = {}
 
 
 def _images() -> Iterator[bytes]:
@@ -240,7 +239,7 @@ def _images() -> Iterator[bytes]:
 
 
 def seeds(reader: str) -> Iterator[bytes]:
-    """Yield a few sound inputs."""
+    """Yield a few valid inputs of a reader."""
     if reader == "image":
         yield from _images()
     elif reader == "table":
@@ -257,7 +256,7 @@ def seeds(reader: str) -> Iterator[bytes]:
         yield b'{"seed": 1, "run": {"out": "x"}}\0{"epoch": 1, "loss": NaN}\n{"epoch": 2}\n'
         yield b"[" * 2000
     elif reader == "checkpoint":
-        whole, header = _sound_checkpoint()
+        whole, header = _valid_checkpoint()
         yield header.encode()
         yield b"r" + whole[:4000]
         yield (
@@ -279,7 +278,7 @@ def seeds(reader: str) -> Iterator[bytes]:
         record = {"input_size": [3, 8, 8], "mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "box", "crop_pct": 1}
         yield b"p" + json.dumps(record).encode()
     elif reader == "rows":
-        store = DiskCache(_emptied("rows"))
+        store = DiskCache(_empty_folder("rows"))
         shelf = store.open_rows("features", {"weights": "1f3a"}, (2,), "float32")
         with shelf.open_writer() as writer:
             writer.append(["0" * 64, "f" * 64], np.array([[1, 2], [3, 4]], "float32"))
@@ -311,7 +310,7 @@ def _archives() -> Iterator[bytes]:
 
 
 def main(reader: str, seconds: str = "600", place: str = tempfile.gettempdir() + "/fuzz") -> None:
-    """Fuzz one reader for so long."""
+    """Fuzz one reader for a number of seconds."""
     corpus, crashes = Path(place, reader, "corpus"), Path(place, reader, "crashes")
     for path in (corpus, crashes):
         path.mkdir(parents=True, exist_ok=True)
@@ -319,8 +318,8 @@ def main(reader: str, seconds: str = "600", place: str = tempfile.gettempdir() +
         (corpus / f"seed{i}").write_bytes(content)
     feed, seen = READERS[reader], set()
 
-    def once(data: bytes) -> None:
-        began = time.process_time()
+    def check(data: bytes) -> None:
+        started = time.process_time()
         try:
             feed(data)
             what = None
@@ -331,8 +330,8 @@ def main(reader: str, seconds: str = "600", place: str = tempfile.gettempdir() +
                 f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno} ({last[-1].name}): {error}"
             )
             key = (type(error), ours[-1].filename, ours[-1].lineno)
-        took = time.process_time() - began
-        if took > SLOW:
+        took = time.process_time() - started
+        if took > MAX_SECONDS:
             what, key = f"{took:.1f} s", ("slow", round(took))
         if what and key not in seen:
             seen.add(key)
@@ -348,7 +347,7 @@ def main(reader: str, seconds: str = "600", place: str = tempfile.gettempdir() +
     ]
     options.append(f"-artifact_prefix={crashes}/")
     sys.stderr.flush()
-    atheris.Setup([sys.argv[0], *options, str(corpus)], once)
+    atheris.Setup([sys.argv[0], *options, str(corpus)], check)
     atheris.Fuzz()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.heads.dropout import DropConnect, Dropout, VanillaDropout, drawn
+from transfer.heads.dropout import DropConnect, Dropout, VanillaDropout, draw_dropout_mask
 from transfer.heads.layers import build_mlp
 
 X = torch.linspace(0.5, 2.0, 8)
@@ -46,12 +46,17 @@ def test_both_kinds_give_a_next_layer_the_same_mean_once_its_weights_are_scaled(
 @pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.9, 0.99999999])
 def test_a_mask_keeps_the_share_that_it_says_each_entry_by_itself(p: float) -> None:
     torch.manual_seed(0)
-    stays, share = drawn(torch.empty(1001, 997), p)
+    retained, share = draw_dropout_mask(torch.empty(1001, 997), p)
     assert share == pytest.approx(1 - p, abs=2**-16)
-    assert float(stays.float().mean()) == pytest.approx(share, abs=0.002)
-    for part in (stays[:, ::2], stays[1::2], stays.flatten()[::4], stays.flatten()[3::4]):  # of all sixteen-bit words
+    assert float(retained.float().mean()) == pytest.approx(share, abs=0.002)
+    for part in (
+        retained[:, ::2],
+        retained[1::2],
+        retained.flatten()[::4],
+        retained.flatten()[3::4],
+    ):  # of all sixteen-bit words
         assert float(part.float().mean()) == pytest.approx(share, abs=0.004)
-    together = (stays[:, :-1] & stays[:, 1:]).float().mean()
+    together = (retained[:, :-1] & retained[:, 1:]).float().mean()
     assert float(together) == pytest.approx(share**2, abs=0.003)
 
 

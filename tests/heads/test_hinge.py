@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
-from transfer.heads.hinge import binary_hinge, hinge
+from transfer.heads.hinge import binary_hinge_losses, hinge_losses
 
 
 def naive(scores: list[float], target: int) -> float:
@@ -24,7 +24,7 @@ def test_it_is_the_naive_one_and_its_slope_is_plus_and_minus_one(seed: int, clas
     g = torch.Generator().manual_seed(seed)
     scores = (spread * torch.randn(6, classes, generator=g, dtype=torch.float64)).requires_grad_()
     target = torch.randint(classes, (6,), generator=g)
-    losses = hinge(scores, target)
+    losses = hinge_losses(scores, target)
     wanted = [naive(scores[i].tolist(), int(t)) for i, t in enumerate(target)]
     assert losses.tolist() == pytest.approx(wanted, rel=1e-9)  # in float64, as near the margin much cancels
     losses.sum().backward()
@@ -40,7 +40,7 @@ def test_it_is_the_naive_one_and_its_slope_is_plus_and_minus_one(seed: int, clas
 
 def test_beyond_the_margin_there_is_nothing_to_learn() -> None:
     scores = torch.tensor([[3.0, 1.9, -4.0], [1.0, 0.5, 0.2]], requires_grad=True)
-    losses = hinge(scores, torch.tensor([0, 0]))
+    losses = hinge_losses(scores, torch.tensor([0, 0]))
     assert losses.tolist() == pytest.approx([0.0, 0.5])
     losses.sum().backward()
     assert scores.grad is not None
@@ -50,7 +50,7 @@ def test_beyond_the_margin_there_is_nothing_to_learn() -> None:
 
 def test_binary() -> None:
     scores, target = torch.tensor([2.0, 0.3, -0.5, -2.0, 0.4]), torch.tensor([1, 1, 1, 0, 0])
-    assert binary_hinge(scores, target).tolist() == pytest.approx([0.0, 0.7, 1.5, 0.0, 1.4])
+    assert binary_hinge_losses(scores, target).tolist() == pytest.approx([0.0, 0.7, 1.5, 0.0, 1.4])
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])

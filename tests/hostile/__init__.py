@@ -1,1 +1,1 @@
-"""Files from strangers: what they are (one file a kind), and what the commands make of them."""
+"""Hostile inputs, one file for each kind of input, and a test that gives them to the commands."""

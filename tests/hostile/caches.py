@@ -1,4 +1,4 @@
-"""Caches."""
+"""Damaged caches."""
 
 import contextlib
 import io
@@ -9,21 +9,21 @@ from typing import Any
 
 from transfer.cli.main import main
 
-from .given import CASES, NESTED, Given, case, sees
+from .cases import CASES, NESTED, Workspace, case, train_argv
 
 
-def cache_case(name: str, build: Callable[[Path], Any], says: str, *action: str, code: int = 0) -> None:
-    """Add a case: what lies in the cache."""
+def cache_case(name: str, build: Callable[[Path], Any], message: str, *action: str, code: int = 0) -> None:
+    """Add a case: a damaged cache."""
 
-    def laid(given: Given) -> list[str]:
-        cache = given.root.parent / "cache"
+    def build_argv(workspace: Workspace) -> list[str]:
+        cache = workspace.root.parent / "cache"
         with contextlib.redirect_stdout(io.StringIO()):
-            assert main(sees(given.data())) == 0
+            assert main(train_argv(workspace.data())) == 0
         for segment in cache.rglob("*.rows"):
             build(segment)
-        return ["cache", *action] if action else sees(given.root / "data")
+        return ["cache", *action] if action else train_argv(workspace.root / "data")
 
-    CASES[name] = laid, code, says
+    CASES[name] = build_argv, code, message
 
 
 def pipe(segment: Path) -> None:
@@ -46,6 +46,6 @@ for action in (("ls",), ("verify",), ()):
 
 
 @case("a cache that is a file", 0, "accuracy")
-def _cache_file(given: Given) -> list[str]:
-    (given.root.parent / "cache").write_text("")
-    return sees(given.data())
+def _cache_file(workspace: Workspace) -> list[str]:
+    (workspace.root.parent / "cache").write_text("")
+    return train_argv(workspace.data())

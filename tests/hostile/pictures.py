@@ -1,4 +1,4 @@
-"""Images and folders that are not what they seem."""
+"""Hostile image files and folders."""
 
 import os
 from collections.abc import Callable
@@ -8,24 +8,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .given import CASES, NOTE, STRANGE, Given, case, folder, png, predicts, sees
+from .cases import CASES, NOTE, STRANGE, Workspace, case, folder, png, predict_argv, train_argv
 
 
-def image_case(name: str, says: str, code: int = 2, suffix: str = ".jpg") -> Callable[[Callable[[Path], Any]], None]:
-    """Add a case: one file beside sound images."""
+def image_case(name: str, message: str, code: int = 2, suffix: str = ".jpg") -> Callable[[Callable[[Path], Any]], None]:
+    """Add a case: one file beside valid images."""
 
     def add(build: Callable[[Path], Any]) -> None:
-        def laid(given: Given) -> list[str]:
-            build(given.data() / "dark" / f"x{suffix}")
-            return sees(given.root / "data")
+        def build_argv(workspace: Workspace) -> list[str]:
+            build(workspace.data() / "dark" / f"x{suffix}")
+            return train_argv(workspace.root / "data")
 
-        CASES[name] = laid, code, says
+        CASES[name] = build_argv, code, message
 
     return add
 
 
 def bomb(path: Path, side: int = 60_000) -> None:
-    """A PNG that says it has 3.6 thousand million pixels."""
+    """Write a PNG whose header claims 3.6 thousand million pixels."""
     file = bytearray(png(path).read_bytes())
     import struct
     import zlib
@@ -75,59 +75,59 @@ image_case("a link to itself", "x.jpg: ")(lambda p: p.symlink_to(p))
 
 
 @case("folders 500 deep", 0, "too deep to look into")
-def _deep(given: Given) -> list[str]:
-    given.data()
-    os.chdir(given.root / "data")
+def _deep(workspace: Workspace) -> list[str]:
+    workspace.data()
+    os.chdir(workspace.root / "data")
     for _ in range(500):
         os.mkdir("d")
         os.chdir("d")
     Image.new("RGB", (9, 9)).save("x.png")
-    os.chdir(given.root)
-    return sees(given.root / "data")
+    os.chdir(workspace.root)
+    return train_argv(workspace.root / "data")
 
 
 @case("a link up to the folder", 0, "accuracy")
-def _cycle(given: Given) -> list[str]:
-    (given.data() / "up").symlink_to("..")
-    return sees(given.root / "data")
+def _cycle(workspace: Workspace) -> list[str]:
+    (workspace.data() / "up").symlink_to("..")
+    return train_argv(workspace.root / "data")
 
 
 @case("a link to the root of the disk", 0, "accuracy")
-def _disk(given: Given) -> list[str]:
-    (given.data() / "all").symlink_to("/")
-    return sees(given.root / "data")
+def _disk(workspace: Workspace) -> list[str]:
+    (workspace.data() / "all").symlink_to("/")
+    return train_argv(workspace.root / "data")
 
 
 @case("60 folders, each linked to all the others", 2, "again and again")
-def _mesh(given: Given) -> list[str]:
-    names = [given.data() / f"n{i}" for i in range(60)]
+def _mesh(workspace: Workspace) -> list[str]:
+    names = [workspace.data() / f"n{i}" for i in range(60)]
     for name in names:
         name.mkdir()
     for name in names:
         for other in names:
             (name / other.name).symlink_to(other)
-    return sees(given.root / "data")
+    return train_argv(workspace.root / "data")
 
 
 @case("predict on folders 500 deep", 0, "dark")
-def _deep_predict(given: Given) -> list[str]:
-    _deep(given)
-    return predicts(given.sound, given.root / "data")
+def _deep_predict(workspace: Workspace) -> list[str]:
+    _deep(workspace)
+    return predict_argv(workspace.valid_run, workspace.root / "data")
 
 
 @case("predict on a pattern through links in a circle", 0, "dark")
-def _circle(given: Given) -> list[str]:
-    (given.data() / "a").symlink_to(".")
-    (given.root / "data" / "b").symlink_to(".")
-    return predicts(given.sound, given.root / "data" / "**" / "0.png")
+def _circle(workspace: Workspace) -> list[str]:
+    (workspace.data() / "a").symlink_to(".")
+    (workspace.root / "data" / "b").symlink_to(".")
+    return predict_argv(workspace.valid_run, workspace.root / "data" / "**" / "0.png")
 
 
 @case("predict on a pipe", 2, "no image at")
-def _pipe(given: Given) -> list[str]:
-    os.mkfifo(given.root / "x.jpg")
-    return predicts(given.sound, given.root / "x.jpg")
+def _pipe(workspace: Workspace) -> list[str]:
+    os.mkfifo(workspace.root / "x.jpg")
+    return predict_argv(workspace.valid_run, workspace.root / "x.jpg")
 
 
 @case("class names of every kind", 0, "accuracy")
-def _names(given: Given) -> list[str]:
-    return sees(folder(given.root / "data", STRANGE, 5))
+def _names(workspace: Workspace) -> list[str]:
+    return train_argv(folder(workspace.root / "data", STRANGE, 5))

@@ -1,4 +1,4 @@
-"""Runs."""
+"""Hostile run folders: headers, weights and tables."""
 
 import contextlib
 import io
@@ -10,12 +10,16 @@ from typing import Any
 
 from transfer.cli.main import main
 
-from .given import CASES, NESTED, Evil, Given, predicts
+from .cases import CASES, NESTED, BadPickle, Workspace, predict_argv
 
 
-def run_case(name: str, code: int, says: str, **changes: Any) -> None:
+def run_case(name: str, code: int, message: str, **changes: Any) -> None:
     """Add a case: a run with another header."""
-    CASES[name] = lambda given: predicts(given.with_header(**changes), given.data() / "dark" / "0.png"), code, says
+    CASES[name] = (
+        lambda workspace: predict_argv(workspace.with_header(**changes), workspace.data() / "dark" / "0.png"),
+        code,
+        message,
+    )
 
 
 for backbone in (
@@ -65,24 +69,28 @@ run_case("a number of 10,000 digits", 2, "model.safetensors", text='{"format": '
 
 
 def file_case(
-    name: str, build: Callable[[Path], Any], says: str, file: str = "model.safetensors", code: int = 2
+    name: str, build: Callable[[Path], Any], message: str, file: str = "model.safetensors", code: int = 2
 ) -> None:
-    """Add a case: a run of which one file is another."""
+    """Add a case: a run with one file replaced."""
 
-    def laid(given: Given) -> list[str]:
-        path = given.run() / file
+    def build_argv(workspace: Workspace) -> list[str]:
+        path = workspace.run() / file
         path.unlink()
         build(path)
         return (
             ["evaluate", str(path.parent), "--device", "cpu"]
             if file.endswith("csv")
-            else predicts(path.parent, given.data() / "dark" / "0.png")
+            else predict_argv(path.parent, workspace.data() / "dark" / "0.png")
         )
 
-    CASES[name] = laid, code, says
+    CASES[name] = build_argv, code, message
 
 
-file_case("a run that is a pickle", lambda p: p.write_bytes(pickle.dumps(Evil())), "is not a readable safetensors file")
+file_case(
+    "a run that is a pickle",
+    lambda p: p.write_bytes(pickle.dumps(BadPickle())),
+    "is not a readable safetensors file",
+)
 file_case("a run of zero bytes", lambda p: p.write_bytes(b""), "is not a readable safetensors file")
 file_case("a run that is a pipe", os.mkfifo, "no run at")
 file_case("a run that is a folder", lambda p: p.mkdir(), "no run at")
@@ -110,16 +118,16 @@ file_case(
 )
 
 
-def resume_case(name: str, file: str, content: bytes, says: str) -> None:
+def resume_case(name: str, file: str, content: bytes, message: str) -> None:
     """Add a case: a search that is resumed over a damaged file."""
 
-    def laid(given: Given) -> list[str]:
-        out = given.root.parent / "out"
+    def build_argv(workspace: Workspace) -> list[str]:
+        out = workspace.root.parent / "out"
         out.mkdir()
         argv = [
             "search",
             "--data",
-            str(given.data()),
+            str(workspace.data()),
             "--out",
             str(out),
             "--trials",
@@ -134,7 +142,7 @@ def resume_case(name: str, file: str, content: bytes, says: str) -> None:
         (out / file).write_bytes(content)
         return argv
 
-    CASES[name] = laid, 2, says
+    CASES[name] = build_argv, 2, message
 
 
 for said, content in (

@@ -1,4 +1,4 @@
-"""Files from strangers, fed to the commands: one clear line or a sensible result, and nothing written elsewhere."""
+"""Hostile inputs give one clear line or a correct result, and no file is written elsewhere."""
 
 import csv
 import faulthandler
@@ -14,15 +14,15 @@ import pytest
 from transfer.cli.main import main
 
 from . import caches, pictures, runs, tables, weights
-from .given import CASES, RAW, STRANGE, TRAIN, Given, folder, sees, tree
+from .cases import CASES, RAW, STRANGE, TRAIN, Workspace, folder, list_tree, train_argv
 
-KINDS = caches, pictures, runs, tables, weights  # each lays its cases into CASES
+INPUT_KINDS = caches, pictures, runs, tables, weights  # each adds its cases to CASES
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
-    root = tmp_path_factory.mktemp("sound")
+    root = tmp_path_factory.mktemp("valid")
     folder(root / "data")
     assert main([*TRAIN, "--data", str(root / "data"), "--out", str(root / "run")]) == 0
     return root / "run"
@@ -30,35 +30,37 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def alarm() -> Iterator[None]:
-    """End the tests where a command hangs, saying where: a thread that waits for a pipe cannot be ended otherwise."""
+    """Abort with a traceback if a command hangs: a thread that waits for a pipe cannot be ended otherwise."""
     faulthandler.dump_traceback_later(60, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 
 
 def trains(name: str) -> bool:
-    """Whether a case gets as far as to learn something, which takes its time; the others are told at once."""
+    """Return whether a case gets as far as training, which takes seconds; the others are refused at once."""
     return (CASES[name][1] == 0 and not name.startswith("predict")) or "jsonl" in name
 
 
 @pytest.fixture
-def fed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Callable[..., tuple[int, str, str]]:
-    """Feed a case to a command, in a home of its own; return its exit code, its one line and its output.
+def feed_case(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that gives a case to a command, in a new home folder: exit code, error line and output.
 
-    Whatever comes of it, it tells no traceback and no raw control character, writes into its own places alone and
-    reaches for no network.
+    It checks that the command prints no traceback and no raw control character, writes only into the run folder and
+    the cache, and does not use the network.
     """
     for variable, place in (("TRANSFER_CACHE", "cache"), ("HOME", "home"), ("TMPDIR", "tmp")):
         monkeypatch.setenv(variable, str(tmp_path / place))
     for place in ("home", "tmp", "here"):
         (tmp_path / place).mkdir()
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it reached for the network"))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it used the network"))
 
     def feed(name: str, command: Sequence[str] = ()) -> tuple[int, str, str]:
         monkeypatch.chdir(tmp_path / "here")
-        argv = CASES[name][0](Given(tmp_path / "given", run))
+        argv = CASES[name][0](Workspace(tmp_path / "workspace", run))
         monkeypatch.chdir(tmp_path / "here")
-        before, sound = tree(tmp_path), tree(run.parent)
+        before, valid = list_tree(tmp_path), list_tree(run.parent)
         capfd.readouterr()
         if command:
             argv = [*command, *argv[1:]]
@@ -74,10 +76,10 @@ def fed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) 
             assert lines[0].startswith("transfer: ")
             assert len(lines[0]) < 2000
         ours = (str(tmp_path / "out"), str(tmp_path / "cache"))
-        after = tree(tmp_path)
+        after = list_tree(tmp_path)
         changed = {path for path in after.keys() | before.keys() if after.get(path) != before.get(path)}
         assert not [path for path in changed if not path.startswith(ours)]
-        assert tree(run.parent) == sound
+        assert list_tree(run.parent) == valid
         return code, lines[0] if code == 2 else "", out
 
     return feed
@@ -85,11 +87,11 @@ def fed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes, links and names of any bytes")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if trains(n) else n for n in CASES])
-def test_a_file_from_a_stranger(name, fed):
-    _, code, says = CASES[name]
-    found, line, out = fed(name)
+def test_train_and_predict(name, feed_case):
+    _, code, message = CASES[name]
+    found, line, out = feed_case(name)
     assert found == code
-    assert says in (line if code == 2 else out)
+    assert message in (line if code == 2 else out)
 
 
 OTHERS: dict[str, list[str]] = {
@@ -105,7 +107,7 @@ BUILDERS = {"image_case", "table_case", "weights_case", "_deep", "_cycle", "_dis
 
 
 def others() -> Iterator[Any]:
-    """Yield what `train` is to read for each other command that reads it too; all but one in five are slow."""
+    """Yield each other command with each input that it reads as `train` does; four in five are marked slow."""
     read = [name for name, (build, *_) in CASES.items() if build.__qualname__.partition(".")[0] in BUILDERS]
     assert len(read) > 50
     for (number, name), (place, command) in itertools.product(enumerate(read), enumerate(OTHERS)):
@@ -115,23 +117,23 @@ def others() -> Iterator[Any]:
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes, links and names of any bytes")
 @pytest.mark.parametrize(("command", "name"), list(others()))
-def test_other_commands_take_it_as_train_does(command, name, fed):
-    """`adapt` may ask for domains first, which these sets lack."""
-    _, code, says = CASES[name]
-    found, line, _ = fed(name, [command, *OTHERS[command]])
+def test_other_commands_treat_it_as_train_does(command, name, feed_case):
+    """`adapt` may first refuse the set for its lack of domains."""
+    _, code, message = CASES[name]
+    found, line, _ = feed_case(name, [command, *OTHERS[command]])
     if command == "adapt":
         assert found == 2
     else:
         assert found == code
-        assert code != 2 or says in line
+        assert code != 2 or message in line
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="names of any bytes")
-def test_names_of_every_kind_come_back_as_they_were(tmp_path, monkeypatch, capsys):
+def test_unusual_names_are_read_back_unchanged(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     data = folder(tmp_path / "data", STRANGE, 5)
-    assert main([*sees(data), "--out", str(tmp_path / "run")]) == 0
+    assert main([*train_argv(data), "--out", str(tmp_path / "run")]) == 0
     with (tmp_path / "run" / "predictions.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["object"] for row in rows} == set(STRANGE)

@@ -1,4 +1,4 @@
-"""Weights files."""
+"""Hostile weights files."""
 
 import json
 import pickle
@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from .given import CASES, NESTED, Evil, Given, sees
+from .cases import CASES, NESTED, BadPickle, Workspace, train_argv
 
 
-def weights_case(name: str, build: Callable[[Path], Any], says: str, suffix: str = ".pt") -> None:
+def weights_case(name: str, build: Callable[[Path], Any], message: str, suffix: str = ".pt") -> None:
     """Add a case: a weights file."""
 
-    def laid(given: Given) -> list[str]:
-        file = given.root / f"w{suffix}"
+    def build_argv(workspace: Workspace) -> list[str]:
+        file = workspace.root / f"w{suffix}"
         build(file)
-        return [*sees(given.data()), "--weights", str(file)]
+        return [*train_argv(workspace.data()), "--weights", str(file)]
 
-    CASES[name] = laid, 2, says
+    CASES[name] = build_argv, 2, message
 
 
 def torch_save(value: Any, **how: Any) -> Callable[[Path], Any]:
@@ -52,17 +52,20 @@ def state(**changes: Any) -> Callable[[Path], Any]:
 
 
 RECORD = {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear", "crop_pct": 1}
-weights_case("a pickle that runs a command", lambda p: p.write_bytes(pickle.dumps(Evil())), "is not loaded")
-weights_case("the same within a torch file", torch_save({"fc.weight": Evil()}), "unpickling runs code")
+weights_case("a pickle that runs a command", lambda p: p.write_bytes(pickle.dumps(BadPickle())), "is not loaded")
+weights_case("the same within a torch file", torch_save({"fc.weight": BadPickle()}), "unpickling runs code")
 weights_case(
     "the same in torch's old format",
-    torch_save({"a": Evil()}, _use_new_zipfile_serialization=False),
+    torch_save({"a": BadPickle()}, _use_new_zipfile_serialization=False),
     "unpickling runs code",
 )
 weights_case(
-    "a pickle called .safetensors", lambda p: p.write_bytes(pickle.dumps(Evil())), "cannot be read", ".safetensors"
+    "a pickle called .safetensors",
+    lambda p: p.write_bytes(pickle.dumps(BadPickle())),
+    "cannot be read",
+    ".safetensors",
 )
-weights_case("a pickle called .npz", lambda p: np.savez(p, a=np.array([Evil()], object)), "w.npz", ".npz")
+weights_case("a pickle called .npz", lambda p: np.savez(p, a=np.array([BadPickle()], object)), "w.npz", ".npz")
 weights_case("weights of zero bytes", lambda p: p.write_bytes(b""), "cannot be read")
 weights_case("random bytes as weights", lambda p: p.write_bytes(np.random.default_rng(0).bytes(9999)), "w.pt")
 weights_case("a header of 2^63 bytes", header("{}", 2**63), "cannot be read", ".safetensors")

@@ -232,7 +232,7 @@ def _table_of(run: Path, rows: list[dict[str, str]], specs: Sequence[HeadSpec]) 
     try:
         for spec in specs:
             if f"{spec.name}_predicted" in rows[0]:
-                column = [row[spec.name] for row in rows]
+                column = [row[spec.name] or "" for row in rows]
                 targets[spec.name] = (
                     make_softmax_target(column)
                     if spec.head_kind.has_classes

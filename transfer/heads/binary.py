@@ -35,10 +35,10 @@ class BinaryHead(ClassHeadKind):
         """Return logistic losses, or hinge losses."""
         from torch.nn import functional as F
 
-        from transfer.heads.hinge import binary_hinge
+        from transfer.heads.hinge import binary_hinge_losses
 
         if loss == "hinge":
-            return binary_hinge(output, target)
+            return binary_hinge_losses(output, target)
         return F.binary_cross_entropy_with_logits(output, target.float(), reduction="none")
 
     def predictions(self, spec: Any, output: Any) -> Any:

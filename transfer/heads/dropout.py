@@ -1,41 +1,41 @@
-"""Layers that leave out inputs or weights at random in training."""
+"""Dropout of inputs or of weights in training."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEVELS = 2**16  # of a chance that sixteen random bits decide
+DROP_LEVELS = 2**16  # values of the 16 random bits that decide on each entry
 
 
-def drawn(x: Tensor, p: float) -> tuple[Tensor, float]:
-    """Return which entries of `x` stay, bool of its shape, and how likely that is: ``1 - p``, to 1 / 65536 on a CPU.
+def draw_dropout_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
+    """Return a random mask of `x`, True where an entry is retained, and the probability of that.
 
-    There sixteen random bits an entry decide, which takes a third of the time of a draw by ``bernoulli_``: on kept
-    features the masks are most of what a step costs.
+    The probability is ``1 - p``, on a CPU rounded to 1 / 65536: there, 16 random bits decide on each entry, which takes
+    a third of the time of ``bernoulli_``. With cached features, drawing masks is most of the cost of a step.
     """
     if x.device.type != "cpu":
         return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p), 1 - p
-    level = min(round(p * LEVELS), LEVELS - 1)
+    level = min(round(p * DROP_LEVELS), DROP_LEVELS - 1)
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    return (bits[: x.numel()] >= level - LEVELS // 2).view(x.shape), 1 - level / LEVELS
+    return (bits[: x.numel()] >= level - DROP_LEVELS // 2).view(x.shape), 1 - level / DROP_LEVELS
 
 
 class Dropout(nn.Dropout):
-    """Inverted dropout, masks by :func:`drawn`: what is kept in training is scaled up, so that use costs nothing."""
+    """Inverted dropout: entries that are retained in training are scaled up, so that inference needs no scaling."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` with some entries zero and the others scaled up, or, in eval mode, as it is."""
+        """Return `x` with some entries zero and the others scaled up; in eval mode, `x`."""
         if not self.training:
             return x
-        stays, share = drawn(x, self.p)
-        return x * stays / share
+        retained, share = draw_dropout_mask(x, self.p)
+        return x * retained / share
 
 
 class VanillaDropout(nn.Module):
-    """Dropout as first published (Srivastava et al. 2014): inputs are left out in training, and scaled down in use.
+    """Dropout as first published (Srivastava et al. 2014): inputs are dropped in training, scaled down at inference.
 
-    What the next layer gets in training is on average what it gets in use, as with the inverted kind; here that is
-    ``1 - p`` times as much.
+    The next layer's mean input in training equals its input at inference, as with inverted dropout; here both are
+    ``1 - p`` times as large.
 
     Examples
     --------
@@ -49,8 +49,8 @@ class VanillaDropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` with some entries zero, or, in eval mode, all scaled down."""
-        return x * drawn(x, self.p)[0] if self.training else x * (1 - self.p)
+        """Return `x` with some entries zero; in eval mode, all of `x` scaled down."""
+        return x * draw_dropout_mask(x, self.p)[0] if self.training else x * (1 - self.p)
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""
@@ -58,10 +58,10 @@ class VanillaDropout(nn.Module):
 
 
 class DropConnect(nn.Linear):
-    """A linear layer that leaves out weights in training, others for each row (Wan et al. 2013); biases stay.
+    """A linear layer that drops random weights in training, different ones for each row (Wan et al. 2013).
 
-    What is kept is scaled up, so that the layer's output in use is the mean of those in training. (The paper draws the
-    next layer's input around that mean; as everyone since, this uses the mean.)
+    Retained weights are scaled up, so that the output at inference is the mean output in training. Biases are never
+    dropped. (The paper samples the next layer's input from a normal around that mean; this layer uses the mean.)
     """
 
     def __init__(self, in_features: int, out_features: int, p: float) -> None:

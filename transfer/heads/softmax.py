@@ -19,10 +19,10 @@ class SoftmaxHead(ClassHeadKind):
         """Return cross-entropy with label smoothing (Szegedy et al. 2016), or multiclass hinge losses."""
         from torch.nn import functional as F
 
-        from transfer.heads.hinge import hinge
+        from transfer.heads.hinge import hinge_losses
 
         if loss == "hinge":
-            return hinge(output, target)
+            return hinge_losses(output, target)
         return F.cross_entropy(output, target, label_smoothing=smoothing, reduction="none")
 
     def predictions(self, spec: Any, output: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What cases are made of: sound images, a sound run, and how to call a command on them."""
+"""Building blocks of hostile inputs: valid images, a valid run, command lines, and the list of cases."""
 
 import json
 import os
@@ -48,15 +48,15 @@ def png(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16), colour:
 
 
 def folder(root: Path, names: tuple[str, ...] = ("dark", "light"), each: int = 5) -> Path:
-    """A set of images that is sound."""
+    """Write a valid set of images, a folder for each class."""
     for k, name in enumerate(names):
         for i in range(each):
             png(root / name / f"{i}.png", colour=(k * 151 + i) % 255)
     return root
 
 
-def tree(path: Path) -> dict[str, Any]:
-    """What lies below a folder: sizes and times of the files, goals of the links."""
+def list_tree(path: Path) -> dict[str, Any]:
+    """Return size and modification time of each file and link below a folder, None for folders."""
     found: dict[str, Any] = {}
     for where, folders, files in os.walk(path):
         for name in folders + files:
@@ -68,21 +68,21 @@ def tree(path: Path) -> dict[str, Any]:
 TRAIN = ["train", "--device", "cpu", "--workers", "2"]
 
 
-class Given:
-    """Where a case lays its files, and what there is of sound ones."""
+class Workspace:
+    """The folder of a case, and copies of valid data and a valid run in it."""
 
     def __init__(self, root: Path, run: Path) -> None:
-        self.root, self.sound = root, run
+        self.root, self.valid_run = root, run
         root.mkdir()
 
     def data(self) -> Path:
         return folder(self.root / "data")
 
     def run(self) -> Path:
-        return Path(shutil.copytree(self.sound, self.root / "run"))
+        return Path(shutil.copytree(self.valid_run, self.root / "run"))
 
     def with_header(self, **changes: Any) -> Path:
-        """A run with another header; a key with dots is that of an inner value, a value of ... is left out."""
+        """Return a run with a changed header; ``__`` in a key leads to an inner value, the value ``...`` removes it."""
         from safetensors import safe_open
         from safetensors.torch import save_file
 
@@ -104,11 +104,11 @@ class Given:
         return file.parent
 
 
-def sees(folder: Path) -> list[str]:
+def train_argv(folder: Path) -> list[str]:
     return [*TRAIN, "--data", str(folder)]
 
 
-def predicts(run: Path, *images: Path) -> list[str]:
+def predict_argv(run: Path, *images: Path) -> list[str]:
     return [
         "predict",
         str(run),
@@ -118,11 +118,12 @@ def predicts(run: Path, *images: Path) -> list[str]:
     ]
 
 
-Case = tuple[Callable[[Given], list[str]], int, str]
+Builder = Callable[[Workspace], list[str]]
+Case = tuple[Builder, int, str]
 
 
 class Cases(dict[str, Case]):
-    """By name, none of which is there twice."""
+    """Cases by unique name."""
 
     def __setitem__(self, name: str, case: Case) -> None:
         assert name not in self, name
@@ -132,18 +133,18 @@ class Cases(dict[str, Case]):
 CASES = Cases()
 
 
-def case(name: str, code: int, says: str) -> Callable[[Callable[[Given], list[str]]], Callable[[Given], list[str]]]:
-    """Add a case: what builds it and returns the command, its exit code, and what its line (or output) says."""
+def case(name: str, code: int, message: str) -> Callable[[Builder], Builder]:
+    """Add a case: a function that builds it and returns the command, the exit code, and a part of the message."""
 
-    def add(build: Callable[[Given], list[str]]) -> Callable[[Given], list[str]]:
-        CASES[name] = build, code, says
+    def add(build: Builder) -> Builder:
+        CASES[name] = build, code, message
         return build
 
     return add
 
 
-class Evil:
-    """What a pickle runs."""
+class BadPickle:
+    """Runs a command when unpickled."""
 
     def __reduce__(self) -> Any:
         return os.system, ("touch owned",)
