@@ -132,7 +132,7 @@ def test_flowers_and_objects_over_steel_over_noise(backbone, tmp_path, monkeypat
         file = tmp_path / "noise" / f"class{i % 3}" / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(file)
-    cache = TrunkCache(CacheConfig(), store=DiskCache(tmp_path / "cache"))
+    cache = TrunkCache(CacheConfig(), disk_cache=DiskCache(tmp_path / "cache"))
     data = SHARED / "data"
     found = {
         name: _score(backbone, folder, cache)

@@ -69,8 +69,7 @@ def test_it_says_what_to_do_and_why():
     assert "\nsmall and different: --policy" in said
     assert "note: one domain only" in said
     assert (
-        "dual heads with layers of 64, on features of layer2; learning: layer2, at a rate of 0.0003 at the top, "
-        "heads at 0.003; "
+        "dual MLP heads (64) on features of layer2; trained: layer2, rate 0.0003 at the top stage, 0.003 for the heads; "
         "frozen: stem, layer1; dropped: layer3; augmentation: none"
     ) in said
     stages = [line.split() for line in said.splitlines() if line.startswith(("stem", "layer1"))]
