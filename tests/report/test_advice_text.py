@@ -69,8 +69,8 @@ def test_it_says_what_to_do_and_why():
     assert "\nsmall and different: --policy" in said
     assert "note: one domain only" in said
     assert (
-        "dual MLP heads (64) on features of layer2; trained: layer2, rate 0.0003 at the top stage, 0.003 for the heads; "
-        "frozen: stem, layer1; dropped: layer3; augmentation: none"
+        "dual MLP heads (64) on features of layer2; trained: layer2, rate 0.0003 at the top stage, 0.003 for the "
+        "heads; frozen: stem, layer1; dropped: layer3; augmentation: none"
     ) in said
     stages = [line.split() for line in said.splitlines() if line.startswith(("stem", "layer1"))]
     assert stages == [["stem", "-", "0.500", "0.700"], ["layer1", "0.12", "0.750", "0.800"]]
