@@ -4,8 +4,8 @@ Raw pixels (0 to 255) are the course's and show its collapse; standardised ones 
 Each row of `--rows` is a network with its rate, optimizer and epochs; `--epochs 2 --seeds 0` is a first look.
 """
 
+from course.baseline import beside, course
 from course.config import CourseConfig
-from course.course import beside, course
 
 from transfer.cli.main import script
 

@@ -8,7 +8,7 @@ agree, and the paired differences show the cost of sharing. --out also draws the
 from dataclasses import replace
 from statistics import fmean
 
-from studies.plots import curves
+from studies.plots import draw_curves
 
 from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
@@ -42,7 +42,7 @@ def main(config: TrainConfig) -> None:
                 drawn[PANELS[name]] |= {title: values} if values else {}
     print("\n" + text_table(["", *("object", "domain", "object - separate", "domain - separate"), "cosine"], rows))
     if out:
-        curves(out / "interference.png", drawn, x="epoch", y="of the two heads' gradients")
+        draw_curves(out / "interference.png", drawn, x="epoch", y="of the two heads' gradients")
 
 
 if __name__ == "__main__":

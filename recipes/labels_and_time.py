@@ -1,37 +1,38 @@
-"""Transfer or scratch? Accuracy by number of labels and by seconds: how much data and time pretraining is worth.
+"""Label efficiency: how many labels, and how many seconds, does pretraining save?
 
-The first table has every policy's test accuracy with 1 to all labels a class and domain and, with the most labels, the
-seconds until it first is as good on the validation images as scratch in the end (for detection, He et al. 2019 report
-2 to 3 times). The second holds other starts against LP-FT: heads drawn at random, the highest layers first, the lowest
-first. A run keeps the weights that were best on validation images, solved heads among them, which hides what later
-phases spoil; where there are none to validate on, with one label or --val 0, the last epoch counts.
+The first table has each policy's test accuracy with 1 to all labels per class and domain. With the most labels it also
+has the seconds until the validation accuracy first equals that of training from scratch at its end (for detection, He
+et al. 2019 report 2 to 3 times). The second table compares with LP-FT: random heads, the highest layers first, the
+lowest first. A run returns its best weights by validation accuracy, solved heads included, which hides damage by later
+phases. Without validation images (one label, or --val 0) it returns those of the last epoch.
 
-Scratch has a rate and epochs of its own. On digits with 5 labels (one seed, test images) 30, 100 and 300 epochs at
-5e-3 have 0.39, 0.41 and 0.41; 100 epochs at 2e-3, 5e-3 and 1e-2 have 0.38, 0.41 and 0.44.
+Scratch has its own learning rate and epochs. On digits with 5 labels (one seed, test images), 30, 100 and 300 epochs at
+5e-3 reach 0.39, 0.41 and 0.41; 100 epochs at 2e-3, 5e-3 and 1e-2 reach 0.38, 0.41 and 0.44.
 
 The rates are for digits and glyphnet. Photographs at a size for a laptop:
 --data office31 --backbone mobilenetv2_100 --lr 3e-3 --backbone-lr 0.1 --scratch-lr 2e-3 --image-size 96 --labels 1,4
 --epochs 6 --scratch-epochs 24
 
-Without the last four they are whole and all, which wants a GPU; --seeds 0,1,2 gives mean and standard deviation.
+Without the last four options the images are whole and all labels are used, which needs a GPU. --seeds 0,1,2 gives mean
+and standard deviation.
 """
 
-from studies.worth import worth
-from studies.worth_text import by_labels_and_time, by_start, draw
+from studies.label_efficiency import LabelEfficiencyConfig, run_label_efficiency
+from studies.label_efficiency_text import draw_label_efficiency, labels_and_time_text, starts_text
 
 from transfer import LearnConfig, PolicyConfig, TrainConfig
 from transfer.cli.main import script
-from transfer.config.commands import WorthConfig
 
 
-def main(config: WorthConfig) -> None:
-    result, out = worth(config), config.train.run.out
-    print(f"\n{by_labels_and_time(result)}\n\n{by_start(result)}")
+def main(config: LabelEfficiencyConfig) -> None:
+    result, out = run_label_efficiency(config), config.train.run.out
+    print(f"\n{labels_and_time_text(result)}\n\n{starts_text(result)}")
     if out:
-        draw(out / "curves.png", result)
+        draw_label_efficiency(out / "curves.png", result)
 
 
 if __name__ == "__main__":
-    # The rates of `transfer demo`: a small network on small images bears, and needs, larger steps.
+    # The rates of `transfer demo`: a small network on small images tolerates, and needs, larger steps.
     learn = LearnConfig(epochs=20, batch_size=32, lr=5e-3, refit=False, patience=0)
-    raise SystemExit(script(main, WorthConfig(TrainConfig(policy=PolicyConfig(backbone_lr=0.3), learn=learn))))
+    train_config = TrainConfig(policy=PolicyConfig(backbone_lr=0.3), learn=learn)
+    raise SystemExit(script(main, LabelEfficiencyConfig(train_config)))

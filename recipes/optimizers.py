@@ -7,8 +7,8 @@ adam are run with them, too. --out also draws the losses (curves.png) and paths 
 from dataclasses import replace
 from statistics import fmean
 
-from studies.plots import curves, descents
-from studies.surfaces import SETTINGS, SURFACES, path
+from studies.plots import draw_curves, draw_descents
+from studies.toy_surfaces import SETTINGS, SURFACES, trace_path
 
 from transfer import LearnConfig, TrainConfig, train
 from transfer.cli.main import script
@@ -41,9 +41,9 @@ def main(config: TrainConfig) -> None:
     head = ["last loss", "epochs to 0.01 below its best", "object", "seconds per epoch", "memory / parameters"]
     print("\n" + text_table(["", *head], rows))
     if out:
-        curves(out / "curves.png", losses, x="epoch", y="training loss")
-        paths = {n: (s.grid(), {o: path(s, c) for o, c in SETTINGS.items()}) for n, s in SURFACES.items()}
-        descents(out / "surfaces.png", paths)
+        draw_curves(out / "curves.png", losses, x="epoch", y="training loss")
+        paths = {n: (s.grid(), {o: trace_path(s, c) for o, c in SETTINGS.items()}) for n, s in SURFACES.items()}
+        draw_descents(out / "surfaces.png", paths)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ after it, accuracy, and what the monitor says of the training. `--out FOLDER` ke
 """
 
 from course.config import QuestionsConfig
-from course.questions import answered, questions
+from course.review_study import answered, questions
 
 from transfer.cli.main import script
 

@@ -8,7 +8,7 @@ of its features there, what share lies between objects, and what between domains
 from dataclasses import replace
 
 import numpy as np
-from studies.variance import shares
+from studies.class_variance import between_class_shares
 
 from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
@@ -34,7 +34,7 @@ def main(config: TrainConfig) -> None:
                 probe = train(replace(config, policy=PolicyConfig(), run=run), images=some, cache=cache, backbone=start)
                 feed = cache.feed(probe.models[""], some.table.paths, some.inspection.sha256, batch_size=256)
                 _, x = feed.load_all_views(np.arange(len(some.table)))
-                results.append(probe.result | {"between": shares(some.table, x.cpu().numpy())})
+                results.append(probe.result | {"between": between_class_shares(some.table, x.cpu().numpy())})
     rows = [[name] for name in found]
     for row, both in zip(rows, found.values(), strict=True):
         same, other = (merge_seeds(seeds, some, ("test", "between")) for some in both)

@@ -17,7 +17,7 @@ def draw_layers(path: Path, runs: Mapping[str, Mapping[str, Mapping[str, Sequenc
     ----------
     path : Path
     runs : mapping
-        By network, question and setting the results of every seed (see :func:`course.questions.questions`);
+        By network, question and setting the results of every seed (see :func:`course.review_study.questions`);
         the first is drawn.
     """
     from matplotlib.figure import Figure

@@ -1,1 +1,1 @@
-"""Studies of the recipes: what they compare, and the tables and plots of their results."""
+"""Studies that compare policies, methods and optimizers; their tables and plots."""

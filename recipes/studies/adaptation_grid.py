@@ -18,7 +18,7 @@ from transfer.report.text import score_text, text_table
 from transfer.runs.folder import RunFolder
 from transfer.runtime.device import get_versions
 
-log = logging.getLogger(f"transfer.{__name__}")  # printed as the lines of the command are
+log = logging.getLogger(f"transfer.{__name__}")  # printed as the command's own log lines are
 
 
 @dataclass(frozen=True)

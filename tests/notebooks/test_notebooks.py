@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 from PIL import Image
-from studies.plots import curves
+from studies.plots import draw_curves
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -127,7 +127,7 @@ def test_small_enough():
 
 def test_pictures_are_made_small_and_stay_what_they_are():
     written = io.BytesIO()
-    curves(None, {"loss": {"sgd": [2.0, 1.0, 0.5], "adam": [1.5, 0.6, 0.4]}}, x="epoch", y="loss").savefig(written)
+    draw_curves(None, {"loss": {"sgd": [2.0, 1.0, 0.5], "adam": [1.5, 0.6, 0.4]}}, x="epoch", y="loss").savefig(written)
     pixels = np.asarray(Image.open(written).convert("RGB"), float)
     small = base64.b64decode(EXECUTE["small"](base64.b64encode(written.getvalue()).decode()))
     again = np.asarray(Image.open(io.BytesIO(small)).convert("RGB"), float)

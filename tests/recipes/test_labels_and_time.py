@@ -19,17 +19,17 @@ def test_recipe_is_short_and_runs_on_a_folder(images, tmp_path) -> None:
     assert len(SOURCE.read_text().splitlines()) <= 50
     folder = Path(str(images.paths[0])).parents[2]
     policies = ["linear_probe", "full", "lp_ft", "gradual:bottom_up"]
-    done = run(folder, tmp_path, "--labels", "0,1", "--policies", ",".join(policies), "--out", "run")
-    assert done.returncode == 0, done.stderr
-    worth, starts = done.stdout.split("object, ")[-2:]
-    head = worth.splitlines()[0].split()
-    assert head == ["labels", "a", "class", "and", "domain", "1", "all", "seconds", "as", "scratch", "times"]
-    named = [line.split()[0] for line in worth.splitlines()[1:] if line]
+    finished = run(folder, tmp_path, "--labels", "0,1", "--policies", ",".join(policies), "--out", "run")
+    assert finished.returncode == 0, finished.stderr
+    scores, starts = finished.stdout.split("object, ")[-2:]
+    head = scores.splitlines()[0].split()
+    assert head == ["labels", "per", "class", "and", "domain", "1", "all", "seconds", "as", "scratch", "times"]
+    named = [line.split()[0] for line in scores.splitlines()[1:] if line]
     assert named == ["scratch", *policies, "scratch"]
-    assert "scratch equals the probe at" in worth
+    assert "scratch equals the probe at" in scores
     assert [line.split("  ")[0] for line in starts.splitlines()[1:]] == [
         "heads first, then all layers (lp_ft)",
-        "heads at random (full)",
+        "random heads (full)",
         "lowest layers first (gradual:bottom_up)",
     ]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
@@ -43,6 +43,6 @@ def test_recipe_is_short_and_runs_on_a_folder(images, tmp_path) -> None:
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result["runs"]
     assert len(lines) == 2 * 5
-    again = run(folder, tmp_path, "--labels", "1", "--policies", "full", "--out", "run")
-    assert again.returncode == 2
-    assert "already holds a run" in again.stderr
+    second = run(folder, tmp_path, "--labels", "1", "--policies", "full", "--out", "run")
+    assert second.returncode == 2
+    assert "already holds a run" in second.stderr

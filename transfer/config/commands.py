@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from transfer.config.lists import CommaInts, CommaNames
+from transfer.config.lists import CommaNames
 from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
 from transfer.config.shared import Advanced, Device, OnBadImage, ViewConfig
 from transfer.config.train import LearnConfig, TrainConfig
@@ -162,31 +162,6 @@ class LrFindConfig:
         check_range(self, 10, math.inf, "steps")
 
 
-def _equal_training() -> TrainConfig:
-    # All policies train on the same images for the same number of epochs.
-    return TrainConfig(learn=LearnConfig(refit=False, patience=0))
-
-
-@dataclass(frozen=True)
-class WorthConfig:
-    """Label-efficiency study: policies against training from scratch, by number of labels and by seconds."""
-
-    train: TrainConfig = field(default_factory=_equal_training)
-    labels: CommaInts = (1, 2, 5, 10, 20, 0)
-    """Labels per class and domain, such as 5,20,0, where 0 means all. Runs with the most labels are timed."""
-    policies: CommaNames = ("linear_probe", "partial", "full", "lp_ft", "gradual", "gradual:bottom_up")
-    """Policies that are compared with training from scratch."""
-    scratch_lr: float = 1e-2
-    """Learning rate of training from scratch."""
-    scratch_epochs: int = 60
-    """Epochs of training from scratch."""
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "labels")
-        check_range(self, ABOVE_ZERO, math.inf, "scratch_lr")
-        check_range(self, 1, math.inf, "scratch_epochs")
-
-
 @dataclass(frozen=True)
 class AdviseConfig:
     """Recommend a freeze policy for a data set, with expected accuracy, cost and reasons, without training."""
@@ -196,31 +171,3 @@ class AdviseConfig:
     """Backbones to rank; the advice is for the best. Those whose weights are not on this machine are skipped."""
     run: bool = False
     """Train as advised, in the folder --out/run."""
-
-
-@dataclass(frozen=True)
-class CasesConfig:
-    """Four-cases study: run every policy in every case, and compare the advised one with the best."""
-
-    train: TrainConfig = field(default_factory=TrainConfig)
-    cases: CommaNames = ()
-    """Data sets as for --data, with @N for N labels per class and domain, such as flowers12,neu_cls@5 (default: --data
-    with 5 labels and with all)."""
-    backbones: CommaNames = ()
-    """Backbones to run all cases with (default: --backbone)."""
-    policies: CommaNames = (
-        "linear_probe",
-        "head2toe",
-        "stage_probes",
-        "truncate:1",
-        "truncate:2",
-        "partial:1",
-        "partial:2",
-        "norm_only",
-        "surgical:middle",
-        "lp_ft:2",
-        "lp_ft",
-        "full",
-        "gradual",
-    )
-    """Policies to run; linear_probe and the advised one are always included."""

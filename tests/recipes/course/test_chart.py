@@ -43,6 +43,6 @@ def test_it_is_a_picture_even_where_a_spread_is_zero_or_no_number(tmp_path: Path
 
 
 def test_there_are_colours_for_every_setting() -> None:
-    from course.questions import QUESTIONS
+    from course.review_study import QUESTIONS
 
     assert len(COLOURS) >= max(map(len, QUESTIONS.values()))

@@ -12,25 +12,25 @@ from studies import plots
 def test_curves(tmp_path: Path, panels: int, height: int) -> None:
     lines = {f"optimizer {i}": np.linspace(2 + i, 0.1, 5).tolist() for i in range(12)}
     file = tmp_path / "deep" / "curves.png"
-    plots.curves(file, {f"panel {k}": lines for k in range(panels)}, x="epoch", y="loss", log=True)
+    plots.draw_curves(file, {f"panel {k}": lines for k in range(panels)}, x="epoch", y="loss", log=True)
     image = imread(file)
     assert image.shape[0] == pytest.approx(110 * (4.5 * height + 0.8), abs=2)
     assert image.shape[1] == pytest.approx(110 * 6.5 * min(panels, 2), abs=2)
     assert len(list(file.parent.iterdir())) == 1
 
 
-def test_curves_take_an_axis_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_take_an_axis_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn: given x as they are, epochs from 1, a name under each axis, powers of ten as plain numbers."""
-    kept = []
-    monkeypatch.setattr(plots, "_save", lambda figure, places, path: kept.extend(places))
+    all_axes = []
+    monkeypatch.setattr(plots, "_save", lambda figure, axes_list, path: all_axes.extend(axes_list))
     panels = {"given": {"a": {10: 0.5, 100: 0.7, 1000: 0.9}, "b": {30.5: 0.6}}, "epochs": {"a": [3.0, 2.0]}}
-    plots.curves(tmp_path / "curves.png", panels, x=("labels", "epoch"), y="accuracy", log_x=True)
-    given, epochs = kept
+    plots.draw_curves(tmp_path / "curves.png", panels, x=("labels", "epoch"), y="accuracy", log_x=True)
+    given, epochs = all_axes
     assert [line.get_xydata().tolist() for line in given.lines] == [[[10, 0.5], [100, 0.7], [1000, 0.9]], [[30.5, 0.6]]]
     assert epochs.lines[0].get_xydata().tolist() == [[1, 3], [2, 2]]
-    assert [place.get_xlabel() for place in kept] == ["labels", "epoch"]
-    assert {place.get_xscale() for place in kept} == {"log"}
-    assert {place.get_yscale() for place in kept} == {"linear"}
+    assert [axes.get_xlabel() for axes in all_axes] == ["labels", "epoch"]
+    assert {axes.get_xscale() for axes in all_axes} == {"log"}
+    assert {axes.get_yscale() for axes in all_axes} == {"linear"}
     assert given.lines[1].get_marker() == "o"  # a single point is to be seen
     assert [label.get_text() for label in given.get_xticklabels() if label.get_text() in ("10", "100", "1000")]
 
@@ -39,29 +39,29 @@ def test_descents_show_the_paths(tmp_path: Path) -> None:
     x = np.linspace(-1, 1, 20)
     grid = (x, x, x[None] ** 2 + x[:, None] ** 2)
     for name, way in (("a", [[-0.9, -0.9], [0.9, 0.9]]), ("b", [[-0.9, 0.9], [-0.9, 0.8]])):
-        plots.descents(tmp_path / f"{name}.png", {"bowl": (grid, {"sgd": np.array(way)})})
+        plots.draw_descents(tmp_path / f"{name}.png", {"bowl": (grid, {"sgd": np.array(way)})})
     a, b = (imread(tmp_path / f"{name}.png")[..., :3] for name in "ab")
     blue = np.array([0x00, 0x72, 0xB2]) / 255
     counts = [int((np.abs(image - blue).max(2) < 0.02).sum()) for image in (a, b)]
     assert counts[0] > 2 * counts[1]
 
 
-def test_no_two_looks_alike() -> None:
-    looks = [(look["color"], look["linestyle"]) for look in map(plots._look, range(30))]
-    assert len(set(looks)) == 30
+def test_no_two_lines_look_alike() -> None:
+    styles = [(style["color"], style["linestyle"]) for style in map(plots._line_style, range(30))]
+    assert len(set(styles)) == 30
 
 
 def test_dots_have_a_row_each_and_whiskers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two series beside each other in a row; the first name is the highest."""
-    kept = []
+    all_axes = []
     save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda *given: kept.append(given[1]) or save(*given))
+    monkeypatch.setattr(plots, "_save", lambda *given: all_axes.append(given[1]) or save(*given))
     panels = {"pair": {"a": {"probe": (0.5, 0.4, 0.7), "full": (0.6, 0.6, 0.6)}, "b": {"full": (0.8, 0.7, 0.9)}}}
-    figure = plots.dots(None, panels, x="accuracy")
-    ((place,),) = kept
-    rows = dict(zip([text.get_text() for text in place.get_yticklabels()], place.get_yticks(), strict=True))
+    figure = plots.draw_dots(None, panels, x="accuracy")
+    ((axes,),) = all_axes
+    rows = dict(zip([text.get_text() for text in axes.get_yticklabels()], axes.get_yticks(), strict=True))
     assert rows["probe"] > rows["full"]
-    a, b = place.containers
+    a, b = axes.containers
     (x, y), (whisker,) = a[0].get_data(), a[2]
     assert x.tolist() == [0.5, 0.6]
     assert whisker.get_segments()[0][:, 0].tolist() == pytest.approx([0.4, 0.7])
@@ -70,9 +70,9 @@ def test_dots_have_a_row_each_and_whiskers(monkeypatch: pytest.MonkeyPatch) -> N
     assert figure.get_axes()[0].get_xlabel() == "accuracy"
 
 
-def test_a_figure_is_returned_and_written_only_where_asked(tmp_path: Path) -> None:
+def test_a_figure_is_written_only_with_a_path(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     panels = {"loss": {"sgd": [2.0, 1.0]}}
-    assert plots.curves(None, panels, x="epoch", y="loss").get_axes()
-    plots.curves(file, panels, x="epoch", y="loss")
+    assert plots.draw_curves(None, panels, x="epoch", y="loss").get_axes()
+    plots.draw_curves(file, panels, x="epoch", y="loss")
     assert [f.name for f in tmp_path.iterdir()] == ["a.png"]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from course import course
+from course.baseline import ROWS, adam_less_sgd, beside, mean_and_sd, paired_by_seed
 from course.config import CourseConfig
-from course.course import ROWS, adam_less_sgd, beside, mean_and_sd, paired_by_seed
 from scipy.stats import ttest_rel
 
 from transfer.config.train import BackboneConfig, DataConfig
@@ -105,7 +105,7 @@ def test_a_small_run_from_folder_to_table(images: ImageTable, tmp_path: Path) ->
         device="cpu",
         out=tmp_path / "run",
     )
-    found = course.course(config)
+    found = course.baseline(config)
     assert [(run["row"], len(run["seeds"])) for run in found["runs"]] == [(4, 2), (5, 2), (6, 2)]
     assert all(len(seed["epochs"]) == 1 for run in found["runs"] for seed in run["seeds"])
     assert set(found["paired"]["standardised"]) == {"domain", "object"}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from studies.variance import between_classes, shares
+from studies.class_variance import between_class_share, between_class_shares
 
 from transfer.data.table import ImageTable, Target
 
@@ -23,20 +23,20 @@ def test_against_plain_loops(seed: int, classes: int, apart: float) -> None:
             mean = sum(x[i, k] for i in mine) / len(mine)
             within += sum((x[i, k] - mean) ** 2 for i in mine)
     expected = 1 - within / total if len(rows) > 1 else 0.0
-    assert between_classes(x, labels) == pytest.approx(expected, abs=1e-9)
+    assert between_class_share(x, labels) == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_ends() -> None:
     labels = np.array([0, 0, 1, 1, 2, 2])
-    assert between_classes(np.eye(3)[labels], labels) == pytest.approx(1.0)
-    assert between_classes(np.array([[1.0], [2.0]] * 3), labels) == pytest.approx(0.0)
-    assert between_classes(np.ones((6, 2), np.float32), labels) == 0.0
+    assert between_class_share(np.eye(3)[labels], labels) == pytest.approx(1.0)
+    assert between_class_share(np.array([[1.0], [2.0]] * 3), labels) == pytest.approx(0.0)
+    assert between_class_share(np.ones((6, 2), np.float32), labels) == 0.0
 
 
 def test_each_question_has_its_share(images: ImageTable) -> None:
     ages = Target(np.linspace(0, 1, len(images)), "regression")
     table = ImageTable(images.paths, images.targets | {"age": ages}, images.split, images.group)
-    found = shares(table, np.eye(3)[images.object])
+    found = between_class_shares(table, np.eye(3)[images.object])
     assert set(found) == {"object", "domain"}
     assert found["object"]["share"] == pytest.approx(1.0)
     assert found["domain"]["share"] == pytest.approx(0.0)

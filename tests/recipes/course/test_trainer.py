@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from course.config import NetworkConfig, ScratchConfig
-from course.learn import batches, learn, loss
 from course.networks import build
+from course.trainer import batches, learn, loss
 from torch import nn
 from torch.nn import functional as F
 

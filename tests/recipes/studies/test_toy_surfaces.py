@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from studies.surfaces import SETTINGS, SURFACES, path
+from studies.toy_surfaces import SETTINGS, SURFACES, trace_path
 
 from transfer.config.train import LearnConfig
 
@@ -30,7 +30,7 @@ def test_the_floors_are_where_they_are_said_to_be(name: str) -> None:
 
 def test_plain_descent_by_hand() -> None:
     place = np.array(SURFACES["ravine"].start)
-    places = path(SURFACES["ravine"], LearnConfig(optimizer="sgd", lr=0.01, momentum=0.0), steps=20)
+    places = trace_path(SURFACES["ravine"], LearnConfig(optimizer="sgd", lr=0.01, momentum=0.0), steps=20)
     for step in range(20):
         np.testing.assert_allclose(places[step], place, rtol=1e-12)
         place = place - 0.01 * np.array([place[0], 50 * place[1]])
@@ -39,23 +39,23 @@ def test_plain_descent_by_hand() -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("surface", ["ravine", "saddle"])
 def test_all_get_down_without_noise(name: str, surface: str) -> None:
-    places = path(SURFACES[surface], SETTINGS[name], steps=400)
+    places = trace_path(SURFACES[surface], SETTINGS[name], steps=400)
     assert min(np.hypot(*(places[-1] - floor)) for floor in FLOORS[surface]) < 0.1
 
 
 def test_in_a_ravine_momentum_is_ahead_of_plain_descent() -> None:
-    left = {name: height("ravine", path(SURFACES["ravine"], SETTINGS[name])[-1]) for name in ("sgd", "momentum")}
+    left = {name: height("ravine", trace_path(SURFACES["ravine"], SETTINGS[name])[-1]) for name in ("sgd", "momentum")}
     assert left["momentum"] < 0.2 * left["sgd"]
 
 
 def test_at_a_saddle_plain_descent_waits() -> None:
-    ends = {name: path(SURFACES["saddle"], SETTINGS[name], steps=60)[-1] for name in ("sgd", "adam", "rmsprop")}
+    ends = {name: trace_path(SURFACES["saddle"], SETTINGS[name], steps=60)[-1] for name in ("sgd", "adam", "rmsprop")}
     assert abs(ends["sgd"][1]) < 0.2
     assert min(abs(ends["adam"][1]), abs(ends["rmsprop"][1])) > 1.0
 
 
 def test_momentum_and_adam_roll_over_the_first_basin() -> None:
-    ends = {name: path(SURFACES["local minimum"], SETTINGS[name], steps=300)[-1] for name in SETTINGS}
+    ends = {name: trace_path(SURFACES["local minimum"], SETTINGS[name], steps=300)[-1] for name in SETTINGS}
     assert [name for name, end in ends.items() if end[0] < 0] == ["sgd", "nesterov", "adagrad", "rmsprop"]
     assert ends["momentum"] == pytest.approx([2, 0], abs=0.1)
     assert ends["adam"] == pytest.approx([2, 0], abs=0.1)
@@ -63,9 +63,9 @@ def test_momentum_and_adam_roll_over_the_first_basin() -> None:
 
 def test_noise_is_drawn_from_the_seed_and_costs_lbfgs_its_lead() -> None:
     noisy, still = SURFACES["noise"], SURFACES["ravine"]
-    assert (path(noisy, SETTINGS["sgd"], seed=1) == path(noisy, SETTINGS["sgd"], seed=1)).all()
-    assert (path(noisy, SETTINGS["sgd"], seed=1) != path(noisy, SETTINGS["sgd"], seed=2)).any()
-    assert height("ravine", path(still, SETTINGS["lbfgs"], steps=20)[-1]) < 1e-10
-    ends = [height("noise", path(noisy, SETTINGS["lbfgs"], seed=seed)[-1]) for seed in range(10)]
-    plain = [height("noise", path(noisy, SETTINGS["sgd"], seed=seed)[-1]) for seed in range(10)]
+    assert (trace_path(noisy, SETTINGS["sgd"], seed=1) == trace_path(noisy, SETTINGS["sgd"], seed=1)).all()
+    assert (trace_path(noisy, SETTINGS["sgd"], seed=1) != trace_path(noisy, SETTINGS["sgd"], seed=2)).any()
+    assert height("ravine", trace_path(still, SETTINGS["lbfgs"], steps=20)[-1]) < 1e-10
+    ends = [height("noise", trace_path(noisy, SETTINGS["lbfgs"], seed=seed)[-1]) for seed in range(10)]
+    plain = [height("noise", trace_path(noisy, SETTINGS["sgd"], seed=seed)[-1]) for seed in range(10)]
     assert np.mean(ends) > 2 * np.mean(plain)

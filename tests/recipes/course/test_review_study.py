@@ -5,7 +5,7 @@ import pytest
 from course import questions
 from course.config import NetworkConfig, QuestionsConfig
 from course.networks import ACTIVATIONS
-from course.questions import BASES, QUESTIONS, answered, configured
+from course.review_study import BASES, QUESTIONS, answered, configured
 
 from transfer.config.train import DataConfig
 from transfer.data.table import ImageTable

@@ -1,15 +1,15 @@
-"""Tables of advice beside the truth, from a result made by hand."""
+"""Tables of the four-cases study, from a result made by hand."""
 
 from typing import Any
 
-from studies.cases_text import by_cell, by_policy
+from studies.four_cases_text import cells_text, policies_text
 
 
 def run(backbone: str, case: str, policy: str, *accuracies: float | None) -> list[dict[str, Any]]:
     records = []
     for seed, accuracy in enumerate(accuracies):
-        told = {"failed": "it has no norm"} if accuracy is None else {"accuracy": accuracy}
-        records.append({"backbone": backbone, "case": case, "policy": policy, "seed": seed} | told)
+        values = {"failed": "it has no norm"} if accuracy is None else {"accuracy": accuracy}
+        records.append({"backbone": backbone, "case": case, "policy": policy, "seed": seed} | values)
     return records
 
 
@@ -17,7 +17,7 @@ def paired(difference: float, low: float, high: float) -> dict[str, Any]:
     return {"difference": difference, "interval": [low, high], "worse": high < 0}
 
 
-ONE = {
+FIRST = {
     "backbone": "a",
     "case": "digits@5",
     "size": ["small", "small"],
@@ -32,12 +32,17 @@ ONE = {
     "against_best": paired(-0.125, -0.2, -0.05),
     "against_reference": paired(0.125, -0.01, 0.25),
 }
-OTHER = ONE | {"case": "digits", "regret": [0.0, 0.0], "against_best": paired(0, 0, 0), "within": [True, True]}
-THIRD = OTHER | {"backbone": "b", "against_reference": paired(-0.1, -0.2, -0.01), "accuracy": [None, 0.5], "regret": []}
+SECOND = FIRST | {"case": "digits", "regret": [0.0, 0.0], "against_best": paired(0, 0, 0), "within": [True, True]}
+THIRD = SECOND | {
+    "backbone": "b",
+    "against_reference": paired(-0.1, -0.2, -0.01),
+    "accuracy": [None, 0.5],
+    "regret": [],
+}
 RESULT = {
     "policies": ["linear_probe", "norm_only"],
     "seeds": [0, 1],
-    "cells": [ONE, OTHER, THIRD],
+    "cells": [FIRST, SECOND, THIRD],
     "summary": {"regret": 0.0625, "worse_than_best": [0], "worse_than_reference": [2]},
     "records": [
         *run("a", "digits@5", "linear_probe", 0.5, 0.75),
@@ -56,7 +61,7 @@ def cells(text: str) -> list[list[str]]:
 
 
 def test_a_table_for_each_backbone() -> None:
-    a, b, notes = by_policy(RESULT).split("\n\n")
+    a, b, notes = policies_text(RESULT).split("\n\n")
     assert cells(a) == [
         ["a", "digits@5", "digits"],
         ["linear_probe", "0.625 ± 0.177", "0.250 ± 0.000"],
@@ -68,10 +73,10 @@ def test_a_table_for_each_backbone() -> None:
 
 
 def test_a_row_for_each_cell_and_the_verdict() -> None:
-    text, verdict = by_cell(RESULT).split("\n\n")
-    head, one, other, third = cells(text)
-    assert len(head) == len(one) - 1 == 10
-    assert one == [
+    text, verdict = cells_text(RESULT).split("\n\n")
+    head, first, second, third = cells(text)
+    assert len(head) == len(first) - 1 == 10
+    assert first == [
         "a digits@5",
         "small",
         "similar / between",
@@ -84,24 +89,24 @@ def test_a_row_for_each_cell_and_the_verdict() -> None:
         "-0.125 [-0.200, -0.050]",
         "+0.125 [-0.010, +0.250]",
     ]
-    assert other[5] == "0.750 (2 of 2)"
+    assert second[5] == "0.750 (2 of 2)"
     assert third[8] == "-"
     assert verdict.splitlines() == [
         "mean regret over 2 of 3 cells: +6.25 points",
         "significantly worse than the best: a digits@5",
         "significantly worse than linear_probe: b digits",
-        "what was expected held, for so many test images, 5 times of 6",
+        "accuracy within the expected 95 % interval: 5 of 6 runs",
     ]
 
 
 def test_one_seed_says_that_there_is_no_regret() -> None:
-    alone = ONE | {name: ONE[name][:1] for name in ("size", "kind", "advised", "expected", "within", "accuracy")}
+    alone = FIRST | {name: FIRST[name][:1] for name in ("size", "kind", "advised", "expected", "within", "accuracy")}
     alone |= {"best": [], "best_accuracy": [], "regret": [], "against_best": None}
     summary = {"regret": None, "worse_than_best": [], "worse_than_reference": []}
-    text, verdict = by_cell({"seeds": [0], "cells": [alone], "summary": summary}).split("\n\n")
+    text, verdict = cells_text({"seeds": [0], "cells": [alone], "summary": summary}).split("\n\n")
     assert cells(text)[1][6:] == ["-", "-", "-", "-", "+0.125 [-0.010, +0.250]"]
     assert verdict.splitlines() == [
-        "one seed: no other seeds to choose the best by, so no regret; say --seeds 0,1,2",
+        "one seed: regret needs other seeds to choose the best policy by; give --seeds 0,1,2",
         "significantly worse than linear_probe: none",
-        "what was expected held, for so many test images, 1 times of 1",
+        "accuracy within the expected 95 % interval: 1 of 1 runs",
     ]

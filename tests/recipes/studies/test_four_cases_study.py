@@ -1,4 +1,4 @@
-"""The study of advice: its records, what is trained how, going on after a kill, what is refused."""
+"""The four-cases study: records, settings of each policy, resuming after a kill, refused options."""
 
 import json
 from collections import Counter
@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from studies import cases as module
-from studies.cases import cases
-from studies.regret import best_by_others
+from studies import four_cases_study as module
+from studies.four_cases_study import FourCasesConfig, run_four_cases
+from studies.regret import find_best_by_other_seeds
 
 from transfer.advice.rule import choose_epochs
-from transfer.config.commands import CasesConfig
 from transfer.config.train import LearnConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.training.compare import rights
@@ -22,43 +21,43 @@ from transfer.training.train import train
 
 
 @pytest.fixture
-def study(config: Callable[..., TrainConfig]) -> Callable[..., CasesConfig]:
+def study(config: Callable[..., TrainConfig]) -> Callable[..., FourCasesConfig]:
     """Make a study of the tiny set, quick unless a backbone learns; keywords go to whichever part has them."""
 
-    def make(**settings: Any) -> CasesConfig:
+    def make(**settings: Any) -> FourCasesConfig:
         names = ("cases", "backbones", "policies")
-        own = {name: settings.pop(name) for name in names if name in settings}
+        parts = {name: settings.pop(name) for name in names if name in settings}
         plain = LearnConfig(device="cpu", workers=2)
-        named = {"data": "digits"} if "cases" in own else {}  # as when nobody says --data
-        asked = {"epochs": plain.epochs, "batch_size": plain.batch_size} | named | settings
-        return CasesConfig(config(**asked), **({"policies": ("truncate:4",)} | own))
+        named = {"data": "digits"} if "cases" in parts else {}  # as when nobody says --data
+        options = {"epochs": plain.epochs, "batch_size": plain.batch_size} | named | settings
+        return FourCasesConfig(config(**options), **({"policies": ("truncate:4",)} | parts))
 
     return make
 
 
-def resumed(config: CasesConfig) -> CasesConfig:
+def resumed(config: FourCasesConfig) -> FourCasesConfig:
     return replace(config, train=replace(config.train, run=replace(config.train.run, resume=True)))
 
 
 def without_seconds(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what of the records does not depend on how busy the machine is."""
-    kept = [{name: value for name, value in record.items() if name != "seconds"} for record in records]
-    for record in kept:
+    stripped = [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+    for record in stripped:
         if "advice" in record:
             record["advice"] = record["advice"]["best"]["policy"], record["advice"]["best"]["accuracy"]
-    return kept
+    return stripped
 
 
-def test_every_policy_is_held_against_the_advice(study: Any, tmp_path: Path, folder: Path) -> None:
-    asked = study(policies=("truncate:4", "partial:1"), seeds=(0, 1), out=tmp_path / "run", cases=(f"{folder}@4",))
-    result = cases(asked)
+def test_every_policy_is_compared_with_the_advice(study: Any, tmp_path: Path, folder: Path) -> None:
+    config = study(policies=("truncate:4", "partial:1"), seeds=(0, 1), out=tmp_path / "run", cases=(f"{folder}@4",))
+    result = run_four_cases(config)
     runs = {(run["policy"], run["seed"]): run for run in result["records"]}
     assert list(runs)[:4] == [("auto", 0), ("linear_probe", 0), ("truncate:4", 0), ("partial:1", 0)]
     assert result["policies"] == ["linear_probe", "truncate:4", "partial:1"]
 
     # The advice and the runs are what `train` says by itself, of 4 labels a cell.
-    data = replace(asked.train.data, data=str(folder), shots=4)
-    alone = replace(asked.train, data=data, run=replace(asked.train.run, out=None, seeds=(), seed=1))
+    data = replace(config.train.data, data=str(folder), shots=4)
+    alone = replace(config.train, data=data, run=replace(config.train.run, out=None, seeds=(), seed=1))
     learn = replace(alone.learn, epochs=choose_epochs(24), batch_size=32, refit=True)
     for policy, settings in (("auto", alone.learn), ("truncate:4", alone.learn), ("partial:1", learn)):
         one = train(replace(alone, policy=replace(alone.policy, policy=policy), learn=settings))
@@ -74,7 +73,7 @@ def test_every_policy_is_held_against_the_advice(study: Any, tmp_path: Path, fol
 
     (cell,) = result["cells"]
     reached = {p: [runs[p, seed]["accuracy"] for seed in (0, 1)] for p in result["policies"]}
-    best = best_by_others(reached)
+    best = find_best_by_other_seeds(reached)
     advised = [runs["auto", seed]["advice"]["best"] for seed in (0, 1)]
     assert cell["advised"] == [one["policy"] for one in advised]
     assert cell["best"] == best
@@ -92,51 +91,49 @@ def test_every_policy_is_held_against_the_advice(study: Any, tmp_path: Path, fol
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == json.loads(json.dumps(result))
 
 
-def test_a_killed_study_goes_on_where_it_was(
-    study: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = study(seeds=(0, 1), policies=("truncate:4", "truncate:3"), cases=(str(folder),))
-    whole = cases(asked)
+def test_a_killed_study_resumes(study: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = study(seeds=(0, 1), policies=("truncate:4", "truncate:3"), cases=(str(folder),))
+    whole = run_four_cases(config)
     done: list[tuple[int, str]] = []
 
-    def killed(one: TrainConfig, **more: Any) -> Any:
+    def killed(run_config: TrainConfig, **more: Any) -> Any:
         if len(done) == 4:
             raise KeyboardInterrupt
-        done.append((one.run.seed, one.policy.policy))
-        return train(one, **more)
+        done.append((run_config.run.seed, run_config.policy.policy))
+        return train(run_config, **more)
 
-    kept = replace(asked, train=replace(asked.train, run=replace(asked.train.run, out=tmp_path / "run")))
+    saved = replace(config, train=replace(config.train, run=replace(config.train.run, out=tmp_path / "run")))
     monkeypatch.setattr(module, "train", killed)
     with pytest.raises(KeyboardInterrupt):
-        cases(kept)
+        run_four_cases(saved)
     lines = tmp_path / "run" / "metrics.jsonl"
     with lines.open("a") as file:
         file.write('{"backbone": "test_res')  # half a line
 
-    def counted(one: TrainConfig, **more: Any) -> Any:
-        done.append((one.run.seed, one.policy.policy))
-        return train(one, **more)
+    def counted(run_config: TrainConfig, **more: Any) -> Any:
+        done.append((run_config.run.seed, run_config.policy.policy))
+        return train(run_config, **more)
 
     monkeypatch.setattr(module, "train", counted)
     monkeypatch.setattr(module, "advise_policy", None)  # both seeds have theirs
-    result = cases(resumed(kept))
+    result = run_four_cases(resumed(saved))
     assert {policy for _, policy in done} >= {"linear_probe", "truncate:4", "truncate:3"}
     assert Counter(done) == Counter((r["seed"], r["policy"]) for r in whole["records"] if r["policy"] != "auto")
     assert without_seconds(result["records"]) == without_seconds(whole["records"])
     assert (result["cells"], result["summary"]) == (whole["cells"], whole["summary"])
 
     done.clear()
-    again = cases(resumed(kept))
+    second = run_four_cases(resumed(saved))
     assert not done
-    assert again["records"] == result["records"]
+    assert second["records"] == result["records"]
     with pytest.raises(TransferError, match="has another policies"):
-        cases(replace(resumed(kept), policies=("full",)))
+        run_four_cases(replace(resumed(saved), policies=("full",)))
     with pytest.raises(TransferError, match="already holds a run"):
-        cases(kept)
+        run_four_cases(saved)
 
 
-def test_what_cannot_be_done_has_its_reason(study: Any, folder: Path) -> None:
-    result = cases(study(policies=("truncate:99", "truncate:4"), seeds=(0, 1), cases=(str(folder),)))
+def test_a_failed_run_has_its_reason(study: Any, folder: Path) -> None:
+    result = run_four_cases(study(policies=("truncate:99", "truncate:4"), seeds=(0, 1), cases=(str(folder),)))
     failed = [run for run in result["records"] if "failed" in run]
     assert {run["policy"] for run in failed} == {"truncate:99"}
     assert "5 stages" in failed[0]["failed"]
@@ -147,22 +144,26 @@ def test_settings_by_policy_and_an_advised_one_that_is_not_listed(study: Any, mo
     learnt: dict[str, tuple[int, int, bool | None]] = {}
     reads: list[str] = []
 
-    def refused(one: TrainConfig, **more: Any) -> Any:
-        learnt[one.policy.policy] = (one.learn.epochs, one.learn.batch_size, one.learn.refit)
+    def refused(run_config: TrainConfig, **more: Any) -> Any:
+        learnt[run_config.policy.policy] = (
+            run_config.learn.epochs,
+            run_config.learn.batch_size,
+            run_config.learn.refit,
+        )
         raise TransferError("not now")
 
     advise, read = module.advise_policy, module.read_images
 
     def other(*args: Any) -> Any:
-        told = advise(*args)
-        told.record["advice"]["best"]["policy"] = "lp_ft:3"
-        return told
+        advised = advise(*args)
+        advised.record["advice"]["best"]["policy"] = "lp_ft:3"
+        return advised
 
     monkeypatch.setattr(module, "train", refused)
     monkeypatch.setattr(module, "advise_policy", other)
     monkeypatch.setattr(module, "read_images", lambda data, *more: reads.append(data.data) or read(data, *more))
     policies = ("full", "truncate:1", "truncate:1+partial:2", "head2toe", "full")
-    result = cases(study(policies=policies))  # one seed, 5 labels and all: 30 and 38 images
+    result = run_four_cases(study(policies=policies))  # one seed, 5 labels and all: 30 and 38 images
     plain, many = (30, 64, None), (choose_epochs(38), 32, True)
     assert learnt == {
         "linear_probe": plain,
@@ -189,14 +190,14 @@ def test_settings_by_policy_and_an_advised_one_that_is_not_listed(study: Any, mo
         ({"shots": 3}, "--cases DATA@LABELS not --shots"),
         ({"policy": "full"}, "--policies not --policy"),
         ({"policies": ("probe",)}, "unknown policy 'probe'"),
-        ({"policies": ("auto",)}, "auto is what the others are held against"),
-        ({"cases": ("digits@5",), "data": "mine"}, "--cases says which data: leave --data out"),
+        ({"policies": ("auto",)}, "auto is compared with the others"),
+        ({"cases": ("digits@5",), "data": "mine"}, "--cases names the data: leave --data out"),
         ({"cases": ("nowhere@5",)}, "no set and no folder called 'nowhere'"),
         ({"cases": ("@5",)}, "no set and no folder called '@5'"),
         ({"cases": ("digits@0",)}, "--shots 0"),
-        ({"backbones": ("glyphnet",)}, "--backbones says which networks"),
+        ({"backbones": ("glyphnet",)}, "--backbones names the networks"),
         ({"backbones": ("glyphnet", "resnet51"), "backbone": "glyphnet"}, "resnet51"),
-        ({"epochs": 7}, "--epochs: every policy has the settings of advice"),
+        ({"epochs": 7}, "--epochs: every policy has the settings of the advice"),
         ({"batch_size": 8}, "--batch-size: every policy"),
         ({"optimizer": "adamx"}, "adamx"),
         ({"test": 0.0}, "no test images"),
@@ -205,4 +206,4 @@ def test_settings_by_policy_and_an_advised_one_that_is_not_listed(study: Any, mo
 )
 def test_what_is_refused(study: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(TransferError, match=message):
-        cases(study(**settings))
+        run_four_cases(study(**settings))

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.stats import t
 
 from course.config import CourseConfig, NetworkConfig, ScratchConfig
-from course.learn import HEADS, learn
 from course.pixels import pixel_sets
+from course.trainer import HEADS, learn
 from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.feature_cache import TrunkCache

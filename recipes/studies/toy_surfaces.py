@@ -1,4 +1,4 @@
-"""Toy surfaces in the plane, and the path that an optimizer takes on each: what tells optimizers apart, to look at."""
+"""Toy loss surfaces over the plane, and the path of an optimizer on each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ Box = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Surface:
-    """A height over the plane.
+    """A loss surface over the plane.
 
     Parameters
     ----------
     height : callable
-        Of x and y, tensors of one shape.
+        Height at x and y, tensors of the same shape.
     start : (float, float)
-        Where optimizers set out.
+        Where optimizers start.
     box : ((float, float), (float, float))
-        The part to look at: from and to in x, and in y.
+        Region to draw: lower and upper bound of x, and of y.
     noise : float
-        Deviation of what is added to each component of the gradient, as a small batch adds it.
+        Standard deviation of the noise added to each component of the gradient, like that of a small batch.
     """
 
     height: Callable[[Tensor, Tensor], Tensor]
@@ -41,11 +41,11 @@ class Surface:
 
 
 SURFACES: dict[str, Surface] = {
-    # Fifty times as steep across as along: plain descent swings from wall to wall or creeps.
+    # Curvature across is fifty times that along: plain descent oscillates or is slow.
     "ravine": Surface(lambda x, y: 0.5 * x**2 + 25 * y**2, (-4.0, 0.4), ((-4.5, 1.0), (-0.6, 0.6))),
-    # Flat at the origin, down on both sides: the start is a hair off the ridge.
+    # Flat at the origin and falling on both sides; the start is just beside the ridge.
     "saddle": Surface(lambda x, y: x**2 - y**2 + 0.25 * y**4, (-1.0, 0.001), ((-1.3, 1.3), (-2.0, 2.0))),
-    # Two basins; the one on the way is the shallower.
+    # Two basins; the shallower one lies between the start and the deeper one.
     "local minimum": Surface(
         lambda x, y: 0.05 * (x - 2) ** 2 + y**2 - 0.25 * torch.exp(-4 * (x + 1) ** 2), (-2.5, 0.8), ((-3, 3), (-1, 1))
     ),
@@ -65,37 +65,38 @@ SETTINGS: dict[str, LearnConfig] = {
         "lbfgs": 1.0,
     }.items()
 }
-"""Rates at which each does well in the ravine, save that plain descent is near where it would diverge."""
+"""Learning rates that do well in the ravine; that of plain descent is close to divergence."""
 
 
-def path(surface: Surface, config: LearnConfig, steps: int = 100, seed: int = 0) -> np.ndarray:
-    """Return the places, shape (steps + 1, 2), that the optimizer of `config` passes at its ``lr``, without decay.
+def trace_path(surface: Surface, config: LearnConfig, steps: int = 100, seed: int = 0) -> np.ndarray:
+    """Return the points, shape (steps + 1, 2), that the optimizer of `config` visits, without weight decay.
 
-    Each of L-BFGS's steps is one iteration of its own; noise is drawn anew at each look, so that its line search sees
-    another slope than its last.
+    A step of L-BFGS is one of its iterations. Noise is sampled at each evaluation, so its line search sees a different
+    gradient each time.
 
     Examples
     --------
-    >>> np.round(path(SURFACES["ravine"], LearnConfig(optimizer="sgd", lr=0.02, momentum=0.0), steps=2), 3).tolist()
+    >>> config = LearnConfig(optimizer="sgd", lr=0.02, momentum=0.0)
+    >>> np.round(trace_path(SURFACES["ravine"], config, steps=2), 3).tolist()
     [[-4.0, 0.4], [-3.92, 0.0], [-3.842, -0.0]]
     """
-    place = nn.Parameter(torch.tensor(surface.start, dtype=torch.float64))
-    group = {"stage": optimizers.HEADS, "params": [place], "weight_decay": 0.0}
+    point = nn.Parameter(torch.tensor(surface.start, dtype=torch.float64))
+    group = {"stage": optimizers.HEADS, "params": [point], "weight_decay": 0.0}
     optimizer = optimizers.create([group], config)
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
 
-    def ask() -> tuple[Tensor, None]:
-        tilt = surface.noise * torch.randn(2, generator=draw, dtype=torch.float64)
-        return surface.height(place[0], place[1]) + (tilt * place).sum(), None
+    def evaluate() -> tuple[Tensor, None]:
+        tilt = surface.noise * torch.randn(2, generator=generator, dtype=torch.float64)
+        return surface.height(point[0], point[1]) + (tilt * point).sum(), None
 
-    places = [np.array(surface.start)]
+    points = [np.array(surface.start)]
     for _ in range(steps):
         if isinstance(optimizer, optimizers.LBFGS):
             optimizer.param_groups[0].update(max_iter=1)
-            optimizer.step(ask)
+            optimizer.step(evaluate)
         else:
             optimizer.zero_grad(set_to_none=True)
-            ask()[0].backward(create_graph=getattr(optimizer, "is_second_order", False))
+            evaluate()[0].backward(create_graph=getattr(optimizer, "is_second_order", False))
             optimizer.step()
-        places.append(place.detach().numpy().copy())
-    return np.array(places)
+        points.append(point.detach().numpy().copy())
+    return np.array(points)

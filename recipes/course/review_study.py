@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from course.baseline import mean_and_sd
 from course.chart import draw_layers
 from course.config import NetworkConfig, QuestionsConfig, ScratchConfig
-from course.course import mean_and_sd
-from course.learn import learn
 from course.pixels import pixel_sets
+from course.trainer import learn
 from transfer.config.serialise import to_dict
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import score_text, text_table
