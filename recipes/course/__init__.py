@@ -1,4 +1,4 @@
-"""Networks that learn from pixels alone: the baseline of a course on transfer learning, and what such networks teach.
+"""Baseline of a course on transfer learning: networks trained from scratch on pixels.
 
-An MLP and a small CNN, with the textbook's choices of activation, initialisation, input and batch normalisation.
+An MLP and a small CNN with selectable activation, initialisation, input scaling and batch normalisation.
 """

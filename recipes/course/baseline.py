@@ -1,4 +1,4 @@
-"""The networks of the course: what was reported of each, what is measured here, and transfer on the same images."""
+"""Course baseline: its networks as reported, as measured here, and transfer on the same images."""
 
 import logging
 import math
@@ -12,8 +12,8 @@ import numpy as np
 from scipy.stats import t
 
 from course.config import CourseConfig, NetworkConfig, ScratchConfig
-from course.pixels import pixel_sets
-from course.trainer import HEADS, learn
+from course.pixels import load_pixel_sets
+from course.trainer import HEADS, train_from_scratch
 from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.feature_cache import TrunkCache
@@ -23,18 +23,18 @@ from transfer.runtime.device import get_versions
 from transfer.training.setup import Images, read_images
 from transfer.training.train import train
 
-log = logging.getLogger(f"transfer.{__name__}")  # printed as the lines of the command are
+log = logging.getLogger(f"transfer.{__name__}")  # printed as the command's own log lines are
 
 
 @dataclass(frozen=True)
-class Row:
-    """A network, how it learns, and the accuracies reported of it: (domain, object) of each run."""
+class CourseNetwork:
+    """A network, its training settings, and its reported accuracies: (domain, object) of each run."""
 
     config: ScratchConfig
     reported: tuple[tuple[float, float], ...] = ()
 
     def name(self, inputs: str) -> str:
-        """Return what to call it, such as ``[64,32,10] adam 0.0001 raw``."""
+        """Return a name such as ``[64,32,10] adam 0.0001 raw``."""
         network = self.config.network
         sizes = ",".join(map(str, network.hidden))
         kind = "" if network.network == "mlp" else f"{network.network} "
@@ -47,78 +47,77 @@ def _mlp(hidden: tuple[int, ...], optimizer: Any, lr: float, epochs: int) -> Scr
 
 _CNN = NetworkConfig("cnn", (16, 32, 64), initialisation="he", batch_norm=True)
 ROWS = {
-    1: Row(_mlp((10,), "sgd", 1e-3, 20), ((0.661, 0.048),)),
-    2: Row(_mlp((32, 10), "sgd", 1e-3, 35), ((0.661, 0.032),)),
-    3: Row(_mlp((64, 32, 10), "sgd", 1e-3, 50), ((0.824, 0.243),)),
-    4: Row(_mlp((64, 32, 10), "sgd", 1e-4, 50), ((0.867, 0.197),)),
-    5: Row(_mlp((64, 32, 10), "adam", 1e-4, 50), ((0.878, 0.246), (0.867, 0.243))),
-    6: Row(ScratchConfig(_CNN, optimizer="adam", lr=1e-3, epochs=20, batch_size=32)),
+    1: CourseNetwork(_mlp((10,), "sgd", 1e-3, 20), ((0.661, 0.048),)),
+    2: CourseNetwork(_mlp((32, 10), "sgd", 1e-3, 35), ((0.661, 0.032),)),
+    3: CourseNetwork(_mlp((64, 32, 10), "sgd", 1e-3, 50), ((0.824, 0.243),)),
+    4: CourseNetwork(_mlp((64, 32, 10), "sgd", 1e-4, 50), ((0.867, 0.197),)),
+    5: CourseNetwork(_mlp((64, 32, 10), "adam", 1e-4, 50), ((0.878, 0.246), (0.867, 0.243))),
+    6: CourseNetwork(ScratchConfig(_CNN, optimizer="adam", lr=1e-3, epochs=20, batch_size=32)),
 }
-SGD, ADAM = 4, 5  # the rows that differ in the optimizer alone
+SGD, ADAM = 4, 5  # rows that differ only in the optimizer
 
 
-def course(config: CourseConfig) -> dict[str, Any]:
-    """Run the rows, for each kind of input and seed, and transfer on the same splits; return all results.
+def run_course(config: CourseConfig) -> dict[str, Any]:
+    """Train the networks of the rows for each input scaling and seed, and transfer on the same splits.
 
     Returns
     -------
     dict
         ``runs``: for each row and input ``row``, ``name``, ``inputs``, ``reported`` and the result of every seed;
-        ``paired``: Adam less SGD, by input and head; ``transfer``: each policy's result; ``config``, ``versions``,
-        ``seconds``.
+        ``paired``: Adam minus SGD, by input and head; ``transfer``: the result of each policy;
+        ``config``, ``versions``, ``seconds``.
 
     Raises
     ------
     TransferError
         Bad input; a folder that cannot be used.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     folder = RunFolder(config.out, to_dict(config), overwrite=config.overwrite) if config.out else None
     cache = TrunkCache()
     images = read_images(config.data, cache.disk_cache)
-    sets = pixel_sets(config.data, images, ScratchConfig().side, config.seeds, cache.disk_cache)
+    sets = load_pixel_sets(config.data, images, ScratchConfig().side, config.seeds, cache.disk_cache)
     runs = []
     for inputs in config.inputs:
         for number in config.rows:
             row = ROWS[number]
-            how: dict[str, Any] = {"inputs": inputs, "device": config.device}
-            one = replace(row.config, epochs=config.epochs or row.config.epochs, **how)
-            seeds = [learn(one, sets[seed], name=row.name(inputs), seed=seed) for seed in config.seeds]
-            runs.append(
-                {"row": number, "name": row.name(inputs), "inputs": inputs, "reported": row.reported, "seeds": seeds}
-            )
+            settings: dict[str, Any] = {"inputs": inputs, "device": config.device}
+            run_config = replace(row.config, epochs=config.epochs or row.config.epochs, **settings)
+            name = row.name(inputs)
+            seeds = [train_from_scratch(run_config, sets[seed], name=name, seed=seed) for seed in config.seeds]
+            runs.append({"row": number, "name": name, "inputs": inputs, "reported": row.reported, "seeds": seeds})
     result = {
         "command": "course",
         "config": to_dict(config),
         "versions": get_versions(),
         "runs": runs,
-        "paired": adam_less_sgd(runs),
-        "transfer": _transfer(config, images, cache),
+        "paired": compare_adam_with_sgd(runs),
+        "transfer": _run_transfer(config, images, cache),
     }
-    result["seconds"] = {"total": round(time.perf_counter() - began, 3)}
+    result["seconds"] = {"total": round(time.perf_counter() - started, 3)}
     if folder:
         folder.write_result(result)
     return result
 
 
-def adam_less_sgd(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return by input and head how much more Adam gets right than SGD, over the seeds of both."""
-    both = {(run["inputs"], run["row"]): run["seeds"] for run in runs}
+def compare_adam_with_sgd(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return by input and head the accuracy of Adam minus that of SGD, paired by seed."""
+    seeds = {(run["inputs"], run["row"]): run["seeds"] for run in runs}
     paired: dict[str, dict[str, dict[str, Any]]] = {}
-    for inputs, number in both:
-        if number == ADAM and (inputs, SGD) in both:
-            adam, sgd = both[inputs, ADAM], both[inputs, SGD]
+    for inputs, number in seeds:
+        if number == ADAM and (inputs, SGD) in seeds:
+            adam, sgd = seeds[inputs, ADAM], seeds[inputs, SGD]
             heads = [head for head in HEADS if "accuracy" in sgd[0]["test"].get(head, {})]
-            paired[inputs] = {head: paired_by_seed(_accuracies(adam, head), _accuracies(sgd, head)) for head in heads}
+            paired[inputs] = {head: compare_by_seed(_accuracies(adam, head), _accuracies(sgd, head)) for head in heads}
     return paired
 
 
-def paired_by_seed(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
-    """Return the mean of ``a - b`` and its 95 % t-interval over seeds, None for a single one.
+def compare_by_seed(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
+    """Return the mean of ``a - b`` and its 95 % t-interval over seeds, None for a single seed.
 
     Examples
     --------
-    >>> paired_by_seed([0.25, 0.24, 0.26], [0.20, 0.20, 0.20])
+    >>> compare_by_seed([0.25, 0.24, 0.26], [0.20, 0.20, 0.20])
     {'difference': 0.05, 'interval': [0.025159, 0.074841]}
     """
     differences = np.subtract(a, b)
@@ -129,66 +128,68 @@ def paired_by_seed(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
     return {"difference": round(mean, 6), "interval": [round(mean - half, 6), round(mean + half, 6)]}
 
 
-def beside(result: dict[str, Any]) -> str:
-    """Return what :func:`course` found as a table, reported beside measured beside transfer, and Adam less SGD."""
+def course_text(result: dict[str, Any]) -> str:
+    """Return the table of :func:`run_course` (reported, measured, transfer), collapsed runs, and Adam minus SGD."""
     rows = []
     for run in result["runs"]:
         reported = [" or ".join(f"{pair[i]:.3f}" for pair in run["reported"]) or "-" for i in range(len(HEADS))]
-        measured = mean_and_sd(run["seeds"])
-        each = fmean(seed["seconds"]["epoch"] for seed in run["seeds"])
-        rows.append([run["name"], *_woven(reported, [score_text(measured, head) for head in HEADS]), f"{each:.2f}"])
+        measured = average_seeds(run["seeds"])
+        seconds = fmean(seed["seconds"]["epoch"] for seed in run["seeds"])
+        rows.append(
+            [run["name"], *_interleave(reported, [score_text(measured, head) for head in HEADS]), f"{seconds:.2f}"]
+        )
     backbone = result["config"]["backbone"]["backbone"]
     for policy, run in result["transfer"].items():
-        rows.append([f"{backbone} {policy}", *_woven(["-", "-"], [score_text(run, head) for head in HEADS]), "-"])
+        rows.append([f"{backbone} {policy}", *_interleave(["-", "-"], [score_text(run, head) for head in HEADS]), "-"])
     heads = [f"{head}{kind}" for head in HEADS for kind in (", reported", "")]
-    parts = [text_table(["network", *heads, "seconds an epoch"], rows), *_collapses(result["runs"])]
+    parts = [text_table(["network", *heads, "seconds per epoch"], rows), *_collapse_lines(result["runs"])]
     for inputs, paired in result["paired"].items():
-        said = [f"{head} {_with_interval(difference)}" for head, difference in paired.items()]
-        parts.append(f"Adam less SGD, {inputs} pixels, paired by seed: {', '.join(said)}")
+        differences = [f"{head} {_difference_text(difference)}" for head, difference in paired.items()]
+        parts.append(f"Adam - SGD, {inputs} pixels, paired by seed: {', '.join(differences)}")
     return "\n\n".join(parts)
 
 
-def collapsed(run: dict[str, Any]) -> bool:
-    """Return whether a run gives the same answer whatever the image, or none that is a number."""
+def has_collapsed(run: dict[str, Any]) -> bool:
+    """Return whether a run predicts the same for every image, or has a loss that is not finite."""
     return run["layers"]["end"][-1]["dead"] == 1 or not math.isfinite(run["epochs"][-1]["loss"])
 
 
-def mean_and_sd(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the test of a single run as it is, of several the mean and standard deviation of each head's accuracy."""
+def average_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the test result of a single run; of several, mean and standard deviation of each head's accuracy."""
     if len(runs) == 1:
         return {"test": runs[0]["test"]}
     values = {head: _accuracies(runs, head) for head in HEADS if "accuracy" in runs[0]["test"].get(head, {})}
     return {
-        "test": {head: {"accuracy": fmean(each)} for head, each in values.items()},
-        "sd": {"test": {head: {"accuracy": stdev(each)} for head, each in values.items()}},
+        "test": {head: {"accuracy": fmean(by_seed)} for head, by_seed in values.items()},
+        "sd": {"test": {head: {"accuracy": stdev(by_seed)} for head, by_seed in values.items()}},
     }
 
 
-def _collapses(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line for each network that collapsed under some seed, with the accuracies of those that did not."""
+def _collapse_lines(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for each network that collapsed under a seed, with the accuracies of its other seeds."""
     lines = []
     for run in runs:
-        alive = [seed for seed in run["seeds"] if not collapsed(seed)]
-        if len(alive) < len(run["seeds"]):
-            fell = f"{run['name']}: {len(run['seeds']) - len(alive)} of {len(run['seeds'])} collapsed"
-            rest = mean_and_sd(alive) if alive else {}
-            others = ", ".join(f"{head} {score_text(rest, head)}" for head in HEADS)
-            lines.append(fell + (f"; the others: {others}" if alive else ""))
+        intact = [seed for seed in run["seeds"] if not has_collapsed(seed)]
+        if len(intact) < len(run["seeds"]):
+            line = f"{run['name']}: {len(run['seeds']) - len(intact)} of {len(run['seeds'])} collapsed"
+            average = average_seeds(intact) if intact else {}
+            others = ", ".join(f"{head} {score_text(average, head)}" for head in HEADS)
+            lines.append(line + (f"; the others: {others}" if intact else ""))
     return ["\n".join(lines)] if lines else []
 
 
-def _transfer(config: CourseConfig, images: Images, cache: TrunkCache) -> dict[str, Any]:
+def _run_transfer(config: CourseConfig, images: Images, cache: TrunkCache) -> dict[str, Any]:
     results = {}
     for policy in config.policies:
         log.info("transfer: %s, %s", config.backbone.backbone, policy)
-        one = TrainConfig(
+        train_config = TrainConfig(
             config.data,
             config.backbone,
             policy=PolicyConfig(policy),
             learn=LearnConfig(device=config.device),
             run=RunConfig(seeds=config.seeds),
         )
-        results[policy] = train(one, images=images, cache=cache).result
+        results[policy] = train(train_config, images=images, cache=cache).result
     return results
 
 
@@ -196,10 +197,10 @@ def _accuracies(runs: Sequence[dict[str, Any]], head: str) -> list[float]:
     return [run["test"][head]["accuracy"] for run in runs]
 
 
-def _woven(reported: Sequence[str], measured: Sequence[str]) -> list[str]:
+def _interleave(reported: Sequence[str], measured: Sequence[str]) -> list[str]:
     return [cell for pair in zip(reported, measured, strict=True) for cell in pair]
 
 
-def _with_interval(paired: dict[str, Any]) -> str:
+def _difference_text(paired: dict[str, Any]) -> str:
     low, high = paired["interval"] or (None, None)
     return f"{paired['difference']:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")

@@ -1,4 +1,4 @@
-"""What reaches each layer: the spread of its activations, of the gradient at them, and its dead units."""
+"""Statistics of each layer: standard deviation of activations and gradients, and dead units."""
 
 import copy
 from collections.abc import Callable
@@ -7,31 +7,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-VARIES = 1e-6  # of its largest size: what a unit that is not dead varies by at the least
+MIN_RELATIVE_RANGE = 1e-6  # of a live unit's outputs over images, relative to their largest magnitude
 
 
 def layer_statistics(network: nn.Sequential, images: Tensor, loss: Callable[[Tensor], Tensor]) -> list[dict[str, Any]]:
-    """Return a record per layer, the first one first, from one pass forward and back; `network` stays as it is.
+    """Return a record per layer, from input to output, after one forward and backward pass on a copy of `network`.
 
     Parameters
     ----------
     network : nn.Sequential
-        As :func:`course.networks.build` gives it. Norm layers use these images' own statistics.
+        From :func:`course.networks.build`. Norm layers use the statistics of `images`.
     images : Tensor, shape (B, 3, H, W)
     loss : callable
-        From logits to the mean loss of an image.
+        Returns the mean loss per image from logits.
 
     Returns
     -------
     list of dict
-        ``layer``; ``activation`` and ``gradient``: standard deviation over images and units of what the layer puts out,
-        and of one image's loss by that; ``dead``: fraction of units whose output is the same whatever the image (a ReLU
-        that never opens, a saturated sigmoid).
+        ``layer``; ``activation`` and ``gradient``: standard deviation, over images and units, of the layer's output and
+        of the gradient of an image's loss with respect to it; ``dead``: fraction of units whose output is the same for
+        all images (an inactive ReLU, a saturated sigmoid).
     """
     network = copy.deepcopy(network).train()
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[..., None]:
+    def make_hook(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
             output.retain_grad()
             outputs[name] = output
@@ -40,7 +40,7 @@ def layer_statistics(network: nn.Sequential, images: Tensor, loss: Callable[[Ten
 
     for name, module in network.named_children():
         if name == "output" or hasattr(module, "activation"):
-            module.register_forward_hook(keep(name))
+            module.register_forward_hook(make_hook(name))
     with torch.random.fork_rng(), torch.enable_grad():
         (loss(network(images)) * len(images)).backward()
     return [
@@ -48,19 +48,19 @@ def layer_statistics(network: nn.Sequential, images: Tensor, loss: Callable[[Ten
             "layer": name,
             "activation": float(out.detach().std()),
             "gradient": float(out.grad.std()) if out.grad is not None else 0.0,
-            "dead": float(dead_units(out.detach()).float().mean()),
+            "dead": float(find_dead_units(out.detach()).float().mean()),
         }
         for name, out in outputs.items()
     ]
 
 
-def dead_units(outputs: Tensor) -> Tensor:
-    """Return a boolean per unit, shape (C,): whether it is the same for all images (and places) of (B, C, ...).
+def find_dead_units(outputs: Tensor) -> Tensor:
+    """Return a boolean per unit, shape (C,): whether it is constant over images and positions of (B, C, ...).
 
     Examples
     --------
-    >>> dead_units(torch.tensor([[0.0, 1.0, 5.0], [0.0, 2.0, 5.0]])).tolist()
+    >>> find_dead_units(torch.tensor([[0.0, 1.0, 5.0], [0.0, 2.0, 5.0]])).tolist()
     [True, False, True]
     """
     units = outputs.transpose(0, 1).flatten(1)
-    return units.amax(1) - units.amin(1) <= VARIES * units.abs().amax(1)
+    return units.amax(1) - units.amin(1) <= MIN_RELATIVE_RANGE * units.abs().amax(1)

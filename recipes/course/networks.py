@@ -1,4 +1,4 @@
-"""An MLP and a small CNN, with the textbook's choices: activation, initialisation, normalisation, pooling."""
+"""An MLP and a small CNN with selectable activation, initialisation, normalisation and pooling."""
 
 import itertools
 from collections import OrderedDict
@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from course.config import NetworkConfig
 
-PIECES = 2  # of a maxout unit
-FACTORS = {"he": 1.0, "too_small": 0.1, "too_large": 10.0}
+PIECES = 2  # linear units per maxout unit
+SCALES = {"he": 1.0, "too_small": 0.1, "too_large": 10.0}
 
 
 class Maxout(nn.Module):
@@ -28,9 +28,9 @@ class Maxout(nn.Module):
 
 
 class FractionalMaxPool(nn.Module):
-    """Max over overlapping 2 x 2 regions, as many that each side shrinks by the square root of 2 (Graham 2014).
+    """Fractional max pooling (Graham 2014): overlapping 2 x 2 regions; each side shrinks by the square root of 2.
 
-    Where the regions lie is drawn for each image and channel in training, and fixed in evaluation.
+    The positions of the regions are random for each image and channel in training, and fixed in evaluation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,31 +51,31 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def build(config: NetworkConfig, side: int, outputs: int) -> nn.Sequential:
-    """Return a network from images (B, 3, side, side) to `outputs` logits; its weights are drawn from torch's seed.
+    """Return a network from images (B, 3, side, side) to `outputs` logits, initialised with torch's global random seed.
 
-    Its layers are called ``layer1``, ``layer2``, ... and ``output``.
+    Its layers are named ``layer1``, ``layer2``, ... and ``output``.
     """
     network = (_cnn if config.network == "cnn" else _mlp)(config, side, outputs)
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            draw(module, config)
+            init_weights(module, config)
     return network
 
 
-def draw(module: nn.Linear | nn.Conv2d, config: NetworkConfig) -> None:
-    """Draw a layer's weights from a normal distribution, its biases being zero.
+def init_weights(module: nn.Linear | nn.Conv2d, config: NetworkConfig) -> None:
+    """Initialise a layer's weights from a normal distribution, and its biases with 0.
 
-    ``xavier`` is Glorot and Bengio 2010; ``he`` is He et al. 2015, which keeps the mean square through ReLU layers, and
-    by the same argument has half the variance for maxout.
+    ``xavier`` is Glorot and Bengio 2010. ``he`` is He et al. 2015, which preserves the mean square through ReLU layers;
+    by the same argument it has half the variance for maxout.
     """
     if config.initialisation == "deviation":
         nn.init.normal_(module.weight, std=config.deviation)
     elif config.initialisation == "xavier":
         nn.init.xavier_normal_(module.weight)
     else:
-        squared = 1.0 if config.activation == "maxout" else 0.5  # what an activation leaves of its input's square
+        squared = 1.0 if config.activation == "maxout" else 0.5  # share of the input's mean square after the activation
         fan_in = module.weight[0].numel()
-        nn.init.normal_(module.weight, std=FACTORS[config.initialisation] / (squared * fan_in) ** 0.5)
+        nn.init.normal_(module.weight, std=SCALES[config.initialisation] / (squared * fan_in) ** 0.5)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
 

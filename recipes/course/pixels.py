@@ -1,4 +1,4 @@
-"""All images of a set as pixels of one size, decoded once and kept."""
+"""All images of a data set as pixels of one size, decoded once and cached on disk."""
 
 import contextlib
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from transfer.training.setup import Images
 
 @dataclass(frozen=True)
 class PixelSet:
-    """Images as pixels, uint8 (N, 3, H, W), with their table and its parts."""
+    """Pixels of all images, uint8 (N, 3, H, W), with their table and its split."""
 
     table: ImageTable
     pixels: np.ndarray
     parts: Splits
 
 
-def pixel_sets(
+def load_pixel_sets(
     config: DataConfig, images: Images, side: int, seeds: Sequence[int], disk_cache: DiskCache | None = None
 ) -> dict[int, PixelSet]:
-    """Return `images` as pixels, split by each seed as `transfer train` splits them."""
+    """Return `images` as pixels with the split of each seed, the same as that of `transfer train`."""
     pixels = read_pixels(images, side, disk_cache)
     parts = {
         seed: split(
@@ -48,14 +48,14 @@ def pixel_sets(
 
 
 def read_pixels(images: Images, side: int, disk_cache: DiskCache | None = None) -> np.ndarray:
-    """Return every image of a set, uint8, shape (N, 3, side, side), resized bilinearly without keeping its aspect.
+    """Return every image of a set, uint8, shape (N, 3, side, side), resized bilinearly to a square.
 
     Parameters
     ----------
     images : Images
     side : int
     disk_cache : DiskCache, optional
-        Keeps them, and gives those that it has.
+        Cache to read the pixels from, and to add missing ones to.
     """
     table, digests = images.table, images.inspection.sha256
     squashed = Preprocessing((3, side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 1.0, "squash")
@@ -63,8 +63,8 @@ def read_pixels(images: Images, side: int, disk_cache: DiskCache | None = None) 
     missing = np.arange(len(table))
     row_cache = None
     if disk_cache:
-        about = {"decoder": DECODER, "preprocessing": squashed.to_dict()}
-        row_cache = disk_cache.open_rows("pixels", about, pixels.shape[1:], np.uint8)
+        key = {"decoder": DECODER, "preprocessing": squashed.to_dict()}
+        row_cache = disk_cache.open_rows("pixels", key, pixels.shape[1:], np.uint8)
         located = row_cache.locate(digests)
         pixels[located.found] = located.take(np.flatnonzero(located.found))
         missing = np.flatnonzero(~located.found)
@@ -73,20 +73,20 @@ def read_pixels(images: Images, side: int, disk_cache: DiskCache | None = None) 
             pixels[rows.numpy()] = batch.numpy()
             bar.update(len(rows))
     if row_cache and len(missing):
-        once = missing[np.sort(np.unique(digests[missing], return_index=True)[1])]
-        with contextlib.suppress(CacheWriteError), row_cache.open_writer(len(once)) as writer:
-            writer.append(digests[once], pixels[once])
+        unique = missing[np.sort(np.unique(digests[missing], return_index=True)[1])]
+        with contextlib.suppress(CacheWriteError), row_cache.open_writer(len(unique)) as writer:
+            writer.append(digests[unique], pixels[unique])
     return pixels
 
 
-def scale(pixels: Tensor, rows: np.ndarray, inputs: str) -> tuple[Tensor, Tensor]:
-    """Return what to take from a pixel and what to divide it by, both of shape (3, 1, 1), float32.
+def compute_scaling(pixels: Tensor, rows: np.ndarray, inputs: str) -> tuple[Tensor, Tensor]:
+    """Return the offset and the scale of each channel, both of shape (3, 1, 1), float32: (pixel - offset) / scale.
 
     Parameters
     ----------
     pixels : Tensor of uint8, shape (N, 3, H, W)
     rows : ndarray of int64
-        The training images, of which ``standardised`` takes mean and standard deviation by channel.
+        Training images, for the mean and standard deviation per channel of ``standardised``.
     inputs : str
         See :class:`course.config.ScratchConfig`.
     """

@@ -1,14 +1,14 @@
-"""Progress lines in the tradition of the course."""
+"""Log lines in the format of the course."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-MOST = 8  # classes whose probability is shown
+MAX_CLASSES = 8  # whose probability a line shows
 
 
 def started(name: str) -> str:
-    """Return the line that opens a training.
+    """Return the line at the start of a training.
 
     Examples
     --------
@@ -21,7 +21,7 @@ def started(name: str) -> str:
 def epoch(
     number: int, cost: float, train: Mapping[str, float], val: Mapping[str, float], stretch: float, total: float
 ) -> str:
-    """Return the line of an epoch: mean loss, accuracies in training and validation, seconds since the last and in all.
+    """Return the line of an epoch: mean loss, train and validation accuracy, seconds since the last line and in total.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def epoch(
 
 
 def ended(name: str, seconds: float) -> str:
-    """Return the line that closes a training.
+    """Return the line at the end of a training.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def ended(name: str, seconds: float) -> str:
 
 
 def report(name: str, test: Mapping[str, float], seconds: float) -> str:
-    """Return the line of the test.
+    """Return the line with the test accuracy.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def report(name: str, test: Mapping[str, float], seconds: float) -> str:
 
 
 def examples(probabilities: np.ndarray, true: np.ndarray, classes: Sequence[str]) -> list[str]:
-    """Return a line per image: percents of the first 8 classes, the answer, the truth, O where right and X where wrong.
+    """Return a line per image: percentages of the first 8 classes, prediction, label, and O if correct or X if not.
 
     Parameters
     ----------
@@ -70,11 +70,11 @@ def examples(probabilities: np.ndarray, true: np.ndarray, classes: Sequence[str]
     """
     lines = []
     for row, label in zip(probabilities, true.tolist(), strict=True):
-        percents = ",".join(f"{100 * p:.0f}" for p in row[:MOST])
-        answer = int(row.argmax())
-        verdict = "O" if answer == label else "X"
-        said = classes[label] if label >= 0 else "unknown"
-        lines.append(f"[{percents}] => estimated {classes[answer]} : true {said} => {verdict}")
+        percents = ",".join(f"{100 * p:.0f}" for p in row[:MAX_CLASSES])
+        predicted = int(row.argmax())
+        verdict = "O" if predicted == label else "X"
+        true_class = classes[label] if label >= 0 else "unknown"
+        lines.append(f"[{percents}] => estimated {classes[predicted]} : true {true_class} => {verdict}")
     return lines
 
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("name", "more", "said"),
+    ("name", "more", "messages"),
     [
         (
             "course_baseline",
@@ -29,22 +29,24 @@ ROOT = Path(__file__).parents[2]
         ),
     ],
 )
-def test_recipe_is_short_and_runs_on_a_folder(name, more, said, images, tmp_path) -> None:
+def test_recipe_is_short_and_runs_on_a_folder(name, more, messages, images, tmp_path) -> None:
     source = ROOT / "recipes" / f"{name}.py"
     assert len(source.read_text().splitlines()) <= 50
     folder = Path(str(images.paths[0])).parents[2]
     argv = [sys.executable, str(source), "--data", str(folder), "--epochs", "1", "--device", "cpu", *more]
-    done = subprocess.run([*argv, "--out", "run"], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for words in said:
-        assert words in done.stdout
-    kept = {path.name for path in (tmp_path / "run").iterdir()}
-    assert kept >= {"config.json", "result.json"}
-    assert ("layers.png" in kept) == (name == "review_questions")
+    finished = subprocess.run([*argv, "--out", "run"], capture_output=True, text=True, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    for words in messages:
+        assert words in finished.stdout
+    saved = {path.name for path in (tmp_path / "run").iterdir()}
+    assert saved >= {"config.json", "result.json"}
+    assert ("layers.png" in saved) == (name == "review_questions")
 
 
 def test_a_row_that_is_not_there_is_refused_in_a_line(tmp_path) -> None:
     source = ROOT / "recipes" / "course_baseline.py"
-    done = subprocess.run([sys.executable, str(source), "--rows", "9"], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--rows 9: it must be from 1 to 6" in done.stderr
+    finished = subprocess.run(
+        [sys.executable, str(source), "--rows", "9"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert finished.returncode == 2
+    assert "--rows 9: it must be from 1 to 6" in finished.stderr

@@ -16,21 +16,21 @@ def test_the_course_s_split_of_4110_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: CourseConfig(rows=(0,)), "--rows 0: it must be from 1 to 6"),
         (lambda: CourseConfig(rows=(7,)), "--rows 7"),
         (lambda: CourseConfig(rows=()), "give at least one of each"),
         (lambda: CourseConfig(inputs=("standardized",)), "--inputs standardized: .*did you mean 'standardised'"),
-        (lambda: QuestionsConfig(networks=("rnn",)), "--networks rnn: it must be of mlp, cnn"),
+        (lambda: QuestionsConfig(networks=("rnn",)), "--networks rnn: it must be one of mlp, cnn"),
         (lambda: QuestionsConfig(seeds=()), "give at least one of each"),
         (lambda: ScratchConfig(lr=0), "--lr 0: it must be above 0"),
         (lambda: ScratchConfig(batch_size=0), "--batch-size 0"),
         (lambda: NetworkConfig(hidden=(8, 0)), "--hidden 0"),
     ],
 )
-def test_what_makes_no_sense_is_refused(make, said: str) -> None:
-    with pytest.raises(TransferError, match=said):
+def test_bad_values_are_refused(make, message: str) -> None:
+    with pytest.raises(TransferError, match=message):
         make()
 
 

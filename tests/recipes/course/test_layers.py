@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from course.config import NetworkConfig
-from course.layers import dead_units, layer_statistics
+from course.layers import find_dead_units, layer_statistics
 from course.networks import build
 from torch import nn
 from torch.nn import functional as F
@@ -55,27 +55,27 @@ def test_dead_units_of_places_count_by_channel_and_small_ones_live() -> None:
     outputs = torch.zeros(2, 3, 2, 2)
     outputs[1, 1, 0, 1] = 1e-20
     outputs[:, 2] = 3.0
-    assert dead_units(outputs).tolist() == [True, False, True]
+    assert find_dead_units(outputs).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
-def test_the_network_and_the_seed_stay_as_they_were(network: str) -> None:
-    here = built(network=network, batch_norm=True, pooling="fractional").eval()
-    before = {name: value.clone() for name, value in here.state_dict().items()}
+def test_the_built_networkand_the_seed_stay_as_they_were(network: str) -> None:
+    built_network = built(network=network, batch_norm=True, pooling="fractional").eval()
+    before = {name: value.clone() for name, value in built_network.state_dict().items()}
     state = torch.get_rng_state()
-    first = layer_statistics(here, IMAGES, loss)
+    first = layer_statistics(built_network, IMAGES, loss)
     assert torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(value, before[name]) for name, value in here.state_dict().items())
-    assert all(p.grad is None for p in here.parameters())
-    assert not here.training
-    assert layer_statistics(here, IMAGES, loss) == first
+    assert all(torch.equal(value, before[name]) for name, value in built_network.state_dict().items())
+    assert all(p.grad is None for p in built_network.parameters())
+    assert not built_network.training
+    assert layer_statistics(built_network, IMAGES, loss) == first
 
 
 def test_too_small_weights_let_activations_and_gradients_fade_and_batch_norm_brings_them_back() -> None:
     deep = {"hidden": (64,) * 5, "initialisation": "too_small"}
-    faded, mended = (layer_statistics(built(**deep, batch_norm=norm), IMAGES, loss) for norm in (False, True))
+    faded, normalised = (layer_statistics(built(**deep, batch_norm=norm), IMAGES, loss) for norm in (False, True))
     for key in ("activation", "gradient"):
-        ends = [[lines[-2][key] / lines[0][key] for lines in (faded, mended)], key]
+        ends = [[lines[-2][key] / lines[0][key] for lines in (faded, normalised)], key]
         ratio = ends[0] if key == "activation" else [1 / r for r in ends[0]]
         assert ratio[0] < 1e-3
         assert ratio[1] > 0.3

@@ -29,7 +29,7 @@ def test_pixels_are_those_that_pillow_resizes(set_of: Images) -> None:
         assert np.abs(found[row].astype(int) - wanted).max() <= 2
 
 
-def test_they_are_decoded_once(set_of: Images, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_once(set_of: Images, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = DiskCache(tmp_path)
     decoded: list[int] = []
     batches = pixels.ImageBatches
@@ -47,7 +47,7 @@ def test_they_are_decoded_once(set_of: Images, tmp_path: Any, monkeypatch: pytes
     assert decoded == [48, 0, 0, 48]
 
 
-def test_an_aspect_is_not_kept(tmp_path: Any, set_of: Images) -> None:
+def test_images_are_squashed_to_a_square(tmp_path: Any, set_of: Images) -> None:
     Image.fromarray(np.repeat(np.arange(40, dtype=np.uint8)[None, :, None], 10, 0).repeat(3, 2)).save(
         tmp_path / "a.png"
     )
@@ -56,30 +56,30 @@ def test_an_aspect_is_not_kept(tmp_path: Any, set_of: Images) -> None:
     assert found[0, 0, 5].tolist() == pytest.approx(np.arange(1.5, 40, 4), abs=1)
 
 
-@pytest.mark.parametrize(("inputs", "less", "over"), [("raw", 0, 1), ("unit", 0, 255)])
-def test_fixed_scales(inputs: str, less: float, over: float) -> None:
-    found = pixels.scale(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), np.arange(2), inputs)
-    assert [part.flatten().tolist() for part in found] == [[less] * 3, [over] * 3]
+@pytest.mark.parametrize(("inputs", "offset", "divisor"), [("raw", 0, 1), ("unit", 0, 255)])
+def test_fixed_scales(inputs: str, offset: float, divisor: float) -> None:
+    found = pixels.compute_scaling(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), np.arange(2), inputs)
+    assert [part.flatten().tolist() for part in found] == [[offset] * 3, [divisor] * 3]
 
 
 def test_standardised_is_by_the_training_images_alone() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 200, (6, 3, 5, 5)).astype(np.uint8)
     images[3:] = 255
-    images[:, 2] = 7  # of one colour everywhere: nothing to divide by
-    less, over = pixels.scale(torch.from_numpy(images), np.arange(3), "standardised")
+    images[:, 2] = 7  # constant: standard deviation 0
+    offset, divisor = pixels.compute_scaling(torch.from_numpy(images), np.arange(3), "standardised")
     wanted = images[:3].astype(float)
-    np.testing.assert_allclose(less.flatten(), wanted.mean((0, 2, 3)), rtol=1e-6)
-    np.testing.assert_allclose(over.flatten(), [*wanted.std((0, 2, 3))[:2], 1.0], rtol=1e-6)
+    np.testing.assert_allclose(offset.flatten(), wanted.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(divisor.flatten(), [*wanted.std((0, 2, 3))[:2], 1.0], rtol=1e-6)
 
 
 def test_parts_are_those_of_transfer_train(set_of: Images, cache: Any) -> None:
     config = DataConfig(test=0.25, val=0.2, shots=4)
-    sets = pixels.pixel_sets(config, set_of, 8, (0, 3))
+    sets = pixels.load_pixel_sets(config, set_of, 8, (0, 3))
     assert list(sets) == [0, 3]
-    for seed, one in sets.items():
+    for seed, pixel_set in sets.items():
         wanted = split(set_of.table, set_of.inspection, test=0.25, val=0.2, shots=4, seed=seed)
         for part in ("train", "val", "test"):
-            assert np.array_equal(getattr(one.parts, part), getattr(wanted, part))
+            assert np.array_equal(getattr(pixel_set.parts, part), getattr(wanted, part))
     assert sets[0].pixels is sets[3].pixels
     assert not np.array_equal(sets[0].parts.test, sets[3].parts.test)
