@@ -7,6 +7,7 @@ import numpy as np
 
 from transfer.data.splits import mask_labels
 from transfer.data.table import ImageTable, Target
+from transfer.heads import find_head_kind
 
 
 class HiddenLabels:
@@ -112,7 +113,7 @@ def hide_labels(
 
 def _drop_unused_classes(target: Target) -> Target:
     """Return `target` without the classes that no known row has."""
-    if target.kind != "softmax":
+    if not find_head_kind(target.kind).droppable_classes:
         return target
     used = np.unique(target.values[target.known])
     index = np.full(len(target.classes) + 1, -1)  # one more, for -1

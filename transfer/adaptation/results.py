@@ -182,7 +182,7 @@ def merge_runs(config: AdaptConfig, runs: Sequence[AdaptRun]) -> dict[str, Any]:
 def reveal_test(domains: Domains, hidden: HiddenLabels) -> ImageTable:
     """Return the table of the test rows with their true objects."""
     table = domains.table.take(domains.test)
-    true = Target(hidden.reveal(domains.test), "softmax", hidden.classes)
+    true = Target(hidden.reveal(domains.test), classes=hidden.classes)
     return replace(table, targets={"object": true, "domain": table.targets["domain"]})
 
 

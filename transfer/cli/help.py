@@ -1,6 +1,7 @@
 """``--help`` shows the options that most people need, in named groups; ``--help-all`` shows every option.
 
-Option texts are the docstrings of the config classes. Names of policies, methods and rules come from their registries.
+Option texts are the docstrings of the config classes. Names of policies, methods, rules and head kinds come from
+registries.
 """
 
 import dataclasses
@@ -47,7 +48,18 @@ def _rules() -> dict[str, str]:
     return rule_summaries()
 
 
-REGISTRIES: dict[str, Callable[[], dict[str, str]]] = {"policy": _policies, "method": _methods, "rule": _rules}
+def _head_kinds() -> dict[str, str]:
+    from transfer.heads.registry import head_summaries
+
+    return head_summaries()
+
+
+REGISTRIES: dict[str, Callable[[], dict[str, str]]] = {
+    "policy": _policies,
+    "method": _methods,
+    "rule": _rules,
+    "targets": _head_kinds,
+}
 """Options whose values are registered names: what lists these names with their summaries."""
 
 

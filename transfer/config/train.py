@@ -27,7 +27,7 @@ class DataConfig(ImagesConfig):
     """The images, and how they are split into train, validation and test."""
 
     targets: Advanced[CommaNames] = ()
-    """Further CSV columns or JSON keys to predict: NAME or NAME:KIND, where KIND is softmax, binary or regression."""
+    """Further CSV columns or JSON keys to predict: NAME or NAME:KIND, where KIND is a head kind."""
     test: float = 0.2
     """Fraction of all images that is held out for testing."""
     val: float = 0.2

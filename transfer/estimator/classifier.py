@@ -180,11 +180,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _predictions(self, X: Any) -> Predictions:
         with as_value_error(), image_files(X) as paths:
-            unknown = {
-                name: Target(np.full(len(paths), -1), spec.kind, spec.classes)
-                for model in self.models_.values()
-                for name, spec in model.heads.specs.items()
-            }
+            specs = [spec for model in self.models_.values() for spec in model.heads.specs.values()]
+            unknown = {spec.name: spec.head_kind.unknown_target(spec, len(paths)) for spec in specs}
             config = self.config or TrainConfig()
             view = getattr(config, "view", ViewConfig())
             rows = np.arange(len(paths))
@@ -255,7 +252,7 @@ def _bad_image_rule(config: TrainConfig | AdaptConfig) -> OnBadImage:
 
 def _table(paths: np.ndarray, targets: dict[str, Target]) -> ImageTable:
     empty = np.full(len(paths), "")
-    blank = Target(np.full(len(paths), -1), "softmax", ())
+    blank = Target(np.full(len(paths), -1))
     return ImageTable(paths, {"object": blank, "domain": blank} | targets, empty, empty, "X")
 
 

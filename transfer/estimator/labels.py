@@ -76,7 +76,7 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
     place = np.array([listed.index(name) for name in names], dtype=np.int64)
     sources = tuple(name for name in listed if name != TARGET) if target.any() else ()
     return ImageLabels(
-        classes, Target(values, "softmax", tuple(map(str, classes))), Target(place, "softmax", listed), sources
+        classes, Target(values, classes=tuple(map(str, classes))), Target(place, classes=listed), sources
     )
 
 

@@ -61,9 +61,9 @@ def find_head_kind(name: str) -> HeadKind:
     return _KINDS[name]
 
 
-def head_kinds() -> dict[str, HeadKind]:
-    """Return all registered head kinds by name."""
-    return dict(_KINDS)
+def head_summaries() -> dict[str, str]:
+    """Return the one-line summary of each registered head kind by name."""
+    return {name: kind.summary for name, kind in _KINDS.items()}
 
 
 def score_labels() -> dict[str, str]:
