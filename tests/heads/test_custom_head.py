@@ -1,8 +1,10 @@
 """Head kinds defined outside the package, in one file given as a plugin, do all that built-in kinds do."""
 
 import csv
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +29,8 @@ from transfer.heads.kind import HeadKind
 from transfer.report.page import write_report
 from transfer.report.text import run_text
 from transfer.runs import checkpoint
-from transfer.runtime import plugins
+from transfer.runtime import plugins, signals
+from transfer.training.resume import FitCheckpoints
 from transfer.training.train import train
 
 PLUGIN = '''
@@ -180,6 +183,38 @@ def test_a_finished_run_resumes_and_a_loaded_one_needs_the_plugin(plugin, make, 
     monkeypatch.delitem(registry._KINDS, "count")
     with pytest.raises(TransferError, match=r"unknown head kind 'count'.*--plugin"):
         checkpoint.load(tmp_path / "run")
+
+
+def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, make, tmp_path, monkeypatch):
+    def made(name: str, **run: Any) -> TrainConfig:
+        return make(policy="partial:1", out=tmp_path / name, report=False, **run)
+
+    train(made("whole"))
+    step, count = FitCheckpoints.step, itertools.count(1)
+
+    def interrupt(self: FitCheckpoints, save: Callable[[], None], *, end: bool = False) -> None:
+        if next(count) == 4:
+            signals._received.append(signal.SIGTERM)
+        step(self, save, end=end)
+
+    monkeypatch.setattr(FitCheckpoints, "step", interrupt)
+    with pytest.raises(signals.StoppedBySignal):
+        train(made("pieces"))
+    train(made("pieces", resume=True))
+    for file in ("model.safetensors", "predictions.csv"):
+        assert (tmp_path / "pieces" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_several_seeds_have_mean_scores(plugin, make, tmp_path):
+    result = train(make(policy="linear_probe", seeds=(0, 1), epochs=1, out=tmp_path / "run")).result
+    assert result["test"]["stripes"]["mae"] == pytest.approx(
+        np.mean([seed["test"]["stripes"]["mae"] for seed in result["seeds"]])
+    )
+
+
+def test_a_policy_that_is_always_solved_refuses_a_loss_that_is_not_convex(plugin, make):
+    with pytest.raises(TransferError, match="kinds with a convex loss"):
+        train(make(policy="stage_probes"))
 
 
 def test_the_command_line_runs_it_and_names_the_kinds_without_it(plugin, manifest, tmp_path):

@@ -41,7 +41,7 @@ def check_penalties(model: TransferModel, plan: FreezePlan, config: LearnConfig,
     if plan.policy.all_stages and not all(solved):
         raise TransferError(
             f"policy {plan.policy} is solved, never trained: it takes --probe solved, linear heads (no --hidden, no "
-            "--dropout-kind vanilla, no --drop-connect), and --augment only with --views"
+            "--dropout-kind vanilla, no --drop-connect) of kinds with a convex loss, and --augment only with --views"
         )
     names = _penalised(config)
     if refused := [name for name in names if name in NEED_TRAINED_BACKBONE and not plan.trained_parameters]:
