@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import transfer.backbones
 from transfer.data.sets import glyphs
-from transfer.data.sets.digits import DOMAINS, draw
+from transfer.data.sets.digits import DIGIT_DOMAINS, draw_digits
 from transfer.data.sets.glyphs import LETTERS, PRETRAINING, SIZE, Pose
 from transfer.runtime.files import atomic_write, write_json
 
@@ -208,14 +208,14 @@ def scratch(x: torch.Tensor, y: torch.Tensor, test: torch.Tensor, augment: bool,
 
 def measure(options: Options, shots: int = 10, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
     """Print object accuracy on each domain of `digits` from few labels: the probe against the network from scratch."""
-    names, labels, images = map(np.array, zip(*((d, int(c), np.array(i)) for d, c, i in draw()), strict=True))
+    names, labels, images = map(np.array, zip(*((d, int(c), np.array(i)) for d, c, i in draw_digits()), strict=True))
     x, y = prepared(torch.from_numpy(images)), torch.from_numpy(labels)
     ways = {
         "probe": partial(probe, weights=options.out / "glyphnet.safetensors"),
         "scratch": partial(scratch, steps=options.steps),
     }
-    rows = {(way, augment): {d: [] for d in DOMAINS} for augment in (False, True) for way in ways}
-    for seed, domain in (bar := tqdm(list(product(seeds, DOMAINS)), disable=None)):
+    rows = {(way, augment): {d: [] for d in DIGIT_DOMAINS} for augment in (False, True) for way in ways}
+    for seed, domain in (bar := tqdm(list(product(seeds, DIGIT_DOMAINS)), disable=None)):
         here = names == domain
         learn = here & few_labels(np.char.add(names, labels.astype(str)), shots, seed)
         for (way, augment), cells in rows.items():

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from timm.models.resnet import BasicBlock, ResNet
 
 from transfer.backbones.weight_files import BUNDLE
-from transfer.data.sets.digits import draw
+from transfer.data.sets.digits import draw_digits
 from transfer.data.sets.glyphs import LETTERS, PRETRAINING, SIZE, Pose, posed, template
 
 STATE = load_file(BUNDLE / "glyphnet.safetensors")
@@ -58,7 +58,7 @@ def test_it_reads_plain_letters(network):
 
 @pytest.mark.parametrize(("domain", "least"), [("printed", 0.93), ("scanned", 0.9)])
 def test_ten_labels_a_class_suffice_on_its_features(network, domain, least):
-    drawn = [(int(label), np.asarray(image)) for d, label, image in draw() if d == domain]
+    drawn = [(int(label), np.asarray(image)) for d, label, image in draw_digits() if d == domain]
     labels = np.array([label for label, _ in drawn])
     with torch.no_grad():
         maps = network.forward_features(prepared(np.stack([image for _, image in drawn])))

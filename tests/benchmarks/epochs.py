@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Subset
 
 from transfer.backbones.backbone import Backbone
 from transfer.config.train import BackboneConfig, CacheConfig, DataConfig, PolicyConfig, TrainConfig
-from transfer.data.sets.office31 import office31
+from transfer.data.sets.office31 import find_office31
 from transfer.data.splits import split
 from transfer.disk_cache import DiskCache
 from transfer.evaluation.predictions import target_tensors
@@ -41,7 +41,7 @@ def usually(backbone: Backbone, policy: str, paths: set[str]) -> float:
     lowest = len(backbone.stages) - int(policy.removeprefix("partial:"))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(backbone.stage_of(name) >= lowest)
-    everything = usual.Objects(office31(), model)
+    everything = usual.Objects(find_office31(), model)
     some = Subset(everything, [i for i, (path, _) in enumerate(everything.samples) if path in paths])
     assert len(some) == len(paths)
     heads = nn.Linear(model.num_features, 31), nn.Linear(model.num_features, 3)

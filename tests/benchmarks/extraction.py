@@ -25,7 +25,7 @@ import usual
 from torch.utils.data import DataLoader, Subset
 
 from transfer.data.sets.load import load_table
-from transfer.data.sets.office31 import office31
+from transfer.data.sets.office31 import find_office31
 from transfer.data.table import ImageTable
 from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
@@ -67,7 +67,7 @@ def measure(folder: Path) -> None:
             cache.feed(model, paths, digests, batch_size=BATCH).prepare(np.arange(n))
 
     plain = usual.network(given.backbone, Path(os.environ["TRANSFER_WEIGHTS"]))
-    everything = usual.Objects(office31(), plain)
+    everything = usual.Objects(find_office31(), plain)
     order = {path: i for i, (path, _) in enumerate(everything.samples)}
     some = Subset(everything, [order[str(path)] for path in table.paths])
 

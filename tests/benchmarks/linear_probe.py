@@ -25,7 +25,7 @@ import torch
 import usual
 from torch import nn
 
-from transfer.data.sets.office31 import office31
+from transfer.data.sets.office31 import find_office31
 
 EPOCHS = 20
 
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=3, help="warm runs; the median counts")
     parser.add_argument("--timed", type=int, default=2, help="epochs of the usual loop")
     given = parser.parse_args()
-    weights, root = Path(os.environ["TRANSFER_WEIGHTS"]), office31()
+    weights, root = Path(os.environ["TRANSFER_WEIGHTS"]), find_office31()
     rows = [["images", "cold s", "warm s", f"{EPOCHS} epochs s", "cold x", "warm x", "object", "domain"]]
     for images in given.images:
         with tempfile.TemporaryDirectory() as links, tempfile.TemporaryDirectory() as cache:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.data.sampling import cells, draw_few_labels, draw_stratified, quotas
+from transfer.data.sampling import compute_quotas, draw_few_labels, draw_stratified, get_cells
 from transfer.data.table import ImageTable, Target
 
 
@@ -27,7 +27,7 @@ fractions = st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.5, 0.9])
 def test_quotas_are_within_one_of_their_shares_and_add_up(counts, fraction, seed):
     counts = np.array(counts)
     owner = np.arange(len(counts))
-    quota = quotas(counts, fraction, owner, np.random.default_rng(seed))
+    quota = compute_quotas(counts, fraction, owner, np.random.default_rng(seed))
     assert (np.abs(quota - fraction * counts) < 1).all()
     assert (quota < counts).all()
     wanted = math.floor(fraction * counts.sum() + 0.5)
@@ -36,12 +36,12 @@ def test_quotas_are_within_one_of_their_shares_and_add_up(counts, fraction, seed
 
 
 def test_an_object_spread_over_cells_of_one_keeps_an_image():
-    quota = quotas(np.array([1, 1, 20]), 0.9, np.array([0, 0, 1]), np.random.default_rng(0))
+    quota = compute_quotas(np.array([1, 1, 20]), 0.9, np.array([0, 0, 1]), np.random.default_rng(0))
     assert quota[:2].sum() == 1
 
 
 def test_ties_are_broken_by_the_generator():
-    drawn = [tuple(quotas(np.full(5, 3), 0.2, np.arange(5), np.random.default_rng(s))) for s in range(20)]
+    drawn = [tuple(compute_quotas(np.full(5, 3), 0.2, np.arange(5), np.random.default_rng(s))) for s in range(20)]
     assert len(set(drawn)) > 3
     assert {sum(d) for d in drawn} == {3}
 
@@ -82,7 +82,7 @@ def test_a_draw_of_single_images_fills_the_quotas(pairs, fraction, seed):
     notes: list[str] = []
     rows = np.arange(len(pairs))
     drawn = draw_stratified(rows, table, rows, fraction, np.random.default_rng(seed), notes, "test")
-    of_cell, got = Counter(cells(rows, table)), Counter(cells(drawn, table))
+    of_cell, got = Counter(get_cells(rows, table)), Counter(get_cells(drawn, table))
     assert all(abs(got[c] - fraction * n) < 1 for c, n in of_cell.items())
     assert notes == []
 

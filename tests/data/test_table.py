@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.data.table import ImageTable, Target, make_softmax_target, natural
+from transfer.data.table import ImageTable, Target, make_softmax_target, natural_key
 
 
 @given(st.lists(st.text(max_size=6)))
@@ -10,11 +10,11 @@ def test_softmax_target_gives_each_name_back(names):
     target = make_softmax_target(names)
     assert [target.classes[v] if v >= 0 else "" for v in target.values] == names
     assert sorted(set(names) - {""}) == sorted(target.classes)
-    assert list(target.classes) == sorted(target.classes, key=natural)
+    assert list(target.classes) == sorted(target.classes, key=natural_key)
 
 
 def test_numbers_in_names_sort_by_size():
-    assert sorted(["10", "9", "1b", "1a", "01"], key=natural) == ["01", "1a", "1b", "9", "10"]
+    assert sorted(["10", "9", "1b", "1a", "01"], key=natural_key) == ["01", "1a", "1b", "9", "10"]
 
 
 def test_known_is_minus_one_or_nan():
@@ -42,4 +42,4 @@ def test_take_keeps_classes_and_every_column():
 def test_names_of_thousands_of_digits_have_their_place():
     """int() refuses them."""
     long, longer = "c" + "9" * 5000, "c1" + "0" * 5000
-    assert sorted([longer, "c10", long, "c9", "c010"], key=natural) == ["c9", "c010", "c10", long, longer]
+    assert sorted([longer, "c10", long, "c9", "c010"], key=natural_key) == ["c9", "c010", "c10", long, longer]

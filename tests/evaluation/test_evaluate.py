@@ -142,7 +142,7 @@ def test_images_are_decoded_in_one_pass_and_rows_come_before_the_last_is_read(ru
 
     monkeypatch.setattr(ours, "PREDICTED_AT_ONCE", 2)
     begun, decoded = [], []
-    read, start = module.read, module._single_threads
+    read, start = module.read_pixels, module._single_threads
     monkeypatch.setattr(module, "read", lambda path, **how: decoded.append(path) or read(path, **how))
     monkeypatch.setattr(module, "_single_threads", lambda count: begun.append(count) or start(count))
     rows = predict(checkpoint.load(run), find_images([str(folder)]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from transfer.data.images.preprocessing import prepare
-from transfer.data.images.read import read
+from transfer.data.images.read import read_pixels
 from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.evaluation.predictions import (
     decide,
@@ -101,7 +101,7 @@ def test_answer(
     assert not model.training
     costs = []
     for i, row in enumerate(rows):
-        alone = model.predict(prepare(read(str(images.paths[row])), model.backbone.preprocessing)[None])
+        alone = model.predict(prepare(read_pixels(str(images.paths[row])), model.backbone.preprocessing)[None])
         for name in ("object", "domain"):
             assert answers[name][i] == pytest.approx(alone[name][0].numpy(), abs=2e-3)
         o, d = images.object[row], images.domain[row]
@@ -109,7 +109,7 @@ def test_answer(
             costs.append(-np.log(answers["object"][i][o]) - np.log(answers["domain"][i][d]))
         else:
             with torch.no_grad():
-                x = prepare(read(str(images.paths[row])), model.backbone.preprocessing)[None]
+                x = prepare(read_pixels(str(images.paths[row])), model.backbone.preprocessing)[None]
                 costs.append(-float(model(model.trunk(x))["joint"][0, d, o]))
     assert loss == pytest.approx(np.mean(costs), rel=5e-3)
 

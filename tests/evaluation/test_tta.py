@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transfer import freeze
 from transfer.config.train import ViewConfig
-from transfer.data.images.batches import Preprocessing, prepare, read
+from transfer.data.images.batches import Preprocessing, prepare, read_pixels
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import predict_rows, target_tensors
@@ -65,7 +65,9 @@ def test_the_answer_is_the_mean_of_all_views(
     total: dict[str, Any] = {}
     for size in sizes or (32,):
         at = own.at_size(size) if sizes else own
-        whole = torch.stack([prepare(read(path), enlarge_for_crops(at) if crops == 10 else at) for path in paths])
+        whole = torch.stack(
+            [prepare(read_pixels(path), enlarge_for_crops(at) if crops == 10 else at) for path in paths]
+        )
         for view in by_hand(whole, size) if crops == 10 else [whole]:
             for name, values in model.predict(view).items():
                 total[name] = total.get(name, 0.0) + values.numpy() / (crops * max(len(sizes), 1))

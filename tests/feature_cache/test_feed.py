@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transfer.backbones.trunk import Trunk
 from transfer.config.train import CacheConfig, LearnConfig
-from transfer.data.images.batches import Augmentation, prepare, read
+from transfer.data.images.batches import Augmentation, prepare, read_pixels
 from transfer.data.table import ImageTable
 from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
@@ -62,7 +62,7 @@ def test_a_feed_gives_what_the_trunk_makes_of_each_image(
     ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, policy: str
 ) -> None:
     model = ready(policy)
-    pixels = [prepare(read(str(path)), model.backbone.preprocessing) for path in images.paths]
+    pixels = [prepare(read_pixels(str(path)), model.backbone.preprocessing) for path in images.paths]
     for kept in (False, True, True):
         got = all_rows(caches(kept), model, images, digests)
         for i in range(0, len(images), 5):

@@ -11,7 +11,7 @@ import torch
 from transfer.backbones import trunk
 from transfer.data.images.batches import Augmentation
 from transfer.feature_cache import key as key_module
-from transfer.feature_cache.key import about, view_seed
+from transfer.feature_cache.key import describe_activation, get_view_seed
 from transfer.model import TransferModel
 
 CROP = Augmentation(crop_scale=(0.5, 1.0), flip=True)
@@ -19,7 +19,7 @@ CROP = Augmentation(crop_scale=(0.5, 1.0), flip=True)
 
 def keyed(model: TransferModel, **options: Any) -> str:
     options = {"cut": model.cut, "precision": "float16", **options}
-    return json.dumps(about(model, **options), sort_keys=True)
+    return json.dumps(describe_activation(model, **options), sort_keys=True)
 
 
 def test_it_covers_every_tensor_of_the_trunk(ready: Callable[..., TransferModel]) -> None:
@@ -107,6 +107,6 @@ def test_the_evaluation_view_is_one_whatever_the_augmentation(ready: Callable[..
 
 
 def test_views_are_seeded_by_image_and_number() -> None:
-    seeds = {view_seed(digest * 64, view) for digest in "0123456789abcdef" for view in range(4)}
+    seeds = {get_view_seed(digest * 64, view) for digest in "0123456789abcdef" for view in range(4)}
     assert len(seeds) == 64
-    assert view_seed("a" * 64, 1) == view_seed("a" * 64, 1)
+    assert get_view_seed("a" * 64, 1) == get_view_seed("a" * 64, 1)

@@ -54,7 +54,7 @@ def _empty_folder(name: str) -> Path:
 
 def image(data: bytes) -> None:
     """Decode an image with both decoders."""
-    for read in (lambda: decode.decode(io.BytesIO(data)), lambda: pixels.read(data, at_least=16)):
+    for read in (lambda: decode.decode(io.BytesIO(data)), lambda: pixels.read_pixels(data, at_least=16)):
         with contextlib.suppress(decode.BadImage):
             read()
 
@@ -65,8 +65,8 @@ def table(data: bytes) -> None:
     file.write_bytes(data)
     (SCRATCH / "a.png").touch()
     with contextlib.suppress(TransferError):
-        manifest.with_path_column(file)
-        extra = [name for name in manifest._read_columns(file)[0] if name not in manifest.OWN]
+        manifest.has_path_column(file)
+        extra = [name for name in manifest._read_columns(file)[0] if name not in manifest.MANIFEST_COLUMNS]
         for targets in ([], extra, [f"{name}:regression" for name in extra], [f"{name}:binary" for name in extra]):
             with contextlib.suppress(TransferError):
                 manifest.read_manifest(file, targets)
@@ -164,7 +164,7 @@ def archive(data: bytes) -> None:
     file, room = SCRATCH / "archive", _empty_folder("unpacked")
     file.write_bytes(data)
     with contextlib.suppress(TransferError):
-        unpack.unpack(file, room / "here", keep=lambda name: name, limit=1 << 20)
+        unpack.unpack_archive(file, room / "here", keep=lambda name: name, limit=1 << 20)
     outside = [path for path in room.iterdir() if path.name != "here"]
     assert not outside, outside
 

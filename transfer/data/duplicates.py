@@ -1,4 +1,4 @@
-"""One pass over the files of a table: which are bad, which are the same, which nearly the same."""
+"""Inspect the files of a table in one pass: bad images, duplicates and near-duplicates."""
 
 import contextlib
 import functools
@@ -24,28 +24,27 @@ from transfer.disk_cache import CacheWriteError, DiskCache
 from transfer.errors import TransferError
 from transfer.runtime.files import open_regular
 
-# Of 64 bits. In a set of flower photographs with 23 known twins across its split, every limit from 2 to 6
-# finds those 23 and no other; 8 begins to join different photographs. Among product pictures on white, pairs
-# at 2 are one picture in another colour or a single object seen twice, at 4 mostly still, at 6 mostly just of
-# one shape.
+# Maximum Hamming distance of the 64-bit hashes of near-duplicates. In a set of flower photographs with 23 known
+# near-duplicates across its split, every limit from 2 to 6 finds exactly these; 8 joins different photographs. Among
+# product pictures on white, pairs up to 4 mostly show one object, pairs at 6 mostly objects of the same shape.
 NEAR_BITS = 4
-_HASHED_SIDE = 64  # pixels; the hash itself looks at 32 x 32
+_HASHED_SIDE = 64  # pixels of the decoded image; the hash uses 32 x 32
 _RULES = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "side": _HASHED_SIDE, "rules": 1}
-_TILE = 2048  # hashes compared at a time: 2048 x 2048 x 8 bytes = 32 MiB
+_TILE = 2048  # hashes compared at once: 2048 x 2048 x 8 bytes = 32 MiB
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What one pass over a table's files found, row by row.
+    """The result of inspecting the files of a table, row by row.
 
     Parameters
     ----------
     sha256 : ndarray of str, shape (N,)
-        Of the file's bytes, in hex; ``""`` where it cannot be read.
+        SHA-256 of the file in hex; ``""`` if it cannot be read.
     phash : ndarray of uint64, shape (N,)
-        Perceptual hash of the image; 0 where it is bad.
+        Perceptual hash of the image; 0 if it is bad.
     reason : ndarray of str, shape (N,)
-        Why the image is bad, naming the file; ``""`` where it is sound.
+        Why the image is bad, with the file name; ``""`` if it is not.
     """
 
     sha256: np.ndarray
@@ -57,7 +56,7 @@ class Inspection:
 
     @property
     def bad(self) -> np.ndarray:
-        """Return a boolean mask, shape (N,): where the image does not decode."""
+        """Return a boolean mask, shape (N,), of images that do not decode."""
         return self.reason != ""
 
     def take(self, rows: np.ndarray) -> "Inspection":
@@ -74,7 +73,7 @@ def inspect_files(table: ImageTable, workers: int | None = None, disk_cache: Dis
     workers : int, optional
         Threads (default: one per core). No effect on the result.
     disk_cache : DiskCache, optional
-        Keeps the hashes of sound images, so that the same bytes are decoded for them only once.
+        Caches the hashes, so that each image is decoded for them only once.
     """
     n = len(table)
     sha256, phash, reason = np.full(n, "", "U64"), np.zeros(n, np.uint64), np.full(n, "", object)
@@ -90,9 +89,9 @@ def inspect_files(table: ImageTable, workers: int | None = None, disk_cache: Dis
                 sha256[:] = table.sha256
             readable = np.flatnonzero(sha256 != "")
             located = row_cache.locate(sha256[readable])
-            kept = readable[located.found]
-            phash[kept] = located.take(np.flatnonzero(located.found))[:, 0]
-            todo = np.setdiff1d(todo, kept)
+            cached = readable[located.found]
+            phash[cached] = located.take(np.flatnonzero(located.found))[:, 0]
+            todo = np.setdiff1d(todo, cached)
         contents = stack.enter_context(contextlib.closing(Contents(table.paths, todo)))
         seen = pool.map(functools.partial(_inspect_file, contents), range(len(todo)))
         bar = tqdm(seen, "inspecting images", total=len(todo), unit="image", disable=None if len(todo) else True)
@@ -138,40 +137,40 @@ def _inspect_file(contents: Contents, place: int) -> tuple[str, int, str]:
 def drop_bad_images(
     table: ImageTable, inspection: Inspection, on_bad: Literal["refuse", "skip"]
 ) -> tuple[ImageTable, Inspection]:
-    """Refuse a table that has bad images, or leave them out and say so in its notes.
+    """Refuse a table with bad images, or drop them and add a note.
 
     Raises
     ------
     TransferError
-        There are bad images and `on_bad` is ``refuse``, or none but bad ones.
+        There are bad images and `on_bad` is ``refuse``, or all images are bad.
     """
     bad = inspection.bad
     count = int(bad.sum())
     if not count:
         return table, inspection
-    some = "; ".join(inspection.reason[bad][:3].tolist()) + ("; …" if count > 3 else "")
+    examples = "; ".join(inspection.reason[bad][:3].tolist()) + ("; …" if count > 3 else "")
     if on_bad == "refuse":
         raise TransferError(
-            f"{count} of {len(table)} images cannot be used: {some} "
-            "(mend them, or leave them out by --on-bad-image skip)"
+            f"{count} of {len(table)} images cannot be used: {examples} "
+            "(repair them, or skip them with --on-bad-image skip)"
         )
     if count == len(table):
-        raise TransferError(f"none of the {count} images can be used: {some}")
-    kept = table.take(~bad)
-    note = f"{count} bad image{'s' * (count > 1)} left out: {some}"
-    return replace(kept, notes=(*kept.notes, note)), inspection.take(~bad)
+        raise TransferError(f"none of the {count} images can be used: {examples}")
+    good = table.take(~bad)
+    note = f"{count} bad image{'s' * (count > 1)} skipped: {examples}"
+    return replace(good, notes=(*good.notes, note)), inspection.take(~bad)
 
 
 def group_duplicates(inspection: Inspection) -> np.ndarray:
-    """Return a group number for each row, int64, shape (N,): equal where the files' bytes are."""
-    return _own_where(np.unique(inspection.sha256, return_inverse=True)[1], inspection.sha256 == "")
+    """Return a group number for each row, int64, shape (N,); byte-identical files share one."""
+    return _isolate(np.unique(inspection.sha256, return_inverse=True)[1], inspection.sha256 == "")
 
 
 def group_near_duplicates(inspection: Inspection, bits: int = NEAR_BITS) -> np.ndarray:
-    """Return a group number for each row, int64, shape (N,): equal where a chain of near-duplicates links.
+    """Return a group number for each row, int64, shape (N,); rows linked by a chain of near-duplicates share one.
 
-    Two images are near-duplicates where their 64-bit perceptual hashes [1]_ differ in at most `bits` bits.
-    Hashes are compared in tiles, so memory grows with the number of images, not with its square.
+    Two images are near-duplicates if their 64-bit perceptual hashes [1]_ differ in at most `bits` bits. Hashes are
+    compared in tiles, so that memory grows linearly with the number of images.
 
     References
     ----------
@@ -185,12 +184,12 @@ def group_near_duplicates(inspection: Inspection, bits: int = NEAR_BITS) -> np.n
             differ = np.bitwise_count(hashes[i : i + _TILE, None] ^ hashes[None, j : j + _TILE])
             found.append(np.stack(np.nonzero(differ <= bits)) + np.array([[i], [j]]))
             waiting += found[-1].shape[1]
-            if waiting > _TILE**2:  # a set of nearly one image: N^2 pairs say no more than N
+            if waiting > _TILE**2:  # nearly all images alike: reduce N^2 pairs to N
                 group = _connected(np.concatenate(found, axis=1), len(hashes))
                 first = np.unique(group, return_index=True)[1]
                 found, waiting = [np.stack([np.arange(len(group)), first[group]])], 0
     group = _connected(np.concatenate(found, axis=1), len(hashes))
-    return _own_where(group[row_hash], inspection.bad)
+    return _isolate(group[row_hash], inspection.bad)
 
 
 def _connected(pairs: np.ndarray, nodes: int) -> np.ndarray:
@@ -209,13 +208,13 @@ def merge_groups(groupings: Sequence[np.ndarray]) -> np.ndarray:
     """
     n = nodes = len(groupings[0])
     pairs = []
-    for grouping in groupings:  # a graph of rows on one side, the groups that they are in on the other
+    for grouping in groupings:  # a bipartite graph of rows and their groups
         number = np.unique(grouping, return_inverse=True)[1]
         pairs.append(np.stack([np.arange(n), number + nodes]))
         nodes += int(number.max(initial=-1)) + 1
     return _connected(np.concatenate(pairs, axis=1), nodes)[:n]
 
 
-def _own_where(group: np.ndarray, alone: np.ndarray) -> np.ndarray:
+def _isolate(group: np.ndarray, alone: np.ndarray) -> np.ndarray:
     """Return `group` with each row of the mask `alone` in a group of its own."""
     return np.where(alone, group.max(initial=0) + 1 + np.arange(len(group)), group).astype(np.int64)

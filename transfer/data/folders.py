@@ -1,4 +1,4 @@
-"""Folder trees of images -> ImageTable: two levels above the images are domain and class."""
+"""Read a folder tree of images into a table: the two levels above the images are domain and class."""
 
 import functools
 import os
@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from transfer.data.manifest import SPLITS, read_manifest, with_path_column
+from transfer.data.manifest import SPLITS, has_path_column, read_manifest
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
 from transfer.errors import TransferError
 
-DEEPEST = 4  # split/domain/images/class
-_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # formats that PIL names but does not decode itself
-_MOST_WAYS = 8  # by which links may lead to one folder
+MAX_FOLDER_DEPTH = 4  # split/domain/images/class
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # formats that PIL registers but cannot decode itself
+_MAX_VISITS = 8  # of one folder, through links
 
-Found = list[tuple[tuple[str, ...], str]]  # folder names from the root down, file name
+FoundImages = list[tuple[tuple[str, ...], str]]  # folder names from the root down, and file name
 
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
     """Return the lower-case file suffixes of the formats that PIL reads, such as ``.jpg``."""
-    suffixes = Image.registered_extensions()  # loads PIL's plugins
+    suffixes = Image.registered_extensions()  # also loads the plugins of PIL
     readable = (set(Image.OPEN) | {"MPO"}) - _NOT_DECODED  # the JPEG plugin opens MPO
     return frozenset(suffix for suffix, form in suffixes.items() if form in readable)
 
@@ -36,9 +36,9 @@ def is_image(path: Path) -> bool:
 def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
     """Read a folder of images, or a CSV manifest, into a table.
 
-    A folder is ``class/…``, ``domain/class/…`` or ``domain/images/class/…``, each also under ``train``,
+    The layout is ``class/…``, ``domain/class/…`` or ``domain/images/class/…``, each also under ``train``,
     ``val`` (``valid``, ``validation``) and ``test``; or it holds one CSV manifest with a ``path`` column. A
-    set without domains has one, named ``all``. Rows are sorted by path, classes in natural order (``c9``
+    set without domains gets one, named ``all``. Rows are sorted by path, classes in natural order (``c9``
     before ``c10``).
 
     Parameters
@@ -46,12 +46,12 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
     folder : Path
         The folder, or a CSV file.
     targets : sequence of str
-        Further CSV columns to learn: ``NAME`` or ``NAME:KIND``, see `transfer.data.manifest.read_manifest`.
+        Further CSV columns to predict: ``NAME`` or ``NAME:KIND``, see `transfer.data.manifest.read_manifest`.
 
     Raises
     ------
     TransferError
-        No such folder, no image in it, or a layout that can be read in more than one way.
+        A missing folder, a folder without images, or an ambiguous layout.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
     if not folder.is_dir():
         what = "is not a folder or a CSV manifest" if folder.exists() else "does not exist"
         raise TransferError(f"{folder} {what}: give a folder of images, or a CSV manifest")
-    manifests = [f for f in sorted(folder.glob("*")) if f.suffix.lower() == ".csv" and with_path_column(f)]
+    manifests = [f for f in sorted(folder.glob("*")) if f.suffix.lower() == ".csv" and has_path_column(f)]
     if len(manifests) > 1:
         names = ", ".join(f.name for f in manifests)
         raise TransferError(f"{folder} holds {len(manifests)} CSV manifests ({names}): give the one you mean")
@@ -88,28 +88,30 @@ def _read_tree(folder: Path) -> ImageTable:
         raise TransferError(f"no image in {folder}: expected class/…, domain/class/… or a CSV manifest")
     images.sort()
     paths = [str(folder.joinpath(*where, name)) for where, name in images]
-    return arranged(images, paths, source=str(folder), name=folder.name, notes=_notes(empty, ignored))
+    return arrange_images(images, paths, source=str(folder), name=folder.name, notes=_notes(empty, ignored))
 
 
-def arranged(images: Found, paths: Sequence[str], *, source: str, name: str, notes: tuple[str, ...] = ()) -> ImageTable:
-    """Return the table of `images`, whose folders say domain, class and split.
+def arrange_images(
+    images: FoundImages, paths: Sequence[str], *, source: str, name: str, notes: tuple[str, ...] = ()
+) -> ImageTable:
+    """Return the table of `images`; their folders name domain, class and split.
 
     Parameters
     ----------
     images : list of (tuple of str, str)
         Folder names from the root down, and file name; at least one.
     paths : sequence of str
-        Where each can be read.
+        Path or address of each image.
     source : str
-        The root, for errors.
+        The root, for error messages.
     name : str
-        Of the table.
+        Name of the table.
     notes : tuple of str
 
     Raises
     ------
     TransferError
-        A layout that can be read in more than one way.
+        An ambiguous layout.
     """
     split, levels = _take_splits(source, [where for where, _ in images])
     levels = _drop_images_level(levels)
@@ -148,16 +150,16 @@ def arranged(images: Found, paths: Sequence[str], *, source: str, name: str, not
 def _notes(empty: list[str], ignored: int) -> tuple[str, ...]:
     notes = []
     if empty:
-        some = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
-        notes.append(f"{len(empty)} folder{'s' * (len(empty) > 1)} without an image left out: {some}")
+        examples = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+        notes.append(f"{len(empty)} folder{'s' * (len(empty) > 1)} without an image skipped: {examples}")
     if ignored:
         notes.append(f"{ignored} file{'s' * (ignored > 1)} ignored: not an image, or hidden")
     return tuple(notes)
 
 
-def _walk(root: Path) -> tuple[Found, list[str], int]:
-    """Return the images, the folders that hold nothing of use, and how many files were ignored."""
-    images: Found = []
+def _walk(root: Path) -> tuple[FoundImages, list[str], int]:
+    """Return the images, the folders without images, and the number of ignored files."""
+    images: FoundImages = []
     empty: list[str] = []
     ignored = 0
     top = os.path.realpath(root)
@@ -166,13 +168,13 @@ def _walk(root: Path) -> tuple[Found, list[str], int]:
     while pending:
         where, real, above = pending.pop()
         if real in above:
-            continue  # a link that leads back up
-        if len(where) > DEEPEST + 1:  # one level more than can be would do for an error
-            empty.append("/".join(where) + " (too deep to look into)")
+            continue  # a link to a parent folder
+        if len(where) > MAX_FOLDER_DEPTH + 1:  # one extra level is enough to report an error
+            empty.append("/".join(where) + " (too deep)")
             continue
         entered[real] += 1
-        if entered[real] > _MOST_WAYS:  # a few links among folders make more ways than can be gone
-            raise TransferError(f"{root}: links lead to {real} again and again: remove them, or give a CSV manifest")
+        if entered[real] > _MAX_VISITS:  # a few links among folders give exponentially many paths
+            raise TransferError(f"{root}: links lead to {real} repeatedly: remove them, or give a CSV manifest")
         try:
             entries = sorted(os.scandir(real), key=lambda e: e.name)
         except OSError as error:
@@ -197,12 +199,12 @@ def _walk(root: Path) -> tuple[Found, list[str], int]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or to where nobody may look
+    except OSError:  # a link to itself, or to a folder without permission
         return False
 
 
 def _take_splits(source: str, levels: list[tuple[str, ...]]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return each image's given split, ``""`` if none, and its levels below that."""
+    """Return the split of each image, ``""`` if none, and its levels below that."""
     tops = {level[0] for level in levels if level}
     named = {top for top in tops if top.lower() in SPLITS}
     if not named or (named != tops and max(map(len, levels)) == 1):  # a class may be called "train"
@@ -217,7 +219,7 @@ def _take_splits(source: str, levels: list[tuple[str, ...]]) -> tuple[list[str],
 
 
 def _drop_images_level(levels: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Drop a level named ``images`` that stands above the classes and says nothing."""
+    """Drop an uninformative level named ``images`` above the classes."""
     if all(len(level) == 2 and level[0].lower() == "images" for level in levels):
         return [level[1:] for level in levels]
     return [(level[0], level[2]) if len(level) == 3 and level[1].lower() == "images" else level for level in levels]

@@ -1,4 +1,4 @@
-"""Image files that a user names: files, folders, patterns, shards, or a list of such."""
+"""Find the images that a user names: files, folders, globs, shards, or a list on standard input."""
 
 import os
 import sys
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TextIO
 
 from transfer.data.folders import image_suffixes
-from transfer.data.shards.address import parse
-from transfer.data.shards.reader import find_shards, members
+from transfer.data.shards.address import parse_address
+from transfer.data.shards.reader import find_shards, list_members
 from transfer.errors import TransferError
 
 
 def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
-    """Return the images that `names` stand for: files, folders (searched), globs, shards, or ``-``: a list on `stdin`.
+    """Return the images of `names`: files, folders (recursively), globs, shards, or ``-`` for a list on `stdin`.
 
     Raises
     ------
     TransferError
-        A name that stands for nothing.
+        A name without images.
     """
     found: list[str] = []
     suffixes = image_suffixes()
@@ -26,27 +26,27 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
         if name == "-":
             found += find_images([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()])
             continue
-        if parse(name):  # an image inside a shard, as predictions.csv names it
+        if parse_address(name):  # an image inside a shard, as predictions.csv names it
             found.append(name)
             continue
         if shards := find_shards(name):
-            found += members(shards)
+            found += list_members(shards)
             continue
         path = Path(name).expanduser()
         if path.is_dir():
-            some = sorted(file for file in _searched(str(path)) if Path(file).suffix.lower() in suffixes)
+            matches = sorted(file for file in _search(str(path)) if Path(file).suffix.lower() in suffixes)
         else:
-            some = [str(path)] if path.is_file() else sorted(_matching(path))
-        if not some:
+            matches = [str(path)] if path.is_file() else sorted(_match(path))
+        if not matches:
             raise TransferError(f"no image at {name}: give files, folders, globs, or '-' and a list on standard input")
-        found += some
+        found += matches
     if not found:
         raise TransferError("no image given: name files, folders or globs, or '-' to read a list from standard input")
     return found
 
 
-def _searched(folder: str) -> Iterator[str]:
-    """Yield the files below `folder`, however deep; links to folders, which may lead in circles, are not gone into."""
+def _search(folder: str) -> Iterator[str]:
+    """Yield the files below `folder`, recursively; links to folders are not followed."""
     pending = [folder]
     while pending:
         inner = pending.pop()
@@ -59,7 +59,7 @@ def _searched(folder: str) -> Iterator[str]:
                         yield entry.path
         except PermissionError as error:
             raise TransferError(f"cannot read the folder {inner}: {error.strerror}") from None
-        except OSError:  # gone meanwhile, or too deep for a path
+        except OSError:  # removed meanwhile, or the path is too long
             continue
 
 
@@ -68,12 +68,12 @@ def _is_file(entry: os.DirEntry) -> bool:
         return entry.is_file()
     except PermissionError:
         raise
-    except OSError:  # a link in a circle
+    except OSError:  # a circular link
         return False
 
 
-def _matching(pattern: Path) -> Iterator[str]:
-    """Yield the files that match a glob; ``**`` does not go into links to folders."""
+def _match(pattern: Path) -> Iterator[str]:
+    """Yield the files that match a glob; ``**`` does not follow links to folders."""
     root = Path(pattern.anchor)
     hidden = pattern.name.startswith(".")
     try:
@@ -81,4 +81,4 @@ def _matching(pattern: Path) -> Iterator[str]:
             if path.is_file() and (hidden or not path.name.startswith(".")):
                 yield str(path)
     except (ValueError, RecursionError) as error:
-        raise TransferError(f"{pattern} is no pattern that can be searched for: {error}") from error
+        raise TransferError(f"{pattern} is not a valid pattern: {error}") from error

@@ -1,4 +1,4 @@
-"""CSV manifests -> ImageTable: one line per image, with any further columns to learn."""
+"""Read a CSV manifest into a table: one line per image, with further columns to predict."""
 
 import csv
 import io
@@ -13,16 +13,16 @@ from transfer.data.target_columns import checked_kind, read_target
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.files import open_regular
 
-OWN = ("path", "object", "domain", "split", "group")  # the columns that every set may have
-_LONGEST = 1 << 20  # letters of a header that is looked for
+MANIFEST_COLUMNS = ("path", "object", "domain", "split", "group")  # columns with a fixed meaning
+_MAX_HEADER = 1 << 20  # characters
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def with_path_column(file: Path) -> bool:
+def has_path_column(file: Path) -> bool:
     """Return whether `file` is a CSV with a ``path`` column, and so a manifest."""
     try:
         with io.TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream:
-            return "path" in (c.strip().lower() for c in next(csv.reader([stream.readline(_LONGEST)]), []))
+            return "path" in (c.strip().lower() for c in next(csv.reader([stream.readline(_MAX_HEADER)]), []))
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
 
@@ -37,14 +37,14 @@ def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
     file : Path
         The CSV, UTF-8, comma separated, with a header line.
     targets : sequence of str
-        Further columns to learn: ``NAME`` or ``NAME:KIND``, a kind of head such as ``softmax`` or ``regression``.
-        Without one, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, any
+        Further columns to predict: ``NAME`` or ``NAME:KIND``, a kind of head such as ``softmax`` or ``regression``.
+        Without a kind, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, any
         other softmax.
 
     Raises
     ------
     TransferError
-        A missing file or column, or a cell that cannot be read; names the line.
+        A missing file or column, or an invalid cell; names the line.
     """
     columns, lines = _read_columns(file)
     folder = file.absolute().parent
@@ -55,13 +55,13 @@ def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
     for row, path in enumerate(columns["path"]):
         if not path:
             raise TransferError(f"{place(row)}: the path is empty")
-        if not os.path.isfile(os.path.join(folder, path)):  # Path's own raises on a name that is too long
+        if not os.path.isfile(os.path.join(folder, path)):  # Path.is_file raises if the name is too long
             raise TransferError(f"{place(row)}: no file {folder / path}")
     columns["path"] = [str(folder / p) for p in columns["path"]]
-    return from_columns(columns, targets, name=file.stem, source=file.name, place=place)
+    return make_table(columns, targets, name=file.stem, source=file.name, place=place)
 
 
-def from_columns(
+def make_table(
     columns: dict[str, list[str]],
     targets: Sequence[str],
     *,
@@ -69,7 +69,7 @@ def from_columns(
     source: str,
     place: Callable[[int], str],
 ) -> ImageTable:
-    """Return the table of `columns`: cells by column, of which ``path`` and ``object`` must be there.
+    """Return the table of `columns`: lists of cells by name; ``path`` and ``object`` are required.
 
     Parameters
     ----------
@@ -77,16 +77,16 @@ def from_columns(
     targets : sequence of str
         As for :func:`read_manifest`.
     name : str
-        Of the table.
+        Name of the table.
     source : str
-        Where the columns are from, for errors.
+        Origin of the columns, for error messages.
     place : callable
-        From a row to where it stands there, for errors.
+        Describes the place of a row, for error messages.
 
     Raises
     ------
     TransferError
-        A missing column, or a cell that cannot be read; names its place.
+        A missing column or an invalid cell; names its place.
     """
     n = len(columns["path"])
     unknown = [""] * n
@@ -115,7 +115,7 @@ def from_columns(
 
 
 def _read_columns(file: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Return the stripped cells by column (own columns in lower case) and each row's line number."""
+    """Return the stripped cells by column (fixed columns in lower case) and the line number of each row."""
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
@@ -134,7 +134,7 @@ def _read_columns(file: Path) -> tuple[dict[str, list[str]], list[int]]:
                 lines.append(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TransferError(f"cannot read {file} as a UTF-8 CSV: {error}") from error
-    header = [c.lower() if c.lower() in OWN else c for c in header]
+    header = [c.lower() if c.lower() in MANIFEST_COLUMNS else c for c in header]
     twice = sorted({c for c in header if header.count(c) > 1})
     if twice:
         raise TransferError(f"{file} has the column {twice[0]!r} more than once")
@@ -154,10 +154,10 @@ def _parse(spec: str, columns: dict[str, list[str]], source: str) -> tuple[str, 
     name, kind = spec, ""
     if name not in columns and ":" in spec:  # a column's own name may hold a colon
         name, _, kind = spec.rpartition(":")
-    if name in OWN:
-        raise TransferError(f"{name!r} is no further target: object and domain are always known to the heads")
+    if name in MANIFEST_COLUMNS:
+        raise TransferError(f"{name!r} is not a further target: object and domain always have a head")
     if name not in columns:
-        others = [c for c in columns if c not in OWN]
+        others = [c for c in columns if c not in MANIFEST_COLUMNS]
         has = ", ".join(others) or "no further column"
         raise TransferError(f"no column {name!r} in {source}{did_you_mean(name, others)}: it has {has}")
     return name, checked_kind(name, kind) if kind else None

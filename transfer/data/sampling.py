@@ -1,4 +1,4 @@
-"""Stratified draws of rows: so many of each (domain, object) cell, groups kept whole."""
+"""Stratified sampling of rows by (domain, object) cell, without dividing groups."""
 
 import math
 
@@ -7,8 +7,8 @@ import numpy as np
 from transfer.data.table import ImageTable
 
 
-def cells(rows: np.ndarray, table: ImageTable) -> np.ndarray:
-    """Return the number of each row's (domain, object) cell, int64, same shape as `rows`."""
+def get_cells(rows: np.ndarray, table: ImageTable) -> np.ndarray:
+    """Return the cell number of each row's (domain, object) pair, int64, same shape as `rows`."""
     return (table.domain[rows] + 1) * len(table.objects) + table.object[rows]
 
 
@@ -18,27 +18,27 @@ def draw_few_labels(rows: np.ndarray, table: ImageTable, per_class: int, seed: i
     Returns
     -------
     ndarray of int64
-        Sorted row indices; a cell with fewer rows gives all it has.
+        Sorted row indices; a cell with fewer rows contributes all of them.
     """
     rows = rows[table.object[rows] >= 0]
     shuffled = np.random.default_rng(seed).permutation(np.sort(rows))
-    order = np.argsort(cells(shuffled, table), kind="stable")
-    cell = cells(shuffled, table)[order]
-    first = np.searchsorted(cell, cell)  # where each one's cell begins
+    order = np.argsort(get_cells(shuffled, table), kind="stable")
+    cell = get_cells(shuffled, table)[order]
+    first = np.searchsorted(cell, cell)  # start of each row's cell
     return np.sort(shuffled[order][np.arange(len(cell)) - first < per_class])
 
 
-def quotas(counts: np.ndarray, fraction: float, owner: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def compute_quotas(counts: np.ndarray, fraction: float, owner: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Share out ``round(fraction * counts.sum())`` over cells by the largest remainder.
 
     Parameters
     ----------
     counts : ndarray of int, shape (C,)
-        Images of each cell.
+        Number of images per cell.
     fraction : float
         In [0, 1).
     owner : ndarray of int, shape (C,)
-        Each cell's object; no object gives its last image.
+        The object of each cell; an object never loses its last image.
     rng : numpy.random.Generator
         Breaks ties.
 
@@ -49,11 +49,11 @@ def quotas(counts: np.ndarray, fraction: float, owner: np.ndarray, rng: np.rando
 
     Examples
     --------
-    >>> quotas(np.array([10, 10, 4]), 0.2, np.array([0, 1, 2]), np.random.default_rng(0))
+    >>> compute_quotas(np.array([10, 10, 4]), 0.2, np.array([0, 1, 2]), np.random.default_rng(0))
     array([2, 2, 1])
     """
     share = fraction * counts
-    quota = np.floor(share + 1e-9).astype(np.int64)  # 0.3 * 10 is 3, whatever the floats say
+    quota = np.floor(share + 1e-9).astype(np.int64)  # tolerance: 0.3 * 10 must give 3
     wanted = math.floor(fraction * counts.sum() + 0.5)
     to_spare = np.bincount(owner, counts) - np.bincount(owner, quota) - 1
     remainder = share - quota
@@ -75,9 +75,9 @@ def draw_stratified(
     notes: list[str],
     name: str,
 ) -> np.ndarray:
-    """Draw a `fraction` of `rows`, stratified by cell, each component drawn whole or not at all.
+    """Draw a `fraction` of `rows`, stratified by cell; a component is drawn whole or not at all.
 
-    Components come in random order. The first round takes each that every cell has room for, so that single
+    Components are visited in random order. The first round takes those that fit into every cell, so that single
     images fill the quotas exactly; the second takes a larger one where that brings the cells nearer to their
     quotas.
 
@@ -87,14 +87,14 @@ def draw_stratified(
         Labelled rows to draw from.
     table : ImageTable
     component : ndarray of int64, shape (N,)
-        Of every row of the table.
+        Component of each row of the table.
     fraction : float
-        Of the rows, in [0, 1).
+        Share of the rows, in [0, 1).
     rng : numpy.random.Generator
     notes : list of str
-        A line is added where groups keep the number from what it should be.
+        Gets a line if groups prevent the exact number.
     name : str
-        What is drawn, for that line.
+        Name of the sample in that line.
 
     Returns
     -------
@@ -103,12 +103,12 @@ def draw_stratified(
     """
     if fraction == 0 or not len(rows):
         return np.array([], np.int64)
-    _, cell, counts = np.unique(cells(rows, table), return_inverse=True, return_counts=True)
+    _, cell, counts = np.unique(get_cells(rows, table), return_inverse=True, return_counts=True)
     owner = np.zeros(len(counts), np.int64)
     owner[cell] = table.object[rows]
-    room = quotas(counts, fraction, owner, rng)
+    room = compute_quotas(counts, fraction, owner, rng)
     wanted = int(room.sum())
-    to_spare = np.maximum(np.bincount(owner, counts) - 1, 0)  # of each object, what may leave train
+    to_spare = np.maximum(np.bincount(owner, counts) - 1, 0)  # images that may leave train, by object
     order = np.argsort(component[rows], kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(component[rows][order])) + 1)
     waiting = [members[i] for i in rng.permutation(len(members))]
@@ -129,5 +129,5 @@ def draw_stratified(
         waiting = left
     drawn = np.sort(rows[np.concatenate(taken)]) if taken else np.array([], np.int64)
     if len(drawn) != wanted:
-        notes.append(f"{name} has {len(drawn)} images instead of {wanted}: groups are kept whole")
+        notes.append(f"{name} has {len(drawn)} images instead of {wanted}: groups are not divided")
     return drawn

@@ -1,4 +1,4 @@
-"""Train, validation and test rows: stratified, seeded, and no image on both sides of a split."""
+"""Split a table into train, validation and test rows: stratified, seeded, without duplicates across splits."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class Splits:
     train, val, test : ndarray of int64
         Sorted row indices. Validation and test rows all have a known object.
     notes : tuple of str
-        What a reader should know of how the split came about.
+        Remarks on the split, such as dropped duplicates.
     """
 
     train: np.ndarray
@@ -44,31 +44,30 @@ def split(
     """Split a table, stratified by (domain, object).
 
     Byte-identical files and the rows of a ``group`` stay on one side, on request near-duplicates too. Each
-    (domain, object) cell gives its share of test images to within one, and their number is as near the
-    fraction of all as can be, as far as groups and the last image of an object (which stays in train) allow.
-    A split that comes with the set is kept; images of its train that are copies of held-out ones are then in
-    no split. Rows of unknown object always go to train.
+    (domain, object) cell contributes its share of test images to within one, as far as groups and the last image of an
+    object (which stays in train) allow. A split that comes with the set is respected; images of its train that are
+    duplicates of held-out ones are dropped. Rows of unknown object always go to train.
 
     Parameters
     ----------
     table : ImageTable
     inspection : Inspection, optional
-        Of the same rows; without it, copies are not looked for.
+        Inspection of the same rows; without it, duplicates are not detected.
     test : float
         Fraction of all labelled images, in [0, 1).
     val : float
         Fraction of the rest, in [0, 1).
     shots : int, optional
-        Labels per (domain, object), drawn once test is held out; validation is taken out of these, and the
-        other labelled images are in no split.
+        Labels per (domain, object), sampled after test is held out; validation is taken from these, and all other
+        labelled images are dropped.
     seed : int
     keep_near_duplicates_together : bool
-        Keep near-duplicates on one side.
+        Assign near-duplicates to the same split.
 
     Raises
     ------
     TransferError
-        A fraction outside [0, 1), shots below 1, or near-duplicates asked for without an inspection.
+        A fraction outside [0, 1), shots below 1, or `keep_near_duplicates_together` without an inspection.
     """
     _check(test, val, shots)
     if keep_near_duplicates_together and inspection is None:
@@ -81,13 +80,15 @@ def split(
     known = table.object >= 0
     given_test, given_val = (np.flatnonzero((table.split == name) & known) for name in ("test", "val"))
     if (table.split != "").any():
-        notes.append("the set's own split is kept" + _drawn_besides(len(given_test), len(given_val), test, val))
+        notes.append(
+            "the split that comes with the set is used" + _missing_splits(len(given_test), len(given_val), test, val)
+        )
 
     pool = np.flatnonzero(known & ~np.isin(table.split, ["val", "test"]))
-    fixed = np.concatenate([np.flatnonzero(~known), given_test, given_val])  # whose copies cannot be drawn
+    fixed = np.concatenate([np.flatnonzero(~known), given_test, given_val])  # duplicates of these cannot be sampled
     drawable = pool[~np.isin(component[pool], component[fixed])]
     test_rows = given_test if len(given_test) else draw_stratified(drawable, table, component, test, rng, notes, "test")
-    # Only a split that came with the set can have copies on both sides: the later side keeps its images.
+    # Only a given split can have duplicates on both sides: test has priority over val, val over train.
     free = ~np.isin(component, component[test_rows])
     left_out = int((~free).sum()) - len(test_rows)
     pool, drawable, given_val = (rows[free[rows]] for rows in (pool, drawable, given_val))
@@ -99,14 +100,14 @@ def split(
         val_rows = given_val
     elif shots == 1 and val > 0:
         val_rows = np.array([], np.int64)
-        notes.append("one label a class and domain leaves none for validation")
+        notes.append("with one label per class and domain there is no validation image")
     else:
         val_rows = draw_stratified(drawable, table, component, val, rng, notes, "val")
     train_rows = np.union1d(np.setdiff1d(pool, val_rows), np.flatnonzero(~known & free))
     shared = np.isin(component[train_rows], component[val_rows])
     left_out += int(shared.sum())
     if left_out:
-        notes.append(f"{_images(left_out)} of train and val left out: copies of, or grouped with, held-out ones")
+        notes.append(f"{_images(left_out)} of train and val dropped: duplicates of, or grouped with, held-out images")
     splits = Splits(train_rows[~shared], val_rows, test_rows)
     return replace(splits, notes=(*notes, *_notes(splits, table, near)))
 
@@ -120,7 +121,7 @@ def _check(test: float, val: float, shots: int | None) -> None:
 
 
 def _components(table: ImageTable, inspection: Inspection | None, near: np.ndarray | None) -> np.ndarray:
-    """Return what must stay together: a number for each row, int64, shape (N,)."""
+    """Return a component number for each row, int64, shape (N,); rows of one component stay together."""
     own = [f"row {i}" if g == "" else f"group {g}" for i, g in enumerate(table.group.tolist())]
     together = [np.unique(own, return_inverse=True)[1]]
     if inspection is not None:
@@ -131,9 +132,9 @@ def _components(table: ImageTable, inspection: Inspection | None, near: np.ndarr
 
 
 def mask_labels(table: ImageTable, rows: np.ndarray, keep: tuple[str, ...] = ("domain",)) -> ImageTable:
-    """Return the table with the targets of `rows` unknown, save those named in `keep`.
+    """Return the table with the targets of `rows` set to unknown, except those named in `keep`.
 
-    By default the domain stays: where an image comes from is known without anyone labelling it.
+    By default the domain stays known, as it needs no labelling.
     """
     targets = {}
     for name, target in table.targets.items():
@@ -148,9 +149,9 @@ def _images(count: int) -> str:
     return f"{count} image{'s' * (count != 1)}"
 
 
-def _drawn_besides(tests: int, vals: int, test: float, val: float) -> str:
+def _missing_splits(tests: int, vals: int, test: float, val: float) -> str:
     drawn = [name for name, n, f in (("test", tests, test), ("val", vals, val)) if f > 0 and not n]
-    return f"; it has no {' and no '.join(drawn)}, drawn from its train" if drawn else ""
+    return f"; it has no {' and no '.join(drawn)}, sampled from its train" if drawn else ""
 
 
 def _short_cells(rows: np.ndarray, table: ImageTable, shots: int) -> list[str]:
@@ -160,7 +161,7 @@ def _short_cells(rows: np.ndarray, table: ImageTable, shots: int) -> list[str]:
         return []
     domain, name = min(short)
     where = f"{table.domains[domain]}/{table.objects[name]}" if domain >= 0 else table.objects[name]
-    return [f"{len(short)} of {len(cells)} cells have fewer than {shots} labels (such as {where}): all were taken"]
+    return [f"{len(short)} of {len(cells)} cells have fewer than {shots} labels (such as {where}): all are used"]
 
 
 def _notes(splits: Splits, table: ImageTable, near: np.ndarray | None) -> list[str]:
@@ -168,16 +169,18 @@ def _notes(splits: Splits, table: ImageTable, near: np.ndarray | None) -> list[s
     counts = np.bincount(table.object[table.object >= 0], minlength=len(table.objects))
     single = [name for name, count in zip(table.objects, counts, strict=True) if count == 1]
     if single:
-        some = ", ".join(single[:5]) + (", …" if len(single) > 5 else "")
-        notes.append(f"{len(single)} object{'s' * (len(single) > 1)} with a single image, never drawn: {some}")
+        examples = ", ".join(single[:5]) + (", …" if len(single) > 5 else "")
+        notes.append(
+            f"{len(single)} object{'s' * (len(single) > 1)} with a single image, which stays in train: {examples}"
+        )
     unlabelled = int((table.object[splits.train] < 0).sum())
     if unlabelled:
         notes.append(f"{_images(unlabelled)} of unknown object in train, unlabelled")
-    learnt = np.concatenate([splits.train, splits.val])
-    twins = 0 if near is None else int(np.isin(near[splits.test], near[learnt]).sum())
-    if twins:
+    trained_on = np.concatenate([splits.train, splits.val])
+    count = 0 if near is None else int(np.isin(near[splits.test], near[trained_on]).sum())
+    if count:
         notes.append(
-            f"{twins} of {len(splits.test)} test images have a near-duplicate in train or val "
+            f"{count} of {len(splits.test)} test images have a near-duplicate in train or val "
             f"(perceptual hashes within {NEAR_BITS} bits); --keep-near-duplicates-together avoids it"
         )
     return notes

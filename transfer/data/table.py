@@ -1,4 +1,4 @@
-"""ImageTable: one row per image, with what is known of it."""
+"""ImageTable: one row per image, with its targets, split and group."""
 
 import re
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-DEFAULT_DOMAIN = "all"  # the domain of images that say nothing of theirs
+DEFAULT_DOMAIN = "all"  # domain of images that name none
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one head predicts for each image.
+    """The labels that one head predicts.
 
     Parameters
     ----------
     values : ndarray, shape (N,)
-        int64 class indices, -1 where unknown; or float64 numbers, NaN where unknown.
+        int64 class indices, -1 if unknown; or float64 numbers, NaN if unknown.
     kind : str
         The kind of head that predicts it: ``softmax``, ``binary``, ``regression`` or a registered one.
     classes : tuple of str
@@ -29,32 +29,32 @@ class Target:
 
     @property
     def known(self) -> np.ndarray:
-        """Return a boolean mask, shape (N,): where the value is known."""
+        """Return a boolean mask, shape (N,), of known values."""
         return ~np.isnan(self.values) if self.values.dtype.kind == "f" else self.values >= 0
 
 
-def natural(name: str) -> tuple:
-    """Return a sort key that puts numbers inside names in order of size.
+def natural_key(name: str) -> tuple:
+    """Return a sort key that orders numbers inside names by value.
 
     Examples
     --------
-    >>> sorted(["c10", "c9", "B1"], key=natural)
+    >>> sorted(["c10", "c9", "B1"], key=natural_key)
     ['B1', 'c9', 'c10']
     """
     parts = re.split(r"(\d+)", name.casefold())
-    # Digits are compared as numbers by how many and by which they are: int() refuses thousands of them.
+    # Compare digits by length, then lexically: int() refuses strings of thousands of digits.
     return tuple((len(n := p.lstrip("0")), n) if i % 2 else p for i, p in enumerate(parts)), name
 
 
 def make_softmax_target(names: Sequence[str]) -> Target:
-    """Return the target of class `names`, one per image, ``""`` where unknown; classes in natural order.
+    """Return the target of class `names`, one per image, ``""`` if unknown; classes in natural order.
 
     Examples
     --------
     >>> make_softmax_target(["b", "", "a"])
     Target(values=array([ 1, -1,  0]), kind='softmax', classes=('a', 'b'))
     """
-    classes = tuple(sorted({n for n in names if n}, key=natural))
+    classes = tuple(sorted({n for n in names if n}, key=natural_key))
     index = {name: i for i, name in enumerate(classes)} | {"": -1}
     return Target(np.array([index[n] for n in names], dtype=np.int64), "softmax", classes)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from transfer.data.table import Target, make_softmax_target, natural
+from transfer.data.table import Target, make_softmax_target, natural_key
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.plugins import load_entry_points
 
@@ -71,7 +71,7 @@ def read_two_classes(name: str, cells: list[str], place: Callable[[int], str]) -
     """Return 0, 1, or -1 where unknown: of no/yes, false/true, 0/1, or of the two values that occur, in order."""
     known = {c.casefold() for c in cells if c}
     pair = next((p for p in BINARY_PAIRS if known <= set(p)), None)
-    classes = pair or tuple(sorted(known, key=natural))
+    classes = pair or tuple(sorted(known, key=natural_key))
     if len(classes) != 2:
         raise TransferError(f"the column {name!r} is not binary: it has {len(classes)} different values")
     index = {"": -1, classes[0]: 0, classes[1]: 1}

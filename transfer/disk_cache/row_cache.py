@@ -30,7 +30,7 @@ from transfer.runtime.files import write_json
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files; part of the key
+ROW_FORMAT = 1  # of the files; part of the key
 MAX_MAPPED_BYTES = 64 << 20  # of segments; the pages read from more than that are released after each read
 
 
@@ -69,7 +69,7 @@ class RowCache:
         self.row_bytes = math.prod(shape) * dtype.itemsize
         if dtype.hasobject or not self.row_bytes:
             raise ValueError(f"rows of {shape} {dtype} cannot be cached")
-        record = {"format": FORMAT, "kind": root.name, "about": dict(about), "row_bytes": self.row_bytes}
+        record = {"format": ROW_FORMAT, "kind": root.name, "about": dict(about), "row_bytes": self.row_bytes}
         record |= {"shape": shape, "dtype": np.lib.format.dtype_to_descr(dtype)}
         self.record = json.loads(json.dumps(record, allow_nan=False))
         self.key = hash_record(self.record)

@@ -1,4 +1,4 @@
-"""What the frozen trunk puts out, kept on disk under a fingerprint, fed to the tail."""
+"""Features of the frozen trunk, cached on disk under a fingerprint and fed to the trained tail."""
 
 from transfer.feature_cache.feed import Feed, TrunkCache
 

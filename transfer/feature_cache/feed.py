@@ -1,4 +1,4 @@
-"""Feeds the tail: what the frozen trunk puts out, computed once and kept, as often as training wants it."""
+"""Feed activations of the frozen trunk to the trained tail, computed once and cached."""
 
 import copy
 import logging
@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from transfer.config.train import CacheConfig
-from transfer.data.images.batches import Augmentation, ImageBatches, draws
+from transfer.data.images.batches import Augmentation, ImageBatches, get_draw_keys
 from transfer.disk_cache import CacheWriteError, DiskCache, LocatedRows, RowCache
 from transfer.errors import TransferError
-from transfer.feature_cache.key import about, view_seed
+from transfer.feature_cache.key import describe_activation, get_view_seed
 from transfer.model import Precision, TransferModel
 from transfer.runtime import distributed, signals
 from transfer.runtime.distributed import batches as shared
@@ -23,7 +23,7 @@ from transfer.runtime.malloc import keep_freed_memory
 log = logging.getLogger(__name__)
 
 _BATCH = 64  # images on their way into the trunk at a time
-_SEAL_SECONDS = 120  # after so many, what was computed is kept, should the process be killed
+_SEAL_SECONDS = 120  # between commits to disk, which survive a kill
 
 
 class TrunkCache:
@@ -61,7 +61,7 @@ class TrunkCache:
 
 
 class Feed:
-    """Gives the tail its input for rows of a table, from what is kept or from the images.
+    """Provides the input of the tail for rows of a table, from the cache or from the images.
 
     Make it through :meth:`TrunkCache.feed`; it holds for the trunk as it was then. Where several processes run
     together, all ask it for the same rows at the same time: each runs the trunk for its part of them.
@@ -98,7 +98,7 @@ class Feed:
 
     @keep_freed_memory()
     def prepare(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> None:
-        """Compute what is not kept yet of `rows`, in each view that `augmentation` draws from."""
+        """Compute and cache the activations of `rows` that are missing, in each view of `augmentation`."""
         for view in range(1, self.cache.views + 1) if augmentation else (0,):
             if self.disk_cache:
                 self._fill(rows, view, augmentation, self.disk_cache)
@@ -136,34 +136,36 @@ class Feed:
         if self.disk_cache is None or (augmentation and not self.cache.views):
             yield from self._computed(rows, views, augmentation, seed, epoch, split, first)
         else:
-            yield from self._kept(rows[first * self.batch_size :], views[first * self.batch_size :], split)
+            yield from self._cached(rows[first * self.batch_size :], views[first * self.batch_size :], split)
 
     def load_all_views(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> tuple[np.ndarray, Tensor]:
-        """Return rows (V * N,) and their activations: the evaluation view of `rows`, then each that is kept."""
+        """Return rows (V * N,) and their activations: the evaluation view of `rows`, then each cached view."""
         parts = list(self.batches(rows))
         for view in range(1, self.cache.views + 1) if augmentation else ():
             views = np.full(len(rows), view)
             self.prepare(rows, augmentation)
-            kept = self.disk_cache is not None
-            parts += self._kept(rows, views, False) if kept else self._computed(rows, views, augmentation, 0, 0, False)
-        return np.concatenate([some for some, _ in parts]), torch.cat([activation for _, activation in parts])
+            cached = self.disk_cache is not None
+            parts += (
+                self._cached(rows, views, False) if cached else self._computed(rows, views, augmentation, 0, 0, False)
+            )
+        return np.concatenate([batch for batch, _ in parts]), torch.cat([activation for _, activation in parts])
 
-    def _kept(self, rows: np.ndarray, views: np.ndarray, split: bool) -> Iterator[tuple[np.ndarray, Tensor]]:
+    def _cached(self, rows: np.ndarray, views: np.ndarray, split: bool) -> Iterator[tuple[np.ndarray, Tensor]]:
         device = next(self.model.backbone.parameters()).device
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]
             own = shared.get_local_rows(len(batch)) if split else slice(None)
-            some, drawn = batch[own], views[start : start + self.batch_size][own]
+            local, sampled = batch[own], views[start : start + self.batch_size][own]
             out: np.ndarray | None = None
-            for view in np.unique(drawn).tolist():
+            for view in np.unique(sampled).tolist():
                 located = self._row_caches[view][1]
-                here = np.flatnonzero(drawn == view)
-                values = located.take(some[here])
-                if len(here) == len(some):
+                at = np.flatnonzero(sampled == view)
+                values = located.take(local[at])
+                if len(at) == len(local):
                     out = values
                 else:
-                    out = np.empty((len(some), *values.shape[1:]), values.dtype) if out is None else out
-                    out[here] = values
+                    out = np.empty((len(local), *values.shape[1:]), values.dtype) if out is None else out
+                    out[at] = values
             yield batch, self._none() if out is None else _unpacked(out).to(device, non_blocking=True)
 
     def _computed(
@@ -176,16 +178,16 @@ class Feed:
         split: bool,
         first: int = 0,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Yield what is computed from images, each process its part; without `split` put together again."""
-        alone = not (split or self.model.cut)  # images as they are: there is nothing to share but their decoding
+        """Yield activations computed from images, each process its part; without `split` gathered from all."""
+        alone = not (split or self.model.cut)  # the cut is at the input: there is only decoding to share
         starts = range(first * self.batch_size, len(rows), self.batch_size)
         batches = [rows[start : start + self.batch_size] for start in starts]
-        places = [np.arange(start, start + len(some)) for start, some in zip(starts, batches, strict=True)]
+        places = [np.arange(start, start + len(batch)) for start, batch in zip(starts, batches, strict=True)]
         places = places if alone else [place[shared.get_local_rows(len(place))] for place in places]
         images = iter(self._images(rows, views, augmentation, seed, epoch, max(map(len, places), default=1), places))
-        for some, place in zip(batches, places, strict=True):
+        for batch, place in zip(batches, places, strict=True):
             activation = self.model.trunk(next(images)[1]) if len(place) else self._none()
-            yield some, activation if split or alone else shared.gather_rows(activation, len(some))
+            yield batch, activation if split or alone else shared.gather_rows(activation, len(batch))
 
     def _none(self) -> Tensor:
         """Return the activations of no image."""
@@ -204,13 +206,13 @@ class Feed:
         batch_size: int,
         places: Sequence[np.ndarray],
     ) -> ImageBatches:
-        """Return the images of `rows` at `places`, each as it is drawn among all."""
+        """Return the images of `rows` at `places`, with the augmentation that each has among all rows."""
         own = np.concatenate([*places, np.empty(0, np.int64)])
         keys: list[tuple[int, ...]] | None = None
         if augmentation and self.cache.views:
-            keys = [view_seed(self.digests[rows[place]], int(views[place])) for place in own]
+            keys = [get_view_seed(self.digests[rows[place]], int(views[place])) for place in own]
         elif augmentation:
-            drawn = draws(rows, seed, epoch)
+            drawn = get_draw_keys(rows, seed, epoch)
             keys = [drawn[place] for place in own]
         return ImageBatches(
             self.paths,
@@ -227,7 +229,7 @@ class Feed:
         )
 
     def _fill(self, rows: np.ndarray, view: int, augmentation: Augmentation | None, disk_cache: DiskCache) -> None:
-        """Compute and keep what is missing of `rows` in one view; where that cannot be, keep nothing from here on."""
+        """Compute and cache the missing activations of `rows` in one view; stop caching if the disk is full."""
         if view not in self._row_caches:
             row_cache = self._open_rows(self.model.cut, self.model.cut_precision, view, augmentation, disk_cache)
             self._row_caches[view] = row_cache, row_cache.locate(self.digests)
@@ -239,20 +241,20 @@ class Feed:
         # Processes of one machine share its disk: each writes its part.
         mine = missing[distributed.get_local_rank() :: distributed.get_local_world_size()]
         mine = mine[~located.found[mine]]
-        began, problem = time.perf_counter(), ""
-        sealed = began
+        started, problem = time.perf_counter(), ""
+        sealed = started
         try:
             with (
                 tqdm(total=len(mine), desc="frozen trunk", unit="image", disable=None, leave=False) as bar,
                 row_cache.open_writer(len(missing)) as writer,
             ):
-                for some, activation in self._made(mine, view, augmentation, disk_cache):
-                    writer.append(self.digests[some], _packed(self.model.round_activation(activation)))
-                    bar.update(len(some))
+                for batch, activation in self._compute(mine, view, augmentation, disk_cache):
+                    writer.append(self.digests[batch], _packed(self.model.round_activation(activation)))
+                    bar.update(len(batch))
                     if time.perf_counter() - sealed > _SEAL_SECONDS:
                         writer.commit()
                         sealed = time.perf_counter()
-                    signals.raise_if_stop_requested()  # what is there so far is kept
+                    signals.raise_if_stop_requested()  # finished rows stay cached
         except CacheWriteError as error:
             problem = str(error)
         distributed.wait_for_all()
@@ -260,24 +262,24 @@ class Feed:
         if not problem and not self._row_caches[view][1].found[rows].all():
             problem = f"what was just written to {row_cache.folder} is not there"
         if distributed.any_rank(bool(problem)):
-            log.warning("%s; what is frozen is computed anew each epoch", problem or "a process cannot keep its share")
+            log.warning("%s; frozen layers are recomputed in each epoch", problem or "a process cannot write its part")
             self.disk_cache = None
-        self.cache.seconds += time.perf_counter() - began
+        self.cache.seconds += time.perf_counter() - started
 
-    def _made(
+    def _compute(
         self, rows: np.ndarray, view: int, augmentation: Augmentation | None, disk_cache: DiskCache
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Yield float32 activations at the cut, from those of the nearest lower cut that are kept, else from images."""
+        """Yield float32 activations at the cut, from cached ones of the nearest lower cut, else from images."""
         run, backbone = self.model.get_trunk(), self.model.backbone
         for cut in range(self.model.cut - 1, 0, -1):
             if not len(rows) or not backbone.can_cut(cut):
                 continue
             located = self._open_rows(cut, "float32", view, augmentation, disk_cache).locate(self.digests)
-            there = rows[located.found[rows]]
+            cached = rows[located.found[rows]]
             rows = rows[~located.found[rows]]
-            for start in range(0, len(there), _BATCH):
-                some = there[start : start + _BATCH]
-                yield some, run.continue_from(_unpacked(located.take(some)), cut)
+            for start in range(0, len(cached), _BATCH):
+                batch = cached[start : start + _BATCH]
+                yield batch, run.continue_from(_unpacked(located.take(batch)), cut)
         for index, images in self._images(
             rows, np.full(len(rows), view), augmentation, 0, 0, _BATCH, [np.arange(len(rows))]
         ):
@@ -291,15 +293,17 @@ class Feed:
         shape = (*shape[1:], shape[0]) if len(shape) == 3 else shape
         pooled = cut == len(backbone.stages)
         dtype = np.dtype("float32" if pooled else precision)
-        return disk_cache.open_rows("trunk", about(self.model, cut, precision, view, augmentation), shape, dtype)
+        return disk_cache.open_rows(
+            "trunk", describe_activation(self.model, cut, precision, view, augmentation), shape, dtype
+        )
 
 
 def _packed(activation: Tensor) -> np.ndarray:
-    """Return activations as they are kept: channels last."""
+    """Return activations in the cached layout: channels last."""
     return (activation.permute(0, 2, 3, 1) if activation.ndim == 4 else activation).cpu().contiguous().numpy()
 
 
 def _unpacked(values: np.ndarray) -> Tensor:
-    """Return what :func:`_packed` was given, without a copy."""
+    """Invert :func:`_packed`, without a copy."""
     activation = torch.from_numpy(values)
     return activation.permute(0, 3, 1, 2) if activation.ndim == 4 else activation

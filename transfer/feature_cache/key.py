@@ -1,4 +1,4 @@
-"""All that a kept activation depends on (law 4), as plain JSON; the image itself is its digest in the disk_cache."""
+"""The cache key of an activation: everything it depends on besides the image, as plain JSON (law 4)."""
 
 import hashlib
 from dataclasses import asdict
@@ -10,21 +10,21 @@ from transfer.backbones import trunk
 from transfer.data.images.batches import DECODER, Augmentation
 from transfer.model import Precision, TransferModel
 
-VIEW_RULES = 1  # of how the draw of a kept view comes about
+VIEW_VERSION = 1  # version of the sampling of cached views; part of the cache key
 
 
-def about(
+def describe_activation(
     model: TransferModel, cut: int, precision: Precision, view: int = 0, augmentation: Augmentation | None = None
 ) -> dict[str, Any]:
-    """Return what an activation of `model` at `cut` depends on, but for the image.
+    """Return everything that an activation of `model` at `cut` depends on, except the image.
 
     Parameters
     ----------
     view : int
-        0 for the evaluation view, else the number of a view that is drawn under `augmentation`.
+        0 for the evaluation view, else the number of a random view under `augmentation`.
     """
     backbone = model.backbone
-    drawn = {"number": view, "rules": VIEW_RULES, **asdict(augmentation)} if augmentation and view else None
+    drawn = {"number": view, "rules": VIEW_VERSION, **asdict(augmentation)} if augmentation and view else None
     return {
         "backbone": backbone.name,
         "stage": backbone.stages[cut - 1].name if cut < len(backbone.stages) else backbone.output_kind,
@@ -39,9 +39,9 @@ def about(
     }
 
 
-def view_seed(digest: str, view: int) -> tuple[int, int, int]:
-    """Return what the draw of a kept view is seeded by: image and number alone, whatever the table, row or run."""
-    return VIEW_RULES, view, int(digest[:16], 16)
+def get_view_seed(digest: str, view: int) -> tuple[int, int, int]:
+    """Return the random seed of a cached view, which depends only on the image and the number of the view."""
+    return VIEW_VERSION, view, int(digest[:16], 16)
 
 
 def fingerprint_weights(model: TransferModel, cut: int) -> str:
@@ -54,6 +54,6 @@ def fingerprint_weights(model: TransferModel, cut: int) -> str:
 
 
 def _computed(device: torch.device) -> str:
-    """Return with what the numbers came about: another build or processor rounds differently."""
+    """Return the torch build and processor, as another one rounds differently."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return f"torch {torch.__version__}, {device.type}, {kind}, rules {trunk.TRUNK_VERSION}"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from transfer.data.images import batches as module
-from transfer.data.images.batches import Augmentation, BadImage, ImageBatches, Preprocessing, prepare, read
+from transfer.data.images.batches import Augmentation, BadImage, ImageBatches, Preprocessing, prepare, read_pixels
 
 P = Preprocessing((3, 16, 24), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "bilinear", 0.9)
 ALL = Augmentation(crop_scale=(0.3, 1.0), flip=True, jitter=0.4)
@@ -35,7 +35,7 @@ def test_batches_are_the_prepared_images_in_order(paths):
     assert rows.dtype == torch.int64
     assert images.dtype == torch.uint8
     for row, image in zip(rows, images, strict=True):
-        assert torch.equal(image, prepare(read(paths[row]), P))
+        assert torch.equal(image, prepare(read_pixels(paths[row]), P))
 
 
 @pytest.mark.parametrize("augmentation", [None, ALL])
@@ -100,7 +100,7 @@ def test_bad_images_are_noted_and_black_where_asked_for(paths, tmp_path):
 
 def test_memory_is_bounded_and_a_loop_that_stops_early_ends_the_threads(paths, monkeypatch):
     loaded = []
-    monkeypatch.setattr(module, "read", lambda path, **k: loaded.append(path) or read(path, **k))
+    monkeypatch.setattr(module, "read", lambda path, **k: loaded.append(path) or read_pixels(path, **k))
     before = threading.active_count()
     batches = iter(ImageBatches(np.repeat(paths, 10), P, batch_size=5, workers=2))
     next(batches)
@@ -133,7 +133,7 @@ def test_keys_decide_the_draws_wherever_the_image_lies(paths):
 def test_torch_has_one_thread_in_each_of_the_pools_and_as_many_as_before_elsewhere(paths, monkeypatch):
     before = torch.get_num_threads()
     inside = []
-    monkeypatch.setattr(module, "read", lambda *a, **k: inside.append(torch.get_num_threads()) or read(*a, **k))
+    monkeypatch.setattr(module, "read", lambda *a, **k: inside.append(torch.get_num_threads()) or read_pixels(*a, **k))
     try:
         torch.set_num_threads(3)
         for _ in ImageBatches(paths, P, batch_size=3, workers=2):
@@ -150,8 +150,8 @@ def test_large_files_are_decoded_smaller_for_the_evaluation_view_and_for_crops(t
     shapes = []
 
     def reading(path, **options):
-        shapes.append(read(path, **options).shape)
-        return read(path, **options)
+        shapes.append(read_pixels(path, **options).shape)
+        return read_pixels(path, **options)
 
     monkeypatch.setattr(module, "read", reading)
     for augmentation in (None, Augmentation(flip=True), Augmentation(crop_scale=(0.02, 1.0)), ALL):

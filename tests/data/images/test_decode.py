@@ -193,7 +193,7 @@ def test_a_few_bytes_that_say_they_are_many_pixels(tmp_path):
 
 def test_a_jpeg_of_more_pixels_is_decoded_smaller(tmp_path, monkeypatch):
     Image.new("RGB", (64, 64)).save(tmp_path / "x.jpg")
-    monkeypatch.setattr("transfer.data.images.decode.MOST_PIXELS", 1024)
+    monkeypatch.setattr("transfer.data.images.decode.MAX_PIXELS", 1024)
     assert decode(tmp_path / "x.jpg", at_least=16).size == (16, 16)
     with pytest.raises(BadImage, match="more than 1,024 pixels"):
         decode(tmp_path / "x.jpg")

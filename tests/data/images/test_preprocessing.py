@@ -12,7 +12,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from transfer.data.images.preprocessing import Preprocessing, prepare, resize
-from transfer.data.images.read import read, to_tensor
+from transfer.data.images.read import read_pixels, to_tensor
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -80,7 +80,7 @@ def test_real_images(name):
     image = Image.open(file).convert("RGB")
     for mode in ("center", "squash", "border"):
         p = Preprocessing((3, 224, 224), **IMAGENET, interpolation="bicubic", crop_pct=0.875, crop_mode=mode)
-        differ = (prepare(read(file), p).int() - timms(image, p).int()).abs()
+        differ = (prepare(read_pixels(file), p).int() - timms(image, p).int()).abs()
         assert differ.max() <= 2
         assert (differ > 1).float().mean() < 0.001
 
@@ -159,9 +159,9 @@ def test_a_scaled_jpeg_looks_the_same(tmp_path):
     coarse.resize((900, 700), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
     for mode in ("center", "squash", "border"):
         p = Preprocessing((3, 224, 224), **IMAGENET, interpolation="bilinear", crop_pct=1.0, crop_mode=mode)
-        small = read(tmp_path / "a.jpg", at_least=p.needed)
+        small = read_pixels(tmp_path / "a.jpg", at_least=p.needed)
         assert small.shape == (3, 350, 450)
-        differ = prepare(small, p).int() - prepare(read(tmp_path / "a.jpg"), p).int()
+        differ = prepare(small, p).int() - prepare(read_pixels(tmp_path / "a.jpg"), p).int()
         assert differ.abs().float().mean() < 1
         assert differ.abs().max() <= 12
 

@@ -6,9 +6,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from transfer.data.images import read as module
+from transfer.data.images import read_pixels as module
 from transfer.data.images.decode import BadImage, decode
-from transfer.data.images.read import DECODER, read, to_image, to_tensor
+from transfer.data.images.read import DECODER, read_pixels, to_image, to_tensor
 
 SMALL = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(SMALL).resize((151, 113), Image.Resampling.BICUBIC)
@@ -40,7 +40,7 @@ def torchvisions(monkeypatch):
 @pytest.mark.parametrize("quality", [30, 75, 98])
 def test_plain_jpegs_are_torchvisions_and_the_same(mode, progressive, subsampling, quality, torchvisions):
     stored = content(PICTURE.convert(mode), progressive=progressive, subsampling=subsampling, quality=quality)
-    got = read(stored)
+    got = read_pixels(stored)
     assert got.dtype == torch.uint8
     np.testing.assert_array_equal(got, as_decoded(stored))
     assert len(torchvisions) == 1
@@ -69,30 +69,30 @@ def test_all_else_is_pils(stored, torchvisions):
         Image.open(io.BytesIO(stored)).load()
     except OSError:
         pytest.skip("this version of Pillow cannot read what it wrote")  # a YCbCr TIFF, with 12.0
-    np.testing.assert_array_equal(read(stored), as_decoded(stored))
+    np.testing.assert_array_equal(read_pixels(stored), as_decoded(stored))
     assert not torchvisions
 
 
 @pytest.mark.parametrize("number", [0, 1, 9])
 def test_an_orientation_that_turns_nothing(number):
     stored = content(exif=oriented(number))
-    np.testing.assert_array_equal(read(stored), as_decoded(stored))
+    np.testing.assert_array_equal(read_pixels(stored), as_decoded(stored))
 
 
 def test_malformed_exif_does_not_spoil_sound_pixels():
     stored = content(exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken")
-    np.testing.assert_array_equal(read(stored), as_decoded(stored))
+    np.testing.assert_array_equal(read_pixels(stored), as_decoded(stored))
 
 
 def test_only_what_is_far_too_large_is_scaled(torchvisions):
     stored = content(quality=90)
-    assert read(stored, at_least=57).shape == (3, 113, 151)
+    assert read_pixels(stored, at_least=57).shape == (3, 113, 151)
     assert len(torchvisions) == 1
     for at_least, shape in ((56, (3, 57, 76)), (28, (3, 29, 38)), (9, (3, 15, 19)), (1, (3, 15, 19))):
-        got = read(stored, at_least=at_least)
+        got = read_pixels(stored, at_least=at_least)
         assert got.shape == shape
         np.testing.assert_array_equal(got, as_decoded(stored, at_least))
-    assert read(content(form="PNG"), at_least=10).shape == (3, 113, 151)
+    assert read_pixels(content(form="PNG"), at_least=10).shape == (3, 113, 151)
     assert len(torchvisions) == 1
 
 
@@ -101,7 +101,7 @@ def test_a_path_a_string_and_bytes_are_read_alike(tmp_path):
         file = tmp_path / "a.image"
         file.write_bytes(content(form=form))
         for source in (file, str(file)):
-            assert torch.equal(read(source), read(file.read_bytes()))
+            assert torch.equal(read_pixels(source), read_pixels(file.read_bytes()))
 
 
 def verdict(function, *args, **options):
@@ -133,7 +133,7 @@ def test_broken_files_are_judged_alike(progressive, at_least):
         broken += [bytes(flipped), bytes(garbled)]
     good = 0
     for stored in broken:
-        ours = verdict(read, stored, name="it", at_least=at_least)
+        ours = verdict(read_pixels, stored, name="it", at_least=at_least)
         theirs = verdict(decode, io.BytesIO(stored), name="it", at_least=at_least)
         if isinstance(theirs, str):
             assert ours == theirs
@@ -146,25 +146,25 @@ def test_broken_files_are_judged_alike(progressive, at_least):
 def test_bad_files_are_named(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(content()[:-300])
     with pytest.raises(BadImage, match=r"^bad image .*cut\.jpg: image file is truncated"):
-        read(tmp_path / "cut.jpg")
+        read_pixels(tmp_path / "cut.jpg")
     with pytest.raises(BadImage, match=r"^bad image .*none\.jpg: No such file"):
-        read(tmp_path / "none.jpg")
+        read_pixels(tmp_path / "none.jpg")
     with pytest.raises(BadImage, match=r"^bad image bytes: not an image"):
-        read(b"hello")
+        read_pixels(b"hello")
     with pytest.raises(BadImage, match=r"^bad image a cat: not an image"):
-        read(b"hello", name="a cat")
+        read_pixels(b"hello", name="a cat")
 
 
 def test_without_torchvisions_decoder_pil_gives_the_same(monkeypatch):
     stored = content()
-    expected = read(stored)
+    expected = read_pixels(stored)
     monkeypatch.setattr(module, "decode_jpeg", None)
-    assert torch.equal(read(stored), expected)
+    assert torch.equal(read_pixels(stored), expected)
 
 
 def test_nothing_warns(recwarn):
-    read(content())
-    read(content(form="PNG"))
+    read_pixels(content())
+    read_pixels(content(form="PNG"))
     assert not [w for w in recwarn if not issubclass(w.category, DeprecationWarning)]
 
 

@@ -17,13 +17,13 @@ from transfer.errors import TransferError
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return digits.build(tmp_path_factory.mktemp("set") / "digits")
+    return digits.build_digits(tmp_path_factory.mktemp("set") / "digits")
 
 
 def few(seed=0):
     """Stand in for `draw` where only the files matter."""
     rng = np.random.default_rng(seed)
-    for domain in digits.DOMAINS:
+    for domain in digits.DIGIT_DOMAINS:
         for label in "01":
             for _ in range(3):
                 yield domain, label, Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
@@ -48,19 +48,19 @@ def test_ten_digits_in_three_domains(folder):
 
 def test_the_same_seed_gives_the_same_pixels(folder):
     numbers = Counter()
-    for domain, label, image in digits.draw(0):
+    for domain, label, image in digits.draw_digits(0):
         file = folder / domain / label / f"{numbers[domain, label]:04d}.png"
         numbers[domain, label] += 1
         assert np.array_equal(Image.open(file), image), file
-    other = next(digits.draw(1))[2]
-    assert not np.array_equal(other, next(digits.draw(0))[2])
+    other = next(digits.draw_digits(1))[2]
+    assert not np.array_equal(other, next(digits.draw_digits(0))[2])
 
 
 def test_the_same_pixels_give_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "draw", few)
-    one, other = (digits.build(tmp_path / name) for name in "ab")
+    one, other = (digits.build_digits(tmp_path / name) for name in "ab")
     assert contents(one) == contents(other)
-    assert contents(digits.build(tmp_path / "c", seed=1)) != contents(one)
+    assert contents(digits.build_digits(tmp_path / "c", seed=1)) != contents(one)
 
 
 def test_every_scan_is_used_once_and_halves_are_even(monkeypatch):
@@ -68,7 +68,7 @@ def test_every_scan_is_used_once_and_halves_are_even(monkeypatch):
     blank = Image.new("RGB", (1, 1))
     for domain, scans in used.items():
         monkeypatch.setattr(digits, f"_{domain}", lambda scan, rng, scans=scans: scans.append(scan.tobytes()) or blank)
-    drawn = Counter((domain, label) for domain, label, _ in digits.draw(3) if domain != "printed")
+    drawn = Counter((domain, label) for domain, label, _ in digits.draw_digits(3) if domain != "printed")
     every = Counter(scan.tobytes() for scan in load_digits().images)
     assert Counter(used["scanned"]) + Counter(used["blended"]) == every
     assert not set(used["scanned"]) & set(used["blended"])
@@ -80,7 +80,7 @@ def test_prints_use_their_own_fonts_and_photographs(monkeypatch):
     template, photo_patch = glyphs.template, glyphs.photo_patch
     monkeypatch.setattr(glyphs, "template", lambda face, c: seen.add((face, c)) or template(face, c))
     monkeypatch.setattr(glyphs, "photo_patch", lambda rng, half: halves.add(half) or photo_patch(rng, half))
-    sum(1 for _ in digits.draw(0))
+    sum(1 for _ in digits.draw_digits(0))
     assert {face for face, _ in seen} == {f for family in glyphs.PRINTED.values() for f in family}
     assert {c for _, c in seen} == set("0123456789")
     assert halves == {"right"}
@@ -88,27 +88,27 @@ def test_prints_use_their_own_fonts_and_photographs(monkeypatch):
 
 def test_a_complete_set_is_left_alone_and_a_damaged_one_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "draw", few)
-    folder = digits.build(tmp_path / "set")
+    folder = digits.build_digits(tmp_path / "set")
     whole, made = contents(folder), os.stat(folder).st_ino
-    assert digits.build(folder) == folder
+    assert digits.build_digits(folder) == folder
     assert os.stat(folder).st_ino == made
     (folder / "printed" / "0" / "0001.png").unlink()
-    assert contents(digits.build(folder)) == whole
+    assert contents(digits.build_digits(folder)) == whole
     (folder / "printed" / "0" / "0001.png").write_bytes(b"")
-    assert contents(digits.build(folder)) == whole
+    assert contents(digits.build_digits(folder)) == whole
     (folder / ".made-from.json").write_text("{")
-    assert contents(digits.build(folder)) == whole
-    assert contents(digits.build(folder, seed=1)) != whole
+    assert contents(digits.build_digits(folder)) == whole
+    assert contents(digits.build_digits(folder, seed=1)) != whole
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
 
 def test_it_lies_in_the_cache_under_what_it_is_made_from(tmp_path, monkeypatch):
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
     monkeypatch.setattr(digits, "draw", few)
-    folders = {digits.build(), digits.build(seed=1)}
+    folders = {digits.build_digits(), digits.build_digits(seed=1)}
     assert len(folders) == 2
     assert all(f.parent == tmp_path / "digits" for f in folders)
-    made_from = json.loads((digits.build(seed=1) / ".made-from.json").read_text())["made_from"]
+    made_from = json.loads((digits.build_digits(seed=1) / ".made-from.json").read_text())["made_from"]
     assert made_from["seed"] == 1
     assert made_from["numpy"] == np.__version__
 
@@ -117,17 +117,17 @@ def test_a_folder_of_something_else_is_refused_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "draw", few)
     (tmp_path / "holiday.png").write_bytes(b"sea")
     with pytest.raises(TransferError, match="holds something other than the digits"):
-        digits.build(tmp_path)
+        digits.build_digits(tmp_path)
     assert contents(tmp_path) == {"holiday.png": b"sea"}
     with pytest.raises(TransferError, match="holds something other"):
-        digits.build(tmp_path / "holiday.png")
+        digits.build_digits(tmp_path / "holiday.png")
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "draw", few)
     (tmp_path / "file").touch()
     with pytest.raises(TransferError, match="cannot write the digits"):
-        digits.build(tmp_path / "file" / "set")
+        digits.build_digits(tmp_path / "file" / "set")
 
 
 def test_two_processes_at_once_both_succeed_without_torch(tmp_path, folder):

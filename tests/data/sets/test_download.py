@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from transfer.data.sets import download as module
-from transfer.data.sets.download import fetch
+from transfer.data.sets.download import download_file
 from transfer.errors import TransferError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -19,7 +19,7 @@ def left(folder):
 
 def test_a_file_comes_whole(server, tmp_path):
     server.files["/a"] = CONTENT
-    assert fetch([server.url + "/a"], tmp_path / "got" / "a.zip") == tmp_path / "got" / "a.zip"
+    assert download_file([server.url + "/a"], tmp_path / "got" / "a.zip") == tmp_path / "got" / "a.zip"
     assert (tmp_path / "got" / "a.zip").read_bytes() == CONTENT
     assert left(tmp_path / "got") == ["a.zip"]
 
@@ -27,7 +27,7 @@ def test_a_file_comes_whole(server, tmp_path):
 def test_cut_connections_are_resumed(server, tmp_path):
     server.files["/a"] = CONTENT
     server.cut_after = [100_000, 50_000]
-    fetch([server.url + "/a"], tmp_path / "a")
+    download_file([server.url + "/a"], tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert server.asked == [("/a", None), ("/a", "bytes=100000-"), ("/a", "bytes=150000-")]
 
@@ -36,10 +36,10 @@ def test_a_later_call_goes_on(server, tmp_path):
     server.files["/a"] = CONTENT
     server.cut_after = [100_000] + [0] * 20
     with pytest.raises(TransferError, match="the connection broke off"):
-        fetch([server.url + "/a"], tmp_path / "a")
+        download_file([server.url + "/a"], tmp_path / "a")
     assert not (tmp_path / "a").exists()
     server.cut_after, server.asked = [], []
-    fetch([server.url + "/a"], tmp_path / "a")
+    download_file([server.url + "/a"], tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert server.asked == [("/a", "bytes=100000-")]
 
@@ -49,11 +49,11 @@ def test_a_changed_file_and_a_server_without_ranges_begin_anew(server, tmp_path,
     server.files["/a"] = CONTENT
     server.cut_after = [100_000] + [0] * 20
     with pytest.raises(TransferError):
-        fetch([server.url + "/a"], tmp_path / "a")
+        download_file([server.url + "/a"], tmp_path / "a")
     server.cut_after, server.ranges = [], ranges
     server.files["/a"] = CONTENT[::-1] if ranges else CONTENT
     server.etag = '"two"' if ranges else server.etag
-    fetch([server.url + "/a"], tmp_path / "a")
+    download_file([server.url + "/a"], tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == server.files["/a"]
 
 
@@ -61,8 +61,8 @@ def test_without_a_validator_nothing_is_resumed(server, tmp_path):
     server.files["/a"], server.etag = CONTENT, None
     server.cut_after = [100_000]
     with pytest.raises(TransferError):
-        fetch([server.url + "/a"], tmp_path / "a")
-    fetch([server.url + "/a"], tmp_path / "a")
+        download_file([server.url + "/a"], tmp_path / "a")
+    download_file([server.url + "/a"], tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert server.asked[-1] == ("/a", None)
 
@@ -71,16 +71,16 @@ def test_a_file_that_shrank_begins_anew(server, tmp_path):
     server.files["/a"] = CONTENT
     server.cut_after = [100_000] + [0] * 20
     with pytest.raises(TransferError):
-        fetch([server.url + "/a"], tmp_path / "a")
+        download_file([server.url + "/a"], tmp_path / "a")
     server.cut_after, server.files["/a"] = [], CONTENT[:50_000]  # with its old ETag: the server answers 416
-    fetch([server.url + "/a"], tmp_path / "a")
+    download_file([server.url + "/a"], tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT[:50_000]
 
 
 def test_the_next_mirror_is_taken_and_begins_anew(server, tmp_path):
     server.files |= {"/a": CONTENT, "/b": CONTENT[::-1]}
     server.cut_after = [100_000] + [0] * module._RETRIES
-    fetch([server.url + "/none", server.url + "/a", server.url + "/b"], tmp_path / "a")
+    download_file([server.url + "/none", server.url + "/a", server.url + "/b"], tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT[::-1]
     assert server.asked[-1] == ("/b", None)
 
@@ -88,7 +88,9 @@ def test_the_next_mirror_is_taken_and_begins_anew(server, tmp_path):
 def test_all_failures_are_listed(server, tmp_path):
     server.status["/broken"] = 503
     with pytest.raises(TransferError) as error:
-        fetch([server.url + "/none", server.url + "/broken", "file:///etc/hosts"], tmp_path / "a.zip", timeout=5)
+        download_file(
+            [server.url + "/none", server.url + "/broken", "file:///etc/hosts"], tmp_path / "a.zip", timeout=5
+        )
     text = str(error.value)
     assert "could not fetch a.zip from any mirror" in text
     assert f"{server.url}/none: HTTP Error 404" in text
@@ -105,10 +107,10 @@ def test_a_rejected_file_is_not_kept(server, tmp_path):
         if file.read_bytes() != CONTENT:
             raise TransferError("wrong content")
 
-    fetch([server.url + "/page", server.url + "/a"], tmp_path / "a", accept=accept)
+    download_file([server.url + "/page", server.url + "/a"], tmp_path / "a", accept=accept)
     assert (tmp_path / "a").read_bytes() == CONTENT
     with pytest.raises(TransferError, match="/page: wrong content"):
-        fetch([server.url + "/page"], tmp_path / "b", accept=accept)
+        download_file([server.url + "/page"], tmp_path / "b", accept=accept)
     assert left(tmp_path) == ["a"]
 
 
@@ -119,8 +121,8 @@ def test_what_is_complete_is_not_fetched_twice(server, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch([server.url + "/a"], tmp_path / "a", accept=killed)
+        download_file([server.url + "/a"], tmp_path / "a", accept=killed)
     server.asked = []
-    fetch([server.url + "/a"], tmp_path / "a")
+    download_file([server.url + "/a"], tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert server.asked == []

@@ -17,7 +17,9 @@ def alone(tmp_path, monkeypatch):
 
 @pytest.fixture
 def office(tree):
-    return tree(*(f"office31/{d}/images/{o}/frame_0001.jpg" for d in office31.DOMAINS for o in ("bike", "mug")))
+    return tree(
+        *(f"office31/{d}/images/{o}/frame_0001.jpg" for d in office31.OFFICE31_DOMAINS for o in ("bike", "mug"))
+    )
 
 
 def test_a_folder_and_a_manifest(tree):
@@ -29,7 +31,7 @@ def test_a_folder_and_a_manifest(tree):
 
 def test_a_named_set_is_found_by_its_root(office, monkeypatch):
     table = load_table("office31", office)
-    assert (table.name, table.domains, table.objects) == ("office31", office31.DOMAINS, ("bike", "mug"))
+    assert (table.name, table.domains, table.objects) == ("office31", office31.OFFICE31_DOMAINS, ("bike", "mug"))
     monkeypatch.setenv("TRANSFER_DATA", str(office))
     assert len(load_table("office31")) == 6
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data.sets import office31 as module
-from transfer.data.sets.office31 import fetch_office31, manifest, office31, verify
+from transfer.data.sets import find_office31 as module
+from transfer.data.sets.office31 import fetch_office31, find_office31, read_checksums, verify_files
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -57,7 +57,7 @@ def alone(tmp_path, monkeypatch):
 
 
 def test_the_manifest_is_of_the_whole_set():
-    shipped = manifest()
+    shipped = read_checksums()
     assert list(shipped) == sorted(shipped)
     assert Counter(name.split("/")[0] for name in shipped) == {"amazon": 2817, "dslr": 498, "webcam": 795}
     assert len({name.split("/")[2] for name in shipped}) == 31
@@ -78,24 +78,24 @@ def test_a_copy_is_used_in_place(copy, tmp_path, monkeypatch, given):
     if given == "cache":
         (tmp_path / "cache" / "data").mkdir(parents=True)
         copy = copy.rename(tmp_path / "cache" / "data" / "office31")
-    assert office31(root) == copy
+    assert find_office31(root) == copy
 
 
 def test_without_a_copy_the_error_says_what_to_do(tmp_path):
     with pytest.raises(TransferError) as error:
-        office31(tmp_path)
+        find_office31(tmp_path)
     for word in (str(tmp_path / "office31"), str(tmp_path / "cache"), "`transfer data office31`", "--data-root"):
         assert word in str(error.value)
 
 
 def test_verify_names_every_difference(copy):
-    assert verify(copy, EXPECTED).ok
+    assert verify_files(copy, EXPECTED).ok
     (copy / "dslr/images/mug/frame_0001.jpg").unlink()
     (copy / "dslr/images/mug/frame_0002.jpg").write_bytes(b"altered")
     (copy / "amazon/images/mug/frame_0099.jpg").write_bytes(b"new")
     (copy / "amazon/images/mug/copy.jpg").write_bytes(FILES["amazon/images/bike/frame_0001.jpg"])
     (copy / ".DS_Store").touch()
-    found = verify(copy, EXPECTED, workers=3)
+    found = verify_files(copy, EXPECTED, workers=3)
     assert not found.ok
     assert found.missing == ("dslr/images/mug/frame_0001.jpg",)
     assert found.altered == ("dslr/images/mug/frame_0002.jpg",)
@@ -110,7 +110,7 @@ def test_fetching(server, tmp_path, archive):
     server.files["/set"] = archive
     server.cut_after = [len(archive) // 2]
     folder = fetch_office31(tmp_path / "data" / "office31", [server.url + "/set"], EXPECTED)
-    assert verify(folder, EXPECTED).ok
+    assert verify_files(folder, EXPECTED).ok
     assert [p.name for p in folder.parent.iterdir()] == ["office31"]
     server.asked = []
     assert fetch_office31(folder, [server.url + "/set"], EXPECTED) == folder
@@ -119,7 +119,7 @@ def test_fetching(server, tmp_path, archive):
 
 def test_names_in_capitals_are_the_same_set(server, tmp_path):
     server.files["/set"] = as_zip({n.replace("amazon/images", "Amazon/Images"): c for n, c in FILES.items()})
-    assert verify(fetch_office31(tmp_path / "o", [server.url + "/set"], EXPECTED), EXPECTED).ok
+    assert verify_files(fetch_office31(tmp_path / "o", [server.url + "/set"], EXPECTED), EXPECTED).ok
 
 
 def test_a_wrong_archive_is_passed_over(server, tmp_path):
@@ -135,7 +135,7 @@ def test_a_wrong_archive_is_passed_over(server, tmp_path):
     assert "1 altered: dslr/images/mug/frame_0001.jpg" in str(error.value)
     assert list((tmp_path / "a").iterdir()) == []
     folder = fetch_office31(tmp_path / "a" / "o", [*wrong, server.url + "/set"], EXPECTED)
-    assert verify(folder, EXPECTED).ok
+    assert verify_files(folder, EXPECTED).ok
 
 
 def test_another_folder_is_not_overwritten(copy, server):
@@ -154,5 +154,5 @@ def test_the_real_copy():
     folder = SHARED / "data" / "office31"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
-    assert verify(folder).ok
-    assert office31(SHARED / "data") == folder
+    assert verify_files(folder).ok
+    assert find_office31(SHARED / "data") == folder

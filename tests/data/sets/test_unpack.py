@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from transfer.data.sets.unpack import unpack
+from transfer.data.sets.unpack import unpack_archive
 from transfer.errors import TransferError
 
 
@@ -44,7 +44,7 @@ def make(request, tmp_path):
 
 def test_what_is_kept_and_nothing_else(make, tmp_path):
     archive = make(MEMBERS)
-    assert unpack(archive, tmp_path / "out", keep=texts) == tmp_path / "out"
+    assert unpack_archive(archive, tmp_path / "out", keep=texts) == tmp_path / "out"
     found = {str(p.relative_to(tmp_path / "out")): p for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert {name: p.read_bytes() for name, p in found.items()} == {"a/1.txt": b"one", "a/2.txt": b"two"}
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([archive.name, "out"])
@@ -71,7 +71,7 @@ def test_what_is_kept_and_nothing_else(make, tmp_path):
 def test_what_is_unsafe_is_refused_and_leaves_nothing(make, tmp_path, members, keep, words):
     archive = make(members)
     with pytest.raises(TransferError) as error:
-        unpack(archive, tmp_path / "deep" / "out", keep=keep, limit=100)
+        unpack_archive(archive, tmp_path / "deep" / "out", keep=keep, limit=100)
     assert words in str(error.value)
     assert list((tmp_path / "deep").iterdir()) == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", archive.name]
@@ -84,7 +84,7 @@ def test_tar_links_and_devices_are_refused(tmp_path, kind):
         info.type, info.linkname = kind, "/etc/passwd"
         archive.addfile(info)
     with pytest.raises(TransferError, match="link or device"):
-        unpack(tmp_path / "x.tar", tmp_path / "out", keep=texts)
+        unpack_archive(tmp_path / "x.tar", tmp_path / "out", keep=texts)
 
 
 def test_zip_links_are_refused(tmp_path):
@@ -92,7 +92,7 @@ def test_zip_links_are_refused(tmp_path):
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
     make_zip(tmp_path / "x.zip", [(info, "/etc/passwd")])
     with pytest.raises(TransferError, match="link or device"):
-        unpack(tmp_path / "x.zip", tmp_path / "out", keep=texts)
+        unpack_archive(tmp_path / "x.zip", tmp_path / "out", keep=texts)
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
@@ -105,7 +105,7 @@ def test_a_bomb_is_refused(tmp_path, form):
         archive = make_tar(tmp_path / "x.tar.gz", members)
     assert archive.stat().st_size < 1 << 20
     with pytest.raises(TransferError, match="would unpack to more than 209,715,200 bytes"):
-        unpack(archive, tmp_path / "out", keep=texts)
+        unpack_archive(archive, tmp_path / "out", keep=texts)
 
 
 def test_damaged_archives(make, tmp_path):
@@ -114,7 +114,7 @@ def test_damaged_archives(make, tmp_path):
     whole = archive.read_bytes()
     archive.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TransferError, match=r"damaged|not a zip or tar"):
-        unpack(archive, tmp_path / "out", keep=texts)
+        unpack_archive(archive, tmp_path / "out", keep=texts)
     assert not (tmp_path / "out").exists()
 
 
@@ -124,21 +124,21 @@ def test_a_flipped_byte_in_a_zip_is_found(tmp_path):
     content[content.index(b"importance")] ^= 1
     archive.write_bytes(content)
     with pytest.raises(TransferError, match="damaged"):
-        unpack(archive, tmp_path / "out", keep=texts)
+        unpack_archive(archive, tmp_path / "out", keep=texts)
 
 
 def test_a_page_is_no_archive(tmp_path):
     (tmp_path / "x.zip").write_text("<html>sign in</html>")
     with pytest.raises(TransferError, match=r"x\.zip is not a zip or tar archive"):
-        unpack(tmp_path / "x.zip", tmp_path / "out", keep=texts)
+        unpack_archive(tmp_path / "x.zip", tmp_path / "out", keep=texts)
 
 
 def test_the_destination_must_be_free(make, tmp_path):
     archive = make(MEMBERS)
     (tmp_path / "out").mkdir()
-    unpack(archive, tmp_path / "out", keep=texts)
+    unpack_archive(archive, tmp_path / "out", keep=texts)
     with pytest.raises(TransferError, match="it exists and is not an empty folder"):
-        unpack(archive, tmp_path / "out", keep=texts)
+        unpack_archive(archive, tmp_path / "out", keep=texts)
 
 
 def test_names_that_no_archive_should_have_are_damage(tmp_path):
@@ -150,5 +150,5 @@ def test_names_that_no_archive_should_have_are_damage(tmp_path):
     no_text.write_bytes(make_zip(tmp_path / "b.zip", [("ä.txt", b"x")]).read_bytes().replace("ä".encode(), b"\xff\xff"))
     for archive in (empty, no_text):
         with pytest.raises(TransferError, match=f"the archive {archive.name} is damaged"):
-            unpack(archive, tmp_path / "out", keep=lambda name: name)
+            unpack_archive(archive, tmp_path / "out", keep=lambda name: name)
         assert not (tmp_path / "out").exists()

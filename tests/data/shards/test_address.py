@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.data.shards.address import HEADER, Member, content, parse
+from transfer.data.shards.address import HEADER, Member, parse_address, read_member
 from transfer.errors import TransferError
 
 
@@ -22,21 +22,21 @@ def found(tar):
 )
 def test_an_address_says_what_it_was_made_of(shard, name, offset, size):
     member = Member(shard, name, offset, size)
-    assert parse(str(member)) == member
+    assert parse_address(str(member)) == member
 
 
 @pytest.mark.parametrize(
     "path", ["a/b.jpg", "a.tar", "a.tar::b.jpg", "http://[::1]:80/a.tar", "a.tar::b@1+", "a.zip::b@1+2"]
 )
 def test_what_is_no_address(path):
-    assert parse(path) is None
+    assert parse_address(path) is None
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_are_read_by_their_address_alone(shard, form):
     files = {"a.jpg": b"one", "./ü/b.jpg": b"", "deep/" * 30 + "c.jpg": bytes(range(256)) * 9}
     tar = shard(files, form=form)
-    assert {m.name: content(parse(str(m))) for m in found(tar)} == files
+    assert {m.name: read_member(parse_address(str(m))) for m in found(tar)} == files
 
 
 def test_a_shard_that_was_changed_is_noticed(shard):
@@ -44,17 +44,17 @@ def test_a_shard_that_was_changed_is_noticed(shard):
     for files in ({"a.jpg": b"three" * 200, "b.jpg": b"two"}, {"a.jpg": b"one", "x.jpg": b"two"}, {"a.jpg": b"one"}):
         tar = shard(files)
         with pytest.raises(TransferError, match=rf"'b.jpg' is no longer where it was in {tar}: the shard was changed"):
-            content(before[1])
+            read_member(before[1])
     shard({"a.jpg": b"one", "b.jpg": b"2"})
     with pytest.raises(TransferError, match="no longer where it was"):
-        content(before[1])
+        read_member(before[1])
     tar.unlink()
     with pytest.raises(TransferError, match=rf"cannot read 'b.jpg' of {tar}: No such file"):
-        content(before[1])
+        read_member(before[1])
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 10), (HEADER, 1 << 40)])
 def test_no_absurd_place_is_read(shard, offset, size):
     tar = shard({"a.jpg": b"one"})
     with pytest.raises(TransferError, match="no image has such a place and size"):
-        content(Member(str(tar), "a.jpg", offset, size))
+        read_member(Member(str(tar), "a.jpg", offset, size))

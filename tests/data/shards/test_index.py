@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transfer.data.shards import index as shardindex
-from transfer.data.shards.index import key, read_index
+from transfer.data.shards.index import get_sample_key, read_index
 from transfer.errors import TransferError
 
 FILES = {
@@ -179,4 +179,4 @@ def test_no_bytes_bring_it_down(tmp_path, data):
     ("name", "expected"), [("a.jpg", "a"), ("a.b.jpg", "a"), ("x.y/a.b.jpg", "x.y/a"), ("./a", "./a"), (".a", "")]
 )
 def test_key(name, expected):
-    assert key(name) == expected
+    assert get_sample_key(name) == expected

@@ -47,7 +47,7 @@ def test_any_order_from_any_thread(served, server):
     contents = Contents(np.array(paths), order)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(contents.__getitem__, range(25))) == [expected[i] for i in order]
-    assert server.sent <= sum(len(expected[i]) + 512 for i in order) + 25 * module.GAP
+    assert server.sent <= sum(len(expected[i]) + 512 for i in order) + 25 * module.MAX_GAP_BYTES
 
 
 def test_strangers_are_fetched_alone(served, server, monkeypatch):

@@ -6,8 +6,8 @@ import pytest
 
 from transfer.data.duplicates import inspect_files
 from transfer.data.sets.load import load_table
-from transfer.data.shards.address import parse
-from transfer.data.shards.reader import expand, find_shards, members, read_shards
+from transfer.data.shards.address import parse_address
+from transfer.data.shards.reader import expand_ranges, find_shards, list_members, read_shards
 from transfer.disk_cache import DiskCache
 from transfer.errors import TransferError
 
@@ -49,7 +49,7 @@ def test_a_tree_in_shards_is_the_tree(packed, server, tmp_path):
     for n, data in enumerate((f"{folder}/s-{{00..01}}.tar", f"{folder}/s-*.tar", f"{server.url}/s-{{00..01}}.tar")):
         table = load_table(data)
         same(table, tree)
-        assert [parse(p).name for p in table.paths] == [str(Path(p).relative_to(root)) for p in tree.paths]
+        assert [parse_address(p).name for p in table.paths] == [str(Path(p).relative_to(root)) for p in tree.paths]
         for store in (None, DiskCache(tmp_path / f"store{n}"), DiskCache(tmp_path / f"store{n}")):
             found = inspect_files(table, disk_cache=store)
             assert np.array_equal(found.sha256, seen.sha256)
@@ -100,7 +100,7 @@ def test_labels_of_samples(shard, picture, tmp_path):
     }
     tar = shard(files)
     table = read_shards([str(tar)], ["age", "wet:softmax", "txt"], name="birds")
-    assert [parse(p).name for p in table.paths] == ["x/1.jpg", "x/2.jpg", "x/3.jpg", "x/4.jpg"]
+    assert [parse_address(p).name for p in table.paths] == ["x/1.jpg", "x/2.jpg", "x/3.jpg", "x/4.jpg"]
     assert table.objects == ("12", "owl", "wren")
     assert table.object.tolist() == [2, 0, -1, 1]
     assert (table.domains, table.domain.tolist()) == (("ink", "paint"), [0, -1, -1, 1])
@@ -109,7 +109,7 @@ def test_labels_of_samples(shard, picture, tmp_path):
     assert table.targets["wet"].classes == ("false", "true")
     assert table.targets["txt"].classes == ("a bird",)
     assert table.notes == ("1 further image of samples ignored, such as masks",)
-    assert len(members([str(tar)])) == 5
+    assert len(list_members([str(tar)])) == 5
 
 
 def test_labels_that_cannot_be_read(shard, tmp_path):
@@ -135,13 +135,13 @@ def test_labels_that_cannot_be_read(shard, tmp_path):
 
 
 def test_ranges():
-    assert expand("a-{8..10}-{0..1}.tar") == [f"a-{i}-{j}.tar" for i in (8, 9, 10) for j in (0, 1)]
-    assert expand("a-{008..010}.tar") == ["a-008.tar", "a-009.tar", "a-010.tar"]
-    assert expand("a{}.tar") == ["a{}.tar"]
+    assert expand_ranges("a-{8..10}-{0..1}.tar") == [f"a-{i}-{j}.tar" for i in (8, 9, 10) for j in (0, 1)]
+    assert expand_ranges("a-{008..010}.tar") == ["a-008.tar", "a-009.tar", "a-010.tar"]
+    assert expand_ranges("a{}.tar") == ["a{}.tar"]
     with pytest.raises(TransferError, match="runs backwards"):
-        expand("a-{9..0}.tar")
+        expand_ranges("a-{9..0}.tar")
     with pytest.raises(TransferError, match="more than 100,000 shards"):
-        expand("a-{0..99999999999}-{0..9}.tar")
+        expand_ranges("a-{0..99999999999}-{0..9}.tar")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Random training views of an image: the box it is cropped to, its mirror image, its colours."""
+"""Random augmentation: resized crops, flips, scales and colours."""
 
 import math
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from transfer.data.images.preprocessing import MARGIN, Preprocessing, prepare, resize
+from transfer.data.images.preprocessing import SCALED_DECODE_MARGIN, Preprocessing, prepare, resize
 
-# Colour of ImageNet's pixels, in [0, 1]: what its principal components vary by, and these, (colour, component), as
-# published with fb.resnet.torch after Krizhevsky et al. 2012.
+# Eigenvalues and eigenvectors, (colour, component), of the RGB values of ImageNet in [0, 1], as published with
+# fb.resnet.torch after Krizhevsky et al. 2012.
 PRINCIPAL_VALUES = np.array([0.2175, 0.0188, 0.0045])
 PRINCIPAL_COMPONENTS = np.array([(-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203)])
-_ASPECT = (3 / 4, 4 / 3)  # of a random crop, as Inception had it and everyone since
+_ASPECT = (3 / 4, 4 / 3)  # of a random crop, as in Inception
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a training view differs from the evaluation view.
+    """The random augmentation of training images.
 
     Parameters
     ----------
     crop_scale : tuple of float, optional
-        Smallest and largest area of a random crop, as a fraction of the image's; none: the evaluation view.
+        Smallest and largest area of a random crop, as a fraction of the image; None: the evaluation view.
     flip : bool
-        Mirror left to right, half of the time.
+        Flip horizontally with probability 0.5.
     jitter : float
         Brightness, contrast and saturation are each scaled by a factor from ``1 - jitter`` to ``1 + jitter``.
     short_side : tuple of float, optional
-        Instead of `crop_scale`: the image is resized until it covers the input times a factor between these, and the
-        input cut out of that anywhere (Simonyan and Zisserman 2015; He et al. 2016 have 256 to 480 pixels for 224).
+        Instead of `crop_scale`: the image is resized to cover the input times a factor between these, then cropped at
+        a random place (Simonyan and Zisserman 2015; He et al. 2016 have 256 to 480 pixels for 224).
     pca : float
-        Deviation of the shift of all pixels along each principal component of colour, as a share of what the component
-        varies by (Krizhevsky et al. 2012 have 0.1).
+        Standard deviation of the shift along each principal component of colour, relative to its eigenvalue
+        (Krizhevsky et al. 2012 use 0.1).
     """
 
     crop_scale: tuple[float, float] | None = None
@@ -44,13 +44,13 @@ class Augmentation:
     pca: float = 0.0
 
     def needed(self, preprocessing: Preprocessing) -> int:
-        """Return the pixels that the sides of a decoded file should have for the smallest crop to fill the input."""
+        """Return the side in pixels at which a file must be decoded for the smallest crop to fill the input."""
         if self.short_side is not None:
-            return math.ceil(MARGIN * max(preprocessing.input_size[1:]) * self.short_side[1])
+            return math.ceil(SCALED_DECODE_MARGIN * max(preprocessing.input_size[1:]) * self.short_side[1])
         if self.crop_scale is None:
             return preprocessing.needed
-        short = math.sqrt(self.crop_scale[0] * _ASPECT[0])  # side of that crop, as a fraction of the image's
-        return math.ceil(MARGIN * max(preprocessing.input_size[1:]) / short)
+        short = math.sqrt(self.crop_scale[0] * _ASPECT[0])  # side of that crop, as a fraction of the image
+        return math.ceil(SCALED_DECODE_MARGIN * max(preprocessing.input_size[1:]) / short)
 
 
 def augment(
@@ -70,7 +70,7 @@ def augment(
     Returns
     -------
     Tensor of uint8, shape (3, H, W)
-        Its memory as that of :func:`transfer.data.images.preprocessing.prepare`.
+        Memory layout as in :func:`transfer.data.images.preprocessing.prepare`.
     """
     _, height, width = preprocessing.input_size
     if augmentation.short_side is not None:
@@ -95,7 +95,7 @@ def augment(
 def _random_scale(
     image: Tensor, size: tuple[int, int], factors: tuple[float, float], interpolation: str, rng: np.random.Generator
 ) -> Tensor:
-    """Return a piece of `size`, height and width, of the image resized to cover it a random number of times."""
+    """Return a random crop of `size` (height, width) of the image resized by a random factor."""
     ratio = rng.uniform(*factors) * max(want / have for want, have in zip(size, image.shape[1:], strict=True))
     image = resize(image, (round(ratio * image.shape[1]), round(ratio * image.shape[2])), interpolation)
     top, left = (int(rng.integers(have - want + 1)) for want, have in zip(size, image.shape[1:], strict=True))
@@ -113,7 +113,7 @@ def _random_box(
         if 0 < w <= width and 0 < h <= height:
             left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
             return left, top, left + w, top + h
-    # An image too long or too narrow for any such crop: the largest in the middle whose aspect is allowed.
+    # Too long or too narrow an image for such a crop: take the largest central one with an allowed aspect ratio.
     w = min(width, max(1, round(height * _ASPECT[1])))
     h = min(height, max(1, round(width / _ASPECT[0])))
     left, top = (width - w) // 2, (height - h) // 2

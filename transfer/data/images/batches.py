@@ -1,4 +1,4 @@
-"""Image files -> batches: decoded by threads, prepared or augmented, the same for any number of them."""
+"""Batches of images, decoded and augmented by threads; the result does not depend on their number."""
 
 import hashlib
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from transfer.data.images.augment import Augmentation, augment
 from transfer.data.images.decode import BadImage, decode
 from transfer.data.images.preprocessing import Preprocessing, prepare
-from transfer.data.images.read import DECODER, read
+from transfer.data.images.read import DECODER, read_pixels
 from transfer.data.shards.prefetch import Contents
 from transfer.runtime import distributed
 
@@ -29,7 +29,7 @@ __all__ = [
     "augment",
     "decode",
     "prepare",
-    "read",
+    "read_pixels",
 ]
 
 
@@ -39,25 +39,25 @@ class ImageBatches:
     Parameters
     ----------
     paths : sequence of str
-        Of the whole table; or addresses of members of shards.
+        Paths of the whole table, or addresses of images in shards.
     preprocessing : Preprocessing
     batch_size : int
-        Images in a batch; the last one may have fewer.
+        Images per batch; the last batch may have fewer.
     order : ndarray of int64, optional
-        Rows of `paths`, in the order to yield them (default: all, as they are).
+        Rows of `paths`, in the order to yield them (default: all, in order).
     augmentation : Augmentation, optional
-        None: the evaluation view. Draws depend on `seed`, `epoch`, the row and how often it has come before alone.
+        None: the evaluation view. The random view depends only on `seed`, `epoch`, the row and its earlier occurrences.
     seed, epoch : int
     keys : sequence of tuple of int, optional
-        What the draws depend on instead, for each element of `order`.
+        Random keys of the augmentation, one for each element of `order` (default: from `seed` and `epoch`).
     digests : sequence of str, optional
-        For each of `paths` the sha256, in hex, that its bytes must have.
+        Required SHA-256 of each of `paths`, in hex.
     workers : int, optional
         Threads (default: one per core, shared with other processes of the run). No effect on the result.
     pin : bool
-        Lay images into pinned memory, from which they are copied to a GPU while it computes.
+        Use pinned memory, so that copies to a GPU run in the background.
     bad : dict of int to str, optional
-        Gets by row why an image does not decode, which is then black, instead of ending the iteration.
+        If given, an image that does not decode is black, and its row and the reason are added here.
 
     Yields
     ------
@@ -67,10 +67,10 @@ class ImageBatches:
     Raises
     ------
     BadImage
-        While iterating: a file that does not decode, or is another than it was; names it.
+        While iterating: a file that does not decode or was changed; names it.
     """
 
-    def __init__(
+    def __init__(  # one keyword per independent property of the batches
         self,
         paths: Sequence[str] | np.ndarray,
         preprocessing: Preprocessing,
@@ -93,7 +93,7 @@ class ImageBatches:
         self.augmentation = augmentation
         self.seed = seed
         self.epoch = epoch
-        self.keys = draws(self.order, seed, epoch) if augmentation and keys is None else keys or []
+        self.keys = get_draw_keys(self.order, seed, epoch) if augmentation and keys is None else keys or []
         self.digests = digests
         self.workers = workers or distributed.count_cores_per_process()
         self.pin = pin
@@ -106,7 +106,7 @@ class ImageBatches:
         if not len(self):
             return
         workers = min(self.workers, len(self.order))
-        ahead = 1 + math.ceil(workers / self.batch_size)  # an image for every thread, and a batch more
+        ahead = 1 + math.ceil(workers / self.batch_size)  # one image per thread, and one more batch
         pool = _single_threads(workers)
         contents = Contents(self.paths, self.order)
         try:
@@ -118,22 +118,22 @@ class ImageBatches:
                     image.result()
                 waiting.extend(islice(batches, 1))
                 yield rows, images
-        finally:  # also when the loop that uses this stops early
+        finally:  # also if the consumer stops early
             contents.close()
             pool.shutdown(cancel_futures=True)
 
     def _submit(
         self, pool: ThreadPoolExecutor, contents: Contents, start: int
     ) -> tuple[Tensor, Tensor, list[Future[None]]]:
-        """Let `pool` prepare the batch that begins at place `start` of the order, into memory that is its own."""
+        """Submit the batch that starts at `start` of the order to `pool`, with new memory for its images."""
         rows = torch.from_numpy(self.order[start : start + self.batch_size].copy())
         shape = len(rows), *self.preprocessing.input_size
-        with torch.inference_mode(False):  # else the threads, which know of no such mode, could not write into it
+        with torch.inference_mode(False):  # inference mode is per thread: others could not write
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin, memory_format=torch.channels_last)
         return rows, images, [pool.submit(self._fill, contents, start + i, image) for i, image in enumerate(images)]
 
     def _fill(self, contents: Contents, place: int, image: Tensor) -> None:
-        """Fill `image` with the one at `place` of the order, or note that it is bad."""
+        """Load the image at `place` of the order into `image`, or record that it is bad."""
         try:
             self._load(contents, place, image)
         except BadImage as error:
@@ -144,38 +144,38 @@ class ImageBatches:
 
     @torch.no_grad()
     def _load(self, contents: Contents, place: int, image: Tensor) -> None:
-        """Fill `image` with the one at `place` of the order."""
+        """Load the image at `place` of the order into `image`."""
         file, name = contents[place], contents.path(place)
         if self.digests is not None:
-            file = _same(file, name, str(self.digests[self.order[place]]))
+            file = _read_checked(file, name, str(self.digests[self.order[place]]))
         if self.augmentation is None:
-            image.copy_(prepare(read(file, name=name, at_least=self.preprocessing.needed), self.preprocessing))
+            image.copy_(prepare(read_pixels(file, name=name, at_least=self.preprocessing.needed), self.preprocessing))
         else:
-            pixels = read(file, name=name, at_least=self.augmentation.needed(self.preprocessing))
+            pixels = read_pixels(file, name=name, at_least=self.augmentation.needed(self.preprocessing))
             rng = np.random.default_rng(self.keys[place])
             image.copy_(augment(pixels, self.preprocessing, self.augmentation, rng))
 
 
-def _same(file: str | bytes, name: str, digest: str) -> bytes:
-    """Return the content of `file`, whose sha256 is to be `digest`."""
+def _read_checked(file: str | bytes, name: str, digest: str) -> bytes:
+    """Return the content of `file` after checking its SHA-256."""
     if isinstance(file, str):
         try:
             file = Path(file).read_bytes()
         except OSError as error:
             raise BadImage(f"bad image {name}: {error.strerror or error}") from error
     if hashlib.sha256(file).hexdigest() != digest:
-        raise BadImage(f"{name} is not as it was when the run began: put it back, or start anew")
+        raise BadImage(f"{name} was changed since the run started: restore it, or start a new run")
     return file
 
 
-def draws(order: np.ndarray, seed: int, epoch: int) -> list[tuple[int, ...]]:
-    """Return what the augmentation of each element of `order` (N,) is drawn from."""
+def get_draw_keys(order: np.ndarray, seed: int, epoch: int) -> list[tuple[int, ...]]:
+    """Return the random key of the augmentation of each element of `order` (N,)."""
     repeats = zip(order.tolist(), _occurrence(order).tolist(), strict=True)
     return [(seed, epoch, row, occurrence) for row, occurrence in repeats]
 
 
 def _occurrence(rows: np.ndarray) -> np.ndarray:
-    """Return how often each element has come before it.
+    """Return the number of earlier occurrences of each element.
 
     Examples
     --------
@@ -189,22 +189,22 @@ def _occurrence(rows: np.ndarray) -> np.ndarray:
 
 
 def _single_threads(count: int) -> ThreadPoolExecutor:
-    """Return a pool of `count` threads in which torch works on one core each, so that they share the cores evenly."""
-    here = torch.get_num_threads()
+    """Return a pool of `count` threads in each of which torch uses one core."""
+    before = torch.get_num_threads()
     started = threading.Barrier(count + 1)
 
-    def begin() -> None:
-        torch.get_num_threads()  # a thread's first look at its number sets it anew
+    def use_one_core() -> None:
+        torch.get_num_threads()  # the first call in a thread would reset the number
         torch.set_num_threads(1)
         started.wait()
 
-    pool = ThreadPoolExecutor(count, initializer=begin)
+    pool = ThreadPoolExecutor(count, initializer=use_one_core)
     try:
         for _ in range(count):
-            pool.submit(int)  # the pool starts a thread for each, as none is idle before the barrier
+            pool.submit(int)  # starts one thread each, as none is idle before the barrier
         started.wait()
-    except BaseException:  # no thread to be had, or a signal: let those that wait go
+    except BaseException:  # no more threads, or a signal: release the waiting ones
         started.abort()
         raise
-    torch.set_num_threads(here)  # a thread's number is the default of threads to come as well
+    torch.set_num_threads(before)  # setting it in a thread also changes the default of new threads
     return pool

@@ -1,4 +1,4 @@
-"""An image file of any format that PIL reads -> an upright RGB image."""
+"""Decode an image file of any format that PIL reads into an upright RGB image."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 from transfer.errors import TransferError
 from transfer.runtime.files import open_regular
 
-MOST_PIXELS = 64_000_000  # of a decoded image; a JPEG that is decoded smaller may have more
+MAX_PIXELS = 64_000_000  # of a decoded image; a JPEG may have more if it is decoded at a smaller size
 _FULL_SCALES = (1.0, 255.0, 65535.0, 2.0**31 - 1)
 
 
@@ -31,7 +31,7 @@ def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None 
     ----------
     file : path or binary file
     name : str
-        What to call the file in an error (default: its path).
+        Name of the file in errors (default: its path).
     at_least : int, optional
         Let a JPEG be decoded at a half, quarter or eighth of its size, its sides no smaller than this many
         pixels.
@@ -41,49 +41,49 @@ def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None 
     BadImage
         The file cannot be read or does not decode to its end.
     """
-    with opened(file, name or str(file)) as image:
-        draft(image, at_least)
+    with open_image(file, name or str(file)) as image:
+        decode_smaller(image, at_least)
         return load_upright_rgb(image)
 
 
 @contextmanager
-def opened(file: str | Path | BinaryIO, name: str) -> Iterator[ImageFile.ImageFile]:
-    """Open an image file, of which only the header is read, and let whatever goes wrong with it be a BadImage."""
+def open_image(file: str | Path | BinaryIO, name: str) -> Iterator[ImageFile.ImageFile]:
+    """Open an image file and read its header; turn any error into a BadImage."""
     try:
         source = open_regular(file) if isinstance(file, str | Path) else nullcontext(file)
         with source as stream, Image.open(stream) as image:
-            if image.format == "EPS":  # PIL would let Ghostscript run it
+            if image.format == "EPS":  # PIL would run it with Ghostscript
                 raise ValueError("PostScript is a program")
             yield image
     except Exception as error:  # PIL's plugins raise nearly anything on broken bytes
         raise BadImage(f"bad image {name}: {_reason(error)}") from error
 
 
-def draft(image: ImageFile.ImageFile, at_least: int | None) -> None:
-    """Let a JPEG be decoded smaller (see `decode`), and nothing larger than `MOST_PIXELS`: a few bytes can say so."""
+def decode_smaller(image: ImageFile.ImageFile, at_least: int | None) -> None:
+    """Let a JPEG be decoded at a smaller size (see `decode`); refuse images of more than `MAX_PIXELS`."""
     if at_least:
         image.draft("RGB", (at_least, at_least))
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} are more than {MOST_PIXELS:,} pixels")
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} are more than {MAX_PIXELS:,} pixels")
 
 
-def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 (upright) where there is none."""
+def read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) if there is none."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # malformed EXIF says nothing of the orientation; the pixels are sound
+    except Exception:  # malformed EXIF gives no orientation; the pixels are valid
         return 1
 
 
 def load_upright_rgb(image: Image.Image) -> Image.Image:
     """Decode an open image by the rules of `decode`."""
     image.load()
-    return _to_rgb(image if orientation(image) == 1 else _turned(image))
+    return _to_rgb(image if read_orientation(image) == 1 else _turned(image))
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, PIL.UnidentifiedImageError):
-        return "not an image in any format that is known here"
+        return "not an image in a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
@@ -92,7 +92,7 @@ def _reason(error: Exception) -> str:
 def _turned(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # of EXIF that is malformed elsewhere
+    except Exception:  # EXIF malformed elsewhere
         return image
 
 

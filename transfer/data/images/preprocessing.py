@@ -1,4 +1,4 @@
-"""What a backbone wants its images to be: timm's evaluation view, as data and as a function."""
+"""Preprocessing of a backbone: resize, crop and normalisation as in timm's evaluation."""
 
 import math
 from collections.abc import Mapping
@@ -16,26 +16,27 @@ from transfer.data.images.read import to_image, to_tensor
 from transfer.errors import TransferError, did_you_mean
 
 CROP_MODES = ("center", "squash", "border")
-# Sides of a scaled JPEG over what they are resized to. On photographs of 1000 pixels mobilenetv2_100's features move by
-# 3 to 4 % of their length on average with 1.5 and by 11 % with 1; a crop that lies one pixel lower moves them by 10 %.
-MARGIN = 1.5
-LARGEST = 8192  # pixels along a side that an image may be resized to
+# Sides of a JPEG decoded at a smaller size, relative to the size it is resized to. On photographs of 1000 pixels the
+# features of mobilenetv2_100 change by 3 to 4 % of their norm with 1.5 and by 11 % with 1; a crop one pixel lower
+# changes them by 10 %.
+SCALED_DECODE_MARGIN = 1.5
+MAX_RESIZED_SIDE = 8192  # pixels along a side that an image may be resized to
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size, scaling and crop of the images that a backbone learned on, in timm's meanings.
+    """Input size, interpolation, crop and normalisation of a backbone, with timm's definitions.
 
     Parameters
     ----------
     input_size : tuple of int
         Channels (3), height and width.
     mean, std : tuple of float
-        By channel, of values in [0, 1].
+        Per channel, for values in [0, 1].
     interpolation : str
         ``nearest``, ``bilinear``, ``bicubic``, ``box``, ``hamming`` or ``lanczos``.
     crop_pct : float
-        The crop's side as a fraction of the resized image's.
+        Side of the crop as a fraction of the resized image.
     crop_mode : {"center", "squash", "border"}
         Resize the short side and crop the centre; resize both sides, losing the aspect ratio; or resize the
         long side and pad with the mean.
@@ -43,7 +44,7 @@ class Preprocessing:
     Raises
     ------
     TransferError
-        A field is not one of these.
+        A field has an invalid value.
     """
 
     input_size: tuple[int, int, int]
@@ -61,8 +62,10 @@ class Preprocessing:
             object.__setattr__(self, name, three)
         if self.input_size[0] != 3 or min(self.input_size) < 1 or min(self.std) <= 0 or self.crop_pct <= 0:
             raise TransferError(f"preprocessing: sizes, std and crop_pct must be positive, channels 3: {self}")
-        if max(self.input_size) > LARGEST or self.crop_pct * LARGEST < max(self.input_size):
-            raise TransferError(f"preprocessing: input_size over crop_pct is more than {LARGEST} pixels: {self}")
+        if max(self.input_size) > MAX_RESIZED_SIDE or self.crop_pct * MAX_RESIZED_SIDE < max(self.input_size):
+            raise TransferError(
+                f"preprocessing: input_size over crop_pct is more than {MAX_RESIZED_SIDE} pixels: {self}"
+            )
         known = tuple(r.name.lower() for r in Image.Resampling)
         for name, value, names in (
             ("interpolation", self.interpolation, known),
@@ -73,17 +76,17 @@ class Preprocessing:
                 raise TransferError(f"preprocessing: unknown {name} {value!r}{hint}; known: {', '.join(names)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
+        """Return the fields as JSON values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Preprocessing":
-        """Return what `to_dict` wrote; further keys of a provider's record are passed over.
+        """Return the preprocessing of a record; unknown keys of a provider's record are ignored.
 
         Raises
         ------
         TransferError
-            A field is missing, or is not what it should be.
+            A field is missing or invalid.
         """
         missing = {"input_size", "mean", "std", "interpolation", "crop_pct"} - set(record)
         if missing:
@@ -91,15 +94,15 @@ class Preprocessing:
         return serialise.from_dict(cls, {k: record[k] for k in cls.__dataclass_fields__ if k in record})
 
     def normalise(self, batch: Tensor) -> Tensor:
-        """Return uint8 images (..., 3, H, W) as float32, scaled to [0, 1], less the mean, over the std."""
+        """Return uint8 images (..., 3, H, W) as float32: (x / 255 - mean) / std."""
         mean, std = (torch.tensor(v, device=batch.device).view(3, 1, 1) for v in (self.mean, self.std))
         return (batch.float() / 255 - mean) / std
 
     def at_size(self, side: int) -> "Preprocessing":
-        """Return this with square images of `side` pixels.
+        """Return the preprocessing for square images of `side` pixels.
 
-        A side larger than before takes the whole image, not its centre: objects then come out about as large as the
-        network learned them (Touvron et al. 2019, sec. 3).
+        A larger side uses the whole image rather than its centre, so that objects have about the size they had in
+        training (Touvron et al. 2019, sec. 3).
 
         Examples
         --------
@@ -112,21 +115,21 @@ class Preprocessing:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """Height and width that an image is resized to before the crop; one of them, where its aspect is kept."""
+        """Height and width of the image before the crop; only one of them applies if the aspect ratio is preserved."""
         _, height, width = self.input_size
         return math.floor(height / self.crop_pct), math.floor(width / self.crop_pct)
 
     @property
     def needed(self) -> int:
-        """Pixels that the sides of a decoded file should have for the evaluation view (`at_least` of `read`)."""
-        return math.ceil(MARGIN * max(self.resized))
+        """Side in pixels at which a file must be decoded for the evaluation view."""
+        return math.ceil(SCALED_DECODE_MARGIN * max(self.resized))
 
 
 def prepare(image: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Return the evaluation view of an image: timm's geometry exactly, its pixels within two grey levels.
+    """Return the evaluation view of an image, with timm's geometry and its pixels within two grey levels.
 
-    The exception is a bicubic view that is stretched one way and shrunk the other: where it overshoots black or white
-    in between depends on which way comes first.
+    Exception: a bicubic view that is enlarged in one direction and reduced in the other, where overshoot depends on the
+    order of the two.
 
     Parameters
     ----------
@@ -136,7 +139,7 @@ def prepare(image: Tensor, preprocessing: Preprocessing) -> Tensor:
     Returns
     -------
     Tensor of uint8, shape (3, H, W)
-        Often a part of a larger one's memory, with the channels side by side.
+        Often a view into larger memory, channels last.
     """
     _, height, width = preprocessing.input_size
     fill = [0, 0, 0]
@@ -153,7 +156,7 @@ def resize(image: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
 
 
 def _scaled(image: Tensor, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Return the height and width that timm resizes an image to."""
+    """Return the height and width to which timm resizes an image."""
     have_height, have_width = image.shape[1:]
     height, width = preprocessing.resized
     if preprocessing.crop_mode == "squash":
@@ -168,7 +171,7 @@ def _scaled(image: Tensor, preprocessing: Preprocessing) -> tuple[int, int]:
 
 
 def _crop_centre(image: Tensor, height: int, width: int, fill: list[int]) -> Tensor:
-    """Crop to the centre, padding a side that is too short, with torchvision's choice of the odd pixel."""
+    """Crop to the centre, padding short sides, with the rounding of torchvision."""
     lacks = max(0, width - image.shape[2]), max(0, height - image.shape[1])
     if any(lacks):
         image = functional.pad(image, [*(n // 2 for n in lacks), *(n - n // 2 for n in lacks)], fill=fill)

@@ -1,4 +1,4 @@
-"""The embedded set: ten digits in three domains, made of what scikit-learn and matplotlib install.
+"""The embedded set: ten digits in three domains, generated from scikit-learn's scans and matplotlib's fonts.
 
 - ``scanned``: one half of scikit-learn's 1,797 handwritten digits (8 x 8 pixels), enlarged, dark ink on pale paper;
 - ``blended``: the other half, blended over patches of its sample photographs, as MNIST-M was made;
@@ -27,13 +27,13 @@ from transfer.data.sets.glyphs import PRINTED, SIZE, Pose
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder
 
-DOMAINS = ("blended", "printed", "scanned")
+DIGIT_DOMAINS = ("blended", "printed", "scanned")
 PRINTED_PER_CLASS = 90
-_MARK = ".made-from.json"  # hidden, so that no reader of folders takes it for a part of the set
+_MARK = ".made-from.json"  # hidden, so that folder readers ignore it
 
 
-def build(folder: Path | None = None, seed: int = 0) -> Path:
-    """Return the folder of the set, ``domain/class/NNNN.png``, made first where it is absent or damaged.
+def build_digits(folder: Path | None = None, seed: int = 0) -> Path:
+    """Return the folder of the set, ``domain/class/NNNN.png``, generated first if it is missing or damaged.
 
     The same versions of numpy, Pillow, scikit-learn and matplotlib and the same seed give the same bytes.
 
@@ -59,7 +59,7 @@ def build(folder: Path | None = None, seed: int = 0) -> Path:
         return folder
     ours = ours or (folder / _MARK).is_file()
     if not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TransferError(f"{folder} holds something other than the digits: give an empty or a new folder")
+        raise TransferError(f"{folder} holds other files: give an empty or a new folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
@@ -71,22 +71,22 @@ def build(folder: Path | None = None, seed: int = 0) -> Path:
     return folder
 
 
-def draw(seed: int = 0) -> Iterator[tuple[str, str, Image.Image]]:
+def draw_digits(seed: int = 0) -> Iterator[tuple[str, str, Image.Image]]:
     """Yield domain, class and RGB image of SIZE x SIZE pixels, in a fixed order for a seed."""
     scans = load_digits()
     deal = np.random.default_rng(seed)
     faces = [face for family in PRINTED.values() for face in family]
     for label in range(10):
         rows = deal.permutation(np.flatnonzero(scans.target == label))
-        for domain in DOMAINS:
-            # A stream for each cell, so that one cell's recipe may change and leave the others as they are.
-            rng = np.random.default_rng((seed, label, DOMAINS.index(domain)))
+        for domain in DIGIT_DOMAINS:
+            # One random stream per cell, so that a change to one cell leaves the others unchanged.
+            rng = np.random.default_rng((seed, label, DIGIT_DOMAINS.index(domain)))
             if domain == "printed":
                 for number in range(PRINTED_PER_CLASS):
                     yield domain, str(label), _printed(faces[number % len(faces)], str(label), rng)
             else:
                 recipe = _scanned if domain == "scanned" else _blended
-                for row in rows[DOMAINS.index(domain) // 2 :: 2]:
+                for row in rows[DIGIT_DOMAINS.index(domain) // 2 :: 2]:
                     yield domain, str(label), recipe(scans.images[row], rng)
 
 
@@ -120,7 +120,7 @@ def _printed(face: str, character: str, rng: np.random.Generator) -> Image.Image
 
 @functools.cache
 def _made_from(seed: int) -> dict[str, str | int]:
-    """Return all that the bytes depend on."""
+    """Return everything that the bytes depend on."""
     recipe = b"".join(Path(f).read_bytes() for f in (glyphs.__file__, __file__))
     return {
         "recipe": hashlib.sha256(recipe).hexdigest(),
@@ -134,7 +134,7 @@ def _made_from(seed: int) -> dict[str, str | int]:
 
 def _write(folder: Path, made_from: dict[str, str | int], seed: int) -> None:
     numbers: dict[Path, int] = {}
-    drawn = tqdm(draw(seed), "making the digits", 1797 + 10 * PRINTED_PER_CLASS, leave=False, disable=None)
+    drawn = tqdm(draw_digits(seed), "making the digits", 1797 + 10 * PRINTED_PER_CLASS, leave=False, disable=None)
     for domain, label, image in drawn:
         where = folder / domain / label
         where.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _write(folder: Path, made_from: dict[str, str | int], seed: int) -> None:
 
 
 def _put(fresh: Path, folder: Path, old: Path, made_from: dict[str, str | int]) -> None:
-    """Rename `fresh` to `folder`; what lay there is moved out first, unless another process has just made it whole."""
+    """Replace `folder` by `fresh`, unless another process has just completed it."""
     for attempt in range(10):
         if _complete(folder, made_from):
             return
@@ -154,13 +154,13 @@ def _put(fresh: Path, folder: Path, old: Path, made_from: dict[str, str | int]) 
                 folder.rename(old)
                 shutil.rmtree(old, ignore_errors=True)
             fresh.rename(folder)
-        except OSError:  # another process moved one of them in between: look again
+        except OSError:  # another process was faster: check again
             if attempt == 9:
                 raise
 
 
 def _complete(folder: Path, made_from: dict[str, str | int]) -> bool:
-    """Return whether the folder says that it was made from the same, and holds the files and bytes that it says."""
+    """Return whether the folder was made from the same inputs and holds the recorded number of files and bytes."""
     try:
         mark = json.loads((folder / _MARK).read_text(encoding="utf-8"))
         return mark == {"made_from": made_from, "files": _measure(folder)}
@@ -169,6 +169,6 @@ def _complete(folder: Path, made_from: dict[str, str | int]) -> bool:
 
 
 def _measure(folder: Path) -> list[int]:
-    """Return the number of PNG files and their bytes: seen at a glance, where file contents would take reading."""
+    """Return the number of PNG files and their total bytes, without reading them."""
     sizes = [os.path.getsize(path) for path in folder.glob("*/*/*.png")]
     return [len(sizes), sum(sizes)]

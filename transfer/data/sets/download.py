@@ -15,10 +15,10 @@ from transfer.errors import TransferError
 from transfer.runtime.files import write_json
 
 _CHUNK = 1 << 20  # bytes
-_RETRIES = 5  # broken connections in a row, on one mirror, that brought nothing
+_RETRIES = 5  # consecutive broken connections without progress, per mirror
 
 
-def fetch(
+def download_file(
     urls: Sequence[str],
     destination: Path,
     *,
@@ -27,24 +27,24 @@ def fetch(
 ) -> Path:
     """Download a file from the first of `urls` that delivers it whole.
 
-    What has come lies in ``<destination>.part`` with a note of where it came from; a later call goes on from
-    there if the server says, by ETag or Last-Modified, that the file is still the same, and else begins anew.
+    A partial download lies in ``<destination>.part`` with a record of its origin. A later call resumes it if the ETag
+    or Last-Modified of the server shows that the file is unchanged, and starts over otherwise.
 
     Parameters
     ----------
     urls : sequence of str
-        Mirrors, in order of preference; http or https.
+        Mirrors in order of preference; http or https.
     destination : Path
-        Replaced when the file is complete.
+        Written when the download is complete.
     timeout : float
-        Seconds without an answer or a byte after which a connection is given up.
+        Seconds without a byte after which a connection is abandoned.
     accept : callable, optional
-        Given the complete file before it takes its place; a TransferError from it rejects this mirror's file.
+        Called with the complete file; a TransferError from it rejects the file of this mirror.
 
     Raises
     ------
     TransferError
-        No mirror delivered; says what each did.
+        No mirror delivered the file; gives the error of each.
     """
     destination = Path(destination)
     part = destination.with_name(destination.name + ".part")
@@ -90,7 +90,7 @@ def _download(url: str, part: Path, record: Path, timeout: float) -> None:
 
 
 def _continue(url: str, part: Path, record: Path, timeout: float) -> bool:
-    """Fetch what is missing of `part`; return whether it is then complete."""
+    """Download the missing part of the file; return whether it is complete."""
     known = _recorded(record, url)
     have = part.stat().st_size if part.exists() and known else 0
     if have and have == known.get("size"):
@@ -137,7 +137,7 @@ def _continue(url: str, part: Path, record: Path, timeout: float) -> bool:
 
 
 def _recorded(record: Path, url: str) -> dict[str, Any]:
-    """Return what is noted of the part, empty if it is of another URL."""
+    """Return the record of the partial file, empty if it is of another URL."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -146,7 +146,7 @@ def _recorded(record: Path, url: str) -> dict[str, Any]:
 
 
 def _validator(known: dict[str, Any]) -> str | None:
-    """Return what an If-Range header may carry: a strong ETag, else the date."""
+    """Return the value of an If-Range header: a strong ETag, else the date."""
     tag = known.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else known.get("Last-Modified")
 

@@ -1,4 +1,4 @@
-"""Characters drawn in matplotlib's bundled fonts: poses, strokes, colours and grounds. No digit is drawn here by name.
+"""Characters drawn in matplotlib's bundled fonts: poses, strokes, colours and backgrounds.
 
 The embedded digits (`sets.digits`) and the letters that the bundled backbone learned are both made of these
 parts, from fonts and photographs that never meet: see `PRINTED`, `PRETRAINING` and `photographs`.
@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 
 SIZE = 48  # side of every image, pixels
 
-# Font families with letters and digits, by who draws what; the rest of the folder holds symbols only.
+# Font families with letters and digits; the other fonts of matplotlib hold symbols only.
 PRINTED = {
     "STIX": ("STIXGeneral", "STIXGeneralBol", "STIXGeneralBolIta", "STIXGeneralItalic"),
     "Computer Modern": ("cmb10", "cmr10", "cmss10", "cmti10", "cmtt10"),
@@ -27,7 +27,7 @@ PRETRAINING = {
     "DejaVu Serif": tuple(f"DejaVuSerif{s}" for s in ("", "-Bold", "-BoldItalic", "-Italic")),
 }
 
-# What pretraining learns: letters of five alphabets that every face of `PRETRAINING` has. Left out are those that look
+# Classes of pretraining: letters of five alphabets that every face of `PRETRAINING` has. Left out are those that look
 # like a digit (correlation of their shapes, scaled to one size, 0.75 or more in any face) and like one already in.
 LETTERS = (
     "AEHKLMNPRTUVWXYZabcdefkmnpqrtuy"
@@ -40,7 +40,7 @@ LETTERS = (
 
 @dataclass(frozen=True)
 class Pose:
-    """How far a glyph may be moved; each is drawn uniformly, the wobble normally.
+    """Ranges of the random pose of a glyph; uniform, except the wobble, which is normal.
 
     Parameters
     ----------
@@ -73,18 +73,18 @@ def font_file(face: str) -> Path:
 
 @functools.lru_cache(maxsize=4096)
 def template(face: str, character: str) -> Image.Image:
-    """Return a character as a grey image (255 is ink), cut to its box, about `SIZE` pixels high. Do not alter it."""
+    """Return a character as a grey image (255 is ink), about `SIZE` pixels high. Cached: do not modify it."""
     font = ImageFont.truetype(str(font_file(face)), SIZE, layout_engine=ImageFont.Layout.BASIC)
     drawn = Image.new("L", (3 * SIZE, 3 * SIZE))
     ImageDraw.Draw(drawn).text((SIZE, SIZE // 2), character, fill=255, font=font)
     box = drawn.getbbox()
     if box is None:
-        raise ValueError(f"{face} draws nothing for {character!r}")
-    return drawn.crop((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1))  # a clear rim, for interpolation
+        raise ValueError(f"{face} has no glyph for {character!r}")
+    return drawn.crop((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1))  # an empty margin, for interpolation
 
 
 def posed(shape: Image.Image, pose: Pose, rng: np.random.Generator) -> np.ndarray:
-    """Return `shape` in a random pose on a clear square, float32, shape (SIZE, SIZE), 1 is ink."""
+    """Return `shape` in a random pose on an empty square, float32, shape (SIZE, SIZE), 1 is ink."""
     angle = np.deg2rad(rng.uniform(-pose.rotation, pose.rotation))
     cos, sin = np.cos(angle), np.sin(angle)
     stretch = np.exp(rng.uniform(-pose.stretch, pose.stretch) / 2)
@@ -127,7 +127,7 @@ def restroked(ink: np.ndarray, radius: float, level: float, sharpness: float) ->
 
 
 def resampled(ink: np.ndarray, side: int) -> np.ndarray:
-    """Return `ink` as it looks after a scan at `side` x `side` pixels, smoothly enlarged again."""
+    """Return `ink` as after a scan at `side` x `side` pixels, smoothly enlarged again."""
     coarse = Image.fromarray(np.uint8(ink * 255 + 0.5)).resize((side, side), Image.Resampling.BOX)
     return np.asarray(coarse.resize(ink.shape[::-1], Image.Resampling.BICUBIC), np.float32) / 255
 
@@ -165,7 +165,7 @@ def photo_patch(rng: np.random.Generator, half: Literal["left", "right"]) -> np.
 
 
 def gradient(start: np.ndarray, end: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a straight passage from one colour to another, float32, shape (SIZE, SIZE, 3)."""
+    """Return a linear gradient from one colour to another, float32, shape (SIZE, SIZE, 3)."""
     angle = rng.uniform(0, 2 * np.pi)
     line = np.linspace(-0.5, 0.5, SIZE, dtype=np.float32)
     along = np.clip(line * np.float32(np.cos(angle)) + line[:, None] * np.float32(np.sin(angle)) + 0.5, 0, 1)
@@ -181,7 +181,7 @@ def clouds(colour: np.ndarray, strength: float, rng: np.random.Generator) -> np.
 
 
 def inked(ground: np.ndarray, ink: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Return `ground` (SIZE, SIZE, 3) covered by `colour` (3,) or (SIZE, SIZE, 3) where there is `ink` (SIZE, SIZE)."""
+    """Return `ground` (SIZE, SIZE, 3) covered with `colour`, (3,) or (SIZE, SIZE, 3), at `ink` (SIZE, SIZE)."""
     return ground + ink[..., None] * (colour - ground)
 
 

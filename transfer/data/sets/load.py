@@ -1,4 +1,4 @@
-"""A set's name, a folder, a CSV manifest or tar shards -> ImageTable."""
+"""Load the table of a named set, a folder, a CSV manifest or tar shards."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ NAMED = ("digits", "office31")
 
 
 def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] = ()) -> ImageTable:
-    """Return the table of a named set, a folder of images, a CSV manifest or shards, also below where named sets lie.
+    """Return the table of a named set, a folder of images, a CSV manifest or shards, also below `data_root`.
 
     Parameters
     ----------
@@ -35,11 +35,13 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
         Neither a named set nor a readable path.
     """
     if data == "digits":
-        from transfer.data.sets.digits import build  # drawing needs matplotlib and scikit-learn
+        from transfer.data.sets.digits import build_digits  # drawing needs matplotlib and scikit-learn
 
-        return replace(read_folder(build(), targets), name=data, notes=())  # its own mark is all that it ignores
+        return replace(
+            read_folder(build_digits(), targets), name=data, notes=()
+        )  # the note would only name its hidden marker file
     if data == "office31":
-        return replace(read_folder(office31.office31(data_root), targets), name=data)
+        return replace(read_folder(office31.find_office31(data_root), targets), name=data)
     root = data_root or os.environ.get("TRANSFER_DATA")
     if not Path(data).expanduser().exists() and root and (below := Path(root).expanduser() / data).exists():
         data = str(below)
@@ -47,14 +49,14 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
         return read_shards(shards, targets, name=data)
     if not Path(data).expanduser().exists():
         raise TransferError(
-            f"no set and no folder called {data!r}{did_you_mean(Path(data).name, _near(Path(data).expanduser()))}: "
+            f"no data set or folder {data!r}{did_you_mean(Path(data).name, _near(Path(data).expanduser()))}: "
             f"give one of {', '.join(NAMED)}, a folder of images, a CSV manifest or tar shards"
         )
     return read_folder(Path(data), targets)
 
 
 def _near(path: Path) -> list[str]:
-    """Return what `path` could have meant: named sets, and folders, tables and tars beside it, by name."""
+    """Return the names that `path` could have meant: named sets, and folders, tables and tars beside it."""
     try:
         with os.scandir(path.parent) as entries:
             some = [entry for entry in islice(entries, 1000) if entry.is_dir() or entry.name.endswith((".csv", ".tar"))]
@@ -64,7 +66,7 @@ def _near(path: Path) -> list[str]:
 
 
 def is_available(name: str, data_root: Path | None = None) -> bool:
-    """Return whether the named set can be read here with nothing fetched.
+    """Return whether the named set is available without a download.
 
     Examples
     --------
@@ -72,12 +74,14 @@ def is_available(name: str, data_root: Path | None = None) -> bool:
     True
     """
     if name == "office31":
-        return any(all((place / d).is_dir() for d in office31.DOMAINS) for place in office31.places(data_root))
+        return any(
+            all((place / d).is_dir() for d in office31.OFFICE31_DOMAINS) for place in office31.list_locations(data_root)
+        )
     return name in NAMED
 
 
 def fetch_or_verify(name: str, data_root: Path | None = None, *, verify: bool = False) -> str:
-    """Fetch (or make) a named set, or check the copy at hand; return one line on how that went.
+    """Download (or generate) a named set, or verify the present copy; return one line on the outcome.
 
     Raises
     ------
@@ -85,19 +89,19 @@ def fetch_or_verify(name: str, data_root: Path | None = None, *, verify: bool = 
         It cannot be had, or the copy is not whole: each file that differs is then printed.
     """
     if name == "digits":
-        from transfer.data.sets.digits import build
+        from transfer.data.sets.digits import build_digits
 
-        folder = build()
+        folder = build_digits()
         return f"digits: {len(read_folder(folder)):,} images in {folder}"
     if not verify:
-        places = office31.places(data_root)
-        there = [place for place in places if (place / office31.DOMAINS[0]).is_dir()]
+        places = office31.list_locations(data_root)
+        there = [place for place in places if (place / office31.OFFICE31_DOMAINS[0]).is_dir()]
         folder = office31.fetch_office31((there or places)[0])
     else:
-        folder = office31.office31(data_root)
-        found = office31.verify(folder)
+        folder = office31.find_office31(data_root)
+        found = office31.verify_files(folder)
         for line in found.lines():
             print(escape_unprintable(line))
         if not found.ok:
-            raise TransferError(f"{folder} is not Office-31 as it is known: {found}")
-    return f"office31: all {len(office31.manifest()):,} files in {folder} are as they should be"
+            raise TransferError(f"{folder} differs from the published Office-31: {found}")
+    return f"office31: all {len(office31.read_checksums()):,} files in {folder} are correct"

@@ -1,4 +1,4 @@
-"""Office-31: where it lies, how it is fetched, and whether it is whole.
+"""Office-31: locate, download and verify the data set.
 
 31 objects of an office in three domains: amazon 2,817 images, dslr 498, webcam 795, 4,110 in all (the often
 quoted 4,652 is not this set's count). 120 of its files are in 49 groups of byte-identical ones, 71 more than
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from transfer.data.sets.download import fetch
-from transfer.data.sets.unpack import unpack
+from transfer.data.sets.download import download_file
+from transfer.data.sets.unpack import unpack_archive
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder
 
@@ -30,24 +30,24 @@ MIRRORS = (
     "https://drive.usercontent.google.com/download?id=0B4IapRTv9pJ1WGZVd1VDMmhwdlE"
     "&resourcekey=0-gNMHVtZfRAyO_t2_WrOunA&export=download&confirm=t",
 )
-DOMAINS = ("amazon", "dslr", "webcam")
-_MEMBER = re.compile(rf"(?:^|/)((?:{'|'.join(DOMAINS)})/images/[^/]+/frame_\d+\.jpg)$", re.IGNORECASE)
+OFFICE31_DOMAINS = ("amazon", "dslr", "webcam")
+_MEMBER = re.compile(rf"(?:^|/)((?:{'|'.join(OFFICE31_DOMAINS)})/images/[^/]+/frame_\d+\.jpg)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How a copy of the set differs from its manifest; paths relative to the set's folder.
+    """How a copy of the set differs from the published checksums; paths relative to the set's folder.
 
     Parameters
     ----------
     missing : tuple of str
-        In the manifest, not in the folder.
+        Files of the set that the folder lacks.
     altered : tuple of str
         In both, with other bytes.
     extra : tuple of str
-        Not in the manifest, and of new content.
+        Files that are not in the set.
     duplicate : tuple of str
-        Not in the manifest, with the bytes of a file that is.
+        Files that are not in the set but have the bytes of one that is.
     """
 
     missing: tuple[str, ...]
@@ -57,7 +57,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether the copy is exactly the set."""
+        """Whether the copy is identical to the published set."""
         return not (self.missing or self.altered or self.extra or self.duplicate)
 
     def lines(self) -> list[str]:
@@ -71,43 +71,43 @@ class Verification:
         )
 
 
-def manifest() -> dict[str, str]:
+def read_checksums() -> dict[str, str]:
     """Return the sha256 of each of the 4,110 files by path, such as ``dslr/images/mug/frame_0001.jpg``."""
-    return read_manifest(files("transfer.data.sets").joinpath("office31.sha256").read_text(encoding="utf-8"))
+    return parse_checksums(files("transfer.data.sets").joinpath("office31.sha256").read_text(encoding="utf-8"))
 
 
-def read_manifest(text: str) -> dict[str, str]:
-    """Return path to digest from lines as sha256sum writes them.
+def parse_checksums(text: str) -> dict[str, str]:
+    """Return digests by path from the output format of sha256sum.
 
     Examples
     --------
-    >>> read_manifest("00ff  a/b c.jpg")
+    >>> parse_checksums("00ff  a/b c.jpg")
     {'a/b c.jpg': '00ff'}
     """
     pairs = (line.split("  ", 1) for line in text.splitlines())
     return {path: digest for digest, path in pairs}
 
 
-def office31(data_root: Path | None = None) -> Path:
-    """Return the folder of an existing copy, used in place: the first of `places` that has the three domains.
+def find_office31(data_root: Path | None = None) -> Path:
+    """Return the folder of an existing copy, used in place: the first of `list_locations` that has the three domains.
 
     Raises
     ------
     TransferError
         There is none.
     """
-    for folder in places(data_root):
-        if all((folder / domain).is_dir() for domain in DOMAINS):
+    for folder in list_locations(data_root):
+        if all((folder / domain).is_dir() for domain in OFFICE31_DOMAINS):
             return folder
-    looked = ", ".join(map(str, places(data_root)))
+    looked = ", ".join(map(str, list_locations(data_root)))
     raise TransferError(
-        f"Office-31 is not here (looked in {looked}): "
+        f"Office-31 was not found (searched {looked}): "
         "`transfer data office31` fetches it, --data-root says where it lies"
     )
 
 
-def places(data_root: Path | None = None) -> list[Path]:
-    """Return where a copy may lie: in `data_root` or ``TRANSFER_DATA``, or just there, or in the cache."""
+def list_locations(data_root: Path | None = None) -> list[Path]:
+    """Return possible locations of a copy: below or at `data_root` or ``TRANSFER_DATA``, and in the cache."""
     root = data_root or os.environ.get("TRANSFER_DATA")
     given = [Path(root).expanduser() / "office31", Path(root).expanduser()] if root else []
     return [*given, get_cache_folder("data", "office31")]
@@ -118,7 +118,7 @@ def fetch_office31(
     mirrors: Sequence[str] = MIRRORS,
     expected: dict[str, str] | None = None,
 ) -> Path:
-    """Fetch the set into `destination`, whole and verified, unless it is there already.
+    """Download the set into `destination` and verify it, unless it is present.
 
     Parameters
     ----------
@@ -126,34 +126,34 @@ def fetch_office31(
     mirrors : sequence of str
         Archives that hold ``<domain>/images/<object>/frame_NNNN.jpg`` at any depth.
     expected : dict of str to str, optional
-        sha256 by path (default: `manifest`).
+        sha256 by path (default: `read_checksums`).
 
     Raises
     ------
     TransferError
         No mirror gave the set, or `destination` holds something else.
     """
-    expected = manifest() if expected is None else expected
+    expected = read_checksums() if expected is None else expected
     if destination.is_dir() and any(destination.iterdir()):
-        found = verify(destination, expected)
+        found = verify_files(destination, expected)
         if not found.ok:
-            raise TransferError(f"{destination} is not a whole copy ({found}): mend it, or move it away")
+            raise TransferError(f"{destination} is not a complete copy ({found}): repair it, or move it away")
         return destination
     archive = destination.with_name(f".{destination.name}.archive")
-    fetch(mirrors, archive, accept=partial(_install, destination=destination, expected=expected))
+    download_file(mirrors, archive, accept=partial(_install, destination=destination, expected=expected))
     archive.unlink()
     return destination
 
 
 def _install(archive: Path, destination: Path, expected: dict[str, str]) -> None:
-    """Unpack the archive beside `destination` and, if it is the set, move it there."""
+    """Unpack the archive beside `destination`, verify it, and move it there."""
     trial = destination.with_name(f".{destination.name}.trial")
     shutil.rmtree(trial, ignore_errors=True)
     try:
-        unpack(archive, trial, keep=_keep)
-        found = verify(trial, expected)
+        unpack_archive(archive, trial, keep=_keep)
+        found = verify_files(trial, expected)
         if not found.ok:
-            raise TransferError(f"the archive is not Office-31 as it is known: {found}")
+            raise TransferError(f"the archive differs from the published Office-31: {found}")
         trial.replace(destination)
     finally:
         shutil.rmtree(trial, ignore_errors=True)
@@ -164,18 +164,18 @@ def _keep(name: str) -> str | None:
     return match[1].lower() if match else None
 
 
-def verify(folder: Path, expected: dict[str, str] | None = None, workers: int | None = None) -> Verification:
-    """Compare every file in `folder`, save hidden ones, with the manifest.
+def verify_files(folder: Path, expected: dict[str, str] | None = None, workers: int | None = None) -> Verification:
+    """Compare every file in `folder`, except hidden ones, with the checksums.
 
     Parameters
     ----------
     folder : Path
     expected : dict of str to str, optional
-        sha256 by path (default: `manifest`).
+        sha256 by path (default: `read_checksums`).
     workers : int, optional
         Threads (default: one per core).
     """
-    expected = manifest() if expected is None else expected
+    expected = read_checksums() if expected is None else expected
     relative = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     names = sorted(path.as_posix() for path in relative if not any(p.startswith(".") for p in path.parts))
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:

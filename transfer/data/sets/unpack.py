@@ -1,4 +1,4 @@
-"""Archives from elsewhere, unpacked without trusting them."""
+"""Unpack untrusted archives safely."""
 
 import os
 import shutil
@@ -15,13 +15,15 @@ from tqdm import tqdm
 
 from transfer.errors import TransferError
 
-LIMIT = 8 << 30  # bytes unpacked, in all
-RATIO = 200  # bytes unpacked for one of the archive; images hardly compress
+MAX_UNPACKED_BYTES = 8 << 30  # in total
+MAX_EXPANSION = 200  # unpacked bytes per byte of the archive; images hardly compress
 
 Member = tuple[str, str, int, Callable[[], IO[bytes] | None]]  # name, kind, size, how to open it
 
 
-def unpack(archive: Path, destination: Path, *, keep: Callable[[str], str | None], limit: int = LIMIT) -> Path:
+def unpack_archive(
+    archive: Path, destination: Path, *, keep: Callable[[str], str | None], limit: int = MAX_UNPACKED_BYTES
+) -> Path:
     """Unpack a zip or tar archive (plain or compressed) into a new folder, whole or not at all.
 
     Parameters
@@ -38,11 +40,11 @@ def unpack(archive: Path, destination: Path, *, keep: Callable[[str], str | None
     ------
     TransferError
         Not an archive, damaged, nothing to keep, or unsafe: an absolute path or ``..`` anywhere, a link or
-        device among what is kept, two members for one path, or more bytes than `limit` or `RATIO` allow.
+        device among the wanted members, two members for one path, or more bytes than `limit` or `MAX_EXPANSION` allow.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise TransferError(f"cannot unpack into {destination}: it exists and is not an empty folder")
-    limit = min(limit, RATIO * max(archive.stat().st_size, 1 << 20))
+    limit = min(limit, MAX_EXPANSION * max(archive.stat().st_size, 1 << 20))
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
     try:
@@ -50,13 +52,13 @@ def unpack(archive: Path, destination: Path, *, keep: Callable[[str], str | None
         folder.mkdir()
         _unpack(archive, folder, keep, limit)
         if hasattr(os, "sync"):
-            os.sync()  # thousands of small files: once for all
+            os.sync()  # once for thousands of small files
         folder.replace(destination)
     except TransferError:
         raise
     except OSError as error:
         raise TransferError(f"cannot unpack {archive.name} into {destination}: {error}") from error
-    except Exception as error:  # of broken bytes the readers raise nearly anything
+    except Exception as error:  # readers raise nearly any exception on broken bytes
         raise TransferError(f"the archive {archive.name} is damaged: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -77,7 +79,7 @@ def _unpack(archive: Path, folder: Path, keep: Callable[[str], str | None], limi
         if kind != "file":
             raise TransferError(f"the archive {archive.name} holds a link or device ({name!r}): refused")
         _refuse_outside(archive, target)
-        if target.casefold() in kept:  # one file on a system that ignores case
+        if target.casefold() in kept:  # case-insensitive file systems
             raise TransferError(f"the archive {archive.name} holds {target!r} twice: refused")
         kept.add(target.casefold())
         path = folder / target
@@ -87,7 +89,7 @@ def _unpack(archive: Path, folder: Path, keep: Callable[[str], str | None], limi
         with source, path.open("xb") as file:
             shutil.copyfileobj(source, file)
     if not kept:
-        raise TransferError(f"the archive {archive.name} holds none of the files looked for")
+        raise TransferError(f"the archive {archive.name} holds none of the expected files")
 
 
 def _refuse_outside(archive: Path, name: str) -> None:

@@ -1,8 +1,7 @@
-"""Images inside tar shards: the address of one, and its bytes.
+"""Addresses of images inside tar shards, and reading one by its address.
 
-An address is a string, ``SHARD::MEMBER@OFFSET+SIZE``, and stands wherever the path of a file does. It says all that
-is needed to read the member: no index, and no byte of another. The member's header, 512 bytes before it, tells whether
-it is still there.
+An address is a string, ``SHARD::MEMBER@OFFSET+SIZE``, and is used wherever a file path is. It suffices to read the
+member without an index. The tar header, 512 bytes before the member, shows whether the member is still there.
 """
 
 import re
@@ -12,14 +11,14 @@ from typing import NamedTuple
 from transfer.errors import TransferError
 
 HEADER = tarfile.BLOCKSIZE
-LARGEST = 1 << 30  # bytes of one image; larger ones are refused unread
+MAX_IMAGE_BYTES = 1 << 30  # bytes of one image; larger ones are refused unread
 REMOTE_PROTOCOLS = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")  # of fsspec
 
 _ADDRESS = re.compile(r"(?P<shard>.+?\.tar(?:\?[^\s]*?)?)::(?P<name>.+)@(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
 
 
 class Member(NamedTuple):
-    """A file inside a tar: the shard's path or URL, its name there, and where its bytes lie."""
+    """A file inside a tar: path or URL of the shard, name, offset and size in bytes."""
 
     shard: str
     name: str
@@ -36,7 +35,7 @@ class Member(NamedTuple):
 
     @property
     def span(self) -> tuple[int, int]:
-        """Return the first byte of the member's header and the one after its last."""
+        """Return the first byte of the header and the byte after the member."""
         return self.offset - HEADER, self.offset + self.size
 
 
@@ -45,37 +44,37 @@ def is_url(name: str) -> bool:
     return name.partition("://")[0] in REMOTE_PROTOCOLS
 
 
-def parse(address: str) -> Member | None:
-    """Return the member that `address` stands for; None for the path of a file.
+def parse_address(address: str) -> Member | None:
+    """Return the member of `address`; None for a file path.
 
     Examples
     --------
-    >>> parse("sets/birds-003.tar::wren/0042.jpg@1536+20211")
+    >>> parse_address("sets/birds-003.tar::wren/0042.jpg@1536+20211")
     Member(shard='sets/birds-003.tar', name='wren/0042.jpg', offset=1536, size=20211)
-    >>> parse("sets/birds/wren/0042.jpg") is None
+    >>> parse_address("sets/birds/wren/0042.jpg") is None
     True
     """
     found = _ADDRESS.fullmatch(address) if "::" in address else None
     return Member(found["shard"], found["name"], int(found["offset"]), int(found["size"])) if found else None
 
 
-def content(member: Member) -> bytes:
+def read_member(member: Member) -> bytes:
     """Read one member.
 
     Raises
     ------
     TransferError
-        The shard cannot be read, or the member is no longer there; names both.
+        The shard cannot be read or was changed; names shard and member.
     """
     start, end = member.span
-    return checked(member, fetch(member, start, end - start))
+    return check_member(member, fetch_bytes(member, start, end - start))
 
 
-def fetch(member: Member, start: int, size: int) -> bytes:
-    """Read `size` bytes of the member's shard; what goes wrong names both."""
+def fetch_bytes(member: Member, start: int, size: int) -> bytes:
+    """Return `size` bytes of the shard of `member`."""
     try:
-        if member.size > LARGEST or start < 0:
-            raise OSError("no image has such a place and size")
+        if member.size > MAX_IMAGE_BYTES or start < 0:
+            raise OSError("invalid offset or size of an image")
         if member.remote:
             from transfer.data.shards.remote import fetch_range  # local shards need no network client
 
@@ -87,8 +86,8 @@ def fetch(member: Member, start: int, size: int) -> bytes:
         raise TransferError(f"cannot read {member.name!r} of {member.shard}: {error.strerror or error}") from error
 
 
-def checked(member: Member, found: bytes) -> bytes:
-    """Return the member's bytes out of `found`, header and all, if the header is its own."""
+def check_member(member: Member, found: bytes) -> bytes:
+    """Return the bytes of the member from `found` (with its header), after checking the header."""
     try:
         header = tarfile.TarInfo.frombuf(found[:HEADER], "utf-8", "surrogateescape")
         same = header.isreg() and len(found) == HEADER + member.size
@@ -98,10 +97,10 @@ def checked(member: Member, found: bytes) -> bytes:
     except tarfile.TarError:
         same = False
     if not same:
-        raise TransferError(f"{member.name!r} is no longer where it was in {member.shard}: the shard was changed")
+        raise TransferError(f"{member.name!r} is no longer at its place in {member.shard}: the shard was changed")
     return found[HEADER:]
 
 
 def _named(short: str, name: str) -> bool:
-    """Return whether a header that says `short` can be the one of `name`, of which long ones hold a part."""
+    """Return whether a header with the name `short` can be that of `name`; headers truncate long names."""
     return short == name or len(name.encode("utf-8", "surrogateescape")) > 100 or not name.isascii()

@@ -1,4 +1,4 @@
-"""What a tar shard holds: found in one pass over it, kept for as long as the shard stays the same."""
+"""Index of a tar shard: made in one pass over it, cached until the shard changes."""
 
 import contextlib
 import functools
@@ -12,18 +12,18 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 from transfer.data.folders import is_image
-from transfer.data.manifest import OWN
-from transfer.data.shards.address import HEADER, LARGEST, is_url
+from transfer.data.manifest import MANIFEST_COLUMNS
+from transfer.data.shards.address import HEADER, MAX_IMAGE_BYTES, is_url
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder, write_json
 
-LABELS = ("cls", "json", "txt")  # what a sample may hold beside its image
-_RULES = 1  # of what is kept
-_LARGEST = 1 << 20  # bytes of a label, or of a header that holds a long name
+LABELS = ("cls", "json", "txt")  # files of a sample beside its image
+_RULES = 1  # version of the cached index
+_LARGEST = 1 << 20  # bytes of a label or a long-name header
 _BLOCK = 4 << 20  # bytes read at a time
 
 Image = tuple[str, int, int, str]
-Fetch = Callable[[int, int], bytes]  # from a place and a size to the bytes there
+Fetch = Callable[[int, int], bytes]  # (offset, size) -> bytes
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Index:
     Parameters
     ----------
     shard : str
-        Its absolute path or URL.
+        Absolute path or URL.
     images : list of (str, int, int, str)
-        Name, place of the first byte, size in bytes and sha256 in hex; in the shard's order.
+        Name, offset, size in bytes and SHA-256 in hex, in the order of the shard.
     cells : dict of str to dict of str to str
-        By the sample's key: ``cls``, ``txt``, and each scalar of the ``json``.
+        Labels by sample key: ``cls``, ``txt``, and each scalar of the ``json``.
     ignored : int
-        Files that are neither an image nor a sample's label.
+        Number of files that are neither images nor labels.
     """
 
     shard: str
@@ -48,12 +48,12 @@ class Index:
     ignored: int
 
 
-def key(name: str) -> str:
-    """Return the key of the sample that the member `name` belongs to: all up to the first dot of its last part.
+def get_sample_key(name: str) -> str:
+    """Return the sample key of the member `name`: everything before the first dot of the file name.
 
     Examples
     --------
-    >>> key("wren/0042.seg.png"), key("v1.0/0042.jpg")
+    >>> get_sample_key("wren/0042.seg.png"), get_sample_key("v1.0/0042.jpg")
     ('wren/0042', 'v1.0/0042')
     """
     folder, slash, base = name.rpartition("/")
@@ -61,12 +61,12 @@ def key(name: str) -> str:
 
 
 def read_index(shard: str) -> Index:
-    """Return what `shard` holds, from one pass over its bytes; from none if it is the one that was read before.
+    """Return the index of `shard`, from the cache if the shard is unchanged, else from one pass over its bytes.
 
     Raises
     ------
     TransferError
-        It cannot be read, is no plain tar, is damaged or cut short, or holds what no shard should.
+        The shard cannot be read, is not a plain tar, is damaged or truncated, or holds unsafe members.
     """
     try:
         size, validator = _version(shard)
@@ -77,8 +77,8 @@ def read_index(shard: str) -> Index:
     )
     if validator:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            kept = Index(**json.loads(file.read_text(encoding="utf-8")))
-            return replace(kept, images=[(str(n), int(o), int(s), str(d)) for n, o, s, d in kept.images])
+            cached = Index(**json.loads(file.read_text(encoding="utf-8")))
+            return replace(cached, images=[(str(n), int(o), int(s), str(d)) for n, o, s, d in cached.images])
     try:
         found = _scan(shard, size)
     except (tarfile.TarError, ValueError, OverflowError) as error:
@@ -92,7 +92,7 @@ def read_index(shard: str) -> Index:
 
 
 def _version(shard: str) -> tuple[int, str]:
-    """Return the size in bytes, and what changes when the shard does ("" if nothing tells)."""
+    """Return the size in bytes, and a validator that changes with the content ("" if unknown)."""
     if is_url(shard):
         from transfer.data.shards.remote import get_version
 
@@ -122,20 +122,20 @@ def _members(shard: str, stream: "_Stream", size: int) -> Index:
     ignored = 0
     tar: Any = tarfile.TarFile(fileobj=cast(Any, stream), encoding="utf-8", errors="strict")
     while member := tar.next():
-        tar.members.clear()  # it would keep them all
+        tar.members.clear()  # else it holds every member
         name = member.name
         _refuse_unsafe(shard, member, size)
         if name in seen:
             raise TransferError(f"{shard} holds {name!r} twice: refused")
         seen.add(name)
-        kind = name[len(key(name)) + 1 :].lower()
+        kind = name[len(get_sample_key(name)) + 1 :].lower()
         if member.isdir():
             continue
         if is_image(Path(name)):
             images.append((name, member.offset_data, member.size, stream.digest(member.offset_data, member.size)))
         elif kind in LABELS:
             stream.seek(member.offset_data)
-            cells.setdefault(key(name), {}).update(_label(shard, name, kind, stream.read(member.size)))
+            cells.setdefault(get_sample_key(name), {}).update(_label(shard, name, kind, stream.read(member.size)))
         else:
             ignored += 1
     stream.seek(tar.offset)
@@ -146,7 +146,7 @@ def _members(shard: str, stream: "_Stream", size: int) -> Index:
 
 def _refuse_compressed(shard: str, magic: bytes) -> None:
     if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
-        raise TransferError(f"{shard} is compressed, so that no image in it can be read alone: give a plain tar")
+        raise TransferError(f"{shard} is compressed, so that single images cannot be read: give a plain tar")
 
 
 def _refuse_unsafe(shard: str, member: tarfile.TarInfo, size: int) -> None:
@@ -155,14 +155,14 @@ def _refuse_unsafe(shard: str, member: tarfile.TarInfo, size: int) -> None:
         raise TransferError(f"{shard} holds a path outside its folder ({name!r}): refused")
     if member.issparse() or not (member.isreg() or member.isdir()):
         raise TransferError(f"{shard} holds a link, a device or a sparse file ({name!r}): refused")
-    if not 0 <= member.size <= LARGEST:
+    if not 0 <= member.size <= MAX_IMAGE_BYTES:
         raise TransferError(f"{shard}: {name!r} claims {member.size:,} bytes: refused")
     if member.offset_data + member.size > size:
         raise TransferError(f"{shard} is cut short: it ends within {name!r}")
 
 
 def _label(shard: str, name: str, kind: str, content: bytes) -> dict[str, str]:
-    """Return the cells that a sample's file gives."""
+    """Return the cells of a label file."""
     try:
         text = content.decode("utf-8-sig").strip()
         if kind != "json":
@@ -172,12 +172,12 @@ def _label(shard: str, name: str, kind: str, content: bytes) -> dict[str, str]:
             raise ValueError("an object { } was expected")
     except (ValueError, RecursionError) as error:
         raise TransferError(f"{shard}: cannot read {name!r}: {error or 'nested too deeply'}") from error
-    own = {name: name.lower() if name.lower() in OWN else name for name in found}
+    own = {name: name.lower() if name.lower() in MANIFEST_COLUMNS else name for name in found}
     return {own[k]: _cell(v) for k, v in found.items() if v is None or isinstance(v, str | int | float)}
 
 
 def _cell(value: Any) -> str:
-    """Return a scalar of JSON as a CSV would hold it."""
+    """Return a JSON scalar as a CSV cell."""
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value).strip()
@@ -189,7 +189,7 @@ def _fetch(file: Any, start: int, size: int) -> bytes:
 
 
 class _Stream:
-    """A file as tarfile wants it, of which a block is in memory."""
+    """A file object for tarfile that holds one block in memory."""
 
     def __init__(self, shard: str, fetch: Fetch, size: int) -> None:
         self.shard, self.fetch, self.size = shard, fetch, size
@@ -204,7 +204,7 @@ class _Stream:
         return place
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes: of a header or a label, which are small."""
+        """Return the next bytes of a header or a label."""
         if not 0 <= size <= _LARGEST:
             raise TransferError(
                 f"{self.shard}: a header or label at byte {self.place:,} claims {size:,} bytes: refused"
@@ -223,7 +223,7 @@ class _Stream:
         end = min(self.place + size, self.size)
         while self.place < end:
             if not self.start <= self.place < self.start + len(self.held):
-                self.held = b""  # before the next block comes
+                self.held = b""  # free it before the next block
                 self.start, self.held = self.place, self.fetch(self.place, min(_BLOCK, self.size - self.place))
                 if not self.held:
                     raise TransferError(f"{self.shard} was changed while it was read: start again")

@@ -1,4 +1,4 @@
-"""Files and members of shards, read in about a known order: from the web neighbours at once, and ahead of use."""
+"""Read files and shard members in a known order; remote neighbours share a request and are fetched ahead of use."""
 
 import threading
 from collections import Counter
@@ -7,30 +7,30 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from transfer.data.shards.address import Member, checked, content, fetch, parse
+from transfer.data.shards.address import Member, check_member, fetch_bytes, parse_address, read_member
 
-SPAN = 4 << 20  # bytes of one request for neighbours
-GAP = 64 << 10  # bytes between two neighbours, labels for example, that are fetched with them
-AHEAD = 8  # requests whose images are not used yet: 32 MiB at most, but for larger images
+MAX_REQUEST_BYTES = 4 << 20  # of one request for neighbours
+MAX_GAP_BYTES = 64 << 10  # between two neighbours of one request (labels, for example)
+MAX_PENDING_REQUESTS = 8  # requests with unused images: at most 32 MiB, unless images are larger
 
 
 class Contents:
-    """What to read of each of `paths`.
+    """Contents of `paths`, in the order of use.
 
     Parameters
     ----------
     paths : sequence of str
-        Of files, or addresses of members (`transfer.data.shards.address`).
+        File paths, or addresses of members (`transfer.data.shards.address`).
     order : ndarray of int64, optional
-        Places in `paths`, in the order in which they are about to be read (default: as they are).
+        Indices into `paths` in the order of reading (default: all, in order).
     """
 
     def __init__(self, paths: Sequence[str] | np.ndarray, order: np.ndarray | None = None) -> None:
         self.paths, self.order = paths, order
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._planned = 0  # places before this one have been asked for
-        self._waiting: dict[int, tuple[int, Future[bytes]]] = {}  # by place: a request, and its first byte
+        self._planned = 0  # places before this one are requested
+        self._waiting: dict[int, tuple[int, Future[bytes]]] = {}  # by place: a request and its first byte
         self._unused: Counter[Future[bytes]] = Counter()
 
     def __len__(self) -> int:
@@ -41,42 +41,42 @@ class Contents:
         return str(self.paths[place if self.order is None else self.order[place]])
 
     def __getitem__(self, place: int) -> str | bytes:
-        """Return the path of a file, or the bytes of a member. Any thread may ask.
+        """Return the path of a file, or the bytes of a member. Thread-safe.
 
         Raises
         ------
         TransferError
-            The member cannot be read; names it and its shard.
+            The member cannot be read; names member and shard.
         """
         path = self.path(place)
-        member = parse(path)
+        member = parse_address(path)
         if member is None:
             return path
         if not member.remote:
-            return content(member)
+            return read_member(member)
         with self._lock:
             self._plan(place)
             found = self._waiting.pop(place, None)
-            if found is None:  # asked for again
-                return content(member)
+            if found is None:  # read a second time
+                return read_member(member)
             start, request = found
             self._unused[request] -= 1
             if not self._unused[request]:
                 del self._unused[request]
         first, end = member.span
-        return checked(member, request.result()[first - start : end - start])
+        return check_member(member, request.result()[first - start : end - start])
 
     def close(self) -> None:
-        """Ask for nothing more."""
+        """Stop fetching."""
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _plan(self, place: int) -> None:
-        """Ask for what comes next, up to `place` at least."""
-        while self._planned < len(self) and (self._planned <= place or len(self._unused) < AHEAD):
+        """Request what comes next, at least up to `place`."""
+        while self._planned < len(self) and (self._planned <= place or len(self._unused) < MAX_PENDING_REQUESTS):
             neighbours: list[tuple[int, Member]] = []
             while self._planned < len(self):
-                member = parse(self.path(self._planned))
+                member = parse_address(self.path(self._planned))
                 if member and member.remote:
                     if neighbours and not _adjoins(neighbours[0][1], neighbours[-1][1], member):
                         break
@@ -85,21 +85,21 @@ class Contents:
                     break
                 self._planned += 1
             if neighbours:
-                self._ask(neighbours)
+                self._request(neighbours)
 
-    def _ask(self, neighbours: list[tuple[int, Member]]) -> None:
+    def _request(self, neighbours: list[tuple[int, Member]]) -> None:
         from transfer.data.shards.remote import MAX_CONNECTIONS
 
         self._pool = self._pool or ThreadPoolExecutor(MAX_CONNECTIONS)
         start, end = neighbours[0][1].span[0], neighbours[-1][1].span[1]
-        request = self._pool.submit(fetch, neighbours[0][1], start, end - start)
+        request = self._pool.submit(fetch_bytes, neighbours[0][1], start, end - start)
         self._unused[request] = len(neighbours)
         for place, _ in neighbours:
             self._waiting[place] = start, request
 
 
 def _adjoins(first: Member, last: Member, member: Member) -> bool:
-    """Return whether `member` is fetched with its neighbours from `first` to `last`."""
+    """Return whether `member` fits into one request with its neighbours `first` to `last`."""
     start, end = member.span
-    near = member.shard == first.shard and 0 <= start - last.span[1] <= GAP
-    return near and end - first.span[0] <= SPAN
+    near = member.shard == first.shard and 0 <= start - last.span[1] <= MAX_GAP_BYTES
+    return near and end - first.span[0] <= MAX_REQUEST_BYTES

@@ -1,4 +1,4 @@
-"""WebDataset tar shards, on a disk or a web server -> ImageTable, without unpacking them."""
+"""Read WebDataset tar shards, local or remote, into a table without unpacking them."""
 
 import glob
 import re
@@ -11,21 +11,21 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from transfer.data.folders import arranged, is_image
-from transfer.data.manifest import OWN, from_columns, with_path_column
+from transfer.data.folders import arrange_images, is_image
+from transfer.data.manifest import MANIFEST_COLUMNS, has_path_column, make_table
 from transfer.data.shards.address import Member, is_url
-from transfer.data.shards.index import Image, Index, key, read_index
-from transfer.data.table import ImageTable, natural
+from transfer.data.shards.index import Image, Index, get_sample_key, read_index
+from transfer.data.table import ImageTable, natural_key
 from transfer.errors import TransferError
 
-MOST = 100_000  # shards of a set
+MAX_SHARDS = 100_000  # of a set
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_READERS = 8  # shards indexed at a time: on the web that is waiting, more than work
+_READERS = 8  # shards indexed at once; remote ones mostly wait
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def find_shards(data: str) -> list[str] | None:
-    """Return the shards that `data` stands for, in order; None if it stands for something else.
+    """Return the shards of `data`, in order; None if it does not name shards.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def find_shards(data: str) -> list[str] | None:
     Raises
     ------
     TransferError
-        Shards that are not there or cannot be read so: compressed ones, commands, unknown protocols.
+        Shards that are missing or not supported: compressed ones, commands, unknown protocols.
     """
     if data.startswith("pipe:"):
         raise TransferError("pipe: would run a command, which --data never does: give paths or URLs of shards")
@@ -44,13 +44,13 @@ def find_shards(data: str) -> list[str] | None:
         raise TransferError(f"cannot read {data}: shards are read from paths and from {known}")
     ending = data.partition("?")[0] if is_url(data) else data
     if ending.endswith(_COMPRESSED):
-        raise TransferError(f"{data} is compressed, so that no image in it can be read alone: give plain tars")
+        raise TransferError(f"{data} is compressed, so that single images cannot be read: give plain tars")
     if is_url(data):
         if not ending.endswith(".tar"):
             raise TransferError(
                 f"{data} is no tar shard: a remote --data is a URL of tars such as https://…/name-{{000..009}}.tar"
             )
-        return expand(data)
+        return expand_ranges(data)
     path = Path(data).expanduser().absolute()
     if path.is_dir():
         return _in_folder(path)
@@ -59,30 +59,30 @@ def find_shards(data: str) -> list[str] | None:
     if path.is_file():
         return [str(path)]
     found = []
-    for name in expand(str(path)):
-        some = [name] if Path(name).is_file() else sorted(glob.glob(name), key=natural)
-        if not some:
+    for name in expand_ranges(str(path)):
+        matches = [name] if Path(name).is_file() else sorted(glob.glob(name), key=natural_key)
+        if not matches:
             raise TransferError(f"no shard {name}")
-        found += some
+        found += matches
     return found
 
 
-def expand(pattern: str) -> list[str]:
-    """Return what the ranges in `pattern` stand for, the last one running fastest.
+def expand_ranges(pattern: str) -> list[str]:
+    """Return the names of `pattern` with its ranges expanded, the last range fastest.
 
     Raises
     ------
     TransferError
-        A range that runs backwards, or more than `MOST` names.
+        A range that runs backwards, or more than `MAX_SHARDS` names.
 
     Examples
     --------
-    >>> expand("a-{08..10}.tar")
+    >>> expand_ranges("a-{08..10}.tar")
     ['a-08.tar', 'a-09.tar', 'a-10.tar']
     """
-    names = list(islice(_expanded(pattern), MOST + 1))
-    if len(names) > MOST:
-        raise TransferError(f"{pattern} stands for more than {MOST:,} shards")
+    names = list(islice(_expanded(pattern), MAX_SHARDS + 1))
+    if len(names) > MAX_SHARDS:
+        raise TransferError(f"{pattern} expands to more than {MAX_SHARDS:,} shards")
     return names
 
 
@@ -99,18 +99,18 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 
 def _in_folder(folder: Path) -> list[str] | None:
-    """Return the tars of a folder that holds neither folders nor images nor a manifest beside them."""
+    """Return the tars of a folder that holds no folders, images or manifest beside them."""
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     tars = [str(entry) for entry in entries if entry.suffix == ".tar"]
     others = any(entry.is_dir() or is_image(entry) or _is_manifest(entry) for entry in entries)
-    return sorted(tars, key=natural) if tars and not others else None
+    return sorted(tars, key=natural_key) if tars and not others else None
 
 
 def _is_manifest(file: Path) -> bool:
-    return file.suffix.lower() == ".csv" and with_path_column(file)
+    return file.suffix.lower() == ".csv" and has_path_column(file)
 
 
-def members(shards: Sequence[str]) -> list[str]:
+def list_members(shards: Sequence[str]) -> list[str]:
     """Return the addresses of all images in `shards`."""
     return [address for index in _indexed(shards) for address in _addresses(index)]
 
@@ -119,29 +119,29 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
     """Read tar shards into a table whose paths are addresses (`transfer.data.shards.address`), in the shards' order.
 
     Files of one sample share their name up to the first dot: ``KEY.jpg`` beside ``KEY.json``, an object with any of
-    ``object``, ``domain``, ``split``, ``group`` and further targets, or ``KEY.cls``, the object's name or number. Where
-    no image has such a file, folders inside the tar say it, as those on a disk do.
+    ``object``, ``domain``, ``split``, ``group`` and further targets, or ``KEY.cls``, the object's name or number.
+    Without such files, folders inside the tar name the classes, as those on disk do.
 
     Parameters
     ----------
     shards : sequence of str
         Paths and URLs.
     targets : sequence of str
-        Further keys of the ``json`` to learn, as for `transfer.data.manifest.read_manifest`; ``txt`` is one as well.
+        Further keys of the ``json`` to predict, as for `transfer.data.manifest.read_manifest`; ``txt`` is one as well.
     name : str
-        Of the table.
+        Name of the table.
 
     Raises
     ------
     TransferError
-        A shard that cannot be read or is unsafe, no image, or labels that cannot be read.
+        An unreadable or unsafe shard, no image, or unreadable labels.
     """
     indices = _indexed(shards)
     source = name or shards[0]
     if not any(index.images for index in indices):
         raise TransferError(f"no image in {source}: expected KEY.jpg beside KEY.json or KEY.cls, or class/….jpg")
     ignored = sum(index.ignored for index in indices)
-    notes = (f"{ignored} file{'s' * (ignored > 1)} ignored: no image, nor labels of one",) if ignored else ()
+    notes = (f"{ignored} file{'s' * (ignored > 1)} ignored: neither images nor labels",) if ignored else ()
     if any({"cls", "object"} & cells.keys() for index in indices for cells in index.cells.values()):
         return _labelled(indices, targets, source, notes)
     if targets:
@@ -151,7 +151,7 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
     images = [image for index in indices for image in index.images]
     found = [_where(name) for name, *_ in images]
     paths = [address for index in indices for address in _addresses(index)]
-    table = arranged(found, paths, source=source, name=source, notes=notes)
+    table = arrange_images(found, paths, source=source, name=source, notes=notes)
     return replace(table, sha256=np.array([digest for *_, digest in images]))
 
 
@@ -170,7 +170,7 @@ def _addresses(index: Index) -> list[str]:
 
 
 def _where(name: str) -> tuple[tuple[str, ...], str]:
-    """Return the folders of a member and its own name."""
+    """Return the folders and the file name of a member."""
     *folders, own = PurePosixPath(name).parts
     return tuple(folders), own
 
@@ -184,11 +184,11 @@ def _labelled(indices: Sequence[Index], targets: Sequence[str], source: str, not
             digests.append(digest)
             cells.append(index.cells.get(sample, {}))
     names = dict.fromkeys(chain.from_iterable(cells))
-    wanted = {*OWN, *targets, *(spec.rpartition(":")[0] for spec in targets)}  # a name or NAME:KIND
+    wanted = {*MANIFEST_COLUMNS, *targets, *(spec.rpartition(":")[0] for spec in targets)}  # a name or NAME:KIND
     columns = {n: [cell.get(n, "") for cell in cells] if n in wanted else [] for n in names if n != "cls"}
     columns["object"] = [cell.get("object") or cell.get("cls", "") for cell in cells]
     columns["path"] = [str(member) for member in members]
-    table = from_columns(
+    table = make_table(
         columns,
         targets,
         name=source,
@@ -202,17 +202,17 @@ def _labelled(indices: Sequence[Index], targets: Sequence[str], source: str, not
 
 
 def _one_each(index: Index) -> dict[str, Image]:
-    """Return the image of each sample: of several, the one with a single suffix."""
+    """Return the image of each sample; of several, the one with a single suffix."""
     chosen: dict[str, Image] = {}
     for image in index.images:
-        sample = key(image[0])
+        sample = get_sample_key(image[0])
         plain = "." not in image[0][len(sample) + 1 :]
         if sample in chosen:
             before = "." not in chosen[sample][0][len(sample) + 1 :]
             if plain == before:
                 raise TransferError(
                     f"{index.shard}: the sample {sample!r} has two images ({chosen[sample][0]!r}, {image[0]!r}): "
-                    f"call the one to learn from {sample}.jpg, and others {sample}.NAME.jpg"
+                    f"name the image to train on {sample}.jpg, and others {sample}.NAME.jpg"
                 )
             if before:
                 continue

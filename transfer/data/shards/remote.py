@@ -21,7 +21,7 @@ from fsspec.implementations.http import HTTPFileSystem
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 8  # concurrent requests
-TIMEOUT = 20.0  # seconds without a connection or a byte
+HTTP_TIMEOUT = 20.0  # seconds without a connection or a byte
 MAX_RETRIES = 5  # after the first attempt
 BACKOFF = 0.2  # seconds before the second retry, doubled with each further one
 TRANSIENT_STATUSES = (429, 500, 502, 503, 504)  # of HTTP
@@ -52,7 +52,7 @@ class RangeFileSystem(HTTPFileSystem):
     """
 
     def __init__(self, **options: Any) -> None:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=HTTP_TIMEOUT, sock_read=HTTP_TIMEOUT)
         super().__init__(client_kwargs={"timeout": timeout, "trust_env": True}, **options)  # proxies by environment
         self.versions: dict[str, FileVersion] = {}
 
@@ -158,7 +158,7 @@ def _parse_version(response: aiohttp.ClientResponse, start: int) -> FileVersion:
 def _reason(error: BaseException) -> str:
     """Return what went wrong in one line."""
     if isinstance(error, asyncio.TimeoutError | FSTimeoutError):
-        return f"no answer within {TIMEOUT:g} s"
+        return f"no answer within {HTTP_TIMEOUT:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect: {error.os_error.strerror or error.os_error}"
     with contextlib.suppress(IndexError):
