@@ -6,7 +6,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from transfer.data.images import read_pixels as module
+from transfer.data.images import read as module
 from transfer.data.images.decode import BadImage, decode
 from transfer.data.images.read import DECODER, read_pixels, to_image, to_tensor
 

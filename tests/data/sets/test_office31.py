@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data.sets import find_office31 as module
+from transfer.data.sets import office31 as module
 from transfer.data.sets.office31 import fetch_office31, find_office31, read_checksums, verify_files
 from transfer.errors import TransferError
 
