@@ -104,7 +104,7 @@ class _Skips(nn.Module):
         return (self.two(self.one(stem)) + self.scale * stem).mean((2, 3))
 
 
-def test_what_is_no_chain_is_found_out():
+def test_a_network_that_is_no_chain_is_detected():
     backbone = Backbone("skips", _Skips(), PLAIN).eval()
     assert [backbone.can_cut(cut) for cut in range(4)] == [True, True, False, True]
     with pytest.raises(ValueError, match="skips cannot be cut before two"):
@@ -194,7 +194,7 @@ def test_functional_dropout_in_the_tail_reads_the_mode():
     assert (backbone.eval().tail(activation, 2) == 0).float().mean() < dropped
 
 
-def test_a_deep_copy_stands_alone():
+def test_a_deep_copy_is_independent():
     backbone = load(SMALL, random_init=True)
     images = _images()
     assert backbone.can_cut(2)
@@ -214,7 +214,7 @@ def test_stage_of_modules():
             backbone.stage_of(spanning)
 
 
-def test_what_is_never_called_belongs_to_what_was_defined_before_it():
+def test_a_module_never_called_belongs_to_the_one_defined_before_it():
     network = _Skips()
     network.stem.unused = nn.Linear(2, 2)
     network.loose = nn.Linear(2, 2)
@@ -249,6 +249,6 @@ def test_a_conv_classifier_is_a_rectified_convolution_averaged_over_positions():
     linear = nn.Linear(5, 7)
     linear.load_state_dict({"weight": convolution.weight.flatten(1), "bias": convolution.bias})
     maps = torch.randn(2, 5, 3, 4)
-    wanted = torch.relu(convolution(maps)).mean((2, 3))
-    torch.testing.assert_close(ConvClassifier(linear)(maps), wanted)
-    assert not torch.allclose(linear(maps.mean((2, 3))), wanted)  # pooled first, the result differs
+    expected = torch.relu(convolution(maps)).mean((2, 3))
+    torch.testing.assert_close(ConvClassifier(linear)(maps), expected)
+    assert not torch.allclose(linear(maps.mean((2, 3))), expected)  # pooled first, the result differs

@@ -32,7 +32,7 @@ def test_the_table_has_what_the_registry_has():
 @pytest.mark.parametrize(
     "name", ["mobilenetv2_100.ra_in1k", "resnet10t.c3_in1k", "torchvision:squeezenet1_1.IMAGENET1K_V1"]
 )
-def test_the_table_says_what_measuring_says(name):
+def test_the_table_agrees_with_measuring(name):
     (row,) = list_backbones(name)
     measured = measure_backbone(name)
     assert (row.parameters, row.width, row.stages) == (measured.parameters, measured.width, measured.stages)
@@ -77,7 +77,7 @@ def test_names_beyond_the_table_are_measured(tmp_path, monkeypatch):
     assert rows["resnet14t"].where == "hub"
 
 
-def test_what_other_versions_do_not_have_is_left_out(tmp_path, monkeypatch):
+def test_names_of_other_versions_are_left_out(tmp_path, monkeypatch):
     table = tmp_path / "catalogue.csv"
     table.write_text("# timm 0.1 torchvision 0.1\nresnet9.mine,timm,1,2,3,=\nresnet10t.c3_in1k,timm,1,2,3,=\n")
     monkeypatch.setattr(module, "TABLE", table)

@@ -36,7 +36,7 @@ def test_it_is_small_and_half_precision(network):
     assert all(v.dtype == torch.float16 and v.isfinite().all() for k, v in STATE.items() if "num_batches" not in k)
 
 
-def test_it_says_what_it_is():
+def test_its_record_and_card_are_honest():
     assert "not ImageNet-pretrained" in RECORD["note"]
     card = (BUNDLE / "README.md").read_text(encoding="utf-8")
     assert "not ImageNet-pretrained" in card.split("\n\n")[1].replace("*", "")

@@ -63,7 +63,7 @@ def test_real_squeezenet_is_torchvisions_own():
         torch.testing.assert_close(on_map.original_classifier(reference.features(images)), reference(images))
 
 
-def test_whatever_classifier_there_is_may_be_none():
+def test_any_classifier_may_be_none():
     assert load(SMALL, random_init=True, classifier="any").original_classifier is None
 
 

@@ -22,7 +22,7 @@ def test_names_as_the_providers_write_them(name, provider, full):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("squeezenet1_1", "did you mean 'torchvision:squeezenet1_1'?"),
         ("torchvision:mobilenetv2_100", "did you mean 'mobilenetv2_100'?"),
@@ -34,10 +34,10 @@ def test_names_as_the_providers_write_them(name, provider, full):
         ("", "unknown backbone ''"),
     ],
 )
-def test_unknown_names(name, says):
+def test_unknown_names(name, message):
     with pytest.raises(TransferError) as error:
         registry.resolve(name)
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -46,17 +46,17 @@ def norms(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_cut_gives_what_the_backbone_gives(small: Callable[..., Backbone], name: str) -> None:
+def test_every_cut_equals_the_backbone(small: Callable[..., Backbone], name: str) -> None:
     backbone = small(name, size=64)
     statistics_of_its_own(backbone.network)
     backbone.eval()
     x = pixels(size=64)
     for cut in range(1, len(backbone.stages) + 1):
         if backbone.can_cut(cut):
-            got, wanted = Trunk(backbone, cut)(x), naive(backbone, x, cut)
+            got, expected = Trunk(backbone, cut)(x), naive(backbone, x, cut)
             assert got.dtype == torch.float32
             assert got.shape == (6, *backbone.shape(cut))
-            assert float((got - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max()), cut
+            assert float((got - expected).abs().max()) <= 1e-4 * float(expected.abs().max()), cut
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "resnet18"])
@@ -90,7 +90,7 @@ class Twice(nn.Module):
         return self.head(x + self.norm(x)).mean((2, 3))
 
 
-def test_what_cannot_be_folded_is_not(small: Callable[..., Backbone]) -> None:
+def test_norms_that_cannot_be_folded_stay(small: Callable[..., Backbone]) -> None:
     torch.manual_seed(0)
     network = Twice()
     statistics_of_its_own(network)
@@ -105,15 +105,15 @@ def test_training_mode_and_gradients_do_not_matter(small: Callable[..., Backbone
     backbone = small()
     statistics_of_its_own(backbone.network)
     cut = len(backbone.stages)
-    wanted = Trunk(backbone.eval(), cut)(pixels())
+    expected = Trunk(backbone.eval(), cut)(pixels())
     statistics = backbone.network.state_dict()
     got = Trunk(backbone.train(), cut)(pixels())
-    assert torch.equal(got, wanted)
+    assert torch.equal(got, expected)
     assert not got.requires_grad
     assert all(torch.equal(value, statistics[key]) for key, value in backbone.network.state_dict().items())
     with torch.inference_mode():
         inside = Trunk(backbone, cut)
-    assert torch.equal(inside(pixels()), wanted)  # made in inference mode, used outside
+    assert torch.equal(inside(pixels()), expected)  # made in inference mode, used outside
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "mobilenetv3_small_050", "torchvision:squeezenet1_1"])
@@ -158,7 +158,7 @@ def test_the_caller_keeps_its_threads(small: Callable[..., Backbone]) -> None:
         torch.set_num_threads(1)
 
 
-def test_a_network_that_cannot_be_cut_there_says_so(small: Callable[..., Backbone]) -> None:
+def test_an_impossible_cut_is_an_error(small: Callable[..., Backbone]) -> None:
     with pytest.raises(ValueError, match="not between 0 and"):
         Trunk(small(), 99)
 
@@ -169,7 +169,7 @@ def test_real_weights(name: str) -> None:
     backbone = backbones.load(name, store=STORE)
     x = pixels(5, 224)
     for cut in (2, len(backbone.stages)):
-        wanted = naive(backbone, x, cut)
+        expected = naive(backbone, x, cut)
         got = Trunk(backbone, cut)(x)
-        assert float((got - wanted).abs().max()) <= 2e-5 * float(wanted.abs().max())
+        assert float((got - expected).abs().max()) <= 2e-5 * float(expected.abs().max())
     assert norms(backbone.network) == (52 if name == "mobilenetv2_100" else 0)

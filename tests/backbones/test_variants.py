@@ -20,18 +20,18 @@ def _images(backbone):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_truncated_network_is_the_mean_of_what_its_last_stage_puts_out(name):
+def test_a_truncated_network_returns_the_mean_of_its_last_stage(name):
     whole, short = load(name, random_init=True), TruncatedBackbone(load(name, random_init=True), 1)
     images = _images(whole)
     with torch.no_grad():
-        wanted = whole.trunk(images, len(whole.stages) - 1).mean((2, 3))
-        assert torch.equal(short(images), wanted)
-    assert short.width == wanted.shape[1]
+        expected = whole.trunk(images, len(whole.stages) - 1).mean((2, 3))
+        assert torch.equal(short(images), expected)
+    assert short.width == expected.shape[1]
     assert short.stages == whole.stages[:-1]
     assert (short.dropped, short.original_classifier) == ((whole.stages[-1].name,), None)
 
 
-def test_what_is_dropped_is_gone_and_the_rest_keeps_its_names():
+def test_dropped_stages_are_removed_and_the_others_keep_their_names():
     whole, short = load("resnet10t", random_init=True), TruncatedBackbone(load("resnet10t", random_init=True), 2)
     kept = {name for name in whole.state_dict() if whole.stage_of(name.removeprefix("network.")) < 3}
     assert set(short.state_dict()) == kept
@@ -44,7 +44,7 @@ def test_one_stage_at_least_goes_and_one_stays(drop):
         TruncatedBackbone(load("resnet10t", random_init=True), drop)
 
 
-def test_a_truncated_network_is_cut_learns_and_runs_folded_like_any_other():
+def test_a_truncated_network_is_cut_trained_and_folded_like_any_other():
     short = TruncatedBackbone(load("resnet10t", random_init=True), 2)
     images = _images(short)
     assert [short.can_cut(cut) for cut in range(4)] == [True] * 4
@@ -62,45 +62,45 @@ def test_a_truncated_network_is_cut_learns_and_runs_folded_like_any_other():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_stage_is_pooled_and_the_last_is_the_networks_own(name):
-    whole, every = load(name, random_init=True), AllStagesBackbone(load(name, random_init=True))
+    whole, stacked = load(name, random_init=True), AllStagesBackbone(load(name, random_init=True))
     images = _images(whole)
     with torch.no_grad():
-        features = every(images)
-        assert torch.equal(features[:, every.layout[every.stages[-1].name]], whole(images))
+        features = stacked(images)
+        assert torch.equal(features[:, stacked.layout[stacked.stages[-1].name]], whole(images))
         for drop in (1, len(whole.stages) - 1):
             short = TruncatedBackbone(load(name, random_init=True), drop)
-            assert torch.equal(features[:, every.layout[short.stages[-1].name]], short(images))
-    assert list(every.layout) == [stage.name for stage in whole.stages]
-    assert features.shape == (2, every.width)
-    assert sum(columns.stop - columns.start for columns in every.layout.values()) == every.width
+            assert torch.equal(features[:, stacked.layout[short.stages[-1].name]], short(images))
+    assert list(stacked.layout) == [stage.name for stage in whole.stages]
+    assert features.shape == (2, stacked.width)
+    assert sum(columns.stop - columns.start for columns in stacked.layout.values()) == stacked.width
 
 
 def test_norms_are_seen_as_they_are_given():
     backbone = load("resnet10t", random_init=True)
-    every = AllStagesBackbone(load("resnet10t", random_init=True), with_statistics=True)
+    stacked = AllStagesBackbone(load("resnet10t", random_init=True), with_statistics=True)
     images, given = _images(backbone), {}
-    assert [path.partition(".")[0] for path in every.norms] == ["bn1", "layer1", "layer2", "layer3", "layer4"]
-    for path in every.norms:
+    assert [path.partition(".")[0] for path in stacked.norms] == ["bn1", "layer1", "layer2", "layer3", "layer4"]
+    for path in stacked.norms:
         module = backbone.network.get_submodule(path)
         module.register_forward_pre_hook(lambda _, x, path=path: given.update({path: x[0]}))
     with torch.no_grad():
         backbone(images)
-        seen = every(images)
+        seen = stacked(images)
     for path, x in given.items():
-        torch.testing.assert_close(seen[:, every.layout[f"mean {path}"]], x.mean((2, 3)))
-        torch.testing.assert_close(seen[:, every.layout[f"square {path}"]], (x**2).mean((2, 3)))
+        torch.testing.assert_close(seen[:, stacked.layout[f"mean {path}"]], x.mean((2, 3)))
+        torch.testing.assert_close(seen[:, stacked.layout[f"square {path}"]], (x**2).mean((2, 3)))
 
 
-def test_a_folded_trunk_does_not_change_what_norms_are_given():
-    every = AllStagesBackbone(load("resnet10t", random_init=True), with_statistics=True).eval()
-    for module in every.network.modules():
+def test_a_folded_trunk_does_not_change_the_norms_inputs():
+    stacked = AllStagesBackbone(load("resnet10t", random_init=True), with_statistics=True).eval()
+    for module in stacked.network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.fill_(0.5)
             module.running_var.fill_(4.0)
     pixels = torch.randint(0, 256, (2, 3, 176, 176), dtype=torch.uint8)
     with torch.no_grad():
-        wanted = every(every.preprocessing.normalise(pixels))
-    torch.testing.assert_close(Trunk(every, len(every.stages))(pixels), wanted, rtol=1e-3, atol=1e-3)
+        expected = stacked(stacked.preprocessing.normalise(pixels))
+    torch.testing.assert_close(Trunk(stacked, len(stacked.stages))(pixels), expected, rtol=1e-3, atol=1e-3)
 
 
 @real
@@ -111,22 +111,22 @@ def test_the_original_classifier_answers_too(name, monkeypatch):
     from torchvision.models import squeezenet1_1
 
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED))
-    every = AllStagesBackbone(load(name, classifier="any"), with_statistics=True)
+    stacked = AllStagesBackbone(load(name, classifier="any"), with_statistics=True)
     file = SHARED / f"{name.removeprefix('torchvision:')}.safetensors"
     reference = squeezenet1_1() if name.startswith("torchvision") else timm.create_model(name)
     reference.load_state_dict(load_file(file))
-    images = _images(every)
+    images = _images(stacked)
     with torch.no_grad():
-        logits = every(images)[:, every.layout["logits"]]
+        logits = stacked(images)[:, stacked.layout["logits"]]
         torch.testing.assert_close(logits, reference.eval()(images), rtol=1e-4, atol=1e-4)
 
 
 def test_modes_are_left_alone():
     backbone = load("resnet10t", random_init=True).train()
     backbone.network.layer2.eval()
-    every = AllStagesBackbone(backbone)
-    assert every.network.layer1.training
-    assert not every.network.layer2.training
+    stacked = AllStagesBackbone(backbone)
+    assert stacked.network.layer1.training
+    assert not stacked.network.layer2.training
 
 
 @pytest.mark.parametrize(

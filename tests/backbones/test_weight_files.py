@@ -20,7 +20,7 @@ def test_the_provider_is_dropped_and_safetensors_preferred(tmp_path):
     assert weight_files.find_store_file("squeezenet1_1", None) is None
 
 
-def test_the_store_is_said_or_in_the_environment(tmp_path, monkeypatch):
+def test_the_store_is_given_or_in_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("TRANSFER_WEIGHTS", raising=False)
     assert weight_files.find_store() is None
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(tmp_path))

@@ -85,7 +85,7 @@ def test_half_precision_is_loaded_as_float(tmp_path, published):
     torch.testing.assert_close(backbone.network.conv1[0].weight, published["conv1.0.weight"], atol=1e-3, rtol=1e-3)
 
 
-def test_any_classifier_is_dropped_or_kept_knowingly(tmp_path, published):
+def test_a_classifier_is_dropped_or_loaded_on_request(tmp_path, published):
     published["fc.weight"], published["fc.bias"] = torch.randn(31, 512), torch.randn(31)
     save_file(published, tmp_path / "w.safetensors")
     backbone = load(NAME, weights=tmp_path / "w.safetensors", classifier=True)
@@ -112,16 +112,16 @@ def _misfit(tmp_path, state):
     return str(error.value)
 
 
-def test_what_does_not_fit_is_listed(tmp_path, published):
-    said = _misfit(tmp_path, {**published, "neck.weight": torch.ones(2)})
-    assert f"file {tmp_path / 'w.safetensors'} does not fit resnet10t: 1 unexpected (neck.weight)" in said
+def test_tensors_that_do_not_fit_are_listed(tmp_path, published):
+    message = _misfit(tmp_path, {**published, "neck.weight": torch.ones(2)})
+    assert f"file {tmp_path / 'w.safetensors'} does not fit resnet10t: 1 unexpected (neck.weight)" in message
     del published["layer1.0.conv1.weight"]
     assert "1 missing (layer1.0.conv1.weight)" in _misfit(tmp_path, published)
     published["layer1.0.conv1.weight"] = torch.ones(1, 2)
     assert "1 of another shape (layer1.0.conv1.weight (1, 2), not (64, 64, 3, 3))" in _misfit(tmp_path, published)
-    said = _misfit(tmp_path, {f"x{i}": torch.ones(1) for i in range(9)})
-    assert "9 unexpected (x0, x1, x2, x3, ...)" in said
-    assert "missing (conv1.0.weight, " in said
+    message = _misfit(tmp_path, {f"x{i}": torch.ones(1) for i in range(9)})
+    assert "9 unexpected (x0, x1, x2, x3, ...)" in message
+    assert "missing (conv1.0.weight, " in message
 
 
 class _Malicious:
@@ -142,7 +142,7 @@ def test_a_malicious_pickle_is_refused(tmp_path, published, wrapped):
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\x80\x04N."])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_what_is_no_weights_file(tmp_path, content, suffix):
+def test_a_file_that_holds_no_weights(tmp_path, content, suffix):
     file = tmp_path / f"w{suffix}"
     file.write_bytes(content)
     with pytest.raises(TransferError, match=r"w\.(safetensors|pt) (cannot be read|is not loaded|holds no weights)"):
@@ -189,19 +189,19 @@ def test_the_order_is_file_store_hub(tmp_path, published, monkeypatch):
 
 
 @pytest.mark.parametrize("store", [False, True])
-def test_with_none_the_error_says_what_to_do(tmp_path, store):
+def test_without_weights_the_error_suggests_where_to_put_them(tmp_path, store):
     with pytest.raises(TransferError) as error:
         load(f"{NAME}.c3_in1k", store=tmp_path if store else None)
-    said = str(error.value)
-    assert "no weights for resnet10t.c3_in1k" in said
-    assert "\n" not in said
-    assert "127.0.0.1 cannot be reached" in said
-    assert "save http://127.0.0.1:9/timm/resnet10t.c3_in1k/resolve/main/model.safetensors as" in said
+    message = str(error.value)
+    assert "no weights for resnet10t.c3_in1k" in message
+    assert "\n" not in message
+    assert "127.0.0.1 cannot be reached" in message
+    assert "save http://127.0.0.1:9/timm/resnet10t.c3_in1k/resolve/main/model.safetensors as" in message
     if store:
-        assert f"no resnet10t.c3_in1k.safetensors or resnet10t.safetensors in the store {tmp_path}" in said
-    assert f"{tmp_path if store else '$TRANSFER_WEIGHTS'}/resnet10t.c3_in1k.safetensors" in said
-    assert "--weights" in said
-    assert "--random-init" in said
+        assert f"no resnet10t.c3_in1k.safetensors or resnet10t.safetensors in the store {tmp_path}" in message
+    assert f"{tmp_path if store else '$TRANSFER_WEIGHTS'}/resnet10t.c3_in1k.safetensors" in message
+    assert "--weights" in message
+    assert "--random-init" in message
 
 
 def test_a_hub_that_never_answers_is_given_up(monkeypatch):
@@ -301,7 +301,7 @@ def test_weights_of_networks_that_keep_a_version(tmp_path):
 
 @pytest.mark.parametrize("content", [b"\nX", b"KK", b"\xffj", b"", b"PK\x03\x04", b"\x80\x02."])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_broken_bytes_are_one_line_whatever_their_reader_raises(tmp_path, content, suffix):
+def test_broken_bytes_are_a_one_line_error(tmp_path, content, suffix):
     """Found by fuzzing: torch raises IndexError, TypeError, struct.error and more."""
     (tmp_path / f"w{suffix}").write_bytes(content)
     with pytest.raises(TransferError, match=rf"w{suffix} (cannot be read as weights|is not loaded|holds no weights)"):

@@ -53,7 +53,7 @@ def without_affine(network: nn.Module) -> nn.Module:
     return network
 
 
-# What is made of a backbone's network before it is wrapped anew.
+# Changes to the network of a backbone before it is wrapped again.
 VARIANTS: dict[str, tuple[str, Callable[[nn.Module], nn.Module]]] = {
     "frozen BatchNorm": ("test_resnet", freeze_batch_norm_2d),
     "frozen BatchNormAct": ("test_efficientnet", freeze_batch_norm_2d),
@@ -118,7 +118,7 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 def open_stages(policy: str, n: int) -> range:
-    """Return what a policy trains, as its name says."""
+    """Return the stages that a policy trains, by its name."""
     kind, _, argument = policy.partition(":")
     if kind == "linear_probe":
         return range(0)
@@ -131,7 +131,7 @@ def open_stages(policy: str, n: int) -> range:
 
 
 def step(model: TransferModel, the_plan: FreezePlan, phase: int = -1) -> None:
-    """Take one step of gradient descent, in a mode as hostile as any."""
+    """Take one step of gradient descent with every module in train mode."""
     torch.manual_seed(0)
     size = model.backbone.preprocessing.input_size
     pixels = torch.randint(0, 256, (6, *size), dtype=torch.uint8)

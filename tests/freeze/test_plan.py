@@ -72,12 +72,12 @@ def test_plan_of_mobilenet(small: Callable[..., Backbone], policy: str) -> None:
                 0 if stage.frozen else 1 if policy == "scratch" else pytest.approx(0.2 * 0.5 ** (8 - i))
             )
             assert (stage.trained == 0) == stage.frozen
-            learned = sum(
+            trained = sum(
                 p.numel()
                 for t, p in freeze.find_trained_parameters(backbone, phase).items()
                 if backbone.stage_of(t) == i
             )
-            assert stage.trained == learned
+            assert stage.trained == trained
     expected = {"linear_probe": 0, "full": total, "scratch": total, "lp_ft": total, "norm_only": of_norms}
     if policy in expected:
         assert the_plan.trained_parameters == expected[policy]
@@ -113,7 +113,7 @@ def test_surgical_parts_are_a_partition(built: Callable[[str], Backbone]) -> Non
 
 @pytest.mark.parametrize("policy", ["partial:2", "full", "norm_only", "lp_ft", "gradual", "surgical:first"])
 @pytest.mark.parametrize("weights", ["random", "bundle", "store somewhere", "hub https://somewhere"])
-def test_statistics_stay_what_pretraining_made_them(
+def test_pretrained_statistics_stay_frozen_by_default(
     built: Callable[[str], Backbone], policy: str, weights: str
 ) -> None:
     backbone = built("test_resnet")
@@ -150,24 +150,24 @@ def test_a_truncated_network_is_planned_like_a_shorter_one(built: Callable[[str]
 
 
 def test_stage_probes_are_one_phase_in_which_nothing_moves(built: Callable[[str], Backbone]) -> None:
-    every = freeze.reshape_backbone(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("stage_probes"))
-    (phase,) = plan("stage_probes", every).phases
+    stacked = freeze.reshape_backbone(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("stage_probes"))
+    (phase,) = plan("stage_probes", stacked).phases
     assert phase.by_stage
     assert phase.cut == len(phase.stages)
-    assert "the mean of probes on the features of several stages" in str(plan("stage_probes", every))
+    assert "the mean of probes on the features of several stages" in str(plan("stage_probes", stacked))
 
 
-def test_head2toe_says_how_many_features_are_kept(built: Callable[[str], Backbone]) -> None:
-    every = freeze.reshape_backbone(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("head2toe"))
-    (phase,) = plan("head2toe", every).phases
+def test_head2toe_lists_its_percentages(built: Callable[[str], Backbone]) -> None:
+    stacked = freeze.reshape_backbone(copy.deepcopy(built("test_resnet")), FreezePolicy.parse("head2toe"))
+    (phase,) = plan("head2toe", stacked).phases
     assert phase.percents == HEAD2TOE_PERCENTS
-    assert phase.cut == len(every.stages)
-    assert plan("head2toe:5", every).phases[0].percents == (5.0,)
-    assert "on 5 % of the features of all stages" in str(plan("head2toe:5", every))
-    assert "100, 50, 20, 10, 5, 2, 1 % of the features of all stages (validation" in str(plan("head2toe", every))
-    assert not plan("linear_probe", every).phases[0].percents
+    assert phase.cut == len(stacked.stages)
+    assert plan("head2toe:5", stacked).phases[0].percents == (5.0,)
+    assert "on 5 % of the features of all stages" in str(plan("head2toe:5", stacked))
+    assert "100, 50, 20, 10, 5, 2, 1 % of the features of all stages (validation" in str(plan("head2toe", stacked))
+    assert not plan("linear_probe", stacked).phases[0].percents
 
 
-def test_auto_is_no_plan_but_what_finds_one(small: Callable[..., Backbone]) -> None:
+def test_auto_has_no_plan(small: Callable[..., Backbone]) -> None:
     with pytest.raises(TransferError, match="policy auto needs advice"):
         plan("auto", small())

@@ -51,7 +51,7 @@ def test_partial_alone_means_two_stages() -> None:
     assert FreezePolicy.parse("partial") == FreezePolicy.parse("partial:2")
 
 
-def test_truncate_alone_is_a_probe_on_what_remains() -> None:
+def test_truncate_alone_is_a_linear_probe_on_the_rest() -> None:
     assert FreezePolicy.parse("truncate:3") == LinearProbe(dropped=3)
     assert FreezePolicy.parse("truncate:3+linear_probe") == FreezePolicy.parse("truncate:3")
     assert str(FreezePolicy.parse("truncate:3 + lp_ft:2")) == "truncate:3+lp_ft:2"
@@ -100,7 +100,7 @@ def test_head2toe_takes_a_percentage_or_none() -> None:
         ("surgical:top", "write one of surgical:first"),
     ],
 )
-def test_errors_say_what_to_write(text: str, message: str) -> None:
+def test_errors_suggest_the_correct_form(text: str, message: str) -> None:
     with pytest.raises(TransferError, match=message):
         FreezePolicy.parse(text)
 

@@ -37,7 +37,7 @@ def test_it_is_built_from_its_record(record):
     assert provider.preprocessing("glyphnet").input_size == (3, 64, 64)
 
 
-def test_a_missing_bundle_is_said(tmp_path, monkeypatch):
+def test_a_missing_bundle_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RECORD", tmp_path / "glyphnet.json")
     assert provider.names() == ()
     for use in (provider.build, provider.preprocessing, provider.download):
