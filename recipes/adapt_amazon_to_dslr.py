@@ -1,8 +1,8 @@
-"""Amazon's product pictures have labels, dslr's photographs have none: how far does each kind of method carry?
+"""Adaptation from amazon's labelled product images to dslr's unlabelled photographs.
 
-Source-only, a closed form, an adversary, self-training and this tool's default, each with a probe on frozen
-features (seconds), a trained tail (minutes) and the whole network (an hour on a few cores: --policies linear_probe
-leaves it out). No target label is used before the last column, the oracle's, which nobody has in use.
+Compares source-only, a closed form, an adversary, self-training and the default method, each with a probe on frozen
+features (seconds), two trained stages (minutes) and the whole network (an hour on a few cores; --policies linear_probe
+skips it). Target labels are used only for evaluation and for the last column, the oracle.
 """
 
 from studies.adaptation_grid import GridConfig, grid_text, run_grid

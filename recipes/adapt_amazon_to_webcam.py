@@ -1,6 +1,7 @@
-"""From amazon's labelled product pictures to webcam's unlabelled frames: the larger target, the poorer camera.
+"""Adaptation from amazon's labelled product images to webcam's unlabelled frames.
 
-The same methods and policies as adapt_amazon_to_dslr.py; more target images make self-training and `auto` steadier.
+The methods and policies are those of adapt_amazon_to_dslr.py. webcam has more images of lower quality; more target
+images make self-training and `auto` more stable.
 """
 
 from studies.adaptation_grid import GridConfig, grid_text, run_grid

@@ -1,6 +1,6 @@
-"""Averages: of weights, of the ends of several cycles, of runs, of views of a test image. What does each add?
+"""Averages of weights, of cyclic snapshots, of runs, and of views of a test image: how much does each add?
 
-Each learns from the images that the plain run beside it has; --seeds 0,1,2 draws three splits.
+All are trained on the same images as the plain run; --seeds 0,1,2 repeats it on three splits.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.report.text import text_table
 from transfer.training.setup import read_images
 
-ALONG = {"EMA": {"average": "ema"}, "SWA": {"average": "swa", "schedule": "constant"}, "snapshots": {"cycles": 3}}
+LEARN = {"EMA": {"average": "ema"}, "SWA": {"average": "swa", "schedule": "constant"}, "snapshots": {"cycles": 3}}
 
 
 def main(config: TrainConfig) -> None:
@@ -25,27 +25,24 @@ def main(config: TrainConfig) -> None:
     for seed in config.run.seeds or (config.run.seed,):
 
         def run(number: int = 0, seed: int = seed, **learn: object):
-            one = replace(config, data=replace(config.data, split_seed=seed), learn=replace(config.learn, **learn))
-            draws = replace(config.run, seed=seed + number, seeds=(), out=None)
-            return train(replace(one, run=draws), images=images, cache=cache)
+            settings = {"data": replace(config.data, split_seed=seed), "learn": replace(config.learn, **learn)}
+            run_config = replace(config.run, seed=seed + number, seeds=(), out=None)
+            return train(replace(config, run=run_config, **settings), images=images, cache=cache)
 
         plain, *others = (run(number) for number in (0, 1000, 2000))
-        (tested, answers), model = plain.tests[0], plain.models[""]
+        (test, probabilities), model = plain.tests[0], plain.models[""]
         size = model.backbone.preprocessing.input_size[1]
         views = {"ten crops": ViewConfig(10), "two sizes": ViewConfig(test_sizes=(size, size * 5 // 4))}
-        given = {
-            "plain": answers,
-            "three runs": average_predictions([answers, *(other.tests[0][1] for other in others)]),
-        }
-        given |= {name: predict_views(model, tested.paths, view) for name, view in views.items()}
-        found = {name: evaluate_predictions(tested, some) for name, some in given.items()}
-        for name, learn in ALONG.items():
-            result = run(**learn).result
-            found[name] = result.get("snapshots", result)["test"]
-        for name, report in found.items():
+        predictions = {"plain": probabilities}
+        predictions["three runs"] = average_predictions([probabilities, *(other.tests[0][1] for other in others)])
+        predictions |= {name: predict_views(model, test.paths, view) for name, view in views.items()}
+        reports = {name: evaluate_predictions(test, values) for name, values in predictions.items()}
+        for name, learn in LEARN.items():
+            reports[name] = (result := run(**learn).result).get("snapshots", result)["test"]
+        for name, report in reports.items():
             scores.setdefault(name, []).append(report["object"]["accuracy"])
-    gains = {name: [a - b for a, b in zip(some, scores["plain"], strict=True)] for name, some in scores.items()}
-    rows = [[name, f"{fmean(scores[name]):.3f}", " ".join(f"{x:+.3f}" for x in some)] for name, some in gains.items()]
+    gains = {name: [a - b for a, b in zip(values, scores["plain"], strict=True)] for name, values in scores.items()}
+    rows = [[name, f"{fmean(scores[name]):.3f}", " ".join(f"{x:+.3f}" for x in xs)] for name, xs in gains.items()]
     print("\n" + text_table(["", "object", "gain by seed"], rows))
 
 

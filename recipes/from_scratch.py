@@ -1,6 +1,6 @@
-"""From scratch: the same network without its pretraining, at growing numbers of labels.
+"""Training from scratch: the same network from random weights, at growing numbers of labels.
 
-How much is pretraining worth? Read the table down: the labels that scratch needs to reach what a probe has with few.
+Compare the rows: how many labels does scratch need for the accuracy that a linear probe has with few?
 """
 
 from dataclasses import replace
@@ -15,11 +15,12 @@ def main(config: TrainConfig) -> None:
     for shots in (5, 20, None):
         row = [str(shots or "all")]
         for policy in ("linear_probe", "scratch"):
-            one = replace(config, data=replace(config.data, shots=shots), policy=replace(config.policy, policy=policy))
+            new_policy = replace(config.policy, policy=policy)
+            run_config = replace(config, data=replace(config.data, shots=shots), policy=new_policy)
             out = config.run.out / f"{policy}_{row[0]}" if config.run.out else None
-            row.append(score_text(train(replace(one, run=replace(config.run, out=out))).result, "object"))
+            row.append(score_text(train(replace(run_config, run=replace(config.run, out=out))).result, "object"))
         rows.append(row)
-    print("\n" + text_table(["labels a class and domain", "linear_probe", "scratch"], rows))
+    print("\n" + text_table(["labels per class and domain", "linear_probe", "scratch"], rows))
 
 
 if __name__ == "__main__":

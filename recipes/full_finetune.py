@@ -1,7 +1,6 @@
-"""Full fine-tuning: every layer learns, the heads fastest, the lowest stages slowest.
+"""Full fine-tuning: every layer is trained, the heads at the highest learning rate and the lowest stages at the lowest.
 
-Beside it the same with one rate for all layers: with few labels, rates that fall towards the bottom keep more of what
-the network knows.
+The second row uses equal rates for all layers. With few labels, layer-wise rates preserve more of the pretraining.
 """
 
 from dataclasses import replace
@@ -14,8 +13,8 @@ from transfer.report.text import score_text, text_table
 def main(config: TrainConfig) -> None:
     rows = []
     settings = {
-        "falling rates": config.policy,
-        "one rate": replace(config.policy, backbone_lr=1.0, layer_decay=1.0),
+        "layer-wise rates": config.policy,
+        "equal rates": replace(config.policy, backbone_lr=1.0, layer_decay=1.0),
     }
     for name, policy in settings.items():
         out = config.run.out / name.replace(" ", "_") if config.run.out else None

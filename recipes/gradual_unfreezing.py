@@ -1,6 +1,6 @@
-"""Gradual unfreezing (Howard and Ruder 2018): heads first, then one more stage from the top at a time.
+"""Gradual unfreezing (Howard and Ruder 2018): train the heads first, then unfreeze one stage at a time from the top.
 
-The plan printed at the start has a column per phase; the lines that follow show when a new stage joins.
+The plan printed at the start has a column per phase. The table has the validation accuracy after each phase.
 """
 
 from transfer import PolicyConfig, TrainConfig, train

@@ -1,9 +1,9 @@
-"""Head2Toe: a linear probe on features selected from all stages of the frozen network.
+"""Head2Toe (Evci et al. 2022): a linear probe on features selected from all stages of the frozen network.
 
-The last stage's features are made for the images of pretraining; what tells other images apart may lie lower down. Each
-head keeps those that a group lasso finds relevant, as many as validation images ask for, and is solved on them. Look at
-which stages it takes them from, and whether that beats the last one (linear_probe), the one below it (truncate:1), or
-the mean of probes on each of them (stage_probes).
+The features of the last stage fit the pretraining images; lower stages may separate other images better. For each head
+a group lasso ranks the features, validation images choose how many are selected, and the head is solved on them. The
+table shows the stages they come from. The comparison is with the last stage (linear_probe), the stage below it
+(truncate:1), and the mean of probes on each stage (stage_probes).
 """
 
 from transfer import CompareConfig, compare
@@ -16,13 +16,13 @@ def main(config: CompareConfig) -> None:
     print("\n" + comparison_text(result) + "\n")
     for policy, run in result["runs"].items():
         rows = [
-            [head, f"{kept['percent']:g} %", *map(str, kept["features"].values())]
-            for head, kept in run["policy"].get("kept", {}).items()
+            [head, f"{selected['percent']:g} %", *map(str, selected["features"].values())]
+            for head, selected in run["policy"].get("kept", {}).items()
             if run["policy"]["phases"][0]["percents"]
         ]
         if rows:
             stages = next(iter(run["policy"]["kept"].values()))["features"]
-            print(text_table([f"{policy} keeps", "share", *stages], rows))
+            print(text_table([f"features selected by {policy}", "share", *stages], rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Linear probe: the pretrained network stays as it is; only linear heads on its features learn.
+"""Linear probe: the pretrained network is frozen; only linear heads on its features are trained.
 
-The cheapest policy, the hardest to overfit, and the number that every other policy has to beat. The frozen network
-runs once over the images; all epochs then work on what it put out.
+It is the cheapest policy, the least likely to overfit, and the baseline for every other one. The frozen network
+processes each image once; training uses its cached features.
 """
 
 from transfer import PolicyConfig, TrainConfig, train
@@ -13,7 +13,7 @@ def main(config: TrainConfig) -> None:
     run = train(config)
     print("\n" + run_text(run.result))
     seconds = run.result["seconds"]
-    print(f"\nthe frozen network took {seconds['trunk']:.1f} s, all the rest {seconds['train']:.1f} s")
+    print(f"\nthe frozen network took {seconds['trunk']:.1f} s, training the heads {seconds['train']:.1f} s")
 
 
 if __name__ == "__main__":

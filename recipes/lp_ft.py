@@ -1,7 +1,7 @@
-"""Linear probing, then fine-tuning (Kumar et al. 2022), against fine-tuning from random heads.
+"""LP-FT: linear probing, then fine-tuning (Kumar et al. 2022), against fine-tuning from random heads.
 
-Random heads send large, senseless gradients into a good network during the first steps. Heads that have been probed
-first do not: LP-FT keeps the features, and tends to win where test images differ from the training ones.
+In the first steps, random heads send large and uninformative gradients into the pretrained network. Solved heads do
+not, so LP-FT preserves the features. It tends to win where test images differ from the training images.
 """
 
 from transfer import CompareConfig, compare

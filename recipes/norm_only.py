@@ -1,7 +1,7 @@
-"""Norm-only tuning: scales and shifts of the normalisation layers learn, and nothing else but the heads.
+"""Norm-only tuning (Frankle et al. 2021): only the scales and shifts of the norm layers and the heads are trained.
 
-Often under 2 % of the parameters (Frankle et al. 2021). Beside it the same with running statistics held still: how
-much of the gain is the affine parameters, and how much is only seeing the new images' statistics?
+They are often under 2 % of the parameters. The second row freezes the running statistics as well: how much of the gain
+comes from the affine parameters, and how much from the statistics of the new images?
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """Optimizers: speed, memory and final accuracy of each, on the heads alone and on the heads with the last stage.
 
-Each optimizer has its own learning rate, chosen on validation images of Office-31. L-BFGS needs full batches; sgd and
-adam are run with them, too. --out also draws the losses (curves.png) and paths on four toy surfaces (surfaces.png).
+The learning rate of each was chosen on validation images of Office-31. L-BFGS needs full batches; sgd and adam are also
+run with them. --out plots the losses (curves.png) and the paths on four toy surfaces (surfaces.png).
 """
 
 from dataclasses import replace
@@ -19,24 +19,23 @@ RATES |= {"lion": 1e-3, "lbfgs": 1.0}
 
 
 def main(config: TrainConfig) -> None:
-    rows, losses, out, size = [], {}, config.run.out, config.learn.batch_size
-    sizes = [(name, size) for name in RATES] + [(name, 0) for name in ("sgd", "adam", "lbfgs")]
+    rows, losses, out = [], {}, config.run.out
+    sizes = [(name, config.learn.batch_size) for name in RATES] + [(name, 0) for name in ("sgd", "adam", "lbfgs")]
     for policy in ("linear_probe", "partial:1"):
         for name, size in sizes:
-            learn = replace(config.learn, optimizer=name, lr=RATES[name], batch_size=size)
-            learn = replace(learn, momentum=0.0) if name == "sgd" else learn
-            one = replace(config, learn=learn, policy=replace(config.policy, policy=policy))
-            title = name if size else f"{name} at once"
-            place = out / f"{policy} {title}".replace(":", "-").replace(" ", "_") if out else None
-            lines: list[dict] = []
-            result = train(replace(one, run=replace(config.run, out=place)), on_epoch=lines.append).result
-            epochs = [[e for e in lines if e["epoch"] == n] for n in range(1, lines[-1]["epoch"] + 1)]
-            losses.setdefault(policy, {})[title] = [fmean(e["loss"] for e in each) for each in epochs]
-            reached = [fmean(e.get("val", {}).get("object", 0.0) for e in each) for each in epochs]
-            soon = next(n for n, value in enumerate(reached, 1) if value >= max(reached) - 0.01)
+            momentum = 0.0 if name == "sgd" else config.learn.momentum
+            learn = replace(config.learn, optimizer=name, lr=RATES[name], batch_size=size, momentum=momentum)
+            run_config = replace(config, learn=learn, policy=replace(config.policy, policy=policy))
+            title, lines = name if size else f"{name} full batch", []
+            run_out = out / f"{policy} {title}".replace(":", "-").replace(" ", "_") if out else None
+            result = train(replace(run_config, run=replace(config.run, out=run_out)), on_epoch=lines.append).result
+            epochs = [[line for line in lines if line["epoch"] == n] for n in range(1, lines[-1]["epoch"] + 1)]
+            losses.setdefault(policy, {})[title] = [fmean(line["loss"] for line in epoch) for epoch in epochs]
+            accuracies = [fmean(line.get("val", {}).get("object", 0.0) for line in epoch) for epoch in epochs]
+            first = next(n for n, value in enumerate(accuracies, 1) if value >= max(accuracies) - 0.01)
             state = 1 + result["policy"]["optimizer_bytes"] / 4 / result["policy"]["trained_parameters"]
-            seconds = fmean(e["seconds"] for e in lines)
-            scores = [f"{losses[policy][title][-1]:.3f}", str(soon), score_text(result, "object").partition(" [")[0]]
+            seconds = fmean(line["seconds"] for line in lines)
+            scores = [f"{losses[policy][title][-1]:.3f}", str(first), score_text(result, "object").partition(" [")[0]]
             rows.append([f"{policy} {title}", *scores, f"{seconds:.2f}", f"{state:.2f}"])
     head = ["last loss", "epochs to 0.01 below its best", "object", "seconds per epoch", "memory / parameters"]
     print("\n" + text_table(["", *head], rows))

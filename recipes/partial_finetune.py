@@ -1,7 +1,7 @@
-"""Partial fine-tuning: how many stages from the top should learn?
+"""Partial fine-tuning: how many stages from the top should be trained?
 
-Trains the last one, two and three stages. Below the lowest of them the network runs once; each epoch costs only what
-learns. Lower stages learn at lower rates: look at the printed plans.
+Trains the last one, two and three stages. The stages below process each image once, so an epoch costs only the trained
+part. Lower stages have lower learning rates, as the printed plans show.
 """
 
 from transfer import CompareConfig, compare

@@ -1,7 +1,7 @@
-"""Make the bundled backbone, `glyphnet`: a small residual CNN that learns letters, never digits, drawn in many ways.
+"""Pretrain the bundled backbone, `glyphnet`: a small residual CNN, on rendered letters in many styles, never digits.
 
-``python recipes/pretrain_bundled.py`` trains it and writes its weights, in at most 15 minutes on 2 cores;
-with ``--measure`` it prints how well they transfer to the embedded digits, the table of the model card.
+``python recipes/pretrain_bundled.py`` trains it and writes its weights, in at most 15 minutes on 2 cores. With
+``--measure`` it prints how well they transfer to the bundled digits, the table of the model card.
 """
 
 import time
@@ -37,20 +37,20 @@ FACES = [face for family in PRETRAINING.values() for face in family]
 
 @dataclass
 class Options:
-    """Where to write, how much to learn."""
+    """Options of the pretraining."""
 
     out: Path = Path(transfer.backbones.__file__).parent / "providers" / "glyphnet"
     images: int = 480_000  # images drawn, each seen once
     batch_size: int = 128
     lr: float = 0.2
     seed: int = 0
-    workers: int = 1  # processes that draw, beside the one that learns
+    workers: int = 1  # processes that render images, besides the training process
     measure: bool = False  # measure the transfer to `digits` instead of training
-    steps: int = 600  # of learning from scratch, when measuring
+    steps: int = 600  # of training from scratch, with --measure
 
 
 def ground_and_ink(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return a ground, shape (SIZE, SIZE, 3), and an ink, (3,) or like the ground."""
+    """Return a random background, shape (SIZE, SIZE, 3), and an ink colour, (3,) or of the background's shape."""
     ink, paper = glyphs.two_colours(rng, 0.2)
     kind = rng.random()
     if kind < 0.25:
@@ -66,7 +66,7 @@ def ground_and_ink(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def letter(index: int, seed: int) -> tuple[Image.Image, int]:
-    """Draw image number `index`: the letter and all that happens to it follow from the seed."""
+    """Render image number `index` with its label; the seed determines both."""
     rng = np.random.default_rng((seed, index))
     label = int(rng.integers(len(LETTERS)))
     shape = glyphs.template(FACES[rng.integers(len(FACES))], LETTERS[label])
@@ -74,7 +74,7 @@ def letter(index: int, seed: int) -> tuple[Image.Image, int]:
     ink = glyphs.posed(shape, Pose((0.5, 0.95), 25, 0.3, 0.35, 0.1, wobble), rng)
     if rng.random() < 0.7:
         ink = glyphs.restroked(ink, rng.uniform(0.5, 2.0), rng.uniform(0.1, 0.5), rng.uniform(1.5, 8))
-    if rng.random() < 0.2:  # a dry pen
+    if rng.random() < 0.2:  # like a dry pen
         ink = ink * np.clip(glyphs.clouds(np.float32(1), 0.9, rng)[..., 0], 0, 1)
     if rng.random() < 0.5:
         ink = glyphs.resampled(ink, int(rng.integers(9, 21)))
@@ -86,7 +86,7 @@ def letter(index: int, seed: int) -> tuple[Image.Image, int]:
 
 
 class Letters(Dataset):
-    """An endless book of letters, read from the first page to page `images`."""
+    """The first `images` of an endless sequence of rendered letters."""
 
     def __init__(self, images: int, seed: int) -> None:
         self.images, self.seed = images, seed
@@ -109,11 +109,11 @@ def prepared(images: torch.Tensor) -> torch.Tensor:
 
 
 def pretrain(options: Options) -> None:
-    torch.set_num_threads(1)  # the other core draws; the result is the same on any number of cores
+    torch.set_num_threads(1)  # the other core renders; results are the same on any number of cores
     torch.manual_seed(options.seed)
     model = network().to(memory_format=torch.channels_last).train()
-    book = Letters(options.images, options.seed)
-    loader = DataLoader(book, options.batch_size, num_workers=options.workers, drop_last=True)
+    letters = Letters(options.images, options.seed)
+    loader = DataLoader(letters, options.batch_size, num_workers=options.workers, drop_last=True)
     optimizer = torch.optim.SGD(model.parameters(), options.lr, 0.9, weight_decay=5e-5, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.lr, total_steps=len(loader), pct_start=0.1, cycle_momentum=False
@@ -163,8 +163,8 @@ def few_labels(cells: np.ndarray, shots: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def moved(images: torch.Tensor) -> torch.Tensor:
-    """Turn (15 degrees), scale (0.83 to 1.18) and shift (a tenth of the side) each of (N, 3, H, W) at random."""
+def augment_images(images: torch.Tensor) -> torch.Tensor:
+    """Rotate (15 degrees), scale (0.83 to 1.18) and shift (a tenth of the side) each of (N, 3, H, W) at random."""
     n = len(images)
     turn, scale = torch.empty(n).uniform_(-0.26, 0.26), torch.empty(n).uniform_(0.85, 1.2)
     rows = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).view(n, 2, 2) * scale[:, None, None]
@@ -179,25 +179,25 @@ def in_batches(function: Callable[[torch.Tensor], torch.Tensor], images: torch.T
 
 
 def probe(x: torch.Tensor, y: torch.Tensor, test: torch.Tensor, augment: bool, weights: Path) -> np.ndarray:
-    """Return the answers of a logistic regression on the frozen network's standardised pooled features."""
+    """Return the predictions of a logistic regression on the frozen network's standardised pooled features."""
     model = network()
     model.load_state_dict(load_file(weights))
     model.reset_classifier(0)
     model.eval()
-    views = [x] + [moved(x) for _ in range(20 * augment)]
+    views = [x] + [augment_images(x) for _ in range(20 * augment)]
     solver = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     solver.fit(np.concatenate([in_batches(model, view) for view in views]), np.tile(y.numpy(), len(views)))
     return solver.predict(in_batches(model, test))
 
 
 def scratch(x: torch.Tensor, y: torch.Tensor, test: torch.Tensor, augment: bool, steps: int) -> np.ndarray:
-    """Return the answers of the same network trained from random weights (AdamW, one cycle, batches of 32)."""
+    """Return the predictions of the same network trained from random weights (AdamW, one cycle, batches of 32)."""
     model = network(10).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
     for _ in range(steps):
         batch = torch.randperm(len(x))[:32]
-        images = moved(x[batch]) if augment else x[batch]
+        images = augment_images(x[batch]) if augment else x[batch]
         loss = F.cross_entropy(model(images.contiguous(memory_format=torch.channels_last)), y[batch])
         optimizer.zero_grad()
         loss.backward()
@@ -207,25 +207,25 @@ def scratch(x: torch.Tensor, y: torch.Tensor, test: torch.Tensor, augment: bool,
 
 
 def measure(options: Options, shots: int = 10, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
-    """Print object accuracy on each domain of `digits` from few labels: the probe against the network from scratch."""
+    """Print object accuracy on each domain of `digits` with few labels: the probe and training from scratch."""
     names, labels, images = map(np.array, zip(*((d, int(c), np.array(i)) for d, c, i in draw_digits()), strict=True))
     x, y = prepared(torch.from_numpy(images)), torch.from_numpy(labels)
-    ways = {
+    methods = {
         "probe": partial(probe, weights=options.out / "glyphnet.safetensors"),
         "scratch": partial(scratch, steps=options.steps),
     }
-    rows = {(way, augment): {d: [] for d in DIGIT_DOMAINS} for augment in (False, True) for way in ways}
+    rows = {(method, augment): {d: [] for d in DIGIT_DOMAINS} for augment in (False, True) for method in methods}
     for seed, domain in (bar := tqdm(list(product(seeds, DIGIT_DOMAINS)), disable=None)):
-        here = names == domain
-        learn = here & few_labels(np.char.add(names, labels.astype(str)), shots, seed)
-        for (way, augment), cells in rows.items():
-            bar.set_postfix_str(f"{domain}, {way}")
+        in_domain = names == domain
+        train = in_domain & few_labels(np.char.add(names, labels.astype(str)), shots, seed)
+        for (method, augment), cells in rows.items():
+            bar.set_postfix_str(f"{domain}, {method}")
             torch.manual_seed(seed)
-            answers = ways[way](x[learn], y[learn], x[here & ~learn], augment)
-            cells[domain].append(100 * np.mean(answers == labels[here & ~learn]))
-    for (way, augment), cells in rows.items():
-        said = (f"{d} {np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}" for d, v in cells.items())
-        print(f"{way + ', augmented' * augment:20}", *said, sep="  ")
+            predictions = methods[method](x[train], y[train], x[in_domain & ~train], augment)
+            cells[domain].append(100 * np.mean(predictions == labels[in_domain & ~train]))
+    for (method, augment), cells in rows.items():
+        scores = (f"{d} {np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}" for d, v in cells.items())
+        print(f"{method + ', augmented' * augment:20}", *scores, sep="  ")
 
 
 if __name__ == "__main__":

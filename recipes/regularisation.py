@@ -1,6 +1,6 @@
-"""Regularisation: what does each way add where there are few images to learn from?
+"""Regularisation: how much does each method add with few training images?
 
-Three labels for each object and domain of Office-31; the last three stages learn. CutMix needs --policy full.
+Three labels per object and domain of Office-31; the last three stages are trained. CutMix needs --policy full.
 """
 
 from dataclasses import replace
@@ -30,10 +30,10 @@ def main(config: TrainConfig) -> None:
     runs |= {name: replace(config, heads=replace(config.heads, **new)) for name, new in HEADS.items()}
     for name, new in MORE.items():
         runs[name] = replace(config, learn=replace(learn, regularise=replace(learn.regularise, **new)))
-    for name, one in runs.items():
+    for name, run_config in runs.items():
         print(f"\n{name}")
         try:
-            results = [train(replace(one, run=seed), images=images, cache=cache).result for seed in seeds]
+            results = [train(replace(run_config, run=run), images=images, cache=cache).result for run in seeds]
         except TransferError as error:
             if not rows:
                 raise

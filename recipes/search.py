@@ -1,7 +1,8 @@
-"""Search: a grid, random draws, coarse then fine, and Optuna's TPE, each with as many trials.
+"""Hyperparameter search: a grid, random search, coarse to fine, and Optuna's TPE, with the same number of trials.
 
-Of two settings a grid of 36 trials tries six values each. Where one of the two matters most, as the learning rate
-does, it is luck whether a good one is among six; random draws try 36. The best of all is trained once and tested.
+With two settings, a grid of 36 trials tries six values of each; random search tries 36. If one setting matters most, as
+the learning rate does, the grid depends on one of its six values being good. The best settings of all are trained once
+and evaluated on the test images.
 """
 
 from dataclasses import replace
@@ -12,28 +13,28 @@ from transfer.cli.main import script
 from transfer.report.text import run_text, text_table
 from transfer.tuning.space import apply_settings
 
-WAYS = {"grid": ("grid", 0.0), "random": ("random", 0.0), "coarse, then fine": ("random", 0.4), "tpe": ("tpe", 0.0)}
+SAMPLERS = {"grid": ("grid", 0.0), "random": ("random", 0.0), "coarse, then fine": ("random", 0.4), "tpe": ("tpe", 0.0)}
 
 
 def main(config: SearchConfig) -> None:
-    found, out = {}, config.train.run.out
-    for name, (sampler, fine) in WAYS.items():
-        place = out / name.replace(", ", "_").replace(" ", "_") if out else None
-        inner = replace(config.train, run=replace(config.train.run, out=place))
-        found[name] = search(replace(config, sampler=sampler, fine=fine, train=inner))
+    results, out = {}, config.train.run.out
+    for name, (sampler, fine) in SAMPLERS.items():
+        run_out = out / name.replace(", ", "_").replace(" ", "_") if out else None
+        train_config = replace(config.train, run=replace(config.train.run, out=run_out))
+        results[name] = search(replace(config, sampler=sampler, fine=fine, train=train_config))
     rows = []
-    for name, result in found.items():
+    for name, result in results.items():
         values = sorted((trial["val_acc"] for trial in result["trials"]), reverse=True)
         rates = {trial["settings"].get("lr") for trial in result["trials"]}
         seconds = sum(trial["seconds"] for trial in result["trials"])
         best = [f"{values[0]:.4f}", f"{fmean(values[:5]):.4f}"]
         rows.append([name, str(len(values)), str(len(rates)), *best, f"{seconds:.1f}"])
     print("\n" + text_table(["", "trials", "rates", "best val_acc", "mean of the best 5", "seconds"], rows))
-    first = max(found, key=lambda name: found[name]["best"]["val_acc"])
-    settings = found[first]["best"]["settings"]
-    print(f"\nbest of all, trained once and tested: {first}, {settings}")
-    last = replace(config.train, run=replace(config.train.run, out=out / "final" if out else None))
-    print(run_text(train(apply_settings(last, settings)).result))
+    first = max(results, key=lambda name: results[name]["best"]["val_acc"])
+    settings = results[first]["best"]["settings"]
+    print(f"\nbest settings, trained once and evaluated on the test images: {first}, {settings}")
+    final = replace(config.train, run=replace(config.train.run, out=out / "final" if out else None))
+    print(run_text(train(apply_settings(final, settings)).result))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Surgical fine-tuning (Lee et al. 2023): which third of the network should learn?
+"""Surgical fine-tuning (Lee et al. 2023): which third of the network should be trained?
 
-Their finding: the first layers for changes of the input (noise, blur, another camera), the last ones for changes of
-the labels. Try it on sets of your own; the paired test says whether a difference is real.
+The paper finds the first layers best for changes of the input (noise, blur, another camera) and the last layers best
+for changes of the labels. The paired test shows whether a difference is significant on your data.
 """
 
 from transfer import CompareConfig, compare

@@ -1,8 +1,8 @@
 """Truncated networks: how much of the network do these images need?
 
-Drops the last one and two stages and learns heads on what remains; then with the new last stage learning too (lp_ft),
-or everything from random weights. Upper stages know the images of pretraining best: the less alike these images are,
-the less is lost without them, and what is dropped costs neither time nor memory.
+Removes the last one and two stages and trains heads on the remaining ones. Then also fine-tunes the new last stage
+(lp_ft), or trains everything from random weights. Upper stages are the most specific to the pretraining images: the
+less similar your images are, the less is lost without them, and the removed stages cost neither time nor memory.
 """
 
 from transfer import CompareConfig, compare

@@ -73,11 +73,11 @@ def test_few_labels_of_each_cell(recipe):
     assert not np.array_equal(chosen, recipe.few_labels(cells, 5, seed=4))
 
 
-def test_moved_moves_a_little(recipe):
+def test_augmentation_moves_a_little(recipe):
     torch.manual_seed(0)
     dot = torch.zeros(64, 1, 41, 41)
     dot[:, :, 19:22, 19:22] = 1
-    found = recipe.moved(dot)
+    found = recipe.augment_images(dot)
     assert found.shape == dot.shape
     rows, columns = np.nonzero(found.sum((0, 1)).numpy())
     assert 3 <= np.abs(rows - 20).max() <= 9  # a tenth of the side, enlarged by at most 1 / 0.85
