@@ -1,8 +1,7 @@
 """Head composition: two heads on one network, one joint head over their pairs, or a network for each?
 
-Object and domain of Office-31, with all labels and with three per object and domain. On a frozen backbone the heads
-share no trained layer. With a trained last stage, the cosine between the gradients of the two losses shows how far the
-tasks agree (--out plots it), and the paired differences show the cost of sharing.
+Object and domain of Office-31, with all labels and with three. On a frozen backbone the heads share no trained layer.
+With a trained last stage, the cosine between the losses' gradients shows how far the tasks agree (--out plots it).
 """
 
 from dataclasses import replace
@@ -18,34 +17,34 @@ from transfer.training.compare import paired
 from transfer.training.gradient_conflict import course
 from transfer.training.setup import read_images
 
+HEADS = ("object", "domain")
 PANELS = {"cosine": "cosine", "conflict": "share of batches in conflict", "ratio": "domain's length / object's"}
 
 
 def main(config: TrainConfig) -> None:
-    cache, out, rows = TrunkCache(config.cache), config.run.out, []
-    images, curves = read_images(config.data, cache.disk_cache), {title: {} for title in PANELS.values()}
+    cache, out, rows, curves = TrunkCache(config.cache), config.run.out, [], {panel: {} for panel in PANELS.values()}
+    images = read_images(config.data, cache.disk_cache)
     for policy, shots in [(p, s) for p in ("linear_probe", config.policy.policy) for s in (None, config.data.shots)]:
-        base = replace(config, data=replace(config.data, shots=shots), policy=replace(config.policy, policy=policy))
-        runs = {}
+        data, runs = replace(config.data, shots=shots), {}
+        base = replace(config, data=data, policy=replace(config.policy, policy=policy))
         for heads in ("separate", "dual", "joint"):
-            title, lines = f"{policy}, {shots or 'all'} labels, {heads}", []
-            print(f"\n{title}")
+            print("\n" + (title := f"{policy}, {shots or 'all'} labels, {heads}"))
+            lines = []
             run = replace(config.run, out=out and out / title.replace(", ", "_").replace(":", "-").replace(" ", "_"))
             run_config = replace(base, heads=replace(config.heads, heads=heads), run=run)
             runs[heads] = train(run_config, images=images, cache=cache, on_epoch=lines.append)
             tests = paired(runs[heads], runs["separate"]) if len(runs) > 1 else {}
-            scores = [score_text(runs[heads].result, name).partition(" [")[0] for name in ("object", "domain")]
-            differences, measured = [paired_test_text(tests.get(name)) for name in ("object", "domain")], course(lines)
-            cosines = measured["cosine"]
-            rows.append([title, *scores, *differences, f"{fmean(cosines):+.3f}" if cosines else "-"])
-            for name in PANELS:
-                curves[PANELS[name]] |= {title: measured[name]} if measured[name] else {}
-    print("\n" + text_table(["", *("object", "domain", "object - separate", "domain - separate"), "cosine"], rows))
+            scores = [score_text(runs[heads].result, name).partition(" [")[0] for name in HEADS]
+            differences, measured = [paired_test_text(tests.get(name)) for name in HEADS], course(lines)
+            rows.append([title, *scores, *differences, f"{fmean(c):+.3f}" if (c := measured["cosine"]) else "-"])
+            for name, panel in PANELS.items():
+                curves[panel] |= {title: measured[name]} if measured[name] else {}
+    print("\n" + text_table(["", *HEADS, "object - separate", "domain - separate", "cosine"], rows))
     if out:
         draw_curves(out / "interference.png", curves, x="epoch", y="of the two heads' gradients")
 
 
 if __name__ == "__main__":
-    config = TrainConfig(DataConfig("office31", shots=3), BackboneConfig("mobilenetv2_100"))
-    learn = LearnConfig(epochs=12, batch_size=32, interference=True)
-    raise SystemExit(script(main, replace(config, policy=PolicyConfig("partial:1"), learn=learn)))
+    data, learn = DataConfig("office31", shots=3), LearnConfig(epochs=12, batch_size=32, interference=True)
+    backbone, policy = BackboneConfig("mobilenetv2_100"), PolicyConfig("partial:1")
+    raise SystemExit(script(main, TrainConfig(data, backbone, policy=policy, learn=learn)))
