@@ -1,8 +1,8 @@
-"""Execute the notebooks anew and keep what they put out: ``python tests/notebooks/execute.py [NAME...]``.
+"""Execute the notebooks and save their outputs: ``python tests/notebooks/execute.py [NAME...]``.
 
-Without names all six: on Office-31 that is minutes each. Pictures are reduced to 256 colours, so that the files stay
-small; execution times and anything else that differs from run to run are left out. What a cell tagged ``image:NAME``
-shows is also written to ``notebooks/images/NAME.png``, for README.
+Without names it runs all six; on Office-31 that takes minutes each. Pictures are reduced to 256 colours to keep the
+files small. Execution times and other values that differ between runs are removed. The picture of a cell tagged
+``image:NAME`` is also written to ``notebooks/images/NAME.png``, for the README files.
 """
 
 import base64
@@ -18,7 +18,7 @@ from PIL import Image
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 COLOURS = 256
-# tqdm says on import that it would like a package for its widgets; --log-level: the kernel's words about its sockets.
+# Silences tqdm's warning about a missing widget package, and the kernel's log lines about its sockets.
 ENVIRONMENT = {"PYTHONWARNINGS": "ignore:IProgress not found"}
 QUIET = ["--log-level=ERROR"]
 METADATA = {
@@ -28,7 +28,7 @@ METADATA = {
 
 
 def execute(path: Path, timeout: int = 3600, **environment: str) -> nbformat.NotebookNode:
-    """Return the notebook at `path` with new outputs; an error in a cell is raised."""
+    """Execute the notebook at `path` and return it with new outputs; raise on an error in a cell."""
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, timeout=timeout, record_timing=False, resources=resources)
@@ -37,19 +37,19 @@ def execute(path: Path, timeout: int = 3600, **environment: str) -> nbformat.Not
     return notebook
 
 
-def tidied(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return `notebook` without what differs from run to run, its pictures small."""
+def remove_run_details(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return `notebook` without details that differ between runs, and with small pictures."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
-                output.data["image/png"] = small(output.data["image/png"])
+                output.data["image/png"] = reduce_colours(output.data["image/png"])
     nbformat.validate(notebook)
     return notebook
 
 
-def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
-    """Return the PNG that each cell tagged ``image:NAME`` shows, by that name."""
+def find_pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
+    """Return the PNG of each cell tagged ``image:NAME``, by name."""
     found = {}
     for cell in notebook.cells:
         for tag in cell.metadata.get("tags", ()):
@@ -59,8 +59,8 @@ def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
     return found
 
 
-def small(png: str) -> str:
-    """Return a PNG (base64) with a palette."""
+def reduce_colours(png: str) -> str:
+    """Return a PNG (base64) reduced to a palette of `COLOURS`."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     written = io.BytesIO()
     picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(written, "png", optimize=True)
@@ -69,9 +69,9 @@ def small(png: str) -> str:
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or sorted(path.stem for path in FOLDER.glob("*.ipynb")):
-        began, path = time.perf_counter(), FOLDER / f"{name}.ipynb"
-        notebook = tidied(execute(path))
+        started, path = time.perf_counter(), FOLDER / f"{name}.ipynb"
+        notebook = remove_run_details(execute(path))
         path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        for image, png in pictures(notebook).items():
+        for image, png in find_pictures(notebook).items():
             (FOLDER / "images" / f"{image}.png").write_bytes(png)
-        print(f"{name}: {time.perf_counter() - began:.0f} s, {path.stat().st_size / 1000:.0f} kB")
+        print(f"{name}: {time.perf_counter() - started:.0f} s, {path.stat().st_size / 1000:.0f} kB")

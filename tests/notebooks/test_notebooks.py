@@ -1,4 +1,4 @@
-"""The notebooks run, on the embedded set; what they are committed with is small, and nobody's photograph or folder."""
+"""The notebooks run on the bundled digits; their committed outputs are small and show no photograph or local path."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from studies.plots import draw_curves
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXECUTE = runpy.run_path(str(Path(__file__).with_name("execute.py")))
-# Two names or more behind a slash that no name comes before.
+# Two or more names after a leading slash.
 ABSOLUTE = re.compile(r"(?<![\w./])(?:[A-Za-z]:\\|/[\w.~-]+/)[\w.-]")
 NUMBERS = ["01", "02", "03", "04", "05", "06"]
 
@@ -47,7 +47,7 @@ def test_all_six_are_there():
 
 @by_notebook
 def test_runs_on_the_embedded_set(path):
-    """An error in a cell is raised; every cell that puts something out as committed does so here."""
+    """Cells raise no error, and those with a committed output have one here."""
     before = {cell.id: bool(cell.outputs) for cell in nbformat.read(path, as_version=4).cells if "outputs" in cell}
     notebook = EXECUTE["execute"](path, timeout=300, TRANSFER_NOTEBOOK_DATA="digits")
     after = {cell.id: bool(cell.outputs) for cell in notebook.cells if "outputs" in cell}
@@ -59,7 +59,7 @@ def test_is_committed_as_it_ran(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
-    assert notebook.metadata == EXECUTE["METADATA"]  # no widgets, no version of whoever ran it
+    assert notebook.metadata == EXECUTE["METADATA"]  # no widgets and no local versions
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
@@ -78,7 +78,7 @@ def test_names_no_folder(path):
 
 @by_notebook
 def test_shows_no_photograph(path):
-    """Pictures are plots, mostly paper, unless a cell is tagged as showing the embedded digits, and shows them."""
+    """Pictures are plots, mostly background, except in a cell tagged as showing the bundled digits."""
     for cell, kind, data in pictures(path):
         assert kind == "image/png"
         if "digits" in cell.metadata.get("tags", ()):
@@ -87,19 +87,19 @@ def test_shows_no_photograph(path):
             assert share_of_commonest_colour(Image.open(io.BytesIO(base64.b64decode(data)))) > 0.5
 
 
-SCREENS = {"demo", "report"}  # of the command line and of a page, both of the embedded digits
+SCREENS = {"demo", "report"}  # of the command line and of a report page, both of the bundled digits
 
 
 def test_pictures_of_the_readmes_are_those_of_the_notebooks():
     shown = {}
     for path in PATHS:
-        shown |= EXECUTE["pictures"](nbformat.read(path, as_version=4))
-    kept = {path.stem: path.read_bytes() for path in (ROOT / "notebooks" / "images").iterdir()}
-    assert {name: kept[name] for name in kept.keys() - SCREENS} == shown
+        shown |= EXECUTE["find_pictures"](nbformat.read(path, as_version=4))
+    images = {path.stem: path.read_bytes() for path in (ROOT / "notebooks" / "images").iterdir()}
+    assert {name: images[name] for name in images.keys() - SCREENS} == shown
     folders = (ROOT / folder for folder in ("transfer", "recipes"))
     readmes = [ROOT / "README.md", *(path for folder in folders for path in folder.rglob("README.md"))]
     text = "".join(path.read_text(encoding="utf-8") for path in readmes)
-    assert all(f"notebooks/images/{name}.png" in text for name in kept)
+    assert all(f"notebooks/images/{name}.png" in text for name in images)
 
 
 def test_a_photograph_would_be_seen():
@@ -129,7 +129,7 @@ def test_pictures_are_made_small_and_stay_what_they_are():
     written = io.BytesIO()
     draw_curves(None, {"loss": {"sgd": [2.0, 1.0, 0.5], "adam": [1.5, 0.6, 0.4]}}, x="epoch", y="loss").savefig(written)
     pixels = np.asarray(Image.open(written).convert("RGB"), float)
-    small = base64.b64decode(EXECUTE["small"](base64.b64encode(written.getvalue()).decode()))
-    again = np.asarray(Image.open(io.BytesIO(small)).convert("RGB"), float)
+    small = base64.b64decode(EXECUTE["reduce_colours"](base64.b64encode(written.getvalue()).decode()))
+    reduced = np.asarray(Image.open(io.BytesIO(small)).convert("RGB"), float)
     assert len(small) < len(written.getvalue()) / 2
-    assert np.abs(again - pixels).mean() < 1
+    assert np.abs(reduced - pixels).mean() < 1
