@@ -88,7 +88,7 @@ def compare_with_source_only(
     Parameters
     ----------
     tests : sequence of (ImageTable, Predictions)
-        For each seed the test images with their true objects, and the adapted model's answers on them.
+        For each seed, the test images with their true objects, and the adapted model's predictions.
     before : sequence of ndarray
         For each seed the classes that source_only gave these images, int64, shape (N,).
 
