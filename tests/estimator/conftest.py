@@ -1,4 +1,4 @@
-"""The tiny set as arrays and paths, and an estimator quick to fit."""
+"""The tiny set as arrays and paths, and an estimator that is quick to fit."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def objects(images: ImageTable) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def store(weights_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What there is of backbones by name."""
+    """A store of weights for backbones by name."""
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(weights_store))
     return weights_store
 

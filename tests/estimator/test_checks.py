@@ -33,7 +33,7 @@ def drawn(x):
 
 
 class Numbers:
-    """The rows of a matrix as images; scikit-learn's own validation before, as the checks expect of its estimators."""
+    """Takes matrix rows as images, after scikit-learn's validation, which its checks expect."""
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -82,7 +82,7 @@ def test_what_config_says_holds_unless_a_parameter_says_otherwise(classifier):
 
 
 @pytest.mark.parametrize(
-    ("settings", "adapting", "says"),
+    ("settings", "adapting", "message"),
     [
         ({"policy": "linear_prob"}, False, "did you mean 'linear_probe'"),
         ({"optimizer": "adamm"}, False, "did you mean 'adam"),
@@ -95,9 +95,9 @@ def test_what_config_says_holds_unless_a_parameter_says_otherwise(classifier):
         ({"config": AdaptConfig()}, False, "config must be a TrainConfig"),
     ],
 )
-def test_bad_settings_are_value_errors(settings, adapting, says, classifier, pixels, objects):
+def test_bad_settings_are_value_errors(settings, adapting, message, classifier, pixels, objects):
     domain = np.where(np.arange(48) < 24, 1, -1) if adapting else None
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         classifier(**settings).fit(pixels, objects, domain)
 
 

@@ -47,7 +47,7 @@ def test_images_of_any_mode_and_size(pixels):
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         (np.zeros((4, 9)), r"X has shape \(4, 9\), expected paths"),
         (np.zeros((4, 9, 9, 1)), r"X has shape \(4, 9, 9, 1\)"),
@@ -61,7 +61,7 @@ def test_images_of_any_mode_and_size(pixels):
         ([Image.new("L", (2, 2)), "a.png"], r"X\[1\] is a path among pixels"),
     ],
 )
-def test_what_is_no_images_is_a_value_error(given, says):
-    with pytest.raises(ValueError, match=says) as caught, image_files(given):
+def test_what_is_no_images_is_a_value_error(given, message):
+    with pytest.raises(ValueError, match=message) as caught, image_files(given):
         pass
     assert isinstance(caught.value, InputError)

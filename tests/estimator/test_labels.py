@@ -40,7 +40,7 @@ def test_domains_that_all_have_labels_are_learned():
 
 
 @pytest.mark.parametrize(
-    ("y", "domain", "says"),
+    ("y", "domain", "message"),
     [
         (None, None, "requires y to be passed"),
         ([0, 1], None, "y has 2 entries for 3 images"),
@@ -55,6 +55,6 @@ def test_domains_that_all_have_labels_are_learned():
         ([0, 1, 0], ["x", "target", "x"], "a domain called 'target' has labels"),
     ],
 )
-def test_what_cannot_be_learned_is_a_value_error(y, domain, says):
-    with pytest.raises(ValueError, match=says):
+def test_what_cannot_be_learned_is_a_value_error(y, domain, message):
+    with pytest.raises(ValueError, match=message):
         read_labels(y, domain, 3)

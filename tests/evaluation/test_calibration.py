@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from transfer.evaluation.calibration import CALIBRATION_BINS, measure_calibration
 
-answers = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
+predictions = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
 
 
 def naive(pairs):
@@ -23,8 +23,8 @@ def naive(pairs):
 
 
 @settings(deadline=None)
-@given(answers)
-def test_as_it_is_defined(pairs):
+@given(predictions)
+def test_it_equals_its_definition(pairs):
     found = measure_calibration(np.array([p for p, _ in pairs]), np.array([r for _, r in pairs], dtype=float))
     counts, error = naive(pairs)
     assert found.counts.tolist() == counts
@@ -32,8 +32,8 @@ def test_as_it_is_defined(pairs):
 
 
 @settings(deadline=None)
-@given(answers)
-def test_means_of_the_bins_make_up_the_whole(pairs):
+@given(predictions)
+def test_bin_means_add_up_to_the_overall_means(pairs):
     found = measure_calibration(np.array([p for p, _ in pairs]), np.array([r for _, r in pairs], dtype=float))
     full = found.counts > 0
     assert np.isnan(found.accuracy[~full]).all()
@@ -41,5 +41,5 @@ def test_means_of_the_bins_make_up_the_whole(pairs):
     assert (found.confidence[full] * found.counts[full]).sum() == pytest.approx(sum(p for p, _ in pairs))
 
 
-def test_nothing_answered_is_no_error():
+def test_without_predictions_the_error_is_zero():
     assert measure_calibration(np.empty(0), np.empty(0)).error == 0.0

@@ -1,4 +1,4 @@
-"""Models that answer as one: snapshots of a run, and several runs."""
+"""Ensembles of snapshots and of runs."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from transfer.training.train import train
 
 
 def probabilities(run: Path, paths: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the probabilities of all classes by the plain path: one image after the other."""
+    """Return the probabilities of all classes, computed for one image after the other."""
     from transfer.data.images.batches import ImageBatches
 
     (model,) = checkpoint.load(run).values()
@@ -28,7 +28,7 @@ def probabilities(run: Path, paths: np.ndarray) -> dict[str, np.ndarray]:
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
-def test_the_mean_of_answers() -> None:
+def test_average_predictions() -> None:
     rng = np.random.default_rng(0)
     members = [{"object": rng.dirichlet(np.ones(4), 5), "age": rng.normal(size=5)} for _ in range(3)]
     together = ensemble.average_predictions(members)
@@ -37,7 +37,7 @@ def test_the_mean_of_answers() -> None:
         np.testing.assert_allclose(together[name], sum(member[name] for member in members) / 3)
 
 
-def test_several_runs_answer_as_one(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_several_runs_are_evaluated_as_an_ensemble(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     runs = tuple(tmp_path / str(seed) for seed in range(3))
     for seed, run in enumerate(runs):
         tested = train(config(out=run, seed=seed, split_seed=7, policy="partial:1", epochs=2)).tests[0][0]
@@ -48,7 +48,7 @@ def test_several_runs_answer_as_one(config: Callable[..., TrainConfig], tmp_path
     assert result["test"]["object"]["accuracy"] == pytest.approx(right.mean())
 
 
-def test_one_run_beside_itself_is_that_run(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_a_run_in_an_ensemble_with_itself_is_unchanged(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     train(config(out=tmp_path / "a"))
     assert (
         evaluate(EvaluateConfig(tmp_path / "a", (tmp_path / "a",)))["test"]
@@ -57,7 +57,7 @@ def test_one_run_beside_itself_is_that_run(config: Callable[..., TrainConfig], t
 
 
 def test_runs_of_different_splits_are_refused(config: Callable[..., TrainConfig], folder: Path, tmp_path: Path) -> None:
-    """One may have learned from the other's test images."""
+    """One may have been trained on the other's test images."""
     for seed in (0, 1):
         train(config(out=tmp_path / str(seed), seed=seed))
     with pytest.raises(TransferError, match="--split-seed"):
@@ -65,7 +65,9 @@ def test_runs_of_different_splits_are_refused(config: Callable[..., TrainConfig]
     assert evaluate(EvaluateConfig(tmp_path / "0", (tmp_path / "1",), data=str(folder)))["test"]["object"]["n"] == 48
 
 
-def test_runs_of_other_classes_are_refused(config: Callable[..., TrainConfig], folder: Path, tmp_path: Path) -> None:
+def test_runs_of_different_classes_are_refused(
+    config: Callable[..., TrainConfig], folder: Path, tmp_path: Path
+) -> None:
     train(config(out=tmp_path / "a"))
     train(config(out=tmp_path / "b", data=str(folder / "plain")))
     with pytest.raises(TransferError, match="they differ in the head domain"):
@@ -73,7 +75,7 @@ def test_runs_of_other_classes_are_refused(config: Callable[..., TrainConfig], f
 
 
 @pytest.mark.parametrize("heads", ["dual", "separate"])
-def test_snapshots_are_saved_and_answer_together(
+def test_snapshots_are_saved_and_evaluated_as_an_ensemble(
     config: Callable[..., TrainConfig], tmp_path: Path, heads: str
 ) -> None:
     out = tmp_path / "run"
@@ -84,7 +86,7 @@ def test_snapshots_are_saved_and_answer_together(
     assert said["n"] == 2
     again = evaluate(EvaluateConfig(files[0], tuple(files[1:])))
     assert again["test"]["object"]["accuracy"] == pytest.approx(said["test"]["object"]["accuracy"])
-    # What the run itself answers with is still the best epoch's.
+    # What the run itself predictions with is still the best epoch's.
     alone = evaluate(EvaluateConfig(out))
     assert alone["test"]["object"]["accuracy"] == run.result["test"]["object"]["accuracy"]
     assert run.result["policy"]["frozen_unchanged"]
@@ -93,7 +95,7 @@ def test_snapshots_are_saved_and_answer_together(
     assert not list(out.glob("snapshot*"))
 
 
-def test_snapshots_give_the_models_back_as_they_were(config: Callable[..., TrainConfig]) -> None:
+def test_snapshots_restore_the_models_weights(config: Callable[..., TrainConfig]) -> None:
     models = train(config(policy="partial:1", epochs=1)).models
     before = {name: tensor.clone() for name, tensor in models[""].state_dict().items()}
     moved = {name: tensor + 1 for name, tensor in before.items() if name.startswith("heads.layers")}
@@ -102,7 +104,7 @@ def test_snapshots_give_the_models_back_as_they_were(config: Callable[..., Train
     assert all(torch.equal(models[""].state_dict()[name], tensor) for name, tensor in before.items())
 
 
-def test_a_split_of_its_own_seed(config: Callable[..., TrainConfig]) -> None:
+def test_a_split_seed_of_its_own(config: Callable[..., TrainConfig]) -> None:
     tested = [
         set(train(dataclasses.replace(config(seed=seed, split_seed=split, epochs=1))).tests[0][0].paths)
         for seed, split in ((0, 3), (1, 3), (3, None), (1, None))
@@ -111,12 +113,14 @@ def test_a_split_of_its_own_seed(config: Callable[..., TrainConfig]) -> None:
 
 
 def test_views_and_averages_from_train_and_evaluate(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    """What train measures in several views, evaluate measures of the saved run; frozen layers stay as they are."""
+    """Evaluating the saved run with the same views gives the result of training; frozen layers are unchanged."""
     out = tmp_path / "run"
     view = ViewConfig(10, (24, 32))
     one = dataclasses.replace(config(out=out, policy="partial:1", average="ema", split_seed=1), view=view)
     run = train(one)
     assert run.result["policy"]["frozen_unchanged"]
     assert evaluate(EvaluateConfig(out, view=view))["test"] == run.result["test"]
-    table, answers = run.tests[0]
-    np.testing.assert_allclose(answers["object"], predict_views(run.models[""], table.paths, view)["object"], atol=1e-6)
+    table, predictions = run.tests[0]
+    np.testing.assert_allclose(
+        predictions["object"], predict_views(run.models[""], table.paths, view)["object"], atol=1e-6
+    )

@@ -21,8 +21,8 @@ def run(config, tmp_path):
     return out
 
 
-def test_predictions_of_the_saved_run_are_those_that_were_tested(run):
-    """From image files, on a model rebuilt from its file, at the same cut: what predictions.csv says."""
+def test_a_saved_run_repeats_its_test_predictions(run):
+    """A model rebuilt from its file predicts for image files what predictions.csv lists."""
     with (run / "predictions.csv").open(newline="") as file:
         expected = list(csv.DictReader(file))
     got = list(predict(checkpoint.load(run), [row["path"] for row in expected], top=2))
@@ -65,7 +65,7 @@ def test_a_bad_image_is_refused_or_skipped_and_named(run, folder, tmp_path):
     assert predict_command(PredictConfig(run, tuple(paths), on_bad_image="skip", out=tmp_path / "out.jsonl")) == 1
 
 
-def test_json_lines_and_csv_say_the_same(run, folder, tmp_path):
+def test_json_lines_and_csv_have_the_same_content(run, folder, tmp_path):
     for form in ("json", "csv"):
         assert (
             predict_command(PredictConfig(run, (str(folder / "plain" / "red"),), format=form, out=tmp_path / form)) == 0
@@ -87,7 +87,7 @@ def test_evaluate_on_the_runs_own_test_images_repeats_its_result(run):
 
 
 def test_evaluate_on_other_data_matches_classes_by_name(run, folder, tmp_path):
-    """A set with one class under another name and one domain: known names count, unknown ones are said."""
+    """A set with one class under another name and one domain: known names count, unknown ones are noted."""
     shutil.copytree(folder / "striped", tmp_path / "other")
     (tmp_path / "other" / "blue").rename(tmp_path / "other" / "azure")
     result = evaluate(EvaluateConfig(run, data=str(tmp_path / "other"), out=tmp_path / "deep" / "result.json"))
@@ -99,7 +99,7 @@ def test_evaluate_on_other_data_matches_classes_by_name(run, folder, tmp_path):
     assert json.loads((tmp_path / "deep" / "result.json").read_text()) == json.loads(json.dumps(result))
 
 
-def test_evaluate_says_where_a_run_may_have_learned_what_it_is_asked(run, folder, tmp_path):
+def test_evaluate_notes_images_that_the_run_may_have_been_trained_on(run, folder, tmp_path):
     tested = len((run / "predictions.csv").read_text().splitlines()) - 1
     (note,) = [note for note in evaluate(EvaluateConfig(run, data=str(folder)))["notes"] if "test images of" in note]
     assert note.startswith(f"{tested} of these images are test images of {run}")
@@ -135,8 +135,8 @@ def test_damaged_predictions_are_one_line(run, content):
         evaluate(EvaluateConfig(run, device="cpu"))
 
 
-def test_images_are_decoded_in_one_pass_and_rows_come_before_the_last_is_read(run, folder, monkeypatch):
-    """What is to come is decoded while rows go out, a few batches ahead and no more."""
+def test_images_are_decoded_in_one_pass_and_rows_are_yielded_early(run, folder, monkeypatch):
+    """Later images are decoded while rows are yielded, at most a few batches ahead."""
     from transfer.data.images import batches as module
     from transfer.evaluation import evaluate as ours
 

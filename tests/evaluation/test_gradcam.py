@@ -17,10 +17,10 @@ def naive(model, image, label, head="object"):
     """Selvaraju et al. 2017, equations 1 and 2, with each derivative taken as a difference quotient, one by one."""
     backbone = model.backbone
     last = backbone.network.get_submodule("layer4")
-    kept = []
-    with last.register_forward_hook(lambda m, i, o: kept.append(o.detach())), torch.no_grad():
+    captured = []
+    with last.register_forward_hook(lambda m, i, o: captured.append(o.detach())), torch.no_grad():
         backbone(backbone.preprocessing.normalise(image))
-    maps = kept[0].double()
+    maps = captured[0].double()
     network = model.double()
 
     def score(changed):
@@ -44,7 +44,7 @@ def naive(model, image, label, head="object"):
     return heat / heat.max() if heat.max() else heat
 
 
-def test_as_it_is_defined(taught, pixels):
+def test_it_equals_its_definition(taught, pixels):
     model, _ = taught()
     with torch.no_grad():
         model.heads.layers["head_object"][-1].weight.normal_(generator=torch.Generator().manual_seed(3))
@@ -64,7 +64,7 @@ def test_a_network_that_diverged_is_not_explained(taught, pixels, value):
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "full", "truncate:1", "head2toe"])
-def test_it_explains_each_image_by_itself_and_leaves_the_model_alone(taught, pixels, policy):
+def test_maps_do_not_depend_on_the_batch_and_the_model_is_unchanged(taught, pixels, policy):
     model, plan = taught(policy)
     model.freeze(plan.phases[-1])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -78,7 +78,7 @@ def test_it_explains_each_image_by_itself_and_leaves_the_model_alone(taught, pix
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_without_maps_there_is_nothing_to_show(taught, pixels):
+def test_without_feature_maps_it_returns_none(taught, pixels):
     model, _ = taught()
     backbone = model.backbone
     flat = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, backbone.width))

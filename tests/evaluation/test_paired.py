@@ -14,7 +14,7 @@ RIGHT = hnp.arrays(np.int64, st.shared(st.integers(1, 30), key="n"), elements=st
 
 
 def runs(wins: int, losses: int, ties: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """Return two runs: a alone is right `wins` times, b alone `losses` times, both or neither on the rest."""
+    """Return two runs: only a is correct `wins` times, only b `losses` times, both or neither on the rest."""
     a = np.array([1] * wins + [0] * losses + [1, 0] * (ties // 2))
     b = np.array([0] * wins + [1] * losses + [1, 0] * (ties // 2))
     order = np.random.default_rng(0).permutation(len(a))
@@ -22,7 +22,7 @@ def runs(wins: int, losses: int, ties: int = 20) -> tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(1, 0), (5, 5), (8, 2), (12, 3), (3, 15), (10, 0), (40, 25)])
-def test_one_row_an_image_is_mcnemars_exact_test(wins: int, losses: int) -> None:
+def test_one_row_per_image_is_mcnemars_exact_test(wins: int, losses: int) -> None:
     exact = binomtest(wins, wins + losses).pvalue
     result = paired_test(*runs(wins, losses))
     error = 4 * np.sqrt(exact * (1 - exact) / DRAWS) + 2 / DRAWS
@@ -57,20 +57,20 @@ def test_no_difference_at_all() -> None:
     assert (result["difference"], result["p"], result["interval"]) == (0.0, 1.0, [0.0, 0.0])
 
 
-def test_the_p_value_is_never_nought() -> None:
+def test_the_p_value_is_never_zero() -> None:
     result = paired_test(np.ones(200), np.zeros(200))
     assert result["p"] == pytest.approx(1 / (DRAWS + 1))
 
 
-def test_the_interval_is_that_of_drawing_images_with_replacement() -> None:
+def test_the_interval_equals_resampling_images() -> None:
     a, b = runs(20, 8, 60)
     rng = np.random.default_rng(3)
     drawn = [(a - b)[rng.integers(0, len(a), len(a))].mean() for _ in range(4000)]
     assert paired_test(a, b)["interval"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.012)
 
 
-def test_an_image_under_several_seeds_is_one_draw() -> None:
-    """The same answers three times over are no more evidence than once."""
+def test_an_image_under_several_seeds_is_one_sample() -> None:
+    """Repeating the same predictions three times adds no evidence."""
     a, b = runs(8, 2)
     images = np.arange(len(a))
     once, thrice = paired_test(a, b, images), paired_test(np.tile(a, 3), np.tile(b, 3), np.tile(images, 3))
@@ -82,7 +82,7 @@ def test_an_image_under_several_seeds_is_one_draw() -> None:
 
 
 def test_clusters_against_all_sign_flips() -> None:
-    """Few enough images that every way to flip them can be counted; they have one row or several."""
+    """So few images that all sign flips can be enumerated; each has one or several rows."""
     rng = np.random.default_rng(1)
     images = np.repeat(np.array(["a", "b", "c", "d", "e", "f", "g"]), [1, 2, 3, 1, 4, 2, 3])
     a, b = (rng.random(len(images)) < 0.8).astype(int), (rng.random(len(images)) < 0.4).astype(int)
@@ -105,7 +105,7 @@ def test_the_order_of_rows_does_not_matter_to_the_difference() -> None:
     assert one == two
 
 
-def test_right_or_wrong_may_be_booleans() -> None:
+def test_correctness_may_be_boolean() -> None:
     a, b = runs(8, 2)
     assert paired_test(a.astype(bool), b.astype(bool)) == paired_test(a, b)
 
@@ -116,6 +116,6 @@ def test_the_seed() -> None:
     assert paired_test(a, b, seed=0)["p"] != paired_test(a, b, seed=1)["p"]
 
 
-def test_more_draws_than_fit_in_one_slice() -> None:
+def test_more_resamples_than_one_slice_holds() -> None:
     a, b = runs(8, 3)
     assert paired_test(a, b, draws=700)["p"] == pytest.approx(binomtest(8, 11).pvalue, abs=0.08)

@@ -51,7 +51,7 @@ def test_decide(tabled: ImageTable) -> None:
 
 
 @pytest.mark.parametrize("intervals", [True, False])
-def test_judge(tabled: ImageTable, intervals: bool) -> None:
+def test_evaluate_predictions(tabled: ImageTable, intervals: bool) -> None:
     report = evaluate_predictions(tabled, GIVEN, intervals=intervals)
     assert {name: r["n"] for name, r in report.items()} == {"object": 4, "domain": 5, "glossy": 5, "age": 5}
     assert report["object"]["accuracy"] == 3 / 4
@@ -61,14 +61,14 @@ def test_judge(tabled: ImageTable, intervals: bool) -> None:
     assert ("interval" in report["object"]) == intervals
 
 
-def test_judge_without_any_known_label(tabled: ImageTable) -> None:
+def test_evaluate_predictions_without_any_known_label(tabled: ImageTable) -> None:
     none = replace(tabled.targets["object"], values=np.full(6, -1))
     table = replace(tabled, targets=tabled.targets | {"object": none})
     for intervals in (True, False):
         assert evaluate_predictions(table, {"object": GIVEN["object"]}, intervals=intervals) == {"object": {"n": 0}}
 
 
-def test_per_domain(tabled: ImageTable) -> None:
+def test_evaluate_domains(tabled: ImageTable) -> None:
     report = evaluate_domains(tabled, GIVEN)
     assert set(report) == {"x", "y"}  # nothing is from z
     assert report["x"]["object"] == {"n": 2, "accuracy": 0.5}
@@ -88,25 +88,25 @@ def test_main_scores() -> None:
 @pytest.mark.parametrize("batch_size", [5, 64])
 @pytest.mark.parametrize("compose", ["dual", "joint"])
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
-def test_answer(
+def test_predict_rows(
     taught: Callable[..., Any], images: ImageTable, digests: np.ndarray, policy: str, compose: str, batch_size: int
 ) -> None:
-    """Image by image, in the order asked for."""
+    """Image by image, in the requested order."""
     model, plan = taught(policy, compose=compose)
     model.freeze(plan.phases[0])
     model.train()
     rows = np.random.default_rng(0).permutation(len(images))[:11]
     feed = TrunkCache().feed(model, images.paths, digests, batch_size=batch_size, workers=1)
-    answers, loss = predict_rows(model, feed, rows, target_tensors(images, model))
+    predictions, loss = predict_rows(model, feed, rows, target_tensors(images, model))
     assert not model.training
     costs = []
     for i, row in enumerate(rows):
         alone = model.predict(prepare(read_pixels(str(images.paths[row])), model.backbone.preprocessing)[None])
         for name in ("object", "domain"):
-            assert answers[name][i] == pytest.approx(alone[name][0].numpy(), abs=2e-3)
+            assert predictions[name][i] == pytest.approx(alone[name][0].numpy(), abs=2e-3)
         o, d = images.object[row], images.domain[row]
         if compose == "dual":
-            costs.append(-np.log(answers["object"][i][o]) - np.log(answers["domain"][i][d]))
+            costs.append(-np.log(predictions["object"][i][o]) - np.log(predictions["domain"][i][d]))
         else:
             with torch.no_grad():
                 x = prepare(read_pixels(str(images.paths[row])), model.backbone.preprocessing)[None]
@@ -114,16 +114,16 @@ def test_answer(
     assert loss == pytest.approx(np.mean(costs), rel=5e-3)
 
 
-def test_answer_of_no_rows(taught: Callable[..., Any], images: ImageTable, digests: np.ndarray) -> None:
+def test_predict_rows_of_no_rows(taught: Callable[..., Any], images: ImageTable, digests: np.ndarray) -> None:
     model, plan = taught()
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, images.paths, digests, batch_size=8, workers=1)
-    answers, loss = predict_rows(model, feed, np.empty(0, dtype=np.int64), target_tensors(images, model))
+    predictions, loss = predict_rows(model, feed, np.empty(0, dtype=np.int64), target_tensors(images, model))
     assert loss == 0.0
-    assert {name: len(values) for name, values in answers.items()} == {"object": 0, "domain": 0}
+    assert {name: len(values) for name, values in predictions.items()} == {"object": 0, "domain": 0}
 
 
-def test_targets(taught: Callable[..., Any], images: ImageTable) -> None:
+def test_target_tensors(taught: Callable[..., Any], images: ImageTable) -> None:
     model, _ = taught(heads=("object",))
     given = target_tensors(images, model)
     assert list(given) == ["object"]

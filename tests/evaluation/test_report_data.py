@@ -25,14 +25,14 @@ def answered(test, rng):
     return {name: rng.dirichlet(np.ones(len(test.targets[name].classes)), len(test)) for name in ("object", "domain")}
 
 
-def test_the_most_confident_mistakes_and_the_least_sure_hits(images):
-    answers = answered(images, np.random.default_rng(0))
+def test_galleries_show_the_most_confident_mistakes_and_the_least_confident_hits(images):
+    predictions = answered(images, np.random.default_rng(0))
     unknown = images.object.copy()
     unknown[::5] = -1
     test = replace(images, targets=images.targets | {"object": Target(unknown, "softmax", images.objects)})
-    galleries = choose_galleries(test, answers)
+    galleries = choose_galleries(test, predictions)
     for name, true in (("object", unknown), ("domain", images.domain)):
-        p = answers[name]
+        p = predictions[name]
         wrong = [i for i in range(len(p)) if true[i] >= 0 and p[i].argmax() != true[i]]
         right = [i for i in range(len(p)) if p[i].argmax() == true[i]]
         assert galleries[f"{name} mistakes"] == sorted(wrong, key=lambda i: -p[i].max())[:MISTAKES_SHOWN]
@@ -42,7 +42,7 @@ def test_the_most_confident_mistakes_and_the_least_sure_hits(images):
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "lp_ft"])
-def test_a_run_leaves_what_its_page_shows(config, tmp_path, policy):
+def test_a_run_saves_its_report_data(config, tmp_path, policy):
     out = tmp_path / "run"
     run = train(config(policy=policy, out=out))
     found = json.loads((out / "exhibits.json").read_text())
@@ -51,32 +51,32 @@ def test_a_run_leaves_what_its_page_shows(config, tmp_path, policy):
     assert [len(state["places"]) for state in found["map"]["states"]] == [n] * (1 if frozen else 2)
     rows = {str(row) for some in found["galleries"].values() for row in some}
     assert rows == set(found["pictures"])
-    for kept in found["pictures"].values():
-        assert Image.open(io.BytesIO(base64.b64decode(kept["jpeg"]))).size == (32, 32)
-        assert [len(kept["top"][head]) for head in ("object", "domain")] == [3, 2]
+    for picture in found["pictures"].values():
+        assert Image.open(io.BytesIO(base64.b64decode(picture["jpeg"]))).size == (32, 32)
+        assert [len(picture["top"][head]) for head in ("object", "domain")] == [3, 2]
     assert set(found["explained"]) == {str(row) for row in found["galleries"]["explained"]}
-    test, answers = run.tests[0]
+    test, predictions = run.tests[0]
     for row, heats in found["explained"].items():
-        right = answers["object"][int(row)].argmax() == test.object[int(row)]
+        right = predictions["object"][int(row)].argmax() == test.object[int(row)]
         assert set(heats) == ({"answer"} if right else {"answer", "truth"})
     assert found["map"]["names"] == {"objects": list(test.objects), "domains": list(test.domains)}
     stages = run.result["policy"]["phases"][-1]["stages"]
     assert sum(stage["parameters"] for stage in stages) == sum(p.numel() for p in run.models[""].backbone.parameters())
 
 
-def test_only_the_first_seed_and_only_if_asked_for(config, tmp_path):
+def test_only_the_first_seed_has_report_data_and_only_on_request(config, tmp_path):
     train(config(out=tmp_path / "seeds", seeds=(0, 1)))
     assert (tmp_path / "seeds" / "exhibits.json").is_file()
     assert (tmp_path / "seeds" / "seed0" / "exhibits.json").is_file()
     assert not (tmp_path / "seeds" / "seed1" / "exhibits.json").exists()
-    plain, asked = (train(config(out=tmp_path / str(report), report=report)) for report in (False, True))
+    plain, reported = (train(config(out=tmp_path / str(report), report=report)) for report in (False, True))
     assert not (tmp_path / "False" / "exhibits.json").exists()
-    assert plain.result["test"] == asked.result["test"]  # looking on changes nothing
+    assert plain.result["test"] == reported.result["test"]  # the report changes nothing
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("False", "True")]
     assert weights[0] == weights[1]
 
 
-def test_features_before_are_those_of_the_start(taught, images, digests, monkeypatch):
+def test_features_before_training_are_those_of_the_initial_weights(taught, images, digests, monkeypatch):
     from transfer.feature_cache import TrunkCache
 
     model, plan = taught("partial:1")

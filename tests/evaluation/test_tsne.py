@@ -4,7 +4,7 @@ import pytest
 from transfer.evaluation.tsne import embed_tsne
 
 
-def test_neighbours_stay_neighbours() -> None:
+def test_neighbours_remain_neighbours() -> None:
     rng = np.random.default_rng(0)
     group = np.repeat([0, 1, 2], 30)
     features = 20 * rng.normal(size=(3, 80))[group] + rng.normal(size=(90, 80))
@@ -16,7 +16,7 @@ def test_neighbours_stay_neighbours() -> None:
 
 
 @pytest.mark.parametrize("features", [np.zeros((30, 4)), np.ones((3, 1)), np.zeros((1, 4)), np.zeros((2, 4))])
-def test_collapsed_or_few_features_have_a_place(features: np.ndarray) -> None:
+def test_collapsed_or_few_features_are_embedded(features: np.ndarray) -> None:
     place = embed_tsne(features.astype(np.float32))
     assert place.shape == (len(features), 2)
     assert np.isfinite(place).all()

@@ -1,4 +1,4 @@
-"""Several views of a test image, against each of them by hand."""
+"""Test-time augmentation, compared with each view predicted by itself."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ def by_hand(images: Tensor, side: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(("crop_pct", "square"), [(0.875, 256), (1.0, 256), (0.7, 320)])
-def test_the_square_that_crops_are_cut_from(crop_pct: float, square: int) -> None:
+def test_the_square_that_crops_are_taken_from(crop_pct: float, square: int) -> None:
     own = Preprocessing((3, 224, 224), OWN.mean, OWN.std, "bilinear", crop_pct)
     assert enlarge_for_crops(own).input_size == (3, square, square)
     assert enlarge_for_crops(own).resized == (square, square)
@@ -52,7 +52,7 @@ def test_ten_crops_are_corners_centre_and_their_mirrors() -> None:
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
 @pytest.mark.parametrize("sizes", [(), (48,), (24, 32, 48)])
 @pytest.mark.parametrize("crops", [1, 10])
-def test_the_answer_is_the_mean_of_all_views(
+def test_the_prediction_is_the_mean_over_all_views(
     taught: Callable[..., Any], images: ImageTable, policy: str, sizes: tuple[int, ...], crops: Any
 ) -> None:
     model, plan = taught(policy)
@@ -76,7 +76,9 @@ def test_the_answer_is_the_mean_of_all_views(
         np.testing.assert_allclose(values.sum(1), 1.0, atol=1e-5)
 
 
-def test_the_own_size_alone_is_the_plain_answer(taught: Callable[..., Any], images: ImageTable, digests: Any) -> None:
+def test_the_trained_size_gives_the_plain_prediction(
+    taught: Callable[..., Any], images: ImageTable, digests: Any
+) -> None:
     model, plan = taught()
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, images.paths, digests, batch_size=16)
@@ -85,12 +87,12 @@ def test_the_own_size_alone_is_the_plain_answer(taught: Callable[..., Any], imag
         np.testing.assert_allclose(values, plain[name], atol=1e-6)
 
 
-def test_no_images_no_answers(taught: Callable[..., Any]) -> None:
+def test_no_images_give_no_predictions(taught: Callable[..., Any]) -> None:
     model, _ = taught()
     assert all(len(values) == 0 for values in predict_views(model, [], ViewConfig(10)).values())
 
 
-def test_a_size_that_the_network_does_not_take(small: Callable[..., Any], images: ImageTable) -> None:
+def test_a_size_that_the_network_does_not_take_is_refused(small: Callable[..., Any], images: ImageTable) -> None:
     backbone = small("vgg11", size=32)
     model = TransferModel(backbone, Heads([HeadSpec("object", classes=images.objects)], backbone.width))
     with pytest.raises(TransferError, match="--test-sizes"):

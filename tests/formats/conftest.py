@@ -1,4 +1,4 @@
-"""Runs of every form, saved, on a small backbone with random weights."""
+"""Saved runs of every form, on a small backbone with random weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from transfer.config.train import HeadConfig
 
 @pytest.fixture
 def saved(taught: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
-    """Save an untrained run whose heads and features are scaled as a trained run's are; return its folder."""
+    """Save an untrained run with heads and features scaled as after training; return its folder."""
     import torch
 
     from transfer.runs import checkpoint
@@ -50,11 +50,11 @@ def noise() -> Any:
 
 @pytest.fixture(scope="session")
 def own() -> Callable[..., dict[str, Any]]:
-    """Return what a saved run itself says of images, by head."""
+    """Return the predictions of a saved run itself, by head."""
     from transfer.runs import checkpoint
 
-    def answers(run: Path, images: Any) -> dict[str, Any]:
+    def predictions(run: Path, images: Any) -> dict[str, Any]:
         models = checkpoint.load(run)
         return {name: values.numpy() for model in models.values() for name, values in model.predict(images).items()}
 
-    return answers
+    return predictions

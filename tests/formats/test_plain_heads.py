@@ -37,11 +37,11 @@ def made(config: HeadConfig) -> Heads:
         HeadConfig(heads="joint", hidden=(5,)),
     ],
 )
-def test_plain_layers_on_raw_features_say_the_same(config):
+def test_plain_layers_on_raw_features_give_the_same_predictions(config):
     heads, features = made(config), torch.randn(9, 6)
     with torch.no_grad():
         out = heads(features)
-        answers = heads.predictions(out)
+        predictions = heads.predictions(out)
     for name, head in extract_plain_heads(heads).items():
         x = features.numpy()
         for i, (weight, bias) in enumerate(head.layers):
@@ -52,12 +52,12 @@ def test_plain_layers_on_raw_features_say_the_same(config):
             wanted = out["joint"].flatten(1).exp().numpy()
             x = np.exp(x) / np.exp(x).sum(1, keepdims=True)
         elif name == "a.ge":
-            wanted = answers[name][:, None].numpy()
+            wanted = predictions[name][:, None].numpy()
         else:
             wanted = out[name].reshape(9, -1).numpy()
         np.testing.assert_allclose(x, wanted, rtol=2e-5, atol=2e-5)
 
 
-def test_a_joint_head_stands_for_both():
+def test_a_joint_head_replaces_both():
     assert list(extract_plain_heads(made(HeadConfig(heads="joint")))) == ["joint", "odd", "a.ge"]
     assert list(extract_plain_heads(made(HeadConfig()))) == ["object", "domain", "odd", "a.ge"]

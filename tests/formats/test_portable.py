@@ -11,15 +11,15 @@ from transfer.runs import checkpoint
     "form",
     [{"policy": "partial:2"}, {"policy": "truncate:2+partial:1"}, {"separate": True}, {"heads": HeadConfig("joint")}],
 )
-def test_one_module_says_what_all_networks_say(form, saved, noise, own):
+def test_one_module_predicts_as_all_networks_do(form, saved, noise, own):
     run = saved(**form)
     outputs = PortableModel(checkpoint.load(run))(noise)
     with torch.no_grad():
-        answers = {name: p.numpy() for name, p in outputs.items() if name.endswith("_probabilities")}
+        predictions = {name: p.numpy() for name, p in outputs.items() if name.endswith("_probabilities")}
     wanted = own(run, noise)
-    assert list(answers) == [f"{name}_probabilities" for name in wanted]
+    assert list(predictions) == [f"{name}_probabilities" for name in wanted]
     for name, values in wanted.items():
-        np.testing.assert_allclose(answers[f"{name}_probabilities"], values, atol=1e-4)
+        np.testing.assert_allclose(predictions[f"{name}_probabilities"], values, atol=1e-4)
 
 
 def test_activations_are_rounded_where_the_run_rounds_them(saved):
@@ -36,6 +36,6 @@ def test_activations_are_rounded_where_the_run_rounds_them(saved):
     assert find_rounded_module(probe) == ""
 
 
-def test_said_keeps_probabilities_and_values():
+def test_select_predictions():
     one = torch.ones(1)
     assert list(select_predictions({"a_logits": one, "a_probabilities": one, "age_value": one})) == ["a", "age"]

@@ -5,7 +5,7 @@ from transfer.formats.record import describe_models, describe_preprocessing
 from transfer.runs import checkpoint
 
 
-def test_heads_classes_and_pixels_are_named_and_no_path_is(saved, tmp_path):
+def test_heads_classes_and_preprocessing_are_described_without_paths(saved, tmp_path):
     models = checkpoint.load(saved(separate=True))
     models["object"].backbone.weights = f"file {tmp_path}/secret.safetensors"
     about = describe_models(models)
@@ -17,7 +17,7 @@ def test_heads_classes_and_pixels_are_named_and_no_path_is(saved, tmp_path):
     assert "secret" not in json.dumps(about)
 
 
-def test_every_crop_mode_has_words():
+def test_every_crop_mode_is_described():
     for mode, word in (("center", "crop the centre"), ("squash", "256 x 256"), ("border", "pad with the mean")):
         text = describe_preprocessing(Preprocessing((3, 224, 224), (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875, mode))
         assert word in text

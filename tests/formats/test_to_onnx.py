@@ -27,15 +27,15 @@ def proven(run, noise, own):
     session = runtime.InferenceSession(exported.files[0].read_bytes(), providers=["CPUExecutionProvider"])
     for images in (noise, noise[:1]):
         names = [output.name for output in session.get_outputs()]
-        said = dict(zip(names, session.run(names, {"images": images.numpy()}), strict=True))
+        predicted = dict(zip(names, session.run(names, {"images": images.numpy()}), strict=True))
         for name, wanted in own(run, images).items():
-            np.testing.assert_allclose(said[f"{name}_probabilities"], wanted, atol=1e-4)
-            e = np.exp(said[f"{name}_logits"])
+            np.testing.assert_allclose(predicted[f"{name}_probabilities"], wanted, atol=1e-4)
+            e = np.exp(predicted[f"{name}_logits"])
             np.testing.assert_allclose(e / e.sum(1, keepdims=True), wanted, atol=1e-4)
     return session
 
 
-def test_a_runtime_says_what_the_run_says(saved, noise, own):
+def test_a_runtime_predicts_as_the_run_does(saved, noise, own):
     session = proven(saved("partial:2"), noise, own)
     (given,) = session.get_inputs()
     assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["batch", 3, 32, 32])
@@ -48,11 +48,11 @@ def test_a_runtime_says_what_the_run_says(saved, noise, own):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_leaves(form, saved, noise, own):
+def test_every_form_is_exported(form, saved, noise, own):
     proven(saved(**FORMS[form]), noise, own)
 
 
-def test_what_is_missing_is_named(saved, monkeypatch):
+def test_a_missing_package_is_named(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(TransferError, match=r"needs onnx, onnxscript .* pip install 'transfer\[export\]'"):
         export(ExportConfig(saved()))

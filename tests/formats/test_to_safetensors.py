@@ -13,7 +13,7 @@ from transfer.formats import export
 
 
 def by_hand(file, images, part=""):
-    """What the README tells people to do, without this library: timm, the tensors and the JSON."""
+    """The README's recipe without this library: timm, the tensors and the JSON file."""
     about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     tensors = {k.removeprefix(part): t for k, t in load_file(file).items() if k.startswith(part)}
     network = timm.create_model(about["backbone"], num_classes=0).eval()
@@ -30,14 +30,14 @@ def by_hand(file, images, part=""):
 @pytest.mark.parametrize(
     ("form", "part"), [({}, ""), ({"separate": True}, "object."), ({"heads": HeadConfig(hidden=(7,))}, "")]
 )
-def test_the_tensors_say_the_same_without_this_library(form, part, saved, noise, own):
+def test_the_tensors_predict_the_same_without_this_library(form, part, saved, noise, own):
     run = saved(**form)
     exported = export(ExportConfig(run, "safetensors"))
     assert exported.difference is None
     np.testing.assert_allclose(by_hand(exported.files[0], noise, part), own(run, noise)["object"], atol=1e-4)
 
 
-def test_what_the_heads_read_is_named(saved):
+def test_the_modules_that_heads_read_are_named(saved):
     def features(policy):
         file = export(ExportConfig(saved(policy), "safetensors")).files[1]
         (network,) = json.loads(file.read_text(encoding="utf-8"))["networks"].values()

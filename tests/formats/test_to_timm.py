@@ -17,7 +17,7 @@ def normalised(network, images):
     return (images / 255 - mean) / std
 
 
-def test_timm_loads_the_folder_and_says_the_same(saved, noise, own, tmp_path):
+def test_timm_loads_the_folder_and_predicts_the_same(saved, noise, own, tmp_path):
     run, out = saved("full"), tmp_path / "leaves"
     exported = export(ExportConfig(run, "timm", out))
     assert exported.difference <= 1e-4
@@ -37,7 +37,7 @@ def test_timm_loads_the_folder_and_says_the_same(saved, noise, own, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "says"),
+    ("form", "message"),
     [
         ({"separate": True}, "separate heads are 2 networks"),
         ({"policy": "truncate:1"}, "without its last stages"),
@@ -47,7 +47,7 @@ def test_timm_loads_the_folder_and_says_the_same(saved, noise, own, tmp_path):
         ({"heads": HeadConfig(hidden=(4,))}, "the object head is an MLP"),
     ],
 )
-def test_what_timm_has_no_form_for_is_refused(form, says, saved, tmp_path):
-    with pytest.raises(TransferError, match=f"--format timm: .*{says}.*give --format onnx or torch_export"):
+def test_models_that_timm_cannot_express_are_refused(form, message, saved, tmp_path):
+    with pytest.raises(TransferError, match=f"--format timm: .*{message}.*give --format onnx or torch_export"):
         export(ExportConfig(saved(**form), "timm", tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -23,16 +23,16 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_program_alone_says_what_the_run_says(form, saved, noise, own):
+def test_the_program_alone_predicts_as_the_run_does(form, saved, noise, own):
     run = saved(**FORMS[form])
     (file,) = export(ExportConfig(run, "torch_export")).files
     program = torch.export.load(file).module()
     for images in (noise, noise[:1]):  # any number of them
         with torch.no_grad():
-            said = program(images)
+            predicted = program(images)
         for name, wanted in own(run, images).items():
-            np.testing.assert_allclose(said[f"{name}_probabilities"], wanted, atol=1e-4)
-            np.testing.assert_allclose(said[f"{name}_logits"].softmax(1), wanted, atol=1e-4)
+            np.testing.assert_allclose(predicted[f"{name}_probabilities"], wanted, atol=1e-4)
+            np.testing.assert_allclose(predicted[f"{name}_logits"].softmax(1), wanted, atol=1e-4)
 
 
 def test_classes_and_preprocessing_are_inside(saved, tmp_path):

@@ -14,13 +14,13 @@ from transfer.training.train import train
 SHARED = Path(__file__).parents[3] / "shared"
 
 
-def test_files_lie_beside_the_run_by_default(saved):
+def test_files_are_written_beside_the_run_by_default(saved):
     run = saved()
     assert export(ExportConfig(run, "torch_export")).files == [run.parent / "run.pt2"]
     assert export(ExportConfig(run / "model.safetensors", "timm")).files[0].parent == run / "model_timm"
 
 
-def test_a_place_that_will_not_do_is_refused(saved, tmp_path):
+def test_unusable_paths_are_refused(saved, tmp_path):
     run = saved()
     with pytest.raises(TransferError, match="is a folder: give another path"):
         export(ExportConfig(run, "torch_export", tmp_path))
@@ -31,7 +31,7 @@ def test_a_place_that_will_not_do_is_refused(saved, tmp_path):
         export(ExportConfig(tmp_path / "nowhere"))
 
 
-def test_what_answers_otherwise_is_not_written(saved, monkeypatch, tmp_path):
+def test_a_model_with_other_predictions_is_not_written(saved, monkeypatch, tmp_path):
     def wrong(models, about, images):
         return PreparedExport(lambda out: pytest.fail("written"), {"object": np.ones((len(images), 3))})
 
@@ -44,7 +44,7 @@ def test_what_answers_otherwise_is_not_written(saved, monkeypatch, tmp_path):
 @pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="needs shared/ with ImageNet weights beside the checkout")
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "torchvision:squeezenet1_1"])
 @pytest.mark.parametrize("format", FORMATS)
-def test_real_weights_leave_and_answer_alike(name, format, folder_of_two, monkeypatch, tmp_path):
+def test_real_weights_predict_the_same_after_export(name, format, folder_of_two, monkeypatch, tmp_path):
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED / "weights"))
     config = TrainConfig(
         DataConfig(str(folder_of_two)),

@@ -1,4 +1,4 @@
-"""What is left out in training, and that use is its mean."""
+"""Dropout in training, and its mean at inference."""
 
 import pytest
 import torch
@@ -16,27 +16,27 @@ def averaged(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return layer.train()(x.expand(MANY, -1)).mean(0).detach()
 
 
-def test_vanilla_leaves_out_and_does_not_scale_what_it_keeps() -> None:
+def test_vanilla_dropout_drops_entries_without_scaling_the_others() -> None:
     torch.manual_seed(0)
     out = VanillaDropout(0.3).train()(X.expand(MANY, -1))
-    kept = out != 0
-    assert torch.equal(out[kept], X.expand(MANY, -1)[kept])
-    assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.005)
+    retained = out != 0
+    assert torch.equal(out[retained], X.expand(MANY, -1)[retained])
+    assert float(retained.float().mean()) == pytest.approx(0.7, abs=0.005)
 
 
-def test_vanilla_in_use_is_inverted_scaled_by_what_is_kept() -> None:
+def test_vanilla_dropout_scales_down_at_inference() -> None:
     vanilla, inverted = VanillaDropout(0.3), Dropout(0.3)
     assert torch.allclose(vanilla.eval()(X), 0.7 * inverted.eval()(X))
     assert torch.allclose(averaged(vanilla, X), 0.7 * averaged(inverted, X), rtol=0.03)
 
 
 @pytest.mark.parametrize("layer", [VanillaDropout(0.3), Dropout(0.3)], ids=["vanilla", "inverted"])
-def test_the_mean_in_training_is_what_comes_in_use(layer: nn.Module) -> None:
+def test_the_mean_in_training_equals_the_output_at_inference(layer: nn.Module) -> None:
     assert torch.allclose(averaged(layer, X), layer.eval()(X), rtol=0.03)
 
 
-def test_both_kinds_give_a_next_layer_the_same_mean_once_its_weights_are_scaled() -> None:
-    """A network trained with one is that of the other with its weights times what is kept."""
+def test_both_kinds_agree_after_scaling_the_next_layers_weights() -> None:
+    """A network of one kind equals one of the other kind with its next weights times the retained share."""
     torch.manual_seed(0)
     linear = nn.Linear(8, 3, bias=False)
     by_vanilla = linear(averaged(VanillaDropout(0.3), X))
@@ -44,7 +44,7 @@ def test_both_kinds_give_a_next_layer_the_same_mean_once_its_weights_are_scaled(
 
 
 @pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.9, 0.99999999])
-def test_a_mask_keeps_the_share_that_it_says_each_entry_by_itself(p: float) -> None:
+def test_a_mask_has_the_stated_share_and_independent_entries(p: float) -> None:
     torch.manual_seed(0)
     retained, share = draw_dropout_mask(torch.empty(1001, 997), p)
     assert share == pytest.approx(1 - p, abs=2**-16)
@@ -60,7 +60,7 @@ def test_a_mask_keeps_the_share_that_it_says_each_entry_by_itself(p: float) -> N
     assert float(together) == pytest.approx(share**2, abs=0.003)
 
 
-def test_inverted_dropout_scales_up_what_it_keeps() -> None:
+def test_inverted_dropout_scales_retained_entries_up() -> None:
     torch.manual_seed(0)
     out = Dropout(0.25).train()(X.expand(MANY, -1))
     assert torch.allclose(out[out != 0], (X / 0.75).expand(MANY, -1)[out != 0])
@@ -68,7 +68,7 @@ def test_inverted_dropout_scales_up_what_it_keeps() -> None:
     assert Dropout(0.5).train()(torch.zeros(3, 0)).shape == (3, 0)
 
 
-def test_dropconnect_in_training_is_a_linear_layer_on_average_and_not_each_time() -> None:
+def test_dropconnect_equals_the_linear_layer_on_average_in_training() -> None:
     torch.manual_seed(0)
     layer = DropConnect(8, 3, 0.4)
     outputs = layer.train()(X.expand(MANY, -1))
@@ -79,8 +79,8 @@ def test_dropconnect_in_training_is_a_linear_layer_on_average_and_not_each_time(
     assert torch.allclose(outputs.var(0), variance, rtol=0.1)
 
 
-def test_dropconnect_leaves_out_single_weights_never_the_bias() -> None:
-    """With one input of 1 an output is the bias, or the bias and the weight over what is kept."""
+def test_dropconnect_drops_single_weights_but_never_the_bias() -> None:
+    """With one input of 1 an output is the bias, or the bias and the weight divided by the retained share."""
     torch.manual_seed(0)
     layer = DropConnect(1, 2, 0.5)
     outputs = (layer.train()(torch.ones(200, 1)) - layer.bias).detach()
@@ -89,13 +89,13 @@ def test_dropconnect_leaves_out_single_weights_never_the_bias() -> None:
     assert {tuple(row) for row in there.abs().round().int().tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
-def test_dropconnect_in_use_is_the_linear_layer_to_the_bit() -> None:
+def test_dropconnect_at_inference_is_bit_identical_to_the_linear_layer() -> None:
     layer = DropConnect(8, 3, 0.4).eval()
     x = torch.randn(5, 8)
     assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
 
 
-def test_heads_have_them_and_keep_their_names() -> None:
+def test_saved_keys_do_not_depend_on_dropout() -> None:
     how = {"activation": "relu", "init": "xavier"}
     plain = build_mlp(8, (4,), 3, dropout=0.0, **how)
     both = build_mlp(8, (4,), 3, dropout=0.2, dropout_kind="vanilla", drop_connect=0.5, **how)

@@ -1,4 +1,4 @@
-"""Every loss is recomputed here row by row, in plain Python."""
+"""Heads and their losses, each recomputed row by row in plain Python."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_loss_weights() -> None:
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
-def test_rows_without_any_label_cost_nothing(compose: str) -> None:
+def test_rows_without_any_label_have_no_loss(compose: str) -> None:
     heads = make(compose=compose)
     x, _, _ = draw()
     none = torch.full((len(x),), -1)
@@ -85,7 +85,7 @@ def test_rows_without_any_label_cost_nothing(compose: str) -> None:
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
-def test_what_an_unlabelled_row_shows_does_not_matter(compose: str) -> None:
+def test_features_of_unlabelled_rows_do_not_change_the_loss(compose: str) -> None:
     heads = make(compose=compose)
     x, objects, domains = draw()
     unlabelled = (objects < 0) & (domains < 0)
@@ -95,7 +95,7 @@ def test_what_an_unlabelled_row_shows_does_not_matter(compose: str) -> None:
     assert torch.equal(heads.loss(heads(x), targets), heads.loss(heads(other), targets))
 
 
-def test_row_weights_make_the_mean_a_weighted_one() -> None:
+def test_row_weights_give_a_weighted_mean() -> None:
     heads = make()
     x, objects, domains = draw()
     out = heads(x)
@@ -109,7 +109,7 @@ def test_row_weights_make_the_mean_a_weighted_one() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_class_weights_as_row_weights_are_torchs_own() -> None:
+def test_class_weights_as_row_weights_equal_torchs() -> None:
     heads = make(SPECS[:1])
     x, objects, _ = draw()
     class_weights = torch.tensor([0.2, 1.0, 5.0, 2.0])
@@ -131,7 +131,7 @@ def test_binary_head() -> None:
     assert heads.predictions(out)["glossy"].tolist() == pytest.approx(p, rel=1e-5)
 
 
-def test_regression_head_learns_standardised_values_and_answers_in_their_own_unit() -> None:
+def test_regression_head_is_trained_on_standardised_values_and_predicts_in_their_unit() -> None:
     heads = make((HeadSpec("age", "regression", centre=40.0, spread=8.0),))
     x = draw(4)[0]
     target = [30.0, math.nan, 50.0, 41.0]
@@ -145,7 +145,7 @@ def test_regression_head_learns_standardised_values_and_answers_in_their_own_uni
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
-def test_further_heads_stand_beside_object_and_domain(compose: str) -> None:
+def test_further_heads_beside_object_and_domain(compose: str) -> None:
     heads = make((*SPECS, HeadSpec("age", "regression"), HeadSpec("glossy", "binary", ("no", "yes"))), compose=compose)
     x, objects, domains = draw()
     out = heads(x)
@@ -160,7 +160,7 @@ def test_further_heads_stand_beside_object_and_domain(compose: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["class.of.age", "keys", "items", "update", "a b", "größe"])
-def test_any_name_can_be_a_head(name: str) -> None:
+def test_a_head_can_have_any_name(name: str) -> None:
     assert make((HeadSpec(name, classes=("a", "b")),))(draw()[0])[name].shape == (12, 2)
 
 
@@ -188,7 +188,7 @@ def test_linear_and_mlp() -> None:
         assert isinstance(build((8,), activation=name)[1], layer)
 
 
-def test_an_mlp_is_what_its_layers_say() -> None:
+def test_an_mlp_equals_its_layers_in_sequence() -> None:
     heads = make(SPECS[:1], hidden=(5,), activation="tanh")
     x = draw()[0]
     first, _, last = heads.layers["head_object"]
@@ -209,7 +209,7 @@ def test_dropout_acts_in_training_only() -> None:
     ("init", "expected"),
     [("xavier", [math.sqrt(2 / 1400), math.sqrt(2 / 1300)]), ("he", [math.sqrt(2 / 600), math.sqrt(2 / 800)])],
 )
-def test_standard_deviations_of_the_draws(init: str, expected: list[float]) -> None:
+def test_standard_deviations_of_initial_weights(init: str, expected: list[float]) -> None:
     torch.manual_seed(0)
     net = build_mlp(600, (800,), 500, activation="relu", dropout=0.0, init=init)
     for layer, sd in zip((net[0], net[2]), expected, strict=True):
@@ -220,7 +220,7 @@ def test_standard_deviations_of_the_draws(init: str, expected: list[float]) -> N
         assert not layer.bias.any()
 
 
-def test_the_seed_decides_the_draw() -> None:
+def test_initial_weights_depend_on_the_seed() -> None:
     one, same, another = make(seed=1), make(seed=1), make(seed=2)
     assert torch.equal(one.layers["head_object"][0].weight, same.layers["head_object"][0].weight)
     assert not torch.equal(one.layers["head_object"][0].weight, another.layers["head_object"][0].weight)
@@ -240,7 +240,7 @@ def test_scale_to() -> None:
     assert torch.allclose(heads(x)["object"], expected, atol=1e-4)
 
 
-def test_scale_to_features_that_are_all_the_same() -> None:
+def test_scale_to_constant_features() -> None:
     heads = make()
     heads.scale_to(torch.full((5, WIDTH), 3.0))
     assert heads(torch.full((2, WIDTH), 3.0))["object"].isfinite().all()
@@ -252,14 +252,14 @@ def test_scaling_is_saved_and_not_trained() -> None:
     assert not {"centre", "spread"} & {name for name, _ in heads.named_parameters()}
 
 
-def test_half_precision_features_are_computed_on_in_float32() -> None:
+def test_half_precision_features_are_converted_to_float32() -> None:
     assert make()(draw()[0].half())["object"].dtype == torch.float32
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), weights=st.tuples(st.floats(0.1, 3), st.floats(0.1, 3)))
-def test_gradient_at_the_dual_outputs_is_each_heads_own(seed: int, weights: tuple[float, float]) -> None:
-    """Two heads in one are no more and no less than the two side by side."""
+def test_gradient_at_dual_outputs_is_that_of_each_head(seed: int, weights: tuple[float, float]) -> None:
+    """Two heads in one module equal two separate heads."""
     g = torch.Generator().manual_seed(seed)
     objects, domains = torch.randint(-1, OBJECTS, (8,), generator=g), torch.randint(-1, DOMAINS, (8,), generator=g)
     logits = torch.randn(8, OBJECTS + DOMAINS, generator=g, requires_grad=True)

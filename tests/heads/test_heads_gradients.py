@@ -1,4 +1,4 @@
-"""What heads send back to what they share; every gradient is worked out here in plain numpy."""
+"""Gradients of heads at shared layers, compared with plain numpy."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def at_logits(logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) ->
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("unknown", [False, True])
-def test_at_the_output_it_is_each_heads_own_side_by_side(unknown: bool, smoothing: float) -> None:
+def test_gradient_at_the_outputs_is_that_of_each_head(unknown: bool, smoothing: float) -> None:
     """One layer of 34 outputs under the summed loss has the two heads' gradients concatenated."""
     _, _, labels = draw(unknown)
     z = torch.randn(N, OBJECTS + DOMAINS, dtype=torch.double, requires_grad=True)
@@ -62,7 +62,7 @@ def test_at_the_output_it_is_each_heads_own_side_by_side(unknown: bool, smoothin
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 2.0), (1.0, 0.0)])
-def test_at_what_they_share_it_is_the_weighted_sum_of_both(weights: tuple[float, float]) -> None:
+def test_gradient_at_shared_layers_is_the_weighted_sum(weights: tuple[float, float]) -> None:
     x, shared, labels = draw()
     heads = make(weights)
     heads.spread.fill_(2.0)
@@ -77,7 +77,7 @@ def test_at_what_they_share_it_is_the_weighted_sum_of_both(weights: tuple[float,
     assert np.abs(parts[0]).max() > 1e-3
 
 
-def test_a_head_without_weight_sends_back_nothing() -> None:
+def test_a_head_of_zero_weight_has_no_gradient() -> None:
     x, shared, labels = draw()
     found = {}
     for weights in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)):
@@ -92,8 +92,8 @@ def test_a_head_without_weight_sends_back_nothing() -> None:
     assert not found[0.0, 0.0].any()
 
 
-def test_of_a_joint_head_it_is_softmax_minus_one_hot_over_the_pairs() -> None:
-    """Of a row with one label, softmax minus what is left of it where that label is given."""
+def test_gradient_of_a_joint_head_is_softmax_minus_one_hot_over_pairs() -> None:
+    """For a row with one label: softmax minus the softmax conditioned on that label."""
     _, _, labels = draw()
     labels["domain"][N // 2 :] = -1
     heads = make(compose="joint")

@@ -20,7 +20,7 @@ def naive(scores: list[float], target: int) -> float:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 9999), classes=st.integers(2, 7), spread=st.floats(0.1, 5))
-def test_it_is_the_naive_one_and_its_slope_is_plus_and_minus_one(seed: int, classes: int, spread: float) -> None:
+def test_hinge_and_its_gradient_equal_their_definition(seed: int, classes: int, spread: float) -> None:
     g = torch.Generator().manual_seed(seed)
     scores = (spread * torch.randn(6, classes, generator=g, dtype=torch.float64)).requires_grad_()
     target = torch.randint(classes, (6,), generator=g)
@@ -38,7 +38,7 @@ def test_it_is_the_naive_one_and_its_slope_is_plus_and_minus_one(seed: int, clas
         assert torch.equal(scores.grad[i], expected)
 
 
-def test_beyond_the_margin_there_is_nothing_to_learn() -> None:
+def test_beyond_the_margin_the_gradient_is_zero() -> None:
     scores = torch.tensor([[3.0, 1.9, -4.0], [1.0, 0.5, 0.2]], requires_grad=True)
     losses = hinge_losses(scores, torch.tensor([0, 0]))
     assert losses.tolist() == pytest.approx([0.0, 0.5])
@@ -54,7 +54,7 @@ def test_binary() -> None:
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])
-def test_heads_learn_by_it(compose: str) -> None:
+def test_heads_with_hinge_loss(compose: str) -> None:
     """Each head's mean over known rows; pairs under a joint head; a shift of all scores changes nothing."""
     torch.manual_seed(0)
     specs = [HeadSpec("object", classes=tuple("abc")), HeadSpec("domain", classes=tuple("xy"), weight=0.5)]
@@ -73,7 +73,7 @@ def test_heads_learn_by_it(compose: str) -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_binary_heads_learn_by_it_and_regression_does_not() -> None:
+def test_binary_heads_use_hinge_loss_and_regression_does_not() -> None:
     heads = Heads([HeadSpec("glossy", "binary", ("no", "yes")), HeadSpec("age", "regression")], 3)
     out = {"glossy": torch.tensor([0.5, 2.0]), "age": torch.tensor([1.0, 3.0])}
     targets = {"glossy": torch.tensor([0, 1]), "age": torch.tensor([0.0, 1.0])}

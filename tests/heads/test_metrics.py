@@ -26,7 +26,7 @@ def labels(draw: st.DrawFn, least: int = 1) -> tuple[np.ndarray, np.ndarray, int
 
 
 @given(data=labels())
-def test_scores_are_scikit_learns(data: tuple[np.ndarray, np.ndarray, int]) -> None:
+def test_scores_equal_scikit_learns(data: tuple[np.ndarray, np.ndarray, int]) -> None:
     true, predicted, classes = data
     report = metrics.classification_metrics(true, predicted, NAMES[:classes])
     with warnings.catch_warnings():
@@ -90,7 +90,7 @@ def test_scores_of_a_stack_are_those_of_each(data: tuple[np.ndarray, np.ndarray,
 
 @settings(max_examples=30, deadline=None)
 @given(data=labels())
-def test_the_interval_holds_the_accuracy_and_lies_in_bounds(data: tuple[np.ndarray, np.ndarray, int]) -> None:
+def test_the_interval_contains_the_accuracy_and_is_within_bounds(data: tuple[np.ndarray, np.ndarray, int]) -> None:
     true, predicted, classes = data
     report = metrics.classification_metrics(true, predicted, NAMES[:classes])
     assert set(report["interval"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
@@ -117,7 +117,7 @@ def test_the_interval_shrinks_with_the_root_of_n() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "value"), [(0, 1.0), (1, 0.0)])
-def test_all_right_or_all_wrong_is_as_sure_as_so_many_images_are(wrong: int, value: float) -> None:
+def test_all_correct_or_all_wrong_gives_the_wilson_interval(wrong: int, value: float) -> None:
     true = np.array([0, 1, 2, 1])
     found = metrics.bootstrap_intervals(metrics.confusion_matrix(true, (true + wrong) % 3, 3), level=0.9)
     theirs = binomtest(4 - 4 * wrong, 4).proportion_ci(0.9, method="wilson")
@@ -127,7 +127,7 @@ def test_all_right_or_all_wrong_is_as_sure_as_so_many_images_are(wrong: int, val
 
 
 @pytest.mark.parametrize("score", ["accuracy", "balanced_accuracy", "macro_f1"])
-def test_the_interval_is_that_of_drawing_images_with_replacement(score: str) -> None:
+def test_the_interval_equals_resampling_images(score: str) -> None:
     true, predicted = guesses(120)
     rng = np.random.default_rng(7)
     drawn = []
@@ -147,7 +147,7 @@ def test_the_interval_is_that_of_drawing_images_with_replacement(score: str) -> 
     )
 
 
-def test_many_classes_take_the_same_way() -> None:
+def test_many_classes_give_the_same_interval() -> None:
     """More classes than are resampled at once, of which only three occur."""
     counts = metrics.confusion_matrix(*guesses(150), 3)
     large = np.zeros((70, 70), dtype=np.int64)
@@ -170,7 +170,7 @@ FINITE = st.floats(-100, 100).map(lambda v: round(v, 3))
 
 
 @given(pairs=st.lists(st.tuples(FINITE, FINITE), min_size=2, max_size=30))
-def test_regression_is_scikit_learns(pairs: list[tuple[float, float]]) -> None:
+def test_regression_equals_scikit_learns(pairs: list[tuple[float, float]]) -> None:
     true, predicted = (np.array(column) for column in zip(*pairs, strict=True))
     report = metrics.regression_metrics(true, predicted)
     assert report["mae"] == pytest.approx(sk.mean_absolute_error(true, predicted))
