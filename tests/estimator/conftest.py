@@ -27,7 +27,7 @@ def objects(images: ImageTable) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def store(weights_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of weights for backbones by name."""
+    """A folder of weights files, by the name of the backbone."""
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(weights_store))
     return weights_store
 

@@ -1,8 +1,8 @@
 """scikit-learn's own estimator checks.
 
-They feed matrices of numbers, which are no images: the estimators refuse them, and by their tags ask to be left out. So
-that the contract is checked all the same, each row here becomes an image, a patch of grey per number, below estimators
-that are otherwise the library's own. None has to be excepted then.
+They pass matrices of numbers, which are not images: the estimators refuse them, and their tags exclude these checks. To
+check the contract all the same, subclasses here render each row as an image with a grey patch for each number. They
+pass every check.
 """
 
 import warnings
@@ -21,7 +21,7 @@ from transfer.estimator import BackboneFeatures, TransferClassifier
 SIDE = 32
 
 
-def drawn(x):
+def render(x):
     """Rows of numbers -> grey images, (N, 32, 32, 3) uint8."""
     grey = np.rint(255 / (1 + np.exp(-np.asarray(x, float).clip(-50, 50) / 3))).astype(np.uint8)
     patches = int(np.ceil(np.sqrt(grey.shape[1])))
@@ -47,18 +47,18 @@ class Classifier(Numbers, TransferClassifier):
 
     def fit(self, X, y=None):
         X = validate_data(self, X) if y is None else validate_data(self, X, y, ensure_min_samples=2)[0]
-        return super().fit(drawn(X), y)
+        return super().fit(render(X), y)
 
     def predict_proba(self, X):
         check_is_fitted(self)
-        return super().predict_proba(drawn(validate_data(self, X, reset=False)))
+        return super().predict_proba(render(validate_data(self, X, reset=False)))
 
     def score(self, X, y=None):
         return super().score(X, y)
 
     def predict_domain(self, X):
         check_is_fitted(self)
-        return super().predict_domain(drawn(validate_data(self, X, reset=False)))
+        return super().predict_domain(render(validate_data(self, X, reset=False)))
 
 
 class Features(Numbers, BackboneFeatures):
@@ -66,16 +66,16 @@ class Features(Numbers, BackboneFeatures):
         super().__init__(backbone, device=device)
 
     def fit(self, X, y=None):
-        return super().fit(drawn(validate_data(self, X)), y)
+        return super().fit(render(validate_data(self, X)), y)
 
     def transform(self, X):
         check_is_fitted(self)
-        return super().transform(drawn(validate_data(self, X, reset=False)))
+        return super().transform(render(validate_data(self, X, reset=False)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Classifier, Features])
-def test_all_checks_pass_once_numbers_are_images(kind):
+def test_all_checks_pass_with_rows_as_images(kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results = check_estimator(kind(), on_fail=None, on_skip=None)
@@ -85,7 +85,7 @@ def test_all_checks_pass_once_numbers_are_images(kind):
 
 
 @pytest.mark.parametrize("kind", [TransferClassifier, BackboneFeatures])
-def test_the_estimators_themselves_ask_for_images(kind):
+def test_the_estimators_themselves_require_images(kind):
     with pytest.warns(SkipTestWarning):
         names = [check.func.__name__ for _, check in estimator_checks_generator(kind())]
     assert names == ["check_estimator_cloneable"]

@@ -19,7 +19,7 @@ def fitted(classifier, pixels, objects):
     return classifier().fit(pixels, objects)
 
 
-def test_it_learns_from_arrays_and_says_the_same_of_paths_and_pictures(fitted, images, pixels, objects):
+def test_it_is_fitted_on_arrays_and_predicts_the_same_for_paths_and_images(fitted, images, pixels, objects):
     assert fitted.classes_.tolist() == ["blue", "green", "red"]
     assert fitted.score(pixels, objects) >= 0.9
     p = fitted.predict_proba(pixels)
@@ -33,20 +33,20 @@ def test_it_learns_from_arrays_and_says_the_same_of_paths_and_pictures(fitted, i
     assert list(get_cache_folder("pixels").iterdir()) == []
 
 
-def test_the_same_seed_learns_the_same_and_a_pickle_answers_alike(fitted, classifier, pixels, objects):
+def test_the_same_seed_and_a_pickle_give_the_same_predictions(fitted, classifier, pixels, objects):
     p = fitted.predict_proba(pixels)
     np.testing.assert_array_equal(classifier(random_state=0).fit(list(pixels), list(objects)).predict_proba(pixels), p)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(pixels), p)
 
 
-def test_a_table_brings_labels_and_domains_and_both_are_learned(classifier, images):
+def test_a_table_provides_labels_and_domains(classifier, images):
     both = classifier(heads="joint").fit(images)
     assert (both.predict_domain(images) == np.array(images.domains)[images.domain]).mean() >= 0.9
     assert both.result_["config"]["heads"]["heads"] == "joint"
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_target_domains_are_adapted_to_and_their_labels_not_looked_at(named, classifier, images, pixels, objects):
+def test_target_domains_are_adapted_to_without_reading_their_labels(named, classifier, images, pixels, objects):
     striped = images.domain == 1
     y = objects.copy()
     if named:
@@ -73,7 +73,7 @@ def test_scikit_learns_tools_take_it(classifier, pixels, objects, images):
     assert search.best_params_ == {"transferclassifier__lr": 0.01}
 
 
-def test_what_config_says_holds_unless_a_parameter_says_otherwise(classifier):
+def test_parameters_override_the_config(classifier):
     config = TrainConfig(learn=LearnConfig(lr=0.25, epochs=7))
     got = classifier(config=config, lr=0.5, epochs=None, hidden=[4], random_state=3)._config(adapting=False)
     assert (got.learn.lr, got.learn.epochs, got.heads.hidden, got.run.seed) == (0.5, 7, (4,), 3)

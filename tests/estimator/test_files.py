@@ -61,7 +61,7 @@ def test_images_of_any_mode_and_size(pixels):
         ([Image.new("L", (2, 2)), "a.png"], r"X\[1\] is a path among pixels"),
     ],
 )
-def test_what_is_no_images_is_a_value_error(given, message):
+def test_other_input_is_a_value_error(given, message):
     with pytest.raises(ValueError, match=message) as caught, image_files(given):
         pass
     assert isinstance(caught.value, InputError)

@@ -4,7 +4,7 @@ import pytest
 from transfer.estimator.labels import read_labels
 
 
-def test_labels_of_any_kind_keep_their_order():
+def test_labels_of_any_type_are_sorted():
     for y in ([3, -1, 3, 10], ["b", "a", "b", "c"], [True, False, True, True], np.array([2, 1, 2, 2], object)):
         labels = read_labels(y, None, 4)
         np.testing.assert_array_equal(labels.classes, np.unique(np.array(y)))
@@ -13,7 +13,7 @@ def test_labels_of_any_kind_keep_their_order():
         assert labels.domain.classes == ("one",)
 
 
-def test_negative_domains_are_targets_whose_labels_are_not_looked_at():
+def test_negative_domains_are_targets_whose_labels_are_not_read():
     domain = [1, 1, 0, -2, -1]
     for hidden in ((-1, -1), (7, 9), (0, 1)):
         labels = read_labels([0, 1, 0, *hidden], domain, 5)
@@ -33,7 +33,7 @@ def test_named_domains_without_a_label_are_targets(mask):
     assert labels.sources == ("amazon",)
 
 
-def test_domains_that_all_have_labels_are_learned():
+def test_domains_with_labels_are_sources():
     labels = read_labels([0, 1, 0], ["x", "y", "y"], 3)
     assert labels.domain.classes == ("x", "y")
     assert labels.sources == ()
@@ -55,6 +55,6 @@ def test_domains_that_all_have_labels_are_learned():
         ([0, 1, 0], ["x", "target", "x"], "a domain called 'target' has labels"),
     ],
 )
-def test_what_cannot_be_learned_is_a_value_error(y, domain, message):
+def test_unusable_labels_are_a_value_error(y, domain, message):
     with pytest.raises(ValueError, match=message):
         read_labels(y, domain, 3)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
-from transfer.data.target_columns import checked_kind, read_target
+from transfer.data.target_columns import check_kind, read_target
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.files import open_regular
 
@@ -160,4 +160,4 @@ def _parse(spec: str, columns: dict[str, list[str]], source: str) -> tuple[str, 
         others = [c for c in columns if c not in MANIFEST_COLUMNS]
         has = ", ".join(others) or "no further column"
         raise TransferError(f"no column {name!r} in {source}{did_you_mean(name, others)}: it has {has}")
-    return name, checked_kind(name, kind) if kind else None
+    return name, check_kind(name, kind) if kind else None

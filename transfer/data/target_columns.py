@@ -12,7 +12,7 @@ from transfer.runtime.plugins import load_entry_points
 BINARY_PAIRS = (("0", "1"), ("no", "yes"), ("false", "true"))
 
 ColumnReader = Callable[[str, list[str], Callable[[int], str]], Target]
-"""Gets the column's name, its cells ("" where unknown) and, for errors, the place of a row; returns the target."""
+"""Takes the column's name, its cells ("" where unknown) and a function from a row to its place, for errors."""
 
 
 def read_target(name: str, kind: str | None, cells: list[str], place: Callable[[int], str]) -> Target:
@@ -41,16 +41,16 @@ def read_target(name: str, kind: str | None, cells: list[str], place: Callable[[
     if kind is None:
         pair = any(known <= set(p) for p in BINARY_PAIRS)
         kind = "binary" if pair else "regression" if all(map(_is_number, known)) else "softmax"
-    return COLUMN_READERS[checked_kind(name, kind)](name, cells, place)
+    return COLUMN_READERS[check_kind(name, kind)](name, cells, place)
 
 
-def checked_kind(name: str, kind: str) -> str:
-    """Return `kind` if it is known.
+def check_kind(name: str, kind: str) -> str:
+    """Return `kind` if it is a registered kind of head.
 
     Raises
     ------
     TransferError
-        It is not, for the target `name`.
+        It is not; `name` is the column.
     """
     if kind not in COLUMN_READERS:
         load_entry_points()

@@ -106,7 +106,7 @@ def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
 def align_labels(table: ImageTable, models: checkpoint.Models) -> ImageTable:
     """Return `table` with its labels as indices of the models' classes; unknown classes become -1, and a note."""
     aligned, notes = {}, list(table.notes)
-    for spec in head_specs_of(models):
+    for spec in list_head_specs(models):
         given = table.targets.get(spec.name)
         if given is None:
             aligned[spec.name] = spec.head_kind.unknown_target(spec, len(table))
@@ -120,12 +120,12 @@ def align_labels(table: ImageTable, models: checkpoint.Models) -> ImageTable:
     return replace(table, targets={"object": blank, "domain": blank} | aligned, notes=tuple(notes))
 
 
-def head_specs_of(models: checkpoint.Models) -> list[HeadSpec]:
+def list_head_specs(models: checkpoint.Models) -> list[HeadSpec]:
     """Return the heads of all networks of a run."""
     return [spec for model in models.values() for spec in model.heads.specs.values()]
 
 
-def column_targets(specs: Sequence[HeadSpec]) -> list[str]:
+def format_column_targets(specs: Sequence[HeadSpec]) -> list[str]:
     """Return the ``--targets`` that read the columns of further heads: classes by name, numbers by kind."""
     further = [spec for spec in specs if spec.name not in ("object", "domain")]
     return [spec.name if spec.head_kind.has_classes else f"{spec.name}:{spec.kind}" for spec in further]
@@ -148,9 +148,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     check_same_heads(runs, members)
     models = members[0]
     if config.data is None:
-        given = _common_test([run if run.is_dir() else run.parent for run in runs], head_specs_of(models))
+        given = _common_test([run if run.is_dir() else run.parent for run in runs], list_head_specs(models))
     else:
-        given = load_table(config.data, config.data_root, column_targets(head_specs_of(models)))
+        given = load_table(config.data, config.data_root, format_column_targets(list_head_specs(models)))
         in_test = given.split == "test"
         given = given.take(in_test) if in_test.any() else given
         given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))

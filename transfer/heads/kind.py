@@ -1,7 +1,7 @@
-"""HeadKind: all that the toolkit asks of a kind of head. A new kind is a subclass of one of the two classes here.
+"""The interface of head kinds. A new kind is a subclass of one of the two classes here.
 
-No module of this package asks for a kind's name: it calls these methods and reads these facts. Nothing here imports
-torch; methods that compute with tensors import it themselves.
+No other room compares names of kinds: it calls these methods and reads these attributes. Nothing here imports torch;
+methods that compute with tensors import it themselves.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class HeadKind:
         Whether targets are class indices (-1 unknown) and predictions are probabilities; else both are numbers (NaN
         unknown).
     droppable_classes : bool
-        Whether a class without a labelled row can be taken off the list: the classes are just those that occur.
+        Whether a class without a labelled row can be removed, since the classes are those that occur.
     convex : bool
         Whether the mean loss of a linear head is convex and smooth, so that the linear probe may solve it by L-BFGS.
         Otherwise the head is trained by the optimizer.
@@ -74,11 +74,11 @@ class HeadKind:
         return Target(given.values, self.name), []
 
     def unknown_target(self, spec: HeadSpec, rows: int) -> Target:
-        """Return the target of `rows` images of which nothing is known."""
+        """Return the target of `rows` images without labels."""
         return Target(np.full(rows, -1) if self.has_classes else np.full(rows, np.nan), self.name, spec.classes)
 
     def centre_and_spread(self, values: np.ndarray) -> tuple[float, float]:
-        """Return what known training `values` are to be standardised by; (0, 1) leaves them as they are."""
+        """Return mean and scale that standardise targets, from known training `values`; (0, 1) changes nothing."""
         return 0.0, 1.0
 
     # Computation, on tensors
@@ -102,7 +102,7 @@ class HeadKind:
         smoothing : float
             Label smoothing; a kind without it ignores it.
         loss : {"cross_entropy", "hinge"}
-            What the user chose for classes; a kind with one loss ignores it.
+            The value of ``--loss``; a kind with one loss ignores it.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no losses()")
 
@@ -111,7 +111,7 @@ class HeadKind:
         raise NotImplementedError(f"{type(self).__name__} defines no predictions()")
 
     def correct_rows(self, output: Tensor, target: Tensor) -> Tensor | None:
-        """Return which rows raw `output` gets right, bool (N,); None: no training accuracy is logged."""
+        """Return for which rows raw `output` is correct, bool (N,); None: no training accuracy is logged."""
         return None
 
     def fold_unit(self, spec: HeadSpec, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ class HeadKind:
         Parameters
         ----------
         intervals : bool
-            Whether to add what takes long, such as bootstrap intervals.
+            Whether to compute slow parts, such as bootstrap intervals.
         """
         return regression_metrics(target.values, predictions)
 
@@ -169,7 +169,7 @@ class ClassHeadKind(HeadKind):
     def align(self, given: Target, spec: HeadSpec) -> tuple[Target, list[str]]:
         """Return `given` as indices of the classes of `spec`, -1 for other classes, and the names of those."""
         index = {label: i for i, label in enumerate(spec.classes)}
-        if not given.classes:  # all labels were numbers, and read as such
+        if not given.classes:  # all labels were numbers, and were read as such
             numbers = {_number(label): i for label, i in index.items()}
             values = [numbers.get(value, -1) for value in given.values.tolist()]
             unknown = {f"{value:g}" for value in given.values.tolist() if value == value and value not in numbers}
@@ -199,7 +199,7 @@ class ClassHeadKind(HeadKind):
         return predictions.argmax(1)
 
     def metrics(self, target: Target, predictions: np.ndarray, *, intervals: bool = True) -> dict[str, Any]:
-        """Return accuracy and its like, per class, with intervals; without `intervals` accuracy alone."""
+        """Return accuracy, balanced accuracy, macro-F1 and per-class scores; without `intervals` only accuracy."""
         decided = self.decide(predictions) if len(predictions) else predictions
         if intervals:
             return classification_metrics(target.values, decided, target.classes)
