@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_from_its_last_state_and_writes_no_line_twice(
             adapt(killed, images=tiny)
     assert (tmp_path / "killed" / "metrics.jsonl").read_text().count("\n") == 2
     (file,) = (tmp_path / "killed" / "states").glob("0.2.safetensors" if minutes else "0.6.safetensors")
-    place = states.read(file)["calls"][-1]["place"]
+    place = states.read_state(file)["calls"][-1]["place"]
     assert (place["epoch"], place["step"]) == ((1, 0) if minutes else (1, 2))
     adapt(resumed(killed), images=tiny)
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")

@@ -53,7 +53,7 @@ def test_no_test_images_no_predictions(tmp_path: Path) -> None:
 def test_an_existing_run_is_refused_and_left_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a", {"seed": 1})
     fill(folder)
-    with pytest.raises(TransferError, match="already holds a run: name another folder, or say --overwrite"):
+    with pytest.raises(TransferError, match="already holds a run: name another folder, or replace it with --overwrite"):
         RunFolder(tmp_path / "a", {"seed": 2})
     assert json.loads((folder.path / "config.json").read_text()) == {"seed": 1}
     assert "model.safetensors" in files(folder.path)
@@ -76,7 +76,7 @@ def test_what_begins_later_writes_and_replaces_nothing_before(tmp_path: Path) ->
     later = RunFolder(tmp_path / "a", {"seed": 2}, overwrite=True, later=True)
     inner = later.inner("seed0", {"seed": 3})
     assert files(tmp_path / "a") == before
-    inner.metric({"epoch": 1})
+    inner.append_metrics({"epoch": 1})
     assert files(tmp_path / "a") == [
         "config.json",
         "metrics.jsonl",
@@ -85,7 +85,7 @@ def test_what_begins_later_writes_and_replaces_nothing_before(tmp_path: Path) ->
         "seed0/metrics.jsonl",
     ]
     assert [json.loads((f.path / "config.json").read_text()) for f in (later, inner)] == [{"seed": 2}, {"seed": 3}]
-    later.metric({"epoch": 1})
+    later.append_metrics({"epoch": 1})
     assert len(files(tmp_path / "a")) == 5
 
 
@@ -106,7 +106,7 @@ def test_other_things_are_never_touched(tmp_path: Path, foreign: str, overwrite:
     (tmp_path / "a" / foreign).parent.mkdir(exist_ok=True)
     (tmp_path / "a" / foreign).write_text("mine")
     before = files(tmp_path / "a")
-    with pytest.raises(TransferError, match="holds other things") as caught:
+    with pytest.raises(TransferError, match="holds other files") as caught:
         RunFolder(tmp_path / "a", {}, overwrite=overwrite)
     assert foreign.split("/")[0] in str(caught.value)
     assert files(tmp_path / "a") == before
@@ -157,16 +157,16 @@ def test_a_read_only_file_system_is_one_line(tmp_path: Path, monkeypatch: pytest
     assert "\n" not in str(caught.value)
 
 
-def test_gather(tmp_path: Path) -> None:
+def test_merging_inner_runs(tmp_path: Path) -> None:
     whole = RunFolder(tmp_path / "a", {})
     parts = []
     for seed in (0, 1):
         part = RunFolder(whole.path / f"seed{seed}", {})
-        part.metric({"epoch": 1, "loss": seed})
-        part.predictions([{"path": f"{seed}.jpg"}])
+        part.append_metrics({"epoch": 1, "loss": seed})
+        part.write_predictions([{"path": f"{seed}.jpg"}])
         (part.path / "model.safetensors").write_bytes(bytes([seed]))
         parts.append(part.path)
-    whole.gather(parts)
+    whole.merge_inner_runs(parts)
     lines = (whole.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"run": "seed0", "epoch": 1, "loss": 0},
@@ -178,13 +178,13 @@ def test_gather(tmp_path: Path) -> None:
     assert not (whole.path / "map.png").exists()
 
 
-def test_gather_takes_a_map_where_there_is_one(tmp_path: Path) -> None:
+def test_merging_takes_a_map_where_there_is_one(tmp_path: Path) -> None:
     whole = RunFolder(tmp_path / "a", {})
     part = RunFolder(whole.path / "seed0", {})
-    part.predictions([])
+    part.write_predictions([])
     for name in ("model.safetensors", "map.png"):
         (part.path / name).write_bytes(b"\3")
-    whole.gather([part.path])
+    whole.merge_inner_runs([part.path])
     assert (whole.path / "map.png").read_bytes() == b"\3"
 
 
@@ -198,23 +198,23 @@ def test_a_resumed_run_keeps_its_lines_but_for_half_of_one(tmp_path: Path) -> No
     for half in (b"", b'{"tri', '{"note": "gr\u00f6'.encode()[:-1], b'{"trial": 2}'):
         lines.write_bytes(sound + half)
         again = RunFolder(tmp_path / "a", {"trials": 5, "run": {"seed": 1, "out": "elsewhere"}}, resume=True)
-        assert [line["trial"] for line in again.metrics()] == [0, 1]
+        assert [line["trial"] for line in again.read_metrics()] == [0, 1]
         assert lines.read_bytes() == sound
-    again.metric({"trial": 2})
-    assert [line["trial"] for line in again.metrics()] == [0, 1, 2]
+    again.append_metrics({"trial": 2})
+    assert [line["trial"] for line in again.read_metrics()] == [0, 1, 2]
 
 
 def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a", {"trials": 5, "run": {"seed": 1}})
     folder.append_metrics({"trial": 0})
-    with pytest.raises(TransferError, match="has another trials, seed; give what it was started with"):
+    with pytest.raises(TransferError, match="has another trials, seed; use the options it was started with"):
         RunFolder(tmp_path / "a", {"trials": 6, "run": {"seed": 2}}, resume=True)
     assert len(folder.read_metrics()) == 1
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write("{no json}\n")
-    with pytest.raises(TransferError, match=r"metrics.jsonl is damaged: start anew with --overwrite"):
-        RunFolder(tmp_path / "a", {"trials": 5, "run": {"seed": 1}}, resume=True).metrics()
-    assert RunFolder(tmp_path / "new", {}, resume=True).metrics() == []
+    with pytest.raises(TransferError, match=r"metrics.jsonl is damaged: start over with --overwrite"):
+        RunFolder(tmp_path / "a", {"trials": 5, "run": {"seed": 1}}, resume=True).read_metrics()
+    assert RunFolder(tmp_path / "new", {}, resume=True).read_metrics() == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a":' * 300 + b"1" + b"}" * 300])
@@ -229,7 +229,7 @@ def test_a_damaged_config_is_one_line(tmp_path: Path, content: bytes) -> None:
 def test_damaged_metrics_are_one_line(tmp_path: Path, content: bytes) -> None:
     folder = RunFolder(tmp_path / "a", {})
     (folder.path / "metrics.jsonl").write_bytes(content)
-    with pytest.raises(TransferError, match=r"metrics\.jsonl is damaged: start anew"):
+    with pytest.raises(TransferError, match=r"metrics\.jsonl is damaged: start over"):
         folder.read_metrics(("trial",))
 
 

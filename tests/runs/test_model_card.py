@@ -5,7 +5,7 @@ import yaml
 from huggingface_hub import metadata_load
 
 from transfer.runs.folder import RunFolder
-from transfer.runs.model_card import MARKER, render_model_card, words
+from transfer.runs.model_card import MARKER, escape_markdown, render_model_card
 from transfer.training.train import train
 
 HOSTILE = ["<script>alert(1)</script>", "| a | b |", "[x](http://evil)", "---\nlicense: mit", "*b*`c`\u202e", '"q": #']
@@ -40,7 +40,7 @@ def test_the_card_of_a_run_says_what_its_result_says(config, tmp_path):
     assert f"| object | {report['accuracy']:.3f} [{low:.3f}, {high:.3f}] |" in text
     assert "blue, green, red" in text
     assert "plain, striped" in text
-    assert "12 test pictures it claims" in text
+    assert "12 test images the mean confidence" in text
     assert str(tmp_path) not in text
     told = metadata_load(tmp_path / "run" / "README.md")
     assert told["library_name"] == "transfer"
@@ -77,8 +77,8 @@ def test_it_names_no_place_on_the_machine():
 def test_limits_are_in_plain_words():
     rows = [{"object": "a", "object_predicted": p, "object_probability": "0.9"} for p in "aab"] + [{"object": ""}]
     text = render_model_card(result([*"abcdef"]), rows)
-    assert "on 3 test pictures it claims 90% on average, and is right in 67%" in text
-    assert "Fewest pictures to learn from: a, 2." in text
+    assert "on 3 test images the mean confidence is 90% and the accuracy 67%" in text
+    assert "Fewest training images: a, 2." in text
     assert "Fewer than 10 test pictures, so that little is known of them: a." in text
     assert "Least often recognised: b 17%, c 33%, d 50%." in text
 
@@ -104,19 +104,19 @@ def test_several_seeds_and_adaptation():
     )
     text = render_model_card(adapted)
     assert "| object | 0.750 ± 0.125 | 0.500 ± 0.250 | 4 |" in text
-    assert "| object, without adapting | 0.500 ± 0.125 |" in text
-    assert "Labelled: amazon; without labels: dslr." in text
+    assert "| object, source only | 0.500 ± 0.125 |" in text
+    assert "Labelled: amazon; unlabelled: dslr." in text
     assert "Adapted by mcc, which the rule im chose without target labels. Seeds: 4, 5;" in text
 
 
 def test_the_readme_of_others_is_not_replaced(tmp_path):
     (tmp_path / "README.md").write_text("# My project")
-    with pytest.raises(Exception, match="holds other things"):
+    with pytest.raises(Exception, match="holds other files"):
         RunFolder(tmp_path, {}, overwrite=True)
     assert MARKER in render_model_card(result(["a"]))
 
 
 def test_words_are_one_line():
-    assert words("a\n\tb") == "a b"
-    assert words("x" * 100, 10) == "x" * 9 + "…"
-    assert json.dumps(words("-")) == '"\\\\-"'
+    assert escape_markdown("a\n\tb") == "a b"
+    assert escape_markdown("x" * 100, 10) == "x" * 9 + "…"
+    assert json.dumps(escape_markdown("-")) == '"\\\\-"'

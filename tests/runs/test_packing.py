@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from transfer.config.train import LearnConfig
-from transfer.runs.packing import load_optimizer_state, optimizer_state, pack, rng_states, set_rng_states, unpack
+from transfer.runs.packing import (
+    get_optimizer_state,
+    get_rng_states,
+    load_optimizer_state,
+    pack,
+    set_rng_states,
+    unpack,
+)
 from transfer.training import optimizers
 
 PLAIN = st.recursive(
@@ -78,7 +85,7 @@ def test_arrays_come_back() -> None:
 
 
 def test_what_is_unknown_is_not_dropped() -> None:
-    with pytest.raises(TypeError, match="cannot keep a set"):
+    with pytest.raises(TypeError, match="cannot save a set"):
         pack({"a": {1, 2}})
 
 
@@ -86,7 +93,7 @@ def test_generators_go_on_where_they_were() -> None:
     torch.manual_seed(3)
     rng = np.random.default_rng(4)
     torch.randn(3), rng.normal(size=3), rng.integers(5, dtype=np.uint32)
-    kept = there_and_back({"torch": rng_states(), "numpy": rng.bit_generator.state})
+    kept = there_and_back({"torch": get_rng_states(), "numpy": rng.bit_generator.state})
     wanted = torch.randn(5), rng.integers(5, size=7, dtype=np.uint32), rng.normal(size=3)
     torch.manual_seed(0)
     other = np.random.default_rng(0)
@@ -131,7 +138,7 @@ def check(name: str) -> None:
     steps(whole, optimizer, range(7))
     first, optimizer = built(name)
     steps(first, optimizer, range(3))
-    kept = there_and_back([first.state_dict(), optimizer_state(optimizer), rng_states()])
+    kept = there_and_back([first.state_dict(), get_optimizer_state(optimizer), get_rng_states()])
     torch.rand(5), random.random()
     second, optimizer = built(name)
     second.load_state_dict(kept[0])
@@ -170,7 +177,7 @@ def test_every_optimizer_of_timm_does() -> None:
 
 def test_what_was_loaded_is_not_shared() -> None:
     _, optimizer = built("adam")
-    kept = there_and_back(optimizer_state(optimizer))
+    kept = there_and_back(get_optimizer_state(optimizer))
     before = copy.deepcopy(kept)
     load_optimizer_state(optimizer, kept)
     assert repr(before) == repr(kept)

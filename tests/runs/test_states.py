@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from transfer.errors import TransferError
 from transfer.runs import states as module
-from transfer.runs.states import DamagedState, RunStates, read, write
+from transfer.runs.states import DamagedState, RunStates, read_state, write_state
 
 
 def names(path: Path) -> list[str]:
@@ -39,7 +39,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, harm: str, ca
     content[-50] ^= 1
     file.write_bytes({"cut": content[:-7], "empty": b"", "flipped": content, "other": b"{}" * 99}[harm])
     assert part.load()["step"] == 1
-    assert "going on from the one before" in caplog.text
+    assert "resuming from the previous one" in caplog.text
     part.save({"step": 2})
     assert part.load()["step"] == 2
     for file in (tmp_path / "states").iterdir():
@@ -52,12 +52,12 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, harm: str, ca
 def test_no_flipped_bit_goes_unseen(tmp_path: Path, at: int, bit: int) -> None:
     file = tmp_path / "x.safetensors"
     value = {"a": torch.arange(40), "b": [1, 2.5, "c"], "d": torch.tensor(True)}
-    write(file, value)
+    write_state(file, value)
     content = bytearray(file.read_bytes())
     content[at % len(content)] ^= 1 << bit
     file.write_bytes(content)
     with contextlib.suppress(DamagedState):
-        assert repr(read(file)) == repr(value)  # a space of the header's, say
+        assert repr(read_state(file)) == repr(value)  # a space of the header's, say
 
 
 def test_what_came_of_a_part_takes_the_place_of_its_states(tmp_path: Path) -> None:
@@ -82,13 +82,13 @@ def test_when_one_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not part.due
     now[0] += 121
     assert part.due
-    write_all, cost = module.write, 1.5
+    write_all, cost = module.write_state, 1.5
 
     def slow(path: Path, value: object) -> None:
         write_all(path, value)
         now[0] += cost
 
-    monkeypatch.setattr(module, "write", slow)
+    monkeypatch.setattr(module, "write_state", slow)
     part.save(1)
     assert not part.due
     assert not part.cheap

@@ -51,10 +51,10 @@ def test_each_course_has_its_own_name_and_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(events.importlib.util, "find_spec", lambda name: object())
     written.clear()
     log = TensorboardWriter(tmp_path)
-    log.line(LINE)
+    log.write_line(LINE)
     for epoch in (1, 2):
-        log.line({"candidate": f"mcc x 0.5, epoch {epoch}", "score": epoch / 4})
-    log.line({"network": "domain", "epoch": 1, "loss": 2.0})
+        log.write_line({"candidate": f"mcc x 0.5, epoch {epoch}", "score": epoch / 4})
+    log.write_line({"network": "domain", "epoch": 1, "loss": 2.0})
     (writer,) = written
     assert writer.folder == str(tmp_path)
     assert writer.written == [

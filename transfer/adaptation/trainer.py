@@ -21,9 +21,9 @@ from transfer.config.adapt import StepsConfig
 from transfer.errors import TransferError
 from transfer.freeze import Phase
 from transfer.runs.packing import (
+    get_optimizer_state,
+    get_rng_states,
     load_optimizer_state,
-    optimizer_state,
-    rng_states,
     set_rng_states,
     shallow_dict,
 )
@@ -110,7 +110,7 @@ class AdaptationTrainer:
         compute_loss = wrap_ddp(step_loss) if self.split else step_loss
 
         def state() -> dict[str, Any]:
-            terms, optimizer_now = [loss.state_dict() for _, loss in losses], optimizer_state(optimizer)
+            terms, optimizer_now = [loss.state_dict() for _, loss in losses], get_optimizer_state(optimizer)
             place = shallow_dict(position)
             return {"place": place, "course": self._state(), "optimizer": optimizer_now, "terms": terms}
 
@@ -188,7 +188,7 @@ class AdaptationTrainer:
                     raise
                 # Either there is no tail to process in parts, or other processes do not wait for this one's retry.
                 raise TransferError("out of memory: use a smaller --batch-size") from None
-        rng = rng_states()
+        rng = get_rng_states()
 
         def attempt_in_parts(parts: int) -> float:
             if parts > self.task.parts:
@@ -219,7 +219,7 @@ class AdaptationTrainer:
             "tail": self.task.moved(),
             "epoch": self.epoch,
             "rng": self.rng.bit_generator.state,
-            "generators": rng_states(),
+            "generators": get_rng_states(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:

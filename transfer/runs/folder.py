@@ -1,4 +1,4 @@
-"""The run folder: config, metrics, model, predictions, result, exhibits, and a model card."""
+"""The run folder: config, metrics, model, predictions, result, report data and model card."""
 
 import csv
 import json
@@ -18,42 +18,41 @@ from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.files import atomic_write, open_regular, open_text, parse_json, read_json, write_json, write_text
 from transfer.runtime.lock import FolderLock
 
-FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
-OURS = (*FILES, "exhibits.json", "report.html")
+RESULT_FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
+RUN_FILES = (*RESULT_FILES, "exhibits.json", "report.html")
 
-ADVICE = "advice.json"
-CARD = "README.md"
+ADVICE_FILE = "advice.json"
+MODEL_CARD_FILE = "README.md"
+STATES_FOLDER = "states"  # resumable states of an unfinished run
 
-STATES = "states"  # where a run that is not done keeps where it is
-
-# Settings that a resumed run may change: they change no result.
-FREE = {"out", "overwrite", "resume", "checkpoint_minutes", "final", "workers", "cache", "cache_gb"}
-FREE |= {"report", "tensorboard"}
+# Settings that a resumed run may change, as they do not affect the result.
+RESUME_MAY_CHANGE = {"out", "overwrite", "resume", "checkpoint_minutes", "final", "workers", "cache", "cache_gb"}
+RESUME_MAY_CHANGE |= {"report", "tensorboard"}
 
 
 class RunFolder:
-    """A folder that one run owns, in one process at a time: from when it begins until its result is written.
+    """The folder of a run, locked by one process from its start until its result is written.
 
     Parameters
     ----------
     path : Path
     config : dict
-        Goes to config.json.
+        Written to config.json.
     overwrite : bool
-        Replace a run that is there.
+        Replace an existing run.
     resume : bool
-        Go on with a run that is there, of the same config; without one, begin.
+        Resume an existing run of the same config; start a new one if there is none.
     later : bool
-        Wait for the first line, or for :meth:`start`: till then nothing is written and no earlier run replaced, so that
-        what turns out not to be possible costs none.
+        Write nothing and replace no earlier run before the first line or :meth:`start`, so that an invalid command
+        destroys nothing.
     tensorboard : bool
-        Write each line of metrics into event files, too.
+        Also write each line of metrics to event files.
 
     Raises
     ------
     TransferError
-        It holds a run already and is neither to be replaced nor resumed, one of another config, one that another
-        process is at work on, or other things; or it cannot be written; no tensorboard.
+        The folder holds a run that is neither replaced nor resumed, a run of another config, a run in use by another
+        process, or other files; it cannot be written; or tensorboard is not installed.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class RunFolder:
         outer: "RunFolder | None" = None,
         tensorboard: bool = False,
     ) -> None:
-        self.path, self._config, self._outer, self._begun = path, config, outer, False
+        self.path, self._config, self._outer, self._started = path, config, outer, False
         self._overwrite = overwrite
         self._lock: FolderLock | None = None
         self._events = TensorboardWriter(path) if tensorboard else None
@@ -78,21 +77,21 @@ class RunFolder:
             and path.is_dir()
             and all(file.suffix == ".part" or file.name == lock.LOCK_FILE for file in path.iterdir())
         ):
-            self._overwrite = overwrite = True  # killed before it had written anything
+            self._overwrite = overwrite = True  # killed before anything was written
         if self.resumed:
             self._lock = FolderLock(path)
             self._resume(config)
-            self._begun = True
+            self._started = True
             return
         if outer is None and self._replaced(path, overwrite):
-            FolderLock(path).release()  # is it free?
+            FolderLock(path).release()  # raises if another process holds it
         if not later:
             self.start()
 
     def inner(self, name: str, config: dict[str, Any]) -> "RunFolder":
-        """Return the folder of a run within this one, which begins when it does, and is resumed if this one is."""
-        how: Any = {"resume": self.resumed, "tensorboard": self._events is not None}
-        self._inner.append(RunFolder(self.path / name, config, later=True, outer=self, **how))
+        """Return the folder of a run inside this one; it is resumed if this one is."""
+        options: Any = {"resume": self.resumed, "tensorboard": self._events is not None}
+        self._inner.append(RunFolder(self.path / name, config, later=True, outer=self, **options))
         return self._inner[-1]
 
     def __enter__(self) -> "RunFolder":
@@ -103,41 +102,43 @@ class RunFolder:
 
     @property
     def finished_result(self) -> dict[str, Any] | None:
-        """The result of a resumed run that is finished."""
+        """The result of a resumed run that is already finished, else None."""
         file = self.path / "result.json"
         return read_json(file) if self.resumed and file.is_file() else None
 
     @classmethod
     def _replaced(cls, path: Path, overwrite: bool) -> list[str]:
-        """Return the names of what a run at `path` would replace, if it may and can."""
+        """Return the names of the files that a run at `path` replaces; raise if it may not or cannot."""
         if path.exists() and not path.is_dir():
             raise TransferError(f"--out {path} is a file: name a folder")
         held = sorted(p.name for p in path.iterdir() if p.name != lock.LOCK_FILE) if path.is_dir() else []
         foreign = [name for name in held if not cls._ours(path / name)]
         if foreign:
             raise TransferError(
-                f"--out {path} holds other things ({', '.join(foreign[:3])}): name a new or empty folder"
+                f"--out {path} holds other files ({', '.join(foreign[:3])}): name a new or empty folder"
             )
-        if held and not overwrite and not {"result.json", ADVICE} & set(held):
+        if held and not overwrite and not {"result.json", ADVICE_FILE} & set(held):
             raise TransferError(
-                f"--out {path} already holds a run, unfinished: go on with it by --resume, or say --overwrite"
+                f"--out {path} already holds an unfinished run: resume it with --resume, or replace it with --overwrite"
             )
         if held and not overwrite:
-            raise TransferError(f"--out {path} already holds a run: name another folder, or say --overwrite")
-        there = next(place for place in (path, *path.absolute().parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise TransferError(f"cannot write the run folder {path}: {there} is no folder that may be written to")
+            raise TransferError(
+                f"--out {path} already holds a run: name another folder, or replace it with --overwrite"
+            )
+        parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise TransferError(f"cannot write the run folder {path}: {parent} is not a writable folder")
         return held
 
     def start(self) -> None:
-        """Write config.json, in place of the run that was there.
+        """Write config.json, replacing an earlier run.
 
         Raises
         ------
         TransferError
-            It cannot be written.
+            The folder cannot be written.
         """
-        if self._begun:
+        if self._started:
             return
         if self._outer:
             self._outer.start()
@@ -146,39 +147,39 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(path)
             held = self._replaced(path, self._overwrite) if self._outer is None else []
-            for name in sorted(held, key=lambda name: name == "config.json"):  # which says what the rest belongs to
+            for name in sorted(held, key=lambda name: name == "config.json"):  # last, as it identifies the rest
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
             write_json(path / "config.json", self._config)
             (path / "metrics.jsonl").touch()
         except OSError as error:
             raise TransferError(f"cannot write the run folder {path}: {error.strerror or error}") from error
-        self._begun = True
+        self._started = True
 
     @classmethod
     def _ours(cls, path: Path) -> bool:
-        """Return whether `path` is a run's file (also half of one, from a run that was killed), or an inner run folder
-        with nothing else in it: one per seed or policy.
-        """
-        if path.is_dir() and path.name == STATES:
+        """Return whether `path` is a file of a run (also a partial one), or the folder of an inner run."""
+        if path.is_dir() and path.name == STATES_FOLDER:
             return all(file.suffix in (".safetensors", ".part") and file.is_file() for file in path.iterdir())
         if path.is_dir():
             return (path / "config.json").is_file() and all(map(cls._ours, path.iterdir()))
-        drawn = r"(map|layers|curves|surfaces|landscape|rates)\.png"
-        if re.fullmatch(rf"snapshot\d+\.safetensors|{drawn}|events\.out\.tfevents\..*", path.name):
+        figures = r"(map|layers|curves|surfaces|landscape|rates)\.png"
+        if re.fullmatch(rf"snapshot\d+\.safetensors|{figures}|events\.out\.tfevents\..*", path.name):
             return True
-        if path.name == CARD:  # of all names the likeliest to be another's
+        if path.name == MODEL_CARD_FILE:  # a README.md may belong to somebody else
             return MARKER in path.read_text(encoding="utf-8", errors="replace")
-        return path.name in (*OURS, ADVICE, lock.LOCK_FILE) or (path.name.startswith(".") and path.suffix == ".part")
+        return path.name in (*RUN_FILES, ADVICE_FILE, lock.LOCK_FILE) or (
+            path.name.startswith(".") and path.suffix == ".part"
+        )
 
     def _resume(self, config: dict[str, Any]) -> None:
-        """Check that the run there is of `config`, and remove what was half written when it was killed."""
+        """Check that the existing run has the same config, and remove partial files of a killed process."""
         before, now = _flat(read_json(self.path / "config.json")), _flat(config)
         differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        differ = [name.rpartition(".")[2] for name in differ if name.rpartition(".")[2] not in FREE]
+        differ = [name.rpartition(".")[2] for name in differ if name.rpartition(".")[2] not in RESUME_MAY_CHANGE]
         if differ:
             raise TransferError(
-                f"--resume: the run in {self.path} has another {', '.join(differ[:5])}; give what it was started "
-                "with, or name another folder"
+                f"--resume: the run in {self.path} has another {', '.join(differ[:5])}; use the options it was "
+                "started with, or name another folder"
             )
         for part in self.path.glob(".*.part"):
             part.unlink(missing_ok=True)
@@ -189,24 +190,24 @@ class RunFolder:
                 temporary.write_bytes(content[: content.rfind(b"\n") + 1])
 
     def read_metrics(self, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl, each with the values that it `needs`.
+        """Return the lines of metrics.jsonl, after checking that each has the keys `needs`.
 
         Raises
         ------
         TransferError
-            A line is not what :meth:`append_metrics` wrote.
+            A line is damaged.
         """
         try:
             with open_regular(self.path / "metrics.jsonl") as file:
                 lines = [parse_json(text) for text in file]
             if not all(isinstance(line, dict) and line.keys() >= set(needs) for line in lines):
-                raise ValueError("a line lacks something")
+                raise ValueError("a line lacks a key")
             return lines
         except (ValueError, OSError) as error:
-            raise TransferError(f"{self.path / 'metrics.jsonl'} is damaged: start anew with --overwrite") from error
+            raise TransferError(f"{self.path / 'metrics.jsonl'} is damaged: start over with --overwrite") from error
 
     def reset_metrics(self) -> None:
-        """Begin metrics.jsonl anew, for a resumed run that tells all its lines again."""
+        """Empty metrics.jsonl; a resumed run writes all its lines again."""
         if self.resumed:
             write_text(self.path / "metrics.jsonl", "")
 
@@ -216,7 +217,7 @@ class RunFolder:
         Raises
         ------
         TransferError
-            It cannot be written.
+            The file cannot be written.
         """
         self.start()
         lines = self.path / "metrics.jsonl"
@@ -228,10 +229,10 @@ class RunFolder:
         except OSError as error:
             raise TransferError(f"cannot write {lines}: {error.strerror or error}") from error
         if self._events:
-            self._events.line(line)
+            self._events.write_line(line)
 
     def merge_inner_runs(self, parts: list[Path]) -> None:
-        """Take the metrics of all `parts` (inner run folders); of the first, model, predictions, exhibits and map."""
+        """Merge the metrics of the inner runs `parts`; copy model, predictions, report data and map of the first."""
         lines = []
         for part in parts:
             for text in (part / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -243,24 +244,24 @@ class RunFolder:
                 shutil.copyfile(parts[0] / name, temporary)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write a model's card and result.json, with which the run is done: its states go, and the folder is free."""
+        """Write the model card and result.json, which finishes the run; remove its states and release the folder."""
         if result.get("command") in ("train", "adapt"):
             with open_text(self.path / "predictions.csv") as file:
-                write_text(self.path / CARD, render_model_card(result, list(csv.DictReader(file))))
+                write_text(self.path / MODEL_CARD_FILE, render_model_card(result, list(csv.DictReader(file))))
         write_json(self.path / "result.json", result)
-        shutil.rmtree(self.path / STATES, ignore_errors=True)
+        shutil.rmtree(self.path / STATES_FOLDER, ignore_errors=True)
         self.release()
 
     def release(self) -> None:
-        """Let other processes have the folder, and those within it."""
+        """Release the lock of this folder and of the inner ones."""
         for inner in self._inner:
             inner.release()
         if self._lock:
             self._lock.release()
 
-    def write_report_data(self, exhibits: dict[str, Any]) -> None:
+    def write_report_data(self, report_data: dict[str, Any]) -> None:
         """Write exhibits.json."""
-        write_text(self.path / "exhibits.json", json.dumps(exhibits, ensure_ascii=False) + "\n")
+        write_text(self.path / "exhibits.json", json.dumps(report_data, ensure_ascii=False) + "\n")
 
     def write_predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""
@@ -274,15 +275,15 @@ class RunFolder:
 
 
 def refuse_resume(run: RunConfig, command: str) -> None:
-    """Refuse ``--resume`` for a command that is too short, or has no single course, to go on with.
+    """Refuse ``--resume`` for a command that cannot be resumed.
 
     Raises
     ------
     TransferError
-        It was asked for.
+        ``--resume`` is set.
     """
     if run.resume:
-        raise TransferError(f"--resume: transfer {command} only runs from its start; say --overwrite to do so again")
+        raise TransferError(f"--resume: transfer {command} cannot be resumed; run it again with --overwrite")
 
 
 def _flat(config: Any, name: str = "") -> dict[str, Any]:

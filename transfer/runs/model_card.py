@@ -1,7 +1,7 @@
-"""The model card of a run, README.md in its folder: what people who meet the model elsewhere have to know of it.
+"""The model card of a run: README.md in its folder, for people who find the model elsewhere.
 
-Markdown with the header of Hugging Face's hub. It names no place on the machine that it was written on, and class names
-can hold nothing that Markdown or YAML would take for more than a name.
+Markdown with the header of the Hugging Face hub. It names no local paths, and class names are escaped for Markdown and
+YAML.
 """
 
 import html
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
-FEW = 10  # test images of a class, below which its recall says little
-LISTED = 100  # class names in full
+MIN_IMAGES_FOR_RECALL = 10  # test images of a class, for its recall to be meaningful
+MAX_LISTED_CLASSES = 100
 MARKER = "library_name: transfer"
 
 
@@ -25,17 +25,17 @@ def render_model_card(result: Mapping[str, Any], rows: Sequence[Mapping[str, str
     result : mapping
         As in result.json, of `transfer train` or `transfer adapt`.
     rows : sequence of mapping
-        As in predictions.csv: what probability was stated, and whether the answer was right.
+        As in predictions.csv, for probabilities and accuracy.
     """
     name = f"{result['backbone']['name']} on {_data(result)}"
     parts = [
         _header(result, name),
-        f"# {words(name)}",
-        f"Says which object a picture shows. Made by `transfer {result['command']}`, version "
+        f"# {escape_markdown(name)}",
+        f"Predicts which object an image shows. Trained with `transfer {result['command']}`, version "
         f"{result['versions']['transfer']}.",
         "## Data\n\n" + _images(result),
-        "## How it learned\n\n" + _policy(result),
-        "## How good it is\n\n" + _figures(result),
+        "## Training\n\n" + _policy(result),
+        "## Evaluation\n\n" + _figures(result),
         "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(result, rows)),
         "## Use\n\n" + USE,
     ]
@@ -50,30 +50,30 @@ transfer export RUN --format onnx                   # or torch_export, safetenso
 `transfer.runs.checkpoint.load(path)` returns the networks; `model.safetensors` has preprocessing and class names."""
 
 
-def words(text: str, most: int = 80) -> str:
-    r"""Return `text` as one line of Markdown that shows just these characters.
+def escape_markdown(text: str, max_length: int = 80) -> str:
+    r"""Return `text` as one line of escaped Markdown.
 
     Examples
     --------
-    >>> words("bike_helmet <b>"), words("[a](http://b)")
+    >>> escape_markdown("bike_helmet <b>"), escape_markdown("[a](http://b)")
     ('bike\\_helmet &lt;b&gt;', '\\[a\\]\\(http\\://b\\)')
     """
-    flat = " ".join(plain(text).split())
-    flat = flat if len(flat) <= most else flat[: most - 1] + "…"
+    flat = " ".join(remove_invisible(text).split())
+    flat = flat if len(flat) <= max_length else flat[: max_length - 1] + "…"
     return re.sub(r"([\\`*_{}\[\]()#+!|~$^:@=-])", r"\\\1", html.escape(flat, quote=False))
 
 
-def plain(text: str) -> str:
+def remove_invisible(text: str) -> str:
     """Return `text` without control, format and other invisible characters."""
     spaced = "".join(" " if letter.isspace() else letter for letter in text)
-    return "".join(letter for letter in spaced if unicodedata.category(letter) not in HIDDEN)
+    return "".join(letter for letter in spaced if unicodedata.category(letter) not in INVISIBLE_CATEGORIES)
 
 
-HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn")
+INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn")
 
 
 def _data(result: Mapping[str, Any]) -> str:
-    """Return the name of the set of images, without the folder that it lies in."""
+    """Return the name of the data set, without its folder."""
     config = result["config"]
     given = (config.get("data") or config.get("shift"))["data"]
     return PureWindowsPath(PurePath(given).name).name or "images"
@@ -87,7 +87,7 @@ def _measured(result: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def _header(result: Mapping[str, Any], name: str) -> str:
     heads = _measured(result)[1]
     scores = [
-        f"    - type: {score}\n      name: {json.dumps(f'{plain(head)} {score}', ensure_ascii=False)}\n"
+        f"    - type: {score}\n      name: {json.dumps(f'{remove_invisible(head)} {score}', ensure_ascii=False)}\n"
         f"      value: {report[score]:.4f}"
         for head, report in heads.items()
         for score in ("accuracy", "macro_f1")
@@ -95,13 +95,13 @@ def _header(result: Mapping[str, Any], name: str) -> str:
     ]
     lines = [
         "---",
-        "# license: yours to choose, such as mit; the pretrained weights and the pictures have theirs",
+        "# license: choose one, such as mit; the pretrained weights and the images have their own",
         MARKER,
         "pipeline_tag: image-classification",
         "tags:\n- image-classification\n- transfer-learning",
     ]
     if scores:
-        quoted = [json.dumps(plain(text), ensure_ascii=False) for text in (name, _data(result))]
+        quoted = [json.dumps(remove_invisible(text), ensure_ascii=False) for text in (name, _data(result))]
         lines += [
             f"metrics:\n- accuracy\nmodel-index:\n- name: {quoted[0]}\n  results:\n  - task:\n"
             f"      type: image-classification\n    dataset:\n      name: {quoted[1]}\n      type: {quoted[1]}\n"
@@ -114,33 +114,38 @@ def _header(result: Mapping[str, Any], name: str) -> str:
 def _images(result: Mapping[str, Any]) -> str:
     images = result["images"]
     counts = ", ".join(f"{n} {part.replace('_', ' ')}" for part, n in images.items() if isinstance(n, int))
-    lines = [f"{words(_data(result))}: {counts} images."]
+    lines = [f"{escape_markdown(_data(result))}: {counts} images."]
     if "shift" in result["config"]:
         shift = result["config"]["shift"]
-        lines.append(f"Labelled: {', '.join(map(words, shift['source']))}; without labels: {words(shift['target'])}.")
+        lines.append(
+            f"Labelled: {', '.join(map(escape_markdown, shift['source']))}; "
+            f"unlabelled: {escape_markdown(shift['target'])}."
+        )
     for head, report in _measured(result)[1].items():
         names = list(report.get("per_class", ()))
         if names:
-            listed = ", ".join(map(words, names[:LISTED])) + (", …" if len(names) > LISTED else "")
-            lines.append(f"{words(head).capitalize()}, {len(names)} classes in test: {listed}.")
+            listed = ", ".join(map(escape_markdown, names[:MAX_LISTED_CLASSES])) + (
+                ", …" if len(names) > MAX_LISTED_CLASSES else ""
+            )
+            lines.append(f"{escape_markdown(head).capitalize()}, {len(names)} classes in test: {listed}.")
     return "\n\n".join(lines)
 
 
 def _policy(result: Mapping[str, Any]) -> str:
     policy = result["policy"]
-    frozen = "bit-identical to the pretrained ones" if policy["frozen_unchanged"] else "MOVED, which is a fault"
+    frozen = "bit-identical to the pretrained weights" if policy["frozen_unchanged"] else "CHANGED, which is a bug"
     lines = [
         f"Backbone `{result['backbone']['name']}`, policy `{policy['name']}`: {policy['trained_parameters']:,} "
-        f"parameters learned, {policy['frozen_parameters']:,} frozen ({frozen})."
+        f"parameters trained, {policy['frozen_parameters']:,} frozen ({frozen})."
     ]
     if "selection" in result:
         chosen = result["selection"]["chosen"]
-        taken = ", ".join(dict.fromkeys(chosen)) if isinstance(chosen, list) else chosen
-        rule = words(result["selection"]["rule"])
-        lines.append(f"Adapted by {words(taken)}, which the rule {rule} chose without target labels.")
+        method = ", ".join(dict.fromkeys(chosen)) if isinstance(chosen, list) else chosen
+        rule = escape_markdown(result["selection"]["rule"])
+        lines.append(f"Adapted with {escape_markdown(method)}, chosen by the rule {rule} without target labels.")
     seeds = [run["seed"] for run in result.get("seeds", ())] or [result["config"]["run"]["seed"]]
     lines.append(
-        f"Seeds: {', '.join(map(str, seeds))}" + ("; the model is the first one's." if len(seeds) > 1 else ".")
+        f"Seeds: {', '.join(map(str, seeds))}" + ("; the model is that of the first seed." if len(seeds) > 1 else ".")
     )
     return " ".join(lines)
 
@@ -153,20 +158,20 @@ def _figures(result: Mapping[str, Any]) -> str:
     for head, report in heads.items():
         figures = [_figure(result, part, head, score) for score in ("accuracy", "macro_f1")]
         figures = [f"R2 {report['r2']:.3f}", "-"] if "r2" in report else figures
-        lines.append(f"| {words(head)} | {' | '.join(figures)} | {int(report.get('n', 0))} |")
+        lines.append(f"| {escape_markdown(head)} | {' | '.join(figures)} | {int(report.get('n', 0))} |")
     if "source_only" in result:
         before = [_figure(result, "source_only", "object", score) for score in ("accuracy", "macro_f1")]
-        lines.append(f"| object, without adapting | {' | '.join(before)} | |")
-    where = "pictures held out" if part == "test" else "pictures of the target, whose labels it did not learn from"
+        lines.append(f"| object, source only | {' | '.join(before)} | |")
+    where = "held-out images" if part == "test" else "target images whose labels were not used in training"
     spread = "mean ± standard deviation over seeds" if "sd" in result else "95 % bootstrap intervals in brackets"
     lines.append(f"\nOn {where}; {spread}.")
     if len(result.get("per_domain", {})) > 1:
-        each = [
-            f"{words(domain)} {report['object']['accuracy']:.3f} of {int(report['object']['n'])}"
+        by_domain = [
+            f"{escape_markdown(domain)} {report['object']['accuracy']:.3f} of {int(report['object']['n'])}"
             for domain, report in result["per_domain"].items()
             if "accuracy" in report.get("object", {})
         ]
-        lines.append(f"\nObjects by domain: {', '.join(each)}.")
+        lines.append(f"\nObject accuracy by domain: {', '.join(by_domain)}.")
     return "\n".join(lines)
 
 
@@ -181,43 +186,46 @@ def _figure(result: Mapping[str, Any], part: str, head: str, score: str) -> str:
 
 
 def _limits(result: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> list[str]:
-    said = ["It gives every picture one of its classes, also one that shows none of them."]
+    limits = ["It assigns one of its classes to every image, even if the image shows none of them."]
     domains = list(result.get("per_domain", ()))
     if len(domains) > 1:
-        said.append(
-            f"It was measured on {', '.join(map(words, domains))}; of pictures from elsewhere nothing is known."
-        )
+        measured = ", ".join(map(escape_markdown, domains))
+        limits.append(f"It was measured on {measured}; accuracy on images from other sources is unknown.")
     elif result["command"] == "adapt":
-        target = words(result["config"]["shift"]["target"])
-        said.append(f"It is for pictures of {target}; of others nothing is known.")
+        target = escape_markdown(result["config"]["shift"]["target"])
+        limits.append(f"It is meant for images of {target}; accuracy on others is unknown.")
     else:
-        said.append("It was measured on pictures like those it learned from; of others nothing is known.")
+        limits.append("It was measured on images like those of training; accuracy on others is unknown.")
     for name, count in result["images"].get("rarest", {}).items():
-        said.append(f"Fewest pictures to learn from: {words(name)}, {count}.")
-    said += _classes(_measured(result)[1].get("object", {}).get("per_class", {}))
-    sure = [float(row["object_probability"]) for row in rows if row.get("object")]
-    if sure:
-        right = [row["object"] == row["object_predicted"] for row in rows if row.get("object")]
-        said.append(
-            f"Its probabilities: on {len(sure)} test pictures it claims {sum(sure) / len(sure):.0%} on average, and is "
-            f"right in {sum(right) / len(right):.0%}."
+        limits.append(f"Fewest training images: {escape_markdown(name)}, {count}.")
+    limits += _classes(_measured(result)[1].get("object", {}).get("per_class", {}))
+    confidence = [float(row["object_probability"]) for row in rows if row.get("object")]
+    if confidence:
+        correct = [row["object"] == row["object_predicted"] for row in rows if row.get("object")]
+        limits.append(
+            f"Calibration: on {len(confidence)} test images the mean confidence is "
+            f"{sum(confidence) / len(confidence):.0%} and the accuracy {sum(correct) / len(correct):.0%}."
         )
-    return said + [words(_without_paths(note), 300) for note in result.get("notes", ())]
+    return limits + [escape_markdown(_without_paths(note), 300) for note in result.get("notes", ())]
 
 
 def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    few = [name for name, report in per_class.items() if 0 < report.get("n", 0) < FEW]
+    few = [name for name, report in per_class.items() if 0 < report.get("n", 0) < MIN_IMAGES_FOR_RECALL]
     recall = {name: r["recall"] for name, r in per_class.items() if r.get("recall") is not None and name not in few}
-    said = []
+    limits = []
     if few:
-        some = ", ".join(map(words, few[:LISTED])) + (", …" if len(few) > LISTED else "")
-        said.append(f"Fewer than {FEW} test pictures, so that little is known of them: {some}.")
+        names = ", ".join(map(escape_markdown, few[:MAX_LISTED_CLASSES])) + (
+            ", …" if len(few) > MAX_LISTED_CLASSES else ""
+        )
+        limits.append(f"Fewer than {MIN_IMAGES_FOR_RECALL} test images, so that their recall is uncertain: {names}.")
     if len(recall) > 3:
         worst = sorted(recall, key=lambda name: recall[name])[:3]
-        said.append("Least often recognised: " + ", ".join(f"{words(name)} {recall[name]:.0%}" for name in worst) + ".")
-    return said
+        limits.append(
+            "Lowest recall: " + ", ".join(f"{escape_markdown(name)} {recall[name]:.0%}" for name in worst) + "."
+        )
+    return limits
 
 
 def _without_paths(note: str) -> str:
-    """Return a note, cut where it begins to name files."""
+    """Return a note up to where it names files."""
     return note.partition(":")[0] if re.search(r"[/\\]", note) else note

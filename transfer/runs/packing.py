@@ -1,4 +1,4 @@
-"""Whatever a run carries from step to step, as tensors by name and a plain JSON record, and back to the bit."""
+"""Pack the state of a run into named tensors and a JSON record, and unpack it bit for bit."""
 
 import random
 from dataclasses import fields
@@ -13,7 +13,7 @@ Tensors = dict[str, Tensor]
 
 
 def pack(value: Any) -> tuple[Tensors, Any]:
-    """Return the tensors in `value`, by name, and its record, from which :func:`unpack` makes it again.
+    """Return the tensors of `value` by name, and the record from which :func:`unpack` restores it.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def pack(value: Any) -> tuple[Tensors, Any]:
     Raises
     ------
     TypeError
-        There is anything else in it.
+        `value` holds anything else.
 
     Examples
     --------
@@ -54,13 +54,13 @@ def pack(value: Any) -> tuple[Tensors, Any]:
             return {"dtype": str(value).removeprefix("torch.")}
         if value is None or isinstance(value, str | int | float):
             return value
-        raise TypeError(f"cannot keep a {type(value).__name__}")
+        raise TypeError(f"cannot save a {type(value).__name__}")
 
     return tensors, plain(value)
 
 
 def unpack(tensors: Tensors, record: Any) -> Any:
-    """Return what :func:`pack` was given; tensors are on the CPU, as they lay in memory."""
+    """Invert :func:`pack`; tensors are on the CPU, with their memory layout."""
     if isinstance(record, list):
         return [unpack(tensors, item) for item in record]
     if not isinstance(record, dict):
@@ -68,7 +68,7 @@ def unpack(tensors: Tensors, record: Any) -> Any:
     if "tensor" in record:
         tensor = tensors[record["tensor"]]
         stride = record.get("stride", tensor.stride())
-        # Memory of torch's own: how sums are rounded depends on where a tensor begins, too.
+        # Memory allocated by torch: the rounding of sums depends on alignment.
         return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
     if "dtype" in record:
         return getattr(torch, record["dtype"])
@@ -80,18 +80,18 @@ def unpack(tensors: Tensors, record: Any) -> Any:
 
 
 def _named(tensor: Tensor, tensors: Tensors, names: dict[int, tuple[str, Tensor]]) -> dict[str, Any]:
-    """Put `tensor` among `tensors`, once however often it comes; return its record."""
+    """Add `tensor` to `tensors`, once even if it recurs; return its record."""
     if id(tensor) not in names:
-        names[id(tensor)] = str(len(tensors)), tensor  # which lives on, so that no other gets its id
+        names[id(tensor)] = str(len(tensors)), tensor  # a reference, so that its id is not reused
         tensors[str(len(tensors))] = tensor.detach().clone().contiguous().cpu()
-    # Sums over a tensor depend on the order that it lies in, as channels_last does.
+    # The rounding of sums depends on the memory order, such as channels_last.
     laid = torch.empty_like(tensor, device="meta")
     record: dict[str, Any] = {"tensor": names[id(tensor)][0]}
     return record if laid.is_contiguous() else record | {"stride": list(laid.stride())}
 
 
-def rng_states() -> dict[str, Any]:
-    """Return where torch's random generators are: the CPU's, and those of every device in use."""
+def get_rng_states() -> dict[str, Any]:
+    """Return the states of torch's random generators, on the CPU and on every device in use."""
     found: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         found["cuda"] = torch.cuda.get_rng_state_all()
@@ -101,7 +101,7 @@ def rng_states() -> dict[str, Any]:
 
 
 def set_rng_states(states: dict[str, Any]) -> None:
-    """Let torch's generators go on from where :func:`rng_states` found them."""
+    """Restore the states of :func:`get_rng_states`."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:
         torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
@@ -109,11 +109,11 @@ def set_rng_states(states: dict[str, Any]) -> None:
         torch.mps.set_rng_state(states["mps"])
 
 
-def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
-    """Return all that `optimizer` carries from step to step.
+def get_optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the complete state of `optimizer`.
 
-    That is its ``state_dict`` and what some of timm's keep beside it: counts, random generators, and the optimizer
-    that another one wraps.
+    That is its ``state_dict`` and what some of timm's optimizers hold beside it: counts, random generators and a
+    wrapped optimizer.
     """
     own: dict[str, Any] = {}
     for name, value in vars(optimizer).items():
@@ -122,7 +122,7 @@ def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
         elif isinstance(value, random.Random):
             own[name] = value.getstate()
         elif isinstance(value, Optimizer):
-            own[name] = optimizer_state(value)
+            own[name] = get_optimizer_state(value)
         elif type(value) in (int, float) and not name.startswith("__"):
             own[name] = value
     return {"state": optimizer.state_dict(), "own": own}

@@ -1,4 +1,4 @@
-"""Results of several seeds -> one result with mean, standard deviation and each."""
+"""Merge the results of several seeds into one, with means and standard deviations."""
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
@@ -13,10 +13,10 @@ from transfer.data.table import ImageTable
 def merge_seeds(
     seeds: Sequence[int], results: Sequence[dict[str, Any]], averaged: Sequence[str] = ("test", "per_domain")
 ) -> dict[str, Any]:
-    """Return the only result as it is, or of several their mean, with ``"sd"`` and each one under ``"seeds"``.
+    """Return a single result unchanged, or the mean of several, with ``"sd"`` and each result under ``"seeds"``.
 
-    Means and standard deviations (of the sample, n - 1) are of what lies under the keys `averaged`.
-    ``frozen_unchanged`` holds only if it does for every seed.
+    The values under the keys `averaged` are replaced by their mean; ``"sd"`` holds their sample standard deviation
+    (n - 1). ``frozen_unchanged`` is true only if it is for every seed.
     """
     if len(results) == 1:
         return dict(results[0])
@@ -36,24 +36,26 @@ def merge_seeds(
     return merged
 
 
-def _fold(values: Sequence[Any], how: Any) -> Any:
-    """Return nested dicts of numbers folded leaf by leaf; what is no number, or is missing somewhere, is left out."""
+def _fold(values: Sequence[Any], reduce: Any) -> Any:
+    """Reduce nested dicts of numbers leaf by leaf; other values, and keys that not all have, are dropped."""
     first = values[0]
     if isinstance(first, dict):
         common = [key for key in first if all(isinstance(v, dict) and key in v for v in values)]
-        folded = {key: _fold([v[key] for v in values], how) for key in common if key not in ("interval", "confusion")}
+        folded = {
+            key: _fold([v[key] for v in values], reduce) for key in common if key not in ("interval", "confusion")
+        }
         return {key: value for key, value in folded.items() if value is not None}
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return how(values) if numbers else None
+    return reduce(values) if numbers else None
 
 
 def class_balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
-    """Return the training images of the rarest and the commonest object, and how many times as many these are."""
+    """Return the number of training images of the rarest and the most frequent object, and their ratio."""
     objects = table.object[parts.train]
     counts = np.bincount(objects[objects >= 0], minlength=len(table.objects))
-    few, many = int(counts.argmin()), int(counts.argmax())
+    rarest, commonest = int(counts.argmin()), int(counts.argmax())
     return {
-        "rarest": {table.objects[few]: int(counts[few])},
-        "commonest": {table.objects[many]: int(counts[many])},
-        "imbalance": round(float(counts[many] / max(counts[few], 1)), 2),
+        "rarest": {table.objects[rarest]: int(counts[rarest])},
+        "commonest": {table.objects[commonest]: int(counts[commonest])},
+        "imbalance": round(float(counts[commonest] / max(counts[rarest], 1)), 2),
     }

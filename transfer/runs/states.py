@@ -1,4 +1,4 @@
-"""Where a run is, kept on disk: the last two states of each of its parts, and what came of parts that are done."""
+"""Resumable states of a run: the last two of each unfinished part, and the outcome of each finished part."""
 
 import contextlib
 import json
@@ -13,78 +13,78 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 
-from transfer.runs.folder import STATES
+from transfer.runs.folder import STATES_FOLDER
 from transfer.runs.packing import Tensors, pack, unpack
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic_write
 
-SHARE = 20  # at least so many times as long as saving took, work goes on before a state is kept that is not due
+MIN_TIME_BETWEEN_SAVES = 20  # times the duration of the last save; save early only after that
 
 log = logging.getLogger(__name__)
 
 
 class Inputs(Protocol):
-    """What a run comes from."""
+    """The inputs of a run."""
 
     now: Any
 
     def check(self, before: Any) -> None:
-        """Refuse to go on where ``now`` was another, `before`."""
+        """Raise if the inputs differ from those `before`."""
 
 
 class RunStates:
-    """The states of a run, in its folder, which removes them once the run's result is written.
+    """The states of a run, in its folder; they are removed when the result is written.
 
     Parameters
     ----------
     run : Path
-        The run's folder.
+        The run folder.
     minutes : float
-        After how many a state is due.
+        Time between two states.
     begin : callable
         Called before anything is written, such as :meth:`transfer.runs.folder.RunFolder.start`.
     resumed : bool
-        Otherwise whatever lies there belongs to another run.
+        Whether existing states belong to this run.
     """
 
     def __init__(
         self, run: Path, minutes: float, *, begin: Callable[[], None] | None = None, resumed: bool = True
     ) -> None:
-        self.path, self.minutes, self.resumed, self._begin = run / STATES, minutes, resumed, begin
+        self.path, self.minutes, self.resumed, self._begin = run / STATES_FOLDER, minutes, resumed, begin
         self._origin: Any = None
 
     def of(self, origin: Inputs) -> None:
-        """Say what the run comes from: with the first state that is kept; of a run that goes on, it is checked.
+        """Record the inputs with the first state; on resume, verify them.
 
         Raises
         ------
         TransferError
-            It is not the same.
+            The inputs of a resumed run have changed.
         """
         self._origin = origin.now
         if not distributed.is_rank_zero():
             return
         with contextlib.suppress(DamagedState, FileNotFoundError):
-            origin.check(read(self._file) if self.resumed else origin.now)
+            origin.check(read_state(self._file) if self.resumed else origin.now)
 
     def begin(self) -> None:
-        """See to it that all is there that states belong to."""
+        """Start the run folder and write the inputs, if they are missing."""
         if self._begin:
             self._begin()
         if self._origin is not None and not self._file.exists():
-            write(self._file, self._origin)
+            write_state(self._file, self._origin)
 
     @property
     def _file(self) -> Path:
         return self.path / "run.safetensors"
 
     def part(self, number: int) -> "PartStates":
-        """Return the states of the run's part of this number, such as one fit of several."""
+        """Return the states of a part of the run, such as one of several fits."""
         return PartStates(self, number)
 
 
 class PartStates:
-    """One part of a run: where it is, and once it is done what came of it. Make it through :meth:`RunStates.part`."""
+    """The states of one part of a run, or its outcome once it is finished. Made by :meth:`RunStates.part`."""
 
     def __init__(self, states: RunStates, number: int) -> None:
         self.states, self.path, self.number = states, states.path, number
@@ -92,47 +92,47 @@ class PartStates:
 
     @property
     def due(self) -> bool:
-        """Whether the last state is as old as the run would have it at most."""
+        """Whether the next state is due."""
         return distributed.is_rank_zero() and time.monotonic() - self._saved >= 60 * self.states.minutes
 
     @property
     def cheap(self) -> bool:
-        """Whether saving now, too, takes no more than a twentieth of the time."""
-        return distributed.is_rank_zero() and time.monotonic() - self._saved >= SHARE * self._cost
+        """Whether saving now takes at most a twentieth of the time since the last save."""
+        return distributed.is_rank_zero() and time.monotonic() - self._saved >= MIN_TIME_BETWEEN_SAVES * self._cost
 
     def save(self, value: Any) -> None:
-        """Keep `value`, whatever :func:`transfer.runs.packing.pack` takes, as the newest state, and the one before.
+        """Save `value` (see :func:`transfer.runs.packing.pack`) as the newest state, and keep the previous one.
 
         Raises
         ------
         TransferError
-            It cannot be written; those that were kept before are.
+            It cannot be written; earlier states remain.
         """
         if not distributed.is_rank_zero():
             return
         self.states.begin()
-        began, there = time.monotonic(), self._there()
-        write(self.path / f"{self.number}.{there[-1] + 1 if there else 1}.safetensors", value)
-        for count in there[:-1]:
+        started, counts = time.monotonic(), self._list_counts()
+        write_state(self.path / f"{self.number}.{counts[-1] + 1 if counts else 1}.safetensors", value)
+        for count in counts[:-1]:
             self._file(count).unlink(missing_ok=True)
         self._saved = time.monotonic()
-        self._cost = self._saved - began
+        self._cost = self._saved - started
 
     def load(self) -> Any | None:
-        """Return the newest state that is sound, or None; in all processes what the first finds."""
-        return everywhere(self._load)
+        """Return the newest valid state, or None; the same in all processes."""
+        return read_on_rank_zero(self._load)
 
     def _load(self) -> Any | None:
-        for count in reversed(self._there() if self.states.resumed else []):
+        for count in reversed(self._list_counts() if self.states.resumed else []):
             try:
-                return read(self._file(count))
+                return read_state(self._file(count))
             except DamagedState as damage:
-                log.warning("%s: %s; going on from the one before", self._file(count), damage)
+                log.warning("%s: %s; resuming from the previous one", self._file(count), damage)
                 self._file(count).unlink(missing_ok=True)
         return None
 
     def finish(self, outcome: Any) -> None:
-        """Keep the part's `outcome`, in place of its states.
+        """Save the outcome of the part in place of its states.
 
         Raises
         ------
@@ -142,23 +142,23 @@ class PartStates:
         if not distributed.is_rank_zero():
             return
         self.states.begin()
-        write(self.path / f"{self.number}.done.safetensors", outcome)
-        for count in self._there():
+        write_state(self.path / f"{self.number}.done.safetensors", outcome)
+        for count in self._list_counts():
             self._file(count).unlink(missing_ok=True)
 
     def outcome(self) -> Any | None:
-        """Return what :meth:`finish` was given, or None if the part is not done; in all processes alike."""
-        return everywhere(self._outcome)
+        """Return the outcome of the part, or None if it is unfinished; the same in all processes."""
+        return read_on_rank_zero(self._outcome)
 
     def _outcome(self) -> Any | None:
         file = self.path / f"{self.number}.done.safetensors"
         try:
-            return read(file) if self.states.resumed and file.exists() else None
+            return read_state(file) if self.states.resumed and file.exists() else None
         except DamagedState as damage:
-            log.warning("%s: %s; that part of the run begins anew", file, damage)
+            log.warning("%s: %s; that part of the run starts over", file, damage)
             return None
 
-    def _there(self) -> list[int]:
+    def _list_counts(self) -> list[int]:
         names = [file.name.split(".") for file in self.path.glob(f"{self.number}.*.safetensors")]
         return sorted(int(count) for _, count, _ in names if count.isdecimal())
 
@@ -166,8 +166,8 @@ class PartStates:
         return self.path / f"{self.number}.{count}.safetensors"
 
 
-def everywhere(read: Callable[[], Any]) -> Any:
-    """Return what `read` gives in the first process, which alone may see the run's folder, in all."""
+def read_on_rank_zero(read: Callable[[], Any]) -> Any:
+    """Return to all processes what `read` returns in the first, which alone may see the run folder."""
     if distributed.get_world_size() == 1:
         return read()
     tensors, record = pack(read() if distributed.is_rank_zero() else None)
@@ -176,11 +176,11 @@ def everywhere(read: Callable[[], Any]) -> Any:
 
 
 class DamagedState(Exception):
-    """A file is not what was written; says how."""
+    """A state file is damaged; the message says how."""
 
 
-def write(path: Path, value: Any) -> None:
-    """Write `value` to `path`, whole or not at all: tensors as safetensors, all else as JSON in its header.
+def write_state(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically: tensors as safetensors, everything else as JSON in its header.
 
     Raises
     ------
@@ -193,13 +193,13 @@ def write(path: Path, value: Any) -> None:
         save_file(tensors, temporary, metadata={"transfer": text, "crc": str(_crc(tensors, text))})
 
 
-def read(path: Path) -> Any:
-    """Return what :func:`write` wrote to `path`.
+def read_state(path: Path) -> Any:
+    """Return the value that :func:`write_state` wrote to `path`.
 
     Raises
     ------
     DamagedState
-        It is not that any more.
+        The file is damaged.
     """
     try:
         with safe_open(path, "pt") as opened:
@@ -207,7 +207,7 @@ def read(path: Path) -> Any:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         text = header["transfer"]
         if str(_crc(tensors, text)) != header["crc"]:
-            raise DamagedState("its content is not what was written")
+            raise DamagedState("checksum mismatch")
         return unpack(tensors, json.loads(text))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedState(f"not readable ({error})") from error

@@ -1,4 +1,4 @@
-"""Lines of metrics as event files, which TensorBoard shows while a run goes on."""
+"""Write lines of metrics as TensorBoard event files."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from transfer.errors import TransferError
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-COURSES = ("run", "network", "head", "on", "candidate")  # what a line belongs to, in words
+SERIES_KEYS = ("run", "network", "head", "on", "candidate")  # keys of a line that name its series
 
 
 class TensorboardWriter:
-    """Event files in a folder; the first line makes the first file.
+    """Writes event files to a folder; the first line creates the first file.
 
     Raises
     ------
@@ -24,20 +24,22 @@ class TensorboardWriter:
 
     def __init__(self, folder: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
-            raise TransferError("--tensorboard: no such package here; pip install 'transfer[tensorboard]'")
+            raise TransferError(
+                "--tensorboard: the tensorboard package is not installed; pip install 'transfer[tensorboard]'"
+            )
         self.folder = folder
         self._writer: SummaryWriter | None = None
         self._steps: dict[str, int] = {}
 
-    def line(self, line: dict[str, Any]) -> None:
+    def write_line(self, line: dict[str, Any]) -> None:
         """Write the numbers of a line of metrics.jsonl."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = self._writer or SummaryWriter(str(self.folder))
-        course = "".join(f"{str(line[key]).partition(', epoch')[0]}/" for key in COURSES if key in line)
-        step = self._steps[course] = self._steps.get(course, 0) + 1
+        series = "".join(f"{str(line[key]).partition(', epoch')[0]}/" for key in SERIES_KEYS if key in line)
+        step = self._steps[series] = self._steps.get(series, 0) + 1
         for name, value in _numbers({key: value for key, value in line.items() if key not in ("epoch", "of")}):
-            self._writer.add_scalar(course + name, value, line.get("epoch", step))
+            self._writer.add_scalar(series + name, value, line.get("epoch", step))
         self._writer.flush()
 
 

@@ -14,7 +14,7 @@ from transfer.data.splits import Splits
 from transfer.errors import TransferError
 from transfer.feature_cache.key import fingerprint_weights
 from transfer.model import TransferModel
-from transfer.runs.packing import load_optimizer_state, optimizer_state, rng_states, set_rng_states
+from transfer.runs.packing import get_optimizer_state, get_rng_states, load_optimizer_state, set_rng_states
 from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
 from transfer.training.averaging import Average
@@ -161,9 +161,9 @@ class FitCheckpoints:
                 "place": kept,
                 "result": result,
                 "model": self._weights(),
-                "optimizer": optimizer_state(optimizer),
+                "optimizer": get_optimizer_state(optimizer),
                 "average": average.state(),
-                "generators": rng_states(),
+                "generators": get_rng_states(),
             }
         )
 

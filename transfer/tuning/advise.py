@@ -11,7 +11,7 @@ from transfer.config.serialise import to_dict
 from transfer.config.train import BackboneConfig, PolicyConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
-from transfer.runs.folder import ADVICE, RunFolder, refuse_resume
+from transfer.runs.folder import ADVICE_FILE, RunFolder, refuse_resume
 from transfer.runtime import distributed
 from transfer.runtime.device import get_versions
 from transfer.runtime.files import write_json
@@ -66,13 +66,13 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     result["seconds"] = {"total": round(time.perf_counter() - start, 3), "trunk": round(cache.seconds, 3)}
     if folder:
         folder.start()
-        write_json(folder.path / ADVICE, result)
+        write_json(folder.path / ADVICE_FILE, result)
     run = None
     if config.run:
         inner = replace(base.run, out=out / "run" if out else None, overwrite=True)
         run = train(replace(apply_advice(chosen, best.advice), run=inner), images=images, cache=cache).result
         if folder:
-            write_json(folder.path / ADVICE, result | {"run": run})
+            write_json(folder.path / ADVICE_FILE, result | {"run": run})
     return result | {"run": run}
 
 
