@@ -178,7 +178,7 @@ MISTAKES = {
     "no source": (["adapt", "--target", "striped"], "--source is missing: "),
     "no target": (["adapt", "--source", "plain"], "--target is missing: "),
     "policy of two phases": ([*ADAPT, "--policy", "lp_ft"], "one phase"),
-    "nothing to judge by": ([*ADAPT, "--rule", "dev", "--val", "0"], "say --val 0.1"),
+    "nothing to judge by": ([*ADAPT, "--rule", "dev", "--val", "0"], "use --val 0.1"),
     "statistics without a tail": ([*ADAPT, "--method", "adabn"], "--policy partial:2"),
     "all of the target labelled": ([*ADAPT, "--target-labels", "8"], "none left to adapt to"),
 }

@@ -148,10 +148,11 @@ def extraction(folder: Path) -> None:
         feed.prepare(some)
         assert len(made) == len(some) // distributed.get_world_size()
         distributed.wait_for_all()
-        alone = TrunkCache(disk_cache=DiskCache(folder / f"alone{distributed.rank()}" / policy))
+        alone = TrunkCache(disk_cache=DiskCache(folder / f"alone{distributed.get_rank()}" / policy))
         kept = [np.concatenate([a.numpy() for _, a in feed.batches(some)])]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("transfer.feature_cache.feed.distributed.local", lambda: (0, 1))
+            patch.setattr("transfer.feature_cache.feed.distributed.get_local_rank", lambda: 0)
+            patch.setattr("transfer.feature_cache.feed.distributed.get_local_world_size", lambda: 1)
             one = alone.feed(model, paths, digests, batch_size=10)
             one.prepare(some)
             kept.append(np.concatenate([a.numpy() for _, a in one.batches(some)]))
@@ -189,6 +190,6 @@ def full(folder: Path) -> None:
     cache = TrunkCache(disk_cache=DiskCache(folder / "full", limit=1 << 30 if distributed.is_rank_zero() else 10))
     feed = cache.feed(model, paths, digests, batch_size=10)
     features = torch.cat([a for _, a in feed.batches(np.arange(len(paths)))])
-    assert feed.store is None
+    assert feed.disk_cache is None
     assert features.shape == (len(paths), backbone.width)
     assert torch.equal(features, gather_rows(features[get_local_rows(len(paths))], len(paths)))
