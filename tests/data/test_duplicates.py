@@ -118,7 +118,7 @@ def test_drop_bad(table):
     assert [Path(p).name for p in kept.paths] == ["1.png", "2.jpg", "3.png", "copy.png"]
     assert len(seen) == 4
     assert not seen.bad.any()
-    assert any(note.startswith("3 bad images left out: bad image") for note in kept.notes)
+    assert any(note.startswith("3 bad images skipped: bad image") for note in kept.notes)
     assert drop_bad_images(kept, seen, "refuse") == (kept, seen)
     with pytest.raises(TransferError, match="none of the 3 images can be used"):
         drop_bad_images(table.take(found.bad), found.take(found.bad), "skip")

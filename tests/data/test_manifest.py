@@ -95,7 +95,7 @@ def test_a_column_may_have_a_colon_in_its_name(manifest):
         ("path,object,age\n0.png,a,inf\n", ["age:regression"], ["not a finite number"]),
         ("path,object,age\n0.png,a,\n", ["age"], ["'age' has no value at all"]),
         ("path,object,t\n0.png,a,3\n", ["t:binary"], ["not binary: it has 1 different values"]),
-        ("path,object\n0.png,a\n", ["object"], ["'object' is no further target"]),
+        ("path,object\n0.png,a\n", ["object"], ["'object' is not a further target"]),
         ('path,object\n0.png,"a\n', [], ["cannot read", "list.csv"]),
     ],
 )

@@ -93,7 +93,7 @@ def test_large_groups_come_as_near_as_they_can():
     notes: list[str] = []
     drawn = draw_stratified(np.arange(100), table, np.arange(100) // 20, 0.3, np.random.default_rng(0), notes, "test")
     assert len(drawn) in (20, 40)
-    assert notes == [f"test has {len(drawn)} images instead of 30: groups are kept whole"]
+    assert notes == [f"test has {len(drawn)} images instead of 30: groups are not divided"]
 
 
 def test_copies_are_drawn_about_as_often_as_single_images():

@@ -100,7 +100,7 @@ def test_the_seed_matters_and_the_test_set_depends_on_nothing_after_it():
 def test_an_object_with_one_image_stays_in_train():
     parts = split(table_of([0] * 11, [0] * 10 + [1]), test=0.5, val=0.5)
     assert 10 in parts.train
-    assert parts.notes == ("1 object with a single image, never drawn: b",)
+    assert parts.notes == ("1 object with a single image, which stays in train: b",)
 
 
 def test_shots_and_what_is_said_of_them():
@@ -111,11 +111,11 @@ def test_shots_and_what_is_said_of_them():
     there = len(set(np.flatnonzero(table.domain == 1)) - set(parts.test))
     assert cell == {(0, 0): 5, (0, 1): 5, (1, 0): there, (1, 1): 0}
     assert len(parts.val) == round(0.2 * len(chosen))
-    assert parts.notes == ("1 of 3 cells have fewer than 5 labels (such as oil/a): all were taken",)
+    assert parts.notes == ("1 of 3 cells have fewer than 5 labels (such as oil/a): all are used",)
     one = split(table, shots=1)
     assert len(one.val) == 0
     assert len(one.train) == 3
-    assert one.notes == ("one label a class and domain leaves none for validation",)
+    assert one.notes == ("with one label per class and domain there is no validation image",)
 
 
 def test_a_given_split_is_kept():
@@ -123,12 +123,12 @@ def test_a_given_split_is_kept():
     parts = split(table_of([0] * 20, [0, 1] * 10, given_), val=0.25)
     assert parts.test.tolist() == [10, 11, 12, 13]
     assert len(parts.val) == 4
-    assert parts.notes == ("the set's own split is kept; it has no val, drawn from its train",)
+    assert parts.notes == ("the split that comes with the set is used; it has no val, sampled from its train",)
     given_ = ["val"] * 5 + ["train"] * 15
     parts = split(table_of([0] * 20, [0, 1] * 10, given_), test=0.2)
     assert parts.val.tolist() == [0, 1, 2, 3, 4]
     assert len(parts.test) == 3
-    assert parts.notes == ("the set's own split is kept; it has no test, drawn from its train",)
+    assert parts.notes == ("the split that comes with the set is used; it has no test, sampled from its train",)
 
 
 def test_copies_of_given_test_images_are_learnt_by_no_one():
@@ -138,7 +138,7 @@ def test_copies_of_given_test_images_are_learnt_by_no_one():
     assert parts.test.tolist() == [0, 1]
     assert parts.val.tolist() == [3]
     assert parts.train.tolist() == [6, 7, 8, 9, 10, 11]
-    assert "3 images of train and val left out: copies of, or grouped with, held-out ones" in parts.notes
+    assert "3 images of train and val dropped: duplicates of, or grouped with, held-out images" in parts.notes
 
 
 def test_near_duplicates_are_counted_and_on_request_kept_together():

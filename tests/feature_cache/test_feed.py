@@ -272,7 +272,7 @@ def test_without_room_it_goes_on_without_keeping(
     assert torch.equal(all_rows(cache, model, images, digests), wanted)
     (message,) = caplog.messages
     assert str(tmp_path / "rows") in message
-    assert "anew each epoch" in message
+    assert "recomputed in each epoch" in message
 
 
 def test_a_bad_image_is_named_and_what_came_before_is_kept(

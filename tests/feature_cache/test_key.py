@@ -78,7 +78,7 @@ def test_it_covers_cut_precision_preprocessing_and_view(ready: Callable[..., Tra
         assert is_new(), change
 
 
-@pytest.mark.parametrize("name", ["DECODER", "VIEW_RULES", "TRUNK_VERSION", "__version__"])
+@pytest.mark.parametrize("name", ["DECODER", "VIEW_VERSION", "TRUNK_VERSION", "__version__"])
 def test_it_covers_decoder_rules_and_torch(
     ready: Callable[..., TransferModel], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -98,7 +98,7 @@ def _disk(workspace: Workspace) -> list[str]:
     return train_argv(workspace.root / "data")
 
 
-@case("60 folders, each linked to all the others", 2, "again and again")
+@case("60 folders, each linked to all the others", 2, "repeatedly")
 def _mesh(workspace: Workspace) -> list[str]:
     names = [workspace.data() / f"n{i}" for i in range(60)]
     for name in names:

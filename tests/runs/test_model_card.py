@@ -23,7 +23,7 @@ def result(names, **more):
         "images": {"train": 40, "val": 10, "test": 90, "rarest": {names[0]: 2}, "commonest": {}, "imbalance": 2.0},
         "test": {"object": report},
         "per_domain": {},
-        "notes": ["2 bad images left out: bad image /home/somebody/x.png: broken"],
+        "notes": ["2 bad images skipped: bad image /home/somebody/x.png: broken"],
     } | more
 
 
@@ -71,7 +71,7 @@ def test_it_names_no_place_on_the_machine():
     assert "somebody" not in text
     assert "secret" not in text
     assert "my: pets" in text
-    assert "2 bad images left out" in text
+    assert "2 bad images skipped" in text
 
 
 def test_limits_are_in_plain_words():
@@ -79,8 +79,8 @@ def test_limits_are_in_plain_words():
     text = render_model_card(result([*"abcdef"]), rows)
     assert "on 3 test images the mean confidence is 90% and the accuracy 67%" in text
     assert "Fewest training images: a, 2." in text
-    assert "Fewer than 10 test pictures, so that little is known of them: a." in text
-    assert "Least often recognised: b 17%, c 33%, d 50%." in text
+    assert "Fewer than 10 test images, so that their recall is uncertain: a." in text
+    assert "Lowest recall: b 17%, c 33%, d 50%." in text
 
 
 def test_without_labels_nothing_is_measured(tmp_path):
@@ -106,7 +106,7 @@ def test_several_seeds_and_adaptation():
     assert "| object | 0.750 ± 0.125 | 0.500 ± 0.250 | 4 |" in text
     assert "| object, source only | 0.500 ± 0.125 |" in text
     assert "Labelled: amazon; unlabelled: dslr." in text
-    assert "Adapted by mcc, which the rule im chose without target labels. Seeds: 4, 5;" in text
+    assert "Adapted with mcc, chosen by the rule im without target labels. Seeds: 4, 5;" in text
 
 
 def test_the_readme_of_others_is_not_replaced(tmp_path):

@@ -35,7 +35,7 @@ def test_a_bad_image_is_refused_by_name_or_skipped_and_counted(folder, tmp_path,
         read_images(DataConfig(str(tmp_path / "set")))
     images = read_images(DataConfig(str(tmp_path / "set"), on_bad_image="skip"))
     assert len(images.table) == 23
-    assert any("1 bad image left out" in note for note in images.table.notes)
+    assert any("1 bad image skipped" in note for note in images.table.notes)
 
 
 def test_some_objects_are_a_set_of_their_own(folder):

@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_pixels(folder):
 
 
 def test_the_same_pixels_give_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(digits, "draw", few)
+    monkeypatch.setattr(digits, "draw_digits", few)
     one, other = (digits.build_digits(tmp_path / name) for name in "ab")
     assert contents(one) == contents(other)
     assert contents(digits.build_digits(tmp_path / "c", seed=1)) != contents(one)
@@ -87,7 +87,7 @@ def test_prints_use_their_own_fonts_and_photographs(monkeypatch):
 
 
 def test_a_complete_set_is_left_alone_and_a_damaged_one_made_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(digits, "draw", few)
+    monkeypatch.setattr(digits, "draw_digits", few)
     folder = digits.build_digits(tmp_path / "set")
     whole, made = contents(folder), os.stat(folder).st_ino
     assert digits.build_digits(folder) == folder
@@ -104,7 +104,7 @@ def test_a_complete_set_is_left_alone_and_a_damaged_one_made_anew(tmp_path, monk
 
 def test_it_lies_in_the_cache_under_what_it_is_made_from(tmp_path, monkeypatch):
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
-    monkeypatch.setattr(digits, "draw", few)
+    monkeypatch.setattr(digits, "draw_digits", few)
     folders = {digits.build_digits(), digits.build_digits(seed=1)}
     assert len(folders) == 2
     assert all(f.parent == tmp_path / "digits" for f in folders)
@@ -114,9 +114,9 @@ def test_it_lies_in_the_cache_under_what_it_is_made_from(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_something_else_is_refused_and_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(digits, "draw", few)
+    monkeypatch.setattr(digits, "draw_digits", few)
     (tmp_path / "holiday.png").write_bytes(b"sea")
-    with pytest.raises(TransferError, match="holds something other than the digits"):
+    with pytest.raises(TransferError, match="holds other files"):
         digits.build_digits(tmp_path)
     assert contents(tmp_path) == {"holiday.png": b"sea"}
     with pytest.raises(TransferError, match="holds something other"):
@@ -124,7 +124,7 @@ def test_a_folder_of_something_else_is_refused_and_kept(tmp_path, monkeypatch):
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(digits, "draw", few)
+    monkeypatch.setattr(digits, "draw_digits", few)
     (tmp_path / "file").touch()
     with pytest.raises(TransferError, match="cannot write the digits"):
         digits.build_digits(tmp_path / "file" / "set")

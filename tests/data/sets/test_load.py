@@ -50,12 +50,12 @@ def test_what_is_at_hand(office, monkeypatch):
 def test_a_folder_below_the_root(tree, monkeypatch, tmp_path):
     root = tree("mine/a/1.png", "mine/b/2.png", "mine/b/3.png")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TransferError, match="no set and no folder called 'mine'"):
+    with pytest.raises(TransferError, match="no data set or folder 'mine'"):
         load_table("mine")
     assert len(load_table("mine", root)) == 3
     monkeypatch.setenv("TRANSFER_DATA", str(root))
     assert len(load_table("mine")) == 3
-    with pytest.raises(TransferError, match="no set and no folder called 'other'"):
+    with pytest.raises(TransferError, match="no data set or folder 'other'"):
         load_table("other")
 
 
@@ -68,7 +68,7 @@ def test_digits_are_built():
 
 
 def test_an_unknown_name():
-    with pytest.raises(TransferError, match=r"no set and no folder called 'ofice31' \(did you mean 'office31'\?\)"):
+    with pytest.raises(TransferError, match=r"no data set or folder 'ofice31' \(did you mean 'office31'\?\)"):
         load_table("ofice31")
 
 
@@ -77,7 +77,7 @@ def test_a_path_that_is_nearly_there(tree, monkeypatch):
     for name in ("labels.csv", "notes.txt"):
         (root / name).touch()
     monkeypatch.chdir(root)
-    with pytest.raises(TransferError, match=r"called 'my_pictures' \(did you mean 'my pictures'\?\)"):
+    with pytest.raises(TransferError, match=r"folder 'my_pictures' \(did you mean 'my pictures'\?\)"):
         load_table("my_pictures")
     with pytest.raises(TransferError, match=r"\(did you mean 'labels.csv'\?\)"):
         load_table(f"{root}/label.csv")
@@ -86,7 +86,9 @@ def test_a_path_that_is_nearly_there(tree, monkeypatch):
 
 
 def test_verifying_prints_each_difference(office, monkeypatch, capsys):
-    with pytest.raises(TransferError, match=r"not Office-31 as it is known: 4104 missing: amazon/.*; 6 altered: "):
+    with pytest.raises(
+        TransferError, match=r"differs from the published Office-31: 4104 missing: amazon/.*; 6 altered: "
+    ):
         fetch_or_verify("office31", office, verify=True)
     lines = capsys.readouterr().out.splitlines()
     assert "missing amazon/images/back_pack/frame_0001.jpg" in lines

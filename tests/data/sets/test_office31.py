@@ -140,7 +140,7 @@ def test_a_wrong_archive_is_passed_over(server, tmp_path):
 
 def test_another_folder_is_not_overwritten(copy, server):
     (copy / "dslr/images/mug/frame_0001.jpg").unlink()
-    with pytest.raises(TransferError, match=r"not a whole copy \(1 missing: dslr"):
+    with pytest.raises(TransferError, match=r"not a complete copy \(1 missing: dslr"):
         fetch_office31(copy, [server.url + "/set"], EXPECTED)
     assert server.asked == []
 

@@ -52,7 +52,7 @@ def test_any_order_from_any_thread(served, server):
 
 def test_strangers_are_fetched_alone(served, server, monkeypatch):
     paths, expected = served
-    monkeypatch.setattr(module, "GAP", 100)
+    monkeypatch.setattr(module, "MAX_GAP_BYTES", 100)
     contents = Contents(paths, np.arange(0, 40, 3)[::-1])
     assert [contents[i] for i in range(14)] == expected[::3][::-1]
     assert server.sent == sum(len(c) + 512 for c in expected[::3])
@@ -60,8 +60,8 @@ def test_strangers_are_fetched_alone(served, server, monkeypatch):
 
 def test_only_so_much_is_fetched_ahead(served, server, monkeypatch):
     paths, expected = served
-    monkeypatch.setattr(module, "SPAN", 2000)  # one or two members
-    monkeypatch.setattr(module, "AHEAD", 3)
+    monkeypatch.setattr(module, "MAX_REQUEST_BYTES", 2000)  # one or two members
+    monkeypatch.setattr(module, "MAX_PENDING_REQUESTS", 3)
     contents = Contents(paths)
     for place in range(40):
         assert contents[place] == expected[place]

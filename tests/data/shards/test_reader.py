@@ -187,5 +187,5 @@ def test_a_bad_image_is_named_by_its_address(shard, tmp_path, picture):
     for store in (None, DiskCache(tmp_path / "store")):
         found = inspect_files(table, disk_cache=store)
         assert found.bad.tolist() == [False, True, True]
-        assert found.reason[1] == f"bad image {table.paths[1]}: not an image in any format that is known here"
+        assert found.reason[1] == f"bad image {table.paths[1]}: not an image in a known format"
         assert found.reason[2].endswith("the file is empty")
