@@ -91,7 +91,7 @@ def train_from_scratch(
         "test": trainer.test(name, examples),
         "epochs": lines,
         "layers": layers,
-        "monitor": monitor.watch(lines, layers["end"]),
+        "monitor": monitor.find_problems(lines, layers["end"]),
     }
 
 

@@ -31,7 +31,7 @@ from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
-from transfer.training.epoch import TrainingData, epoch
+from transfer.training.epoch import EpochTrainer, TrainingData
 from transfer.training.setup import head_specs, new_model, read_images
 
 
@@ -71,7 +71,7 @@ def main() -> None:
         model, plan = new_model(config, head_specs(images.table, parts, config.heads)[0][""], 0, device)
         phase = plan.phases[0]
         model.freeze(phase)
-        optimizer = optimizers.build(model, plan, config.learn)
+        optimizer = optimizers.build_optimizer(model, plan, config.learn)
         labels = target_tensors(images.table, model)
         seconds: dict[str, list[float]] = {"cached": [], "without": []}
         with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,9 @@ def main() -> None:
                     feed.prepare(rows)
                     for _ in range(given.rounds + (name == "cached")):
                         began = time.perf_counter()
-                        epoch(model, feed, data, labels, optimizer, phase, config.learn, (1, 1), [0, 0, 1])
+                        EpochTrainer(model, feed, data, labels, optimizer, phase, config.learn).run_epoch(
+                            (1, 1), [0, 0, 1]
+                        )
                         seconds[name].append(time.perf_counter() - began)
         cached, without = min(seconds["cached"]), min(seconds["without"])
         plain = usually(model.backbone, policy, set(images.table.paths[rows].tolist()))

@@ -34,7 +34,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.runtime import distributed
 from transfer.runtime.distributed.batches import gather_rows
 from transfer.training import optimizers
-from transfer.training.epoch import TrainingData, epoch
+from transfer.training.epoch import EpochTrainer, TrainingData
 from transfer.training.setup import Images, head_specs, new_model
 
 distributed.count_cores_per_process = lambda: 1  # each process has but one
@@ -67,10 +67,10 @@ def work(images: Images, given: argparse.Namespace, folder: Path) -> dict[str, f
             seconds |= {"extraction": time.perf_counter() - began, "extraction, processor": busy}
             continue
         data = TrainingData(images.table, images.inspection.sha256, rows, rows[:0])
-        optimizer = optimizers.build(model, plan, config.learn)
+        optimizer = optimizers.build_optimizer(model, plan, config.learn)
         labels = target_tensors(images.table, model)
         began, busy = time.perf_counter(), time.process_time()
-        epoch(model, feed, data, labels, optimizer, plan.phases[0], config.learn, (1, 1), [0, 0, 1])
+        EpochTrainer(model, feed, data, labels, optimizer, plan.phases[0], config.learn).run_epoch((1, 1), [0, 0, 1])
         busy = busiest(time.process_time() - busy)
         distributed.wait_for_all()
         seconds |= {policy: time.perf_counter() - began, f"{policy}, processor": busy}

@@ -135,7 +135,7 @@ def step(model: TransferModel, the_plan: FreezePlan, phase: int = -1) -> None:
     torch.manual_seed(0)
     size = model.backbone.preprocessing.input_size
     pixels = torch.randint(0, 256, (6, *size), dtype=torch.uint8)
-    optimizer = optimizers.build(model, the_plan, LearnConfig(optimizer="sgd", weight_decay=0.1))
+    optimizer = optimizers.build_optimizer(model, the_plan, LearnConfig(optimizer="sgd", weight_decay=0.1))
     model.freeze(the_plan.phases[phase])
     optimizers.set_rates(optimizer, the_plan.phases[phase], 0.5)
     model.train()

@@ -230,7 +230,7 @@ def test_the_header_is_plain_json_without_code(trained: Callable[..., checkpoint
     checkpoint.save(file, trained(HeadConfig()), HeadConfig())
     with safe_open(file, "pt") as opened:
         header = json.loads(opened.metadata()["transfer"])
-    assert header["format"] == checkpoint.FORMAT
+    assert header["format"] == checkpoint.MODEL_FORMAT
     assert header["backbone"] == "test_resnet"
 
 

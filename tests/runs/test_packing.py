@@ -112,7 +112,7 @@ def built(name: str) -> tuple[nn.Module, torch.optim.Optimizer]:
         {"params": [p for p in net.parameters() if (p.ndim > 1) == large], "weight_decay": 0.01 * large, "stage": 0}
         for large in (True, False)
     ]
-    return net, optimizers.create(groups, LearnConfig(optimizer=name, lr=1e-3))
+    return net, optimizers.create_optimizer(groups, LearnConfig(optimizer=name, lr=1e-3))
 
 
 def steps(net: nn.Module, optimizer: torch.optim.Optimizer, numbers: range) -> None:
@@ -154,7 +154,7 @@ def check(name: str) -> None:
 TIMM = ("lookahead_adam", "adahessian", "lamb", "lion", "adafactorbv", "muon", "madgrad")
 
 
-@pytest.mark.parametrize("name", [*optimizers.OWN, *TIMM])
+@pytest.mark.parametrize("name", [*optimizers.TORCH_OPTIMIZERS, *TIMM])
 @pytest.mark.filterwarnings("ignore")
 def test_an_optimizer_goes_on_to_the_same_bits(name: str) -> None:
     check(name)

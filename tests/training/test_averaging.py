@@ -17,7 +17,7 @@ from transfer.config.train import LearnConfig
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training import averaging
-from transfer.training.averaging import Average, cycle
+from transfer.training.averaging import WeightAverage, cycle_bounds
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 
@@ -39,13 +39,13 @@ def feed_of(model: TransferModel, data: TrainingData) -> Any:
 def spied(monkeypatch: pytest.MonkeyPatch, name: str) -> list[dict[str, Tensor]]:
     """Return a list that gets the model's state whenever the average's method `name` is about to be called."""
     seen: list[dict[str, Tensor]] = []
-    method = getattr(Average, name)
+    method = getattr(WeightAverage, name)
 
-    def told(self: Average, *args: Any) -> Any:
+    def told(self: WeightAverage, *args: Any) -> Any:
         seen.append(state(self.model))
         return method(self, *args)
 
-    monkeypatch.setattr(Average, name, told)
+    monkeypatch.setattr(WeightAverage, name, told)
     return seen
 
 
@@ -152,12 +152,12 @@ def test_measured_statistics_leave_frozen_layers_alone(taught: Callable[..., Any
     assert all(
         (name.startswith("backbone.network.layer4.") and "running" in name) or "num_b" in name for name in changed
     )
-    assert set(averaging.learning(model)) > changed
+    assert set(averaging.trained_tensors(model)) > changed
 
 
 @given(epochs=st.integers(1, 40), cycles=st.integers(1, 45))
 def test_cycles_share_the_epochs_out(epochs: int, cycles: int) -> None:
-    spans = [cycle(epoch, epochs, cycles) for epoch in range(1, epochs + 1)]
+    spans = [cycle_bounds(epoch, epochs, cycles) for epoch in range(1, epochs + 1)]
     different = list(dict.fromkeys(spans))
     assert len(different) == min(cycles, epochs)
     assert different[0][0] == 0
@@ -173,14 +173,14 @@ def test_an_average_goes_on_where_it_was(taught: Callable[..., Any], average: An
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
     config = dataclasses.replace(QUICK, average=average)
-    one = Average(model, config, 4)
+    one = WeightAverage(model, config, 4)
     one.after_step()
     one.after_epoch(4)
     kept = {"count": one.count, "mean": [tensor.clone() for tensor in one.state()["mean"]]}
     with torch.no_grad():
         for p in model.parameters():
             p.add_(1.0)
-    other = Average(model, config, 4)
+    other = WeightAverage(model, config, 4)
     other.load(kept)
     for some in (one, other):
         some.after_step()

@@ -7,7 +7,7 @@ from transfer.config.train import CompareConfig
 from transfer.errors import TransferError
 from transfer.evaluation.paired import paired_test
 from transfer.training import train as module
-from transfer.training.compare import compare, paired
+from transfer.training.compare import compare, compare_runs
 from transfer.training.fit import fit
 from transfer.training.train import train
 
@@ -52,8 +52,8 @@ def test_paired_counts_an_image_once_however_many_seeds_saw_it(config):
         rows = [(a["object"].argmax(1) == t.object) for t, a in run.tests]
         right.append(np.concatenate(rows))
         images = np.concatenate([t.paths for t, _ in run.tests])
-    assert paired(one, other)["object"] == paired_test(right[0], right[1], images)
-    assert paired(one, other)["object"]["images"] == len(set(images)) < len(images)
+    assert compare_runs(one, other)["object"] == paired_test(right[0], right[1], images)
+    assert compare_runs(one, other)["object"]["images"] == len(set(images)) < len(images)
 
 
 def test_an_unknown_policy_is_refused_before_anything_runs(config, tmp_path):

@@ -20,7 +20,7 @@ from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.training import epoch as epoch_module
 from transfer.training import optimizers
-from transfer.training.epoch import TrainingData, epoch, use_bfloat16
+from transfer.training.epoch import EpochTrainer, TrainingData, use_bfloat16
 from transfer.training.fit import FitResult, fit
 from transfer.training.penalties.penalty import Penalty, PenaltyInputs
 
@@ -273,9 +273,9 @@ def test_penalties_are_added_and_see_what_they_ask_for(taught: Callable[..., Any
     losses = []
     for penalties in ((), (Hundred(),)):
         torch.manual_seed(0)
-        optimizer = optimizers.build(model, plan, replace(QUICK, lr=1e-12))
-        how = (model, feed, data, labels, optimizer, plan.phases[0], replace(QUICK, lr=1e-12), (1, 1), [0, 0, 1])
-        losses.append(epoch(*how, penalties=penalties)["loss"])
+        optimizer = optimizers.build_optimizer(model, plan, replace(QUICK, lr=1e-12))
+        how = (model, feed, data, labels, optimizer, plan.phases[0], replace(QUICK, lr=1e-12))
+        losses.append(EpochTrainer(*how, penalties=penalties).run_epoch((1, 1), [0, 0, 1])["loss"])
     assert losses[1] == pytest.approx(losses[0] + 100, abs=1e-2)
     assert [len(step.features) for step in steps] == [12, 12]
     assert torch.allclose(steps[0].maps["layer4"].mean((2, 3)), steps[0].features, atol=1e-5)

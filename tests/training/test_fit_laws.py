@@ -79,7 +79,7 @@ def test_unfreezing_keeps_the_very_same_groups(
     taught: Callable, data: TrainingData, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     built, grouped = [], []
-    build, set_rates = optimizers.build, optimizers.set_rates
+    build, set_rates = optimizers.build_optimizer, optimizers.set_rates
 
     def kept(*args) -> torch.optim.Optimizer:
         built.append(build(*args))
@@ -89,7 +89,7 @@ def test_unfreezing_keeps_the_very_same_groups(
         set_rates(optimizer, phase, lr)
         grouped.append([(group["name"], [id(p) for p in group["params"]]) for group in optimizer.param_groups])
 
-    monkeypatch.setattr(optimizers, "build", kept)
+    monkeypatch.setattr(optimizers, "build_optimizer", kept)
     monkeypatch.setattr(optimizers, "set_rates", watched)
     model, the_plan = taught("gradual", backbone_lr=1.0)
     before = tensors(model.backbone.network)

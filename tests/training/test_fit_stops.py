@@ -49,7 +49,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
     result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
     assert len(result.epochs) == len(after) == 1
     assert f"the loss became {value} in epoch 2 (lr 0.02)" in result.stopped
-    assert "the weights of epoch 1 are kept; try a lower --lr" in result.stopped
+    assert "the model has the weights of epoch 1; try a lower --lr" in result.stopped
     assert differing(state(model), after[0]) == []
     assert not result.moved
     assert not model.training
@@ -62,7 +62,7 @@ def test_no_number_in_the_first_epoch_keeps_the_start(
     start = state(model)
     poisoned(monkeypatch, 2, float("nan"))
     result = fit(model, plan, data, QUICK, TrunkCache())
-    assert "the weights of the start are kept" in result.stopped
+    assert "the model has its initial weights" in result.stopped
     assert result.epochs == []
     assert result.best == []
     assert set(differing(state(model), start)) <= {"heads.centre", "heads.spread"}

@@ -15,7 +15,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
-from transfer.training.gradient_conflict import course, interference
+from transfer.training.gradient_conflict import conflict_by_epoch, measure_conflict
 from transfer.training.train import train
 
 QUICK = LearnConfig(epochs=3, batch_size=8, workers=1, lr=0.01, patience=0, device="cpu")
@@ -29,7 +29,7 @@ def frozen(taught: Callable[..., Any], policy: str = "partial:1", **options: Any
 
 def measured(model: TransferModel, data: TrainingData, labels: dict[str, torch.Tensor], **learn: Any) -> dict[str, Any]:
     feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=8, workers=1)
-    return interference(model, feed, data.train, labels, dataclasses.replace(QUICK, **learn))
+    return measure_conflict(model, feed, data.train, labels, dataclasses.replace(QUICK, **learn))
 
 
 def row_gradients(model: TransferModel, data: TrainingData, name: str, smoothing: float) -> dict[int, np.ndarray]:
@@ -125,7 +125,7 @@ def test_to_measure_it_changes_nothing(taught: Callable[..., Any], data: Trainin
 def test_a_run_tells_it_in_every_line(config: Callable[..., Any]) -> None:
     lines: list[dict[str, Any]] = []
     train(config(policy="partial:1", interference=True, seeds=(0, 1)), on_epoch=lines.append)
-    found = course(lines)
+    found = conflict_by_epoch(lines)
     assert {name: len(values) for name, values in found.items()} == {"cosine": 3, "conflict": 3, "ratio": 3}
     seconds = [line["interference"] for line in lines if line["epoch"] == 2]
     assert len(seconds) == 2
@@ -135,7 +135,7 @@ def test_a_run_tells_it_in_every_line(config: Callable[..., Any]) -> None:
     lines.clear()
     train(config(policy="partial:1", interference=True, heads="separate"), on_epoch=lines.append)
     assert lines
-    assert course(lines) == {"cosine": [], "conflict": [], "ratio": []}
+    assert conflict_by_epoch(lines) == {"cosine": [], "conflict": [], "ratio": []}
 
 
 def test_a_head_without_weight_leaves_the_backbone_alone(taught: Callable[..., Any], data: TrainingData) -> None:

@@ -18,7 +18,7 @@ from transfer.heads.heads import Heads
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
-from transfer.training.optimizers import course
+from transfer.training.optimizers import schedule_factor
 
 SCHEDULES = ["cosine", "step", "constant"]
 
@@ -28,7 +28,7 @@ SCHEDULES = ["cosine", "step", "constant"]
 )
 def test_groups_hold_all_that_ever_learns_once(taught: Callable[..., Any], policy: str) -> None:
     model, plan = taught(policy)
-    groups = optimizers.groups(model, plan, 0.1)
+    groups = optimizers.group_parameters(model, plan, 0.1)
     held = [id(p) for group in groups for p in group["params"]]
     names = [name for group in groups for name in group["names"]]
     assert len(held) == len(set(held)) == len(names)
@@ -49,7 +49,7 @@ def test_groups_hold_all_that_ever_learns_once(taught: Callable[..., Any], polic
 
 def test_group_names_and_decay_on_weights_only(taught: Callable[..., Any]) -> None:
     model, plan = taught("partial:2", hidden=(8,))
-    groups = optimizers.groups(model, plan, 0.1)
+    groups = optimizers.group_parameters(model, plan, 0.1)
     assert [g["name"] for g in groups] == [
         *("heads", "heads, no decay", "layer3", "layer3, no decay", "layer4", "layer4, no decay")
     ]
@@ -58,7 +58,7 @@ def test_group_names_and_decay_on_weights_only(taught: Callable[..., Any]) -> No
         assert group["weight_decay"] == (0.1 if decays else 0.0)
         for name, p in zip(group["names"], group["params"], strict=True):
             assert (p.ndim > 1) == decays, name
-            owner = model.heads if group["stage"] == optimizers.HEADS else model.backbone.network
+            owner = model.heads if group["stage"] == optimizers.HEADS_GROUP else model.backbone.network
             assert owner.get_parameter(name) is p
             module = owner.get_submodule(name.rpartition(".")[0])
             is_weight = name.endswith("weight") and isinstance(module, nn.Conv2d | nn.Linear)
@@ -68,7 +68,9 @@ def test_group_names_and_decay_on_weights_only(taught: Callable[..., Any]) -> No
 @pytest.mark.parametrize("kept", [{"l2_sp": 0.1}, {"delta": 0.1}, {"bss": 0.1}])
 def test_what_is_kept_near_its_start_has_no_decay(taught: Callable[..., Any], kept: dict[str, float]) -> None:
     model, plan = taught("partial:1")
-    optimizer = optimizers.build(model, plan, LearnConfig(weight_decay=0.3, regularise=RegulariseConfig(**kept)))
+    optimizer = optimizers.build_optimizer(
+        model, plan, LearnConfig(weight_decay=0.3, regularise=RegulariseConfig(**kept))
+    )
     decays = {g["name"]: g["weight_decay"] for g in optimizer.param_groups if g["weight_decay"]}
     assert decays == ({"heads": 0.3, "layer4": 0.3} if "bss" in kept else {"heads": 0.3})
     held = {id(p) for g in optimizer.param_groups for p in g["params"]}
@@ -77,12 +79,12 @@ def test_what_is_kept_near_its_start_has_no_decay(taught: Callable[..., Any], ke
 
 def test_rates_follow_the_phase(taught: Callable[..., Any]) -> None:
     model, plan = taught("gradual", backbone_lr=0.5, layer_decay=0.1)
-    optimizer = optimizers.build(model, plan, LearnConfig())
+    optimizer = optimizers.build_optimizer(model, plan, LearnConfig())
     for k, phase in enumerate(plan.phases):
         optimizers.set_rates(optimizer, phase, 0.2)
         for group in optimizer.param_groups:
             stage = group["stage"]
-            expected = 0.2 if stage == optimizers.HEADS else 0.2 * 0.5 * 0.1 ** (4 - stage) if stage >= 5 - k else 0.0
+            expected = 0.2 if stage == optimizers.HEADS_GROUP else 0.2 * 0.5 * 0.1 ** (4 - stage) if stage >= 5 - k else 0.0
             assert group["lr"] == pytest.approx(expected), (phase.name, group["name"])
 
 
@@ -100,7 +102,7 @@ def test_rates_follow_the_phase(taught: Callable[..., Any]) -> None:
 )
 def test_build(taught: Callable[..., Any], name: Any, kind: type, settings: dict[str, Any]) -> None:
     model, plan = taught("partial:1")
-    optimizer = optimizers.build(model, plan, LearnConfig(optimizer=name, momentum=0.8, lr=0.03))
+    optimizer = optimizers.build_optimizer(model, plan, LearnConfig(optimizer=name, momentum=0.8, lr=0.03))
     assert type(optimizer) is kind
     for group in optimizer.param_groups:
         assert group["lr"] == 0.03
@@ -109,7 +111,7 @@ def test_build(taught: Callable[..., Any], name: Any, kind: type, settings: dict
 
 def test_nesterov_without_momentum_is_plain_descent(taught: Callable[..., Any]) -> None:
     model, plan = taught()
-    group = optimizers.build(model, plan, LearnConfig(optimizer="nesterov", momentum=0.0)).param_groups[0]
+    group = optimizers.build_optimizer(model, plan, LearnConfig(optimizer="nesterov", momentum=0.0)).param_groups[0]
     assert (group["momentum"], group["nesterov"]) == (0.0, False)
 
 
@@ -135,13 +137,13 @@ def test_unusual_ones_learn_by_name(taught: Callable[..., Any], data: TrainingDa
 )
 def test_a_wrong_name(name: str, says: str) -> None:
     with pytest.raises(TransferError, match=says):
-        optimizers.check(name)
+        optimizers.check_optimizer(name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="where there is CUDA it may run")
 def test_an_optimizer_that_does_not_run_here(taught: Callable[..., Any]) -> None:
     with pytest.raises(TransferError, match="--optimizer fusedadam: CUDA required"):
-        optimizers.build(*taught(), LearnConfig(optimizer="fusedadam"))
+        optimizers.build_optimizer(*taught(), LearnConfig(optimizer="fusedadam"))
 
 
 def test_lbfgs_on_all_rows_comes_to_the_solution(taught: Callable[..., Any], data: TrainingData) -> None:
@@ -166,15 +168,15 @@ def test_lbfgs_on_all_rows_comes_to_the_solution(taught: Callable[..., Any], dat
 
 
 def test_lbfgs_warns_of_small_batches(taught: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
-    optimizers.build(*taught(), LearnConfig(optimizer="lbfgs", batch_size=0))
+    optimizers.build_optimizer(*taught(), LearnConfig(optimizer="lbfgs", batch_size=0))
     assert not caplog.records
-    optimizers.build(*taught(), LearnConfig(optimizer="lbfgs", batch_size=32))
+    optimizers.build_optimizer(*taught(), LearnConfig(optimizer="lbfgs", batch_size=32))
     assert "--batch-size 0" in caplog.text
 
 
 def test_rates_are_no_business_of_lbfgs(taught: Callable[..., Any]) -> None:
     model, plan = taught("partial:1")
-    optimizer = optimizers.build(model, plan, LearnConfig(optimizer="lbfgs", batch_size=0))
+    optimizer = optimizers.build_optimizer(model, plan, LearnConfig(optimizer="lbfgs", batch_size=0))
     optimizers.set_rates(optimizer, plan.phases[0], 1e-4)
     assert optimizer.param_groups[0]["lr"] == 1
 
@@ -197,7 +199,7 @@ def test_all_at_once_is_one_step_an_epoch(
 
 @given(schedule=st.sampled_from(SCHEDULES), progress=st.floats(0, 1), warmup=st.floats(0, 1))
 def test_the_factor_is_between_nought_and_one(schedule: str, progress: float, warmup: float) -> None:
-    assert 0.0 <= course(schedule, progress, warmup) <= 1.0
+    assert 0.0 <= schedule_factor(schedule, progress, warmup) <= 1.0
 
 
 @given(schedule=st.sampled_from(SCHEDULES), warmup=st.floats(0, 0.9), steps=st.lists(st.floats(0, 1), min_size=2))
@@ -205,21 +207,23 @@ def test_it_rises_in_the_warmup_and_never_after(schedule: str, warmup: float, st
     steps = sorted(steps)
     for a, b in itertools.pairwise(steps):
         if b < warmup:
-            assert course(schedule, a, warmup) <= course(schedule, b, warmup)
+            assert schedule_factor(schedule, a, warmup) <= schedule_factor(schedule, b, warmup)
         elif a >= warmup:
-            assert course(schedule, a, warmup) >= course(schedule, b, warmup) - 1e-12
+            assert schedule_factor(schedule, a, warmup) >= schedule_factor(schedule, b, warmup) - 1e-12
 
 
 @given(schedule=st.sampled_from(SCHEDULES), warmup=st.floats(0.01, 0.9), part=st.floats(0, 0.999))
 def test_warmup_is_linear_from_nought_and_ends_at_one(schedule: str, warmup: float, part: float) -> None:
-    assert course(schedule, part * warmup, warmup) == pytest.approx(part, abs=1e-9)
-    assert course(schedule, warmup, warmup) == 1.0
+    assert schedule_factor(schedule, part * warmup, warmup) == pytest.approx(part, abs=1e-9)
+    assert schedule_factor(schedule, warmup, warmup) == 1.0
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
 def test_shapes(warmup: float) -> None:
     for rest in (0.0, 0.2, 0.32, 0.35, 0.5, 0.65, 0.68, 0.9, 1.0):
         progress = warmup + rest * (1 - warmup)
-        assert course("constant", progress, warmup) == 1.0
-        assert course("cosine", progress, warmup) == pytest.approx((1 + math.cos(math.pi * rest)) / 2)
-        assert course("step", progress, warmup) == pytest.approx(1 if rest < 1 / 3 else 0.1 if rest < 2 / 3 else 0.01)
+        assert schedule_factor("constant", progress, warmup) == 1.0
+        assert schedule_factor("cosine", progress, warmup) == pytest.approx((1 + math.cos(math.pi * rest)) / 2)
+        assert schedule_factor("step", progress, warmup) == pytest.approx(
+            1 if rest < 1 / 3 else 0.1 if rest < 2 / 3 else 0.01
+        )

@@ -27,8 +27,8 @@ def slope(x: np.ndarray, step: int) -> np.ndarray:
 def by_torch(lr: float, steps: int = STEPS, scale: float = 1.0, decay: float = DECAY, **settings: Any) -> np.ndarray:
     """Return the places that the optimizer passes, shape (steps + 1, SIZE)."""
     weight = nn.Parameter(torch.from_numpy(START.copy()))
-    group = {"name": "w", "stage": optimizers.HEADS, "params": [weight], "weight_decay": decay}
-    optimizer = optimizers.create([group], LearnConfig(lr=lr, **settings))
+    group = {"name": "w", "stage": optimizers.HEADS_GROUP, "params": [weight], "weight_decay": decay}
+    optimizer = optimizers.create_optimizer([group], LearnConfig(lr=lr, **settings))
     places = [START]
     for step in range(steps):
         weight.grad = torch.from_numpy(scale * slope(weight.detach().numpy(), step))
@@ -148,8 +148,8 @@ def test_the_bias_correction_of_adam_matters_at_the_start() -> None:
 def test_epsilon_stands_beside_the_root_not_under_it(name: str) -> None:
     """Where gradients are as small as epsilon, the two places are ten thousand times apart."""
     weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    group = {"stage": optimizers.HEADS, "params": [weight], "weight_decay": 0.0}
-    optimizer = optimizers.create([group], LearnConfig(optimizer=name, lr=1.0))
+    group = {"stage": optimizers.HEADS_GROUP, "params": [weight], "weight_decay": 0.0}
+    optimizer = optimizers.create_optimizer([group], LearnConfig(optimizer=name, lr=1.0))
     eps = optimizer.param_groups[0]["eps"]
     share = {"adam": 1.0, "rmsprop": 0.01, "adagrad": 1.0}[name]  # of the squared gradient in the first mean
     weight.grad = torch.full((1,), eps, dtype=torch.float64)
@@ -175,7 +175,7 @@ def valley(x: Tensor) -> Tensor:
 def lbfgs(start: Tensor, decay: float = 0.0) -> tuple[nn.Parameter, optimizers.LBFGS]:
     weight = nn.Parameter(start.double().clone())
     config = LearnConfig(optimizer="lbfgs", batch_size=0)
-    optimizer = optimizers.create([{"stage": -1, "params": [weight], "weight_decay": decay}], config)
+    optimizer = optimizers.create_optimizer([{"stage": -1, "params": [weight], "weight_decay": decay}], config)
     assert isinstance(optimizer, optimizers.LBFGS)
     return weight, optimizer
 
@@ -219,10 +219,10 @@ def test_state_memory_in_numbers_a_parameter(name: str, numbers: int) -> None:
     weight = nn.Parameter(torch.ones(500))
     group = {"stage": -1, "params": [weight], "weight_decay": 0.0}
     beta = 0.0 if name == "sgd" else 0.9
-    optimizer = optimizers.create([group], LearnConfig(optimizer=name, momentum=beta))
+    optimizer = optimizers.create_optimizer([group], LearnConfig(optimizer=name, momentum=beta))
     weight.sum().backward()
     optimizer.step()
-    assert optimizers.state_bytes(optimizer) - 4 * 500 * numbers in (0, 4)  # some count their steps
+    assert optimizers.count_state_bytes(optimizer) - 4 * 500 * numbers in (0, 4)  # some count their steps
 
 
 def test_the_state_of_lbfgs_is_its_pairs() -> None:
@@ -230,4 +230,4 @@ def test_the_state_of_lbfgs_is_its_pairs() -> None:
     optimizer.step(lambda: (valley(weight), None))
     pairs = len(optimizer.state[weight]["old_dirs"])
     assert 3 < pairs <= 10
-    assert optimizers.state_bytes(optimizer) == pytest.approx(8 * 50 * (2 * pairs + 2), abs=8 * 200)
+    assert optimizers.count_state_bytes(optimizer) == pytest.approx(8 * 50 * (2 * pairs + 2), abs=8 * 200)

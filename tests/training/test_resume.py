@@ -17,13 +17,14 @@ from transfer.config.train import LearnConfig, RegulariseConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
+from transfer.runs.inputs import RunInputs
 from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import signals
 from transfer.runtime.signals import StoppedBySignal, defer_stop_signals
 from transfer.training import train as train_module
 from transfer.training.epoch import EpochProgress, TrainingData
 from transfer.training.fit import FitResult, fit
-from transfer.training.resume import FitCheckpoints, FitPosition, RunInputs
+from transfer.training.resume import FitCheckpoints, FitPosition
 from transfer.training.train import train
 
 QUICK = LearnConfig(probe="trained", epochs=2, batch_size=12, workers=1, lr=3e-3, label_smoothing=0.0)
@@ -240,9 +241,12 @@ def test_a_run_that_comes_from_elsewhere_does_not_go_on(taught: Callable[..., An
     other = digests.copy()
     other[[4, 7]] = digests[[5, 8]]
     for origin, message in (
-        (RunInputs("net", model, parts, paths, other), f"{paths[4]} \\(and 1 more\\) is not as it was"),
-        (RunInputs("net", model, parts, paths[1:], digests[1:]), "began with 48 images, and now there are 47"),
-        (RunInputs("net", taught(seed=1)[0], parts, paths, digests), "the weights of net is not as it was"),
+        (RunInputs("net", model, parts, paths, other), f"{paths[4]} \\(and 1 more\\) changed since the run started"),
+        (RunInputs("net", model, parts, paths[1:], digests[1:]), "started with 48 images, but there are 47 now"),
+        (
+            RunInputs("net", taught(seed=1)[0], parts, paths, digests),
+            "the weights of net changed since the run started",
+        ),
         (RunInputs("net", model, replace(parts, val=parts.test), paths, digests), "the split of the images"),
     ):
         with pytest.raises(TransferError, match=message):
@@ -256,4 +260,4 @@ def test_a_place_moves_on() -> None:
     assert (place.epochs, place.progress) == (1, EpochProgress(parts=4))
     place.wait = 2
     place.next_phase()
-    assert (place.phase, place.epochs, place.wait, place.here.value) == (1, 0, 0, (-math.inf, -math.inf))
+    assert (place.phase, place.epochs, place.wait, place.current.value) == (1, 0, 0, (-math.inf, -math.inf))

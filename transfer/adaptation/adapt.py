@@ -37,9 +37,9 @@ from transfer.evaluation.predictions import predict_rows, prediction_rows, targe
 from transfer.evaluation.report_data import build_report_data
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
+from transfer.runs.inputs import RunInputs
 from transfer.runs.session import RunSession
 from transfer.runtime import distributed
-from transfer.training.resume import RunInputs
 from transfer.training.setup import Images, read_images
 
 VIEWS = 4  # augmented views per image for a trained tail, unless --views says otherwise

@@ -24,7 +24,7 @@ from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.runtime.files import atomic_write, open_regular, parse_json
 
-FORMAT = "transfer 1"
+MODEL_FORMAT = "transfer 1"
 Models = dict[str, TransferModel]
 """A run's networks by part: one called ``""`` for dual and joint heads, one per head for separate ones."""
 
@@ -81,7 +81,7 @@ def save(path: Path, models: Mapping[str, TransferModel], config: HeadConfig) ->
         }
     backbone = next(iter(models.values())).backbone
     header = {
-        "format": FORMAT,
+        "format": MODEL_FORMAT,
         "backbone": backbone.name,
         "weights": _without_folder(backbone.weights),
         "dropped": len(backbone.dropped),
@@ -121,7 +121,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
         with safe_open(file, "pt") as opened:
             said = parse_json((opened.metadata() or {}).get("transfer", "{}"))
             shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-            if not isinstance(said, dict) or said.get("format") != FORMAT:
+            if not isinstance(said, dict) or said.get("format") != MODEL_FORMAT:
                 raise TransferError(f"{file} is no model of this tool: expected the output of `transfer train`")
             header = _checked(file, said, shapes)
             tensors = {name: opened.get_tensor(name) for name in shapes}

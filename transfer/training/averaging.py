@@ -14,10 +14,10 @@ from transfer.feature_cache import Feed
 from transfer.model import TransferModel
 from transfer.runtime.distributed.sync_batch_norm import SyncBatchNormMode
 
-LAST_QUARTER = 0.75  # Izmailov et al. 2018 begin to average after three quarters of the epochs
+SWA_START = 0.75  # Izmailov et al. 2018 begin to average after three quarters of the epochs
 
 
-class Average:
+class WeightAverage:
     """The mean of all that learns in a phase: parameters, and statistics of BatchNorm where these learn.
 
     ``ema`` is Polyak's average with a memory of ``1 / (1 - decay)`` steps. Its first steps count for more, as
@@ -37,7 +37,7 @@ class Average:
     def __init__(self, model: TransferModel, config: LearnConfig, epochs: int) -> None:
         self.kind: Literal["none", "ema", "swa"] = config.average
         self.decay, self.epochs, self.count = config.ema_decay, epochs, 0
-        self.model, self.live = model, {} if self.kind == "none" else learning(model)
+        self.model, self.live = model, {} if self.kind == "none" else trained_tensors(model)
         self.mean = [tensor.clone() for tensor in self._floats()]
 
     def after_step(self) -> None:
@@ -48,7 +48,7 @@ class Average:
 
     def after_epoch(self, epoch: int) -> None:
         """Take the weights in as they are after the phase's epoch number `epoch`, from 1."""
-        if self.kind == "swa" and epoch > LAST_QUARTER * self.epochs:
+        if self.kind == "swa" and epoch > SWA_START * self.epochs:
             self._take(1 / (self.count + 1))
 
     @contextmanager
@@ -94,7 +94,7 @@ class Average:
         return [tensor for tensor in self.live.values() if tensor.is_floating_point()]
 
 
-def learning(model: TransferModel) -> dict[str, Tensor]:
+def trained_tensors(model: TransferModel) -> dict[str, Tensor]:
     """Return the parameters of `model` that learn as it is frozen now, and the norm statistics that do, by name."""
     found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     for path, norm in _norms(model):
@@ -125,7 +125,7 @@ def _norms(model: TransferModel) -> list[tuple[str, nn.Module]]:
     return [(path, module) for path, module in model.named_modules() if module.training and freeze.is_norm(module)]
 
 
-def cycle(epoch: int, epochs: int, cycles: int) -> tuple[int, int]:
+def cycle_bounds(epoch: int, epochs: int, cycles: int) -> tuple[int, int]:
     """Return after which epoch the cycle of epoch number `epoch` begins, and with which it ends.
 
     `epochs` are shared out over `cycles` that differ by one at most; the schedule runs through each of them (SGDR,
@@ -133,7 +133,7 @@ def cycle(epoch: int, epochs: int, cycles: int) -> tuple[int, int]:
 
     Examples
     --------
-    >>> [cycle(epoch, 7, 3) for epoch in (1, 3, 4, 5, 7)]
+    >>> [cycle_bounds(epoch, 7, 3) for epoch in (1, 3, 4, 5, 7)]
     [(0, 3), (0, 3), (3, 5), (3, 5), (5, 7)]
     """
     cycles = min(cycles, epochs)

@@ -55,7 +55,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         "versions": get_versions(),
         "seconds": {"total": round(time.perf_counter() - began, 3)},
         "runs": {text: run.result for text, run in runs.items()},
-        "paired": {text: paired(runs[text], first) for text in policies[1:]},
+        "paired": {text: compare_runs(runs[text], first) for text in policies[1:]},
         "against": policies[0],
     }
     if folder:
@@ -63,17 +63,17 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     return result
 
 
-def paired(run: TrainRun, other: TrainRun) -> dict[str, Any]:
+def compare_runs(run: TrainRun, other: TrainRun) -> dict[str, Any]:
     """Return for each head a paired test of `run` against `other` on the test images that they share (all seeds)."""
     tests = {}
     for name in run.tests[0][1]:
-        (mine, images), (theirs, _) = rights(run, name), rights(other, name)
+        (mine, images), (theirs, _) = correct_predictions(run, name), correct_predictions(other, name)
         if len(mine):
             tests[name] = paired_test(mine, theirs, images)
     return tests
 
 
-def rights(run: TrainRun, head: str) -> tuple[np.ndarray, np.ndarray]:
+def correct_predictions(run: TrainRun, head: str) -> tuple[np.ndarray, np.ndarray]:
     """Return whether each known test image of all seeds was answered rightly, and its path; none of a regression."""
     right, images = [np.empty(0)], [np.empty(0, str)]
     for table, answers in run.tests:

@@ -21,7 +21,7 @@ from transfer.model import TransferModel
 ROWS = 512  # measured on at most so many, the same each time
 
 
-def interference(
+def measure_conflict(
     model: TransferModel, feed: Feed, rows: np.ndarray, labels: Mapping[str, Tensor], config: LearnConfig
 ) -> dict[str, Any]:
     """Return how the heads' losses pull at those layers of the backbone that learn, on some of `rows`.
@@ -65,7 +65,9 @@ def interference(
     }
 
 
-def course(lines: Sequence[Mapping[str, Any]], one: str = "object", other: str = "domain") -> dict[str, list[float]]:
+def conflict_by_epoch(
+    lines: Sequence[Mapping[str, Any]], one: str = "object", other: str = "domain"
+) -> dict[str, list[float]]:
     """Return the course of training between two heads, epoch by epoch: the mean over seeds of what was measured.
 
     Parameters

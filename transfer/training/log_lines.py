@@ -6,11 +6,11 @@ from typing import Any
 from transfer.training.resume import PhaseChoice
 
 
-def epoch_line(line: dict[str, Any]) -> str:
+def format_epoch(line: dict[str, Any]) -> str:
     """Return an epoch's line for people: loss, then training and validation accuracy of every head."""
     words = [f"{line['network']} " if "network" in line else "", f"{line['phase']:<10} "]
     if "solved" in line:
-        words.append(f"solved: {in_words(line['solved'])}")
+        words.append(f"solved: {describe_choice(line['solved'])}")
     elif "strength" in line:
         share = f"{line['percent']:>3g} % " if "percent" in line else f"{line['on']:<12} " if "on" in line else ""
         words.append(f"{line['head']:<8} {share}strength {line['strength']:<8.2g}")
@@ -25,7 +25,7 @@ def epoch_line(line: dict[str, Any]) -> str:
     return "".join([*words, f"  {line['seconds']:.1f} s"])
 
 
-def in_words(chosen: PhaseChoice) -> str:
+def describe_choice(chosen: PhaseChoice) -> str:
     """Return how long, or how strongly regularised, a phase was best."""
     if isinstance(chosen, int):
         return f"{chosen} epochs"
@@ -40,7 +40,7 @@ def _strength(solved: Any) -> str:
     return f"{solved:.2g}"
 
 
-def in_parts(parts: Iterable[int], batch: int) -> list[str]:
+def note_divided_batches(parts: Iterable[int], batch: int) -> list[str]:
     """Return a note on batches that did not fit into memory, given in how many parts each network took them."""
     most = max(parts)
     if most == 1:

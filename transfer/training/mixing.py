@@ -1,4 +1,4 @@
-"""Batches of mixed images, which are to answer as mixed: mixup and CutMix."""
+"""Mixup and CutMix: batches of mixed images with mixed labels."""
 
 import math
 from typing import NamedTuple
@@ -14,40 +14,36 @@ Box = tuple[int, int, int, int]
 
 
 class Labels(NamedTuple):
-    """What a batch's rows answer, and how much of the loss that is.
+    """Labels of a batch's rows, and their share of the loss.
 
     Parameters
     ----------
     wanted : dict of str to Tensor, shape (N,)
         By head; -1 (NaN for regression) where unknown.
     weights : dict of str to Tensor, shape (N,), optional
-        Of the rows in each head's loss.
+        Weights of the rows in each head's loss.
     share : float
+        In [0, 1].
     """
 
     wanted: dict[str, Tensor]
     weights: dict[str, Tensor] | None = None
     share: float = 1.0
 
-    def part(self, rows: slice | Tensor) -> "Labels":
-        """Return those of some of the rows."""
-        weights = None if self.weights is None else {name: w[rows] for name, w in self.weights.items()}
+    def take(self, rows: slice | Tensor) -> "Labels":
+        """Return the labels of `rows`, which may reorder them."""
+        weights = None if self.weights is None else {name: weight[rows] for name, weight in self.weights.items()}
         return Labels({name: label[rows] for name, label in self.wanted.items()}, weights, self.share)
-
-    def taken(self, order: Tensor, share: float) -> "Labels":
-        """Return these for the rows in another order, at another share."""
-        weights = None if self.weights is None else {name: w[order] for name, w in self.weights.items()}
-        return Labels({name: label[order] for name, label in self.wanted.items()}, weights, share)
 
 
 def mix(
     activation: Tensor, labels: Labels, config: RegulariseConfig, rng: np.random.Generator
 ) -> tuple[Tensor, tuple[Labels, ...]]:
-    """Return a batch mixed with itself in another order as `config` says, and the labels of both, the larger share
-    first; without mixing both as they are.
+    """Return a batch mixed with a permutation of itself, and the labels of both, the larger share first.
 
-    The loss of a mixed row is the mean of its losses on either's label by their shares, which for cross-entropy is the
-    loss on the mixed label. One share is drawn for each batch.
+    Where `config` mixes nothing, the batch and its labels are returned unchanged. The loss of a mixed row is the mean
+    of its losses on both labels, weighted by their shares; for cross-entropy this is the loss on the mixed label. One
+    share is sampled per batch.
     """
     kinds = [kind for kind in ("mixup", "cutmix") if getattr(config, kind)]
     if not kinds:
@@ -62,22 +58,22 @@ def mix(
         height, width = activation.shape[2:]
         box = random_box(height, width, share, rng)
         mixed, share = cutmix(activation, order, box)
-    both = labels._replace(share=share), labels.taken(order, 1 - share)
-    return mixed, tuple(sorted(both, key=lambda some: -some.share))
+    both = labels._replace(share=share), labels.take(order)._replace(share=1 - share)
+    return mixed, tuple(sorted(both, key=lambda each: -each.share))
 
 
 def mixup(activation: Tensor, order: Tensor, share: float) -> Tensor:
     """Return ``share * x + (1 - share) * x[order]`` as float32 (Zhang et al. 2018).
 
-    On what frozen layers put out, rather than pixels, this is manifold mixup (Verma et al. 2019) at one layer: the cut.
+    On the output of frozen layers instead of pixels, this is manifold mixup (Verma et al. 2019) at one layer, the cut.
     """
     x = activation.float()
     return share * x + (1 - share) * x[order]
 
 
 def cutmix(images: Tensor, order: Tensor, box: Box) -> tuple[Tensor, float]:
-    """Return `images` (N, C, H, W) with the `box` of ``images[order]`` in its place, and the share of what is left
-    (Yun et al. 2019).
+    """Return `images` (N, C, H, W) with the `box` of ``images[order]`` pasted in, and the remaining share of
+    `images` (Yun et al. 2019).
     """
     top, left, bottom, right = box
     mixed = images.clone()
@@ -86,7 +82,7 @@ def cutmix(images: Tensor, order: Tensor, box: Box) -> tuple[Tensor, float]:
 
 
 def random_box(height: int, width: int, share: float, rng: np.random.Generator) -> Box:
-    """Return a box that leaves `share` of an image's area, less what of it lies outside: its centre is anywhere."""
+    """Return a box with a random centre that covers ``1 - share`` of an image, clipped at the borders."""
     side = math.sqrt(1 - share)
     h, w = side * height, side * width
     y, x = rng.uniform(0, height), rng.uniform(0, width)

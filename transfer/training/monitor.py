@@ -7,7 +7,7 @@ from typing import Any
 
 Lines = Sequence[Mapping[str, Any]]
 
-FEW = 6  # epochs from which a course can be read
+MIN_EPOCHS = 6  # epochs from which a course can be read
 STALL, GAP = 0.01, 0.15  # validation accuracy that counts as better; training ahead of validation
 JUMP, OF_ALL = 1.2, 0.05  # an epoch's loss over the one before, and its rise over the loss at the start
 FLAT, STEADY = 0.02, 0.8  # share of the loss that moved; pace of the late half over the early one's
@@ -15,7 +15,7 @@ LEARNED = 0.9  # training accuracy from which a loss may rest
 DEAD, RATIO = 0.4, 1e-3  # share of a layer's units; gradient at the first layer over that at the last
 
 
-def watch(lines: Lines, layers: Lines = ()) -> list[str]:
+def find_problems(lines: Lines, layers: Lines = ()) -> list[str]:
     """Return a sentence for each thing that looks wrong, with what to try; none where nothing does.
 
     Parameters
@@ -29,7 +29,7 @@ def watch(lines: Lines, layers: Lines = ()) -> list[str]:
 
     Examples
     --------
-    >>> watch([{"epoch": i, "loss": 3.43 - 0.001 * i, "train": {"object": 0.05}} for i in range(1, 9)])[0][:44]
+    >>> find_problems([{"epoch": i, "loss": 3.43 - 0.001 * i, "train": {"object": 0.05}} for i in range(1, 9)])[0][:44]
     'rate too low: the loss stays flat (3.428 aft'
     """
     courses: dict[str, list[Mapping[str, Any]]] = {}
@@ -70,7 +70,7 @@ def _too_low(course: Lines, dead: bool) -> list[str]:
     """Tell a loss that is flat or falls as late as early; the first epoch, which may begin anywhere, does not count."""
     losses = [line["loss"] for line in course][1:]
     learned = min(course[-1].get("train", {}).values(), default=0.0) >= LEARNED
-    if len(course) < FEW or learned or losses[0] <= 0:
+    if len(course) < MIN_EPOCHS or learned or losses[0] <= 0:
         return []
     second, last = course[1]["epoch"], course[-1]["epoch"]
     if max(losses) - min(losses) < FLAT * abs(losses[0]):
@@ -91,7 +91,7 @@ def _too_low(course: Lines, dead: bool) -> list[str]:
 def _overfitting(course: Lines) -> list[str]:
     found = []
     measured = [line for line in course if line.get("train") and line.get("val")]
-    if len(measured) < FEW:
+    if len(measured) < MIN_EPOCHS:
         return []
     for head in measured[0]["val"]:
         if not all(head in line["train"] and head in line["val"] for line in measured):

@@ -16,16 +16,16 @@ from transfer.errors import TransferError, did_you_mean
 from transfer.freeze import FreezePlan, Phase
 from transfer.model import TransferModel
 
-HEADS = -1
-OWN = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lbfgs")
+HEADS_GROUP = -1
+TORCH_OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lbfgs")
 """Those with the meaning of their papers, by torch; any other name is timm's."""
-PLAIN: dict[str, type[Optimizer]] = {
+PLAIN_OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
-PAIRS = 10  # of steps and gradients that L-BFGS builds its curvature from; 3 to 20 are usual
+LBFGS_HISTORY = 10  # of steps and gradients that L-BFGS builds its curvature from; 3 to 20 are usual
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class LBFGS(torch.optim.LBFGS):
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
         groups = list(groups)
         params = [p for group in groups for p in group["params"]]
-        super().__init__(params, history_size=PAIRS, line_search_fn="strong_wolfe")
+        super().__init__(params, history_size=LBFGS_HISTORY, line_search_fn="strong_wolfe")
         self.decays = [(group["weight_decay"], p) for group in groups for p in group["params"]]
 
     def step(self, ask: Callable[[], tuple[Tensor, Any]]) -> Tensor:  # type: ignore[override]
@@ -61,22 +61,23 @@ class LBFGS(torch.optim.LBFGS):
         return super().step(objective)
 
 
-def check(name: str) -> None:
+def check_optimizer(name: str) -> None:
     """Refuse an optimizer that there is not.
 
     Raises
     ------
     TransferError
-        Neither one of ``OWN`` nor of timm's; ``lookahead_NAME`` is timm's, too.
+        Neither one of ``TORCH_OPTIMIZERS`` nor of timm's; ``lookahead_NAME`` is timm's, too.
     """
-    known = {*OWN, *map(str, timm.optim.list_optimizers())}
+    known = {*TORCH_OPTIMIZERS, *map(str, timm.optim.list_optimizers())}
     if name.removeprefix("lookahead_") not in known or name == "lookahead_lbfgs":
         raise TransferError(
-            f"unknown optimizer {name!r}{did_you_mean(name, known)}; known: {', '.join(OWN)}, and all of timm.optim"
+            f"unknown optimizer {name!r}{did_you_mean(name, known)}; known: {', '.join(TORCH_OPTIMIZERS)}, "
+            "and all of timm.optim"
         )
 
 
-def groups(
+def group_parameters(
     model: TransferModel, plan: FreezePlan, weight_decay: float, *, heads_only: bool = False
 ) -> list[dict[str, Any]]:
     """Return a group per stage (and one for the heads) and decay, over all that learns in any phase of `plan`.
@@ -87,14 +88,14 @@ def groups(
     ever = {
         name: p for phase in plan.phases for name, p in freeze.find_trained_parameters(model.backbone, phase).items()
     }
-    rows = [(HEADS, name, p) for name, p in model.heads.named_parameters()]
+    rows = [(HEADS_GROUP, name, p) for name, p in model.heads.named_parameters()]
     rows += [(model.backbone.stage_of(name), name, p) for name, p in ever.items()]
     by_key: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
     for stage, name, p in rows:
-        by_key.setdefault((stage, p.ndim > 1 and not (heads_only and stage != HEADS)), []).append((name, p))
+        by_key.setdefault((stage, p.ndim > 1 and not (heads_only and stage != HEADS_GROUP)), []).append((name, p))
     return [
         {
-            "name": ("heads" if stage == HEADS else model.backbone.stages[stage].name)
+            "name": ("heads" if stage == HEADS_GROUP else model.backbone.stages[stage].name)
             + ("" if decays else ", no decay"),
             "stage": stage,
             "names": [name for name, _ in named],
@@ -105,18 +106,18 @@ def groups(
     ]
 
 
-def build(model: TransferModel, plan: FreezePlan, config: LearnConfig) -> Optimizer:
-    """Return the optimizer that `config` names, over :func:`groups`.
+def build_optimizer(model: TransferModel, plan: FreezePlan, config: LearnConfig) -> Optimizer:
+    """Return the optimizer that `config` names, over :func:`group_parameters`.
 
     A penalty on leaving the pretrained weights takes the place of their decay, which pulls them to zero (Li et al.
     2018).
     """
     near = config.regularise.l2_sp > 0 or config.regularise.delta > 0
-    return create(groups(model, plan, config.weight_decay, heads_only=near), config)
+    return create_optimizer(group_parameters(model, plan, config.weight_decay, heads_only=near), config)
 
 
-def create(params: list[dict[str, Any]], config: LearnConfig) -> Optimizer:
-    """Return the optimizer that `config` names, over the groups `params` as :func:`groups` makes them.
+def create_optimizer(params: list[dict[str, Any]], config: LearnConfig) -> Optimizer:
+    """Return the optimizer that `config` names, over the groups `params` as :func:`group_parameters` makes them.
 
     Raises
     ------
@@ -124,7 +125,7 @@ def create(params: list[dict[str, Any]], config: LearnConfig) -> Optimizer:
         No such optimizer, or one that does not run here.
     """
     name, lr, momentum = config.optimizer, config.lr, config.momentum
-    check(name)
+    check_optimizer(name)
     if name in ("sgd", "momentum", "nesterov"):
         return torch.optim.SGD(params, lr=lr, momentum=momentum, nesterov=name == "nesterov" and momentum > 0)
     if name == "lbfgs":
@@ -135,15 +136,15 @@ def create(params: list[dict[str, Any]], config: LearnConfig) -> Optimizer:
                 config.batch_size,
             )
         return LBFGS(params)
-    if name in PLAIN:
-        return PLAIN[name](params, lr=lr)  # type: ignore[call-arg]
+    if name in PLAIN_OPTIMIZERS:
+        return PLAIN_OPTIMIZERS[name](params, lr=lr)  # type: ignore[call-arg]
     try:
         return timm.optim.create_optimizer_v2(params, opt=name, lr=lr, momentum=momentum)
     except Exception as error:  # each of a hundred has its own needs: a GPU, a package, a momentum
         raise TransferError(f"--optimizer {name}: {error}") from error
 
 
-def state_bytes(optimizer: Optimizer) -> int:
+def count_state_bytes(optimizer: Optimizer) -> int:
     """Return how many bytes `optimizer` keeps beside parameters and gradients, as of now.
 
     Examples
@@ -152,7 +153,7 @@ def state_bytes(optimizer: Optimizer) -> int:
     >>> adam = torch.optim.Adam([weight])
     >>> weight.sum().backward()
     >>> adam.step()
-    >>> state_bytes(adam)  # two moments, and the step
+    >>> count_state_bytes(adam)  # two moments, and the step
     8004
     """
 
@@ -167,10 +168,10 @@ def set_rates(optimizer: Optimizer, phase: Phase, lr: float) -> None:
     """Give each group its rate in `phase`: `lr` times its stage's, or the heads'. L-BFGS finds its own."""
     for group in optimizer.param_groups if not isinstance(optimizer, LBFGS) else ():
         stage = group["stage"]
-        group["lr"] = lr * (phase.heads_rate if stage == HEADS else phase.stages[stage].rate)
+        group["lr"] = lr * (phase.heads_rate if stage == HEADS_GROUP else phase.stages[stage].rate)
 
 
-def course(schedule: str, progress: float, warmup: float) -> float:
+def schedule_factor(schedule: str, progress: float, warmup: float) -> float:
     """Return the rate's factor in [0, 1] at `progress` in [0, 1] through a phase.
 
     Linear from 0 to 1 over the first `warmup`, then constant, cosine to 0 (Loshchilov and Hutter 2017), or a tenth
@@ -178,9 +179,9 @@ def course(schedule: str, progress: float, warmup: float) -> float:
 
     Examples
     --------
-    >>> [round(course("cosine", p, 0.0), 3) for p in (0.0, 0.5, 1.0)]
+    >>> [round(schedule_factor("cosine", p, 0.0), 3) for p in (0.0, 0.5, 1.0)]
     [1.0, 0.5, 0.0]
-    >>> [round(course("step", p, 0.0), 3) for p in (0.0, 0.5, 0.9)]
+    >>> [round(schedule_factor("step", p, 0.0), 3) for p in (0.0, 0.5, 0.9)]
     [1.0, 0.1, 0.01]
     """
     if progress < warmup:

@@ -1,165 +1,224 @@
-"""Where a fit is from step to step, kept, and brought back so that it goes on to the same bits."""
+"""The position of a fit, saved from step to step, so that a resumed fit ends with the same bits."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from transfer.data.splits import Splits
 from transfer.errors import TransferError
-from transfer.feature_cache.key import fingerprint_weights
 from transfer.model import TransferModel
-from transfer.runs.packing import get_optimizer_state, get_rng_states, load_optimizer_state, set_rng_states
+from transfer.runs.packing import get_optimizer_state, get_rng_states, load_optimizer_state, set_rng_states, shallow_dict
 from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
-from transfer.training.averaging import Average
+from transfer.training.averaging import WeightAverage
 from transfer.training.epoch import EpochProgress
 
 PhaseChoice = int | dict[str, Any]
-"""After how many epochs a phase was best, or, where it was solved, each head's regularisation strength; with selected
-features a dict of this ``strength`` and the ``percent`` of them, with several probes a dict of each one's."""
+"""After how many epochs a phase was best. Of a solved phase, each head's L2 regularisation; with selected features a
+dict of this ``strength`` and the ``percent`` of them, with several probes a dict of each one's."""
 
 NO_SCORE = (-float("inf"), -float("inf"))
 
 
 @dataclass
+class FitResult:
+    """The outcome of a fit.
+
+    Parameters
+    ----------
+    epochs : list of dict
+        A line per epoch (in a solved phase: per head and L2 regularisation), as in metrics.jsonl.
+    best : list of PhaseChoice
+        For each phase up to the one with the best weights.
+    moved : tuple of str
+        Names of frozen tensors that changed; there must be none (law 1).
+    optimizer_bytes : int
+        Size of the optimizer's state; 0 where every phase was solved.
+    snapshots : list of dict of str to Tensor
+        With several cycles: all tensors that may change, at the end of each cycle of the last trained phase.
+    stopped : str
+        Why training stopped early with an error, if it did.
+    parts : int
+        Into how many parts batches were divided at last to fit into memory.
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    best: list[PhaseChoice] = field(default_factory=list)
+    moved: tuple[str, ...] = ()
+    optimizer_bytes: int = 0
+    snapshots: list[dict[str, Tensor]] = field(default_factory=list)
+    stopped: str = ""
+    parts: int = 1
+
+    @property
+    def refit_choices(self) -> list[PhaseChoice]:
+        """What a refit repeats: of each phase in `best` its L2 regularisation, or all of its epochs.
+
+        The number of epochs up to the best one may be small by chance, so a refit runs them all.
+        """
+        lengths = Counter(line["phase"] for line in self.epochs).values()
+        return [n if isinstance(best, int) else best for n, best in zip(lengths, self.best, strict=False)]
+
+
+@dataclass
 class PhaseBest:
-    """The best of a phase: its value on the validation rows (larger is better), how it came about, its weights."""
+    """The best epoch or solution of a phase.
+
+    Parameters
+    ----------
+    value : (float, float)
+        Score on the validation rows, larger is better.
+    choice : PhaseChoice
+    weights : dict of str to Tensor
+    epoch : int
+        The number of its line, from 1 over all phases.
+    """
 
     value: tuple[float, float]
-    chosen: PhaseChoice
+    choice: PhaseChoice
     weights: dict[str, Tensor]
-    line: int = 0
+    epoch: int = 0
 
 
 @dataclass
 class FitPosition:
-    """Where a fit is between two steps.
+    """The position of a fit between two steps.
 
     Parameters
     ----------
     best : PhaseBest
-        Of the phases that are done.
-    here : PhaseBest
-        Of this one.
-    done : list of PhaseChoice
-        For each phase that is done.
+        Of the finished phases.
+    current : PhaseBest
+        Of the present phase.
+    choices : list of PhaseChoice
+        Of each finished phase.
     phase : int
-        How many are done.
+        Number of finished phases.
     epochs : int
-        How many of this phase are done.
+        Finished epochs of the present phase.
     wait : int
-        How many of these since the best one.
+        How many of these came after the best one.
     progress : EpochProgress
-        Of the epoch that is under way.
+        Within the present epoch.
     """
 
     best: PhaseBest
-    here: PhaseBest
-    done: list[PhaseChoice] = field(default_factory=list)
+    current: PhaseBest
+    choices: list[PhaseChoice] = field(default_factory=list)
     phase: int = 0
     epochs: int = 0
     wait: int = 0
     progress: EpochProgress = field(default_factory=EpochProgress)
 
     def next_phase(self) -> None:
-        """Begin with the phase after this one."""
-        self.here = PhaseBest(NO_SCORE, 0, self.best.weights)
+        """Move to the start of the next phase."""
+        self.current = PhaseBest(NO_SCORE, 0, self.best.weights)
         self.phase, self.epochs, self.wait = self.phase + 1, 0, 0
         self.progress = EpochProgress(parts=self.progress.parts)
 
     def next_epoch(self) -> None:
-        """Begin with the epoch after this one."""
+        """Move to the start of the next epoch."""
         self.epochs, self.progress = self.epochs + 1, EpochProgress(parts=self.progress.parts)
+
+    def state(self) -> dict[str, Any]:
+        """Return the position as plain values; initial weights, which a resumed fit has anyway, are left out."""
+        saved = shallow_dict(self) | {"progress": shallow_dict(self.progress)}
+        for name in ("best", "current"):
+            saved[name] = shallow_dict(getattr(self, name))
+            if getattr(self, name).value == NO_SCORE:
+                saved[name]["weights"] = None
+        return saved
+
+    @classmethod
+    def from_state(cls, saved: dict[str, Any], initial: dict[str, Tensor]) -> "FitPosition":
+        """Return the position whose :meth:`state` is `saved`, of a fit that starts from the weights `initial`."""
+        best, current = dict(saved["best"]), dict(saved["current"])
+        best["weights"] = initial if best["weights"] is None else best["weights"]
+        current["weights"] = best["weights"] if current["weights"] is None else current["weights"]
+        rest = {"best": PhaseBest(**best), "current": PhaseBest(**current)}
+        return cls(**saved | rest | {"progress": EpochProgress(**saved["progress"])})
+
+
+@dataclass(frozen=True)
+class SavedFit:
+    """A fit that was interrupted, with its position, or finished, without one."""
+
+    result: FitResult
+    position: FitPosition | None
 
 
 class FitCheckpoints:
-    """Keeps where the fit of `model` is among the states of its part of the run; without these it does nothing.
+    """Saves the position of a fit among the states of its part of the run; without states it does nothing.
 
     Parameters
     ----------
+    part : PartStates or None
+    model : TransferModel
     moving : list of str
-        What of the model's state may move.
+        Names of the tensors that may change.
     """
 
     def __init__(self, part: PartStates | None, model: TransferModel, moving: list[str]) -> None:
         self.part, self.model, self.moving = part, model, moving
-        self.done = False
-        self._carried: dict[str, Any] | None = None
+        self._saved: dict[str, Any] | None = None
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Keep that the fit is done, what came of it, and its model."""
-        if self.part:
-            self.part.finish({"result": result, "model": self._weights(), "cut": self.model.cut})
+    def load(self, initial: dict[str, Tensor]) -> SavedFit | None:
+        """Restore the model of an earlier, interrupted or finished fit; None where there was none.
 
-    def go_on(self, place: FitPosition, result: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> bool:
-        """Set `place`, `result` and the model to where the fit was last, and tell its lines; return whether it was
-        anywhere. Where it was done, ``done`` is True from now on.
+        Parameters
+        ----------
+        initial : dict of str to Tensor
+            The weights that the fit starts from.
         """
-        kept = (self.part.outcome() or self.part.load()) if self.part else None
-        if kept is None:
-            return False
-        result.update(kept["result"])
-        for line in result["epochs"]:
-            tell(line)
-        self.model.load_state_dict(kept["model"], strict=False)
-        if "place" not in kept:
-            self.done, self.model.cut = True, kept["cut"]
+        saved = (self.part.outcome() or self.part.load()) if self.part else None
+        if saved is None:
+            return None
+        result = FitResult(**saved["result"])
+        self.model.load_state_dict(saved["model"], strict=False)
+        if "position" not in saved:
+            self.model.cut = saved["cut"]
             self.model.eval()
-            return True
-        self._carried, initial = kept, place.best.weights
-        for name, value in kept["place"].items():
-            setattr(place, name, value)
-        best, here = (dict(kept["place"][name]) for name in ("best", "here"))
-        place.best = PhaseBest(**best | {"weights": initial if best["weights"] is None else best["weights"]})
-        place.here = PhaseBest(**here | {"weights": place.best.weights if here["weights"] is None else here["weights"]})
-        place.progress = EpochProgress(**kept["place"]["progress"])
-        return True
+            return SavedFit(result, None)
+        self._saved = saved
+        return SavedFit(result, FitPosition.from_state(saved["position"], initial))
 
-    def restore(self, optimizer: Optimizer, average: Average) -> None:
-        """Set what a phase builds anew to where it was; only the first phase after :meth:`go_on` has been before."""
-        if self._carried:
-            load_optimizer_state(optimizer, self._carried["optimizer"])
-            average.load(self._carried["average"])
-            set_rng_states(self._carried["generators"])
-            self._carried = None
+    def restore(self, optimizer: Optimizer, average: WeightAverage) -> None:
+        """Restore optimizer, average and random generators of the phase in which :meth:`load` found the fit, once."""
+        if self._saved:
+            load_optimizer_state(optimizer, self._saved["optimizer"])
+            average.load(self._saved["average"])
+            set_rng_states(self._saved["generators"])
+            self._saved = None
 
     def step(self, save: Callable[[], None], *, end: bool = False) -> None:
-        """Save after a step if that is due, or at the `end` of an epoch if it costs little; stop here if asked to.
+        """Save after a step if a state is due, or at the `end` of an epoch if it is cheap; stop if a signal asked.
 
         Raises
         ------
-        Stopped
-            A signal asked to.
+        StoppedBySignal
+            After saving.
         TransferError
             The state cannot be written.
         """
         if self.part is None:
             return
-        asked = distributed.any_rank(signals.stop_requested())  # by a signal that reaches processes in different steps
-        if asked or self.part.due or (end and self.part.cheap):
+        stop = distributed.any_rank(signals.stop_requested())  # the signal may reach processes in different steps
+        if stop or self.part.due or (end and self.part.cheap):
             save()
-        if asked:
+        if stop:
             signals.raise_stopped()
 
-    def save(self, place: FitPosition, optimizer: Optimizer, average: Average, result: dict[str, Any]) -> None:
-        """Keep where the fit is."""
+    def save(self, position: FitPosition, optimizer: Optimizer, average: WeightAverage, result: FitResult) -> None:
+        """Save the position of the fit with all that it needs to continue."""
         assert self.part
-        best, here = vars(place.best).copy(), vars(place.here).copy()
-        if place.here.value == NO_SCORE:
-            here["weights"] = None
-        if place.best.value == NO_SCORE:  # those that the fit begins with
-            best["weights"] = None
-        kept = vars(place) | {"best": best, "here": here, "progress": asdict(place.progress)}
         self.part.save(
             {
-                "place": kept,
-                "result": result,
+                "position": position.state(),
+                "result": shallow_dict(result),
                 "model": self._weights(),
                 "optimizer": get_optimizer_state(optimizer),
                 "average": average.state(),
@@ -168,65 +227,16 @@ class FitCheckpoints:
         )
 
     def rescue(self, save: Callable[[], None]) -> None:
-        """Save because the fit is about to fail, if that can be."""
+        """Save, if possible, because the fit is about to fail."""
         if self.part:
             with contextlib.suppress(TransferError):
                 save()
 
+    def finish(self, result: FitResult) -> None:
+        """Save the result and the model of a finished fit."""
+        if self.part:
+            self.part.finish({"result": shallow_dict(result), "model": self._weights(), "cut": self.model.cut})
+
     def _weights(self) -> dict[str, Tensor]:
         state = self.model.state_dict()
         return {name: state[name] for name in self.moving}
-
-
-class RunInputs:
-    """What a run learns from, which must be the same when it goes on.
-
-    Parameters
-    ----------
-    backbone : str
-        Its name.
-    model : TransferModel
-        Before it learns.
-    parts : Splits
-    paths, digests : ndarray of str, shape (N,)
-        Of the images.
-    """
-
-    def __init__(
-        self, backbone: str, model: TransferModel, parts: Splits, paths: np.ndarray, digests: np.ndarray
-    ) -> None:
-        self.paths = paths
-        raw = bytearray(bytes.fromhex("".join(digests.tolist())))
-        self.now: dict[str, Any] = {
-            "images": torch.frombuffer(raw, dtype=torch.uint8).reshape(-1, 32),
-            f"the weights of {backbone}": fingerprint_weights(model, len(model.backbone.stages)),
-            "the split of the images": [part.tolist() for part in (parts.train, parts.val, parts.test)],
-        }
-
-    def check(self, before: dict[str, Any]) -> None:
-        """See to it that all is as it was.
-
-        Parameters
-        ----------
-        before : dict
-            What ``now`` was.
-
-        Raises
-        ------
-        TransferError
-            It is not; says what.
-        """
-        mend = "is not as it was when the run began: put it back, or start anew with --overwrite"
-        old, new = before["images"], self.now["images"]
-        if len(old) != len(new):
-            raise TransferError(
-                f"--resume: the run began with {len(old)} images, and now there are {len(new)}: put them back, or "
-                "start anew with --overwrite"
-            )
-        other = (old != new).any(1).numpy()
-        if other.any():
-            more = f" (and {int(other.sum()) - 1} more)" if other.sum() > 1 else ""
-            raise TransferError(f"--resume: {self.paths[other][0]}{more} {mend}")
-        for name, value in self.now.items():
-            if name != "images" and before.get(name) != value:
-                raise TransferError(f"--resume: {name} {mend}")

@@ -25,6 +25,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.probes.head2toe import count_selected_features
 from transfer.runs import checkpoint
+from transfer.runs.inputs import RunInputs
 from transfer.runs.seeds import class_balance, merge_seeds
 from transfer.runs.session import RunSession
 from transfer.runs.states import PartStates
@@ -33,8 +34,7 @@ from transfer.training import monitor, optimizers
 from transfer.training.auto_policy import PolicyAdvice, advise_policy, apply_advice
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
-from transfer.training.log_lines import epoch_line, in_parts, in_words
-from transfer.training.resume import RunInputs
+from transfer.training.log_lines import describe_choice, format_epoch, note_divided_batches
 from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
 
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -131,7 +131,7 @@ def train(
         Bad input; :class:`~transfer.errors.EndedEarly`, a loss that became NaN (after everything is saved).
     """
     FreezePolicy.parse(config.policy.policy)
-    optimizers.check(config.learn.optimizer)
+    optimizers.check_optimizer(config.learn.optimizer)
     with RunSession("train", config, cache=cache, on_line=on_epoch) as session:
         images = images or read_images(config.data, session.cache.disk_cache)
         runs = session.run_seeds(
@@ -189,7 +189,7 @@ def _fit_models(session: Session, prepared: PreparedRun) -> dict[str, FitResult]
 
             def on_epoch(line: dict[str, Any], name: str = name) -> None:
                 line = ({"network": name} if name else {}) | line
-                session.log_line(line, epoch_line(line))
+                session.log_line(line, format_epoch(line))
 
             numbers = 2 * number, 2 * number + 1
             states = [session.states.part(part) if session.states else None for part in numbers]
@@ -216,7 +216,7 @@ def _fit_and_refit(
         return first
     model.load_state_dict(initial)
     both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
-    log.info("refit on train + val: %s", " + ".join(map(in_words, first.refit_choices)))
+    log.info("refit on train + val: %s", " + ".join(map(describe_choice, first.refit_choices)))
     second = fit(model, plan, both, config.learn, session.cache, seed=seed, repeat=first.refit_choices, part=states[1])
     moved = (*first.moved, *second.moved)
     return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped)
@@ -248,7 +248,7 @@ def _evaluate(session: Session, prepared: PreparedRun, fits: dict[str, FitResult
 def _record(session: Session, prepared: PreparedRun, fits: dict[str, FitResult], evaluation: Evaluation) -> TrainRun:
     """Write the models, the predictions, the report data and the result."""
     config, models, test, predictions = prepared.config, prepared.models, prepared.test, evaluation.predictions
-    problems = monitor.watch(session.lines)
+    problems = monitor.find_problems(session.lines)
     for sentence in problems:
         log.info("%s", sentence)
     result = _build_result(session, prepared, fits, evaluation, problems)
@@ -313,7 +313,7 @@ def _build_result(
         "epochs": {name or "model": fitted.best for name, fitted in fits.items()},
         "monitor": problems,
         "stopped": "; ".join(fitted.stopped for fitted in fits.values() if fitted.stopped),
-        "notes": [*table.notes, *splits.notes, *prepared.notes, *in_parts(parts, prepared.batch_size)],
+        "notes": [*table.notes, *splits.notes, *prepared.notes, *note_divided_batches(parts, prepared.batch_size)],
     }
 
 

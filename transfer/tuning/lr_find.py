@@ -22,7 +22,7 @@ from transfer.runs.folder import RunFolder, refuse_resume
 from transfer.runtime.device import get_versions
 from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
-from transfer.training.epoch import TrainingData, epoch
+from transfer.training.epoch import EpochTrainer, TrainingData
 from transfer.training.fit import scale_heads
 from transfer.training.setup import new_model, read_images
 from transfer.tuning.trial import TrialRunner
@@ -131,7 +131,7 @@ def range_test(
         feed.prepare(data.train)
         if plan.pretrained:
             scale_heads(model, feed, data.train, seed)
-        optimizer = optimizers.build(model, plan, config)
+        optimizer = optimizers.build_optimizer(model, plan, config)
         batches = _batches(data.train, size, seed)
         taken = 0
 
@@ -140,7 +140,8 @@ def range_test(
             taken += 1
             one = replace(config, lr=rate, schedule="constant", warmup=0.0)
             some = replace(data, train=next(batches))
-            return epoch(model, feed, some, labels, optimizer, phase, one, (1, 1), [seed, taken])["loss"]
+            trainer = EpochTrainer(model, feed, some, labels, optimizer, phase, one)
+            return trainer.run_epoch((1, 1), [seed, taken])["loss"]
 
         return sweep(step, low, high, steps)
 
@@ -170,7 +171,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
         Bad input, or an optimizer that has no learning rate.
     """
     train = config.train
-    optimizers.check(train.learn.optimizer)
+    optimizers.check_optimizer(train.learn.optimizer)
     if train.learn.optimizer == "lbfgs":
         raise TransferError("--optimizer lbfgs chooses its step length by line search: there is no rate to find")
     if train.heads.heads == "separate":

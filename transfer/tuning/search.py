@@ -115,7 +115,7 @@ def _check(config: SearchConfig, space: Space) -> None:
     ]
     policies = [FreezePolicy.parse(extreme.policy.policy) for extreme in configs]
     for extreme in configs:
-        optimizers.check(extreme.learn.optimizer)
+        optimizers.check_optimizer(extreme.learn.optimizer)
     hidden, solved = any(extreme.heads.hidden for extreme in configs), config.train.learn.probe == "solved"
     probes = not any(policy.trains_backbone for policy in policies)
     every = [policy for policy in policies if policy.all_stages]

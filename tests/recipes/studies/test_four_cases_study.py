@@ -16,7 +16,7 @@ from studies.regret import find_best_by_other_seeds
 from transfer.advice.rule import choose_epochs
 from transfer.config.train import LearnConfig, TrainConfig
 from transfer.errors import TransferError
-from transfer.training.compare import rights
+from transfer.training.compare import correct_predictions
 from transfer.training.train import train
 
 
@@ -69,7 +69,7 @@ def test_every_policy_is_compared_with_the_advice(study: Any, tmp_path: Path, fo
             assert found["images"] == list(map(str, one.tests[0][0].paths))
             continue
         assert found["accuracy"] == one.result["test"]["object"]["accuracy"]
-        assert found["right"] == "".join(str(int(r)) for r in rights(one, "object")[0])
+        assert found["right"] == "".join(str(int(r)) for r in correct_predictions(one, "object")[0])
 
     (cell,) = result["cells"]
     reached = {p: [runs[p, seed]["accuracy"] for seed in (0, 1)] for p in result["policies"]}
