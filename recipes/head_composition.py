@@ -13,8 +13,8 @@ from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, Trai
 from transfer.cli.main import script
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import paired_test_text, score_text, text_table
-from transfer.training.compare import paired
-from transfer.training.gradient_conflict import course
+from transfer.training.compare import compare_runs
+from transfer.training.gradient_conflict import conflict_by_epoch
 from transfer.training.setup import read_images
 
 HEADS = ("object", "domain")
@@ -33,9 +33,9 @@ def main(config: TrainConfig) -> None:
             run = replace(config.run, out=out and out / title.replace(", ", "_").replace(":", "-").replace(" ", "_"))
             run_config = replace(base, heads=replace(config.heads, heads=heads), run=run)
             runs[heads] = train(run_config, images=images, cache=cache, on_epoch=lines.append)
-            tests = paired(runs[heads], runs["separate"]) if len(runs) > 1 else {}
+            tests = compare_runs(runs[heads], runs["separate"]) if len(runs) > 1 else {}
             scores = [score_text(runs[heads].result, name).partition(" [")[0] for name in HEADS]
-            differences, measured = [paired_test_text(tests.get(name)) for name in HEADS], course(lines)
+            differences, measured = [paired_test_text(tests.get(name)) for name in HEADS], conflict_by_epoch(lines)
             rows.append([title, *scores, *differences, f"{fmean(c):+.3f}" if (c := measured["cosine"]) else "-"])
             for name, panel in PANELS.items():
                 curves[panel] |= {title: measured[name]} if measured[name] else {}

@@ -24,7 +24,7 @@ from transfer.runs.folder import RunFolder
 from transfer.runtime.device import get_versions
 from transfer.training import optimizers
 from transfer.training.auto_policy import AUTO, advise_policy
-from transfer.training.compare import rights
+from transfer.training.compare import correct_predictions
 from transfer.training.setup import Images, read_images, split_images
 from transfer.training.train import train
 
@@ -205,7 +205,7 @@ def train_and_record(config: TrainConfig, images: Images, cache: TrunkCache) -> 
     except TransferError as error:
         log.info("failed: %s", error)
         return {"failed": str(error)}
-    correct, _ = rights(run, "object")
+    correct, _ = correct_predictions(run, "object")
     return {
         "accuracy": float(correct.mean()),
         "right": "".join(str(int(value)) for value in correct),
@@ -287,7 +287,7 @@ def _check_config(config: FourCasesConfig) -> list[str]:
     policies = [FreezePolicy.parse(text) for text in config.policies]
     if any(policy.advised for policy in policies):
         raise TransferError(f"--policies: {AUTO} is compared with the others in any case; leave it out")
-    optimizers.check(base.learn.optimizer)
+    optimizers.check_optimizer(base.learn.optimizer)
     for name in config.backbones:
         registry.resolve(name)
     return list(dict.fromkeys([REFERENCE, *map(str, policies)]))

@@ -81,8 +81,8 @@ def trace_path(surface: Surface, config: LearnConfig, steps: int = 100, seed: in
     [[-4.0, 0.4], [-3.92, 0.0], [-3.842, -0.0]]
     """
     point = nn.Parameter(torch.tensor(surface.start, dtype=torch.float64))
-    group = {"stage": optimizers.HEADS, "params": [point], "weight_decay": 0.0}
-    optimizer = optimizers.create([group], config)
+    group = {"stage": optimizers.HEADS_GROUP, "params": [point], "weight_decay": 0.0}
+    optimizer = optimizers.create_optimizer([group], config)
     generator = torch.Generator().manual_seed(seed)
 
     def evaluate() -> tuple[Tensor, None]:

@@ -84,7 +84,9 @@ def test_rates_follow_the_phase(taught: Callable[..., Any]) -> None:
         optimizers.set_rates(optimizer, phase, 0.2)
         for group in optimizer.param_groups:
             stage = group["stage"]
-            expected = 0.2 if stage == optimizers.HEADS_GROUP else 0.2 * 0.5 * 0.1 ** (4 - stage) if stage >= 5 - k else 0.0
+            expected = (
+                0.2 if stage == optimizers.HEADS_GROUP else 0.2 * 0.5 * 0.1 ** (4 - stage) if stage >= 5 - k else 0.0
+            )
             assert group["lr"] == pytest.approx(expected), (phase.name, group["name"])
 
 
