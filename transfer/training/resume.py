@@ -11,7 +11,13 @@ from torch.optim import Optimizer
 
 from transfer.errors import TransferError
 from transfer.model import TransferModel
-from transfer.runs.packing import get_optimizer_state, get_rng_states, load_optimizer_state, set_rng_states, shallow_dict
+from transfer.runs.packing import (
+    get_optimizer_state,
+    get_rng_states,
+    load_optimizer_state,
+    set_rng_states,
+    shallow_dict,
+)
 from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
 from transfer.training.averaging import WeightAverage
