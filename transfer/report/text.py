@@ -198,14 +198,14 @@ def paired_test_text(test: dict[str, Any] | None) -> str:
     return f"{test['difference']:+.3f} [{low:+.3f}, {high:+.3f}] p {test['p']:.2g}"
 
 
-def cache_text(shelves: Sequence[Any]) -> str:
+def cache_text(entries: Sequence[Any]) -> str:
     """Return what `transfer cache` prints: a row per :class:`transfer.disk_cache.CacheEntry`."""
     rows = []
-    for shelf in shelves:
-        about = shelf.about
+    for entry in entries:
+        about = entry.about
         view = f", view {about['view']['number']}" if about.get("view") else ""
-        what = f"{about['backbone']} to {about['stage']}{view}" if "backbone" in about else shelf.kind
-        used = datetime.fromtimestamp(shelf.last_used).strftime("%Y-%m-%d %H:%M")
-        rows.append([what, about.get("precision", ""), f"{shelf.rows:,}", f"{shelf.bytes / 1e6:,.1f}", used])
-    total = f"{sum(shelf.bytes for shelf in shelves) / 1e6:,.1f}"
+        name = f"{about['backbone']} to {about['stage']}{view}" if "backbone" in about else entry.kind
+        used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
+        rows.append([name, about.get("precision", ""), f"{entry.rows:,}", f"{entry.bytes / 1e6:,.1f}", used])
+    total = f"{sum(entry.bytes for entry in entries) / 1e6:,.1f}"
     return text_table(["cached", "precision", "images", "MB", "last used"], [*rows, ["total", "", "", total, ""]])

@@ -59,10 +59,10 @@ def _near(path: Path) -> list[str]:
     """Return the names that `path` could have meant: named sets, and folders, tables and tars beside it."""
     try:
         with os.scandir(path.parent) as entries:
-            some = [entry for entry in islice(entries, 1000) if entry.is_dir() or entry.name.endswith((".csv", ".tar"))]
+            near = [entry for entry in islice(entries, 1000) if entry.is_dir() or entry.name.endswith((".csv", ".tar"))]
     except (OSError, ValueError):
         return [*NAMED]
-    return [*NAMED, *(entry.name for entry in some)]
+    return [*NAMED, *(entry.name for entry in near)]
 
 
 def is_available(name: str, data_root: Path | None = None) -> bool:

@@ -67,7 +67,7 @@ def unpack_archive(
 
 def _unpack(archive: Path, folder: Path, keep: Callable[[str], str | None], limit: int) -> None:
     size = 0
-    kept: set[str] = set()
+    written: set[str] = set()
     for name, kind, length, opened in tqdm(_members(archive), "unpacking", unit="file", disable=None):
         _refuse_outside(archive, name)
         size += length
@@ -79,9 +79,9 @@ def _unpack(archive: Path, folder: Path, keep: Callable[[str], str | None], limi
         if kind != "file":
             raise TransferError(f"the archive {archive.name} holds a link or device ({name!r}): refused")
         _refuse_outside(archive, target)
-        if target.casefold() in kept:  # case-insensitive file systems
+        if target.casefold() in written:  # case-insensitive file systems
             raise TransferError(f"the archive {archive.name} holds {target!r} twice: refused")
-        kept.add(target.casefold())
+        written.add(target.casefold())
         path = folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
         source = opened()
