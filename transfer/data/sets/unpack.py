@@ -88,7 +88,7 @@ def _unpack(archive: Path, folder: Path, keep: Callable[[str], str | None], limi
         assert source is not None  # a regular file
         with source, path.open("xb") as file:
             shutil.copyfileobj(source, file)
-    if not kept:
+    if not written:
         raise TransferError(f"the archive {archive.name} holds none of the expected files")
 
 
