@@ -53,7 +53,7 @@ def test_a_saved_run_predicts_what_was_reported(config, tiny, tmp_path, method, 
     rows = answers(out)
     assert result == json.loads((out / "result.json").read_text())
     assert len(rows) == result["target"]["object"]["n"] == result["images"]["test"]
-    said = [row["object"] for row in predict(checkpoint.load(out), [row["path"] for row in rows])]
+    said = [row["object"] for row in predict(checkpoint.load_models(out), [row["path"] for row in rows])]
     assert said == [row["object_predicted"] for row in rows]
     right = [Path(row["path"]).parent.name == answer for row, answer in zip(rows, said, strict=True)]
     assert np.mean(right) == pytest.approx(result["target"]["object"]["accuracy"])

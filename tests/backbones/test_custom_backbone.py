@@ -186,10 +186,10 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, tmp_path):
 
 def test_a_saved_run_without_its_plugin_is_one_line_that_names_the_flag(plugin, tmp_path):
     train(config(out=tmp_path / "run"))
-    assert checkpoint.load(tmp_path / "run")
+    assert checkpoint.load_models(tmp_path / "run")
     del registry.BACKBONES["tinynet"]
     with pytest.raises(TransferError, match=r"unknown backbone 'tinynet'.*--plugin MODULE") as error:
-        checkpoint.load(tmp_path / "run")
+        checkpoint.load_models(tmp_path / "run")
     assert "\n" not in str(error.value)
 
 

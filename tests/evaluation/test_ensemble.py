@@ -23,7 +23,7 @@ def probabilities(run: Path, paths: np.ndarray) -> dict[str, np.ndarray]:
     """Return the probabilities of all classes, computed for one image after the other."""
     from transfer.data.images.batches import ImageBatches
 
-    (model,) = checkpoint.load(run).values()
+    (model,) = checkpoint.load_models(run).values()
     parts = [model.predict(images) for _, images in ImageBatches(paths, model.backbone.preprocessing, batch_size=1)]
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 

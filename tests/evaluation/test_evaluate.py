@@ -25,7 +25,7 @@ def test_a_saved_run_repeats_its_test_predictions(run):
     """A model rebuilt from its file predicts for image files what predictions.csv lists."""
     with (run / "predictions.csv").open(newline="") as file:
         expected = list(csv.DictReader(file))
-    got = list(predict(checkpoint.load(run), [row["path"] for row in expected], top=2))
+    got = list(predict(checkpoint.load_models(run), [row["path"] for row in expected], top=2))
     for row, want in zip(got, expected, strict=True):
         assert row["object"] == want["object_predicted"]
         assert row["domain"] == want["domain_predicted"]
@@ -35,7 +35,7 @@ def test_a_saved_run_repeats_its_test_predictions(run):
 
 
 def test_probabilities_of_all_classes_sum_to_one(run, folder):
-    (row,) = predict(checkpoint.load(run), [str(folder / "plain" / "red" / "0.png")], top=99)
+    (row,) = predict(checkpoint.load_models(run), [str(folder / "plain" / "red" / "0.png")], top=99)
     assert sum(p for _, p in row["object_top"]) == pytest.approx(1, abs=1e-5)
 
 
@@ -43,8 +43,8 @@ def test_a_model_file_alone_predicts_elsewhere_without_store_or_hub(run, folder,
     monkeypatch.delenv("TRANSFER_WEIGHTS")
     shutil.copy(run / "model.safetensors", tmp_path / "elsewhere.safetensors")
     paths = find_images([str(folder / "plain")])
-    assert list(predict(checkpoint.load(tmp_path / "elsewhere.safetensors"), paths)) == list(
-        predict(checkpoint.load(run), paths)
+    assert list(predict(checkpoint.load_models(tmp_path / "elsewhere.safetensors"), paths)) == list(
+        predict(checkpoint.load_models(run), paths)
     )
 
 
@@ -52,7 +52,7 @@ def test_a_bad_image_is_refused_or_skipped_and_named(run, folder, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")
     paths = [str(folder / "plain" / "red" / "0.png"), str(bad), str(folder / "plain" / "red" / "1.png")]
-    models = checkpoint.load(run)
+    models = checkpoint.load_models(run)
     with pytest.raises(TransferError, match=r"bad\.png"):
         list(predict(models, paths))
     rows = list(predict(models, paths, skip_bad=True))
@@ -92,7 +92,7 @@ def test_evaluate_on_other_data_matches_classes_by_name(run, folder, tmp_path):
     (tmp_path / "other" / "blue").rename(tmp_path / "other" / "azure")
     result = evaluate(EvaluateConfig(run, data=str(tmp_path / "other"), out=tmp_path / "deep" / "result.json"))
     paths = find_images([str(folder / "striped" / c) for c in ("green", "red")])
-    right = [row["object"] == Path(row["path"]).parent.name for row in predict(checkpoint.load(run), paths)]
+    right = [row["object"] == Path(row["path"]).parent.name for row in predict(checkpoint.load_models(run), paths)]
     assert result["test"]["object"]["n"] == 16
     assert result["test"]["object"]["accuracy"] == pytest.approx(np.mean(right))
     assert any("1 classes that the model does not know (azure)" in note for note in result["notes"])
@@ -145,7 +145,7 @@ def test_images_are_decoded_in_one_pass_and_rows_are_yielded_early(run, folder, 
     read_pixels, start = module.read_pixels, module._single_threads
     monkeypatch.setattr(module, "read_pixels", lambda path, **how: decoded.append(path) or read_pixels(path, **how))
     monkeypatch.setattr(module, "_single_threads", lambda count: begun.append(count) or start(count))
-    rows = predict(checkpoint.load(run), find_images([str(folder)]))
+    rows = predict(checkpoint.load_models(run), find_images([str(folder)]))
     next(rows)
     assert len(decoded) <= 2 + 2 * (1 + module.math.ceil(begun[0] / 2)) + 2
     assert len(list(rows)) == 47

@@ -34,7 +34,7 @@ def saved(taught: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
             models[part] = model
         out = tmp_path / "run"
         out.mkdir(exist_ok=True)
-        checkpoint.save(out / "model.safetensors", models, config)
+        checkpoint.save_models(out / "model.safetensors", models, config)
         return out
 
     return save
@@ -54,7 +54,7 @@ def own() -> Callable[..., dict[str, Any]]:
     from transfer.runs import checkpoint
 
     def predictions(run: Path, images: Any) -> dict[str, Any]:
-        models = checkpoint.load(run)
+        models = checkpoint.load_models(run)
         return {name: values.numpy() for model in models.values() for name, values in model.predict(images).items()}
 
     return predictions

@@ -13,7 +13,7 @@ from transfer.runs import checkpoint
 )
 def test_one_module_predicts_as_all_networks_do(form, saved, noise, own):
     run = saved(**form)
-    outputs = PortableModel(checkpoint.load(run))(noise)
+    outputs = PortableModel(checkpoint.load_models(run))(noise)
     with torch.no_grad():
         predictions = {name: p.numpy() for name, p in outputs.items() if name.endswith("_probabilities")}
     wanted = own(run, noise)
@@ -23,7 +23,7 @@ def test_one_module_predicts_as_all_networks_do(form, saved, noise, own):
 
 
 def test_activations_are_rounded_where_the_run_rounds_them(saved):
-    (model,) = checkpoint.load(saved("partial:2")).values()
+    (model,) = checkpoint.load_models(saved("partial:2")).values()
     path = find_rounded_module(model)
     assert path == model.backbone.stages[model.cut - 1].modules[-1]
     portable, seen = PortableModel({"": model}), []
@@ -32,7 +32,7 @@ def test_activations_are_rounded_where_the_run_rounds_them(saved):
     assert torch.equal(seen[0], seen[0].half().float())
     model.cut_precision = "float32"
     assert find_rounded_module(model) == ""
-    (probe,) = checkpoint.load(saved("linear_probe")).values()
+    (probe,) = checkpoint.load_models(saved("linear_probe")).values()
     assert find_rounded_module(probe) == ""
 
 

@@ -6,7 +6,7 @@ from transfer.runs import checkpoint
 
 
 def test_heads_classes_and_preprocessing_are_described_without_paths(saved, tmp_path):
-    models = checkpoint.load(saved(separate=True))
+    models = checkpoint.load_models(saved(separate=True))
     models["object"].backbone.weights = f"file {tmp_path}/secret.safetensors"
     about = describe_models(models)
     assert about["heads"] == {

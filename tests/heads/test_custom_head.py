@@ -150,7 +150,7 @@ def test_train_evaluate_predict_report_and_export(plugin, make, manifest, images
     elsewhere = evaluate(EvaluateConfig(out, data=str(manifest)))
     assert elsewhere["test"]["warmth"]["n"] == len(images)
 
-    models = checkpoint.load(out)
+    models = checkpoint.load_models(out)
     answer = next(predict(models, [rows[0]["path"]]))
     assert answer["stripes"] == pytest.approx(float(rows[0]["stripes_predicted"]), rel=1e-4)
     assert answer["warmth"] == rows[0]["warmth_predicted"]
@@ -182,7 +182,7 @@ def test_a_finished_run_resumes_and_a_loaded_one_needs_the_plugin(plugin, make, 
     assert train(replace(config, run=replace(config.run, resume=True))).result["test"] == result["test"]
     monkeypatch.delitem(registry._KINDS, "count")
     with pytest.raises(TransferError, match=r"unknown head kind 'count'.*--plugin"):
-        checkpoint.load(tmp_path / "run")
+        checkpoint.load_models(tmp_path / "run")
 
 
 def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, make, tmp_path, monkeypatch):

@@ -139,7 +139,7 @@ def test_a_run_reports_its_features_and_its_folder_predicts(config, tmp_path, he
     assert "10" in run_text(result)
     assert "layer4" in run_text(result)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    for part, model in checkpoint.load(out).items():
+    for part, model in checkpoint.load_models(out).items():
         assert {type(layer) for layer in linear.linear_layers(model.heads).values()} == {nn.Linear}
         before, after = run.models[part].predict(images), model.predict(images)
         assert all(torch.equal(before[name], after[name]) for name in before)

@@ -144,7 +144,7 @@ def test_a_run_reports_its_members_and_its_folder_predicts(config, tmp_path, hea
         assert f"{name}: mean of the probes on {', '.join(members)}" in run_text(result)
     assert result["policy"]["frozen_unchanged"]
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    for part, model in checkpoint.load(out).items():
+    for part, model in checkpoint.load_models(out).items():
         before, after = run.models[part].predict(images), model.predict(images)
         assert all(torch.equal(before[name], after[name]) for name in before)
 

@@ -71,8 +71,8 @@ def test_predictions_are_bit_equal_after_a_round_trip(
 ) -> None:
     models = trained(config, policy=policy)
     file = tmp_path / "model.safetensors"
-    checkpoint.save(file, models, config)
-    loaded = checkpoint.load(file)
+    checkpoint.save_models(file, models, config)
+    loaded = checkpoint.load_models(file)
     assert list(loaded) == list(models)
     for part, model in models.items():
         assert not loaded[part].training
@@ -85,8 +85,8 @@ def test_predictions_are_bit_equal_after_a_round_trip(
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "torchvision:squeezenet1_1", "test_convnext"])
 def test_other_backbones(trained: Callable[..., checkpoint.Models], tmp_path: Path, name: str) -> None:
     models = trained(HeadConfig(), name)
-    checkpoint.save(tmp_path / "model.safetensors", models, HeadConfig())
-    loaded = checkpoint.load(tmp_path)[""]  # the run folder will do
+    checkpoint.save_models(tmp_path / "model.safetensors", models, HeadConfig())
+    loaded = checkpoint.load_models(tmp_path)[""]  # the run folder will do
     before, after = models[""].predict(pixels()), loaded.predict(pixels())
     assert all(torch.equal(before[head], after[head]) for head in before)
 
@@ -100,8 +100,8 @@ def test_shorter_networks_and_features_of_all_stages(
 ) -> None:
     models = trained(HeadConfig(), name, policy)
     backbone = models[""].backbone
-    checkpoint.save(tmp_path / "model.safetensors", models, HeadConfig())
-    loaded = checkpoint.load(tmp_path)[""]
+    checkpoint.save_models(tmp_path / "model.safetensors", models, HeadConfig())
+    loaded = checkpoint.load_models(tmp_path)[""]
     assert (loaded.backbone.stages, loaded.backbone.dropped) == (backbone.stages, backbone.dropped)
     before, after = models[""].predict(pixels()), loaded.predict(pixels())
     assert all(torch.equal(before[head], after[head]) for head in before)
@@ -114,13 +114,13 @@ def test_a_file_from_before_networks_could_be_shorter(
 ) -> None:
     file = tmp_path / "model.safetensors"
     models = trained(HeadConfig())
-    checkpoint.save(file, models, HeadConfig())
+    checkpoint.save_models(file, models, HeadConfig())
     with safe_open(file, "pt") as opened:
         header = json.loads(opened.metadata()["transfer"])
     assert header.pop("dropped") == 0
     assert header.pop("every_stage") is False
     save_file(load_file(file), file, metadata={"transfer": json.dumps(header)})
-    before, after = models[""].predict(pixels()), checkpoint.load(file)[""].predict(pixels())
+    before, after = models[""].predict(pixels()), checkpoint.load_models(file)[""].predict(pixels())
     assert all(torch.equal(before[head], after[head]) for head in before)
 
 
@@ -129,8 +129,8 @@ def test_all_that_is_needed_comes_back(trained: Callable[..., checkpoint.Models]
     backbone = models[""].backbone
     backbone.preprocessing = replace(backbone.preprocessing, mean=(0.1, 0.2, 1 / 3), interpolation="bilinear")
     backbone.weights = "store somewhere/test_resnet.safetensors"
-    checkpoint.save(tmp_path / "model.safetensors", models, HeadConfig())
-    loaded = checkpoint.load(tmp_path)[""]
+    checkpoint.save_models(tmp_path / "model.safetensors", models, HeadConfig())
+    loaded = checkpoint.load_models(tmp_path)[""]
     assert loaded.backbone.preprocessing == backbone.preprocessing
     assert loaded.backbone.weights == "store test_resnet.safetensors"  # no folder of the machine it was made on
     assert loaded.backbone.name == "test_resnet"
@@ -140,14 +140,14 @@ def test_all_that_is_needed_comes_back(trained: Callable[..., checkpoint.Models]
 
 def test_the_same_models_make_the_same_file(trained: Callable[..., checkpoint.Models], tmp_path: Path) -> None:
     for name in ("a", "b"):
-        checkpoint.save(tmp_path / name, trained(HeadConfig()), HeadConfig())
+        checkpoint.save_models(tmp_path / name, trained(HeadConfig()), HeadConfig())
     assert load_file(tmp_path / "a").keys() == load_file(tmp_path / "b").keys()
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_loading_twice_gives_the_same_bits(trained: Callable[..., checkpoint.Models], tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "model.safetensors", trained(HeadConfig()), HeadConfig())
-    first, second = (checkpoint.load(tmp_path)[""].state_dict() for _ in range(2))
+    checkpoint.save_models(tmp_path / "model.safetensors", trained(HeadConfig()), HeadConfig())
+    first, second = (checkpoint.load_models(tmp_path)[""].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -164,7 +164,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
         file.parent.mkdir()
         write(file)
         with pytest.raises(TransferError, match="is not a readable safetensors file") as caught:
-            checkpoint.load(file)
+            checkpoint.load_models(file)
         assert str(file) in str(caught.value)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -177,37 +177,37 @@ def test_a_foreign_safetensors_file(tmp_path: Path, metadata: dict[str, str] | N
     file = tmp_path / "model.safetensors"
     save_file({"conv1.weight": torch.zeros(2)}, file, metadata=metadata)
     with pytest.raises(TransferError, match="is no model of this tool: expected the output of `transfer train`"):
-        checkpoint.load(file)
+        checkpoint.load_models(file)
 
 
 def test_a_header_that_is_no_json(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"x": torch.zeros(2)}, file, metadata={"transfer": "{half"})
     with pytest.raises(TransferError, match=r"model\.safetensors"):
-        checkpoint.load(file)
+        checkpoint.load_models(file)
 
 
 @pytest.mark.parametrize("part", [0, 5, 0.5, 0.999])
 def test_a_damaged_file(trained: Callable[..., checkpoint.Models], tmp_path: Path, part: float) -> None:
     file = tmp_path / "model.safetensors"
-    checkpoint.save(file, trained(HeadConfig()), HeadConfig())
+    checkpoint.save_models(file, trained(HeadConfig()), HeadConfig())
     whole = file.read_bytes()
     file.write_bytes(whole[: int(part * len(whole)) if part < 1 else int(part)])
     with pytest.raises(TransferError, match="train the run again"):
-        checkpoint.load(file)
+        checkpoint.load_models(file)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "model.safetensors", tmp_path / "nowhere"):
         with pytest.raises(TransferError, match="no run at") as caught:
-            checkpoint.load(place)
+            checkpoint.load_models(place)
         assert str(place) in str(caught.value)
 
 
 @pytest.mark.parametrize("how", ["lacks one", "has one more", "another shape"])
 def test_tensors_that_do_not_fit(trained: Callable[..., checkpoint.Models], tmp_path: Path, how: str) -> None:
     file = tmp_path / "model.safetensors"
-    checkpoint.save(file, trained(HeadConfig()), HeadConfig())
+    checkpoint.save_models(file, trained(HeadConfig()), HeadConfig())
     with safe_open(file, "pt") as opened:
         header = opened.metadata()
     tensors = load_file(file)
@@ -220,14 +220,14 @@ def test_tensors_that_do_not_fit(trained: Callable[..., checkpoint.Models], tmp_
         tensors[name] = torch.zeros(1, 2)
     save_file(tensors, file, metadata=header)
     with pytest.raises(TransferError, match="does not fit test_resnet") as caught:
-        checkpoint.load(file)
+        checkpoint.load_models(file)
     assert "\n" not in str(caught.value)
     assert "head" in str(caught.value)
 
 
 def test_the_header_is_plain_json_without_code(trained: Callable[..., checkpoint.Models], tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
-    checkpoint.save(file, trained(HeadConfig()), HeadConfig())
+    checkpoint.save_models(file, trained(HeadConfig()), HeadConfig())
     with safe_open(file, "pt") as opened:
         header = json.loads(opened.metadata()["transfer"])
     assert header["format"] == checkpoint.MODEL_FORMAT
@@ -237,7 +237,7 @@ def test_the_header_is_plain_json_without_code(trained: Callable[..., checkpoint
 def test_a_file_that_cannot_be_written(trained: Callable[..., checkpoint.Models], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TransferError, match="cannot write"):
-        checkpoint.save(tmp_path / "file" / "model.safetensors", trained(HeadConfig()), HeadConfig())
+        checkpoint.save_models(tmp_path / "file" / "model.safetensors", trained(HeadConfig()), HeadConfig())
 
 
 def rewritten(path: Path, **changes: Any) -> Path:
@@ -270,9 +270,9 @@ HEADERS = {
 def test_a_header_from_a_stranger_is_one_line(tmp_path: Path, trained: Any, case: str) -> None:
     changes, says = HEADERS[case]
     config = HeadConfig()
-    checkpoint.save(tmp_path / "model.safetensors", trained(config), config)
+    checkpoint.save_models(tmp_path / "model.safetensors", trained(config), config)
     with pytest.raises(TransferError, match=says) as caught:
-        checkpoint.load(rewritten(tmp_path / "model.safetensors", **changes))
+        checkpoint.load_models(rewritten(tmp_path / "model.safetensors", **changes))
     assert "\n" not in str(caught.value)
 
 
@@ -280,9 +280,9 @@ def test_a_header_from_a_stranger_is_one_line(tmp_path: Path, trained: Any, case
 def test_a_cut_outside_the_network_is_one_line(tmp_path: Path, trained: Any, cut: int) -> None:
     config = HeadConfig()
     file = tmp_path / "model.safetensors"
-    checkpoint.save(file, trained(config), config)
+    checkpoint.save_models(file, trained(config), config)
     with safe_open(file, "pt") as opened:
         parts = json.loads(opened.metadata()["transfer"])["parts"]
     parts[""]["cut"] = cut
     with pytest.raises(TransferError, match=rf"is damaged: test_resnet cannot be cut at {cut}"):
-        checkpoint.load(rewritten(file, parts=parts))
+        checkpoint.load_models(rewritten(file, parts=parts))

@@ -120,5 +120,5 @@ def test_a_run_says_so(
 ) -> None:
     scarce(monkeypatch, 3)
     result = train(config(policy="partial:1", epochs=1)).result
-    assert any("batches of 8 taken in 4 parts" in note for note in result["notes"])
+    assert any("batches of 8 were divided into 4 parts" in note for note in result["notes"])
     assert "out of memory: batches of 8 are processed in 4 parts" in caplog.text

@@ -21,4 +21,4 @@ def test_what_a_phase_chose() -> None:
 def test_a_note_only_where_memory_was_short() -> None:
     assert note_divided_batches([1, 1], 64) == []
     (note,) = note_divided_batches([1, 4], 64)
-    assert note.startswith("out of memory: batches of 64 taken in 4 parts")
+    assert note.startswith("out of memory: batches of 64 were divided into 4 parts")

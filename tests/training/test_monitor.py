@@ -145,7 +145,7 @@ def test_a_loss_that_falls_as_steadily_at_the_end_as_at_the_start() -> None:
 
 def test_dead_units_are_named_by_layer_with_what_to_try() -> None:
     (said,) = find_problems(HEALTHY, layers_of([0.1, 0.1, 0.1], [0.39, 0.4, 0.875]))
-    assert said.startswith("dead units: 40% of layer2, 88% of layer3 put out the same")
+    assert said.startswith("dead units: 40% of layer2, 88% of layer3 have a constant output")
     assert "leaky_relu" in said
 
 

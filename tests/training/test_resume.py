@@ -206,9 +206,9 @@ def test_what_resume_says(config: Callable[..., TrainConfig], tmp_path: Path, mo
         at_step(patch, 2, "stop")
         with pytest.raises(StoppedBySignal):
             train(config(**settings))
-    with pytest.raises(TransferError, match="unfinished: go on with it by --resume, or say --overwrite"):
+    with pytest.raises(TransferError, match="an unfinished run: resume it with --resume, or replace it"):
         train(config(**settings))
-    with pytest.raises(TransferError, match="has another lr; give what it was started with"):
+    with pytest.raises(TransferError, match="has another lr; use the options it was"):
         train(config(resume=True, lr=0.1, **settings))
     train(config(resume=True, workers=1, cache=False, checkpoint_minutes=3.0, **settings))
     assert not (tmp_path / "run" / "states").exists()

@@ -91,7 +91,7 @@ def test_a_truncated_network_is_saved_without_what_was_dropped(config, tmp_path,
     assert sum("layer" in name for name in saved) > 10
     assert not any("layer3" in name or "layer4" in name for name in saved)
     images = torch.randint(0, 256, (4, *model.backbone.preprocessing.input_size), dtype=torch.uint8)
-    before, after = model.predict(images), checkpoint.load(out)[""].predict(images)
+    before, after = model.predict(images), checkpoint.load_models(out)[""].predict(images)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -174,7 +174,7 @@ def test_lp_ft_solves_then_tunes(config):
 @pytest.mark.parametrize("precision", ["float16", "float32"])
 def test_the_precision_of_the_cut_goes_with_the_model(config, tmp_path, precision):
     run = train(config(policy="partial:1", cut_precision=precision, epochs=1, out=tmp_path / "run"))
-    (loaded,) = checkpoint.load(tmp_path / "run").values()
+    (loaded,) = checkpoint.load_models(tmp_path / "run").values()
     assert loaded.cut_precision == precision
     assert torch.equal(
         loaded.trunk(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).float(),
@@ -237,7 +237,7 @@ def test_separate_heads_are_two_models(config, tmp_path):
     a, b = (run.models[name].backbone.network.state_dict() for name in ("object", "domain"))
     assert any(not torch.equal(a[name], b[name]) for name in a)
     assert set(run.result["test"]) == {"object", "domain"}
-    assert set(checkpoint.load(tmp_path / "run")) == {"object", "domain"}
+    assert set(checkpoint.load_models(tmp_path / "run")) == {"object", "domain"}
 
 
 def test_one_domain_has_no_domain_head_and_the_result_says_so(config, folder):
@@ -249,7 +249,7 @@ def test_one_domain_has_no_domain_head_and_the_result_says_so(config, folder):
 def test_a_loss_that_diverges_stops_with_one_line_after_saving(config, tmp_path):
     with pytest.raises(TransferError, match=r"loss became .* try a lower --lr .*saved in"):
         train(config(policy="full", lr=1e30, clip=0.0, warmup=0.0, optimizer="sgd", out=tmp_path / "run"))
-    saved = checkpoint.load(tmp_path / "run")[""].state_dict()
+    saved = checkpoint.load_models(tmp_path / "run")[""].state_dict()
     assert all(tensor.isfinite().all() for tensor in saved.values())
     assert "loss became" in json.loads((tmp_path / "run" / "result.json").read_text())["stopped"]
 

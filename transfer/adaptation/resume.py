@@ -1,4 +1,4 @@
-"""Where one method's run is, so that a run that was killed or stopped goes on to the same bits."""
+"""The position of one adaptation method, saved so that a resumed run ends with the same bits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,20 +13,20 @@ from transfer.runtime import distributed, signals
 
 @dataclass
 class TrainerPosition:
-    """How far a call of :meth:`transfer.adaptation.trainer.AdaptationTrainer.learn` has come.
+    """The position within a call of :meth:`transfer.adaptation.trainer.AdaptationTrainer.train`.
 
     Parameters
     ----------
     epoch : int
-        Epochs that are over.
+        Finished epochs.
     step : int
-        Steps of the one under way.
+        Finished steps of the present epoch.
     losses : list of float
-        Theirs.
+        Losses of these steps.
     drawn : dict
-        The state of the generator from which its rows are drawn.
+        State of the generator that draws the epoch's rows.
     q : Tensor, optional
-        Its pseudo-labels.
+        Pseudo-labels of the epoch.
     """
 
     epoch: int = 0
@@ -37,11 +37,20 @@ class TrainerPosition:
 
 
 class ResumeLog:
-    """What is kept of one method of a run, among the states of its part of the run; without these, nothing.
+    """Saves the position of one method among the states of its part of the run; without states it does nothing.
 
-    A resumed run executes the same code. What is quick, such as a closed form, is computed again; each call of
-    `AdaptationTrainer.learn` asks here how far it had come. Kept are the loss weight under way, of its
-    calls those that are over (how they left things, and what they said) and the one under way, and the choice so far.
+    A resumed run executes the same code again. Quick steps, such as closed forms, are computed again. Each call of
+    `AdaptationTrainer.train` asks this log for its saved position. Saved are the present loss weight, its finished
+    calls (their final states and outputs), the unfinished call, and the best candidate so far.
+
+    Parameters
+    ----------
+    part : PartStates, optional
+
+    Attributes
+    ----------
+    weight : int
+        Number of finished loss weights.
     """
 
     def __init__(self, part: PartStates | None = None) -> None:
@@ -52,53 +61,53 @@ class ResumeLog:
         self._ahead: list[dict[str, Any]] = []
 
     def open(self, choice: Callable[[], Any]) -> Any | None:
-        """Begin: return the choice that is kept, or None; from now on what `choice` returns is kept with all else."""
-        kept = (self.part.outcome() or self.part.load()) if self.part else None
-        begun = kept or {"weight": 0, "calls": [], "choice": None}
-        self.weight, self._calls, self._ahead, self._choice = begun["weight"], [], begun["calls"], choice
-        return begun["choice"]
+        """Return the saved best candidate, or None; from now on save what `choice` returns with every state."""
+        saved = (self.part.outcome() or self.part.load()) if self.part else None
+        state = saved or {"weight": 0, "calls": [], "choice": None}
+        self.weight, self._calls, self._ahead, self._choice = state["weight"], [], state["calls"], choice
+        return state["choice"]
 
     def enter(self) -> dict[str, Any] | None:
-        """Return what is kept of the call of ``learn`` that begins now, with ``end`` if it is over; None if nothing."""
-        kept = self._ahead.pop(0) if self._ahead else None
-        if kept and "end" in kept:
-            self._calls.append(kept)
-        return kept
+        """Return the saved state of the call of ``train`` that starts now, with ``end`` if it finished, or None."""
+        saved = self._ahead.pop(0) if self._ahead else None
+        if saved and "end" in saved:
+            self._calls.append(saved)
+        return saved
 
     def after_step(self, call: Callable[[], dict[str, Any]]) -> None:
-        """After a step: keep what `call` returns of the call under way if a state is due or a signal asks to stop.
+        """Save what `call` returns of the present call, if a state is due or a signal asked to stop.
 
         Raises
         ------
-        Stopped
-            A signal has asked to, and all is kept.
+        StoppedBySignal
+            After saving.
         """
         if self.part:
-            self._keep(self.part.due, lambda: [*self._calls, call()])
+            self._save(self.part.due, lambda: [*self._calls, call()])
 
     def after_epoch(self, call: Callable[[], dict[str, Any]]) -> None:
-        """After an epoch: the same, and wherever keeping it takes little beside the epoch."""
+        """Do as after a step, and save also where this is cheap compared with the epoch."""
         if self.part:
-            self._keep(self.part.due or self.part.cheap, lambda: [*self._calls, call()])
+            self._save(self.part.due or self.part.cheap, lambda: [*self._calls, call()])
 
     def leave(self, call: Callable[[], dict[str, Any]]) -> None:
-        """After the last one: the same, `call` returning how the call leaves all, its ``end``, and what it ``said``."""
+        """Do as after an epoch; `call` returns the call's final state, ``end``, and its output, ``said``."""
         if self.part:
-            self._calls.append(unpack(*pack(call())))  # as it is now: learning may go on from there
-            self._keep(self.part.due or self.part.cheap, lambda: self._calls)
+            self._calls.append(unpack(*pack(call())))  # a copy: later training changes the tensors
+            self._save(self.part.due or self.part.cheap, lambda: self._calls)
 
     def finish_weight(self, weights: int) -> None:
-        """Go on to the next loss weight; after all `weights` the method is done, and its outcome kept."""
+        """Move to the next loss weight; after all `weights` the method is finished, and its outcome is saved."""
         self.weight, self._calls, self._ahead = self.weight + 1, [], []
         if self.part:
-            self._keep(True, list, over=self.weight == weights)
+            self._save(True, list, finished=self.weight == weights)
 
-    def _keep(self, due: bool, calls: Callable[[], list[dict[str, Any]]], *, over: bool = False) -> None:
-        """Keep what `calls` returns if that is due, or a signal asks any process of the run to stop; then stop here."""
+    def _save(self, due: bool, calls: Callable[[], list[dict[str, Any]]], *, finished: bool = False) -> None:
+        """Save what `calls` returns if a state is due or a signal asked any process to stop; in that case, stop."""
         assert self.part
-        asked = distributed.any_rank(signals.stop_requested())
-        if due or asked:
+        stop = distributed.any_rank(signals.stop_requested())
+        if due or stop:
             value = {"weight": self.weight, "calls": calls(), "choice": self._choice()}
-            (self.part.finish if over else self.part.save)(value)
-        if asked:
+            (self.part.finish if finished else self.part.save)(value)
+        if stop:
             signals.raise_stopped()

@@ -1,4 +1,4 @@
-"""The loss of one step: labels, and what a method minimises beside them."""
+"""The loss of one step: cross-entropy of labelled rows, and the losses of a method."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,32 +16,32 @@ from transfer.runtime.distributed.batches import fork_rng_by_rank
 
 WeightedLosses = Sequence[tuple[float, AdaptationLoss]]
 
-STRONG_DROPOUT = 0.5  # of pooled features, where a harder version of an image is asked for
+STRONG_DROPOUT = 0.5  # rate on pooled features, which stands for strong augmentation
 
 
 class Diverged(TransferError):
-    """The loss, or what the network answers, became NaN or infinite."""
+    """The loss, or an output of the network, became NaN or infinite."""
 
     def __init__(self) -> None:
         super().__init__("the loss became NaN or infinite: try a lower --lr")
 
 
 class StepLoss(nn.Module):
-    """A step's loss as a module, in whose backward pass DDP can average gradients.
+    """The loss of a step as a module, so that DDP averages gradients in its backward pass.
 
-    The tail runs over this process's own rows; network and objectives see the features of all rows in every process, as
-    few objectives are sums over rows.
+    The tail processes this process's own rows. Network and losses are computed in every process on the features of all
+    rows, because few of these losses are sums over rows.
 
     Parameters
     ----------
     task : AdaptationTask
     network : AdaptationNetwork
     losses : sequence of (float, AdaptationLoss)
-        What is minimised beside the cross-entropy of labelled rows, each with its weight.
+        Added to the cross-entropy of labelled rows, each with its weight.
     source : bool
-        Whether source labels are learnt from.
+        Whether source labels are used.
     split : bool
-        Whether this process has its own rows of a batch alone.
+        Whether this process has only its own rows of a batch.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class StepLoss(nn.Module):
         Parameters
         ----------
         activation : Tensor
-            Of the rows that are this process's own.
+            Of this process's own rows.
         progress : float
             In [0, 1].
         q : Tensor, optional
             Class probabilities of all rows of the table.
         key : list of int
-            What random draws within the tail are seeded by, where each process has its own.
+            Seed of random draws within the tail in several processes.
         """
         task, network = self.task, self.network
         network.train()
@@ -88,7 +88,7 @@ class StepLoss(nn.Module):
             features,
             logits,
             labels if self.source else torch.where(target, labels, -1),
-            target & (labels < 0),  # the few labelled rows, met in every step, would outweigh all others
+            target & (labels < 0),  # the few labelled rows, which are in every batch, would outweigh all others
             progress,
             strong,
             q[torch.from_numpy(rows)].to(activation.device) if q is not None else None,

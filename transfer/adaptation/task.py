@@ -1,4 +1,4 @@
-"""Where adaptation happens: the images of a pair, and a backbone that turns them into features."""
+"""The task of an adaptation: the images of the domains, and a backbone that turns them into features."""
 
 import copy
 from collections.abc import Iterator
@@ -27,33 +27,33 @@ EVALUATION_BATCH = 128  # images per batch where a tail is evaluated
 
 
 class AdaptationTask:
-    """The rows of a pair as a model's pooled features, with masked labels.
+    """The rows of source and target as pooled features of a model, with masked labels.
 
     Parameters
     ----------
     domains : Domains
     model : TransferModel
-        Frozen as it is to be trained.
+        Frozen for the phase in which it is trained.
     feed : Feed
-        Of `model`, for the pair's table.
+        Of `model`, for the table of `domains`.
     hold_out : bool
-        Whether the pair's validation rows must stay unseen, as the rule will judge by them.
+        Whether validation rows must stay unseen, because the rule uses them.
 
     Attributes
     ----------
     source : ndarray of int64
-        Source rows to learn from: with the validation rows unless these are held out.
+        Source rows for training, with the validation rows unless these are held out.
     labels : Tensor of int64, shape (N,)
         Of all rows of the table; -1 where unknown or masked.
     domain : Tensor of int64, shape (N,)
-        Place among the pair's sources, the target being the last; -1 of rows that are of none.
+        Index among the sources; the target's comes last; -1 for rows of other domains.
     target : Tensor of bool, shape (N,)
     frozen : bool
-        Whether the model has no tail: what is fed to it are the pooled features.
+        Whether the model has no trained tail: its input are pooled features.
     resume_log : ResumeLog
         Where the method that runs on this task saves its position; see :meth:`for_method`.
     parts : int
-        In how many parts steps take their batches, for want of memory.
+        Into how many parts batches are divided to fit into memory.
     """
 
     def __init__(self, domains: Domains, model: TransferModel, feed: Feed, *, hold_out: bool = False) -> None:
@@ -76,40 +76,40 @@ class AdaptationTask:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the objects to learn."""
+        """Names of the objects."""
         return self.domains.table.objects
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device of the model."""
         return next(self.model.backbone.parameters()).device
 
     @property
     def evaluation_feed(self) -> Feed:
-        """The feed whose batches are as large as evaluation has them."""
+        """The feed with the batch size of evaluation."""
         return self.feed if self.frozen else self.feed.with_batch_size(EVALUATION_BATCH)
 
     def sides(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Return for each source, and last for the target, which of `rows` are its own, bool (len(rows),)."""
+        """Return for each source, and last for the target, a mask of its rows among `rows`, bool (len(rows),)."""
         domain = self.domain.numpy()[rows]
         return [domain == side for side in range(len(self.domains.sources) + 1)]
 
     def restart(self) -> None:
-        """Give the backbone the weights it had at first."""
+        """Reset the backbone to its initial weights."""
         self.model.backbone.load_state_dict(self._start)
 
     def moved(self) -> dict[str, Tensor]:
-        """Return the backbone's tensors that are not as they were at first."""
+        """Return the backbone's tensors that differ from the initial ones."""
         now = {} if self.frozen else self.model.backbone.state_dict()
         return {name: tensor for name, tensor in now.items() if not torch.equal(tensor, self._start[name])}
 
     def move(self, moved: dict[str, Tensor]) -> None:
-        """Give the backbone the tensors that :meth:`moved` returned, and else those that it had at first."""
+        """Reset the backbone, then set the tensors that :meth:`moved` returned."""
         self.restart()
         self.model.backbone.load_state_dict(moved, strict=False)
 
     def as_features(self) -> "AdaptationTask":
-        """Return this stage with nothing to train below the heads: its pooled features as they are now."""
+        """Return this task with no trained tail: its present pooled features are frozen."""
         if self.frozen:
             return self
         held = copy.copy(self)
@@ -127,20 +127,20 @@ class AdaptationTask:
     def features(self, activation: Tensor, count: int, parts: int = 1) -> Tensor:
         """Return pooled features (count, width) of what :meth:`batches` yields, with gradient where there is a tail.
 
-        Of a tail in more than one of `parts` only what it puts out is kept, and all else computed anew for its gradient
-        (Chen et al. 2016), one part at a time: a loss need not be a sum over rows for its batch to take less memory.
+        With more than one of `parts`, a tail stores only its output; the backward pass recomputes its activations, one
+        part at a time (gradient checkpointing, Chen et al. 2016). This saves memory for any loss, sum over rows or not.
         """
         if self.frozen:
             return activation
         if parts > 1:
-            some = [activation[part] for part in split_rows(len(activation), parts)]
-            pooled = torch.cat([checkpoint(self.model.features, part, use_reentrant=False) for part in some])
+            split = [activation[part] for part in split_rows(len(activation), parts)]
+            pooled = torch.cat([checkpoint(self.model.features, part, use_reentrant=False) for part in split])
         else:
             pooled = self.model.features(activation)
         return self.feed.gather_batch(pooled.float(), count)
 
     def pooled(self, rows: np.ndarray) -> Tensor:
-        """Return the pooled features (len(rows), width) of `rows`, images as they are, the model in eval mode."""
+        """Return the pooled features (len(rows), width) of `rows`, without augmentation, the model in eval mode."""
         if self.frozen:
             return self._held_features()[torch.from_numpy(rows)]
         if not len(rows):
@@ -148,7 +148,7 @@ class AdaptationTask:
         self.model.eval()
         with torch.inference_mode():
             batches = self.evaluation_feed.batches(rows, split=True)
-            return torch.cat([self.features(activation, len(some)) for some, activation in batches])
+            return torch.cat([self.features(activation, len(batch)) for batch, activation in batches])
 
     def batches(
         self,
@@ -172,7 +172,7 @@ class AdaptationTask:
         yield from feed.batches(order, augmentation=augmentation, seed=seed, epoch=epoch, first=first, split=split)
 
     def _held_features(self) -> Tensor:
-        """Return the pooled features of all rows, by their place in the table; computed once."""
+        """Return the pooled features by table row; computed once."""
         if self._held is None:
             self._held = self._placed(*self.feed.load_all_views(self.rows))
         return self._held
@@ -186,7 +186,7 @@ class AdaptationTask:
 def prepare_task(
     config: AdaptConfig, domains: Domains, images: Images, cache: TrunkCache, seed: int, *, hold_out: bool = False
 ) -> tuple[AdaptationTask, FreezePlan]:
-    """Return the pair's images before a fresh backbone, what stays frozen computed, and the plan of what learns."""
+    """Return the task of a fresh backbone, its frozen features computed, and the freeze plan."""
     policy, c = FreezePolicy.parse(config.method.policy), config.steps
     backbone = new_backbone(config.backbone, seed, policy)
     plan = freeze.plan(
@@ -194,7 +194,7 @@ def prepare_task(
         backbone,
         backbone_lr=c.backbone_lr,
         layer_decay=c.layer_decay,
-        statistics="frozen",  # those of batches from two domains would be neither's
+        statistics="frozen",  # statistics of batches with two domains would fit neither
     )
     heads = Heads([HeadSpec("object", classes=domains.table.objects)], backbone.width)
     model = TransferModel(backbone, heads, cut_precision=config.cache.cut_precision).to(pick_device(c.device))

@@ -69,7 +69,7 @@ def predict(
 
 def predict_command(config: PredictConfig) -> int:
     """Write predictions to a file or to standard output; return how many unreadable images were skipped."""
-    models = checkpoint.load(config.run, pick_device(config.device))
+    models = checkpoint.load_models(config.run, pick_device(config.device))
     rows = predict(models, find_images(config.images), top=config.top, skip_bad=config.on_bad_image == "skip")
     if config.out:
         with atomic_write(config.out) as temporary, open_text(temporary, "w") as file:
@@ -144,7 +144,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     runs = (config.run, *config.more)
-    members = [checkpoint.load(run, pick_device(config.device)) for run in runs]
+    members = [checkpoint.load_models(run, pick_device(config.device)) for run in runs]
     check_same_heads(runs, members)
     models = members[0]
     if config.data is None:

@@ -66,7 +66,7 @@ def export(config: ExportConfig) -> ExportResult:
     out = config.out or Path(f"{run.absolute()}{suffix}")
     if out.is_dir() != (config.format == "timm") and out.exists():
         raise TransferError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: give another path")
-    models = checkpoint.load(config.run)
+    models = checkpoint.load_models(config.run)
     size = next(iter(models.values())).backbone.preprocessing.input_size
     images = torch.randint(0, 256, (TRIAL_IMAGES, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     expected = {k: v.numpy() for model in models.values() for k, v in model.predict(images).items()}

@@ -67,7 +67,7 @@ def build_heads(specs: list[HeadSpec], width: int, config: HeadConfig) -> Heads:
     )
 
 
-def save(path: Path, models: Mapping[str, TransferModel], config: HeadConfig) -> None:
+def save_models(path: Path, models: Mapping[str, TransferModel], config: HeadConfig) -> None:
     """Write `models` to `path` as safetensors; the header carries all that is needed to rebuild them."""
     tensors: dict[str, Tensor] = {}
     parts = {}
@@ -100,7 +100,7 @@ def _without_folder(weights: str) -> str:
     return f"{kind} {Path(place).name}" if kind in ("file", "store") else weights
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> Models:
+def load_models(path: Path, device: torch.device | str = "cpu") -> Models:
     """Return the models saved in the run folder or file `path`, in eval mode.
 
     Raises
@@ -136,6 +136,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> Models:
         model.load_state_dict({k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")})
         models[part] = model.to(device).eval()
     return models
+
+
+load = load_models  # its name in the model cards of version 0.1
 
 
 def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> ModelHeader:

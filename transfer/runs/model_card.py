@@ -47,7 +47,7 @@ transfer predict RUN IMAGE...                       # RUN is this folder, or its
 transfer export RUN --format onnx                   # or torch_export, safetensors, timm
 ```
 
-`transfer.runs.checkpoint.load(path)` returns the networks; `model.safetensors` has preprocessing and class names."""
+`transfer.runs.checkpoint.load_models(path)` returns the networks; `model.safetensors` has preprocessing and classes."""
 
 
 def escape_markdown(text: str, max_length: int = 80) -> str:

@@ -186,13 +186,13 @@ class RunSession(Generic[Config]):
     def load_models(self, device: torch.device | str = "cpu") -> checkpoint.Models:
         """Return the models of a finished run."""
         assert self.config.run.out
-        return checkpoint.load(self.config.run.out, device)
+        return checkpoint.load_models(self.config.run.out, device)
 
     def save_models(self, models: checkpoint.Models, heads: HeadConfig, name: str = "model.safetensors") -> None:
         """Write models to the run folder, if there is one."""
         if self.folder:
             self.folder.start()
-            checkpoint.save(self.folder.path / name, models, heads)
+            checkpoint.save_models(self.folder.path / name, models, heads)
 
     @property
     def path(self) -> Path | None:

@@ -1,4 +1,4 @@
-"""Weights averaged along the way, and schedules that start over to end in several places."""
+"""Averages of weights during training (EMA, SWA), and the cycles of restarted schedules."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,24 +14,24 @@ from transfer.feature_cache import Feed
 from transfer.model import TransferModel
 from transfer.runtime.distributed.sync_batch_norm import SyncBatchNormMode
 
-SWA_START = 0.75  # Izmailov et al. 2018 begin to average after three quarters of the epochs
+SWA_START = 0.75  # share of the epochs before SWA starts (Izmailov et al. 2018)
 
 
 class WeightAverage:
-    """The mean of all that learns in a phase: parameters, and statistics of BatchNorm where these learn.
+    """The mean of all trained tensors of a phase: parameters, and BatchNorm statistics that are not frozen.
 
-    ``ema`` is Polyak's average with a memory of ``1 / (1 - decay)`` steps. Its first steps count for more, as
-    ``min(decay, (1 + t) / (10 + t))`` is the decay at step t, so that random heads are soon forgotten. ``swa``
-    (Izmailov et al. 2018) is the plain mean over the ends of the phase's last epochs; BatchNorm statistics are measured
-    anew for it. Before any of these, and with ``none``, it is the weights as they are.
+    ``ema`` is Polyak's average over about ``1 / (1 - decay)`` steps. The decay at step t is
+    ``min(decay, (1 + t) / (10 + t))``, so that random initial heads soon lose their weight. ``swa`` (Izmailov et al.
+    2018) is the plain mean over the ends of the last epochs; BatchNorm statistics are then recomputed. Before the first
+    average, and with ``none``, the weights are used unchanged.
 
     Parameters
     ----------
     model : TransferModel
-        Frozen as the phase wants it.
+        Frozen for the phase.
     config : LearnConfig
     epochs : int
-        Of the phase.
+        Number of epochs of the phase.
     """
 
     def __init__(self, model: TransferModel, config: LearnConfig, epochs: int) -> None:
@@ -41,30 +41,30 @@ class WeightAverage:
         self.mean = [tensor.clone() for tensor in self._floats()]
 
     def after_step(self) -> None:
-        """Take the weights in as they are after a step."""
+        """Add the weights after a step."""
         if self.kind == "ema":
             t = self.count + 1
             self._take(1 - min(self.decay, (1 + t) / (10 + t)))
 
     def after_epoch(self, epoch: int) -> None:
-        """Take the weights in as they are after the phase's epoch number `epoch`, from 1."""
+        """Add the weights after epoch number `epoch` of the phase, from 1."""
         if self.kind == "swa" and epoch > SWA_START * self.epochs:
             self._take(1 / (self.count + 1))
 
     @contextmanager
     def in_place(self, feed: Feed, rows: np.ndarray) -> Iterator[None]:
-        """Let the model have the mean; afterwards its own weights again, to the bit.
+        """Give the model the mean; restore its own weights, bit-identical, on leaving.
 
         Parameters
         ----------
         feed : Feed
         rows : ndarray of int64
-            By which statistics are measured.
+            Rows for the BatchNorm statistics of SWA.
         """
         if not self.count:
             yield
             return
-        own = {name: tensor.clone() for name, tensor in self.live.items()}
+        live = {name: tensor.clone() for name, tensor in self.live.items()}
         try:
             for tensor, mean in zip(self._floats(), self.mean, strict=True):
                 tensor.copy_(mean)
@@ -73,14 +73,14 @@ class WeightAverage:
             yield
         finally:
             for name, tensor in self.live.items():
-                tensor.copy_(own[name])
+                tensor.copy_(live[name])
 
     def state(self) -> dict[str, Any]:
-        """Return where the average is."""
+        """Return the state of the average."""
         return {"count": self.count, "mean": self.mean}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
         self.count = state["count"]
         for mine, mean in zip(self.mean, state["mean"], strict=True):
             mine.copy_(mean)
@@ -95,7 +95,7 @@ class WeightAverage:
 
 
 def trained_tensors(model: TransferModel) -> dict[str, Tensor]:
-    """Return the parameters of `model` that learn as it is frozen now, and the norm statistics that do, by name."""
+    """Return the trained parameters of `model` and its norm statistics that are not frozen, by name."""
     found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     for path, norm in _norms(model):
         found |= {f"{path}.{name}": buffer for name, buffer in norm.named_buffers(recurse=False)}
@@ -104,14 +104,14 @@ def trained_tensors(model: TransferModel) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def measure_statistics(model: TransferModel, feed: Feed, rows: np.ndarray) -> None:
-    """Set the norm statistics that learn to what `rows` give with the present weights: the mean over batches."""
+    """Recompute the norm statistics that are not frozen with the present weights: the mean over batches of `rows`."""
     norms = [norm for _, norm in _norms(model) if isinstance(norm, nn.modules.batchnorm._NormBase)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the mean of all, each batch as much as the other
+        norm.momentum = None  # the plain mean over batches
     with SyncBatchNormMode() if feed.splits_batches else nullcontext():
         for _, activation in feed.batches(rows, split=True):
             model.features(activation)
@@ -120,15 +120,15 @@ def measure_statistics(model: TransferModel, feed: Feed, rows: np.ndarray) -> No
 
 
 def _norms(model: TransferModel) -> list[tuple[str, nn.Module]]:
-    """Return the norm layers of `model` whose statistics learn; it is in training mode after this."""
+    """Return the norm layers of `model` whose statistics are not frozen; sets training mode."""
     model.train()
     return [(path, module) for path, module in model.named_modules() if module.training and freeze.is_norm(module)]
 
 
 def cycle_bounds(epoch: int, epochs: int, cycles: int) -> tuple[int, int]:
-    """Return after which epoch the cycle of epoch number `epoch` begins, and with which it ends.
+    """Return the number of the epoch before the cycle of `epoch`, and of the cycle's last epoch.
 
-    `epochs` are shared out over `cycles` that differ by one at most; the schedule runs through each of them (SGDR,
+    `epochs` are divided into `cycles` whose lengths differ by at most one; the schedule restarts in each (SGDR,
     Loshchilov and Hutter 2017, with equal cycles as snapshot ensembles have them, Huang et al. 2017).
 
     Examples

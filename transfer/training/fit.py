@@ -225,10 +225,10 @@ class PhaseTrainer:
         self.on_epoch(line)
 
     def solve(self, feed: Feed, phase: Phase) -> PhaseBest:
-        """Solve a phase in which only linear heads learn."""
+        """Solve a phase in which only linear heads are trained."""
         data, model, number = self.data, self.model, self.position.phase
         repeated = self.repeat[number] if self.repeat else None
-        began = time.perf_counter()
+        start = time.perf_counter()
         rows, features = feed.load_all_views(data.train, AUGMENTATIONS[self.config.augment])
         weights = row_weights(data, model) if self.config.balance == "loss" else {}
         val = None
@@ -250,17 +250,17 @@ class PhaseTrainer:
         )
         line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1, "solved": solved}
         value = self._validate(feed, line) or (float(number), 1.0)
-        line["seconds"] = round(time.perf_counter() - began, 3)
+        line["seconds"] = round(time.perf_counter() - start, 3)
         self._report(line)
         return PhaseBest(value, solved, _copy_tensors(model, self.moving), len(self.result.epochs))
 
     def _validate(self, feed: Feed, line: dict[str, Any]) -> tuple[float, float] | None:
-        """Return how good the model is on the validation rows, writing it into `line`; None where nothing is chosen."""
+        """Return the score on the validation rows and write it into `line`; None in a refit or without such rows."""
         val = self.data.val
         if self.repeat is not None or not len(val):
             return None
-        answers, line["val_loss"] = predict_rows(self.model, feed, val, self.labels)
-        report = evaluate_predictions(self.data.table.take(val), answers, intervals=False)
+        predictions, line["val_loss"] = predict_rows(self.model, feed, val, self.labels)
+        report = evaluate_predictions(self.data.table.take(val), predictions, intervals=False)
         scores = main_scores(report, self.model.heads.specs)
         line["val"] = {name: round(score, 6) for name, score in scores.items()}
         counted = [score for name, score in scores.items() if self.model.heads.specs[name].weight]
@@ -273,14 +273,14 @@ class PhaseTrainer:
 
 
 def scale_heads(model: TransferModel, feed: Feed, rows: np.ndarray, seed: int) -> None:
-    """Give the heads the centre and spread of features of some of `rows`, drawn by `seed`, as they are now."""
+    """Set the heads' scaling to the centre and spread of the present features of a sample of `rows`."""
     model.eval()
-    some = np.random.default_rng(seed).permutation(rows)[:SCALE_ROWS]
+    sample = np.random.default_rng(seed).permutation(rows)[:SCALE_ROWS]
     with torch.inference_mode():
         features = torch.cat(
             [
                 feed.gather_batch(model.features(own).float(), len(batch))
-                for batch, own in feed.batches(some, split=True)
+                for batch, own in feed.batches(sample, split=True)
             ]
         )
     model.heads.scale_to(features)

@@ -1,7 +1,7 @@
-"""What the heads want of the layers that they share: how the gradients of their losses agree.
+"""How far the gradients of the heads' losses agree in the layers that the heads share.
 
-A cosine of 1: the same; 0: one does not concern the other; below 0, a step for one undoes, to first order, what the
-other learnt (Yu et al. 2020, "Gradient surgery for multi-task learning").
+A cosine of 1 means the same direction, 0 independence. Below 0 a step for one head increases, to first order, the loss
+of the other (Yu et al. 2020, "Gradient surgery for multi-task learning").
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,23 +18,23 @@ from transfer.feature_cache import Feed
 from transfer.heads.heads import known_rows
 from transfer.model import TransferModel
 
-ROWS = 512  # measured on at most so many, the same each time
+MAX_CONFLICT_ROWS = 512  # the gradients are measured on at most this number of rows, the same in each epoch
 
 
 def measure_conflict(
     model: TransferModel, feed: Feed, rows: np.ndarray, labels: Mapping[str, Tensor], config: LearnConfig
 ) -> dict[str, Any]:
-    """Return how the heads' losses pull at those layers of the backbone that learn, on some of `rows`.
+    """Return how the gradients of the heads' losses agree in the trained layers of the backbone, on a sample of `rows`.
 
-    Measured in eval mode: nothing moves and nothing is drawn. A head without weight in the loss is left out; of a
-    joint head the marginals are compared.
+    Measured in eval mode, without random draws. A head with weight 0 in the loss is left out; of a joint head the
+    marginals are compared.
 
     Returns
     -------
     dict
         By two heads' names, such as ``"object domain"``, the ``cosine`` between the gradients of their mean losses and
         the share of batches in ``conflict``, whose cosine is below 0; by head the gradient's ``length``. Empty where
-        no two heads share a layer that learns.
+        no two heads share a trained layer.
     """
     names = [name for name, spec in model.heads.specs.items() if spec.weight]
     shared = [p for p in model.backbone.parameters() if p.requires_grad]
@@ -45,8 +45,8 @@ def measure_conflict(
     total = torch.zeros(len(names), sum(p.numel() for p in shared), device=device)
     count = torch.zeros(len(names), 1, device=device)
     opposed, batches = torch.zeros(len(names), len(names), device=device), 0
-    for some, activation in feed.batches(np.random.default_rng(0).permutation(rows)[:ROWS]):
-        wanted = {name: label[torch.from_numpy(some)].to(device) for name, label in labels.items()}
+    for batch, activation in feed.batches(np.random.default_rng(0).permutation(rows)[:MAX_CONFLICT_ROWS]):
+        wanted = {name: label[torch.from_numpy(batch)].to(device) for name, label in labels.items()}
         out = model(activation)
         each = torch.stack([_gradient(model, out, _only(name, wanted), shared, config) for name in names])
         seen = torch.stack([known_rows(wanted[name]).sum() for name in names])[:, None]
@@ -73,7 +73,7 @@ def conflict_by_epoch(
     Parameters
     ----------
     lines : sequence of mapping
-        As in metrics.jsonl; those without ``interference`` are passed over.
+        As in metrics.jsonl; those without ``interference`` are ignored.
 
     Returns
     -------

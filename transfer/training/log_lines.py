@@ -1,4 +1,4 @@
-"""What a run says of its progress, in lines for people."""
+"""Log lines and notes on the progress of training."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from transfer.training.resume import PhaseChoice
 
 
 def format_epoch(line: dict[str, Any]) -> str:
-    """Return an epoch's line for people: loss, then training and validation accuracy of every head."""
+    """Return an epoch's line as text: loss, then training and validation accuracy of every head."""
     words = [f"{line['network']} " if "network" in line else "", f"{line['phase']:<10} "]
     if "solved" in line:
         words.append(f"solved: {describe_choice(line['solved'])}")
@@ -18,15 +18,15 @@ def format_epoch(line: dict[str, Any]) -> str:
         words.append(f"epoch {line['epoch']:>3}" + (f"/{line['of']}" if "of" in line else ""))
     if "loss" in line:
         words.append(f"  loss {line['loss']:.4f}")
-    told = line | {"cosine": line.get("interference", {}).get("cosine", {})}
+    shown = line | {"cosine": line.get("interference", {}).get("cosine", {})}
     for side in ("train", "val", "cosine"):
-        if told.get(side):
-            words.append(f"  {side} " + " ".join(f"{name} {value:.3f}" for name, value in told[side].items()))
+        if shown.get(side):
+            words.append(f"  {side} " + " ".join(f"{name} {value:.3f}" for name, value in shown[side].items()))
     return "".join([*words, f"  {line['seconds']:.1f} s"])
 
 
 def describe_choice(chosen: PhaseChoice) -> str:
-    """Return how long, or how strongly regularised, a phase was best."""
+    """Return a phase's best number of epochs, or its L2 regularisation, as text."""
     if isinstance(chosen, int):
         return f"{chosen} epochs"
     return "strength " + ", ".join(f"{name} {_strength(solved)}" for name, solved in chosen.items())
@@ -41,11 +41,11 @@ def _strength(solved: Any) -> str:
 
 
 def note_divided_batches(parts: Iterable[int], batch: int) -> list[str]:
-    """Return a note on batches that did not fit into memory, given in how many parts each network took them."""
+    """Return a note on batches that did not fit into memory; `parts` has each network's number of parts."""
     most = max(parts)
     if most == 1:
         return []
     return [
-        f"out of memory: batches of {batch} taken in {most} parts, their gradients added up (the same but for "
-        "rounding, what BatchNorm learns, and draws of dropout)"
+        f"out of memory: batches of {batch} were divided into {most} parts and their gradients added up (equal but for "
+        "rounding, BatchNorm statistics, and dropout masks)"
     ]

@@ -1,4 +1,4 @@
-"""Optimizers over named parameter groups, and the learning rate's course."""
+"""Optimizers over named parameter groups, and learning rate schedules."""
 
 import logging
 import math
@@ -18,23 +18,23 @@ from transfer.model import TransferModel
 
 HEADS_GROUP = -1
 TORCH_OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lbfgs")
-"""Those with the meaning of their papers, by torch; any other name is timm's."""
+"""Implemented by torch, as in their papers; any other name is looked up in timm."""
 PLAIN_OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
-LBFGS_HISTORY = 10  # of steps and gradients that L-BFGS builds its curvature from; 3 to 20 are usual
+LBFGS_HISTORY = 10  # steps and gradients that approximate the curvature; 3 to 20 are usual
 
 log = logging.getLogger(__name__)
 
 
 class LBFGS(torch.optim.LBFGS):
-    """Limited-memory BFGS (Liu and Nocedal 1989): up to 20 iterations a step, each as long as a line search finds best.
+    """Limited-memory BFGS (Liu and Nocedal 1989): up to 20 iterations a step, with a line search each.
 
-    It needs the same loss again at each call of the closure: all rows at once, and no dropout. Rates do not apply;
-    weight decay is half the squared weights in the objective.
+    Each call of the closure must return the same loss: all rows in one batch, no dropout. Learning rates do not apply.
+    Weight decay adds half the squared weights to the loss.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
@@ -43,31 +43,31 @@ class LBFGS(torch.optim.LBFGS):
         super().__init__(params, history_size=LBFGS_HISTORY, line_search_fn="strong_wolfe")
         self.decays = [(group["weight_decay"], p) for group in groups for p in group["params"]]
 
-    def step(self, ask: Callable[[], tuple[Tensor, Any]]) -> Tensor:  # type: ignore[override]
-        """Take a step; `ask` returns the loss at the present weights, and whatever else."""
+    def step(self, closure: Callable[[], tuple[Tensor, Any]]) -> Tensor:  # type: ignore[override]
+        """Take a step; `closure` returns the loss at the present weights, and anything else."""
 
         def objective() -> Tensor:
             self.zero_grad(set_to_none=True)
-            loss, _ = ask()
+            loss, _ = closure()
             loss.backward()
             total = loss.detach()
             with torch.no_grad():
                 for decay, p in self.decays:
                     if p.grad is not None:
                         total = total + decay / 2 * p.square().sum()
-                        p.grad = p.grad.add(p, alpha=decay).contiguous()  # torch's flattens it without a copy
+                        p.grad = p.grad.add(p, alpha=decay).contiguous()  # torch flattens it without a copy
             return total
 
         return super().step(objective)
 
 
 def check_optimizer(name: str) -> None:
-    """Refuse an optimizer that there is not.
+    """Raise if there is no optimizer of this name.
 
     Raises
     ------
     TransferError
-        Neither one of ``TORCH_OPTIMIZERS`` nor of timm's; ``lookahead_NAME`` is timm's, too.
+        Neither in ``TORCH_OPTIMIZERS`` nor in timm, which also has ``lookahead_NAME``.
     """
     known = {*TORCH_OPTIMIZERS, *map(str, timm.optim.list_optimizers())}
     if name.removeprefix("lookahead_") not in known or name == "lookahead_lbfgs":
@@ -80,10 +80,10 @@ def check_optimizer(name: str) -> None:
 def group_parameters(
     model: TransferModel, plan: FreezePlan, weight_decay: float, *, heads_only: bool = False
 ) -> list[dict[str, Any]]:
-    """Return a group per stage (and one for the heads) and decay, over all that learns in any phase of `plan`.
+    """Return a group per stage (and one for the heads) and decay, over all parameters trained in any phase.
 
-    They are built once: unfreezing only flips ``requires_grad`` and rates (law 9). Biases and norms have no decay, nor,
-    with `heads_only`, has the backbone.
+    They are built once: unfreezing only changes ``requires_grad`` and rates (law 9). Biases and norms have no weight
+    decay; with `heads_only`, the backbone has none either.
     """
     ever = {
         name: p for phase in plan.phases for name, p in freeze.find_trained_parameters(model.backbone, phase).items()
@@ -109,8 +109,8 @@ def group_parameters(
 def build_optimizer(model: TransferModel, plan: FreezePlan, config: LearnConfig) -> Optimizer:
     """Return the optimizer that `config` names, over :func:`group_parameters`.
 
-    A penalty on leaving the pretrained weights takes the place of their decay, which pulls them to zero (Li et al.
-    2018).
+    A penalty on the distance from the pretrained weights replaces their decay, which would pull them to zero (Li et
+    al. 2018).
     """
     near = config.regularise.l2_sp > 0 or config.regularise.delta > 0
     return create_optimizer(group_parameters(model, plan, config.weight_decay, heads_only=near), config)
@@ -122,7 +122,7 @@ def create_optimizer(params: list[dict[str, Any]], config: LearnConfig) -> Optim
     Raises
     ------
     TransferError
-        No such optimizer, or one that does not run here.
+        An unknown optimizer, or one that does not run on this machine.
     """
     name, lr, momentum = config.optimizer, config.lr, config.momentum
     check_optimizer(name)
@@ -131,7 +131,7 @@ def create_optimizer(params: list[dict[str, Any]], config: LearnConfig) -> Optim
     if name == "lbfgs":
         if config.batch_size:
             log.warning(
-                "lbfgs on batches of %d: what it learns of the curvature mixes their losses; --batch-size 0 takes "
+                "lbfgs on batches of %d: its estimate of the curvature mixes their losses; use --batch-size 0 for "
                 "all rows at once",
                 config.batch_size,
             )
@@ -140,12 +140,12 @@ def create_optimizer(params: list[dict[str, Any]], config: LearnConfig) -> Optim
         return PLAIN_OPTIMIZERS[name](params, lr=lr)  # type: ignore[call-arg]
     try:
         return timm.optim.create_optimizer_v2(params, opt=name, lr=lr, momentum=momentum)
-    except Exception as error:  # each of a hundred has its own needs: a GPU, a package, a momentum
+    except Exception as error:  # some need a GPU, a package, or momentum
         raise TransferError(f"--optimizer {name}: {error}") from error
 
 
 def count_state_bytes(optimizer: Optimizer) -> int:
-    """Return how many bytes `optimizer` keeps beside parameters and gradients, as of now.
+    """Return the size in bytes of the state of `optimizer`, beside parameters and gradients.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def count_state_bytes(optimizer: Optimizer) -> int:
 
 
 def set_rates(optimizer: Optimizer, phase: Phase, lr: float) -> None:
-    """Give each group its rate in `phase`: `lr` times its stage's, or the heads'. L-BFGS finds its own."""
+    """Set each group's rate: `lr` times the factor of its stage, or of the heads. L-BFGS has none."""
     for group in optimizer.param_groups if not isinstance(optimizer, LBFGS) else ():
         stage = group["stage"]
         group["lr"] = lr * (phase.heads_rate if stage == HEADS_GROUP else phase.stages[stage].rate)

@@ -10,11 +10,11 @@ from transfer.backbones.backbone import Backbone
 from transfer.freeze import Phase
 
 PLACES = ("drop_path", "drop_path1", "drop_path2", "stochastic_depth")
-"""What timm and torchvision call the module, or None, that a residual branch passes last."""
+"""Attributes in timm and torchvision of the module, or None, that ends a residual branch."""
 
 
 def branches(network: nn.Module) -> list[tuple[str, nn.Module, list[str]]]:
-    """Return each residual block's path, the block, and its places for what drops a branch, from the lowest up."""
+    """Return path, block and drop-path attributes of each residual block, the lowest first."""
     found = []
     for path, module in network.named_modules():
         empty = [p for p in PLACES if hasattr(module, p) and isinstance(getattr(module, p), nn.Module | None)]
@@ -24,8 +24,9 @@ def branches(network: nn.Module) -> list[tuple[str, nn.Module, list[str]]]:
 
 
 def skippable(backbone: Backbone, phase: Phase) -> list[tuple[nn.Module, str, float]]:
-    """Return each place in a block in which all learns in `phase`: the block, the place's name, and l / L for block l
-    of all L of the network.
+    """Return each drop-path attribute of the blocks that are fully trained in `phase`.
+
+    An entry has the block, the name of the attribute, and l / L for block l of the L blocks of the network.
     """
     every = branches(backbone.network)
     return [
@@ -38,7 +39,7 @@ def skippable(backbone: Backbone, phase: Phase) -> list[tuple[nn.Module, str, fl
 
 @contextmanager
 def stochastic_depth(backbone: Backbone, phase: Phase, rate: float) -> Iterator[None]:
-    """Let residual blocks that learn in `phase` be skipped in training, by image; afterwards all is as before.
+    """Skip trained residual blocks at random in training, per image; restore the network on leaving.
 
     Block l of all L of the network is skipped with probability ``rate * l / L``; where it is not, its branch counts for
     ``1 / (1 - rate * l / L)``, so that in use, when none is skipped, each contributes what it did on average.
