@@ -119,7 +119,7 @@ def test_a_folder_of_something_else_is_refused_and_kept(tmp_path, monkeypatch):
     with pytest.raises(TransferError, match="holds other files"):
         digits.build_digits(tmp_path)
     assert contents(tmp_path) == {"holiday.png": b"sea"}
-    with pytest.raises(TransferError, match="holds something other"):
+    with pytest.raises(TransferError, match="holds other files"):
         digits.build_digits(tmp_path / "holiday.png")
 
 
@@ -132,8 +132,8 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
 def test_two_processes_at_once_both_succeed_without_torch(tmp_path, folder):
     code = (
-        "import sys; from pathlib import Path; from transfer.data.sets.digits import build; "
-        "build(Path(sys.argv[1])); assert 'torch' not in sys.modules"
+        "import sys; from pathlib import Path; from transfer.data.sets.digits import build_digits; "
+        "build_digits(Path(sys.argv[1])); assert 'torch' not in sys.modules"
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "set")]) for _ in range(2)]
     assert [process.wait(timeout=300) for process in running] == [0, 0]

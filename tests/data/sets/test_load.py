@@ -81,7 +81,7 @@ def test_a_path_that_is_nearly_there(tree, monkeypatch):
         load_table("my_pictures")
     with pytest.raises(TransferError, match=r"\(did you mean 'labels.csv'\?\)"):
         load_table(f"{root}/label.csv")
-    with pytest.raises(TransferError, match=r"called 'notes.text': give"):
+    with pytest.raises(TransferError, match=r"folder 'notes.text': give"):
         load_table("notes.text")
 
 
@@ -94,7 +94,7 @@ def test_verifying_prints_each_difference(office, monkeypatch, capsys):
     assert "missing amazon/images/back_pack/frame_0001.jpg" in lines
     assert "altered dslr/images/mug/frame_0001.jpg" in lines
     assert len(lines) == 4110
-    with pytest.raises(TransferError, match="is not here"):
+    with pytest.raises(TransferError, match="was not found"):
         fetch_or_verify("office31", verify=True)
 
 
@@ -115,6 +115,6 @@ def test_fetching_goes_to_the_root_and_a_whole_copy_is_left(office, tmp_path, mo
 
 def test_the_real_set():
     if not (SHARED / "data" / "office31").is_dir():
-        pytest.skip(f"{SHARED / 'data' / 'office31'} is not here")
+        pytest.skip(f"{SHARED / 'data' / 'office31'} was not found")
     assert "all 4,110 files" in fetch_or_verify("office31", SHARED / "data", verify=True)
     assert len(load_table("office31", SHARED / "data")) == 4110
