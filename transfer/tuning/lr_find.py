@@ -101,15 +101,15 @@ def restored(model: TransferModel) -> Iterator[None]:
         finally:
             model.load_state_dict(state)
             model.cut, model._frozen_modules = cut, frozen
-            for parameter, learns, slope in wanted:
-                parameter.requires_grad_(learns)
-                parameter.grad = slope
+            for parameter, requires_grad, gradient in wanted:
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = gradient
             for module, training in modes:
                 module.training = training
 
 
 @keep_freed_memory()
-def range_test(
+def range_test(  # a model, its data, and four settings of the test
     model: TransferModel,
     plan: FreezePlan,
     data: TrainingData,
@@ -138,9 +138,9 @@ def range_test(
         def step(rate: float) -> float:
             nonlocal taken
             taken += 1
-            one = replace(config, lr=rate, schedule="constant", warmup=0.0)
-            some = replace(data, train=next(batches))
-            trainer = EpochTrainer(model, feed, some, labels, optimizer, phase, one)
+            at_rate = replace(config, lr=rate, schedule="constant", warmup=0.0)
+            batch = replace(data, train=next(batches))
+            trainer = EpochTrainer(model, feed, batch, labels, optimizer, phase, at_rate)
             return trainer.run_epoch((1, 1), [seed, taken])["loss"]
 
         return sweep(step, low, high, steps)
