@@ -1,5 +1,7 @@
 """Every Markdown file: links, images and anchors resolve, and named files exist."""
 
+import ast
+import importlib
 import re
 import subprocess
 from functools import cache
@@ -7,6 +9,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+
+from transfer.adaptation.registry import method_summaries
+from transfer.freeze.policy import summarise_policies
+from transfer.heads.registry import head_summaries
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"  # saved runs, whose model cards stay as they were written
@@ -87,3 +93,35 @@ def test_front_page_links_to_every_readme():
     rooms = {path for path in markdown_files() if path.name == "README.md"} - {ROOT / "README.md"}
     card = ROOT / "transfer" / "backbones" / "providers" / "glyphnet" / "README.md"  # linked from its room
     assert rooms - {card} <= linked
+
+
+@pytest.mark.parametrize("path", markdown_files(), ids=by_name)
+def test_snippets_import_names_that_exist(path):
+    """Python blocks parse, and every name that they import from this package exists."""
+    for language, code in CODE_BLOCK.findall(path.read_text(encoding="utf-8")):
+        if language != "python":
+            continue
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "transfer":
+                module = importlib.import_module(node.module)
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def named_in_table(path, head):
+    """Names in backticks in the first column of the table whose first header is `head`."""
+    lines = iter(path.read_text(encoding="utf-8").splitlines())
+    next(line for line in lines if line.startswith(f"| {head} |"))
+    names = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        names += re.findall(r"`([^`]+)`", line.replace(r"\|", "/").split("|")[1])
+    return {name.replace("/", "|") for name in names}
+
+
+def test_tables_of_policies_kinds_and_methods_are_those_of_the_registries():
+    root = Path(__file__).parents[1]
+    assert named_in_table(root / "README.md", "policy") == set(summarise_policies())
+    assert named_in_table(root / "transfer" / "heads" / "README.md", "kind") == set(head_summaries())
+    methods = named_in_table(root / "transfer" / "adaptation" / "README.md", "`--method`, one or several")
+    assert methods == set(method_summaries())
