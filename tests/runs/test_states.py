@@ -1,5 +1,6 @@
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,3 +114,17 @@ def test_what_cannot_be_written_leaves_what_was(tmp_path: Path, monkeypatch: pyt
             part.save(3)
     assert names(tmp_path / "states") == ["0.1.safetensors", "0.2.safetensors"]
     assert part.load() == 2
+
+
+def test_a_state_of_another_version_is_not_resumed(tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr("transfer.runs.states.STATE_VERSION", "1")
+        states = RunStates(tmp_path, 10)
+        states.of(SimpleNamespace(now={"images": 3}, check=lambda before: None))
+        states.part(0).save({"step": 7})
+    states = RunStates(tmp_path, 10)
+    states.of(SimpleNamespace(now={"images": 4}, check=lambda before: pytest.fail("cannot be compared")))
+    assert states.part(0).load() is None
+    assert "written by another version of transfer" in caplog.text
+    states.part(0).save({"step": 1})
+    assert read_state(tmp_path / "states" / "run.safetensors") == {"images": 4}

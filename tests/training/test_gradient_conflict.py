@@ -160,7 +160,7 @@ def test_a_head_without_weight_does_not_choose_the_epoch(
     def judge(*args: Any, **options: Any) -> dict[str, Any]:
         return {name: {"accuracy": a} for name, a in zip(("object", "domain"), next(scripted), strict=True)}
 
-    monkeypatch.setattr("transfer.training.fit.judge", judge)
+    monkeypatch.setattr("transfer.training.fit.evaluate_predictions", judge)
     model, plan = taught("partial:1")
     model.heads.specs["domain"] = dataclasses.replace(model.heads.specs["domain"], weight=weight)
     assert fit(model, plan, data, QUICK, TrunkCache()).best == [best]

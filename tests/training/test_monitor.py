@@ -134,7 +134,7 @@ def test_a_flat_loss_is_fine_where_all_is_learned_and_not_the_rate_s_fault_where
     said = find_problems(lines_of(flat, np.full(EPOCHS, 0.05)), layers_of([0.0, 0.0, 0.1], [1.0, 0.2, 0.0]))
     assert kinds(said) == ["nothing learned", "dead units"]
     assert "dead units" in said[0]
-    assert "100% of layer1 put out" in said[1]
+    assert "100% of layer1 have a constant output" in said[1]
 
 
 def test_a_loss_that_falls_as_steadily_at_the_end_as_at_the_start() -> None:

@@ -1,4 +1,4 @@
-"""The loop that minimises an objective beside the source's labels, on kept features or through a trained tail."""
+"""The training loop of adaptation methods, on frozen features or through a trained tail."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -20,6 +20,8 @@ from transfer.runtime.files import atomic_write
 
 MIN_TIME_BETWEEN_SAVES = 20  # times the duration of the last save; save early only after that
 
+STATE_VERSION = "2"  # changes whenever states of earlier versions cannot be resumed
+
 log = logging.getLogger(__name__)
 
 
@@ -64,8 +66,13 @@ class RunStates:
         self._origin = origin.now
         if not distributed.is_rank_zero():
             return
-        with contextlib.suppress(DamagedState, FileNotFoundError):
-            origin.check(read_state(self._file) if self.resumed else origin.now)
+        if not self.resumed:
+            return
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                origin.check(read_state(self._file))
+        except DamagedState:
+            self._file.unlink(missing_ok=True)  # written again with the next state
 
     def begin(self) -> None:
         """Start the run folder and write the inputs, if they are missing."""
@@ -190,7 +197,9 @@ def write_state(path: Path, value: Any) -> None:
     tensors, record = pack(value)
     text = json.dumps(record)
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"transfer": text, "crc": str(_crc(tensors, text))})
+        save_file(
+            tensors, temporary, metadata={"transfer": text, "version": STATE_VERSION, "crc": str(_crc(tensors, text))}
+        )
 
 
 def read_state(path: Path) -> Any:
@@ -199,13 +208,15 @@ def read_state(path: Path) -> Any:
     Raises
     ------
     DamagedState
-        The file is damaged.
+        The file is damaged, or of another version.
     """
     try:
         with safe_open(path, "pt") as opened:
             header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         text = header["transfer"]
+        if header.get("version") != STATE_VERSION:
+            raise DamagedState("written by another version of transfer")
         if str(_crc(tensors, text)) != header["crc"]:
             raise DamagedState("checksum mismatch")
         return unpack(tensors, json.loads(text))
