@@ -13,7 +13,7 @@ def format_epoch(line: dict[str, Any]) -> str:
         words.append(f"solved: {describe_choice(line['solved'])}")
     elif "strength" in line:
         share = f"{line['percent']:>3g} % " if "percent" in line else f"{line['on']:<12} " if "on" in line else ""
-        words.append(f"{line['head']:<8} {share}strength {line['strength']:<8.2g}")
+        words.append(f"{line['head']:<8} {share}L2 {line['strength']:<8.2g}")
     else:
         words.append(f"epoch {line['epoch']:>3}" + (f"/{line['of']}" if "of" in line else ""))
     if "loss" in line:
@@ -29,12 +29,12 @@ def describe_choice(chosen: PhaseChoice) -> str:
     """Return a phase's best number of epochs, or its L2 regularisation, as text."""
     if isinstance(chosen, int):
         return f"{chosen} epochs"
-    return "strength " + ", ".join(f"{name} {_strength(solved)}" for name, solved in chosen.items())
+    return "L2 " + ", ".join(f"{name} {_format_l2(solved)}" for name, solved in chosen.items())
 
 
-def _strength(solved: Any) -> str:
+def _format_l2(solved: Any) -> str:
     if isinstance(solved, dict) and "percent" not in solved:
-        return " and ".join(f"{strength:.2g} on {member}" for member, strength in solved.items())
+        return " and ".join(f"{l2:.2g} on {member}" for member, l2 in solved.items())
     if isinstance(solved, dict):
         return f"{solved['strength']:.2g} on {solved['percent']:g} %"
     return f"{solved:.2g}"
