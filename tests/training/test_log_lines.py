@@ -13,9 +13,7 @@ def test_what_a_phase_chose() -> None:
     assert describe_choice(7) == "7 epochs"
     assert describe_choice({"object": 0.0123, "domain": 1.0}) == "L2 object 0.012, domain 1"
     assert describe_choice({"object": {"strength": 0.5, "percent": 10}}) == "L2 object 0.5 on 10 %"
-    assert (
-        describe_choice({"object": {"all stages": 0.5, "top": 1.0}}) == "L2 object 0.5 on all stages and 1 on top"
-    )
+    assert describe_choice({"object": {"all stages": 0.5, "top": 1.0}}) == "L2 object 0.5 on all stages and 1 on top"
 
 
 def test_a_note_only_where_memory_was_short() -> None:
