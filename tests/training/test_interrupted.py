@@ -62,7 +62,7 @@ def test_an_image_that_is_gone_or_another(
 
     with pytest.raises(TransferError, match=r"\.png") as caught:
         train(config(out=tmp_path / "run", **asked), on_epoch=strike)
-    said = "No such file" if harm == "gone" else "is not as it was when the run began: put it back"
+    said = "No such file" if harm == "gone" else "was changed since the run started: restore it"
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     if harm == "other":

@@ -18,8 +18,9 @@ from transfer.heads import find_head_kind
 from transfer.runs.folder import RunFolder
 from transfer.runtime import distributed
 from transfer.runtime.device import get_versions
+from transfer.training.results import TrainRun
 from transfer.training.setup import read_images
-from transfer.training.train import TrainRun, train
+from transfer.training.train import train
 
 log = logging.getLogger(__name__)
 

@@ -76,14 +76,9 @@ class EpochTrainer:
 
     Parameters
     ----------
-    model : TransferModel
-    feed : Feed
-    data : TrainingData
+    model, feed, data, optimizer, phase, config
     labels : dict of str to Tensor
         By head, of all rows of the table.
-    optimizer : Optimizer
-    phase : Phase
-    config : LearnConfig
     penalties : sequence of Penalty
         Added to the loss.
     after_step : callable

@@ -6,7 +6,7 @@ Each seed takes four steps on a :class:`~transfer.runs.session.RunSession`: prep
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,92 +16,30 @@ from transfer.backbones.backbone import Backbone
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
 from transfer.data.splits import Splits
-from transfer.data.table import ImageTable
 from transfer.errors import EndedEarly
-from transfer.evaluation.ensemble import TestSet, average_predictions, load_snapshots
-from transfer.evaluation.predictions import Predictions, evaluate_domains, evaluate_predictions, prediction_rows
+from transfer.evaluation.ensemble import TestSet, load_snapshots
+from transfer.evaluation.predictions import Predictions, prediction_rows
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
 from transfer.feature_cache import TrunkCache
-from transfer.freeze import FreezePlan, FreezePolicy
-from transfer.probes.head2toe import count_selected_features
+from transfer.freeze import FreezePolicy
 from transfer.runs import checkpoint
 from transfer.runs.inputs import RunInputs
-from transfer.runs.seeds import class_balance, merge_seeds
+from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import RunSession
 from transfer.runs.states import PartStates
 from transfer.runtime.device import pick_device
 from transfer.training import monitor, optimizers
-from transfer.training.auto_policy import PolicyAdvice, advise_policy, apply_advice
+from transfer.training.auto_policy import advise_policy, apply_advice
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
-from transfer.training.log_lines import describe_choice, format_epoch, note_divided_batches
+from transfer.training.log_lines import describe_choice, format_epoch
+from transfer.training.results import Evaluation, PreparedRun, TrainRun, build_result
 from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
 
 OnEpoch = Callable[[dict[str, Any]], None]
 Session = RunSession[TrainConfig]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class TrainRun:
-    """What :func:`train` returns.
-
-    Parameters
-    ----------
-    result : dict
-        As in result.json.
-    models : dict of str to TransferModel
-        The models of the first seed: ``models[""]``, or one per head where heads are separate.
-    tests : list of (ImageTable, Predictions)
-        For each seed the test images and their predictions.
-    """
-
-    result: dict[str, Any]
-    models: checkpoint.Models
-    tests: list[tuple[ImageTable, Predictions]]
-
-
-@dataclass
-class PreparedRun:
-    """One seed's images, split and untrained models.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        With the policy and settings of `advice`, where the policy is ``auto``.
-    initial : dict of str to InitialWeights
-        The initial weights, for the report.
-    notes : list of str
-        Notes on the heads, for the result.
-    """
-
-    config: TrainConfig
-    images: Images
-    splits: Splits
-    advice: PolicyAdvice | None
-    notes: list[str]
-    models: checkpoint.Models = field(default_factory=dict)
-    plans: list[FreezePlan] = field(default_factory=list)
-    initial: dict[str, InitialWeights] = field(default_factory=dict)
-
-    @property
-    def batch_size(self) -> int:
-        """Images per batch; the whole training set where the config says 0."""
-        return self.config.learn.batch_size or len(self.splits.train)
-
-    @property
-    def test(self) -> ImageTable:
-        """The test images."""
-        return self.images.table.take(self.splits.test)
-
-
-@dataclass
-class Evaluation:
-    """Predictions on the test images: of the final models, and of each snapshot of a cyclic schedule."""
-
-    predictions: Predictions
-    snapshots: list[Predictions]
 
 
 def train(
@@ -251,7 +189,7 @@ def _record(session: Session, prepared: PreparedRun, fits: dict[str, FitResult],
     problems = monitor.find_problems(session.lines)
     for sentence in problems:
         log.info("%s", sentence)
-    result = _build_result(session, prepared, fits, evaluation, problems)
+    result = build_result(session, prepared, fits, evaluation, problems)
     shown = next(name for name, model in models.items() if "object" in model.heads.specs)
     moments = []
     if prepared.initial and len(test):  # in all processes, which compute features together
@@ -270,51 +208,6 @@ def _record(session: Session, prepared: PreparedRun, fits: dict[str, FitResult],
             )
         session.folder.write_result(result)
     return TrainRun(result, models, [(test, predictions)])
-
-
-def _build_result(
-    session: Session,
-    prepared: PreparedRun,
-    fits: dict[str, FitResult],
-    evaluation: Evaluation,
-    problems: list[str],
-) -> dict[str, Any]:
-    """Return the content of result.json."""
-    models, plans, splits, table = prepared.models, prepared.plans, prepared.splits, prepared.images.table
-    test, predictions = prepared.test, evaluation.predictions
-    selected = {name: count for model in models.values() for name, count in count_selected_features(model).items()}
-    heads = sum(
-        int(p.count_nonzero()) if selected else p.numel() for m in models.values() for p in m.heads.parameters()
-    )
-    header = session.result_header(
-        next(iter(models.values())).backbone,
-        plans,
-        heads_parameters=heads,
-        moved=sorted({name for fitted in fits.values() for name in fitted.moved}),
-        **({"dropped": plans[0].dropped} if plans[0].dropped else {}),
-        **({"kept": selected} if selected else {}),
-        optimizer_bytes=sum(fitted.optimizer_bytes for fitted in fits.values()),
-    )
-    counts = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
-    accumulate = prepared.config.learn.accumulate
-    parts = [fitted.parts if fitted.parts > accumulate else 1 for fitted in fits.values()]
-    optional: dict[str, Any] = {}
-    if evaluation.snapshots and len(test):
-        members = evaluation.snapshots
-        optional["snapshots"] = {"n": len(members), "test": evaluate_predictions(test, average_predictions(members))}
-    if prepared.advice:
-        optional["advice"] = prepared.advice.record
-    return {
-        **header,
-        "images": counts | class_balance(table, splits),
-        "test": evaluate_predictions(test, predictions) if len(test) else {},
-        "per_domain": evaluate_domains(test, predictions) if len(test) else {},
-        **optional,
-        "epochs": {name or "model": fitted.best for name, fitted in fits.items()},
-        "monitor": problems,
-        "stopped": "; ".join(fitted.stopped for fitted in fits.values() if fitted.stopped),
-        "notes": [*table.notes, *splits.notes, *prepared.notes, *note_divided_batches(parts, prepared.batch_size)],
-    }
 
 
 def _load_finished(session: Session, images: Images) -> TrainRun:

@@ -1,0 +1,126 @@
+"""What a training returns, and the content of its result.json."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transfer.config.train import TrainConfig
+from transfer.data.splits import Splits
+from transfer.data.table import ImageTable
+from transfer.evaluation.ensemble import average_predictions
+from transfer.evaluation.predictions import Predictions, evaluate_domains, evaluate_predictions
+from transfer.evaluation.report_data import InitialWeights
+from transfer.freeze import FreezePlan
+from transfer.probes.head2toe import count_selected_features
+from transfer.runs import checkpoint
+from transfer.runs.seeds import class_balance
+from transfer.runs.session import RunSession
+from transfer.training.auto_policy import PolicyAdvice
+from transfer.training.fit import FitResult
+from transfer.training.log_lines import note_divided_batches
+from transfer.training.setup import Images
+
+
+@dataclass
+class TrainRun:
+    """What :func:`train` returns.
+
+    Parameters
+    ----------
+    result : dict
+        As in result.json.
+    models : dict of str to TransferModel
+        The models of the first seed: ``models[""]``, or one per head where heads are separate.
+    tests : list of (ImageTable, Predictions)
+        For each seed the test images and their predictions.
+    """
+
+    result: dict[str, Any]
+    models: checkpoint.Models
+    tests: list[tuple[ImageTable, Predictions]]
+
+
+@dataclass
+class PreparedRun:
+    """One seed's images, split and untrained models.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        With the policy and settings of `advice`, where the policy is ``auto``.
+    initial : dict of str to InitialWeights
+        The initial weights, for the report.
+    notes : list of str
+        Notes on the heads, for the result.
+    """
+
+    config: TrainConfig
+    images: Images
+    splits: Splits
+    advice: PolicyAdvice | None
+    notes: list[str]
+    models: checkpoint.Models = field(default_factory=dict)
+    plans: list[FreezePlan] = field(default_factory=list)
+    initial: dict[str, InitialWeights] = field(default_factory=dict)
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch; the whole training set where the config says 0."""
+        return self.config.learn.batch_size or len(self.splits.train)
+
+    @property
+    def test(self) -> ImageTable:
+        """The test images."""
+        return self.images.table.take(self.splits.test)
+
+
+@dataclass
+class Evaluation:
+    """Predictions on the test images: of the final models, and of each snapshot of a cyclic schedule."""
+
+    predictions: Predictions
+    snapshots: list[Predictions]
+
+
+def build_result(
+    session: RunSession[TrainConfig],
+    prepared: PreparedRun,
+    fits: dict[str, FitResult],
+    evaluation: Evaluation,
+    problems: list[str],
+) -> dict[str, Any]:
+    """Return the content of result.json."""
+    models, plans, splits, table = prepared.models, prepared.plans, prepared.splits, prepared.images.table
+    test, predictions = prepared.test, evaluation.predictions
+    selected = {name: count for model in models.values() for name, count in count_selected_features(model).items()}
+    heads = sum(
+        int(p.count_nonzero()) if selected else p.numel() for m in models.values() for p in m.heads.parameters()
+    )
+    header = session.result_header(
+        next(iter(models.values())).backbone,
+        plans,
+        heads_parameters=heads,
+        moved=sorted({name for fitted in fits.values() for name in fitted.moved}),
+        **({"dropped": plans[0].dropped} if plans[0].dropped else {}),
+        **({"kept": selected} if selected else {}),
+        optimizer_bytes=sum(fitted.optimizer_bytes for fitted in fits.values()),
+    )
+    counts = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
+    accumulate = prepared.config.learn.accumulate
+    parts = [fitted.parts if fitted.parts > accumulate else 1 for fitted in fits.values()]
+    optional: dict[str, Any] = {}
+    if evaluation.snapshots and len(test):
+        members = evaluation.snapshots
+        optional["snapshots"] = {"n": len(members), "test": evaluate_predictions(test, average_predictions(members))}
+    if prepared.advice:
+        optional["advice"] = prepared.advice.record
+    return {
+        **header,
+        "images": counts | class_balance(table, splits),
+        "test": evaluate_predictions(test, predictions) if len(test) else {},
+        "per_domain": evaluate_domains(test, predictions) if len(test) else {},
+        **optional,
+        "epochs": {name or "model": fitted.best for name, fitted in fits.items()},
+        "monitor": problems,
+        "stopped": "; ".join(fitted.stopped for fitted in fits.values() if fitted.stopped),
+        "notes": [*table.notes, *splits.notes, *prepared.notes, *note_divided_batches(parts, prepared.batch_size)],
+    }
