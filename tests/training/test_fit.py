@@ -45,9 +45,9 @@ def measured(model: TransferModel, data: TrainingData, rows: np.ndarray) -> tupl
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
-    """Let the validation scores be these."""
+    """Let the validation score of every head be the next of `scores`."""
     script = iter(scores)
-    monkeypatch.setattr(fit_module, "score", lambda report: next(script))
+    monkeypatch.setattr(fit_module, "main_scores", lambda report, specs: dict.fromkeys(specs, next(script)))
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:2", "norm_only", "lp_ft"])
