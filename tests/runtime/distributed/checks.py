@@ -143,7 +143,7 @@ def extraction(folder: Path) -> None:
         cache = TrunkCache(disk_cache=store)
         feed = cache.feed(model, paths, digests, batch_size=10)
         made: list[int] = []
-        feed._made = partial(counted, feed._made, made)
+        feed._compute = partial(counted, feed._compute, made)
         feed.prepare(some[:20])
         feed.prepare(some)
         assert len(made) == len(some) // distributed.get_world_size()
