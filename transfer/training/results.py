@@ -81,7 +81,7 @@ class Evaluation:
     snapshots: list[Predictions]
 
 
-def build_result(
+def build_train_result(
     session: RunSession[TrainConfig],
     prepared: PreparedRun,
     fits: dict[str, FitResult],

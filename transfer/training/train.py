@@ -33,7 +33,7 @@ from transfer.training.auto_policy import advise_policy, apply_advice
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import describe_choice, format_epoch
-from transfer.training.results import Evaluation, PreparedRun, TrainRun, build_result
+from transfer.training.results import Evaluation, PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
 
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -189,7 +189,7 @@ def _record(session: Session, prepared: PreparedRun, fits: dict[str, FitResult],
     problems = monitor.find_problems(session.lines)
     for sentence in problems:
         log.info("%s", sentence)
-    result = build_result(session, prepared, fits, evaluation, problems)
+    result = build_train_result(session, prepared, fits, evaluation, problems)
     shown = next(name for name, model in models.items() if "object" in model.heads.specs)
     moments = []
     if prepared.initial and len(test):  # in all processes, which compute features together
