@@ -40,16 +40,6 @@ def test_the_run_folder_holds_the_run(config, tmp_path):
     assert right == pytest.approx(result["test"]["object"]["accuracy"])
 
 
-def test_the_result_counts_the_parameters_that_the_run_trained(config):
-    run = train(config(policy="partial:1", epochs=1))
-    model = run.models[""]
-    backbone = sum(p.numel() for p in model.backbone.parameters())
-    heads = sum(p.numel() for p in model.heads.parameters())
-    last = sum(p.numel() for n, p in model.backbone.network.named_parameters() if model.backbone.stage_of(n) == 4)
-    assert run.result["policy"]["trained_parameters"] == last + heads
-    assert run.result["policy"]["frozen_parameters"] == backbone - last
-
-
 @pytest.mark.parametrize(
     "policy",
     [
@@ -238,12 +228,6 @@ def test_separate_heads_are_two_models(config, tmp_path):
     assert any(not torch.equal(a[name], b[name]) for name in a)
     assert set(run.result["test"]) == {"object", "domain"}
     assert set(checkpoint.load_models(tmp_path / "run")) == {"object", "domain"}
-
-
-def test_one_domain_has_no_domain_head_and_the_result_says_so(config, folder):
-    run = train(config(data=str(folder / "plain"), epochs=1))
-    assert set(run.result["test"]) == {"object"}
-    assert "one domain only: no domain head" in run.result["notes"]
 
 
 def test_a_loss_that_diverges_stops_with_one_line_after_saving(config, tmp_path):

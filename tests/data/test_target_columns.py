@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from transfer.data.target_columns import check_kind, read_target
+from transfer.errors import TransferError
+
+
+def place(row: int) -> str:
+    return f"line {row + 2}"
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "values"),
+    [
+        (["0", "1", "", "1"], "binary", [0, 1, -1, 1]),
+        (["no", "Yes", ""], "binary", [0, 1, -1]),
+        (["1.5", "2", "-3e2"], "regression", [1.5, 2.0, -300.0]),
+        (["b", "a", "b", ""], "softmax", [1, 0, 1, -1]),
+        (["1", "nan", "2"], "softmax", [0, 2, 1]),
+    ],
+)
+def test_without_a_kind_it_is_guessed_from_the_cells(cells, kind, values) -> None:
+    target = read_target("column", None, cells, place)
+    assert (target.kind, target.values.tolist()) == (kind, values)
+
+
+def test_unknown_numbers_are_nan() -> None:
+    assert np.isnan(read_target("age", "regression", ["3", ""], place).values[1])
+
+
+def test_errors_name_column_and_line() -> None:
+    with pytest.raises(TransferError, match="line 3: age is 'old', not a finite number"):
+        read_target("age", "regression", ["3", "old"], place)
+    with pytest.raises(TransferError, match="the column 'age' has no value at all"):
+        read_target("age", None, ["", ""], place)
+    with pytest.raises(
+        TransferError, match=r"unknown kind 'regresion' of target 'age' \(did you mean 'regression'\?\)"
+    ):
+        check_kind("age", "regresion")
