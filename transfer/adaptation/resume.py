@@ -75,7 +75,7 @@ class ResumeLog:
         return saved
 
     def after_step(self, call: Callable[[], dict[str, Any]]) -> None:
-        """Save what `call` returns of the present call, if a state is due or a signal asked to stop.
+        """Save what `call` returns of the present call, if a state is due or a stop was requested.
 
         Raises
         ------
@@ -86,12 +86,12 @@ class ResumeLog:
             self._save(self.part.due, lambda: [*self._calls, call()])
 
     def after_epoch(self, call: Callable[[], dict[str, Any]]) -> None:
-        """Do as after a step, and save also where this is cheap compared with the epoch."""
+        """Save as after a step, and also if saving is cheap compared with the epoch."""
         if self.part:
             self._save(self.part.due or self.part.cheap, lambda: [*self._calls, call()])
 
     def leave(self, call: Callable[[], dict[str, Any]]) -> None:
-        """Do as after an epoch; `call` returns the call's final state, ``end``, and its output, ``said``."""
+        """Save as after an epoch; `call` returns the call's final state, ``end``, and its output, ``said``."""
         if self.part:
             self._calls.append(unpack(*pack(call())))  # a copy: later training changes the tensors
             self._save(self.part.due or self.part.cheap, lambda: self._calls)
@@ -103,7 +103,7 @@ class ResumeLog:
             self._save(True, list, finished=self.weight == weights)
 
     def _save(self, due: bool, calls: Callable[[], list[dict[str, Any]]], *, finished: bool = False) -> None:
-        """Save what `calls` returns if a state is due or a signal asked any process to stop; in that case, stop."""
+        """Save what `calls` returns if a state is due or a stop was requested in any process; then stop."""
         assert self.part
         stop = distributed.any_rank(signals.stop_requested())
         if due or stop:

@@ -201,7 +201,7 @@ class FitCheckpoints:
             self._saved = None
 
     def step(self, save: Callable[[], None], *, end: bool = False) -> None:
-        """Save after a step if a state is due, or at the `end` of an epoch if it is cheap; stop if a signal asked.
+        """Save after a step if a state is due, or at the `end` of an epoch if it is cheap; stop if requested.
 
         Raises
         ------

@@ -111,7 +111,7 @@ def _continue(url: str, part: Path, record: Path, timeout: float) -> bool:
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             _forget(part, record)
-            raise http.client.HTTPException("the server sent another part of the file than was asked for")
+            raise http.client.HTTPException("the server sent a different part of the file than requested")
         start = have if resumed else 0
         length = answer.headers.get("Content-Length")
         size = None if length is None else start + int(length)
