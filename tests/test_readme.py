@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -125,3 +126,20 @@ def test_tables_of_policies_kinds_and_methods_are_those_of_the_registries():
     assert named_in_table(root / "transfer" / "heads" / "README.md", "kind") == set(head_summaries())
     methods = named_in_table(root / "transfer" / "adaptation" / "README.md", "`--method`, one or several")
     assert methods == set(method_summaries())
+
+
+def test_the_front_page_s_extensions_register():
+    """The four snippets of "Extending it" run, in a process of their own."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Extending it")[1].split("\n## ")[0]
+    blocks = [code for language, code in CODE_BLOCK.findall(section) if language == "python"]
+    assert len(blocks) == 4
+    code = "\n".join(blocks)
+    code += "\nfrom transfer.adaptation.registry import method_summaries as methods"
+    code += "\nfrom transfer.backbones.registry import resolve"
+    code += "\nfrom transfer.freeze.policy import summarise_policies as policies"
+    code += "\nfrom transfer.heads.registry import head_summaries as heads"
+    code += (
+        "\nassert 'mean_gap' in methods() and 'every_second' in policies() and 'count' in heads() and resolve('my_net')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
