@@ -46,3 +46,25 @@ def test_rates_fall_from_the_top_stage_down(small) -> None:
 def test_too_many_stages_are_refused(small) -> None:
     with pytest.raises(TransferError, match="5 stages"):
         freeze.plan("partial:9", small())
+
+
+@pytest.mark.parametrize(
+    ("phases", "single", "message"),
+    [
+        (lambda build: build("heads"), True, "must return a tuple of phases"),
+        (lambda build: (), True, "must return a tuple of phases"),
+        (lambda build: (build("a"), build("b", (4,))), False, r"shares of its phases \(1, 1\) must sum to 1"),
+        (lambda build: (build("a", share=0.5), build("b", (4,), share=0.5)), True, "set single_phase = False"),
+    ],
+)
+def test_phases_of_a_plugin_are_checked(small, phases, single, message) -> None:
+    class Mine(FreezePolicy):
+        name = "mine"
+        summary = "a policy of a plugin"
+        single_phase = single
+
+        def phases(self, backbone, build):
+            return phases(build)
+
+    with pytest.raises(TransferError, match=message):
+        freeze.plan(Mine(), small())

@@ -246,7 +246,20 @@ def plan(
     if statistics == "auto":
         statistics = "learning" if backbone.weights == "random" else "frozen"
     build = PhaseBuilder(policy, backbone, backbone_lr, layer_decay, statistics)
-    return FreezePlan(policy, policy.phases(backbone, build), backbone.dropped)
+    phases = policy.phases(backbone, build)
+    _check_phases(policy, phases)
+    return FreezePlan(policy, phases, backbone.dropped)
+
+
+def _check_phases(policy: FreezePolicy, phases: tuple[Phase, ...]) -> None:
+    """Raise if a policy of a plugin returns phases that do not fit together."""
+    if not isinstance(phases, tuple) or not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise TransferError(f"policy {policy}: phases() of {type(policy).__name__} must return a tuple of phases")
+    if abs(sum(phase.share for phase in phases) - 1) > 1e-6:
+        shares = ", ".join(f"{phase.share:g}" for phase in phases)
+        raise TransferError(f"policy {policy}: the shares of its phases ({shares}) must sum to 1")
+    if policy.single_phase and len(phases) > 1:
+        raise TransferError(f"policy {policy} has {len(phases)} phases: set single_phase = False in its class")
 
 
 def _count_parameters(backbone: "Backbone") -> tuple[list[int], list[int]]:
