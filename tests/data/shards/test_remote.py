@@ -1,3 +1,5 @@
+import multiprocessing
+
 import fsspec
 import pytest
 
@@ -67,6 +69,39 @@ def test_another_file_under_the_same_name(server, url):
     server.files["/a.tar"] = CONTENT + b"more"
     with pytest.raises(OSError, match="changed while it was in use"):
         fetch_range(url, 0, 10)
+
+
+def test_escapes_in_a_url_are_sent_as_given(server, monkeypatch):
+    """A server may sign the query as it is written."""
+    for given, sent in (("/a.tar?sig=a%2Fb%2Bc%3D", None), ("/a%20b.tar", None), ("/c d.tar", "/c%20d.tar")):
+        server.files[sent or given] = CONTENT
+        assert fetch_range(server.url + given, 3, 4) == CONTENT[3:7]
+    assert [path for path, _ in server.asked] == ["/a.tar?sig=a%2Fb%2Bc%3D", "/a%20b.tar", "/c%20d.tar"]
+
+
+def _read_in_child(url, results):
+    for start in (3, 5):
+        try:
+            results.put(fetch_range(url, start, 4))
+        except OSError as error:
+            results.put(str(error))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_reads_too_and_notices_a_change(server, url):
+    fork = multiprocessing.get_context("fork")
+    assert fetch_range(url, 3, 4) == CONTENT[3:7]
+    for etag, expected in (('"one"', [CONTENT[3:7], CONTENT[5:9]]), ('"two"', 2 * ["it was changed"])):
+        server.etag = etag
+        results = fork.Queue()
+        child = fork.Process(target=_read_in_child, args=(url, results))
+        child.start()
+        found = [results.get(timeout=30) for _ in range(2)]
+        child.join()
+        assert [text[:14] if isinstance(text, str) else text for text in found] == expected
+    server.etag = '"one"'
+    assert fetch_range(url, 5, 4) == CONTENT[5:9]
 
 
 @pytest.fixture

@@ -7,16 +7,20 @@ file is no longer the one of the first read.
 import asyncio
 import contextlib
 import functools
+import os
 import random
 import re
+import string
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import fsspec
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.http import HTTPFileSystem
+from yarl import URL
 
 T = TypeVar("T")
 
@@ -34,6 +38,9 @@ class FileVersion(NamedTuple):
 
     size: int
     validator: str
+
+
+_versions: dict[str, FileVersion] = {}  # by URL; a forked process inherits them
 
 
 class HttpStatusError(OSError):
@@ -54,7 +61,10 @@ class RangeFileSystem(HTTPFileSystem):
     def __init__(self, **options: Any) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=HTTP_TIMEOUT, sock_read=HTTP_TIMEOUT)
         super().__init__(client_kwargs={"timeout": timeout, "trust_env": True}, **options)  # proxies by environment
-        self.versions: dict[str, FileVersion] = {}
+
+    def encode_url(self, url: str) -> URL:
+        """Return `url` with its percent escapes as they are: a signature may cover them."""
+        return URL(quote(url, safe=string.punctuation), encoded=True) if url.isascii() else URL(url)
 
     async def _read_range(self, url: str, start: int, size: int) -> tuple[FileVersion, bytes]:
         headers = {
@@ -75,13 +85,13 @@ class RangeFileSystem(HTTPFileSystem):
 
     async def _cat_file(self, url: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
         version, content = await self._read_range(url, start or 0, (end or 0) - (start or 0))
-        if version != self.versions.setdefault(url, version):
+        if version != _versions.setdefault(url, version):
             raise OSError("it was changed while it was in use: start again")
         return content
 
     async def _info(self, url: str, **options: Any) -> dict[str, Any]:
-        self.versions[url], _ = await self._read_range(url, 0, 1)
-        size, validator = self.versions[url]
+        _versions[url], _ = await self._read_range(url, 0, 1)
+        size, validator = _versions[url]
         return {"name": url, "size": size, "ETag": validator, "type": "file"}
 
 
@@ -111,7 +121,7 @@ def fetch_range(url: str, start: int, size: int) -> bytes:
 
 def _retry(read: Callable[[Any], T], url: str) -> T:
     """Call `read` with the file system of `url`, again after transient errors; raise OSError with a plain reason."""
-    files = _file_system(url.partition("://")[0])
+    files = _file_system(url.partition("://")[0], os.getpid())
     for attempt in range(MAX_RETRIES + 1):
         if attempt:
             time.sleep(BACKOFF * (2 ** (attempt - 1)) * (attempt > 1) + BACKOFF / 2 * random.random())
@@ -133,7 +143,8 @@ def _retry(read: Callable[[Any], T], url: str) -> T:
 
 
 @functools.cache
-def _file_system(protocol: str) -> Any:
+def _file_system(protocol: str, process: int) -> Any:
+    """Return the client of `protocol` in this process: the connections of its parent cannot be used."""
     if protocol in ("http", "https"):
         return RangeFileSystem()
     try:
