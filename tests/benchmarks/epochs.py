@@ -2,9 +2,9 @@
 
 python tests/benchmarks/epochs.py [--policies partial:1 partial:2 ...] [--images N]
 
-The same epoch (the same rows in the same order, dual heads, batch 64) in turn; without the cache the frozen trunk runs
-again over every image, folded and on every core as always. The cache is filled before. Usual: ImageFolder, DataLoader
-(the better of 0 and 2 processes), timm's network with the same stages requiring gradients, all norms in eval mode.
+Both run the same epoch (same rows in the same order, dual heads, batch 64). Without the cache, the frozen trunk runs
+over every image again, folded and on all cores. The cache is filled before. Usual loop: ImageFolder, DataLoader (the
+better of 0 and 2 processes), timm's network with the same trainable stages, all norms in eval mode.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import baseline
 import machine
 import numpy as np
 import torch
-import usual
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
@@ -35,18 +35,18 @@ from transfer.training.epoch import EpochTrainer, TrainingData
 from transfer.training.setup import head_specs, new_model, read_images
 
 
-def usually(backbone: Backbone, policy: str, paths: set[str]) -> float:
-    """Return the seconds of an epoch of the usual loop in which the stages that `policy` names learn."""
-    model = usual.network(backbone.name, Path(os.environ["TRANSFER_WEIGHTS"]))
+def time_usual_epoch(backbone: Backbone, policy: str, paths: set[str]) -> float:
+    """Return the seconds of an epoch of the usual loop with the trainable stages of `policy`."""
+    model = baseline.load_network(backbone.name, Path(os.environ["TRANSFER_WEIGHTS"]))
     lowest = len(backbone.stages) - int(policy.removeprefix("partial:"))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(backbone.stage_of(name) >= lowest)
-    everything = usual.Objects(find_office31(), model)
-    some = Subset(everything, [i for i, (path, _) in enumerate(everything.samples) if path in paths])
-    assert len(some) == len(paths)
+    everything = baseline.OfficeObjects(find_office31(), model)
+    subset = Subset(everything, [i for i, (path, _) in enumerate(everything.samples) if path in paths])
+    assert len(subset) == len(paths)
     heads = nn.Linear(model.num_features, 31), nn.Linear(model.num_features, 3)
-    loaders = (DataLoader(some, usual.BATCH, shuffle=True, num_workers=workers) for workers in (0, 2))
-    return min(usual.epoch(model, batches, heads) for batches in loaders)
+    loaders = (DataLoader(subset, baseline.BATCH, shuffle=True, num_workers=workers) for workers in (0, 2))
+    return min(baseline.time_epoch(model, batches, heads) for batches in loaders)
 
 
 def main() -> None:
@@ -56,17 +56,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--backbone", default="mobilenetv2_100")
-    given = parser.parse_args()
+    options = parser.parse_args()
     images = read_images(DataConfig(data="office31"))
     parts = split(images.table, images.inspection, test=0.2, val=0.2, seed=0)
-    rows = np.random.default_rng(0).permutation(parts.train)[: given.images]
+    rows = np.random.default_rng(0).permutation(parts.train)[: options.images]
     data = TrainingData(images.table, images.inspection.sha256, rows, rows[:0])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     heading = ["policy", "cached s", "without s", "usual s", "without x", "usual x", "cached images/s"]
     lines = [heading]
-    for policy in given.policies:
+    for policy in options.policies:
         config = TrainConfig(
-            backbone=BackboneConfig(given.backbone), policy=PolicyConfig(policy, statistics="learning")
+            backbone=BackboneConfig(options.backbone), policy=PolicyConfig(policy, statistics="learning")
         )
         model, plan = new_model(config, head_specs(images.table, parts, config.heads)[0][""], 0, device)
         phase = plan.phases[0]
@@ -83,22 +83,22 @@ def main() -> None:
                 feed = cache.feed(model, images.table.paths, data.digests, batch_size=64)
                 with keep_freed_memory():
                     feed.prepare(rows)
-                    for _ in range(given.rounds + (name == "cached")):
-                        began = time.perf_counter()
+                    for _ in range(options.rounds + (name == "cached")):
+                        started = time.perf_counter()
                         EpochTrainer(model, feed, data, labels, optimizer, phase, config.learn).run_epoch(
                             (1, 1), [0, 0, 1]
                         )
-                        seconds[name].append(time.perf_counter() - began)
+                        seconds[name].append(time.perf_counter() - started)
         cached, without = min(seconds["cached"]), min(seconds["without"])
-        plain = usually(model.backbone, policy, set(images.table.paths[rows].tolist()))
+        plain = time_usual_epoch(model.backbone, policy, set(images.table.paths[rows].tolist()))
         times = [f"{seconds / cached:.1f}" for seconds in (without, plain)]
         lines.append([policy, f"{cached:.2f}", f"{without:.2f}", f"{plain:.1f}", *times, f"{len(rows) / cached:.0f}"])
     print(
-        machine.line(),
-        f"\n{given.backbone}, n = {len(rows)} training images of Office-31, {given.rounds} rounds",
+        machine.describe(),
+        f"\n{options.backbone}, n = {len(rows)} training images of Office-31, {options.rounds} rounds",
         sep="",
     )
-    print(machine.table(lines))
+    print(machine.format_table(lines))
 
 
 if __name__ == "__main__":

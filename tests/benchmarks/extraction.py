@@ -1,10 +1,10 @@
-"""Images per second through the frozen trunk into an empty cache, against the ideal and against the usual loop.
+"""Images per second through the frozen trunk into an empty cache, compared with the ideal and the usual loop.
 
 python tests/benchmarks/extraction.py [--images N] [--rounds N]
 
-Ideal: 1 / (decode + forward), each measured alone on the same images with every core at work. Usual: ImageFolder,
-DataLoader (the better of 0 and 2 processes) and the network in eval mode. Shards: the same images in tars of 100. All
-in turn, round by round; medians of the rounds' ratios.
+Ideal: 1 / (decode + forward), each measured alone on the same images on all cores. Usual loop: ImageFolder, DataLoader
+(the better of 0 and 2 processes) and the network in eval mode. Shards: the same images in tars of 100. Every round
+measures each once; medians of the rounds' ratios.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import baseline
 import machine
 import numpy as np
 import pipeline
-import usual
 from torch.utils.data import DataLoader, Subset
 
 from transfer.data.sets.load import load_table
@@ -31,15 +31,15 @@ from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
 
 BATCH = 64
-EACH = 100  # images of a shard
+IMAGES_PER_SHARD = 100
 HEADING = "decode /s", "forward /s", "ours, cold /s", "from shards /s", "DataLoader loop /s"
 
 
-def in_shards(table: ImageTable, folder: Path) -> ImageTable:
-    """Return the images of `table` as those of shards, written into `folder`."""
-    for start in range(0, len(table), EACH):
-        with tarfile.open(folder / f"{start // EACH:04}.tar", "w") as tar:
-            for row in range(start, min(start + EACH, len(table))):
+def write_shards(table: ImageTable, folder: Path) -> ImageTable:
+    """Write the images of `table` into tar shards in `folder`; return their table."""
+    for start in range(0, len(table), IMAGES_PER_SHARD):
+        with tarfile.open(folder / f"{start // IMAGES_PER_SHARD:04}.tar", "w") as tar:
+            for row in range(start, min(start + IMAGES_PER_SHARD, len(table))):
                 domain, name = table.domains[table.domain[row]], table.objects[table.object[row]]
                 tar.add(table.paths[row], f"{domain}/{name}/{row}{Path(table.paths[row]).suffix}")
     return load_table(str(folder))
@@ -53,41 +53,45 @@ def main() -> None:
 
 def measure(folder: Path) -> None:
     """Print the table, of images and of shards written into `folder`."""
-    given = pipeline.arguments(__doc__)
-    n, table = given.images, load_table("office31")
+    options = pipeline.parse_arguments(__doc__)
+    n, table = options.images, load_table("office31")
     table = table.take(np.random.default_rng(0).permutation(len(table))[:n])
     digests = np.array([hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in table.paths])
-    model = pipeline.frozen(given.backbone)
+    model = pipeline.load_frozen_model(options.backbone)
     trunk = model.get_trunk()
-    alone = pipeline.Alone(model, table.paths, lambda images: [trunk(images)], BATCH)
+    alone = pipeline.SeparateHalves(model, table.paths, lambda images: [trunk(images)], BATCH)
 
     def ours(paths: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory() as empty:
             cache = TrunkCache(disk_cache=DiskCache(Path(empty)))
             cache.feed(model, paths, digests, batch_size=BATCH).prepare(np.arange(n))
 
-    plain = usual.network(given.backbone, Path(os.environ["TRANSFER_WEIGHTS"]))
-    everything = usual.Objects(find_office31(), plain)
+    plain = baseline.load_network(options.backbone, Path(os.environ["TRANSFER_WEIGHTS"]))
+    everything = baseline.OfficeObjects(find_office31(), plain)
     order = {path: i for i, (path, _) in enumerate(everything.samples)}
-    some = Subset(everything, [order[str(path)] for path in table.paths])
+    subset = Subset(everything, [order[str(path)] for path in table.paths])
 
     def loop(workers: int) -> float:
-        batches = DataLoader(some, usual.BATCH, num_workers=workers)
-        return usual.evaluation(plain, batches)
+        batches = DataLoader(subset, baseline.BATCH, num_workers=workers)
+        return baseline.time_evaluation(plain, batches)
 
-    shards = in_shards(table, folder).paths
+    shards = write_shards(table, folder).paths
     ours(table.paths), ours(shards), alone.decode(), alone.forward()
     rounds = []
-    for _ in range(given.rounds):
-        each = [pipeline.timed(partial(ours, paths)) for paths in (table.paths, shards)]
+    for _ in range(options.rounds):
+        each = [pipeline.time_call(partial(ours, paths)) for paths in (table.paths, shards)]
         rounds.append((alone.decode(), alone.forward(), *each, min(loop(0), loop(2))))
     rates = [statistics.median(n / seconds for seconds in column) for column in zip(*rounds, strict=True)]
     of_ideal = statistics.median((decoding + passing) / whole for decoding, passing, whole, *_ in rounds)
     of_usual = statistics.median(usually / whole for *_, whole, _, usually in rounds)
     of_folder = statistics.median(whole / sharded for *_, whole, sharded, _ in rounds)
-    print(machine.line(), f"\n{given.backbone}, n = {n} images of Office-31, {given.rounds} rounds", sep="")
     print(
-        machine.table(
+        machine.describe(),
+        f"\n{options.backbone}, n = {n} images of Office-31, {options.rounds} rounds",
+        sep="",
+    )
+    print(
+        machine.format_table(
             [
                 [*HEADING, "of ideal", "times the loop", "shards of folder"],
                 [*(f"{rate:.0f}" for rate in rates), f"{of_ideal:.2f}", f"{of_usual:.2f}", f"{of_folder:.2f}"],

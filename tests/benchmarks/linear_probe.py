@@ -1,11 +1,11 @@
-"""A linear probe on Office-31 as a whole process, cold and warm, against the usual loop of 20 epochs.
+"""Seconds of a linear probe on Office-31 as a process, cold and warm, compared with 20 epochs of the usual loop.
 
 python tests/benchmarks/linear_probe.py [--images N ...]
 
-The usual loop (see usual.py) runs the frozen network over every image in every epoch. --timed of its epochs are
-timed, start-up left out, for each of 0 and 2 loader processes; the fastest, times 20, counts. Ours is `transfer
-train` with its start-up, the result written, with an empty cache and then again. With several --images, how each
-grows.
+The usual loop (see baseline.py) runs the frozen network over every image in every epoch. --timed of its epochs are
+timed, without start-up, with 0 and with 2 loader processes; the fastest, times 20, counts. `transfer train` is timed as
+a process, start-up and result included, with an empty cache and then with the filled one. Several --images show the
+growth.
 """
 
 import argparse
@@ -17,12 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for both sides: spinning threads starve a loader's processes
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on both sides: spinning threads starve the loader's processes
 
+import baseline
 import machine
 import numpy as np
 import torch
-import usual
 from torch import nn
 
 from transfer.data.sets.office31 import find_office31
@@ -30,7 +30,7 @@ from transfer.data.sets.office31 import find_office31
 EPOCHS = 20
 
 
-def ours(data: Path, backbone: str, cache: Path) -> tuple[float, dict]:
+def time_transfer(data: Path, backbone: str, cache: Path) -> tuple[float, dict]:
     """Return the seconds of `transfer train` as a process, and its result."""
     with tempfile.TemporaryDirectory() as out:
         words = [
@@ -45,19 +45,19 @@ def ours(data: Path, backbone: str, cache: Path) -> tuple[float, dict]:
             f"{out}/run",
         ]
         environment = os.environ | {"TRANSFER_CACHE": str(cache)}
-        began = time.perf_counter()
+        started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "transfer", *words], check=True, env=environment, capture_output=True)
-        return time.perf_counter() - began, json.loads(Path(out, "run", "result.json").read_text())
+        return time.perf_counter() - started, json.loads(Path(out, "run", "result.json").read_text())
 
 
-def loop(data: Path, backbone: str, weights: Path, timed: int) -> float:
+def time_usual_epoch(data: Path, backbone: str, weights: Path, timed: int) -> float:
     """Return the seconds of one epoch of the usual loop, the fastest of `timed`, with the better number of workers."""
-    model = usual.network(backbone, weights)
+    model = baseline.load_network(backbone, weights)
     seconds = []
     for workers in (0, 2):
-        batches = usual.loader(data, model, workers, shuffle=True)
+        batches = baseline.make_loader(data, model, workers, shuffle=True)
         heads = nn.Linear(model.num_features, 31), nn.Linear(model.num_features, 3)
-        seconds += [usual.epoch(model, batches, heads) for _ in range(timed)]
+        seconds += [baseline.time_epoch(model, batches, heads) for _ in range(timed)]
     return min(seconds)
 
 
@@ -80,21 +80,21 @@ def main() -> None:
     parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--warm", type=int, default=3, help="warm runs; the median counts")
     parser.add_argument("--timed", type=int, default=2, help="epochs of the usual loop")
-    given = parser.parse_args()
+    options = parser.parse_args()
     weights, root = Path(os.environ["TRANSFER_WEIGHTS"]), find_office31()
     rows = [["images", "cold s", "warm s", f"{EPOCHS} epochs s", "cold x", "warm x", "object", "domain"]]
-    for images in given.images:
+    for images in options.images:
         with tempfile.TemporaryDirectory() as links, tempfile.TemporaryDirectory() as cache:
             data = subset(root, images, Path(links))
-            cold, _ = ours(data, given.backbone, Path(cache))
-            runs = [ours(data, given.backbone, Path(cache)) for _ in range(given.warm)]
+            cold, _ = time_transfer(data, options.backbone, Path(cache))
+            runs = [time_transfer(data, options.backbone, Path(cache)) for _ in range(options.warm)]
             warm, result = sorted(runs, key=lambda run: run[0])[len(runs) // 2]
-            usually = EPOCHS * loop(data, given.backbone, weights, given.timed)
+            usually = EPOCHS * time_usual_epoch(data, options.backbone, weights, options.timed)
         accuracy = [f"{result['test'][head]['accuracy']:.4f}" for head in ("object", "domain")]
         ratios = [f"{usually / cold:.1f}", f"{usually / warm:.1f}"]
         rows.append([str(images), f"{cold:.1f}", f"{warm:.1f}", f"{usually:.0f}", *ratios, *accuracy])
-    print(machine.line(), f"\n{given.backbone}, n = {', '.join(map(str, given.images))}", sep="")
-    print(machine.table(rows))
+    print(machine.describe(), f"\n{options.backbone}, n = {', '.join(map(str, options.images))}", sep="")
+    print(machine.format_table(rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The machine's line over every table, and tables."""
+"""The header line of a benchmark (machine and versions), and its table as text."""
 
 import os
 import platform
@@ -11,8 +11,8 @@ import torchvision
 import transfer
 
 
-def line() -> str:
-    """Return one line on the machine and the versions."""
+def describe() -> str:
+    """Return processor, cores, GPU and versions in one line."""
     cpu = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.*)", cpu.read_text()) if cpu.exists() else None
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
@@ -23,7 +23,7 @@ def line() -> str:
     )
 
 
-def table(rows: list[list[str]]) -> str:
-    """Return `rows`, the first one the heading, as aligned columns."""
-    wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows)
+def format_table(rows: list[list[str]]) -> str:
+    """Return `rows`, the heading first, as aligned columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -2,7 +2,7 @@
 
 python tests/benchmarks/memory.py [--images N ...] [--policy P]
 
-Each in a process of its own; images of Office-31 are repeated, each with a number at its end, so that none is a hit.
+Each size runs in its own process. Images of Office-31 are repeated with a number appended, so that all are misses.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def fill(images: int, backbone_name: str, policy: str) -> float:
         paths, digests = [], []
         for row, path in enumerate(np.resize(table.paths, images)):
             paths.append(f"{folder}/{row}{Path(path).suffix}")
-            content = Path(path).read_bytes() + row.to_bytes(4, "little")  # past a JPEG's end nobody reads
+            content = Path(path).read_bytes() + row.to_bytes(4, "little")  # bytes after the end of a JPEG are ignored
             Path(paths[-1]).write_bytes(content)
             digests.append(hashlib.sha256(content).hexdigest())
         TrunkCache(disk_cache=DiskCache(Path(folder) / "cache")).feed(
@@ -44,24 +44,28 @@ def fill(images: int, backbone_name: str, policy: str) -> float:
 
 
 def main() -> None:
-    """Print the table, or, with --inside, one process's peak."""
+    """Print the table; with --inside, the peak of this process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 16000])
     parser.add_argument("--policy", default="linear_probe")
     parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.inside:
-        print(fill(given.images[0], given.backbone, given.policy))
+    options = parser.parse_args()
+    if options.inside:
+        print(fill(options.images[0], options.backbone, options.policy))
         return
     peaks = []
-    for images in given.images:
-        words = ["--inside", "--images", str(images), "--policy", given.policy, "--backbone", given.backbone]
+    for images in options.images:
+        words = ["--inside", "--images", str(images), "--policy", options.policy, "--backbone", options.backbone]
         done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
         peaks.append(float(done.stdout.split()[-1]))
-    print(machine.line(), f"\n{given.backbone}, {given.policy}, n = {', '.join(map(str, given.images))}", sep="")
-    rows = [[str(n), f"{peak:.0f}", f"{peak / peaks[0]:.2f}"] for n, peak in zip(given.images, peaks, strict=True)]
-    print(machine.table([["images", "peak MiB", "of the first"], *rows]))
+    print(
+        machine.describe(),
+        f"\n{options.backbone}, {options.policy}, n = {', '.join(map(str, options.images))}",
+        sep="",
+    )
+    rows = [[str(n), f"{peak:.0f}", f"{peak / peaks[0]:.2f}"] for n, peak in zip(options.images, peaks, strict=True)]
+    print(machine.format_table([["images", "peak MiB", "ratio to first"], *rows]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What ways through a frozen network are held against: decoding alone, and the network alone."""
+"""The two halves of feature extraction, timed separately: decoding, and the frozen network."""
 
 import argparse
 import time
@@ -15,8 +15,8 @@ from transfer.model import TransferModel
 from transfer.runtime.malloc import keep_freed_memory
 
 
-def arguments(doc: str) -> argparse.Namespace:
-    """Return what the command line says of images, rounds and backbone."""
+def parse_arguments(doc: str) -> argparse.Namespace:
+    """Return the options for images, rounds and backbone."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
@@ -24,29 +24,29 @@ def arguments(doc: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Return the seconds that `call` takes."""
+def time_call(call: Callable[[], object]) -> float:
+    """Return the seconds of `call`."""
     with keep_freed_memory():
-        began = time.perf_counter()
+        started = time.perf_counter()
         call()
-        return time.perf_counter() - began
+        return time.perf_counter() - started
 
 
-def frozen(name: str, heads: Sequence[HeadSpec] = ()) -> TransferModel:
-    """Return a backbone as a linear probe has it, on the GPU where there is one."""
+def load_frozen_model(name: str, heads: Sequence[HeadSpec] = ()) -> TransferModel:
+    """Return a backbone frozen as for a linear probe, on the GPU if there is one."""
     backbone = backbones.load(name)
     model = TransferModel(backbone, Heads(heads, backbone.width)).eval()
     model.freeze(freeze.plan("linear_probe", backbone).phases[0])
     return model.cuda() if torch.cuda.is_available() else model
 
 
-class Alone:
-    """Both halves of a pass over `paths`, each by itself.
+class SeparateHalves:
+    """Decoding and the network, each timed alone on `paths`.
 
     Parameters
     ----------
     run : callable
-        From a batch of images to tensors, which end on the CPU.
+        From a batch of images to tensors, which are then moved to the CPU.
     batch : int
     """
 
@@ -54,7 +54,7 @@ class Alone:
         self, model: TransferModel, paths: Sequence[str], run: Callable[[Tensor], Sequence[Tensor]], batch: int
     ) -> None:
         self.preprocessing, self.paths, self.run, self.batch = model.backbone.preprocessing, paths, run, batch
-        self.few = [images for _, images in self._batches(paths[: 4 * batch])]
+        self.batches = [images for _, images in self._batches(paths[: 4 * batch])]
         self.passes = max(len(paths) // (4 * batch), 1)
 
     def _batches(self, paths: Sequence[str]) -> ImageBatches:
@@ -62,14 +62,14 @@ class Alone:
 
     def decode(self) -> float:
         """Return the seconds of decoding all images."""
-        return timed(lambda: [None for _ in self._batches(self.paths)])
+        return time_call(lambda: [None for _ in self._batches(self.paths)])
 
     def forward(self) -> float:
-        """Return the seconds of the network on as many images, few of them again and again."""
+        """Return the seconds of the network on as many images; a few batches are used repeatedly."""
 
-        def passing() -> None:
-            for images in self.few * self.passes:
+        def run_all() -> None:
+            for images in self.batches * self.passes:
                 for out in self.run(images):
                     out.cpu()
 
-        return timed(passing) * len(self.paths) / sum(map(len, self.few * self.passes))
+        return time_call(run_all) * len(self.paths) / sum(map(len, self.batches * self.passes))

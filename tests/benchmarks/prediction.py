@@ -1,10 +1,10 @@
-"""Images per second of `transfer predict`'s pipeline, against decoding alone and against the ideal; peak memory.
+"""Images per second of `transfer predict`, compared with decoding alone and with the ideal; peak memory.
 
 python tests/benchmarks/prediction.py [--images N] [--rounds N] [--backbone B]
 
-Ideal: 1 / (decode + forward) where both share the CPU's cores, decode alone where the network has a GPU of its own.
-All in turn, round by round; medians of the rounds' ratios. Rows are written as they come, so that memory does not grow
-with the number of images.
+Ideal: 1 / (decode + forward) if both share the CPU's cores; decoding alone if the network runs on a GPU. Every round
+measures each once; medians of the rounds' ratios. Rows are written as they are predicted, so memory does not grow with
+the number of images.
 """
 
 import json
@@ -26,12 +26,12 @@ from transfer.heads import HeadSpec
 
 def main() -> None:
     """Print the table."""
-    given = pipeline.arguments(__doc__)
-    n, table = given.images, load_table("office31")
+    options = pipeline.parse_arguments(__doc__)
+    n, table = options.images, load_table("office31")
     paths = np.resize(table.paths[np.random.default_rng(0).permutation(len(table))], n).tolist()
     heads = [HeadSpec(name, classes=table.targets[name].classes) for name in ("object", "domain")]
-    model = pipeline.frozen(given.backbone, heads)
-    alone = pipeline.Alone(model, paths, lambda images: model.predict(images).values(), PREDICTED_AT_ONCE)
+    model = pipeline.load_frozen_model(options.backbone, heads)
+    alone = pipeline.SeparateHalves(model, paths, lambda images: model.predict(images).values(), PREDICTED_AT_ONCE)
 
     def ours() -> None:
         with open(os.devnull, "w") as file:
@@ -39,14 +39,18 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
 
     ours(), alone.forward()
-    rounds = [(alone.decode(), alone.forward(), pipeline.timed(ours)) for _ in range(given.rounds)]
+    rounds = [(alone.decode(), alone.forward(), pipeline.time_call(ours)) for _ in range(options.rounds)]
     rates = [statistics.median(n / seconds for seconds in column) for column in zip(*rounds, strict=True)]
     of_decode = statistics.median(decoding / whole for decoding, _, whole in rounds)
     of_ideal = statistics.median((d if torch.cuda.is_available() else d + f) / whole for d, f, whole in rounds)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(machine.line(), f"\n{given.backbone}, n = {n} images of Office-31, {given.rounds} rounds", sep="")
     print(
-        machine.table(
+        machine.describe(),
+        f"\n{options.backbone}, n = {n} images of Office-31, {options.rounds} rounds",
+        sep="",
+    )
+    print(
+        machine.format_table(
             [
                 ["decode /s", "forward /s", "predict /s", "of decode", "of ideal", "peak MiB"],
                 [*(f"{rate:.0f}" for rate in rates), f"{of_decode:.2f}", f"{of_ideal:.2f}", f"{memory:.0f}"],

@@ -1,9 +1,9 @@
-"""Seconds of training epochs when what a step frees is kept for the next one, and when glibc gives it back.
+"""Seconds of training epochs when glibc retains freed memory for the next step, and when it returns it.
 
-python tests/benchmarks/allocator.py [--policies full partial:3 ...] [--backbones B ...] [--data D] [--shots N]
+python tests/benchmarks/malloc.py [--policies full partial:3 ...] [--backbones B ...] [--data D] [--shots N]
 
-Each is `transfer train` in a process of its own, the two in turn; the median epoch, without the first one, which takes
-the memory from the system in both. The results must be the same to the last digit.
+Each run is a process of `transfer train`; both kinds alternate. The median epoch counts, without the first one, which
+takes the memory from the system either way. The results must be identical.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from pathlib import Path
 
 import machine
 
-LEFT = {"GLIBC_TUNABLES": ""}
-"""A user who has settled the matter, by changing nothing."""
+GLIBC_DEFAULTS = {"GLIBC_TUNABLES": ""}
+"""Set by a user, even if empty, this variable leaves glibc unchanged."""
 
 
-def trained(words: list[str], variables: dict[str, str]) -> tuple[list[float], float, dict]:
-    """Run `transfer train`; return seconds of epochs, the MiB that it took at most, and the test's figures."""
+def time_training(words: list[str], variables: dict[str, str]) -> tuple[list[float], float, dict]:
+    """Run `transfer train`; return the seconds of its epochs, its peak MiB and its test results."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "transfer", "train", *words, "--no-report", "--out", f"{folder}/run"]
         process = subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL)
@@ -42,23 +42,27 @@ def main() -> None:
     parser.add_argument("--data", default="office31")
     parser.add_argument("--shots", default="2")
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    rows = [["backbone", "policy", "given back s", "kept s", "times", "MiB", "MiB"]]
-    for backbone in given.backbones:
-        for policy in given.policies:
-            words = ["--data", given.data, "--shots", given.shots, "--backbone", backbone, "--policy", policy]
+    options = parser.parse_args()
+    rows = [["backbone", "policy", "returned s", "retained s", "times", "MiB", "MiB"]]
+    for backbone in options.backbones:
+        for policy in options.policies:
+            words = ["--data", options.data, "--shots", options.shots, "--backbone", backbone, "--policy", policy]
             sides: list[list[float]] = [[], []]
-            for _ in range(given.rounds):
-                runs = [trained([*words, "--epochs", "4"], variables) for variables in (LEFT, {})]
+            for _ in range(options.rounds):
+                runs = [time_training([*words, "--epochs", "4"], variables) for variables in (GLIBC_DEFAULTS, {})]
                 if runs[0][2] != runs[1][2]:
                     raise SystemExit(f"{backbone} {policy}: the results differ")
                 for side, (seconds, _, _) in zip(sides, runs, strict=True):
                     side += seconds
-            back, kept = map(statistics.median, sides)
+            returned, retained = map(statistics.median, sides)
             sizes = [f"{peak:.0f}" for _, peak, _ in runs]
-            rows.append([backbone, policy, f"{back:.2f}", f"{kept:.2f}", f"{back / kept:.2f}", *sizes])
-    print(machine.line(), f"\n{given.data}, {given.shots} labels a class and domain, {given.rounds} rounds", sep="")
-    print(machine.table(rows))
+            rows.append([backbone, policy, f"{returned:.2f}", f"{retained:.2f}", f"{returned / retained:.2f}", *sizes])
+    print(
+        machine.describe(),
+        f"\n{options.data}, {options.shots} labels per class and domain, {options.rounds} rounds",
+        sep="",
+    )
+    print(machine.format_table(rows))
 
 
 if __name__ == "__main__":

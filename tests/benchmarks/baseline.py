@@ -1,4 +1,4 @@
-"""What every benchmark here is held against: ImageFolder, DataLoader, a frozen timm network run in every epoch."""
+"""The usual loop that benchmarks compare with: ImageFolder, DataLoader, a frozen timm network run in every epoch."""
 
 import time
 from pathlib import Path
@@ -13,8 +13,8 @@ from torchvision.datasets import ImageFolder
 BATCH = 64
 
 
-class Objects(ImageFolder):
-    """Office-31 as ImageFolder reads it (domain folders), the object taken from the path."""
+class OfficeObjects(ImageFolder):
+    """Office-31 read by ImageFolder by domain; the object comes from the path."""
 
     def __init__(self, root: Path, network: nn.Module) -> None:
         config = timm.data.resolve_data_config({}, model=network)
@@ -27,7 +27,7 @@ class Objects(ImageFolder):
         return image, self.objects[index], domain
 
 
-def network(backbone: str, weights: Path) -> nn.Module:
+def load_network(backbone: str, weights: Path) -> nn.Module:
     """Return timm's frozen network without its classifier."""
     from safetensors.torch import load_file
 
@@ -37,30 +37,30 @@ def network(backbone: str, weights: Path) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def loader(root: Path, model: nn.Module, workers: int, shuffle: bool) -> DataLoader:
-    """Return the usual loader over all images."""
-    return DataLoader(Objects(root, model), BATCH, shuffle=shuffle, num_workers=workers)
+def make_loader(root: Path, model: nn.Module, workers: int, shuffle: bool) -> DataLoader:
+    """Return a DataLoader over all images."""
+    return DataLoader(OfficeObjects(root, model), BATCH, shuffle=shuffle, num_workers=workers)
 
 
-def epoch(model: nn.Module, batches: DataLoader, heads: tuple[nn.Linear, nn.Linear]) -> float:
-    """Train both heads, and what of `model` requires gradients, for one epoch; return its seconds."""
+def time_epoch(model: nn.Module, batches: DataLoader, heads: tuple[nn.Linear, nn.Linear]) -> float:
+    """Train both heads and the trainable parameters of `model` for one epoch; return the seconds."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    learner = torch.optim.AdamW([*trained, *(p for head in heads for p in head.parameters())], lr=3e-3)
-    began = time.perf_counter()
+    optimizer = torch.optim.AdamW([*trained, *(p for head in heads for p in head.parameters())], lr=3e-3)
+    started = time.perf_counter()
     for images, objects, domains in batches:
         with torch.set_grad_enabled(bool(trained)):
             features = model(images)
         loss = F.cross_entropy(heads[0](features), objects) + F.cross_entropy(heads[1](features), domains)
-        learner.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        learner.step()
-    return time.perf_counter() - began
+        optimizer.step()
+    return time.perf_counter() - started
 
 
-def evaluation(model: nn.Module, batches: DataLoader) -> float:
+def time_evaluation(model: nn.Module, batches: DataLoader) -> float:
     """Run the network over every image; return the seconds."""
-    began = time.perf_counter()
+    started = time.perf_counter()
     with torch.inference_mode():
         for images, _, _ in batches:
             model(images)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
