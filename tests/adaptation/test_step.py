@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adaptation.candidates import new_network
 from transfer.adaptation.losses.base import AdaptationLoss
+from transfer.adaptation.method_run import new_network
 from transfer.adaptation.step import Diverged, StepLoss
 
 

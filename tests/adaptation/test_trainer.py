@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adaptation.candidates import new_network
 from transfer.adaptation.losses.base import AdaptationLoss
 from transfer.adaptation.losses.entropy import InformationMaximisation
 from transfer.adaptation.losses.fixmatch import FixMatch
 from transfer.adaptation.losses.mcc import MCC
 from transfer.adaptation.losses.mmd import DeepCORAL
 from transfer.adaptation.losses.pseudo_labels import PseudoLabels
+from transfer.adaptation.method_run import new_network
 from transfer.adaptation.step import Diverged
 from transfer.adaptation.trainer import AdaptationTrainer
 from transfer.errors import TransferError

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from timm.models.resnet import BasicBlock, ResNet
 
-from transfer.backbones.weight_files import BUNDLE
+from transfer.backbones.weight_paths import BUNDLE
 from transfer.data.sets.digits import draw_digits
 from transfer.data.sets.glyphs import LETTERS, PRETRAINING, SIZE, Pose, posed, template
 

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from transfer.backbones import load, weight_files, weights
+from transfer.backbones import load, weight_paths, weights
 from transfer.backbones.providers.timm_models import TimmModels
 from transfer.backbones.providers.torchvision_models import _read_weights
 from transfer.errors import TransferError
@@ -276,7 +276,7 @@ def test_torchvisions_downloader_on_a_local_hub(server, monkeypatch):
     assert _same(backbone, published)
     assert backbone.weights == f"hub {address}/shufflenet.pth"
     assert torch.equal(backbone.classifier.bias, published["fc.bias"])
-    assert weight_files.is_in_hub_cache(f"{address}/shufflenet.pth")
+    assert weight_paths.is_in_hub_cache(f"{address}/shufflenet.pth")
 
 
 def test_a_malicious_file_on_the_hub_is_refused(server, monkeypatch, tmp_path):

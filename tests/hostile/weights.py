@@ -40,7 +40,7 @@ def state(**changes: Any) -> Callable[[Path], Any]:
     def save(path: Path) -> None:
         from safetensors.torch import load_file, save_file
 
-        from transfer.backbones.weight_files import find_bundled_file
+        from transfer.backbones.weight_paths import find_bundled_file
 
         tensors = load_file(find_bundled_file("glyphnet"))
         tensors = {name: changes.get("make", lambda t: t)(tensor) for name, tensor in tensors.items()}

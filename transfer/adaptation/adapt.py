@@ -10,11 +10,11 @@ import numpy as np
 
 from transfer import freeze
 from transfer.adaptation import diagnostics
-from transfer.adaptation.candidates import fit_method
 from transfer.adaptation.closed_form.adabn import NO_BATCH_NORM, with_moving_statistics
 from transfer.adaptation.domains import Domains, split_domains
 from transfer.adaptation.feature_map import feature_map
 from transfer.adaptation.hidden_labels import HiddenLabels
+from transfer.adaptation.method_run import fit_method
 from transfer.adaptation.registry import REFERENCE, find_method
 from transfer.adaptation.results import (
     AdaptRun,

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
-from transfer.backbones import registry, weight_files
+from transfer.backbones import registry, weight_paths
 from transfer.backbones.registry import BACKBONES
 from transfer.runtime.files import write_text
 
@@ -63,7 +63,7 @@ def list_backbones(pattern: str = "*", store: Path | None = None) -> Iterator[Ca
     >>> next(list_backbones("mobilenetv2_100")).stages
     9
     """
-    folder = weight_files.find_store(store)
+    folder = weight_paths.find_store(store)
     pattern = pattern.removeprefix("timm:")
     listed = set()
     for row in _list_rows(pattern):
@@ -74,19 +74,19 @@ def list_backbones(pattern: str = "*", store: Path | None = None) -> Iterator[Ca
 
 
 def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(weight_files.strip_provider(name), pattern)
+    return fnmatchcase(name, pattern) or fnmatchcase(weight_paths.strip_provider(name), pattern)
 
 
 def _locate(name: str, source: str, folder: Path | None) -> str:
-    if weight_files.find_store_file(name, folder):
+    if weight_paths.find_store_file(name, folder):
         return "store"
-    if weight_files.find_bundled_file(name):
+    if weight_paths.find_bundled_file(name):
         return "bundle"
     if not source:
         return "none"
     if source == REGISTERED_FILE:
         return "file"
-    return "hub (cached)" if weight_files.is_in_hub_cache(source) else "hub"
+    return "hub (cached)" if weight_paths.is_in_hub_cache(source) else "hub"
 
 
 def _list_rows(pattern: str) -> Iterator[CatalogueRow]:

@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from transfer.backbones import weight_files
+from transfer.backbones import weight_paths
 from transfer.backbones.backbone import ConvClassifier
 from transfer.backbones.providers.base import Provider
 from transfer.data.images.preprocessing import Preprocessing
@@ -54,11 +54,11 @@ def find_weights(provider: Provider, name: str, file: Path | None = None, store:
     """
     if file is not None:
         return FoundWeights(read_weights_file(file), f"file {file}", read_record_beside(file))
-    folder = weight_files.find_store(store)
-    if stored := weight_files.find_store_file(name, folder):
+    folder = weight_paths.find_store(store)
+    if stored := weight_paths.find_store_file(name, folder):
         return FoundWeights(read_weights_file(stored), f"store {stored}", read_record_beside(stored))
     if local := provider.local_file(name):
-        where = "bundle" if local == weight_files.find_bundled_file(name) else f"file {local}"
+        where = "bundle" if local == weight_paths.find_bundled_file(name) else f"file {local}"
         return FoundWeights(read_weights_file(local), where, read_record_beside(local))
     return _from_hub(provider, name, folder)
 
@@ -172,16 +172,16 @@ def _rename_keys(provider: Provider, name: str, network: nn.Module, state: dict[
 def _from_hub(provider: Provider, name: str, folder: Path | None) -> FoundWeights:
     source = provider.source(name)
     try:
-        if source and not weight_files.is_in_hub_cache(source):
+        if source and not weight_paths.is_in_hub_cache(source):
             _check_reachable(source)
         return FoundWeights(provider.download(name), f"hub {source.removeprefix('hf:')}")
     except TransferError:
         raise
     except Exception as error:  # hub clients fail in many ways; each means: no weights
-        files = " or ".join(f"{stem}.safetensors" for stem in weight_files.list_file_names(name))
+        files = " or ".join(f"{stem}.safetensors" for stem in weight_paths.list_file_names(name))
         searched = f"no {files} in the store {folder}" if folder else "no store (TRANSFER_WEIGHTS is not set)"
         suffix = ".safetensors" if source.startswith("hf:") or not source else Path(source).suffix
-        target = (folder or Path("$TRANSFER_WEIGHTS")) / f"{weight_files.strip_provider(name)}{suffix}"
+        target = (folder or Path("$TRANSFER_WEIGHTS")) / f"{weight_paths.strip_provider(name)}{suffix}"
         raise TransferError(
             f"no weights for {name}: {searched}, and the hub has none ({_first_line(error)}); "
             f"{f'save {_make_url(source)} as' if source else 'put its weights at'} {target}, "

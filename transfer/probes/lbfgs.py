@@ -1,8 +1,9 @@
 """Solve a linear layer as a convex problem by full-batch L-BFGS, along a grid of L2 values.
 
 The one solver of all probes: those of heads (:mod:`transfer.probes.head_problem`), by which training solves its
-policies, and those of cross-validation folds (:mod:`transfer.probes.fold_problem`), by which advice expects what the
-same policies will reach. Objective, L2 grid, curvature, tolerances and stopping rules are defined here alone.
+policies, and those of cross-validation folds (:mod:`transfer.probes.cross_validation_problem`), by which advice
+predicts what the same policies will reach. Objective, L2 grid, curvature, tolerances and stopping rules are defined
+here alone.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from transfer.advice.requirements import LINEAR_PROBE
-from transfer.backbones import registry, weight_files
+from transfer.backbones import registry, weight_paths
 from transfer.config.commands import AdviseConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import BackboneConfig, PolicyConfig
@@ -98,16 +98,16 @@ def _select_available(names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str
     TransferError
         A name that no provider knows, or no weights for any.
     """
-    folder = weight_files.find_store()
+    folder = weight_paths.find_store()
     available: list[str] = []
     missing: list[str] = []
     for name in dict.fromkeys(names):
         provider, full = registry.resolve(name)
         source = provider.source(full)
         stored = (
-            weight_files.find_store_file(full, folder)
+            weight_paths.find_store_file(full, folder)
             or provider.local_file(full)
-            or (source and weight_files.is_in_hub_cache(source))
+            or (source and weight_paths.is_in_hub_cache(source))
         )
         (available if stored else missing).append(name)
     if missing and not available:

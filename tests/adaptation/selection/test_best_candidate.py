@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adaptation.candidates import fit_method
+from transfer.adaptation.method_run import fit_method
 from transfer.adaptation.selection.best_candidate import BestCandidate, format_candidate, hidden_widths
 from transfer.adaptation.selection.validators import VALIDATORS
 from transfer.errors import TransferError

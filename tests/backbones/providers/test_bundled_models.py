@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from transfer.backbones import load, weight_files
+from transfer.backbones import load, weight_paths
 from transfer.backbones.providers import bundled_models as module
 from transfer.errors import TransferError
 
@@ -46,13 +46,13 @@ def test_a_missing_bundle_is_an_error(tmp_path, monkeypatch):
 
 
 def test_the_one_that_is_bundled(monkeypatch):
-    if weight_files.find_bundled_file("glyphnet") is None:
+    if weight_paths.find_bundled_file("glyphnet") is None:
         pytest.skip("glyphnet's weights are not in this checkout")
     monkeypatch.delenv("TRANSFER_WEIGHTS", raising=False)
     backbone = load("glyphnet")
     assert backbone.weights == "bundle"
     assert [stage.name for stage in backbone.stages] == ["stem", "layer1", "layer2", "layer3", "layer4"]
     assert sum(p.numel() for p in backbone.parameters()) < 1_000_000
-    assert weight_files.find_bundled_file("glyphnet").stat().st_size < 2_000_000
+    assert weight_paths.find_bundled_file("glyphnet").stat().st_size < 2_000_000
     assert all(p.dtype == torch.float32 for p in backbone.parameters())
     assert all(backbone.can_cut(cut) for cut in range(6))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transfer.errors import TransferError
 from transfer.heads.metrics import wilson_interval
-from transfer.probes.fold_problem import FoldProblem, compute_cross_entropy
+from transfer.probes.cross_validation_problem import CrossValidationProblem, compute_cross_entropy
 from transfer.probes.lbfgs import STRIDE_OF_FOLDS, compute_l2
 from transfer.probes.scaling import Blocks, check_finite, compute_feature_scale
 
@@ -88,10 +88,10 @@ def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, 
     check_finite(x, "cross-validated images")
     outputs = len(rows) * len(numbers) * len(classes)
     x, variances = _principal_components(x, blocks, max(MAX_PROBLEM_SIZE // outputs, 1))
-    problem = FoldProblem(x, variances, torch.from_numpy(label), torch.from_numpy(fold))
+    problem = CrossValidationProblem(x, variances, torch.from_numpy(label), torch.from_numpy(fold))
     if outputs > MAX_SEARCH_SIZE:
         first_fold = torch.from_numpy(np.where(fold, -1, 0))
-        step = FoldProblem(x, variances, torch.from_numpy(label), first_fold).choose_step()
+        step = CrossValidationProblem(x, variances, torch.from_numpy(label), first_fold).choose_step()
         # Not from the first fold's solution, which was trained on the rows to predict, but along the path to its L2.
         for near in (step - STRIDE_OF_FOLDS, step):
             problem.minimise(compute_l2(near))

@@ -11,7 +11,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from transfer.backbones.providers.base import ClassifierLayout, Provider
-from transfer.backbones.weight_files import BUNDLE, find_bundled_file
+from transfer.backbones.weight_paths import BUNDLE, find_bundled_file
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
 

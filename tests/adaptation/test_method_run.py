@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.adaptation.candidates import fit_method, new_network
+from transfer.adaptation.method_run import fit_method, new_network
 from transfer.adaptation.registry import METHODS
 from transfer.adaptation.selection.best_candidate import BestCandidate, CandidateModel
 from transfer.adaptation.selection.validators import VALIDATORS

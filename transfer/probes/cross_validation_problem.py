@@ -13,7 +13,7 @@ from torch import Tensor
 from transfer.probes.lbfgs import START_STEP_OF_FOLDS, STRIDE_OF_FOLDS, LinearProblem, make_diagonal_preconditioner
 
 
-class FoldProblem(LinearProblem):
+class CrossValidationProblem(LinearProblem):
     """Multinomial logistic regressions, one per fold, each on the rows of all other folds.
 
     The loss is the sum over folds of the mean cross-entropy of what each is trained on.

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from transfer.probes import lbfgs
-from transfer.probes.fold_problem import FoldProblem, compute_cross_entropy
+from transfer.probes.cross_validation_problem import CrossValidationProblem, compute_cross_entropy
 from transfer.probes.lbfgs import LinearProblem, make_diagonal_preconditioner
 
 FOLDS, CLASSES, WIDTH = 3, 4, 6
@@ -24,7 +24,7 @@ def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_fold_is_a_probe_of_the_other_folds() -> None:
     x, labels, folds = draw()
-    together = FoldProblem(x, x.var(0), labels, folds)
+    together = CrossValidationProblem(x, x.var(0), labels, folds)
     together.minimise(0.03)
     found = together.predict_held_out()
     for fold in range(FOLDS):
@@ -43,7 +43,7 @@ def test_each_fold_is_a_probe_of_the_other_folds() -> None:
 def test_rows_of_no_fold_train_every_fold_and_are_not_predicted() -> None:
     x, labels, folds = draw()
     folds = torch.where(folds == 0, -1, 0)
-    problem = FoldProblem(x, x.var(0), labels, folds)
+    problem = CrossValidationProblem(x, x.var(0), labels, folds)
     assert problem.row_weights.shape == (1, 90)
     assert torch.equal(problem.row_weights[0] > 0, folds == -1)
     problem.choose_step()
@@ -52,11 +52,11 @@ def test_rows_of_no_fold_train_every_fold_and_are_not_predicted() -> None:
 
 def test_the_step_has_the_least_held_out_loss() -> None:
     x, labels, folds = draw()
-    problem = FoldProblem(x, x.var(0), labels, folds)
+    problem = CrossValidationProblem(x, x.var(0), labels, folds)
     chosen, losses = problem.choose_step(), {}
     found = compute_cross_entropy(problem.predict_held_out(), labels.numpy())
     for step in range(-6, 11, 2):
-        other = FoldProblem(x, x.var(0), labels, folds)
+        other = CrossValidationProblem(x, x.var(0), labels, folds)
         other.minimise(lbfgs.compute_l2(step))
         losses[step] = compute_cross_entropy(other.predict_held_out(), labels.numpy())
     assert chosen == min(losses, key=losses.get)
@@ -65,6 +65,6 @@ def test_the_step_has_the_least_held_out_loss() -> None:
 
 def test_an_l2_value_that_changes_nothing_is_no_better() -> None:
     _, labels, folds = draw()
-    problem = FoldProblem(torch.zeros(90, 1), torch.zeros(1), labels, folds)
+    problem = CrossValidationProblem(torch.zeros(90, 1), torch.zeros(1), labels, folds)
     problem.choose_step()
     assert np.isfinite(problem.predict_held_out()).all()
