@@ -126,5 +126,11 @@ def test_a_name_belongs_to_one_class() -> None:
 
 
 def test_a_policy_without_phases_is_refused() -> None:
-    with pytest.raises(NotImplementedError, match="defines no phases"):
-        FreezePolicy().phases(None, None)  # type: ignore[arg-type]
+    class Unfinished(FreezePolicy):
+        name = "unfinished"
+
+    with pytest.raises(TransferError, match=r"Unfinished: define phases\(\)"):
+        register_policy(Unfinished)
+    assert "unfinished" not in POLICIES
+    with pytest.raises(TypeError, match="abstract"):
+        Unfinished()

@@ -1,20 +1,9 @@
 import numpy as np
-import pytest
-import torch
 
 from transfer.data.table import Target
 from transfer.heads import HeadSpec, find_head_kind
-from transfer.heads.kind import ClassHeadKind, HeadKind
 
 SPEC = HeadSpec("object", "softmax", ("ant", "bee"))
-
-
-def test_a_kind_must_define_its_loss_and_its_predictions() -> None:
-    kind = HeadKind()
-    with pytest.raises(NotImplementedError, match="HeadKind defines no losses"):
-        kind.losses(SPEC, torch.zeros(1), torch.zeros(1), smoothing=0.0, loss="cross_entropy")
-    with pytest.raises(NotImplementedError, match="HeadKind defines no predictions"):
-        kind.predictions(SPEC, torch.zeros(1))
 
 
 def test_labels_of_another_data_set_are_aligned_by_name() -> None:
@@ -40,5 +29,5 @@ def test_rows_of_predictions_csv_and_of_predict() -> None:
 
 
 def test_targets_of_unlabelled_images() -> None:
-    assert ClassHeadKind().unknown_target(SPEC, 2).values.tolist() == [-1, -1]
-    assert np.isnan(HeadKind().unknown_target(SPEC, 2).values).all()
+    assert find_head_kind("softmax").unknown_target(SPEC, 2).values.tolist() == [-1, -1]
+    assert np.isnan(find_head_kind("regression").unknown_target(SPEC, 2).values).all()

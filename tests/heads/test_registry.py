@@ -1,7 +1,7 @@
 import pytest
 
 from transfer.errors import TransferError
-from transfer.heads.kind import HeadKind
+from transfer.heads.kind import ClassHeadKind, HeadKind
 from transfer.heads.registry import find_head_kind, head_summaries, register_head, score_labels
 
 
@@ -23,6 +23,15 @@ def test_a_name_is_taken_once() -> None:
     with pytest.raises(TransferError, match="there is a head kind 'softmax' already"):
         register_head(Other)
     assert type(find_head_kind("softmax")).__name__ == "SoftmaxHead"
+
+
+def test_a_kind_must_define_its_loss_and_its_predictions() -> None:
+    class Unfinished(ClassHeadKind):
+        name = "unfinished"
+
+    with pytest.raises(TransferError, match=r"Unfinished: define losses\(\) and predictions\(\)"):
+        register_head(Unfinished)
+    assert "unfinished" not in head_summaries()
 
 
 @pytest.mark.parametrize("wrong", ["", "two words", "a,b", "a:b"])

@@ -9,7 +9,8 @@ from transfer.freeze.apply import (
     reshape_backbone,
 )
 from transfer.freeze.norms import force_input_gradients, is_norm
-from transfer.freeze.plan import FreezePlan, Phase, PhaseBuilder, plan
+from transfer.freeze.phase import Phase, PhaseBuilder
+from transfer.freeze.plan import FreezePlan, plan
 from transfer.freeze.policy import POLICIES, FreezePolicy, register_policy, summarise_policies
 
 __all__ = [

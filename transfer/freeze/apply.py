@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from transfer.errors import TransferError
 from transfer.freeze.norms import find_norm_tensors, is_norm
-from transfer.freeze.plan import Phase
+from transfer.freeze.phase import Phase
 from transfer.freeze.policy import FreezePolicy
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from transfer.freeze.policy import FreezePolicy, parse_stage_count, register_pol
 
 if TYPE_CHECKING:
     from transfer.backbones.backbone import Backbone
-    from transfer.freeze.plan import Phase, PhaseBuilder
+    from transfer.freeze.phase import Phase, PhaseBuilder
 
 HEAD2TOE_PERCENTS = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
 """Percentages of features, tried in this order as long as the validation loss falls."""
@@ -30,9 +30,26 @@ class LinearProbe(FreezePolicy):
         return (build("probe"),)
 
 
+@dataclass(frozen=True)
+class _StagesPolicy(FreezePolicy):
+    """Base of policies that take a number of stages; without one, all stages."""
+
+    stages: int | None = None
+
+    @property
+    def argument(self) -> str:
+        """The number of stages, if there is one."""
+        return str(self.stages or "")
+
+    @classmethod
+    def from_argument(cls, argument: str | None) -> Self:
+        """Return the policy for a number of stages."""
+        return cls() if argument is None else cls(parse_stage_count(argument, f"{cls.name}:2"))
+
+
 @register_policy
 @dataclass(frozen=True)
-class Partial(FreezePolicy):
+class Partial(_StagesPolicy):
     """Train the last stages."""
 
     stages: int = 2
@@ -40,16 +57,6 @@ class Partial(FreezePolicy):
     name = "partial"
     summary = "the last N stages (default 2)"
     usage = "partial[:N]"
-
-    @property
-    def argument(self) -> str:
-        """The number of stages."""
-        return str(self.stages)
-
-    @classmethod
-    def from_argument(cls, argument: str | None) -> Self:
-        """Return the policy for a number of stages."""
-        return cls() if argument is None else cls(parse_stage_count(argument, "partial:2"))
 
     def phases(self, backbone: "Backbone", build: "PhaseBuilder") -> tuple["Phase", ...]:
         """Return one phase that trains the last stages."""
@@ -71,25 +78,13 @@ class Full(FreezePolicy):
 
 @register_policy
 @dataclass(frozen=True)
-class LpFt(FreezePolicy):
+class LpFt(_StagesPolicy):
     """Train the heads first, then the last stages with them (LP-FT, Kumar et al. 2022)."""
-
-    stages: int | None = None
 
     name = "lp_ft"
     summary = "first the heads alone, then the last N stages with them (default: all)"
     usage = "lp_ft[:N]"
     single_phase = False
-
-    @property
-    def argument(self) -> str:
-        """The number of stages, if it was given."""
-        return str(self.stages or "")
-
-    @classmethod
-    def from_argument(cls, argument: str | None) -> Self:
-        """Return the policy for a number of stages."""
-        return cls() if argument is None else cls(parse_stage_count(argument, "lp_ft:2"))
 
     def phases(self, backbone: "Backbone", build: "PhaseBuilder") -> tuple["Phase", ...]:
         """Return a probe and a fine-tuning phase, in which the heads must not outrun the features."""
@@ -103,10 +98,9 @@ class LpFt(FreezePolicy):
 
 @register_policy
 @dataclass(frozen=True)
-class Gradual(FreezePolicy):
+class Gradual(_StagesPolicy):
     """Unfreeze one more stage in each phase, from the top (Howard and Ruder 2018) or from the bottom."""
 
-    stages: int | None = None
     order: Literal["", "bottom_up"] = ""
 
     name = "gradual"
@@ -235,16 +229,12 @@ class StageProbes(FreezePolicy):
 
 
 @register_policy
-class Scratch(FreezePolicy):
-    """Train all stages from random weights."""
+class Scratch(Full):
+    """Train all stages from random weights, at the heads' rate."""
 
     name = "scratch"
     summary = "all stages, from random weights"
     from_scratch = True
-
-    def phases(self, backbone: "Backbone", build: "PhaseBuilder") -> tuple["Phase", ...]:
-        """Return one phase that trains all stages, at the heads' rate."""
-        return (build(self.name, range(len(backbone.stages))),)
 
 
 @register_policy

@@ -16,14 +16,16 @@ of the package reads facts of a policy or its plan, never its name, so that a ne
 """
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from transfer.errors import TransferError, did_you_mean
+from transfer.runtime.plugins import check_methods, load_entry_points
 
 if TYPE_CHECKING:
     from transfer.backbones.backbone import Backbone
-    from transfer.freeze.plan import Phase, PhaseBuilder
+    from transfer.freeze.phase import Phase, PhaseBuilder
 
 PolicyClass = TypeVar("PolicyClass", bound=type["FreezePolicy"])
 
@@ -34,7 +36,7 @@ POLICIES: dict[str, type["FreezePolicy"]] = {}
 
 
 @dataclass(frozen=True)
-class FreezePolicy:
+class FreezePolicy(ABC):
     """What to train, as a user writes it: ``NAME[:ARGUMENT]``, or ``truncate:N+NAME[:ARGUMENT]``.
 
     This is the base class of all policies. A subclass sets `name` and `summary`, overrides the facts that differ, and
@@ -108,6 +110,7 @@ class FreezePolicy:
             raise ValueError(f"{cls.name} takes no argument after the colon")
         return cls()
 
+    @abstractmethod
     def phases(self, backbone: "Backbone", build: "PhaseBuilder") -> tuple["Phase", ...]:
         """Return the phases of training on `backbone`, in order; their shares of the epochs sum to 1.
 
@@ -123,7 +126,6 @@ class FreezePolicy:
         TransferError
             The policy is impossible on this backbone.
         """
-        raise NotImplementedError(f"policy {self.name} defines no phases()")
 
     @staticmethod
     def parse(text: str) -> "FreezePolicy":
@@ -160,7 +162,7 @@ def register_policy(cls: PolicyClass) -> PolicyClass:
     Raises
     ------
     TransferError
-        The class has no valid name, or another class has the name already.
+        The class has no valid name, another class has the name already, or `phases` is not defined.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", cls.name) or cls.name == TRUNCATE:
         raise TransferError(
@@ -170,6 +172,7 @@ def register_policy(cls: PolicyClass) -> PolicyClass:
     known = POLICIES.get(cls.name)
     if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise TransferError(f"policy {cls.name!r} is registered already, by {known.__module__}.{known.__qualname__}")
+    check_methods(f"policy class {cls.__qualname__}", cls)
     POLICIES[cls.name] = cls
     return cls
 
@@ -205,8 +208,6 @@ def _parse_one(written: str, text: str) -> FreezePolicy:
     if name == TRUNCATE:
         raise TransferError(f"policy {text!r}: {TRUNCATE} occurs twice; add up the stages")
     if name not in POLICIES:
-        from transfer.runtime.plugins import load_entry_points
-
         load_entry_points()
     if name not in POLICIES:
         known = [*POLICIES, TRUNCATE]

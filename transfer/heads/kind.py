@@ -6,6 +6,7 @@ methods that compute with tensors import it themselves.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from transfer.heads.spec import HeadSpec
 
 
-class HeadKind:
+class HeadKind(ABC):
     """A kind of head that predicts one number for each image; the base of all kinds.
 
     A subclass sets :attr:`name` and :attr:`summary` and defines :meth:`losses` and :meth:`predictions`; the rest has
@@ -91,6 +92,7 @@ class HeadKind:
         """Return the last layer's output (N, outputs) in the shape that the other methods take: here (N,)."""
         return output.squeeze(1)
 
+    @abstractmethod
     def losses(self, spec: HeadSpec, output: Tensor, target: Tensor, *, smoothing: float, loss: str) -> Tensor:
         """Return the loss of each row, (N,), all of known target.
 
@@ -104,11 +106,10 @@ class HeadKind:
         loss : {"cross_entropy", "hinge"}
             The value of ``--loss``; a kind with one loss ignores it.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines no losses()")
 
+    @abstractmethod
     def predictions(self, spec: HeadSpec, output: Tensor) -> Tensor:
         """Return values (N,) in their own unit, or probabilities, of raw `output`."""
-        raise NotImplementedError(f"{type(self).__name__} defines no predictions()")
 
     def correct_rows(self, output: Tensor, target: Tensor) -> Tensor | None:
         """Return for which rows raw `output` is correct, bool (N,); None: no training accuracy is logged."""

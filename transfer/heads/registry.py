@@ -5,7 +5,7 @@ from typing import TypeVar
 from transfer.data.target_columns import COLUMN_READERS
 from transfer.errors import TransferError, did_you_mean
 from transfer.heads.kind import HeadKind
-from transfer.runtime.plugins import load_entry_points
+from transfer.runtime.plugins import check_methods, load_entry_points
 
 K = TypeVar("K", bound=type[HeadKind])
 
@@ -20,7 +20,7 @@ def register_head(cls: K) -> K:
     Raises
     ------
     TransferError
-        The class has no name, or the name is taken.
+        The class has no name, the name is taken, or `losses` or `predictions` is not defined.
 
     Examples
     --------
@@ -38,6 +38,7 @@ def register_head(cls: K) -> K:
     present = _KINDS.get(name)
     if present and (type(present).__module__, type(present).__qualname__) != (cls.__module__, cls.__qualname__):
         raise TransferError(f"{cls.__name__}: there is a head kind {name!r} already ({type(present).__name__})")
+    check_methods(cls.__name__, cls)
     kind = _KINDS[name] = cls()
     COLUMN_READERS[name] = kind.read_column
     return cls

@@ -70,6 +70,12 @@ def load_entry_points() -> None:
             log.warning("installed plugin %s (%s) is left out: %s", point.name, point.value, _describe(error))
 
 
+def check_methods(what: str, cls: type) -> None:
+    """Raise if a class that is to be registered lacks methods that its base class declares abstract."""
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise TransferError(f"{what}: define {' and '.join(f'{name}()' for name in missing)}")
+
+
 def _load_file(path: Path, name: str) -> ModuleType:
     path = path.expanduser().resolve()
     if path in _files:

@@ -1,5 +1,6 @@
 """What a provider of backbones offers, and how the classifier lies in its weights files; imports no torch."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ class ClassifierLayout:
     pooled: bool = True
 
 
-class Provider:
+class Provider(ABC):
     """A source of backbones. A `name` is always the full name, as users write it.
 
     A subclass sets `label` and defines `names`, `knows`, `build`, `classifier_layout` and `preprocessing`; the others
@@ -40,25 +41,25 @@ class Provider:
 
     label: str = ""
 
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """Return the names with pretrained weights; the default tag of an architecture comes first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def knows(self, name: str) -> bool:
         """Return whether :meth:`build` takes `name`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, name: str) -> "nn.Module":
         """Return the network without its classifier, randomly initialised: images (N, 3, H, W) to (N, width)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def classifier_layout(self, name: str, network: "nn.Module") -> ClassifierLayout:
         """Return where the original classifier lies in weights files for `network`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def preprocessing(self, name: str) -> "Preprocessing":
         """Return the provider's record of the preprocessing that the weights were trained with."""
-        raise NotImplementedError
 
     def rename_keys(self, name: str, network: "nn.Module", state: "dict[str, Tensor]") -> "dict[str, Tensor]":
         """Return weights with published key names changed to those of the network."""
