@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from transfer.config.commands import EvaluateConfig
 from transfer.config.train import TrainConfig, ViewConfig
@@ -84,6 +85,8 @@ def test_snapshots_are_saved_and_evaluated_as_an_ensemble(
     assert [file.name for file in files] == ["snapshot1.safetensors", "snapshot2.safetensors"]
     said = json.loads((out / "result.json").read_text())["snapshots"]
     assert said["n"] == 2
+    first, second = (load_file(file) for file in files)
+    assert any(not torch.equal(first[name], tensor) for name, tensor in second.items())  # of two cycles
     again = evaluate(EvaluateConfig(files[0], tuple(files[1:])))
     assert again["test"]["object"]["accuracy"] == pytest.approx(said["test"]["object"]["accuracy"])
     # What the run itself predictions with is still the best epoch's.

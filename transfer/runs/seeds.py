@@ -4,11 +4,6 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
-
-from transfer.data.splits import Splits
-from transfer.data.table import ImageTable
-
 
 def merge_seeds(
     seeds: Sequence[int], results: Sequence[dict[str, Any]], averaged: Sequence[str] = ("test", "per_domain")
@@ -47,15 +42,3 @@ def _fold(values: Sequence[Any], reduce: Any) -> Any:
         return {key: value for key, value in folded.items() if value is not None}
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return reduce(values) if numbers else None
-
-
-def class_balance(table: ImageTable, parts: Splits) -> dict[str, Any]:
-    """Return the number of training images of the rarest and the most frequent object, and their ratio."""
-    objects = table.object[parts.train]
-    counts = np.bincount(objects[objects >= 0], minlength=len(table.objects))
-    rarest, commonest = int(counts.argmin()), int(counts.argmax())
-    return {
-        "rarest": {table.objects[rarest]: int(counts[rarest])},
-        "commonest": {table.objects[commonest]: int(counts[commonest])},
-        "imbalance": round(float(counts[commonest] / max(counts[rarest], 1)), 2),
-    }

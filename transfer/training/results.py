@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from transfer.config.train import TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
@@ -12,11 +14,11 @@ from transfer.evaluation.report_data import InitialWeights
 from transfer.freeze import FreezePlan
 from transfer.probes.head2toe import count_selected_features
 from transfer.runs import checkpoint
-from transfer.runs.seeds import class_balance
 from transfer.runs.session import RunSession
 from transfer.training.auto_policy import PolicyAdvice
 from transfer.training.fit import FitResult
 from transfer.training.log_lines import note_divided_batches
+from transfer.training.monitor import find_problems
 from transfer.training.setup import Images
 
 
@@ -41,16 +43,9 @@ class TrainRun:
 
 @dataclass
 class PreparedRun:
-    """One seed's images, split and untrained models.
+    """One seed's images, split and untrained models; `config` has the policy and settings of `advice`, if any.
 
-    Parameters
-    ----------
-    config : TrainConfig
-        With the policy and settings of `advice`, where the policy is ``auto``.
-    initial : dict of str to InitialWeights
-        The initial weights, for the report.
-    notes : list of str
-        Notes on the heads, for the result.
+    `initial` has the weights before training, for the report, and `notes` those on the heads, for the result.
     """
 
     config: TrainConfig
@@ -73,24 +68,16 @@ class PreparedRun:
         return self.images.table.take(self.splits.test)
 
 
-@dataclass
-class Evaluation:
-    """Predictions on the test images: of the final models, and of each snapshot of a cyclic schedule."""
-
-    predictions: Predictions
-    snapshots: list[Predictions]
-
-
 def build_train_result(
     session: RunSession[TrainConfig],
     prepared: PreparedRun,
     fits: dict[str, FitResult],
-    evaluation: Evaluation,
-    problems: list[str],
+    predictions: Predictions,
+    snapshots: list[Predictions],
 ) -> dict[str, Any]:
-    """Return the content of result.json."""
+    """Return the content of result.json, from predictions on the test images: of the models, and of each snapshot."""
     models, plans, splits, table = prepared.models, prepared.plans, prepared.splits, prepared.images.table
-    test, predictions = prepared.test, evaluation.predictions
+    test = prepared.test
     selected = {name: count for model in models.values() for name, count in count_selected_features(model).items()}
     heads = sum(
         int(p.count_nonzero()) if selected else p.numel() for m in models.values() for p in m.heads.parameters()
@@ -108,19 +95,31 @@ def build_train_result(
     accumulate = prepared.config.learn.accumulate
     parts = [fitted.parts if fitted.parts > accumulate else 1 for fitted in fits.values()]
     optional: dict[str, Any] = {}
-    if evaluation.snapshots and len(test):
-        members = evaluation.snapshots
-        optional["snapshots"] = {"n": len(members), "test": evaluate_predictions(test, average_predictions(members))}
+    if snapshots and len(test):
+        average = evaluate_predictions(test, average_predictions(snapshots))
+        optional["snapshots"] = {"n": len(snapshots), "test": average}
     if prepared.advice:
         optional["advice"] = prepared.advice.record
     return {
         **header,
-        "images": counts | class_balance(table, splits),
+        "images": counts | _measure_balance(table, splits),
         "test": evaluate_predictions(test, predictions) if len(test) else {},
         "per_domain": evaluate_domains(test, predictions) if len(test) else {},
         **optional,
         "epochs": {name or "model": fitted.best for name, fitted in fits.items()},
-        "monitor": problems,
+        "monitor": find_problems(session.lines),
         "stopped": "; ".join(fitted.stopped for fitted in fits.values() if fitted.stopped),
         "notes": [*table.notes, *splits.notes, *prepared.notes, *note_divided_batches(parts, prepared.batch_size)],
+    }
+
+
+def _measure_balance(table: ImageTable, splits: Splits) -> dict[str, Any]:
+    """Return the number of training images of the rarest and the most frequent object, and their ratio."""
+    objects = table.object[splits.train]
+    counts = np.bincount(objects[objects >= 0], minlength=len(table.objects))
+    rarest, commonest = int(counts.argmin()), int(counts.argmax())
+    return {
+        "rarest": {table.objects[rarest]: int(counts[rarest])},
+        "commonest": {table.objects[commonest]: int(counts[commonest])},
+        "imbalance": round(float(counts[commonest] / max(counts[rarest], 1)), 2),
     }

@@ -5,7 +5,7 @@ Each seed takes four steps on a :class:`~transfer.runs.session.RunSession`: prep
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -28,12 +28,12 @@ from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import RunSession
 from transfer.runs.states import PartStates
 from transfer.runtime.device import pick_device
-from transfer.training import monitor, optimizers
+from transfer.training import optimizers
 from transfer.training.auto_policy import advise_policy, apply_advice
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import describe_choice, format_epoch
-from transfer.training.results import Evaluation, PreparedRun, TrainRun, build_train_result
+from transfer.training.results import PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
 
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -59,7 +59,7 @@ def train(
     cache : TrunkCache, optional
         Shared between runs, so that outputs of the same frozen layers are computed once.
     backbone : Backbone, optional
-        InitialWeights from a copy of this network, such as another run's, instead of the one that `config` names.
+        Start from a copy of this network, such as another run's, instead of the one that `config` names.
     on_epoch : callable
         Receives each epoch's line, as in metrics.jsonl.
 
@@ -87,8 +87,7 @@ def train(
 def _train_seed(session: Session, images: Images, backbone: Backbone | None) -> TrainRun:
     prepared = _prepare(session, images, backbone)
     fits = _fit_models(session, prepared)
-    evaluation = _evaluate(session, prepared, fits)
-    return _record(session, prepared, fits, evaluation)
+    return _record(session, prepared, fits, *_evaluate(session, prepared, fits))
 
 
 def _prepare(session: Session, images: Images, start: Backbone | None) -> PreparedRun:
@@ -119,93 +118,89 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
 
 def _fit_models(session: Session, prepared: PreparedRun) -> dict[str, FitResult]:
     """Fit each model: one, or one per head where heads are separate."""
-    splits, images = prepared.splits, prepared.images
-    data = TrainingData(images.table, images.inspection.sha256, splits.train, splits.val)
-    fits: dict[str, FitResult] = {}
     with session.defer_stop_signals():
-        for number, name in enumerate(prepared.models):
-
-            def on_epoch(line: dict[str, Any], name: str = name) -> None:
-                line = ({"network": name} if name else {}) | line
-                session.log_line(line, format_epoch(line))
-
-            numbers = 2 * number, 2 * number + 1
-            states = [session.states.part(part) if session.states else None for part in numbers]
-            fits[name] = _fit_and_refit(session, prepared, number, data, states, on_epoch)
-    return fits
+        return {name: _fit_and_refit(session, prepared, number) for number, name in enumerate(prepared.models)}
 
 
-def _fit_and_refit(
-    session: Session,
-    prepared: PreparedRun,
-    number: int,
-    data: TrainingData,
-    states: Sequence[PartStates | None],
-    on_epoch: OnEpoch,
-) -> FitResult:
+def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitResult:
     """Fit model `number`; with ``--refit``, fit it again from its initial weights on train + val."""
-    model, plan, config = list(prepared.models.values())[number], prepared.plans[number], prepared.config
-    probe, seed = not plan.trained_parameters, config.run.seed
-    refit = probe if config.learn.refit is None else config.learn.refit
+    config, images, splits, plan = prepared.config, prepared.images, prepared.splits, prepared.plans[number]
+    name, model = list(prepared.models.items())[number]
+    data = TrainingData(images.table, images.inspection.sha256, splits.train, splits.val)
+    parts = [session.states.part(part) if session.states else None for part in (2 * number, 2 * number + 1)]
+
+    def on_epoch(line: dict[str, Any]) -> None:
+        line = ({"network": name} if name else {}) | line
+        session.log_line(line, format_epoch(line))
+
+    def run(data: TrainingData, part: PartStates | None, **options: Any) -> FitResult:
+        return fit(model, plan, data, config.learn, session.cache, seed=config.run.seed, part=part, **options)
+
+    refit = config.learn.refit if config.learn.refit is not None else not plan.trained_parameters
     refit = refit and len(data.val) > 0
-    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()} if refit else {}
-    first = fit(model, plan, data, config.learn, session.cache, seed=seed, part=states[0], on_epoch=on_epoch)
+    initial = {key: tensor.clone() for key, tensor in model.state_dict().items()} if refit else {}
+    first = run(data, parts[0], on_epoch=on_epoch)
     if not refit or first.stopped:
         return first
     model.load_state_dict(initial)
     both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
     log.info("refit on train + val: %s", " + ".join(map(describe_choice, first.refit_choices)))
-    second = fit(model, plan, both, config.learn, session.cache, seed=seed, repeat=first.refit_choices, part=states[1])
+    second = run(both, parts[1], repeat=first.refit_choices)
     moved = (*first.moved, *second.moved)
     return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped)
 
 
 def _predict_test(
-    config: TrainConfig, session: Session, images: Images, splits: Splits, members: Sequence[checkpoint.Models]
-) -> list[Predictions]:
-    """Return each member's predictions on the test images; empty ones where there are no test images."""
-    batch_size, workers = config.learn.batch_size or len(splits.train), config.learn.workers
-    digests = images.inspection.sha256
-    test_set = TestSet(images.table, digests, splits.test, session.cache, config.view, batch_size, workers)
-    return [test_set.predict(models) if len(splits.test) else {} for models in members]
+    session: Session, config: TrainConfig, images: Images, splits: Splits, models: checkpoint.Models
+) -> Predictions:
+    """Return predictions on the test images, by head; none where there are no test images."""
+    if not len(splits.test):
+        return {}
+    learn, view, digests = config.learn, config.view, images.inspection.sha256
+    batch_size = learn.batch_size or len(splits.train)
+    test_set = TestSet(images.table, digests, splits.test, session.cache, view, batch_size, learn.workers)
+    return test_set.predict(models)
 
 
-def _evaluate(session: Session, prepared: PreparedRun, fits: dict[str, FitResult]) -> Evaluation:
-    """Predict the test images with the final models and with each snapshot; write the snapshots."""
-    members = list(load_snapshots(prepared.models, {name: fitted.snapshots for name, fitted in fits.items()}))
+def _evaluate(
+    session: Session, prepared: PreparedRun, fits: dict[str, FitResult]
+) -> tuple[Predictions, list[Predictions]]:
+    """Predict the test images with the final models and with each snapshot of a cyclic schedule; save the snapshots."""
+    config, images, splits = prepared.config, prepared.images, prepared.splits
     if session.folder:
         session.folder.start()  # a run that stopped in its first epoch has no line yet
-    for number, member in enumerate(members, 1):
-        session.save_models(member, prepared.config.heads, f"snapshot{number}.safetensors")
-    predictions, *rest = _predict_test(
-        prepared.config, session, prepared.images, prepared.splits, [prepared.models, *members]
-    )
-    return Evaluation(predictions, rest)
+    snapshots = []
+    weights = {name: fitted.snapshots for name, fitted in fits.items()}
+    for number, models in enumerate(load_snapshots(prepared.models, weights), 1):
+        session.save_models(models, config.heads, f"snapshot{number}.safetensors")
+        snapshots.append(_predict_test(session, config, images, splits, models))
+    return _predict_test(session, config, images, splits, prepared.models), snapshots
 
 
-def _record(session: Session, prepared: PreparedRun, fits: dict[str, FitResult], evaluation: Evaluation) -> TrainRun:
+def _record(
+    session: Session,
+    prepared: PreparedRun,
+    fits: dict[str, FitResult],
+    predictions: Predictions,
+    snapshots: list[Predictions],
+) -> TrainRun:
     """Write the models, the predictions, the report data and the result."""
-    config, models, test, predictions = prepared.config, prepared.models, prepared.test, evaluation.predictions
-    problems = monitor.find_problems(session.lines)
-    for sentence in problems:
+    config, models, test, table = prepared.config, prepared.models, prepared.test, prepared.images.table
+    result = build_train_result(session, prepared, fits, predictions, snapshots)
+    for sentence in result["monitor"]:
         log.info("%s", sentence)
-    result = build_train_result(session, prepared, fits, evaluation, problems)
     shown = next(name for name, model in models.items() if "object" in model.heads.specs)
     moments = []
     if prepared.initial and len(test):  # in all processes, which compute features together
-        table, digests = prepared.images.table, prepared.images.inspection.sha256
-        feed = session.cache.feed(
-            models[shown], table.paths, digests, batch_size=prepared.batch_size, workers=config.learn.workers
-        )
+        digests, how = prepared.images.inspection.sha256, {"workers": config.learn.workers}
+        feed = session.cache.feed(models[shown], table.paths, digests, batch_size=prepared.batch_size, **how)
         moments = features_before_and_after(prepared.initial[shown], models[shown], feed, table, prepared.splits.test)
     session.save_models(models, config.heads)
     if session.folder:
         session.folder.write_predictions(prediction_rows(test, predictions))
         if moments:
-            domains, workers = prepared.images.table.domains, config.learn.workers
-            session.folder.write_report_data(
-                build_report_data(test, predictions, models[shown], moments, domains, workers)
-            )
+            data = build_report_data(test, predictions, models[shown], moments, table.domains, config.learn.workers)
+            session.folder.write_report_data(data)
         session.folder.write_result(result)
     return TrainRun(result, models, [(test, predictions)])
 
@@ -215,5 +210,5 @@ def _load_finished(session: Session, images: Images) -> TrainRun:
     assert session.finished
     splits = split_images(images, session.config.data, session.config.run.seed)
     models = session.load_models(pick_device(session.config.learn.device))
-    (predictions,) = _predict_test(session.config, session, images, splits, [models])
+    predictions = _predict_test(session, session.config, images, splits, models)
     return TrainRun(session.finished, models, [(images.table.take(splits.test), predictions)])
