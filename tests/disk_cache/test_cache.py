@@ -1,6 +1,5 @@
 """Rows appended under a key are found under that key and no other; the cache stays within its limit."""
 
-import hashlib
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numbered_rows import digests
 
 from transfer.disk_cache import CacheWriteError, DiskCache, LocatedRows, RowCache
 from transfer.disk_cache import cache as cache_module
@@ -19,10 +19,6 @@ from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder
 
 SHAPE = (3, 2)
-
-
-def digests(numbers: Sequence[int]) -> np.ndarray:
-    return np.array([hashlib.sha256(str(i).encode()).hexdigest() for i in numbers], dtype="U64")
 
 
 def values(numbers: Sequence[int]) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Processes that write at the same time, are killed or run out of disk space leave only correct rows."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -10,61 +9,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numbered_rows import cached, digests, fill, open_rows_in, values
 
-from transfer.disk_cache import DiskCache, RowCache
+from transfer.disk_cache import DiskCache
 
 ROOT = Path(__file__).parents[2]
-WIDTH = 10
+HELPERS = ROOT / "tests" / "helpers"
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 
 # Start of each process's script; its steps follow.
 SCRIPT = """
-import hashlib, os, signal, sys
+import os, signal, sys
 from pathlib import Path
 import numpy as np
+from numbered_rows import digests, open_rows_in, values
 from transfer.disk_cache import cache as cache_module, row_cache as row_cache_module
 from transfer.disk_cache import CacheWriteError, DiskCache
 
-def digests(numbers):
-    return [hashlib.sha256(str(i).encode()).hexdigest() for i in numbers]
-
-def values(numbers, width=10):
-    return np.stack([np.full(width, i, "float32") + np.arange(width, dtype="float32") for i in numbers])
-
-rows_cache = DiskCache(Path(sys.argv[1])).open_rows("trunk", {}, (10,), "float32")
+rows_cache = open_rows_in(Path(sys.argv[1]))
 """
-
-
-def digests(numbers: range) -> np.ndarray:
-    return np.array([hashlib.sha256(str(i).encode()).hexdigest() for i in numbers])
-
-
-def values(numbers: range) -> np.ndarray:
-    return np.stack([np.full(WIDTH, i, "float32") + np.arange(WIDTH, dtype="float32") for i in numbers])
-
-
-def open_rows_in(root: Path) -> RowCache:
-    """Open the rows as another process would."""
-    return DiskCache(root).open_rows("trunk", {}, (WIDTH,), "float32")
-
-
-def fill(rows_cache: RowCache, numbers: range) -> None:
-    with rows_cache.open_writer() as writer:
-        writer.append(digests(numbers), values(numbers))
-
-
-def cached(root: Path, numbers: range) -> list[bool]:
-    """Return which rows are cached, after checking their values."""
-    located = open_rows_in(root).locate(digests(numbers))
-    rows = np.flatnonzero(located.found)
-    assert np.array_equal(located.take(rows), values(numbers)[rows])
-    return located.found.tolist()
 
 
 def start(root: Path, steps: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT + steps, str(root)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HELPERS}", "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -260,7 +229,7 @@ def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
 
 def run(blocks):
-    names = np.array(digests(range(blocks << 10)))
+    names = digests(range(blocks << 10))
     with rows_cache.open_writer(len(names)) as writer:
         for batch in names.reshape(blocks, -1):
             writer.append(batch, block)

@@ -1,7 +1,6 @@
 """Damage, foreign files and interrupts: rows are correct or missing, and can be written again."""
 
 import contextlib
-import hashlib
 import logging
 import os
 import pickle
@@ -16,38 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numbered_rows import WIDTH, cached, digests, fill, open_rows_in, values
 
-from transfer.disk_cache import CacheWriteError, DiskCache, RowCache
+from transfer.disk_cache import CacheWriteError, DiskCache
 from transfer.disk_cache import row_cache as row_cache_module
 
-N, WIDTH = 6, 10
+N = 6
 SIZE = N * (4 * WIDTH + 36) + 32  # bytes of a segment of N rows
-
-
-def digests(numbers: range) -> np.ndarray:
-    return np.array([hashlib.sha256(str(i).encode()).hexdigest() for i in numbers])
-
-
-def values(numbers: range) -> np.ndarray:
-    return np.stack([np.full(WIDTH, i, "float32") + np.arange(WIDTH, dtype="float32") for i in numbers])
-
-
-def open_rows_in(root: Path, about: dict[str, int] | None = None) -> RowCache:
-    """Open the rows as another process would."""
-    return DiskCache(root).open_rows("trunk", about or {}, (WIDTH,), "float32")
-
-
-def fill(rows_cache: RowCache, numbers: range) -> None:
-    with rows_cache.open_writer() as writer:
-        writer.append(digests(numbers), values(numbers))
-
-
-def cached(root: Path, numbers: range) -> list[bool]:
-    """Return which rows are cached, after checking their values."""
-    located = open_rows_in(root).locate(digests(numbers))
-    rows = np.flatnonzero(located.found)
-    assert np.array_equal(located.take(rows), values(numbers)[rows])
-    return located.found.tolist()
 
 
 def segment(root: Path) -> Path:
