@@ -1,8 +1,6 @@
 """Steps to test an objective on, hostile ones too, and a toy problem whose answer is known; a tiny pair of domains."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,26 +158,3 @@ def staged(config: Callable[..., AdaptConfig], tiny: Any) -> Callable[..., Any]:
         return stage, plan.phases[-1], made.steps
 
     return build
-
-
-@pytest.fixture(scope="session")
-def bits() -> Callable[[Path], dict[str, Any]]:
-    """Return a function: all that a run folder holds, but for what depends on the clock and on where it lies."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            own = ("seconds", "out", "resume", "checkpoint_minutes")
-            return {name: plain(inner) for name, inner in value.items() if name not in own}
-        return [plain(inner) for inner in value] if isinstance(value, list) else value
-
-    def read(file: Path) -> Any:
-        if file.suffix not in (".json", ".jsonl"):
-            return file.read_bytes()
-        texts = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
-        return [plain(json.loads(text)) for text in texts]
-
-    return lambda folder: {
-        str(file.relative_to(folder)): read(file)
-        for file in folder.rglob("[!.]*")
-        if file.is_file() and file.name != "report.html"  # it tells times and places
-    }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from saved_runs import read_run
 
 from transfer.adaptation import registry
 from transfer.adaptation.adapt import adapt, read_domains
@@ -124,7 +125,7 @@ def test_several_seeds(plugin, images, tmp_path):
     assert len(result["selection"]["chosen"]) == 2
 
 
-def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_path, monkeypatch, bits):
+def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_path, monkeypatch):
     def made(name: str, **run: Any) -> AdaptConfig:
         return config("sharpened", "mean_gap", policy="partial:1", out=tmp_path / name, **run)
 
@@ -145,7 +146,7 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_
         except StoppedBySignal:
             interruptions += 1
     assert 2 <= interruptions < 30
-    assert bits(tmp_path / "pieces") == bits(tmp_path / "whole")
+    assert read_run(tmp_path / "pieces") == read_run(tmp_path / "whole")
 
 
 def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, images, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from saved_runs import read_run
 
 from transfer.cli import main
 
@@ -33,7 +34,7 @@ def processes(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_killed_run_comes_to_the_same_bits(processes, images, weights_store, tmp_path, bits):
+def test_a_killed_run_comes_to_the_same_bits(processes, images, weights_store, tmp_path):
     argv = ["adapt", "--data", str(Path(str(images.paths[0])).parents[2]), "--source", "plain", "--target", "striped"]
     argv += ["--method", "mcc,shot,growing", "--policy", "partial:1", "--weight", "0.5,1", "--bottleneck", "16"]
     argv += ["--backbone", "test_resnet", "--weights", str(weights_store / "test_resnet.safetensors")]
@@ -44,8 +45,8 @@ def test_a_killed_run_comes_to_the_same_bits(processes, images, weights_store, t
     began = time.monotonic()
     processes([*argv, "--out", str(tmp_path / "again")]).join()
     lasts, rng = time.monotonic() - began, np.random.default_rng(0)
-    whole = bits(tmp_path / "whole")
-    assert bits(tmp_path / "again") == whole
+    whole = read_run(tmp_path / "whole")
+    assert read_run(tmp_path / "again") == whole
     kills = compared = 0
     while kills < KILLS:
         out = tmp_path / f"run{compared}"
@@ -59,6 +60,6 @@ def test_a_killed_run_comes_to_the_same_bits(processes, images, weights_store, t
             else:
                 assert process.exitcode == 0
                 assert (out / "result.json").exists()
-        assert bits(out) == whole
+        assert read_run(out) == whole
         compared += 1
     print(f"{kills} kills survived, {compared} runs compared")

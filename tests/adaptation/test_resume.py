@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from saved_runs import read_run
 
 from transfer.adaptation import adapt as adapt_module
 from transfer.adaptation.adapt import adapt
@@ -76,7 +77,7 @@ SLOW = pytest.mark.slow
     ],
 )
 def test_a_run_stopped_again_and_again_comes_to_the_same_bits(
-    config, tiny, tmp_path, stop_at, monkeypatch, bits, methods, how
+    config, tiny, tmp_path, stop_at, monkeypatch, methods, how
 ):
     """In the midst of epochs, at their ends, and after calls of learn."""
     monkeypatch.setattr("transfer.adaptation.auto.NEAR", 1.1)  # no shift is small: every step of auto is taken
@@ -86,7 +87,7 @@ def test_a_run_stopped_again_and_again_comes_to_the_same_bits(
     adapt(config(out=tmp_path / "whole", **settings), images=tiny)
     stops = in_pieces(config(out=tmp_path / "pieces", **settings), tiny, stop_at, 4)
     assert stops >= 2
-    assert bits(tmp_path / "pieces") == bits(tmp_path / "whole")
+    assert read_run(tmp_path / "pieces") == read_run(tmp_path / "whole")
     assert not (tmp_path / "pieces" / "states").exists()
 
 
@@ -109,7 +110,7 @@ def killing(number):
 
 @pytest.mark.parametrize("minutes", [0.0, 10.0])
 def test_a_killed_run_goes_on_from_its_last_state_and_writes_no_line_twice(
-    config, tiny, tmp_path, monkeypatch, bits, minutes
+    config, tiny, tmp_path, monkeypatch, minutes
 ):
     settings = {"method": ("mcc",), "policy": "partial:1", "epochs": 3, "steps": 2}
     adapt(config(out=tmp_path / "whole", **settings), images=tiny)
@@ -126,10 +127,10 @@ def test_a_killed_run_goes_on_from_its_last_state_and_writes_no_line_twice(
     place = states.read_state(file)["calls"][-1]["place"]
     assert (place["epoch"], place["step"]) == ((1, 0) if minutes else (1, 2))
     adapt(resumed(killed), images=tiny)
-    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+    assert read_run(tmp_path / "killed") == read_run(tmp_path / "whole")
 
 
-def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch, bits):
+def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch):
     settings = {"method": ("mcc", "coral"), "seeds": (0, 3, 4)}
     whole = adapt(config(out=tmp_path / "whole", **settings), images=tiny)
     made = config(out=tmp_path / "killed", **settings)
@@ -143,7 +144,7 @@ def test_finished_seeds_are_not_run_again(config, tiny, tmp_path, monkeypatch, b
     )
     again = adapt(resumed(made), images=tiny)
     assert ran == [3, 4]
-    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+    assert read_run(tmp_path / "killed") == read_run(tmp_path / "whole")
     for one, other in zip(again.before, whole.before, strict=True):
         assert np.array_equal(one, other)
     for (table, said), (other_table, other) in zip(again.tests, whole.tests, strict=True):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from saved_runs import read_run
 
 from transfer.data.table import ImageTable
 
@@ -104,24 +105,6 @@ def server(tmp_path: Path, weights_store: Path) -> Any:
     served.process.wait(60)
 
 
-def bits(folder: Path) -> dict[str, Any]:
-    """Return what a run wrote, but for how long it took and where it lies."""
-    found: dict[str, Any] = {}
-    for file in sorted(folder.rglob("*")):
-        name = str(file.relative_to(folder))
-        if file.name == "metrics.jsonl":
-            lines = [json.loads(line) for line in file.read_text().splitlines()]
-            found[name] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-        elif file.name == "result.json":
-            result = json.loads(file.read_text())
-            for one in (result, *result.get("seeds", [])):
-                one.pop("seconds", None), one.pop("config", None)
-            found[name] = result
-        elif file.name not in ("config.json", "report.html"):  # they tell times and places
-            found[name] = file.read_bytes() if file.is_file() else None
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="kills by file descriptors of Linux")
 def test_training_survives_kills(server: Server, folder: Path, tmp_path: Path, capsys: Any) -> None:
@@ -134,7 +117,7 @@ def test_training_survives_kills(server: Server, folder: Path, tmp_path: Path, c
         if name not in wanted:
             code, took = server.run([*argv, "--out", str(tmp_path / f"{name} whole")])
             assert code == 0, (tmp_path / "log").read_text()[-2000:]
-            wanted[name] = bits(tmp_path / f"{name} whole"), took
+            wanted[name] = read_run(tmp_path / f"{name} whole"), took
         out, here = tmp_path / f"{name} {compared}", 0
         while True:
             after = rng.uniform(0, wanted[name][1]) if here < 6 else None
@@ -146,7 +129,7 @@ def test_training_survives_kills(server: Server, folder: Path, tmp_path: Path, c
             assert code == -9, (tmp_path / "log").read_text()[-2000:]
             kills, here = kills + 1, here + 1
         compared += 1
-        assert bits(out) == wanted[name][0], f"{name} after {here} kills"
+        assert read_run(out) == wanted[name][0], f"{name} after {here} kills"
     with capsys.disabled():
         print(f"\ntraining: {kills} kills, {compared} runs compared, all of them bit-identical")
 
@@ -190,7 +173,7 @@ def test_extraction_survives_kills(
     cache = tmp_path / "cache"
     code, took = server.run([*argv, "--out", str(tmp_path / "whole")])
     assert code == 0, (tmp_path / "log").read_text()[-2000:]
-    wanted = kept(cache), bits(tmp_path / "whole")
+    wanted = kept(cache), read_run(tmp_path / "whole")
     assert len(wanted[0]) >= 900
     while kills < KILLS:
         cache.rename(tmp_path / f"cache {compared}")
@@ -203,6 +186,6 @@ def test_extraction_survives_kills(
             kills, here = kills + 1, here + 1
         compared += 1
         assert kept(cache) == wanted[0]
-        assert bits(out) == wanted[1]
+        assert read_run(out) == wanted[1]
     with capsys.disabled():
         print(f"\nextraction: {kills} kills, {compared} caches compared, all of them bit-identical")

@@ -1,7 +1,6 @@
 """What goes wrong in the midst of a run: files, disks, signals. It ends in one line, and goes on to the same bits."""
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from saved_runs import read_run
 
 from transfer.config.train import TrainConfig
 from transfer.data.images import batches as images_module
@@ -21,20 +21,6 @@ from transfer.training.train import train
 
 PLAIN = {"probe": "trained", "epochs": 2, "batch_size": 16, "refit": False}
 FRESH = {"policy": "full", "augment": "flip", "epochs": 3, "batch_size": 12, "cache": False}
-
-
-def bits(folder: Path) -> dict[str, Any]:
-    """Return what a run wrote, but for how long it took and where it lies."""
-    found: dict[str, Any] = {}
-    for file in sorted(folder.iterdir()):
-        if file.name == "metrics.jsonl":
-            lines = [json.loads(line) for line in file.read_text().splitlines()]
-            found[file.name] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-        elif file.name == "result.json":
-            found[file.name] = json.loads(file.read_text()) | {"seconds": None, "config": None}
-        elif file.name != "config.json":
-            found[file.name] = file.read_bytes()
-    return found
 
 
 @pytest.fixture
@@ -73,7 +59,7 @@ def test_an_image_that_is_gone_or_another(
     told: list[dict[str, Any]] = []
     train(config(out=tmp_path / "run", resume=True, **asked), on_epoch=told.append)
     assert len(told) == 3
-    assert bits(tmp_path / "run") == bits(tmp_path / "whole")
+    assert read_run(tmp_path / "run") == read_run(tmp_path / "whole")
 
 
 def test_a_thread_that_fails_ends_the_run_and_it_goes_on(
@@ -95,7 +81,7 @@ def test_a_thread_that_fails_ends_the_run_and_it_goes_on(
     states = list((tmp_path / "run" / "states").iterdir())
     assert states
     train(config(out=tmp_path / "run", resume=True, **FRESH))
-    assert bits(tmp_path / "run") == bits(tmp_path / "whole")
+    assert read_run(tmp_path / "run") == read_run(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("code", [pytest.param(errno.ENOSPC, marks=pytest.mark.slow), errno.EACCES])
@@ -126,7 +112,7 @@ def test_any_write_that_fails(
             if count[0] < number:
                 break
         train(config(out=out, resume=True, **PLAIN))
-        assert bits(out) == bits(tmp_path / "whole"), number
+        assert read_run(out) == read_run(tmp_path / "whole"), number
         if code == errno.EACCES and number > 4:
             break
     assert failed >= 4
@@ -152,7 +138,7 @@ def test_a_disk_that_is_really_full(config: Callable[..., TrainConfig], tmp_path
                 assert "No space left" in str(error) or "os error 28" in str(error), size  # noqa: PT017
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
             train(config(out=disk / "run", resume=True, **asked))
-            assert bits(disk / "run") == bits(tmp_path / "whole"), size
+            assert read_run(disk / "run") == read_run(tmp_path / "whole"), size
         finally:
             subprocess.run(["umount", str(disk)], check=True)
     assert failed >= 4
@@ -181,4 +167,4 @@ def test_a_signal_to_the_command(config: Callable[..., TrainConfig], folder: Pat
     assert 1 <= done < 12
     train(config(out=out, resume=True, **asked))
     train(config(out=tmp_path / "whole", **asked))
-    assert bits(out) == bits(tmp_path / "whole")
+    assert read_run(out, "workers", "cache") == read_run(tmp_path / "whole", "workers", "cache")

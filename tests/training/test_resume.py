@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from saved_runs import epoch_lines, read_run
 from torch import Tensor
 
 from transfer.config.train import LearnConfig, RegulariseConfig, TrainConfig
@@ -63,10 +64,6 @@ def at_step(patch: pytest.MonkeyPatch, number: int, how: str) -> list[int]:
     return count
 
 
-def told(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -87,14 +84,14 @@ def run(taught: Callable[..., Any], data: TrainingData) -> Callable[..., Any]:
         cache.views = 2 if name == "partial, views" else 0
         with defer_stop_signals():
             result = fit(model, plan, data, config, cache, seed=3, part=part, on_epoch=lines.append)
-        return result, {name: tensor.clone() for name, tensor in model.state_dict().items()}, told(lines)
+        return result, {name: tensor.clone() for name, tensor in model.state_dict().items()}, epoch_lines(lines)
 
     return go
 
 
 def check(got: Any, wanted: Any) -> None:
     assert got[2] == wanted[2]
-    assert told(got[0].epochs) == told(wanted[0].epochs)
+    assert epoch_lines(got[0].epochs) == epoch_lines(wanted[0].epochs)
     assert (got[0].best, got[0].moved, got[0].stopped) == (wanted[0].best, (), wanted[0].stopped)
     assert equal(got[1], wanted[1])
     assert len(got[0].snapshots) == len(wanted[0].snapshots)
@@ -145,25 +142,6 @@ def test_killed_long_after_the_last_state(run: Any, tmp_path: Path, monkeypatch:
     check(run("full, fresh views, swa", RunStates(tmp_path, 10).part(0)), wanted)
 
 
-def bits(folder: Path) -> dict[str, Any]:
-    """Return what a run wrote, but for how long it took and where it lies."""
-    found: dict[str, Any] = {}
-    for file in sorted(folder.rglob("*")):
-        name = str(file.relative_to(folder))
-        if file.name == "metrics.jsonl":
-            found[name] = told([json.loads(line) for line in file.read_text().splitlines()])
-        elif file.name == "result.json":
-            result = json.loads(file.read_text())
-            for one in (result, *result.get("seeds", [])):
-                one.pop("seconds", None), one.pop("config", None)
-            found[name] = result
-        elif file.is_file() and file.name != "config.json":
-            found[name] = file.read_bytes()
-        else:
-            found[name] = None
-    return found
-
-
 WHOLE = {
     "refit": {"policy": "linear_probe", "probe": "trained"},
     "solved": {"policy": "linear_probe"},
@@ -188,7 +166,7 @@ def test_a_whole_run(
                 break
             except Killed:
                 assert (tmp_path / "parted" / "states").is_dir() or name == "seeds"
-    assert bits(tmp_path / "parted") == bits(tmp_path / "whole")
+    assert read_run(tmp_path / "parted") == read_run(tmp_path / "whole")
 
     monkeypatch.setattr(train_module, "fit", None)  # nothing is learned again
     again = train(config(out=tmp_path / "parted", resume=True, **settings))
@@ -226,7 +204,7 @@ def test_overwrite_begins_anew(
         with pytest.raises(StoppedBySignal):
             train(config(out=tmp_path / "run", lr=0.1, **settings))
     train(config(out=tmp_path / "run", overwrite=True, **settings))
-    assert bits(tmp_path / "run") == bits(tmp_path / "whole")
+    assert read_run(tmp_path / "run") == read_run(tmp_path / "whole")
 
 
 def test_a_place_moves_on() -> None:
