@@ -49,7 +49,7 @@ def test_names_come_from_the_registries(capsys):
     assert "(Li et al." in shown(capsys, "adapt", "--help-all")
 
 
-@pytest.mark.parametrize("kind", {kind for kind, _ in COMMANDS.values()}, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", dict.fromkeys(kind for kind, _ in COMMANDS.values()), ids=lambda kind: kind.__name__)
 def test_every_option_has_a_text(kind):
     for _, about, found in _groups(kind, None, ""):
         assert about
