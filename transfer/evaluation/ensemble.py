@@ -18,42 +18,26 @@ from transfer.runs.checkpoint import Models
 
 @dataclass(frozen=True)
 class TestSet:
-    """Test images, and the views in which models see them.
-
-    Parameters
-    ----------
-    table : ImageTable
-    digests : ndarray of str, shape (N,)
-        The sha256 of each image of `table`.
-    rows : ndarray of int64
-        The rows of `table` to predict.
-    cache : TrunkCache
-    view : ViewConfig
-        Test-time augmentation; without it, features are read from the cache.
-    batch_size : int
-    workers : int, optional
-        Threads that decode images.
-    """
+    """Test images, and the views in which models see them."""
 
     table: ImageTable
-    digests: np.ndarray
-    rows: np.ndarray
+    digests: np.ndarray  # the sha256 of each image of `table`
+    rows: np.ndarray  # of `table`, to predict
     cache: TrunkCache
-    view: ViewConfig
+    view: ViewConfig  # test-time augmentation; without it, features are read from the cache
     batch_size: int
-    workers: int | None = None
+    workers: int | None = None  # threads that decode images
 
     def predict(self, models: Models) -> Predictions:
         """Return the predictions of all networks of a run, by head."""
         predictions: Predictions = {}
+        table, how = self.table, {"workers": self.workers}
         for model in models.values():
             if self.view.several:
-                predictions |= predict_views(model, self.table.paths[self.rows], self.view, workers=self.workers)
+                predictions |= predict_views(model, table.paths[self.rows], self.view, **how)
             else:
-                feed = self.cache.feed(
-                    model, self.table.paths, self.digests, batch_size=self.batch_size, workers=self.workers
-                )
-                predictions |= predict_rows(model, feed, self.rows, target_tensors(self.table, model))[0]
+                feed = self.cache.feed(model, table.paths, self.digests, batch_size=self.batch_size, **how)
+                predictions |= predict_rows(model, feed, self.rows, target_tensors(table, model))[0]
         return predictions
 
 
@@ -65,11 +49,8 @@ def average_predictions(members: Sequence[Predictions]) -> Predictions:
 def load_snapshots(models: Models, snapshots: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> Iterator[Models]:
     """Yield `models` with the weights of each snapshot in turn; afterwards they have their previous weights.
 
-    Parameters
-    ----------
-    models : dict of str to TransferModel
-    snapshots : mapping of str to sequence of mapping of str to Tensor
-        For each part of `models`, the trained tensors of each snapshot.
+    `snapshots` has for each part of `models` the trained tensors of each snapshot. All that is done with a snapshot is
+    done before the next one is asked for: the models are the same objects.
     """
     for members in zip(*snapshots.values(), strict=False):  # a part that stopped early has fewer
         weights = dict(zip(snapshots, members, strict=True))
@@ -84,13 +65,7 @@ def load_snapshots(models: Models, snapshots: Mapping[str, Sequence[Mapping[str,
 
 
 def check_same_heads(runs: Sequence[Path], loaded: Sequence[Models]) -> None:
-    """Raise if the predictions of `runs` cannot be averaged.
-
-    Raises
-    ------
-    TransferError
-        A run has other heads or classes than the first.
-    """
+    """Raise a TransferError if one of `runs` has other heads or classes than the first."""
     first, *others = (
         {name: (spec.kind, spec.classes) for model in models.values() for name, spec in model.heads.specs.items()}
         for models in loaded

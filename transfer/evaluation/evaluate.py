@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ def predict_command(config: PredictConfig) -> int:
 
 def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
     skipped, writer = 0, None
+    file: Any = SimpleNamespace(write=write)
     for row in rows:
         skipped += "error" in row
         if form == "json":
@@ -92,21 +94,16 @@ def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
         flat = {k: " ".join(f"{c}:{p:g}" for c, p in v) if isinstance(v, list) else v for k, v in row.items()}
         if writer is None:
             fields = [*dict.fromkeys([*flat, "error"])]
-            writer = csv.DictWriter(
-                type("Out", (), {"write": staticmethod(write)})(),
-                fields,
-                lineterminator="\n",
-                extrasaction="ignore",
-            )
+            writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
         writer.writerow(flat)
     return skipped
 
 
-def align_labels(table: ImageTable, models: checkpoint.Models) -> ImageTable:
-    """Return `table` with its labels as indices of the models' classes; unknown classes become -1, and a note."""
+def align_labels(table: ImageTable, specs: Sequence[HeadSpec]) -> ImageTable:
+    """Return `table` with its labels as indices of the heads' classes; unknown classes become -1, and a note."""
     aligned, notes = {}, list(table.notes)
-    for spec in list_head_specs(models):
+    for spec in specs:
         given = table.targets.get(spec.name)
         if given is None:
             aligned[spec.name] = spec.head_kind.unknown_target(spec, len(table))
@@ -118,11 +115,6 @@ def align_labels(table: ImageTable, models: checkpoint.Models) -> ImageTable:
             notes.append(f"{spec.name}: {len(unknown)} classes that the model does not know ({named}) do not count")
     blank = Target(np.full(len(table), -1))
     return replace(table, targets={"object": blank, "domain": blank} | aligned, notes=tuple(notes))
-
-
-def list_head_specs(models: checkpoint.Models) -> list[HeadSpec]:
-    """Return the heads of all networks of a run."""
-    return [spec for model in models.values() for spec in model.heads.specs.values()]
 
 
 def format_column_targets(specs: Sequence[HeadSpec]) -> list[str]:
@@ -147,16 +139,17 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     members = [checkpoint.load_models(run, pick_device(config.device)) for run in runs]
     check_same_heads(runs, members)
     models = members[0]
+    specs = [spec for model in models.values() for spec in model.heads.specs.values()]
     if config.data is None:
-        given = _common_test([run if run.is_dir() else run.parent for run in runs], list_head_specs(models))
+        given = _common_test([run if run.is_dir() else run.parent for run in runs], specs)
     else:
-        given = load_table(config.data, config.data_root, format_column_targets(list_head_specs(models)))
+        given = load_table(config.data, config.data_root, format_column_targets(specs))
         in_test = given.split == "test"
         given = given.take(in_test) if in_test.any() else given
         given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))
     cache = TrunkCache(CacheConfig(cache=config.cache))
     table, inspection = drop_bad_images(given, inspect_files(given, disk_cache=cache.disk_cache), config.on_bad_image)
-    table = align_labels(table, models)
+    table = align_labels(table, specs)
     if not any(t.known.any() for t in table.targets.values()):
         raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
     test_set = TestSet(table, inspection.sha256, np.arange(len(table)), cache, config.view, PREDICTED_AT_ONCE)
@@ -176,13 +169,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _common_test(runs: Sequence[Path], specs: Sequence[HeadSpec]) -> ImageTable:
-    """Return the test images of the first of `runs`.
-
-    Raises
-    ------
-    TransferError
-        The runs were tested on different images: one may have been trained on another's test images.
-    """
+    """Return the test images of the first of `runs`; raise unless they were tested on the same images."""
     first, *others = (_read_test_rows(run) for run in runs)
     for run, rows in zip(runs[1:], others, strict=True):
         if _paths(rows) != _paths(first):
@@ -233,11 +220,10 @@ def _table_of(run: Path, rows: list[dict[str, str]], specs: Sequence[HeadSpec]) 
         for spec in specs:
             if f"{spec.name}_predicted" in rows[0]:
                 column = [row[spec.name] or "" for row in rows]
-                targets[spec.name] = (
-                    make_softmax_target(column)
-                    if spec.head_kind.has_classes
-                    else Target(np.array([float(value) for value in column]), spec.kind)
-                )
+                if spec.head_kind.has_classes:
+                    targets[spec.name] = make_softmax_target(column)
+                else:
+                    targets[spec.name] = Target(np.array([float(value) for value in column]), spec.kind)
         if not targets:
             raise ValueError("no column of a head of the run")
         empty = np.full(len(rows), "")

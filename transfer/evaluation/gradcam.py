@@ -11,10 +11,8 @@ from transfer.backbones.backbone import Backbone
 from transfer.model import TransferModel
 
 
-def compute_gradcam(
-    model: TransferModel, images: Tensor, classes: np.ndarray, head: str = "object"
-) -> np.ndarray | None:
-    """Return a heat map for each image: where the last feature maps speak for a class.
+def compute_gradcam(model: TransferModel, images: Tensor, classes: np.ndarray) -> np.ndarray | None:
+    """Return a heat map for each image: where the last feature maps speak for an object.
 
     The feature maps are summed, each weighted by the mean gradient of the class's logit with respect to it; negative
     sums are set to 0.
@@ -24,7 +22,7 @@ def compute_gradcam(
     images : Tensor of uint8, shape (N, 3, H, W)
         Prepared for the backbone.
     classes : ndarray of int64, shape (N,)
-        For each image, the class of the softmax head to explain.
+        For each image, the object to explain.
 
     Returns
     -------
@@ -46,7 +44,7 @@ def compute_gradcam(
         return captured[0].clone()  # the next module may work in place
 
     with torch.inference_mode(False), torch.enable_grad(), last.register_forward_hook(capture):
-        scores = model.heads(backbone(pixels))[head]
+        scores = model.heads(backbone(pixels))["object"]
         chosen = scores.gather(1, torch.from_numpy(classes).to(device)[:, None]).sum()
         (maps,) = captured
         (gradient,) = torch.autograd.grad(chosen, maps)

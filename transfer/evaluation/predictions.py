@@ -28,11 +28,7 @@ def predict_rows(
 ) -> tuple[Predictions, float]:
     """Return each head's predictions for `rows` and their mean loss; the model is left in eval mode.
 
-    Parameters
-    ----------
-    rows : ndarray of int64
-    labels : mapping of str to Tensor
-        The result of :func:`target_tensors`, of all rows of the table.
+    `labels` are those of all rows of the table, from :func:`target_tensors`.
     """
     model.eval()
     parts: dict[str, list[Tensor]] = {}
@@ -57,11 +53,11 @@ def evaluate_predictions(
     table: ImageTable, predictions: Predictions, *, intervals: bool = True
 ) -> dict[str, dict[str, Any]]:
     """Return each head's report on all rows of `table`, by name; see :meth:`transfer.heads.kind.HeadKind.metrics`."""
-    report = {}
-    for name, values in predictions.items():
-        target = table.targets[name]
-        report[name] = find_head_kind(target.kind).metrics(target, values, intervals=intervals)
-    return report
+    targets = {name: table.targets[name] for name in predictions}
+    return {
+        name: find_head_kind(target.kind).metrics(target, predictions[name], intervals=intervals)
+        for name, target in targets.items()
+    }
 
 
 def evaluate_domains(table: ImageTable, predictions: Predictions) -> dict[str, dict[str, Any]]:

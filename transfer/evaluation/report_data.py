@@ -38,20 +38,12 @@ ReportData = dict[str, Any]
 
 @dataclass(frozen=True)
 class FeatureState:
-    """Features of images before or after training, for a map.
-
-    Parameters
-    ----------
-    title : str
-    features : ndarray of float32, shape (N, F)
-    objects, domains : ndarray of int64, shape (N,)
-        Class indices that colour the map, -1 where unknown.
-    """
+    """Features of images before or after training, for a map."""
 
     title: str
-    features: np.ndarray
-    objects: np.ndarray
-    domains: np.ndarray
+    features: np.ndarray  # float32 (N, F)
+    objects: np.ndarray  # class indices (N,) that colour the map, -1 where unknown
+    domains: np.ndarray  # likewise
 
 
 class InitialWeights:
@@ -107,15 +99,10 @@ def build_report_data(
     ----------
     test : ImageTable
         The test images, at least one, with their true labels.
-    predictions : Predictions
-        For the test images.
     model : TransferModel
         The model whose object head is explained by Grad-CAM.
-    states : sequence of FeatureState
     domains : sequence of str
         Domain names of `states`, by index.
-    workers : int, optional
-        Threads that decode images.
 
     Returns
     -------
@@ -128,7 +115,8 @@ def build_report_data(
     """
     galleries = choose_galleries(test, predictions)
     rows = np.unique(np.concatenate([np.asarray(shown, dtype=np.int64) for shown in galleries.values()]))
-    images = _images(test, model, rows, workers)
+    batches = ImageBatches(test.paths, model.backbone.preprocessing, batch_size=64, order=rows, workers=workers)
+    images = torch.cat([batch for _, batch in batches])
     return {
         "galleries": galleries,
         "pictures": {
@@ -143,8 +131,8 @@ def build_report_data(
 def choose_galleries(test: ImageTable, predictions: Predictions) -> dict[str, list[int]]:
     """Return the rows of the test images to show, by the name of their gallery."""
     galleries: dict[str, list[int]] = {}
-    sample = np.random.default_rng(0).permutation(len(test))
     explained: list[int] = []
+    sample = np.random.default_rng(0).permutation(len(test))
     for name, values in predictions.items():
         target = test.targets[name]
         kind = find_head_kind(target.kind)
@@ -158,11 +146,6 @@ def choose_galleries(test: ImageTable, predictions: Predictions) -> dict[str, li
             hits = sample[correct[sample]][:EXPLAINED_EACH].tolist()
             explained = [*galleries["object mistakes"][:EXPLAINED_EACH], *hits]
     return galleries | {"sample": sample[:SAMPLE_SHOWN].tolist(), "explained": explained}
-
-
-def _images(test: ImageTable, model: TransferModel, rows: np.ndarray, workers: int | None) -> Tensor:
-    batches = ImageBatches(test.paths, model.backbone.preprocessing, batch_size=64, order=rows, workers=workers)
-    return torch.cat([images for _, images in batches])
 
 
 def _jpeg(pixels: Tensor) -> str:
@@ -180,9 +163,8 @@ def _top(test: ImageTable, predictions: Predictions, row: int) -> dict[str, list
         kind = find_head_kind(target.kind)
         if isinstance(kind, ClassHeadKind):
             p = kind.class_probabilities(values[row])
-            top[name] = [
-                [target.classes[k], round(float(p[k]), 4)] for k in np.argsort(-p, kind="stable")[:TOP_CLASSES]
-            ]
+            best = np.argsort(-p, kind="stable")[:TOP_CLASSES]
+            top[name] = [[target.classes[k], round(float(p[k]), 4)] for k in best]
     return top
 
 

@@ -20,12 +20,7 @@ IMAGES_PER_BATCH = 32
 
 
 def predict_views(
-    model: TransferModel,
-    paths: Sequence[str] | np.ndarray,
-    config: ViewConfig,
-    *,
-    workers: int | None = None,
-    batch_size: int = IMAGES_PER_BATCH,
+    model: TransferModel, paths: Sequence[str] | np.ndarray, config: ViewConfig, *, workers: int | None = None
 ) -> Predictions:
     """Return each head's mean prediction over all views of the images at `paths`.
 
@@ -47,9 +42,7 @@ def predict_views(
             at = trained.at_size(side) if config.test_sizes else trained
             parts: dict[str, list[np.ndarray]] = {name: [] for name in model.heads.specs}
             shown = enlarge_for_crops(at) if config.test_crops == 10 else at
-            batches = ImageBatches(paths, shown, batch_size=batch_size)
-            batches.workers = workers or batches.workers
-            for _, images in batches:
+            for _, images in ImageBatches(paths, shown, batch_size=IMAGES_PER_BATCH, workers=workers):
                 for name, values in _mean_prediction(model, make_views(images, at, config.test_crops)).items():
                     parts[name].append(values)
                 bar.update(len(images))
