@@ -35,13 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PolicyAdvice:
-    """Advice on one backbone, and its evidence.
-
-    Parameters
-    ----------
-    record : dict
-        All of it as plain values, for advice.json and result.json.
-    """
+    """Advice on one backbone, its evidence, and both as plain values, for advice.json and result.json."""
 
     advice: Advice
     evidence: AdviceEvidence
@@ -66,27 +60,19 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
     observed = observe(backbone, sample, sample_inspection.sha256, cache, config.learn.workers)
     if backbone.weights == "random":  # without pretraining, neither norms nor classifier measure similarity
         observed = replace(observed, norms={}, probabilities=None)
-    evidence = gather_evidence(
-        observed,
-        sample,
-        sample_inspection,
-        len(labelled),
-        measure_set_size(table.take(learn), inspection.take(learn)),
-        seed,
-        near_together=config.data.keep_near_duplicates_together,
-    )
+    size = measure_set_size(table.take(learn), inspection.take(learn))
+    together = config.data.keep_near_duplicates_together
+    evidence = gather_evidence(observed, sample, sample_inspection, len(labelled), size, seed, near_together=together)
     layout = NetworkLayout.from_backbone(backbone)
     advice = derive_advice(evidence, measured, layout, _find_requirements(config, table, parts, backbone))
     stages = [stage.name for stage in backbone.stages]
+    spent = {"total": time.perf_counter() - start, "trunk": cache.seconds - trunk_before}
     record = {
         "backbone": {"name": backbone.name, "weights": backbone.weights, "parameters": sum(layout.parameters)},
         "advice": _to_plain_advice(advice) | {"how": describe_advised_plan(config, advice, stages)},
         **_to_plain_evidence(evidence, sample),
         "costs": to_dict(measured),
-        "seconds": {
-            "total": round(time.perf_counter() - start, 3),
-            "trunk": round(cache.seconds - trunk_before, 3),
-        },
+        "seconds": {name: round(seconds, 3) for name, seconds in spent.items()},
     }
     return PolicyAdvice(advice, evidence, record)
 

@@ -25,13 +25,7 @@ class WeightAverage:
     2018) is the plain mean over the ends of the last epochs; BatchNorm statistics are then recomputed. Before the first
     average, and with ``none``, the weights are used unchanged.
 
-    Parameters
-    ----------
-    model : TransferModel
-        Frozen for the phase.
-    config : LearnConfig
-    epochs : int
-        Number of epochs of the phase.
+    `model` is frozen for the phase, which has this number of `epochs`.
     """
 
     def __init__(self, model: TransferModel, config: LearnConfig, epochs: int) -> None:
@@ -55,11 +49,7 @@ class WeightAverage:
     def in_place(self, feed: Feed, rows: np.ndarray) -> Iterator[None]:
         """Give the model the mean; restore its own weights, bit-identical, on leaving.
 
-        Parameters
-        ----------
-        feed : Feed
-        rows : ndarray of int64
-            Rows for the BatchNorm statistics of SWA.
+        SWA measures BatchNorm statistics on `rows`.
         """
         if not self.count:
             yield
@@ -96,10 +86,9 @@ class WeightAverage:
 
 def trained_tensors(model: TransferModel) -> dict[str, Tensor]:
     """Return the trained parameters of `model` and its norm statistics that are not frozen, by name."""
-    found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    for path, norm in _norms(model):
-        found |= {f"{path}.{name}": buffer for name, buffer in norm.named_buffers(recurse=False)}
-    return found
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad} | {
+        f"{path}.{name}": buffer for path, norm in _norms(model) for name, buffer in norm.named_buffers(recurse=False)
+    }
 
 
 @torch.no_grad()

@@ -76,10 +76,10 @@ def compare_runs(run: TrainRun, other: TrainRun) -> dict[str, Any]:
 
 def correct_predictions(run: TrainRun, head: str) -> tuple[np.ndarray, np.ndarray]:
     """Return whether each labelled test image of all seeds was classified correctly, and its path."""
-    right, images = [np.empty(0)], [np.empty(0, str)]
+    correct, images = [np.empty(0)], [np.empty(0, str)]
     for table, predictions in run.tests:
         target = table.targets[head]
         if find_head_kind(target.kind).has_classes:
-            right.append((decide(target, predictions[head]) == target.values)[target.known].astype(float))
+            correct.append((decide(target, predictions[head]) == target.values)[target.known].astype(float))
             images.append(table.paths[target.known])
-    return np.concatenate(right), np.concatenate(images)
+    return np.concatenate(correct), np.concatenate(images)

@@ -38,28 +38,14 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
 
 @dataclass
 class EpochProgress:
-    """The position within an epoch.
+    """The position within an epoch; only `parts` stays from epoch to epoch."""
 
-    Parameters
-    ----------
-    step : int
-        Steps taken.
-    total : float
-        Sum of the losses of the rows so far.
-    correct, seen : dict of str to int
-        By head, the rows so far that were classified correctly, and those whose label is known.
-    rng : dict, optional
-        State of the generator of the epoch's random draws.
-    parts : int
-        Into how many parts batches are divided to fit into memory; this stays from epoch to epoch.
-    """
-
-    step: int = 0
-    total: float = 0.0
-    correct: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
-    rng: dict[str, Any] | None = None
-    parts: int = 1
+    step: int = 0  # steps taken
+    total: float = 0.0  # sum of the losses of the rows so far
+    correct: dict[str, int] = field(default_factory=dict)  # by head, rows so far that were classified correctly
+    seen: dict[str, int] = field(default_factory=dict)  # by head, rows so far whose label is known
+    rng: dict[str, Any] | None = None  # state of the generator of the epoch's random draws
+    parts: int = 1  # into which batches are divided to fit into memory
 
 
 class MixedBatch(NamedTuple):
@@ -117,7 +103,7 @@ class EpochTrainer:
         progress.parts = max(progress.parts, config.accumulate)
         rng = np.random.default_rng(key)
         rows = _draw_rows(self.data, config.balance, rng)
-        weights = row_weights(self.data, self.model) if config.balance == "loss" else None
+        weights = row_weights(self.data, self.model, config.balance)
         steps = math.ceil(len(rows) / self.feed.batch_size)
         progress.correct = dict.fromkeys(self.labels, 0) | progress.correct
         progress.seen = dict.fromkeys(self.labels, 0) | progress.seen
@@ -158,12 +144,12 @@ class EpochTrainer:
         return wrap_ddp(loss) if self.feed.splits_batches else loss
 
     def _mix(
-        self, rows: np.ndarray, activation: Tensor, weights: dict[str, Tensor] | None, rng: np.random.Generator
+        self, rows: np.ndarray, activation: Tensor, weights: dict[str, Tensor], rng: np.random.Generator
     ) -> MixedBatch:
         """Return the batch of `rows` with labels, mixed as the config says."""
         device, index = next(self.model.heads.parameters()).device, torch.from_numpy(rows)
         wanted = {name: label[index].to(device) for name, label in self.labels.items()}
-        row_weight = {name: weight[index].to(device) for name, weight in weights.items()} if weights else None
+        row_weight = {name: weight[index].to(device) for name, weight in weights.items()} or None
         regularise = self.config.regularise
         across = self.feed.splits_batches and bool(regularise.mixup or regularise.cutmix)
         activation = self.feed.gather_batch(activation, len(rows)) if across else activation
@@ -239,24 +225,18 @@ class BatchLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch of `count` rows, with penalties, and the output of each head.
 
-        Parameters
-        ----------
-        activation : Tensor
-            Of this process's own rows.
-        key : list of int
-            Seed of random draws within the tail in several processes.
-        part : slice or BatchPart, optional
-            Return only these rows' share of the loss.
+        `activation` is of this process's own rows; `key` seeds random draws within the tail in several processes. With
+        `part`, only these rows' share of the loss is returned.
         """
         model, config, device = self.model, self.config, activation.device
         totals: list[Any] = [None] * len(parts)
         share, sizes = 1.0, None
         if part is not None:
             totals = [model.heads.totals(each.wanted, each.weights) for each in parts]
-            local: Any = part
-            every, sizes = np.arange(count)[part] if isinstance(part, slice) else part.index, None
             if isinstance(part, BatchPart):
-                local, sizes = part.local_rows, part.sizes
+                every, local, sizes = part.index, part.local_rows, part.sizes
+            else:
+                every, local = np.arange(count)[part], part
             share, count, key = len(every) / count, len(every), [*key, int(every[0])]
             activation, parts = activation[local], tuple(each.take(torch.from_numpy(every)) for each in parts)
         bfloat16 = use_bfloat16(config.precision, device)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from transfer import freeze
@@ -77,30 +77,16 @@ def fit(  # the last four are options that a plain fit does not need
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]
     labels = target_tensors(data.table, model)
     pretrained = PretrainedCopy(model, data.train, labels) if build.needs_pretrained_copy(config) else None
-    initial = PhaseBest(NO_SCORE, 0, _copy_tensors(model, moving))
     checkpoints = FitCheckpoints(part, model, moving)
+    initial = PhaseBest(NO_SCORE, 0, checkpoints.copy_weights())
     saved = checkpoints.load(initial.weights)
-    for line in saved.result.epochs if saved else ():
+    result, position = saved or (FitResult(), FitPosition(initial, initial))
+    for line in result.epochs:
         on_epoch(line)
-    if saved and saved.position is None:
-        return saved.result
-    result = saved.result if saved else FitResult()
-    position = saved.position if saved and saved.position else FitPosition(initial, initial)
+    if position is None:
+        return result
     trainer = PhaseTrainer(
-        model,
-        plan,
-        data,
-        config,
-        cache,
-        labels,
-        moving,
-        seed,
-        repeat,
-        on_epoch,
-        result,
-        position,
-        checkpoints,
-        pretrained,
+        model, plan, data, config, cache, labels, seed, repeat, on_epoch, result, position, checkpoints, pretrained
     )
     phases = plan.phases if repeat is None else plan.phases[: len(repeat)]
     for number, phase in list(enumerate(phases))[position.phase :]:
@@ -132,7 +118,6 @@ class PhaseTrainer:
     config: LearnConfig
     cache: TrunkCache
     labels: dict[str, Tensor]
-    moving: list[str]
     seed: int
     repeat: list[PhaseChoice] | None
     on_epoch: Callable[[dict[str, Any]], None]
@@ -186,32 +171,32 @@ class PhaseTrainer:
             line: dict[str, Any] = {"phase": phase.name, "epoch": number, "of": number + length - epoch}
             start, end = cycle_bounds(epoch, length, config.cycles)
             line |= trainer.run_epoch((epoch - start, end - start), [self.seed, at.phase, epoch], at.progress)
-            if not _all_finite(self.model, self.moving):  # the last step broke the weights, unseen by any loss
+            if not self.checkpoints.all_finite():  # the last step broke the weights, unseen by any loss
                 line["loss"] = math.nan
             if not math.isfinite(line["loss"]):
                 self.result.stopped = self._describe_stop(line)
                 break
             average.after_epoch(epoch)
             with average.in_place(feed, self.data.train):
-                self._finish_epoch(feed, line, epoch, start_time)
+                value = self._finish_line(feed, line, epoch, start_time)
+                at.wait += 1
+                if value > at.current.value:
+                    at.current, at.wait = PhaseBest(value, epoch, self.checkpoints.copy_weights(), number), 0
                 if config.cycles > 1 and epoch == end:
-                    self.result.snapshots.append(_copy_tensors(self.model, self.moving))
+                    self.result.snapshots.append(self.checkpoints.copy_weights())
             at.next_epoch()
             self.checkpoints.step(save, end=True)
         return at.current
 
-    def _finish_epoch(self, feed: Feed, line: dict[str, Any], epoch: int, start: float) -> None:
-        """Validate the model, report the epoch's line, and copy the weights if they are the best so far."""
-        at, train = self.position, self.data.train
-        value = self._validate(feed, line) or (float(at.phase), float(epoch))
-        if self.config.interference and (found := measure_conflict(self.model, feed, train, self.labels, self.config)):
-            line["interference"] = found
+    def _finish_line(self, feed: Feed, line: dict[str, Any], epoch: int, start: float) -> tuple[float, float]:
+        """Validate the model, report the line, and return the score; a later epoch scores more without validation."""
+        value = self._validate(feed, line) or (float(self.position.phase), float(epoch))
+        if self.config.interference and "solved" not in line:
+            found = measure_conflict(self.model, feed, self.data.train, self.labels, self.config)
+            line |= {"interference": found} if found else {}
         line["seconds"] = round(time.perf_counter() - start, 3)
         self._report(line)
-        if value > at.current.value:
-            at.current, at.wait = PhaseBest(value, epoch, _copy_tensors(self.model, self.moving), line["epoch"]), 0
-        else:
-            at.wait += 1
+        return value
 
     def _describe_stop(self, line: dict[str, Any]) -> str:
         best = max(self.position.current, self.position.best, key=lambda each: each.value).epoch
@@ -226,11 +211,11 @@ class PhaseTrainer:
 
     def solve(self, feed: Feed, phase: Phase) -> PhaseBest:
         """Solve a phase in which only linear heads are trained."""
-        data, model, number = self.data, self.model, self.position.phase
-        repeated = self.repeat[number] if self.repeat else None
+        data, model = self.data, self.model
+        repeated = self.repeat[self.position.phase] if self.repeat else None
         start = time.perf_counter()
         rows, features = feed.load_all_views(data.train, AUGMENTATIONS[self.config.augment])
-        weights = row_weights(data, model) if self.config.balance == "loss" else {}
+        weights = row_weights(data, model, self.config.balance)
         val = None
         if self.repeat is None and len(data.val):
             val = feed.load_all_views(data.val)[1], self._labels(data.val)
@@ -249,10 +234,8 @@ class PhaseTrainer:
             on_line=on_line,
         )
         line: dict[str, Any] = {"phase": phase.name, "epoch": len(self.result.epochs) + 1, "solved": solved}
-        value = self._validate(feed, line) or (float(number), 1.0)
-        line["seconds"] = round(time.perf_counter() - start, 3)
-        self._report(line)
-        return PhaseBest(value, solved, _copy_tensors(model, self.moving), len(self.result.epochs))
+        value = self._finish_line(feed, line, 1, start)
+        return PhaseBest(value, solved, self.checkpoints.copy_weights(), len(self.result.epochs))
 
     def _validate(self, feed: Feed, line: dict[str, Any]) -> tuple[float, float] | None:
         """Return the score on the validation rows and write it into `line`; None in a refit or without such rows."""
@@ -277,20 +260,6 @@ def scale_heads(model: TransferModel, feed: Feed, rows: np.ndarray, seed: int) -
     model.eval()
     sample = np.random.default_rng(seed).permutation(rows)[:SCALE_ROWS]
     with torch.inference_mode():
-        features = torch.cat(
-            [
-                feed.gather_batch(model.features(own).float(), len(batch))
-                for batch, own in feed.batches(sample, split=True)
-            ]
-        )
+        batches = feed.batches(sample, split=True)
+        features = torch.cat([feed.gather_batch(model.features(own).float(), len(batch)) for batch, own in batches])
     model.heads.scale_to(features)
-
-
-def _all_finite(model: nn.Module, names: list[str]) -> bool:
-    state = model.state_dict()
-    return all(bool(state[name].isfinite().all()) for name in names)
-
-
-def _copy_tensors(model: nn.Module, names: list[str]) -> dict[str, Tensor]:
-    state = model.state_dict()
-    return {name: state[name].detach().clone() for name in names}

@@ -45,10 +45,12 @@ def measure_conflict(
     total = torch.zeros(len(names), sum(p.numel() for p in shared), device=device)
     count = torch.zeros(len(names), 1, device=device)
     opposed, batches = torch.zeros(len(names), len(names), device=device), 0
+    how: Any = {"smoothing": config.label_smoothing, "loss": config.loss}
     for batch, activation in feed.batches(np.random.default_rng(0).permutation(rows)[:MAX_CONFLICT_ROWS]):
         wanted = {name: label[torch.from_numpy(batch)].to(device) for name, label in labels.items()}
         out = model(activation)
-        each = torch.stack([_gradient(model, out, _only(name, wanted), shared, config) for name in names])
+        losses = [model.heads.loss(out, _only(name, wanted), **how) for name in names]
+        each = torch.stack([_flat_gradient(loss, shared) for loss in losses])
         seen = torch.stack([known_rows(wanted[name]).sum() for name in names])[:, None]
         opposed += each @ each.T < 0
         total += each * seen
@@ -65,10 +67,8 @@ def measure_conflict(
     }
 
 
-def conflict_by_epoch(
-    lines: Sequence[Mapping[str, Any]], one: str = "object", other: str = "domain"
-) -> dict[str, list[float]]:
-    """Return the course of training between two heads, epoch by epoch: the mean over seeds of what was measured.
+def conflict_by_epoch(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return, epoch by epoch, the mean over seeds of the conflict between the object and the domain head.
 
     Parameters
     ----------
@@ -78,14 +78,14 @@ def conflict_by_epoch(
     Returns
     -------
     dict of str to list of float
-        ``cosine``, ``conflict``, and ``ratio``: the length of `other`'s gradient over that of `one`'s.
+        ``cosine``, ``conflict``, and ``ratio``: the length of the domain head's gradient over the object head's.
     """
     epochs: dict[int, list[dict[str, float]]] = {}
     for line in lines:
         if found := line.get("interference"):
-            pair, length = f"{one} {other}", found["length"]
-            values = {"cosine": found["cosine"][pair], "conflict": found["conflict"][pair]}
-            epochs.setdefault(line["epoch"], []).append(values | {"ratio": length[other] / max(length[one], 1e-30)})
+            values = {name: found[name]["object domain"] for name in ("cosine", "conflict")}
+            values["ratio"] = found["length"]["domain"] / max(found["length"]["object"], 1e-30)
+            epochs.setdefault(line["epoch"], []).append(values)
     names = ("cosine", "conflict", "ratio")
     return {name: [fmean(seed[name] for seed in epochs[n]) for n in sorted(epochs)] for name in names}
 
@@ -98,13 +98,6 @@ def _only(name: str, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _gradient(
-    model: TransferModel,
-    out: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    shared: list[torch.nn.Parameter],
-    config: LearnConfig,
-) -> Tensor:
-    loss = model.heads.loss(out, wanted, smoothing=config.label_smoothing, loss=config.loss)
+def _flat_gradient(loss: Tensor, shared: list[torch.nn.Parameter]) -> Tensor:
     parts = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True, materialize_grads=True)
     return torch.cat([part.flatten() for part in parts])

@@ -33,11 +33,11 @@ def describe_choice(chosen: PhaseChoice) -> str:
 
 
 def _format_l2(solved: Any) -> str:
-    if isinstance(solved, dict) and "percent" not in solved:
-        return " and ".join(f"{l2:.2g} on {member}" for member, l2 in solved.items())
-    if isinstance(solved, dict):
+    if not isinstance(solved, dict):
+        return f"{solved:.2g}"
+    if "percent" in solved:
         return f"{solved['strength']:.2g} on {solved['percent']:g} %"
-    return f"{solved:.2g}"
+    return " and ".join(f"{l2:.2g} on {member}" for member, l2 in solved.items())
 
 
 def note_divided_batches(parts: Iterable[int], batch: int) -> list[str]:

@@ -14,21 +14,11 @@ Box = tuple[int, int, int, int]
 
 
 class Labels(NamedTuple):
-    """Labels of a batch's rows, and their share of the loss.
+    """Labels of a batch's rows, and their share of the loss."""
 
-    Parameters
-    ----------
-    wanted : dict of str to Tensor, shape (N,)
-        By head; -1 (NaN for regression) where unknown.
-    weights : dict of str to Tensor, shape (N,), optional
-        Weights of the rows in each head's loss.
-    share : float
-        In [0, 1].
-    """
-
-    wanted: dict[str, Tensor]
-    weights: dict[str, Tensor] | None = None
-    share: float = 1.0
+    wanted: dict[str, Tensor]  # by head, (N,); -1 (NaN for regression) where unknown
+    weights: dict[str, Tensor] | None = None  # of the rows in each head's loss, (N,)
+    share: float = 1.0  # in [0, 1]
 
     def take(self, rows: slice | Tensor) -> "Labels":
         """Return the labels of `rows`, which may reorder them."""

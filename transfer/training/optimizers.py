@@ -130,11 +130,8 @@ def create_optimizer(params: list[dict[str, Any]], config: LearnConfig) -> Optim
         return torch.optim.SGD(params, lr=lr, momentum=momentum, nesterov=name == "nesterov" and momentum > 0)
     if name == "lbfgs":
         if config.batch_size:
-            log.warning(
-                "lbfgs on batches of %d: its estimate of the curvature mixes their losses; use --batch-size 0 for "
-                "all rows at once",
-                config.batch_size,
-            )
+            advice = "its estimate of the curvature mixes their losses; use --batch-size 0 for all rows at once"
+            log.warning("lbfgs on batches of %d: %s", config.batch_size, advice)
         return LBFGS(params)
     if name in PLAIN_OPTIMIZERS:
         return PLAIN_OPTIMIZERS[name](params, lr=lr)  # type: ignore[call-arg]

@@ -72,53 +72,25 @@ class FitResult:
 
 @dataclass
 class PhaseBest:
-    """The best epoch or solution of a phase.
+    """The best epoch or solution of a phase."""
 
-    Parameters
-    ----------
-    value : (float, float)
-        Score on the validation rows, larger is better.
-    choice : PhaseChoice
-    weights : dict of str to Tensor
-    epoch : int
-        The number of its line, from 1 over all phases.
-    """
-
-    value: tuple[float, float]
+    value: tuple[float, float]  # score on the validation rows, larger is better
     choice: PhaseChoice
     weights: dict[str, Tensor]
-    epoch: int = 0
+    epoch: int = 0  # the number of its line, from 1 over all phases
 
 
 @dataclass
 class FitPosition:
-    """The position of a fit between two steps.
+    """The position of a fit between two steps."""
 
-    Parameters
-    ----------
-    best : PhaseBest
-        Of the finished phases.
-    current : PhaseBest
-        Of the present phase.
-    choices : list of PhaseChoice
-        Of each finished phase.
-    phase : int
-        Number of finished phases.
-    epochs : int
-        Finished epochs of the present phase.
-    wait : int
-        How many of these came after the best one.
-    progress : EpochProgress
-        Within the present epoch.
-    """
-
-    best: PhaseBest
-    current: PhaseBest
-    choices: list[PhaseChoice] = field(default_factory=list)
-    phase: int = 0
-    epochs: int = 0
-    wait: int = 0
-    progress: EpochProgress = field(default_factory=EpochProgress)
+    best: PhaseBest  # of the finished phases
+    current: PhaseBest  # of the present phase
+    choices: list[PhaseChoice] = field(default_factory=list)  # of each finished phase
+    phase: int = 0  # number of finished phases
+    epochs: int = 0  # finished epochs of the present phase
+    wait: int = 0  # how many of these came after the best one
+    progress: EpochProgress = field(default_factory=EpochProgress)  # within the present epoch
 
     def next_phase(self) -> None:
         """Move to the start of the next phase."""
@@ -149,36 +121,20 @@ class FitPosition:
         return cls(**saved | rest | {"progress": EpochProgress(**saved["progress"])})
 
 
-@dataclass(frozen=True)
-class SavedFit:
-    """A fit that was interrupted, with its position, or finished, without one."""
-
-    result: FitResult
-    position: FitPosition | None
-
-
 class FitCheckpoints:
     """Saves the position of a fit among the states of its part of the run; without states it does nothing.
 
-    Parameters
-    ----------
-    part : PartStates or None
-    model : TransferModel
-    moving : list of str
-        Names of the tensors that may change.
+    `moving` has the names of the tensors of `model` that may change.
     """
 
     def __init__(self, part: PartStates | None, model: TransferModel, moving: list[str]) -> None:
         self.part, self.model, self.moving = part, model, moving
         self._saved: dict[str, Any] | None = None
 
-    def load(self, initial: dict[str, Tensor]) -> SavedFit | None:
-        """Restore the model of an earlier, interrupted or finished fit; None where there was none.
+    def load(self, initial: dict[str, Tensor]) -> tuple[FitResult, FitPosition | None] | None:
+        """Restore the model of an earlier fit that starts from the weights `initial`; None where there was none.
 
-        Parameters
-        ----------
-        initial : dict of str to Tensor
-            The weights that the fit starts from.
+        Return its result, and its position if it was interrupted.
         """
         saved = (self.part.outcome() or self.part.load()) if self.part else None
         if saved is None:
@@ -188,9 +144,9 @@ class FitCheckpoints:
         if "position" not in saved:
             self.model.cut = saved["cut"]
             self.model.eval()
-            return SavedFit(result, None)
+            return result, None
         self._saved = saved
-        return SavedFit(result, FitPosition.from_state(saved["position"], initial))
+        return result, FitPosition.from_state(saved["position"], initial)
 
     def restore(self, optimizer: Optimizer, average: WeightAverage) -> None:
         """Restore optimizer, average and random generators of the phase in which :meth:`load` found the fit, once."""
@@ -242,6 +198,14 @@ class FitCheckpoints:
         """Save the result and the model of a finished fit."""
         if self.part:
             self.part.finish({"result": shallow_dict(result), "model": self._weights(), "cut": self.model.cut})
+
+    def all_finite(self) -> bool:
+        """Return whether no weight that may change is infinite or NaN."""
+        return all(bool(tensor.isfinite().all()) for tensor in self._weights().values())
+
+    def copy_weights(self) -> dict[str, Tensor]:
+        """Return a copy of the tensors that may change, by name."""
+        return {name: tensor.clone() for name, tensor in self._weights().items()}
 
     def _weights(self) -> dict[str, Tensor]:
         state = self.model.state_dict()

@@ -66,10 +66,7 @@ class Images:
 def read_images(config: DataConfig, disk_cache: DiskCache | None = None) -> Images:
     """Return the images that `config` names, inspected, with bad ones refused or skipped.
 
-    Parameters
-    ----------
-    disk_cache : DiskCache, optional
-        Caches the inspection.
+    `disk_cache` caches the inspection.
 
     Raises
     ------
@@ -146,10 +143,7 @@ def new_model(
 
 
 def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[dict[str, list[HeadSpec]], list[str]]:
-    """Return the heads of each network, and notes on them.
-
-    A set with one domain has no domain head.
-    """
+    """Return the heads of each network, and notes on them. A set with one domain has no domain head."""
     weights = _loss_weights(config.loss_weights, table)
     specs, notes = [], []
     if "joint" in table.targets:
@@ -161,15 +155,12 @@ def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[di
             continue
         centre, spread = find_head_kind(target.kind).centre_and_spread(seen)
         specs.append(HeadSpec(name, target.kind, target.classes, weights.get(name, 1.0), centre, spread))
-    missing = [
-        f"{domain} has no image of {', '.join(sorted(lacking)[:3])}"
-        + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
-        for i, domain in enumerate(table.domains)
-        if (
-            lacking := set(table.objects)
-            - {table.objects[o] for o in np.unique(table.object[table.domain == i]) if o >= 0}
-        )
-    ]
+    missing = []
+    for i, domain in enumerate(table.domains):
+        absent = np.setdiff1d(np.arange(len(table.objects)), table.object[table.domain == i])
+        lacking = sorted(table.objects[k] for k in absent)
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        missing += [f"{domain} has no image of {', '.join(lacking[:3])}{more}"] if lacking else []
     if missing and len(table.domains) > 1:
         notes.append("object sets differ between domains: " + "; ".join(missing))
     if config.heads == "separate":
@@ -190,11 +181,14 @@ def _loss_weights(texts: tuple[str, ...], table: ImageTable) -> dict[str, float]
     return weights
 
 
-def row_weights(data: TrainingData, model: TransferModel) -> dict[str, Tensor]:
-    """Return per classification head the weight of every row: n / (classes * rows of its class) in training."""
+def row_weights(data: TrainingData, model: TransferModel, balance: str) -> dict[str, Tensor]:
+    """Return per classification head the weight of every row: n / (classes * rows of its class) in training.
+
+    Nothing is weighted unless `balance` is ``"loss"``.
+    """
     weights = {}
     for name, spec in model.heads.specs.items():
-        if spec.head_kind.has_classes:
+        if balance == "loss" and spec.head_kind.has_classes:
             values = data.table.targets[name].values
             counts = np.bincount(values[data.train][values[data.train] >= 0], minlength=len(spec.classes))
             each = counts.sum() / (max((counts > 0).sum(), 1) * np.maximum(counts[values], 1))
