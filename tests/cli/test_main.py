@@ -31,7 +31,7 @@ def test_train_evaluate_and_predict(capsys, folder, tmp_path):
     small = ["--data", str(folder), "--epochs", "2", "--device", "cpu"]
     text = said(capsys, ["train", *small, "--out", str(out), "--no-refit", "--seed", "1"], 0).out
     assert "bit-identical" in text
-    assert "solved: L2 object" in text
+    assert "solved to the final tolerance: L2 object" in text
     assert json.loads((out / "config.json").read_text())["learn"]["refit"] is False
     assert "accuracy" in said(capsys, ["evaluate", str(out)], 0).out
     image = str(folder / "plain" / "red" / "0.png")

@@ -6,7 +6,7 @@ from torch import nn
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.probes.head_problem import HeadProblem, ScaledRows
-from transfer.probes.lbfgs import compute_l2
+from transfer.probes.lbfgs import COARSE_TOLERANCE, FINE_TOLERANCE, compute_l2
 
 WIDTH, CLASSES = 5, 3
 
@@ -37,6 +37,25 @@ def test_the_robust_choice_is_the_strongest_within_a_standard_error() -> None:
     losses = [line["val_loss"] for line in lines]
     assert losses[:-1] == sorted(losses[:-1], reverse=True), "the path continues while the loss falls"
     assert chosen >= problem(train, val).choose_l2(lambda line: None), "never weaker than the choice by loss"
+
+
+def test_logged_lines_are_coarse_and_the_chosen_solution_is_fine() -> None:
+    """So the accuracy logged at the chosen L2 value may differ from that of the solution."""
+    train, val = draw(200, 1), draw(80, 2)
+    solved, lines, gradients = problem(train, val), [], {}
+
+    def gradient(l2: float) -> float:
+        return abs(solved._objective(solved.point, l2)[1]).max() / abs(solved.gradient_at_zero).max()
+
+    def on_line(line: dict) -> None:
+        lines.append(line)
+        gradients[line["strength"]] = gradient(line["strength"])
+
+    chosen = solved.choose_l2(on_line)
+    assert max(gradients.values()) <= COARSE_TOLERANCE
+    assert gradient(chosen) <= FINE_TOLERANCE < gradients[chosen]
+    logged = next(line for line in lines if line["strength"] == chosen)
+    assert solved.solve_at(chosen, fine=True)["loss"] != logged["loss"]
 
 
 def test_rows_without_a_label_are_left_out() -> None:

@@ -9,6 +9,12 @@ def test_an_epochs_line_tells_the_cosine_where_it_was_measured():
     assert told == plain.replace("  1.0 s", "  cosine object domain -0.250  1.0 s")
 
 
+def test_the_line_of_a_solved_phase_names_the_tolerance_of_its_accuracy() -> None:
+    """Lines of single L2 values have the accuracy at the coarse tolerance, which may differ at the chosen value."""
+    line = {"phase": "probe", "solved": {"domain": 0.01}, "val": {"domain": 0.75}, "seconds": 1.0}
+    assert format_epoch(line) == "probe      solved to the final tolerance: L2 domain 0.01  val domain 0.750  1.0 s"
+
+
 def test_what_a_phase_chose() -> None:
     assert describe_choice(7) == "7 epochs"
     assert describe_choice({"object": 0.0123, "domain": 1.0}) == "L2 object 0.012, domain 1"

@@ -10,7 +10,8 @@ def format_epoch(line: dict[str, Any]) -> str:
     """Return an epoch's line as text: loss, then training and validation accuracy of every head."""
     words = [f"{line['network']} " if "network" in line else "", f"{line['phase']:<10} "]
     if "solved" in line:
-        words.append(f"solved: {describe_choice(line['solved'])}")
+        # Not the validation accuracy in the line of the same L2 value: that was solved to a coarser tolerance.
+        words.append(f"solved to the final tolerance: {describe_choice(line['solved'])}")
     elif "strength" in line:
         share = f"{line['percent']:>3g} % " if "percent" in line else f"{line['on']:<12} " if "on" in line else ""
         words.append(f"{line['head']:<8} {share}L2 {line['strength']:<8.2g}")
