@@ -82,7 +82,7 @@ def test_it_is_the_probe_on_the_selected_features_alone(spec: HeadSpec, monkeypa
     solve_head2toe(heads, rows, percents=(10.0,), fixed_l2={spec.name: {"percent": 10.0, "strength": 0.05}})
     columns = used(heads, spec.name)
     assert len(columns) == 6
-    (layer,) = linear.layer_problems(fewer, rows, None, {})
+    (layer,) = linear.layer_problems(fewer, rows)
     identity = torch.eye(WIDTH)
     reference = HeadProblem(layer.part, layer.linear.out_features, layer.train, None, lambda l2: identity, 0.0)
     reference.train.x[:, [i for i in range(WIDTH) if i not in columns]] = 0.0

@@ -36,7 +36,7 @@ def test_the_robust_choice_is_the_strongest_within_a_standard_error() -> None:
     assert [line["strength"] for line in lines] == [compute_l2(step) for step in range(len(lines))]
     losses = [line["val_loss"] for line in lines]
     assert losses[:-1] == sorted(losses[:-1], reverse=True), "the path continues while the loss falls"
-    assert chosen >= problem(train, val).choose_l2(lambda line: None), "never weaker than the choice by loss"
+    assert chosen >= problem(train, val).choose_l2(lambda line: None)[0], "never weaker than the choice by loss"
 
 
 def test_logged_lines_are_coarse_and_the_chosen_solution_is_fine() -> None:
@@ -51,7 +51,7 @@ def test_logged_lines_are_coarse_and_the_chosen_solution_is_fine() -> None:
         lines.append(line)
         gradients[line["strength"]] = gradient(line["strength"])
 
-    chosen = solved.choose_l2(on_line)
+    chosen, _ = solved.choose_l2(on_line)
     assert max(gradients.values()) <= COARSE_TOLERANCE
     assert gradient(chosen) <= FINE_TOLERANCE < gradients[chosen]
     logged = next(line for line in lines if line["strength"] == chosen)

@@ -306,8 +306,8 @@ def test_blocks_have_their_share_of_the_variance():
     labels = {"object": torch.from_numpy(np.arange(200) % 2)}
     specs = [HeadSpec("object", "softmax", ("a", "b"))]
     blocks = ((slice(0, 2), 0.25), (slice(2, 6), 0.75))
-    (layer,) = linear.layer_problems(Heads(specs, 6), (x, labels), None, {}, blocks)
-    (plain,) = linear.layer_problems(Heads(specs, 6), (x, labels), None, {})
+    (layer,) = linear.layer_problems(Heads(specs, 6), (x, labels), blocks=blocks)
+    (plain,) = linear.layer_problems(Heads(specs, 6), (x, labels))
     variance = layer.train.x.var(0, unbiased=False)
     assert variance[:2].sum().item() == pytest.approx(1.5, rel=1e-4)
     assert variance[2:].sum().item() == pytest.approx(4.5, rel=1e-4)

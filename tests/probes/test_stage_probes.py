@@ -53,8 +53,8 @@ def test_it_is_the_mean_of_probes_each_on_its_own_features(spec: HeadSpec, monke
     for name, l2 in requested.items():
         if name == stage_probes.ALL_STAGES:
             alone = Heads([spec], sum(WIDTHS))
-            (layer,) = linear.layer_problems(alone, (x, targets), None, {}, BLOCKS)
-            problem = layer.problem(0.0)
+            (layer,) = linear.layer_problems(alone, (x, targets), blocks=BLOCKS)
+            problem = layer.problem()
             with monkeypatch.context() as patch:
                 patch.setattr(lbfgs, "FINE_TOLERANCE", 1e-4)
                 problem.solve_at(l2, fine=True)

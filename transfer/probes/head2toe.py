@@ -9,8 +9,9 @@ The paper weights all stages alike; here each has a smaller share of the varianc
 :func:`transfer.backbones.variants.split_variance`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -19,9 +20,8 @@ from tqdm import tqdm
 from transfer.backbones.variants import AllStagesBackbone
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
-from transfer.probes.head_problem import LogLine
 from transfer.probes.lbfgs import DEFAULT_PROBE_L2
-from transfer.probes.linear import HeadLayer, Rows, layer_problems, linear_layers
+from transfer.probes.linear import HeadLayer, Rows, SolverOptions, layer_problems, linear_layers
 from transfer.probes.scaling import Blocks
 
 SelectedSolution = dict[str, float]
@@ -41,53 +41,39 @@ def solve_head2toe(
     train: Rows,
     val: Rows | None = None,
     *,
-    percents: Sequence[float],  # beside the parameters that all three solvers share
+    percents: Sequence[float],
     blocks: Blocks = (),
-    smoothing: float = 0.0,
-    row_weights: Mapping[str, Tensor] | None = None,
-    fixed_l2: Mapping[str, SelectedSolution] | None = None,
-    on_line: Callable[[LogLine], None] = lambda line: None,
+    **options: Unpack[SolverOptions],
 ) -> dict[str, SelectedSolution]:
     """Set linear `heads` to probes on their most relevant features; return L2 value and percentage by head.
 
     Parameters
     ----------
+    heads, train, val, options
+        See :func:`transfer.probes.linear.solve_linear_probe`.
     percents : sequence of float
         Percentages of the features, in the order in which they are tried. A head without a label in `val` takes the
         first.
     blocks : sequence of (slice, float)
         The features of each stage, and their share of the variance.
-    fixed_l2 : mapping of str to SelectedSolution, optional
-        Solve at these L2 values and percentages and choose nothing.
-    heads, train, val, smoothing, row_weights, on_line
-        See :func:`transfer.probes.linear.solve_linear_probe`.
 
     Raises
     ------
     TransferError
         Features are NaN or infinite.
     """
-    chosen = {}
-    for layer in layer_problems(heads, train, val if fixed_l2 is None else None, row_weights or {}, blocks):
-        fixed = (fixed_l2 or {}).get(layer.name, {"percent": percents[0], "strength": DEFAULT_PROBE_L2})
+    chosen: dict[str, SelectedSolution] = {}
+    for layer in layer_problems(heads, train, val, blocks, **options):
+        fixed = layer.fixed or {"percent": percents[0], "strength": DEFAULT_PROBE_L2}
         order: Tensor | None = None
         least = float("inf")
         for percent in percents if layer.val else (fixed["percent"],):
             if percent < 100 and order is None:
-                order = _rank_for(layer, smoothing)
-            columns = None if order is None else order[: max(1, round(percent / 100 * len(order)))]
-            problem = layer.problem(smoothing, columns)
-            lines: list[LogLine] = []
-
-            def log(
-                line: LogLine, name: str = layer.name, percent: float = percent, lines: list[LogLine] = lines
-            ) -> None:
-                lines.append({"head": name, "percent": percent} | line)
-                on_line(lines[-1])
-
+                order = _rank_for(layer)
+            selected = layer.select(None if order is None else order[: max(1, round(percent / 100 * len(order)))])
+            problem, log = selected.problem(), partial(layer.log, percent=percent)
             if layer.val:
-                l2 = problem.choose_l2(log)
-                loss = min(line["val_loss"] for line in lines)
+                l2, loss = problem.choose_l2(log)
                 if not loss < least:
                     break
                 least = loss
@@ -95,7 +81,7 @@ def solve_head2toe(
                 l2 = fixed["strength"]
                 log(problem.solve_at(l2, fine=True))
             chosen[layer.name] = {"strength": l2, "percent": percent}
-            layer.set_weights(*layer.unscale(problem, columns))
+            layer.set_weights(*selected.unscale(problem))
     return chosen
 
 
@@ -113,14 +99,9 @@ def count_selected_features(model: TransferModel) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _rank_for(layer: HeadLayer, smoothing: float) -> Tensor:
+def _rank_for(layer: HeadLayer) -> Tensor:
     """Return the indices of all features, the most relevant first."""
-    part, rows = layer.part, layer.train
-
-    def loss(out: Tensor) -> Tensor:
-        return part.loss(part(out), rows.targets, smoothing=smoothing, row_weights=rows.weights)
-
-    return rank_features(rows.x, loss, layer.linear.out_features).argsort(descending=True, stable=True)
+    return rank_features(layer.train.x, layer.loss, layer.linear.out_features).argsort(descending=True, stable=True)
 
 
 def rank_features(x: Tensor, loss: OutputLoss, outputs: int) -> Tensor:

@@ -38,6 +38,10 @@ class ScaledRows:
         targets, weights = ({k: v[rows] for k, v in values.items()} for values in (targets, weights))
         return ScaledRows(self.x[rows], targets, weights)
 
+    def loss(self, part: Heads, out: Mapping[str, Tensor], smoothing: float) -> Tensor:
+        """Return the loss of `out`, the outputs of `part`."""
+        return part.loss(out, self.targets, smoothing=smoothing, row_weights=self.weights)
+
 
 class HeadProblem(LinearProblem):
     """One linear layer's problem under its heads' loss.
@@ -62,8 +66,8 @@ class HeadProblem(LinearProblem):
         preconditioner: Preconditioner,
         smoothing: float,
     ) -> None:
-        self.part, self.train, self.val, self.smoothing = part, train, val, smoothing
-        super().__init__(train.x, outputs, lambda out: self._loss(part(out), train, smoothing), preconditioner)
+        self.part, self.train, self.val = part, train, val
+        super().__init__(train.x, outputs, lambda out: train.loss(part, part(out), smoothing), preconditioner)
 
     def solve_at(self, l2: float, fine: bool = False) -> LogLine:
         """Solve at an L2 value and return its log line."""
@@ -71,23 +75,25 @@ class HeadProblem(LinearProblem):
         evaluations = self.minimise(l2, fine)
         line: LogLine = {"strength": l2}
         with torch.no_grad():
-            line["loss"] = float(self._loss(self.part(self.predict(self.train.x)), self.train, self.smoothing))
+            line["loss"] = float(self.loss(self.predict(self.train.x)))
             if self.val:
                 out = self.part(self.predict(self.val.x))
-                line |= {"val": self._accuracy(out), "val_loss": float(self._loss(out, self.val, 0.0))}
+                line |= {"val": self._accuracy(out), "val_loss": float(self.val.loss(self.part, out, 0.0))}
         return line | {"iterations": evaluations, "seconds": round(time.perf_counter() - start, 3)}
 
-    def choose_l2(self, on_line: Callable[[LogLine], None]) -> float:
-        """Solve at the L2 value of lowest validation loss, and return it."""
+    def choose_l2(self, on_line: Callable[[LogLine], None]) -> tuple[float, float]:
+        """Solve at the L2 value of lowest validation loss; return it, and the loss at the coarse tolerance."""
+        losses: list[float] = []
 
         def solve(l2: float) -> float:
             line = self.solve_at(l2)
             on_line(line)
-            return line["val_loss"]
+            losses.append(line["val_loss"])
+            return losses[-1]
 
         chosen = compute_l2(self.search_l2(solve))
         self.minimise(chosen, fine=True)
-        return chosen
+        return chosen, min(losses)
 
     def choose_robust_l2(self, on_line: Callable[[LogLine], None]) -> float:
         """Solve at the strongest L2 whose accuracy is within a standard error of the best one's, and return it."""
@@ -106,9 +112,6 @@ class HeadProblem(LinearProblem):
         chosen, _, self.point = next(candidate for candidate in path if candidate[1] >= enough)
         self.minimise(chosen, fine=True)
         return chosen
-
-    def _loss(self, out: Mapping[str, Tensor], rows: ScaledRows, smoothing: float) -> Tensor:
-        return self.part.loss(out, rows.targets, smoothing=smoothing, row_weights=rows.weights)
 
     def _accuracy(self, out: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the main score on the validation rows, by head: accuracy, R² for regression."""

@@ -8,6 +8,7 @@ on the test rows.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -33,43 +34,44 @@ def is_convex(heads: Heads) -> bool:
     return is_linear(heads) and all(spec.head_kind.convex for spec in heads.specs.values())
 
 
+class SolverOptions(TypedDict, total=False):
+    """Optional arguments of all three solvers.
+
+    Attributes
+    ----------
+    smoothing, row_weights
+        See :meth:`transfer.heads.heads.Heads.loss`.
+    fixed_l2 : mapping of str to what the solver returns, optional
+        Repeat these solutions by head, and choose nothing.
+    on_line : callable
+        Called with a log line for each head and L2 value, as in metrics.jsonl.
+    """
+
+    smoothing: float
+    row_weights: Mapping[str, Tensor] | None
+    fixed_l2: Mapping[str, Any] | None
+    on_line: Callable[[LogLine], None]
+
+
 def solve_linear_probe(
-    heads: Heads,
-    train: Rows,
-    val: Rows | None = None,
-    *,
-    smoothing: float = 0.0,
-    row_weights: Mapping[str, Tensor] | None = None,
-    fixed_l2: Mapping[str, float] | None = None,
-    robust: bool = False,  # beside the parameters that all three solvers share
-    on_line: Callable[[LogLine], None] = lambda line: None,
+    heads: Heads, train: Rows, val: Rows | None = None, *, robust: bool = False, **options: Unpack[SolverOptions]
 ) -> dict[str, float]:
     """Set linear `heads` to the minimum of their regularised loss on `train`; return each head's L2 value.
 
     A head minimises its mean loss (:meth:`transfer.heads.heads.Heads.loss`) plus ``l2 / 2`` times the sum of its
     squared weights on scaled features; biases are not penalised. (``C`` of scikit-learn is ``1 / (l2 * N)``.) Rows
-    without a head's label do not count for it; a head without any label is left at zero.
+    without a head's label do not count for it; a head without any label is left at zero and is not in the result. A
+    joint head is called ``"joint"``.
 
     Parameters
     ----------
     heads : Heads
         Linear ones: see :func:`is_linear`. Centre and spread are set too.
-    train, val : (Tensor, mapping of str to Tensor)
+    train, val
         Rows to fit, and rows to choose L2 values by. A head without a label in `val` takes ``DEFAULT_PROBE_L2``.
-    smoothing, row_weights
-        See :meth:`transfer.heads.heads.Heads.loss`.
-    fixed_l2 : mapping of str to float, optional
-        Solve at these L2 values and choose nothing; a head not among them takes ``DEFAULT_PROBE_L2``.
     robust : bool
         Choose the strongest L2 whose accuracy on the validation rows is within a standard error of the best (Hastie et
         al. 2009, sec. 7.10), for heads that will be used on images of another domain.
-    on_line : callable
-        Called with a log line for each head and L2 value, as in metrics.jsonl.
-
-    Returns
-    -------
-    dict of str to float
-        By head with a label; ``"joint"`` for a joint head.
 
     Raises
     ------
@@ -77,18 +79,15 @@ def solve_linear_probe(
         Features are NaN or infinite.
     """
     chosen = {}
-    for layer in layer_problems(heads, train, val if fixed_l2 is None else None, row_weights or {}):
-        problem = layer.problem(smoothing)
-
-        def log(line: LogLine, name: str = layer.name) -> None:
-            on_line({"head": name} | line)
-
-        if problem.val:
-            chosen[layer.name] = problem.choose_robust_l2(log) if robust else problem.choose_l2(log)
+    for layer in layer_problems(heads, train, val, **options):
+        problem = layer.problem()
+        if layer.val:
+            l2 = problem.choose_robust_l2(layer.log) if robust else problem.choose_l2(layer.log)[0]
         else:
-            chosen[layer.name] = (fixed_l2 or {}).get(layer.name, DEFAULT_PROBE_L2)
-            log(problem.solve_at(chosen[layer.name], fine=True))
+            l2 = DEFAULT_PROBE_L2 if layer.fixed is None else layer.fixed
+            layer.log(problem.solve_at(l2, fine=True))
         layer.set_weights(*layer.unscale(problem))
+        chosen[layer.name] = l2
     return chosen
 
 
@@ -106,8 +105,9 @@ class HeadLayer:
         Rows to fit, and rows to choose by.
     scale : Tensor, shape (width,)
         Factor of each feature: see :func:`transfer.probes.scaling.compute_feature_scale`.
-    preconditioner : callable
-        For all features.
+    options : SolverOptions
+    columns, factor
+        The features that are used, all by default, and a further factor of these.
     """
 
     name: str
@@ -117,30 +117,50 @@ class HeadLayer:
     val: ScaledRows | None
     scale: Tensor
     preconditioner: Preconditioner
+    options: SolverOptions
+    columns: Tensor | slice | None = None
+    factor: float = 1.0
 
     @property
     def linear(self) -> nn.Linear:
         """The layer itself."""
         return linear_layers(self.heads)[self.name]
 
-    def problem(self, smoothing: float, columns: Tensor | slice | None = None, factor: float = 1.0) -> HeadProblem:
-        """Return its problem; with `columns` on these features alone, times `factor`."""
-        preconditioner, train, val = self.preconditioner, self.train, self.val
-        if columns is not None:
-            train = replace(train, x=train.x[:, columns] * factor)
-            val = val and replace(val, x=val.x[:, columns] * factor)
-            preconditioner = make_dense_preconditioner(train.x)
-        return HeadProblem(self.part, self.linear.out_features, train, val, preconditioner, smoothing)
+    @property
+    def fixed(self) -> Any:
+        """The solution to repeat; None: there is none."""
+        return (self.options.get("fixed_l2") or {}).get(self.name)
 
-    def unscale(
-        self, problem: HeadProblem, columns: Tensor | slice | None = None, factor: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+    def loss(self, out: Tensor) -> Tensor:
+        """Return the loss on the training rows of the layer's outputs (N, K)."""
+        return self.train.loss(self.part, self.part(out), self.options.get("smoothing", 0.0))
+
+    def log(self, line: LogLine, **place: Any) -> None:
+        """Report a log line of this head; `place` says which of its probes it is about."""
+        if "on_line" in self.options:
+            self.options["on_line"]({"head": self.name} | place | line)
+
+    def select(self, columns: Tensor | slice | None, factor: float = 1.0) -> "HeadLayer":
+        """Return this layer with only the features `columns`, times `factor`; all of them for None."""
+        if columns is None:
+            return self
+        train = replace(self.train, x=self.train.x[:, columns] * factor)
+        val = self.val and replace(self.val, x=self.val.x[:, columns] * factor)
+        preconditioner = make_dense_preconditioner(train.x)
+        return replace(self, train=train, val=val, preconditioner=preconditioner, columns=columns, factor=factor)
+
+    def problem(self) -> HeadProblem:
+        """Return the problem that its weights on scaled features solve."""
+        outputs, smoothing = self.linear.out_features, self.options.get("smoothing", 0.0)
+        return HeadProblem(self.part, outputs, self.train, self.val, self.preconditioner, smoothing)
+
+    def unscale(self, problem: HeadProblem) -> tuple[Tensor, Tensor]:
         """Return the solution's weight and bias on all centred features; the weight is zero beside `columns`."""
         weight, bias = problem.layer()
-        if columns is None:
+        if self.columns is None:
             return weight * self.scale, bias
         whole = weight.new_zeros(len(weight), len(self.scale))
-        whole[:, columns] = weight * (self.scale[columns] * factor)
+        whole[:, self.columns] = weight * (self.scale[self.columns] * self.factor)
         return whole, bias
 
     def set_weights(self, weight: Tensor, bias: Tensor) -> None:
@@ -151,7 +171,7 @@ class HeadLayer:
 
 
 def layer_problems(
-    heads: Heads, train: Rows, val: Rows | None, row_weights: Mapping[str, Tensor], blocks: Blocks = ()
+    heads: Heads, train: Rows, val: Rows | None = None, blocks: Blocks = (), **options: Unpack[SolverOptions]
 ) -> Iterator[HeadLayer]:
     """Yield each layer of `heads` that `train` has a label for; set the others to zero, and centre and spread.
 
@@ -166,9 +186,9 @@ def layer_problems(
     heads.scale_to(features)
     centre, x = heads.centre, features - heads.centre
     scale = compute_feature_scale(x, centre, blocks)
-    train_rows = ScaledRows(x.mul_(scale), targets, row_weights)
+    train_rows = ScaledRows(x.mul_(scale), targets, options.get("row_weights") or {})
     val_rows = None
-    if val is not None:
+    if val is not None and options.get("fixed_l2") is None:
         features, targets = _on_device(heads, val, "validation images")
         val_rows = ScaledRows((features - centre).mul_(scale), targets)
     preconditioner = make_dense_preconditioner(train_rows.x)
@@ -179,9 +199,8 @@ def layer_problems(
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
         else:
-            yield HeadLayer(
-                name, heads, part, labelled, val_rows and val_rows.labelled_for(part), scale, preconditioner
-            )
+            labelled_val = val_rows and val_rows.labelled_for(part)
+            yield HeadLayer(name, heads, part, labelled, labelled_val, scale, preconditioner, options)
 
 
 def linear_layers(heads: Heads) -> dict[str, nn.Linear]:

@@ -6,14 +6,15 @@ layers is one linear layer on the features of all stages, so predicting costs no
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Unpack
 
 from torch import Tensor
 
 from transfer.heads.heads import Heads
-from transfer.probes.head_problem import LogLine
 from transfer.probes.lbfgs import DEFAULT_PROBE_L2
-from transfer.probes.linear import HeadLayer, Rows, layer_problems
+from transfer.probes.linear import HeadLayer, Rows, SolverOptions, layer_problems
 from transfer.probes.scaling import Blocks
 
 MemberSolution = dict[str, float]
@@ -32,26 +33,22 @@ def solve_stage_probes(
     train: Rows,
     val: Rows | None = None,
     *,
-    stages: Sequence[str],  # beside the parameters that all three solvers share
+    stages: Sequence[str],
     blocks: Blocks,
-    smoothing: float = 0.0,
-    row_weights: Mapping[str, Tensor] | None = None,
-    fixed_l2: Mapping[str, MemberSolution] | None = None,
-    on_line: Callable[[LogLine], None] = lambda line: None,
+    **options: Unpack[SolverOptions],
 ) -> dict[str, MemberSolution]:
     """Set linear `heads` to the mean of the probes that are near the best on `val`; return these members by head.
 
+    A head without a label in `val` takes the last stage and all stages.
+
     Parameters
     ----------
+    heads, train, val, options
+        See :func:`transfer.probes.linear.solve_linear_probe`.
     stages : sequence of str
         Their names, lowest first.
     blocks : sequence of (slice, float)
         The features of each stage, and their share of the variance where all are together.
-    fixed_l2 : mapping of str to MemberSolution, optional
-        Solve these members and choose nothing. A head not among them, or without a label in `val`, takes the last stage
-        and all stages.
-    heads, train, val, smoothing, row_weights, on_line
-        See :func:`transfer.probes.linear.solve_linear_probe`.
 
     Raises
     ------
@@ -59,20 +56,16 @@ def solve_stage_probes(
         Features are NaN or infinite.
     """
     members, chosen = _members(stages, blocks), {}
-    default = dict.fromkeys((stages[-1], ALL_STAGES), DEFAULT_PROBE_L2)
-    for layer in layer_problems(heads, train, val if fixed_l2 is None else None, row_weights or {}, blocks):
-
-        def log(line: LogLine, member: str, head: str = layer.name) -> None:
-            on_line({"head": head, "on": member} | line)
-
+    for layer in layer_problems(heads, train, val, blocks, **options):
         if layer.val:
-            solved, solution = _solve_members(layer, members, smoothing, log)
+            solved, solution = _solve_members(layer, members)
         else:
-            solved, solution = [], (fixed_l2 or {}).get(layer.name) or default
+            solved, solution = [], layer.fixed or dict.fromkeys((stages[-1], ALL_STAGES), DEFAULT_PROBE_L2)
             for name, l2 in solution.items():
-                problem = layer.problem(smoothing, *members[name])
-                log(problem.solve_at(l2, fine=True), name)
-                solved.append(layer.unscale(problem, *members[name]))
+                selected = layer.select(*members[name])
+                problem = selected.problem()
+                layer.log(problem.solve_at(l2, fine=True), on=name)
+                solved.append(selected.unscale(problem))
         weight, bias = (sum(parts) / len(solved) for parts in zip(*solved, strict=True))
         layer.set_weights(weight, bias)
         chosen[layer.name] = solution
@@ -88,20 +81,14 @@ def _members(stages: Sequence[str], blocks: Blocks) -> Members:
     return members
 
 
-def _solve_members(
-    layer: HeadLayer, members: Members, smoothing: float, log: Callable[[LogLine, str], None]
-) -> tuple[list[tuple[Tensor, Tensor]], MemberSolution]:
+def _solve_members(layer: HeadLayer, members: Members) -> tuple[list[tuple[Tensor, Tensor]], MemberSolution]:
     """Return weights and biases of the members near the best, the best first, and their L2 values."""
     solved, l2, losses, worse = {}, {}, {}, 0
     for name, place in members.items():
-        problem, lines = layer.problem(smoothing, *place), list[LogLine]()
-
-        def on_line(line: LogLine, name: str = name, lines: list[LogLine] = lines) -> None:
-            lines.append(line)
-            log(line, name)
-
-        l2[name], solved[name] = problem.choose_l2(on_line), layer.unscale(problem, *place)
-        losses[name] = min(line["val_loss"] for line in lines)
+        selected = layer.select(*place)
+        problem = selected.problem()
+        l2[name], losses[name] = problem.choose_l2(partial(layer.log, on=name))
+        solved[name] = selected.unscale(problem)
         if name != ALL_STAGES:
             least = min(loss for stage, loss in losses.items() if stage != ALL_STAGES)
             worse = worse + 1 if losses[name] > NEAR_BEST * least else 0
