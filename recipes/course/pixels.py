@@ -10,8 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from transfer.config.train import DataConfig
-from transfer.data.images.batches import DECODER, ImageBatches
+from transfer.data.images.batches import ImageBatches
 from transfer.data.images.preprocessing import Preprocessing
+from transfer.data.images.read import DECODER
 from transfer.data.splits import Splits, split
 from transfer.data.table import ImageTable
 from transfer.disk_cache import CacheWriteError, DiskCache

@@ -51,13 +51,15 @@ def test_an_architecture_comes_before_its_tags():
 
 
 def test_where_the_weights_are(tmp_path, monkeypatch):
-    def where(name, store=None):
-        return next(list_backbones(name, store)).where
+    def where(name):
+        return next(list_backbones(name)).where
 
+    monkeypatch.delenv("TRANSFER_WEIGHTS", raising=False)
     assert where("resnet18") == "hub"
+    assert where("glyphnet") == "bundle (trained on rendered letters, not ImageNet)"
     (tmp_path / "resnet18.safetensors").touch()
-    assert where("resnet18", tmp_path) == "store"
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(tmp_path))
+    assert where("resnet18") == "store"
     assert [row.where for row in list_backbones("resnet18.a1_in1k")] == ["store"]
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     cached = tmp_path / "models--timm--resnet34.a1_in1k" / "snapshots" / "0" / "model.safetensors"

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from transfer.data.duplicates import Inspection, group_near_duplicates, inspect_files
 from transfer.data.folders import read_folder
-from transfer.data.splits import draw_few_labels, mask_labels, split
+from transfer.data.sampling import draw_few_labels
+from transfer.data.splits import mask_labels, split
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from transfer import freeze
 from transfer.config.train import ViewConfig
-from transfer.data.images.batches import Preprocessing, prepare, read_pixels
+from transfer.data.images.preprocessing import Preprocessing, prepare
+from transfer.data.images.read import read_pixels
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import predict_rows, target_tensors

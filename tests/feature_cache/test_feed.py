@@ -13,7 +13,9 @@ from torch import Tensor
 
 from transfer.backbones.trunk import Trunk
 from transfer.config.train import CacheConfig, LearnConfig
-from transfer.data.images.batches import Augmentation, prepare, read_pixels
+from transfer.data.images.augment import Augmentation
+from transfer.data.images.preprocessing import prepare
+from transfer.data.images.read import read_pixels
 from transfer.data.table import ImageTable
 from transfer.disk_cache import DiskCache
 from transfer.feature_cache import TrunkCache
@@ -278,7 +280,7 @@ def test_without_room_it_goes_on_without_keeping(
 def test_a_bad_image_is_named_and_what_came_before_is_kept(
     ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, tmp_path: Path, computed: list[int]
 ) -> None:
-    from transfer.data.images.batches import BadImage
+    from transfer.data.images.decode import BadImage
 
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from transfer.backbones import trunk
-from transfer.data.images.batches import Augmentation
+from transfer.data.images.augment import Augmentation
 from transfer.feature_cache import key as key_module
 from transfer.feature_cache.key import describe_activation, get_view_seed
 from transfer.model import TransferModel

@@ -12,7 +12,7 @@ from transfer import freeze
 from transfer.adaptation.domains import Domains
 from transfer.adaptation.resume import ResumeLog
 from transfer.config.adapt import AdaptConfig
-from transfer.data.images.batches import Augmentation
+from transfer.data.images.augment import Augmentation
 from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfer.backbones.backbone import Backbone, Stage
-    from transfer.backbones.loading import load
     from transfer.backbones.registry import register_backbone
+    from transfer.backbones.weights import load
 
 __all__ = ["Backbone", "Stage", "load", "register_backbone"]
-_MODULES = {"Backbone": "backbone", "Stage": "backbone", "load": "loading", "register_backbone": "registry"}
+_MODULES = {"Backbone": "backbone", "Stage": "backbone", "load": "weights", "register_backbone": "registry"}
 
 
 def __getattr__(name: str) -> Any:

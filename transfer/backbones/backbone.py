@@ -1,7 +1,5 @@
 """Backbone: a network without its classifier, with its preprocessing and stages; it can be cut between stages."""
 
-import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -46,7 +44,7 @@ class Backbone(nn.Module):
     preprocessing : Preprocessing
         What the weights were trained with.
     weights : str
-        Where they came from: ``file PATH``, ``store PATH``, ``bundle``, ``hub ADDRESS`` or ``random``.
+        Their source: ``file PATH``, ``store PATH``, ``bundle``, ``hub ADDRESS`` or ``random``.
     original : nn.Module, optional
         The original classifier: linear on pooled features (N, width), or a :class:`ConvClassifier`. It is no
         submodule, so that it is neither trained nor saved.
@@ -62,10 +60,13 @@ class Backbone(nn.Module):
         Names of the stages that were removed from the top.
     code_digest : str
         Digest of the code of a registered backbone, part of every cache key; empty for all others.
+    output_kind : str
+        What :meth:`forward` returns, in words.
     """
 
     dropped: tuple[str, ...] = ()
     code_digest: str = ""
+    output_kind: str = "pooled features"
 
     def __init__(
         self,
@@ -99,11 +100,6 @@ class Backbone(nn.Module):
         original = self.original_classifier
         return original if isinstance(original, nn.Linear) else None
 
-    @property
-    def output_kind(self) -> str:
-        """What :meth:`forward` returns, in words."""
-        return "pooled features"
-
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features (N, width) of normalised `images` (N, 3, H, W)."""
         return self.network(images)
@@ -111,30 +107,19 @@ class Backbone(nn.Module):
     def trunk(self, x: Tensor, cut: int, start: int = 0) -> Tensor:
         """Return the activation after the first `cut` stages: images at 0, pooled features at ``len(stages)``.
 
-        Parameters
-        ----------
-        x : Tensor
-            Normalised images, or, with `start`, the activation after the first `start` stages.
+        `x` holds normalised images, or, with `start`, the activation after the first `start` stages.
 
         Raises
         ------
         ValueError
-            The network cannot be cut there (see :meth:`can_cut`).
+            The network cannot be cut there (see :meth:`can_cut`). So do :meth:`tail` and :meth:`shape`.
         """
         self._check(cut)
         self._check(start)
         return x if start == cut else self._between(x, start, cut)
 
     def tail(self, activation: Tensor, cut: int) -> Tensor:
-        """Return pooled features (N, width) of an activation that :meth:`trunk` returned.
-
-        :meth:`trunk` and :meth:`tail` together equal :meth:`forward`.
-
-        Raises
-        ------
-        ValueError
-            The network cannot be cut there (see :meth:`can_cut`).
-        """
+        """Return pooled features (N, width) of an activation of :meth:`trunk`, equal to those of :meth:`forward`."""
         self._check(cut)
         return self._tail(activation, cut)
 
@@ -149,13 +134,7 @@ class Backbone(nn.Module):
         return self._shapes[cut] is not None
 
     def shape(self, cut: int) -> tuple[int, ...]:
-        """Return the shape of one image's activation after the first `cut` stages.
-
-        Raises
-        ------
-        ValueError
-            The network cannot be cut there (see :meth:`can_cut`).
-        """
+        """Return the shape of one image's activation after the first `cut` stages."""
         self._check(cut)
         return (self._shapes[cut] if cut else None) or self.preprocessing.input_size
 
@@ -168,19 +147,6 @@ class Backbone(nn.Module):
             No such name, or a container of several stages.
         """
         return self._stage_of[name]
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 over architecture, preprocessing, and the names, shapes and bytes of all parameters and buffers.
-
-        Computed on each access, since weights may change.
-        """
-        architecture = re.sub(r" at 0x[0-9a-f]+", "", repr(self.network))
-        digest = hashlib.sha256(repr((architecture, self.preprocessing.to_dict())).encode())
-        for name, tensor in chain(self.network.named_parameters(), self.network.named_buffers()):
-            digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
 
     def _check(self, cut: int) -> None:
         if not self.can_cut(cut):
@@ -218,13 +184,15 @@ class Backbone(nn.Module):
         parameter = next(self.network.parameters())
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(1, *self.preprocessing.input_size, generator=generator).to(parameter)
-        modes = [(module, module.training) for module in self.network.modules()]
-        self.network.eval()
         passed: list[tuple[Tensor, int]] = []
-        last = self._last(cut)
         try:
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
-                with last.register_forward_hook(lambda *call: passed.append((call[-1], call[-1]._version))):
+            with (
+                stages.switch_to_eval(self.network),
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.autocast(parameter.device.type, enabled=False),
+            ):
+                with self._last(cut).register_forward_hook(lambda *call: passed.append((call[-1], call[-1]._version))):
                     whole = self(images)
                 ((activation, version),) = passed  # one call only
                 parts = self._tail(activation, cut)
@@ -232,9 +200,6 @@ class Backbone(nn.Module):
                 return tuple(activation.shape[1:]) if same else None
         except Exception:  # whatever fails, the network is no chain at this cut
             return None
-        finally:
-            for module, training in modes:
-                module.training = training
 
 
 class StopForward(Exception):

@@ -30,14 +30,11 @@ class CatalogueRow:
         As :func:`transfer.backbones.load` takes it.
     provider : str
         ``timm``, ``torchvision``, ``bundled`` or ``registered``.
-    parameters : int
-        Number of parameters, without the classifier.
-    width : int
-        Number of pooled features.
-    stages : int
+    parameters, width, stages : int
+        Number of parameters without the classifier, of pooled features, and of stages.
     where : str
-        The weights: ``store``, ``bundle``, ``file`` (registered with the backbone), ``hub (cached)``, ``hub`` or
-        ``none``.
+        Where the weights are: ``store``, ``bundle`` (with what they were trained on), ``file`` (registered with the
+        backbone), ``hub (cached)``, ``hub`` or ``none``.
     """
 
     name: str
@@ -48,22 +45,17 @@ class CatalogueRow:
     where: str
 
 
-def list_backbones(pattern: str = "*", store: Path | None = None) -> Iterator[CatalogueRow]:
+def list_backbones(pattern: str = "*") -> Iterator[CatalogueRow]:
     """Yield the backbones whose name matches `pattern`; an architecture without a tag comes before its tags.
 
-    Parameters
-    ----------
-    pattern : str
-        A name with ``*``, ``?`` and ``[...]``; a provider's prefix may be left out.
-    store : Path, optional
-        Folder of weights; by default ``TRANSFER_WEIGHTS``.
+    `pattern` is a name with ``*``, ``?`` and ``[...]``; a provider's prefix may be left out.
 
     Examples
     --------
     >>> next(list_backbones("mobilenetv2_100")).stages
     9
     """
-    folder = weight_paths.find_store(store)
+    folder = weight_paths.find_store()
     pattern = pattern.removeprefix("timm:")
     listed = set()
     for row in _list_rows(pattern):
@@ -81,7 +73,7 @@ def _locate(name: str, source: str, folder: Path | None) -> str:
     if weight_paths.find_store_file(name, folder):
         return "store"
     if weight_paths.find_bundled_file(name):
-        return "bundle"
+        return f"bundle ({weight_paths.BUNDLE_PRETRAINING})"
     if not source:
         return "none"
     if source == REGISTERED_FILE:

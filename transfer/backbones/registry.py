@@ -153,7 +153,7 @@ def load_providers() -> tuple[Provider, ...]:
 
 def list_names() -> tuple[str, ...]:
     """Return every name that can be loaded with pretrained weights, by provider, with tags; registered names too."""
-    return tuple(name for provider in load_providers() for name in _list_provider(provider))
+    return tuple(name for provider in load_providers() for name in provider.names())
 
 
 def resolve(name: str) -> tuple[Provider, str]:
@@ -205,16 +205,6 @@ def _explain_unknown(name: str) -> str:
         f"unknown backbone {name!r}{near}: `transfer backbones '*'` lists all; for one of a plugin, give --plugin "
         "MODULE"
     )
-
-
-def _list_provider(provider: Provider) -> tuple[str, ...]:
-    """Return a provider's names; only those of registered backbones can change."""
-    return provider.names() if isinstance(provider, RegisteredBackbones) else _list_fixed(provider)
-
-
-@cache
-def _list_fixed(provider: Provider) -> tuple[str, ...]:
-    return provider.names()
 
 
 def _identify(build: Any) -> tuple[str, str]:

@@ -13,7 +13,9 @@ one weight matrix are *plain* (a convolution, a norm, a pooling), the others are
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -87,20 +89,27 @@ class BuildOnMeta(TorchFunctionMode):
         return function(*args, **{**(kwargs or {}), **({"device": "meta"} if creates else {})})
 
 
+@contextmanager
+def switch_to_eval(network: nn.Module) -> Iterator[None]:
+    """Put all modules of `network` in eval mode; restore the mode of each at the end."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def count_weight_layers(module: nn.Module) -> int:
     """Return how many modules inside `module` have a weight matrix or kernel."""
     return sum(any(p.ndim > 1 for p in m.parameters(recurse=False)) for m in module.modules())
 
 
 def read_stages(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[tuple[Stage, ...], int]:
-    """Return the stages of `network` and the width of its pooled output.
+    """Return the stages of `network`, from images (N, 3, H, W) to pooled features (N, width), and the width.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Images (N, 3, H, W) to pooled features (N, width).
-    input_size : tuple of int
-        Channels, height, width.
+    `input_size` is (channels, height, width).
 
     Raises
     ------
@@ -123,32 +132,20 @@ def read_stages(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[t
 def _trace(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[dict[str, _Call], Tensor]:
     """Run the network once on the meta device; return the first call of each module, and the output."""
     calls: dict[str, _Call] = {}
-    handles = []
 
-    def watch(path: str, module: nn.Module) -> None:
-        def before(_: nn.Module, inputs: tuple) -> None:
-            calls.setdefault(path, _Call(len(calls), size_in=_measure_side(inputs, min)))
+    def before(path: str, _: nn.Module, inputs: tuple) -> None:
+        calls.setdefault(path, _Call(len(calls), size_in=_measure_side(inputs, min)))
 
-        def after(_: nn.Module, inputs: tuple, output: object) -> None:
-            calls[path].size_out = calls[path].size_out or _measure_side(output, max)
+    def after(path: str, _: nn.Module, inputs: tuple, output: object) -> None:
+        calls[path].size_out = calls[path].size_out or _measure_side(output, max)
 
-        handles.append(module.register_forward_pre_hook(before))
-        handles.append(module.register_forward_hook(after))
-
-    modes = [(module, module.training) for module in network.modules()]
     tensors = {name: t.to("meta") for name, t in chain(network.named_parameters(), network.named_buffers())}
-    try:
+    images = torch.empty(1, *input_size, device="meta", dtype=next(network.parameters()).dtype)
+    with ExitStack() as hooks, switch_to_eval(network), torch.no_grad():
         for path, module in network.named_modules():
-            watch(path, module)
-        with torch.no_grad():
-            images = torch.empty(1, *input_size, device="meta", dtype=next(network.parameters()).dtype)
-            output = torch.func.functional_call(network.eval(), tensors, (images,))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in modes:
-            module.training = training
-    return calls, output
+            hooks.enter_context(module.register_forward_pre_hook(partial(before, path)))
+            hooks.enter_context(module.register_forward_hook(partial(after, path)))
+        return calls, torch.func.functional_call(network, tensors, (images,))
 
 
 def _measure_side(value: object, pick: Callable[..., int]) -> int:

@@ -2,9 +2,11 @@
 
 import copy
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from contextlib import ExitStack
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -29,13 +31,7 @@ class Trunk:
 
     BatchNorm is folded into the convolution before it, if a test run shows that only rounding changes. Images pass in
     chunks of a fixed size; on a CPU each chunk runs on one core. So an image's features depend neither on the other
-    images of its batch nor on the number of cores.
-
-    Parameters
-    ----------
-    backbone : Backbone
-    cut : int
-        Between 1 and the number of stages, where the backbone can be cut.
+    images of its batch nor on the number of cores. `cut` is at least 1, and one where the backbone can be cut.
     """
 
     def __init__(self, backbone: Backbone, cut: int) -> None:
@@ -106,29 +102,25 @@ def _find_foldable_pairs(backbone: Backbone, example: Tensor, cut: int) -> tuple
     """Run the trunk once; return its output, and the names of each (convolution, norm) where one feeds the other."""
     producers: dict[int, tuple[str, Tensor]] = {}  # holds the tensors, so that no two have the same id
     pairs: list[tuple[str, str]] = []
-    calls: dict[str, int] = {}
-    hooks = []
+    calls: Counter[str] = Counter()
     backbone.can_cut(cut)  # tested now, so that the run below is the only one
 
-    def after(name: str, output: Tensor) -> None:
+    def after(name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         producers[id(output)] = (name, output)
-        calls[name] = calls.get(name, 0) + 1
+        calls[name] += 1
 
-    def before(name: str, x: Tensor) -> None:
-        calls[name] = calls.get(name, 0) + 1
-        if id(x) in producers:
-            pairs.append((producers[id(x)][0], name))
+    def before(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        calls[name] += 1
+        if id(inputs[0]) in producers:
+            pairs.append((producers[id(inputs[0])][0], name))
 
-    for name, module in backbone.network.named_modules():
-        if type(module) is nn.Conv2d or type(module).__name__ == "Conv2dSame":
-            hooks.append(module.register_forward_hook(lambda _m, _in, out, name=name: after(name, out)))
-        elif type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d":
-            hooks.append(module.register_forward_pre_hook(lambda _m, inputs, name=name: before(name, inputs[0])))
-    try:
+    with ExitStack() as hooks:
+        for name, module in backbone.network.named_modules():
+            if type(module) is nn.Conv2d or type(module).__name__ == "Conv2dSame":
+                hooks.enter_context(module.register_forward_hook(partial(after, name)))
+            elif type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d":
+                hooks.enter_context(module.register_forward_pre_hook(partial(before, name)))
         output = backbone.trunk(example, cut)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return output, [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone, ConvClassifier, StopForward, stop_forward
+from transfer.backbones.stages import switch_to_eval
 from transfer.errors import TransferError
 
 VARIANCE_RATIO = 0.4  # of each stage's features to the next stage's in a probe; measured: see freeze/README.md
@@ -51,13 +52,9 @@ class TruncatedBackbone(Backbone):
         )
         self.code_digest = whole.code_digest
         self.dropped = (*(stage.name for stage in whole.stages[remaining:]), *whole.dropped)
+        self.output_kind = f"pooled features of {self.stages[-1].name}"
         self.width = _run_one_image(self).shape[1]
         self._shapes = {remaining: (self.width,)}
-
-    @property
-    def output_kind(self) -> str:
-        """What :meth:`forward` returns, in words."""
-        return f"pooled features of {self.stages[-1].name}"
 
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features (N, width) of normalised `images` (N, 3, H, W)."""
@@ -100,6 +97,7 @@ class AllStagesBackbone(Backbone):
         layout, classifier = (whole.stages, whole.width), whole.original_classifier
         super().__init__(whole.name, whole.network, whole.preprocessing, whole.weights, classifier, layout)
         self.code_digest = whole.code_digest
+        self.output_kind = "observations of every stage" if with_statistics else "pooled features of every stage"
         self.with_statistics = with_statistics
         norms = filter(None, map(self._find_last_norm, range(len(self.stages)))) if with_statistics else ()
         self.norms: tuple[str, ...] = tuple(norms)
@@ -111,12 +109,7 @@ class AllStagesBackbone(Backbone):
     @property
     def blocks(self) -> list[tuple[slice, float]]:
         """Columns of each stage's features, lowest first, and their share of the variance (:func:`split_variance`)."""
-        return list(zip([self.layout[s.name] for s in self.stages], split_variance(len(self.stages)), strict=True))
-
-    @property
-    def output_kind(self) -> str:
-        """What :meth:`forward` returns, in words."""
-        return "observations of every stage" if self.with_statistics else "pooled features of every stage"
+        return list(zip((self.layout[s.name] for s in self.stages), split_variance(len(self.stages)), strict=True))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features (N, width) of normalised `images` (N, 3, H, W)."""
@@ -153,11 +146,8 @@ class AllStagesBackbone(Backbone):
 
     def _find_last_norm(self, stage: int) -> str:
         """Return the path of the last module of `stage` with running statistics, or an empty string."""
-        found = ""
-        for path, module in self.network.named_modules():
-            if getattr(module, "running_var", None) is not None and self.stage_of(path) == stage:
-                found = path
-        return found
+        norms = (p for p, m in self.network.named_modules() if getattr(m, "running_var", None) is not None)
+        return next((path for path in reversed([*norms]) if self.stage_of(path) == stage), "")
 
 
 def split_variance(stages: int) -> tuple[float, ...]:
@@ -194,11 +184,5 @@ def _find_spatial_axes(output: Tensor) -> tuple[int, ...]:
 
 def _run_one_image(backbone: Backbone) -> Tensor:
     """Return the features of one black image, in eval mode."""
-    modes = [(module, module.training) for module in backbone.network.modules()]
-    backbone.network.eval()
-    try:
-        with torch.no_grad():
-            return backbone(torch.zeros(1, *backbone.preprocessing.input_size).to(next(backbone.parameters())))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with switch_to_eval(backbone.network), torch.no_grad():
+        return backbone(torch.zeros(1, *backbone.preprocessing.input_size).to(next(backbone.parameters())))

@@ -1,14 +1,17 @@
-"""Pretrained weights from a file, a local store, the provider's own file or the hub. Nothing is ever unpickled."""
+"""Load a backbone by name: its provider builds the network, then pretrained weights are loaded into it.
 
+They come from a file, a local store, the provider's own file or the hub. Nothing is ever unpickled.
+"""
+
+import contextlib
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -16,8 +19,8 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from transfer.backbones import weight_paths
-from transfer.backbones.backbone import ConvClassifier
+from transfer.backbones import registry, stages, weight_paths
+from transfer.backbones.backbone import Backbone, ConvClassifier
 from transfer.backbones.providers.base import Provider
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
@@ -39,19 +42,81 @@ class FoundWeights:
     preprocessing: Preprocessing | None = None
 
 
-def find_weights(provider: Provider, name: str, file: Path | None = None, store: Path | None = None) -> FoundWeights:
-    """Return the weights of `name`: from `file`, else the store, else the provider's own file, else the hub.
+def load(
+    name: str,
+    *,
+    weights: Path | None = None,
+    store: Path | None = None,
+    random_init: bool = False,
+    seed: int = 0,
+    classifier: bool | Literal["any"] = False,
+    image_size: int | None = None,
+) -> Backbone:
+    """Return the backbone `name` with its pretrained weights, in eval mode.
 
     Parameters
     ----------
+    name : str
+        See :func:`transfer.backbones.registry.resolve`.
+    weights : Path, optional
+        The weights file; by default the first found of: store, the provider's own file, hub.
     store : Path, optional
         Folder of ``<name>.safetensors`` (or .pt, .pth); by default ``TRANSFER_WEIGHTS``.
+    random_init : bool
+        Initialise the weights randomly from `seed` instead.
+    classifier : bool or "any"
+        Load the original classifier, too, for its probabilities: a linear one, or an error; ``"any"``: of any kind,
+        or none.
+    image_size : int, optional
+        Side of the images in pixels; by default that of pretraining. The stages do not depend on it.
 
     Raises
     ------
     TransferError
-        No weights were found, or they cannot be read.
+        An unknown name; no weights, or weights that do not fit; no classifier where one is required; an image size
+        that the network cannot process.
+
+    Examples
+    --------
+    >>> backbone = load("resnet10t", random_init=True)
+    >>> backbone.width, [stage.name for stage in backbone.stages]
+    (512, ['stem', 'layer1', 'layer2', 'layer3', 'layer4'])
     """
+    provider, name = registry.resolve(name)
+    if random_init and (weights or classifier is True):
+        raise TransferError(f"{name}: --random-init excludes a weights file and the original classifier")
+    found = None if random_init else _find_weights(provider, name, weights, store)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = provider.build(name)
+    if found is None:
+        backbone = Backbone(name, network, provider.preprocessing(name))
+    else:
+        original = _load_into(provider, name, network, found)
+        if classifier is True and not isinstance(original, nn.Linear):
+            raise TransferError(f"{name}: {found.where} has no linear classifier on pooled features")
+        preprocessing = found.preprocessing or provider.preprocessing(name)
+        backbone = Backbone(name, network, preprocessing, found.where, original if classifier else None)
+    backbone.code_digest = provider.code_digest(name, network)
+    if image_size:
+        backbone.preprocessing = _resize_input(backbone, image_size)
+    return backbone.eval()
+
+
+def _resize_input(backbone: Backbone, side: int) -> Preprocessing:
+    resized = backbone.preprocessing.at_size(side)
+    try:
+        stages.read_stages(backbone.network, resized.input_size)
+    except Exception as error:  # each network fails in its own way
+        raise TransferError(
+            f"{backbone.name} cannot process images of {side} x {side} pixels; it was pretrained on "
+            f"{backbone.preprocessing.input_size[1]}: try another --image-size"
+        ) from error
+    return resized
+
+
+def _find_weights(provider: Provider, name: str, file: Path | None, store: Path | None) -> FoundWeights:
+    """Return the weights of `name`: from `file`, else the store, else the provider's own file, else the hub."""
     if file is not None:
         return FoundWeights(read_weights_file(file), f"file {file}", read_record_beside(file))
     folder = weight_paths.find_store(store)
@@ -64,13 +129,7 @@ def find_weights(provider: Provider, name: str, file: Path | None = None, store:
 
 
 def read_weights_file(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors or torch file, without the wrapping and key prefixes that trainers add.
-
-    Raises
-    ------
-    TransferError
-        No such file, not weights, or a pickle that would run code.
-    """
+    """Return the tensors of a safetensors or torch file, without the wrapping and key prefixes that trainers add."""
     file = Path(file).expanduser()
     if not file.is_file():
         raise TransferError(f"no weights file {file}: give a .safetensors, .pt or .pth file")
@@ -97,13 +156,7 @@ def read_weights_file(file: Path) -> dict[str, Tensor]:
 
 
 def read_record_beside(file: Path) -> Preprocessing | None:
-    """Return the preprocessing in ``<name>.json`` beside the weights ``<name>.safetensors``; None: no such file.
-
-    Raises
-    ------
-    TransferError
-        The record is not valid.
-    """
+    """Return the preprocessing in ``<name>.json`` beside the weights ``<name>.safetensors``; None: no such file."""
     record = Path(file).expanduser().with_suffix(".json")
     if not record.is_file():
         return None
@@ -116,23 +169,18 @@ def read_record_beside(file: Path) -> Preprocessing | None:
         ) from error
 
 
-def load_into(provider: Provider, name: str, network: nn.Module, found: FoundWeights) -> nn.Module | None:
+def _load_into(provider: Provider, name: str, network: nn.Module, found: FoundWeights) -> nn.Module | None:
     """Load weights into all tensors of `network`; return the original classifier, if the file has one.
 
-    The classifier is linear on pooled features, or a :class:`~transfer.backbones.backbone.ConvClassifier`. No other
-    tensors of the file may remain, but for those of auxiliary classifiers.
-
-    Raises
-    ------
-    TransferError
-        Something is missing, unexpected or of another shape.
+    No other tensors of the file may remain, but for those of auxiliary classifiers.
     """
     layout = provider.classifier_layout(name, network)
     state = found.state
     if broken := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
         raise TransferError(f"{found.where} is not finite in {_list_some(broken)}: it cannot be used")
     if problems := _find_misfits(network, state, layout.keys):
-        state = _rename_keys(provider, name, network, state)
+        with contextlib.suppress(Exception):  # rewriting expects a published file, and this may be any
+            state = provider.rename_keys(name, network, dict(state))
         if _find_misfits(network, state, layout.keys):
             raise TransferError(f"{found.where} does not fit {name}: {'; '.join(problems)}")
     with torch.no_grad():  # not load_state_dict: some networks need a version that safetensors files lack
@@ -160,13 +208,6 @@ def _find_misfits(network: nn.Module, state: dict[str, Tensor], classifier: froz
     ]
     problems = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
     return [f"{len(keys)} {what} ({_list_some(keys)})" for keys, what in problems if keys]
-
-
-def _rename_keys(provider: Provider, name: str, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    try:
-        return provider.rename_keys(name, network, dict(state))
-    except Exception:  # rewriting expects a published file, and this may be any
-        return state
 
 
 def _from_hub(provider: Provider, name: str, folder: Path | None) -> FoundWeights:
@@ -197,31 +238,28 @@ def _check_reachable(source: str, seconds: float = 4.0) -> None:
     """Raise ConnectionError unless the hub responds in time; the hubs' clients retry for much longer."""
     if source.startswith("hf:") and constants.HF_HUB_OFFLINE:
         raise ConnectionError("HF_HUB_OFFLINE is set")
-    outcome: list[Exception | None] = []
+    failure: list[Exception] = [TimeoutError(f"no response within {seconds:.0f} s")]
 
     def connect() -> None:
         try:
-            request = urllib.request.Request(_make_url(source), method="HEAD")
-            urllib.request.urlopen(request, timeout=seconds).close()
-            outcome.append(None)
-        except urllib.error.HTTPError:
-            outcome.append(None)  # it responds, and its own client will report the error
+            with contextlib.suppress(urllib.error.HTTPError):  # it responds, and its own client will report the error
+                request = urllib.request.Request(_make_url(source), method="HEAD")
+                urllib.request.urlopen(request, timeout=seconds).close()
+            failure.clear()
         except Exception as error:
-            outcome.append(error)
+            failure[:] = [error]
 
     # In a thread, since a name server that does not respond has no timeout.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(seconds)
-    error = outcome[0] if outcome else TimeoutError(f"no response within {seconds:.0f} s")
-    if error:
+    for error in failure:
         host = urllib.parse.urlsplit(_make_url(source)).hostname
         raise ConnectionError(f"{host} cannot be reached: {_first_line(error)}")
 
 
-def _list_some(keys: Iterable[str], count: int = 4) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
+def _list_some(keys: list[str]) -> str:
+    return ", ".join(keys[:4]) + ", ..." * (len(keys) > 4)
 
 
 def _first_line(error: Exception) -> str:

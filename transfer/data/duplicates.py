@@ -35,28 +35,18 @@ _TILE = 2048  # hashes compared at once: 2048 x 2048 x 8 bytes = 32 MiB
 
 @dataclass(frozen=True)
 class Inspection:
-    """The result of inspecting the files of a table, row by row.
+    """The result of inspecting the files of a table; each array has shape (N,)."""
 
-    Parameters
-    ----------
-    sha256 : ndarray of str, shape (N,)
-        SHA-256 of the file in hex; ``""`` if it cannot be read.
-    phash : ndarray of uint64, shape (N,)
-        Perceptual hash of the image; 0 if it is bad.
-    reason : ndarray of str, shape (N,)
-        Why the image is bad, with the file name; ``""`` if it is not.
-    """
-
-    sha256: np.ndarray
-    phash: np.ndarray
-    reason: np.ndarray
+    sha256: np.ndarray  # of the file's bytes, in hex; "" if it cannot be read
+    phash: np.ndarray  # perceptual hash of the image, uint64; 0 if it is bad
+    reason: np.ndarray  # why the image is bad, with the file name; "" if it is not
 
     def __len__(self) -> int:
         return len(self.sha256)
 
     @property
     def bad(self) -> np.ndarray:
-        """Return a boolean mask, shape (N,), of images that do not decode."""
+        """Boolean mask, shape (N,), of images that do not decode."""
         return self.reason != ""
 
     def take(self, rows: np.ndarray) -> "Inspection":
@@ -65,15 +55,9 @@ class Inspection:
 
 
 def inspect_files(table: ImageTable, workers: int | None = None, disk_cache: DiskCache | None = None) -> Inspection:
-    """Read and decode every file of `table` once.
+    """Read and decode every file of `table` once, by `workers` threads (default: one per core).
 
-    Parameters
-    ----------
-    table : ImageTable
-    workers : int, optional
-        Threads (default: one per core). No effect on the result.
-    disk_cache : DiskCache, optional
-        Caches the hashes, so that each image is decoded for them only once.
+    With a `disk_cache` for the hashes, an image that was inspected before is not decoded again.
     """
     n = len(table)
     sha256, phash, reason = np.full(n, "", "U64"), np.zeros(n, np.uint64), np.full(n, "", object)
@@ -105,25 +89,27 @@ def inspect_files(table: ImageTable, workers: int | None = None, disk_cache: Dis
     return Inspection(sha256, phash, reason.astype(str))
 
 
+def _read(contents: Contents, place: int) -> bytes:
+    content = contents[place]
+    if isinstance(content, bytes):
+        return content
+    with open_regular(content) as file:
+        return file.read()
+
+
 def _digest(contents: Contents, place: int) -> str:
-    file = contents[place]
-    if isinstance(file, bytes):
-        return hashlib.sha256(file).hexdigest()
     try:
-        with open_regular(file) as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        return hashlib.sha256(_read(contents, place)).hexdigest()
     except OSError:
         return ""
 
 
 def _inspect_file(contents: Contents, place: int) -> tuple[str, int, str]:
-    path, content = contents.path(place), contents[place]
-    if isinstance(content, str):
-        try:
-            with open_regular(content) as file:
-                content = file.read()
-        except OSError as error:
-            return "", 0, f"bad image {path}: {error.strerror or error}"
+    path = contents.path(place)
+    try:
+        content = _read(contents, place)
+    except OSError as error:
+        return "", 0, f"bad image {path}: {error.strerror or error}"
     sha256 = hashlib.sha256(content).hexdigest()
     if not content:
         return sha256, 0, f"bad image {path}: the file is empty"
@@ -137,13 +123,7 @@ def _inspect_file(contents: Contents, place: int) -> tuple[str, int, str]:
 def drop_bad_images(
     table: ImageTable, inspection: Inspection, on_bad: Literal["refuse", "skip"]
 ) -> tuple[ImageTable, Inspection]:
-    """Refuse a table with bad images, or drop them and add a note.
-
-    Raises
-    ------
-    TransferError
-        There are bad images and `on_bad` is ``refuse``, or all images are bad.
-    """
+    """Refuse a table with bad images, or drop them and add a note; raise if all images are bad."""
     bad = inspection.bad
     count = int(bad.sum())
     if not count:

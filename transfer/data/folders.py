@@ -39,14 +39,7 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
     The layout is ``class/…``, ``domain/class/…`` or ``domain/images/class/…``, each also under ``train``,
     ``val`` (``valid``, ``validation``) and ``test``; or it holds one CSV manifest with a ``path`` column. A
     set without domains gets one, named ``all``. Rows are sorted by path, classes in natural order (``c9``
-    before ``c10``).
-
-    Parameters
-    ----------
-    folder : Path
-        The folder, or a CSV file.
-    targets : sequence of str
-        Further CSV columns to predict: ``NAME`` or ``NAME:KIND``, see `transfer.data.manifest.read_manifest`.
+    before ``c10``). `targets` are further CSV columns to predict: see `transfer.data.manifest.read_manifest`.
 
     Raises
     ------
@@ -79,10 +72,6 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
         return read_manifest(manifests[0], targets)
     if targets:
         raise TransferError(f"further targets ({', '.join(targets)}) need a CSV manifest; {folder} has none")
-    return _read_tree(folder)
-
-
-def _read_tree(folder: Path) -> ImageTable:
     images, empty, ignored = _walk(folder)
     if not images:
         raise TransferError(f"no image in {folder}: expected class/…, domain/class/… or a CSV manifest")
@@ -94,19 +83,9 @@ def _read_tree(folder: Path) -> ImageTable:
 def arrange_images(
     images: FoundImages, paths: Sequence[str], *, source: str, name: str, notes: tuple[str, ...] = ()
 ) -> ImageTable:
-    """Return the table of `images`; their folders name domain, class and split.
+    """Return the table of at least one of `images`, whose folders name domain, class and split.
 
-    Parameters
-    ----------
-    images : list of (tuple of str, str)
-        Folder names from the root down, and file name; at least one.
-    paths : sequence of str
-        Path or address of each image.
-    source : str
-        The root, for error messages.
-    name : str
-        Name of the table.
-    notes : tuple of str
+    `paths` are their paths or addresses; `source` is the root, for error messages.
 
     Raises
     ------

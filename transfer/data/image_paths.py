@@ -1,6 +1,7 @@
 """Find the images that a user names: files, folders, globs, shards, or a list on standard input."""
 
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,6 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
         A name without images.
     """
     found: list[str] = []
-    suffixes = image_suffixes()
     for name in names:
         if name == "-":
             found += find_images([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()])
@@ -34,7 +34,7 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
             continue
         path = Path(name).expanduser()
         if path.is_dir():
-            matches = sorted(file for file in _search(str(path)) if Path(file).suffix.lower() in suffixes)
+            matches = sorted(_search(str(path)))
         else:
             matches = [str(path)] if path.is_file() else sorted(_match(path))
         if not matches:
@@ -46,30 +46,19 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
 
 
 def _search(folder: str) -> Iterator[str]:
-    """Yield the files below `folder`, recursively; links to folders are not followed."""
-    pending = [folder]
-    while pending:
-        inner = pending.pop()
-        try:
-            with os.scandir(inner) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    elif _is_file(entry):
-                        yield entry.path
-        except PermissionError as error:
-            raise TransferError(f"cannot read the folder {inner}: {error.strerror}") from None
-        except OSError:  # removed meanwhile, or the path is too long
-            continue
+    """Yield the images below `folder`, recursively; links to folders are not followed."""
 
+    def refuse(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            raise TransferError(f"cannot read the folder {error.filename}: {error.strerror}") from None
 
-def _is_file(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_file()
-    except PermissionError:
-        raise
-    except OSError:  # a circular link
-        return False
+    for inner, _, names in os.walk(folder, onerror=refuse):
+        for file in (os.path.join(inner, name) for name in names if Path(name).suffix.lower() in image_suffixes()):
+            try:
+                if stat.S_ISREG(os.stat(file).st_mode):
+                    yield file
+            except OSError as error:  # a circular link, or removed meanwhile
+                refuse(error)
 
 
 def _match(pattern: Path) -> Iterator[str]:

@@ -30,12 +30,11 @@ def has_path_column(file: Path) -> bool:
 def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
     """Read a CSV manifest with columns ``path,object[,domain][,split][,group]`` and any others.
 
-    Paths are relative to the manifest; an empty cell means unknown; rows keep the file's order.
+    It is UTF-8, comma separated, with a header line. Paths are relative to it; an empty cell means unknown; rows keep
+    the file's order.
 
     Parameters
     ----------
-    file : Path
-        The CSV, UTF-8, comma separated, with a header line.
     targets : sequence of str
         Further columns to predict: ``NAME`` or ``NAME:KIND``, a kind of head such as ``softmax`` or ``regression``.
         Without a kind, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, any
@@ -71,22 +70,8 @@ def make_table(
 ) -> ImageTable:
     """Return the table of `columns`: lists of cells by name; ``path`` and ``object`` are required.
 
-    Parameters
-    ----------
-    columns : dict of str to list of str
-    targets : sequence of str
-        As for :func:`read_manifest`.
-    name : str
-        Name of the table.
-    source : str
-        Origin of the columns, for error messages.
-    place : callable
-        Describes the place of a row, for error messages.
-
-    Raises
-    ------
-    TransferError
-        A missing column or an invalid cell; names its place.
+    `targets` and errors are as for :func:`read_manifest`. In errors, `source` names the origin of the columns, and
+    `place` describes where a row stands.
     """
     n = len(columns["path"])
     unknown = [""] * n

@@ -13,13 +13,7 @@ def get_cells(rows: np.ndarray, table: ImageTable) -> np.ndarray:
 
 
 def draw_few_labels(rows: np.ndarray, table: ImageTable, per_class: int, seed: int) -> np.ndarray:
-    """Draw up to `per_class` of the labelled `rows` from each (domain, object) cell.
-
-    Returns
-    -------
-    ndarray of int64
-        Sorted row indices; a cell with fewer rows contributes all of them.
-    """
+    """Draw up to `per_class` of the labelled `rows` from each (domain, object) cell; return them sorted."""
     rows = rows[table.object[rows] >= 0]
     shuffled = np.random.default_rng(seed).permutation(np.sort(rows))
     order = np.argsort(get_cells(shuffled, table), kind="stable")
@@ -29,18 +23,12 @@ def draw_few_labels(rows: np.ndarray, table: ImageTable, per_class: int, seed: i
 
 
 def compute_quotas(counts: np.ndarray, fraction: float, owner: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Share out ``round(fraction * counts.sum())`` over cells by the largest remainder.
+    """Share out ``round(fraction * counts.sum())`` over cells by the largest remainder; `rng` breaks ties.
 
     Parameters
     ----------
-    counts : ndarray of int, shape (C,)
-        Number of images per cell.
-    fraction : float
-        In [0, 1).
-    owner : ndarray of int, shape (C,)
-        The object of each cell; an object never loses its last image.
-    rng : numpy.random.Generator
-        Breaks ties.
+    counts, owner : ndarray of int, shape (C,)
+        Number of images per cell, and its object; an object never loses its last image.
 
     Returns
     -------
@@ -75,7 +63,7 @@ def draw_stratified(
     notes: list[str],
     name: str,
 ) -> np.ndarray:
-    """Draw a `fraction` of `rows`, stratified by cell; a component is drawn whole or not at all.
+    """Draw a `fraction` of the labelled `rows`, stratified by cell; a component is drawn whole or not at all.
 
     Components are visited in random order. The first round takes those that fit into every cell, so that single
     images fill the quotas exactly; the second takes a larger one where that brings the cells nearer to their
@@ -83,18 +71,10 @@ def draw_stratified(
 
     Parameters
     ----------
-    rows : ndarray of int64
-        Labelled rows to draw from.
-    table : ImageTable
     component : ndarray of int64, shape (N,)
         Component of each row of the table.
-    fraction : float
-        Share of the rows, in [0, 1).
-    rng : numpy.random.Generator
     notes : list of str
-        Gets a line if groups prevent the exact number.
-    name : str
-        Name of the sample in that line.
+        Gets a line if groups prevent the exact number, with the `name` of the sample.
 
     Returns
     -------

@@ -10,19 +10,12 @@ from transfer.data.sampling import draw_few_labels, draw_stratified
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 
-__all__ = ["Splits", "draw_few_labels", "mask_labels", "split"]
-
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint rows of a table.
+    """Disjoint, sorted rows of a table, int64. Validation and test rows all have a known object.
 
-    Parameters
-    ----------
-    train, val, test : ndarray of int64
-        Sorted row indices. Validation and test rows all have a known object.
-    notes : tuple of str
-        Remarks on the split, such as dropped duplicates.
+    `notes` are remarks on the split, such as dropped duplicates.
     """
 
     train: np.ndarray
@@ -50,17 +43,13 @@ def split(
 
     Parameters
     ----------
-    table : ImageTable
     inspection : Inspection, optional
         Inspection of the same rows; without it, duplicates are not detected.
-    test : float
-        Fraction of all labelled images, in [0, 1).
-    val : float
-        Fraction of the rest, in [0, 1).
+    test, val : float
+        Fraction of all labelled images, and of the rest, in [0, 1).
     shots : int, optional
         Labels per (domain, object), sampled after test is held out; validation is taken from these, and all other
         labelled images are dropped.
-    seed : int
     keep_near_duplicates_together : bool
         Assign near-duplicates to the same split.
 

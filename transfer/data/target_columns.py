@@ -12,23 +12,13 @@ from transfer.runtime.plugins import load_entry_points
 BINARY_PAIRS = (("0", "1"), ("no", "yes"), ("false", "true"))
 
 ColumnReader = Callable[[str, list[str], Callable[[int], str]], Target]
-"""Takes the column's name, its cells ("" where unknown) and a function from a row to its place, for errors."""
+"""Takes the column's name, its stripped cells ("" where unknown) and a function from a row to its place, for errors."""
 
 
 def read_target(name: str, kind: str | None, cells: list[str], place: Callable[[int], str]) -> Target:
-    """Return the target of a column.
+    """Return the target of a column for a `kind` of head; see :data:`ColumnReader` for the other parameters.
 
-    Parameters
-    ----------
-    name : str
-        The column's name, for errors.
-    kind : str, optional
-        The kind of head; without one, a column of 0/1, yes/no or true/false is binary, one of other numbers
-        regression, any other softmax.
-    cells : list of str
-        Stripped; ``""`` where unknown.
-    place : callable
-        From a row's number to where it stands, for errors.
+    Without a kind, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, any other softmax.
 
     Raises
     ------
@@ -45,13 +35,7 @@ def read_target(name: str, kind: str | None, cells: list[str], place: Callable[[
 
 
 def check_kind(name: str, kind: str) -> str:
-    """Return `kind` if it is a registered kind of head.
-
-    Raises
-    ------
-    TransferError
-        It is not; `name` is the column.
-    """
+    """Return `kind` if it is a registered kind of head, else raise; `name` is the column."""
     if kind not in COLUMN_READERS:
         load_entry_points()
     if kind not in COLUMN_READERS:

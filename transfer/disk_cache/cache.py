@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from transfer.disk_cache.folder import hash_record, list_files, read_record, remove_file
 from transfer.disk_cache.row_cache import CacheWriteError, RowCache
-from transfer.disk_cache.segment import ENTRY, SEAL_BYTES, DamagedSegment, Segment
+from transfer.disk_cache.segment_file import ENTRY, SEAL_BYTES, DamagedSegment, Segment
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder
 
@@ -36,12 +36,8 @@ class CacheEntry:
 class DiskCache:
     """Cached rows in one folder, shared by all processes; the least recently used are removed first.
 
-    Parameters
-    ----------
-    root : Path, optional
-        Default: ``rows`` in the user's cache.
-    limit : int
-        Bytes of all complete segments. Each writing process may use one more segment while it writes.
+    By default the folder is ``rows`` in the user's cache. `limit` is in bytes of all complete segments; each writing
+    process may use one more segment while it writes.
 
     Examples
     --------
@@ -62,17 +58,10 @@ class DiskCache:
         self._opened: weakref.WeakSet[RowCache] = weakref.WeakSet()
 
     def open_rows(self, kind: str, about: Mapping[str, Any], shape: tuple[int, ...], dtype: Any) -> RowCache:
-        """Return the cache of rows of one shape and type.
+        """Return the cache of rows of one `shape` and `dtype`.
 
-        Parameters
-        ----------
-        kind : str
-            The folder's name, such as ``trunk``.
-        about : mapping
-            Everything that a row depends on besides the digest of its image, as plain JSON.
-        shape : tuple of int
-            Of one row.
-        dtype : dtype-like
+        `kind` is the folder's name, such as ``trunk``. `about` is everything that a row depends on besides the digest
+        of its image, as plain JSON.
         """
         size = min(MAX_SEGMENT_BYTES, self.limit // 4)
         rows = RowCache(self.root / kind, about, shape, np.dtype(dtype), size, self.make_room)

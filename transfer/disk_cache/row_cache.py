@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from transfer.disk_cache.folder import hash_record, list_files, read_record, remove_file
-from transfer.disk_cache.segment import (
+from transfer.disk_cache.segment_file import (
     ENTRY,
     SEAL_BYTES,
     DamagedSegment,
@@ -41,19 +41,8 @@ class CacheWriteError(TransferError):
 class RowCache:
     """Rows of one shape and type under one key. Open it with :meth:`DiskCache.open_rows`.
 
-    Parameters
-    ----------
-    root : Path
-        The folder of this kind of rows; its name is the kind.
-    about : mapping
-        Everything that a row depends on besides the digest of its image, as plain JSON.
-    shape : tuple of int
-        Of one row.
-    dtype : dtype
-    segment_bytes : int
-        Size at which a segment is completed.
-    make_room : callable
-        Called with a number of bytes before they are written; raises `CacheWriteError` if they cannot fit.
+    `root` is the folder of this kind of rows. A segment is completed at `segment_bytes`. `make_room` is called with a
+    number of bytes before they are written; it raises `CacheWriteError` if they cannot fit.
     """
 
     def __init__(
@@ -114,10 +103,7 @@ class RowCache:
     def open_writer(self, rows: int | None = None) -> Iterator["RowWriter"]:
         """Yield a writer. Appended rows are committed at the end, also if the block raises.
 
-        Parameters
-        ----------
-        rows : int, optional
-            How many rows will be appended, if known. More than can ever fit are refused at once.
+        `rows` is how many will be appended, if known: more than can ever fit are refused at once.
 
         Raises
         ------
@@ -165,13 +151,7 @@ class RowCache:
 
 
 class LocatedRows:
-    """Rows found by :meth:`RowCache.locate`. They stay readable if their files are removed.
-
-    Attributes
-    ----------
-    found : ndarray of bool, shape (N,)
-        Which of the digests have a cached row.
-    """
+    """Rows found by :meth:`RowCache.locate`, those in the mask `found` (N,). They stay readable without their files."""
 
     def __init__(self, rows: RowCache, segments: list[Segment], number: np.ndarray, row: np.ndarray) -> None:
         self.found = number >= 0
@@ -213,13 +193,7 @@ class RowWriter:
         self._rows = 0
 
     def append(self, digests: np.ndarray | Sequence[str], values: np.ndarray) -> None:
-        """Write rows `values` (n, ...) of the images with `digests` (n,), sha256 in hex.
-
-        Raises
-        ------
-        CacheWriteError
-            The rows cannot be written.
-        """
+        """Write rows `values` (n, ...) of the images with `digests` (n,), sha256 in hex."""
         names, values, cache = pack_digests(digests), np.ascontiguousarray(values), self._cache
         if values.dtype != cache.dtype or values.shape != (len(names), *cache.shape):
             raise ValueError(f"{len(names)} rows of {cache.shape} {cache.dtype}, not {values.shape} {values.dtype}")
@@ -279,9 +253,6 @@ class RowWriter:
     def _discard_on_error(self) -> Iterator[None]:
         try:
             yield
-        except CacheWriteError:
-            self.discard()
-            raise
         except OSError as error:
             self.discard()
             raise CacheWriteError(

@@ -10,7 +10,8 @@ from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from transfer.config.train import ViewConfig
-from transfer.data.images.batches import ImageBatches, Preprocessing
+from transfer.data.images.batches import ImageBatches
+from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import Predictions
 from transfer.model import TransferModel

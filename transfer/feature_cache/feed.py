@@ -11,7 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from transfer.config.train import CacheConfig
-from transfer.data.images.batches import Augmentation, ImageBatches, get_draw_keys
+from transfer.data.images.augment import Augmentation
+from transfer.data.images.batches import ImageBatches, get_draw_keys
 from transfer.disk_cache import CacheWriteError, DiskCache, LocatedRows, RowCache
 from transfer.errors import TransferError
 from transfer.feature_cache.key import describe_activation, get_view_seed
@@ -29,16 +30,8 @@ _SEAL_SECONDS = 120  # between commits to disk, which survive a kill
 class TrunkCache:
     """Trunk outputs under a fingerprint of all that they depend on (law 4).
 
-    Parameters
-    ----------
-    config : CacheConfig
-    disk_cache : DiskCache, optional
-        Where they are kept (default: the user's cache, as large as `config` says).
-
-    Attributes
-    ----------
-    seconds : float
-        Spent so far on computing them.
+    By default they are in the user's cache, as large as `config` says. `seconds` is the time spent so far on computing
+    them.
     """
 
     def __init__(self, config: CacheConfig | None = None, disk_cache: DiskCache | None = None) -> None:
@@ -101,7 +94,7 @@ class Feed:
         """Compute and cache the activations of `rows` that are missing, in each view of `augmentation`."""
         for view in range(1, self.cache.views + 1) if augmentation else (0,):
             if self.disk_cache:
-                self._fill(rows, view, augmentation, self.disk_cache)
+                self._fill(rows, view, augmentation)
 
     def batches(
         self,
@@ -133,24 +126,32 @@ class Feed:
         if augmentation and self.cache.views:
             views = np.random.default_rng((seed, epoch)).integers(1, self.cache.views + 1, size=len(rows))
         self.prepare(rows, augmentation)
-        if self.disk_cache is None or (augmentation and not self.cache.views):
-            yield from self._computed(rows, views, augmentation, seed, epoch, split, first)
+        skipped = first * self.batch_size
+        if self.disk_cache and (self.cache.views or not augmentation):
+            yield from self._cached(rows[skipped:], views[skipped:], split)
         else:
-            yield from self._cached(rows[first * self.batch_size :], views[first * self.batch_size :], split)
+            keys = self._draw_keys(rows, views, seed, epoch) if augmentation else []
+            yield from self._computed(rows[skipped:], augmentation, keys[skipped:], split)
 
     def load_all_views(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> tuple[np.ndarray, Tensor]:
         """Return rows (V * N,) and their activations: the evaluation view of `rows`, then each cached view."""
         parts = list(self.batches(rows))
+        self.prepare(rows, augmentation)
         for view in range(1, self.cache.views + 1) if augmentation else ():
             views = np.full(len(rows), view)
-            self.prepare(rows, augmentation)
-            cached = self.disk_cache is not None
-            parts += (
-                self._cached(rows, views, False) if cached else self._computed(rows, views, augmentation, 0, 0, False)
-            )
+            if self.disk_cache:
+                parts += self._cached(rows, views)
+            else:
+                parts += self._computed(rows, augmentation, self._draw_keys(rows, views))
         return np.concatenate([batch for batch, _ in parts]), torch.cat([activation for _, activation in parts])
 
-    def _cached(self, rows: np.ndarray, views: np.ndarray, split: bool) -> Iterator[tuple[np.ndarray, Tensor]]:
+    def _draw_keys(self, rows: np.ndarray, views: np.ndarray, seed: int = 0, epoch: int = 0) -> list[tuple[int, ...]]:
+        """Return the random key of the augmentation of each row: of its cached view, else of this epoch."""
+        if self.cache.views:
+            return [get_view_seed(self.digests[row], view) for row, view in zip(rows, views.tolist(), strict=True)]
+        return get_draw_keys(rows, seed, epoch)
+
+    def _cached(self, rows: np.ndarray, views: np.ndarray, split: bool = False) -> Iterator[tuple[np.ndarray, Tensor]]:
         device = next(self.model.backbone.parameters()).device
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]
@@ -171,23 +172,20 @@ class Feed:
     def _computed(
         self,
         rows: np.ndarray,
-        views: np.ndarray,
         augmentation: Augmentation | None,
-        seed: int,
-        epoch: int,
-        split: bool,
-        first: int = 0,
+        keys: Sequence[tuple[int, ...]],
+        split: bool = False,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield activations computed from images, each process its part; without `split` gathered from all."""
         alone = not (split or self.model.cut)  # the cut is at the input: there is only decoding to share
-        starts = range(first * self.batch_size, len(rows), self.batch_size)
-        batches = [rows[start : start + self.batch_size] for start in starts]
-        places = [np.arange(start, start + len(batch)) for start, batch in zip(starts, batches, strict=True)]
-        places = places if alone else [place[shared.get_local_rows(len(place))] for place in places]
-        images = iter(self._images(rows, views, augmentation, seed, epoch, max(map(len, places), default=1), places))
-        for batch, place in zip(batches, places, strict=True):
-            activation = self.model.trunk(next(images)[1]) if len(place) else self._none()
-            yield batch, activation if split or alone else shared.gather_rows(activation, len(batch))
+        batches = [np.arange(len(rows))[start:][: self.batch_size] for start in range(0, len(rows), self.batch_size)]
+        local = batches if alone else [batch[shared.get_local_rows(len(batch))] for batch in batches]
+        order = np.concatenate([*local, np.empty(0, np.int64)])
+        keys, size = [keys[i] for i in order] if augmentation else [], max(map(len, local), default=1)
+        images = iter(self._images(rows[order], augmentation, keys, size))
+        for batch, own in zip(batches, local, strict=True):
+            activation = self.model.trunk(next(images)[1]) if len(own) else self._none()
+            yield rows[batch], activation if split or alone else shared.gather_rows(activation, len(batch))
 
     def _none(self) -> Tensor:
         """Return the activations of no image."""
@@ -199,39 +197,26 @@ class Feed:
     def _images(
         self,
         rows: np.ndarray,
-        views: np.ndarray,
         augmentation: Augmentation | None,
-        seed: int,
-        epoch: int,
-        batch_size: int,
-        places: Sequence[np.ndarray],
+        keys: Sequence[tuple[int, ...]],
+        batch_size: int = _BATCH,
     ) -> ImageBatches:
-        """Return the images of `rows` at `places`, with the augmentation that each has among all rows."""
-        own = np.concatenate([*places, np.empty(0, np.int64)])
-        keys: list[tuple[int, ...]] | None = None
-        if augmentation and self.cache.views:
-            keys = [get_view_seed(self.digests[rows[place]], int(views[place])) for place in own]
-        elif augmentation:
-            drawn = get_draw_keys(rows, seed, epoch)
-            keys = [drawn[place] for place in own]
         return ImageBatches(
             self.paths,
             self.model.backbone.preprocessing,
             batch_size=batch_size,
-            order=rows[own],
+            order=rows,
             digests=self.digests,
             augmentation=augmentation,
-            seed=seed,
-            epoch=epoch,
             keys=keys,
             workers=self.workers,
             pin=next(self.model.backbone.parameters()).is_cuda,
         )
 
-    def _fill(self, rows: np.ndarray, view: int, augmentation: Augmentation | None, disk_cache: DiskCache) -> None:
+    def _fill(self, rows: np.ndarray, view: int, augmentation: Augmentation | None) -> None:
         """Compute and cache the missing activations of `rows` in one view; stop caching if the disk is full."""
         if view not in self._row_caches:
-            row_cache = self._open_rows(self.model.cut, self.model.cut_precision, view, augmentation, disk_cache)
+            row_cache = self._open_rows(self.model.cut, self.model.cut_precision, view, augmentation)
             self._row_caches[view] = row_cache, row_cache.locate(self.digests)
         row_cache, located = self._row_caches[view]
         missing = rows[shared.any_rank_mask(~located.found[rows])]
@@ -248,7 +233,7 @@ class Feed:
                 tqdm(total=len(mine), desc="frozen trunk", unit="image", disable=None, leave=False) as bar,
                 row_cache.open_writer(len(missing)) as writer,
             ):
-                for batch, activation in self._compute(mine, view, augmentation, disk_cache):
+                for batch, activation in self._compute(mine, view, augmentation):
                     writer.append(self.digests[batch], _packed(self.model.round_activation(activation)))
                     bar.update(len(batch))
                     if time.perf_counter() - sealed > _SEAL_SECONDS:
@@ -267,35 +252,29 @@ class Feed:
         self.cache.seconds += time.perf_counter() - started
 
     def _compute(
-        self, rows: np.ndarray, view: int, augmentation: Augmentation | None, disk_cache: DiskCache
+        self, rows: np.ndarray, view: int, augmentation: Augmentation | None
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield float32 activations at the cut, from cached ones of the nearest lower cut, else from images."""
         run, backbone = self.model.get_trunk(), self.model.backbone
         for cut in range(self.model.cut - 1, 0, -1):
             if not len(rows) or not backbone.can_cut(cut):
                 continue
-            located = self._open_rows(cut, "float32", view, augmentation, disk_cache).locate(self.digests)
+            located = self._open_rows(cut, "float32", view, augmentation).locate(self.digests)
             cached = rows[located.found[rows]]
             rows = rows[~located.found[rows]]
             for start in range(0, len(cached), _BATCH):
                 batch = cached[start : start + _BATCH]
                 yield batch, run.continue_from(_unpacked(located.take(batch)), cut)
-        for index, images in self._images(
-            rows, np.full(len(rows), view), augmentation, 0, 0, _BATCH, [np.arange(len(rows))]
-        ):
+        keys = self._draw_keys(rows, np.full(len(rows), view)) if augmentation else []
+        for index, images in self._images(rows, augmentation, keys):
             yield index.numpy(), run(images)
 
-    def _open_rows(
-        self, cut: int, precision: Precision, view: int, augmentation: Augmentation | None, disk_cache: DiskCache
-    ) -> RowCache:
-        backbone = self.model.backbone
-        shape = backbone.shape(cut)
+    def _open_rows(self, cut: int, precision: Precision, view: int, augmentation: Augmentation | None) -> RowCache:
+        assert self.disk_cache is not None  # only rows of a disk cache are opened
+        shape = self.model.backbone.shape(cut)
         shape = (*shape[1:], shape[0]) if len(shape) == 3 else shape
-        pooled = cut == len(backbone.stages)
-        dtype = np.dtype("float32" if pooled else precision)
-        return disk_cache.open_rows(
-            "trunk", describe_activation(self.model, cut, precision, view, augmentation), shape, dtype
-        )
+        about = describe_activation(self.model, cut, precision, view, augmentation)
+        return self.disk_cache.open_rows("trunk", about, shape, about["precision"])
 
 
 def _packed(activation: Tensor) -> np.ndarray:

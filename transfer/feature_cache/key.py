@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from transfer.backbones import trunk
-from transfer.data.images.batches import DECODER, Augmentation
+from transfer.data.images.augment import Augmentation
+from transfer.data.images.read import DECODER
 from transfer.model import Precision, TransferModel
 
 VIEW_VERSION = 1  # version of the sampling of cached views; part of the cache key

@@ -17,7 +17,7 @@ from transfer.backbones.stages import BuildOnMeta
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.config.serialise import from_dict, to_dict
 from transfer.config.train import HeadConfig
-from transfer.data.images.batches import Preprocessing
+from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads

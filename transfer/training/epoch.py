@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfer.config.train import LearnConfig
-from transfer.data.images.batches import Augmentation
+from transfer.data.images.augment import Augmentation
 from transfer.errors import TransferError
 from transfer.feature_cache import Feed
 from transfer.freeze import Phase

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from transfer.data.images import batches as module
-from transfer.data.images.batches import Augmentation, BadImage, ImageBatches, Preprocessing, prepare, read_pixels
+from transfer.data.images.augment import Augmentation
+from transfer.data.images.batches import ImageBatches, get_draw_keys
+from transfer.data.images.decode import BadImage
+from transfer.data.images.preprocessing import Preprocessing, prepare
+from transfer.data.images.read import read_pixels
 
 P = Preprocessing((3, 16, 24), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "bilinear", 0.9)
 ALL = Augmentation(crop_scale=(0.3, 1.0), flip=True, jitter=0.4)
@@ -42,9 +46,8 @@ def test_batches_are_the_prepared_images_in_order(paths):
 def test_workers_batch_size_and_order_change_no_image(paths, augmentation):
     expected = None
     for workers, size, order in ((1, 4, np.arange(11)), (3, 4, np.arange(11)), (2, 11, np.arange(11)[::-1])):
-        rows, images = all_of(
-            ImageBatches(paths, P, batch_size=size, order=order, augmentation=augmentation, seed=1, workers=workers)
-        )
+        options = {"augmentation": augmentation, "keys": get_draw_keys(order, 1, 0), "workers": workers}
+        rows, images = all_of(ImageBatches(paths, P, batch_size=size, order=order, **options))
         images = images[rows.argsort()]
         expected = images if expected is None else expected
         assert torch.equal(images, expected)
@@ -54,7 +57,7 @@ def test_draws_depend_on_seed_epoch_and_row(paths, tmp_path):
     one = np.array([paths[0]] * 4)
     views = []
     for seed, epoch in ((0, 0), (0, 1), (1, 0)):
-        views += list(all_of(ImageBatches(one, P, augmentation=ALL, seed=seed, epoch=epoch))[1])
+        views += list(all_of(ImageBatches(one, P, augmentation=ALL, keys=get_draw_keys(np.arange(4), seed, epoch)))[1])
     assert len({v.numpy().tobytes() for v in views}) == len(views)
 
 
@@ -112,9 +115,11 @@ def test_memory_is_bounded_and_a_loop_that_stops_early_ends_the_threads(paths, m
 def test_a_repeated_row_comes_in_another_view_each_time(paths):
     """As in balanced sampling; the first views are those of a row that comes once."""
     order = np.array([3, 7, 3, 3, 7])
-    _, images = all_of(ImageBatches(paths, P, batch_size=2, order=order, augmentation=ALL, seed=4))
+    _, images = all_of(
+        ImageBatches(paths, P, batch_size=2, order=order, augmentation=ALL, keys=get_draw_keys(order, 4, 0))
+    )
     assert len({image.numpy().tobytes() for image in images}) == 5
-    _, once = all_of(ImageBatches(paths, P, order=order[:2], augmentation=ALL, seed=4))
+    _, once = all_of(ImageBatches(paths, P, order=order[:2], augmentation=ALL, keys=get_draw_keys(order[:2], 4, 0)))
     assert torch.equal(images[:2], once)
     _, plain = all_of(ImageBatches(paths, P, order=order))
     assert torch.equal(plain[0], plain[2])
@@ -123,10 +128,10 @@ def test_a_repeated_row_comes_in_another_view_each_time(paths):
 def test_keys_decide_the_draws_wherever_the_image_lies(paths):
     order = np.array([3, 7, 9])
     keys = [(1, 2**63, 5), (8,), (1, 2**63, 6)]
-    _, images = all_of(ImageBatches(paths, P, order=order, augmentation=ALL, seed=4, keys=keys))
-    moved = ImageBatches(paths[::-1], P, order=10 - order[::-1], augmentation=ALL, epoch=2, keys=keys[::-1])
+    _, images = all_of(ImageBatches(paths, P, order=order, augmentation=ALL, keys=keys))
+    moved = ImageBatches(paths[::-1], P, order=10 - order[::-1], augmentation=ALL, keys=keys[::-1])
     assert torch.equal(images, all_of(moved)[1].flip(0))
-    _, others = all_of(ImageBatches(paths, P, order=order, augmentation=ALL, seed=4, keys=[(9,), (8,), (7,)]))
+    _, others = all_of(ImageBatches(paths, P, order=order, augmentation=ALL, keys=[(9,), (8,), (7,)]))
     assert [torch.equal(a, b) for a, b in zip(images, others, strict=True)] == [False, True, False]
 
 
@@ -157,7 +162,7 @@ def test_large_files_are_decoded_smaller_for_the_evaluation_view_and_for_crops(t
 
     monkeypatch.setattr(module, "read_pixels", reading)
     for augmentation in (None, Augmentation(flip=True), Augmentation(crop_scale=(0.02, 1.0)), ALL):
-        list(ImageBatches([file], P, augmentation=augmentation))
+        list(ImageBatches([file], P, augmentation=augmentation, keys=[(0,)]))
     assert [shape[1] for shape in shapes] == [100, 100, 400, 100]  # needed: 39, 39, 294, 76
 
 

@@ -20,8 +20,7 @@ class TimmModels(Provider):
 
     def names(self) -> tuple[str, ...]:
         """Return all names with pretrained weights, with their tags; an architecture's default tag comes first."""
-        listed = set(timm.list_models(pretrained=True))
-        return tuple(name for a in _list_architectures() for name in _list_tagged(a) if name in listed)
+        return _list_names()
 
     def knows(self, name: str) -> bool:
         """Return whether `name` is an architecture, or one of its tags."""
@@ -61,6 +60,12 @@ class TimmModels(Provider):
         """Return the pretrained weights, classifier included, through timm's own downloader and its cache."""
         timm.models.set_pretrained_download_progress(sys.stderr.isatty())
         return timm.create_model(name, pretrained=True).state_dict()
+
+
+@cache
+def _list_names() -> tuple[str, ...]:
+    listed = set(timm.list_models(pretrained=True))
+    return tuple(name for a in _list_architectures() for name in _list_tagged(a) if name in listed)
 
 
 @cache

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -14,23 +14,11 @@ import torch
 from torch import Tensor
 
 from transfer.data.images.augment import Augmentation, augment
-from transfer.data.images.decode import BadImage, decode
+from transfer.data.images.decode import BadImage
 from transfer.data.images.preprocessing import Preprocessing, prepare
-from transfer.data.images.read import DECODER, read_pixels
+from transfer.data.images.read import read_pixels
 from transfer.data.shards.prefetch import Contents
 from transfer.runtime import distributed
-
-__all__ = [
-    "DECODER",
-    "Augmentation",
-    "BadImage",
-    "ImageBatches",
-    "Preprocessing",
-    "augment",
-    "decode",
-    "prepare",
-    "read_pixels",
-]
 
 
 class ImageBatches:
@@ -46,10 +34,9 @@ class ImageBatches:
     order : ndarray of int64, optional
         Rows of `paths`, in the order to yield them (default: all, in order).
     augmentation : Augmentation, optional
-        None: the evaluation view. The random view depends only on `seed`, `epoch`, the row and its earlier occurrences.
-    seed, epoch : int
-    keys : sequence of tuple of int, optional
-        Random keys of the augmentation, one for each element of `order` (default: from `seed` and `epoch`).
+        None: the evaluation view.
+    keys : sequence of tuple of int
+        Random keys of the augmentation, one for each element of `order`, such as those of :func:`get_draw_keys`.
     digests : sequence of str, optional
         Required SHA-256 of each of `paths`, in hex.
     workers : int, optional
@@ -78,9 +65,7 @@ class ImageBatches:
         batch_size: int = 64,
         order: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
-        seed: int = 0,
-        epoch: int = 0,
-        keys: Sequence[tuple[int, ...]] | None = None,
+        keys: Sequence[tuple[int, ...]] = (),
         digests: Sequence[str] | np.ndarray | None = None,
         workers: int | None = None,
         pin: bool = False,
@@ -91,9 +76,7 @@ class ImageBatches:
         self.batch_size = batch_size
         self.order = np.arange(len(paths)) if order is None else np.asarray(order, dtype=np.int64)
         self.augmentation = augmentation
-        self.seed = seed
-        self.epoch = epoch
-        self.keys = get_draw_keys(self.order, seed, epoch) if augmentation and keys is None else keys or []
+        self.keys = keys
         self.digests = digests
         self.workers = workers or distributed.count_cores_per_process()
         self.pin = pin
@@ -169,23 +152,21 @@ def _read_checked(file: str | bytes, name: str, digest: str) -> bytes:
 
 
 def get_draw_keys(order: np.ndarray, seed: int, epoch: int) -> list[tuple[int, ...]]:
-    """Return the random key of the augmentation of each element of `order` (N,)."""
-    repeats = zip(order.tolist(), _occurrence(order).tolist(), strict=True)
-    return [(seed, epoch, row, occurrence) for row, occurrence in repeats]
+    """Return the random key of the augmentation of each element of `order` (N,).
 
-
-def _occurrence(rows: np.ndarray) -> np.ndarray:
-    """Return the number of earlier occurrences of each element.
+    It depends only on `seed`, `epoch`, the row and the number of its earlier occurrences.
 
     Examples
     --------
-    >>> _occurrence(np.array([5, 0, 5, 5, 0]))
-    array([0, 0, 1, 2, 1])
+    >>> get_draw_keys(np.array([5, 0, 5]), seed=1, epoch=9)
+    [(1, 9, 5, 0), (1, 9, 0, 0), (1, 9, 5, 1)]
     """
-    by_row = np.argsort(rows, kind="stable")
-    occurrence = np.empty_like(by_row)
-    occurrence[by_row] = np.arange(len(rows)) - np.searchsorted(rows[by_row], rows[by_row])
-    return occurrence
+    seen: Counter[int] = Counter()
+    keys: list[tuple[int, ...]] = []
+    for row in order.tolist():
+        keys.append((seed, epoch, row, seen[row]))
+        seen[row] += 1
+    return keys
 
 
 def _single_threads(count: int) -> ThreadPoolExecutor:

@@ -1,4 +1,4 @@
-"""A segment: one immutable file of rows. Its format, and how it is read and checked."""
+"""A segment, an immutable file of rows: its format, and how it is read and checked."""
 
 import hashlib
 import io
