@@ -156,9 +156,9 @@ def test_high_resolution_nets_are_cut_only_where_one_tensor_passes():
 def test_cuttable_leaves_modes_and_statistics_alone():
     backbone = load(SMALL, random_init=True).train()
     backbone.network.layer2.eval()
-    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    before = backbone.fingerprint
     assert backbone.can_cut(2)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+    assert backbone.fingerprint == before
     assert backbone.network.layer1.training
     assert not backbone.network.layer2.training
 
@@ -222,6 +222,26 @@ def test_a_module_never_called_belongs_to_the_one_defined_before_it():
     assert backbone.stage_of("stem.unused.weight") == 0
     assert backbone.stage_of("loose.weight") == 2
     assert backbone.stage_of("scale") == 0
+
+
+def test_fingerprint():
+    backbone = load(SMALL, random_init=True)
+    first = backbone.fingerprint
+    assert load(SMALL, random_init=True).fingerprint == first
+    assert load(SMALL, random_init=True, seed=1).fingerprint != first
+    backbone.network.bn1.running_mean[0] += 1  # a buffer counts
+    assert backbone.fingerprint != first
+    backbone.network.bn1.running_mean[0] = 0
+    assert backbone.fingerprint == first
+    backbone.preprocessing = PLAIN
+    assert backbone.fingerprint != first
+
+
+def test_fingerprint_tells_architectures_with_the_same_tensors_apart():
+    ours, theirs = (load(name, random_init=True) for name in ("efficientnet_b0", "tf_efficientnet_b0"))
+    theirs.network.load_state_dict(ours.network.state_dict())
+    theirs.preprocessing = ours.preprocessing
+    assert ours.fingerprint != theirs.fingerprint  # another padding
 
 
 def test_a_conv_classifier_is_a_rectified_convolution_averaged_over_positions():

@@ -56,7 +56,7 @@ def test_where_the_weights_are(tmp_path, monkeypatch):
 
     monkeypatch.delenv("TRANSFER_WEIGHTS", raising=False)
     assert where("resnet18") == "hub"
-    assert where("glyphnet") == "bundle (trained on rendered letters, not ImageNet)"
+    assert where("glyphnet") == "bundle (pretrained on rendered letters, not ImageNet)"
     (tmp_path / "resnet18.safetensors").touch()
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(tmp_path))
     assert where("resnet18") == "store"

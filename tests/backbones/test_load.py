@@ -71,6 +71,7 @@ def test_another_image_size_keeps_the_stages_and_one_too_small_is_refused():
     own, larger = load(SMALL, random_init=True), load(SMALL, random_init=True, image_size=320)
     assert larger.preprocessing == own.preprocessing.at_size(320)
     assert larger.stages == own.stages
+    assert larger.fingerprint != own.fingerprint
     assert larger(torch.randn(1, 3, 320, 320)).shape == (1, larger.width)
     cut = len(larger.stages) - 1
     assert larger.shape(cut)[1] > own.shape(cut)[1]

@@ -35,6 +35,7 @@ def test_dropped_stages_are_removed_and_the_others_keep_their_names():
     whole, short = load("resnet10t", random_init=True), TruncatedBackbone(load("resnet10t", random_init=True), 2)
     kept = {name for name in whole.state_dict() if whole.stage_of(name.removeprefix("network.")) < 3}
     assert set(short.state_dict()) == kept
+    assert short.fingerprint != whole.fingerprint
 
 
 @pytest.mark.parametrize("drop", [0, 5, 6, -1])

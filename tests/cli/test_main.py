@@ -213,7 +213,7 @@ def test_backbones_lists_the_bundled_one(capsys):
     lines = said(capsys, ["backbones", "glyph*"], 0).out.splitlines()
     assert len(lines) == 2
     assert lines[1].split()[0] == "glyphnet"
-    assert "bundle (trained on rendered letters, not ImageNet)" in lines[1]
+    assert "bundle (pretrained on rendered letters, not ImageNet)" in lines[1]
 
 
 def test_a_plugin_is_loaded_before_the_command_is_parsed(capsys, tmp_path, monkeypatch):

@@ -167,7 +167,7 @@ def _prepare(session: Session, images: Images) -> PreparedAdaptation:
         digests = images.inspection.sha256
         return RunInputs(config.backbone.backbone, task.model, splits, domains.table.paths, digests)
 
-    session.begin(inputs)
+    session.begin(task.model.backbone, inputs)
     return PreparedAdaptation(images, task, hidden, plan, phases, frozen)
 
 

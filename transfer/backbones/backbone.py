@@ -1,6 +1,8 @@
 """Backbone: a network without its classifier, with its preprocessing and stages; it can be cut between stages."""
 
-from collections.abc import Iterator
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
@@ -148,6 +150,13 @@ class Backbone(nn.Module):
         """
         return self._stage_of[name]
 
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over architecture, preprocessing, and all parameters and buffers; computed on each access."""
+        architecture = re.sub(r" at 0x[0-9a-f]+", "", repr(self.network))
+        tensors = chain(self.network.named_parameters(), self.network.named_buffers())
+        return hash_tensors(tensors, repr((architecture, self.preprocessing.to_dict())))
+
     def _check(self, cut: int) -> None:
         if not self.can_cut(cut):
             raise ValueError(
@@ -200,6 +209,15 @@ class Backbone(nn.Module):
                 return tuple(activation.shape[1:]) if same else None
         except Exception:  # whatever fails, the network is no chain at this cut
             return None
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]], prefix: str = "") -> str:
+    """Return a sha256 over `prefix` and the names, shapes, types and bytes of `tensors`."""
+    digest = hashlib.sha256(prefix.encode())
+    for name, tensor in tensors:
+        digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class StopForward(Exception):

@@ -33,7 +33,7 @@ class CatalogueRow:
     parameters, width, stages : int
         Number of parameters without the classifier, of pooled features, and of stages.
     where : str
-        Where the weights are: ``store``, ``bundle`` (with what they were trained on), ``file`` (registered with the
+        Where the weights are: ``store``, ``bundle`` (and its pretraining), ``file`` (registered with the
         backbone), ``hub (cached)``, ``hub`` or ``none``.
     """
 

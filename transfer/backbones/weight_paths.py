@@ -7,7 +7,7 @@ from transfer.errors import TransferError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 BUNDLE = Path(__file__).parent / "providers" / "glyphnet"
-BUNDLE_PRETRAINING = "trained on rendered letters, not ImageNet"
+BUNDLE_PRETRAINING = "pretrained on rendered letters, not ImageNet"
 
 
 def strip_provider(name: str) -> str:

@@ -1,12 +1,12 @@
 """The cache key of an activation: everything it depends on besides the image, as plain JSON (law 4)."""
 
-import hashlib
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from transfer.backbones import trunk
+from transfer.backbones.backbone import hash_tensors
 from transfer.data.images.augment import Augmentation
 from transfer.data.images.read import DECODER
 from transfer.model import Precision, TransferModel
@@ -46,12 +46,8 @@ def get_view_seed(digest: str, view: int) -> tuple[int, int, int]:
 
 
 def fingerprint_weights(model: TransferModel, cut: int) -> str:
-    """Return a sha256 over names, shapes and bytes of the first `cut` stages' parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in model.trunk_tensors(cut).items():
-        digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    """Return a sha256 over names, shapes, types and bytes of the first `cut` stages' parameters and buffers."""
+    return hash_tensors(model.trunk_tensors(cut).items())
 
 
 def _computed(device: torch.device) -> str:

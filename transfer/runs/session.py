@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
 from transfer.config.adapt import AdaptConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import HeadConfig, TrainConfig
@@ -160,16 +161,18 @@ class RunSession(Generic[Config]):
         resumed = distributed.broadcast(bool(folder and folder.resumed))
         return RunStates(run.out, run.checkpoint_minutes, begin=folder.start if folder else None, resumed=resumed)
 
-    def begin(self, find_inputs: Callable[[], Inputs]) -> None:
+    def begin(self, backbone: Backbone, find_inputs: Callable[[], Inputs]) -> None:
         """Record the inputs of the run, or check that a resumed run has the same, and clear its log lines.
 
-        `find_inputs` is called only where the run has a folder.
+        `find_inputs` is called only where the run has a folder. The log says so if `backbone` knows no photographs.
 
         Raises
         ------
         TransferError
             The inputs of a resumed run have changed.
         """
+        if backbone.weights == "bundle":
+            log.info("%s: %s", backbone.name, BUNDLE_PRETRAINING)
         if self.states:
             self.states.of(find_inputs())
         if self.folder:

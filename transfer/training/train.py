@@ -112,7 +112,7 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     log.info("%s", prepared.plans[0])
     first = next(iter(prepared.models.values()))
     table, digests = images.table, images.inspection.sha256
-    session.begin(lambda: RunInputs(config.backbone.backbone, first, splits, table.paths, digests))
+    session.begin(first.backbone, lambda: RunInputs(config.backbone.backbone, first, splits, table.paths, digests))
     return prepared
 
 
