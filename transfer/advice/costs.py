@@ -21,18 +21,11 @@ TIMED_REPEATS = 4  # the least counts: other processes and first runs only add t
 
 @dataclass(frozen=True)
 class TrainingCosts:
-    """Measured seconds per image.
+    """Measured seconds per image."""
 
-    Parameters
-    ----------
-    look : float
-        To read and decode an image and run the frozen network on it.
-    learn : tuple of float
-        Of a forward and backward pass through the last k stages, for k from 1 to all, from the frozen stages' cached
-        output. Through all of them images are read and decoded as well, in every epoch.
-    """
-
-    look: float
+    look: float  # to read and decode an image and run the frozen network on it
+    # A forward and backward pass through the last k stages, for k from 1 to all, from the frozen stages' cached output.
+    # Through all of them images are read and decoded as well, in every epoch.
     learn: tuple[float, ...]
 
 

@@ -35,62 +35,32 @@ MAX_TRUNCATED_PROBES = 3
 
 @dataclass(frozen=True)
 class TransferabilityScores:
-    """How well the last features, and the original classes, fit the labels.
-
-    Parameters
-    ----------
-    logme, hscore : float
-        Of the last stage's features; hscore as a share of its maximum.
-    leep, nce : float, optional
-        Cross-fitted, as a share of the labels' entropy: of the original classifier's probabilities and predictions.
-    """
+    """How well the last features, and the original classes, fit the labels."""
 
     logme: float
-    hscore: float
-    leep: float | None
-    nce: float | None
+    hscore: float  # as a share of its maximum
+    leep: float | None  # cross-fitted, of the original classifier's probabilities, as a share of the labels' entropy
+    nce: float | None  # the same of its predictions
 
 
 @dataclass(frozen=True)
 class AdviceEvidence:
-    """All measurements that advice rests on.
+    """All measurements that advice rests on."""
 
-    Parameters
-    ----------
-    size : SetSize
-        Of all training images.
-    similarity : Similarity
-        Of the cross-validated images, and of some without labels where these are few.
-    probes : mapping of str to CrossValidation
-        Linear probes on frozen features, by policy: ``linear_probe``, ``truncate:k`` for earlier stages with good
-        neighbours (see :func:`choose_truncations`), ``head2toe``, and the mean of the best of these, ``stage_probes``.
-    neighbours : mapping of str to float
-        Leave-one-out accuracy of the 5 nearest neighbours by stage, lowest first.
-    transferability : TransferabilityScores
-    noise : LabelNoise
-        Of classes with ``MIN_NOISE_LABELS`` labels or more; none where no probe predicts the labels at all.
-    labels : ndarray of int64, shape (J,)
-        Objects of the cross-validated images: all labelled training images, or a sample of ``MAX_PROBE_IMAGES``, fewer
-        where there are many classes.
-    widths : tuple of int
-        Features of each stage, lowest first.
-    slope : float
-        Power of the number of images with which a linear probe's errors fell at the last doubling; 0 where all labelled
-        images are cross-validated.
-    near_together : bool
-        Whether near-duplicates always share a fold.
-    """
-
-    size: SetSize
-    similarity: Similarity
+    size: SetSize  # of all training images
+    similarity: Similarity  # of the cross-validated images, and of some without labels where these are few
+    # Linear probes on frozen features, by policy: linear_probe, truncate:k for earlier stages with good neighbours (see
+    # `choose_truncations`), head2toe, and the mean of the best of these, stage_probes.
     probes: Mapping[str, CrossValidation]
-    neighbours: Mapping[str, float]
+    neighbours: Mapping[str, float]  # leave-one-out accuracy of the 5 nearest neighbours by stage, lowest first
     transferability: TransferabilityScores
-    noise: LabelNoise
-    labels: np.ndarray
-    widths: tuple[int, ...]
+    noise: LabelNoise  # of classes with MIN_NOISE_LABELS labels or more; none where no probe predicts the labels at all
+    labels: np.ndarray  # int64, shape (J,): objects of the cross-validated images, see `sample_rows`
+    widths: tuple[int, ...]  # features of each stage, lowest first
+    # Power of the number of images with which a linear probe's errors fell at the last doubling; 0 where all labelled
+    # images are cross-validated.
     slope: float = 0.0
-    near_together: bool = False
+    near_together: bool = False  # whether near-duplicates always share a fold
 
     @property
     def predicts_labels(self) -> bool:
@@ -118,10 +88,7 @@ def sample_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a sample of the labelled rows of `train`, stratified by class, and of `unlabelled` rows to fill it up.
 
-    Parameters
-    ----------
-    train, unlabelled : ndarray of int64
-        Rows whose labels may be used, and rows whose labels may not.
+    The labels of `train` may be used, those of `unlabelled` may not.
 
     Raises
     ------
@@ -161,21 +128,21 @@ def gather_evidence(
 
     Parameters
     ----------
-    observed : NetworkObservations
-        Of the rows of `table`; `inspection` is of the same rows.
+    observed, inspection
+        Of the rows of `table`.
     labelled : int
         Number of rows, from the first, whose labels may be used. The other labels are never read.
     size : SetSize
         Of all training images.
-    seed : int
-        Random seed of the folds.
     near_together : bool
         Treat near-duplicates as duplicates: always in one fold.
     """
     label, similarity = table.object[:labelled], measure_similarity(observed)
     observed = observed.take(np.arange(labelled))
     copies = group_duplicates(inspection)
-    copies = (merge_groups([copies, group_near_duplicates(inspection)]) if near_together else copies)[:labelled]
+    if near_together:
+        copies = merge_groups([copies, group_near_duplicates(inspection)])
+    copies = copies[:labelled]
     group = _merge_with_table_groups(copies, table.group[:labelled])
     folds = assign_folds(label, group, folds=FOLDS, seed=seed)
     last = list(observed.features.values())[-1]
@@ -264,12 +231,10 @@ def choose_truncations(neighbours: Mapping[str, float]) -> list[int]:
 
 def stack_stages(features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[tuple[slice, float]]]:
     """Return the features of all stages side by side, and the blocks by which ``head2toe`` scales them."""
-    ends = np.cumsum([x.shape[1] for x in features.values()])
-    blocks = [
-        (slice(end - x.shape[1], end), share)
-        for x, end, share in zip(features.values(), ends.tolist(), split_variance(len(features)), strict=True)
-    ]
-    return np.concatenate(list(features.values()), 1), blocks
+    stages = list(features.values())
+    ends = np.cumsum([0, *(x.shape[1] for x in stages)]).tolist()
+    blocks = zip(map(slice, ends[:-1], ends[1:]), split_variance(len(stages)), strict=True)
+    return np.concatenate(stages, 1), list(blocks)
 
 
 def _merge_with_table_groups(copies: np.ndarray, groups: np.ndarray) -> np.ndarray:

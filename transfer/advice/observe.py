@@ -1,11 +1,10 @@
 """Observe images with a pretrained network in one pass: features of every stage, norm inputs, original predictions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.variants import AllStagesBackbone
@@ -18,48 +17,27 @@ from transfer.model import TransferModel
 
 @dataclass(frozen=True)
 class NormStatistics:
-    """Statistics of a normalisation layer's inputs: of each image, and of the pretraining data.
+    """Statistics by channel of a normalisation layer's inputs: of each image, and of the pretraining data."""
 
-    Parameters
-    ----------
-    mean, square : ndarray, shape (N, C)
-        Mean and mean square of each channel over an image.
-    running_mean, running_var : ndarray, shape (C,)
-        Running statistics, as stored with the weights.
-    """
-
-    mean: np.ndarray
-    square: np.ndarray
-    running_mean: np.ndarray
-    running_var: np.ndarray
+    mean: np.ndarray  # over an image, (N, C)
+    square: np.ndarray  # mean square over an image, (N, C)
+    running_mean: np.ndarray  # (C,), as stored with the weights
+    running_var: np.ndarray  # (C,), as stored with the weights
 
 
 @dataclass(frozen=True)
 class NetworkObservations:
-    """A pretrained network's features, norm inputs and predictions for images.
+    """A pretrained network's features, norm inputs and predictions for images."""
 
-    Parameters
-    ----------
-    features : mapping of str to ndarray, shape (N, width)
-        Pooled features of each stage, lowest first.
-    norms : mapping of str to NormStatistics
-        Of each stage's last norm with running statistics, by stage.
-    probabilities : ndarray, shape (N, K), optional
-        Of the original classes.
-    """
-
-    features: Mapping[str, np.ndarray]
-    norms: Mapping[str, NormStatistics]
-    probabilities: np.ndarray | None
+    features: Mapping[str, np.ndarray]  # pooled, (N, width) by stage, lowest first
+    norms: Mapping[str, NormStatistics]  # of each stage's last norm with running statistics, by stage
+    probabilities: np.ndarray | None  # of the original classes, (N, K)
 
     def take(self, rows: np.ndarray) -> "NetworkObservations":
         """Return the observations of the images `rows` alone."""
         return NetworkObservations(
             {name: values[rows] for name, values in self.features.items()},
-            {
-                name: NormStatistics(norm.mean[rows], norm.square[rows], norm.running_mean, norm.running_var)
-                for name, norm in self.norms.items()
-            },
+            {name: replace(n, mean=n.mean[rows], square=n.square[rows]) for name, n in self.norms.items()},
             None if self.probabilities is None else self.probabilities[rows],
         )
 
@@ -69,12 +47,8 @@ def observe(
 ) -> NetworkObservations:
     """Return what `backbone` observes in all images of `table`, in one pass; cached images are not passed again.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        Loaded with ``classifier="any"``. Its network is shared, not copied.
-    digests : ndarray of str, shape (N,)
-        sha256 of the images' bytes.
+    `backbone` was loaded with ``classifier="any"``; its network is shared, not copied. `digests` (N,) are the sha256 of
+    the images' bytes.
     """
     every = AllStagesBackbone(backbone, with_statistics=True)
     model = TransferModel(every, Heads([HeadSpec("none", classes=("", "-"))], every.width), cut=len(every.stages))
@@ -88,8 +62,9 @@ def observe(
     norms = {}
     for path in every.norms:
         module = every.network.get_submodule(path)
+        running = (module.get_buffer(f"running_{statistic}").cpu().numpy() for statistic in ("mean", "var"))
         norms[every.stages[every.stage_of(path)].name] = NormStatistics(
-            columns(f"mean {path}"), columns(f"square {path}"), _running(module, "mean"), _running(module, "var")
+            columns(f"mean {path}"), columns(f"square {path}"), *running
         )
     logits = rows[:, every.layout["logits"]] if "logits" in every.layout else None
     return NetworkObservations(
@@ -97,9 +72,3 @@ def observe(
         norms,
         None if logits is None else logits.double().softmax(1).cpu().numpy(),
     )
-
-
-def _running(module: nn.Module, statistic: str) -> np.ndarray:
-    value = getattr(module, f"running_{statistic}")
-    assert isinstance(value, Tensor)
-    return value.detach().cpu().numpy()

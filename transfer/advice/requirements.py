@@ -15,51 +15,25 @@ MIN_FINE_TUNING_GAIN = 0.0075  # 0.75 percentage points of expected accuracy: le
 
 @dataclass(frozen=True)
 class RunRequirements:
-    """What the rule needs to know of a run: its images, and what its options allow.
+    """What the rule needs to know of a run: its images, and what its options allow."""
 
-    Parameters
-    ----------
-    frozen_passes : int
-        Images, counting each cached view, that pass the frozen network once.
-    images, test_images : int
-        Images of the data set, and those reserved for testing.
-    solves_heads : bool
-        Whether heads can be solved, as those on the features of all stages must be.
-    fine_tuning_options : tuple of str
-        Options that have no effect on a frozen backbone: if there are any, only fine-tuning is advised.
-    balanced : bool
-        Whether an option compensates class imbalance already.
-    networks : int
-        Networks that are trained: one for each head where these are separate.
-    uncached_epochs : int
-        Epochs of trained heads that draw new augmented views and run the frozen network on them.
-    """
-
-    frozen_passes: int
+    frozen_passes: int  # images, counting each cached view, that pass the frozen network once
     images: int = 0
     test_images: int = 0
-    solves_heads: bool = True
-    fine_tuning_options: tuple[str, ...] = ()
-    balanced: bool = False
-    networks: int = 1
-    uncached_epochs: int = 0
+    solves_heads: bool = True  # whether heads can be solved, as those on the features of all stages must be
+    fine_tuning_options: tuple[str, ...] = ()  # of no effect on a frozen backbone: if any, only fine-tuning is advised
+    balanced: bool = False  # whether an option compensates class imbalance already
+    networks: int = 1  # trained ones: one for each head where these are separate
+    uncached_epochs: int = 0  # of trained heads that draw new augmented views and run the frozen network on them
 
 
 @dataclass(frozen=True)
 class NetworkLayout:
-    """What the rule needs to know of a network.
+    """What the rule needs to know of a network."""
 
-    Parameters
-    ----------
-    parameters, layers : tuple of int
-        Parameters and weight layers of each stage, lowest first.
-    normalised : bool
-        Whether it has normalisation layers: it then gains more in the same number of steps.
-    """
-
-    parameters: tuple[int, ...]
-    layers: tuple[int, ...]
-    normalised: bool = True
+    parameters: tuple[int, ...]  # of each stage, lowest first
+    layers: tuple[int, ...]  # weight layers of each stage, lowest first
+    normalised: bool = True  # whether it has normalisation layers: it then gains more in the same number of steps
 
     @classmethod
     def from_backbone(cls, backbone: Backbone) -> "NetworkLayout":
@@ -82,32 +56,16 @@ class NetworkLayout:
 
 @dataclass(frozen=True)
 class RatedPolicy:
-    """A policy with its expected accuracy and its costs.
-
-    Parameters
-    ----------
-    accuracy, sd : float
-        Expected object accuracy on new images, as a fraction, and its standard deviation.
-    measured : bool
-        Whether it was cross-validated; otherwise it is expected from other data sets.
-    trained : int
-        Trained parameters of the backbone.
-    head : int
-        Parameters of a linear object head on the policy's features.
-    epochs : int
-        0 where heads are solved.
-    seconds : float
-        Expected training time on this machine, with one seed.
-    """
+    """A policy with its expected accuracy and its costs."""
 
     policy: str
-    accuracy: float
-    sd: float
-    measured: bool
-    trained: int
-    head: int
-    epochs: int
-    seconds: float
+    accuracy: float  # expected object accuracy on new images, as a fraction
+    sd: float  # its standard deviation
+    measured: bool  # whether it was cross-validated; otherwise it is expected from other data sets
+    trained: int  # trained parameters of the backbone
+    head: int  # parameters of a linear object head on the policy's features
+    epochs: int  # 0 where heads are solved
+    seconds: float  # expected training time on this machine, with one seed
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -59,32 +59,16 @@ MIN_EPOCHS, MAX_EPOCHS = 6, 60
 
 @dataclass(frozen=True)
 class Advice:
-    """The advised policy, the alternatives and the reasons.
-
-    Parameters
-    ----------
-    size : {"small", "large"}
-    known : bool
-        Whether the network has a measure of similarity.
-    kind : {"similar", "between", "different"}
-        Similarity of the images to the pretraining data.
-    best, runner_up : RatedPolicy
-    settings : dict
-        Options of `transfer train` for the advised policy, by name.
-    ranked : tuple of RatedPolicy
-        All, best first.
-    reasons : tuple of str
-        Sentences.
-    """
+    """The advised policy, the alternatives and the reasons."""
 
     size: Literal["small", "large"]
-    known: bool
-    kind: Kind
+    known: bool  # whether the network has a measure of similarity
+    kind: Kind  # similarity of the images to the pretraining data
     best: RatedPolicy
     runner_up: RatedPolicy
-    settings: dict[str, object]
-    ranked: tuple[RatedPolicy, ...]
-    reasons: tuple[str, ...]
+    settings: dict[str, object]  # options of `transfer train` for the advised policy, by name
+    ranked: tuple[RatedPolicy, ...]  # all, best first
+    reasons: tuple[str, ...]  # sentences
 
     @property
     def case(self) -> str:

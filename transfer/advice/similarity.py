@@ -29,27 +29,13 @@ MIN_NEIGHBOUR_LEAD = 0.05  # accuracy, and at least two standard deviations: an 
 
 @dataclass(frozen=True)
 class Similarity:
-    """How similar images are to the pretraining data, and by which measures.
+    """How similar images are to the pretraining data, and by which measures."""
 
-    Parameters
-    ----------
-    score : float
-        From 0, different, to 1, similar: the mean of the available measures.
-    kind : {"similar", "between", "different"}
-        By thirds of the score, corrected by :func:`compare_stages`; "between" where there is no measure.
-    distance : dict of str to float
-        :func:`measure_norm_distance` by stage, lowest first; empty for a network without running statistics.
-    informed : float, optional
-        :func:`measure_predicted_variety`; None without an original classifier.
-    outdone : str, optional
-        An earlier stage whose features separate the classes clearly better than the last ones.
-    """
-
-    score: float
-    kind: Kind
-    distance: dict[str, float]
-    informed: float | None
-    outdone: str | None = None
+    score: float  # from 0, different, to 1, similar: the mean of the available measures
+    kind: Kind  # by thirds of the score, corrected by `compare_stages`; "between" where there is no measure
+    distance: dict[str, float]  # `measure_norm_distance` by stage, lowest first; empty without running statistics
+    informed: float | None  # `measure_predicted_variety`; None without an original classifier
+    outdone: str | None = None  # an earlier stage whose features separate the classes clearly better than the last ones
 
     @property
     def known(self) -> bool:
@@ -61,13 +47,7 @@ def compare_stages(similarity: Similarity, neighbours: Mapping[str, float], imag
     """Return `similarity`, at most "between" where an earlier stage separates the classes better than the last one.
 
     On images like those of pretraining the last features separate classes best (Yosinski et al. 2014).
-
-    Parameters
-    ----------
-    neighbours : mapping of str to float
-        Accuracy of the nearest neighbours by stage, lowest first.
-    images : int
-        Number of images of which this is the accuracy.
+    `neighbours` are the accuracies of nearest neighbours by stage, lowest first, on this number of `images`.
 
     Examples
     --------

@@ -27,29 +27,16 @@ MIN_RELATIVE_EIGENVALUE = 1e-6  # of the largest; smaller components are roundin
 class CrossValidation:
     """Predictions for each image by a probe that was not trained on it.
 
-    Parameters
-    ----------
-    predictions : ndarray of int64, shape (N,)
-        Class index; -1 where the label is unknown, as such images are in no fold.
-    probabilities : ndarray, shape (N, C)
-        NaN where the label is unknown.
-    folds : ndarray of int64, shape (N,)
-    accuracy : float
-    interval : (float, float)
-        95 %, of :func:`transfer.heads.metrics.wilson_interval`.
-    loss : float
-        Mean negative log-likelihood, in nats.
-    l2 : float, optional
-        L2 regularisation, the same in every fold: the value of lowest loss. None for a mean of several probes.
+    Images of unknown label are in no fold: their prediction is -1 and their probabilities are NaN.
     """
 
-    predictions: np.ndarray
-    probabilities: np.ndarray
-    folds: np.ndarray
+    predictions: np.ndarray  # class indices, int64, (N,)
+    probabilities: np.ndarray  # (N, C)
+    folds: np.ndarray  # int64, (N,)
     accuracy: float
-    interval: tuple[float, float]
-    loss: float
-    l2: float | None
+    interval: tuple[float, float]  # 95 %, of `wilson_interval`
+    loss: float  # mean negative log-likelihood, in nats
+    l2: float | None  # the same in every fold: the value of lowest loss; None for a mean of several probes
 
 
 def cross_validate(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, blocks: Blocks = ()) -> CrossValidation:

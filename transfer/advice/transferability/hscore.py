@@ -13,9 +13,8 @@ def hscore(features: np.ndarray, labels: np.ndarray) -> float:
 
     Parameters
     ----------
-    features : ndarray, shape (N, D)
-    labels : ndarray of int64, shape (N,)
-        -1 where unknown: such rows are ignored.
+    features, labels
+        See :func:`transfer.advice.transferability.logme.logme`.
 
     Returns
     -------

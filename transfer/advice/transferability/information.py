@@ -4,7 +4,7 @@ import numpy as np
 
 
 def estimate_predicted_information(probabilities: np.ndarray) -> float:
-    """Return the mutual information of image and original class, H(mean p) - mean H(p).
+    """Return the mutual information of image and original class, H(mean p) - mean H(p), in nats, up to log K.
 
     The log of the Inception score (Salimans et al. 2016, sec. 4): high where predictions are confident and varied. The
     mean over few images has too low an entropy, by about half the sum over classes of the mean's variance over the mean
@@ -14,11 +14,6 @@ def estimate_predicted_information(probabilities: np.ndarray) -> float:
     Parameters
     ----------
     probabilities : ndarray, shape (N, K)
-
-    Returns
-    -------
-    float
-        In nats, from 0 to log K.
 
     Examples
     --------

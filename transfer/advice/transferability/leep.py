@@ -64,11 +64,6 @@ def nce(predictions: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = 
     labels, folds
         See :func:`leep`.
 
-    Returns
-    -------
-    float
-        In nats, at most 0.
-
     Examples
     --------
     >>> nce(np.array([7, 7, 3, 3]), np.array([0, 0, 1, 1]))
@@ -81,11 +76,8 @@ def nce(predictions: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = 
 def explain_entropy(score: float, labels: np.ndarray) -> float:
     """Return the share of the labels' entropy that a :func:`leep` or :func:`nce` score explains.
 
-    Returns
-    -------
-    float
-        1 where the original classifier determines the labels, 0 where it has no information about them, below 0 where
-        counts of other folds mislead.
+    It is 1 where the original classifier determines the labels, 0 where it has no information about them, below 0 where
+    counts of other folds mislead.
 
     Examples
     --------

@@ -7,25 +7,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """The number of likely wrong labels, and suspects.
+    """The number of likely wrong labels, and suspects: rows predicted with confidence as another class.
 
-    Parameters
-    ----------
-    count : int
-        Estimated number of wrong labels.
-    share : float
-        The same as a fraction of the known labels.
-    suspects : ndarray of int64, shape (S,)
-        Rows predicted with confidence as another class than their label, the most suspicious first. Their number
-        differs from `count`, which also covers rows without a confident prediction.
-    called : ndarray of int64, shape (S,)
-        The more likely class of each suspect.
+    The number of suspects differs from `count`, which also covers rows without a confident prediction.
     """
 
-    count: int
-    share: float
-    suspects: np.ndarray
-    called: np.ndarray
+    count: int  # estimated number of wrong labels
+    share: float  # the same as a fraction of the known labels
+    suspects: np.ndarray  # int64, (S,): rows, the most suspicious first
+    called: np.ndarray  # int64, (S,): the more likely class of each suspect
 
 
 def find_label_noise(probabilities: np.ndarray, labels: np.ndarray) -> LabelNoise:

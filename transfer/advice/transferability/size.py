@@ -14,44 +14,20 @@ MIN_CLASS_IMAGES = 5  # a class with fewer is missing from one of five folds
 
 @dataclass(frozen=True)
 class SetSize:
-    """The size of a data set. Plain values only: see :func:`transfer.config.serialise.to_dict`.
+    """The size of a data set. Plain values only: see :func:`transfer.config.serialise.to_dict`."""
 
-    Parameters
-    ----------
-    images : int
-        All, with or without a known object.
-    labelled : int
-        Images of a known object; all that follows except `copies`, `near_copies` and `distinct` counts them alone.
-    classes : int
-        Classes with an image.
-    fewest, median, most : float
-        Images in a class; the median is the lower one of two.
-    imbalance : float
-        `most` / `fewest`.
-    effective_classes : float
-        Exponential of the entropy of the class shares; equals `classes` where all are of the same size.
-    copies : int
-        Files byte-identical to an earlier one.
-    near_copies : int
-        Further images that are near-duplicates of an earlier one.
-    distinct : int
-        `images` less both.
-    small_classes : tuple of str
-        Those with fewer than ``MIN_CLASS_IMAGES`` images.
-    """
-
-    images: int
-    labelled: int
-    classes: int
-    fewest: int
-    median: float
-    most: int
-    imbalance: float
-    effective_classes: float
-    copies: int
-    near_copies: int
-    distinct: int
-    small_classes: tuple[str, ...]
+    images: int  # all, with or without a known object
+    labelled: int  # of a known object; all that follows except copies, near_copies and distinct counts them alone
+    classes: int  # with an image
+    fewest: int  # images of the smallest class
+    median: float  # images of the median class, the lower one of two
+    most: int  # images of the largest class
+    imbalance: float  # most / fewest
+    effective_classes: float  # exp of the entropy of the class shares: `classes` where all are of the same size
+    copies: int  # files byte-identical to an earlier one
+    near_copies: int  # further images that are near-duplicates of an earlier one
+    distinct: int  # images less both
+    small_classes: tuple[str, ...]  # those with fewer than MIN_CLASS_IMAGES images
 
 
 def measure_set_size(table: ImageTable, inspection: Inspection) -> SetSize:
