@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.data.manifest import has_path_column, read_manifest
+from transfer.data.manifest import is_manifest, read_manifest
 from transfer.errors import TransferError
 
 
@@ -115,16 +115,16 @@ def test_another_encoding_is_refused(tmp_path):
 
 
 def test_with_path_column(manifest, tmp_path):
-    assert has_path_column(manifest("object, PATH\n"))
-    assert not has_path_column(manifest("object,file\n"))
-    assert not has_path_column(tmp_path / "none.csv")
+    assert is_manifest(manifest("object, PATH\n"))
+    assert not is_manifest(manifest("object,file\n"))
+    assert not is_manifest(tmp_path / "none.csv")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_a_pipe_is_no_manifest_and_is_not_waited_for(tmp_path):
     """Found by fuzzing."""
     os.mkfifo(tmp_path / "x.csv")
-    assert not has_path_column(tmp_path / "x.csv")
+    assert not is_manifest(tmp_path / "x.csv")
     with pytest.raises(TransferError, match="not a regular file"):
         read_manifest(tmp_path / "x.csv")
 

@@ -65,7 +65,7 @@ def table(data: bytes) -> None:
     file.write_bytes(data)
     (SCRATCH / "a.png").touch()
     with contextlib.suppress(TransferError):
-        manifest.has_path_column(file)
+        manifest.is_manifest(file)
         extra = [name for name in manifest._read_columns(file)[0] if name not in manifest.MANIFEST_COLUMNS]
         for targets in ([], extra, [f"{name}:regression" for name in extra], [f"{name}:binary" for name in extra]):
             with contextlib.suppress(TransferError):

@@ -24,23 +24,14 @@ REGISTERED_FILE = "file"  # `where` of weights that were registered with their b
 class CatalogueRow:
     """One line of the catalogue.
 
-    Parameters
-    ----------
-    name : str
-        As :func:`transfer.backbones.load` takes it.
-    provider : str
-        ``timm``, ``torchvision``, ``bundled`` or ``registered``.
-    parameters, width, stages : int
-        Number of parameters without the classifier, of pooled features, and of stages.
-    where : str
-        Where the weights are: ``store``, ``bundle`` (and its pretraining), ``file`` (registered with the
-        backbone), ``hub (cached)``, ``hub`` or ``none``.
+    The weights are in the ``store``, ``bundle`` (and its pretraining), ``file`` (registered with the backbone),
+    ``hub (cached)``, ``hub`` or ``none``.
     """
 
-    name: str
-    provider: str
-    parameters: int
-    width: int
+    name: str  # as `transfer.backbones.load` takes it
+    provider: str  # ``timm``, ``torchvision``, ``bundled`` or ``registered``
+    parameters: int  # without the classifier
+    width: int  # number of pooled features
     stages: int
     where: str
 

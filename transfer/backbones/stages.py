@@ -26,18 +26,10 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the network that is frozen or trained as a whole.
+    """A part of the network that is frozen or trained as a whole."""
 
-    Parameters
-    ----------
-    name : str
-        ``stem``, else the dotted path of its first block or convolution.
-    modules : tuple of str
-        Dotted paths of its modules in the network, in call order.
-    """
-
-    name: str
-    modules: tuple[str, ...]
+    name: str  # ``stem``, else the dotted path of its first block or convolution
+    modules: tuple[str, ...]  # dotted paths of its modules in the network, in call order
 
 
 @dataclass

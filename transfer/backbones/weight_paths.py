@@ -60,13 +60,7 @@ def find_bundled_file(name: str) -> Path | None:
 
 
 def is_in_hub_cache(source: str) -> bool:
-    """Return whether `source` is in the hub client's cache on disk.
-
-    Parameters
-    ----------
-    source : str
-        A URL, or ``hf:organisation/model`` on the Hugging Face hub.
-    """
+    """Return whether `source`, a URL or ``hf:organisation/model``, is in the hub client's cache on disk."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     if source.startswith("hf:"):
         hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or home / "huggingface") / "hub"

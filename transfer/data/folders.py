@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from transfer.data.manifest import SPLITS, has_path_column, read_manifest
+from transfer.data.manifest import SPLITS, is_manifest, read_manifest
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
 from transfer.errors import TransferError
 
@@ -64,7 +64,7 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
     if not folder.is_dir():
         what = "is not a folder or a CSV manifest" if folder.exists() else "does not exist"
         raise TransferError(f"{folder} {what}: give a folder of images, or a CSV manifest")
-    manifests = [f for f in sorted(folder.glob("*")) if f.suffix.lower() == ".csv" and has_path_column(f)]
+    manifests = [file for file in sorted(folder.glob("*")) if is_manifest(file)]
     if len(manifests) > 1:
         names = ", ".join(f.name for f in manifests)
         raise TransferError(f"{folder} holds {len(manifests)} CSV manifests ({names}): give the one you mean")

@@ -18,8 +18,10 @@ _MAX_HEADER = 1 << 20  # characters
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def has_path_column(file: Path) -> bool:
-    """Return whether `file` is a CSV with a ``path`` column, and so a manifest."""
+def is_manifest(file: Path) -> bool:
+    """Return whether `file` is a ``.csv`` with a ``path`` column."""
+    if file.suffix.lower() != ".csv":
+        return False
     try:
         with io.TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream:
             return "path" in (c.strip().lower() for c in next(csv.reader([stream.readline(_MAX_HEADER)]), []))
@@ -61,12 +63,7 @@ def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
 
 
 def make_table(
-    columns: dict[str, list[str]],
-    targets: Sequence[str],
-    *,
-    name: str,
-    source: str,
-    place: Callable[[int], str],
+    columns: dict[str, list[str]], targets: Sequence[str], *, name: str, source: str, place: Callable[[int], str]
 ) -> ImageTable:
     """Return the table of `columns`: lists of cells by name; ``path`` and ``object`` are required.
 

@@ -17,18 +17,11 @@ if TYPE_CHECKING:
 class ClassifierLayout:
     """Where the original classifier lies in a weights file.
 
-    Parameters
-    ----------
-    keys : frozenset of str
-        Keys of the file that the network without its classifier does not have.
-    path : str
-        Dotted path of the classifier, if it is one linear layer (or 1 x 1 convolution); else empty.
-    pooled : bool
-        Whether it reads pooled features. Otherwise it reads each position of the last feature map (SqueezeNet).
+    It reads pooled features, or, if not `pooled`, each position of the last feature map (SqueezeNet).
     """
 
-    keys: frozenset[str]
-    path: str
+    keys: frozenset[str]  # of the file, that the network without its classifier does not have
+    path: str  # dotted path of the classifier, if it is one linear layer (or 1 x 1 convolution); else empty
     pooled: bool = True
 
 

@@ -63,9 +63,6 @@ def augment(
     Parameters
     ----------
     image : Tensor of uint8, shape (3, h, w)
-    preprocessing : Preprocessing
-    augmentation : Augmentation
-    rng : numpy.random.Generator
 
     Returns
     -------

@@ -6,6 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from transfer.data.shards.prefetch import Contents
 from transfer.runtime import distributed
 
 
+@dataclass(eq=False)
 class ImageBatches:
     """Batches of prepared images, decoded by a pool of threads a few batches ahead.
 
@@ -28,7 +30,6 @@ class ImageBatches:
     ----------
     paths : sequence of str
         Paths of the whole table, or addresses of images in shards.
-    preprocessing : Preprocessing
     batch_size : int
         Images per batch; the last batch may have fewer.
     order : ndarray of int64, optional
@@ -57,43 +58,33 @@ class ImageBatches:
         While iterating: a file that does not decode or was changed; names it.
     """
 
-    def __init__(  # one keyword per independent property of the batches
-        self,
-        paths: Sequence[str] | np.ndarray,
-        preprocessing: Preprocessing,
-        *,
-        batch_size: int = 64,
-        order: np.ndarray | None = None,
-        augmentation: Augmentation | None = None,
-        keys: Sequence[tuple[int, ...]] = (),
-        digests: Sequence[str] | np.ndarray | None = None,
-        workers: int | None = None,
-        pin: bool = False,
-        bad: dict[int, str] | None = None,
-    ) -> None:
-        self.paths = paths
-        self.preprocessing = preprocessing
-        self.batch_size = batch_size
-        self.order = np.arange(len(paths)) if order is None else np.asarray(order, dtype=np.int64)
-        self.augmentation = augmentation
-        self.keys = keys
-        self.digests = digests
-        self.workers = workers or distributed.count_cores_per_process()
-        self.pin = pin
-        self.bad = bad
+    paths: Sequence[str] | np.ndarray
+    preprocessing: Preprocessing
+    _: KW_ONLY
+    batch_size: int = 64
+    order: np.ndarray | None = None
+    augmentation: Augmentation | None = None
+    keys: Sequence[tuple[int, ...]] = ()
+    digests: Sequence[str] | np.ndarray | None = None
+    workers: int | None = None
+    pin: bool = False
+    bad: dict[int, str] | None = None
+
+    def __post_init__(self) -> None:
+        self._rows = np.arange(len(self.paths)) if self.order is None else np.asarray(self.order, dtype=np.int64)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.order) / self.batch_size)
+        return math.ceil(len(self._rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not len(self):
             return
-        workers = min(self.workers, len(self.order))
+        workers = min(self.workers or distributed.count_cores_per_process(), len(self._rows))
         ahead = 1 + math.ceil(workers / self.batch_size)  # one image per thread, and one more batch
         pool = _single_threads(workers)
-        contents = Contents(self.paths, self.order)
+        contents = Contents(self.paths, self._rows)
         try:
-            batches = (self._submit(pool, contents, i) for i in range(0, len(self.order), self.batch_size))
+            batches = (self._submit(pool, contents, i) for i in range(0, len(self._rows), self.batch_size))
             waiting = deque(islice(batches, 1 + ahead))
             while waiting:
                 rows, images, loading = waiting.popleft()
@@ -109,7 +100,7 @@ class ImageBatches:
         self, pool: ThreadPoolExecutor, contents: Contents, start: int
     ) -> tuple[Tensor, Tensor, list[Future[None]]]:
         """Submit the batch that starts at `start` of the order to `pool`, with new memory for its images."""
-        rows = torch.from_numpy(self.order[start : start + self.batch_size].copy())
+        rows = torch.from_numpy(self._rows[start : start + self.batch_size].copy())
         shape = len(rows), *self.preprocessing.input_size
         with torch.inference_mode(False):  # inference mode is per thread: others could not write
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin, memory_format=torch.channels_last)
@@ -122,7 +113,7 @@ class ImageBatches:
         except BadImage as error:
             if self.bad is None:
                 raise
-            self.bad[int(self.order[place])] = str(error)
+            self.bad[int(self._rows[place])] = str(error)
             image.zero_()
 
     @torch.no_grad()
@@ -130,7 +121,7 @@ class ImageBatches:
         """Load the image at `place` of the order into `image`."""
         file, name = contents[place], contents.path(place)
         if self.digests is not None:
-            file = _read_checked(file, name, str(self.digests[self.order[place]]))
+            file = _read_checked(file, name, str(self.digests[self._rows[place]]))
         if self.augmentation is None:
             image.copy_(prepare(read_pixels(file, name=name, at_least=self.preprocessing.needed), self.preprocessing))
         else:

@@ -67,11 +67,8 @@ class Preprocessing:
                 f"preprocessing: input_size over crop_pct is more than {MAX_RESIZED_SIDE} pixels: {self}"
             )
         known = tuple(r.name.lower() for r in Image.Resampling)
-        for name, value, names in (
-            ("interpolation", self.interpolation, known),
-            ("crop_mode", self.crop_mode, CROP_MODES),
-        ):
-            if value not in names:
+        for name, names in (("interpolation", known), ("crop_mode", CROP_MODES)):
+            if (value := getattr(self, name)) not in names:
                 hint = did_you_mean(value, names)
                 raise TransferError(f"preprocessing: unknown {name} {value!r}{hint}; known: {', '.join(names)}")
 
@@ -134,7 +131,6 @@ def prepare(image: Tensor, preprocessing: Preprocessing) -> Tensor:
     Parameters
     ----------
     image : Tensor of uint8, shape (3, h, w)
-    preprocessing : Preprocessing
 
     Returns
     -------

@@ -19,11 +19,7 @@ _RETRIES = 5  # consecutive broken connections without progress, per mirror
 
 
 def download_file(
-    urls: Sequence[str],
-    destination: Path,
-    *,
-    timeout: float = 10,
-    accept: Callable[[Path], None] | None = None,
+    urls: Sequence[str], destination: Path, *, timeout: float = 10, accept: Callable[[Path], None] | None = None
 ) -> Path:
     """Download a file from the first of `urls` that delivers it whole.
 
@@ -119,14 +115,7 @@ def _continue(url: str, part: Path, record: Path, timeout: float) -> bool:
             part.unlink(missing_ok=True)
             tags = {k: answer.headers[k] for k in ("ETag", "Last-Modified") if answer.headers[k]}
             write_json(record, {"url": url, "size": size, **tags})
-        bar = tqdm(
-            desc=f"fetching {part.stem}",
-            total=size,
-            initial=start,
-            unit="B",
-            unit_scale=True,
-            disable=None,
-        )
+        bar = tqdm(desc=f"fetching {part.stem}", total=size, initial=start, unit="B", unit_scale=True, disable=None)
         with part.open("ab") as file, bar:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)

@@ -37,9 +37,8 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
     if data == "digits":
         from transfer.data.sets.digits import build_digits  # drawing needs matplotlib and scikit-learn
 
-        return replace(
-            read_folder(build_digits(), targets), name=data, notes=()
-        )  # the note would only name its hidden marker file
+        table = read_folder(build_digits(), targets)
+        return replace(table, name=data, notes=())  # the note would only name its hidden marker file
     if data == "office31":
         return replace(read_folder(office31.find_office31(data_root), targets), name=data)
     root = data_root or os.environ.get("TRANSFER_DATA")
@@ -74,9 +73,7 @@ def is_available(name: str, data_root: Path | None = None) -> bool:
     True
     """
     if name == "office31":
-        return any(
-            all((place / d).is_dir() for d in office31.OFFICE31_DOMAINS) for place in office31.list_locations(data_root)
-        )
+        return any(map(office31.has_domains, office31.list_locations(data_root)))
     return name in NAMED
 
 

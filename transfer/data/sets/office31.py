@@ -36,24 +36,12 @@ _MEMBER = re.compile(rf"(?:^|/)((?:{'|'.join(OFFICE31_DOMAINS)})/images/[^/]+/fr
 
 @dataclass(frozen=True)
 class Verification:
-    """How a copy of the set differs from the published checksums; paths relative to the set's folder.
+    """How a copy of the set differs from the published checksums; paths relative to the set's folder."""
 
-    Parameters
-    ----------
-    missing : tuple of str
-        Files of the set that the folder lacks.
-    altered : tuple of str
-        In both, with other bytes.
-    extra : tuple of str
-        Files that are not in the set.
-    duplicate : tuple of str
-        Files that are not in the set but have the bytes of one that is.
-    """
-
-    missing: tuple[str, ...]
-    altered: tuple[str, ...]
-    extra: tuple[str, ...]
-    duplicate: tuple[str, ...]
+    missing: tuple[str, ...]  # files of the set that the folder lacks
+    altered: tuple[str, ...]  # in both, with other bytes
+    extra: tuple[str, ...]  # not in the set
+    duplicate: tuple[str, ...]  # not in the set, but with the bytes of a file that is
 
     @property
     def ok(self) -> bool:
@@ -96,14 +84,18 @@ def find_office31(data_root: Path | None = None) -> Path:
     TransferError
         There is none.
     """
-    for folder in list_locations(data_root):
-        if all((folder / domain).is_dir() for domain in OFFICE31_DOMAINS):
-            return folder
-    looked = ", ".join(map(str, list_locations(data_root)))
+    locations = list_locations(data_root)
+    if copies := [*filter(has_domains, locations)]:
+        return copies[0]
     raise TransferError(
-        f"Office-31 was not found (searched {looked}): "
+        f"Office-31 was not found (searched {', '.join(map(str, locations))}): "
         "`transfer data office31` fetches it, --data-root says where it lies"
     )
+
+
+def has_domains(folder: Path) -> bool:
+    """Return whether `folder` holds the three domains of the set."""
+    return all((folder / domain).is_dir() for domain in OFFICE31_DOMAINS)
 
 
 def list_locations(data_root: Path | None = None) -> list[Path]:
@@ -113,16 +105,11 @@ def list_locations(data_root: Path | None = None) -> list[Path]:
     return [*given, get_cache_folder("data", "office31")]
 
 
-def fetch_office31(
-    destination: Path,
-    mirrors: Sequence[str] = MIRRORS,
-    expected: dict[str, str] | None = None,
-) -> Path:
+def fetch_office31(destination: Path, mirrors: Sequence[str] = MIRRORS, expected: dict[str, str] | None = None) -> Path:
     """Download the set into `destination` and verify it, unless it is present.
 
     Parameters
     ----------
-    destination : Path
     mirrors : sequence of str
         Archives that hold ``<domain>/images/<object>/frame_NNNN.jpg`` at any depth.
     expected : dict of str to str, optional
@@ -167,13 +154,7 @@ def _keep(name: str) -> str | None:
 def verify_files(folder: Path, expected: dict[str, str] | None = None, workers: int | None = None) -> Verification:
     """Compare every file in `folder`, except hidden ones, with the checksums.
 
-    Parameters
-    ----------
-    folder : Path
-    expected : dict of str to str, optional
-        sha256 by path (default: `read_checksums`).
-    workers : int, optional
-        Threads (default: one per core).
+    `expected` has the sha256 by path (default: :func:`read_checksums`); `workers` threads read (default: one per core).
     """
     expected = read_checksums() if expected is None else expected
     relative = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())

@@ -90,10 +90,8 @@ def check_member(member: Member, found: bytes) -> bytes:
     """Return the bytes of the member from `found` (with its header), after checking the header."""
     try:
         header = tarfile.TarInfo.frombuf(found[:HEADER], "utf-8", "surrogateescape")
-        same = header.isreg() and len(found) == HEADER + member.size
-        same = (
-            same and (header.size == member.size or "size" in header.pax_headers) and _named(header.name, member.name)
-        )
+        sized = len(found) == HEADER + member.size and (header.size == member.size or "size" in header.pax_headers)
+        same = header.isreg() and sized and _named(header.name, member.name)
     except tarfile.TarError:
         same = False
     if not same:

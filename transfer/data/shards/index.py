@@ -22,30 +22,18 @@ _RULES = 1  # version of the cached index
 _LARGEST = 1 << 20  # bytes of a label or a long-name header
 _BLOCK = 4 << 20  # bytes read at a time
 
-Image = tuple[str, int, int, str]
+Image = tuple[str, int, int, str]  # name, offset, size in bytes, SHA-256 in hex
 Fetch = Callable[[int, int], bytes]  # (offset, size) -> bytes
 
 
 @dataclass(frozen=True)
 class Index:
-    """The images of one shard, and the cells of each image's sample.
+    """The images of one shard, and the cells of each image's sample."""
 
-    Parameters
-    ----------
-    shard : str
-        Absolute path or URL.
-    images : list of (str, int, int, str)
-        Name, offset, size in bytes and SHA-256 in hex, in the order of the shard.
-    cells : dict of str to dict of str to str
-        Labels by sample key: ``cls``, ``txt``, and each scalar of the ``json``.
-    ignored : int
-        Number of files that are neither images nor labels.
-    """
-
-    shard: str
-    images: list[Image]
-    cells: dict[str, dict[str, str]]
-    ignored: int
+    shard: str  # absolute path or URL
+    images: list[Image]  # in the order of the shard
+    cells: dict[str, dict[str, str]]  # labels by sample key: ``cls``, ``txt``, and each scalar of the ``json``
+    ignored: int  # number of files that are neither images nor labels
 
 
 def get_sample_key(name: str) -> str:

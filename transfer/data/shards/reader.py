@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from transfer.data.folders import arrange_images, is_image
-from transfer.data.manifest import MANIFEST_COLUMNS, has_path_column, make_table
+from transfer.data.manifest import MANIFEST_COLUMNS, is_manifest, make_table
 from transfer.data.shards.address import Member, is_url
 from transfer.data.shards.index import Image, Index, get_sample_key, read_index
 from transfer.data.table import ImageTable, natural_key
@@ -102,17 +102,13 @@ def _in_folder(folder: Path) -> list[str] | None:
     """Return the tars of a folder that holds no folders, images or manifest beside them."""
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     tars = [str(entry) for entry in entries if entry.suffix == ".tar"]
-    others = any(entry.is_dir() or is_image(entry) or _is_manifest(entry) for entry in entries)
+    others = any(entry.is_dir() or is_image(entry) or is_manifest(entry) for entry in entries)
     return sorted(tars, key=natural_key) if tars and not others else None
-
-
-def _is_manifest(file: Path) -> bool:
-    return file.suffix.lower() == ".csv" and has_path_column(file)
 
 
 def list_members(shards: Sequence[str]) -> list[str]:
     """Return the addresses of all images in `shards`."""
-    return [address for index in _indexed(shards) for address in _addresses(index)]
+    return _list_addresses(_indexed(shards))
 
 
 def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str = "") -> ImageTable:
@@ -149,9 +145,8 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
             f"further targets ({', '.join(targets)}) need a KEY.json beside each image; {source} has none"
         )
     images = [image for index in indices for image in index.images]
-    found = [_where(name) for name, *_ in images]
-    paths = [address for index in indices for address in _addresses(index)]
-    table = arrange_images(found, paths, source=source, name=source, notes=notes)
+    found = [(parts[:-1], parts[-1]) for parts in (PurePosixPath(name).parts for name, *_ in images)]
+    table = arrange_images(found, _list_addresses(indices), source=source, name=source, notes=notes)
     return replace(table, sha256=np.array([digest for *_, digest in images]))
 
 
@@ -165,14 +160,8 @@ def _indexed(shards: Sequence[str]) -> list[Index]:
             raise
 
 
-def _addresses(index: Index) -> list[str]:
-    return [str(Member(index.shard, name, place, size)) for name, place, size, _ in index.images]
-
-
-def _where(name: str) -> tuple[tuple[str, ...], str]:
-    """Return the folders and the file name of a member."""
-    *folders, own = PurePosixPath(name).parts
-    return tuple(folders), own
+def _list_addresses(indices: Sequence[Index]) -> list[str]:
+    return [str(Member(index.shard, *image[:3])) for index in indices for image in index.images]
 
 
 def _labelled(indices: Sequence[Index], targets: Sequence[str], source: str, notes: tuple[str, ...]) -> ImageTable:
@@ -189,11 +178,7 @@ def _labelled(indices: Sequence[Index], targets: Sequence[str], source: str, not
     columns["object"] = [cell.get("object") or cell.get("cls", "") for cell in cells]
     columns["path"] = [str(member) for member in members]
     table = make_table(
-        columns,
-        targets,
-        name=source,
-        source=source,
-        place=lambda row: f"{members[row].shard}::{members[row].name}",
+        columns, targets, name=source, source=source, place=lambda row: f"{members[row].shard}::{members[row].name}"
     )
     beside = sum(len(index.images) for index in indices) - len(members)
     if beside:
