@@ -32,13 +32,7 @@ def domain_discrimination_loss(logits: Tensor, target: Tensor, weights: Tensor |
 
 
 class DANN(AdaptationLoss):
-    """Domain-adversarial training: a domain head behind gradient reversal (Ganin et al. 2016, eq. 9-10).
-
-    Parameters
-    ----------
-    width : int
-        Of the features.
-    """
+    """Domain-adversarial training: a domain head behind gradient reversal (Ganin et al. 2016, eq. 9-10)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -46,9 +40,8 @@ class DANN(AdaptationLoss):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the domain loss; the features get its gradient reversed, with a factor that ramps up."""
-        return domain_discrimination_loss(
-            self.domain(reverse_gradient(batch.features, ramp_up(batch.progress))), batch.target
-        )
+        reversed_features = reverse_gradient(batch.features, ramp_up(batch.progress))
+        return domain_discrimination_loss(self.domain(reversed_features), batch.target)
 
 
 class CDAN(AdaptationLoss):
@@ -57,13 +50,7 @@ class CDAN(AdaptationLoss):
     Above 4,096 products, random projections of both are multiplied instead (eq. 5-6). As in the authors' code, no
     gradient flows through the class probabilities.
 
-    Parameters
-    ----------
-    width : int
-        Of the features.
-    classes : int
-    weighted : bool
-        CDAN+E: each row has weight 1 + exp(-entropy), so that confident rows count more (eq. 8).
+    If `weighted` (CDAN+E), each row has weight 1 + exp(-entropy), so that confident rows count more (eq. 8).
     """
 
     LARGEST = 4096  # products of width and classes that are not projected (the authors' code)
@@ -89,9 +76,8 @@ class CDAN(AdaptationLoss):
     def forward(self, batch: Batch) -> Tensor:
         """Return the domain loss on the map; the features get its gradient reversed, with a factor that ramps up."""
         logits = batch.logits.detach()
-        reversed_map = reverse_gradient(
-            self.multilinear_map(batch.features, logits.softmax(1)), ramp_up(batch.progress)
-        )
+        products = self.multilinear_map(batch.features, logits.softmax(1))
+        reversed_map = reverse_gradient(products, ramp_up(batch.progress))
         weights = 1 + torch.exp(-softmax_entropy(logits)) if self.weighted else None
         return domain_discrimination_loss(self.domain(reversed_map), batch.target, weights)
 
@@ -101,11 +87,6 @@ class ADDA(AdaptationLoss):
 
     Only the target's features get the adversary's gradient. One network replaces the paper's two; its first stage,
     training on the source alone, is the method's warm-up and this ramp.
-
-    Parameters
-    ----------
-    width : int
-        Of the features.
     """
 
     def __init__(self, width: int) -> None:
@@ -117,29 +98,26 @@ class ADDA(AdaptationLoss):
         discriminator = domain_discrimination_loss(self.domain(batch.features.detach()), batch.target)
         fixed = {name: weight.detach() for name, weight in self.domain.named_parameters()}
         inverted = torch.func.functional_call(self.domain, fixed, (batch.features[batch.target],))
-        return (
-            discriminator + ramp_up(batch.progress) * F.softplus(inverted).mean()
-        )  # softplus(x) = -log(1 - sigmoid(x))
+        # softplus(x) = -log(1 - sigmoid(x))
+        return discriminator + ramp_up(batch.progress) * F.softplus(inverted).mean()
 
 
 register_method(
-    "dann",
-    "domain-adversarial training (Ganin et al. 2016)",
-    losses=lambda width, classes, classifier: [(1.0, DANN(width))],
+    "dann", "domain-adversarial training (Ganin et al. 2016)", losses=lambda width, *_: [(1.0, DANN(width))]
 )
 register_method(
     "adda",
     "adversary with inverted labels (Tzeng et al. 2017)",
-    losses=lambda width, classes, classifier: [(1.0, ADDA(width))],
+    losses=lambda width, *_: [(1.0, ADDA(width))],
     warmup=0.3,
 )
 register_method(
     "cdan",
     "conditional adversary (Long et al. 2018)",
-    losses=lambda width, classes, classifier: [(1.0, CDAN(width, classes))],
+    losses=lambda width, classes, _: [(1.0, CDAN(width, classes))],
 )
 register_method(
     "cdan_e",
     "conditional adversary weighted by entropy (Long et al. 2018)",
-    losses=lambda width, classes, classifier: [(1.0, CDAN(width, classes, weighted=True))],
+    losses=lambda width, classes, _: [(1.0, CDAN(width, classes, weighted=True))],
 )

@@ -12,11 +12,6 @@ class AFN(AdaptationLoss):
     """Stepwise adaptive feature norm: each row's norm grows by a step (Xu et al. 2019, eq. 6).
 
     The value is always twice the step squared; its gradient is -2 * step along each row.
-
-    Parameters
-    ----------
-    step : float
-        Added to the current norm.
     """
 
     def __init__(self, step: float = 1.0) -> None:
@@ -37,10 +32,7 @@ class BSP(AdaptationLoss):
     largest are penalised. Unlike the paper's, the loss is divided by the number of rows, so that the batch size does
     not matter: the paper's weight of 1e-4 at 36 rows is 0.0036 here.
 
-    Parameters
-    ----------
-    largest : int
-        Number of singular values of each domain.
+    `largest` is the number of singular values of each domain.
     """
 
     def __init__(self, largest: int = 1) -> None:
@@ -49,18 +41,14 @@ class BSP(AdaptationLoss):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the sum over both domains of the largest squared singular values of their features, per row."""
-        source, target = (
-            torch.linalg.svdvals(rows)[: self.largest].square().sum() / len(rows)
-            for rows in batch.split(batch.features)
-        )
+        sides = batch.split(batch.features)
+        source, target = (torch.linalg.svdvals(rows)[: self.largest].square().sum() / len(rows) for rows in sides)
         return source + target
 
 
-register_method(
-    "afn", "larger feature norms (Xu et al. 2019)", losses=lambda width, classes, classifier: [(0.05, AFN())]
-)
+register_method("afn", "larger feature norms (Xu et al. 2019)", losses=lambda *_: [(0.05, AFN())])
 register_method(
     "bsp",
     "DANN with batch spectral penalisation (Chen et al. 2019)",
-    losses=lambda width, classes, classifier: [(1.0, DANN(width)), (0.0036, BSP())],
+    losses=lambda width, *_: [(1.0, DANN(width)), (0.0036, BSP())],
 )

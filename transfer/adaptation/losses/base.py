@@ -48,7 +48,8 @@ class AdaptationLoss(nn.Module):
     """A loss beside the cross-entropy of labelled rows; its parameters, such as a discriminator's, are trained too.
 
     ``forward(batch)`` returns a scalar. Features have gradients in both domains. A batch always has rows of both
-    domains, though possibly no labelled target row.
+    domains, though possibly no labelled target row. Losses with networks take the `width` of the features, and some
+    the number of `classes`.
     """
 
     needs_strong = False

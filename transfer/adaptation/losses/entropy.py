@@ -44,9 +44,7 @@ class MinimaxEntropy(AdaptationLoss):
 
 
 register_method(
-    "im",
-    "information maximisation (Liang et al. 2020)",
-    losses=lambda width, classes, classifier: [(1.0, InformationMaximisation())],
+    "im", "information maximisation (Liang et al. 2020)", losses=lambda *_: [(1.0, InformationMaximisation())]
 )
 register_method(
     "mme",

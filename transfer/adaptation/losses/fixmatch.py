@@ -8,12 +8,8 @@ from transfer.adaptation.registry import register_method
 
 
 class FixMatch(AdaptationLoss):
-    """Confident predictions as pseudo-labels of the strong view (Sohn et al. 2020, eq. 4).
-
-    Parameters
-    ----------
-    threshold : float
-        Probability in [0, 1] from which a prediction is confident.
+    """Confident predictions, of a probability from `threshold`, as pseudo-labels of the strong view (Sohn et al. 2020,
+    eq. 4).
     """
 
     needs_strong = True
@@ -34,6 +30,6 @@ class FixMatch(AdaptationLoss):
 register_method(
     "fixmatch",
     "confident predictions learned from features under dropout (after Sohn et al. 2020)",
-    losses=lambda width, classes, classifier: [(1.0, FixMatch())],
+    losses=lambda *_: [(1.0, FixMatch())],
     warmup=0.3,
 )

@@ -13,14 +13,6 @@ class MCD(AdaptationLoss):
 
     Two classifiers, beside the model's, learn the labels and maximise their disagreement on the target; the features
     learn the labels and minimise it. Gradient reversal does in one step what the paper does in three (A, B, C).
-
-    Parameters
-    ----------
-    width : int
-        Of the features.
-    classes : int
-    hidden : int
-        Width of both classifiers' hidden layer.
     """
 
     def __init__(self, width: int, classes: int, *, hidden: int = 256) -> None:
@@ -35,7 +27,8 @@ class MCD(AdaptationLoss):
         p, q = self.first(reversed_features).softmax(1), self.second(reversed_features).softmax(1)
         return self.labelled_loss(self.first, batch) + self.labelled_loss(self.second, batch) - (p - q).abs().mean()
 
-    def labelled_loss(self, classifier: nn.Module, batch: Batch) -> Tensor:
+    @staticmethod
+    def labelled_loss(classifier: nn.Module, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of a classifier on labelled rows."""
         loss = F.cross_entropy(classifier(batch.features), batch.labels, ignore_index=-1, reduction="sum")
         return loss / (batch.labels >= 0).sum().clamp_min(1)
@@ -44,5 +37,5 @@ class MCD(AdaptationLoss):
 register_method(
     "mcd",
     "maximum classifier discrepancy (Saito et al. 2018)",
-    losses=lambda width, classes, classifier: [(1.0, MCD(width, classes))],
+    losses=lambda width, classes, _: [(1.0, MCD(width, classes))],
 )

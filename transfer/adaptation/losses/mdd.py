@@ -14,15 +14,10 @@ class MDD(AdaptationLoss):
 
     Parameters
     ----------
-    width : int
-        Of the features.
-    classes : int
     margin : float
         exp of the margin: the weight of the source (the paper's γ).
     reach : float
         Factor on the reversed gradient (the paper's η).
-    hidden : int
-        Width of the adversary's hidden layer.
     """
 
     def __init__(self, width: int, classes: int, *, margin: float = 4.0, reach: float = 0.1, hidden: int = 256) -> None:
@@ -44,5 +39,5 @@ class MDD(AdaptationLoss):
 register_method(
     "mdd",
     "margin disparity discrepancy (Zhang et al. 2019)",
-    losses=lambda width, classes, classifier: [(1.0, MDD(width, classes))],
+    losses=lambda width, classes, _: [(1.0, MDD(width, classes))],
 )

@@ -69,10 +69,6 @@ class DeepCORAL(AdaptationLoss):
         return (source - target).square().mean() / 4
 
 
-register_method("dan", "multi-kernel MMD (Long et al. 2015)", losses=lambda width, classes, classifier: [(10.0, DAN())])
-register_method("jan", "joint MMD (Long et al. 2017)", losses=lambda width, classes, classifier: [(1.0, JAN())])
-register_method(
-    "deep_coral",
-    "distance of covariances (Sun and Saenko 2016)",
-    losses=lambda width, classes, classifier: [(1.0, DeepCORAL())],
-)
+register_method("dan", "multi-kernel MMD (Long et al. 2015)", losses=lambda *_: [(10.0, DAN())])
+register_method("jan", "joint MMD (Long et al. 2017)", losses=lambda *_: [(1.0, JAN())])
+register_method("deep_coral", "distance of covariances (Sun and Saenko 2016)", losses=lambda *_: [(1.0, DeepCORAL())])

@@ -8,7 +8,7 @@ from transfer.adaptation.registry import register_method
 register_method(
     "shot",
     "source-free: information maximisation and centroids' pseudo-labels (Liang et al. 2020)",
-    losses=lambda width, classes, classifier: [(1.0, InformationMaximisation()), (0.3, PseudoLabels(hard=True))],
+    losses=lambda *_: [(1.0, InformationMaximisation()), (0.3, PseudoLabels(hard=True))],
     pseudo_labels=refine_by_centroids,
     warmup=0.4,
     source_free=True,

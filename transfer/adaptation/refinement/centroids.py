@@ -30,29 +30,13 @@ def refine_labels(
     rounds: int = 1,
     temperature: float = 10.0,
 ) -> np.ndarray:
-    """Return class probabilities of each row from its cosines to class centroids.
+    """Return class probabilities (N, K) from the cosines of `features` (N, F) to class centroids.
 
-    Centroids come from the probabilities `q` (Liang et al. 2020, eq. 4), each row gets the label of the nearest one
-    in cosine distance (eq. 5), and these labels give the next centroids (eq. 6), `rounds` times. The result is
-    softmax(temperature * cosine), whose maximum is the label of eq. 6. A class that loses all rows has probability 0.
-    Where centroids are equally near (of a single row, or of identical rows), `q` decides.
-
-    Parameters
-    ----------
-    features : ndarray, shape (N, F)
-    q : ndarray, shape (N, K)
-        Class probabilities.
-    known : ndarray of int64, shape (N,), optional
-        Known class of each row, else -1. A known row has its class in every round.
-    rounds : int
-        1 in the paper; 0 uses the centroids of eq. 4.
-    temperature : float
-        Factor on the cosines.
-
-    Returns
-    -------
-    ndarray, shape (N, K)
-        Rows sum to 1.
+    Centroids come from the probabilities `q` (N, K) (Liang et al. 2020, eq. 4), each row gets the label of the nearest
+    one in cosine distance (eq. 5), and these labels give the next centroids (eq. 6), `rounds` times (1 in the paper).
+    The result is softmax(temperature * cosine), whose maximum is the label of eq. 6. A class that loses all rows has
+    probability 0. Where centroids are equally near (of a single row, or of identical rows), `q` decides. Rows with a
+    known class (see :func:`~transfer.adaptation.refinement.label_propagation.clamp_known`) have it in every round.
 
     Examples
     --------

@@ -14,7 +14,7 @@ ITERATIONS, CLOSE = 1000, 1e-6  # Sinkhorn: maximum number of iterations, tolera
 def transport_labels(
     source: np.ndarray, labels: np.ndarray, target: np.ndarray, classes: int, *, regularisation: float = 0.1
 ) -> np.ndarray:
-    """Return the class probabilities of target rows from the labels that optimal transport carries to them.
+    """Return the class probabilities (Nt, classes) of target rows from the labels that optimal transport carries there.
 
     Entropic optimal transport (Cuturi 2013) of the source's rows onto the target's at cost 1 - cosine (half the
     squared distance of unit vectors). The coupling's normalised columns weight the labels (label propagation of Redko
@@ -25,19 +25,11 @@ def transport_labels(
 
     Parameters
     ----------
-    source : ndarray, shape (Ns, F)
+    source, target : ndarray, shape (Ns, F) and (Nt, F)
     labels : ndarray of int, shape (Ns,)
-        Class of each source row, all known. Labelled target rows may be among them.
-    target : ndarray, shape (Nt, F)
-    classes : int
-        K. A class without a source row gets probability 0.
+        Class of each source row, all known. A class without a source row gets probability 0.
     regularisation : float
         Weight of the entropy, as a fraction of the median cost.
-
-    Returns
-    -------
-    ndarray, shape (Nt, K)
-        Rows sum to 1.
     """
     import ot
 
@@ -45,21 +37,14 @@ def transport_labels(
     # at least so large that exp(-cost / entropy) is above zero, and above 0 for identical rows
     entropy = max(regularisation * float(np.median(cost)), float(cost.max()) / MAX_LOGIT_DROP, 1e-9)
     weights = 1 / np.bincount(labels, minlength=classes)[labels]
-    coupling = ot.sinkhorn(
-        weights / weights.sum(),
-        np.full(len(target), 1 / len(target)),
-        cost,
-        entropy,
-        numItermax=ITERATIONS,
-        stopThr=CLOSE,
-        warn=False,
-    )
+    masses = weights / weights.sum(), np.full(len(target), 1 / len(target))
+    coupling = ot.sinkhorn(*masses, cost, entropy, numItermax=ITERATIONS, stopThr=CLOSE, warn=False)
     mass = coupling.T @ np.eye(classes)[labels]
     return mass / mass.sum(1, keepdims=True)
 
 
 def balance_classes(logits: np.ndarray, strength: float = 0.8) -> np.ndarray:
-    """Return the class probabilities nearest to softmax(logits) whose classes are about equally frequent.
+    """Return the class probabilities nearest to softmax(logits), (N, K), whose classes are about equally frequent.
 
     With p = softmax(logits), of N rows, and m the mean row of q, the result is the q (rows summing to 1) that minimises
 
@@ -67,19 +52,8 @@ def balance_classes(logits: np.ndarray, strength: float = 0.8) -> np.ndarray:
 
     Strength 0 returns p; 1 makes classes exactly equal (Sinkhorn 1967; Cuturi 2013); in between, a class may be rarer
     or more frequent if the rows suggest it. The solution is softmax(logits + b) with one offset per class, found by the
-    iteration of unbalanced transport (Chizat et al. 2018): b <- strength * (b - log m(b) + log(1 / K)).
-
-    Parameters
-    ----------
-    logits : ndarray, shape (N, K)
-        Or log-probabilities; values are raised to at least the row's largest - 300.
-    strength : float
-        In [0, 1].
-
-    Returns
-    -------
-    ndarray, shape (N, K)
-        Rows sum to 1.
+    iteration of unbalanced transport (Chizat et al. 2018): b <- strength * (b - log m(b) + log(1 / K)). Logits may be
+    log-probabilities; they are limited by :func:`limit_logits`.
 
     Examples
     --------

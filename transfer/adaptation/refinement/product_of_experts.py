@@ -21,7 +21,7 @@ def combine_experts(  # more than 7 parameters: all belong to one iteration
     neighbours: int = 5,
     rounds: int = 10,
 ) -> np.ndarray:
-    """Return the target's class probabilities from a product of experts, centroids and neighbours.
+    """Return class probabilities (N, K) of `features` (N, F) from experts, class centroids and nearest neighbours.
 
     A product of experts (Hinton 2002): with z the unit features and c the class centroids under q, each round sets
 
@@ -32,24 +32,12 @@ def combine_experts(  # more than 7 parameters: all belong to one iteration
 
     Parameters
     ----------
-    features : ndarray, shape (N, F)
-        Of the target, aligned.
     experts : sequence of (float, ndarray of shape (N, K))
         Weight, and logits or log-probabilities of each row; at least one expert.
-    known : ndarray of int64, shape (N,), optional
-        Known class of each row, else -1.
-    temperature : float
-        Weight of the centroids.
+    known, alpha, neighbours
+        See :mod:`transfer.adaptation.refinement.label_propagation`.
     balance : float
         Strength in [0, 1] of the class balancing.
-    alpha, neighbours
-        See :func:`transfer.adaptation.refinement.label_propagation.propagate_labels`.
-    rounds : int
-
-    Returns
-    -------
-    ndarray, shape (N, K)
-        Rows sum to 1.
     """
     z = normalize(features)
     graph = build_neighbour_graph(z, neighbours)

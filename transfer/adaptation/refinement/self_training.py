@@ -26,7 +26,7 @@ def grow_pseudo_labels(
     rounds: int = 10,
     first: float = 0.2,
 ) -> np.ndarray:
-    """Return the target's class probabilities from a classifier of the source and the pseudo-labelled target.
+    """Return the target's class probabilities (Nt, K) from a classifier of the source and the pseudo-labelled target.
 
     Class-balanced self-training (Zou et al. 2018) with growing pseudo-labels (as in iCAN, Zhang et al. 2018): over
     `rounds`, the share of pseudo-labelled target rows grows from `first` to 1. Each round takes that share of the most
@@ -35,22 +35,13 @@ def grow_pseudo_labels(
 
     Parameters
     ----------
-    source : ndarray, shape (Ns, F)
+    source, target : ndarray, shape (Ns, F) and (Nt, F)
     labels : ndarray of int, shape (Ns,)
         Class of each source row, all known.
-    target : ndarray, shape (Nt, F)
     q : ndarray, shape (Nt, K)
         Initial class probabilities.
     known : ndarray of int64, shape (Nt,), optional
         Known class of each target row, else -1. A known row is certain from the first round.
-    rounds : int
-    first : float
-        Share of the target in the first round, in (0, 1].
-
-    Returns
-    -------
-    ndarray, shape (Nt, K)
-        Rows sum to 1.
     """
     target, classes = normalize(target), q.shape[1]
     q, source_moments = clamp_known(q, known), _moments(normalize(source), labels, classes)
