@@ -9,20 +9,20 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from transfer.adaptation.adapt import adapt
+from transfer.adaptation.adapt import AdaptRun, adapt
 from transfer.config.adapt import AdaptConfig
-from transfer.config.shared import OnBadImage, RunConfig, ViewConfig
+from transfer.config.shared import RunConfig, ViewConfig
 from transfer.config.train import TrainConfig
 from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.table import ImageTable, Target
 from transfer.errors import did_you_mean
 from transfer.estimator.files import InputError, as_value_error, digests, image_files
-from transfer.estimator.labels import TARGET, ImageLabels, read_labels
+from transfer.estimator.labels import TARGET, read_labels
 from transfer.evaluation.ensemble import TestSet
 from transfer.evaluation.predictions import Predictions
 from transfer.feature_cache import TrunkCache
 from transfer.training.setup import Images
-from transfer.training.train import train
+from transfer.training.train import TrainRun, train
 
 PREDICTION_BATCH = 64  # images
 
@@ -129,14 +129,14 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             config = self._config(adapting=bool(labels.sources))
             cache = TrunkCache(config.cache)
             table = _table(paths, {"object": labels.object, "domain": labels.domain})
-            images = Images(
-                *drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), _bad_image_rule(config))
-            )
-            run = (
-                adapt(_with_domains(config, labels), images=images, cache=cache)
-                if isinstance(config, AdaptConfig)
-                else train(config, images=images, cache=cache)
-            )
+            rule = (config.data if isinstance(config, TrainConfig) else config.shift).on_bad_image
+            images = Images(*drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), rule))
+            run: TrainRun | AdaptRun
+            if isinstance(config, TrainConfig):
+                run = train(config, images=images, cache=cache)
+            else:
+                shift = replace(config.shift, data="X", source=labels.sources, target=TARGET)
+                run = adapt(replace(config, shift=shift), images=images, cache=cache)
         self.classes_ = labels.classes
         self.models_, self.result_ = run.models, run.result
         return self
@@ -184,10 +184,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             unknown = {spec.name: spec.head_kind.unknown_target(spec, len(paths)) for spec in specs}
             config = self.config or TrainConfig()
             view = getattr(config, "view", ViewConfig())
-            rows = np.arange(len(paths))
-            test_set = TestSet(
-                _table(paths, unknown), digests(paths), rows, TrunkCache(config.cache), view, PREDICTION_BATCH
-            )
+            rows, cache = np.arange(len(paths)), TrunkCache(config.cache)
+            test_set = TestSet(_table(paths, unknown), digests(paths), rows, cache, view, PREDICTION_BATCH)
             return test_set.predict(self.models_)
 
     def _config(self, adapting: bool) -> TrainConfig | AdaptConfig:
@@ -198,7 +196,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             targets = "target domains" if adapting else "no target domain"
             raise InputError(f"sample_domain has {targets}: config must be a {kind.__name__}, not a {other.__name__}")
         for name, parts in CONFIG_PARTS.items():
-            value, part_name = getattr(self, name), parts.get(kind)
+            value, part_name = getattr(self, name), parts[adapting]
             if value is None or (part_name is None and name == "method"):
                 continue
             if part_name is None:
@@ -217,20 +215,16 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         return config
 
 
-def _parts(train: str, adapting: str | None) -> dict[type, str]:
-    return {TrainConfig: train} | ({AdaptConfig: adapting} if adapting else {})
-
-
-CONFIG_PARTS: dict[str, dict[type, str]] = {
-    "backbone": _parts("backbone", "backbone"),
-    "policy": _parts("policy", "method"),
-    "heads": _parts("heads", None),
-    "hidden": _parts("heads", None),
-    "optimizer": _parts("learn", None),
-    **dict.fromkeys(("lr", "weight_decay", "epochs", "batch_size", "augment", "device"), _parts("learn", "steps")),
-    "method": {AdaptConfig: "method"},
+CONFIG_PARTS: dict[str, tuple[str | None, str | None]] = {
+    "backbone": ("backbone", "backbone"),
+    "policy": ("policy", "method"),
+    "heads": ("heads", None),
+    "hidden": ("heads", None),
+    "optimizer": ("learn", None),
+    **dict.fromkeys(("lr", "weight_decay", "epochs", "batch_size", "augment", "device"), ("learn", "steps")),
+    "method": (None, "method"),
 }
-"""The part of each config that holds a parameter, under the same name."""
+"""The parts of a TrainConfig and of an AdaptConfig that hold a parameter, under the same name."""
 
 
 def _check_choice(part: Any, name: str, value: Any) -> None:
@@ -239,15 +233,6 @@ def _check_choice(part: Any, name: str, value: Any) -> None:
     known = get_args(hint) if get_origin(hint) is Literal else ()
     if known and value not in known:
         raise InputError(f"{name}={value!r}{did_you_mean(str(value), known)}: one of {', '.join(map(repr, known))}")
-
-
-def _with_domains(config: AdaptConfig, labels: ImageLabels) -> AdaptConfig:
-    shift = replace(config.shift, data="X", source=labels.sources, target=TARGET)
-    return replace(config, shift=shift)
-
-
-def _bad_image_rule(config: TrainConfig | AdaptConfig) -> OnBadImage:
-    return (config.data if isinstance(config, TrainConfig) else config.shift).on_bad_image
 
 
 def _table(paths: np.ndarray, targets: dict[str, Target]) -> ImageTable:

@@ -20,22 +20,12 @@ TARGET = "target"  # the name of all target domains together
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """Classes and domains of images.
+    """Classes and domains of images."""
 
-    Parameters
-    ----------
-    classes : ndarray
-        The distinct labels as given, sorted, without masked ones.
-    object, domain : Target
-        Class indices into `classes`; domains by name, ``target`` for all target domains.
-    sources : tuple of str
-        The source domains; empty if there is no target domain.
-    """
-
-    classes: np.ndarray
-    object: Target
-    domain: Target
-    sources: tuple[str, ...] = ()
+    classes: np.ndarray  # the distinct labels as given, sorted, without masked ones
+    object: Target  # class indices into `classes`
+    domain: Target  # by name; ``target`` for all target domains
+    sources: tuple[str, ...] = ()  # the source domains; empty if there is no target domain
 
 
 def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
@@ -75,9 +65,8 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
     listed = tuple(sorted(set(names)))
     place = np.array([listed.index(name) for name in names], dtype=np.int64)
     sources = tuple(name for name in listed if name != TARGET) if target.any() else ()
-    return ImageLabels(
-        classes, Target(values, classes=tuple(map(str, classes))), Target(place, classes=listed), sources
-    )
+    objects = Target(values, classes=tuple(map(str, classes)))
+    return ImageLabels(classes, objects, Target(place, classes=listed), sources)
 
 
 def _has_missing(y: Any) -> bool:

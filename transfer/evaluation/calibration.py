@@ -9,22 +9,12 @@ CALIBRATION_BINS = 15  # of confidence, as in Guo et al. 2017
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A reliability diagram and its summary.
+    """A reliability diagram over bins of confidence, equally wide in [0, 1], which include their upper end."""
 
-    Parameters
-    ----------
-    counts : ndarray of int64, shape (bins,)
-        Predictions in each bin of confidence; bins are equally wide over [0, 1] and include their upper end.
-    confidence, accuracy : ndarray of float64, shape (bins,)
-        Means within each bin; NaN where a bin is empty.
-    error : float
-        Expected calibration error, in [0, 1].
-    """
-
-    counts: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    error: float
+    counts: np.ndarray  # predictions in each bin, int64 (bins,)
+    confidence: np.ndarray  # mean within each bin, float64 (bins,); NaN where a bin is empty
+    accuracy: np.ndarray  # likewise
+    error: float  # expected calibration error, in [0, 1]
 
 
 def measure_calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = CALIBRATION_BINS) -> Calibration:

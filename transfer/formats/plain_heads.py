@@ -11,18 +11,10 @@ from transfer.heads.heads import Heads
 
 @dataclass(frozen=True)
 class PlainHead:
-    """A sequence of linear layers with an activation in between.
+    """A sequence of linear layers with an activation in between."""
 
-    Parameters
-    ----------
-    layers : list of (Tensor, Tensor)
-        Weight (outputs, inputs) and bias (outputs,) of each.
-    activation : str
-        Name of the torch.nn module between them; empty if there is one layer.
-    """
-
-    layers: list[tuple[Tensor, Tensor]]
-    activation: str = ""
+    layers: list[tuple[Tensor, Tensor]]  # weight (outputs, inputs) and bias (outputs,) of each
+    activation: str = ""  # name of the torch.nn module between them; empty if there is one layer
 
 
 def extract_plain_heads(heads: Heads) -> dict[str, PlainHead]:

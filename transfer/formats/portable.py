@@ -18,11 +18,7 @@ class PortableModel(nn.Module):
     """All networks of a run: from uint8 images (N, 3, H, W), resized and cropped, to predictions.
 
     Normalisation is inside. Activations at an inner cut are rounded to float16 as in the run, so that both agree.
-
-    Parameters
-    ----------
-    models : dict of str to TransferModel
-        Modified in place, not copied.
+    `models` are modified in place, not copied.
     """
 
     def __init__(self, models: Models) -> None:
@@ -87,14 +83,9 @@ def _round_to_half(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
 class PreparedExport:
     """A run in another format, not written yet.
 
-    Parameters
-    ----------
-    write : callable
-        Takes the path to write to; returns the files written.
-    predictions : dict of str to ndarray
-        Predictions of the exported model for the trial images, by head: probabilities (N, classes), (N,) of binary
-        heads, or values (N,). Empty if the format contains no computation.
+    The predictions of the exported model for the trial images are by head probabilities (N, classes), (N,) of binary
+    heads, or values (N,). There are none if the format contains no computation.
     """
 
-    write: Callable[[Path], list[Path]]
+    write: Callable[[Path], list[Path]]  # takes the path to write to; returns the files written
     predictions: dict[str, np.ndarray]

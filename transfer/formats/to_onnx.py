@@ -46,17 +46,13 @@ def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
     portable = PortableModel(models)
     with torch.no_grad():
         names = list(portable(images[:1]))
-    program = torch.onnx.export(
-        trace_program(_OutputList(portable), images),
-        dynamo=True,
-        verbose=False,
-        input_names=["images"],
-        output_names=names,
-    )
-    assert program is not None
-    model = program.model_proto
+    program = trace_program(_OutputList(portable), images)
+    exported = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["images"], output_names=names)
+    assert exported is not None
+    model = exported.model_proto
     _name_batch_axis(model.graph)
-    for key, value in (("transfer", about), ("classes", _classes(about)), ("preprocessing", about["preprocessing"])):
+    classes = {name: head["classes"] for name, head in about["heads"].items()}
+    for key, value in (("transfer", about), ("classes", classes), ("preprocessing", about["preprocessing"])):
         model.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
     model.producer_name, model.producer_version = about["made_by"].split()
     onnx.checker.check_model(model)
@@ -79,7 +75,3 @@ def _name_batch_axis(graph: Any) -> None:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param == numbered:
                 axis.dim_param = BATCH_AXIS
-
-
-def _classes(about: dict[str, Any]) -> dict[str, list[str]]:
-    return {name: head["classes"] for name, head in about["heads"].items()}

@@ -45,10 +45,8 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
 
     def write(out: Path) -> list[Path]:
         with tempfile.TemporaryDirectory() as folder:
-            config = {
-                "label_names": about["heads"]["object"]["classes"],
-                "pretrained_cfg": about["preprocessing"],
-            }
+            labels = about["heads"]["object"]["classes"]
+            config = {"label_names": labels, "pretrained_cfg": about["preprocessing"]}
             known: Any = network.pretrained_cfg
             network.pretrained_cfg = {k: v for k, v in known.items() if k not in PRETRAINED_ONLY}  # type: ignore[assignment]
             timm.models.save_for_hf(network, folder, config, safe_serialization=True)
@@ -71,13 +69,7 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
 
 
 def _timm_model(models: Models) -> TransferModel:
-    """Return the only network of `models`.
-
-    Raises
-    ------
-    TransferError
-        timm has no such architecture.
-    """
+    """Return the only network of `models`; raise if timm has no such architecture."""
     if len(models) > 1:
         raise TransferError(f"--format timm: separate heads are {len(models)} networks, timm's is one: {INSTEAD}")
     (model,) = models.values()

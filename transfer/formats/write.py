@@ -33,19 +33,13 @@ MAX_DIFFERENCE = 1e-2  # between probabilities; rounding differences are far sma
 class ExportResult:
     """The files written by an export.
 
-    Parameters
-    ----------
-    files : list of Path
-    difference : float or None
-        The largest difference between probabilities (or values) of the exported model and of the run, on images of
-        noise; None if the format contains no computation.
-    preparation : str
-        How to resize and crop an image for the model.
+    On images of noise, probabilities (or values) of the exported model and of the run have at most this `difference`;
+    it is None if the format contains no computation.
     """
 
     files: list[Path]
     difference: float | None
-    preparation: str
+    preparation: str  # how to resize and crop an image for the model
 
     def lines(self) -> list[str]:
         """Return the lines that `transfer export` prints."""
