@@ -12,7 +12,7 @@ from transfer.runs.session import RunSession
 def test_without_a_folder_lines_are_still_collected():
     lines = []
     with RunSession("train", TrainConfig(), on_line=lines.append) as session:
-        assert (session.folder, session.states, session.finished, session.path) == (None, None, None, None)
+        assert (session.folder, session.states, session.finished) == (None, None, None)
         session.begin(load("glyphnet", random_init=True), lambda: pytest.fail("nothing is saved"))
         session.log_line({"epoch": 1}, "epoch 1")
         assert session.lines == lines == [{"epoch": 1}]

@@ -31,7 +31,7 @@ Models = dict[str, TransferModel]
 
 @dataclass(frozen=True)
 class NetworkHeader:
-    """What a file's header says of one network."""
+    """One network in a file's header."""
 
     cut: int
     specs: tuple[HeadSpec, ...]
@@ -40,7 +40,7 @@ class NetworkHeader:
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """What a file's header says; whoever wrote it, each value is of its type."""
+    """The header of a model file, from an untrusted source; :func:`from_dict` checks the types of its values."""
 
     format: str
     backbone: str
@@ -95,7 +95,7 @@ def save_models(path: Path, models: Mapping[str, TransferModel], config: HeadCon
 
 
 def _without_folder(weights: str) -> str:
-    """Return where weights came from, of a file the name alone: a model that travels tells nothing of its machine."""
+    """Return where weights came from, without local folders, which a model file must not reveal."""
     kind, _, place = weights.partition(" ")
     return f"{kind} {Path(place).name}" if kind in ("file", "store") else weights
 
@@ -119,17 +119,17 @@ def load_models(path: Path, device: torch.device | str = "cpu") -> Models:
         ) from None
     try:
         with safe_open(file, "pt") as opened:
-            said = parse_json((opened.metadata() or {}).get("transfer", "{}"))
+            values = parse_json((opened.metadata() or {}).get("transfer", "{}"))
             shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-            if not isinstance(said, dict) or said.get("format") != MODEL_FORMAT:
+            if not isinstance(values, dict) or values.get("format") != MODEL_FORMAT:
                 raise TransferError(f"{file} is no model of this tool: expected the output of `transfer train`")
-            header = _checked(file, said, shapes)
+            header = _check_header(file, values, shapes)
             tensors = {name: opened.get_tensor(name) for name in shapes}
     except (SafetensorError, ValueError, OSError) as error:
         raise TransferError(f"{file} is not a readable safetensors file ({error}): train the run again") from error
     models: Models = {}
     for part, saved in header.parts.items():
-        backbone, heads = _built(header, saved)
+        backbone, heads = _build(header, saved)
         if not (0 <= saved.cut <= len(backbone.stages) and backbone.can_cut(saved.cut)):
             raise TransferError(f"{file} is damaged: {header.backbone} cannot be cut at {saved.cut}")
         model = TransferModel(backbone, heads, saved.cut, saved.cut_precision)
@@ -141,10 +141,10 @@ def load_models(path: Path, device: torch.device | str = "cpu") -> Models:
 load = load_models  # its name in the model cards of version 0.1
 
 
-def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> ModelHeader:
-    """Return a header that fits the tensors of its file, found out with none made: it may speak of any size."""
+def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]]) -> ModelHeader:
+    """Return the header after comparing it with the `shapes` in its file, without allocating what it claims."""
     try:
-        header = from_dict(ModelHeader, said)
+        header = from_dict(ModelHeader, values)
     except TransferError as error:
         raise TransferError(f"{file} is damaged: {error}") from error
     count = max(len(header.parts), len(header.heads.hidden), *(len(part.specs) for part in header.parts.values()), 0)
@@ -155,23 +155,22 @@ def _checked(file: Path, said: dict, shapes: Mapping[str, tuple[int, ...]]) -> M
             raise TransferError(f"{file} is damaged: two heads have one name")
         try:
             with BuildOnMeta():
-                backbone, heads = _built(header, part)
+                backbone, heads = _build(header, part)
             expected = nn.ModuleDict({"backbone": backbone, "heads": heads}).state_dict()
         except TransferError as error:
             raise TransferError(f"{file}: {error}") from error
         except Exception as error:  # sizes and names that no network can have
-            raise TransferError(
-                f"{file} is damaged: no network is as it says ({str(error).splitlines()[0]})"
-            ) from error
-        own = {key.removeprefix(f"{name}/"): shape for key, shape in shapes.items() if key.startswith(f"{name}/")}
-        for key in expected.keys() | own.keys():
-            if key not in own or key not in expected or own[key] != tuple(expected[key].shape):
+            reason = str(error).splitlines()[0]
+            raise TransferError(f"{file} is damaged: no network is as it says ({reason})") from error
+        found = {key.removeprefix(f"{name}/"): shape for key, shape in shapes.items() if key.startswith(f"{name}/")}
+        for key in expected.keys() | found.keys():
+            if key not in found or key not in expected or found[key] != tuple(expected[key].shape):
                 raise TransferError(f"{file} does not fit {header.backbone}: {key} is missing, of another shape or new")
     return header
 
 
-def _built(header: ModelHeader, part: NetworkHeader) -> tuple[Backbone, Heads]:
-    """Return the network and heads of a part, of random weights."""
+def _build(header: ModelHeader, part: NetworkHeader) -> tuple[Backbone, Heads]:
+    """Return the network and heads of a part with random weights."""
     backbone = backbones.load(header.backbone, random_init=True)
     backbone.preprocessing = header.preprocessing
     backbone.weights = header.weights

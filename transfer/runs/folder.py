@@ -114,30 +114,21 @@ class RunFolder:
         held = sorted(p.name for p in path.iterdir() if p.name != lock.LOCK_FILE) if path.is_dir() else []
         foreign = [name for name in held if not cls._ours(path / name)]
         if foreign:
-            raise TransferError(
-                f"--out {path} holds other files ({', '.join(foreign[:3])}): name a new or empty folder"
-            )
-        if held and not overwrite and not {"result.json", ADVICE_FILE} & set(held):
-            raise TransferError(
-                f"--out {path} already holds an unfinished run: resume it with --resume, or replace it with --overwrite"
-            )
+            names = ", ".join(foreign[:3])
+            raise TransferError(f"--out {path} holds other files ({names}): name a new or empty folder")
         if held and not overwrite:
-            raise TransferError(
-                f"--out {path} already holds a run: name another folder, or replace it with --overwrite"
-            )
+            if {"result.json", ADVICE_FILE} & set(held):
+                found, advice = "a run", "name another folder"
+            else:
+                found, advice = "an unfinished run", "resume it with --resume"
+            raise TransferError(f"--out {path} already holds {found}: {advice}, or replace it with --overwrite")
         parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise TransferError(f"cannot write the run folder {path}: {parent} is not a writable folder")
         return held
 
     def start(self) -> None:
-        """Write config.json, replacing an earlier run.
-
-        Raises
-        ------
-        TransferError
-            The folder cannot be written.
-        """
+        """Write config.json, replacing an earlier run; raise a TransferError if the folder cannot be written."""
         if self._started:
             return
         if self._outer:
@@ -167,9 +158,8 @@ class RunFolder:
             return True
         if path.name == MODEL_CARD_FILE:  # a README.md may belong to somebody else
             return MARKER in path.read_text(encoding="utf-8", errors="replace")
-        return path.name in (*RUN_FILES, ADVICE_FILE, lock.LOCK_FILE) or (
-            path.name.startswith(".") and path.suffix == ".part"
-        )
+        partial = path.name.startswith(".") and path.suffix == ".part"
+        return partial or path.name in (*RUN_FILES, ADVICE_FILE, lock.LOCK_FILE)
 
     def _resume(self, config: dict[str, Any]) -> None:
         """Check that the existing run has the same config, and remove partial files of a killed process."""
@@ -190,13 +180,7 @@ class RunFolder:
                 temporary.write_bytes(content[: content.rfind(b"\n") + 1])
 
     def read_metrics(self, needs: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl, after checking that each has the keys `needs`.
-
-        Raises
-        ------
-        TransferError
-            A line is damaged.
-        """
+        """Return the lines of metrics.jsonl; raise a TransferError if one is damaged or lacks a key of `needs`."""
         try:
             with open_regular(self.path / "metrics.jsonl") as file:
                 lines = [parse_json(text) for text in file]
@@ -212,13 +196,7 @@ class RunFolder:
             write_text(self.path / "metrics.jsonl", "")
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl.
-
-        Raises
-        ------
-        TransferError
-            The file cannot be written.
-        """
+        """Append a line to metrics.jsonl; raise a TransferError if the file cannot be written."""
         self.start()
         lines = self.path / "metrics.jsonl"
         try:
@@ -265,23 +243,14 @@ class RunFolder:
 
     def write_predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""
-        with (
-            atomic_write(self.path / "predictions.csv") as temporary,
-            open_text(temporary, "w") as file,
-        ):
+        with atomic_write(self.path / "predictions.csv") as temporary, open_text(temporary, "w") as file:
             writer = csv.DictWriter(file, list(rows[0]) if rows else ["path"])
             writer.writeheader()
             writer.writerows(rows)
 
 
 def refuse_resume(run: RunConfig, command: str) -> None:
-    """Refuse ``--resume`` for a command that cannot be resumed.
-
-    Raises
-    ------
-    TransferError
-        ``--resume`` is set.
-    """
+    """Raise a TransferError if ``--resume`` is set; `command` cannot be resumed."""
     if run.resume:
         raise TransferError(f"--resume: transfer {command} cannot be resumed; run it again with --overwrite")
 

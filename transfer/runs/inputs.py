@@ -14,15 +14,7 @@ from transfer.model import TransferModel
 class RunInputs:
     """Hashes of what a run is trained on.
 
-    Parameters
-    ----------
-    backbone : str
-        Its name.
-    model : TransferModel
-        Before training.
-    splits : Splits
-    paths, digests : ndarray of str, shape (N,)
-        Paths and sha256 of the images.
+    `backbone` is its name, `model` is untrained; `paths` and `digests` are the images' paths and sha256, str (N,).
     """
 
     def __init__(
@@ -37,25 +29,12 @@ class RunInputs:
         }
 
     def check(self, before: dict[str, Any]) -> None:
-        """Raise if images, weights or split changed since the saved state.
-
-        Parameters
-        ----------
-        before : dict
-            The saved ``now``.
-
-        Raises
-        ------
-        TransferError
-            Names what changed.
-        """
+        """Raise a TransferError if images, weights or split changed since `before`, the saved ``now``."""
         changed = "changed since the run started: restore it, or start again with --overwrite"
         old, new = before["images"], self.now["images"]
         if len(old) != len(new):
-            raise TransferError(
-                f"--resume: the run started with {len(old)} images, but there are {len(new)} now: restore them, or "
-                "start again with --overwrite"
-            )
+            counts = f"the run started with {len(old)} images, but there are {len(new)} now"
+            raise TransferError(f"--resume: {counts}: restore them, or start again with --overwrite")
         other = (old != new).any(1).numpy()
         if other.any():
             more = f" (and {int(other.sum()) - 1} more)" if other.sum() > 1 else ""

@@ -117,17 +117,12 @@ def _images(result: Mapping[str, Any]) -> str:
     lines = [f"{escape_markdown(_data(result))}: {counts} images."]
     if "shift" in result["config"]:
         shift = result["config"]["shift"]
-        lines.append(
-            f"Labelled: {', '.join(map(escape_markdown, shift['source']))}; "
-            f"unlabelled: {escape_markdown(shift['target'])}."
-        )
+        sources, target = ", ".join(map(escape_markdown, shift["source"])), escape_markdown(shift["target"])
+        lines.append(f"Labelled: {sources}; unlabelled: {target}.")
     for head, report in _measured(result)[1].items():
         names = list(report.get("per_class", ()))
         if names:
-            listed = ", ".join(map(escape_markdown, names[:MAX_LISTED_CLASSES])) + (
-                ", …" if len(names) > MAX_LISTED_CLASSES else ""
-            )
-            lines.append(f"{escape_markdown(head).capitalize()}, {len(names)} classes in test: {listed}.")
+            lines.append(f"{escape_markdown(head).capitalize()}, {len(names)} classes in test: {_list_classes(names)}.")
     return "\n\n".join(lines)
 
 
@@ -144,9 +139,8 @@ def _policy(result: Mapping[str, Any]) -> str:
         rule = escape_markdown(result["selection"]["rule"])
         lines.append(f"Adapted with {escape_markdown(method)}, chosen by the rule {rule} without target labels.")
     seeds = [run["seed"] for run in result.get("seeds", ())] or [result["config"]["run"]["seed"]]
-    lines.append(
-        f"Seeds: {', '.join(map(str, seeds))}" + ("; the model is that of the first seed." if len(seeds) > 1 else ".")
-    )
+    first = "; the model is that of the first seed" if len(seeds) > 1 else ""
+    lines.append(f"Seeds: {', '.join(map(str, seeds))}{first}.")
     return " ".join(lines)
 
 
@@ -214,16 +208,17 @@ def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> list[str]:
     recall = {name: r["recall"] for name, r in per_class.items() if r.get("recall") is not None and name not in few}
     limits = []
     if few:
-        names = ", ".join(map(escape_markdown, few[:MAX_LISTED_CLASSES])) + (
-            ", …" if len(few) > MAX_LISTED_CLASSES else ""
-        )
-        limits.append(f"Fewer than {MIN_IMAGES_FOR_RECALL} test images, so that their recall is uncertain: {names}.")
+        rare = f"Fewer than {MIN_IMAGES_FOR_RECALL} test images, so that their recall is uncertain"
+        limits.append(f"{rare}: {_list_classes(few)}.")
     if len(recall) > 3:
         worst = sorted(recall, key=lambda name: recall[name])[:3]
-        limits.append(
-            "Lowest recall: " + ", ".join(f"{escape_markdown(name)} {recall[name]:.0%}" for name in worst) + "."
-        )
+        limits.append(f"Lowest recall: {', '.join(f'{escape_markdown(name)} {recall[name]:.0%}' for name in worst)}.")
     return limits
+
+
+def _list_classes(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > MAX_LISTED_CLASSES else ""
+    return ", ".join(map(escape_markdown, names[:MAX_LISTED_CLASSES])) + more
 
 
 def _without_paths(note: str) -> str:

@@ -15,16 +15,8 @@ Tensors = dict[str, Tensor]
 def pack(value: Any) -> tuple[Tensors, Any]:
     """Return the tensors of `value` by name, and the record from which :func:`unpack` restores it.
 
-    Parameters
-    ----------
-    value : object
-        Tensors and numeric arrays of any dtype, numbers, strings, None, torch's dtypes; dicts, lists and tuples of
-        these. Integers may be of any size.
-
-    Raises
-    ------
-    TypeError
-        `value` holds anything else.
+    It may hold tensors and numeric arrays of any dtype, numbers (integers of any size), strings, None, torch's dtypes;
+    dicts, lists and tuples of these. Anything else raises a TypeError.
 
     Examples
     --------
@@ -110,37 +102,36 @@ def set_rng_states(states: dict[str, Any]) -> None:
 
 
 def get_optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the complete state of `optimizer`.
+    """Return the ``state_dict`` of `optimizer`, and what some of timm's hold beside it.
 
-    That is its ``state_dict`` and what some of timm's optimizers hold beside it: counts, random generators and a
-    wrapped optimizer.
+    These are counts, random generators and a wrapped optimizer.
     """
-    own: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
     for name, value in vars(optimizer).items():
         if isinstance(value, torch.Generator):
-            own[name] = value.get_state()
+            beside[name] = value.get_state()
         elif isinstance(value, random.Random):
-            own[name] = value.getstate()
+            beside[name] = value.getstate()
         elif isinstance(value, Optimizer):
-            own[name] = get_optimizer_state(value)
+            beside[name] = get_optimizer_state(value)
         elif type(value) in (int, float) and not name.startswith("__"):
-            own[name] = value
-    return {"state": optimizer.state_dict(), "own": own}
+            beside[name] = value
+    return {"state": optimizer.state_dict(), "own": beside}
 
 
-def load_optimizer_state(optimizer: Optimizer, carried: dict[str, Any]) -> None:
-    """Let `optimizer` go on from what :func:`optimizer_state` returned of one built alike."""
-    for name, value in carried["own"].items():
-        mine = getattr(optimizer, name)
-        if isinstance(mine, torch.Generator):
-            mine.set_state(value)
-        elif isinstance(mine, random.Random):
-            mine.setstate(value)
-        elif isinstance(mine, Optimizer):
-            load_optimizer_state(mine, value)
+def load_optimizer_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Restore what :func:`get_optimizer_state` returned for an optimizer that was built like `optimizer`."""
+    for name, value in saved["own"].items():
+        present = getattr(optimizer, name)
+        if isinstance(present, torch.Generator):
+            present.set_state(value)
+        elif isinstance(present, random.Random):
+            present.setstate(value)
+        elif isinstance(present, Optimizer):
+            load_optimizer_state(present, value)
         else:
             setattr(optimizer, name, value)
-    optimizer.load_state_dict(carried["state"])  # last: one that wraps another shares its parameter groups from here
+    optimizer.load_state_dict(saved["state"])  # last: a wrapping optimizer shares the wrapped one's groups from here
 
 
 def shallow_dict(value: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import torch
@@ -63,18 +62,12 @@ class RunSession(Generic[Config]):
     """
 
     def __init__(
-        self,
-        command: str,
-        config: Config,
-        *,
-        cache: TrunkCache | None = None,
-        on_line: OnLine = lambda line: None,
+        self, command: str, config: Config, *, cache: TrunkCache | None = None, on_line: OnLine = lambda line: None
     ) -> None:
-        run = config.run
-        how: Any = {"overwrite": run.overwrite, "resume": run.resume, "tensorboard": run.tensorboard}
-        folder = (
-            RunFolder(run.out, to_dict(config), later=True, **how) if run.out and distributed.is_rank_zero() else None
-        )
+        run, folder = config.run, None
+        if run.out and distributed.is_rank_zero():
+            how: Any = {"overwrite": run.overwrite, "resume": run.resume, "tensorboard": run.tensorboard}
+            folder = RunFolder(run.out, to_dict(config), later=True, **how)
         self._set(command, config, folder, cache or TrunkCache(config.cache), on_line)
         if self.finished:
             log.info("the run in %s is already finished", run.out)
@@ -162,14 +155,9 @@ class RunSession(Generic[Config]):
         return RunStates(run.out, run.checkpoint_minutes, begin=folder.start if folder else None, resumed=resumed)
 
     def begin(self, backbone: Backbone, find_inputs: Callable[[], Inputs]) -> None:
-        """Record the inputs of the run, or check that a resumed run has the same, and clear its log lines.
+        """Record the inputs of the run, or raise unless a resumed run has the same, and clear its log lines.
 
         `find_inputs` is called only where the run has a folder. The log says so if `backbone` knows no photographs.
-
-        Raises
-        ------
-        TransferError
-            The inputs of a resumed run have changed.
         """
         if backbone.weights == "bundle":
             log.info("%s: %s", backbone.name, BUNDLE_PRETRAINING)
@@ -197,11 +185,6 @@ class RunSession(Generic[Config]):
             self.folder.start()
             checkpoint.save_models(self.folder.path / name, models, heads)
 
-    @property
-    def path(self) -> Path | None:
-        """The run folder's path in the process that writes it; None in the others."""
-        return self.folder.path if self.folder else None
-
     def result_header(
         self,
         backbone: Backbone,
@@ -213,17 +196,8 @@ class RunSession(Generic[Config]):
     ) -> dict[str, Any]:
         """Return the start of a result: command, config, versions, seconds until now, backbone and policy.
 
-        Parameters
-        ----------
-        backbone : Backbone
-        plans : sequence of FreezePlan
-            One per network.
-        heads_parameters : int
-            Trained parameters of all heads.
-        moved : sequence of str
-            Names of frozen tensors that changed; there must be none (law 1).
-        **facts
-            More about the policy, before ``heads_parameters``.
+        `plans` has one entry per network, `heads_parameters` counts the trained parameters of all heads, and `moved`
+        names the frozen tensors that changed; there must be none (law 1). `facts` on the policy are added.
         """
         trunk, total = self.cache.seconds - self._trunk_before, time.perf_counter() - self._began
         return {

@@ -35,18 +35,10 @@ class Inputs(Protocol):
 
 
 class RunStates:
-    """The states of a run, in its folder; they are removed when the result is written.
+    """The states of a run, in its folder `run`; they are removed when the result is written.
 
-    Parameters
-    ----------
-    run : Path
-        The run folder.
-    minutes : float
-        Time between two states.
-    begin : callable
-        Called before anything is written, such as :meth:`transfer.runs.folder.RunFolder.start`.
-    resumed : bool
-        Whether existing states belong to this run.
+    Two states are `minutes` apart. `begin` is called before anything is written, such as
+    :meth:`transfer.runs.folder.RunFolder.start`. Existing states belong to this run if it is `resumed`.
     """
 
     def __init__(
@@ -56,17 +48,9 @@ class RunStates:
         self._origin: Any = None
 
     def of(self, origin: Inputs) -> None:
-        """Record the inputs with the first state; on resume, verify them.
-
-        Raises
-        ------
-        TransferError
-            The inputs of a resumed run have changed.
-        """
+        """Record the inputs with the first state; raise if those of a resumed run have changed."""
         self._origin = origin.now
-        if not distributed.is_rank_zero():
-            return
-        if not self.resumed:
+        if not self.resumed or not distributed.is_rank_zero():
             return
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -110,16 +94,13 @@ class PartStates:
     def save(self, value: Any) -> None:
         """Save `value` (see :func:`transfer.runs.packing.pack`) as the newest state, and keep the previous one.
 
-        Raises
-        ------
-        TransferError
-            It cannot be written; earlier states remain.
+        If it cannot be written, a TransferError is raised and earlier states remain.
         """
         if not distributed.is_rank_zero():
             return
         self.states.begin()
         started, counts = time.monotonic(), self._list_counts()
-        write_state(self.path / f"{self.number}.{counts[-1] + 1 if counts else 1}.safetensors", value)
+        write_state(self._file(counts[-1] + 1 if counts else 1), value)
         for count in counts[:-1]:
             self._file(count).unlink(missing_ok=True)
         self._saved = time.monotonic()
@@ -139,17 +120,11 @@ class PartStates:
         return None
 
     def finish(self, outcome: Any) -> None:
-        """Save the outcome of the part in place of its states.
-
-        Raises
-        ------
-        TransferError
-            It cannot be written.
-        """
+        """Save the outcome of the part in place of its states; raise a TransferError if it cannot be written."""
         if not distributed.is_rank_zero():
             return
         self.states.begin()
-        write_state(self.path / f"{self.number}.done.safetensors", outcome)
+        write_state(self._file("done"), outcome)
         for count in self._list_counts():
             self._file(count).unlink(missing_ok=True)
 
@@ -158,7 +133,7 @@ class PartStates:
         return read_on_rank_zero(self._outcome)
 
     def _outcome(self) -> Any | None:
-        file = self.path / f"{self.number}.done.safetensors"
+        file = self._file("done")
         try:
             return read_state(file) if self.states.resumed and file.exists() else None
         except DamagedState as damage:
@@ -169,8 +144,8 @@ class PartStates:
         names = [file.name.split(".") for file in self.path.glob(f"{self.number}.*.safetensors")]
         return sorted(int(count) for _, count, _ in names if count.isdecimal())
 
-    def _file(self, count: int) -> Path:
-        return self.path / f"{self.number}.{count}.safetensors"
+    def _file(self, name: int | str) -> Path:
+        return self.path / f"{self.number}.{name}.safetensors"
 
 
 def read_on_rank_zero(read: Callable[[], Any]) -> Any:
@@ -189,27 +164,17 @@ class DamagedState(Exception):
 def write_state(path: Path, value: Any) -> None:
     """Write `value` to `path` atomically: tensors as safetensors, everything else as JSON in its header.
 
-    Raises
-    ------
-    TransferError
-        It cannot be written.
+    If it cannot be written, a TransferError is raised.
     """
     tensors, record = pack(value)
     text = json.dumps(record)
+    header = {"transfer": text, "version": STATE_VERSION, "crc": str(_crc(tensors, text))}
     with atomic_write(path) as temporary:
-        save_file(
-            tensors, temporary, metadata={"transfer": text, "version": STATE_VERSION, "crc": str(_crc(tensors, text))}
-        )
+        save_file(tensors, temporary, metadata=header)
 
 
 def read_state(path: Path) -> Any:
-    """Return the value that :func:`write_state` wrote to `path`.
-
-    Raises
-    ------
-    DamagedState
-        The file is damaged, or of another version.
-    """
+    """Return what :func:`write_state` wrote; raise DamagedState if the file is damaged or of another version."""
     try:
         with safe_open(path, "pt") as opened:
             header = opened.metadata() or {}

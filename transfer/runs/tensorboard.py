@@ -14,13 +14,7 @@ SERIES_KEYS = ("run", "network", "head", "on", "candidate")  # keys of a line th
 
 
 class TensorboardWriter:
-    """Writes event files to a folder; the first line creates the first file.
-
-    Raises
-    ------
-    TransferError
-        The tensorboard package is not installed.
-    """
+    """Writes event files to a folder; the first line creates the first file. Raises without the tensorboard package."""
 
     def __init__(self, folder: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
