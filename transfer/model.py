@@ -111,7 +111,8 @@ class TransferModel(nn.Module):
         """Return pooled features (N, width) of the output of :meth:`trunk`."""
         self._keep_frozen_in_eval()
         if self.cut == 0:
-            return self.backbone(self._normalise(activation))
+            images = self.backbone.preprocessing.normalise(activation)
+            return self.backbone(images.contiguous(memory_format=torch.channels_last))
         if self.cut == len(self.backbone.stages):
             return activation
         x = activation.float()
@@ -126,6 +127,3 @@ class TransferModel(nn.Module):
         self.eval()
         with torch.inference_mode():
             return self.heads.predictions(self(self.trunk(images)))
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        return self.backbone.preprocessing.normalise(images).contiguous(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from model_states import changed_names, copy_state
 from torch import Tensor
 
 from transfer.config.train import LearnConfig
@@ -24,14 +25,6 @@ from transfer.training.fit import fit
 QUICK = LearnConfig(probe="trained", batch_size=8, workers=1, lr=0.01, patience=0, warmup=0.0, device="cpu")
 
 
-def state(model: TransferModel) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
-    return {name for name in a if not torch.equal(a[name], b[name])}
-
-
 def feed_of(model: TransferModel, data: TrainingData) -> Any:
     return TrunkCache().feed(model, data.table.paths, data.digests, batch_size=8, workers=1)
 
@@ -42,7 +35,7 @@ def spied(monkeypatch: pytest.MonkeyPatch, name: str) -> list[dict[str, Tensor]]
     method = getattr(WeightAverage, name)
 
     def told(self: WeightAverage, *args: Any) -> Any:
-        seen.append(state(self.model))
+        seen.append(copy_state(self.model))
         return method(self, *args)
 
     monkeypatch.setattr(WeightAverage, name, told)
@@ -60,13 +53,13 @@ def test_ema_is_a_loop_over_the_steps(
 ) -> None:
     """Weights and statistics that learn; the rest stays as it was, to the bit."""
     model, plan = taught(policy)
-    start = state(model)
+    start = copy_state(model)
     steps = spied(monkeypatch, "after_step")
     config = dataclasses.replace(QUICK, epochs=3, average="ema", ema_decay=decay)
     result = fit(model, plan, without_validation(data), config, TrunkCache())
     assert len(steps) == 9
     assert not result.moved
-    moved = differing(start, steps[-1]) - {"heads.centre", "heads.spread"}
+    moved = changed_names(start, steps[-1]) - {"heads.centre", "heads.spread"}
     for name in moved:
         if not steps[0][name].is_floating_point():  # how many batches there were: no mean of that
             assert model.state_dict()[name] == steps[-1][name]
@@ -76,7 +69,7 @@ def test_ema_is_a_loop_over_the_steps(
             d = min(decay, (1 + t) / (10 + t))
             mean = d * mean + (1 - d) * step[name].double()
         torch.testing.assert_close(model.state_dict()[name].double(), mean, rtol=1e-4, atol=1e-6)
-    assert differing(start, state(model)) - {"heads.centre", "heads.spread"} == moved
+    assert changed_names(start, copy_state(model)) - {"heads.centre", "heads.spread"} == moved
 
 
 def test_training_goes_on_from_its_own_weights(
@@ -91,7 +84,7 @@ def test_training_goes_on_from_its_own_weights(
         runs.append(list(steps))
         steps.clear()
     for other in runs[1:]:
-        assert [differing(a, b) for a, b in zip(runs[0], other, strict=True)] == [set()] * len(runs[0])
+        assert [changed_names(a, b) for a, b in zip(runs[0], other, strict=True)] == [set()] * len(runs[0])
 
 
 def test_validation_sees_the_average(taught: Callable[..., Any], data: TrainingData) -> None:
@@ -145,9 +138,9 @@ def test_before_the_last_quarter_swa_is_the_plain_weights(taught: Callable[..., 
 def test_measured_statistics_leave_frozen_layers_alone(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("partial:1")
     model.freeze(plan.phases[0])
-    before = state(model)
+    before = copy_state(model)
     averaging.measure_statistics(model, feed_of(model, data), data.train)
-    changed = differing(before, state(model))
+    changed = changed_names(before, copy_state(model))
     assert changed
     assert all(
         (name.startswith("backbone.network.layer4.") and "running" in name) or "num_b" in name for name in changed
@@ -209,7 +202,7 @@ def test_snapshots_are_what_each_cycle_ended_with(taught: Callable[..., Any], da
     model, plan = taught("partial:1")
     after: list[dict[str, Tensor]] = []
     config = dataclasses.replace(QUICK, epochs=6, cycles=3, average=average, patience=1)
-    result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(copy_state(model)))
     assert len(after) == 6  # patience would end it where a rate goes up again
     assert len(result.snapshots) == 3
     for snapshot, epoch in zip(result.snapshots, (1, 3, 5), strict=True):

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fits import ABLE, LEARN, QUICK, measured
+from model_states import changed_names, copy_state
+from saved_runs import epoch_lines
 from torch import Tensor
 
 from transfer import freeze
-from transfer.config.train import LearnConfig, RegulariseConfig
+from transfer.config.train import RegulariseConfig
 from transfer.data.table import ImageTable, Target
 from transfer.evaluation.predictions import evaluate_predictions, predict_rows, target_tensors
 from transfer.feature_cache import Feed, TrunkCache
@@ -21,35 +24,8 @@ from transfer.model import TransferModel
 from transfer.training import epoch as epoch_module
 from transfer.training import optimizers
 from transfer.training.epoch import EpochTrainer, TrainingData, use_bfloat16
-from transfer.training.fit import FitResult, fit
+from transfer.training.fit import fit
 from transfer.training.penalties.penalty import Penalty, PenaltyInputs
-
-QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
-
-
-ABLE = "resnet10t"  # a random network that can learn the tiny set under any policy
-
-
-LEARN = replace(QUICK, epochs=10, lr=3e-3)
-
-
-def state(model: TransferModel) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
-    return [name for name in a if not torch.equal(a[name], b[name])]
-
-
-def lines(result: FitResult) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in result.epochs]
-
-
-def measured(model: TransferModel, data: TrainingData, rows: np.ndarray) -> tuple[dict[str, float], float]:
-    """Return accuracy by head, and the loss, on `rows`."""
-    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
-    answers, loss = predict_rows(model, feed, rows, target_tensors(data.table, model))
-    return {name: r["accuracy"] for name, r in evaluate_predictions(data.table.take(rows), answers).items()}, loss
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
@@ -61,16 +37,16 @@ def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(
     for workers in (1, 4):
         model, plan = taught(policy)
         config = replace(QUICK, epochs=2, augment=augment, workers=workers)
-        runs.append((lines(fit(model, plan, data, config, TrunkCache(), seed=3)), state(model)))
+        runs.append((epoch_lines(fit(model, plan, data, config, TrunkCache(), seed=3).epochs), copy_state(model)))
     assert runs[0][0] == runs[1][0]
-    assert differing(runs[0][1], runs[1][1]) == []
+    assert changed_names(runs[0][1], runs[1][1]) == set()
 
 
 def test_another_seed_is_another_run(taught: Callable[..., Any], data: TrainingData) -> None:
     runs = []
     for seed in (3, 4):
         model, plan = taught()
-        runs.append(lines(fit(model, plan, data, QUICK, TrunkCache(), seed=seed)))
+        runs.append(epoch_lines(fit(model, plan, data, QUICK, TrunkCache(), seed=seed).epochs))
     assert runs[0] != runs[1]
 
 

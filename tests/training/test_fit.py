@@ -5,43 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fits import ABLE, LEARN, QUICK, measured
+from model_states import changed_names, copy_state
 from torch import Tensor
 
 from transfer.config.train import LearnConfig
 from transfer.data.table import ImageTable
-from transfer.evaluation.predictions import evaluate_predictions, predict_rows, target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training import fit as fit_module
 from transfer.training.epoch import TrainingData
-from transfer.training.fit import FitResult, fit
-
-QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
-
-
-ABLE = "resnet10t"  # a random network that can learn the tiny set under any policy
-
-
-LEARN = replace(QUICK, epochs=10, lr=3e-3)
-
-
-def state(model: TransferModel) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
-    return [name for name in a if not torch.equal(a[name], b[name])]
-
-
-def lines(result: FitResult) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in result.epochs]
-
-
-def measured(model: TransferModel, data: TrainingData, rows: np.ndarray) -> tuple[dict[str, float], float]:
-    """Return accuracy by head, and the loss, on `rows`."""
-    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
-    answers, loss = predict_rows(model, feed, rows, target_tensors(data.table, model))
-    return {name: r["accuracy"] for name, r in evaluate_predictions(data.table.take(rows), answers).items()}, loss
+from transfer.training.fit import fit
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
@@ -98,7 +72,7 @@ def test_the_first_step_costs_what_the_untrained_heads_do(taught: Callable[..., 
     model.freeze(plan.phases[0])
     feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
     activation = torch.cat([a for _, a in feed.batches(data.train)])
-    start = state(model)
+    start = copy_state(model)
     centre = activation.mean(0)
     x = (activation - centre) / (activation - centre).square().mean().sqrt()
     cost, right = 0.0, {}
@@ -133,10 +107,10 @@ def test_just_the_weights_of_the_best_epoch(
     model, plan = taught(policy)
     scripted(monkeypatch, [0.3, 0.9, 0.4, 0.8])
     after: list[dict[str, Tensor]] = []
-    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(copy_state(model)))
     assert result.best == [2]
-    assert differing(state(model), after[1]) == []
-    assert differing(state(model), after[3])
+    assert changed_names(copy_state(model), after[1]) == set()
+    assert changed_names(copy_state(model), after[3])
     assert not model.training
 
 
@@ -155,14 +129,14 @@ def test_the_best_phase_counts(taught: Callable[..., Any], data: TrainingData, m
     model, plan = taught("lp_ft")
     scripted(monkeypatch, [0.9, 0.2, 0.5, 0.6])
     after: list[dict[str, Tensor]] = []
-    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(copy_state(model)))
     assert result.best == [1]
-    assert differing(state(model), after[0]) == []
+    assert changed_names(copy_state(model), after[0]) == set()
     model, plan = taught("lp_ft")
     scripted(monkeypatch, [0.4, 0.2, 0.9, 0.6])
-    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(copy_state(model)))
     assert result.best == [1, 1]
-    assert differing(state(model), after[6]) == []
+    assert changed_names(copy_state(model), after[6]) == set()
 
 
 def test_the_next_phase_starts_from_the_best_of_the_one_before(
@@ -174,10 +148,10 @@ def test_the_next_phase_starts_from_the_best_of_the_one_before(
     starts: list[dict[str, Tensor]] = []
     freeze_model = TransferModel.freeze
     monkeypatch.setattr(
-        TransferModel, "freeze", lambda self, phase: (starts.append(state(self)), freeze_model(self, phase))[1]
+        TransferModel, "freeze", lambda self, phase: (starts.append(copy_state(self)), freeze_model(self, phase))[1]
     )
-    fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
-    assert differing(starts[1], after[0]) == []
+    fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(copy_state(model)))
+    assert changed_names(starts[1], after[0]) == set()
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (3, 5), (0, 9), (9, 9)])
@@ -209,12 +183,14 @@ def test_repeat_learns_for_just_so_long_and_chooses_nothing(
     model, plan = taught(policy)
     after: list[dict[str, Tensor]] = []
     config = replace(QUICK, epochs=20, patience=1, lr=0.5)
-    result = fit(model, plan, data, config, TrunkCache(), repeat=repeat, on_epoch=lambda _: after.append(state(model)))
+    result = fit(
+        model, plan, data, config, TrunkCache(), repeat=repeat, on_epoch=lambda _: after.append(copy_state(model))
+    )
     names = [phase.name for phase in plan.phases]
     assert [line["phase"] for line in result.epochs] == [names[i] for i, n in enumerate(repeat) for _ in range(n)]
     assert all("val" not in line for line in result.epochs)
     assert result.best == repeat
-    assert differing(state(model), after[-1]) == []
+    assert changed_names(copy_state(model), after[-1]) == set()
     assert not result.moved
 
 
@@ -265,8 +241,8 @@ def test_repeating_a_whole_run_is_the_run_again(taught: Callable[..., Any], data
     for repeat in (None, [4]):
         model, plan = taught("partial:1")
         fit(model, plan, replace(data, val=data.val[:0]), QUICK, TrunkCache(), repeat=repeat)
-        runs.append(state(model))
-    assert differing(*runs) == []
+        runs.append(copy_state(model))
+    assert changed_names(*runs) == set()
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
@@ -277,10 +253,10 @@ def test_without_validation_rows_the_last_epoch_counts(
     after: list[dict[str, Tensor]] = []
     data = replace(data, val=data.val[:0])
     config = replace(QUICK, patience=1, lr=0.5)
-    result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(copy_state(model)))
     assert result.best == [4]
     assert all("val" not in line and "val_loss" not in line for line in result.epochs)
-    assert differing(state(model), after[3]) == []
+    assert changed_names(copy_state(model), after[3]) == set()
 
 
 def test_heads_are_scaled_to_the_training_rows_alone(taught: Callable[..., Any], data: TrainingData) -> None:
@@ -298,7 +274,7 @@ def test_clipping_bounds_the_step(taught: Callable[..., Any], data: TrainingData
     """One step of plain gradient descent moves no further than rate times the largest norm."""
     for clip in (0.01, 0.1):
         model, plan = taught()
-        start = state(model)
+        start = copy_state(model)
         config = LearnConfig(
             probe="trained",
             optimizer="sgd",

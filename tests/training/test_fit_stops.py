@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
+from fits import QUICK
+from model_states import changed_names, copy_state
 from torch import Tensor
 
 from transfer.config.train import LearnConfig
@@ -14,16 +15,6 @@ from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
-
-QUICK = LearnConfig(probe="trained", epochs=4, batch_size=8, workers=1, lr=1e-3, label_smoothing=0.0)
-
-
-def state(model: TransferModel) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
-    return [name for name in a if not torch.equal(a[name], b[name])]
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
@@ -46,11 +37,11 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
     poisoned(monkeypatch, 5, value)  # three steps an epoch: the middle of the second
     after: list[dict[str, Tensor]] = []
     config = replace(QUICK, epochs=8, lr=0.02)
-    result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(state(model)))
+    result = fit(model, plan, data, config, TrunkCache(), on_epoch=lambda _: after.append(copy_state(model)))
     assert len(result.epochs) == len(after) == 1
     assert f"the loss became {value} in epoch 2 (lr 0.02)" in result.stopped
     assert "the model has the weights of epoch 1; try a lower --lr" in result.stopped
-    assert differing(state(model), after[0]) == []
+    assert changed_names(copy_state(model), after[0]) == set()
     assert not result.moved
     assert not model.training
 
@@ -59,13 +50,13 @@ def test_no_number_in_the_first_epoch_keeps_the_start(
     taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, plan = taught("partial:1")
-    start = state(model)
+    start = copy_state(model)
     poisoned(monkeypatch, 2, float("nan"))
     result = fit(model, plan, data, QUICK, TrunkCache())
     assert "the model has its initial weights" in result.stopped
     assert result.epochs == []
     assert result.best == []
-    assert set(differing(state(model), start)) <= {"heads.centre", "heads.spread"}
+    assert changed_names(copy_state(model), start) <= {"heads.centre", "heads.spread"}
 
 
 def finite(model: TransferModel) -> bool:

@@ -28,10 +28,7 @@ log = logging.getLogger(__name__)
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Train under each policy on the same splits; return all results and paired tests against the first.
 
-    Raises
-    ------
-    TransferError
-        Bad input; a run folder that cannot be used.
+    Bad input, or a run folder that cannot be used, raises a TransferError.
     """
     began = time.perf_counter()
     if config.train.policy.policy != PolicyConfig().policy:
@@ -47,8 +44,8 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     for text in policies:
         log.info("%s", text)
         inner = replace(shared.run, out=out / text.replace(":", "-") if out else None)
-        one = replace(shared, policy=replace(shared.policy, policy=text), run=inner)
-        runs[text] = train(one, images=images, cache=cache)
+        changed = replace(shared, policy=replace(shared.policy, policy=text), run=inner)
+        runs[text] = train(changed, images=images, cache=cache)
     first = runs[policies[0]]
     result = {
         "command": "compare",

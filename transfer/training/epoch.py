@@ -58,45 +58,26 @@ class MixedBatch(NamedTuple):
 
 @dataclass
 class EpochTrainer:
-    """Trains a model for epochs of one phase.
-
-    Parameters
-    ----------
-    model, feed, data, optimizer, phase, config
-    labels : dict of str to Tensor
-        By head, of all rows of the table.
-    penalties : sequence of Penalty
-        Added to the loss.
-    after_step : callable
-        Called after each step of the optimizer.
-    on_failure : callable
-        Called where an image cannot be read, between two steps.
-    """
+    """Trains a model for epochs of one phase."""
 
     model: TransferModel
     feed: Feed
     data: TrainingData
-    labels: dict[str, Tensor]
+    labels: dict[str, Tensor]  # by head, of all rows of the table
     optimizer: Optimizer
     phase: Phase
     config: LearnConfig
-    penalties: Sequence[Penalty] = ()
-    after_step: Callable[[], None] = lambda: None
-    on_failure: Callable[[], None] = lambda: None
+    penalties: Sequence[Penalty] = ()  # added to the loss
+    after_step: Callable[[], None] = lambda: None  # called after each step of the optimizer
+    on_failure: Callable[[], None] = lambda: None  # called where an image cannot be read, between two steps
 
     def run_epoch(
         self, position: tuple[int, int], key: list[int], progress: EpochProgress | None = None
     ) -> dict[str, Any]:
         """Train on each row once, or on the rows that are left; return loss, learning rate and training accuracies.
 
-        Parameters
-        ----------
-        position : (int, int)
-            The epoch's number, from 1, and how many epochs the schedule spans.
-        key : list of int
-            Seed of the random draws; the epoch's number is its last entry.
-        progress : EpochProgress, optional
-            Continue from there; it is updated.
+        `position` is the epoch's number, from 1, and how many epochs the schedule spans. `key` seeds the random draws;
+        the epoch's number is its last entry. Training continues from `progress`, which is updated.
         """
         self.model.train()
         config, progress = self.config, progress or EpochProgress()
@@ -137,9 +118,8 @@ class EpochTrainer:
     def _loss_module(self) -> nn.Module:
         """Return the module that computes the loss of a batch, with averaged gradients in several processes."""
         if getattr(self.optimizer, "is_second_order", False) and self.feed.splits_batches:
-            raise TransferError(
-                f"--optimizer {self.config.optimizer} takes second derivatives, which work in one process only"
-            )
+            name = self.config.optimizer
+            raise TransferError(f"--optimizer {name} takes second derivatives, which work in one process only")
         loss = BatchLoss(self.model, self.feed, self.config, self.penalties)
         return wrap_ddp(loss) if self.feed.splits_batches else loss
 
@@ -239,12 +219,9 @@ class BatchLoss(nn.Module):
                 every, local = np.arange(count)[part], part
             share, count, key = len(every) / count, len(every), [*key, int(every[0])]
             activation, parts = activation[local], tuple(each.take(torch.from_numpy(every)) for each in parts)
-        bfloat16 = use_bfloat16(config.precision, device)
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(config.precision, device))
         paths = [path for penalty in self.penalties for path in penalty.maps]
-        with (
-            torch.autocast(device.type, torch.bfloat16, enabled=bfloat16),
-            capture_outputs(model.backbone.network, paths) as maps,
-        ):
+        with autocast, capture_outputs(model.backbone.network, paths) as maps:
             with ExitStack() as stack:
                 if self.feed.splits_batches:
                     stack.enter_context(SyncBatchNormMode())

@@ -62,13 +62,7 @@ class LBFGS(torch.optim.LBFGS):
 
 
 def check_optimizer(name: str) -> None:
-    """Raise if there is no optimizer of this name.
-
-    Raises
-    ------
-    TransferError
-        Neither in ``TORCH_OPTIMIZERS`` nor in timm, which also has ``lookahead_NAME``.
-    """
+    """Raise a TransferError unless `name`, ``lookahead_`` aside, is in ``TORCH_OPTIMIZERS`` or in timm."""
     known = {*TORCH_OPTIMIZERS, *map(str, timm.optim.list_optimizers())}
     if name.removeprefix("lookahead_") not in known or name == "lookahead_lbfgs":
         raise TransferError(
@@ -85,18 +79,19 @@ def group_parameters(
     They are built once: unfreezing only changes ``requires_grad`` and rates (law 9). Biases and norms have no weight
     decay; with `heads_only`, the backbone has none either.
     """
-    ever = {
-        name: p for phase in plan.phases for name, p in freeze.find_trained_parameters(model.backbone, phase).items()
-    }
+    backbone = model.backbone
+    trained: dict[str, nn.Parameter] = {}
+    for phase in plan.phases:
+        trained |= freeze.find_trained_parameters(backbone, phase)
     rows = [(HEADS_GROUP, name, p) for name, p in model.heads.named_parameters()]
-    rows += [(model.backbone.stage_of(name), name, p) for name, p in ever.items()]
+    rows += [(backbone.stage_of(name), name, p) for name, p in trained.items()]
     by_key: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
     for stage, name, p in rows:
         by_key.setdefault((stage, p.ndim > 1 and not (heads_only and stage != HEADS_GROUP)), []).append((name, p))
+    names = {HEADS_GROUP: "heads"} | dict(enumerate(stage.name for stage in backbone.stages))
     return [
         {
-            "name": ("heads" if stage == HEADS_GROUP else model.backbone.stages[stage].name)
-            + ("" if decays else ", no decay"),
+            "name": names[stage] + ("" if decays else ", no decay"),
             "stage": stage,
             "names": [name for name, _ in named],
             "params": [p for _, p in named],
@@ -119,10 +114,7 @@ def build_optimizer(model: TransferModel, plan: FreezePlan, config: LearnConfig)
 def create_optimizer(params: list[dict[str, Any]], config: LearnConfig) -> Optimizer:
     """Return the optimizer that `config` names, over the groups `params` as :func:`group_parameters` makes them.
 
-    Raises
-    ------
-    TransferError
-        An unknown optimizer, or one that does not run on this machine.
+    An unknown optimizer, or one that does not run on this machine, raises a TransferError.
     """
     name, lr, momentum = config.optimizer, config.lr, config.momentum
     check_optimizer(name)

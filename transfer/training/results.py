@@ -24,21 +24,11 @@ from transfer.training.setup import Images
 
 @dataclass
 class TrainRun:
-    """What :func:`train` returns.
+    """The return value of :func:`train`."""
 
-    Parameters
-    ----------
-    result : dict
-        As in result.json.
-    models : dict of str to TransferModel
-        The models of the first seed: ``models[""]``, or one per head where heads are separate.
-    tests : list of (ImageTable, Predictions)
-        For each seed the test images and their predictions.
-    """
-
-    result: dict[str, Any]
-    models: checkpoint.Models
-    tests: list[tuple[ImageTable, Predictions]]
+    result: dict[str, Any]  # as in result.json
+    models: checkpoint.Models  # of the first seed: ``models[""]``, or one per head where heads are separate
+    tests: list[tuple[ImageTable, Predictions]]  # for each seed the test images and their predictions
 
 
 @dataclass
@@ -79,9 +69,8 @@ def build_train_result(
     models, plans, splits, table = prepared.models, prepared.plans, prepared.splits, prepared.images.table
     test = prepared.test
     selected = {name: count for model in models.values() for name, count in count_selected_features(model).items()}
-    heads = sum(
-        int(p.count_nonzero()) if selected else p.numel() for m in models.values() for p in m.heads.parameters()
-    )
+    parameters = [p for model in models.values() for p in model.heads.parameters()]
+    heads = sum(int(p.count_nonzero()) if selected else p.numel() for p in parameters)
     header = session.result_header(
         next(iter(models.values())).backbone,
         plans,

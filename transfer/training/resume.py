@@ -32,37 +32,21 @@ NO_SCORE = (-float("inf"), -float("inf"))
 
 @dataclass
 class FitResult:
-    """The outcome of a fit.
-
-    Parameters
-    ----------
-    epochs : list of dict
-        A line per epoch (in a solved phase: per head and L2 regularisation), as in metrics.jsonl.
-    best : list of PhaseChoice
-        For each phase up to the one with the best weights.
-    moved : tuple of str
-        Names of frozen tensors that changed; there must be none (law 1).
-    optimizer_bytes : int
-        Size of the optimizer's state; 0 where every phase was solved.
-    snapshots : list of dict of str to Tensor
-        With several cycles: all tensors that may change, at the end of each cycle of the last trained phase.
-    stopped : str
-        Why training stopped early with an error, if it did.
-    parts : int
-        Into how many parts batches were divided at last to fit into memory.
-    """
+    """The outcome of a fit."""
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    best: list[PhaseChoice] = field(default_factory=list)
-    moved: tuple[str, ...] = ()
-    optimizer_bytes: int = 0
+    """A line per epoch (in a solved phase: per head and L2 regularisation), as in metrics.jsonl."""
+    best: list[PhaseChoice] = field(default_factory=list)  # for each phase up to the one with the best weights
+    moved: tuple[str, ...] = ()  # names of frozen tensors that changed; there must be none (law 1)
+    optimizer_bytes: int = 0  # size of the optimizer's state; 0 where every phase was solved
     snapshots: list[dict[str, Tensor]] = field(default_factory=list)
-    stopped: str = ""
-    parts: int = 1
+    """With several cycles: all tensors that may change, at the end of each cycle of the last trained phase."""
+    stopped: str = ""  # why training stopped early with an error, if it did
+    parts: int = 1  # into which batches were divided at last to fit into memory
 
     @property
     def refit_choices(self) -> list[PhaseChoice]:
-        """What a refit repeats: of each phase in `best` its L2 regularisation, or all of its epochs.
+        """The choices that a refit repeats: for each phase in `best` its L2 regularisation, or all of its epochs.
 
         The number of epochs up to the best one may be small by chance, so a refit runs them all.
         """
@@ -157,14 +141,9 @@ class FitCheckpoints:
             self._saved = None
 
     def step(self, save: Callable[[], None], *, end: bool = False) -> None:
-        """Save after a step if a state is due, or at the `end` of an epoch if it is cheap; stop if requested.
+        """Save after a step if a state is due, or at the `end` of an epoch if it is cheap.
 
-        Raises
-        ------
-        StoppedBySignal
-            After saving.
-        TransferError
-            The state cannot be written.
+        If a signal requested a stop, save and raise StoppedBySignal. A state that cannot be written is a TransferError.
         """
         if self.part is None:
             return

@@ -15,7 +15,6 @@ from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
-from transfer.data.splits import Splits
 from transfer.errors import EndedEarly
 from transfer.evaluation.ensemble import TestSet, load_snapshots
 from transfer.evaluation.predictions import Predictions, prediction_rows
@@ -73,7 +72,7 @@ def train(
     with RunSession("train", config, cache=cache, on_line=on_epoch) as session:
         images = images or read_images(config.data, session.cache.disk_cache)
         runs = session.run_seeds(
-            lambda one: _train_seed(one, images, backbone), lambda one: _load_finished(one, images)
+            lambda inner: _train_seed(inner, images, backbone), lambda inner: _load_finished(inner, images)
         )
         result = runs[0].result
         if len(runs) > 1:
@@ -150,31 +149,27 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
     return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped)
 
 
-def _predict_test(
-    session: Session, config: TrainConfig, images: Images, splits: Splits, models: checkpoint.Models
-) -> Predictions:
+def _predict_test(session: Session, prepared: PreparedRun, models: checkpoint.Models) -> Predictions:
     """Return predictions on the test images, by head; none where there are no test images."""
-    if not len(splits.test):
+    config, images, rows = prepared.config, prepared.images, prepared.splits.test
+    if not len(rows):
         return {}
-    learn, view, digests = config.learn, config.view, images.inspection.sha256
-    batch_size = learn.batch_size or len(splits.train)
-    test_set = TestSet(images.table, digests, splits.test, session.cache, view, batch_size, learn.workers)
-    return test_set.predict(models)
+    digests, how = images.inspection.sha256, (prepared.batch_size, config.learn.workers)
+    return TestSet(images.table, digests, rows, session.cache, config.view, *how).predict(models)
 
 
 def _evaluate(
     session: Session, prepared: PreparedRun, fits: dict[str, FitResult]
 ) -> tuple[Predictions, list[Predictions]]:
     """Predict the test images with the final models and with each snapshot of a cyclic schedule; save the snapshots."""
-    config, images, splits = prepared.config, prepared.images, prepared.splits
     if session.folder:
         session.folder.start()  # a run that stopped in its first epoch has no line yet
     snapshots = []
     weights = {name: fitted.snapshots for name, fitted in fits.items()}
     for number, models in enumerate(load_snapshots(prepared.models, weights), 1):
-        session.save_models(models, config.heads, f"snapshot{number}.safetensors")
-        snapshots.append(_predict_test(session, config, images, splits, models))
-    return _predict_test(session, config, images, splits, prepared.models), snapshots
+        session.save_models(models, prepared.config.heads, f"snapshot{number}.safetensors")
+        snapshots.append(_predict_test(session, prepared, models))
+    return _predict_test(session, prepared, prepared.models), snapshots
 
 
 def _record(
@@ -208,7 +203,7 @@ def _record(
 def _load_finished(session: Session, images: Images) -> TrainRun:
     """Return a finished run: its result, its models, and their predictions on the test images."""
     assert session.finished
-    splits = split_images(images, session.config.data, session.config.run.seed)
-    models = session.load_models(pick_device(session.config.learn.device))
-    predictions = _predict_test(session, session.config, images, splits, models)
-    return TrainRun(session.finished, models, [(images.table.take(splits.test), predictions)])
+    config = session.config
+    prepared = PreparedRun(config, images, split_images(images, config.data, config.run.seed), None, [])
+    models = session.load_models(pick_device(config.learn.device))
+    return TrainRun(session.finished, models, [(prepared.test, _predict_test(session, prepared, models))])
