@@ -3,9 +3,7 @@
 import csv
 import itertools
 import json
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugin_runs import run_without_and_with
 from saved_runs import read_run
 
 from transfer.adaptation import registry
@@ -150,20 +149,12 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_
 
 
 def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, images, tmp_path):
-    argv = [sys.executable, "-m", "transfer", "adapt", "--data", "digits", "--source", "printed", "--target", "scanned"]
+    argv = ["adapt", "--data", "digits", "--source", "printed", "--target", "scanned"]
     argv += ["--method", "source_only,mean_gap", "--epochs", "2", "--steps", "2", "--bottleneck", "16", "--no-report"]
     argv += ["--device", "cpu", "--workers", "1", "--out", str(tmp_path / "run")]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-
-    def call(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*argv, *more], capture_output=True, text=True, env=environment, cwd=tmp_path)
-
-    refused = call()
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("transfer: unknown method 'mean_gap'")
-    assert "--plugin MODULE" in refused.stderr
-    done = call("--plugin", plugin.name)
-    assert done.returncode == 0, done.stderr
+    error = run_without_and_with(plugin, argv)
+    assert error.startswith("transfer: unknown method 'mean_gap'")
+    assert "--plugin MODULE" in error
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert set(result["selection"]["methods"]) == {"source_only", "mean_gap"}
     with (tmp_path / "run" / "predictions.csv").open(newline="") as file:

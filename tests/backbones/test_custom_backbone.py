@@ -1,9 +1,6 @@
 """A backbone defined outside the package, in one file given as a plugin, does all that a built-in backbone does."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from plugin_runs import check_resuming, run_command
 from safetensors.torch import save_file
 
 from transfer.adaptation.adapt import adapt
@@ -24,8 +22,7 @@ from transfer.errors import TransferError
 from transfer.formats import export
 from transfer.report.page import write_report
 from transfer.runs import checkpoint
-from transfer.runtime import plugins, signals
-from transfer.runtime.signals import StoppedBySignal
+from transfer.runtime import plugins
 from transfer.training.train import train
 
 PLUGIN = '''
@@ -171,17 +168,7 @@ def test_adapt(plugin):
 
 
 def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, tmp_path):
-    train(config(out=tmp_path / "whole"))
-
-    def interrupt(line: dict[str, Any]) -> None:
-        signals._received.append(signal.SIGTERM)
-
-    with pytest.raises(StoppedBySignal):
-        train(config(out=tmp_path / "pieces"), on_epoch=interrupt)
-    signals._received.clear()
-    train(config(out=tmp_path / "pieces", resume=True))
-    for name in ("model.safetensors", "predictions.csv"):
-        assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    check_resuming(config, tmp_path)
 
 
 def test_a_saved_run_without_its_plugin_is_one_line_that_names_the_flag(plugin, tmp_path):
@@ -194,15 +181,9 @@ def test_a_saved_run_without_its_plugin_is_one_line_that_names_the_flag(plugin, 
 
 
 def test_the_command_line(plugin, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-
-    def call(*words: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "transfer", *words, "--plugin", plugin.name]
-        return subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=tmp_path)
-
     words = ["train", "--data", "digits", "--backbone", "tinynet", "--shots", "2", "--policy", "partial:1"]
     words += ["--epochs", "1", "--device", "cpu", "--workers", "1", "--no-report", "--out", str(tmp_path / "run")]
-    done = call(*words)
+    done = run_command(tmp_path, *words, "--plugin", plugin.name)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["backbone"]["name"] == "tinynet"
-    assert "tinynet" in call("backbones", "tinynet").stdout
+    assert "tinynet" in run_command(tmp_path, "backbones", "tinynet", "--plugin", plugin.name).stdout

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugin_runs import check_resuming, run_without_and_with
 
 from transfer.adaptation.adapt import adapt
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
@@ -21,8 +19,7 @@ from transfer.errors import TransferError
 from transfer.formats import export
 from transfer.freeze import POLICIES, FreezePolicy
 from transfer.report.page import write_report
-from transfer.runtime import plugins, signals
-from transfer.runtime.signals import StoppedBySignal
+from transfer.runtime import plugins
 from transfer.training.train import train
 
 PLUGIN = '''
@@ -119,34 +116,16 @@ def test_adapt(plugin):
 
 
 def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, tmp_path):
-    train(config(out=tmp_path / "whole"))
-
-    def interrupt(line: dict[str, Any]) -> None:
-        signals._received.append(signal.SIGTERM)
-
-    with pytest.raises(StoppedBySignal):
-        train(config(out=tmp_path / "pieces"), on_epoch=interrupt)
-    signals._received.clear()
-    train(config(out=tmp_path / "pieces", resume=True))
-    for name in ("model.safetensors", "predictions.csv"):
-        assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    check_resuming(config, tmp_path)
 
 
 def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, tmp_path):
-    argv = [sys.executable, "-m", "transfer", "train", "--data", "digits", "--backbone", "glyphnet", "--shots", "2"]
+    argv = ["train", "--data", "digits", "--backbone", "glyphnet", "--shots", "2"]
     argv += ["--policy", "every_nth", "--epochs", "1", "--device", "cpu", "--workers", "1", "--no-report"]
     argv += ["--out", str(tmp_path / "run")]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-
-    def call(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*argv, *more], capture_output=True, text=True, env=environment, cwd=tmp_path)
-
-    refused = call()
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("transfer: unknown policy 'every_nth'")
-    assert "--plugin MODULE" in refused.stderr
-    done = call("--plugin", plugin.name)
-    assert done.returncode == 0, done.stderr
+    error = run_without_and_with(plugin, argv)
+    assert error.startswith("transfer: unknown policy 'every_nth'")
+    assert "--plugin MODULE" in error
     assert json.loads((tmp_path / "run" / "result.json").read_text())["policy"]["name"] == "every_nth:2"
     with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
         assert list(csv.DictReader(file))

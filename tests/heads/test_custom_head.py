@@ -3,7 +3,6 @@
 import csv
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plugin_runs import assert_same_files, run_without_and_with
 from safetensors import safe_open
 
 from transfer.config.commands import EvaluateConfig, ExportConfig
@@ -201,8 +201,7 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, make, tmp_pa
     with pytest.raises(signals.StoppedBySignal):
         train(made("pieces"))
     train(made("pieces", resume=True))
-    for file in ("model.safetensors", "predictions.csv"):
-        assert (tmp_path / "pieces" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert_same_files(tmp_path)
 
 
 def test_several_seeds_have_mean_scores(plugin, make, tmp_path):
@@ -218,19 +217,11 @@ def test_a_policy_that_is_always_solved_refuses_a_loss_that_is_not_convex(plugin
 
 
 def test_the_command_line_runs_it_and_names_the_kinds_without_it(plugin, manifest, tmp_path):
-    argv = [sys.executable, "-m", "transfer", "train", "--data", str(manifest), "--targets", "stripes:count"]
+    argv = ["train", "--data", str(manifest), "--targets", "stripes:count"]
     argv += ["--device", "cpu", "--workers", "1", "--no-report", "--out", str(tmp_path / "run")]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-
-    def call(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*argv, *more], capture_output=True, text=True, env=environment, cwd=tmp_path)
-
-    refused = call()
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("transfer: unknown kind 'count' of target 'stripes'")
-    assert "--plugin" in refused.stderr
-    done = call("--plugin", plugin.name)
-    assert done.returncode == 0, done.stderr
+    error = run_without_and_with(plugin, argv)
+    assert error.startswith("transfer: unknown kind 'count' of target 'stripes'")
+    assert "--plugin" in error
     assert "stripes" in json.loads((tmp_path / "run" / "result.json").read_text())["test"]
 
 
