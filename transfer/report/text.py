@@ -5,6 +5,7 @@ from datetime import datetime
 from statistics import fmean, stdev
 from typing import Any
 
+from transfer.runs.seeds import score_text as score_text
 from transfer.runtime.escape import escape_unprintable
 
 
@@ -25,19 +26,6 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         cells = [f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def score_text(result: dict[str, Any], head: str, score: str = "accuracy", part: str = "test") -> str:
-    """Return a score of a head: ``0.894 ± 0.007`` over seeds, ``0.894 [0.87, 0.91]`` of one seed, ``-`` if missing."""
-    report = result.get(part, {}).get(head, {})
-    if score not in report:
-        return "-"
-    if "sd" in result:
-        return f"{report[score]:.3f} ± {result['sd'][part][head][score]:.3f}"
-    if score in report.get("interval", {}):
-        low, high = report["interval"][score]
-        return f"{report[score]:.3f} [{low:.3f}, {high:.3f}]"
-    return f"{report[score]:.3f}"
 
 
 def mean_sd_text(values: Sequence[float], form: str = ".3f") -> str:

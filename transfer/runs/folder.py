@@ -33,20 +33,10 @@ RESUME_MAY_CHANGE |= {"report", "tensorboard"}
 class RunFolder:
     """The folder of a run, locked by one process from its start until its result is written.
 
-    Parameters
-    ----------
-    path : Path
-    config : dict
-        Written to config.json.
-    overwrite : bool
-        Replace an existing run.
-    resume : bool
-        Resume an existing run of the same config; start a new one if there is none.
-    later : bool
-        Write nothing and replace no earlier run before the first line or :meth:`start`, so that an invalid command
-        destroys nothing.
-    tensorboard : bool
-        Also write each line of metrics to event files.
+    `config` is written to config.json. With `overwrite`, an existing run is replaced. With `resume`, a run of the same
+    config is resumed, or a new one started if there is none. With `later`, nothing is written and no earlier run
+    replaced before the first line or :meth:`start`, so that an invalid command destroys nothing. With `tensorboard`,
+    each line of metrics is written to event files as well.
 
     Raises
     ------

@@ -12,20 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
+from transfer.runs.seeds import score_text
+
 MIN_IMAGES_FOR_RECALL = 10  # test images of a class, for its recall to be meaningful
 MAX_LISTED_CLASSES = 100
 MARKER = "library_name: transfer"
 
 
 def render_model_card(result: Mapping[str, Any], rows: Sequence[Mapping[str, str]] = ()) -> str:
-    """Return the card of a run.
+    """Return the card of a run from its `result`, as in result.json, of `transfer train` or `transfer adapt`.
 
-    Parameters
-    ----------
-    result : mapping
-        As in result.json, of `transfer train` or `transfer adapt`.
-    rows : sequence of mapping
-        As in predictions.csv, for probabilities and accuracy.
+    `rows`, as in predictions.csv, give probabilities and accuracy.
     """
     name = f"{result['backbone']['name']} on {_data(result)}"
     parts = [
@@ -150,11 +147,11 @@ def _figures(result: Mapping[str, Any]) -> str:
         return "Not measured: there were no labelled test images."
     lines = ["| head | accuracy | macro-F1 | images |", "|---|---|---|---|"]
     for head, report in heads.items():
-        figures = [_figure(result, part, head, score) for score in ("accuracy", "macro_f1")]
+        figures = [score_text(result, head, score, part) for score in ("accuracy", "macro_f1")]
         figures = [f"R2 {report['r2']:.3f}", "-"] if "r2" in report else figures
         lines.append(f"| {escape_markdown(head)} | {' | '.join(figures)} | {int(report.get('n', 0))} |")
     if "source_only" in result:
-        before = [_figure(result, "source_only", "object", score) for score in ("accuracy", "macro_f1")]
+        before = [score_text(result, "object", score, "source_only") for score in ("accuracy", "macro_f1")]
         lines.append(f"| object, source only | {' | '.join(before)} | |")
     where = "held-out images" if part == "test" else "target images whose labels were not used in training"
     spread = "mean ± standard deviation over seeds" if "sd" in result else "95 % bootstrap intervals in brackets"
@@ -167,16 +164,6 @@ def _figures(result: Mapping[str, Any]) -> str:
         ]
         lines.append(f"\nObject accuracy by domain: {', '.join(by_domain)}.")
     return "\n".join(lines)
-
-
-def _figure(result: Mapping[str, Any], part: str, head: str, score: str) -> str:
-    report = result[part].get(head, {})
-    if score not in report:
-        return "-"
-    if "sd" in result:
-        return f"{report[score]:.3f} ± {result['sd'][part][head][score]:.3f}"
-    low, high = report.get("interval", {}).get(score, (None, None))
-    return f"{report[score]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 def _limits(result: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Merge the results of several seeds into one, with means and standard deviations."""
+"""Merge the results of several seeds into one, with means and standard deviations; a score of a result as text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -29,6 +29,19 @@ def merge_seeds(
     merged["stopped"] = "; ".join(r["stopped"] for r in results if r.get("stopped"))
     merged["seeds"] = [{"seed": seed} | result for seed, result in zip(seeds, results, strict=True)]
     return merged
+
+
+def score_text(result: Mapping[str, Any], head: str, score: str = "accuracy", part: str = "test") -> str:
+    """Return a score of a head: ``0.894 ± 0.007`` over seeds, ``0.894 [0.87, 0.91]`` of one seed, ``-`` if missing."""
+    report = result.get(part, {}).get(head, {})
+    if score not in report:
+        return "-"
+    if "sd" in result:
+        return f"{report[score]:.3f} ± {result['sd'][part][head][score]:.3f}"
+    if score in report.get("interval", {}):
+        low, high = report["interval"][score]
+        return f"{report[score]:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{report[score]:.3f}"
 
 
 def _fold(values: Sequence[Any], reduce: Any) -> Any:

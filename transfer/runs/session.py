@@ -32,20 +32,12 @@ log = logging.getLogger(__name__)
 
 
 class RunSession(Generic[Config]):
-    """What ``train`` and ``adapt`` share around their four steps: prepare, fit, evaluate, record.
+    """One run of ``train`` or ``adapt``, around their four steps: prepare, fit, evaluate, record.
 
     Use it as a context manager: leaving it releases the run folder to other processes. The first process of several
-    alone opens the folder; in the others `folder` is None.
-
-    Parameters
-    ----------
-    command : str
-        Such as ``"train"``.
-    config : TrainConfig or AdaptConfig
-    cache : TrunkCache, optional
-        Shared between runs; by default a new one, as `config` says.
-    on_line : callable
-        Receives each line of metrics.jsonl.
+    alone opens the folder; in the others `folder` is None. A folder that cannot be used raises a TransferError, see
+    :class:`~transfer.runs.folder.RunFolder`. A `cache` may be shared between runs; by default it is new, as `config`
+    says. `on_line` receives each line of metrics.jsonl.
 
     Attributes
     ----------
@@ -54,11 +46,6 @@ class RunSession(Generic[Config]):
         The result of a resumed run that is already finished, the same in all processes.
     lines : list of dict
         The lines logged so far.
-
-    Raises
-    ------
-    TransferError
-        The run folder cannot be used, see :class:`~transfer.runs.folder.RunFolder`.
     """
 
     def __init__(
