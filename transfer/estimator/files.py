@@ -72,13 +72,7 @@ def image_files(images: Any) -> Iterator[np.ndarray]:
 
 
 def digests(paths: np.ndarray) -> np.ndarray:
-    """Return the sha256 of each file's bytes, in hex, ndarray of str (N,).
-
-    Raises
-    ------
-    BadImage
-        A file cannot be read.
-    """
+    """Return the sha256 of each file's bytes, in hex, ndarray of str (N,); raise BadImage if one cannot be read."""
 
     def digest(path: str) -> str:
         try:

@@ -38,7 +38,9 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
     """
     if y is None:
         raise InputError("requires y to be passed, but the target y is None")
-    labels = column_or_1d(np.array(y, dtype=object) if _has_missing(y) else y, warn=True)
+    if isinstance(y, list | tuple) and any(map(_missing, y)):
+        y = np.array(y, dtype=object)  # else numpy would convert missing labels to text
+    labels = column_or_1d(y, warn=True)
     domains = None if sample_domain is None else column_or_1d(sample_domain)
     for name, given in (("y", labels), ("sample_domain", domains)):
         if given is not None and len(given) != count:
@@ -67,11 +69,6 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
     sources = tuple(name for name in listed if name != TARGET) if target.any() else ()
     objects = Target(values, classes=tuple(map(str, classes)))
     return ImageLabels(classes, objects, Target(place, classes=listed), sources)
-
-
-def _has_missing(y: Any) -> bool:
-    """Return whether `y` is a list with missing labels, which numpy would convert to text."""
-    return isinstance(y, list | tuple) and any(map(_missing, y))
 
 
 def _in_target(domains: np.ndarray, labels: np.ndarray) -> np.ndarray:

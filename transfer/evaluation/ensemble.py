@@ -1,11 +1,12 @@
 """Ensembles: the mean predictions of several models, or of several snapshots of one."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer.config.train import ViewConfig
 from transfer.data.table import ImageTable
@@ -53,15 +54,22 @@ def load_snapshots(models: Models, snapshots: Mapping[str, Sequence[Mapping[str,
     done before the next one is asked for: the models are the same objects.
     """
     for members in zip(*snapshots.values(), strict=False):  # a part that stopped early has fewer
-        weights = dict(zip(snapshots, members, strict=True))
-        previous = {part: {name: models[part].state_dict()[name].clone() for name in weights[part]} for part in weights}
-        try:
-            for part, tensors in weights.items():
-                models[part].load_state_dict(tensors, strict=False)
+        with ExitStack() as stack:
+            for part, weights in zip(snapshots, members, strict=True):
+                stack.enter_context(load_temporarily(models[part], weights))
             yield models
-        finally:
-            for part, tensors in previous.items():
-                models[part].load_state_dict(tensors, strict=False)
+
+
+@contextmanager
+def load_temporarily(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give `network` the tensors `weights` within the context."""
+    state = network.state_dict()
+    previous = {name: state[name].clone() for name in weights}
+    try:
+        network.load_state_dict(weights, strict=False)
+        yield
+    finally:
+        network.load_state_dict(previous, strict=False)
 
 
 def check_same_heads(runs: Sequence[Path], loaded: Sequence[Models]) -> None:

@@ -128,11 +128,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     Of other data the test split is used, or all images if it has none. A note says if some of these images, but not
     all, are test images of the run: it may have been trained on the others. Several runs are evaluated as an ensemble.
-
-    Raises
-    ------
-    TransferError
-        There is no such run or data, no label that the model knows, or the runs differ in their heads.
+    A TransferError says that there is no such run or data, no label that the model knows, or that the heads differ.
     """
     started = time.perf_counter()
     runs = (config.run, *config.more)

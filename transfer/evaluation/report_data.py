@@ -5,8 +5,8 @@ All of it is computed after training and testing, and has no influence on the re
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from transfer import freeze
 from transfer.data.images.batches import ImageBatches
 from transfer.data.images.read import to_image
 from transfer.data.table import ImageTable
+from transfer.evaluation.ensemble import load_temporarily
 from transfer.evaluation.gradcam import compute_gradcam
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.tsne import embed_tsne
@@ -32,8 +33,6 @@ EXPLAINED_EACH = 4  # mistakes, and correct predictions, with Grad-CAM maps
 TOP_CLASSES = 3  # named under a picture
 PICTURE_SIDE = 160  # pixels of a picture's longer side, at most
 MAX_MAPPED_IMAGES = 500  # images on the map
-
-ReportData = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,9 @@ class InitialWeights:
         frozen = freeze.hash_frozen_tensors(model.backbone, plan.phases)
         self.weights = {n: t.clone() for n, t in self.network.state_dict().items() if n not in frozen}
 
-    @contextmanager
-    def restored(self) -> Iterator[None]:
+    def restored(self) -> AbstractContextManager[None]:
         """Give the backbone these weights within the context."""
-        state = self.network.state_dict()
-        trained = {name: state[name].clone() for name in self.weights}
-        try:
-            self.network.load_state_dict(self.weights, strict=False)
-            yield
-        finally:
-            self.network.load_state_dict(trained, strict=False)
+        return load_temporarily(self.network, self.weights)
 
 
 def features_before_and_after(
@@ -92,17 +84,11 @@ def build_report_data(
     states: Sequence[FeatureState],
     domains: Sequence[str],
     workers: int | None = None,
-) -> ReportData:
+) -> dict[str, Any]:
     """Return the content of exhibits.json, as plain JSON values.
 
-    Parameters
-    ----------
-    test : ImageTable
-        The test images, at least one, with their true labels.
-    model : TransferModel
-        The model whose object head is explained by Grad-CAM.
-    domains : sequence of str
-        Domain names of `states`, by index.
+    `test` has at least one image. Grad-CAM explains the object head of `model`. `domains` are the domain names of
+    `states`, by index.
 
     Returns
     -------

@@ -28,12 +28,7 @@ def predict_views(
     Ten crops are the four corners and the centre of a square, and their mirror images (Krizhevsky et al. 2012, sec.
     4.1). Other sizes go through the same network, whose pooling takes any (He et al. 2015, sec. 3.4); a larger one
     shows the whole image (see :meth:`transfer.data.images.preprocessing.Preprocessing.at_size`). Every crop is taken
-    at every size.
-
-    Raises
-    ------
-    TransferError
-        The network does not take a size.
+    at every size. A size that the network does not take raises a TransferError.
     """
     trained = model.backbone.preprocessing
     sizes = config.test_sizes or (trained.input_size[1],)

@@ -30,10 +30,7 @@ class _OutputList(nn.Module):
 def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> PreparedExport:
     """Return `models` as an ONNX model from ``images``, uint8 (batch, 3, H, W), to each output by its name.
 
-    Raises
-    ------
-    TransferError
-        onnx, onnxscript or onnxruntime is not installed.
+    A TransferError says that onnx, onnxscript or onnxruntime is not installed.
     """
     try:
         import onnx

@@ -29,12 +29,8 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
 
     The folder has ``model.safetensors`` and ``config.json``, for ``timm.create_model("local-dir:FOLDER",
     pretrained=True)``, and ``heads/heads.safetensors``: weight and bias of each other head, on the network's pooled
-    features. (Beside the model, timm up to 1.0.28 would load that file in its place.)
-
-    Raises
-    ------
-    TransferError
-        The backbone or the heads cannot be expressed in timm.
+    features. (Beside the model, timm up to 1.0.28 would load that file in its place.) A backbone or heads that timm
+    cannot express raise a TransferError.
     """
     model = _timm_model(models)
     heads = extract_plain_heads(model.heads)

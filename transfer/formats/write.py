@@ -50,10 +50,7 @@ class ExportResult:
 def export(config: ExportConfig) -> ExportResult:
     """Export as `config` says.
 
-    Raises
-    ------
-    TransferError
-        There is no such run, the format cannot express it, or the path cannot be written.
+    A TransferError says that there is no such run, the format cannot express it, or the path cannot be written.
     """
     prepare, suffix = FORMATS[config.format]
     run = config.run if config.run.is_dir() else config.run.parent / config.run.stem

@@ -52,7 +52,7 @@ def fit(  # the last four are options that a plain fit does not need
     """Train `model` under `plan`; it ends with the weights that were best on the validation rows.
 
     Without validation rows the last epoch counts. A loss that becomes NaN or infinite stops training: the model gets
-    the last good weights, and `stopped` says why.
+    the last good weights, and `stopped` says why. A penalty that cannot be used under `plan` raises a TransferError.
 
     Parameters
     ----------
@@ -64,11 +64,6 @@ def fit(  # the last four are options that a plain fit does not need
         again; a finished one returns its result.
     on_epoch : callable
         Receives each line.
-
-    Raises
-    ------
-    TransferError
-        A penalty of `config` cannot be used under `plan`.
     """
     solved = [is_phase_solved(model, phase, config, cache.views) for phase in plan.phases]
     build.check_penalties(model, plan, config, solved)

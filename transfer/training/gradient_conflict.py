@@ -70,10 +70,7 @@ def measure_conflict(
 def conflict_by_epoch(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """Return, epoch by epoch, the mean over seeds of the conflict between the object and the domain head.
 
-    Parameters
-    ----------
-    lines : sequence of mapping
-        As in metrics.jsonl; those without ``interference`` are ignored.
+    `lines` are as in metrics.jsonl; those without ``interference`` are ignored.
 
     Returns
     -------

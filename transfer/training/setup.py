@@ -46,13 +46,7 @@ class Images:
     inspection: Inspection
 
     def of(self, objects: Sequence[str]) -> "Images":
-        """Return the images of the given `objects`, as a set without any other object.
-
-        Raises
-        ------
-        TransferError
-            There is no such object.
-        """
+        """Return the images of the given `objects`, as a set without any other; raise if there is no such object."""
         for name in objects:
             if name not in self.table.objects:
                 raise TransferError(f"{self.table.name}: no object {name!r}{did_you_mean(name, self.table.objects)}")
@@ -66,12 +60,8 @@ class Images:
 def read_images(config: DataConfig, disk_cache: DiskCache | None = None) -> Images:
     """Return the images that `config` names, inspected, with bad ones refused or skipped.
 
-    `disk_cache` caches the inspection.
-
-    Raises
-    ------
-    TransferError
-        No images, bad ones under ``refuse``, or fewer than two objects.
+    `disk_cache` caches the inspection. No images, bad ones under ``refuse``, or fewer than two objects raise a
+    TransferError.
     """
     with distributed.local_rank_zero_first():
         table = load_table(config.data, config.data_root, config.targets)

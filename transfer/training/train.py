@@ -5,7 +5,6 @@ Each seed takes four steps on a :class:`~transfer.runs.session.RunSession`: prep
 
 import copy
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +23,7 @@ from transfer.freeze import FreezePolicy
 from transfer.runs import checkpoint
 from transfer.runs.inputs import RunInputs
 from transfer.runs.seeds import merge_seeds
-from transfer.runs.session import RunSession
+from transfer.runs.session import OnLine, RunSession
 from transfer.runs.states import PartStates
 from transfer.runtime.device import pick_device
 from transfer.training import optimizers
@@ -35,7 +34,6 @@ from transfer.training.log_lines import describe_choice, format_epoch
 from transfer.training.results import PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
 
-OnEpoch = Callable[[dict[str, Any]], None]
 Session = RunSession[TrainConfig]
 
 log = logging.getLogger(__name__)
@@ -47,7 +45,7 @@ def train(
     images: Images | None = None,
     cache: TrunkCache | None = None,
     backbone: Backbone | None = None,
-    on_epoch: OnEpoch = lambda line: None,
+    on_epoch: OnLine = lambda line: None,
 ) -> TrainRun:
     """Train as `config` says and write the run folder, if it names one.
 
