@@ -12,6 +12,10 @@ class EndedEarly(TransferError):
     """Training ended early; its results so far are saved."""
 
 
+class UnknownName(TransferError):
+    """No policy, head kind, method or backbone of this name is registered; a plugin may register it."""
+
+
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return ``" (did you mean 'x'?)"`` for up to `limit` known names close to `name`, or an empty string.
 

@@ -187,3 +187,11 @@ def test_the_command_line(plugin, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["backbone"]["name"] == "tinynet"
     assert "tinynet" in run_command(tmp_path, "backbones", "tinynet", "--plugin", plugin.name).stdout
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["run"]["plugin"] == [plugin.name]
+    assert done.stdout.endswith(f"IMAGE... --plugin {plugin.name}\n")
+    assert run_command(tmp_path, "evaluate", "run", "--plugin", plugin.name).returncode == 0
+    for refused in (run_command(tmp_path, "evaluate", "run"), run_command(tmp_path, *words, "--resume")):
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("transfer: ")
+        assert "unknown backbone 'tinynet'" in refused.stderr
+        assert refused.stderr.endswith(f"was started with a plugin: pass --plugin {plugin.name}\n")

@@ -7,6 +7,7 @@ import pytest
 
 from transfer.cli.main import COMMANDS, main, script
 from transfer.config.commands import DemoConfig
+from transfer.config.train import CompareConfig
 
 ADAPT = ["adapt", "--source", "plain", "--target", "striped"]
 
@@ -203,10 +204,32 @@ def test_a_folder_without_images_and_one_where_nothing_can_be_written(capsys, tm
     )
 
 
-def test_bad_arguments_are_code_2():
-    with pytest.raises(SystemExit) as end:
-        main(["train", "--polici", "full"])
-    assert end.value.code == 2
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (
+            ["train", "--polici", "full"],
+            "unknown option --polici (did you mean '--policy'?); see transfer train --help",
+        ),
+        (["trian"], "unknown command 'trian' (did you mean 'train'?); known: demo, "),
+        ([], "the command is missing; known: demo, "),
+        (["train", "extra"], "unexpected argument extra; see "),
+        (["train", "--epochs", "many"], "--epochs: invalid literal for int() with base 10: 'many'; see "),
+        (["train", "--balance", "some"], "invalid choice 'some' for argument '--balance'. Expected one of ('none', "),
+        (["train", "--lr"], "Missing value for argument '--lr'"),
+        (["evaluate"], "Missing from transfer evaluate: PATH"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_code_2(capsys, argv, says):
+    captured = said(capsys, argv, 2)
+    assert captured.err.startswith(f"transfer: {says}")
+    assert len(captured.err.splitlines()) == 1
+    assert not captured.out
+
+
+def test_a_recipe_refuses_an_unknown_option(capsys):
+    assert script(lambda config: None, DemoConfig(), ["--sead", "3"]) == 2
+    assert "unknown option --sead (did you mean '--seed'?)" in capsys.readouterr().err
 
 
 def test_backbones_lists_the_bundled_one(capsys):
@@ -233,6 +256,8 @@ def test_a_recipe_loads_plugins_too(capsys, tmp_path, monkeypatch):
     path = str(tmp_path / "third_plugin.py")
     assert script(lambda config: print(config.seed), DemoConfig(), ["--seed", "3", "--plugin", path]) == 0
     assert capsys.readouterr().out.splitlines() == ["loaded", "3"]
+    assert script(lambda config: print(config.train.run.plugin), CompareConfig(), ["--plugin", path]) == 0
+    assert capsys.readouterr().out == f"{(path,)}\n"
     del sys.modules["third_plugin"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plugin_runs import check_resuming, run_without_and_with
+from plugin_runs import check_resuming, run_command, run_without_and_with
 
 from transfer.adaptation.adapt import adapt
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
@@ -127,5 +127,8 @@ def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, tmp_path
     assert error.startswith("transfer: unknown policy 'every_nth'")
     assert "--plugin MODULE" in error
     assert json.loads((tmp_path / "run" / "result.json").read_text())["policy"]["name"] == "every_nth:2"
+    assert f"pass --plugin {plugin.name}" in run_command(tmp_path, *argv, "--resume").stderr
+    resumed = run_command(tmp_path, *argv, "--resume", "--plugin", str(plugin))
+    assert "already finished" in resumed.stdout, resumed.stderr
     with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
         assert list(csv.DictReader(file))

@@ -64,8 +64,10 @@ def test_it_names_only_what_is_not_the_default():
         DataConfig("-odd name", targets=("a", "b:binary")),
         policy=PolicyConfig("partial:2"),
         learn=LearnConfig(lr=1e-5, refit=True),
-        run=RunConfig(out=Path("runs/a b"), seeds=(0, 1), report=False),
+        run=RunConfig(out=Path("runs/a b"), seeds=(0, 1), report=False, plugin=("mine", "my file.py")),
     )
     said = "transfer train '--data=-odd name' --targets a,b:binary --policy partial:2 --lr 1e-05 --refit"
-    assert command_line(config) == said + " --out 'runs/a b' --seeds 0,1 --no-report"
+    assert (
+        command_line(config) == said + " --out 'runs/a b' --seeds 0,1 --no-report --plugin mine --plugin 'my file.py'"
+    )
     assert command_line(CompareConfig(policies=("full",))) == "transfer compare --policies full"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from transfer.errors import TransferError
+from transfer.errors import TransferError, UnknownName
 from transfer.runtime import plugins
-from transfer.runtime.plugins import load_entry_points, load_plugin
+from transfer.runtime.plugins import load_entry_points, load_plugin, name_recorded_plugins
 
 
 @pytest.fixture
@@ -36,6 +36,21 @@ def test_a_file_is_loaded_once_whatever_its_folder(folder: Path) -> None:
     module = load_plugin("inner/my_file.py")
     assert module is load_plugin(str(folder / "inner" / "my_file.py"))
     assert module is sys.modules["my_file"]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"run": {}}', '{"run": {"plugin": 3}}', '{"train": 3}', "[", None])
+def test_a_folder_that_records_no_plugin_leaves_the_error_as_it_is(folder: Path, content: str | None) -> None:
+    if content:
+        (folder / "config.json").write_text(content)
+    with pytest.raises(UnknownName, match=r"^unknown policy 'x'$"), name_recorded_plugins(folder):
+        raise UnknownName("unknown policy 'x'")
+
+
+def test_the_error_names_each_recorded_plugin(folder: Path) -> None:
+    (folder / "config.json").write_text('{"train": {"run": {"plugin": ["a", "b c.py"]}}}')
+    says = r"^unknown policy 'x'; .* pass --plugin a --plugin 'b c.py'$"
+    with pytest.raises(TransferError, match=says), name_recorded_plugins(folder / "nowhere", folder):
+        raise UnknownName("unknown policy 'x'")
 
 
 def test_a_file_named_as_a_loaded_module_does_not_replace_it(folder: Path) -> None:

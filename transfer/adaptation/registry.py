@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import TransferError, UnknownName, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +135,7 @@ def find_method(name: str) -> Method:
         load_entry_points()
     if name not in METHODS:
         known = ", ".join(METHODS)
-        raise TransferError(
+        raise UnknownName(
             f"unknown method {name!r}{did_you_mean(name, METHODS)}; known: {known} (others: --plugin MODULE)"
         )
     return METHODS[name]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer.backbones.providers.base import ClassifierLayout, Provider
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import TransferError, UnknownName, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -180,7 +180,7 @@ def resolve(name: str) -> tuple[Provider, str]:
         raise TransferError(f"backbone {name!r} is registered, and {found[0].label} has it, too: register another name")
     if found:
         return found[0], name
-    raise TransferError(_explain_unknown(name))
+    raise UnknownName(_explain_unknown(name))
 
 
 def _find_providers(name: str) -> list[Provider]:

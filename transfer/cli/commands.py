@@ -6,6 +6,7 @@ Nothing here imports torch before a command that needs it runs.
 import dataclasses
 import itertools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,12 @@ def _write_page_after(run: RunConfig, as_json: bool) -> Iterator[None]:
         _print(f"saved in {run.out}{page}", file=sys.stderr if as_json else sys.stdout)
 
 
+def _print_next(run: RunConfig, as_json: bool) -> None:
+    if run.out and not as_json:
+        plugins = "".join(f" --plugin {shlex.quote(plugin)}" for plugin in run.plugin)
+        _print(f"next: transfer predict {run.out} IMAGE...{plugins}")
+
+
 def _write_page(run: RunConfig) -> Path | None:
     from transfer.report.page import write_report
 
@@ -93,8 +100,7 @@ def _train(config: TrainConfig, as_json: bool) -> None:
 
     with _write_page_after(config.run, as_json):
         _print_result(as_json, train(config).result, run_text)
-    if config.run.out and not as_json:
-        _print(f"next: transfer predict {config.run.out} IMAGE...")
+    _print_next(config.run, as_json)
 
 
 def _compare(config: CompareConfig, as_json: bool) -> None:
@@ -116,8 +122,7 @@ def _adapt(config: AdaptConfig, as_json: bool) -> None:
 
     with _write_page_after(config.run, as_json):
         _print_result(as_json, adapt(config).result, adaptation_text)
-    if config.run.out and not as_json:
-        _print(f"next: transfer predict {config.run.out} IMAGE...")
+    _print_next(config.run, as_json)
 
 
 def _advise(config: AdviseConfig, as_json: bool) -> None:

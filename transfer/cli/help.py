@@ -6,7 +6,9 @@ registries.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+import types
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
@@ -36,6 +38,12 @@ def _policies() -> dict[str, str]:
     return summarise_policies()
 
 
+def _adaptation_policies() -> dict[str, str]:
+    from transfer.freeze.policy import summarise_policies
+
+    return summarise_policies(adaptation=True)
+
+
 def _methods() -> dict[str, str]:
     from transfer.adaptation.registry import method_summaries
 
@@ -55,12 +63,13 @@ def _head_kinds() -> dict[str, str]:
 
 
 REGISTRIES: dict[str, Callable[[], dict[str, str]]] = {
-    "policy": _policies,
-    "method": _methods,
-    "rule": _rules,
-    "targets": _head_kinds,
+    "policy.policy": _policies,
+    "method.policy": _adaptation_policies,
+    "method.method": _methods,
+    "method.rule": _rules,
+    "data.targets": _head_kinds,
 }
-"""Options whose values are registered names: what lists these names with their summaries."""
+"""Options whose values are registered names, as GROUP.NAME: what lists these names with their summaries."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +77,7 @@ class _Option:
     """A field of a config as the help shows it."""
 
     name: str
+    group: str
     hint: Any
     default: Any
     help: str
@@ -76,17 +86,20 @@ class _Option:
     def advanced(self) -> bool:
         return ADVANCED in get_args(self.hint)
 
-    def annotated(self, show_all: bool) -> Any:
-        """Return the field's type with its help text for tyro."""
-        text = self.help
-        if self.name in REGISTRIES:
-            summaries = REGISTRIES[self.name]()
-            if show_all:
-                text += "".join(f"\n- {name}: {summary}" for name, summary in summaries.items())
-            else:
-                text += f" Known: {', '.join(summaries)}."
-        explained = "default:" in self.help or self.default is None
-        return Annotated[self.hint, tyro.conf.arg(help=text, help_behavior_hint="" if explained else None)]
+    def field(self) -> tuple[str, Any, Any]:
+        """Return name, type with help text, and default, as `dataclasses.make_dataclass` takes them."""
+        hint, default, metavar, text = self.hint, self.default, None, self.help
+        if summaries := REGISTRIES.get(f"{self.group}.{self.name}", dict)():
+            if default:
+                text += f" (default: {','.join(default) if isinstance(default, tuple) else default})"
+            text += "".join(f"\n- {name}: {summary}" for name, summary in summaries.items())
+        kinds = get_args(get_args(hint)[0] if ADVANCED in get_args(hint) else hint)
+        if types.NoneType in kinds:  # `int | None` is shown as INT
+            (kind,) = set(kinds) - {types.NoneType}
+            hint, default, metavar = (bool, False, None) if kind is bool else (hint, default, kind.__name__.upper())
+        explained = "default:" in text or self.default is None
+        about = tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint="" if explained else None)
+        return self.name, Annotated[hint, about], dataclasses.field(default=default)
 
 
 def print_help(
@@ -114,9 +127,9 @@ def print_help(
         shown = [option for option in options if show_all or not option.advanced]
         hidden += len(options) - len(shown)
         if title and shown:
-            fields.append(_group_field(title, about, shown, show_all))
+            fields.append(_group_field(title, about, shown))
         elif shown:
-            fields = [_field(option, show_all) for option in shown] + fields
+            fields = [option.field() for option in shown] + fields
     description = description or " ".join((kind.__doc__ or "").split())
     if hidden:
         description += f"\n\n{hidden} more options: --help-all"
@@ -125,16 +138,35 @@ def print_help(
     sys.exit(0)
 
 
+def print_commands(commands: Mapping[str, type]) -> None:
+    """Print the commands and their configs' docstrings, and exit with code 0."""
+    print("usage: transfer COMMAND [OPTIONS]\n\nTransfer learning for images.\n\ncommands:")
+    for name, kind in commands.items():
+        print(f"  {name:<11}{' '.join((kind.__doc__ or '').split())}")
+    print(
+        f"\noptions of every command:\n  --help, --help-all\n  --plugin NAME\n{textwrap.indent(PLUGIN_HELP, ' ' * 13)}"
+    )
+    sys.exit(0)
+
+
+def list_options(kind: type) -> list[str]:
+    """Return the options of the config class `kind` as they are written, such as ``--lr``."""
+    names = [option.name.replace("_", "-") for _, _, options in _groups(kind, None, "") for option in options]
+    return [f"--{name}" for name in (*names, "plugin", "json", "help", "help-all")]
+
+
 def _groups(kind: type, default: Any, group: str) -> Iterator[tuple[str, str, list[_Option]]]:
     """Yield title, description and options of a config class, then those of its nested classes."""
     hints, texts = get_type_hints(kind, include_extras=True), _read_docstrings(kind)
     options, nested = [], []
     for field in dataclasses.fields(kind):
+        if field.name == "plugin":  # among the options of every command
+            continue
         value = getattr(default, field.name) if default is not None else _default(field)
         if isinstance(hints[field.name], type) and dataclasses.is_dataclass(hints[field.name]):
             nested.append((hints[field.name], value, field.name))
         else:
-            options.append(_Option(field.name, hints[field.name], value, texts.get(field.name, "")))
+            options.append(_Option(field.name, group, hints[field.name], value, texts.get(field.name, "")))
     options.sort(key=lambda option: option.name != group)  # --policy before --backbone-lr
     yield _title(group), " ".join((kind.__doc__ or "").split()), options
     for inner, value, name in nested:
@@ -149,17 +181,12 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _group_field(title: str, about: str, options: list[_Option], show_all: bool) -> tuple[str, Any, Any]:
-    group: Any = dataclasses.make_dataclass(title.replace(" ", ""), [_field(option, show_all) for option in options])
+def _group_field(title: str, about: str, options: list[_Option]) -> tuple[str, Any, Any]:
+    group: Any = dataclasses.make_dataclass(title.replace(" ", ""), [option.field() for option in options])
     group.__doc__ = about
     name = title.lower().replace(" ", "_").replace("-", "_")
     annotated = Annotated[group, tyro.conf.arg(name=title, help=about)]
     return name, annotated, dataclasses.field(default_factory=group)
-
-
-def _field(option: _Option, show_all: bool) -> tuple[str, Any, Any]:
-    field = dataclasses.field() if option.default is dataclasses.MISSING else dataclasses.field(default=option.default)
-    return option.name, option.annotated(show_all), field
 
 
 def _common_fields(has_json: bool) -> list[tuple[str, Any, Any]]:

@@ -3,11 +3,14 @@
 Nothing here imports torch before a command that needs it runs.
 """
 
+import contextlib
 import dataclasses
+import io
+import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -17,11 +20,11 @@ from transfer.cli import help
 from transfer.cli.commands import COMMANDS, JSON_COMMANDS
 from transfer.config.adapt import AdaptConfig
 from transfer.config.commands import AdviseConfig
-from transfer.config.train import CompareConfig, TrainConfig
-from transfer.errors import TransferError
+from transfer.config.train import CompareConfig, RunConfig, TrainConfig
+from transfer.errors import TransferError, did_you_mean
 from transfer.runtime import distributed
 from transfer.runtime.escape import escape_unprintable
-from transfer.runtime.plugins import load_plugin
+from transfer.runtime.plugins import load_plugin, name_recorded_plugins
 from transfer.runtime.signals import StoppedBySignal
 
 T = TypeVar("T")
@@ -41,9 +44,10 @@ DISTRIBUTED_COMMANDS = (TrainConfig, CompareConfig, AdaptConfig, AdviseConfig)
 
 def _run(call: Callable[[Any], None], config: Any) -> None:
     if not distributed.is_launched():
-        call(config)
+        with name_recorded_plugins(*_find_paths(config)):
+            call(config)
     elif isinstance(config, DISTRIBUTED_COMMANDS):
-        with distributed.join_process_group():
+        with distributed.join_process_group(), name_recorded_plugins(*_find_paths(config)):
             call(config)
     else:
         raise TransferError(
@@ -72,23 +76,53 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 BARE_FLAGS = {"--refit": ["--refit", "True"], "--no-refit": ["--refit", "False"]}
 
 
-def _parse(form: Any, argv: list[str], **options: Any) -> Any:
-    words = []
-    for i, word in enumerate(argv):
-        bare = word in BARE_FLAGS and argv[i + 1 : i + 2] not in (["True"], ["False"], ["None"])
-        words += BARE_FLAGS[word] if bare else [word]
-    return tyro.cli(form, args=words, config=(tyro.conf.OmitArgPrefixes,), **options)
+def _unbox(text: str) -> str:
+    """Return as one line the first paragraph, below the title, of a box that tyro draws."""
+    lines = [line.strip(" │╭╮╰╯") for line in text.splitlines()]
+    paragraphs = itertools.groupby(lines[1:], lambda line: set(line) <= {"─", "-"})  # a rule is between two of them
+    return next((" ".join(" ".join(part).split()) for rule, part in paragraphs if not rule), "bad arguments")
 
 
-def load_plugins(argv: list[str]) -> list[str]:
-    """Load what ``--plugin NAME`` names, anywhere on a command line, and return the other words.
+def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = None) -> Any:
+    """Return the config of the class `kind` that a command line gives, in the type `form`.
 
     Raises
     ------
     TransferError
-        A plugin is not found, its import fails, or the name is missing.
+        An option is unknown or missing, or a value is of another type.
     """
     words = []
+    for i, word in enumerate(argv):
+        bare = word in BARE_FLAGS and argv[i + 1 : i + 2] not in (["True"], ["False"], ["None"])
+        words += BARE_FLAGS[word] if bare else [word]
+    options = {} if default is None else {"default": default}
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            config, unknown = tyro.cli(
+                form, args=words, prog=prog, return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,), **options
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        text = _unbox(errors.getvalue()).removeprefix("Error parsing ").rstrip(".")
+        raise TransferError(f"{text}; see {prog} --help") from None
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        what = "unknown option" if name.startswith("-") else "unexpected argument"
+        raise TransferError(f"{what} {name}{did_you_mean(name, help.list_options(kind), limit=1)}; see {prog} --help")
+    return config
+
+
+def split_plugins(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return a command line without its options ``--plugin NAME``, and what they name.
+
+    Raises
+    ------
+    TransferError
+        A name is missing.
+    """
+    words, plugins = [], []
     rest = iter(argv)
     for word in rest:
         option, equals, name = word.partition("=")
@@ -96,10 +130,35 @@ def load_plugins(argv: list[str]) -> list[str]:
             words.append(word)
             continue
         name = name if equals else next(rest, "")
-        if not name or name.startswith("--"):
+        if not name or (not equals and name.startswith("--")):
             raise TransferError("--plugin: give the name of a module or the path of a .py file")
+        plugins.append(name)
+    return words, tuple(plugins)
+
+
+def _load_plugins(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Load the plugins that a command line names, and return what :func:`split_plugins` does."""
+    words, plugins = split_plugins(argv)
+    for name in plugins:
         load_plugin(name)
-    return words
+    return words, plugins
+
+
+def _record_plugins(config: Any, plugins: tuple[str, ...]) -> Any:
+    """Return `config` with the plugins in its RunConfig, if it has one."""
+    if isinstance(config, RunConfig):
+        return dataclasses.replace(config, plugin=plugins)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    nested = {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
+    return dataclasses.replace(config, **{name: _record_plugins(value, plugins) for name, value in nested.items()})
+
+
+def _find_paths(config: Any) -> Iterator[Path]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _find_paths(value)
+        yield from (path for path in (value if isinstance(value, tuple) else [value]) if isinstance(path, Path))
 
 
 def _guarded(call: Callable[[_ProgressHandler], None]) -> int:
@@ -141,27 +200,35 @@ def _guarded(call: Callable[[_ProgressHandler], None]) -> int:
 
 
 def parse(argv: list[str]) -> Any:
-    """Return the config of a command line, as a :class:`WithJsonFlag` if the command can print JSON."""
-    help_flags = [word for word in argv if word in help.FLAGS]
-    name = next((word for word in argv if word in COMMANDS), None)
-    if help_flags and name:
-        show_all, has_json = "--help-all" in help_flags, name in JSON_COMMANDS
-        help.print_help(COMMANDS[name][0], f"transfer {name}", show_all=show_all, has_json=has_json)
-    forms: Any = None
-    for name, (kind, _) in COMMANDS.items():
-        about = tyro.conf.subcommand(name, description=kind.__doc__)
-        form: Any = Annotated[WithJsonFlag[kind] if name in JSON_COMMANDS else kind, about]  # type: ignore[valid-type]
-        forms = form if forms is None else forms | form
-    return _parse(
-        forms, argv, prog="transfer", description=f"Transfer learning for images.\n\n--plugin NAME: {help.PLUGIN_HELP}"
-    )
+    """Return the config of a command line, as a :class:`WithJsonFlag` if the command can print JSON.
+
+    Raises
+    ------
+    TransferError
+        The command is unknown or missing, or its options are wrong.
+    """
+    words, plugins = split_plugins(argv)
+    help_flags = [word for word in words if word in help.FLAGS]
+    name = next((word for word in words if word in COMMANDS), "") if help_flags else "".join(words[:1])
+    if help_flags and not name:
+        help.print_commands({name: kind for name, (kind, _) in COMMANDS.items()})
+    if name not in COMMANDS:
+        what = f"unknown command {name!r}{did_you_mean(name, COMMANDS)}" if name else "the command is missing"
+        raise TransferError(f"{what}; known: {', '.join(COMMANDS)}; see transfer --help")
+    kind, has_json, prog = COMMANDS[name][0], name in JSON_COMMANDS, f"transfer {name}"
+    if help_flags:
+        help.print_help(kind, prog, show_all="--help-all" in help_flags, has_json=has_json)
+    form = WithJsonFlag[kind] if has_json else kind  # type: ignore[valid-type]
+    return _record_plugins(_parse(kind, form, words[1:], prog), plugins)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 bug, 2 bad arguments or input, 130 or 143 stopped."""
 
     def call(handler: _ProgressHandler) -> None:
-        config = parse(load_plugins(sys.argv[1:] if argv is None else argv))
+        words = sys.argv[1:] if argv is None else argv
+        _load_plugins(words)
+        config = parse(words)
         flags = []
         if isinstance(config, WithJsonFlag):
             flags, handler.to_stderr, config = [config.json], config.json, config.config
@@ -181,12 +248,12 @@ def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = No
     """
 
     def call(handler: _ProgressHandler) -> None:
-        words = load_plugins(sys.argv[1:] if argv is None else argv)
+        words, plugins = _load_plugins(sys.argv[1:] if argv is None else argv)
         prog = Path(sys.argv[0]).name
         description = sys.modules[run.__module__].__doc__ or ""
         if help_flags := [word for word in words if word in help.FLAGS]:
             show_all = "--help-all" in help_flags
             help.print_help(type(default), prog, default=default, show_all=show_all, description=description)
-        _run(run, _parse(type(default), words, default=default, description=description))
+        _run(run, _record_plugins(_parse(type(default), type(default), words, prog, default), plugins))
 
     return _guarded(call)

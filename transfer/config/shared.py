@@ -8,6 +8,8 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
+import tyro
+
 from transfer.config.lists import CommaInts
 from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
 from transfer.errors import TransferError
@@ -158,6 +160,8 @@ class RunConfig:
     """Write the page report.html, and its data exhibits.json, into the run folder."""
     tensorboard: Advanced[bool] = False
     """Also write TensorBoard event files into the run folder (pip install 'transfer[tensorboard]')."""
+    plugin: tyro.conf.Fixed[tuple[str, ...]] = ()
+    """Record of the plugins that the command line loaded; in Python, import them before the run."""
 
     def __post_init__(self) -> None:
         check_range(self, 0, math.inf, "seed", "seeds", "checkpoint_minutes")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from transfer.data.table import Target, make_softmax_target, natural_key
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import TransferError, UnknownName, did_you_mean
 from transfer.runtime.plugins import load_entry_points
 
 BINARY_PAIRS = (("0", "1"), ("no", "yes"), ("false", "true"))
@@ -39,7 +39,7 @@ def check_kind(name: str, kind: str) -> str:
     if kind not in COLUMN_READERS:
         load_entry_points()
     if kind not in COLUMN_READERS:
-        raise TransferError(
+        raise UnknownName(
             f"unknown kind {kind!r} of target {name!r}{did_you_mean(kind, COLUMN_READERS)}; "
             f"known: {', '.join(COLUMN_READERS)}; a kind of your own needs --plugin"
         )

@@ -28,7 +28,7 @@ _SEAL_SECONDS = 120  # between commits to disk, which survive a kill
 
 
 class TrunkCache:
-    """Trunk outputs under a fingerprint of all that they depend on (law 4).
+    """Trunk outputs under a fingerprint of all that they depend on.
 
     By default they are in the user's cache, as large as `config` says. `seconds` is the time spent so far on computing
     them.

@@ -1,4 +1,4 @@
-"""The cache key of an activation: everything it depends on besides the image, as plain JSON (law 4)."""
+"""The cache key of an activation: everything it depends on besides the image, as plain JSON."""
 
 from dataclasses import asdict
 from typing import Any

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import TransferError, UnknownName, did_you_mean
 from transfer.runtime.plugins import check_methods, load_entry_points
 
 if TYPE_CHECKING:
@@ -177,15 +177,19 @@ def register_policy(cls: PolicyClass) -> PolicyClass:
     return cls
 
 
-def summarise_policies() -> dict[str, str]:
-    """Return the summary of every registered policy by its usage, for help texts and README tables.
+def summarise_policies(*, adaptation: bool = False) -> dict[str, str]:
+    """Return the summary of every registered policy, or of those for `adaptation`, by its usage.
 
     Examples
     --------
     >>> summarise_policies()["partial[:N]"]
     'the last N stages (default 2)'
     """
-    rows = {policy.usage or policy.name: policy.summary for policy in POLICIES.values()}
+    rows = {
+        policy.usage or policy.name: policy.summary
+        for policy in POLICIES.values()
+        if not adaptation or (policy.single_phase and not (policy.from_scratch or policy.all_stages or policy.advised))
+    }
     return rows | {f"{TRUNCATE}:N[+POLICY]": TRUNCATE_SUMMARY}
 
 
@@ -211,7 +215,7 @@ def _parse_one(written: str, text: str) -> FreezePolicy:
         load_entry_points()
     if name not in POLICIES:
         known = [*POLICIES, TRUNCATE]
-        raise TransferError(
+        raise UnknownName(
             f"unknown policy {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}; for one of a plugin, give "
             "--plugin MODULE"
         )

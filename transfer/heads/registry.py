@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 from transfer.data.target_columns import COLUMN_READERS
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import TransferError, UnknownName, did_you_mean
 from transfer.heads.kind import HeadKind
 from transfer.runtime.plugins import check_methods, load_entry_points
 
@@ -55,7 +55,7 @@ def find_head_kind(name: str) -> HeadKind:
     if name not in _KINDS:
         load_entry_points()
     if name not in _KINDS:
-        raise TransferError(
+        raise UnknownName(
             f"unknown head kind {name!r}{did_you_mean(name, _KINDS)}; known: {', '.join(_KINDS)}; "
             "one of your own needs --plugin with the module that registers it"
         )

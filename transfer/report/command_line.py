@@ -23,7 +23,8 @@ def command_line(config: Any) -> str:
     words = ["transfer", next(name for name, kind in RUN_CONFIGS.items() if isinstance(config, kind))]
     for name, value, default in iter_settings(config):
         if value != default:
-            words += _option(name.replace("_", "-"), value)
+            for each in value if name == "plugin" else (value,):  # a repeatable option
+                words += _option(name.replace("_", "-"), each)
     return shlex.join(words)
 
 

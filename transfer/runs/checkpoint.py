@@ -18,11 +18,12 @@ from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.config.serialise import from_dict, to_dict
 from transfer.config.train import HeadConfig
 from transfer.data.images.preprocessing import Preprocessing
-from transfer.errors import TransferError
+from transfer.errors import TransferError, UnknownName
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.runtime.files import atomic_write, open_regular, parse_json
+from transfer.runtime.plugins import name_recorded_plugins
 
 MODEL_FORMAT = "transfer 1"
 Models = dict[str, TransferModel]
@@ -115,7 +116,8 @@ def load_models(path: Path, device: torch.device | str = "cpu") -> Models:
         raise TransferError(f"cannot read {file}: {error.strerror}") from None
     except OSError:
         raise TransferError(
-            f"no run at {path}: expected {file.name} there (a finished `transfer train --out {path}`)"
+            f"no run at {path}: name the folder of a finished run (--out of `transfer train` or `transfer adapt`), or "
+            "its model.safetensors"
         ) from None
     try:
         with safe_open(file, "pt") as opened:
@@ -123,7 +125,8 @@ def load_models(path: Path, device: torch.device | str = "cpu") -> Models:
             shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
             if not isinstance(values, dict) or values.get("format") != MODEL_FORMAT:
                 raise TransferError(f"{file} is no model of this tool: expected the output of `transfer train`")
-            header = _check_header(file, values, shapes)
+            with name_recorded_plugins(file.parent):
+                header = _check_header(file, values, shapes)
             tensors = {name: opened.get_tensor(name) for name in shapes}
     except (SafetensorError, ValueError, OSError) as error:
         raise TransferError(f"{file} is not a readable safetensors file ({error}): train the run again") from error
@@ -145,6 +148,8 @@ def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]
     """Return the header after comparing it with the `shapes` in its file, without allocating what it claims."""
     try:
         header = from_dict(ModelHeader, values)
+    except UnknownName as error:
+        raise UnknownName(f"{file}: {error}") from error
     except TransferError as error:
         raise TransferError(f"{file} is damaged: {error}") from error
     count = max(len(header.parts), len(header.heads.hidden), *(len(part.specs) for part in header.parts.values()), 0)
@@ -158,7 +163,7 @@ def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]
                 backbone, heads = _build(header, part)
             expected = nn.ModuleDict({"backbone": backbone, "heads": heads}).state_dict()
         except TransferError as error:
-            raise TransferError(f"{file}: {error}") from error
+            raise type(error)(f"{file}: {error}") from error
         except Exception as error:  # sizes and names that no network can have
             reason = str(error).splitlines()[0]
             raise TransferError(f"{file} is damaged: no network is as it says ({reason})") from error

@@ -184,7 +184,7 @@ class RunSession(Generic[Config]):
         """Return the start of a result: command, config, versions, seconds until now, backbone and policy.
 
         `plans` has one entry per network, `heads_parameters` counts the trained parameters of all heads, and `moved`
-        names the frozen tensors that changed; there must be none (law 1). `facts` on the policy are added.
+        names the frozen tensors that changed; there must be none. `facts` on the policy are added.
         """
         trunk, total = self.cache.seconds - self._trunk_before, time.perf_counter() - self._began
         return {

@@ -8,13 +8,17 @@ code that the user has not named with ``--plugin`` or installed as a package wit
 import importlib
 import importlib.util
 import logging
+import shlex
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import TransferError, UnknownName, did_you_mean
+from transfer.runtime.files import read_json
 
 GROUP = "transfer.plugins"  # of entry points, in a package's pyproject.toml
 
@@ -55,6 +59,29 @@ def load_plugin(name_or_path: str) -> ModuleType:
         ) from error
     except Exception as error:
         raise _failed(name_or_path, error) from error
+
+
+@contextmanager
+def name_recorded_plugins(*folders: Path) -> Iterator[None]:
+    """Add the plugins recorded in the config.json of run `folders` to an error about a name that is not registered."""
+    try:
+        yield
+    except UnknownName as error:
+        for folder in folders:
+            if plugins := _read_recorded(folder):
+                options = " ".join(f"--plugin {shlex.quote(plugin)}" for plugin in plugins)
+                raise TransferError(
+                    f"{error}; the run in {folder} was started with a plugin: pass {options}"
+                ) from error
+        raise
+
+
+def _read_recorded(folder: Path) -> list[str]:
+    try:
+        config = read_json(folder / "config.json")
+        return [str(plugin) for plugin in (config.get("train") or config)["run"]["plugin"]]
+    except (TransferError, AttributeError, KeyError, TypeError):  # no run, an old one, or a damaged file
+        return []
 
 
 def load_entry_points() -> None:

@@ -76,7 +76,7 @@ def group_parameters(
 ) -> list[dict[str, Any]]:
     """Return a group per stage (and one for the heads) and decay, over all parameters trained in any phase.
 
-    They are built once: unfreezing only changes ``requires_grad`` and rates (law 9). Biases and norms have no weight
+    They are built once: unfreezing only changes ``requires_grad`` and rates. Biases and norms have no weight
     decay; with `heads_only`, the backbone has none either.
     """
     backbone = model.backbone

@@ -37,7 +37,7 @@ class FitResult:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """A line per epoch (in a solved phase: per head and L2 regularisation), as in metrics.jsonl."""
     best: list[PhaseChoice] = field(default_factory=list)  # for each phase up to the one with the best weights
-    moved: tuple[str, ...] = ()  # names of frozen tensors that changed; there must be none (law 1)
+    moved: tuple[str, ...] = ()  # names of frozen tensors that changed; there must be none
     optimizer_bytes: int = 0  # size of the optimizer's state; 0 where every phase was solved
     snapshots: list[dict[str, Tensor]] = field(default_factory=list)
     """With several cycles: all tensors that may change, at the end of each cycle of the last trained phase."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Batch:
-    """The inputs of a loss in one training step; the target's labels are not among them (law 3).
+    """The inputs of a loss in one training step; the target's labels are not among them.
 
     Parameters
     ----------
