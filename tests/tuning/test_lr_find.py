@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from transfer.config.commands import LrFindConfig
-from transfer.config.train import CacheConfig, LearnConfig
+from transfer.config.train import CacheConfig, LearnConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.tuning.lr_find import Curve, _batches, lr_find, range_test, sweep
@@ -89,7 +89,8 @@ def test_weights_and_draws_are_as_before(taught, data, policy):
     state = torch.get_rng_state()
     numbers = np.random.get_state()[1].copy()  # noqa: NPY002
     config = LearnConfig(batch_size=8, device="cpu", workers=1)
-    curve = range_test(model, plan, data, config, TrunkCache(CacheConfig()), steps=12, low=1e-4, high=1.0)
+    test = LrFindConfig(TrainConfig(learn=config), steps=12, low=1e-4, high=1.0)
+    curve = range_test(model, plan, data, test, TrunkCache(CacheConfig()))
     assert len(curve.rate) > 2
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -98,7 +99,7 @@ def test_weights_and_draws_are_as_before(taught, data, policy):
     assert learns == [p.requires_grad for p in model.parameters()]
     assert modes == [module.training for module in model.modules()]
     assert all(p.grad is None for p in model.parameters())
-    again = range_test(model, plan, data, config, TrunkCache(CacheConfig()), steps=12, low=1e-4, high=1.0)
+    again = range_test(model, plan, data, test, TrunkCache(CacheConfig()))
     assert again == curve
 
 

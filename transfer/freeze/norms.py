@@ -1,8 +1,4 @@
-"""Find normalisation layers and their parameters and buffers, BatchNorm statistics among them.
-
-BatchNorm statistics are frozen in apply.py: :func:`transfer.freeze.find_frozen_modules` returns the modules that stay
-in eval mode, and :meth:`transfer.model.TransferModel.train` keeps them in it.
-"""
+"""Find normalisation layers and their parameters and buffers, BatchNorm statistics among them (frozen in apply.py)."""
 
 from typing import TYPE_CHECKING
 

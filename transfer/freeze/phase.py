@@ -14,26 +14,14 @@ Statistics = Literal["frozen", "learning"]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage does in one phase.
-
-    Parameters
-    ----------
-    train : {"none", "norm", "all"}
-        Which of its parameters are trained; "norm": those of its normalisation layers.
-    rate : float
-        Learning rate as a fraction of ``--lr``; 0 where nothing is trained.
-    statistics : {"frozen", "learning"}
-        Whether the running statistics of its BatchNorm layers are updated.
-    parameters, trained : int
-        Number of all its parameters, and of those trained.
-    """
+    """What one stage does in one phase."""
 
     name: str
-    train: Literal["none", "norm", "all"]
-    rate: float
-    statistics: Statistics
-    parameters: int
-    trained: int
+    train: Literal["none", "norm", "all"]  # which parameters are trained; "norm": those of normalisation layers
+    rate: float  # learning rate as a fraction of --lr; 0 where nothing is trained
+    statistics: Statistics  # whether the running statistics of its BatchNorm layers are updated
+    parameters: int  # number of all parameters
+    trained: int  # number of trained parameters
 
     @property
     def frozen(self) -> bool:
@@ -43,28 +31,14 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training in which the same parameters are trained; its fields are keys of result.json.
-
-    Parameters
-    ----------
-    share : float
-        Fraction of all epochs, in (0, 1].
-    heads_rate : float
-        The heads' learning rate as a fraction of ``--lr``.
-    stages : tuple of StagePlan
-        In execution order.
-    percents : tuple of float
-        Percentages of the features that a head may use, tried in this order; empty: all features.
-    by_stage : bool
-        Whether each head is the mean of linear probes on several stages.
-    """
+    """A stretch of training in which the same parameters are trained; its fields are keys of result.json."""
 
     name: str
-    share: float
-    heads_rate: float
-    stages: tuple[StagePlan, ...]
-    percents: tuple[float, ...] = ()
-    by_stage: bool = False
+    share: float  # fraction of all epochs, in (0, 1]
+    heads_rate: float  # the heads' learning rate as a fraction of --lr
+    stages: tuple[StagePlan, ...]  # in execution order
+    percents: tuple[float, ...] = ()  # of the features that a head may use, tried in this order; empty: all features
+    by_stage: bool = False  # whether each head is the mean of linear probes on several stages
 
     @property
     def cut(self) -> int:
@@ -87,12 +61,7 @@ class PhaseBuilder:
     """
 
     def __init__(
-        self,
-        backbone: "Backbone",
-        backbone_lr: float,
-        layer_decay: float,
-        statistics: Statistics,
-        from_scratch: bool,
+        self, backbone: "Backbone", backbone_lr: float, layer_decay: float, statistics: Statistics, from_scratch: bool
     ) -> None:
         self.backbone_lr, self.layer_decay, self.statistics = backbone_lr, layer_decay, statistics
         self._stages = backbone.stages

@@ -17,19 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """What happens to each stage of one backbone under one policy.
-
-    Parameters
-    ----------
-    policy : FreezePolicy
-    phases : tuple of Phase
-    dropped : tuple of str
-        Names of the stages that were removed from the backbone.
-    """
+    """What happens to each stage of one backbone under one policy."""
 
     policy: FreezePolicy
     phases: tuple[Phase, ...]
-    dropped: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()  # names of the stages that were removed from the backbone
 
     @property
     def pretrained(self) -> bool:

@@ -57,10 +57,7 @@ class Heads(nn.Module):
         self.joint = compose == "joint" and all(name in self.specs for name in PAIR)
         sizes = {name: spec.outputs for name, spec in self.specs.items()}
         if self.joint:
-            sizes = {
-                "joint": sizes["domain"] * sizes["object"],
-                **{k: v for k, v in sizes.items() if k not in PAIR},
-            }
+            sizes = {"joint": sizes["domain"] * sizes["object"]} | {k: n for k, n in sizes.items() if k not in PAIR}
         options: Any = {"activation": activation, "dropout": dropout, "init": init}
         options |= {"dropout_kind": dropout_kind, "drop_connect": drop_connect}
         self.layers = nn.ModuleDict({_key(name): build_mlp(width, hidden, n, **options) for name, n in sizes.items()})
@@ -127,7 +124,7 @@ class Heads(nn.Module):
             The result of :meth:`totals` for the whole batch, where these rows are a part of it: the losses of the
             parts then add up to the loss of the batch.
         """
-        totals = totals or {}
+        totals, weights = totals or {}, row_weights or {}
         total = next(iter(out.values())).sum() * 0.0
         known = {name: known_rows(targets[name]) for name in self.specs}
         for name, spec in self.specs.items():
@@ -135,8 +132,7 @@ class Heads(nn.Module):
             if self.joint and name in PAIR:  # rows with both labels count once, as a pair, below
                 rows = rows & ~(known["object"] & known["domain"])
             each = _row_losses(spec, out[name], targets[name], rows, smoothing, loss)
-            mean = _mean(each, out[name], rows, (row_weights or {}).get(name), totals.get(name))
-            total = total + spec.weight * mean
+            total = total + spec.weight * _mean(each, out[name], rows, weights.get(name), totals.get(name))
         if self.joint:
             objects = self.specs["object"].outputs
             pair = HeadSpec("object", weight=max(self.specs[name].weight for name in PAIR))
@@ -144,9 +140,7 @@ class Heads(nn.Module):
             rows = known["object"] & known["domain"]
             both = out["joint"].flatten(1)
             each = _row_losses(pair, both, index, rows, smoothing, loss)
-            total = total + pair.weight * _mean(
-                each, both, rows, (row_weights or {}).get("object"), totals.get("joint")
-            )
+            total = total + pair.weight * _mean(each, both, rows, weights.get("object"), totals.get("joint"))
         return total
 
     def totals(

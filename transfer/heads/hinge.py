@@ -15,10 +15,6 @@ def hinge_losses(scores: Tensor, target: Tensor) -> Tensor:
     scores : Tensor, shape (N, C)
     target : Tensor of int64, shape (N,)
 
-    Returns
-    -------
-    Tensor, shape (N,)
-
     Examples
     --------
     >>> from torch import tensor

@@ -128,10 +128,7 @@ class HeadKind(ABC):
     def metrics(self, target: Target, predictions: np.ndarray, *, intervals: bool = True) -> dict[str, Any]:
         """Return the head's report for result.json on the rows whose target is known; ``n`` is their number.
 
-        Parameters
-        ----------
-        intervals : bool
-            Whether to compute slow parts, such as bootstrap intervals.
+        Without `intervals`, slow parts such as bootstrap intervals are left out.
         """
         return regression_metrics(target.values, predictions)
 
@@ -212,15 +209,14 @@ class ClassHeadKind(HeadKind):
         """Return for each image the true class ("" where unknown), the predicted one and its probability."""
         if not len(predictions):
             return []
+        decided, confidence = self.decide(predictions), self.confidence(predictions)
         return [
             {
                 name: target.classes[true] if true >= 0 else "",
-                f"{name}_predicted": target.classes[decided],
+                f"{name}_predicted": target.classes[predicted],
                 f"{name}_probability": round(float(p), 6),
             }
-            for true, decided, p in zip(
-                target.values, self.decide(predictions), self.confidence(predictions), strict=True
-            )
+            for true, predicted, p in zip(target.values, decided, confidence, strict=True)
         ]
 
     def describe(self, spec: HeadSpec, prediction: Any, top: int) -> dict[str, Any]:

@@ -15,11 +15,7 @@ def wilson_interval(share: float, n: float, width: float = Z_95) -> tuple[float,
     """Return the confidence interval of a proportion `share` of `n` samples (Wilson 1927).
 
     It lies within [0, 1] and has a width even where the proportion is 0 or 1.
-
-    Parameters
-    ----------
-    width : float
-        Standard deviations of a normal on either side; by default for 95 %.
+    `width` is the number of standard deviations of a normal on either side; by default for 95 %.
 
     Examples
     --------
@@ -85,35 +81,23 @@ def bootstrap_intervals(counts: np.ndarray, *, level: float = 0.95, seed: int = 
         return {name: list(ends) for name in score_confusion(counts)}
     pairs = np.flatnonzero(counts)
     drawn = np.random.default_rng(seed).multinomial(n, counts.ravel()[pairs] / n, size=RESAMPLES)
+    parts = []
+    for draws in [drawn] if counts.size <= MAX_CELLS_AT_ONCE else np.split(drawn, RESAMPLES):  # bounds memory
+        resampled = np.zeros((len(draws), counts.size), dtype=np.int64)
+        resampled[:, pairs] = draws
+        parts.append(score_confusion(resampled.reshape(-1, *counts.shape)))
     tail = 100 * (1 - level) / 2
-    intervals: dict[str, list[float]] = {}
-    resampled = np.zeros((RESAMPLES, counts.size), dtype=np.int64) if counts.size <= MAX_CELLS_AT_ONCE else None
-    if resampled is not None:
-        resampled[:, pairs] = drawn
-        parts = [score_confusion(resampled.reshape(RESAMPLES, *counts.shape))]
-    else:  # many classes: one resample at a time bounds memory
-        parts = []
-        for draw in drawn:
-            matrix = np.zeros(counts.size, dtype=np.int64)
-            matrix[pairs] = draw
-            parts.append({k: v[None] for k, v in score_confusion(matrix.reshape(counts.shape)).items()})
-    for name in parts[0]:
-        values = np.concatenate([part[name] for part in parts])
-        intervals[name] = np.percentile(values, [tail, 100 - tail]).round(6).tolist()
-    return intervals
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: np.percentile(v, [tail, 100 - tail]).round(6).tolist() for name, v in scores.items()}
 
 
-def classification_metrics(
-    true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], *, seed: int = 0
-) -> dict[str, Any]:
+def classification_metrics(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Return the metrics of a classification head on the images whose label is known.
 
     Parameters
     ----------
     true, predicted : ndarray of int, shape (N,)
         `true` is -1 where unknown; those images do not count.
-    seed : int
-        Seed of the bootstrap.
 
     Returns
     -------
@@ -137,7 +121,7 @@ def classification_metrics(
     return {
         **{name: float(value) for name, value in score_confusion(counts).items()},
         "n": int(rows.sum()),
-        "interval": bootstrap_intervals(counts, seed=seed),
+        "interval": bootstrap_intervals(counts),
         "per_class": per_class,
         "confusion": counts.tolist(),
     }

@@ -8,27 +8,13 @@ from transfer.heads.registry import find_head_kind
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What one head predicts.
+    """What one head predicts."""
 
-    Parameters
-    ----------
-    name : str
-        The target's name, such as ``object``.
-    kind : str
-        The name of a registered head kind.
-    classes : tuple of str
-        Class names by index; empty for numbers.
-    weight : float
-        Weight of its loss in the sum over heads.
-    centre, spread : float
-        Mean and standard deviation of a numeric target on the training rows: the head learns
-        ``(y - centre) / spread``.
-    """
-
-    name: str
-    kind: str = "softmax"
-    classes: tuple[str, ...] = ()
-    weight: float = 1.0
+    name: str  # the target's, such as "object"
+    kind: str = "softmax"  # the name of a registered head kind
+    classes: tuple[str, ...] = ()  # class names by index; empty for numbers
+    weight: float = 1.0  # of its loss in the sum over heads
+    # Mean and standard deviation of a numeric target on the training rows: the head learns (y - centre) / spread.
     centre: float = 0.0
     spread: float = 1.0
 

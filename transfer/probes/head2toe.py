@@ -47,20 +47,15 @@ def solve_head2toe(
 ) -> dict[str, SelectedSolution]:
     """Set linear `heads` to probes on their most relevant features; return L2 value and percentage by head.
 
+    The other parameters, and what is raised, are as in :func:`transfer.probes.linear.solve_linear_probe`.
+
     Parameters
     ----------
-    heads, train, val, options
-        See :func:`transfer.probes.linear.solve_linear_probe`.
     percents : sequence of float
         Percentages of the features, in the order in which they are tried. A head without a label in `val` takes the
         first.
     blocks : sequence of (slice, float)
         The features of each stage, and their share of the variance.
-
-    Raises
-    ------
-    TransferError
-        Features are NaN or infinite.
     """
     chosen: dict[str, SelectedSolution] = {}
     for layer in layer_problems(heads, train, val, blocks, **options):

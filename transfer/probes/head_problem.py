@@ -121,9 +121,8 @@ class HeadProblem(LinearProblem):
             spec, target = self.part.specs[name], self.val.targets[name]
             kind, rows = spec.head_kind, known_rows(target)
             if not kind.has_classes:
-                report[name] = kind.main_value(
-                    kind.metrics(Target(target.cpu().numpy(), spec.kind), answer.cpu().numpy())
-                )
+                known = Target(target.cpu().numpy(), spec.kind)
+                report[name] = kind.main_value(kind.metrics(known, answer.cpu().numpy()))
             elif bool(rows.any()):
                 report[name] = float((kind.decide(answer) == target)[rows].float().mean())
         return {name: round(value, 6) for name, value in report.items()}

@@ -120,21 +120,14 @@ class LinearProblem:
     def search_l2(self, solve: Callable[[float], float], start: int = START_STEP, stride: int = 1) -> int:
         """Return the grid step of least held-out loss; its solution is restored.
 
-        From `start` towards weaker L2 while the loss falls; where it does not fall at first, towards stronger L2.
-
-        Parameters
-        ----------
-        solve : callable
-            Solve at an L2 value and return the held-out loss.
-        start, stride : int
-            First step, and the distance of steps that are tried.
+        `solve` solves at an L2 value and returns the held-out loss. Every `stride`-th step is tried: from `start`
+        towards weaker L2 while the loss falls; where it does not fall at first, towards stronger L2.
         """
         best, least = start, solve(compute_l2(start))
         point = self.point
-        for steps in (
-            range(start + stride, WEAKEST_STEP + 1, stride),
-            range(start - stride, STRONGEST_STEP - 1, -stride),
-        ):
+        weaker = range(start + stride, WEAKEST_STEP + 1, stride)
+        stronger = range(start - stride, STRONGEST_STEP - 1, -stride)
+        for steps in (weaker, stronger):
             for step in steps:
                 loss = solve(compute_l2(step))
                 if not loss < least:

@@ -35,22 +35,12 @@ def is_convex(heads: Heads) -> bool:
 
 
 class SolverOptions(TypedDict, total=False):
-    """Optional arguments of all three solvers.
+    """Optional arguments of all three solvers."""
 
-    Attributes
-    ----------
-    smoothing, row_weights
-        See :meth:`transfer.heads.heads.Heads.loss`.
-    fixed_l2 : mapping of str to what the solver returns, optional
-        Repeat these solutions by head, and choose nothing.
-    on_line : callable
-        Called with a log line for each head and L2 value, as in metrics.jsonl.
-    """
-
-    smoothing: float
-    row_weights: Mapping[str, Tensor] | None
-    fixed_l2: Mapping[str, Any] | None
-    on_line: Callable[[LogLine], None]
+    smoothing: float  # see `Heads.loss`
+    row_weights: Mapping[str, Tensor] | None  # see `Heads.loss`
+    fixed_l2: Mapping[str, Any] | None  # solutions by head, as the solver returned them: repeat them, choose nothing
+    on_line: Callable[[LogLine], None]  # called with a line of metrics.jsonl for each head and L2 value
 
 
 def solve_linear_probe(
@@ -93,33 +83,18 @@ def solve_linear_probe(
 
 @dataclass
 class HeadLayer:
-    """One linear layer to be solved.
+    """One linear layer to be solved."""
 
-    Parameters
-    ----------
-    name : str
-        Of its head; ``"joint"`` for a joint one.
-    heads, part : Heads
-        All of them; and one that takes this layer's output for features.
-    train, val : ScaledRows
-        Rows to fit, and rows to choose by.
-    scale : Tensor, shape (width,)
-        Factor of each feature: see :func:`transfer.probes.scaling.compute_feature_scale`.
-    options : SolverOptions
-    columns, factor
-        The features that are used, all by default, and a further factor of these.
-    """
-
-    name: str
-    heads: Heads
-    part: Heads
+    name: str  # of its head; "joint" for a joint one
+    heads: Heads  # all of them
+    part: Heads  # takes this layer's output for features
     train: ScaledRows
-    val: ScaledRows | None
-    scale: Tensor
+    val: ScaledRows | None  # rows to choose by
+    scale: Tensor  # factor of each feature, (width,): see `compute_feature_scale`
     preconditioner: Preconditioner
     options: SolverOptions
-    columns: Tensor | slice | None = None
-    factor: float = 1.0
+    columns: Tensor | slice | None = None  # the features that are used; None: all
+    factor: float = 1.0  # further factor of these features
 
     @property
     def linear(self) -> nn.Linear:
@@ -176,11 +151,6 @@ def layer_problems(
     """Yield each layer of `heads` that `train` has a label for; set the others to zero, and centre and spread.
 
     With `blocks` features are scaled to have these shares of the variance.
-
-    Raises
-    ------
-    TransferError
-        Features are NaN or infinite.
     """
     features, targets = _on_device(heads, train, "training images")
     heads.scale_to(features)

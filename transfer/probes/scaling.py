@@ -36,18 +36,7 @@ def compute_feature_scale(centred: Tensor, centre: Tensor, blocks: Blocks = ()) 
 
 
 def check_finite(features: Tensor, images: str) -> None:
-    """Raise if any of `features` (N, width) is NaN or infinite.
-
-    Parameters
-    ----------
-    images : str
-        What the rows are, such as "training images".
-
-    Raises
-    ------
-    TransferError
-        With their number, and the number of the first.
-    """
+    """Raise a TransferError if any of `features` (N, width) of `images`, such as "training images", is not finite."""
     bad = ~features.isfinite().all(1)
     if bool(bad.any()):
         raise TransferError(

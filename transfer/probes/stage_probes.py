@@ -41,19 +41,14 @@ def solve_stage_probes(
 
     A head without a label in `val` takes the last stage and all stages.
 
+    The other parameters, and what is raised, are as in :func:`transfer.probes.linear.solve_linear_probe`.
+
     Parameters
     ----------
-    heads, train, val, options
-        See :func:`transfer.probes.linear.solve_linear_probe`.
     stages : sequence of str
         Their names, lowest first.
     blocks : sequence of (slice, float)
         The features of each stage, and their share of the variance where all are together.
-
-    Raises
-    ------
-    TransferError
-        Features are NaN or infinite.
     """
     members, chosen = _members(stages, blocks), {}
     for layer in layer_problems(heads, train, val, blocks, **options):

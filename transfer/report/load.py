@@ -16,26 +16,13 @@ Rows = list[dict[str, str]]
 
 @dataclass(frozen=True, eq=False)
 class SavedRun:
-    """A finished run, as read from its folder.
-
-    Parameters
-    ----------
-    path : Path
-    result : dict
-        result.json.
-    metrics : list of dict
-        metrics.jsonl.
-    predictions : list of dict
-        predictions.csv, of all seeds one after the other.
-    report_data : dict
-        exhibits.json (see :mod:`transfer.evaluation.report_data`); empty if the run has none.
-    """
+    """A finished run, as read from its folder."""
 
     path: Path
-    result: dict[str, Any]
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    predictions: Rows = field(default_factory=list)
-    report_data: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any]  # result.json
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # metrics.jsonl
+    predictions: Rows = field(default_factory=list)  # predictions.csv, of all seeds one after the other
+    report_data: dict[str, Any] = field(default_factory=dict)  # exhibits.json; empty if the run has none
 
     @property
     def adapted(self) -> bool:

@@ -9,14 +9,14 @@ import numpy as np
 from transfer.config.serialise import from_dict
 from transfer.errors import TransferError
 from transfer.evaluation.calibration import measure_calibration
+from transfer.heads import ClassHeadKind, HeadKind
 from transfer.heads.metrics import wilson_interval
 from transfer.heads.registry import score_labels
 from transfer.report.command_line import RUN_CONFIGS, command_line, iter_settings
 from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability
 from transfer.report.load import SavedRun
 
-SCORE_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
-ERROR_NAMES = {"mae": "mean absolute error", "rmse": "root mean squared error", "r2": "R²"}
+SCORE_NAMES, ERROR_NAMES = ClassHeadKind.score_labels, HeadKind.score_labels
 MAX_CHANGED_CLASSES = 12  # largest gains, and as many losses
 MAX_CLASS_ROWS = 40  # classes listed at once; of more, the worst and the best
 
@@ -34,7 +34,7 @@ def run_page(run: SavedRun) -> dict[str, Any]:
         "title": run_title(run),
         "heads": heads,
         "scores": SCORE_NAMES,
-        "errors": score_labels() | ERROR_NAMES,
+        "errors": {**score_labels(), **ERROR_NAMES},
         "phases": [phase["name"] for phase in result["policy"].get("phases", [])],
         "stages": freeze_plan.stage_rows(result["policy"], _head_rate(result["config"]), solved),
         "curves": curves.draw_curves(run.metrics),
@@ -91,10 +91,8 @@ def _head(run: SavedRun, head: str, number: int) -> dict[str, Any]:
     predictions = [row for row in run.labelled_predictions(head) if math.isfinite(row[-1])]
     curve = None
     if predictions:
-        confidence = np.array([probability for *_, probability in predictions])
-        curve = measure_calibration(
-            confidence, np.array([true == called for _, true, called, _ in predictions], dtype=float)
-        )
+        correct = np.array([true == called for _, true, called, _ in predictions], dtype=float)
+        curve = measure_calibration(np.array([probability for *_, probability in predictions]), correct)
     first, more = class_rows(metrics)
     return {
         "name": head,

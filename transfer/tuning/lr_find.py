@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from transfer.config.commands import LrFindConfig
 from transfer.config.serialise import to_dict
-from transfer.config.train import LearnConfig
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
@@ -57,10 +56,7 @@ class Curve:
 def sweep(step: Callable[[float], float], low: float, high: float, steps: int) -> Curve:
     """Raise the rate from `low` to `high`; stop early if the loss diverges.
 
-    Parameters
-    ----------
-    step : callable
-        Takes one optimizer step at a rate and returns the loss before it.
+    `step` takes one optimizer step at a rate and returns the loss before it.
 
     Raises
     ------
@@ -109,19 +105,11 @@ def restored(model: TransferModel) -> Iterator[None]:
 
 
 @keep_freed_memory()
-def range_test(  # a model, its data, and four settings of the test
-    model: TransferModel,
-    plan: FreezePlan,
-    data: TrainingData,
-    config: LearnConfig,
-    cache: TrunkCache,
-    *,
-    low: float = 1e-7,
-    high: float = 10.0,
-    steps: int = 100,
-    seed: int = 0,
+def range_test(
+    model: TransferModel, plan: FreezePlan, data: TrainingData, test: LrFindConfig, cache: TrunkCache
 ) -> Curve:
     """Return the training loss by learning rate in the last phase of `plan`; `model` is left unchanged."""
+    config, seed = test.train.learn, test.train.run.seed
     size = config.batch_size or len(data.train)
     labels, phase = target_tensors(data.table, model), plan.phases[-1]
     with restored(model):
@@ -143,7 +131,7 @@ def range_test(  # a model, its data, and four settings of the test
             trainer = EpochTrainer(model, feed, batch, labels, optimizer, phase, at_rate)
             return trainer.run_epoch((1, 1), [seed, taken])["loss"]
 
-        return sweep(step, low, high, steps)
+        return sweep(step, test.low, test.high, test.steps)
 
 
 def _batches(rows: np.ndarray, size: int, seed: int) -> Iterator[np.ndarray]:
@@ -186,9 +174,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     model, plan = new_model(train, specs, seed, runner.device)
     if plan.policy.all_stages:
         raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to find")
-    curve = range_test(
-        model, plan, runner.data, train.learn, cache, low=config.low, high=config.high, steps=config.steps, seed=seed
-    )
+    curve = range_test(model, plan, runner.data, config, cache)
     result = {
         "command": "lr-find",
         "config": to_dict(config),

@@ -18,20 +18,12 @@ from transfer.tuning.space import Options, Range, Settings, Space, grid, narrow_
 Record = dict[str, Any]
 """A trial, as in metrics.jsonl."""
 MIN_TRIALS_FOR_IMPORTANCE = 20
-GOOD_SHARE, MIN_GOOD_TRIALS = (
-    0.1,
-    3,
-)  # fine trials are drawn around the best coarse trials: this share, at least this many
+# Fine trials are sampled around the best coarse trials: this share of them, and at least this number.
+GOOD_SHARE, MIN_GOOD_TRIALS = 0.1, 3
 
 
 class Proposals:
-    """The trials of a search, one after the other.
-
-    Attributes
-    ----------
-    total : int
-        Number of trials.
-    """
+    """The trials of a search, one after the other; their number is `total`."""
 
     def __init__(self, space: Space, config: SearchConfig) -> None:
         self.space, self.sampler, self.seed = space, config.sampler, config.train.run.seed
@@ -90,9 +82,8 @@ class TrialStudy:
         from optuna.trial import create_trial
 
         for record in records[self.added :]:
-            self.study.add_trial(
-                create_trial(params=record["settings"], distributions=self.distributions, value=record["val_acc"])
-            )
+            settings, value = record["settings"], record["val_acc"]
+            self.study.add_trial(create_trial(params=settings, distributions=self.distributions, value=value))
         self.added = len(records)
 
     def ask(self, records: Sequence[Record], seed: tuple[int, int]) -> Settings:
@@ -113,11 +104,8 @@ class TrialStudy:
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
         self.add(records)
-        if (
-            len(records) < MIN_TRIALS_FOR_IMPORTANCE
-            or len(self.space) < 2
-            or len({record["val_acc"] for record in records}) < 2
-        ):
+        accuracies = {record["val_acc"] for record in records}
+        if len(records) < MIN_TRIALS_FOR_IMPORTANCE or len(self.space) < 2 or len(accuracies) < 2:
             return {}
         found = get_param_importances(self.study, evaluator=PedAnovaImportanceEvaluator())
         return {name: round(float(share), 4) for name, share in found.items()}

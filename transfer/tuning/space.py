@@ -29,17 +29,8 @@ DEFAULT_VALUES = {
     "mixup": "0:1",
 }
 """Values of a setting that is named without any."""
-# The same for all trials of a search.
-NOT_SEARCHABLE = (
-    "epochs",
-    "patience",
-    "refit",
-    "precision",
-    "device",
-    "workers",
-    "cycles",
-    "probe",
-)  # same for all trials
+# The same for all trials of a search:
+NOT_SEARCHABLE = ("epochs", "patience", "refit", "precision", "device", "workers", "cycles", "probe")
 RANGE_MARGIN = 0.05  # share of the whole range that is added on either side of the good values
 
 

@@ -103,14 +103,8 @@ class Halving:
     """Asynchronous successive halving (Li et al. 2020): a rung lets only the best of the trials so far continue.
 
     Rungs lie at 1 / `keep`, 1 / `keep` ** 2, ... of the epochs. A trial continues from a rung if it is among the best
-    1 / `keep` of the trials that have reached it, itself included.
-
-    Parameters
-    ----------
-    epochs : int
-        Epochs of a whole trial.
-    keep : int
-        One trial in `keep` continues; 1: all do.
+    1 / `keep` of the trials that have reached it, itself included; with `keep` 1 all continue. A whole trial has
+    `epochs` epochs.
     """
 
     def __init__(self, epochs: int, keep: int) -> None:

@@ -40,21 +40,18 @@ def _panel(figure: Any, points: np.ndarray, title: str) -> Any:
     return panel
 
 
+def _dots(domain: int) -> dict[str, Any]:
+    return {"marker": DOMAIN_MARKERS[domain % 6], "s": 11, "alpha": 0.8, "linewidths": 0}
+
+
 def _draw_domains(name: str, points: np.ndarray, which: np.ndarray, names: list[str]) -> Markup:
     with svg_figure(name, "map of features, coloured by domain", 4.2, 4.1) as (figure, drawn):
         panel = _panel(figure, points, "by domain")
         present = np.unique(which[which >= 0])
         for k in present:
             rows = which == k
-            style = {
-                "color": DOMAIN_COLOURS[k % 6],
-                "marker": DOMAIN_MARKERS[k % 6],
-                "s": 11,
-                "alpha": 0.8,
-                "linewidths": 0,
-            }
             label = f"{shorten(names[k].replace('_', ' '), MAX_LABEL)} ({rows.sum()})"
-            panel.scatter(*points[rows].T, label=label, **style)
+            panel.scatter(*points[rows].T, color=DOMAIN_COLOURS[k % 6], label=label, **_dots(k))
         if len(present):
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, handletextpad=0.1, columnspacing=0.8)
     return drawn.svg
@@ -66,8 +63,7 @@ def _draw_objects(name: str, points: np.ndarray, which: np.ndarray, names: list[
         colours = class_colours(len(names))
         for k in np.unique(domain[domain >= 0]):
             rows = (domain == k) & (which >= 0)
-            style = {"marker": DOMAIN_MARKERS[k % 6], "s": 11, "alpha": 0.8, "linewidths": 0}
-            panel.scatter(*points[rows].T, c=colours[which[rows]], **style)
+            panel.scatter(*points[rows].T, c=colours[which[rows]], **_dots(k))
         present = np.unique(which[which >= 0])
         if 0 < len(present) <= MAX_NAMED_CLASSES:
             middle = np.stack([np.median(points[which == k], axis=0) for k in present])

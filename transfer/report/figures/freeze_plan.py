@@ -7,14 +7,8 @@ from typing import Any
 def stage_rows(policy: dict[str, Any], lr: float, solved: Container[str] = ()) -> list[dict[str, Any]]:
     """Return a row per stage, the heads first and the stem last; empty if the result names no phases.
 
-    Parameters
-    ----------
-    policy : dict
-        As in result.json.
-    lr : float
-        The heads' learning rate; rates of stages are fractions of it.
-    solved : container of str
-        Names of the phases whose heads were solved by L-BFGS.
+    `policy` is that of result.json, `lr` the heads' learning rate, of which rates of stages are fractions; `solved` are
+    the names of the phases whose heads were solved by L-BFGS.
 
     Returns
     -------
@@ -38,8 +32,7 @@ def stage_rows(policy: dict[str, Any], lr: float, solved: Container[str] = ()) -
 
 def _cell(stage: dict[str, Any], lr: float) -> dict[str, str]:
     if stage["train"] == "none":
-        moving = stage["statistics"] == "learning"
-        if moving:
+        if stage["statistics"] == "learning":
             return {"kind": "statistics", "text": "BatchNorm statistics updated"}
         return {"kind": "frozen", "text": "frozen"}
     norms = "norms, " if stage["train"] == "norm" else ""
