@@ -21,36 +21,19 @@ LARGE_SOURCE, SMALL_SOURCE, OFFICE_TARGET = 20, 8, 3  # labels per class of the 
 class Domains:
     """The images of source and target as methods may use them; all rows are sorted indices into `table`, int64.
 
-    Parameters
-    ----------
-    table : ImageTable
-        Every row of the data set. Only `train`, `val` and `labelled` have known objects, only `train` and `val` have
-        other labels, all rows have domains. Classes without a known row are not listed.
-    sources : tuple of str
-    target : str
-    train : ndarray
-        Source rows to train on.
-    val : ndarray
-        Source rows held out for validation.
-    labelled : ndarray
-        Target rows whose label may be used.
-    unlabelled : ndarray
-        Target rows to adapt to, disjoint from `labelled`.
-    test : ndarray
-        Target rows of the final evaluation; among `unlabelled` unless the protocol is inductive.
-    notes : tuple of str
-        Notes on how the rows were selected; none depends on a masked label.
+    `table` has every row of the data set. Only `train`, `val` and `labelled` have known objects, only `train` and `val`
+    have other labels, all rows have domains. Classes without a known row are not listed.
     """
 
     table: ImageTable
     sources: tuple[str, ...]
     target: str
-    train: np.ndarray
-    val: np.ndarray
-    labelled: np.ndarray
-    unlabelled: np.ndarray
-    test: np.ndarray
-    notes: tuple[str, ...] = ()
+    train: np.ndarray  # source rows to train on
+    val: np.ndarray  # source rows held out for validation
+    labelled: np.ndarray  # target rows whose label may be used
+    unlabelled: np.ndarray  # target rows to adapt to, disjoint from `labelled`
+    test: np.ndarray  # target rows of the final evaluation; among `unlabelled` unless the protocol is inductive
+    notes: tuple[str, ...] = ()  # on how the rows were selected; none depends on a masked label
 
 
 def split_domains(  # the options of ShiftConfig
@@ -65,20 +48,13 @@ def split_domains(  # the options of ShiftConfig
     test: float = 0.5,
     seed: int = 0,
 ) -> tuple[Domains, HiddenLabels]:
-    """Assign each row of `table` its role, and hide the target's labels.
+    """Assign each row of `table` its role, and hide the target's labels until the final evaluation.
 
     No label of the target is used, except to draw `target_labels` per class. Without these, deleting or shuffling all
     target labels does not change the returned domains.
 
     Parameters
     ----------
-    table : ImageTable
-    inspection : Inspection
-        Of the same rows.
-    sources : sequence of str
-        The labelled domains.
-    target : str
-        The domain to adapt to.
     protocol : {"transductive", "inductive", "office"}
         ``transductive``: all source images, and all target images without labels, which are also the test images (as
         in published tables). ``inductive``: test images are held out from the target: the data set's test split if it
@@ -91,14 +67,6 @@ def split_domains(  # the options of ShiftConfig
         Fraction of the labelled source rows held out, in [0, 1), stratified by (domain, object).
     test : float
         Fraction of the target held out under ``inductive``, in (0, 1).
-    seed : int
-
-    Returns
-    -------
-    Domains
-        For methods and selection.
-    HiddenLabels
-        For the final evaluation.
 
     Raises
     ------

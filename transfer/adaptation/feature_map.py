@@ -30,18 +30,8 @@ def feature_map(
     """Write a PNG with a row per state: coloured by domain on the left, by object on the right.
 
     A source image's object is its label, a target image's is its prediction: no target label is used. Neighbourhoods
-    are meaningful in such a map, distances between far groups are not.
-
-    Parameters
-    ----------
-    path : Path
-    states : mapping of str to CandidateEvidence
-        By their titles, such as before and after.
-    classes : sequence of str
-    domains : (str, str)
-        Names of source and target.
-    seed : int
-        Random seed of the sampled rows, at most 2,000, and of the embedding.
+    are meaningful in such a map, distances between far groups are not. `states` have titles such as before and after;
+    `domains` are the names of source and target; `seed` samples at most 2,000 rows and starts the embedding.
 
     Raises
     ------

@@ -14,16 +14,7 @@ class HiddenLabels:
     """The true objects of the target's images, for the final evaluation alone.
 
     It is no array, has no public field with a label, prints none and cannot be copied or pickled: :meth:`reveal` is the
-    only way to a label.
-
-    Parameters
-    ----------
-    table : ImageTable
-        As loaded, without masks.
-    target : str
-        The target domain.
-    trained_classes : tuple of str
-        The classes that a model can predict, in its order.
+    only way to a label. `table` is unmasked; a model can predict `trained_classes`, in this order.
     """
 
     def __init__(self, table: ImageTable, target: str, trained_classes: tuple[str, ...]) -> None:
@@ -86,23 +77,9 @@ def hide_labels(
 ) -> tuple[ImageTable, HiddenLabels]:
     """Return the table that methods may use, without the target's labels, and the hidden labels.
 
-    Parameters
-    ----------
-    table : ImageTable
-        As loaded.
-    target : str
-        The domain to adapt to.
-    source_rows : ndarray of int64
-        They keep every label.
-    labelled : ndarray of int64
-        Target rows that keep their object, but no other label.
-
-    Returns
-    -------
-    ImageTable
-        Of all other rows only the domain is known. Its classes are those with a known label, since the name of any
-        other class would reveal what the target contains.
-    HiddenLabels
+    In that table, `source_rows` have every label, the target's rows `labelled` have their object, and of all other rows
+    only the domain is known. Its classes are those with a known label, since the name of any other class would reveal
+    what the target contains.
     """
     masked = mask_labels(table, np.setdiff1d(np.arange(len(table)), np.union1d(source_rows, labelled)))
     masked = mask_labels(masked, labelled, keep=("domain", "object"))

@@ -46,32 +46,16 @@ MIN_CLASS_SHARE = 1e-6  # floor of class shares, for their logarithms
 
 @dataclass(frozen=True)
 class LabelShift:
-    """The estimates of :func:`measure_label_shift`; NaN where there are too few rows.
+    """The estimates of :func:`measure_label_shift`; NaN where there are too few rows."""
 
-    Parameters
-    ----------
-    source_prior, target_prior : tuple of float
-        Share of each class; the target's is an estimate.
-    variation, variation_bbse : float
-        Total variation distance in [0, 1] between the two, with the target's share by EM and, as a check, by BBSE.
-    chance : float
-        Expected distance between samples of these sizes from the same class shares.
-    absent : tuple of int
-        Source classes with (almost) no target row.
-    looseness : float
-        See :func:`measure_looseness`.
-    estimated_accuracy : float
-        See :func:`estimate_accuracy`.
-    """
-
-    source_prior: tuple[float, ...]
-    target_prior: tuple[float, ...]
-    variation: float
-    variation_bbse: float
-    chance: float
-    absent: tuple[int, ...]
-    looseness: float
-    estimated_accuracy: float
+    source_prior: tuple[float, ...]  # share of each class
+    target_prior: tuple[float, ...]  # the same, estimated
+    variation: float  # total variation distance in [0, 1] between the two, the target's by EM
+    variation_bbse: float  # as a check, with the target's by BBSE
+    chance: float  # expected distance between samples of these sizes from the same class shares
+    absent: tuple[int, ...]  # source classes with (almost) no target row
+    looseness: float  # see measure_looseness
+    estimated_accuracy: float  # see estimate_accuracy
 
     @property
     def strong(self) -> bool:
@@ -179,11 +163,7 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.n
 def estimate_target_prior(p: np.ndarray, source_prior: np.ndarray, *, rounds: int = 1000) -> np.ndarray:
     """Return the maximum-likelihood class shares (K,) of the target, by EM (Saerens et al. 2002, eq. 2.9).
 
-    Parameters
-    ----------
-    p : ndarray, shape (Nt, K)
-        Calibrated class probabilities of target rows under the source's class shares.
-    source_prior : ndarray, shape (K,)
+    `p` (Nt, K) are calibrated class probabilities of target rows under the source's class shares `source_prior` (K,).
     """
     ratio = p / np.maximum(source_prior, 1e-12)
     prior = source_prior

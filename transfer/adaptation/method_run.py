@@ -35,13 +35,10 @@ def fit_method(
     ----------
     best : BestCandidate
         The backbone of its task is reset first, and left as the last candidate has it.
-    phase : Phase
-        Which stages are trained.
     weights : tuple of float
         Factors on the method's losses, each tried in turn.
     bottleneck : int
         Width of the features that the losses see.
-    seed : int
 
     Raises
     ------
@@ -99,9 +96,7 @@ class _MethodRun:
         """Solve a closed form or a refinement, on frozen features or on those of a tail trained on the source."""
         task, method = self.task, self.method
         if not task.frozen and method.uses_source:
-            network = new_network(task, method.align, self.bottleneck)
-            trainer = AdaptationTrainer(task, network, self.phase, self.config, self.seed)
-            list(trainer.train([], self.config.epochs, last=True))
+            list(self._new_trainer().train([], self.config.epochs, last=True))
         features = align_features(task, method.align)
         heads = solve_classifier(task, features, source=method.uses_source)
         if method.refine:
@@ -111,8 +106,8 @@ class _MethodRun:
     def _train(self, build_losses: BuildLosses) -> Iterator[CandidateModel]:
         """Minimise the method's losses, after a warm-up on source labels alone; yield a candidate per epoch."""
         task, method, epochs = self.task, self.method, self.config.epochs
-        network = new_network(task, method.align, self.bottleneck)
-        trainer = AdaptationTrainer(task, network, self.phase, self.config, self.seed)
+        trainer = self._new_trainer()
+        network = trainer.network
         warmup = max(1, round(method.warmup * epochs)) if method.warmup else 0
         list(trainer.train([], warmup, last=True))
         losses = build_losses(self.bottleneck, len(task.classes), network.classifier)
@@ -127,6 +122,10 @@ class _MethodRun:
         )
         for line, evidence in trained:
             yield CandidateModel(f"{self.label}, epoch {line['epoch']}", evidence, network.heads(), line)
+
+    def _new_trainer(self) -> AdaptationTrainer:
+        network = new_network(self.task, self.method.align, self.bottleneck)
+        return AdaptationTrainer(self.task, network, self.phase, self.config, self.seed)
 
 
 def new_network(task: AdaptationTask, kind: str, bottleneck: int) -> AdaptationNetwork:

@@ -50,14 +50,7 @@ class DomainNorm(nn.Module):
 class AdaptationNetwork(nn.Module):
     """From pooled features to bottleneck features and logits.
 
-    Parameters
-    ----------
-    scalings : tuple of AffineMap
-        The alignment of each domain's features, the target's last.
-    classes : tuple of str
-        Names of the objects.
-    bottleneck : int
-        Width of the classifier's input.
+    `scalings` align each domain's features, the target's last; `bottleneck` is the width of the classifier's input.
     """
 
     def __init__(self, scalings: tuple[AffineMap, ...], classes: tuple[str, ...], bottleneck: int) -> None:

@@ -36,10 +36,10 @@ class AdaptRun:
     models : dict of str to TransferModel
         ``models[""]`` is the adapted model of the first seed.
     tests : list of (ImageTable, Predictions)
-        For each seed the target's test images with their true labels, and their predictions.
+        For each seed the target's test images with their true labels, and their predictions. Like `before`, empty for
+        a run that was already finished.
     before : list of ndarray
-        For each seed the classes that source_only predicted for these images, int64. `tests` and `before` are empty
-        for a run that was already finished.
+        For each seed the classes that source_only predicted for these images, int64.
     """
 
     result: dict[str, Any]
@@ -50,52 +50,25 @@ class AdaptRun:
 
 @dataclass(frozen=True)
 class PreparedAdaptation:
-    """One seed's split domains, with the target labels masked, and the untrained model on them.
-
-    Parameters
-    ----------
-    images : Images
-    task : AdaptationTask
-    hidden : HiddenLabels
-        The masked target labels.
-    plan : FreezePlan
-    phases : tuple of Phase
-        All phases in which tensors may change, including BatchNorm statistics that a method moves.
-    frozen : dict
-        Hashes of the frozen tensors before anything is fitted.
-    """
+    """One seed's split domains, with the target labels masked, and the untrained model on them."""
 
     images: Images
     task: AdaptationTask
     hidden: HiddenLabels
     plan: FreezePlan
-    phases: tuple[Phase, ...]
-    frozen: dict[str, Any]
+    phases: tuple[Phase, ...]  # those in which tensors may change, including BatchNorm statistics that a method moves
+    frozen: dict[str, Any]  # hashes of the frozen tensors before anything is fitted
 
 
 @dataclass(frozen=True)
 class FittedMethods:
-    """All methods of one seed.
+    """The best candidate of each method of one seed."""
 
-    Parameters
-    ----------
-    untouched : AdaptationTask
-        The pretrained features, which source_only uses.
-    reference : BestCandidate
-        Of source_only on these.
-    methods : dict of str to BestCandidate
-        The best candidate of each method.
-    scores : dict of str to float
-        The rule's score of each method that did not diverge.
-    chosen : BestCandidate
-        The best candidate of the method with the best score.
-    """
-
-    untouched: AdaptationTask
-    reference: BestCandidate
+    untouched: AdaptationTask  # the pretrained features
+    reference: BestCandidate  # of source_only on these
     methods: dict[str, BestCandidate]
-    scores: dict[str, float]
-    chosen: BestCandidate
+    scores: dict[str, float]  # the rule's score of each method that did not diverge
+    chosen: BestCandidate  # of the method with the best score
 
     @property
     def sound(self) -> list[BestCandidate]:
@@ -126,11 +99,14 @@ def build_result(
     test, predictions, domains = evaluation.test, evaluation.predictions, prepared.task.domains
     before, model = fitted.reference.test_classes[REFERENCE], prepared.task.model
     heads = sum(p.numel() for p in model.heads.parameters())
-    oracle: dict[str, float] = {}  # a second column in the result: it chooses nothing
-    if (test.object >= 0).any():
-        oracle = {
-            name: _accuracy(test, classes) for each in fitted.sound for name, classes in each.test_classes.items()
-        }
+    hidden_notes = prepared.hidden.notes(domains.test)
+    known = test.object >= 0
+    oracle = {  # accuracies, a second column in the result: they choose nothing
+        name: float((classes == test.object)[known].mean())
+        for each in fitted.sound
+        for name, classes in each.test_classes.items()
+        if known.any()
+    }
     best = max(oracle, key=lambda name: oracle[name]) if oracle else None
     return {
         **session.result_header(model.backbone, [prepared.plan], heads_parameters=heads, moved=evaluation.moved),
@@ -153,13 +129,7 @@ def build_result(
             "oracle_chosen": best,
             "oracle_accuracy": oracle[best] if best else None,
         },
-        "notes": [
-            *prepared.images.table.notes,
-            *domains.notes,
-            *prepared.hidden.notes(domains.test),
-            *fitted.notes,
-            *evaluation.remarks,
-        ],
+        "notes": [*prepared.images.table.notes, *domains.notes, *hidden_notes, *fitted.notes, *evaluation.remarks],
     }
 
 
@@ -188,8 +158,3 @@ def reveal_test(domains: Domains, hidden: HiddenLabels) -> ImageTable:
 
 def _metrics(test: ImageTable, classes: np.ndarray) -> dict[str, Any]:
     return metrics.classification_metrics(test.object, classes, test.objects)
-
-
-def _accuracy(test: ImageTable, classes: np.ndarray) -> float:
-    known = test.object >= 0
-    return float((classes == test.object)[known].mean())

@@ -13,27 +13,13 @@ from transfer.runtime import distributed, signals
 
 @dataclass
 class TrainerPosition:
-    """The position within a call of :meth:`transfer.adaptation.trainer.AdaptationTrainer.train`.
+    """The position within a call of :meth:`transfer.adaptation.trainer.AdaptationTrainer.train`."""
 
-    Parameters
-    ----------
-    epoch : int
-        Finished epochs.
-    step : int
-        Finished steps of the present epoch.
-    losses : list of float
-        Losses of these steps.
-    drawn : dict
-        State of the generator that draws the epoch's rows.
-    q : Tensor, optional
-        Pseudo-labels of the epoch.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
-    drawn: dict[str, Any] = field(default_factory=dict)
-    q: Tensor | None = None
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished steps of the present epoch
+    losses: list[float] = field(default_factory=list)  # of these steps
+    drawn: dict[str, Any] = field(default_factory=dict)  # state of the generator that draws the epoch's rows
+    q: Tensor | None = None  # pseudo-labels of the epoch
 
 
 class ResumeLog:
@@ -42,20 +28,11 @@ class ResumeLog:
     A resumed run executes the same code again. Quick steps, such as closed forms, are computed again. Each call of
     `AdaptationTrainer.train` asks this log for its saved position. Saved are the present loss weight, its finished
     calls (their final states and outputs), the unfinished call, and the best candidate so far.
-
-    Parameters
-    ----------
-    part : PartStates, optional
-
-    Attributes
-    ----------
-    weight : int
-        Number of finished loss weights.
     """
 
     def __init__(self, part: PartStates | None = None) -> None:
         self.part = part
-        self.weight = 0
+        self.weight = 0  # number of finished loss weights
         self._choice: Callable[[], Any] = dict
         self._calls: list[dict[str, Any]] = []
         self._ahead: list[dict[str, Any]] = []

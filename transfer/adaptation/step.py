@@ -34,8 +34,6 @@ class StepLoss(nn.Module):
 
     Parameters
     ----------
-    task : AdaptationTask
-    network : AdaptationNetwork
     losses : sequence of (float, AdaptationLoss)
         Added to the cross-entropy of labelled rows, each with its weight.
     source : bool
@@ -55,27 +53,18 @@ class StepLoss(nn.Module):
     def forward(
         self, rows: np.ndarray, activation: Tensor, progress: float, q: Tensor | None, key: list[int]
     ) -> Tensor:
-        """Return the loss of a step on `rows` of the table.
+        """Return the loss of a step on `rows` of the table, of which `activation` has this process's own.
 
-        Parameters
-        ----------
-        activation : Tensor
-            Of this process's own rows.
-        progress : float
-            In [0, 1].
-        q : Tensor, optional
-            Class probabilities of all rows of the table.
-        key : list of int
-            Seed of random draws within the tail in several processes.
+        `progress` is in [0, 1], `q` has class probabilities of all rows of the table, and `key` seeds random draws
+        within the tail in several processes.
         """
         task, network = self.task, self.network
         network.train()
         if not task.frozen:
             task.model.train()
-        domain = task.domain[torch.from_numpy(rows)].to(activation.device)
-        target = task.target[torch.from_numpy(rows)].to(activation.device)
-        labels = task.labels[torch.from_numpy(rows)].to(activation.device)
-        with fork_rng_by_rank(activation.device, *key) if self.split else nullcontext():
+        index, device = torch.from_numpy(rows), activation.device
+        domain, target, labels = (x[index].to(device) for x in (task.domain, task.target, task.labels))
+        with fork_rng_by_rank(device, *key) if self.split else nullcontext():
             pooled = task.features(activation, len(rows), task.parts)
         features = network(pooled, domain)
         logits = network.classifier(features)
@@ -91,7 +80,7 @@ class StepLoss(nn.Module):
             target & (labels < 0),  # the few labelled rows, which are in every batch, would outweigh all others
             progress,
             strong,
-            q[torch.from_numpy(rows)].to(activation.device) if q is not None else None,
+            q[index].to(device) if q is not None else None,
         )
         loss = logits.sum() * 0.0
         for side in (~target, target):

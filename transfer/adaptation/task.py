@@ -1,7 +1,7 @@
 """The task of an adaptation: the images of the domains, and a backbone that turns them into features."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from transfer import freeze
 from transfer.adaptation.domains import Domains
 from transfer.adaptation.resume import ResumeLog
+from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.config.adapt import AdaptConfig
 from transfer.data.images.augment import Augmentation
 from transfer.feature_cache import Feed, TrunkCache
@@ -61,15 +62,13 @@ class AdaptationTask:
         self.source = domains.train if hold_out else np.union1d(domains.train, domains.val)
         self.labels = torch.from_numpy(domains.table.object)
         place = np.full(len(domains.table.domains), -1)
-        place[[domains.table.domains.index(name) for name in (*domains.sources, domains.target)]] = range(
-            len(domains.sources) + 1
-        )
+        for side, name in enumerate((*domains.sources, domains.target)):
+            place[domains.table.domains.index(name)] = side
         self.domain = torch.from_numpy(place[domains.table.domain])
         self.target = self.domain == len(domains.sources)
         self.frozen = model.cut == len(model.backbone.stages)
-        self.rows = np.unique(
-            np.concatenate([domains.train, domains.val, domains.labelled, domains.unlabelled, domains.test])
-        )
+        used = (domains.train, domains.val, domains.labelled, domains.unlabelled, domains.test)
+        self.rows = np.unique(np.concatenate(used))
         self.resume_log, self.parts = ResumeLog(), 1
         self._held: Tensor | None = None
         self._start = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
@@ -93,6 +92,14 @@ class AdaptationTask:
         """Return for each source, and last for the target, a mask of its rows among `rows`, bool (len(rows),)."""
         domain = self.domain.numpy()[rows]
         return [domain == side for side in range(len(self.domains.sources) + 1)]
+
+    def evidence(
+        self, source: np.ndarray, features: Sequence[np.ndarray], val_logits: np.ndarray, target_logits: np.ndarray
+    ) -> CandidateEvidence:
+        """Return the evidence of `features` of the rows `source`, the validation, unlabelled and labelled rows."""
+        labels, (train, val, target, labelled) = self.labels.numpy(), features
+        y, y_val, y_labelled = (labels[rows] for rows in (source, self.domains.val, self.domains.labelled))
+        return CandidateEvidence(train, y, val, val_logits, y_val, target, target_logits, labelled, y_labelled)
 
     def restart(self) -> None:
         """Reset the backbone to its initial weights."""
@@ -189,21 +196,15 @@ def prepare_task(
     """Return the task of a fresh backbone, its frozen features computed, and the freeze plan."""
     policy, c = FreezePolicy.parse(config.method.policy), config.steps
     backbone = new_backbone(config.backbone, seed, policy)
-    plan = freeze.plan(
-        policy,
-        backbone,
-        backbone_lr=c.backbone_lr,
-        layer_decay=c.layer_decay,
-        statistics="frozen",  # statistics of batches with two domains would fit neither
-    )
+    # statistics of batches with two domains would fit neither
+    plan = freeze.plan(policy, backbone, backbone_lr=c.backbone_lr, layer_decay=c.layer_decay, statistics="frozen")
     heads = Heads([HeadSpec("object", classes=domains.table.objects)], backbone.width)
     model = TransferModel(backbone, heads, cut_precision=config.cache.cut_precision).to(pick_device(c.device))
     model.freeze(plan.phases[-1])
     feed = cache.feed(model, domains.table.paths, images.inspection.sha256, batch_size=c.batch_size, workers=c.workers)
-    stage = AdaptationTask(domains, model, feed, hold_out=hold_out)
-    feed.prepare(stage.rows)
-    if not stage.frozen and AUGMENTATIONS[c.augment]:
-        feed.prepare(
-            np.union1d(np.union1d(domains.train, domains.labelled), domains.unlabelled), AUGMENTATIONS[c.augment]
-        )
-    return stage, plan
+    task = AdaptationTask(domains, model, feed, hold_out=hold_out)
+    feed.prepare(task.rows)
+    if not task.frozen and AUGMENTATIONS[c.augment]:
+        augmented = np.unique(np.concatenate([domains.train, domains.labelled, domains.unlabelled]))
+        feed.prepare(augmented, AUGMENTATIONS[c.augment])
+    return task, plan

@@ -38,18 +38,7 @@ PseudoLabelling = Callable[[CandidateEvidence], np.ndarray]
 
 
 class AdaptationTrainer:
-    """Trains a network, and the tail below it, on the rows of one task.
-
-    Parameters
-    ----------
-    task : AdaptationTask
-        Images, rows, and the backbone as the phase freezes it.
-    network : AdaptationNetwork
-    phase : Phase
-        Which stages are trained, at which rates.
-    config : StepsConfig
-    seed : int
-    """
+    """Trains a network, and the tail below it, on the rows of one task; `phase` has the trained stages and rates."""
 
     def __init__(
         self, task: AdaptationTask, network: AdaptationNetwork, phase: Phase, config: StepsConfig, seed: int
@@ -199,18 +188,13 @@ class AdaptationTrainer:
         return halve_until_fits(attempt_in_parts, len(activation), self.task.parts, clear, RECOMPUTED)[0]
 
     def _optimizer(self, losses: WeightedLosses, classifier: bool) -> torch.optim.Optimizer:
-        config = self.config
+        c = self.config
         extra = [p for _, loss in losses for p in loss.parameters()]
         head = [p for name, p in self.network.named_parameters() if classifier or not name.startswith("classifier")]
-        groups: list[dict[str, Any]] = [{"params": [*head, *extra], "top": config.lr}]
+        groups: list[dict[str, Any]] = [{"params": [*head, *extra], "top": c.lr}]
         groups += [{"params": [p], "top": rate} for p, rate in self.rates]
-        return torch.optim.SGD(
-            groups,
-            lr=config.lr,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-            weight_decay=config.weight_decay,
-        )
+        nesterov = c.momentum > 0
+        return torch.optim.SGD(groups, c.lr, c.momentum, weight_decay=c.weight_decay, nesterov=nesterov)
 
     def _state(self) -> dict[str, Any]:
         """Return what is carried from one call of :meth:`train` to the next, with the random generators."""
@@ -242,11 +226,10 @@ class AdaptationTrainer:
         """Yield an epoch's batches from number `first` on: source rows, as many target rows, labelled target rows."""
         task, config = self.task, self.config
         size = config.batch_size if task.frozen else max(config.batch_size // 2, 1)
-        sides = [task.source, task.domains.unlabelled]
-        sizes = [size, size]
-        if len(task.domains.labelled):
-            sides.append(task.domains.labelled)
-            sizes.append(min(size, max(2, len(task.domains.labelled))))
+        labelled = task.domains.labelled
+        sides, sizes = [task.source, task.domains.unlabelled], [size, size]
+        if len(labelled):
+            sides, sizes = [*sides, labelled], [*sizes, min(size, max(2, len(labelled)))]
         drawn = [_repeat_shuffled(side, size * config.steps, self.rng) for side, size in zip(sides, sizes, strict=True)]
         order = np.concatenate(
             [d[i * n : (i + 1) * n] for i in range(config.steps) for d, n in zip(drawn, sizes, strict=True)]
@@ -271,19 +254,8 @@ class AdaptationTrainer:
             features = self.network(pooled, domain)
             logits = self.network.classifier(features)
         cuts = np.cumsum([len(source), len(domains.val), len(domains.unlabelled)])
-        parts = [np.split(x.cpu().numpy(), cuts) for x in (features, logits)]
-        labels = task.labels.numpy()
-        return CandidateEvidence(
-            parts[0][0],
-            labels[source],
-            parts[0][1],
-            parts[1][1],
-            labels[domains.val],
-            parts[0][2],
-            parts[1][2],
-            parts[0][3],
-            labels[domains.labelled],
-        )
+        parts, (_, val, target, _) = (np.split(x.cpu().numpy(), cuts) for x in (features, logits))
+        return task.evidence(source, parts, val, target)
 
     def _by_table_row(self, q: np.ndarray) -> Tensor:
         """Return class probabilities (table rows, classes) with `q` at the unlabelled target rows, zero elsewhere."""

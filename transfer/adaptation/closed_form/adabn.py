@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer.adaptation.closed_form.alignment import fit_alignment
-from transfer.adaptation.closed_form.classifier import AlignedFeatures, fold_alignment, solve_classifier
+from transfer.adaptation.closed_form.classifier import align_features, fold_alignment, solve_classifier
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import EVALUATION_BATCH, AdaptationTask
@@ -40,12 +39,10 @@ def solve_adabn(task: AdaptationTask, phase: Phase) -> tuple[Heads, CandidateEvi
     if not norms:
         raise TransferError(NO_BATCH_NORM)
     domains = task.domains
-    parts = (domains.train, domains.val, domains.labelled, domains.unlabelled)
-    rows = np.concatenate(parts)
-    fitting = ~np.isin(rows, domains.val)
-    pooled = torch.empty(len(rows), backbone.width, device=task.device)
-    task.model.freeze(with_moving_statistics(phase))
-    try:
+
+    def pool_by_domain(rows: np.ndarray) -> torch.Tensor:
+        pooled = torch.empty(len(rows), backbone.width, device=task.device)
+        fitting = ~np.isin(rows, domains.val)
         for name, side in zip((*domains.sources, domains.target), task.sides(rows), strict=True):
             if (side & fitting).sum() < 2:
                 raise TransferError(
@@ -53,10 +50,13 @@ def solve_adabn(task: AdaptationTask, phase: Phase) -> tuple[Heads, CandidateEvi
                 )
             recompute_statistics(task, norms, rows[side & fitting])
             pooled[torch.from_numpy(side)] = task.pooled(rows[side])
+        return pooled
+
+    task.model.freeze(with_moving_statistics(phase))
+    try:
+        features = align_features(task, "none", pool_by_domain)
     finally:
         task.model.freeze(phase)
-    x = pooled.cpu().numpy()
-    features = AlignedFeatures(fit_alignment("none", x), *np.split(x, np.cumsum([len(part) for part in parts[:-1]])))
     heads = solve_classifier(task, features)
     return fold_alignment(heads, features.maps[-1]), features.evidence(task, heads)
 

@@ -22,10 +22,7 @@ RANK = 1e-10  # directions of smaller variance, relative to the largest, are rou
 class AffineMap:
     """The map ``(x - centre) @ matrix``, or ``(x - centre) * matrix`` if `matrix` is a scale per feature.
 
-    Parameters
-    ----------
-    centre : ndarray of float32, shape (F,)
-    matrix : ndarray of float32, shape (F, G) or (F,)
+    `centre` is (F,), `matrix` (F, G) or (F,), both float32.
 
     Examples
     --------
@@ -62,7 +59,7 @@ class AffineMap:
 
 
 def fit_alignment(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[AffineMap, ...]:
-    """Return the map of each domain's features, the target's last; no label is used.
+    """Return the map of each domain's features (N, F), the target's last; no label is used.
 
     ``none``
         The identity.
@@ -80,20 +77,7 @@ def fit_alignment(kind: str, *domains: np.ndarray, size: int = 80) -> tuple[Affi
 
     A domain of one row, or of identical rows, has no spread. It gets the map that the other domains' rows together
     would have, so that a single target image is treated as a source image. If all domains are so, the maps are the
-    identity.
-
-    Parameters
-    ----------
-    kind : {"none", "standardise", "coral", "subspace"}
-    *domains : ndarray, shape (N, F)
-        The sources, and the target.
-    size : int
-        Number of directions of ``subspace``.
-
-    Raises
-    ------
-    TransferError
-        The kind is unknown.
+    identity. An unknown kind is a TransferError.
     """
     if kind not in ALIGNMENTS:
         raise TransferError(

@@ -1,6 +1,7 @@
 """Linear classifiers solved on aligned features, and their export as heads on pooled features."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,22 +22,13 @@ DISTIL_L2 = 0.01  # L2 regularisation with which heads learn refined target prob
 
 @dataclass(frozen=True)
 class AlignedFeatures:
-    """The features of all domains after a closed form.
+    """The features of all domains in the aligned space of a closed form, each (N, size)."""
 
-    Parameters
-    ----------
-    maps : tuple of AffineMap
-        Of each source and, last, the target.
-    train, val, labelled, target : ndarray
-        Features in the aligned space, (N, size): source rows to train and validate on, target rows with and without a
-        label.
-    """
-
-    maps: tuple[AffineMap, ...]
-    train: np.ndarray
-    val: np.ndarray
-    labelled: np.ndarray
-    target: np.ndarray
+    maps: tuple[AffineMap, ...]  # of each source and, last, the target
+    train: np.ndarray  # source rows to train on
+    val: np.ndarray  # source rows to validate on
+    labelled: np.ndarray  # target rows with a label
+    target: np.ndarray  # target rows without
 
     def evidence(self, task: AdaptationTask, heads: Heads) -> CandidateEvidence:
         """Return the evidence of linear `heads` on these features."""
@@ -45,26 +37,21 @@ class AlignedFeatures:
                 heads(torch.from_numpy(rows).to(heads.centre))["object"].cpu().numpy()
                 for rows in (self.val, self.target)
             )
-        labels, domains = task.labels.numpy(), task.domains
-        return CandidateEvidence(
-            self.train,
-            labels[domains.train],
-            self.val,
-            val,
-            labels[domains.val],
-            self.target,
-            target,
-            self.labelled,
-            labels[domains.labelled],
-        )
+        features = (self.train, self.val, self.target, self.labelled)
+        return task.evidence(task.domains.train, features, val, target)
 
 
-def align_features(task: AdaptationTask, kind: str) -> AlignedFeatures:
-    """Return the features of `task` aligned by the closed form `kind`, fitted on all rows of each domain."""
+def align_features(
+    task: AdaptationTask, kind: str, compute: Callable[[np.ndarray], Tensor] | None = None
+) -> AlignedFeatures:
+    """Return the features of `task` aligned by the closed form `kind`, fitted on all rows of each domain.
+
+    `compute` returns the pooled features of rows (default: those of the task).
+    """
     domains = task.domains
     parts = (domains.train, domains.val, domains.labelled, domains.unlabelled)
     rows = np.concatenate(parts)
-    pooled, sides = task.pooled(rows).cpu().numpy(), task.sides(rows)
+    pooled, sides = (compute or task.pooled)(rows).cpu().numpy(), task.sides(rows)
     maps = fit_alignment(kind, *(pooled[side] for side in sides))
     mapped = np.empty((len(rows), maps[-1].size), np.float32)
     for affine, side in zip(maps, sides, strict=True):
@@ -147,12 +134,8 @@ def fold_alignment(heads: Heads, scaling: AffineMap) -> Heads:
 def predict_test(task: AdaptationTask, heads: Heads, evidence: CandidateEvidence) -> np.ndarray:
     """Return the logits (n, classes) of the test rows; the backbone must have the weights that belong to `heads`."""
     domains = task.domains
-    place = np.searchsorted(domains.unlabelled, domains.test)
-    if (
-        len(domains.unlabelled)
-        and (domains.unlabelled[place.clip(max=len(domains.unlabelled) - 1)] == domains.test).all()
-    ):
-        return evidence.target_logits[place]
+    if np.isin(domains.test, domains.unlabelled).all():
+        return evidence.target_logits[np.searchsorted(domains.unlabelled, domains.test)]
     with torch.inference_mode():
         return heads(task.pooled(domains.test))["object"].cpu().numpy()
 

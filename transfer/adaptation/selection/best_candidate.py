@@ -21,49 +21,27 @@ Score = Callable[[CandidateEvidence], float]
 
 @dataclass
 class CandidateModel:
-    """A model that the rule may choose.
+    """A model that the rule may choose."""
 
-    Parameters
-    ----------
-    name : str
-        Method, loss weight, epoch.
-    evidence : CandidateEvidence
-        The rule's input.
-    heads : Heads
-        For pooled features of target images.
-    line : dict
-        Further figures for its log line.
-    """
-
-    name: str
+    name: str  # method, loss weight, epoch
     evidence: CandidateEvidence
-    heads: Heads
-    line: dict[str, Any] = field(default_factory=dict)
+    heads: Heads  # for pooled features of target images
+    line: dict[str, Any] = field(default_factory=dict)  # further figures for its log line
 
 
 @dataclass
 class BestCandidate:
-    """The best candidate so far, and the scores and test predictions of all.
-
-    Parameters
-    ----------
-    task : AdaptationTask
-    score : callable
-        The rule's score of a candidate's evidence: larger is better.
-    log_line : callable
-        Called with a line for each candidate.
-    """
+    """The best candidate so far, and the scores and test predictions of all."""
 
     task: AdaptationTask
-    score: Score
-    log_line: LogLine
+    score: Score  # larger is better
+    log_line: LogLine  # called with a line for each candidate
     best: CandidateModel | None = None
     value: float = -np.inf
-    backbone: dict[str, Tensor] = field(default_factory=dict)
-    """The tensors of the best candidate's backbone that differ from the initial ones."""
+    backbone: dict[str, Tensor] = field(default_factory=dict)  # the best candidate's tensors that differ from the start
     scores: dict[str, float] = field(default_factory=dict)
+    # predicted classes of the test rows, for the oracle's column, which is computed after all selection
     test_classes: dict[str, np.ndarray] = field(default_factory=dict)
-    """Each candidate's predicted classes of the test rows, for the oracle's column, computed after all selection."""
     notes: list[str] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
 
@@ -83,10 +61,9 @@ class BestCandidate:
     def consider(self, candidate: CandidateModel) -> None:
         """Score a candidate, whose backbone is the task's at this moment, and retain it if it is the best."""
         value = distributed.broadcast(float(self.score(candidate.evidence)))
-        value = value if np.isfinite(value) else -np.inf
-        self.scores[candidate.name] = float(value)
+        value = self.scores[candidate.name] = float(value if np.isfinite(value) else -np.inf)
         self.test_classes[candidate.name] = predict_test(self.task, candidate.heads, candidate.evidence).argmax(1)
-        self.lines.append({"candidate": candidate.name, "score": round(float(value), 6)} | candidate.line)
+        self.lines.append({"candidate": candidate.name, "score": round(value, 6)} | candidate.line)
         self.log_line(self.lines[-1])
         if self.best is None or value > self.value:
             self.best, self.value = candidate, value

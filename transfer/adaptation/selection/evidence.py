@@ -46,20 +46,11 @@ class CandidateEvidence:
         if not len(self.labelled_labels):
             object.__setattr__(self, "labelled_features", self.target_features[:0])
         shapes = {field.name: getattr(self, field.name).shape for field in fields(self)}
-        width, classes = self.target_features.shape[-1], self.target_logits.shape[-1]
-        source, val, target = len(self.source_features), len(self.val_features), len(self.target_features)
-        fitting = {
-            "source_features": (source, width),
-            "source_labels": (source,),
-            "val_features": (val, width),
-            "val_logits": (val, classes),
-            "val_labels": (val,),
-            "target_features": (target, width),
-            "target_logits": (target, classes),
-            "labelled_features": (len(self.labelled_labels), width),
-            "labelled_labels": (len(self.labelled_labels),),
-        }
-        if shapes != fitting or not source or not target:
+        widths = {"features": self.target_features.shape[-1:], "logits": self.target_logits.shape[-1:], "labels": ()}
+        rows = {side: len(getattr(self, f"{side}_features")) for side in ("source", "val", "target", "labelled")}
+        parts = {name: name.split("_") for name in shapes}
+        expected = {name: (rows[side], *widths[kind]) for name, (side, kind) in parts.items()}
+        if shapes != expected or not rows["source"] or not rows["target"]:
             raise ValueError(f"evidence with inconsistent shapes, or without rows: {shapes}")
 
     @property

@@ -18,20 +18,11 @@ def reduce_dimensions(*parts: np.ndarray, seed: int = 0) -> list[np.ndarray]:
 
 
 def density_ratio(source: np.ndarray, target: np.ndarray, rows: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Return p_target(x) / p_source(x) at each of `rows`, in [0, ``MAX_RATIO``].
+    """Return p_target(x) / p_source(x) at each of `rows`, shape (N,), in [0, ``MAX_RATIO``].
 
-    A logistic discriminator d(x) = P(target | x) is fitted on `source` and `target`; by Bayes' rule its odds give the
-    ratio Ns / Nt * d / (1 - d) (Bickel et al. 2007; You et al. 2019, eq. 4).
-
-    Parameters
-    ----------
-    source, target : ndarray, shape (Ns, F) and (Nt, F)
-    rows : ndarray, shape (N, F)
-        Source rows that are not among `source`: the discriminator is overconfident on its training rows.
-
-    Returns
-    -------
-    ndarray of float64, shape (N,)
+    A logistic discriminator d(x) = P(target | x) is fitted on `source` (Ns, F) and `target` (Nt, F); by Bayes' rule its
+    odds give the ratio Ns / Nt * d / (1 - d) (Bickel et al. 2007; You et al. 2019, eq. 4). It is overconfident on its
+    training rows, so `rows` (N, F) are source rows that are not among `source`.
 
     Examples
     --------
