@@ -30,12 +30,7 @@ def describe_shift(
     Class shares are rough, since misclassified images count for the wrong class: from amazon to webcam, the estimated
     total variation is 0.23, the true one 0.11. The flags allow for that.
 
-    Parameters
-    ----------
-    task : AdaptationTask
-        With the pooled features before training.
-    chosen : CandidateEvidence
-        Of the candidate that the rule chose.
+    `task` has the pooled features before training; `chosen` is the evidence of the candidate that the rule chose.
 
     Returns
     -------
@@ -83,14 +78,7 @@ def merge_shift_flags(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def compare_with_source_only(
     tests: Sequence[tuple[ImageTable, Predictions]], before: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """Return what adapting changed, per object and overall.
-
-    Parameters
-    ----------
-    tests : sequence of (ImageTable, Predictions)
-        For each seed, the test images with their true objects, and the adapted model's predictions.
-    before : sequence of ndarray
-        For each seed the classes that source_only gave these images, int64, shape (N,).
+    """Return what adapting changed, per object and overall; `tests` and `before` as in an ``AdaptRun``.
 
     Returns
     -------

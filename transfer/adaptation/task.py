@@ -30,15 +30,8 @@ EVALUATION_BATCH = 128  # images per batch where a tail is evaluated
 class AdaptationTask:
     """The rows of source and target as pooled features of a model, with masked labels.
 
-    Parameters
-    ----------
-    domains : Domains
-    model : TransferModel
-        Frozen for the phase in which it is trained.
-    feed : Feed
-        Of `model`, for the table of `domains`.
-    hold_out : bool
-        Whether validation rows must stay unseen, because the rule uses them.
+    The model is frozen for the phase in which it is trained. With `hold_out`, validation rows stay unseen, because the
+    rule uses them.
 
     Attributes
     ----------

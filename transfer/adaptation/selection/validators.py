@@ -27,24 +27,12 @@ SIMILARITY_BLOCK_ROWS = 1024  # rows of the similarity matrix in memory at once
 
 @dataclass(frozen=True)
 class Validator:
-    """A rule that scores candidates without target labels.
+    """A rule that scores candidates without target labels."""
 
-    Parameters
-    ----------
-    name : str
-        As given to ``--rule``.
-    summary : str
-        One line: what is measured, and the paper.
-    measure : callable
-        From a candidate's evidence to its score; higher is better.
-    validation : bool
-        Whether it needs held-out labelled source rows.
-    """
-
-    name: str
-    summary: str
-    measure: Callable[[CandidateEvidence], float]
-    validation: bool = False
+    name: str  # as given to --rule
+    summary: str  # what is measured, and the paper
+    measure: Callable[[CandidateEvidence], float]  # higher is better
+    validation: bool = False  # whether it needs held-out labelled source rows
 
     def score(self, evidence: CandidateEvidence) -> float:
         """Return the score: -inf after divergence, NaN without the validation rows that the rule needs."""

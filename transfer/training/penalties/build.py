@@ -25,12 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def check_penalties(model: TransferModel, plan: FreezePlan, config: LearnConfig, solved: list[bool]) -> None:
-    """Raise if an option contradicts `plan`; log which options a solved phase ignores.
-
-    Parameters
-    ----------
-    solved : list of bool
-        For each phase, whether it is solved.
+    """Raise if an option contradicts `plan`; log which options a phase that is `solved` ignores.
 
     Raises
     ------

@@ -12,14 +12,9 @@ class CoTuning(Penalty):
     """``strength`` times the mean cross-entropy between the original classifier's predictions on the current features
     and its mean prediction for the row's object before training (You et al. 2020, "Co-Tuning for transfer learning").
 
-    The paper also fine-tunes that classifier, after calibrating it; here it is frozen and not calibrated.
-
-    Parameters
-    ----------
-    classifier : Module
-        Pooled features (N, width) to logits of the original classes (N, S).
-    relation : Tensor, shape (objects, S)
-        See :func:`class_relation`.
+    The paper also fine-tunes that classifier, after calibrating it; here it is frozen and not calibrated. It maps
+    pooled features (N, width) to logits (N, S) of the original classes; `relation` (objects, S) is the result of
+    :func:`class_relation`.
     """
 
     def __init__(self, classifier: nn.Module, relation: Tensor, strength: float) -> None:
@@ -39,13 +34,7 @@ class CoTuning(Penalty):
 
 
 def find_original_classifier(pretrained: PretrainedCopy) -> nn.Module:
-    """Return the original classifier, frozen.
-
-    Raises
-    ------
-    TransferError
-        The backbone has none.
-    """
+    """Return the original classifier, frozen; raise TransferError if the backbone has none."""
     backbone = pretrained.model.backbone
     if backbone.classifier is None:
         raise TransferError(f"--co-tuning: {backbone.name} ({backbone.weights}) has no original classifier")

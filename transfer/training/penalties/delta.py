@@ -18,12 +18,7 @@ class Delta(Penalty):
 
     ``map_j`` is channel j of such an output, ``pretrained_j`` that of the pretrained network for the same input; ``W``
     is the softmax over channels of :func:`channel_loss_increases`. As in the paper, the heads have their weight decay.
-
-    Parameters
-    ----------
-    pretrained : PretrainedCopy
-    attention : mapping of str to Tensor, shape (channels,)
-        ``W`` by the path of the module with this output.
+    `attention` holds ``W``, (channels,), by the path of the module with this output.
     """
 
     def __init__(self, pretrained: PretrainedCopy, attention: Mapping[str, Tensor], strength: float) -> None:

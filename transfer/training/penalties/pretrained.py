@@ -15,14 +15,7 @@ from transfer.model import TransferModel
 class PretrainedCopy:
     """A frozen copy of a model's backbone, with the same activations as its input.
 
-    Parameters
-    ----------
-    model : TransferModel
-        Before training.
-    rows : ndarray of int64
-        Training rows.
-    labels : dict of str to Tensor
-        By head, for all rows of the table.
+    `model` is not trained yet; `rows` are the training rows; `labels`, by head, are those of all rows of the table.
     """
 
     def __init__(self, model: TransferModel, rows: np.ndarray, labels: dict[str, Tensor]) -> None:
