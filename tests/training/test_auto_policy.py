@@ -78,7 +78,7 @@ def test_own_settings_stay_and_are_logged(advise, caplog):
     with caplog.at_level("INFO"):
         now = apply_advice(advise(epochs=2, batch_size=LearnConfig.batch_size, refit=False)[0], advice)
     assert (now.learn.epochs, now.learn.batch_size, now.learn.refit) == (2, 32, False)
-    assert "settings of yours that stay: epochs 2, refit False" in caplog.text
+    assert "settings that differ from the defaults stay: epochs 2, refit False" in caplog.text
 
 
 @pytest.mark.parametrize(

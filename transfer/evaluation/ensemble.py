@@ -50,8 +50,8 @@ def average_predictions(members: Sequence[Predictions]) -> Predictions:
 def load_snapshots(models: Models, snapshots: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> Iterator[Models]:
     """Yield `models` with the weights of each snapshot in turn; afterwards they have their previous weights.
 
-    `snapshots` has for each part of `models` the trained tensors of each snapshot. All that is done with a snapshot is
-    done before the next one is asked for: the models are the same objects.
+    `snapshots` has for each part of `models` the trained tensors of each snapshot. The models are the same objects each
+    time: use them before taking the next snapshot.
     """
     for members in zip(*snapshots.values(), strict=False):  # a part that stopped early has fewer
         with ExitStack() as stack:

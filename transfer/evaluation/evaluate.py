@@ -126,7 +126,7 @@ def format_column_targets(specs: Sequence[HeadSpec]) -> list[str]:
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate a saved run on its test images or on other data; return the result, and write it to ``config.out``.
 
-    Of other data the test split is used, or all images if it has none. A note says if some of these images, but not
+    With other data, the test split is used, or all images if there is none. A note says if some of the images, but not
     all, are test images of the run: it may have been trained on the others. Several runs are evaluated as an ensemble.
     A TransferError says that there is no such run or data, no label that the model knows, or that the heads differ.
     """

@@ -107,11 +107,11 @@ def load_models(path: Path, device: torch.device | str = "cpu") -> Models:
     Raises
     ------
     TransferError
-        No such file, not one of ours, or damaged.
+        There is no such file, it is no model of this package, or it is damaged.
     """
     file = path / "model.safetensors" if path.is_dir() else path
     try:
-        open_regular(file).close()  # safe_open calls missing what may not be read
+        open_regular(file).close()  # safe_open reports a file without read permission as missing
     except PermissionError as error:
         raise TransferError(f"cannot read {file}: {error.strerror}") from None
     except OSError:

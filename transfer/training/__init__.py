@@ -1,1 +1,1 @@
-"""Training: the one loop, its optimizers, its saved models, and the commands that run it."""
+"""Training: the epoch loop, its optimizers and penalties, and the commands that run it."""

@@ -159,8 +159,8 @@ def apply_advice(config: TrainConfig, advice: Advice) -> TrainConfig:
     expected = (advice.case, advice.best.policy, advice.best.accuracy, *advice.best.interval)
     log.info("advice for a set that is %s: policy %s, expected accuracy %.3f (%.3f to %.3f)", *expected)
     policy = str(settings.pop("policy"))
-    own = {name: value for name in settings if (value := getattr(config.learn, name)) != getattr(LearnConfig, name)}
-    if own:
-        log.info("settings of yours that stay: %s", ", ".join(f"{name} {value}" for name, value in own.items()))
-    learn = replace(config.learn, **settings | own)  # type: ignore[arg-type]
+    fixed = {name: value for name in settings if (value := getattr(config.learn, name)) != getattr(LearnConfig, name)}
+    if fixed:
+        log.info("settings that differ from the defaults stay: %s", ", ".join(f"{k} {v}" for k, v in fixed.items()))
+    learn = replace(config.learn, **settings | fixed)  # type: ignore[arg-type]
     return replace(config, policy=replace(config.policy, policy=policy), learn=learn)

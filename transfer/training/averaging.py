@@ -47,10 +47,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place(self, feed: Feed, rows: np.ndarray) -> Iterator[None]:
-        """Give the model the mean; restore its own weights, bit-identical, on leaving.
-
-        SWA measures BatchNorm statistics on `rows`.
-        """
+        """Give the model the mean; restore its weights bit for bit on leaving. SWA measures statistics on `rows`."""
         if not self.count:
             yield
             return
@@ -72,8 +69,8 @@ class WeightAverage:
     def load(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
         self.count = state["count"]
-        for mine, mean in zip(self.mean, state["mean"], strict=True):
-            mine.copy_(mean)
+        for mean, saved in zip(self.mean, state["mean"], strict=True):
+            mean.copy_(saved)
 
     def _take(self, weight: float) -> None:
         self.count += 1

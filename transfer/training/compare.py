@@ -30,7 +30,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
 
     Bad input, or a run folder that cannot be used, raises a TransferError.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     if config.train.policy.policy != PolicyConfig().policy:
         raise TransferError("compare takes several policies: --policies A,B rather than --policy")
     policies = [str(FreezePolicy.parse(text)) for text in config.policies]
@@ -51,7 +51,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         "command": "compare",
         "config": to_dict(config),
         "versions": get_versions(),
-        "seconds": {"total": round(time.perf_counter() - began, 3)},
+        "seconds": {"total": round(time.perf_counter() - started, 3)},
         "runs": {text: run.result for text, run in runs.items()},
         "paired": {text: compare_runs(runs[text], first) for text in policies[1:]},
         "against": policies[0],
@@ -65,9 +65,9 @@ def compare_runs(run: TrainRun, other: TrainRun) -> dict[str, Any]:
     """Return for each head a paired test of `run` against `other` on the test images that they share (all seeds)."""
     tests = {}
     for name in run.tests[0][1]:
-        (mine, images), (theirs, _) = correct_predictions(run, name), correct_predictions(other, name)
-        if len(mine):
-            tests[name] = paired_test(mine, theirs, images)
+        (correct, images), (reference, _) = correct_predictions(run, name), correct_predictions(other, name)
+        if len(correct):
+            tests[name] = paired_test(correct, reference, images)
     return tests
 
 

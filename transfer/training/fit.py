@@ -256,5 +256,5 @@ def scale_heads(model: TransferModel, feed: Feed, rows: np.ndarray, seed: int) -
     sample = np.random.default_rng(seed).permutation(rows)[:SCALE_ROWS]
     with torch.inference_mode():
         batches = feed.batches(sample, split=True)
-        features = torch.cat([feed.gather_batch(model.features(own).float(), len(batch)) for batch, own in batches])
+        features = torch.cat([feed.gather_batch(model.features(x).float(), len(batch)) for batch, x in batches])
     model.heads.scale_to(features)
