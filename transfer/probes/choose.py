@@ -23,10 +23,7 @@ def is_phase_solved(model: TransferModel, phase: Phase, config: LearnConfig, vie
 def can_solve_heads(heads: Heads, config: LearnConfig, views: int) -> bool:
     """Return whether `heads` are solved while the backbone is frozen.
 
-    Parameters
-    ----------
-    views : int
-        Cached augmented views of an image; 0 where each epoch draws its own.
+    `views` is the number of cached augmented views of an image; 0 where each epoch draws its own.
     """
     return (config.augment == "none" or views > 0) and config.probe == "solved" and is_convex(heads)
 

@@ -44,17 +44,9 @@ class ScaledRows:
 
 
 class HeadProblem(LinearProblem):
-    """One linear layer's problem under its heads' loss.
+    """The problem of one linear layer with `outputs`, under the loss of `part`: heads that take these for features.
 
-    Parameters
-    ----------
-    part : Heads
-        Takes the layer's output for features.
-    outputs : int
-        Of the layer.
-    train, val : ScaledRows
-    smoothing : float
-        Label smoothing, in training only.
+    Labels of training rows are smoothed, those of validation rows are not.
     """
 
     def __init__(

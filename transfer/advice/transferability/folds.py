@@ -20,7 +20,6 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray | None = None, *, folds:
         Rows of the same group stay in one fold.
     folds : int
         Number of folds; fewer where there are fewer groups.
-    seed : int
 
     Raises
     ------

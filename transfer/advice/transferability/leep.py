@@ -8,6 +8,8 @@ PRIOR_COUNTS = 10.0 ** np.arange(-2, 4)  # images that may be added to every ori
 def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> float:
     """Return the mean log-likelihood of the labels given the original classifier (Nguyen et al. 2020, eq. 2).
 
+    It is in nats, at most 0; see :func:`explain_entropy` for a scale that sets of different classes share.
+
     A new class y is predicted by sum over z of P(y | z) p(z | image), with P(y | z) counted from the images themselves.
     With few images per class that score is too high, also for random labels. With `folds` each image is predicted from
     counts of the other folds, to which every original class adds a number of images, distributed over the labels as all
@@ -22,11 +24,6 @@ def leep(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray | None
         -1 where unknown: such rows are ignored.
     folds : ndarray of int64, shape (N,), optional
         See :func:`transfer.advice.transferability.folds.assign_folds`.
-
-    Returns
-    -------
-    float
-        In nats, at most 0; see :func:`explain_entropy` for a scale that sets of different classes share.
 
     Examples
     --------

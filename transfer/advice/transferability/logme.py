@@ -13,8 +13,8 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
 
     For the indicator y of a class, y = X w + e with w ~ N(0, I / alpha) and e ~ N(0, I / beta) has the evidence
     log N(y | 0, X Xᵀ / alpha + I / beta) (eq. 2). It is maximised over alpha and beta, averaged over the classes and
-    divided by N. It compares features on the same images (higher is better), not sets of images. Like the published
-    one, the model has no intercept.
+    divided by N: in nats, NaN where no label is known. It compares features on the same images (higher is better), not
+    sets of images. Like the published one, the model has no intercept.
 
     The published iteration is wrong where N < D. Here, in the singular basis of X, the best beta for a ratio
     ``alpha / beta`` is known in closed form, which leaves one function of that ratio: evaluated on a grid of its
@@ -27,11 +27,6 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
     features : ndarray, shape (N, D)
     labels : ndarray of int64, shape (N,)
         -1 where unknown: such rows are ignored.
-
-    Returns
-    -------
-    float
-        In nats; NaN where no label is known.
 
     Examples
     --------

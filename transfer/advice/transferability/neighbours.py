@@ -20,7 +20,6 @@ def vote_by_neighbours(
     features : ndarray, shape (N, D)
     labels : ndarray of int64, shape (N,)
         -1 where unknown: such rows do not vote.
-    k : int
     groups : ndarray of int64, shape (N,), optional
         Rows of the same group, such as duplicates, do not vote on each other.
 

@@ -36,14 +36,8 @@ SVG_STYLE: Any = {
 def svg_figure(name: str, label: str, width: float = 4.4, height: float = 3.0) -> Iterator[tuple[Any, "InlineSvg"]]:
     """Yield a matplotlib figure to draw on, and the object that holds its SVG afterwards.
 
-    Parameters
-    ----------
-    name : str
-        Unique on the page, so that the definitions of two figures do not collide.
-    label : str
-        What the figure shows, for screen readers.
-    width, height : float
-        Size in inches.
+    Its `name` is unique on the page, so that the definitions of two figures do not collide; `label` says what it shows,
+    for screen readers; its size is in inches.
     """
     import matplotlib
     from matplotlib.figure import Figure
