@@ -4,6 +4,7 @@ A plan is a sequence of phases: most policies have one, ``lp_ft`` two (probe, th
 stage. Training, caching and reports read the plan and never ask which policy made it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +40,10 @@ class FreezePlan:
         return sum(stage.parameters for stage in self.phases[0].stages) - self.trained_parameters
 
     def __str__(self) -> str:
+        return self.format_table([False] * len(self.phases))
+
+    def format_table(self, solved: Sequence[bool]) -> str:
+        """Return the stages with their rates in each phase; the heads have none in phases that are `solved`."""
         names = [stage.name for stage in self.phases[0].stages]
         width = max(map(len, [*names, *self.dropped, "stage"]))
         header = [f"{'stage':<{width}}", f"{'parameters':>12}", *(f"{p.name:>16}" for p in self.phases)]
@@ -48,8 +53,11 @@ class FreezePlan:
             cells += [f"{_describe(phase.stages[i]):>16}" for phase in self.phases]
             lines.append(" ".join(cells))
         lines += [f"{name:<{width}} {'dropped':>12}" for name in self.dropped]
-        rates = [f"{f'{phase.heads_rate:.3g} lr':>16}" for phase in self.phases]
-        lines.append(" ".join([f"{'heads':<{width}}", " " * 12, *rates]))
+        rates = [
+            "solved" if is_solved else f"{p.heads_rate:.3g} lr"
+            for p, is_solved in zip(self.phases, solved, strict=True)
+        ]
+        lines.append(" ".join([f"{'heads':<{width}}", " " * 12, *(f"{rate:>16}" for rate in rates)]))
         return "\n".join([*lines, *self._notes()])
 
     def _notes(self) -> list[str]:

@@ -13,13 +13,15 @@ import numpy as np
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.config.serialise import to_dict
-from transfer.config.train import TrainConfig
+from transfer.config.train import LearnConfig, TrainConfig
 from transfer.errors import EndedEarly
 from transfer.evaluation.ensemble import TestSet, load_snapshots
 from transfer.evaluation.predictions import Predictions, prediction_rows
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
+from transfer.model import TransferModel
+from transfer.probes.choose import IGNORED_BY_SOLVERS, is_phase_solved
 from transfer.runs import checkpoint
 from transfer.runs.inputs import RunInputs
 from transfer.runs.seeds import merge_seeds
@@ -106,11 +108,22 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
         prepared.plans.append(plan)
         if config.run.out and config.run.report:
             prepared.initial[name] = InitialWeights(model, plan)
-    log.info("%s", prepared.plans[0])
     first = next(iter(prepared.models.values()))
+    _log_plan(session, prepared, first)
     table, digests = images.table, images.inspection.sha256
     session.begin(first.backbone, lambda: RunInputs(config.backbone.backbone, first, splits, table.paths, digests))
     return prepared
+
+
+def _log_plan(session: Session, prepared: PreparedRun, model: TransferModel) -> None:
+    """Log the stages, and which options that are not the default have no effect because all phases are solved."""
+    plan, given, default = prepared.plans[0], session.config.learn, LearnConfig()
+    solved = [is_phase_solved(model, phase, prepared.config.learn, session.cache.views) for phase in plan.phases]
+    log.info("%s", plan.format_table(solved))
+    ignored = [name for name in IGNORED_BY_SOLVERS if getattr(given, name) != getattr(default, name)]
+    if ignored and all(solved):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        log.info("the heads are solved by L-BFGS, which ignores %s", options)
 
 
 def _fit_models(session: Session, prepared: PreparedRun) -> dict[str, FitResult]:
