@@ -13,7 +13,7 @@ from transfer.adaptation.adapt import adapt
 from transfer.adaptation.losses.fixmatch import FixMatch
 from transfer.adaptation.registry import METHODS
 from transfer.adaptation.resume import ResumeLog
-from transfer.adaptation.step import StepLoss
+from transfer.adaptation.step_loss import StepLoss
 from transfer.cli import main
 from transfer.errors import TransferError
 from transfer.runs import states

@@ -11,7 +11,7 @@ from transfer.adaptation.losses.mcc import MCC
 from transfer.adaptation.losses.mmd import DeepCORAL
 from transfer.adaptation.losses.pseudo_labels import PseudoLabels
 from transfer.adaptation.method_run import new_network
-from transfer.adaptation.step import Diverged
+from transfer.adaptation.step_loss import Diverged
 from transfer.adaptation.trainer import AdaptationTrainer
 from transfer.errors import TransferError
 
@@ -297,6 +297,6 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts_to_the_same_end(course, sca
         assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
     with pytest.raises(TransferError, match="out of memory on a single image"):
         went(0)
-    monkeypatch.setattr("transfer.adaptation.step.StepLoss.forward", Mock(side_effect=MemoryError))
+    monkeypatch.setattr("transfer.adaptation.step_loss.StepLoss.forward", Mock(side_effect=MemoryError))
     with pytest.raises(TransferError, match="use a smaller --batch-size"):
         ran(course().train([], 1))

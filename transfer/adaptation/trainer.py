@@ -15,7 +15,7 @@ from transfer import freeze
 from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.resume import TrainerPosition
 from transfer.adaptation.selection.evidence import CandidateEvidence
-from transfer.adaptation.step import Diverged, StepLoss, WeightedLosses
+from transfer.adaptation.step_loss import Diverged, StepLoss, WeightedLosses
 from transfer.adaptation.task import AdaptationTask
 from transfer.config.adapt import StepsConfig
 from transfer.errors import TransferError

@@ -6,7 +6,7 @@ import torch
 
 from transfer.adaptation.losses.base import AdaptationLoss
 from transfer.adaptation.method_run import new_network
-from transfer.adaptation.step import Diverged, StepLoss
+from transfer.adaptation.step_loss import Diverged, StepLoss
 
 
 class Keeping(AdaptationLoss):
