@@ -1,7 +1,7 @@
 """Errors that users can fix: one line with what is wrong, where, and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class TransferError(Exception):
@@ -29,3 +29,19 @@ def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     by_lower = {k.lower(): k for k in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.6)
     return f" (did you mean {' or '.join(repr(by_lower[k]) for k in near)}?)" if near else ""
+
+
+def list_examples(names: Sequence[str], count: int = 5) -> str:
+    """Return up to `count` names for a message.
+
+    Examples
+    --------
+    >>> list_examples("abc", 3), list_examples("abc", 2)
+    ('a, b, c', 'a, b, …')
+    """
+    return ", ".join(names[:count]) + ", …" * (len(names) > count)
+
+
+def get_first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or, if that is empty, the name of its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

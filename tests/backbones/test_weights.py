@@ -120,7 +120,7 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path, published):
     published["layer1.0.conv1.weight"] = torch.ones(1, 2)
     assert "1 of another shape (layer1.0.conv1.weight (1, 2), not (64, 64, 3, 3))" in _misfit(tmp_path, published)
     message = _misfit(tmp_path, {f"x{i}": torch.ones(1) for i in range(9)})
-    assert "9 unexpected (x0, x1, x2, x3, ...)" in message
+    assert "9 unexpected (x0, x1, x2, x3, …)" in message
     assert "missing (conv1.0.weight, " in message
 
 

@@ -10,7 +10,7 @@ from transfer.adaptation.hidden_labels import HiddenLabels, hide_labels
 from transfer.data.duplicates import Inspection, group_duplicates, merge_groups
 from transfer.data.sampling import draw_few_labels, draw_stratified
 from transfer.data.table import ImageTable, Target
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import TransferError, did_you_mean, list_examples
 
 Protocol = Literal["transductive", "inductive", "office"]
 
@@ -228,7 +228,7 @@ def _note_splits_and_duplicates(
         notes.append(f"the data set's split is not used{' for the source' * (protocol == 'inductive')}")
     single = np.flatnonzero(np.bincount(table.object[source_rows], minlength=len(table.objects)) == 1)
     if len(single) and val > 0:
-        listed = ", ".join(table.objects[i] for i in single[:5]) + (", …" if len(single) > 5 else "")
+        listed = list_examples([table.objects[i] for i in single])
         objects = f"{len(single)} object{'s' * (len(single) > 1)}"
         notes.append(f"{objects} with a single image, never drawn for val: {listed}")
     if len(target_rows) == 1:

@@ -7,6 +7,7 @@ import numpy as np
 
 from transfer.data.splits import mask_labels
 from transfer.data.table import ImageTable, Target
+from transfer.errors import list_examples
 from transfer.heads import find_head_kind
 
 
@@ -57,8 +58,7 @@ class HiddenLabels:
         if unknown:
             notes.append(f"{unknown} of {n} test images of {self._target} have no label: not counted")
         if len(beyond):
-            names = [self.classes[i] for i in np.unique(beyond)]
-            listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            listed = list_examples([self.classes[i] for i in np.unique(beyond)])
             notes.append(
                 f"{len(beyond)} of {n} test images of {self._target} show objects without any training label "
                 f"({listed}): no prediction can be correct, each counts as an error"

@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -170,11 +171,18 @@ class Backbone(nn.Module):
     def _between(self, x: Tensor, start: int, cut: int) -> Tensor:
         if cut == len(self.stages):
             return self._tail(x, start)
-        with self._last(cut).register_forward_hook(stop_forward):
+        return self._run_until(cut, lambda: self._tail(x, start))
+
+    def _run_until(self, cut: int, run: Callable[[], Any]) -> Any:
+        """Return the output of the first `cut` stages in the forward pass `run`, which ends there."""
+        last = self._last(cut)
+        with last.register_forward_hook(_stop_forward):
             try:
-                self._tail(x, start)
-            except StopForward as reached:
-                return reached.activation
+                run()
+            except _StopForward as reached:
+                if reached.module is not last:  # a lower cut
+                    raise
+                return reached.output
         raise RuntimeError(f"{self.name} never reached the end of stage {self.stages[cut - 1].name}")
 
     def _tail(self, activation: Tensor, cut: int) -> Tensor:
@@ -220,17 +228,16 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]], prefix: str = "") -> str
     return digest.hexdigest()
 
 
-class StopForward(Exception):
+class _StopForward(Exception):
     """Ends a forward pass early; carries the module that was reached and its output."""
 
-    def __init__(self, module: nn.Module, activation: Tensor) -> None:
+    def __init__(self, module: nn.Module, output: Any) -> None:
         super().__init__()
-        self.module, self.activation = module, activation
+        self.module, self.output = module, output
 
 
-def stop_forward(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    """Raise StopForward with a module's output (a forward hook)."""
-    raise StopForward(module, output)
+def _stop_forward(module: nn.Module, inputs: tuple, output: Any) -> None:
+    raise _StopForward(module, output)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfer.backbones.backbone import Backbone, ConvClassifier, StopForward, stop_forward
+from transfer.backbones.backbone import Backbone, ConvClassifier
 from transfer.backbones.stages import switch_to_eval
 from transfer.errors import TransferError
 
@@ -58,15 +58,7 @@ class TruncatedBackbone(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features (N, width) of normalised `images` (N, 3, H, W)."""
-        last = self._last(len(self.stages))
-        with last.register_forward_hook(stop_forward):
-            try:
-                self.network(images)
-            except StopForward as reached:
-                if reached.module is not last:  # a cut below
-                    raise
-                return pool_mean(reached.activation)
-        raise RuntimeError(f"{self.name} never reached the end of stage {self.stages[-1].name}")
+        return pool_mean(self._run_until(len(self.stages), lambda: self.network(images)))
 
 
 class AllStagesBackbone(Backbone):

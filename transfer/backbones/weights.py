@@ -23,7 +23,7 @@ from transfer.backbones import registry, stages, weight_paths
 from transfer.backbones.backbone import Backbone, ConvClassifier
 from transfer.backbones.providers.base import Provider
 from transfer.data.images.preprocessing import Preprocessing
-from transfer.errors import TransferError
+from transfer.errors import TransferError, get_first_line, list_examples
 from transfer.runtime.files import read_json
 
 # Keys under which trainers save weights in a checkpoint, averaged weights first.
@@ -144,7 +144,7 @@ def read_weights_file(file: Path) -> dict[str, Tensor]:
             f"{file} is not loaded: it holds more than tensors, and unpickling runs code; save only its tensors"
         ) from error
     except Exception as error:  # readers raise many types on broken bytes
-        raise TransferError(f"{file} cannot be read as weights: {_first_line(error)}") from error
+        raise TransferError(f"{file} cannot be read as weights: {get_first_line(error)}") from error
     while isinstance(content, dict) and (key := next((k for k in WRAPPERS if isinstance(content.get(k), dict)), None)):
         content = content[key]
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
@@ -164,7 +164,7 @@ def read_record_beside(file: Path) -> Preprocessing | None:
         return Preprocessing.from_dict(read_json(record))
     except TransferError as error:
         raise TransferError(
-            f"{record} is no preprocessing record: {_first_line(error)}; its keys are listed in "
+            f"{record} is no preprocessing record: {get_first_line(error)}; its keys are listed in "
             "transfer.data.images.preprocessing"
         ) from error
 
@@ -177,7 +177,7 @@ def _load_into(provider: Provider, name: str, network: nn.Module, found: FoundWe
     layout = provider.classifier_layout(name, network)
     state = found.state
     if broken := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
-        raise TransferError(f"{found.where} is not finite in {_list_some(broken)}: it cannot be used")
+        raise TransferError(f"{found.where} is not finite in {list_examples(broken, 4)}: it cannot be used")
     if problems := _find_misfits(network, state, layout.keys):
         with contextlib.suppress(Exception):  # rewriting expects a published file, and this may be any
             state = provider.rename_keys(name, network, dict(state))
@@ -207,7 +207,7 @@ def _find_misfits(network: nn.Module, state: dict[str, Tensor], classifier: froz
         if key in state and state[key].shape != tensor.shape
     ]
     problems = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
-    return [f"{len(keys)} {what} ({_list_some(keys)})" for keys, what in problems if keys]
+    return [f"{len(keys)} {what} ({list_examples(keys, 4)})" for keys, what in problems if keys]
 
 
 def _from_hub(provider: Provider, name: str, folder: Path | None) -> FoundWeights:
@@ -224,7 +224,7 @@ def _from_hub(provider: Provider, name: str, folder: Path | None) -> FoundWeight
         suffix = ".safetensors" if source.startswith("hf:") or not source else Path(source).suffix
         target = (folder or Path("$TRANSFER_WEIGHTS")) / f"{weight_paths.strip_provider(name)}{suffix}"
         raise TransferError(
-            f"no weights for {name}: {searched}, and the hub has none ({_first_line(error)}); "
+            f"no weights for {name}: {searched}, and the hub has none ({get_first_line(error)}); "
             f"{f'save {_make_url(source)} as' if source else 'put its weights at'} {target}, "
             "give a file with --weights, or train from scratch with --random-init"
         ) from error
@@ -255,12 +255,4 @@ def _check_reachable(source: str, seconds: float = 4.0) -> None:
     thread.join(seconds)
     for error in failure:
         host = urllib.parse.urlsplit(_make_url(source)).hostname
-        raise ConnectionError(f"{host} cannot be reached: {_first_line(error)}")
-
-
-def _list_some(keys: list[str]) -> str:
-    return ", ".join(keys[:4]) + ", ..." * (len(keys) > 4)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConnectionError(f"{host} cannot be reached: {get_first_line(error)}")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from transfer.data.manifest import SPLITS, is_manifest, read_manifest
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
-from transfer.errors import TransferError
+from transfer.errors import TransferError, list_examples
 
 MAX_FOLDER_DEPTH = 4  # split/domain/images/class
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # formats that PIL registers but cannot decode itself
@@ -129,8 +129,7 @@ def arrange_images(
 def _notes(empty: list[str], ignored: int) -> tuple[str, ...]:
     notes = []
     if empty:
-        examples = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
-        notes.append(f"{len(empty)} folder{'s' * (len(empty) > 1)} without an image skipped: {examples}")
+        notes.append(f"{len(empty)} folder{'s' * (len(empty) > 1)} without an image skipped: {list_examples(empty)}")
     if ignored:
         notes.append(f"{ignored} file{'s' * (ignored > 1)} ignored: not an image, or hidden")
     return tuple(notes)

@@ -8,7 +8,7 @@ import numpy as np
 from transfer.data.duplicates import NEAR_BITS, Inspection, group_duplicates, group_near_duplicates, merge_groups
 from transfer.data.sampling import draw_few_labels, draw_stratified
 from transfer.data.table import ImageTable
-from transfer.errors import TransferError
+from transfer.errors import TransferError, list_examples
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,8 @@ def _notes(splits: Splits, table: ImageTable, near: np.ndarray | None) -> list[s
     counts = np.bincount(table.object[table.object >= 0], minlength=len(table.objects))
     single = [name for name, count in zip(table.objects, counts, strict=True) if count == 1]
     if single:
-        examples = ", ".join(single[:5]) + (", …" if len(single) > 5 else "")
-        notes.append(
-            f"{len(single)} object{'s' * (len(single) > 1)} with a single image, which stays in train: {examples}"
-        )
+        objects = f"{len(single)} object{'s' * (len(single) > 1)}"
+        notes.append(f"{objects} with a single image, which stays in train: {list_examples(single)}")
     unlabelled = int((table.object[splits.train] < 0).sum())
     if unlabelled:
         notes.append(f"{_images(unlabelled)} of unknown object in train, unlabelled")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transfer.config.train import ViewConfig
 from transfer.data.images.batches import ImageBatches
 from transfer.data.images.preprocessing import Preprocessing
-from transfer.errors import TransferError
+from transfer.errors import TransferError, get_first_line
 from transfer.evaluation.predictions import Predictions
 from transfer.model import TransferModel
 
@@ -75,7 +75,7 @@ def _mean_prediction(model: TransferModel, views: Iterator[Tensor]) -> Predictio
         except (RuntimeError, AssertionError, ValueError) as error:
             raise TransferError(
                 f"{model.backbone.name} takes no images of {images.shape[-2]} x {images.shape[-1]} pixels: "
-                f"try other --test-sizes ({str(error).splitlines()[0]})"
+                f"try other --test-sizes ({get_first_line(error)})"
             ) from error
         total = {name: total.get(name, 0.0) + values for name, values in predictions.items()}
         count += 1

@@ -18,7 +18,7 @@ from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.config.serialise import from_dict, to_dict
 from transfer.config.train import HeadConfig
 from transfer.data.images.preprocessing import Preprocessing
-from transfer.errors import TransferError, UnknownName
+from transfer.errors import TransferError, UnknownName, get_first_line
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
@@ -165,7 +165,7 @@ def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]
         except TransferError as error:
             raise type(error)(f"{file}: {error}") from error
         except Exception as error:  # sizes and names that no network can have
-            reason = str(error).splitlines()[0]
+            reason = get_first_line(error)
             raise TransferError(f"{file} is damaged: no network is as it says ({reason})") from error
         found = {key.removeprefix(f"{name}/"): shape for key, shape in shapes.items() if key.startswith(f"{name}/")}
         for key in expected.keys() | found.keys():

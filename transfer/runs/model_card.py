@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
+from transfer.errors import list_examples
 from transfer.runs.seeds import score_text
 
 MIN_IMAGES_FOR_RECALL = 10  # test images of a class, for its recall to be meaningful
@@ -204,8 +205,7 @@ def _classes(per_class: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _list_classes(names: Sequence[str]) -> str:
-    more = ", …" if len(names) > MAX_LISTED_CLASSES else ""
-    return ", ".join(map(escape_markdown, names[:MAX_LISTED_CLASSES])) + more
+    return list_examples([*map(escape_markdown, names)], MAX_LISTED_CLASSES)
 
 
 def _without_paths(note: str) -> str:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from transfer.errors import list_examples
+
 Lines = Sequence[Mapping[str, Any]]
 
 MIN_EPOCHS = 6  # shorter trainings are not judged by trends
@@ -66,7 +68,7 @@ def _too_high(training: Lines) -> list[str]:
     ]
     if len(jumps) < max(2, len(training) // 20) and not (len(training) >= 2 and losses[-1] > JUMP * losses[0]):
         return []
-    where = f"jumps (in epoch {', '.join(map(str, jumps[:3]))}{', …' * (len(jumps) > 3)})" if jumps else "rises"
+    where = f"jumps (in epoch {list_examples([*map(str, jumps)], 3)})" if jumps else "rises"
     return [f"rate too high: the loss {where}, {losses[0]:.3f} at first and {losses[-1]:.3f} at last; try {advice}"]
 
 

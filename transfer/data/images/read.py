@@ -37,10 +37,8 @@ def read_pixels(file: str | Path | bytes, *, name: str = "", at_least: int | Non
     ----------
     file : path or bytes
         The file's path (or its address inside a tar shard, `transfer.data.shards.address`), or its content.
-    name : str
-        Name of the file in errors (default: its path).
-    at_least : int, optional
-        Let a JPEG be decoded at a half, quarter or eighth of its size, its sides no smaller than this many pixels.
+    name, at_least
+        As for :func:`~transfer.data.images.decode.decode`.
 
     Returns
     -------

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from transfer.data.sets.download import download_file
 from transfer.data.sets.unpack import unpack_archive
-from transfer.errors import TransferError
+from transfer.errors import TransferError, list_examples
 from transfer.runtime.files import get_cache_folder
 
 MIRRORS = (
@@ -53,9 +53,8 @@ class Verification:
         return [f"{kind} {name}" for kind, names in vars(self).items() for name in names]
 
     def __str__(self) -> str:
-        found = {k: v for k, v in vars(self).items() if v}
         return "; ".join(
-            f"{len(names)} {kind}: {', '.join(names[:3])}{', …' * (len(names) > 3)}" for kind, names in found.items()
+            f"{len(names)} {kind}: {list_examples(names, 3)}" for kind, names in vars(self).items() if names
         )
 
 

@@ -5,7 +5,6 @@ file is no longer the one of the first read.
 """
 
 import asyncio
-import contextlib
 import functools
 import os
 import random
@@ -21,6 +20,8 @@ import fsspec
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.http import HTTPFileSystem
 from yarl import URL
+
+from transfer.errors import get_first_line
 
 T = TypeVar("T")
 
@@ -172,6 +173,4 @@ def _reason(error: BaseException) -> str:
         return f"no answer within {HTTP_TIMEOUT:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect: {error.os_error.strerror or error.os_error}"
-    with contextlib.suppress(IndexError):
-        return str(error).splitlines()[0]
-    return type(error).__name__
+    return get_first_line(error)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from transfer.errors import TransferError
+from transfer.errors import TransferError, get_first_line
 
 TIMEOUT = timedelta(minutes=10)  # per collective: a process that hangs ends the run after this
 GRACE_SECONDS = 1.0  # a failed process has this long to print its error before the others report it
@@ -100,8 +100,7 @@ def join_process_group() -> Iterator[None]:
     try:
         _group = _rendezvous()
     except (RuntimeError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TransferError(f"the processes of this run cannot meet: {why}") from error
+        raise TransferError(f"the processes of this run cannot meet: {get_first_line(error)}") from error
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # affects speed only
