@@ -5,10 +5,11 @@ registries.
 """
 
 import dataclasses
+import pkgutil
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
@@ -32,44 +33,14 @@ GROUP_TITLES = {
 """Titles of the option groups, by field name; other groups are titled by their field."""
 
 
-def _policies() -> dict[str, str]:
-    from transfer.freeze.policy import summarise_policies
-
-    return summarise_policies()
-
-
-def _adaptation_policies() -> dict[str, str]:
-    from transfer.freeze.policy import summarise_policies
-
-    return summarise_policies(adaptation=True)
-
-
-def _methods() -> dict[str, str]:
-    from transfer.adaptation.registry import method_summaries
-
-    return method_summaries()
-
-
-def _rules() -> dict[str, str]:
-    from transfer.adaptation.selection.validators import rule_summaries
-
-    return rule_summaries()
-
-
-def _head_kinds() -> dict[str, str]:
-    from transfer.heads.registry import head_summaries
-
-    return head_summaries()
-
-
-REGISTRIES: dict[str, Callable[[], dict[str, str]]] = {
-    "policy.policy": _policies,
-    "method.policy": _adaptation_policies,
-    "method.method": _methods,
-    "method.rule": _rules,
-    "data.targets": _head_kinds,
+REGISTRIES: dict[str, tuple[str, dict[str, bool]]] = {
+    "policy.policy": ("transfer.freeze.policy:summarise_policies", {}),
+    "method.policy": ("transfer.freeze.policy:summarise_policies", {"adaptation": True}),
+    "method.method": ("transfer.adaptation.registry:method_summaries", {}),
+    "method.rule": ("transfer.adaptation.selection.validators:rule_summaries", {}),
+    "data.targets": ("transfer.heads.registry:head_summaries", {}),
 }
-"""Options whose values are registered names, as GROUP.NAME: what lists these names with their summaries."""
+"""Options whose values are registered names, as GROUP.NAME: what to call for these names with their summaries."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +60,8 @@ class _Option:
     def field(self) -> tuple[str, Any, Any]:
         """Return name, type with help text, and default, as `dataclasses.make_dataclass` takes them."""
         hint, default, metavar, text = self.hint, self.default, None, self.help
-        if summaries := REGISTRIES.get(f"{self.group}.{self.name}", dict)():
+        if call := REGISTRIES.get(f"{self.group}.{self.name}"):
+            summaries = pkgutil.resolve_name(call[0])(**call[1])
             if default:
                 text += f" (default: {','.join(default) if isinstance(default, tuple) else default})"
             text += "".join(f"\n- {name}: {summary}" for name, summary in summaries.items())
