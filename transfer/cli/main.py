@@ -3,7 +3,6 @@
 Nothing here imports torch before a command that needs it runs.
 """
 
-import contextlib
 import dataclasses
 import io
 import itertools
@@ -11,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -43,16 +43,13 @@ DISTRIBUTED_COMMANDS = (TrainConfig, CompareConfig, AdaptConfig, AdviseConfig)
 
 
 def _run(call: Callable[[Any], None], config: Any) -> None:
-    if not distributed.is_launched():
-        with name_recorded_plugins(*_find_paths(config)):
-            call(config)
-    elif isinstance(config, DISTRIBUTED_COMMANDS):
-        with distributed.join_process_group(), name_recorded_plugins(*_find_paths(config)):
-            call(config)
-    else:
+    launched = distributed.is_launched()
+    if launched and not isinstance(config, DISTRIBUTED_COMMANDS):
         raise TransferError(
             "train, compare, adapt and advise alone run in several processes: start this without torchrun"
         )
+    with distributed.join_process_group() if launched else nullcontext(), name_recorded_plugins(*_find_paths(config)):
+        call(config)
 
 
 class _ProgressHandler(logging.Handler):
@@ -98,7 +95,7 @@ def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = Non
     options = {} if default is None else {"default": default}
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with redirect_stderr(errors):
             config, unknown = tyro.cli(
                 form, args=words, prog=prog, return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,), **options
             )
