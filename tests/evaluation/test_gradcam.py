@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from model_states import changed_names, copy_state
 from torch import nn
 
 from transfer.evaluation.gradcam import compute_gradcam
@@ -67,13 +68,13 @@ def test_a_network_that_diverged_is_not_explained(taught, pixels, value):
 def test_maps_do_not_depend_on_the_batch_and_the_model_is_unchanged(taught, pixels, policy):
     model, plan = taught(policy)
     model.freeze(plan.phases[-1])
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = copy_state(model)
     together = compute_gradcam(model, pixels, np.array([0, 1, 2]))
     apart = [compute_gradcam(model, pixels[i : i + 1], np.array([i]))[0] for i in range(3)]
     np.testing.assert_allclose(together, apart, atol=1e-4)
     assert together.min() >= 0
     assert together.max() <= 1
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not changed_names(before, model.state_dict())
     assert not any(len(module._forward_hooks) for module in model.modules())
     assert all(p.grad is None for p in model.parameters())
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from model_states import changed_names, copy_state
 from PIL import Image
 
 from transfer.data.table import Target
@@ -89,12 +90,12 @@ def test_features_before_training_are_those_of_the_initial_weights(taught, image
         for name, parameter in model.backbone.network.named_parameters():
             if name in start.weights:
                 parameter.add_(0.05)
-    trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained = copy_state(model)
     monkeypatch.setattr(module, "MAX_MAPPED_IMAGES", 7)
     before, after = features_before_and_after(start, model, feed, images, rows)
     assert before.features.shape == (7, model.backbone.width)
     picked = np.sort(np.random.default_rng(0).permutation(rows)[:7])
     np.testing.assert_array_equal(before.features, own[np.searchsorted(rows, picked)])
     assert not np.allclose(before.features, after.features)
-    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
+    assert not changed_names(trained, model.state_dict())
     assert before.objects.tolist() == images.object[picked].tolist()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from model_states import copy_state
 from saved_runs import epoch_lines, read_run
 from torch import Tensor
 
@@ -84,7 +85,7 @@ def run(taught: Callable[..., Any], data: TrainingData) -> Callable[..., Any]:
         cache.views = 2 if name == "partial, views" else 0
         with defer_stop_signals():
             result = fit(model, plan, data, config, cache, seed=3, part=part, on_epoch=lines.append)
-        return result, {name: tensor.clone() for name, tensor in model.state_dict().items()}, epoch_lines(lines)
+        return result, copy_state(model), epoch_lines(lines)
 
     return go
 

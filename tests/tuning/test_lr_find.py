@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from model_states import changed_names, copy_state
 
 from transfer.config.commands import LrFindConfig
 from transfer.config.train import CacheConfig, LearnConfig, TrainConfig
@@ -82,7 +83,7 @@ def test_batches_show_every_row_before_any_again():
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "lp_ft:1", "full"])
 def test_weights_and_draws_are_as_before(taught, data, policy):
     model, plan = taught(policy)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = copy_state(model)
     learns = [p.requires_grad for p in model.parameters()]
     modes = [module.training for module in model.modules()]
     torch.manual_seed(7)
@@ -93,7 +94,7 @@ def test_weights_and_draws_are_as_before(taught, data, policy):
     curve = range_test(model, plan, data, test, TrunkCache(CacheConfig()))
     assert len(curve.rate) > 2
     after = model.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not changed_names(before, after)
     assert torch.equal(state, torch.get_rng_state())
     assert (numbers == np.random.get_state()[1]).all()  # noqa: NPY002
     assert learns == [p.requires_grad for p in model.parameters()]
