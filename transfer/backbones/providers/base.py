@@ -58,6 +58,10 @@ class Provider(ABC):
         """Return weights with published key names changed to those of the network."""
         return state
 
+    def licence(self, name: str) -> str:
+        """Return the licence of the pretrained weights, as its SPDX identifier where it has one; empty: not stated."""
+        return ""
+
     def local_file(self, name: str) -> Path | None:
         """Return the weights file that comes with the provider."""
         return None

@@ -43,6 +43,10 @@ class BundledModels(Provider):
         """Return the record beside the weights."""
         return Preprocessing.from_dict(_read_record())
 
+    def licence(self, name: str) -> str:
+        """Return the licence of this package."""
+        return "MIT"
+
     def local_file(self, name: str) -> Path | None:
         """Return its weights file."""
         return find_bundled_file(name)

@@ -50,6 +50,10 @@ class TimmModels(Provider):
         """Return timm's own record."""
         return Preprocessing.from_dict(resolve_data_config(pretrained_cfg=_read_config(name)))
 
+    def licence(self, name: str) -> str:
+        """Return what timm states."""
+        return _read_config(name).get("license") or ""
+
     def source(self, name: str) -> str:
         """Return ``hf:organisation/model`` or the URL that timm loads `name` from; empty if it has no weights."""
         config = _read_config(name)

@@ -79,6 +79,10 @@ class TorchvisionModels(Provider):
             crop_pct=crop / resize,
         )
 
+    def licence(self, name: str) -> str:
+        """Return what torchvision states, which it does for few."""
+        return _read_weights(name).meta.get("license", "")
+
     def source(self, name: str) -> str:
         """Return the URL that torchvision loads `name` from."""
         return _read_weights(name).url
