@@ -14,6 +14,7 @@ from pathlib import Path
 
 from transfer.backbones import registry, weight_paths
 from transfer.backbones.registry import BACKBONES
+from transfer.backbones.weight_packages import find_weight_package
 from transfer.runtime.files import write_text
 
 TABLE = Path(__file__).with_name("catalogue.csv")
@@ -25,7 +26,7 @@ class CatalogueRow:
     """One line of the catalogue.
 
     The weights are in the ``store``, ``bundle`` (and its pretraining), ``file`` (registered with the backbone),
-    ``hub (cached)``, ``hub`` or ``none``.
+    ``package NAME``, ``hub (cached)``, ``hub`` or ``none``.
     """
 
     name: str  # as `transfer.backbones.load` takes it
@@ -65,6 +66,8 @@ def _locate(name: str, source: str, folder: Path | None) -> str:
         return "store"
     if weight_paths.find_bundled_file(name):
         return f"bundle ({weight_paths.BUNDLE_PRETRAINING})"
+    if (package := find_weight_package(name)) and package.installed:
+        return f"package {package.distribution}"
     if not source:
         return "none"
     if source == REGISTERED_FILE:

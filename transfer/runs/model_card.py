@@ -131,6 +131,8 @@ def _policy(result: Mapping[str, Any]) -> str:
         f"Backbone `{result['backbone']['name']}`, policy `{policy['name']}`: {policy['trained_parameters']:,} "
         f"parameters trained, {policy['frozen_parameters']:,} frozen ({frozen})."
     ]
+    if licence := result["backbone"].get("licence"):
+        lines.append(f"Licence of the pretrained weights: {escape_markdown(licence)}.")
     if "selection" in result:
         chosen = result["selection"]["chosen"]
         method = ", ".join(dict.fromkeys(chosen)) if isinstance(chosen, list) else chosen

@@ -192,7 +192,12 @@ class RunSession(Generic[Config]):
             "config": to_dict(self.config),
             "versions": get_versions(),
             "seconds": {"total": round(total, 3), "trunk": round(trunk, 3), "train": round(total - trunk, 3)},
-            "backbone": {"name": backbone.name, "weights": backbone.weights, "width": backbone.width},
+            "backbone": {
+                "name": backbone.name,
+                "weights": backbone.weights,
+                "licence": backbone.licence,
+                "width": backbone.width,
+            },
             "policy": {
                 "name": str(plans[0].policy),
                 "trained_parameters": sum(plan.trained_parameters for plan in plans) + heads_parameters,
