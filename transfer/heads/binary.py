@@ -18,6 +18,7 @@ class BinaryHead(ClassHeadKind):
     name = "binary"
     summary = "one of two classes; the default for 0/1, no/yes and false/true"
     convex = True
+    logits = True
 
     def read_column(self, column: str, cells: list[str], place: Callable[[int], str]) -> Target:
         """Return 0 and 1 of no/yes, false/true, 0/1, or of the two values that occur, in natural order."""

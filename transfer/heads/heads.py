@@ -75,6 +75,12 @@ class Heads(nn.Module):
         self.centre.copy_(features.mean(0))
         self.spread.copy_((features - self.centre).square().mean().sqrt().clamp_min(1e-6))
 
+    def layer_outputs(self, features: Tensor) -> dict[str, Tensor]:
+        """Return what the layers of each head compute of `features`, by name; ``"joint"`` are those of a joint head."""
+        x = (features.float() - self.centre) / self.spread
+        names = [name for name in self.specs if not (self.joint and name in PAIR)] + ["joint"] * self.joint
+        return {name: self.layer(name)(x) for name in names}
+
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return each head's raw output by name.
 
@@ -83,13 +89,10 @@ class Heads(nn.Module):
         ``"joint"``, log-probabilities (N, domains, objects), and gives object and domain as its marginal
         log-probabilities, which are logits too.
         """
-        x = (features.float() - self.centre) / self.spread
-        out = {}
-        for name, spec in self.specs.items():
-            if not (self.joint and name in PAIR):
-                out[name] = spec.head_kind.shaped(self.layer(name)(x))
+        layers = self.layer_outputs(features)
+        out = {name: spec.head_kind.shaped(layers[name]) for name, spec in self.specs.items() if name in layers}
         if self.joint:
-            pairs = self.layer("joint")(x).log_softmax(1)
+            pairs = layers["joint"].log_softmax(1)
             pairs = pairs.unflatten(1, (self.specs["domain"].outputs, self.specs["object"].outputs))
             out |= {"joint": pairs, "object": pairs.logsumexp(1), "domain": pairs.logsumexp(2)}
         return out

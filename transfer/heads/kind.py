@@ -42,6 +42,8 @@ class HeadKind(ABC):
     convex : bool
         Whether the mean loss of a linear head is convex and smooth, so that the linear probe may solve it by L-BFGS.
         Otherwise the head is trained by the optimizer.
+    logits : bool
+        Whether outputs are logits, so that dividing them by a temperature changes confidence but no decision.
     main_score : str
         Key, in the report of :meth:`metrics`, of the score that chooses epochs and L2 regularisation: larger is better.
     score_labels : mapping of str to str
@@ -56,6 +58,7 @@ class HeadKind(ABC):
     has_classes: ClassVar[bool] = False
     droppable_classes: ClassVar[bool] = False
     convex: ClassVar[bool] = False
+    logits: ClassVar[bool] = False
     main_score: ClassVar[str] = "r2"
     score_labels: ClassVar[Mapping[str, str]] = {
         "mae": "mean absolute error",

@@ -14,6 +14,7 @@ class SoftmaxHead(ClassHeadKind):
     summary = "one of several classes; the default for text"
     droppable_classes = True
     convex = True
+    logits = True
 
     def losses(self, spec: Any, output: Any, target: Any, *, smoothing: float, loss: str) -> Any:
         """Return cross-entropy with label smoothing (Szegedy et al. 2016), or multiclass hinge losses."""

@@ -162,7 +162,7 @@ def layer_problems(
         features, targets = _on_device(heads, val, "validation images")
         val_rows = ScaledRows((features - centre).mul_(scale), targets)
     preconditioner = make_dense_preconditioner(train_rows.x)
-    for name, part in _split_by_layer(heads).items():
+    for name, part in split_by_layer(heads).items():
         labelled = train_rows.labelled_for(part)
         if labelled is None:
             linear = linear_layers(heads)[name]
@@ -176,7 +176,7 @@ def layer_problems(
 def linear_layers(heads: Heads) -> dict[str, nn.Linear]:
     """Return the layers of linear `heads` by head; ``"joint"`` is that of a joint head."""
     found = {}
-    for name, part in _split_by_layer(heads).items():
+    for name, part in split_by_layer(heads).items():
         (key,) = part.layers
         found[name] = next(layer for layer in heads.layers[key].children() if isinstance(layer, nn.Linear))
     return found
@@ -190,7 +190,7 @@ def _on_device(heads: Heads, rows: Rows, images: str) -> Rows:
     return features, {name: target.to(device) for name, target in rows[1].items()}
 
 
-def _split_by_layer(heads: Heads) -> dict[str, Heads]:
+def split_by_layer(heads: Heads) -> dict[str, Heads]:
     """Return, for each layer of `heads`, heads that take this layer's output for features, by name."""
     groups = {name: [spec] for name, spec in heads.specs.items() if not (heads.joint and name in PAIR)}
     if heads.joint:

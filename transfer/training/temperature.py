@@ -1,0 +1,72 @@
+"""Temperature scaling: heads whose probabilities are as high as their accuracy (Guo et al. 2017, section 4.2).
+
+Dividing logits by a temperature changes no decision. It is fitted on the validation rows and folded into the head's
+last layer, so that predictions, exports and ensembles have it without knowing of it.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+
+from transfer.feature_cache import Feed
+from transfer.heads.heads import Heads, known_rows
+from transfer.model import TransferModel
+from transfer.probes.linear import split_by_layer
+
+BOUNDS = math.log(1 / 20), math.log(20)  # of the logarithm of a temperature
+# Standard deviation of the logarithm's normal prior with mean 0. Without a prior, a few validation rows that are all
+# correct would ask for a temperature of 0.
+PRIOR_SD = 1.0
+
+
+def fit_temperatures(
+    model: TransferModel, feed: Feed, rows: np.ndarray, labels: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Return the likeliest temperature of each layer of logits with labelled rows, by head; ``"joint"`` is a joint one.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (N,)
+        Validation rows of the table that `feed` reads.
+    labels : mapping of str to Tensor
+        Of all rows of the table, by head; -1 where unknown.
+    """
+    model.eval()
+    layers: dict[str, list[Tensor]] = {}
+    with torch.inference_mode():
+        for batch, activation in feed.batches(rows, split=True):
+            features = feed.gather_batch(model.features(activation), len(batch))
+            for name, values in model.heads.layer_outputs(features).items():
+                layers.setdefault(name, []).append(values.cpu().double())
+    targets = {name: label[torch.from_numpy(rows)] for name, label in labels.items()}
+    found = {}
+    for name, part in split_by_layer(model.heads).items():
+        labelled = any(bool(known_rows(targets[head]).any()) for head in part.specs)
+        if labelled and all(spec.head_kind.logits for spec in part.specs.values()):
+            found[name] = _fit(part.cpu().double(), torch.cat(layers[name]), targets)
+    return found
+
+
+def _fit(part: Heads, outputs: Tensor, targets: Mapping[str, Tensor]) -> float:
+    known = sum(int(known_rows(targets[name]).sum()) for name in part.specs) / len(part.specs)
+
+    def negative_log_posterior(log_temperature: float) -> float:
+        with torch.inference_mode():
+            loss = part.loss(part(outputs / math.exp(log_temperature)), targets)
+        return float(loss) * known + (log_temperature / PRIOR_SD) ** 2 / 2
+
+    return math.exp(minimize_scalar(negative_log_posterior, bounds=BOUNDS, method="bounded").x)
+
+
+def apply_temperatures(heads: Heads, temperatures: Mapping[str, float]) -> None:
+    """Divide the outputs of these layers by their temperatures, in the weights of their last linear layers."""
+    with torch.no_grad():
+        for name, temperature in temperatures.items():
+            last = [module for module in heads.layer(name).modules() if isinstance(module, nn.Linear)][-1]
+            last.weight /= temperature
+            if last.bias is not None:
+                last.bias /= temperature
