@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from transfer.data.table import ImageTable, Target
+from transfer.evaluation.calibration import measure_calibration
 from transfer.feature_cache import Feed
 from transfer.heads import HeadSpec, find_head_kind
+from transfer.heads.kind import ClassHeadKind
 from transfer.model import TransferModel
 
 Predictions = dict[str, np.ndarray]
@@ -52,12 +54,19 @@ def decide(target: Target, values: np.ndarray) -> np.ndarray:
 def evaluate_predictions(
     table: ImageTable, predictions: Predictions, *, intervals: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Return each head's report on all rows of `table`, by name; see :meth:`transfer.heads.kind.HeadKind.metrics`."""
-    targets = {name: table.targets[name] for name in predictions}
-    return {
-        name: find_head_kind(target.kind).metrics(target, predictions[name], intervals=intervals)
-        for name, target in targets.items()
-    }
+    """Return each head's report on all rows of `table`, by name; see :meth:`transfer.heads.kind.HeadKind.metrics`.
+
+    With `intervals`, heads with classes have a ``calibration_error``, too (:func:`measure_calibration`).
+    """
+    reports = {}
+    for name, values in predictions.items():
+        target = table.targets[name]
+        kind, known = find_head_kind(target.kind), target.known
+        reports[name] = kind.metrics(target, values, intervals=intervals)
+        if intervals and isinstance(kind, ClassHeadKind) and known.any():
+            correct = kind.decide(values[known]) == target.values[known]
+            reports[name]["calibration_error"] = measure_calibration(kind.confidence(values[known]), correct).error
+    return reports
 
 
 def evaluate_domains(table: ImageTable, predictions: Predictions) -> dict[str, dict[str, Any]]:

@@ -96,6 +96,7 @@ def build_train_result(
         "per_domain": evaluate_domains(test, predictions) if len(test) else {},
         **optional,
         "epochs": {name or "model": fitted.best for name, fitted in fits.items()},
+        "temperatures": {head: round(t, 4) for fitted in fits.values() for head, t in fitted.temperatures.items()},
         "monitor": find_problems(session.lines),
         "stopped": "; ".join(fitted.stopped for fitted in fits.values() if fitted.stopped),
         "notes": [*table.notes, *splits.notes, *prepared.notes, *note_divided_batches(parts, prepared.batch_size)],

@@ -42,6 +42,7 @@ class FitResult:
     snapshots: list[dict[str, Tensor]] = field(default_factory=list)
     """With several cycles: all tensors that may change, at the end of each cycle of the last trained phase."""
     stopped: str = ""  # why training stopped early with an error, if it did
+    temperatures: dict[str, float] = field(default_factory=dict)  # by head, folded into the model
     parts: int = 1  # into which batches were divided at last to fit into memory
 
     @property

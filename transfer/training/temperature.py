@@ -20,7 +20,7 @@ from transfer.probes.linear import split_by_layer
 BOUNDS = math.log(1 / 20), math.log(20)  # of the logarithm of a temperature
 # Standard deviation of the logarithm's normal prior with mean 0. Without a prior, a few validation rows that are all
 # correct would ask for a temperature of 0.
-PRIOR_SD = 1.0
+PRIOR_SD = 0.5
 
 
 def fit_temperatures(
@@ -67,6 +67,5 @@ def apply_temperatures(heads: Heads, temperatures: Mapping[str, float]) -> None:
     with torch.no_grad():
         for name, temperature in temperatures.items():
             last = [module for module in heads.layer(name).modules() if isinstance(module, nn.Linear)][-1]
-            last.weight /= temperature
-            if last.bias is not None:
-                last.bias /= temperature
+            last.weight.div_(temperature)
+            last.bias.div_(temperature)

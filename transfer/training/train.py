@@ -16,7 +16,7 @@ from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig, TrainConfig
 from transfer.errors import EndedEarly
 from transfer.evaluation.ensemble import TestSet, load_snapshots
-from transfer.evaluation.predictions import Predictions, prediction_rows
+from transfer.evaluation.predictions import Predictions, prediction_rows, target_tensors
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
@@ -35,6 +35,7 @@ from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import describe_choice, format_epoch
 from transfer.training.results import PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
+from transfer.training.temperature import apply_temperatures, fit_temperatures
 
 Session = RunSession[TrainConfig]
 
@@ -150,14 +151,31 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
     refit = refit and len(data.val) > 0
     initial = {key: tensor.clone() for key, tensor in model.state_dict().items()} if refit else {}
     first = run(data, parts[0], on_epoch=on_epoch)
+    temperatures = _fit_temperatures(session, prepared, model, data) if config.learn.calibrate else {}
     if not refit or first.stopped:
-        return first
+        apply_temperatures(model.heads, temperatures)
+        return replace(first, temperatures=temperatures)
     model.load_state_dict(initial)
     both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
     log.info("refit on train + val: %s", " + ".join(map(describe_choice, first.refit_choices)))
     second = run(both, parts[1], repeat=first.refit_choices)
+    apply_temperatures(model.heads, temperatures)
     moved = (*first.moved, *second.moved)
-    return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped)
+    return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped, temperatures=temperatures)
+
+
+def _fit_temperatures(
+    session: Session, prepared: PreparedRun, model: TransferModel, data: TrainingData
+) -> dict[str, float]:
+    """Return the temperatures of a fitted model, by head; none without validation images."""
+    if not len(data.val):
+        return {}
+    how: Any = {"batch_size": prepared.batch_size, "workers": prepared.config.learn.workers}
+    feed = session.cache.feed(model, data.table.paths, data.digests, **how)
+    temperatures = fit_temperatures(model, feed, data.val, target_tensors(data.table, model))
+    described = ", ".join(f"{name} {temperature:.2f}" for name, temperature in temperatures.items())
+    log.info("calibrated on %d validation images: temperature %s", len(data.val), described)
+    return temperatures
 
 
 def _predict_test(session: Session, prepared: PreparedRun, models: checkpoint.Models) -> Predictions:
@@ -178,6 +196,8 @@ def _evaluate(
     snapshots = []
     weights = {name: fitted.snapshots for name, fitted in fits.items()}
     for number, models in enumerate(load_snapshots(prepared.models, weights), 1):
+        for name, model in models.items():
+            apply_temperatures(model.heads, fits[name].temperatures)
         session.save_models(models, prepared.config.heads, f"snapshot{number}.safetensors")
         snapshots.append(_predict_test(session, prepared, models))
     return _predict_test(session, prepared, prepared.models), snapshots

@@ -1,0 +1,182 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from transfer import BackboneConfig, DataConfig, LearnConfig, RunConfig, TrainConfig, train
+from transfer.config.train import HeadConfig
+from transfer.heads import HeadSpec
+from transfer.heads.heads import Heads
+from transfer.training.temperature import BOUNDS, PRIOR_SD, apply_temperatures, fit_temperatures
+
+CLASSES = {"object": ("a", "b", "c"), "domain": ("x", "y")}
+
+
+class _Feed:
+    """Features as they are, in two batches."""
+
+    def __init__(self, features):
+        self.features = features
+
+    def batches(self, rows, split):
+        for part in np.array_split(rows, 2):
+            yield part, self.features[torch.from_numpy(part)]
+
+    def gather_batch(self, features, rows):
+        return features
+
+
+class _Model(torch.nn.Module):
+    """Heads on features that need no backbone."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.heads = heads
+
+    def features(self, x):
+        return x
+
+
+def make_model(specs, **options):
+    torch.manual_seed(0)
+    heads = Heads(specs, 6, **options)
+    for parameter in heads.parameters():
+        torch.nn.init.normal_(parameter, std=2.0)  # far too confident
+    return _Model(heads.eval())
+
+
+def softmax_specs():
+    return [HeadSpec(name, classes=classes) for name, classes in CLASSES.items()]
+
+
+def make_rows(n=80):
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(n, 6, generator=generator)
+    labels = {name: torch.randint(len(c), (n,), generator=generator) for name, c in CLASSES.items()}
+    return _Feed(features), np.arange(n), labels
+
+
+def best_on_grid(logits, target):
+    """Return the temperature of the grid with the least cross-entropy plus prior, computed row by row."""
+    logits, target = np.asarray(logits.tolist()), target.tolist()
+    grid = np.exp(np.linspace(*BOUNDS, 4001))
+    costs = []
+    for temperature in grid:
+        scaled = logits / temperature
+        nll = sum(
+            math.log(np.exp(row - row.max()).sum()) + row.max() - row[t] for row, t in zip(scaled, target, strict=True)
+        )
+        costs.append(nll + (math.log(temperature) / PRIOR_SD) ** 2 / 2)
+    return grid[int(np.argmin(costs))]
+
+
+def test_it_is_the_likeliest_temperature_on_labelled_rows():
+    model = make_model(softmax_specs())
+    feed, rows, labels = make_rows()
+    labels["object"][:20] = -1
+    found = fit_temperatures(model, feed, rows, labels)
+    with torch.no_grad():
+        out = model.heads(feed.features)
+    assert found["object"] == pytest.approx(best_on_grid(out["object"][20:], labels["object"][20:]), rel=0.01)
+    assert found["domain"] == pytest.approx(best_on_grid(out["domain"], labels["domain"]), rel=0.01)
+
+
+def test_a_joint_head_has_one_temperature():
+    model = make_model(softmax_specs(), compose="joint")
+    feed, rows, labels = make_rows()
+    found = fit_temperatures(model, feed, rows, labels)
+    with torch.no_grad():
+        pairs = model.heads(feed.features)["joint"].flatten(1)
+    assert list(found) == ["joint"]
+    assert found["joint"] == pytest.approx(best_on_grid(pairs, labels["domain"] * 3 + labels["object"]), rel=0.01)
+
+
+def test_a_binary_head_has_one_and_a_number_has_none():
+    model = make_model([HeadSpec("people", "binary", ("no", "yes")), HeadSpec("age", "regression")])
+    feed, rows, labels = make_rows()
+    labels = {"people": labels["domain"], "age": torch.randn(80)}
+    found = fit_temperatures(model, feed, rows, labels)
+    with torch.no_grad():
+        logit = model.heads(feed.features)["people"]
+    assert list(found) == ["people"]
+    both = torch.stack([torch.zeros_like(logit), logit], 1)
+    assert found["people"] == pytest.approx(best_on_grid(both, labels["people"]), rel=0.01)
+
+
+def test_a_head_without_labelled_rows_has_none():
+    model = make_model(softmax_specs())
+    feed, rows, labels = make_rows()
+    assert list(fit_temperatures(model, feed, rows, labels | {"object": torch.full((80,), -1)})) == ["domain"]
+
+
+def test_few_rows_that_are_all_correct_do_not_ask_for_certainty():
+    model = make_model(softmax_specs())
+    feed, rows, labels = make_rows(5)
+    with torch.no_grad():
+        labels = {name: out.argmax(1) for name, out in model.heads(feed.features).items()}
+    assert all(temperature > 0.1 for temperature in fit_temperatures(model, feed, rows, labels).values())
+
+
+@pytest.mark.parametrize("options", [{}, {"hidden": (4,)}, {"compose": "joint"}, {"dropout": 0.5}], ids=str)
+def test_folding_divides_the_outputs(options):
+    model = make_model(softmax_specs(), **options)
+    features = make_rows()[0].features
+    with torch.no_grad():
+        before, decided = model.heads.layer_outputs(features), model.heads(features)
+        temperatures = dict(zip(before, (0.5, 3.0), strict=False))  # a joint head has one
+        apply_temperatures(model.heads, temperatures)
+        after, still = model.heads.layer_outputs(features), model.heads(features)
+    for name, temperature in temperatures.items():
+        torch.testing.assert_close(after[name], before[name] / temperature)
+    if "compose" not in options:
+        assert all(torch.equal(decided[name].argmax(1), still[name].argmax(1)) for name in CLASSES)
+
+
+def config(**learn):
+    return TrainConfig(
+        DataConfig("digits", shots=20, test=0.7),
+        BackboneConfig("glyphnet"),
+        learn=LearnConfig(epochs=2, **learn),
+        run=RunConfig(seed=1),
+    )
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_training_calibrates_and_decides_the_same(refit):
+    plain, calibrated = train(config(calibrate=False, refit=refit)), train(config(refit=refit))
+    assert plain.result["temperatures"] == {}
+    assert set(calibrated.result["temperatures"]) == {"object", "domain"}
+    ((_, before),), ((_, after),) = plain.tests, calibrated.tests
+    for name, temperature in calibrated.result["temperatures"].items():
+        expected = torch.from_numpy(before[name]).log().div(temperature).softmax(1)
+        np.testing.assert_allclose(after[name], expected, atol=1e-3)  # the result has 4 digits of the temperature
+        assert plain.result["test"][name]["accuracy"] == calibrated.result["test"][name]["accuracy"]
+    errors = [run.result["test"]["object"]["calibration_error"] for run in (plain, calibrated)]
+    assert errors[1] < errors[0]
+
+
+def test_without_validation_images_nothing_is_calibrated():
+    run = train(
+        TrainConfig(DataConfig("digits", shots=6, val=0.0), BackboneConfig("glyphnet"), learn=LearnConfig(epochs=1))
+    )
+    assert run.result["temperatures"] == {}
+
+
+def test_a_saved_model_is_calibrated(tmp_path):
+    from transfer.runs.checkpoint import load_models
+
+    run = train(
+        TrainConfig(
+            DataConfig("digits", shots=6),
+            BackboneConfig("glyphnet"),
+            HeadConfig(hidden=(16,)),
+            learn=LearnConfig(epochs=2),
+            run=RunConfig(out=tmp_path / "run"),
+        )
+    )
+    (saved,), (kept,) = load_models(tmp_path / "run").values(), run.models.values()
+    for key, tensor in kept.heads.state_dict().items():
+        assert torch.equal(saved.heads.state_dict()[key], tensor)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["temperatures"] == run.result["temperatures"]
