@@ -45,7 +45,7 @@ def bring(tmp_path, monkeypatch):
         about = tmp_path / "brings_weights-1.0.dist-info"
         about.mkdir()
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: brings-weights\nVersion: 1.0\n")
-        (about / "entry_points.txt").write_text(f"[{weight_packages.GROUP}]\nnet = brought.offer:{entry}\n")
+        (about / "entry_points.txt").write_text(f"[{weight_packages.WEIGHTS_GROUP}]\nnet = brought.offer:{entry}\n")
         monkeypatch.syspath_prepend(tmp_path)
         for module in ("brought", "brought.offer"):
             monkeypatch.delitem(sys.modules, module, raising=False)

@@ -19,7 +19,7 @@ from transfer.errors import TransferError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-GROUP = "transfer.weights"  # of entry points, in a package's pyproject.toml
+WEIGHTS_GROUP = "transfer.weights"  # of entry points, in a package's pyproject.toml
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def find_weight_package(name: str) -> WeightPackage | None:
 @cache
 def _load_entry_points() -> tuple[WeightPackage, ...]:
     """Return what installed packages offer; an entry point that fails is named in a warning and left out."""
-    return tuple(package for point in metadata.entry_points(group=GROUP) for package in _load(point))
+    return tuple(package for point in metadata.entry_points(group=WEIGHTS_GROUP) for package in _load(point))
 
 
 def _load(point: metadata.EntryPoint) -> Iterator[WeightPackage]:

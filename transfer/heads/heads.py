@@ -6,6 +6,7 @@ whose marginals predict both. (``separate`` is two models, each with one head: s
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -164,6 +165,22 @@ class Heads(nn.Module):
         regression heads; see :meth:`transfer.heads.kind.HeadKind.predictions`.
         """
         return {name: spec.head_kind.predictions(spec, out[name]) for name, spec in self.specs.items()}
+
+
+def split_by_layer(heads: Heads) -> dict[str, Heads]:
+    """Return, for each layer of `heads`, heads that take this layer's output for features, by name."""
+    groups = {name: [spec] for name, spec in heads.specs.items() if not (heads.joint and name in PAIR)}
+    if heads.joint:
+        groups["joint"] = [heads.specs[name] for name in PAIR]
+    parts = {}
+    for name, specs in groups.items():
+        most = max(spec.weight for spec in specs) or 1.0  # a part is trained alone: only weights within it count
+        specs = [replace(spec, weight=spec.weight / most if len(specs) > 1 else 1.0) for spec in specs]
+        part = Heads(specs, 1, compose="joint" if name == "joint" else "dual").to(heads.centre.device)
+        (key,) = part.layers
+        part.layers[key] = nn.Identity()
+        parts[name] = part
+    return parts
 
 
 def _key(name: str) -> str:

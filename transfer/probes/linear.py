@@ -13,7 +13,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from transfer.heads.heads import PAIR, Heads
+from transfer.heads.heads import Heads, split_by_layer
 from transfer.probes.head_problem import HeadProblem, LogLine, ScaledRows
 from transfer.probes.lbfgs import DEFAULT_PROBE_L2, Preconditioner, make_dense_preconditioner
 from transfer.probes.scaling import Blocks, check_finite, compute_feature_scale
@@ -188,19 +188,3 @@ def _on_device(heads: Heads, rows: Rows, images: str) -> Rows:
     features = rows[0].to(device).float()
     check_finite(features, images)
     return features, {name: target.to(device) for name, target in rows[1].items()}
-
-
-def split_by_layer(heads: Heads) -> dict[str, Heads]:
-    """Return, for each layer of `heads`, heads that take this layer's output for features, by name."""
-    groups = {name: [spec] for name, spec in heads.specs.items() if not (heads.joint and name in PAIR)}
-    if heads.joint:
-        groups["joint"] = [heads.specs[name] for name in PAIR]
-    parts = {}
-    for name, specs in groups.items():
-        most = max(spec.weight for spec in specs) or 1.0  # a part is trained alone: only weights within it count
-        specs = [replace(spec, weight=spec.weight / most if len(specs) > 1 else 1.0) for spec in specs]
-        part = Heads(specs, 1, compose="joint" if name == "joint" else "dual").to(heads.centre.device)
-        (key,) = part.layers
-        part.layers[key] = nn.Identity()
-        parts[name] = part
-    return parts

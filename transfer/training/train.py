@@ -18,6 +18,7 @@ from transfer.errors import EndedEarly
 from transfer.evaluation.ensemble import TestSet, load_snapshots
 from transfer.evaluation.predictions import Predictions, prediction_rows, target_tensors
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
+from transfer.evaluation.temperature import apply_temperatures, fit_temperatures
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.model import TransferModel
@@ -35,7 +36,6 @@ from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import describe_choice, format_epoch
 from transfer.training.results import PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
-from transfer.training.temperature import apply_temperatures, fit_temperatures
 
 Session = RunSession[TrainConfig]
 

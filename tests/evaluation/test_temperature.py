@@ -7,9 +7,9 @@ import torch
 
 from transfer import BackboneConfig, DataConfig, LearnConfig, RunConfig, TrainConfig, train
 from transfer.config.train import HeadConfig
+from transfer.evaluation.temperature import BOUNDS, PRIOR_SD, apply_temperatures, fit_temperatures
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
-from transfer.training.temperature import BOUNDS, PRIOR_SD, apply_temperatures, fit_temperatures
 
 CLASSES = {"object": ("a", "b", "c"), "domain": ("x", "y")}
 

@@ -13,9 +13,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from transfer.feature_cache import Feed
-from transfer.heads.heads import Heads, known_rows
+from transfer.heads.heads import Heads, known_rows, split_by_layer
 from transfer.model import TransferModel
-from transfer.probes.linear import split_by_layer
 
 BOUNDS = math.log(1 / 20), math.log(20)  # of the logarithm of a temperature
 # Standard deviation of the logarithm's normal prior with mean 0. Without a prior, a few validation rows that are all
