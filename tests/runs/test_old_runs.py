@@ -61,7 +61,7 @@ def test_evaluate_gives_the_metrics_of_then(run, capsys) -> None:
     assert found["test"].keys() == expected["test"].keys()
     for head, then in expected["test"].items():
         now = found["test"][head]
-        assert now.keys() == then.keys()
+        assert now.keys() - then.keys() <= {"calibration_error"}  # which came later
         assert now["n"] == then["n"]
         for name in {"accuracy", "mae"} & then.keys():  # the digits depend a little on the versions that draw them
             assert now[name] == pytest.approx(then[name], abs=0.02)

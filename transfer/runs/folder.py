@@ -154,7 +154,8 @@ class RunFolder:
     def _resume(self, config: dict[str, Any]) -> None:
         """Check that the existing run has the same config, and remove partial files of a killed process."""
         before, now = _flat(read_json(self.path / "config.json")), _flat(config)
-        differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        # An option that the version of the run did not have yet is taken as it is now.
+        differ = [name for name, value in before.items() if now.get(name) != value]
         differ = [name.rpartition(".")[2] for name in differ if name.rpartition(".")[2] not in RESUME_MAY_CHANGE]
         if differ:
             raise TransferError(
