@@ -192,3 +192,26 @@ class TestHostile:
     def test_postscript_is_no_image(self):
         assert not is_image(Path("x.eps"))
         assert not is_image(Path("x.ps"))
+
+
+def test_a_csv_of_another_tool_is_read_if_its_first_image_exists(tree):
+    root = tree("images/1.png", "images/2.png")
+    (root / "labels.csv").write_text("filename;label\nimages\\1.png;cat\nimages\\2.png;dog\n")
+    table = read_folder(root)
+    assert (table.objects, [Path(path).name for path in table.paths]) == (("cat", "dog"), ["1.png", "2.png"])
+    assert len(table.notes) == 2
+
+
+def test_class_folders_have_precedence_over_a_csv_without_its_images(tree):
+    root = tree("cat/1.png", "dog/2.png")
+    (root / "labels.csv").write_text("filename,label\n1.png,x\n2.png,y\n")
+    table = read_folder(root)
+    assert table.objects == ("cat", "dog")
+    assert "labels.csv is not read as a manifest: no file" in " ".join(table.notes)
+
+
+def test_a_flat_folder_says_why_its_csv_is_not_read(tree):
+    root = tree("1.png", "2.png")
+    (root / "labels.csv").write_text("image,class,label\n1.png,x,y\n")
+    with pytest.raises(TransferError, match=r"outside any class folder.*labels\.csv is not read.*rename one"):
+        read_folder(root)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.data.manifest import is_manifest, read_manifest
+from transfer.data.manifest import find_manifest_fault, is_manifest, is_similar_to_manifest, read_manifest
 from transfer.errors import TransferError
 
 
@@ -84,7 +84,9 @@ def test_a_column_may_have_a_colon_in_its_name(manifest):
         ("path,object\n9.png,a\n", [], ["list.csv line 2: no file", "9.png"]),
         ("path,object\n0.png,a\n\n,a\n", [], ["line 4: the path is empty"]),
         ("path,object\n0.png,a,b\n", [], ["line 2: 3 cells, but the header has 2"]),
-        ("path,label\n0.png,a\n", [], ["no column 'object'"]),
+        ("path,sort\n0.png,a\n", [], ["no column 'object'", "class or label"]),
+        ("path,class,label\n0.png,a,b\n", [], ["'class' and 'label'", "could be the object", "rename one"]),
+        ("Image,file,object\n0.png,0.png,b\n", [], ["'Image' and 'file'", "could be the path"]),
         ("pth,object\n0.png,a\n", [], ["no column 'path' (did you mean 'pth'?)"]),
         ("path,object,object\n0.png,a,b\n", [], ["'object' more than once"]),
         ("path,object\n", [], ["no image in"]),
@@ -116,8 +118,43 @@ def test_another_encoding_is_refused(tmp_path):
 
 def test_with_path_column(manifest, tmp_path):
     assert is_manifest(manifest("object, PATH\n"))
+    assert is_manifest(manifest("object; PATH\n"))
     assert not is_manifest(manifest("object,file\n"))
     assert not is_manifest(tmp_path / "none.csv")
+
+
+def test_columns_of_other_tools_are_similar(manifest, tmp_path):
+    assert is_similar_to_manifest(manifest("object,file\n"))
+    assert is_similar_to_manifest(manifest("Filename\tLabel\n"))
+    assert not is_similar_to_manifest(manifest("filename,width\n"))
+    assert not is_similar_to_manifest(manifest("label,width\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("file,class\n0.png,a\n", ""),
+        ("file,class\n9.png,a\n", "no file"),
+        ("file,class,label\n0.png,a,b\n", "rename one"),
+    ],
+)
+def test_fault_of_a_similar_file(manifest, text, fault):
+    found = find_manifest_fault(manifest(text))
+    assert fault in found
+    assert bool(fault) == bool(found)
+
+
+def test_renamed_columns_are_noted_and_the_given_name_has_precedence(manifest):
+    table = read_manifest(manifest("Filename,label,age\n0.png,cat,3\n1.png,dog,4\n"), ["age"])
+    assert table.objects == ("cat", "dog")
+    assert table.notes == (
+        "list.csv: column 'Filename' is the path",
+        "list.csv: column 'label' is the object",
+    )
+    table = read_manifest(manifest("path,object,label\n0.png,cat,x\n1.png,dog,y\n"), ["label"])
+    assert table.objects == ("cat", "dog")
+    assert table.targets["label"].classes == ("x", "y")
+    assert table.notes == ()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

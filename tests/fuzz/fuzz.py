@@ -29,7 +29,7 @@ with atheris.instrument_imports(include=["transfer", "PIL"]):
     from transfer.backbones import weights as sources
     from transfer.config import commands, serialise, train
     from transfer.config.adapt import AdaptConfig
-    from transfer.data import folders, manifest
+    from transfer.data import csv_columns, folders, manifest
     from transfer.data.images import decode
     from transfer.data.images import read as pixels
     from transfer.data.sets import unpack
@@ -66,7 +66,7 @@ def table(data: bytes) -> None:
     (SCRATCH / "a.png").touch()
     with contextlib.suppress(TransferError):
         manifest.is_manifest(file)
-        extra = [name for name in manifest._read_columns(file)[0] if name not in manifest.MANIFEST_COLUMNS]
+        extra = [name for name in csv_columns.read_csv(file).cells if name not in csv_columns.MANIFEST_COLUMNS]
         for targets in ([], extra, [f"{name}:regression" for name in extra], [f"{name}:binary" for name in extra]):
             with contextlib.suppress(TransferError):
                 manifest.read_manifest(file, targets)

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from transfer.data.manifest import SPLITS, is_manifest, read_manifest
+from transfer.data.csv_columns import CSV_SUFFIXES
+from transfer.data.manifest import (
+    SPLITS,
+    find_manifest_fault,
+    is_manifest,
+    is_similar_to_manifest,
+    read_manifest,
+)
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
 from transfer.errors import TransferError, list_examples
 
@@ -37,9 +44,10 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
     """Read a folder of images, or a CSV manifest, into a table.
 
     The layout is ``class/…``, ``domain/class/…`` or ``domain/images/class/…``, each also under ``train``,
-    ``val`` (``valid``, ``validation``) and ``test``; or it holds one CSV manifest with a ``path`` column. A
-    set without domains gets one, named ``all``. Rows are sorted by path, classes in natural order (``c9``
-    before ``c10``). `targets` are further CSV columns to predict: see `transfer.data.manifest.read_manifest`.
+    ``val`` (``valid``, ``validation``) and ``test``; or it holds one CSV manifest with a ``path`` column. A CSV file
+    that names path and object otherwise (``filename,label``) is read if its first image exists. A set without domains
+    gets one, named ``all``. Rows are sorted by path, classes in natural order (``c9`` before ``c10``). `targets` are
+    further CSV columns to predict: see `transfer.data.manifest.read_manifest`.
 
     Raises
     ------
@@ -59,25 +67,48 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
     (('ink', 'paint'), ('a', 'b'), array([0, 1, 0]))
     """
     folder = Path(folder).expanduser().absolute()
-    if folder.is_file() and folder.suffix.lower() == ".csv":
+    if folder.is_file() and folder.suffix.lower() in CSV_SUFFIXES:
         return read_manifest(folder, targets)
     if not folder.is_dir():
         what = "is not a folder or a CSV manifest" if folder.exists() else "does not exist"
         raise TransferError(f"{folder} {what}: give a folder of images, or a CSV manifest")
-    manifests = [file for file in sorted(folder.glob("*")) if is_manifest(file)]
-    if len(manifests) > 1:
-        names = ", ".join(f.name for f in manifests)
-        raise TransferError(f"{folder} holds {len(manifests)} CSV manifests ({names}): give the one you mean")
-    if manifests:
-        return read_manifest(manifests[0], targets)
+    manifest, unread = _find_manifest(folder)
+    if manifest:
+        return read_manifest(manifest, targets)
     if targets:
         raise TransferError(f"further targets ({', '.join(targets)}) need a CSV manifest; {folder} has none")
     images, empty, ignored = _walk(folder)
-    if not images:
-        raise TransferError(f"no image in {folder}: expected class/…, domain/class/… or a CSV manifest")
-    images.sort()
-    paths = [str(folder.joinpath(*where, name)) for where, name in images]
-    return arrange_images(images, paths, source=str(folder), name=folder.name, notes=_notes(empty, ignored))
+    notes = (*_notes(empty, ignored), *unread)
+    try:
+        if not images:
+            raise TransferError(f"no image in {folder}: expected class/…, domain/class/… or a CSV manifest")
+        images.sort()
+        paths = [str(folder.joinpath(*where, name)) for where, name in images]
+        return arrange_images(images, paths, source=str(folder), name=folder.name, notes=notes)
+    except TransferError as error:
+        raise TransferError("; ".join((str(error), *unread))) from None
+
+
+def _find_manifest(folder: Path) -> tuple[Path | None, list[str]]:
+    """Return the CSV manifest in `folder`, if any, and the similar files that cannot be read, with the reason.
+
+    Raises
+    ------
+    TransferError
+        There are several.
+    """
+    files = [file for file in sorted(folder.glob("*")) if file.suffix.lower() in CSV_SUFFIXES]
+    found, unread = [file for file in files if is_manifest(file)], []
+    if not found:
+        for file in filter(is_similar_to_manifest, files):
+            if fault := find_manifest_fault(file):
+                unread.append(f"{file.name} is not read as a manifest: {fault}")
+            else:
+                found.append(file)
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise TransferError(f"{folder} holds {len(found)} CSV manifests ({names}): give the one you mean")
+    return (found[0] if found else None), unread
 
 
 def arrange_images(

@@ -1,39 +1,46 @@
 """Read a CSV manifest into a table: one line per image, with further columns to predict."""
 
-import csv
-import io
-import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from transfer.data.csv_columns import MANIFEST_COLUMNS, OTHER_NAMES, find_listed_file, read_csv, read_header
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
 from transfer.data.target_columns import check_kind, read_target
 from transfer.errors import TransferError, did_you_mean
-from transfer.runtime.files import open_regular
 
-MANIFEST_COLUMNS = ("path", "object", "domain", "split", "group")  # columns with a fixed meaning
-_MAX_HEADER = 1 << 20  # characters
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def is_manifest(file: Path) -> bool:
-    """Return whether `file` is a ``.csv`` with a ``path`` column."""
-    if file.suffix.lower() != ".csv":
-        return False
+    """Return whether `file` is a CSV file with a ``path`` column."""
+    return "path" in read_header(file)
+
+
+def is_similar_to_manifest(file: Path) -> bool:
+    """Return whether `file` is a CSV file with columns that other tools use for path and object."""
+    names = set(read_header(file))
+    return bool(names & set(OTHER_NAMES["path"])) and bool(names & {"object", *OTHER_NAMES["object"]})
+
+
+def find_manifest_fault(file: Path) -> str:
+    """Return why `file` cannot be read as a manifest, by its columns and its first image; an empty string if it can."""
     try:
-        with io.TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream:
-            return "path" in (c.strip().lower() for c in next(csv.reader([stream.readline(_MAX_HEADER)]), []))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False
+        read = read_csv(file)
+        find_listed_file(file.absolute().parent, read.cells["path"][0])
+    except TransferError as error:
+        return str(error)
+    return ""
 
 
 def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
     """Read a CSV manifest with columns ``path,object[,domain][,split][,group]`` and any others.
 
-    It is UTF-8, comma separated, with a header line. Paths are relative to it; an empty cell means unknown; rows keep
-    the file's order.
+    It has a header line, and is separated by commas, semicolons or tabs. Without a column ``path``, one named
+    ``filename``, ``file`` or ``image`` is it; without ``object``, one named ``class`` or ``label``. Paths are relative
+    to it, with slashes or backslashes; an empty cell means unknown; rows keep the file's order.
 
     Parameters
     ----------
@@ -47,19 +54,24 @@ def read_manifest(file: Path, targets: Sequence[str] = ()) -> ImageTable:
     TransferError
         A missing file or column, or an invalid cell; names the line.
     """
-    columns, lines = _read_columns(file)
-    folder = file.absolute().parent
+    read = read_csv(file)
+    columns, folder = read.cells, file.absolute().parent
 
     def place(row: int) -> str:
-        return f"{file.name} line {lines[row]}"
+        return f"{file.name} line {read.lines[row]}"
 
+    paths = []
     for row, path in enumerate(columns["path"]):
         if not path:
             raise TransferError(f"{place(row)}: the path is empty")
-        if not os.path.isfile(os.path.join(folder, path)):  # Path.is_file raises if the name is too long
-            raise TransferError(f"{place(row)}: no file {folder / path}")
-    columns["path"] = [str(folder / p) for p in columns["path"]]
-    return make_table(columns, targets, name=file.stem, source=file.name, place=place)
+        try:
+            paths.append(find_listed_file(folder, path))
+        except TransferError as error:
+            raise TransferError(f"{place(row)}: {error}") from None
+    columns["path"] = paths
+    table = make_table(columns, targets, name=file.stem, source=file.name, place=place)
+    notes = [f"{file.name}: column {theirs!r} is the {ours}" for ours, theirs in read.renamed.items()]
+    return replace(table, notes=tuple(notes))
 
 
 def make_table(
@@ -94,41 +106,6 @@ def make_table(
         group=np.array(columns.get("group", unknown)),
         name=name,
     )
-
-
-def _read_columns(file: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Return the stripped cells by column (fixed columns in lower case) and the line number of each row."""
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    try:
-        with io.TextIOWrapper(open_regular(file), encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = [c.strip() for c in next(reader, [])]
-            for row in reader:
-                row = [cell.strip() for cell in row]
-                if not any(row):
-                    continue
-                if len(row) != len(header):
-                    raise TransferError(
-                        f"{file.name} line {reader.line_num}: {len(row)} cells, but the header has {len(header)}"
-                    )
-                rows.append(row)
-                lines.append(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TransferError(f"cannot read {file} as a UTF-8 CSV: {error}") from error
-    header = [c.lower() if c.lower() in MANIFEST_COLUMNS else c for c in header]
-    twice = sorted({c for c in header if header.count(c) > 1})
-    if twice:
-        raise TransferError(f"{file} has the column {twice[0]!r} more than once")
-    for needed in ("path", "object"):
-        if needed not in header:
-            raise TransferError(
-                f"{file} has no column {needed!r}{did_you_mean(needed, header)}: "
-                "a manifest has path,object[,domain][,split][,group]"
-            )
-    if not rows:
-        raise TransferError(f"no image in {file}: it has a header and no rows")
-    return {name: list(cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}, lines
 
 
 def _parse(spec: str, columns: dict[str, list[str]], source: str) -> tuple[str, str | None]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from transfer.data.csv_columns import CSV_SUFFIXES
 from transfer.data.folders import read_folder
 from transfer.data.sets import office31
 from transfer.data.shards.reader import find_shards, read_shards
@@ -58,7 +59,11 @@ def _near(path: Path) -> list[str]:
     """Return the names that `path` could have meant: named sets, and folders, tables and tars beside it."""
     try:
         with os.scandir(path.parent) as entries:
-            near = [entry for entry in islice(entries, 1000) if entry.is_dir() or entry.name.endswith((".csv", ".tar"))]
+            near = [
+                entry
+                for entry in islice(entries, 1000)
+                if entry.is_dir() or entry.name.endswith((*CSV_SUFFIXES, ".tar"))
+            ]
     except (OSError, ValueError):
         return [*NAMED]
     return [*NAMED, *(entry.name for entry in near)]

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
+from transfer.data.csv_columns import MANIFEST_COLUMNS
 from transfer.data.folders import arrange_images, is_image
-from transfer.data.manifest import MANIFEST_COLUMNS, is_manifest, make_table
+from transfer.data.manifest import is_manifest, make_table
 from transfer.data.shards.address import Member, is_url
 from transfer.data.shards.index import Image, Index, get_sample_key, read_index
 from transfer.data.table import ImageTable, natural_key
