@@ -14,6 +14,7 @@ def report(accuracy: float) -> dict[str, Any]:
         "accuracy": accuracy,
         "balanced_accuracy": accuracy - 0.1,
         "macro_f1": accuracy - 0.2,
+        "calibration_error": 0.025,
         "n": 40,
         "interval": {"accuracy": [accuracy - 0.05, accuracy + 0.05]},
     }
@@ -72,8 +73,8 @@ def test_figure_that_is_missing(given: dict[str, Any]) -> None:
 def test_one_run() -> None:
     text = tables.run_text(result())
     lines = [line.split() for line in text.splitlines() if line]
-    assert lines[0] == ["test", "accuracy", "balanced", "macro-F1", "n"]
-    assert lines[1] == ["object", "0.900", "[0.850,", "0.950]", "0.800", "0.700", "40"]
+    assert lines[0] == ["test", "accuracy", "balanced", "macro-F1", "calibration", "error", "n"]
+    assert lines[1] == ["object", "0.900", "[0.850,", "0.950]", "0.800", "0.700", "0.025", "40"]
     assert lines[3] == ["domain", "object", "domain", "n"]
     assert lines[4] == ["amazon", "0.800", "1.000", "25"]
     assert lines[5][:3] == ["dslr", "-", "0.500"]

@@ -8,6 +8,8 @@ from typing import Any
 from transfer.runs.seeds import score_text as score_text
 from transfer.runtime.escape import escape_unprintable
 
+SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")  # in the table of a run
+
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table whose first column is aligned left and the others right.
@@ -47,14 +49,15 @@ def run_text(result: dict[str, Any]) -> str:
     rows = []
     for name, report in heads.items():
         if "r2" in report:
-            rows.append([name, f"R2 {report['r2']:.3f}", f"MAE {report['mae']:.4g}", "-", str(int(report["n"]))])
+            rows.append([name, f"R2 {report['r2']:.3f}", f"MAE {report['mae']:.4g}", "-", "-", str(int(report["n"]))])
         elif report.get("n") and "accuracy" not in report:  # a head kind with scores of its own
             values = [f"{key} {value:.4g}" for key, value in report.items() if isinstance(value, float) and key != "n"]
-            rows.append([name, *(*values, "-", "-", "-")[:3], str(int(report["n"]))])
+            rows.append([name, *(*values, "-", "-", "-", "-")[:4], str(int(report["n"]))])
         else:
-            scores = [score_text(result, name, score) for score in ("accuracy", "balanced_accuracy", "macro_f1")]
+            scores = [score_text(result, name, score) for score in SCORES]
             rows.append([name, *scores, str(int(report.get("n", 0)))])
-    parts = [text_table(["test", "accuracy", "balanced", "macro-F1", "n"], rows)] if rows else ["no test images"]
+    columns = ["test", "accuracy", "balanced", "macro-F1", "calibration error", "n"]
+    parts = [text_table(columns, rows)] if rows else ["no test images"]
     if len(result.get("per_domain", {})) > 1:
         names = list(heads)
         by_domain = [
