@@ -8,7 +8,7 @@ from typing import Any
 from transfer.runs.seeds import score_text as score_text
 from transfer.runtime.escape import escape_unprintable
 
-SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")  # in the table of a run
+RUN_TABLE_SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")  # in the table of a run
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -54,7 +54,7 @@ def run_text(result: dict[str, Any]) -> str:
             values = [f"{key} {value:.4g}" for key, value in report.items() if isinstance(value, float) and key != "n"]
             rows.append([name, *(*values, "-", "-", "-", "-")[:4], str(int(report["n"]))])
         else:
-            scores = [score_text(result, name, score) for score in SCORES]
+            scores = [score_text(result, name, score) for score in RUN_TABLE_SCORES]
             rows.append([name, *scores, str(int(report.get("n", 0)))])
     columns = ["test", "accuracy", "balanced", "macro-F1", "calibration error", "n"]
     parts = [text_table(columns, rows)] if rows else ["no test images"]
