@@ -41,7 +41,7 @@ def write(folder: Path, package: str = "transfer") -> Path:
     try:
         import pdoc
     except ImportError as error:
-        raise TransferError('reference pages need pdoc: pip install "transfer[dev]"') from error
+        raise TransferError('reference pages need pdoc: pip install "transfer-toolkit[dev]"') from error
     modules(package)
     pdoc.render.configure(docformat="numpy", show_source=False, footer_text=f"transfer {__version__}")
     pdoc.pdoc(package, output_directory=folder)

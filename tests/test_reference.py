@@ -38,5 +38,5 @@ def test_pages(exported, tmp_path, monkeypatch):
 
 def test_without_pdoc(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pdoc", None)
-    with pytest.raises(TransferError, match=r"pip install .*transfer\[dev\]"):
+    with pytest.raises(TransferError, match=r"pip install .*transfer-toolkit\[dev\]"):
         reference.write(tmp_path)

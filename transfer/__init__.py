@@ -33,6 +33,7 @@ from transfer.config.train import (
     TrainConfig,
 )
 from transfer.errors import TransferError
+from transfer.runtime.version import VERSION
 
 if TYPE_CHECKING:
     from transfer.adaptation.adapt import adapt
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from transfer.tuning.lr_find import lr_find
     from transfer.tuning.search import search
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _LAZY = {
     "Backbone": "transfer.backbones",

@@ -54,5 +54,5 @@ def test_every_form_is_exported(form, saved, noise, own):
 
 def test_a_missing_package_is_named(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(TransferError, match=r"needs onnx, onnxscript .* pip install 'transfer\[export\]'"):
+    with pytest.raises(TransferError, match=r"needs onnx, onnxscript .* pip install 'transfer-toolkit\[export\]'"):
         export(ExportConfig(saved()))

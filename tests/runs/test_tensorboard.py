@@ -21,7 +21,7 @@ def test_the_numbers_of_a_line():
 
 def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(events.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(TransferError, match=r"pip install 'transfer\[tensorboard\]'"):
+    with pytest.raises(TransferError, match=r"pip install 'transfer-toolkit\[tensorboard\]'"):
         RunFolder(tmp_path / "run", {}, later=True, tensorboard=True)
     assert not (tmp_path / "run").exists()
 

@@ -159,7 +159,7 @@ class RunConfig:
     report: Advanced[bool] = True
     """Write the page report.html, and its data exhibits.json, into the run folder."""
     tensorboard: Advanced[bool] = False
-    """Also write TensorBoard event files into the run folder (pip install 'transfer[tensorboard]')."""
+    """Also write TensorBoard event files into the run folder (pip install 'transfer-toolkit[tensorboard]')."""
     plugin: tyro.conf.Fixed[tuple[str, ...]] = ()
     """Record of the plugins that the command line loaded; in Python, import them before the run."""
 

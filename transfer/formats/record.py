@@ -1,11 +1,11 @@
 """The description inside every export, as plain JSON: heads, classes, preprocessing. It contains no local paths."""
 
-from importlib import metadata
 from typing import Any
 
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.heads import HeadSpec
 from transfer.runs.checkpoint import Models
+from transfer.runtime.version import VERSION
 
 CROP_TEXTS = {
     "center": "resize the short side to {short} pixels ({interpolation}, antialiased), crop the centre",
@@ -18,7 +18,7 @@ def describe_models(models: Models) -> dict[str, Any]:
     """Return the description of the exported `models`."""
     backbone = next(iter(models.values())).backbone
     return {
-        "made_by": f"transfer {metadata.version('transfer')}",
+        "made_by": f"transfer {VERSION}",
         "backbone": backbone.name,
         "input": {
             "dtype": "uint8",

@@ -38,7 +38,7 @@ def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise TransferError(
-            f"--format onnx needs onnx, onnxscript and onnxruntime ({error}): pip install 'transfer[export]'"
+            f"--format onnx needs onnx, onnxscript and onnxruntime ({error}): pip install 'transfer-toolkit[export]'"
         ) from error
     portable = PortableModel(models)
     with torch.no_grad():

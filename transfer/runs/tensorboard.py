@@ -19,7 +19,7 @@ class TensorboardWriter:
     def __init__(self, folder: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise TransferError(
-                "--tensorboard: the tensorboard package is not installed; pip install 'transfer[tensorboard]'"
+                "--tensorboard: the tensorboard package is not installed; pip install 'transfer-toolkit[tensorboard]'"
             )
         self.folder = folder
         self._writer: SummaryWriter | None = None

@@ -7,6 +7,7 @@ import torch
 
 from transfer.errors import TransferError
 from transfer.runtime import distributed
+from transfer.runtime.version import VERSION
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,5 +35,6 @@ def pick_device(name: str) -> torch.device:
 
 def get_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that computed a result."""
-    names = ("transfer", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    names = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow")
+    own = {"python": platform.python_version(), "transfer": VERSION}
+    return own | {name: metadata.version(name) for name in names}

@@ -130,7 +130,7 @@ def test_a_client_that_is_not_installed_is_named(monkeypatch):
 
     monkeypatch.setattr(fsspec, "filesystem", missing)
     remote._file_system.cache_clear()
-    with pytest.raises(OSError, match=r"pip install 'transfer\[s3\]'"):
+    with pytest.raises(OSError, match=r"pip install 'transfer-toolkit\[s3\]'"):
         fetch_range("s3://bucket/a.tar", 0, 1)
     remote._file_system.cache_clear()
 

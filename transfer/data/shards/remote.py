@@ -152,7 +152,7 @@ def _file_system(protocol: str, process: int) -> Any:
         return fsspec.filesystem(protocol)
     except (ImportError, ValueError) as error:
         extra = EXTRAS.get(protocol)
-        wanted = f"pip install 'transfer[{extra}]'" if extra else "use http(s), s3, gs or az"
+        wanted = f"pip install 'transfer-toolkit[{extra}]'" if extra else "use http(s), s3, gs or az"
         raise OSError(f"{protocol}:// has no client here: {wanted}") from error
 
 
