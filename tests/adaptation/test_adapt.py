@@ -243,3 +243,33 @@ def test_the_page_maps_both_sides_and_says_what_changed(config, tiny, tmp_path):
     page = write_report(out).read_text(encoding="utf-8")
     assert "plain → striped" in page
     assert "Difference between adapted and source only" in page
+
+
+def test_a_flat_folder_is_the_unlabelled_target(config, folder, tmp_path):
+    """Without its class folders the target gives the model that it gives with hidden labels, and no accuracy."""
+    flat = tmp_path / "street"
+    flat.mkdir()
+    for file in sorted((folder / "striped").glob("*/*.png")):
+        (flat / f"{file.parent.name}-{file.name}").symlink_to(file)
+    source = tmp_path / "labelled"
+    source.mkdir()
+    (source / "plain").symlink_to(folder / "plain")
+    data = {"data": str(source / "plain"), "source": (), "method": ("coral",)}
+    run = adapt(config(**data, target="", target_images=flat, out=tmp_path / "run"))
+    assert run.result["images"]["target"] == run.result["images"]["test"] == 24
+    assert run.result["config"]["shift"]["target"] == "street"
+    assert run.result["target"]["object"] == {"n": 0}
+    assert run.result["selection"]["oracle_accuracy"] is None
+    assert "no test image of street has a label: its accuracy is not measured" in run.result["notes"]
+    rows = answers(tmp_path / "run")
+    assert [row["path"] for row in rows] == sorted(map(str, flat.glob("*.png")))
+    assert all(row["object_predicted"] and not row["object"] for row in rows)
+    labelled = adapt(config(method=("coral",), data=str(folder)))
+    before, after = ([values["object"] for _, values in each.tests] for each in (labelled, run))
+    np.testing.assert_allclose(after[0], before[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("how", [{"target_labels": 2}, {"protocol": "office"}])
+def test_a_flat_folder_has_no_target_labels(config, tmp_path, how):
+    with pytest.raises(TransferError, match="--target-images have none"):
+        config(target_images=tmp_path, **how)

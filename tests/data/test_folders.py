@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data.folders import is_image, read_folder
+from transfer.data.folders import image_suffixes, is_image, read_folder
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -215,3 +215,22 @@ def test_a_flat_folder_says_why_its_csv_is_not_read(tree):
     (root / "labels.csv").write_text("image,class,label\n1.png,x,y\n")
     with pytest.raises(TransferError, match=r"outside any class folder.*labels\.csv is not read.*rename one"):
         read_folder(root)
+
+
+def test_heic_files_are_read_or_named_with_what_to_install(tree, monkeypatch):
+    root = tree("cat/1.png", "dog/2.png")
+    (root / "cat" / "3.heic").touch()
+    try:
+        for installed in (True, False):
+            monkeypatch.setattr("transfer.data.folders.has_heif", lambda installed=installed: installed)
+            image_suffixes.cache_clear()
+            table = read_folder(root)
+            assert len(table) == 2 + installed
+            note = "1 HEIC file not read (cat/3.heic): HEIC images need another package: pip install"
+            assert [note in text for text in table.notes] == [True] * (not installed)
+        (root / "cat" / "1.png").unlink()
+        (root / "dog" / "2.png").unlink()
+        with pytest.raises(TransferError, match=r"no image in .*1 HEIC file not read"):
+            read_folder(root)
+    finally:
+        image_suffixes.cache_clear()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from transfer.data.folders import image_suffixes
 from transfer.data.image_paths import find_images
 from transfer.errors import TransferError
 
@@ -39,3 +40,24 @@ def test_links_in_circles_pipes_and_depth_are_no_trouble(tmp_path):
     (tmp_path / "set" / "c").mkdir()
     (tmp_path / "set" / "c" / "y.png").touch()
     assert str(tmp_path / "set" / "c" / "y.png") in find_images([str(tmp_path / "s*" / "c" / "**" / "*.png")])
+
+
+def test_hidden_files_and_those_that_are_no_images_are_ignored(tmp_path):
+    for name in ("a.png", "notes.txt", "._a.png", "in/b.jpg", ".thumbnails/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    ignored = []
+    found = find_images([str(tmp_path)], ignored=ignored)
+    assert found == [str(tmp_path / "a.png"), str(tmp_path / "in" / "b.jpg")]
+    assert sorted(ignored) == [str(tmp_path / "._a.png"), str(tmp_path / "notes.txt")]
+
+
+def test_a_folder_of_heic_files_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("transfer.data.folders.has_heif", lambda: False)
+    image_suffixes.cache_clear()
+    (tmp_path / "IMG_1.HEIC").touch()
+    try:
+        with pytest.raises(TransferError, match=r"IMG_1\.HEIC.*pip install 'transfer-toolkit\[heic\]'"):
+            find_images([str(tmp_path)])
+    finally:
+        image_suffixes.cache_clear()

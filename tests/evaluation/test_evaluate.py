@@ -78,6 +78,16 @@ def test_json_lines_and_csv_have_the_same_content(run, folder, tmp_path):
     ]
 
 
+def test_a_flat_folder_with_other_files_is_predicted(run, folder, tmp_path, capsys):
+    flat = tmp_path / "flat"
+    shutil.copytree(folder / "plain" / "red", flat)
+    (flat / "notes.txt").touch()
+    (flat / "._0.png").touch()
+    assert predict_command(PredictConfig(run, (str(flat),), out=tmp_path / "out")) == 0
+    assert len((tmp_path / "out").read_text().splitlines()) == 8
+    assert capsys.readouterr().err == "2 files ignored: not an image, or hidden\n"
+
+
 def test_evaluate_on_the_runs_own_test_images_repeats_its_result(run):
     result = json.loads((run / "result.json").read_text())
     again = evaluate(EvaluateConfig(run))

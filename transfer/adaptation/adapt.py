@@ -76,10 +76,10 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
 
 
 def read_domains(config: ShiftConfig, cache: TrunkCache) -> Images:
-    """Return the images that `config` names, of all domains."""
-    return read_images(
-        DataConfig(data=config.data, data_root=config.data_root, on_bad_image=config.on_bad_image), cache.disk_cache
-    )
+    """Return the images that `config` names, of all domains; ``target_images`` are the domain ``target``."""
+    data = DataConfig(data=config.data, data_root=config.data_root, on_bad_image=config.on_bad_image)
+    unlabelled = {config.target: config.target_images} if config.target_images else {}
+    return read_images(data, cache.disk_cache, unlabelled=unlabelled)
 
 
 def complete_config(config: AdaptConfig) -> AdaptConfig:
@@ -90,6 +90,9 @@ def complete_config(config: AdaptConfig) -> AdaptConfig:
     TransferError
         An unknown method, rule or policy, or options that do not fit together.
     """
+    shift = config.shift
+    if shift.target_images and not shift.target:
+        config = replace(config, shift=replace(shift, target=shift.target_images.expanduser().absolute().name))
     methods = [find_method(name) for name in config.method.method]
     if config.method.weight and not any(method.losses for method in methods):
         raise TransferError(
@@ -117,10 +120,11 @@ def complete_config(config: AdaptConfig) -> AdaptConfig:
 
 
 def _split(shift: ShiftConfig, images: Images, seed: int) -> tuple[Domains, HiddenLabels]:
+    everything_else = [name for name in images.table.domains if name != shift.target] if shift.target_images else []
     return split_domains(
         images.table,
         images.inspection,
-        sources=shift.source,
+        sources=shift.source or everything_else,
         target=shift.target,
         protocol=shift.protocol,
         target_labels=shift.target_labels,

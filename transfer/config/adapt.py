@@ -1,8 +1,10 @@
 """The typed config of `transfer adapt`. Imports no torch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from transfer.config.lists import CommaFloats, CommaNames
 from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
@@ -23,9 +25,12 @@ class ShiftConfig(ImagesConfig):
     """The labelled source domains and the unlabelled target domain."""
 
     source: CommaNames = ()
-    """Labelled source domains, such as amazon or amazon,dslr."""
+    """Labelled source domains, such as amazon or amazon,dslr (default: with --target-images, all domains of --data)."""
     target: str = ""
     """Unlabelled target domain, such as webcam."""
+    target_images: Path | None = None
+    """Folder of images without class folders that is the target domain, with unknown labels; --target then names it
+    (default: by its folder)."""
     protocol: Literal["transductive", "inductive", "office"] = "transductive"
     """transductive: adapt to all target images and evaluate on them; inductive: evaluate on a held-out part; office:
     the Office-31 protocol, with 8 source labels per class (20 for amazon) and 3 target labels."""
@@ -40,6 +45,20 @@ class ShiftConfig(ImagesConfig):
         check_range(self, 0, math.inf, "target_labels")
         check_range(self, 0, BELOW_ONE, "val")
         check_range(self, ABOVE_ZERO, BELOW_ONE, "test")
+        labels = "--protocol office" if self.protocol == "office" else "--target-labels"
+        if self.target_images and (self.target_labels or self.protocol == "office"):
+            raise TransferError(f"{labels} needs labels of the target, and --target-images have none: leave one out")
+
+
+def format_shift(shift: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the source domains and the target domain of the setting ``shift`` in a config.json.
+
+    Examples
+    --------
+    >>> format_shift({"source": ["amazon", "dslr"], "target": "webcam"})
+    ('amazon, dslr', 'webcam')
+    """
+    return ", ".join(shift["source"]) or "all domains", shift["target"]
 
 
 @dataclass(frozen=True)

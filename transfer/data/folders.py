@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.data.csv_columns import CSV_SUFFIXES
+from transfer.data.images.decode import HEIF_SUFFIXES, NEEDS_HEIF, has_heif
 from transfer.data.manifest import (
     SPLITS,
     find_manifest_fault,
@@ -22,6 +23,7 @@ from transfer.errors import TransferError, list_examples
 
 MAX_FOLDER_DEPTH = 4  # split/domain/images/class
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # formats that PIL registers but cannot decode itself
+LAYOUTS = "class/…, domain/class/… or a CSV manifest"
 _MAX_VISITS = 8  # of one folder, through links
 
 FoundImages = list[tuple[tuple[str, ...], str]]  # folder names from the root down, and file name
@@ -32,7 +34,8 @@ def image_suffixes() -> frozenset[str]:
     """Return the lower-case file suffixes of the formats that PIL reads, such as ``.jpg``."""
     suffixes = Image.registered_extensions()  # also loads the plugins of PIL
     readable = (set(Image.OPEN) | {"MPO"}) - _NOT_DECODED  # the JPEG plugin opens MPO
-    return frozenset(suffix for suffix, form in suffixes.items() if form in readable)
+    found = {suffix for suffix, form in suffixes.items() if form in readable}
+    return frozenset(found.union(HEIF_SUFFIXES) if has_heif() else found.difference(HEIF_SUFFIXES))
 
 
 def is_image(path: Path) -> bool:
@@ -81,7 +84,8 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
     notes = (*_notes(empty, ignored), *unread)
     try:
         if not images:
-            raise TransferError(f"no image in {folder}: expected class/…, domain/class/… or a CSV manifest")
+            heif = [note for note in describe_ignored(ignored) if "HEIC" in note]
+            raise TransferError(f"no image in {folder}: {'; '.join(heif) or 'expected ' + LAYOUTS}")
         images.sort()
         paths = [str(folder.joinpath(*where, name)) for where, name in images]
         return arrange_images(images, paths, source=str(folder), name=folder.name, notes=notes)
@@ -157,20 +161,29 @@ def arrange_images(
     )
 
 
-def _notes(empty: list[str], ignored: int) -> tuple[str, ...]:
-    notes = []
-    if empty:
-        notes.append(f"{len(empty)} folder{'s' * (len(empty) > 1)} without an image skipped: {list_examples(empty)}")
-    if ignored:
-        notes.append(f"{ignored} file{'s' * (ignored > 1)} ignored: not an image, or hidden")
+def describe_ignored(files: Sequence[str]) -> tuple[str, ...]:
+    """Return notes on `files` that are not read: HEIC images without the package for these, and any others."""
+    heif = [file for file in files if file.lower().endswith(HEIF_SUFFIXES) and not has_heif()]
+    others, notes = len(files) - len(heif), []
+    if heif:
+        notes.append(f"{len(heif)} HEIC file{'s' * (len(heif) > 1)} not read ({list_examples(heif, 3)}): {NEEDS_HEIF}")
+    if others:
+        notes.append(f"{others} file{'s' * (others > 1)} ignored: not an image, or hidden")
     return tuple(notes)
 
 
-def _walk(root: Path) -> tuple[FoundImages, list[str], int]:
-    """Return the images, the folders without images, and the number of ignored files."""
+def _notes(empty: list[str], ignored: list[str]) -> tuple[str, ...]:
+    notes = []
+    if empty:
+        notes.append(f"{len(empty)} folder{'s' * (len(empty) > 1)} without an image skipped: {list_examples(empty)}")
+    return (*notes, *describe_ignored(ignored))
+
+
+def _walk(root: Path) -> tuple[FoundImages, list[str], list[str]]:
+    """Return the images, the folders without images, and the files that are ignored."""
     images: FoundImages = []
     empty: list[str] = []
-    ignored = 0
+    ignored: list[str] = []
     top = os.path.realpath(root)
     entered: Counter[str] = Counter()
     pending: list[tuple[tuple[str, ...], str, frozenset[str]]] = [((), top, frozenset(map(str, Path(top).parents)))]
@@ -199,7 +212,7 @@ def _walk(root: Path) -> tuple[FoundImages, list[str], int]:
                 leaf = False
                 images.append((where, entry.name))
             else:
-                ignored += 1
+                ignored.append("/".join((*where, entry.name)))
         if leaf and where:
             empty.append("/".join(where))
     return images, sorted(empty), ignored

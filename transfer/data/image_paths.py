@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from transfer.data.folders import image_suffixes
+from transfer.data.folders import describe_ignored, is_image
 from transfer.data.shards.address import parse_address
 from transfer.data.shards.reader import find_shards, list_members
 from transfer.errors import TransferError
 
 
-def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
+def find_images(names: Sequence[str], stdin: TextIO | None = None, *, ignored: list[str] | None = None) -> list[str]:
     """Return the images of `names`: files, folders (recursively), globs, shards, or ``-`` for a list on `stdin`.
+
+    Files of a folder that are no images, or hidden, are appended to `ignored`.
 
     Raises
     ------
@@ -22,9 +24,10 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
         A name without images.
     """
     found: list[str] = []
+    ignored = [] if ignored is None else ignored
     for name in names:
         if name == "-":
-            found += find_images([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()])
+            found += find_images([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()], ignored=ignored)
             continue
         if parse_address(name):  # an image inside a shard, as predictions.csv names it
             found.append(name)
@@ -34,10 +37,13 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
             continue
         path = Path(name).expanduser()
         if path.is_dir():
-            matches = sorted(_search(str(path)))
+            matches = sorted(_search(str(path), ignored))
         else:
             matches = [str(path)] if path.is_file() else sorted(_match(path))
         if not matches:
+            heif = "; ".join(note for note in describe_ignored(ignored) if "HEIC" in note)
+            if heif:
+                raise TransferError(f"no image at {name}: {heif}")
             raise TransferError(f"no image at {name}: give files, folders, globs, or '-' and a list on standard input")
         found += matches
     if not found:
@@ -45,18 +51,22 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None) -> list[str]:
     return found
 
 
-def _search(folder: str) -> Iterator[str]:
-    """Yield the images below `folder`, recursively; links to folders are not followed."""
+def _search(folder: str, ignored: list[str]) -> Iterator[str]:
+    """Yield the images below `folder`, recursively; links to folders are not followed. Other files are `ignored`."""
 
     def refuse(error: OSError) -> None:
         if isinstance(error, PermissionError):
             raise TransferError(f"cannot read the folder {error.filename}: {error.strerror}") from None
 
-    for inner, _, names in os.walk(folder, onerror=refuse):
-        for file in (os.path.join(inner, name) for name in names if Path(name).suffix.lower() in image_suffixes()):
+    for inner, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in (Path(inner, name) for name in names):
+            if not is_image(file):
+                ignored.append(str(file))
+                continue
             try:
                 if stat.S_ISREG(os.stat(file).st_mode):
-                    yield file
+                    yield str(file)
             except OSError as error:  # a circular link, or removed meanwhile
                 refuse(error)
 

@@ -19,6 +19,7 @@ from transfer.config.commands import EvaluateConfig, PredictConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import CacheConfig
 from transfer.data.duplicates import drop_bad_images, inspect_files
+from transfer.data.folders import describe_ignored
 from transfer.data.image_paths import find_images
 from transfer.data.images.batches import ImageBatches
 from transfer.data.sets.load import load_table
@@ -71,7 +72,11 @@ def predict(
 def predict_command(config: PredictConfig) -> int:
     """Write predictions to a file or to standard output; return how many unreadable images were skipped."""
     models = checkpoint.load_models(config.run, pick_device(config.device))
-    rows = predict(models, find_images(config.images), top=config.top, skip_bad=config.on_bad_image == "skip")
+    ignored: list[str] = []
+    paths = find_images(config.images, ignored=ignored)
+    for note in describe_ignored(ignored):
+        print(escape_unprintable(note), file=sys.stderr)
+    rows = predict(models, paths, top=config.top, skip_bad=config.on_bad_image == "skip")
     if config.out:
         with atomic_write(config.out) as temporary, open_text(temporary, "w") as file:
             return _write(rows, config.format, file.write)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer.config.adapt import format_shift
 from transfer.config.serialise import from_dict
 from transfer.errors import TransferError
 from transfer.evaluation.calibration import measure_calibration
@@ -61,7 +62,7 @@ def run_title(run: SavedRun) -> str:
     backbone = result.get("backbone", {}).get("name") or config["backbone"]["backbone"]
     if run.adapted:
         shift = config["shift"]
-        return f"{shift['data']}: {', '.join(shift['source'])} → {shift['target']} · {backbone}"
+        return f"{shift['data']}: {' → '.join(format_shift(shift))} · {backbone}"
     return f"{config['data']['data']} · {backbone} · {result['policy']['name']}"
 
 

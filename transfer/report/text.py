@@ -5,6 +5,7 @@ from datetime import datetime
 from statistics import fmean, stdev
 from typing import Any
 
+from transfer.config.adapt import format_shift
 from transfer.runs.seeds import score_text as score_text
 from transfer.runtime.escape import escape_unprintable
 
@@ -112,11 +113,11 @@ def adaptation_text(result: dict[str, Any]) -> str:
     selection = f"chosen by {chosen['rule']}: {', '.join(dict.fromkeys(names))}"
     if chosen["oracle_accuracy"] is not None:
         selection += f"; oracle (best candidate by target labels, unknown in practice): {chosen['oracle_accuracy']:.3f}"
-    images, domains = result["images"], f"{', '.join(shift['source'])} -> {shift['target']} ({shift['protocol']})"
+    images, domains = result["images"], f"{' -> '.join(format_shift(shift))} ({shift['protocol']})"
     target = f"{images['target']} unlabelled and {images['target_labelled']} labelled target images"
     parts = [
         f"{domains}: {images['source']} labelled source images, {target}, {images['test']} test images",
-        text_table(["target", "accuracy", "macro-F1"], rows),
+        *([text_table(["target", "accuracy", "macro-F1"], rows)] if result["target"]["object"].get("n") else []),
         *_changes(result),
         selection,
         _shift(result["shift"]),

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
+from transfer.config.adapt import format_shift
 from transfer.errors import list_examples
 from transfer.runs.seeds import score_text
 
@@ -115,7 +116,7 @@ def _images(result: Mapping[str, Any]) -> str:
     lines = [f"{escape_markdown(_data(result))}: {counts} images."]
     if "shift" in result["config"]:
         shift = result["config"]["shift"]
-        sources, target = ", ".join(map(escape_markdown, shift["source"])), escape_markdown(shift["target"])
+        sources, target = (escape_markdown(names, max_length=400) for names in format_shift(shift))
         lines.append(f"Labelled: {sources}; unlabelled: {target}.")
     for head, report in _measured(result)[1].items():
         names = list(report.get("per_class", ()))

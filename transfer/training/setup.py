@@ -1,7 +1,8 @@
 """The start of every run: images, split, heads, and a model with its freeze plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.sets.load import load_table
 from transfer.data.splits import Splits, split
 from transfer.data.table import ImageTable, make_softmax_target
+from transfer.data.unlabelled import add_unlabelled_domain
 from transfer.disk_cache import DiskCache
 from transfer.errors import TransferError, did_you_mean
 from transfer.freeze import FreezePlan, FreezePolicy
@@ -57,14 +59,18 @@ class Images:
         return Images(replace(table, targets=targets), self.inspection.take(rows))
 
 
-def read_images(config: DataConfig, disk_cache: DiskCache | None = None) -> Images:
+def read_images(
+    config: DataConfig, disk_cache: DiskCache | None = None, *, unlabelled: Mapping[str, Path] | None = None
+) -> Images:
     """Return the images that `config` names, inspected, with bad ones refused or skipped.
 
-    `disk_cache` caches the inspection. No images, bad ones under ``refuse``, or fewer than two objects raise a
-    TransferError.
+    `disk_cache` caches the inspection. `unlabelled` has folders of images without labels, by the domain's name. No
+    images, bad ones under ``refuse``, or fewer than two objects raise a TransferError.
     """
     with distributed.local_rank_zero_first():
         table = load_table(config.data, config.data_root, config.targets)
+        for domain, folder in (unlabelled or {}).items():
+            table = add_unlabelled_domain(table, folder, domain)
         table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)
     present = np.unique(table.object[table.object >= 0])
     if len(present) < 2:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.data.images.decode import BadImage, decode
+from transfer.data.images.decode import BadImage, decode, register_heif
 from transfer.errors import TransferError
 
 GREY = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
@@ -197,3 +197,38 @@ def test_a_jpeg_of_more_pixels_is_decoded_smaller(tmp_path, monkeypatch):
     assert decode(tmp_path / "x.jpg", at_least=16).size == (16, 16)
     with pytest.raises(BadImage, match="more than 1,024 pixels"):
         decode(tmp_path / "x.jpg")
+
+
+def heic(array, **options):
+    heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    heif.from_pillow(Image.fromarray(array)).save(stream, quality=-1, chroma=444, matrix_coefficients=0, **options)
+    stream.seek(0)
+    return stream
+
+
+def test_heic_has_the_pixels_that_were_stored():
+    large = np.kron(COLOUR, np.ones((8, 8, 1), np.uint8))
+    np.testing.assert_allclose(np.asarray(decode(heic(large))).astype(int), large, atol=1)  # stored without loss
+
+
+def test_heic_without_the_package_says_what_to_install(monkeypatch):
+    stream = heic(np.kron(COLOUR, np.ones((8, 8, 1), np.uint8)))
+    monkeypatch.setattr("transfer.data.images.decode.has_heif", lambda: False)
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])  # as if nobody had registered it
+    register_heif.cache_clear()
+    with pytest.raises(BadImage, match=r"bad image a: HEIC .* pip install 'transfer-toolkit\[heic\]'"):
+        decode(stream, name="a")
+
+
+def test_avif_needs_no_further_package(monkeypatch):
+    stream = stored(Image.fromarray(np.kron(COLOUR, np.ones((8, 8, 1), np.uint8))), "AVIF", quality=100)
+    monkeypatch.setattr("transfer.data.images.decode.has_heif", lambda: False)
+    assert decode(stream).size == (160, 96)
+
+
+def test_broken_heic_is_a_bad_image():
+    whole = heic(np.kron(COLOUR, np.ones((8, 8, 1), np.uint8))).getvalue()
+    for part in (whole[: len(whole) // 2], whole[:12], whole[:11] + b"\0" * 200):
+        with pytest.raises(BadImage, match="bad image x: "):
+            decode(io.BytesIO(part), name="x")

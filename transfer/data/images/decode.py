@@ -1,5 +1,8 @@
 """Decode an image file of any format that PIL reads into an upright RGB image."""
 
+import functools
+import importlib.metadata
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,7 +16,36 @@ from transfer.errors import TransferError
 from transfer.runtime.files import open_regular
 
 MAX_PIXELS = 64_000_000  # of a decoded image; a JPEG may have more if it is decoded at a smaller size
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+NEEDS_HEIF = "HEIC images need another package: pip install 'transfer-toolkit[heic]'"
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12, annex B
 _FULL_SCALES = (1.0, 255.0, 65535.0, 2.0**31 - 1)
+
+
+def has_heif() -> bool:
+    """Return whether HEIC files can be read: the package pillow-heif is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def heif_version() -> str:
+    """Return the version of pillow-heif; an empty string if it is not installed."""
+    return importlib.metadata.version("pillow-heif") if has_heif() else ""
+
+
+@functools.cache
+def register_heif() -> None:
+    """Let Pillow read HEIC files; it is done for the first such file, since the library takes memory.
+
+    Raises
+    ------
+    ValueError
+        The package pillow-heif is not installed.
+    """
+    if not has_heif():
+        raise ValueError(NEEDS_HEIF)
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False)
 
 
 class BadImage(TransferError):
@@ -51,12 +83,25 @@ def open_image(file: str | Path | BinaryIO, name: str) -> Iterator[ImageFile.Ima
     """Open an image file and read its header; turn any error into a BadImage."""
     try:
         source = open_regular(file) if isinstance(file, str | Path) else nullcontext(file)
-        with source as stream, Image.open(stream) as image:
+        with source as stream, _open_any(stream) as image:
             if image.format == "EPS":  # PIL would run it with Ghostscript
                 raise ValueError("PostScript is a program")
             yield image
     except Exception as error:  # PIL's plugins raise nearly anything on broken bytes
         raise BadImage(f"bad image {name}: {_reason(error)}") from error
+
+
+def _open_any(stream: BinaryIO) -> ImageFile.ImageFile:
+    """Open an image by Pillow, which reads HEIC by a further package."""
+    head = stream.read(12)
+    stream.seek(0)
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        try:
+            return Image.open(stream)  # an AVIF may have such a brand, too
+        except PIL.UnidentifiedImageError:
+            register_heif()
+            stream.seek(0)
+    return Image.open(stream)
 
 
 def decode_smaller(image: ImageFile.ImageFile, at_least: int | None) -> None:

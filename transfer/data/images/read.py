@@ -11,7 +11,7 @@ import torchvision
 from PIL import Image, ImageFile, features
 from torch import Tensor
 
-from transfer.data.images.decode import decode_smaller, load_upright_rgb, open_image, read_orientation
+from transfer.data.images.decode import decode_smaller, heif_version, load_upright_rgb, open_image, read_orientation
 from transfer.data.shards.address import parse_address, read_member
 
 try:
@@ -24,7 +24,7 @@ except ImportError:  # deprecated since torchvision 0.29; PIL gives the same pix
 DECODER = (
     f"pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, "
     f"torchvision {torchvision.__version__}, rules 2"
-)
+) + (f", pillow-heif {heif_version()}" if heif_version() else "")
 
 
 def read_pixels(file: str | Path | bytes, *, name: str = "", at_least: int | None = None) -> Tensor:

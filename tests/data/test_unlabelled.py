@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer.data.folders import read_folder
+from transfer.data.manifest import read_manifest
+from transfer.data.unlabelled import add_unlabelled_domain
+from transfer.errors import TransferError
+
+
+def test_images_of_any_depth_are_a_domain_of_unknown_objects(tree, picture, tmp_path, monkeypatch):
+    table = read_folder(tree("ink/cat/1.png", "ink/dog/2.png", "oil/dog/3.png"))
+    for number, name in enumerate(("b.png", "more/a.png", ".hidden.png")):
+        picture(tmp_path / "flat" / name, number)
+    (tmp_path / "flat" / "notes.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    both = add_unlabelled_domain(table, Path("flat"), "chalk")
+    assert both.paths[:3].tolist() == table.paths.tolist()
+    assert both.paths[3:].tolist() == [str(tmp_path / "flat" / name) for name in ("b.png", "more/a.png")]
+    assert [both.domains[i] for i in both.domain] == ["ink", "ink", "oil", "chalk", "chalk"]
+    assert both.objects == table.objects
+    assert both.object.tolist() == [0, 1, 1, -1, -1]
+    assert set(both.split[3:]) == set(both.group[3:]) == {""}
+    assert both.notes == (
+        "2 images of flat are the domain chalk: their labels are unknown",
+        "2 files ignored: not an image, or hidden",
+    )
+
+
+def test_further_targets_are_unknown_too(picture, tmp_path):
+    picture(tmp_path / "1.png")
+    picture(tmp_path / "flat" / "2.png")
+    (tmp_path / "list.csv").write_text("path,object,age,sex,kind\n1.png,cat,3,no,x\n")
+    table = read_manifest(tmp_path / "list.csv", ["age:regression", "sex:softmax", "kind"])
+    both = add_unlabelled_domain(table, tmp_path / "flat", "chalk")
+    assert {name: target.known.tolist() for name, target in both.targets.items()} == {
+        "object": [True, False],
+        "domain": [True, True],
+        "age": [True, False],
+        "sex": [True, False],
+        "kind": [True, False],
+    }
+    np.testing.assert_array_equal(both.targets["age"].values, [3, np.nan])
+
+
+def test_errors(tree, tmp_path):
+    table = read_folder(tree("ink/cat/1.png", "oil/dog/3.png"))
+    with pytest.raises(TransferError, match=r"has a domain 'ink' already; .* --target NAME"):
+        add_unlabelled_domain(table, tmp_path / "set" / "oil", "ink")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TransferError, match="no image at"):
+        add_unlabelled_domain(table, tmp_path / "empty", "chalk")

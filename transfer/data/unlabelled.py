@@ -1,0 +1,49 @@
+"""Add the images of a folder without classes to a table, as a domain of its own."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from transfer.data.folders import describe_ignored
+from transfer.data.image_paths import find_images
+from transfer.data.shards.address import parse_address
+from transfer.data.table import ImageTable, Target, make_softmax_target
+from transfer.errors import TransferError
+
+
+def add_unlabelled_domain(table: ImageTable, folder: Path, domain: str) -> ImageTable:
+    """Return `table` with the images of `folder`, at any depth, as a further `domain`; all else of them is unknown.
+
+    Raises
+    ------
+    TransferError
+        The folder has no image, or the table has a domain of that name.
+    """
+    if domain in table.domains:
+        raise TransferError(
+            f"--target-images: {table.name} has a domain {domain!r} already; name the folder's images by --target NAME"
+        )
+    ignored: list[str] = []
+    found = find_images([str(folder)], ignored=ignored)
+    paths = [path if parse_address(path) else os.path.abspath(path) for path in found]
+    names = [*(table.domains[i] if i >= 0 else "" for i in table.domain), *[domain] * len(paths)]
+    blank = np.full(len(paths), "")
+    notes = (f"{len(paths)} images of {folder} are the domain {domain}: their labels are unknown",)
+    return replace(
+        table,
+        paths=np.concatenate([table.paths, np.array(paths)]),
+        targets={name: _extend(target, len(paths)) for name, target in table.targets.items()}
+        | {"domain": make_softmax_target(names)},
+        split=np.concatenate([table.split, blank]),
+        group=np.concatenate([table.group, blank]),
+        notes=(*table.notes, *notes, *describe_ignored(ignored)),
+        sha256=None,
+    )
+
+
+def _extend(target: Target, rows: int) -> Target:
+    """Return `target` with `rows` unknown values more."""
+    unknown = np.nan if target.values.dtype.kind == "f" else -1
+    return replace(target, values=np.concatenate([target.values, np.full(rows, unknown, target.values.dtype)]))
