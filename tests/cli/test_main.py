@@ -35,7 +35,7 @@ def test_train_evaluate_and_predict(capsys, folder, tmp_path):
     assert "bit-identical" in text
     assert "solved to the final tolerance: L2 object" in text
     assert re.search(r"^heads +solved$", text, re.MULTILINE)
-    assert "the heads are solved by L-BFGS, which ignores --epochs\n" in text
+    assert "--epochs: no effect, because the heads are solved by L-BFGS, not trained\n" in text
     assert json.loads((out / "config.json").read_text())["learn"]["refit"] is False
     assert "accuracy" in said(capsys, ["evaluate", str(out)], 0).out
     image = str(folder / "plain" / "red" / "0.png")

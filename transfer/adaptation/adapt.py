@@ -3,6 +3,7 @@
 Each seed takes four steps on a :class:`~transfer.runs.session.RunSession`: prepare, fit, evaluate, record.
 """
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from transfer.adaptation.selection.best_candidate import BestCandidate, LogLine,
 from transfer.adaptation.task import AdaptationTask, prepare_task
 from transfer.config.adapt import AdaptConfig, ShiftConfig
 from transfer.config.train import DataConfig, HeadConfig
+from transfer.config.unused import AdaptationFacts, find_unused_adaptation_options, format_unused_options
 from transfer.data.splits import Splits
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import predict_rows, prediction_rows, target_tensors
@@ -45,6 +47,8 @@ from transfer.training.setup import Images, read_images
 VIEWS = 4  # augmented views per image for a trained tail, unless --views says otherwise
 
 Session = RunSession[AdaptConfig]
+
+log = logging.getLogger(__name__)
 
 
 def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCache | None = None) -> AdaptRun:
@@ -160,6 +164,7 @@ def _prepare(session: Session, images: Images) -> PreparedAdaptation:
         raise TransferError(f"--rule {config.method.rule} needs held-out source images: use --val 0.1, or another rule")
     task, plan = prepare_task(config, domains, images, session.cache, seed, hold_out=hold_out)
     phase = plan.phases[-1]
+    _log_unused_options(session.config, sum(bool(stage.trained) for stage in phase.stages), hold_out)
     moves_batch_norm = any(find_method(name).moves_batch_norm for name in config.method.method)
     phases = (phase, with_moving_statistics(phase)) if moves_batch_norm else (phase,)
     frozen = freeze.hash_frozen_tensors(task.model.backbone, phases)
@@ -173,6 +178,22 @@ def _prepare(session: Session, images: Images) -> PreparedAdaptation:
 
     session.begin(task.model.backbone, inputs)
     return PreparedAdaptation(images, task, hidden, plan, phases, frozen)
+
+
+def _log_unused_options(config: AdaptConfig, trained_stages: int, holds_out: bool) -> None:
+    """Log the options that this adaptation cannot use."""
+    methods = [find_method(name) for name in config.method.method]
+    losses = any(method.losses for method in methods)
+    fitted = any(method.fit and not method.moves_batch_norm for method in methods)
+    source = trained_stages and any(method.uses_source and not method.fit for method in methods)
+    facts = AdaptationFacts(
+        trained_stages,
+        steps=bool(losses or fitted or source),
+        candidates=losses or len(methods) > 1,
+        holds_out=holds_out,
+    )
+    for sentence in format_unused_options(find_unused_adaptation_options(config, facts)):
+        log.info("%s", sentence)
 
 
 def _fit_methods(session: Session, prepared: PreparedAdaptation) -> FittedMethods:

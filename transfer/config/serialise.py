@@ -5,6 +5,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +54,17 @@ def from_dict(kind: type[T], values: Any) -> T:
         if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
             raise TransferError(f"{kind.__name__} lacks {field.name}")
     return kind(**{key: _convert(hints[key], value, f"{kind.__name__}: {key}") for key, value in values.items()})
+
+
+def iter_settings(config: Any, default: Any = None) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name, value and default of each setting of a nested config."""
+    default = type(config)() if default is None else default
+    for field in dataclasses.fields(config):
+        value, field_default = getattr(config, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from iter_settings(value, field_default)
+        else:
+            yield field.name, value, field_default
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:

@@ -14,10 +14,6 @@ from transfer.probes.head2toe import solve_head2toe
 from transfer.probes.linear import is_convex, solve_linear_probe
 from transfer.probes.stage_probes import solve_stage_probes
 
-IGNORED_BY_SOLVERS = ["epochs", "lr", "optimizer", "batch_size", "weight_decay", "momentum", "clip", "accumulate"]
-IGNORED_BY_SOLVERS += ["schedule", "warmup", "cycles", "average", "ema_decay", "patience", "interference"]
-"""Options of :class:`~transfer.config.train.LearnConfig` that only matter where something is trained in epochs."""
-
 
 def is_phase_solved(model: TransferModel, phase: Phase, config: LearnConfig, views: int) -> bool:
     """Return whether `phase` is solved rather than trained: linear heads on a fixed set of features."""

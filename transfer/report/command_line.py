@@ -1,11 +1,10 @@
 """The command line that reproduces a config."""
 
-import dataclasses
 import shlex
-from collections.abc import Iterator
 from typing import Any
 
 from transfer.config.adapt import AdaptConfig
+from transfer.config.serialise import iter_settings
 from transfer.config.train import CompareConfig, TrainConfig
 
 RUN_CONFIGS: dict[str, type] = {"train": TrainConfig, "adapt": AdaptConfig, "compare": CompareConfig}
@@ -26,17 +25,6 @@ def command_line(config: Any) -> str:
             for each in value if name == "plugin" else (value,):  # a repeatable option
                 words += _option(name.replace("_", "-"), each)
     return shlex.join(words)
-
-
-def iter_settings(config: Any, default: Any = None) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the name, value and default of each setting of a nested config."""
-    default = type(config)() if default is None else default
-    for field in dataclasses.fields(config):
-        value, field_default = getattr(config, field.name), getattr(default, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from iter_settings(value, field_default)
-        else:
-            yield field.name, value, field_default
 
 
 def _option(name: str, value: Any) -> list[str]:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from transfer.config.adapt import format_shift
-from transfer.config.serialise import from_dict
+from transfer.config.serialise import from_dict, iter_settings
 from transfer.errors import TransferError
 from transfer.evaluation.calibration import measure_calibration
 from transfer.heads import ClassHeadKind, HeadKind
 from transfer.heads.metrics import wilson_interval
 from transfer.heads.registry import score_labels
-from transfer.report.command_line import RUN_CONFIGS, command_line, iter_settings
+from transfer.report.command_line import RUN_CONFIGS, command_line
 from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability
 from transfer.report.load import SavedRun
 

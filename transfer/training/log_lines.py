@@ -1,9 +1,54 @@
-"""Log lines and notes on the progress of training."""
+"""Log lines and notes: the progress of training, and which options a run cannot use."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
+from transfer.config.train import TrainConfig
+from transfer.config.unused import RunFacts
+from transfer.data.splits import Splits
+from transfer.data.table import ImageTable
+from transfer.freeze import FreezePlan
+from transfer.heads.dropout import VanillaDropout
+from transfer.model import TransferModel
+from transfer.probes.choose import is_phase_solved
+from transfer.training.optimizers import takes_momentum
 from transfer.training.resume import PhaseChoice
+
+UNSMOOTHED_KINDS = ("binary", "regression")  # of heads, whose losses have no label smoothing
+
+
+def collect_run_facts(
+    config: TrainConfig, models: Mapping[str, TransferModel], plan: FreezePlan, table: ImageTable, splits: Splits
+) -> RunFacts:
+    """Return what decides which options a run of `config` can use; separate heads are one model each."""
+    model, learn, views = next(iter(models.values())), config.learn, config.cache.views
+    specs = [spec for each in models.values() for spec in each.heads.specs.values()]
+    solvable = replace(learn, probe="solved")
+    trained = {model.backbone.stages[i].name for p in plan.phases for i, s in enumerate(p.stages) if s.trained}
+    known = table.object >= 0
+    return RunFacts(
+        phases=tuple(phase.name for phase in plan.phases),
+        solved=tuple(is_phase_solved(model, phase, learn, views) for phase in plan.phases),
+        solvable=any(is_phase_solved(model, phase, solvable, views) for phase in plan.phases),
+        trained_stages=max(sum(bool(stage.trained) for stage in phase.stages) for phase in plan.phases),
+        batch_norms=sum(
+            isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and model.backbone.stages[model.backbone.stage_of(path)].name in trained
+            for path, module in model.backbone.network.named_modules()
+        ),
+        frozen_below=any(0 < phase.cut < len(phase.stages) for phase in plan.phases),
+        from_scratch=plan.policy.from_scratch,
+        heads=len(specs),
+        smoothed=any(spec.kind not in UNSMOOTHED_KINDS for spec in specs),
+        has_momentum=takes_momentum(learn.optimizer),
+        dropout=max((m.p for m in model.heads.modules() if isinstance(m, nn.Dropout | VanillaDropout)), default=0.0),
+        val=len(splits.val),
+        test=len(splits.test),
+        given_splits=tuple(name for name in ("test", "val") if ((table.split == name) & known).any()),
+    )
 
 
 def format_epoch(line: dict[str, Any]) -> str:

@@ -71,6 +71,19 @@ def check_optimizer(name: str) -> None:
         )
 
 
+def takes_momentum(name: str) -> bool:
+    """Return whether the optimizer `name` has momentum to set.
+
+    Examples
+    --------
+    >>> [takes_momentum(name) for name in ("nesterov", "adamw", "lion", "sgdw")]
+    [True, False, False, True]
+    """
+    if name in TORCH_OPTIMIZERS:
+        return name in ("sgd", "momentum", "nesterov")
+    return bool(timm.optim.get_optimizer_info(name.removeprefix("lookahead_")).has_momentum)
+
+
 def group_parameters(
     model: TransferModel, plan: FreezePlan, weight_decay: float, *, heads_only: bool = False
 ) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ import numpy as np
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.config.serialise import to_dict
-from transfer.config.train import LearnConfig, TrainConfig
+from transfer.config.train import TrainConfig
+from transfer.config.unused import find_unused_options, format_unused_options
 from transfer.errors import EndedEarly
 from transfer.evaluation.ensemble import TestSet, load_snapshots
 from transfer.evaluation.predictions import Predictions, prediction_rows, target_tensors
@@ -22,7 +23,6 @@ from transfer.evaluation.temperature import apply_temperatures, fit_temperatures
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.model import TransferModel
-from transfer.probes.choose import IGNORED_BY_SOLVERS, is_phase_solved
 from transfer.runs import checkpoint
 from transfer.runs.inputs import RunInputs
 from transfer.runs.seeds import merge_seeds
@@ -33,7 +33,7 @@ from transfer.training import optimizers
 from transfer.training.auto_policy import advise_policy, apply_advice
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
-from transfer.training.log_lines import describe_choice, format_epoch
+from transfer.training.log_lines import collect_run_facts, describe_choice, format_epoch
 from transfer.training.results import PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
 
@@ -110,21 +110,19 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
         if config.run.out and config.run.report:
             prepared.initial[name] = InitialWeights(model, plan)
     first = next(iter(prepared.models.values()))
-    _log_plan(session, prepared, first)
+    _log_plan(session, prepared)
     table, digests = images.table, images.inspection.sha256
     session.begin(first.backbone, lambda: RunInputs(config.backbone.backbone, first, splits, table.paths, digests))
     return prepared
 
 
-def _log_plan(session: Session, prepared: PreparedRun, model: TransferModel) -> None:
-    """Log the stages, and which options that are not the default have no effect because all phases are solved."""
-    plan, given, default = prepared.plans[0], session.config.learn, LearnConfig()
-    solved = [is_phase_solved(model, phase, prepared.config.learn, session.cache.views) for phase in plan.phases]
-    log.info("%s", plan.format_table(solved))
-    ignored = [name for name in IGNORED_BY_SOLVERS if getattr(given, name) != getattr(default, name)]
-    if ignored and all(solved):
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
-        log.info("the heads are solved by L-BFGS, which ignores %s", options)
+def _log_plan(session: Session, prepared: PreparedRun) -> None:
+    """Log the stages, and the options that this run cannot use."""
+    plan, splits, table = prepared.plans[0], prepared.splits, prepared.images.table
+    facts = collect_run_facts(prepared.config, prepared.models, plan, table, splits)
+    log.info("%s", plan.format_table(facts.solved))
+    for sentence in format_unused_options(find_unused_options(session.config, facts)):
+        log.info("%s", sentence)
 
 
 def _fit_models(session: Session, prepared: PreparedRun) -> dict[str, FitResult]:

@@ -59,6 +59,7 @@ def check_penalties(model: TransferModel, plan: FreezePlan, config: LearnConfig,
             f"{_flags(names)}: no effect on a solved probe, whose only regularisation is L2, chosen on "
             "validation images; add --probe trained"
         )
+    names += ["balance sampling"] if config.balance == "sampling" and not all(solved) else []
     for phase, is_solved in zip(plan.phases, solved, strict=True):
         if names and is_solved:
             log.info("phase %s is solved, which ignores %s", phase.name, _flags(names))
