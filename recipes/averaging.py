@@ -47,4 +47,4 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, TrainConfig(policy=PolicyConfig("partial:1"))))
+    raise SystemExit(script(main, TrainConfig(policy=PolicyConfig("partial:1")), digits="glyphnet"))

@@ -28,4 +28,6 @@ def main(config: FourCasesConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, FourCasesConfig(TrainConfig(run=RunConfig(seeds=(0, 1, 2))), policies=QUICK)))
+    raise SystemExit(
+        script(main, FourCasesConfig(TrainConfig(run=RunConfig(seeds=(0, 1, 2))), policies=QUICK), digits="glyphnet")
+    )

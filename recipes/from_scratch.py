@@ -24,4 +24,4 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, TrainConfig()))
+    raise SystemExit(script(main, TrainConfig(), digits="glyphnet"))

@@ -24,4 +24,4 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, TrainConfig(policy=PolicyConfig("full"))))
+    raise SystemExit(script(main, TrainConfig(policy=PolicyConfig("full")), digits="glyphnet"))

@@ -26,4 +26,4 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, TrainConfig(policy=PolicyConfig("gradual:3"))))
+    raise SystemExit(script(main, TrainConfig(policy=PolicyConfig("gradual:3")), digits="glyphnet"))

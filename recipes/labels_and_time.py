@@ -35,4 +35,4 @@ if __name__ == "__main__":
     # The rates of `transfer demo`: a small network on small images tolerates, and needs, larger steps.
     learn = LearnConfig(epochs=20, batch_size=32, lr=5e-3, refit=False, patience=0)
     train_config = TrainConfig(policy=PolicyConfig(backbone_lr=0.3), learn=learn)
-    raise SystemExit(script(main, LabelEfficiencyConfig(train_config)))
+    raise SystemExit(script(main, LabelEfficiencyConfig(train_config), digits="glyphnet"))

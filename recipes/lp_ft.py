@@ -21,4 +21,4 @@ def main(config: CompareConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, CompareConfig(policies=("full", "lp_ft", "linear_probe"))))
+    raise SystemExit(script(main, CompareConfig(policies=("full", "lp_ft", "linear_probe")), digits="glyphnet"))

@@ -23,4 +23,6 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, TrainConfig(policy=PolicyConfig("norm_only", backbone_lr=1.0, layer_decay=1.0))))
+    raise SystemExit(
+        script(main, TrainConfig(policy=PolicyConfig("norm_only", backbone_lr=1.0, layer_decay=1.0)), digits="glyphnet")
+    )

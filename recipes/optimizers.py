@@ -47,4 +47,4 @@ def main(config: TrainConfig) -> None:
 
 if __name__ == "__main__":
     learn = LearnConfig(probe="trained", refit=False, patience=0, epochs=15)
-    raise SystemExit(script(main, TrainConfig(learn=learn)))
+    raise SystemExit(script(main, TrainConfig(learn=learn), digits="glyphnet"))

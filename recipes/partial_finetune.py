@@ -14,4 +14,6 @@ def main(config: CompareConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, CompareConfig(policies=("linear_probe", "partial:1", "partial:2", "partial:3"))))
+    raise SystemExit(
+        script(main, CompareConfig(policies=("linear_probe", "partial:1", "partial:2", "partial:3")), digits="glyphnet")
+    )

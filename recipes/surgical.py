@@ -15,4 +15,4 @@ def main(config: CompareConfig) -> None:
 
 if __name__ == "__main__":
     policies = ("linear_probe", "surgical:first", "surgical:middle", "surgical:last")
-    raise SystemExit(script(main, CompareConfig(policies=policies)))
+    raise SystemExit(script(main, CompareConfig(policies=policies), digits="glyphnet"))

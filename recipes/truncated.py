@@ -21,4 +21,4 @@ def main(config: CompareConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(script(main, CompareConfig(policies=POLICIES)))
+    raise SystemExit(script(main, CompareConfig(policies=POLICIES), digits="glyphnet"))

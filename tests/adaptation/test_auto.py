@@ -10,6 +10,7 @@ from transfer.adaptation.adapt import adapt, read_domains
 from transfer.adaptation.auto import fit_auto
 from transfer.adaptation.closed_form.classifier import align_features, solve_classifier
 from transfer.config.adapt import AdaptConfig, ShiftConfig, StepsConfig
+from transfer.config.shared import BackboneConfig
 from transfer.feature_cache import TrunkCache
 from transfer.training.setup import Images
 
@@ -90,7 +91,8 @@ def test_labels_of_the_target_reach_what_is_refined(staged, monkeypatch):
 @pytest.fixture(scope="module")
 def digits():
     """Return the embedded set, and a function that adapts printed to scanned digits of `rows`."""
-    config = AdaptConfig(ShiftConfig("digits", ("printed",), "scanned"), steps=StepsConfig(device="cpu"))
+    shift, backbone = ShiftConfig("digits", ("printed",), "scanned"), BackboneConfig("glyphnet")
+    config = AdaptConfig(shift, backbone=backbone, steps=StepsConfig(device="cpu"))
     images = read_domains(config.shift, TrunkCache(config.cache))
 
     def run(rows=None, table=images.table):

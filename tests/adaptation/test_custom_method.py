@@ -18,7 +18,7 @@ from transfer.adaptation import registry
 from transfer.adaptation.adapt import adapt, read_domains
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 from transfer.config.commands import ExportConfig
-from transfer.config.train import RunConfig
+from transfer.config.shared import BackboneConfig, RunConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.formats import export
@@ -89,6 +89,7 @@ def config(*methods: str, policy: str = "linear_probe", **run: Any) -> AdaptConf
     return AdaptConfig(
         ShiftConfig("digits", ("printed", "blended"), "scanned"),
         MethodConfig(methods, policy=policy, bottleneck=16),
+        backbone=BackboneConfig("glyphnet"),
         steps=STEPS,
         run=RunConfig(**run),
     )
@@ -149,7 +150,7 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_
 
 
 def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, images, tmp_path):
-    argv = ["adapt", "--data", "digits", "--source", "printed", "--target", "scanned"]
+    argv = ["adapt", "--data", "digits", "--backbone", "glyphnet", "--source", "printed", "--target", "scanned"]
     argv += ["--method", "source_only,mean_gap", "--epochs", "2", "--steps", "2", "--bottleneck", "16", "--no-report"]
     argv += ["--device", "cpu", "--workers", "1", "--out", str(tmp_path / "run")]
     error = run_without_and_with(plugin, argv)

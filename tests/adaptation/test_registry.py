@@ -24,6 +24,7 @@ from transfer.adaptation.registry import (
 )
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
+from transfer.config.shared import BackboneConfig
 from transfer.errors import TransferError
 
 WIDTH, CLASSES = 5, 3
@@ -144,7 +145,10 @@ def test_an_unknown_name():
 def test_shot_finds_what_the_source_alone_misses():
     """Digits from fonts to handwriting, the source's images gone: known to be separable, half as many errors left."""
     made = AdaptConfig(
-        ShiftConfig("digits", ("printed",), "scanned"), MethodConfig(("shot",)), steps=StepsConfig(device="cpu")
+        ShiftConfig("digits", ("printed",), "scanned"),
+        MethodConfig(("shot",)),
+        BackboneConfig("glyphnet"),
+        StepsConfig(device="cpu"),
     )
     result = adapt(made).result
     before, after = (1 - result[part]["object"]["accuracy"] for part in ("source_only", "target"))

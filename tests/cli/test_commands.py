@@ -16,7 +16,8 @@ def test_a_config_belongs_to_one_command_and_commands_with_json_take_the_flag():
 
 def test_json_is_alone_on_standard_output(capsys, images, tmp_path):
     out = tmp_path / "run"
-    data = ["--data", str(images.paths[0].rsplit("/", 3)[0]), "--device", "cpu", "--out", str(out)]
+    data = ["--data", str(images.paths[0].rsplit("/", 3)[0]), "--backbone", "glyphnet", "--device", "cpu"]
+    data += ["--out", str(out)]
     assert main(["train", *data, "--json"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == json.loads((out / "result.json").read_text())
@@ -24,7 +25,7 @@ def test_json_is_alone_on_standard_output(capsys, images, tmp_path):
 
 
 def test_a_page_is_written_unless_told_otherwise(capsys, images, tmp_path):
-    data = ["--data", str(images.paths[0].rsplit("/", 3)[0]), "--device", "cpu"]
+    data = ["--data", str(images.paths[0].rsplit("/", 3)[0]), "--backbone", "glyphnet", "--device", "cpu"]
     for more, there in (([], True), (["--no-report"], False)):
         out = tmp_path / f"run{len(more)}"
         assert main(["train", *data, "--out", str(out), *more]) == 0

@@ -8,8 +8,9 @@ import pytest
 
 from transfer.cli.main import COMMANDS, main, script
 from transfer.config.commands import DemoConfig
-from transfer.config.train import CompareConfig
+from transfer.config.train import CompareConfig, TrainConfig
 
+SMALL = ["--backbone", "glyphnet", "--device", "cpu"]
 ADAPT = ["adapt", "--source", "plain", "--target", "striped"]
 
 
@@ -30,7 +31,7 @@ def test_help_names_every_command_and_imports_no_torch():
 
 def test_train_evaluate_and_predict(capsys, folder, tmp_path):
     out = tmp_path / "run"
-    small = ["--data", str(folder), "--epochs", "2", "--device", "cpu"]
+    small = ["--data", str(folder), "--epochs", "2", *SMALL]
     text = said(capsys, ["train", *small, "--out", str(out), "--no-refit", "--seed", "1"], 0).out
     assert "bit-identical" in text
     assert "solved to the final tolerance: L2 object" in text
@@ -44,7 +45,7 @@ def test_train_evaluate_and_predict(capsys, folder, tmp_path):
 
 
 def test_search_goes_on_where_it_stopped_and_lr_find_suggests(capsys, folder, tmp_path):
-    few = ["--data", str(folder), "--epochs", "2", "--device", "cpu"]
+    few = ["--data", str(folder), "--epochs", "2", *SMALL]
     argv = ["search", *few, "--trials", "3", "--space", "lr=1e-3:1e-1", "optimizer=sgd,adamw"]
     argv += ["--out", str(tmp_path / "search")]
     text = said(capsys, argv, 0).out
@@ -62,7 +63,7 @@ def test_search_goes_on_where_it_stopped_and_lr_find_suggests(capsys, folder, tm
 
 def test_adapt_evaluate_and_predict(capsys, folder, tmp_path):
     out = tmp_path / "run"
-    few = ["--data", str(folder), "--epochs", "2", "--steps", "4", "--device", "cpu"]
+    few = ["--data", str(folder), "--epochs", "2", "--steps", "4", *SMALL]
     text = said(capsys, [*ADAPT, *few, "--method", "source_only,mcc", "--weight", "0.5,1", "--out", str(out)], 0).out
     assert "plain -> striped (transductive)" in text
     assert "chosen by auto" in text
@@ -75,7 +76,7 @@ def test_adapt_evaluate_and_predict(capsys, folder, tmp_path):
 
 def test_a_run_leaves_its_page_and_several_are_compared(capsys, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    few = ["--data", str(folder), "--device", "cpu", "--epochs", "2"]
+    few = ["--data", str(folder), *SMALL, "--epochs", "2"]
     told = said(capsys, ["train", *few, "--out", "a"], 0).out
     assert f"page: {Path('a') / 'report.html'}" in told
     said(capsys, ["train", *few, "--policy", "partial:1", "--no-report", "--out", "b"], 0)
@@ -90,13 +91,13 @@ def test_a_run_leaves_its_page_and_several_are_compared(capsys, folder, tmp_path
 
 def test_a_run_that_was_stopped_leaves_its_page_too(capsys, folder, tmp_path):
     out = tmp_path / "run"
-    few = ["--data", str(folder), "--device", "cpu", "--policy", "full", "--optimizer", "sgd", "--clip", "0"]
+    few = ["--data", str(folder), *SMALL, "--policy", "full", "--optimizer", "sgd", "--clip", "0"]
     assert "try a lower --lr" in said(capsys, ["train", *few, "--lr", "1e30", "--out", str(out)], 2).err
     assert "Stopped early:" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_json_is_the_result_alone(capsys, folder, tmp_path):
-    few = ["--data", str(folder), "--epochs", "1", "--device", "cpu", "--json"]
+    few = ["--data", str(folder), "--epochs", "1", *SMALL, "--json"]
     out = tmp_path / "run"
     captured = said(capsys, ["train", *few, "--out", str(out)], 0)
     assert json.loads(captured.out) == json.loads((out / "result.json").read_text())
@@ -111,7 +112,7 @@ def test_json_is_the_result_alone(capsys, folder, tmp_path):
 
 def test_compare_writes_a_page_of_all_and_one_of_each(capsys, folder, tmp_path):
     out = tmp_path / "runs"
-    few = ["--data", str(folder), "--epochs", "1", "--device", "cpu", "--policies", "linear_probe,partial:1"]
+    few = ["--data", str(folder), "--epochs", "1", *SMALL, "--policies", "linear_probe,partial:1"]
     said(capsys, ["compare", *few, "--out", str(out)], 0)
     page = (out / "report.html").read_text(encoding="utf-8")
     for name in ("linear_probe", "partial-1"):
@@ -125,7 +126,7 @@ def test_tensorboard_wants_a_folder(capsys, folder):
 
 def test_the_cache_is_listed_checked_and_cleared(capsys, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
-    argv = ["train", "--data", str(folder), "--device", "cpu"]
+    argv = ["train", "--data", str(folder), *SMALL]
     said(capsys, [*argv, "--no-cache"], 0)
     assert not list(tmp_path.rglob("*.rows"))
     said(capsys, argv, 0)
@@ -145,18 +146,8 @@ def test_the_cache_is_listed_checked_and_cleared(capsys, folder, tmp_path, monke
 
 
 def test_refit_is_a_bare_flag_too(capsys, folder, tmp_path):
-    argv = [
-        "train",
-        "--data",
-        str(folder),
-        "--epochs",
-        "1",
-        "--policy",
-        "partial:1",
-        "--refit",
-        "--out",
-        str(tmp_path / "run"),
-    ]
+    argv = ["train", "--data", str(folder), *SMALL, "--epochs", "1", "--policy", "partial:1", "--refit"]
+    argv += ["--out", str(tmp_path / "run")]
     assert "refit on train + val" in said(capsys, argv, 0).out
 
 
@@ -164,7 +155,7 @@ MISTAKES = {
     "unknown set": (["train", "--data", "digit"], "did you mean 'digits'"),
     "unknown policy": (["train", "--policy", "linear_prob"], "did you mean 'linear_probe'"),
     "incomplete policy": (["train", "--policy", "surgical"], "surgical:first"),
-    "too many stages": (["train", "--policy", "partial:99"], "glyphnet has 5 stages"),
+    "too many stages": (["train", *SMALL, "--policy", "partial:99"], "glyphnet has 5 stages"),
     "unknown backbone": (["train", "--backbone", "mobilenetv2_10"], "did you mean"),
     "no such weights": (["train", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
     "no such backbone": (["backbones", "resnet5O"], "did you mean"),
@@ -191,8 +182,9 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_one_line_and_code_2(capsys, folder, case):
     argv, says = MISTAKES[case]
-    if argv[0] in ("train", "adapt") and "--data" not in argv:
-        argv = [*argv, "--data", str(folder)]
+    if argv[0] in ("train", "adapt"):
+        argv = [*argv, *([] if "--data" in argv else ["--data", str(folder)])]
+        argv = [*argv, *([] if "--backbone" in argv else ["--backbone", "glyphnet"])]
     captured = said(capsys, argv, 2)
     (line,) = [line for line in captured.err.splitlines() if line.startswith("transfer:")]
     assert says in line
@@ -262,6 +254,24 @@ def test_a_recipe_loads_plugins_too(capsys, tmp_path, monkeypatch):
     assert script(lambda config: print(config.train.run.plugin), CompareConfig(), ["--plugin", path]) == 0
     assert capsys.readouterr().out == f"{(path,)}\n"
     del sys.modules["third_plugin"]
+
+
+@pytest.mark.parametrize(
+    ("words", "backbone"),
+    [
+        ([], "glyphnet"),
+        (["--data", "digits", "--image-size", "48"], "glyphnet"),
+        (["--backbone", "tf_efficientnet_lite0"], "tf_efficientnet_lite0"),
+        (["--backbone=resnet18"], "resnet18"),
+        (["--data", "my_images"], TrainConfig().backbone.backbone),
+    ],
+)
+def test_a_recipe_names_a_small_backbone_for_the_digits(words, backbone):
+    seen = []
+    assert script(lambda config: seen.append(config.backbone), TrainConfig(), words, digits="glyphnet") == 0
+    assert script(lambda config: seen.append(config.train.backbone), CompareConfig(), words, digits="glyphnet") == 0
+    assert [found.backbone for found in seen] == [backbone, backbone]
+    assert {found.image_size for found in seen} == {48 if "--image-size" in words else None}
 
 
 @pytest.mark.parametrize("words", [["--plugin"], ["--plugin="], ["--plugin", "--data"], ["--plugin", "no_such_plugin"]])

@@ -110,7 +110,7 @@ def test_the_feature_cache_changes_nothing(plugin):
 def test_adapt(plugin):
     steps = StepsConfig(epochs=1, steps=2, batch_size=24, augment="none", device="cpu", workers=1)
     shift, method = ShiftConfig("digits", ("printed",), "scanned"), MethodConfig(("mcc",), policy="every_nth:3")
-    result = adapt(AdaptConfig(shift, method, steps=steps)).result
+    result = adapt(AdaptConfig(shift, method, BackboneConfig("glyphnet"), steps)).result
     assert result["policy"]["name"] == "every_nth:3"
     assert result["policy"]["frozen_unchanged"]
 

@@ -217,7 +217,7 @@ def test_a_policy_that_is_always_solved_refuses_a_loss_that_is_not_convex(plugin
 
 
 def test_the_command_line_runs_it_and_names_the_kinds_without_it(plugin, manifest, tmp_path):
-    argv = ["train", "--data", str(manifest), "--targets", "stripes:count"]
+    argv = ["train", "--data", str(manifest), "--backbone", "glyphnet", "--targets", "stripes:count"]
     argv += ["--device", "cpu", "--workers", "1", "--no-report", "--out", str(tmp_path / "run")]
     error = run_without_and_with(plugin, argv)
     assert error.startswith("transfer: unknown kind 'count' of target 'stripes'")

@@ -65,7 +65,7 @@ def list_tree(path: Path) -> dict[str, Any]:
     return found
 
 
-TRAIN = ["train", "--device", "cpu", "--workers", "2"]
+TRAIN = ["train", "--backbone", "glyphnet", "--device", "cpu", "--workers", "2"]
 
 
 class Workspace:

@@ -128,6 +128,8 @@ def resume_case(name: str, file: str, content: bytes, message: str) -> None:
             "search",
             "--data",
             str(workspace.data()),
+            "--backbone",
+            "glyphnet",
             "--out",
             str(out),
             "--trials",

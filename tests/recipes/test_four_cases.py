@@ -15,7 +15,7 @@ def run(place: Path, *more: str) -> subprocess.CompletedProcess[str]:
 def test_recipe_is_short_and_runs_on_a_folder(images, tmp_path) -> None:
     assert len(SOURCE.read_text().splitlines()) <= 50
     folder = Path(str(images.paths[0])).parents[2]
-    options = ["--seeds", "0,1", "--data", str(folder)]
+    options = ["--seeds", "0,1", "--data", str(folder), "--backbone", "glyphnet"]
     finished = run(tmp_path, *options)
     assert finished.returncode == 0, finished.stderr
     head, *rows = finished.stdout.partition("\n\nglyphnet")[2].split("\n\n")[0].splitlines()

@@ -12,6 +12,7 @@ SOURCE = ROOT / "recipes" / "labels_and_time.py"
 
 def run(folder: Path, place: Path, *more: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, str(SOURCE), "--epochs", "1", "--scratch-epochs", "1", "--device", "cpu"]
+    argv += ["--backbone", "glyphnet"]
     return subprocess.run([*argv, "--data", str(folder), *more], capture_output=True, text=True, cwd=place)
 
 

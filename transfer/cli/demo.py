@@ -3,7 +3,15 @@
 import torch
 
 from transfer.config.commands import DemoConfig
-from transfer.config.train import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.config.train import (
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    LearnConfig,
+    PolicyConfig,
+    RunConfig,
+    TrainConfig,
+)
 from transfer.report.text import comparison_text
 from transfer.training.compare import compare
 
@@ -31,6 +39,7 @@ def demo(config: DemoConfig) -> str:
         CompareConfig(
             train=TrainConfig(
                 data=DataConfig(data="digits", test=0.5, shots=SHOTS),
+                backbone=BackboneConfig("glyphnet"),
                 policy=PolicyConfig(backbone_lr=0.3),  # small networks on small images need larger steps
                 learn=LearnConfig(epochs=20, batch_size=32, lr=5e-3),
                 run=RunConfig(seed=config.seed),

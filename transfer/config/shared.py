@@ -23,6 +23,8 @@ OnBadImage = Literal["refuse", "skip"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Augmentation = Literal["none", "flip", "crop", "colour", "pca", "scale"]
 
+DEFAULT_BACKBONE = "tf_efficientnet_lite0"  # its ImageNet weights are in a package that is installed with this one
+
 
 @dataclass(frozen=True)
 class ImagesConfig:
@@ -88,11 +90,12 @@ class OptimConfig:
 class BackboneConfig:
     """The pretrained network, and where its weights come from."""
 
-    backbone: str = "glyphnet"
-    """Name of the backbone, as its provider writes it: resnet50.a1_in1k, mobilenetv2_100, torchvision:squeezenet1_1,
-    or the bundled glyphnet. `transfer backbones` lists all."""
+    backbone: str = DEFAULT_BACKBONE
+    """Name of the backbone, as its provider writes it: tf_efficientnet_lite0, resnet50.a1_in1k, mobilenetv2_100,
+    torchvision:squeezenet1_1. The bundled glyphnet is for trials on digits. `transfer backbones` lists all."""
     weights: Path | None = None
-    """Weights file (default: looked up in $TRANSFER_WEIGHTS, then among the bundled ones, then on the hub)."""
+    """Weights file (default: looked up in $TRANSFER_WEIGHTS, then among the bundled ones, then in installed packages,
+    then on the hub)."""
     random_init: Advanced[bool] = False
     """Start from random weights instead of pretrained ones."""
     image_size: int | None = None

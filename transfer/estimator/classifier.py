@@ -36,7 +36,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     backbone : str, optional
-        For example ``glyphnet`` (the default), ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
+        For example ``tf_efficientnet_lite0`` (the default), ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
     policy : str, optional
         The freeze policy: ``linear_probe`` (the default), ``partial:2``, ``full``, ...
     heads : {"dual", "joint", "separate"}, optional
@@ -66,7 +66,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     >>> rng = np.random.default_rng(0)
     >>> y = np.arange(12) % 2
     >>> X = (rng.integers(0, 100, (12, 32, 32, 3)) + 150 * y[:, None, None, None]).astype(np.uint8)
-    >>> TransferClassifier(device="cpu").fit(X, y).predict(X[:4])
+    >>> TransferClassifier("glyphnet", device="cpu").fit(X, y).predict(X[:4])
     array([0, 1, 0, 1])
     """
 

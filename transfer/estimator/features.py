@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from transfer import freeze
-from transfer.config.train import BackboneConfig, CacheConfig
+from transfer.config.shared import DEFAULT_BACKBONE, BackboneConfig, CacheConfig
 from transfer.estimator.files import as_value_error, digests, image_files
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
@@ -26,7 +26,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Parameters
     ----------
     backbone : str
-        For example ``glyphnet``, ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
+        For example ``tf_efficientnet_lite0`` (the default), ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
     truncate : int
         Number of stages removed at the top.
     image_size : int, optional
@@ -44,14 +44,14 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Examples
     --------
     >>> images = np.zeros((2, 32, 32, 3), dtype=np.uint8)
-    >>> features = BackboneFeatures(device="cpu").fit(images)
+    >>> features = BackboneFeatures("glyphnet", device="cpu").fit(images)
     >>> features.transform(images).shape, features.get_feature_names_out()[0]
     ((2, 160), 'backbonefeatures0')
     """
 
     def __init__(
         self,
-        backbone: str = "glyphnet",
+        backbone: str = DEFAULT_BACKBONE,
         *,
         truncate: int = 0,
         image_size: int | None = None,

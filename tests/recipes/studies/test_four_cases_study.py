@@ -196,7 +196,7 @@ def test_settings_by_policy_and_an_advised_one_that_is_not_listed(study: Any, mo
         ({"cases": ("@5",)}, "no data set or folder '@5'"),
         ({"cases": ("digits@0",)}, "--shots 0"),
         ({"backbones": ("glyphnet",)}, "--backbones names the networks"),
-        ({"backbones": ("glyphnet", "resnet51"), "backbone": "glyphnet"}, "resnet51"),
+        ({"backbones": ("glyphnet", "resnet51"), "backbone": "tf_efficientnet_lite0"}, "resnet51"),
         ({"epochs": 7}, "--epochs: every policy has the settings of the advice"),
         ({"batch_size": 8}, "--batch-size: every policy"),
         ({"optimizer": "adamx"}, "adamx"),
