@@ -3,10 +3,13 @@ import subprocess
 import sys
 
 import pytest
+import timm
 
 from transfer.backbones import catalogue as module
-from transfer.backbones import registry
+from transfer.backbones import registry, weight_packages
 from transfer.backbones.catalogue import format_provider_versions, list_backbones, measure_backbone
+from transfer.backbones.registry import resolve
+from transfer.backbones.weight_packages import WeightPackage
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +39,25 @@ def test_the_table_agrees_with_measuring(name):
     (row,) = list_backbones(name)
     measured = measure_backbone(name)
     assert (row.parameters, row.width, row.stages) == (measured.parameters, measured.width, measured.stages)
-    assert row.provider == measured.provider
+    assert (row.provider, row.licence) == (measured.provider, measured.licence)
+
+
+def test_the_table_has_the_licence_that_the_provider_states():
+    with module.TABLE.open(newline="") as file:
+        if not file.readline().startswith(f"# timm {timm.__version__} "):
+            pytest.skip("the table was made for another version of timm")
+        for name, provider, *_, licence, _ in csv.reader(file):
+            stated = timm.get_pretrained_cfg(name).license if provider == "timm" else resolve(name)[0].licence(name)
+            assert licence.lower() == (stated or "").lower(), name
+
+
+def test_a_package_states_the_licence_of_its_weights(monkeypatch):
+    (row,) = list_backbones("tf_efficientnet_lite3.in1k")
+    package = WeightPackage(("tf_efficientnet_lite3.in1k",), "timm", "any", "0", "CC0-1.0")
+    monkeypatch.setattr(weight_packages, "PACKAGES", (package,))
+    (brought,) = list_backbones("tf_efficientnet_lite3.in1k")
+    assert (row.licence, row.where) == ("Apache-2.0", "hub")
+    assert (brought.licence, brought.where) == ("CC0-1.0", "package timm")
 
 
 def test_an_architecture_comes_before_its_tags():
@@ -71,7 +92,7 @@ def test_where_the_weights_are(tmp_path, monkeypatch):
 
 def test_names_beyond_the_table_are_measured(tmp_path, monkeypatch):
     table = tmp_path / "catalogue.csv"
-    table.write_text("# timm 0.1 torchvision 0.1\nresnet10t.c3_in1k,timm,1,2,3,=\n")
+    table.write_text("# timm 0.1 torchvision 0.1\nresnet10t.c3_in1k,timm,1,2,3,Apache-2.0,=\n")
     monkeypatch.setattr(module, "TABLE", table)
     rows = {row.name: row for row in list_backbones("resnet1[04]t*")}
     assert rows["resnet10t"].parameters == 1
@@ -81,7 +102,9 @@ def test_names_beyond_the_table_are_measured(tmp_path, monkeypatch):
 
 def test_names_of_other_versions_are_left_out(tmp_path, monkeypatch):
     table = tmp_path / "catalogue.csv"
-    table.write_text("# timm 0.1 torchvision 0.1\nresnet9.mine,timm,1,2,3,=\nresnet10t.c3_in1k,timm,1,2,3,=\n")
+    table.write_text(
+        "# timm 0.1 torchvision 0.1\nresnet9.mine,timm,1,2,3,,=\nresnet10t.c3_in1k,timm,1,2,3,Apache-2.0,=\n"
+    )
     monkeypatch.setattr(module, "TABLE", table)
     assert [row.name for row in list_backbones("resnet9*")] == []
     assert [row.name for row in list_backbones("resnet10t*")] == ["resnet10t", "resnet10t.c3_in1k"]

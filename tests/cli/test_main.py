@@ -231,7 +231,17 @@ def test_backbones_lists_the_bundled_one(capsys):
     lines = said(capsys, ["backbones", "glyph*"], 0).out.splitlines()
     assert len(lines) == 2
     assert lines[1].split()[0] == "glyphnet"
-    assert "bundle (pretrained on rendered letters, not ImageNet)" in lines[1]
+    assert "MIT           bundle (pretrained on rendered letters, not ImageNet)" in lines[1]
+
+
+def test_backbones_lists_a_few_without_a_pattern_and_all_with_a_star(capsys, monkeypatch):
+    monkeypatch.setattr("transfer.backbones.speed.measure_rate", lambda name, device: 30.0)
+    lines = said(capsys, ["backbones"], 0).out.splitlines()
+    names = [line.split()[0] for line in lines]
+    assert names[:2] == ["backbone", "tf_efficientnet_lite0"]
+    assert {"glyphnet", "convnext_tiny.dinov3_lvd1689m", "convnext_base.clip_laion2b"} < set(names)
+    assert 15 <= len(names) < 25
+    assert len(said(capsys, ["backbones", "*"], 0).out.splitlines()) > 500
 
 
 def test_a_plugin_is_loaded_before_the_command_is_parsed(capsys, tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from transfer.backbones.catalogue import CatalogueRow
+from transfer.backbones.shortlist import ShortlistRow
 from transfer.disk_cache import CacheEntry
 from transfer.report import text as tables
 from transfer.runs.seeds import merge_seeds
@@ -116,16 +118,41 @@ def test_backbone_lines_come_one_by_one() -> None:
     asked = []
 
     def rows() -> Any:
-        for name, parameters in (("resnet18", 11176512), ("torchvision:squeezenet1_1", 722496)):
+        for name, parameters, licence in (("resnet18", 11176512, "MIT"), ("torchvision:squeezenet1_1", 722496, "")):
             asked.append(name)
-            yield SimpleNamespace(name=name, parameters=parameters, width=512, stages=5, where="hub")
+            yield CatalogueRow(name, "timm", parameters, 512, 5, licence, "hub")
 
     lines = tables.backbone_lines(rows())
-    assert next(lines).split() == ["backbone", "parameters", "width", "stages", "weights"]
+    assert next(lines).split() == ["backbone", "parameters", "width", "stages", "licence", "weights"]
     assert asked == []
-    assert next(lines).split() == ["resnet18", "11,176,512", "512", "5", "hub"]
+    assert next(lines).split() == ["resnet18", "11,176,512", "512", "5", "MIT", "hub"]
     assert asked == ["resnet18"]
-    assert [line.split()[0] for line in lines] == ["torchvision:squeezenet1_1"]
+    assert [line.split() for line in lines] == [
+        ["torchvision:squeezenet1_1", "722,496", "512", "5", "not", "stated", "hub"]
+    ]
+
+
+def test_shortlist_lines_come_one_by_one() -> None:
+    asked = []
+
+    def rows() -> Any:
+        first = CatalogueRow("resnet18.a1_in1k", "timm", 11176512, 512, 5, "Apache-2.0", "store")
+        for row in (
+            ShortlistRow(first, 73.158, 288, 224, 1234.56, True),
+            ShortlistRow(first, 80.858, 224, 224, 49.6, False),
+            ShortlistRow(replace(first, licence=""), None, None, 256, 4.25, False),
+        ):
+            asked.append(row)
+            yield row
+
+    lines = tables.shortlist_lines(rows())
+    assert next(lines).split()[-5:] == ["parameters", "images/s", "size", "licence", "weights"]
+    assert asked == []
+    own = ["11,176,512", "1,235", "224", "Apache-2.0", "store"]
+    assert next(lines).split() == ["resnet18.a1_in1k", "73.2", "(288)", *own]
+    assert next(lines).split()[1:4] == ["80.9", "11,176,512", "~50"]
+    assert next(lines).split()[1:] == ["-", "11,176,512", "~4.2", "256", "not", "stated", "store"]
+    assert "'*'" in list(lines)[-1]
 
 
 def test_compared() -> None:

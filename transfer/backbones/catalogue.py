@@ -1,4 +1,4 @@
-"""The catalogue of backbones: names, parameters, width, stages, and where their weights are.
+"""The catalogue of backbones: names, parameters, width, stages, licence, and where their weights are.
 
 It is read from the table beside this file, without importing torch. ``python -m transfer.backbones.catalogue`` rebuilds
 the table for the installed versions of timm and torchvision: it builds every network on the meta device.
@@ -25,8 +25,9 @@ REGISTERED_FILE = "file"  # `where` of weights that were registered with their b
 class CatalogueRow:
     """One line of the catalogue.
 
-    The weights are in the ``store``, ``bundle`` (and its pretraining), ``file`` (registered with the backbone),
-    ``package NAME``, ``hub (cached)``, ``hub`` or ``none``.
+    `licence` is that of the weights, as the provider states it; empty where it does not. The weights are in the
+    ``store``, ``bundle`` (and its pretraining), ``file`` (registered with the backbone), ``package NAME``,
+    ``hub (cached)``, ``hub`` or ``none``.
     """
 
     name: str  # as `transfer.backbones.load` takes it
@@ -34,6 +35,7 @@ class CatalogueRow:
     parameters: int  # without the classifier
     width: int  # number of pooled features
     stages: int
+    licence: str
     where: str
 
 
@@ -53,7 +55,7 @@ def list_backbones(pattern: str = "*") -> Iterator[CatalogueRow]:
     for row in _list_rows(pattern):
         for name in (row.name.partition(".")[0], row.name):
             if name not in listed and _matches(name, pattern):
-                yield replace(row, name=name, where=_locate(name, row.where, folder))
+                yield _find_weights_of(replace(row, name=name), folder)
             listed.add(name)
 
 
@@ -61,18 +63,17 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(weight_paths.strip_provider(name), pattern)
 
 
-def _locate(name: str, source: str, folder: Path | None) -> str:
-    if weight_paths.find_store_file(name, folder):
-        return "store"
-    if weight_paths.find_bundled_file(name):
-        return f"bundle ({weight_paths.BUNDLE_PRETRAINING})"
-    if (package := find_weight_package(name)) and package.installed:
-        return f"package {package.distribution}"
-    if not source:
-        return "none"
-    if source == REGISTERED_FILE:
-        return "file"
-    return "hub (cached)" if weight_paths.is_in_hub_cache(source) else "hub"
+def _find_weights_of(row: CatalogueRow, folder: Path | None) -> CatalogueRow:
+    """Return `row` with the place of its weights, and with the licence of a package that brings them."""
+    if weight_paths.find_store_file(row.name, folder):
+        return replace(row, where="store")
+    if weight_paths.find_bundled_file(row.name):
+        return replace(row, where=f"bundle ({weight_paths.BUNDLE_PRETRAINING})")
+    if (package := find_weight_package(row.name)) and package.installed:
+        return replace(row, where=f"package {package.distribution}", licence=package.licence)
+    if row.where in ("", REGISTERED_FILE):
+        return replace(row, where=row.where or "none")
+    return replace(row, where="hub (cached)" if weight_paths.is_in_hub_cache(row.where) else "hub")
 
 
 def _list_rows(pattern: str) -> Iterator[CatalogueRow]:
@@ -82,11 +83,11 @@ def _list_rows(pattern: str) -> Iterator[CatalogueRow]:
         if file.readline().removeprefix("#").strip() != format_provider_versions():
             installed = dict.fromkeys(registry.list_names())
         listed = set()
-        for name, provider, parameters, width, stages, source in csv.reader(file):
+        for name, provider, parameters, width, stages, licence, source in csv.reader(file):
             listed.add(name)
             source = source.replace("=", f"hf:timm/{name}")
             if installed is None or name in installed:
-                yield CatalogueRow(name, provider, int(parameters), int(width), int(stages), source)
+                yield CatalogueRow(name, provider, int(parameters), int(width), int(stages), licence, source)
     for name in installed or BACKBONES:
         if name not in listed and (_matches(name, pattern) or _matches(name.partition(".")[0], pattern)):
             yield measure_backbone(name)
@@ -107,7 +108,7 @@ def measure_backbone(name: str) -> CatalogueRow:
     found, width = stages.read_stages(network, provider.preprocessing(name).input_size)
     source = provider.source(name) or (REGISTERED_FILE if provider.local_file(name) else "")
     parameters = sum(p.numel() for p in network.parameters())
-    return CatalogueRow(name, provider.label, parameters, width, len(found), source)
+    return CatalogueRow(name, provider.label, parameters, width, len(found), provider.licence(name), source)
 
 
 def write_table() -> None:
@@ -124,9 +125,9 @@ def write_table() -> None:
         if architecture not in measured:
             measured[architecture] = measure_backbone(name)
         row = measured[architecture]
-        source = registry.resolve(name)[0].source(name)
-        source = "=" if source == f"hf:timm/{name}" else source
-        table.writerow([name, row.provider, row.parameters, row.width, row.stages, source])
+        provider = registry.resolve(name)[0]
+        source = "=" if (source := provider.source(name)) == f"hf:timm/{name}" else source
+        table.writerow([name, row.provider, row.parameters, row.width, row.stages, provider.licence(name), source])
     write_text(TABLE, text.getvalue())
 
 

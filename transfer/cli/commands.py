@@ -79,12 +79,23 @@ def _backbones(config: BackbonesConfig) -> None:
     from transfer.backbones.catalogue import list_backbones
     from transfer.report.text import backbone_lines
 
+    if not config.pattern:
+        _shortlist()
+        return
     rows = list_backbones(config.pattern)
     first = next(rows, None)
     if first is None:
         near = did_you_mean(config.pattern, (row.name for row in list_backbones()))
-        raise TransferError(f"no backbone matches {config.pattern!r}{near}: `transfer backbones` lists all")
+        raise TransferError(f"no backbone matches {config.pattern!r}{near}: `transfer backbones '*'` lists all")
     for line in backbone_lines(itertools.chain([first], rows)):
+        _print(line, flush=True)
+
+
+def _shortlist() -> None:
+    from transfer.backbones.shortlist import list_shortlist
+    from transfer.report.text import shortlist_lines
+
+    for line in shortlist_lines(list_shortlist()):
         _print(line, flush=True)
 
 

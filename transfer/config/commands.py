@@ -82,10 +82,13 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class BackbonesConfig:
-    """List backbones with parameters, feature width, stages and the source of their weights."""
+    """List backbones with parameters, licence and the source of their weights.
 
-    pattern: tyro.conf.Positional[str] = "*"
-    """Name or glob, such as 'resnet*'."""
+    Without a pattern: a shortlist from small to large, with ImageNet accuracy and images per second on this machine.
+    """
+
+    pattern: tyro.conf.Positional[str] = ""
+    """Name or glob, such as 'resnet*'; '*' lists all (default: the shortlist)."""
 
 
 @dataclass(frozen=True)

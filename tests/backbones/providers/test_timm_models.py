@@ -41,6 +41,13 @@ def test_sources():
     assert provider.source("legacy_xception.tf_in1k").startswith("https://github.com/")
 
 
+def test_licences_are_timms_in_the_case_of_spdx():
+    assert provider.licence("resnet50.a1_in1k") == "Apache-2.0"
+    assert provider.licence("convnext_tiny.dinov3_lvd1689m") == "dinov3-license"
+    for name in ("mobilenetv2_100", "regnety_016.tv2_in1k", "convnext_tiny.fb_in1k"):
+        assert provider.licence(name).lower() == timm.get_pretrained_cfg(name).license
+
+
 def test_published_keys_are_rewritten_as_timm_does():
     network = provider.build("convnext_atto")
     own = network.state_dict()

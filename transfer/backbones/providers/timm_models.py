@@ -12,6 +12,8 @@ from transfer.backbones.providers.cnn_families import CNN, is_cnn
 from transfer.backbones.stages import BuildOnMeta
 from transfer.data.images.preprocessing import Preprocessing
 
+SPDX = {name.lower(): name for name in ("Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0")}
+
 
 class TimmModels(Provider):
     """The convolutional networks of timm."""
@@ -51,8 +53,9 @@ class TimmModels(Provider):
         return Preprocessing.from_dict(resolve_data_config(pretrained_cfg=_read_config(name)))
 
     def licence(self, name: str) -> str:
-        """Return what timm states."""
-        return _read_config(name).get("license") or ""
+        """Return what timm states, SPDX identifiers in their usual case."""
+        licence = _read_config(name).get("license") or ""
+        return SPDX.get(licence, licence)
 
     def source(self, name: str) -> str:
         """Return ``hf:organisation/model`` or the URL that timm loads `name` from; empty if it has no weights."""

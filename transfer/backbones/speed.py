@@ -1,0 +1,98 @@
+"""Images per second of a frozen network on this machine: measured, or modelled from the work that an image takes.
+
+The model has two terms: seconds for each multiply-add of the convolutions and linear layers, and seconds for each value
+that they write, which bounds depthwise convolutions (the activations of Radosavovic et al. 2020, section 3.1). Two
+networks that differ in their ratio calibrate it.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import nn
+
+from transfer.backbones import registry
+from transfer.backbones.stages import BuildOnMeta, switch_to_eval
+from transfer.backbones.trunk import CHUNK_IMAGES, DEFAULT_CHUNK_IMAGES, Trunk
+from transfer.backbones.weights import load
+from transfer.runtime import distributed
+from transfer.runtime.malloc import keep_freed_memory
+
+CALIBRATION = ("tf_efficientnet_lite0", "resnet18.a1_in1k")  # few multiply-adds per value written, and many
+TIMED_BATCHES = 3  # the least time counts: other processes only add to it
+
+
+@dataclass(frozen=True)
+class NetworkWork:
+    """What one image costs: multiply-adds and values written by convolutions and linear layers, in millions."""
+
+    multiply_adds: float
+    activations: float
+
+
+@dataclass(frozen=True)
+class MachineSpeed:
+    """The calibrated model of this machine; `measured` has the images per second of the networks that calibrated it."""
+
+    seconds: NetworkWork  # for a million of each
+    measured: dict[str, float]
+
+    def predict(self, work: NetworkWork) -> float:
+        """Return images per second of a network with this `work`.
+
+        Examples
+        --------
+        >>> MachineSpeed(NetworkWork(1e-5, 1e-3), {}).predict(NetworkWork(1000.0, 10.0))
+        50.0
+        """
+        total = work.multiply_adds * self.seconds.multiply_adds + work.activations * self.seconds.activations
+        return 1 / total
+
+
+def count_work(name: str) -> NetworkWork:
+    """Return the work of an image in the network `name`, built on the meta device."""
+    provider, name = registry.resolve(name)
+    with BuildOnMeta():
+        network = provider.build(name)
+    multiply_adds = activations = 0
+
+    def count(layer: nn.Module, _: tuple, output: torch.Tensor) -> None:
+        nonlocal multiply_adds, activations
+        multiply_adds += output.numel() * layer.weight[0].numel()  # type: ignore[index]
+        activations += output.numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    with switch_to_eval(network), torch.no_grad():
+        network.to("meta")(torch.empty(1, *provider.preprocessing(name).input_size, device="meta"))
+    return NetworkWork(multiply_adds / 1e6, activations / 1e6)
+
+
+@keep_freed_memory()
+def measure_rate(name: str, device: torch.device | str = "cpu") -> float:
+    """Return images per second of the frozen network `name`, with random weights and without reading images."""
+    backbone = load(name, random_init=True).to(device)
+    trunk = Trunk(backbone, len(backbone.stages))
+    kind = torch.device(device).type
+    count = CHUNK_IMAGES.get(kind, DEFAULT_CHUNK_IMAGES) * (
+        distributed.count_cores_per_process() if kind == "cpu" else 1
+    )
+    images = torch.randint(0, 256, (count, *backbone.preprocessing.input_size), dtype=torch.uint8)
+    least = float("inf")
+    for _ in range(1 + TIMED_BATCHES):  # the first sets up
+        start = time.perf_counter()
+        trunk(images).cpu()
+        least = min(least, time.perf_counter() - start)
+    return count / least
+
+
+def calibrate_speed(device: torch.device | str = "cpu") -> MachineSpeed:
+    """Measure the networks of ``CALIBRATION`` on `device` and fit the model to them."""
+    measured = {name: measure_rate(name, device) for name in CALIBRATION}
+    work = [count_work(name) for name in CALIBRATION]
+    seconds = [1 / rate for rate in measured.values()]
+    fitted, _ = nnls(np.array([[w.multiply_adds, w.activations] for w in work]), np.array(seconds))
+    return MachineSpeed(NetworkWork(*fitted.tolist()), measured)
