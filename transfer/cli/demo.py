@@ -1,50 +1,102 @@
-"""`transfer demo`: four policies with few labels, on bundled data and the bundled backbone, without a network."""
+"""`transfer demo`: two pretrained networks on embedded images with few labels; no network access.
+
+glyphnet knows letters, EfficientNet-Lite0 knows photographs. A few policies show what each is worth on digits.
+"""
+
+import logging
+from dataclasses import replace
 
 import torch
 
 from transfer.config.commands import DemoConfig
-from transfer.config.train import (
-    BackboneConfig,
-    CompareConfig,
-    DataConfig,
-    LearnConfig,
-    PolicyConfig,
-    RunConfig,
-    TrainConfig,
-)
+from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.feature_cache import TrunkCache
 from transfer.report.text import comparison_text
-from transfer.training.compare import compare
+from transfer.training.compare import compare_runs
+from transfer.training.setup import Images, read_images
+from transfer.training.train import TrainRun, train
 
 SHOTS = 10  # labels per digit and domain
+LITE0_IMAGE_SIZE = 96  # pixels; at 224 its features take five times as long
+RUNS = (
+    ("glyphnet", "linear_probe"),
+    ("glyphnet", "partial:2"),
+    ("glyphnet", "full"),
+    ("glyphnet", "scratch"),
+    ("tf_efficientnet_lite0", "linear_probe"),
+)
+"""Backbones and policies of the table; the first is compared with all others."""
+
+log = logging.getLogger(__name__)
 
 REPORT = """
-Three domains (scanned, blended, printed digits), ten labels per digit and domain, the rest held out for testing.
-glyphnet was pretrained on letters, never on digits; scratch is the same network from random weights. Compare both
-columns. Digits are recognised well with features of letters. Domains (paper, print, photograph) are not: pretraining
-made the features invariant to them, so a linear probe is behind policies that train the network.
+The images are digits of three kinds: scanned, printed, and blended into photographs. Each network predicts two things:
+the digit (object) and the kind of image (domain). It has {labelled} labelled images, ten per digit and kind.
+The figures are accuracies on {test} other images, with 95 % intervals. Guessing would have 0.1 and 0.33.
 
 {table}
 
+glyphnet was pretrained on letters, tf_efficientnet_lite0 on ImageNet's photographs; neither has seen a digit before.
+  linear_probe  the pretrained network stays as it is; only a linear layer on its features is trained
+  partial:2     the last two stages are trained too
+  full          all of it is trained
+  scratch       all of it is trained, from random weights instead of pretrained ones
+
+What the table shows:
+  1. Pretraining replaces labels. Of the digits, scratch recognises {scratch:.3f}, the probe on glyphnet {probe:.3f}.
+  2. It matters what the network was pretrained on. For digits, photographs help less than letters ({lite0:.3f}).
+  3. For domains it is the other way round ({lite0_domain:.3f}). A letter is the same letter on any background, so
+     glyphnet's features ignore the background ({probe_domain:.3f}), unless its layers are trained.
+For your own photographs tf_efficientnet_lite0 is the default. `transfer advise --data FOLDER` recommends a policy.
+
 Next:
-  transfer train --data digits --policy lp_ft --out runs/digits      a run folder with the model in it
-  transfer train --data FOLDER --backbone mobilenetv2_100            your own images (FOLDER/class/*.jpg)
-  transfer backbones 'resnet*'                                       other pretrained backbones
-  transfer data office31                                             31 objects in three domains, 4,110 photographs"""
+  transfer train --data FOLDER --out runs/mine   your own images (FOLDER/class/*.jpg); saves the model in runs/mine
+  transfer predict runs/mine photo.jpg           its prediction for another image
+  transfer backbones                             other pretrained networks
+  transfer data office31                         a set to try: 31 objects in three domains, 4,110 photographs"""
 
 
 def demo(config: DemoConfig) -> str:
-    """Train dual heads under four policies with few labels and return the table to print."""
-    torch.set_num_threads(1)  # a second thread is slower on images this small
-    result = compare(
-        CompareConfig(
-            train=TrainConfig(
-                data=DataConfig(data="digits", test=0.5, shots=SHOTS),
-                backbone=BackboneConfig("glyphnet"),
-                policy=PolicyConfig(backbone_lr=0.3),  # small networks on small images need larger steps
-                learn=LearnConfig(epochs=20, batch_size=32, lr=5e-3),
-                run=RunConfig(seed=config.seed),
-            ),
-            policies=("linear_probe", "partial:2", "full", "scratch"),
-        )
+    """Train dual heads under the policies of :data:`RUNS` with few labels; return the text to print."""
+    base = TrainConfig(
+        data=DataConfig(data="digits", test=0.5, shots=SHOTS),
+        policy=PolicyConfig(backbone_lr=0.3),  # small networks on small images need larger steps
+        learn=LearnConfig(epochs=20, batch_size=32, lr=5e-3),
+        run=RunConfig(seed=config.seed),
     )
-    return REPORT.format(table=comparison_text(result))
+    images, cache = read_images(base.data), TrunkCache(base.cache)
+    runs = {f"{backbone} {policy}": _train(base, backbone, policy, images, cache) for backbone, policy in RUNS}
+    return report(runs)
+
+
+def _train(base: TrainConfig, backbone: str, policy: str, images: Images, cache: TrunkCache) -> TrainRun:
+    log.info("%s %s", backbone, policy)
+    lite0 = backbone != "glyphnet"
+    network = BackboneConfig(backbone, image_size=LITE0_IMAGE_SIZE if lite0 else None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if lite0 else 1)  # a second thread is slower on images as small as glyphnet's
+    try:
+        config = replace(base, backbone=network, policy=replace(base.policy, policy=policy))
+        return train(config, images=images, cache=cache)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def report(runs: dict[str, TrainRun]) -> str:
+    """Return the text of the demo; `runs` are those of :data:`RUNS`, by backbone and policy."""
+    first, *others = runs
+    results = {name: run.result for name, run in runs.items()}
+    paired = {name: compare_runs(runs[name], runs[first]) for name in others}
+    table = comparison_text({"runs": results, "paired": paired, "against": first})
+    score = {(name, head): run["test"][head]["accuracy"] for name, run in results.items() for head in run["test"]}
+    last = list(runs)[-1]
+    return REPORT.format(
+        table=table,
+        labelled=results[first]["images"]["train"] + results[first]["images"]["val"],
+        test=f"{results[first]['images']['test']:,}",
+        scratch=score["glyphnet scratch", "object"],
+        probe=score[first, "object"],
+        lite0=score[last, "object"],
+        probe_domain=score[first, "domain"],
+        lite0_domain=score[last, "domain"],
+    )
