@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from transfer.runtime.compiler import defer_compiler
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -133,7 +135,7 @@ def _trace(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[dict[s
 
     tensors = {name: t.to("meta") for name, t in chain(network.named_parameters(), network.named_buffers())}
     images = torch.empty(1, *input_size, device="meta", dtype=next(network.parameters()).dtype)
-    with ExitStack() as hooks, switch_to_eval(network), torch.no_grad():
+    with ExitStack() as hooks, switch_to_eval(network), torch.no_grad(), defer_compiler():
         for path, module in network.named_modules():
             hooks.enter_context(module.register_forward_pre_hook(partial(before, path)))
             hooks.enter_context(module.register_forward_hook(partial(after, path)))

@@ -30,6 +30,7 @@ from transfer.config.commands import (
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 from transfer.errors import EndedEarly, TransferError, did_you_mean
 from transfer.runtime import distributed
+from transfer.runtime.compiler import defer_compiler
 from transfer.runtime.escape import escape_unprintable
 
 
@@ -107,7 +108,9 @@ def _data(config: FetchConfig) -> None:
 
 def _train(config: TrainConfig, as_json: bool) -> None:
     from transfer.report.text import run_text
-    from transfer.training.train import train
+
+    with defer_compiler():
+        from transfer.training.train import train
 
     with _write_page_after(config.run, as_json):
         _print_result(as_json, train(config).result, run_text)
@@ -117,7 +120,9 @@ def _train(config: TrainConfig, as_json: bool) -> None:
 def _compare(config: CompareConfig, as_json: bool) -> None:
     from transfer.report.page import write_report
     from transfer.report.text import comparison_text
-    from transfer.training.compare import compare
+
+    with defer_compiler():
+        from transfer.training.compare import compare
 
     with _write_page_after(config.train.run, as_json):
         result = compare(config)
@@ -128,8 +133,10 @@ def _compare(config: CompareConfig, as_json: bool) -> None:
 
 
 def _adapt(config: AdaptConfig, as_json: bool) -> None:
-    from transfer.adaptation.adapt import adapt
     from transfer.report.text import adaptation_text
+
+    with defer_compiler():
+        from transfer.adaptation.adapt import adapt
 
     with _write_page_after(config.run, as_json):
         _print_result(as_json, adapt(config).result, adaptation_text)
@@ -138,7 +145,9 @@ def _adapt(config: AdaptConfig, as_json: bool) -> None:
 
 def _advise(config: AdviseConfig, as_json: bool) -> None:
     from transfer.report.advice_text import advice_text
-    from transfer.tuning.advise import advise
+
+    with defer_compiler():
+        from transfer.tuning.advise import advise
 
     inner = config.train.run.out / "run" if config.run and config.train.run.out else None
     with _write_page_after(dataclasses.replace(config.train.run, out=inner, tensorboard=False, resume=False), as_json):
@@ -148,7 +157,9 @@ def _advise(config: AdviseConfig, as_json: bool) -> None:
 def _search(config: SearchConfig) -> None:
     from transfer.report.figures.search import draw_landscape
     from transfer.report.search_text import search_text
-    from transfer.tuning.search import search
+
+    with defer_compiler():
+        from transfer.tuning.search import search
 
     result, out = search(config), config.train.run.out
     if out:
@@ -159,7 +170,9 @@ def _search(config: SearchConfig) -> None:
 def _lr_find(config: LrFindConfig) -> None:
     from transfer.report.figures.search import draw_range_test
     from transfer.report.search_text import lr_find_text
-    from transfer.tuning.lr_find import lr_find
+
+    with defer_compiler():
+        from transfer.tuning.lr_find import lr_find
 
     result, out = lr_find(config), config.train.run.out
     if out:
@@ -168,8 +181,10 @@ def _lr_find(config: LrFindConfig) -> None:
 
 
 def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
-    from transfer.evaluation.evaluate import evaluate
     from transfer.report.text import run_text
+
+    with defer_compiler():
+        from transfer.evaluation.evaluate import evaluate
 
     _print_result(as_json, evaluate(config), run_text)
 
@@ -181,7 +196,8 @@ def _report(config: ReportConfig) -> None:
 
 
 def _predict(config: PredictConfig) -> None:
-    from transfer.evaluation.evaluate import predict_command
+    with defer_compiler():
+        from transfer.evaluation.evaluate import predict_command
 
     skipped = predict_command(config)
     if skipped:

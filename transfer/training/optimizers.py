@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import timm.optim
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -63,6 +62,10 @@ class LBFGS(torch.optim.LBFGS):
 
 def check_optimizer(name: str) -> None:
     """Raise a TransferError unless `name`, ``lookahead_`` aside, is in ``TORCH_OPTIMIZERS`` or in timm."""
+    if name in TORCH_OPTIMIZERS:
+        return
+    import timm.optim  # some of its parts import torch's compiler, which takes a second
+
     known = {*TORCH_OPTIMIZERS, *map(str, timm.optim.list_optimizers())}
     if name.removeprefix("lookahead_") not in known or name == "lookahead_lbfgs":
         raise TransferError(
@@ -81,6 +84,8 @@ def takes_momentum(name: str) -> bool:
     """
     if name in TORCH_OPTIMIZERS:
         return name in ("sgd", "momentum", "nesterov")
+    import timm.optim
+
     return bool(timm.optim.get_optimizer_info(name.removeprefix("lookahead_")).has_momentum)
 
 
@@ -140,6 +145,8 @@ def create_optimizer(params: list[dict[str, Any]], config: LearnConfig) -> Optim
         return LBFGS(params)
     if name in PLAIN_OPTIMIZERS:
         return PLAIN_OPTIMIZERS[name](params, lr=lr)  # type: ignore[call-arg]
+    import timm.optim
+
     try:
         return timm.optim.create_optimizer_v2(params, opt=name, lr=lr, momentum=momentum)
     except Exception as error:  # some need a GPU, a package, or momentum

@@ -1,7 +1,7 @@
 """What a training returns, and the content of its result.json."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +15,13 @@ from transfer.freeze import FreezePlan
 from transfer.probes.head2toe import count_selected_features
 from transfer.runs import checkpoint
 from transfer.runs.session import RunSession
-from transfer.training.auto_policy import PolicyAdvice
 from transfer.training.fit import FitResult
 from transfer.training.log_lines import note_divided_batches
 from transfer.training.monitor import find_problems
 from transfer.training.setup import Images
+
+if TYPE_CHECKING:
+    from transfer.training.auto_policy import PolicyAdvice
 
 
 @dataclass
@@ -41,7 +43,7 @@ class PreparedRun:
     config: TrainConfig
     images: Images
     splits: Splits
-    advice: PolicyAdvice | None
+    advice: "PolicyAdvice | None"
     notes: list[str]
     models: checkpoint.Models = field(default_factory=dict)
     plans: list[FreezePlan] = field(default_factory=list)

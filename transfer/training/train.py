@@ -30,7 +30,6 @@ from transfer.runs.session import OnLine, RunSession
 from transfer.runs.states import PartStates
 from transfer.runtime.device import pick_device
 from transfer.training import optimizers
-from transfer.training.auto_policy import advise_policy, apply_advice
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import collect_run_facts, describe_choice, format_epoch
@@ -96,6 +95,8 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     splits = split_images(images, config.data, seed)
     advice = None
     if FreezePolicy.parse(config.policy.policy).advised:
+        from transfer.training.auto_policy import advise_policy, apply_advice  # takes 0.6 s
+
         advice = advise_policy(config, images, splits, session.cache)
         config = apply_advice(config, advice.advice)
     specs, notes = head_specs(images.table, splits, config.heads)

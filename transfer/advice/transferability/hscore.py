@@ -1,8 +1,6 @@
 """H-score: the share of the variance of whitened features that lies between classes."""
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from sklearn.covariance import ledoit_wolf
 
 
 def hscore(features: np.ndarray, labels: np.ndarray) -> float:
@@ -30,6 +28,9 @@ def hscore(features: np.ndarray, labels: np.ndarray) -> float:
     >>> round(hscore(np.array([[0.0], [0.1], [1.0], [1.1]]), labels), 3)
     0.99
     """
+    from scipy.linalg import cho_factor, cho_solve
+    from sklearn.covariance import ledoit_wolf
+
     known = labels >= 0
     _, label, counts = np.unique(labels[known], return_inverse=True, return_counts=True)
     x = np.asarray(features)[known].astype(float)

@@ -11,6 +11,7 @@ from transfer.backbones.providers.base import ClassifierLayout, Provider
 from transfer.backbones.providers.cnn_families import CNN, is_cnn
 from transfer.backbones.stages import BuildOnMeta
 from transfer.data.images.preprocessing import Preprocessing
+from transfer.runtime.compiler import defer_compiler
 
 SPDX = {name.lower(): name for name in ("Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0")}
 
@@ -35,7 +36,7 @@ class TimmModels(Provider):
 
     def classifier_layout(self, name: str, network: nn.Module) -> ClassifierLayout:
         """Return where the original classifier lies in weights files for `network`."""
-        with BuildOnMeta():
+        with BuildOnMeta(), defer_compiler():
             full = timm.create_model(name, pretrained=False)
         classifier = _read_config(name).get("classifier") or ""
         path = classifier if isinstance(classifier, str) else classifier[0]

@@ -18,6 +18,7 @@ from transfer.backbones.providers.base import ClassifierLayout, Provider
 from transfer.backbones.providers.cnn_families import TORCHVISION
 from transfer.backbones.stages import BuildOnMeta
 from transfer.data.images.preprocessing import Preprocessing
+from transfer.runtime.compiler import defer_compiler
 
 PREFIX = "torchvision:"
 
@@ -51,7 +52,7 @@ class TorchvisionModels(Provider):
 
     def classifier_layout(self, name: str, network: nn.Module) -> ClassifierLayout:
         """Return where the original classifier lies in weights files for `network`."""
-        with BuildOnMeta():
+        with BuildOnMeta(), defer_compiler():
             full = _build_with_classifier(name, aux=True)
         linear = _find_last_linear(full)
         keys = frozenset(full.state_dict()) - frozenset(network.state_dict())

