@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from transfer.config.serialise import to_dict
-from transfer.config.train import TrainConfig
+from transfer.config.train import DataConfig, LearnConfig, TrainConfig
 from transfer.heads import metrics
 
 HOSTILE = (
@@ -157,7 +157,9 @@ def search_result() -> Callable[..., dict[str, Any]]:
             )
         best = max(trials, key=lambda t: t["val_acc"])
         selection = {"rule": "highest validation accuracy", "trials": count}
-        extras = {"importance": {}, "notes": ["look out"], "final": None}
+        extras = {"importance": {}, "notes": ["look out"], "final": None, "solved_probe": None}
+        config = TrainConfig(data=DataConfig("flowers"), learn=LearnConfig(probe="trained", lr=best["settings"]["lr"]))
+        extras["recommended"] = to_dict(config)
         return {"trials": trials, "best": best, "selection": selection, **extras}
 
     return result

@@ -1,6 +1,9 @@
 """Console text of a search and of a range test, from their results alone."""
 
-from transfer.report.search_text import lr_find_text, search_text
+from transfer.config.serialise import from_dict, to_dict
+from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, TrainConfig
+from transfer.report.command_line import command_line
+from transfer.report.search_text import ALWAYS_RECOMMENDED, lr_find_text, search_text
 
 
 def test_best_trials_come_first_with_the_next_command(search_result) -> None:
@@ -13,11 +16,29 @@ def test_best_trials_come_first_with_the_next_command(search_result) -> None:
     assert values[0] == round(given["best"]["val_acc"], 4)
     assert "30 trials in 15.0 s, 20 of them stopped early" in text
     assert "note: look out" in text
-    assert f"--lr {given['best']['settings']['lr']:.4g} --weight-decay" in text
-    assert "--hidden 64,32" in text
-    assert "no test image was used" in text
+    assert "no test image was used; --final trains with the best settings and tests once" in text
+    command = command_line(from_dict(TrainConfig, given["recommended"]), ALWAYS_RECOMMENDED)
+    assert text.endswith(f"\n\nnext: {command}")
+    assert command.startswith("transfer train --data flowers --backbone ")
+    assert "--probe trained" in command
+    assert "solved linear probe" not in text
+
+
+def test_the_solved_probe_stands_beside_the_best_trial(search_result) -> None:
+    probe = {"val_acc": 0.75, "val": {"object": 0.5, "domain": 1.0}, "seconds": 2.0}
+    text = search_text(search_result() | {"solved_probe": probe})
+    assert "reaches validation accuracy 0.750 (object 0.500, domain 1.000) in 2.0 s; the best trial: 0." in text
 
 
 def test_suggested_rate() -> None:
-    found = {"steepest": 3e-3, "minimum_over_ten": 1e-3, "suggestion": 1e-3}
-    assert lr_find_text(found).endswith("suggested: --lr 0.001")
+    found = {"steepest": 3e-3, "minimum_over_ten": 1e-3, "suggestion": 1e-3, "notes": ["look out"]}
+    found["recommended"] = to_dict(TrainConfig(DataConfig("my flowers"), learn=LearnConfig(lr=1e-3, probe="trained")))
+    found["solved_probe"] = {"val_acc": 0.75, "val": {"object": 0.75}, "seconds": 2.0}
+    blocks = lr_find_text(found).split("\n\n")
+    assert blocks[1:] == [
+        "note: look out",
+        "a solved linear probe, which has no learning rate, reaches validation accuracy 0.750 (object 0.750) in 2.0 s",
+        "suggested: --lr 0.001",
+        f"next: transfer train --data 'my flowers' --backbone {BackboneConfig().backbone} --policy linear_probe "
+        "--lr 0.001 --batch-size 64 --optimizer adamw --probe trained",
+    ]

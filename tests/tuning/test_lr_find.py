@@ -1,15 +1,21 @@
 import json
 import math
+import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from model_states import changed_names, copy_state
 
+from transfer.cli.main import parse
 from transfer.config.commands import LrFindConfig
-from transfer.config.train import CacheConfig, LearnConfig, TrainConfig
+from transfer.config.serialise import from_dict
+from transfer.config.train import CacheConfig, LearnConfig, RegulariseConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
+from transfer.report.command_line import command_line
+from transfer.training.train import train
 from transfer.tuning.lr_find import Curve, _batches, lr_find, range_test, sweep
 
 
@@ -62,6 +68,50 @@ def test_suggestions_are_by_their_definitions():
     curve = Curve(rate.tolist(), smoothed.tolist(), smoothed.tolist())
     assert curve.minimum_over_ten == rate[np.argmin(smoothed)] / 10
     assert math.log10(curve.steepest) == pytest.approx(-2, abs=0.11)
+
+
+def test_chance_on_the_plateau_is_not_the_steepest_fall():
+    """A first batch that is hard by chance makes the smoothed loss fall fastest where nothing is learned."""
+    rate = np.geomspace(1e-7, 1, 100)
+    loss = 2.5 - 2 / (1 + np.exp(-3 * (np.log10(rate) + 2.5)))
+    loss[:6] += [1.5, 1.0, 0.6, 0.3, 0.1, 0.05]
+    curve = Curve(rate.tolist(), loss.tolist(), loss.tolist())
+    assert math.log10(curve.steepest) == pytest.approx(-2.5, abs=0.1)
+    flat = Curve(rate.tolist(), [2.0] * 100, [2.0] * 100)
+    assert flat.steepest == flat.minimum_over_ten
+
+
+def test_the_suggested_command_has_what_the_rate_needs(config, tmp_path):
+    given = config(probe="trained", optimizer="sgd", image_size=40, seed=3, out=tmp_path / "a")
+    result = lr_find(LrFindConfig(given, low=1e-5, high=10, steps=30))
+    found = from_dict(TrainConfig, result["recommended"])
+    rate = float(f"{result['suggestion']:.2g}")
+    assert found == replace(given, learn=replace(given.learn, lr=rate), run=RunConfig(seed=3))
+    assert result["notes"] == [
+        "--epochs: no effect, because a range test is no whole run; the suggested command has it"
+    ]
+    assert parse(shlex.split(command_line(found))[1:]).config == found
+    reached = result["solved_probe"]
+    assert reached["val_acc"] == pytest.approx(np.mean(list(reached["val"].values())))
+    lines = []
+    train(replace(given, learn=replace(given.learn, probe="solved"), run=RunConfig(seed=3)), on_epoch=lines.append)
+    assert reached["val"] == next(line["val"] for line in lines if "solved" in line)
+
+
+def test_the_command_names_no_option_without_effect(config):
+    tail = config(policy="partial:1", probe="trained", layer_decay=0.3)
+    found = from_dict(TrainConfig, lr_find(LrFindConfig(tail, low=1e-5, high=10, steps=20))["recommended"])
+    assert found.policy.policy == "partial:1"
+    assert (found.learn.probe, found.policy.layer_decay) == ("solved", 0.8)
+
+
+def test_a_solved_probe_has_no_rate(config):
+    with pytest.raises(TransferError, match="--probe solved has no learning rate"):
+        lr_find(LrFindConfig(config(probe="solved")))
+    with pytest.raises(TransferError, match="--l2-sp: the whole backbone stays frozen"):
+        lr_find(
+            LrFindConfig(replace(config(), learn=LearnConfig(probe="trained", regularise=RegulariseConfig(l2_sp=0.1))))
+        )
 
 
 def test_a_loss_that_is_no_number_ends_it():

@@ -1,13 +1,18 @@
 import itertools
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from transfer.cli.main import parse
 from transfer.config.commands import SearchConfig
+from transfer.config.serialise import from_dict
+from transfer.config.train import RunConfig, TrainConfig
 from transfer.errors import TransferError
+from transfer.report.command_line import command_line
 from transfer.training.train import train
 from transfer.tuning import search as module
 from transfer.tuning.search import search, trial_line
@@ -47,6 +52,37 @@ def test_a_line_is_shaped_as_always(quick, caplog):
     assert [line.rpartition("(")[2] for line in lines] == [f"{i} / 6)" for i in range(6)]
     assert "batch_size: " in lines[0]
     assert "optimizer: " in lines[0]
+
+
+def test_the_recommended_run_is_the_final_one(quick, caplog):
+    caplog.set_level("INFO")
+    space = ("lr=1e-3:1e-1", "optimizer=sgd,adamw", "momentum=0:0.9")
+    result = search(quick(train={"layer_decay": 0.3}, space=space, trials=4, final=True))
+    assert "--layer-decay: no effect, because the whole backbone stays frozen" in result["notes"]
+    assert result["notes"][0] in [record.getMessage() for record in caplog.records]
+    found, settings = from_dict(TrainConfig, result["recommended"]), result["best"]["settings"]
+    assert found.learn.probe == "trained"
+    assert found.learn.optimizer == settings["optimizer"]
+    assert found.learn.lr == pytest.approx(settings["lr"], rel=1e-3)
+    assert found.learn.momentum == pytest.approx(settings["momentum"] if found.learn.optimizer == "sgd" else 0.9, 1e-3)
+    assert found.policy.layer_decay == 0.8
+    assert found.run.out == RunConfig().out
+    assert parse(shlex.split(command_line(found))[1:]).config == found
+    repeated, final = train(found).result, result["final"]
+    assert repeated["test"]["object"]["n"] == final["test"]["object"]["n"]
+    assert repeated["config"]["data"] == final["config"]["data"]
+    probe = result["solved_probe"]
+    assert probe["val"].keys() == {"object", "domain"}
+    assert probe["val_acc"] == pytest.approx(sum(probe["val"].values()) / 2)
+
+
+def test_settings_without_effect_are_not_searched(quick):
+    with pytest.raises(TransferError, match="--space momentum: there is nothing to search, because --optimizer adamw"):
+        search(quick(space=("lr", "momentum=0:0.9")))
+    with pytest.raises(TransferError, match=r"--space layer_decay: .* the whole backbone stays frozen"):
+        search(quick(space=("lr", "layer_decay=0.5:1")))
+    with pytest.raises(TransferError, match=r"--space lr: .* line search"):
+        search(quick(train={"optimizer": "lbfgs", "batch_size": 0}, space=("lr", "weight_decay")))
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])

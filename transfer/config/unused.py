@@ -3,7 +3,7 @@
 An option counts as given where it differs from its default.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,13 +54,16 @@ class AdaptationFacts:
     holds_out: bool  # whether the rule needs held-out source images
 
 
-def find_unused_options(config: TrainConfig, facts: RunFacts, default: TrainConfig | None = None) -> dict[str, str]:
+def find_unused_options(
+    config: TrainConfig, facts: RunFacts, default: TrainConfig | None = None, searched: Collection[str] = ()
+) -> dict[str, str]:
     """Return the given options that a run cannot use, in the order of the config: option -> reason.
 
-    `default` is the config without any option (by default that of `transfer train`).
+    `default` is the config without any option (by default that of `transfer train`); options that are `searched` count
+    as given whatever their value.
     """
     rules = [*_iter_data_rules(config, facts), *_iter_head_rules(config, facts), *_iter_step_rules(config, facts)]
-    return _collect(config, default or TrainConfig(), [*rules, *_iter_shared_rules(config.run, config.cache)])
+    return _collect(config, default or TrainConfig(), [*rules, *_iter_shared_rules(config.run, config.cache)], searched)
 
 
 def find_unused_adaptation_options(config: AdaptConfig, facts: AdaptationFacts) -> dict[str, str]:
@@ -116,12 +119,12 @@ def reset_options(config: C, names: Mapping[str, Any], default: C | None = None)
     return replace(config, **changed)  # type: ignore[type-var]
 
 
-def _collect(config: Any, default: Any, rules: list[Rule]) -> dict[str, str]:
+def _collect(config: Any, default: Any, rules: list[Rule], searched: Collection[str] = ()) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for holds, reason, options in rules:
         for name in options.split() if holds else ():
             reasons.setdefault(name, reason)
-    given = [name for name, value, usual in iter_settings(config, default) if value != usual]
+    given = [name for name, value, usual in iter_settings(config, default) if value != usual or name in searched]
     return {name: reasons[name] for name in given if name in reasons}
 
 

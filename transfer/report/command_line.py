@@ -1,6 +1,7 @@
 """The command line that reproduces a config."""
 
 import shlex
+from collections.abc import Collection
 from typing import Any
 
 from transfer.config.adapt import AdaptConfig
@@ -10,8 +11,8 @@ from transfer.config.train import CompareConfig, TrainConfig
 RUN_CONFIGS: dict[str, type] = {"train": TrainConfig, "adapt": AdaptConfig, "compare": CompareConfig}
 
 
-def command_line(config: Any) -> str:
-    """Return the command line that reproduces `config`; it names only options that differ from their defaults.
+def command_line(config: Any, always: Collection[str] = ()) -> str:
+    """Return the command line that reproduces `config`; it names options that differ from their defaults, and `always`.
 
     Examples
     --------
@@ -21,7 +22,7 @@ def command_line(config: Any) -> str:
     """
     words = ["transfer", next(name for name, kind in RUN_CONFIGS.items() if isinstance(config, kind))]
     for name, value, default in iter_settings(config):
-        if value != default:
+        if value != default or name in always:
             for each in value if name == "plugin" else (value,):  # a repeatable option
                 words += _option(name.replace("_", "-"), each)
     return shlex.join(words)

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+from transfer.config.serialise import from_dict
+from transfer.config.train import TrainConfig
+from transfer.report.command_line import command_line
 from transfer.report.text import run_text, text_table
 
 SHOWN_TRIALS = 10
+ALWAYS_RECOMMENDED = ("data", "backbone", "policy", "optimizer", "batch_size", "lr")  # also where it is the default
 
 
 def search_text(result: dict[str, Any]) -> str:
@@ -30,22 +34,35 @@ def search_text(result: dict[str, Any]) -> str:
     if result["final"]:
         parts += ["trained once with the best settings, then tested:", run_text(result["final"])]
     else:
-        options = " ".join(f"--{name.replace('_', '-')} {_option(name, v)}" for name, v in best["settings"].items())
-        parts.append(f"no test image was used; --final trains with the best settings, {options}, and tests once")
-    return "\n\n".join(parts)
+        parts.append("no test image was used; --final trains with the best settings and tests once")
+    parts += _solved_probe(result, f"; the best trial: {best['val_acc']:.3f}")
+    return "\n\n".join([*parts, *([] if result["final"] else _next(result))])
 
 
 def lr_find_text(result: dict[str, Any]) -> str:
     """Return what `transfer lr-find` prints: the suggested learning rates."""
     rows = [[name.replace("_", " "), f"{result[name]:.3g}"] for name in ("steepest", "minimum_over_ten")]
-    return text_table(["rate", ""], rows) + f"\n\nsuggested: --lr {result['suggestion']:.2g}"
+    parts = [text_table(["rate", ""], rows)]
+    parts += [f"note: {note}" for note in result["notes"]]
+    parts += _solved_probe(result, "")
+    return "\n\n".join([*parts, f"suggested: --lr {result['suggestion']:.2g}", *_next(result)])
+
+
+def _solved_probe(result: dict[str, Any], beside: str) -> list[str]:
+    """Return what a solved linear probe reaches, with text `beside` it; nothing where it was not measured."""
+    probe = result["solved_probe"]
+    if not probe:
+        return []
+    heads = ", ".join(f"{name} {score:.3f}" for name, score in probe["val"].items())
+    return [
+        f"a solved linear probe, which has no learning rate, reaches validation accuracy {probe['val_acc']:.3f} "
+        f"({heads}) in {probe['seconds']:.1f} s{beside}"
+    ]
+
+
+def _next(result: dict[str, Any]) -> list[str]:
+    return [f"next: {command_line(from_dict(TrainConfig, result['recommended']), ALWAYS_RECOMMENDED)}"]
 
 
 def _number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _option(name: str, value: Any) -> str:
-    if name == "hidden":
-        return "" if value == "0" else str(value).replace("-", ",")
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

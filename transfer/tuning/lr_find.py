@@ -11,7 +11,8 @@ import torch
 from tqdm import tqdm
 
 from transfer.config.commands import LrFindConfig
-from transfer.config.serialise import to_dict
+from transfer.config.serialise import iter_settings, to_dict
+from transfer.config.unused import find_unused_options, format_unused_options
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
@@ -23,10 +24,20 @@ from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
 from transfer.training.epoch import EpochTrainer, TrainingData
 from transfer.training.fit import scale_heads
+from transfer.training.penalties import build
+from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.setup import new_model, read_images
+from transfer.training.stochastic_depth import stochastic_depth
 from transfer.tuning.trial import TrialRunner
 
 LOSS_SMOOTHING = 0.9  # decay of the moving average of the loss
+INITIAL_STEPS = 10  # whose median is the loss before anything is learned
+MIN_FALL = 0.1  # share of the fall of the loss from which on its slope counts
+WHOLE_RUN = "a range test is no whole run; the suggested command has it"
+WHOLE_RUN_OPTIONS = "epochs schedule warmup cycles average ema_decay patience refit calibrate interference test_crops"
+WHOLE_RUN_OPTIONS += " test_sizes checkpoint_minutes report tensorboard"
+# Options that the test itself does not use, and why.
+NOT_IN_RANGE_TEST = {"lr": "the range test replaces it"} | dict.fromkeys(WHOLE_RUN_OPTIONS.split(), WHOLE_RUN)
 DIVERGED_LOSS_RATIO = 4.0  # times the lowest smoothed loss: the test stops there
 
 
@@ -45,12 +56,18 @@ class Curve:
 
     @property
     def steepest(self) -> float:
-        """The rate at which the smoothed loss falls fastest, per unit of the logarithm of the rate."""
+        """The rate at which the smoothed loss falls fastest, per unit of the logarithm of the rate.
+
+        Only from where a tenth of the fall is past: before, the loss of a batch changes by chance.
+        """
         end = int(np.argmin(self.smoothed)) + 1
-        if end < 3:
+        initial = float(np.median(self.smoothed[:INITIAL_STEPS]))
+        fallen = initial - MIN_FALL * (initial - self.smoothed[end - 1])
+        start = max((i for i in range(end) if self.smoothed[i] >= fallen), default=0)
+        if end - start < 3:
             return self.minimum_over_ten
-        slope = np.gradient(self.smoothed[:end], np.log(self.rate[:end]))
-        return self.rate[int(np.argmin(slope))]
+        slope = np.gradient(self.smoothed[start:end], np.log(self.rate[start:end]))
+        return self.rate[start + int(np.argmin(slope))]
 
 
 def sweep(step: Callable[[float], float], low: float, high: float, steps: int) -> Curve:
@@ -114,12 +131,14 @@ def range_test(
     labels, phase = target_tensors(data.table, model), plan.phases[-1]
     with restored(model):
         torch.manual_seed(seed)
+        pretrained = PretrainedCopy(model, data.train, labels) if build.needs_pretrained_copy(config) else None
         model.freeze(phase)
         feed = cache.feed(model, data.table.paths, data.digests, batch_size=size, workers=config.workers)
         feed.prepare(data.train)
         if plan.pretrained:
             scale_heads(model, feed, data.train, seed)
         optimizer = optimizers.build_optimizer(model, plan, config)
+        penalties = build.build_penalties(model, phase, config, feed, pretrained)
         batches = _batches(data.train, size, seed)
         taken = 0
 
@@ -128,10 +147,11 @@ def range_test(
             taken += 1
             at_rate = replace(config, lr=rate, schedule="constant", warmup=0.0)
             batch = replace(data, train=next(batches))
-            trainer = EpochTrainer(model, feed, batch, labels, optimizer, phase, at_rate)
+            trainer = EpochTrainer(model, feed, batch, labels, optimizer, phase, at_rate, penalties)
             return trainer.run_epoch((1, 1), [seed, taken])["loss"]
 
-        return sweep(step, test.low, test.high, test.steps)
+        with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
+            return sweep(step, test.low, test.high, test.steps)
 
 
 def _batches(rows: np.ndarray, size: int, seed: int) -> Iterator[np.ndarray]:
@@ -151,12 +171,13 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     -------
     dict
         ``curve``: rate, loss and smoothed; ``steepest``, ``minimum_over_ten``, ``suggestion`` (the lower of both);
-        ``config``, ``versions``.
+        ``recommended``, the config of the training run that has this rate; ``solved_probe``, the validation accuracy of
+        a solved probe (see :meth:`TrialRunner.run_solved_probe`); ``notes``, ``config``, ``versions``.
 
     Raises
     ------
     TransferError
-        Bad input, or an optimizer that has no learning rate.
+        Bad input, or an optimizer or a policy that has no learning rate.
     """
     train = config.train
     optimizers.check_optimizer(train.learn.optimizer)
@@ -174,7 +195,15 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     model, plan = new_model(train, specs, seed, runner.device)
     if plan.policy.all_stages:
         raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to find")
+    facts = runner.collect_facts(train)
+    if facts.solved[-1]:
+        raise TransferError("--probe solved has no learning rate: leave it out, or train more than the heads")
+    build.check_penalties(model, plan, train.learn, list(facts.solved))
+    default = LrFindConfig().train
+    given = {name for name, value, usual in iter_settings(train, default) if value != usual}
     curve = range_test(model, plan, runner.data, config, cache)
+    suggestion = min(curve.steepest, curve.minimum_over_ten)
+    recommended = replace(train, learn=replace(train.learn, lr=float(f"{suggestion:.2g}")))
     result = {
         "command": "lr-find",
         "config": to_dict(config),
@@ -182,7 +211,13 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
         "curve": {"rate": curve.rate, "loss": curve.loss, "smoothed": curve.smoothed},
         "steepest": curve.steepest,
         "minimum_over_ten": curve.minimum_over_ten,
-        "suggestion": min(curve.steepest, curve.minimum_over_ten),
+        "suggestion": suggestion,
+        "recommended": to_dict(runner.recommend(recommended)),
+        "solved_probe": runner.run_solved_probe(train),
+        "notes": [
+            *format_unused_options({name: NOT_IN_RANGE_TEST[name] for name in NOT_IN_RANGE_TEST if name in given}),
+            *format_unused_options(find_unused_options(train, facts, default)),
+        ],
     }
     if folder:
         folder.write_result(result)

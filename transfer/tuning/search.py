@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from tqdm import tqdm
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from transfer.config.commands import SearchConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
+from transfer.config.unused import find_unused_options, format_unused_options
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
@@ -19,13 +21,15 @@ from transfer.training import optimizers
 from transfer.training.setup import Images, read_images
 from transfer.training.train import train
 from transfer.tuning.samplers import Proposals, Record, TrialStudy, rank_trials
-from transfer.tuning.space import Options, Range, Space, apply_settings, parse_space, settings_at_boundary
+from transfer.tuning.space import Options, Range, Settings, Space, apply_settings, parse_space, settings_at_boundary
 from transfer.tuning.trial import Halving, TrialRunner
 
 SELECTION_RULE = (
     "highest mean accuracy over the heads on the validation images (optimistic, as it is the maximum over all trials); "
     "the test images are not used"
 )
+# Settings whose value decides which others have an effect.
+DECISIVE_SETTINGS = ("policy", "optimizer", "heads", "hidden", "dropout", "augment", "loss", "schedule", "average")
 ALWAYS_LOGGED = ("lr", "weight_decay")  # in every trial's log line; other settings only if they are searched
 
 log = logging.getLogger(__name__)
@@ -37,8 +41,10 @@ def search(config: SearchConfig) -> dict[str, Any]:
     Returns
     -------
     dict
-        As in result.json: ``trials``, ``best`` (one of them), ``selection`` (the rule), ``importance`` of each setting,
-        ``space``, ``notes``; ``final``, the result of :func:`transfer.training.train.train` or None, and ``test``, its
+        As in result.json: ``trials``, ``best`` (one of them), ``recommended`` (the config of a training run with its
+        settings), ``solved_probe`` (what :meth:`TrialRunner.run_solved_probe` returns), ``selection`` (the rule),
+        ``importance`` of each setting, ``space``, ``notes``; ``final``, the result of
+        :func:`transfer.training.train.train` or None, and ``test``, its
         test metrics; ``config``, ``versions``, ``seconds``.
 
     Raises
@@ -58,6 +64,9 @@ def search(config: SearchConfig) -> dict[str, Any]:
     runner = TrialRunner(config.train, images, cache)
     if not len(runner.parts.val):
         raise TransferError("a search chooses by validation accuracy, and there are no validation images: set --val")
+    unused = format_unused_options(_find_unused_in_every_trial(config.train, space, runner))
+    for sentence in unused:
+        log.info("%s", sentence)
     halving = Halving(config.train.learn.epochs, config.halving)
     with tqdm(total=proposals.total, initial=len(records), desc="trials", unit="trial", disable=None) as bar:
         while len(records) < proposals.total:
@@ -73,6 +82,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
             log.info("%s", trial_line(trial_config, record, proposals.total))
             bar.update()
     best = rank_trials(records)[0]
+    solved_probe = runner.run_solved_probe(config.train)
     final = _final(config, best, images, cache) if config.final else None
     result = {
         "command": "search",
@@ -82,9 +92,11 @@ def search(config: SearchConfig) -> dict[str, Any]:
         "space": {name: _describe(parameter) for name, parameter in space.items()},
         "trials": records,
         "best": best,
+        "recommended": to_dict(runner.recommend(apply_settings(config.train, _round(best["settings"])))),
+        "solved_probe": solved_probe,
         "selection": {"rule": SELECTION_RULE, "trials": len(records)},
         "importance": TrialStudy(space).importance(records),
-        "notes": [*_boundary_notes(space, best), *images.table.notes, *runner.parts.notes],
+        "notes": [*unused, *_boundary_notes(space, best), *images.table.notes, *runner.parts.notes],
         "final": final,
         "test": final["test"] if final else {},
         "seconds": {"total": round(time.perf_counter() - started, 3), "trunk": round(cache.seconds, 3)},
@@ -130,6 +142,27 @@ def _check(config: SearchConfig, space: Space) -> None:
         )
 
 
+def _find_unused_in_every_trial(config: TrainConfig, space: Space, runner: TrialRunner) -> dict[str, str]:
+    """Return the given options that no trial can use: option -> reason.
+
+    Raises
+    ------
+    TransferError
+        One of them is searched.
+    """
+    names = [name for name in space if name in DECISIVE_SETTINGS]
+    extremes = {name: parameter.levels(2)[-1] for name, parameter in space.items()}
+    found: dict[str, str] | None = None
+    for values in product(*(space[name].levels(2) for name in names)):
+        trial = apply_settings(config, extremes | dict(zip(names, values, strict=True)))
+        unused = find_unused_options(trial, runner.collect_facts(trial), SearchConfig().train, space)
+        found = {k: v for k, v in (unused if found is None else found).items() if k in unused}
+    assert found is not None
+    if name := next((name for name in space if name in found), ""):
+        raise TransferError(f"--space {name}: there is nothing to search, because {found[name]}")
+    return found
+
+
 def trial_line(config: TrainConfig, record: Record, total: int) -> str:
     """Return a trial's log line: validation accuracy, rate and weight decay, other settings, number and total.
 
@@ -151,6 +184,11 @@ def _describe(parameter: Range | Options) -> str:
     if isinstance(parameter, Options):
         return ",".join(map(str, parameter.options))
     return f"{parameter.low:g}:{parameter.high:g}"
+
+
+def _round(settings: Settings) -> Settings:
+    """Return `settings` as one would type them."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in settings.items()}
 
 
 def _boundary_notes(space: Space, best: Record) -> list[str]:

@@ -3,24 +3,34 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from torch import Tensor
 
 from transfer.backbones.backbone import Backbone
-from transfer.config.train import HeadConfig, TrainConfig
+from transfer.config.shared import RunConfig
+from transfer.config.train import HeadConfig, RegulariseConfig, TrainConfig
+from transfer.config.unused import RunFacts, find_unused_options, reset_options
 from transfer.data.splits import mask_labels
 from transfer.feature_cache import TrunkCache
-from transfer.freeze import FreezePolicy
+from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec
+from transfer.model import TransferModel
+from transfer.probes.choose import can_solve_heads
 from transfer.runtime.device import pick_device
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
+from transfer.training.log_lines import collect_run_facts
 from transfer.training.setup import Images, head_specs, new_backbone, new_model, split_images
 
 KeepTraining = Callable[[int, float], bool]
 """Gets the number of epochs and the best validation score so far; returns whether the trial continues."""
+
+# Options that the solved probe beside a search or a range test has as `transfer train` has them.
+SOLVED_PROBE_DEFAULTS = ["policy", "probe", "loss", "augment", "views"]
+SOLVED_PROBE_DEFAULTS += ["hidden", "dropout", "dropout_kind", "drop_connect"]
 
 
 class _StopTrial(Exception):
@@ -71,8 +81,7 @@ class TrialRunner:
                 if len(networks) == 1 and not keep_training(epochs, best[0]):
                     raise _StopTrial
 
-            backbone = self._backbone(config)
-            model, plan = new_model(config, specs, self.seed, self.device, backbone)
+            model, plan = self._new_model(config, specs)
             try:
                 end = fit(
                     model, plan, self.data, config.learn, self.cache, seed=self.seed, on_epoch=check_epoch
@@ -83,6 +92,33 @@ class TrialRunner:
             val |= reached
         seconds = round(time.perf_counter() - started, 3)
         return {"val_acc": fmean(val.values()), "val": val, "epochs": epochs, "stopped": stopped, "seconds": seconds}
+
+    def run_solved_probe(self, config: TrainConfig) -> dict[str, Any] | None:
+        """Return what :meth:`run_trial` returns for solved linear heads on the frozen backbone of `config`.
+
+        None where there are no validation images, or a head's loss is not convex.
+        """
+        simple = reset_options(config, dict.fromkeys(SOLVED_PROBE_DEFAULTS))
+        simple = replace(simple, learn=replace(simple.learn, regularise=RegulariseConfig()))
+        networks = [self._new_model(simple, specs) for specs in self.networks(simple.heads).values()]
+        if not len(self.parts.val) or not all(can_solve_heads(model.heads, simple.learn, 0) for model, _ in networks):
+            return None
+        return self.run_trial(simple, lambda epoch, score: True)
+
+    def collect_facts(self, config: TrainConfig) -> RunFacts:
+        """Return what decides which options a run of `config` can use."""
+        networks = {name: self._new_model(config, specs) for name, specs in self.networks(config.heads).items()}
+        models, plan = {name: model for name, (model, _) in networks.items()}, next(iter(networks.values()))[1]
+        return collect_run_facts(config, models, plan, self.data.table, self.parts)
+
+    def recommend(self, config: TrainConfig) -> TrainConfig:
+        """Return `config` as a training run of its own: in its own folder, without options that have no effect."""
+        run = replace(config.run, out=RunConfig().out, overwrite=False, resume=False)
+        config = replace(config, run=run)
+        return reset_options(config, find_unused_options(config, self.collect_facts(config)))
+
+    def _new_model(self, config: TrainConfig, specs: list[HeadSpec]) -> tuple[TransferModel, FreezePlan]:
+        return new_model(config, specs, self.seed, self.device, self._backbone(config))
 
     def _backbone(self, config: TrainConfig) -> Backbone | None:
         """Return the shared backbone with its initial weights; None if the trial must load its own."""
