@@ -8,7 +8,6 @@ from studies.adaptation_grid import GridConfig, grid_text, run_grid
 
 from transfer.adaptation import AdaptConfig, ShiftConfig
 from transfer.cli.main import script
-from transfer.config.train import BackboneConfig
 
 
 def main(config: GridConfig) -> None:
@@ -16,5 +15,5 @@ def main(config: GridConfig) -> None:
 
 
 if __name__ == "__main__":
-    shared = AdaptConfig(ShiftConfig("office31"), backbone=BackboneConfig("mobilenetv2_100"))
+    shared = AdaptConfig(ShiftConfig("office31"))
     raise SystemExit(script(main, GridConfig(shared, ("source_only", "standardise", "mcc", "auto"))))

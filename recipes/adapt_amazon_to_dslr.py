@@ -9,7 +9,6 @@ from studies.adaptation_grid import GridConfig, grid_text, run_grid
 
 from transfer.adaptation import AdaptConfig, ShiftConfig
 from transfer.cli.main import script
-from transfer.config.train import BackboneConfig
 
 
 def main(config: GridConfig) -> None:
@@ -17,5 +16,5 @@ def main(config: GridConfig) -> None:
 
 
 if __name__ == "__main__":
-    shared = AdaptConfig(ShiftConfig("office31", ("amazon",), "dslr"), backbone=BackboneConfig("mobilenetv2_100"))
+    shared = AdaptConfig(ShiftConfig("office31", ("amazon",), "dslr"))
     raise SystemExit(script(main, GridConfig(shared, policies=("linear_probe", "partial:2", "full"))))

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from studies.plots import draw_curves
 
-from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
+from transfer import DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import paired_test_text, score_text, text_table
@@ -46,5 +46,5 @@ def main(config: TrainConfig) -> None:
 
 if __name__ == "__main__":
     data, learn = DataConfig("office31", shots=3), LearnConfig(epochs=12, batch_size=32, interference=True)
-    backbone, policy = BackboneConfig("mobilenetv2_100"), PolicyConfig("partial:1")
-    raise SystemExit(script(main, TrainConfig(data, backbone, policy=policy, learn=learn)))
+    policy = PolicyConfig("partial:1")
+    raise SystemExit(script(main, TrainConfig(data, policy=policy, learn=learn)))

@@ -6,7 +6,7 @@ Three labels per object and domain of Office-31; the last three stages are train
 from dataclasses import replace
 from statistics import fmean
 
-from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, TransferError, train
+from transfer import DataConfig, LearnConfig, PolicyConfig, TrainConfig, TransferError, train
 from transfer.cli.main import script
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import text_table
@@ -46,5 +46,5 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    config = TrainConfig(DataConfig("office31", shots=3), BackboneConfig("mobilenetv2_100"))
+    config = TrainConfig(DataConfig("office31", shots=3))
     raise SystemExit(script(main, replace(config, policy=PolicyConfig("partial:3"), learn=LearnConfig(batch_size=32))))

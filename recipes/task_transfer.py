@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from studies.class_variance import between_class_shares
 
-from transfer import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
+from transfer import DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
 from transfer.config.train import CacheConfig
 from transfer.feature_cache import TrunkCache
@@ -46,5 +46,5 @@ def main(config: TrainConfig) -> None:
 
 if __name__ == "__main__":
     learn, cache = LearnConfig(epochs=6, batch_size=32, patience=0), CacheConfig(cut_precision="float32")
-    data, backbone, policy = DataConfig("office31"), BackboneConfig("mobilenetv2_100"), PolicyConfig("partial:2")
-    raise SystemExit(script(main, TrainConfig(data, backbone, policy=policy, learn=learn, cache=cache)))
+    data, policy = DataConfig("office31"), PolicyConfig("partial:2")
+    raise SystemExit(script(main, TrainConfig(data, policy=policy, learn=learn, cache=cache)))

@@ -74,7 +74,7 @@ class CourseConfig:
     """Course baseline: its networks, compared with the reported accuracies and with transfer."""
 
     data: DataConfig = field(default_factory=lambda: COURSE_DATA)
-    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("mobilenetv2_100"))
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     rows: CommaInts = (1, 2, 3, 4, 5)
     """Networks to train: 1 to 5 as reported, 6 a small CNN; 4 and 5 differ only in the optimizer."""
     inputs: CommaNames = ("raw", "standardised")
