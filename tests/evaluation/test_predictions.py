@@ -14,6 +14,7 @@ from transfer.evaluation.predictions import (
     evaluate_domains,
     evaluate_predictions,
     main_scores,
+    note_absent_classes,
     predict_rows,
     prediction_rows,
     target_tensors,
@@ -59,6 +60,19 @@ def test_evaluate_predictions(tabled: ImageTable, intervals: bool) -> None:
     assert report["glossy"]["accuracy"] == 4 / 5
     assert report["age"]["mae"] == pytest.approx((0.5 + 0 + 1 + 0 + 0) / 5)
     assert ("interval" in report["object"]) == intervals
+
+
+def test_absent_classes_are_noted_with_what_the_macro_figures_mean(tabled: ImageTable) -> None:
+    given = {"domain": np.eye(3)[[0, 2, 1, 1, 0, 1]]}  # no row has the domain z, which is predicted once
+    (note,) = note_absent_classes(tabled, given)
+    assert note.startswith("domain: 1 of 3 classes have no test image (z); balanced accuracy is the mean recall of the")
+    report = evaluate_predictions(tabled, given)["domain"]
+    recalls = {"x": 1 / 2, "y": 3 / 3}
+    f1 = {"x": 2 * 1 / (2 + 1), "y": 2 * 3 / (3 + 3), "z": 0.0}
+    assert report["balanced_accuracy"] == pytest.approx(np.mean(list(recalls.values())))
+    assert report["macro_f1"] == pytest.approx(np.mean(list(f1.values())))
+    assert note_absent_classes(tabled.take(np.array([0, 1, 2])), {"object": GIVEN["object"][:3]}) == []
+    assert note_absent_classes(tabled.take(np.array([3, 5])), {"object": GIVEN["object"][[3, 5]]}) == []
 
 
 def test_evaluate_predictions_without_any_known_label(tabled: ImageTable) -> None:

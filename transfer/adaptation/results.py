@@ -16,25 +16,21 @@ from transfer.adaptation.task import AdaptationTask
 from transfer.config.adapt import AdaptConfig
 from transfer.config.serialise import to_dict
 from transfer.data.table import ImageTable, Target
-from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.finished_run import FinishedRun
+from transfer.evaluation.predictions import Predictions, note_absent_classes
 from transfer.freeze import FreezePlan, Phase
 from transfer.heads import metrics
-from transfer.runs import checkpoint
 from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import RunSession
 from transfer.training.setup import Images
 
 
-@dataclass
-class AdaptRun:
-    """What :func:`adapt` returns.
+@dataclass(repr=False)
+class AdaptRun(FinishedRun):
+    """What :func:`adapt` returns; ``models[""]`` is the adapted model of the first seed.
 
     Parameters
     ----------
-    result : dict
-        As in result.json.
-    models : dict of str to TransferModel
-        ``models[""]`` is the adapted model of the first seed.
     tests : list of (ImageTable, Predictions)
         For each seed the target's test images with their true labels, and their predictions. Like `before`, empty for
         a run that was already finished.
@@ -42,8 +38,6 @@ class AdaptRun:
         For each seed the classes that source_only predicted for these images, int64.
     """
 
-    result: dict[str, Any]
-    models: checkpoint.Models
     tests: list[tuple[ImageTable, Predictions]]
     before: list[np.ndarray]
 
@@ -129,7 +123,14 @@ def build_result(
             "oracle_chosen": best,
             "oracle_accuracy": oracle[best] if best else None,
         },
-        "notes": [*prepared.images.table.notes, *domains.notes, *hidden_notes, *fitted.notes, *evaluation.remarks],
+        "notes": [
+            *prepared.images.table.notes,
+            *domains.notes,
+            *hidden_notes,
+            *note_absent_classes(test, predictions),
+            *fitted.notes,
+            *evaluation.remarks,
+        ],
     }
 
 

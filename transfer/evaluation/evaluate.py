@@ -26,7 +26,7 @@ from transfer.data.sets.load import load_table
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
 from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
-from transfer.evaluation.predictions import evaluate_domains, evaluate_predictions
+from transfer.evaluation.predictions import evaluate_domains, evaluate_predictions, note_absent_classes
 from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.runs import checkpoint
@@ -162,7 +162,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "seconds": {"total": round(time.perf_counter() - started, 3)},
         "test": evaluate_predictions(table, predictions),
         "per_domain": evaluate_domains(table, predictions),
-        "notes": list(table.notes),
+        "notes": [*table.notes, *note_absent_classes(table, predictions)],
     }
     if config.out:
         write_json(config.out, result)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from transfer.data.table import ImageTable, Target
+from transfer.errors import list_examples
 from transfer.evaluation.calibration import measure_calibration
 from transfer.feature_cache import Feed
 from transfer.heads import HeadSpec, find_head_kind
@@ -67,6 +68,24 @@ def evaluate_predictions(
             correct = kind.decide(values[known]) == target.values[known]
             reports[name]["calibration_error"] = measure_calibration(kind.confidence(values[known]), correct).error
     return reports
+
+
+def note_absent_classes(table: ImageTable, predictions: Predictions) -> list[str]:
+    """Return a note for each head with classes that no row of `table` has: which, and what its macro figures mean."""
+    notes = []
+    for name in predictions:
+        target = table.targets[name]
+        if not isinstance(find_head_kind(target.kind), ClassHeadKind) or not target.known.any():
+            continue
+        present = np.isin(np.arange(len(target.classes)), target.values)
+        absent = [label for label, there in zip(target.classes, present, strict=True) if not there]
+        if absent:
+            notes.append(
+                f"{name}: {len(absent)} of {len(present)} classes have no test image ({list_examples(absent)}); "
+                f"balanced accuracy is the mean recall of the other {present.sum()}, and macro-F1 the mean F1 of these "
+                "and of each absent class that is predicted, whose F1 is 0"
+            )
+    return notes
 
 
 def evaluate_domains(table: ImageTable, predictions: Predictions) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,13 @@ from transfer.config.train import TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.evaluation.ensemble import average_predictions
-from transfer.evaluation.predictions import Predictions, evaluate_domains, evaluate_predictions
+from transfer.evaluation.finished_run import FinishedRun
+from transfer.evaluation.predictions import (
+    Predictions,
+    evaluate_domains,
+    evaluate_predictions,
+    note_absent_classes,
+)
 from transfer.evaluation.report_data import InitialWeights
 from transfer.freeze import FreezePlan
 from transfer.probes.head2toe import count_selected_features
@@ -24,13 +30,17 @@ if TYPE_CHECKING:
     from transfer.training.auto_policy import PolicyAdvice
 
 
-@dataclass
-class TrainRun:
-    """The return value of :func:`train`."""
+@dataclass(repr=False)
+class TrainRun(FinishedRun):
+    """The return value of :func:`train`.
 
-    result: dict[str, Any]  # as in result.json
-    models: checkpoint.Models  # of the first seed: ``models[""]``, or one per head where heads are separate
-    tests: list[tuple[ImageTable, Predictions]]  # for each seed the test images and their predictions
+    Parameters
+    ----------
+    tests : list of (ImageTable, Predictions)
+        For each seed the test images and their predictions.
+    """
+
+    tests: list[tuple[ImageTable, Predictions]]
 
 
 @dataclass
@@ -101,7 +111,13 @@ def build_train_result(
         "temperatures": {head: round(t, 4) for fitted in fits.values() for head, t in fitted.temperatures.items()},
         "monitor": find_problems(session.lines),
         "stopped": "; ".join(fitted.stopped for fitted in fits.values() if fitted.stopped),
-        "notes": [*table.notes, *splits.notes, *prepared.notes, *note_divided_batches(parts, prepared.batch_size)],
+        "notes": [
+            *table.notes,
+            *splits.notes,
+            *prepared.notes,
+            *note_divided_batches(parts, prepared.batch_size),
+            *note_absent_classes(test, predictions),
+        ],
     }
 
 
