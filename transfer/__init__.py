@@ -7,7 +7,7 @@ Examples
 >>> import transfer
 >>> config = transfer.TrainConfig(data=transfer.DataConfig("digits"), policy=transfer.PolicyConfig("linear_probe"))
 >>> config.backbone.backbone
-'glyphnet'
+'tf_efficientnet_lite0'
 """
 
 import importlib
