@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from timm.models.resnet import BasicBlock, ResNet
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 import transfer.backbones
 from transfer.data.sets import glyphs

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import trange
+from tqdm.auto import trange
 
 from course import progress
 from course.config import ScratchConfig

@@ -8,7 +8,7 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from studies.regret import compare_with_best, summarise_cells
 from transfer.advice import rule
@@ -89,9 +89,8 @@ def run_four_cases(config: FourCasesConfig) -> dict[str, Any]:
     started, base = time.perf_counter(), config.train
     policies = _check_config(config)
     names = tuple(dict.fromkeys(config.backbones))
-    networks = {n: BackboneConfig(n, image_size=base.backbone.image_size) for n in names} or {
-        base.backbone.backbone: base.backbone
-    }
+    views = {"image_size": base.backbone.image_size, "crop": base.backbone.crop}
+    networks = {n: BackboneConfig(n, **views) for n in names} or {base.backbone.backbone: base.backbone}
     texts = config.cases or (f"{base.data.data}@{FEW_LABELS}", base.data.data)
     data_by_case = {text: parse_case(text, base.data) for text in texts}
     seeds = tuple(dict.fromkeys(base.run.seeds or (base.run.seed,)))
@@ -277,7 +276,9 @@ def _check_config(config: FourCasesConfig) -> list[str]:
         )
     if config.cases and base.data.data != DataConfig().data:
         raise TransferError("--cases names the data: leave --data out")
-    if config.backbones and base.backbone != BackboneConfig(image_size=base.backbone.image_size):
+    if config.backbones and base.backbone != BackboneConfig(
+        image_size=base.backbone.image_size, crop=base.backbone.crop
+    ):
         raise TransferError("--backbones names the networks: leave --backbone, --weights and --random-init out")
     settings = rule.make_fine_tuning_settings(1)
     changed = [name for name in settings if getattr(base.learn, name) != getattr(LearnConfig(), name)]

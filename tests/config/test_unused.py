@@ -92,7 +92,7 @@ REFUSED = {
     "policy": "refused by compare, search and advise: test_compare.py, test_advise.py",
     "plugin": "loads code; a plugin that cannot be loaded is refused",
 }
-ALWAYS = {"data", "on_bad_image", "targets", "shots", "keep_near_duplicates_together", "backbone", "image_size"}
+ALWAYS = {"data", "on_bad_image", "targets", "shots", "keep_near_duplicates_together", "backbone", "image_size", "crop"}
 ALWAYS |= {"hidden", "augment", "device", "workers", "cache", "out", "seeds"}
 
 
@@ -253,7 +253,7 @@ ADAPT_TABLE: list[tuple[AdaptationFacts, dict[str, Any], str]] = [
     (STILL, {"seeds": (0, 1), "seed": 2}, "--seeds names the seeds"),
 ]
 ADAPT_ALWAYS = {"data", "on_bad_image", "source", "target", "protocol", "target_labels", "method", "policy", "backbone"}
-ADAPT_ALWAYS |= {"target_images", "image_size", "device", "workers", "cache", "out", "cache_gb", "random_init"}
+ADAPT_ALWAYS |= {"target_images", "image_size", "crop", "device", "workers", "cache", "out", "cache_gb", "random_init"}
 ADAPT_REFUSED = {"weight", "map", "resume", "tensorboard", "weights", "plugin"}  # test_adapt_refused.py, test_shared.py
 
 

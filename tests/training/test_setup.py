@@ -1,15 +1,22 @@
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from transfer.config.serialise import from_dict
 from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, PolicyConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
+from transfer.evaluation.evaluate import predict
+from transfer.feature_cache.key import describe_activation
+from transfer.formats.record import describe_models
 from transfer.heads import HeadSpec
+from transfer.runs import checkpoint
 from transfer.training.setup import head_specs, new_model, read_images
+from transfer.training.train import train
 
 EMPTY = np.array([], dtype=np.int64)
 
@@ -107,3 +114,28 @@ def test_norms_learn_from_images_where_pretraining_taught_them_nothing(policy, r
     assert norms
     assert {"learning" if norm.training else "frozen" for norm in norms} == {found}
     assert all(norm.weight.requires_grad for norm in norms)
+
+
+def test_a_border_is_saved_with_the_model_and_in_its_cache_key(config, folder, tmp_path):
+    """Edges count for a run with a border, in prediction from its file and in export, and no cached row is shared."""
+    runs = {}
+    for crop in ("default", "border"):
+        run = train(config(crop=crop, out=tmp_path / crop))
+        loaded = checkpoint.load_models(tmp_path / crop)[""].backbone.preprocessing
+        assert loaded == run.models[""].backbone.preprocessing
+        assert json.loads((tmp_path / crop / "config.json").read_text())["backbone"]["crop"] == crop
+        assert describe_models(run.models)["preprocessing"]["crop_mode"] == loaded.crop_mode
+        runs[crop] = run
+    default, border = (runs[crop].models[""] for crop in ("default", "border"))
+    assert border.backbone.preprocessing == default.backbone.preprocessing.with_border()
+    keys = [describe_activation(model, model.cut, "float32") for model in (default, border)]
+    assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == {"preprocessing"}
+    for run in runs.values():
+        table, predictions = run.tests[0]
+        rows = predict(checkpoint.load_models(run.folder), table.paths.tolist())
+        called = predictions["object"].argmax(1)
+        assert [row["object"] for row in rows] == [table.objects[i] for i in called]
+
+
+def test_a_config_without_a_crop_is_of_an_older_version():
+    assert from_dict(BackboneConfig, {"backbone": "glyphnet"}).crop == "default"

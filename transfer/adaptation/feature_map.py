@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.errors import TransferError

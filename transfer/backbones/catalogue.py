@@ -113,7 +113,7 @@ def measure_backbone(name: str) -> CatalogueRow:
 
 def write_table() -> None:
     """Write the table for the installed versions, in a few minutes."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     text = io.StringIO()
     text.write(f"# {format_provider_versions()}\n")

@@ -100,6 +100,9 @@ class BackboneConfig:
     """Start from random weights instead of pretrained ones."""
     image_size: int | None = None
     """Side of the input images in pixels (default: as in pretraining); a larger one shows the whole image."""
+    crop: Literal["default", "border"] = "default"
+    """default: the backbone's own resize and crop, which cuts off what lies at the edge; border: pad the whole image to
+    a square instead."""
 
     def __post_init__(self) -> None:
         check_range(self, 1, 4096, "image_size")

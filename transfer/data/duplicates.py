@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.data.images.decode import BadImage, decode
 from transfer.data.shards.prefetch import Contents

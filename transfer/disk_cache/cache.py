@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.disk_cache.folder import hash_record, list_files, read_record, remove_file
 from transfer.disk_cache.row_cache import CacheWriteError, RowCache

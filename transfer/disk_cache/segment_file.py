@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 # A segment is its rows, then one index entry per row, then a sha256 over the cache's key and the entries (the seal).
 ENTRY = np.dtype([("digest", "S32"), ("crc", "<u4")])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 from torchvision.transforms.v2 import functional
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.config.train import ViewConfig
 from transfer.data.images.batches import ImageBatches

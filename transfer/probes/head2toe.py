@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.backbones.variants import AllStagesBackbone
 from transfer.heads.heads import Heads

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.runtime import distributed, signals
 

@@ -108,6 +108,8 @@ def new_backbone(
         classifier=classifier,
         image_size=config.image_size,
     )
+    if config.crop == "border":
+        whole.preprocessing = whole.preprocessing.with_border()
     return freeze.reshape_backbone(whole, policy)
 
 

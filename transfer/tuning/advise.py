@@ -55,7 +55,8 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     parts = split_images(images, base.data, base.run.seed)
     found: dict[str, PolicyAdvice] = {}
     for name in names or (base.backbone.backbone,):
-        backbone = BackboneConfig(name, image_size=base.backbone.image_size) if names else base.backbone
+        views: Any = {"image_size": base.backbone.image_size, "crop": base.backbone.crop}
+        backbone = BackboneConfig(name, **views) if names else base.backbone
         found[name] = advise_policy(replace(base, backbone=backbone), images, parts, cache)
     order = sorted(found, key=lambda name: found[name].advice.best.accuracy, reverse=True)
     best = found[order[0]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.config.commands import LrFindConfig
 from transfer.config.serialise import iter_settings, to_dict

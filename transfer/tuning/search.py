@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.config.commands import SearchConfig
 from transfer.config.serialise import to_dict

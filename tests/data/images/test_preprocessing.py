@@ -181,3 +181,18 @@ def test_a_larger_size_takes_the_whole_image_and_a_smaller_one_keeps_the_crop():
     assert [prepare(wide, p).shape[1:] for p in (larger, smaller)] == [(256, 256), (112, 112)]
     assert (larger.resized, smaller.resized) == ((256, 256), (128, 128))
     assert replace(own, crop_pct=1.5).at_size(256).crop_pct == 1.5
+
+
+@pytest.mark.parametrize("crop_pct", [0.875, 1.0, 1.1])
+def test_a_border_shows_what_lies_at_the_edge(crop_pct):
+    own = Preprocessing((3, 16, 16), **IMAGENET, interpolation="nearest", crop_pct=crop_pct)
+    image = torch.zeros(3, 16, 64, dtype=torch.uint8)
+    image[:, :, :4] = image[:, :, -4:] = 255  # white at the left and right edge alone
+    assert prepare(image, own).max() != 255
+    view = prepare(image, own.with_border())
+    assert view.shape == (3, 16, 16)
+    assert (view[:, 6:10, 0] == 255).all()  # 64 x 16 becomes 16 x 4, in the middle
+    assert (view[:, 6:10, -1] == 255).all()
+    fill = torch.tensor([round(255 * value) for value in own.mean], dtype=torch.uint8)
+    assert (view[:, :6] == fill[:, None, None]).all()
+    assert (view[:, 10:] == fill[:, None, None]).all()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array, csr_array, diags_array
 from sklearn.preprocessing import normalize
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence

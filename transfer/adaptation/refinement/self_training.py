@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import solve
 from sklearn.preprocessing import normalize
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.adaptation.refinement.label_propagation import clamp_known
 from transfer.adaptation.refinement.optimal_transport import balance_classes

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit_rows
 from transfer.errors import TransferError, did_you_mean

@@ -110,6 +110,17 @@ class Preprocessing:
         crop = max(self.crop_pct, 1.0) if side > max(self.input_size[1:]) else self.crop_pct
         return replace(self, input_size=(3, side, side), crop_pct=crop)
 
+    def with_border(self) -> "Preprocessing":
+        """Return the preprocessing that shows the whole image, padded to the input's shape with the mean.
+
+        Examples
+        --------
+        >>> own = Preprocessing((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 0.875)
+        >>> own.with_border().resized, own.with_border().crop_mode
+        ((224, 224), 'border')
+        """
+        return replace(self, crop_pct=1.0, crop_mode="border")
+
     @property
     def resized(self) -> tuple[int, int]:
         """Height and width of the image before the crop; only one of them applies if the aspect ratio is preserved."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.data.sets import glyphs
 from transfer.data.sets.glyphs import PRINTED, SIZE, Pose

@@ -17,7 +17,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.data.sets.download import download_file
 from transfer.data.sets.unpack import unpack_archive

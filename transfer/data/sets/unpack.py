@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.errors import TransferError
 

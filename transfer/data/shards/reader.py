@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from transfer.data.csv_columns import MANIFEST_COLUMNS
 from transfer.data.folders import arrange_images, is_image
