@@ -121,7 +121,8 @@ def test_compare_writes_a_page_of_all_and_one_of_each(capsys, folder, tmp_path):
 
 
 def test_tensorboard_wants_a_folder(capsys, folder):
-    assert "add --out" in said(capsys, ["train", "--data", str(folder), "--tensorboard"], 2).err
+    argv = ["train", "--data", str(folder), "--tensorboard", "--out", "none"]
+    assert "add --out" in said(capsys, argv, 2).err
 
 
 def test_the_cache_is_listed_checked_and_cleared(capsys, folder, tmp_path, monkeypatch):
@@ -208,7 +209,7 @@ def test_a_folder_without_images_and_one_where_nothing_can_be_written(capsys, tm
         ),
         (["trian"], "unknown command 'trian' (did you mean 'train'?); known: demo, "),
         ([], "the command is missing; known: demo, "),
-        (["train", "extra"], "unexpected argument extra; see "),
+        (["train", "extra", "more"], "unexpected argument extra; see "),
         (["train", "--epochs", "many"], "--epochs: invalid literal for int() with base 10: 'many'; see "),
         (["train", "--balance", "some"], "invalid choice 'some' for argument '--balance'. Expected one of ('none', "),
         (["train", "--lr"], "Missing value for argument '--lr'"),

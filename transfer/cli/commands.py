@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from transfer.cli.run_folders import describe_saved
 from transfer.config.adapt import AdaptConfig
 from transfer.config.commands import (
     AdviseConfig,
@@ -45,23 +46,23 @@ def _print_result(as_json: bool, result: dict[str, Any], text: Callable[[dict[st
 
 
 @contextmanager
-def _write_page_after(run: RunConfig, as_json: bool) -> Iterator[None]:
-    """Run the block, write the page of its run, also if it ended early, and print the run folder."""
+def _write_page_after(run: RunConfig, as_json: bool, predict_from: Path | None = None) -> Iterator[None]:
+    """Run the block, write the page of its run, also if it ended early; print what was saved and the next command.
+
+    The next command predicts with the model in the folder `predict_from`.
+    """
     try:
         yield
     except EndedEarly:
         if run.out and (run.out / "result.json").is_file():
             _write_page(run)
         raise
-    if run.out:
-        page = f"; page: {_write_page(run)}" if run.report else ""
-        _print(f"saved in {run.out}{page}", file=sys.stderr if as_json else sys.stdout)
+    _print_saved(run, as_json, _write_page(run), predict_from)
 
 
-def _print_next(run: RunConfig, as_json: bool) -> None:
-    if run.out and not as_json:
-        plugins = "".join(f" --plugin {shlex.quote(plugin)}" for plugin in run.plugin)
-        _print(f"next: transfer predict {run.out} IMAGE...{plugins}")
+def _print_saved(run: RunConfig, as_json: bool, page: Path | None = None, predict_from: Path | None = None) -> None:
+    for line in describe_saved(run, page, predict_from):
+        _print(line, file=sys.stderr if as_json else sys.stdout)
 
 
 def _write_page(run: RunConfig) -> Path | None:
@@ -112,9 +113,8 @@ def _train(config: TrainConfig, as_json: bool) -> None:
     with defer_compiler():
         from transfer.training.train import train
 
-    with _write_page_after(config.run, as_json):
+    with _write_page_after(config.run, as_json, config.run.out):
         _print_result(as_json, train(config).result, run_text)
-    _print_next(config.run, as_json)
 
 
 def _compare(config: CompareConfig, as_json: bool) -> None:
@@ -124,10 +124,11 @@ def _compare(config: CompareConfig, as_json: bool) -> None:
     with defer_compiler():
         from transfer.training.compare import compare
 
-    with _write_page_after(config.train.run, as_json):
+    run = config.train.run
+    first = run.out / config.policies[0].replace(":", "-") if run.out else None
+    with _write_page_after(run, as_json, first):
         result = compare(config)
         _print_result(as_json, result, comparison_text)
-        run = config.train.run
         for name in result["runs"] if run.out and run.report and distributed.is_rank_zero() else ():
             write_report(run.out / name.replace(":", "-"))
 
@@ -138,9 +139,8 @@ def _adapt(config: AdaptConfig, as_json: bool) -> None:
     with defer_compiler():
         from transfer.adaptation.adapt import adapt
 
-    with _write_page_after(config.run, as_json):
+    with _write_page_after(config.run, as_json, config.run.out):
         _print_result(as_json, adapt(config).result, adaptation_text)
-    _print_next(config.run, as_json)
 
 
 def _advise(config: AdviseConfig, as_json: bool) -> None:
@@ -149,8 +149,14 @@ def _advise(config: AdviseConfig, as_json: bool) -> None:
     with defer_compiler():
         from transfer.tuning.advise import advise
 
-    inner = config.train.run.out / "run" if config.run and config.train.run.out else None
-    with _write_page_after(dataclasses.replace(config.train.run, out=inner, tensorboard=False, resume=False), as_json):
+    run = config.train.run
+    if not config.run:
+        _print_result(as_json, advise(config), advice_text)
+        if run.out:
+            _print_saved(run, as_json)
+        return
+    inner = run.out / "run" if run.out else None
+    with _write_page_after(dataclasses.replace(run, out=inner, tensorboard=False, resume=False), as_json, inner):
         _print_result(as_json, advise(config), advice_text)
 
 
@@ -165,6 +171,9 @@ def _search(config: SearchConfig) -> None:
     if out:
         draw_landscape(out / "landscape.png", result)
     _print("\n" + search_text(result))
+    _print_saved(config.train.run, False, predict_from=out / "final" if out and config.final else None)
+    if not config.final and not config.train.run.resume and out:
+        _print(f"next: the same command with --final --resume --out {shlex.quote(str(out))}")
 
 
 def _lr_find(config: LrFindConfig) -> None:
@@ -178,6 +187,7 @@ def _lr_find(config: LrFindConfig) -> None:
     if out:
         draw_range_test(out / "rates.png", result)
     _print(lr_find_text(result))
+    _print_saved(config.train.run, False)
 
 
 def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
@@ -187,6 +197,11 @@ def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
         from transfer.evaluation.evaluate import evaluate
 
     _print_result(as_json, evaluate(config), run_text)
+    where = sys.stderr if as_json else sys.stdout
+    if config.out:
+        _print(f"saved in {config.out}", file=where)
+    if not config.more and config.run.is_dir():
+        _print(f"next: transfer report {shlex.quote(str(config.run))}", file=where)
 
 
 def _report(config: ReportConfig) -> None:

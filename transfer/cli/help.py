@@ -112,7 +112,7 @@ def print_help(
 
 def print_commands(commands: Mapping[str, type]) -> None:
     """Print the commands and their configs' docstrings, and exit with code 0."""
-    print("usage: transfer COMMAND [OPTIONS]\n\nTransfer learning for images.\n\ncommands:")
+    print("usage: transfer COMMAND [OPTIONS]\n       transfer --version\n\nTransfer learning for images.\n\ncommands:")
     for name, kind in commands.items():
         print(f"  {name:<11}{' '.join((kind.__doc__ or '').split())}")
     print(

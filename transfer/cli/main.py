@@ -18,16 +18,20 @@ import tyro
 
 from transfer.cli import help
 from transfer.cli.commands import COMMANDS, JSON_COMMANDS
+from transfer.cli.run_folders import DEFAULT_OUT, SAVES, choose_run_folder, describe_start
 from transfer.config.adapt import AdaptConfig
-from transfer.config.commands import AdviseConfig
+from transfer.config.commands import AdviseConfig, EvaluateConfig
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime import distributed
 from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.plugins import load_plugin, name_recorded_plugins
 from transfer.runtime.signals import StoppedBySignal
+from transfer.runtime.version import VERSION
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +89,8 @@ def _unbox(text: str) -> str:
 def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = None) -> Any:
     """Return the config of the class `kind` that a command line gives, in the type `form`.
 
+    A single word that is no option's value is that of ``--data``, if the command has this option.
+
     Raises
     ------
     TransferError
@@ -106,6 +112,10 @@ def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = Non
             raise
         text = _unbox(errors.getvalue()).removeprefix("Error parsing ").rstrip(".")
         raise TransferError(f"{text}; see {prog} --help") from None
+    takes_data = "--data" in help.list_options(kind) and not any(word.partition("=")[0] == "--data" for word in words)
+    if len(unknown) == 1 and not unknown[0].startswith("-") and takes_data and kind is not EvaluateConfig:
+        words.remove(unknown[0])
+        return _parse(kind, form, [*words, "--data", unknown[0]], prog, default)
     if unknown:
         name = unknown[0].partition("=")[0]
         what = "unknown option" if name.startswith("-") else "unexpected argument"
@@ -228,6 +238,8 @@ def parse(argv: list[str]) -> Any:
     if help_flags:
         help.print_help(kind, prog, show_all="--help-all" in help_flags, has_json=has_json)
     form = WithJsonFlag[kind] if has_json else kind  # type: ignore[valid-type]
+    if kind in (*SAVES, AdviseConfig) and not any(word.partition("=")[0] == "--out" for word in words):
+        words = [*words, "--out", DEFAULT_OUT]
     return _record_plugins(_parse(kind, form, words[1:], prog), plugins)
 
 
@@ -236,13 +248,23 @@ def main(argv: list[str] | None = None) -> int:
 
     def call(handler: _ProgressHandler) -> None:
         words = sys.argv[1:] if argv is None else argv
+        if "--version" in words[:1]:
+            print(f"transfer {VERSION}")
+            return
         _load_plugins(words)
         config = parse(words)
         flags = []
         if isinstance(config, WithJsonFlag):
             flags, handler.to_stderr, config = [config.json], config.json, config.config
         run = next(run for kind, run in COMMANDS.values() if isinstance(config, kind))
-        _run(lambda config: run(config, *flags), config)
+
+        def start(config: Any) -> None:
+            if isinstance(config, (*SAVES, AdviseConfig)):
+                config = choose_run_folder(config)
+                log.info("%s", describe_start(config))  # before torch is imported
+            run(config, *flags)
+
+        _run(start, config)
 
     return _guarded(call)
 

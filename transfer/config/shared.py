@@ -32,7 +32,7 @@ class ImagesConfig:
 
     data: str = "digits"
     """A data set's name (digits, office31), an image folder, a CSV manifest or tar shards; relative names are also
-    looked up below --data-root."""
+    looked up below --data-root. --data can be left out: transfer train my_images."""
     _: KW_ONLY
     data_root: Path | None = None
     """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
@@ -151,11 +151,13 @@ class RunConfig:
     """Where the results are written, and the random seed."""
 
     out: Path | None = None
-    """Run folder for config.json, result.json, metrics.jsonl and model.safetensors (default: nothing is saved)."""
+    """Run folder for config.json, result.json, metrics.jsonl and model.safetensors; none: nothing is saved (default:
+    runs/<data>-<backbone>-<policy>, -2 and so on beside an existing one; in Python: nothing is saved)."""
     overwrite: bool = False
     """Replace an existing run folder."""
     resume: bool = False
-    """Resume the run in --out where it stopped, with bit-identical results; start it if there is none."""
+    """Resume the run in --out where it stopped, with bit-identical results; start it if there is none. Without --out:
+    resume the newest unfinished run with the same options."""
     checkpoint_minutes: Advanced[float] = 10.0
     """Longest time in minutes between two saved training states, besides those at the ends of epochs."""
     seed: int = 0

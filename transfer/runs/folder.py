@@ -153,11 +153,7 @@ class RunFolder:
 
     def _resume(self, config: dict[str, Any]) -> None:
         """Check that the existing run has the same config, and remove partial files of a killed process."""
-        before, now = _flat(read_json(self.path / "config.json")), _flat(config)
-        # An option that the version of the run did not have yet is taken as it is now.
-        differ = [name for name, value in before.items() if now.get(name) != value]
-        differ = [name.rpartition(".")[2] for name in differ if name.rpartition(".")[2] not in RESUME_MAY_CHANGE]
-        if differ:
+        if differ := find_differing_options(self.path, config):
             raise TransferError(
                 f"--resume: the run in {self.path} has another {', '.join(differ[:5])}; use the options it was "
                 "started with, or name another folder"
@@ -238,6 +234,14 @@ class RunFolder:
             writer = csv.DictWriter(file, list(rows[0]) if rows else ["path"])
             writer.writeheader()
             writer.writerows(rows)
+
+
+def find_differing_options(path: Path, config: dict[str, Any]) -> list[str]:
+    """Return the options of `config` that differ from those of the run at `path` and affect its result."""
+    before, now = _flat(read_json(path / "config.json")), _flat(config)
+    # An option that the version of the run did not have yet is taken as it is now.
+    differ = [name.rpartition(".")[2] for name, value in before.items() if now.get(name) != value]
+    return [name for name in differ if name not in RESUME_MAY_CHANGE]
 
 
 def refuse_resume(run: RunConfig, command: str) -> None:
