@@ -1,6 +1,6 @@
 """Execute the notebooks and save their outputs: ``python tests/notebooks/execute.py [NAME...]``.
 
-Without names it runs all six; on Office-31 that takes minutes each. Pictures are reduced to 256 colours to keep the
+Without names it runs all; on Office-31 that takes minutes each. Pictures are reduced to 256 colours to keep the
 files small. Execution times and other values that differ between runs are removed. The picture of a cell tagged
 ``image:NAME`` is also written to ``notebooks/images/NAME.png``, for the README files.
 """

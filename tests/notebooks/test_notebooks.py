@@ -17,7 +17,7 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXECUTE = runpy.run_path(str(Path(__file__).with_name("execute.py")))
 # Two or more names after a leading slash.
 ABSOLUTE = re.compile(r"(?<![\w./])(?:[A-Za-z]:\\|/[\w.~-]+/)[\w.-]")
-NUMBERS = ["01", "02", "03", "04", "05", "06"]
+NUMBERS = ["00", "01", "02", "03", "04", "05", "06"]
 
 by_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -41,7 +41,7 @@ def share_of_commonest_colour(picture: Image.Image) -> float:
     return np.unique(pixels, return_counts=True)[1].max() / len(pixels)
 
 
-def test_all_six_are_there():
+def test_all_are_there():
     assert [path.name[:2] for path in PATHS] == NUMBERS
 
 
@@ -78,11 +78,14 @@ def test_names_no_folder(path):
 
 @by_notebook
 def test_shows_no_photograph(path):
-    """Pictures are plots, mostly background, except in a cell tagged as showing the bundled digits."""
+    """Pictures are plots, mostly background, except in a cell tagged as showing bundled digits or drawn images."""
+    drawn = any("the images are drawn by code" in output.get("text", "") for _, output in outputs(path))
     for cell, kind, data in pictures(path):
         assert kind == "image/png"
         if "digits" in cell.metadata.get("tags", ()):
             assert 'load_table("digits")' in cell.source
+        elif "drawn" in cell.metadata.get("tags", ()):
+            assert drawn
         else:
             assert share_of_commonest_colour(Image.open(io.BytesIO(base64.b64decode(data)))) > 0.5
 
