@@ -112,7 +112,8 @@ def _head(run: SavedRun, head: str, number: int) -> dict[str, Any]:
 def _score_names(metrics: dict[str, Any]) -> list[str]:
     """Return the keys of the scores to show: known ones in order, then those of other head kinds."""
     known = [score for score in (*SCORE_NAMES, *ERROR_NAMES) if score in metrics]
-    return known + [key for key, value in metrics.items() if isinstance(value, float) and key not in (*known, "n")]
+    shown_elsewhere = ("n", "calibration_error")
+    return known + [k for k, v in metrics.items() if isinstance(v, float) and k not in (*known, *shown_elsewhere)]
 
 
 def _accuracy_row(name: str, accuracy: float, n: float) -> dict[str, Any]:
