@@ -39,6 +39,7 @@ from transfer.evaluation.predictions import predict_rows, prediction_rows, targe
 from transfer.evaluation.report_data import build_report_data
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
+from transfer.runs.facts import format_facts
 from transfer.runs.inputs import RunInputs
 from transfer.runs.session import RunSession
 from transfer.runtime import distributed
@@ -163,6 +164,11 @@ def _prepare(session: Session, images: Images) -> PreparedAdaptation:
     if hold_out and not len(domains.val):
         raise TransferError(f"--rule {config.method.rule} needs held-out source images: use --val 0.1, or another rule")
     task, plan = prepare_task(config, domains, images, session.cache, seed, hold_out=hold_out)
+    if seed == session.first_seed:
+        parts = {"source": len(domains.train), "val": len(domains.val), "target": len(domains.unlabelled)}
+        parts |= {"labelled target": len(domains.labelled)} if len(domains.labelled) else {}
+        parts["test"], backbone, saved = len(domains.test), task.model.backbone, config.run.out is not None
+        log.info("%s", format_facts(domains.table, parts, backbone, str(plan.policy), saved))
     phase = plan.phases[-1]
     _log_unused_options(session.config, sum(bool(stage.trained) for stage in phase.stages), hold_out)
     moves_batch_norm = any(find_method(name).moves_batch_norm for name in config.method.method)
@@ -256,6 +262,7 @@ def _record(
     session.save_models(models, HeadConfig(hidden=hidden_widths(task.model.heads)))
     if session.folder:
         session.folder.write_predictions(prediction_rows(test, predictions))
+        session.folder.write_left_out(prepared.images.table.left_out)
         sides = (", ".join(task.domains.sources), task.domains.target)
         states = diagnostics.map_states(fitted.reference.candidate, fitted.chosen.candidate)
         if config.run.report and len(test):

@@ -172,8 +172,6 @@ def _search(config: SearchConfig) -> None:
         draw_landscape(out / "landscape.png", result)
     _print("\n" + search_text(result))
     _print_saved(config.train.run, False, predict_from=out / "final" if out and config.final else None)
-    if not config.final and not config.train.run.resume and out:
-        _print(f"next: the same command with --final --resume --out {shlex.quote(str(out))}")
 
 
 def _lr_find(config: LrFindConfig) -> None:

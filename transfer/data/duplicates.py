@@ -138,7 +138,12 @@ def drop_bad_images(
         raise TransferError(f"none of the {count} images can be used: {examples}")
     good = table.take(~bad)
     note = f"{count} bad image{'s' * (count > 1)} skipped: {examples}"
-    return replace(good, notes=(*good.notes, note)), inspection.take(~bad)
+    reasons = [
+        (path, reason.removeprefix(f"bad image {path}: "))
+        for path, reason in zip(table.paths[bad].tolist(), inspection.reason[bad].tolist(), strict=True)
+    ]
+    good = replace(good, notes=(*good.notes, note), left_out=(*good.left_out, *reasons))
+    return good, inspection.take(~bad)
 
 
 def group_duplicates(inspection: Inspection) -> np.ndarray:

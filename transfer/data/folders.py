@@ -4,6 +4,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,8 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
             raise TransferError(f"no image in {folder}: {'; '.join(heif) or 'expected ' + LAYOUTS}")
         images.sort()
         paths = [str(folder.joinpath(*where, name)) for where, name in images]
-        return arrange_images(images, paths, source=str(folder), name=folder.name, notes=notes)
+        table = arrange_images(images, paths, source=str(folder), name=folder.name, notes=notes)
+        return replace(table, left_out=explain_left_out(ignored))
     except TransferError as error:
         raise TransferError("; ".join((str(error), *unread))) from None
 
@@ -170,6 +172,22 @@ def describe_ignored(files: Sequence[str]) -> tuple[str, ...]:
     if others:
         notes.append(f"{others} file{'s' * (others > 1)} ignored: not an image, or hidden")
     return tuple(notes)
+
+
+def explain_left_out(files: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return each of `files` that are not read, with the reason.
+
+    Examples
+    --------
+    >>> explain_left_out(["a/.hidden.png", "a/notes.txt"])
+    (('a/.hidden.png', 'hidden'), ('a/notes.txt', 'not an image'))
+    """
+    found = []
+    for file in files:
+        needs = file.lower().endswith(HEIF_SUFFIXES) and not has_heif()
+        hidden = file.rpartition("/")[2].startswith(".")
+        found.append((file, "hidden" if hidden else NEEDS_HEIF if needs else "not an image"))
+    return tuple(found)
 
 
 def _notes(empty: list[str], ignored: list[str]) -> tuple[str, ...]:

@@ -79,6 +79,8 @@ class ImageTable:
         What a reader should know of how the table came about (empty class folders, bad images left out, ...).
     sha256 : ndarray of str, shape (N,), optional
         Of each file's bytes, where that is known already.
+    left_out : tuple of (str, str)
+        Path and reason of each file that is ignored, or skipped as a bad image.
     """
 
     paths: np.ndarray
@@ -88,6 +90,7 @@ class ImageTable:
     name: str = ""
     notes: tuple[str, ...] = field(default=())
     sha256: np.ndarray | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)

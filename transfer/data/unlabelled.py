@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.data.folders import describe_ignored
+from transfer.data.folders import describe_ignored, explain_left_out
 from transfer.data.image_paths import find_images
 from transfer.data.shards.address import parse_address
 from transfer.data.table import ImageTable, Target, make_softmax_target
@@ -40,6 +40,7 @@ def add_unlabelled_domain(table: ImageTable, folder: Path, domain: str) -> Image
         group=np.concatenate([table.group, blank]),
         notes=(*table.notes, *notes, *describe_ignored(ignored)),
         sha256=None,
+        left_out=(*table.left_out, *explain_left_out(ignored)),
     )
 
 

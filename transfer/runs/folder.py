@@ -19,7 +19,8 @@ from transfer.runtime.files import atomic_write, open_regular, open_text, parse_
 from transfer.runtime.lock import FolderLock
 
 RESULT_FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
-RUN_FILES = (*RESULT_FILES, "exhibits.json", "report.html")
+LEFT_OUT_FILE = "left_out.csv"
+RUN_FILES = (*RESULT_FILES, "exhibits.json", "report.html", LEFT_OUT_FILE)
 
 ADVICE_FILE = "advice.json"
 MODEL_CARD_FILE = "README.md"
@@ -203,7 +204,7 @@ class RunFolder:
             for text in (part / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
                 lines.append(json.dumps({"run": part.name} | json.loads(text), ensure_ascii=False) + "\n")
         write_text(self.path / "metrics.jsonl", "".join(lines))
-        more = [name for name in ("exhibits.json", "map.png") if (parts[0] / name).exists()]
+        more = [name for name in ("exhibits.json", "map.png", LEFT_OUT_FILE) if (parts[0] / name).exists()]
         for name in ("model.safetensors", "predictions.csv", *more):
             with atomic_write(self.path / name) as temporary:
                 shutil.copyfile(parts[0] / name, temporary)
@@ -227,6 +228,13 @@ class RunFolder:
     def write_report_data(self, report_data: dict[str, Any]) -> None:
         """Write exhibits.json."""
         write_text(self.path / "exhibits.json", json.dumps(report_data, ensure_ascii=False) + "\n")
+
+    def write_left_out(self, files: Sequence[tuple[str, str]]) -> None:
+        """Write left_out.csv, with path and reason of each file that was not read; nothing if there is none."""
+        if not files:
+            return
+        with atomic_write(self.path / LEFT_OUT_FILE) as temporary, open_text(temporary, "w") as file:
+            csv.writer(file).writerows([("path", "reason"), *files])
 
     def write_predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""

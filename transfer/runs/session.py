@@ -46,6 +46,8 @@ class RunSession(Generic[Config]):
         The result of a resumed run that is already finished, the same in all processes.
     lines : list of dict
         The lines logged so far.
+    first_seed : int
+        The first seed of the whole run, also in the sessions of its seeds.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class RunSession(Generic[Config]):
         self.command, self.folder, self.cache, self.on_line = command, folder, cache, on_line
         self.finished: dict[str, Any] | None = distributed.broadcast(folder.finished_result if folder else None)
         self.lines: list[dict[str, Any]] = []
+        self.first_seed: int = (config.run.seeds or (config.run.seed,))[0]
         self._outcome: PartStates | None = None
         self._began, self._trunk_before = time.perf_counter(), cache.seconds
 
@@ -105,6 +108,7 @@ class RunSession(Generic[Config]):
             config = replace(self.config, run=replace(run, seed=seed, seeds=(), out=out, report=shown))
             folder = self.folder.inner(name, to_dict(config)) if self.folder else None
             session._set(self.command, config, folder, self.cache, partial(self._on_seed_line, seed))
+            session.first_seed = self.first_seed
             session._outcome = self.states.part(number) if self.states else None
             yield session
 

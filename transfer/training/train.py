@@ -24,6 +24,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.model import TransferModel
 from transfer.runs import checkpoint
+from transfer.runs.facts import format_facts
 from transfer.runs.inputs import RunInputs
 from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import OnLine, RunSession
@@ -120,6 +121,10 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
 def _log_plan(session: Session, prepared: PreparedRun) -> None:
     """Log the stages, and the options that this run cannot use."""
     plan, splits, table = prepared.plans[0], prepared.splits, prepared.images.table
+    if session.config.run.seed == session.first_seed:
+        parts = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
+        backbone, saved = next(iter(prepared.models.values())).backbone, session.config.run.out is not None
+        log.info("%s", format_facts(table, parts, backbone, str(plan.policy), saved))
     facts = collect_run_facts(prepared.config, prepared.models, plan, table, splits)
     log.info("%s", plan.format_table(facts.solved))
     for sentence in format_unused_options(find_unused_options(session.config, facts)):
@@ -223,6 +228,7 @@ def _record(
     session.save_models(models, config.heads)
     if session.folder:
         session.folder.write_predictions(prediction_rows(test, predictions))
+        session.folder.write_left_out(table.left_out)
         if moments:
             data = build_report_data(test, predictions, models[shown], moments, table.domains, config.learn.workers)
             session.folder.write_report_data(data)

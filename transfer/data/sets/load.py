@@ -39,7 +39,7 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
         from transfer.data.sets.digits import build_digits  # drawing needs matplotlib and scikit-learn
 
         table = read_folder(build_digits(), targets)
-        return replace(table, name=data, notes=())  # the note would only name its hidden marker file
+        return replace(table, name=data, notes=(), left_out=())  # the note would only name its hidden marker file
     if data == "office31":
         return replace(read_folder(office31.find_office31(data_root), targets), name=data)
     root = data_root or os.environ.get("TRANSFER_DATA")
