@@ -24,7 +24,7 @@ RUNS_FOLDER = Path("runs")
 DEFAULT_OUT = "runs/<data>-<backbone>-<policy>"  # stands in a parsed command line that has no --out
 NOTHING = "none"
 SAVES = (TrainConfig, CompareConfig, AdaptConfig, SearchConfig, LrFindConfig)
-"""Configs of the commands that save their results unless told otherwise; advise does with --run."""
+"""Configs of the commands that save their results by default; advise does with --run."""
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ class _Deferred(types.ModuleType):
     """A module that is imported when an attribute of it is first read."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by the import system
+        if name.startswith("__"):  # read by the import system itself
             raise AttributeError(name)
         return getattr(_import_compiler(self.__name__), name)
 
