@@ -8,7 +8,6 @@ import tarfile
 import tomllib
 import zipfile
 from email.parser import Parser
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from transfer import __version__
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+PARTS = ("pyproject.toml", "README.md", "LICENSE")
 # Descriptions for readers of the repository stay there; this one has the origin and licence of the weights beside it.
 WITH_WEIGHTS = "transfer/backbones/providers/glyphnet/README.md"
 
@@ -31,12 +30,16 @@ def package_files() -> dict[str, bytes]:
     return found
 
 
+def read_extras() -> dict[str, list[str]]:
+    """Return the requirements of each extra, as pyproject.toml declares them."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """A folder with the sdist of a copy of the package, and the wheel built from the sdist."""
     pytest.importorskip("build")
-    if int(metadata.version("setuptools").partition(".")[0]) < 77:
-        pytest.skip("setuptools older than pyproject.toml requires")
+    pytest.importorskip("hatchling")
     copy = tmp_path_factory.mktemp("copy")
     shutil.copytree(ROOT / "transfer", copy / "transfer", ignore=shutil.ignore_patterns("__pycache__"))
     for part in PARTS:
@@ -66,9 +69,13 @@ def test_wheel_describes_itself(built):
         assert wheel.read(f"{folder}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert (about["Name"], about["Version"], about["License-Expression"]) == ("transfer-toolkit", __version__, "MIT")
     assert "transfer = transfer.cli.main:main" in scripts
-    own = [line for line in about.get_all("Requires-Dist") if line.startswith("transfer")]
-    assert all(line.startswith("transfer-toolkit[") for line in own)
-    assert own
+    required = about.get_all("Requires-Dist")
+    assert not [line for line in required if re.match(r"transfer\b(?!-toolkit\[)", line)]
+    # The dev extra names other extras of this distribution, which a wheel may list resolved.
+    declared = [line for lines in read_extras().values() for line in lines if line.startswith("transfer")]
+    assert declared
+    assert all(line.startswith("transfer-toolkit[") for line in declared)
+    assert [line for line in required if line.startswith(("onnx", "transfer-toolkit[")) and "dev" in line]
 
 
 def test_sdist_has_no_tests(built):
@@ -80,7 +87,7 @@ def test_sdist_has_no_tests(built):
 
 def test_texts_name_the_distribution_and_its_extras():
     """PyPI's ``transfer`` is somebody else's program, so no text may send a reader there."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    extras = read_extras()
     files = [*(ROOT / "transfer").rglob("*.py"), *ROOT.rglob("*.md"), *(ROOT / ".ci").iterdir()]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
     assert not re.findall(r"pip install [^\n`&]*\btransfer(?:\[| |$)", text, re.MULTILINE)
