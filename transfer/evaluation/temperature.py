@@ -9,12 +9,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from transfer.feature_cache import Feed
 from transfer.heads.heads import Heads, known_rows, split_by_layer
 from transfer.model import TransferModel
+from transfer.runtime import distributed
 
 BOUNDS = math.log(1 / 20), math.log(20)  # of the logarithm of a temperature
 # Standard deviation of the logarithm's normal prior with mean 0. Without a prior, a few validation rows that are all
@@ -47,18 +48,24 @@ def fit_temperatures(
         labelled = any(bool(known_rows(targets[head]).any()) for head in part.specs)
         if labelled and all(spec.head_kind.logits for spec in part.specs.values()):
             found[name] = _fit(part.cpu().double(), torch.cat(layers[name]), targets)
-    return found
+    return distributed.broadcast(found)  # outputs may differ between processes in their last digits
 
 
 def _fit(part: Heads, outputs: Tensor, targets: Mapping[str, Tensor]) -> float:
+    """Return where the slope of the negative log-posterior is zero, which rounding blurs less than its minimum."""
     known = sum(int(known_rows(targets[name]).sum()) for name in part.specs) / len(part.specs)
 
-    def negative_log_posterior(log_temperature: float) -> float:
-        with torch.inference_mode():
-            loss = part.loss(part(outputs / math.exp(log_temperature)), targets)
-        return float(loss) * known + (log_temperature / PRIOR_SD) ** 2 / 2
+    def compute_slope(value: float) -> float:
+        log_temperature = torch.tensor(value, dtype=torch.float64, requires_grad=True)
+        loss = part.loss(part(outputs / log_temperature.exp()), targets) * known
+        (loss + (log_temperature / PRIOR_SD).square() / 2).backward()
+        assert log_temperature.grad is not None
+        return float(log_temperature.grad)
 
-    return math.exp(minimize_scalar(negative_log_posterior, bounds=BOUNDS, method="bounded").x)
+    low, high = BOUNDS
+    if compute_slope(low) >= 0:
+        return math.exp(low)
+    return math.exp(high if compute_slope(high) <= 0 else brentq(compute_slope, low, high))
 
 
 def apply_temperatures(heads: Heads, temperatures: Mapping[str, float]) -> None:

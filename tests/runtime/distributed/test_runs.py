@@ -35,6 +35,9 @@ def test_two_processes_give_what_one_gives(ran, name, loss, weights):
         for key in ("loss", "val_loss", "score"):
             assert a.get(key, 0) == pytest.approx(b.get(key, 0), rel=loss, abs=loss)
     results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
+    # The calibration error depends on probabilities, and is rounded as losses are; all else on decisions.
+    errors = [[head.pop("calibration_error", 0.0) for head in result.get("test", {}).values()] for result in results]
+    assert errors[0] == pytest.approx(errors[1], rel=loss, abs=loss)
     assert results[0].get("test") == results[1].get("test")
     assert results[0].get("target") == results[1].get("target")
     assert all(result["policy"]["frozen_unchanged"] for result in results)
