@@ -75,6 +75,17 @@ def test_absent_classes_are_noted_with_what_the_macro_figures_mean(tabled: Image
     assert note_absent_classes(tabled.take(np.array([3, 5])), {"object": GIVEN["object"][[3, 5]]}) == []
 
 
+def test_calibration_error_is_of_known_rows_with_finite_probabilities(tabled: ImageTable) -> None:
+    target = tabled.targets["object"].values
+    sure = np.full((6, len(tabled.objects)), 0.0)
+    sure[:, 1] = 1.0  # class 1 with certainty: the error is the share of known rows of another class
+    expected = np.mean([value != 1 for value in target if value >= 0])
+    report = evaluate_predictions(tabled, {"object": sure})["object"]
+    assert report["calibration_error"] == pytest.approx(expected)
+    assert "calibration_error" not in evaluate_predictions(tabled, {"age": GIVEN["age"]})["age"]
+    assert "calibration_error" not in evaluate_predictions(tabled, {"object": sure * np.nan})["object"]
+
+
 def test_evaluate_predictions_without_any_known_label(tabled: ImageTable) -> None:
     none = replace(tabled.targets["object"], values=np.full(6, -1))
     table = replace(tabled, targets=tabled.targets | {"object": none})

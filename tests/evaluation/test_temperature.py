@@ -119,6 +119,14 @@ def test_few_rows_that_are_all_correct_do_not_ask_for_certainty():
     assert all(temperature > 0.1 for temperature in fit_temperatures(model, feed, rows, labels).values())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_outputs_of_a_network_that_diverged_stay(value):
+    model = make_model(softmax_specs())
+    feed, rows, labels = make_rows()
+    feed.features[3] = value
+    assert fit_temperatures(model, feed, rows, labels) == {"object": 1.0, "domain": 1.0}
+
+
 @pytest.mark.parametrize("options", [{}, {"hidden": (4,)}, {"compose": "joint"}, {"dropout": 0.5}], ids=str)
 def test_folding_divides_the_outputs(options):
     model = make_model(softmax_specs(), **options)

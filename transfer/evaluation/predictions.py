@@ -65,8 +65,9 @@ def evaluate_predictions(
         kind, known = find_head_kind(target.kind), target.known
         reports[name] = kind.metrics(target, values, intervals=intervals)
         if intervals and isinstance(kind, ClassHeadKind) and known.any():
-            correct = kind.decide(values[known]) == target.values[known]
-            reports[name]["calibration_error"] = measure_calibration(kind.confidence(values[known]), correct).error
+            confidence, correct = kind.confidence(values[known]), kind.decide(values[known]) == target.values[known]
+            if np.isfinite(confidence).all():  # not of a network that diverged
+                reports[name]["calibration_error"] = measure_calibration(confidence, correct).error
     return reports
 
 

@@ -63,9 +63,12 @@ def _fit(part: Heads, outputs: Tensor, targets: Mapping[str, Tensor]) -> float:
         return float(log_temperature.grad)
 
     low, high = BOUNDS
-    if compute_slope(low) >= 0:
+    at_low, at_high = compute_slope(low), compute_slope(high)
+    if not (math.isfinite(at_low) and math.isfinite(at_high)):  # of a network that diverged
+        return 1.0
+    if at_low >= 0:
         return math.exp(low)
-    return math.exp(high if compute_slope(high) <= 0 else brentq(compute_slope, low, high))
+    return math.exp(high if at_high <= 0 else brentq(compute_slope, low, high))
 
 
 def apply_temperatures(heads: Heads, temperatures: Mapping[str, float]) -> None:
