@@ -10,6 +10,7 @@ from transfer.advice.costs import TrainingCosts
 from transfer.advice.requirements import NetworkLayout, RunRequirements
 from transfer.advice.similarity import Similarity
 from transfer.advice.transferability.noise import LabelNoise
+from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
 
 COSTS = TrainingCosts(0.01, (0.001, 0.002, 0.003, 0.01, 0.02))
 NETWORK = NetworkLayout((10, 20, 30, 40, 50), (1, 4, 4, 6, 5))
@@ -59,9 +60,24 @@ def test_unknown_similarity_is_not_claimed(evidence):
     unknown = explain(evidence(similarity=Similarity(0.5, "between", {}, None)))
     assert "similarity to the pretraining data is unknown" in unknown
     assert "neither similar" not in unknown
-    measured_set = evidence(similarity=Similarity(0.9, "between", {}, 0.4, "stem"))
+    measured_set = evidence(similarity=Similarity(0.9, "between", {}, 0.4, outdone="stem"))
     outdone = explain(replace(measured_set, neighbours={"stem": 0.6, "top": 0.5}))
     assert "features of stem separate the classes better than the last ones (nearest neighbours: 60.0% and" in outdone
+
+
+def test_a_letters_network_is_not_called_similar_to_photographs(evidence):
+    measured_set = evidence(similarity=Similarity(0.5, "between", {"top": 0.1}, 0.4, BUNDLE_PRETRAINING))
+    text = explain(measured_set)
+    assert f"similarity is not measured: the network was {BUNDLE_PRETRAINING}" in text
+    assert "similar to the pretraining" not in text
+    advice = rule.derive_advice(measured_set, COSTS, NETWORK, RunRequirements(200))
+    assert advice.case.endswith("of unknown similarity")
+
+
+def test_a_probe_that_is_often_wrong_judges_no_labels(evidence):
+    weak = explain(evidence(accuracy={"linear_probe": 0.7, "truncate:1": 0.7, "head2toe": 0.7}))
+    assert "too often to judge labels" in weak
+    assert "too often" not in explain(evidence())
 
 
 def test_labels_that_no_probe_predicts_are_reported(evidence):

@@ -1,5 +1,7 @@
 import copy
 
+from transfer.config.serialise import to_dict
+from transfer.config.train import BackboneConfig, DataConfig, PolicyConfig, TrainConfig
 from transfer.report.advice_text import advice_text
 
 CANDIDATE = {
@@ -51,6 +53,9 @@ RESULT = {
     "transferability": {"logme": 0.5, "hscore": 0.25, "leep": None, "nce": None},
     "neighbours": {"stem": 0.5, "layer1": 0.75},
     "backbones": [LINE],
+    "backbone": {"name": "glyphnet"},
+    "others": [],
+    "recommended": to_dict(TrainConfig(DataConfig("my flowers"), policy=PolicyConfig(policy="lp_ft:2"))),
     "noise": {"suspects": []},
     "notes": ["one domain only"],
     "run": None,
@@ -61,6 +66,8 @@ def test_it_says_what_to_do_and_why():
     said = advice_text(RESULT)
     assert said.startswith("small: 30 images\ndifferent from all\n")
     assert "--policy lp_ft:2 --batch-size 32" in said
+    default = BackboneConfig().backbone
+    assert said.endswith(f"\n\nnext: transfer train --data 'my flowers' --backbone {default} --policy lp_ft:2")
     assert "expected object accuracy 0.910 (0.890 to 0.930); second choice: lp_ft:2, 0.900" in said
     row = next(line for line in said.splitlines() if line.startswith("lp_ft:2"))
     assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "no", "12,345", "420", "10", "min"]
@@ -91,7 +98,7 @@ def test_backbones_suspects_and_the_run_are_there_if_there_are_any():
         "s",
     ]
     assert "small and different: --backbone glyphnet --policy lp_ft:2 --batch-size 32" in said
-    assert "--backbone" not in advice_text(RESULT)
+    assert "next: " not in said
     assert "0.png: cat, more likely dog" in said
     assert "and 2 more in advice.json" in said
     assert "trained as advised: object accuracy 0.876 on 40 test images" in said or "accuracy 0.877 on 40" in said
@@ -100,3 +107,19 @@ def test_backbones_suspects_and_the_run_are_there_if_there_are_any():
 def test_a_run_without_labelled_test_images_is_told_without_a_figure():
     unlabelled = advice_text(RESULT | {"run": {"test": {}}})
     assert "trained as advised; no labelled test images" in unlabelled
+
+
+def test_a_better_backbone_comes_first_and_is_what_is_carried_out():
+    row = {"name": "resnet18", "weights": "store", "accuracy": 0.95, "against": 0.7, "images": 300, "error": 0.04}
+    better = TrainConfig(DataConfig("flowers"), BackboneConfig("resnet18"), policy=PolicyConfig(policy="auto"))
+    result = copy.deepcopy(RESULT) | {"others": [row | {"better": True}], "as_requested": RESULT["recommended"]}
+    result |= {"recommended": to_dict(better), "noise": {"suspects": [{"path": "0", "label": "a", "called": "b"}]}}
+    said = advice_text(result)
+    assert said.startswith(
+        "another backbone on this machine is better: a linear probe on resnet18 (store) has 95.0% of 300 images "
+        "correct, glyphnet at its best 70.0% (the difference is known to 4.0 points, 95 %)\n\nsmall: 30 images"
+    )
+    assert "labels to check: not listed, because resnet18 judges them better" in said
+    assert said.endswith("\n\nnext: transfer train --data flowers --backbone resnet18 --policy auto")
+    assert "with glyphnet: transfer train --data 'my flowers'" in said
+    assert "another backbone" not in advice_text(RESULT | {"others": [row | {"better": False}]})

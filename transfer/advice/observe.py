@@ -32,6 +32,7 @@ class NetworkObservations:
     features: Mapping[str, np.ndarray]  # pooled, (N, width) by stage, lowest first
     norms: Mapping[str, NormStatistics]  # of each stage's last norm with running statistics, by stage
     probabilities: np.ndarray | None  # of the original classes, (N, K)
+    pretraining: str = ""  # what the network was pretrained on, in words, where these were not natural photographs
 
     def take(self, rows: np.ndarray) -> "NetworkObservations":
         """Return the observations of the images `rows` alone."""
@@ -39,6 +40,7 @@ class NetworkObservations:
             {name: values[rows] for name, values in self.features.items()},
             {name: replace(n, mean=n.mean[rows], square=n.square[rows]) for name, n in self.norms.items()},
             None if self.probabilities is None else self.probabilities[rows],
+            self.pretraining,
         )
 
 

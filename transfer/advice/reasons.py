@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from transfer.advice.evidence import AdviceEvidence
+from transfer.advice.evidence import MIN_JUDGING_ACCURACY, AdviceEvidence
 from transfer.advice.requirements import (
     HEAD2TOE,
     LINEAR_PROBE,
@@ -80,7 +80,10 @@ def _explain_similarity(evidence: AdviceEvidence) -> Iterator[str]:
             f"features of {similarity.outdone} separate the classes better than the last ones (nearest neighbours: "
             f"{neighbours[similarity.outdone]:.1%} and {neighbours[last]:.1%} correct), unlike on similar images"
         )
-    if similarity.known:
+    if similarity.pretraining:
+        claim = f"similarity is not measured: the network was {similarity.pretraining}, and the scale is of networks "
+        yield "; ".join([claim + "pretrained on photographs", *facts])
+    elif similarity.known:
         yield f"{KIND_TEXTS[similarity.kind]}: {'; '.join(facts)}"
     else:
         yield "; ".join(["similarity to the pretraining data is unknown: the network has no measure of it", *facts])
@@ -105,6 +108,9 @@ def _explain_measurements(evidence: AdviceEvidence, solves_heads: bool) -> Itera
             "no probe is significantly better than always predicting the commonest class: this network's frozen "
             "features hardly predict the labels, or the images are too few to tell; wrong labels cannot be found"
         )
+    elif not evidence.judges_labels:
+        least = f"{MIN_JUDGING_ACCURACY:.0%}"
+        yield f"the probes are wrong too often to judge labels (below {least} correct): none is suspected"
     if not solves_heads:
         yield "all were measured with solved linear heads; yours are trained, and may be better or worse"
 

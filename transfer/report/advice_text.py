@@ -3,6 +3,9 @@
 from typing import Any
 
 from transfer.advice.requirements import format_duration
+from transfer.config.serialise import from_dict
+from transfer.config.train import TrainConfig
+from transfer.report.command_line import command_line
 from transfer.report.text import text_table
 
 MAX_SUSPECTS = 5  # suspected label errors that are listed; advice.json has all
@@ -22,6 +25,7 @@ def advice_text(result: dict[str, Any]) -> str:
     if len(result["backbones"]) > 1:
         options = f"--backbone {result['backbones'][0]['name']} {options}"
     parts = [
+        *_better_backbone(result),
         "\n".join(advice["reasons"]),
         _policy_table(advice["ranked"], result["probes"]),
         _stage_table(result),
@@ -33,8 +37,10 @@ def advice_text(result: dict[str, Any]) -> str:
     ]
     if len(result["backbones"]) > 1:
         parts.append(_backbone_table(result["backbones"]))
-    suspects = result["noise"]["suspects"]
-    if suspects:
+    suspects, better = result["noise"]["suspects"], _better_backbone(result)
+    if suspects and better:
+        parts.append(f"labels to check: not listed, because {result['others'][0]['name']} judges them better")
+    elif suspects:
         lines = [f"{s['path']}: {s['label']}, more likely {s['called']}" for s in suspects[:MAX_SUSPECTS]]
         more = f"\nand {len(suspects) - MAX_SUSPECTS} more in advice.json" if len(suspects) > MAX_SUSPECTS else ""
         parts.append("labels to check:\n" + "\n".join(lines) + more)
@@ -46,7 +52,27 @@ def advice_text(result: dict[str, Any]) -> str:
             if metrics
             else "trained as advised; no labelled test images to evaluate on"
         )
+    elif better:
+        parts.append(f"with {result['backbone']['name']}: {_command(result['as_requested'])}")
+    if not result.get("run"):
+        parts.append(f"next: {_command(result['recommended'])}")
     return "\n\n".join(parts)
+
+
+def _command(config: dict[str, Any]) -> str:
+    return command_line(from_dict(TrainConfig, config), ("data", "backbone", "policy"))
+
+
+def _better_backbone(result: dict[str, Any]) -> list[str]:
+    """Return that another backbone is better, where one is; it is the first of the others."""
+    for row in result["others"]:
+        if row["better"]:
+            return [
+                f"another backbone on this machine is better: a linear probe on {row['name']} ({row['weights']}) has "
+                f"{row['accuracy']:.1%} of {row['images']} images correct, {result['backbone']['name']} at its best "
+                f"{row['against']:.1%} (the difference is known to {100 * row['error']:.1f} points, 95 %)"
+            ]
+    return []
 
 
 def _probe_text(probes: dict[str, Any], policy: str) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from transfer.advice.requirements import NetworkLayout, RatedPolicy, RunRequirem
 from transfer.advice.rule import Advice, derive_advice
 from transfer.advice.transferability.size import measure_set_size
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
 from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig, TrainConfig
 from transfer.data.splits import Splits
@@ -40,6 +42,7 @@ class PolicyAdvice:
     advice: Advice
     evidence: AdviceEvidence
     record: dict[str, Any]
+    rows: np.ndarray  # of the table, whose labels were cross-validated
 
 
 def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: TrunkCache) -> PolicyAdvice:
@@ -60,6 +63,8 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
     observed = observe(backbone, sample, sample_inspection.sha256, cache, config.learn.workers)
     if backbone.weights == "random":  # without pretraining, neither norms nor classifier measure similarity
         observed = replace(observed, norms={}, probabilities=None)
+    elif backbone.weights == "bundle":
+        observed = replace(observed, pretraining=BUNDLE_PRETRAINING)
     size = measure_set_size(table.take(learn), inspection.take(learn))
     together = config.data.keep_near_duplicates_together
     evidence = gather_evidence(observed, sample, sample_inspection, len(labelled), size, seed, near_together=together)
@@ -74,7 +79,7 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
         "costs": to_dict(measured),
         "seconds": {name: round(seconds, 3) for name, seconds in spent.items()},
     }
-    return PolicyAdvice(advice, evidence, record)
+    return PolicyAdvice(advice, evidence, record, labelled)
 
 
 def _find_requirements(config: TrainConfig, table: ImageTable, parts: Splits, backbone: Backbone) -> RunRequirements:
@@ -155,12 +160,24 @@ def describe_advised_plan(config: TrainConfig, advice: Advice, stages: list[str]
 
 def apply_advice(config: TrainConfig, advice: Advice) -> TrainConfig:
     """Return `config` with the advised policy and settings; settings that differ from the defaults are not changed."""
-    settings = distributed.broadcast(dict(advice.settings))  # expected accuracies may differ between processes
     expected = (advice.case, advice.best.policy, advice.best.accuracy, *advice.best.interval)
     log.info("advice for a set that is %s: policy %s, expected accuracy %.3f (%.3f to %.3f)", *expected)
-    policy = str(settings.pop("policy"))
-    fixed = {name: value for name in settings if (value := getattr(config.learn, name)) != getattr(LearnConfig, name)}
+    fixed = _find_fixed_settings(config, advice.settings)
     if fixed:
         log.info("settings that differ from the defaults stay: %s", ", ".join(f"{k} {v}" for k, v in fixed.items()))
+    return make_advised_config(config, advice)
+
+
+def make_advised_config(config: TrainConfig, advice: Advice) -> TrainConfig:
+    """Return what :func:`apply_advice` returns, without a log line."""
+    settings = distributed.broadcast(dict(advice.settings))  # expected accuracies may differ between processes
+    policy = str(settings.pop("policy"))
+    fixed = _find_fixed_settings(config, settings)
     learn = replace(config.learn, **settings | fixed)  # type: ignore[arg-type]
     return replace(config, policy=replace(config.policy, policy=policy), learn=learn)
+
+
+def _find_fixed_settings(config: TrainConfig, settings: Mapping[str, object]) -> dict[str, Any]:
+    """Return those of the advised `settings` that `config` has other values of than the defaults, with these values."""
+    names = [name for name in settings if name != "policy"]
+    return {name: value for name in names if (value := getattr(config.learn, name)) != getattr(LearnConfig, name)}

@@ -8,6 +8,7 @@ from transfer.advice.requirements import LINEAR_PROBE
 from transfer.backbones import registry, weight_paths
 from transfer.config.commands import AdviseConfig
 from transfer.config.serialise import to_dict
+from transfer.config.shared import RunConfig
 from transfer.config.train import BackboneConfig, PolicyConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
@@ -15,9 +16,10 @@ from transfer.runs.folder import ADVICE_FILE, RunFolder, refuse_resume
 from transfer.runtime import distributed
 from transfer.runtime.device import get_versions
 from transfer.runtime.files import write_json
-from transfer.training.auto_policy import PolicyAdvice, advise_policy, apply_advice
+from transfer.training.auto_policy import PolicyAdvice, advise_policy, apply_advice, make_advised_config
 from transfer.training.setup import read_images, split_images
 from transfer.training.train import train
+from transfer.tuning.other_backbones import compare_other_backbones, use_other_backbone
 
 
 def advise(config: AdviseConfig) -> dict[str, Any]:
@@ -27,8 +29,10 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     -------
     dict
         As in advice.json: for the best backbone ``advice``, ``size``, ``similarity``, ``probes`` and more;
-        ``backbones``, a row for each requested one, best first; ``run``, the result of
-        :func:`transfer.training.train.train`, or None; ``notes``, ``config``, ``versions``, ``seconds``.
+        ``backbones``, a row for each requested one, best first; ``others``, see
+        :func:`~transfer.tuning.other_backbones.compare_other_backbones`; ``recommended``, the config of the run that
+        carries the advice out, with a better backbone where there is one, and ``as_requested``, without it; ``run``,
+        the result of :func:`transfer.training.train.train`, or None; ``notes``, ``config``, ``versions``, ``seconds``.
 
     Raises
     ------
@@ -63,6 +67,14 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     chosen = replace(base, backbone=replace(base.backbone, backbone=order[0])) if names else base
     result = {"command": "advise", "config": to_dict(config), "versions": get_versions()} | best.record
     result["backbones"] = [_summarise_backbone(name, found[name]) for name in order]
+    others = [] if names else compare_other_backbones(base, best, images, cache)
+    result["others"] = others
+    better = next((row["name"] for row in others if row["better"]), None)
+    advised = make_advised_config(
+        replace(chosen, run=replace(base.run, out=RunConfig().out, overwrite=False)), best.advice
+    )
+    result["recommended"] = to_dict(use_other_backbone(advised, better) if better else advised)
+    result["as_requested"] = to_dict(advised)
     result["notes"] = [*notes, *images.table.notes, *parts.notes]
     result["seconds"] = {"total": round(time.perf_counter() - start, 3), "trunk": round(cache.seconds, 3)}
     if folder:
