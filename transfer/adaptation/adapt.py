@@ -240,12 +240,13 @@ def _evaluate(session: Session, prepared: PreparedAdaptation, fitted: FittedMeth
     """Predict the target's test images with the chosen candidate; then reveal their labels."""
     task, domains, chosen = prepared.task, prepared.task.domains, fitted.chosen
     task.move(chosen.backbone)
-    frozen = freeze.hash_frozen_tensors(task.model.backbone, prepared.phases)
-    moved = tuple(freeze.find_changed_tensors(prepared.frozen, frozen))
     task.model.heads = chosen.candidate.heads
     predictions = predict_rows(
         task.model, task.evaluation_feed, domains.test, target_tensors(domains.table, task.model)
     )[0]
+    # After the predictions: these are the tensors that are saved.
+    frozen = freeze.hash_frozen_tensors(task.model.backbone, prepared.phases)
+    moved = tuple(freeze.find_changed_tensors(prepared.frozen, frozen))
     seed = session.config.run.seed
     shift, remarks = diagnostics.describe_shift(fitted.untouched, chosen.candidate.evidence, seed=seed)
     # All choices and predictions are made: only now are the target labels revealed.
