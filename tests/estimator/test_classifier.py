@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -73,6 +74,41 @@ def test_scikit_learns_tools_take_it(classifier, pixels, objects, images):
     assert search.best_params_ == {"transferclassifier__lr": 0.01}
 
 
+def write_wide(pixels, folder):
+    """Return images thrice as wide as high and their paths; their class is seen only at the ends."""
+    wide = np.full((len(pixels), 32, 96, 3), 128, np.uint8)
+    wide[:, :, :24], wide[:, :, 72:] = pixels[:, :, 4:28], pixels[:, :, 4:28]
+    paths = [folder / f"{i}.png" for i in range(len(wide))]
+    for image, path in zip(wide, paths, strict=True):
+        Image.fromarray(image).save(path)
+    return wide, paths
+
+
+def test_a_border_is_trained_and_predicted_with_whatever_the_form_of_the_images(classifier, pixels, objects, tmp_path):
+    wide, paths = write_wide(pixels, tmp_path)
+    assert classifier().fit(wide, objects).score(wide, objects) < 0.5
+    border = classifier(crop="border").fit(paths, objects)
+    assert border.score(paths, objects) >= 0.9
+    np.testing.assert_array_equal(border.predict_proba(wide), border.predict_proba(paths))
+    assert border.models_[""].backbone.preprocessing.crop_mode == "border"
+    assert border.result_["config"]["backbone"]["crop"] == "border"
+
+
+def test_without_the_cache_nothing_is_cached_and_all_is_the_same(classifier, pixels, objects, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
+    plain = classifier(cache=False).fit(pixels, objects)
+    p = plain.predict_proba(pixels)
+    assert not (tmp_path / "rows").exists()
+    np.testing.assert_allclose(classifier().fit(pixels, objects).predict_proba(pixels), p, atol=1e-6)
+    assert (tmp_path / "rows").exists()
+
+
+def test_probabilities_are_calibrated_unless_they_shall_not_be(classifier, pixels, objects):
+    with_temperature, without = (classifier(calibrate=value).fit(pixels, objects) for value in (None, False))
+    assert set(with_temperature.result_["temperatures"]) == {"object"}
+    assert without.result_["temperatures"] == {}
+
+
 def test_parameters_override_the_config(classifier):
     config = TrainConfig(learn=LearnConfig(lr=0.25, epochs=7))
     got = classifier(config=config, lr=0.5, epochs=None, hidden=[4], random_state=3)._config(adapting=False)
@@ -88,6 +124,9 @@ def test_parameters_override_the_config(classifier):
         ({"optimizer": "adamm"}, False, "did you mean 'adam"),
         ({"heads": "duel"}, False, "did you mean 'dual'"),
         ({"augment": "flop"}, False, "did you mean 'flip'"),
+        ({"crop": "bordr"}, False, "did you mean 'border'"),
+        ({"image_size": 0}, False, "image-size 0"),
+        ({"weights": "nowhere.safetensors"}, False, "nowhere.safetensors"),
         ({"epochs": 0}, False, "epochs 0"),
         ({"method": "corall"}, True, "did you mean 'coral'"),
         ({"heads": "joint"}, True, "heads='joint' has no effect if sample_domain has target domains"),

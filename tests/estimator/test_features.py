@@ -29,6 +29,18 @@ def test_features_are_those_of_the_network_by_itself(pixels, images):
     assert BackboneFeatures("test_resnet", truncate=1).fit_transform(pixels[:2]).shape[1] != backbone.width
 
 
+def test_a_border_shows_what_lies_at_the_edge(pixels, images):
+    """A wide image loses its ends to the default crop; with a border they count."""
+    wide = np.zeros((2, 32, 96, 3), np.uint8)
+    wide[:, :, 32:64] = pixels[:2]
+    ends = wide.copy()
+    ends[:, :, :24], ends[:, :, 72:] = 255, 255
+    for crop, same in (("default", True), ("border", False)):
+        features = BackboneFeatures("test_resnet", crop=crop, device="cpu").fit(None)
+        assert np.array_equal(features.transform(wide), features.transform(ends)) == same
+    np.testing.assert_array_equal(features.transform(images.paths), features.transform(pixels))  # squares, of any form
+
+
 def test_a_grid_search_sees_each_image_once(pixels, objects, monkeypatch):
     computed = []
     images = Feed._images
@@ -50,6 +62,8 @@ def test_set_output_names_the_columns(pixels):
 def test_mistakes_are_value_errors(pixels):
     with pytest.raises(ValueError, match="did you mean"):
         BackboneFeatures("test_resnett").fit(pixels)
+    with pytest.raises(ValueError, match=r"crop='bordr' \(did you mean 'border'\?\)"):
+        BackboneFeatures("test_resnet", crop="bordr").fit(pixels)
     with pytest.raises(NotFittedError):
         clone(BackboneFeatures()).transform(pixels)
     with pytest.raises(ValueError, match=r"X has shape \(2, 3\)"):

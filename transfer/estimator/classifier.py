@@ -1,7 +1,7 @@
 """TransferClassifier: `transfer train` and `transfer adapt` as a scikit-learn classifier."""
 
 from dataclasses import replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -15,9 +15,9 @@ from transfer.config.shared import RunConfig, ViewConfig
 from transfer.config.train import TrainConfig
 from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.table import ImageTable, Target
-from transfer.errors import did_you_mean
 from transfer.estimator.files import InputError, as_value_error, digests, image_files
 from transfer.estimator.labels import TARGET, read_labels
+from transfer.estimator.settings import override_config
 from transfer.evaluation.ensemble import TestSet
 from transfer.evaluation.predictions import Predictions
 from transfer.feature_cache import TrunkCache
@@ -37,6 +37,12 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     ----------
     backbone : str, optional
         For example ``tf_efficientnet_lite0`` (the default), ``mobilenetv2_100``, ``torchvision:squeezenet1_1``.
+    weights : path, optional
+        A weights file of the backbone.
+    image_size : int, optional
+        Side in pixels (default: that of pretraining).
+    crop : {"default", "border"}, optional
+        The backbone's own crop, which cuts off what lies at the edge; or the whole image, padded to a square.
     policy : str, optional
         The freeze policy: ``linear_probe`` (the default), ``partial:2``, ``full``, ...
     heads : {"dual", "joint", "separate"}, optional
@@ -45,13 +51,19 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         Hidden sizes of an MLP head.
     optimizer, lr, weight_decay, epochs, batch_size, augment : optional
         As on the command line.
+    calibrate : bool, optional
+        Fit temperatures on validation images, so that probabilities are as high as the accuracy (the default).
     method : str, optional
         The adaptation method if `sample_domain` has target domains: ``auto`` (the default), ``mcc``, ``dann``, ...
     device : str, optional
+    cache : bool, optional
+        Read and write the disk cache of features (the default).
     random_state : int, RandomState or None
         Random seed; None is 0.
     config : TrainConfig or AdaptConfig, optional
-        All other settings. The parameters above override it; its data and run folder are ignored.
+        All other settings, such as the share of validation images or what happens to images that cannot be decoded:
+        ``TrainConfig(DataConfig(val=0.1, on_bad_image="skip"))``. The parameters above override it; the images that it
+        names, its test share and its run folder are ignored.
 
     Attributes
     ----------
@@ -74,6 +86,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self,
         backbone: str | None = None,
         *,
+        weights: Any = None,
+        image_size: int | None = None,
+        crop: str | None = None,
         policy: str | None = None,
         heads: str | None = None,
         hidden: tuple[int, ...] | None = None,
@@ -83,12 +98,17 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         epochs: int | None = None,
         batch_size: int | None = None,
         augment: str | None = None,
+        calibrate: bool | None = None,
         method: str | None = None,
         device: str | None = None,
+        cache: bool | None = None,
         random_state: Any = None,
         config: TrainConfig | AdaptConfig | None = None,
     ) -> None:
         self.backbone = backbone
+        self.weights = weights
+        self.image_size = image_size
+        self.crop = crop
         self.policy = policy
         self.heads = heads
         self.hidden = hidden
@@ -98,8 +118,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self.epochs = epochs
         self.batch_size = batch_size
         self.augment = augment
+        self.calibrate = calibrate
         self.method = method
         self.device = device
+        self.cache = cache
         self.random_state = random_state
         self.config = config
 
@@ -182,7 +204,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         with as_value_error(), image_files(X) as paths:
             specs = [spec for model in self.models_.values() for spec in model.heads.specs.values()]
             unknown = {spec.name: spec.head_kind.unknown_target(spec, len(paths)) for spec in specs}
-            config = self.config or TrainConfig()
+            config = self._config(adapting=self.result_["command"] == "adapt")
             view = getattr(config, "view", ViewConfig())
             rows, cache = np.arange(len(paths)), TrunkCache(config.cache)
             test_set = TestSet(_table(paths, unknown), digests(paths), rows, cache, view, PREDICTION_BATCH)
@@ -190,21 +212,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _config(self, adapting: bool) -> TrainConfig | AdaptConfig:
         """Return `config`, overridden by the parameters."""
-        kind, other = (AdaptConfig, TrainConfig) if adapting else (TrainConfig, AdaptConfig)
-        config = kind() if self.config is None else self.config
-        if not isinstance(config, kind):
-            targets = "target domains" if adapting else "no target domain"
-            raise InputError(f"sample_domain has {targets}: config must be a {kind.__name__}, not a {other.__name__}")
-        for name, parts in CONFIG_PARTS.items():
-            value, part_name = getattr(self, name), parts[adapting]
-            if value is None or (part_name is None and name == "method"):
-                continue
-            if part_name is None:
-                raise InputError(f"{name}={value!r} has no effect if sample_domain has target domains: leave it out")
-            part = getattr(config, part_name)
-            _check_choice(part, name, value)
-            value = tuple(value) if name == "hidden" else (value,) if name == "method" else value
-            config = replace(config, **{part_name: replace(part, **{name: value})})
+        config = override_config(self.config, self.get_params(deep=False), adapting=adapting)
         state = self.random_state
         seed = state if isinstance(state, int | np.integer) else 0
         if state is not None and seed is not state:
@@ -213,26 +221,6 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(config, TrainConfig):
             return replace(config, data=replace(config.data, data="X", test=0.0))
         return config
-
-
-CONFIG_PARTS: dict[str, tuple[str | None, str | None]] = {
-    "backbone": ("backbone", "backbone"),
-    "policy": ("policy", "method"),
-    "heads": ("heads", None),
-    "hidden": ("heads", None),
-    "optimizer": ("learn", None),
-    **dict.fromkeys(("lr", "weight_decay", "epochs", "batch_size", "augment", "device"), ("learn", "steps")),
-    "method": (None, "method"),
-}
-"""The parts of a TrainConfig and of an AdaptConfig that hold a parameter, under the same name."""
-
-
-def _check_choice(part: Any, name: str, value: Any) -> None:
-    """Raise if a setting with a list of choices does not have `value` among them."""
-    hint = get_type_hints(type(part))[name]
-    known = get_args(hint) if get_origin(hint) is Literal else ()
-    if known and value not in known:
-        raise InputError(f"{name}={value!r}{did_you_mean(str(value), known)}: one of {', '.join(map(repr, known))}")
 
 
 def _table(paths: np.ndarray, targets: dict[str, Target]) -> ImageTable:

@@ -1,6 +1,6 @@
 """BackboneFeatures: the pooled features of a frozen backbone, as a scikit-learn transformer with a disk cache."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from transfer import freeze
 from transfer.config.shared import DEFAULT_BACKBONE, BackboneConfig, CacheConfig
 from transfer.estimator.files import as_value_error, digests, image_files
+from transfer.estimator.settings import check_choice
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.heads.heads import Heads
@@ -31,6 +32,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Number of stages removed at the top.
     image_size : int, optional
         Side in pixels (default: that of pretraining).
+    crop : {"default", "border"}
+        The backbone's own crop, which cuts off what lies at the edge; or the whole image, padded to a square.
     weights : path, optional
         A weights file.
     cache : bool
@@ -55,6 +58,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         *,
         truncate: int = 0,
         image_size: int | None = None,
+        crop: Literal["default", "border"] = "default",
         weights: Any = None,
         cache: bool = True,
         device: str = "auto",
@@ -62,6 +66,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.backbone = backbone
         self.truncate = truncate
         self.image_size = image_size
+        self.crop = crop
         self.weights = weights
         self.cache = cache
         self.device = device
@@ -72,11 +77,12 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Raises
         ------
         ValueError
-            There is no such backbone, or its weights are missing.
+            There is no such backbone or crop, or its weights are missing.
         """
         with as_value_error():
             policy = FreezePolicy.parse(f"truncate:{self.truncate}" if self.truncate else "linear_probe")
-            config = BackboneConfig(self.backbone, self.weights, image_size=self.image_size)
+            check_choice(BackboneConfig, "crop", self.crop)
+            config = BackboneConfig(self.backbone, self.weights, image_size=self.image_size, crop=self.crop)
             backbone = new_backbone(config, 0, policy)
             model = TransferModel(backbone, Heads([], backbone.width)).to(pick_device(self.device))
             model.freeze(freeze.plan("linear_probe", backbone).phases[0])
