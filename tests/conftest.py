@@ -76,6 +76,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
 
 
 @pytest.fixture(scope="session")
+def pixels(images: ImageTable) -> np.ndarray:
+    """(48, 32, 32, 3) uint8."""
+    return np.stack([np.asarray(Image.open(path)) for path in images.paths])
+
+
+@pytest.fixture(scope="session")
 def folder(images: ImageTable) -> Path:
     """domain/class/*.png."""
     return Path(str(images.paths[0])).parents[2]

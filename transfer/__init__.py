@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from transfer.data.table import ImageTable
     from transfer.estimator import BackboneFeatures, TransferClassifier
     from transfer.evaluation.evaluate import evaluate, predict
+    from transfer.evaluation.finished_run import load_run
     from transfer.formats import export
     from transfer.freeze import FreezePlan, FreezePolicy, register_policy
     from transfer.heads import ClassHeadKind, HeadKind, register_head
@@ -73,6 +74,7 @@ _LAZY = {
     "evaluate": "transfer.evaluation.evaluate",
     "export": "transfer.formats",
     "load": "transfer.backbones",
+    "load_run": "transfer.evaluation.finished_run",
     "load_table": "transfer.data.sets.load",
     "lr_find": "transfer.tuning.lr_find",
     "predict": "transfer.evaluation.evaluate",
@@ -124,6 +126,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "load_run",
     "load_table",
     "lr_find",
     "predict",

@@ -9,6 +9,8 @@ from transfer.errors import TransferError
     [
         ("mobilenetv2_100", "timm", "mobilenetv2_100"),
         ("timm:mobilenetv2_100", "timm", "mobilenetv2_100"),
+        ("timm/resnet18.a1_in1k", "timm", "resnet18.a1_in1k"),
+        ("hf-hub:timm/resnet18.a1_in1k", "timm", "resnet18.a1_in1k"),
         ("resnet50.a1_in1k", "timm", "resnet50.a1_in1k"),
         ("torchvision:squeezenet1_1", "torchvision", "torchvision:squeezenet1_1"),
         ("torchvision:resnet50.IMAGENET1K_V1", "torchvision", "torchvision:resnet50.IMAGENET1K_V1"),

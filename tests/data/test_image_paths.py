@@ -22,6 +22,13 @@ def test_image_files_takes_files_folders_globs_and_a_list(folder):
     ]
 
 
+def test_a_list_is_read_as_any_system_writes_it(folder, tmp_path):
+    one, other = folder / "plain" / "red" / "0.png", tmp_path / '"in quotes"'
+    other.write_bytes(one.read_bytes())
+    text = f"\ufeff{one}\r\n\r\n\"{one}\"\r\n'{one}'\n{other}\n"
+    assert find_images(["-"], io.StringIO(text, newline="")) == [str(one)] * 3 + [str(other)]
+
+
 @pytest.mark.parametrize(("names", "says"), [(["nowhere"], "no image at nowhere"), ([], "no image given")])
 def test_nothing_to_predict(names, says):
     with pytest.raises(TransferError, match=says):

@@ -15,13 +15,16 @@ def place(row: int) -> str:
         (["0", "1", "", "1"], "binary", [0, 1, -1, 1]),
         (["no", "Yes", ""], "binary", [0, 1, -1]),
         (["1.5", "2", "-3e2"], "regression", [1.5, 2.0, -300.0]),
+        (["1,5", "", "-2", "0,25"], "regression", [1.5, np.nan, -2.0, 0.25]),
+        (["1,5", "2.5"], "softmax", [0, 1]),
         (["b", "a", "b", ""], "softmax", [1, 0, 1, -1]),
         (["1", "nan", "2"], "softmax", [0, 2, 1]),
     ],
 )
 def test_without_a_kind_it_is_guessed_from_the_cells(cells, kind, values) -> None:
     target = read_target("column", None, cells, place)
-    assert (target.kind, target.values.tolist()) == (kind, values)
+    assert target.kind == kind
+    np.testing.assert_array_equal(target.values, values)
 
 
 def test_unknown_numbers_are_nan() -> None:
@@ -31,6 +34,10 @@ def test_unknown_numbers_are_nan() -> None:
 def test_errors_name_column_and_line() -> None:
     with pytest.raises(TransferError, match="line 3: age is 'old', not a finite number"):
         read_target("age", "regression", ["3", "old"], place)
+    with pytest.raises(TransferError, match="line 3: age is '1,5', not a finite number"):
+        read_target("age", "regression", ["2.5", "1,5"], place)
+    with pytest.raises(TransferError, match="line 2: age is '1,500': does its comma separate thousands"):
+        read_target("age", "regression", ["1,500", "12,000", "3"], place)
     with pytest.raises(TransferError, match="the column 'age' has no value at all"):
         read_target("age", None, ["", ""], place)
     with pytest.raises(

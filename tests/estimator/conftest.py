@@ -6,17 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from transfer.data.table import ImageTable
 
 BACKBONE = "test_resnet"
-
-
-@pytest.fixture(scope="session")
-def pixels(images: ImageTable) -> np.ndarray:
-    """(48, 32, 32, 3) uint8."""
-    return np.stack([np.asarray(Image.open(path)) for path in images.paths])
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,24 @@ def test_json_lines_and_csv_have_the_same_content(run, folder, tmp_path):
     ]
 
 
+def test_a_bad_first_image_takes_no_column_from_the_others(run, folder, tmp_path):
+    bad, good = tmp_path / "0.png", folder / "plain" / "red" / "0.png"
+    bad.write_bytes(b"no image")
+    for names, skipped in (((bad, good, bad), 2), ((good, bad), 1), ((bad,), 1)):
+        config = PredictConfig(run, tuple(map(str, names)), format="csv", on_bad_image="skip", out=tmp_path / "csv")
+        assert predict_command(config) == skipped
+        with (tmp_path / "csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["path"] for row in rows] == list(map(str, names))
+        for row in rows:
+            if row["path"] == str(bad):
+                assert "bad image" in row["error"]
+            else:
+                assert row["object"] in ("blue", "green", "red")
+                assert row["domain_probability"]
+                assert not row["error"]
+
+
 def test_a_flat_folder_with_other_files_is_predicted(run, folder, tmp_path, capsys):
     flat = tmp_path / "flat"
     shutil.copytree(folder / "plain" / "red", flat)

@@ -1,14 +1,19 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from transfer.adaptation.adapt import adapt
 from transfer.config.commands import PredictConfig
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import predict_command
+from transfer.evaluation.finished_run import load_run
 from transfer.training.train import train
 
 
@@ -43,6 +48,40 @@ def test_predict_returns_what_the_command_prints(config, trained, folder, tmp_pa
     assert [row["object"] for row in run.predict([row["path"] for row in tested])] == [
         row["object_predicted"] for row in tested
     ]
+
+
+def test_images_in_memory_are_predicted_as_their_files(config, trained, folder):
+    run, _ = trained(config)
+    files = sorted((folder / "plain").rglob("*.png"))[:4]
+    pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    want = [row | {"path": None} for row in run.predict(files)]
+    for given in (pixels, list(pixels), [Image.fromarray(p) for p in pixels], (pixels / 255).astype(np.float32)):
+        assert run.predict(given) == want
+    assert run.predict(pixels[0]) == run.predict(Image.fromarray(pixels[0])) == [run.predict(pixels[:1])[0]]
+    assert run.predict(str(file) for file in files) == run.predict(files)
+    with pytest.raises(TransferError, match=r"X\[1\] is a path among pixels"):
+        run.predict([pixels[0], files[0]])
+
+
+def test_a_saved_run_is_loaded_wherever_it_lies(config, trained, folder, tmp_path, monkeypatch):
+    run, out = trained(config)
+    moved = tmp_path / "moved"
+    shutil.copytree(out, moved)
+    monkeypatch.chdir(tmp_path)
+    loaded = load_run("moved")
+    assert loaded.result == json.loads((out / "result.json").read_text())
+    assert loaded.folder == Path("moved")
+    assert "folder: moved" in repr(loaded)
+    files = sorted((folder / "plain").rglob("*.png"))[:4]
+    for row, want in zip(loaded.predict(files), run.predict(files), strict=True):
+        assert row["object"] == want["object"]
+        assert row["object_probability"] == pytest.approx(want["object_probability"], abs=1e-4)
+    assert loaded.report() == Path("moved") / "report.html"
+    with pytest.raises(TransferError, match="no run at nowhere"):
+        load_run("nowhere")
+    (moved / "result.json").unlink()
+    with pytest.raises(TransferError, match=r"moved has no result\.json: give the folder of a finished run"):
+        load_run(moved)
 
 
 def test_predict_refuses_or_skips_a_bad_image(config, trained, tmp_path):

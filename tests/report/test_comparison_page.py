@@ -5,15 +5,15 @@ import pytest
 
 from transfer.evaluation.paired import paired_test
 from transfer.report.comparison_page import _test_against, comparison_page
-from transfer.report.load import load_run
+from transfer.report.load import read_saved_run
 
 
 def compared(*runs):
-    return comparison_page([load_run(run) for run in runs], lambda path: "")
+    return comparison_page([read_saved_run(run) for run in runs], lambda path: "")
 
 
 def test_differences_are_paired_by_image(made):
-    a, b = load_run(made("a", wrong=0.1, seed=1)), load_run(made("b", wrong=0.6, seed=2))
+    a, b = read_saved_run(made("a", wrong=0.1, seed=1)), read_saved_run(made("b", wrong=0.6, seed=2))
     b.predictions.reverse()  # in whatever order
     b.predictions.pop()
     found = _test_against(b, a, "object")
@@ -26,7 +26,7 @@ def test_differences_are_paired_by_image(made):
 
 
 def test_runs_without_an_image_in_common_are_not_test_against(made):
-    a, b = load_run(made("a")), load_run(made("b"))
+    a, b = read_saved_run(made("a")), read_saved_run(made("b"))
     for row in b.predictions:
         row["path"] += "other"
     assert _test_against(b, a, "object") is None

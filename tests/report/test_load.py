@@ -3,11 +3,11 @@ import json
 import pytest
 
 from transfer.errors import TransferError
-from transfer.report.load import load_run
+from transfer.report.load import read_saved_run
 
 
 def test_what_a_folder_holds(made):
-    run = load_run(made(n=16))
+    run = read_saved_run(made(n=16))
     assert len(run.predictions) == 16
     assert (run.metrics_key, run.adapted) == ("test", False)
     right, paths = run.correct("object")
@@ -18,7 +18,7 @@ def test_what_a_folder_holds(made):
 
 
 def test_unknown_truths_are_left_out(made):
-    run = load_run(made(n=8))
+    run = read_saved_run(made(n=8))
     run.predictions[0]["object"] = ""
     assert len(run.correct("object")[0]) == 7
 
@@ -28,14 +28,14 @@ def test_a_damaged_file_is_one_line(made, name):
     folder = made()
     (folder / name).write_text('{"half')
     with pytest.raises(TransferError, match="is damaged") as caught:
-        load_run(folder)
+        read_saved_run(folder)
     assert "\n" not in str(caught.value)
 
 
 def test_advice_points_to_its_run(made, tmp_path):
     made("advice/run")
     with pytest.raises(TransferError, match="its run is in run/"):
-        load_run(tmp_path / "advice")
+        read_saved_run(tmp_path / "advice")
 
 
 def test_predictions_of_all_seeds(made):
@@ -45,4 +45,4 @@ def test_predictions_of_all_seeds(made):
     for seed in (0, 7):
         (folder / f"seed{seed}").mkdir()
         (folder / f"seed{seed}" / "predictions.csv").write_text(f"path,object\n{seed}.png,a\n")
-    assert [row["path"] for row in load_run(folder).predictions] == ["0.png", "7.png"]
+    assert [row["path"] for row in read_saved_run(folder).predictions] == ["0.png", "7.png"]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from transfer.report.load import load_run
+from transfer.report.load import read_saved_run
 from transfer.report.run_page import (
     MAX_CLASS_ROWS,
     class_rows,
@@ -15,7 +15,7 @@ from transfer.report.run_page import (
 
 
 def test_scores_come_with_their_intervals(made):
-    run = load_run(made())
+    run = read_saved_run(made())
     score = score_interval(run, "object", "accuracy")
     assert score["low"] <= score["value"] <= score["high"]
     assert score_interval(run, "object", "r2") is None
@@ -23,7 +23,7 @@ def test_scores_come_with_their_intervals(made):
 
 
 def test_calibration_is_of_the_predictions(made):
-    run = load_run(made())
+    run = read_saved_run(made())
     found = run_page(run)
     answers = list(run.labelled_predictions("domain"))
     head = next(head for head in found["heads"] if head["name"] == "domain")
@@ -40,7 +40,7 @@ def test_gains_and_losses_of_an_adapted_run_come_from_its_result(made):
     plain = json.loads((made("plain") / "result.json").read_text())
     target = {"object": plain["test"]["object"]}
     shift = ShiftConfig("office31", source=("amazon", "dslr"), target="webcam")
-    run = load_run(made(command="adapt", target=target, per_class_change=changes, config=AdaptConfig(shift)))
+    run = read_saved_run(made(command="adapt", target=target, per_class_change=changes, config=AdaptConfig(shift)))
     found = run_page(run)
     assert found["title"] == "office31: amazon, dslr → webcam · net"
     assert [name for name, _ in found["gains"]["gained"]] == ["c0"]
@@ -54,7 +54,7 @@ def test_a_config_of_another_version_is_shown_as_it_is(made):
     result = json.loads((folder / "result.json").read_text())
     result["config"]["learn"]["new"] = [1, 2]
     (folder / "result.json").write_text(json.dumps(result))
-    run = load_run(folder)
+    run = read_saved_run(folder)
     assert config_of(run) is None
     found = run_page(run)
     assert found["command"] == ""

@@ -163,14 +163,14 @@ def resolve(name: str) -> tuple[Provider, str]:
     ----------
     name : str
         ``mobilenetv2_100``, ``resnet50.a1_in1k``, ``torchvision:squeezenet1_1``, ``glyphnet``, or a registered name;
-        timm's may have ``timm:`` in front.
+        timm's may have ``timm:`` in front, or ``timm/`` or ``hf-hub:timm/``, as its hub writes them.
 
     Raises
     ------
     TransferError
         No provider knows it; the message suggests similar names. Or a registered name that another provider has.
     """
-    name = name.strip().removeprefix("timm:")
+    name = re.sub(r"^(timm:|(hf[-_]hub:)?timm/)", "", name.strip())
     if not (found := _find_providers(name)):
         from transfer.runtime.plugins import load_entry_points
 

@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -27,7 +27,7 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None, *, ignored: l
     ignored = [] if ignored is None else ignored
     for name in names:
         if name == "-":
-            found += find_images([line.rstrip("\n") for line in stdin or sys.stdin if line.strip()], ignored=ignored)
+            found += find_images(_read_list(stdin or sys.stdin), ignored=ignored)
             continue
         if parse_address(name):  # an image inside a shard, as predictions.csv names it
             found.append(name)
@@ -49,6 +49,19 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None, *, ignored: l
     if not found:
         raise TransferError("no image given: name files, folders or globs, or '-' to read a list from standard input")
     return found
+
+
+def _read_list(lines: Iterable[str]) -> list[str]:
+    """Return the names in `lines`, as any system writes them: with a byte-order mark, carriage returns or quotes."""
+    names = [line.removeprefix("\ufeff").rstrip("\r\n") for line in lines]
+    return [_unquote(name) for name in names if name.strip()]
+
+
+def _unquote(name: str) -> str:
+    """Return `name` without quotes around it, unless a file is called so."""
+    bare = name.strip()
+    quoted = len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'"
+    return bare[1:-1] if quoted and not os.path.lexists(name) else name
 
 
 def _search(folder: str, ignored: list[str]) -> Iterator[str]:

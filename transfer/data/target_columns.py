@@ -1,7 +1,8 @@
 """Text columns -> targets: class names, two classes, or numbers. Registered head kinds add readers of their own."""
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def read_target(name: str, kind: str | None, cells: list[str], place: Callable[[
         raise TransferError(f"the column {name!r} has no value at all")
     if kind is None:
         pair = any(known <= set(p) for p in BINARY_PAIRS)
-        kind = "binary" if pair else "regression" if all(map(_is_number, known)) else "softmax"
+        kind = "binary" if pair else "regression" if all(map(_is_number, _with_points(known))) else "softmax"
     return COLUMN_READERS[check_kind(name, kind)](name, cells, place)
 
 
@@ -63,11 +64,25 @@ def read_two_classes(name: str, cells: list[str], place: Callable[[int], str]) -
 
 
 def read_numbers(name: str, cells: list[str], place: Callable[[int], str]) -> Target:
-    """Return finite numbers as float64, NaN where unknown."""
-    for row, cell in enumerate(cells):
-        if cell and not _is_number(cell):
+    """Return finite numbers as float64, NaN where unknown; decimal commas are read in a column without points.
+
+    Raises
+    ------
+    TransferError
+        A cell is no finite number, or every comma has three digits behind it, so that it may separate thousands.
+    """
+    plain = _with_points(cells)
+    for row, (cell, text) in enumerate(zip(cells, plain, strict=True)):
+        if text and not _is_number(text):
             raise TransferError(f"{place(row)}: {name} is {cell!r}, not a finite number")
-    return Target(np.array([float(c) if c else math.nan for c in cells]), "regression")
+        if text != cell and all(re.fullmatch(r"-?\d{1,3},\d{3}", c) for c in cells if "," in c):
+            raise TransferError(f"{place(row)}: {name} is {cell!r}: does its comma separate thousands? Write a point")
+    return Target(np.array([float(text) if text else math.nan for text in plain]), "regression")
+
+
+def _with_points(cells: Collection[str]) -> list[str]:
+    """Return `cells` with decimal points for commas, unless one has a point already."""
+    return list(cells) if any("." in cell for cell in cells) else [cell.replace(",", ".") for cell in cells]
 
 
 COLUMN_READERS: dict[str, ColumnReader] = {

@@ -14,8 +14,9 @@ from transfer.config.adapt import AdaptConfig
 from transfer.config.shared import RunConfig, ViewConfig
 from transfer.config.train import TrainConfig
 from transfer.data.duplicates import drop_bad_images, inspect_files
+from transfer.data.pixel_files import InputError, image_files
 from transfer.data.table import ImageTable, Target
-from transfer.estimator.files import InputError, as_value_error, digests, image_files
+from transfer.estimator.files import as_value_error, digests
 from transfer.estimator.labels import TARGET, read_labels
 from transfer.estimator.settings import override_config
 from transfer.evaluation.ensemble import TestSet

@@ -9,7 +9,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from transfer import freeze
 from transfer.config.shared import DEFAULT_BACKBONE, BackboneConfig, CacheConfig
-from transfer.estimator.files import as_value_error, digests, image_files
+from transfer.data.pixel_files import image_files
+from transfer.estimator.files import as_value_error, digests
 from transfer.estimator.settings import check_choice
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy

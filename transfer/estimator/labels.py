@@ -12,8 +12,8 @@ import numpy as np
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from transfer.data.pixel_files import InputError
 from transfer.data.table import Target
-from transfer.estimator.files import InputError
 
 TARGET = "target"  # the name of all target domains together
 

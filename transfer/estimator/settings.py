@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from transfer.config.adapt import AdaptConfig
 from transfer.config.train import TrainConfig
+from transfer.data.pixel_files import InputError
 from transfer.errors import did_you_mean
-from transfer.estimator.files import InputError
 
 CONFIG_PARTS: dict[str, tuple[str | None, str | None]] = {
     **dict.fromkeys(("backbone", "weights", "image_size", "crop"), ("backbone", "backbone")),

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import sys
@@ -89,20 +90,33 @@ def predict_command(config: PredictConfig) -> int:
 
 
 def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
-    skipped, writer = 0, None
-    file: Any = SimpleNamespace(write=write)
+    """Write `rows` as JSON lines or CSV; return how many have an error."""
+    if form == "csv":
+        return _write_csv(rows, write)
+    skipped = 0
     for row in rows:
         skipped += "error" in row
-        if form == "json":
-            write(escape_unprintable(json.dumps(row, ensure_ascii=False)) + "\n")
-            continue
-        flat = {k: " ".join(f"{c}:{p:g}" for c, p in v) if isinstance(v, list) else v for k, v in row.items()}
-        if writer is None:
-            fields = [*dict.fromkeys([*flat, "error"])]
-            writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
-            writer.writeheader()
-        writer.writerow(flat)
+        write(escape_unprintable(json.dumps(row, ensure_ascii=False)) + "\n")
     return skipped
+
+
+def _write_csv(rows: Iterator[dict[str, Any]], write: Any) -> int:
+    """Write `rows` as CSV; return how many have an error. Its columns are those of the first row without one."""
+    skipped: list[dict[str, Any]] = []
+    first: list[dict[str, Any]] = []
+    for row in rows:
+        (skipped if "error" in row else first).append(row)
+        if first:
+            break
+    fields = [*dict.fromkeys([*(first or [{"path": ""}])[0], "error"])]
+    file: Any = SimpleNamespace(write=write)
+    writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    count = 0
+    for row in itertools.chain(skipped, first, rows):
+        count += "error" in row
+        writer.writerow({k: " ".join(f"{c}:{p:g}" for c, p in v) if isinstance(v, list) else v for k, v in row.items()})
+    return count
 
 
 def align_labels(table: ImageTable, specs: Sequence[HeadSpec]) -> ImageTable:

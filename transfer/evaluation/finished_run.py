@@ -1,18 +1,24 @@
-"""What `train` and `adapt` return, for notebooks and scripts: a small table, predictions, and the page of the run."""
+"""A run that is finished or saved, for notebooks and scripts: a small table, predictions, and the page of the run."""
 
 import html
 import importlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from transfer.config.shared import Device
 from transfer.data.image_paths import find_images
+from transfer.data.pixel_files import image_files
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import predict
 from transfer.runs import checkpoint
 from transfer.runs.seeds import score_text
+from transfer.runtime.device import pick_device
+from transfer.runtime.files import read_json
 
 _CELL = "text-align: left; padding: 0.2em 0.8em"
 
@@ -27,26 +33,27 @@ class FinishedRun:
         As in result.json.
     models : dict of str to TransferModel
         Of the first seed: ``models[""]``, or one for each head where heads are separate.
+    saved_in : Path, optional
+        The run folder that it was loaded from (default: the one that the result names).
     """
 
     result: dict[str, Any]
     models: checkpoint.Models
+    saved_in: Path | None = field(default=None, kw_only=True)
 
     @property
     def folder(self) -> Path | None:
         """The run folder; None if nothing was saved."""
-        out = self.result["config"]["run"]["out"]
+        out = self.saved_in or self.result["config"]["run"]["out"]
         return Path(out) if out else None
 
-    def predict(
-        self, images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, top: int = 5, skip_bad: bool = False
-    ) -> list[dict[str, Any]]:
+    def predict(self, images: Any, *, top: int = 5, skip_bad: bool = False) -> list[dict[str, Any]]:
         """Return the predictions for `images` in order, as `transfer predict` prints them.
 
         Parameters
         ----------
-        images : path or sequence of paths
-            Image files, folders, globs or tar shards.
+        images : path, PIL image or ndarray (H, W, 3); or a sequence of one of these; or ndarray (N, H, W, 3)
+            Paths: image files, folders, globs or tar shards. Arrays: RGB, uint8 or floats in [0, 1].
         top : int
             Number of classes listed with their probabilities.
         skip_bad : bool
@@ -55,10 +62,21 @@ class FinishedRun:
         Returns
         -------
         list of dict
-            See :func:`transfer.predict`.
+            See :func:`transfer.predict`. The ``path`` of an image in memory is None.
+
+        Raises
+        ------
+        TransferError
+            A path without images, an image that cannot be read, or images in another form.
         """
-        names = [images] if isinstance(images, str | os.PathLike) else images
-        return list(predict(self.models, find_images([os.fspath(name) for name in names]), top=top, skip_bad=skip_bad))
+        if isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 0) == 3:
+            images = [images]
+        images = images if isinstance(images, np.ndarray) else list(images)
+        if all(isinstance(image, str | os.PathLike) for image in images):
+            return list(predict(self.models, find_images([os.fspath(i) for i in images]), top=top, skip_bad=skip_bad))
+        with image_files(images) as files:
+            rows = list(predict(self.models, files.tolist(), top=top, skip_bad=skip_bad))
+        return [row | {"path": None} for row in rows]
 
     def report(self, out: str | os.PathLike[str] | None = None) -> Path:
         """Write the page of the run to `out` (default: report.html in the run folder), and return its path.
@@ -105,6 +123,40 @@ class FinishedRun:
             f'<tr><th style="{_CELL}">{name}</th><td style="{_CELL}">{value}</td></tr>' for name, value in cells
         )
         return f"<table><tbody>{rows}</tbody></table>"
+
+
+def load_run(run: str | os.PathLike[str], *, device: Device = "auto") -> FinishedRun:
+    """Return a saved run, ready to predict.
+
+    Parameters
+    ----------
+    run : path
+        Run folder of `transfer train` or `transfer adapt`.
+    device : str
+        Where to compute: ``"auto"`` (CUDA, then MPS, then the CPU), or a device of torch.
+
+    Returns
+    -------
+    FinishedRun
+        Its ``result``, its ``models``, and the methods ``predict(images)`` and ``report()``.
+
+    Raises
+    ------
+    TransferError
+        No finished run is there, or it is damaged.
+
+    Examples
+    --------
+    >>> run = load_run("runs/flowers")  # doctest: +SKIP
+    >>> run.predict("photos/today.jpg")[0]["object"]  # doctest: +SKIP
+    'daisy'
+    """
+    folder = Path(run).expanduser()
+    models = checkpoint.load_models(folder, pick_device(device))
+    file = folder / "result.json"
+    if not file.is_file():
+        raise TransferError(f"{folder} has no result.json: give the folder of a finished run")
+    return FinishedRun(read_json(file), models, saved_in=folder)
 
 
 _MAIN_SCORES = {"accuracy": "accuracy", "calibration_error": "calibration error", "r2": "R²", "mae": "MAE"}

@@ -11,7 +11,7 @@ from transfer.errors import TransferError
 from transfer.evaluation.paired import paired_test
 from transfer.report.command_line import command_line
 from transfer.report.figures.svg import BLUE, INK, shorten, svg_figure
-from transfer.report.load import SavedRun, load_run
+from transfer.report.load import SavedRun, read_saved_run
 from transfer.report.run_page import config_of, score_interval
 
 MAX_RUN_NAME = 26  # characters of a run's name in the figure
@@ -70,7 +70,7 @@ def _inner_runs(run: SavedRun) -> list[SavedRun]:
     for text, result in run.result["runs"].items():
         path = run.path / text.replace(":", "-")
         try:
-            inner.append(load_run(path))
+            inner.append(read_saved_run(path))
         except TransferError:
             inner.append(SavedRun(path, result))
     return inner

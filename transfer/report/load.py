@@ -56,7 +56,7 @@ class SavedRun:
         return np.array([r for r, _ in known], dtype=float), np.array([p for _, p in known], dtype=str)
 
 
-def load_run(path: Path) -> SavedRun:
+def read_saved_run(path: Path) -> SavedRun:
     """Return the finished run in the folder `path`.
 
     Raises

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from transfer.errors import TransferError
 from transfer.report.comparison_page import comparison_page
-from transfer.report.load import SavedRun, load_run
+from transfer.report.load import SavedRun, read_saved_run
 from transfer.report.run_page import run_page
 from transfer.runtime.files import write_text
 
@@ -33,7 +33,7 @@ def write_report(*runs: str | os.PathLike[str], out: str | os.PathLike[str] | No
     """
     if not runs:
         raise TransferError("no run given: name the folder of a run, or several to compare")
-    loaded = [load_run(Path(run)) for run in runs]
+    loaded = [read_saved_run(Path(run)) for run in runs]
     file = Path(out) if out else loaded[0].path / RUN_PAGE_FILE if len(loaded) == 1 else Path(COMPARISON_FILE)
     write_text(file, render_report(loaded, file.parent))
     return file

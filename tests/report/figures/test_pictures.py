@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from transfer.report.figures.pictures import _overlay, gradcam_cards, image_cards
-from transfer.report.load import load_run
+from transfer.report.load import read_saved_run
 
 
 def test_a_card_says_true_against_predicted_as_percents_and_marks(made):
-    run = load_run(made())
+    run = read_saved_run(made())
     found = image_cards(run, [0, 1, 2, 99])
     assert [card["row"] for card in found] == [0, 1, 2]
     for card in found:
@@ -36,11 +36,11 @@ def test_heat_lies_where_it_is():
 
 
 def test_what_was_explained_names_answer_and_truth(made):
-    run = load_run(made(wrong=1.0))
+    run = read_saved_run(made(wrong=1.0))
     (card,) = gradcam_cards(run)
     told = run.predictions[1]
     assert [(what, name) for what, name, _ in card["maps"]] == [
         ("answer", told["object_predicted"]),
         ("truth", told["object"]),
     ]
-    assert gradcam_cards(load_run(made("bare", bare=True))) == []
+    assert gradcam_cards(read_saved_run(made("bare", bare=True))) == []

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from transfer.data.images.decode import BadImage, decode
-from transfer.estimator.files import InputError, digests, image_files
+from transfer.data.pixel_files import InputError, image_files
+from transfer.estimator.files import digests
 from transfer.runtime.files import get_cache_folder
 
 
