@@ -17,6 +17,7 @@ from transfer.data.table import make_softmax_target
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import predict
 from transfer.feature_cache import TrunkCache
+from transfer.report.text import adaptation_text
 from transfer.runs import checkpoint
 from transfer.training.setup import Images
 
@@ -166,11 +167,40 @@ def test_a_target_of_which_nobody_knows_anything(config, tiny, tmp_path):
         result = adapt(config(method=("mcc", "auto"), out=tmp_path / "run"), images=bare).result
     assert result["target"]["object"] == {"n": 0}
     assert result["selection"]["oracle_accuracy"] is None
-    assert "no test image of striped has a label: its accuracy is not measured" in result["notes"]
+    assert "no target labels: accuracy on striped is not measured" in result["notes"]
     assert {row["object"] for row in answers(tmp_path / "run")} == {""}
     assert {row["object_predicted"] for row in answers(tmp_path / "run")} <= {"blue", "green", "red"}
+    from transfer.report.page import write_report
+
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "No target labels: accuracy on the target is not measured." in page
+    assert "No object&#39;s accuracy changed" not in page.replace("'", "&#39;")
+    text = adaptation_text(result)
+    assert "no target labels: accuracy is not measured" in text
+    assert "0.000" not in text.replace("+0.000", "")
     seeds = adapt(config(method=("mcc",), seeds=(0, 1)), images=bare).result
     assert seeds["selection"]["oracle_accuracy"] is None
+
+
+def test_a_target_in_one_made_up_class_folder_is_as_without_labels(config, tiny):
+    """All that is computed equals that of a target without a label; only the note names the folder."""
+    target, *_ = parts(tiny)
+    names = np.array(tiny.table.objects)[tiny.table.object]
+    told, untold = (
+        adapt(config(method=("mcc",)), images=Images(replace(tiny.table, targets=targets), tiny.inspection)).result
+        for targets in (
+            tiny.table.targets | {"object": make_softmax_target(np.where(target, name, names).tolist())}
+            for name in ("unlabeled", "")
+        )
+    )
+    for key in ("target", "source_only", "paired", "per_class_change", "selection", "shift", "shift_by_labels"):
+        assert told[key] == untold[key]
+    assert told["target"]["object"] == {"n": 0}
+    assert told["selection"]["oracle_accuracy"] is None
+    note = "no target labels: accuracy on striped is not measured"
+    assert note in untold["notes"]
+    assert f"{note} (the source has no class unlabeled, so this is read as no label)" in told["notes"]
+    assert len(told["notes"]) == len(untold["notes"])
 
 
 @pytest.mark.parametrize("method", ["source_only", "coral", "mcc", "dann", "shot", "transport", "growing", "auto"])
@@ -260,7 +290,7 @@ def test_a_flat_folder_is_the_unlabelled_target(config, folder, tmp_path):
     assert run.result["config"]["shift"]["target"] == "street"
     assert run.result["target"]["object"] == {"n": 0}
     assert run.result["selection"]["oracle_accuracy"] is None
-    assert "no test image of street has a label: its accuracy is not measured" in run.result["notes"]
+    assert "no target labels: accuracy on street is not measured" in run.result["notes"]
     rows = answers(tmp_path / "run")
     assert [row["path"] for row in rows] == sorted(map(str, flat.glob("*.png")))
     assert all(row["object_predicted"] and not row["object"] for row in rows)

@@ -204,6 +204,16 @@ def test_gains_where_no_label_is_known():
     }
 
 
+def test_what_the_labels_say_of_the_shift():
+    source = answered([0, 0, 1, 2], [0] * 4)[0]
+    source = replace(source, targets={"object": Target(source.object, classes=("ape", "bee", "cat"))})
+    table = answered([0, 0, 1, 3, -1], [0] * 5)[0]  # the last class is none of the source's
+    assert table.objects == ("ape", "bee", "cat", "dog")
+    told = diagnostics.measure_shift_by_labels(source, table)
+    assert told == {"total_variation": 0.25, "new_objects": 0.25}  # half of |0| + |0| + |-0.25| + |0.25|
+    assert diagnostics.measure_shift_by_labels(source, answered([-1], [0])[0]) == {}
+
+
 def relabelled(images, how):
     """Return `images` with the objects of the target shuffled or deleted."""
     table = images.table
@@ -237,7 +247,7 @@ def test_several_seeds(config, tiny):
             fmean(seed["per_class_change"][name]["adapted"] for seed in result["seeds"])
         )
     text = adaptation_text(result)
-    assert "shift, estimated without target labels: " in text
+    assert "shift, estimated without target labels:\n  " in text
     assert f"adapted - source only: {result['paired']['object']['difference']:+.3f} [" in text
 
 

@@ -1,11 +1,12 @@
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from transfer.adaptation.hidden_labels import HiddenLabels, hide_labels
-from transfer.data.table import ImageTable, Target
+from transfer.adaptation.hidden_labels import HiddenLabels, forget_no_classes, hide_labels
+from transfer.data.table import ImageTable, Target, make_softmax_target
 
 INK, OIL = 0, 1
 DOMAIN = [INK, INK, INK, INK, OIL, OIL, OIL, OIL, OIL]
@@ -51,7 +52,7 @@ def test_revealed_labels_index_the_models_classes_and_further_ones():
 def test_notes_on_rows():
     _, truth = hide_labels(table_of(), "oil", np.arange(4), np.array([], int))
     assert truth.notes(np.array([4, 8])) == ()
-    assert truth.notes(np.array([7])) == ("no test image of oil has a label: its accuracy is not measured",)
+    assert truth.notes(np.array([7])) == ("no target labels: accuracy on oil is not measured",)
     missing, beyond = truth.notes(np.arange(4, 9))
     assert missing == "1 of 5 test images of oil have no label: not counted"
     assert beyond.startswith("2 of 5 test images of oil show objects without any training label (bee, dog):")
@@ -79,3 +80,38 @@ def test_it_cannot_be_used_by_accident():
     assert repr(truth) == "HiddenLabels(oil)"
     assert {name for name in dir(truth) if not name.startswith("_")} == {"classes", "known", "notes", "reveal"}
     assert {name for name in vars(HiddenLabels) if not name.startswith("_")} == {"reveal", "known", "notes"}
+
+
+def names_of(target_names, *, few_labels=False):
+    """Return the target's classes that are left, and those that were taken for no class; ape and cat are trained."""
+    names = ["ape", "cat", *target_names]
+    target = make_softmax_target(names)
+    table = replace(table_of([INK, INK] + [OIL] * len(target_names), [0] * len(names)), name="set")
+    table = replace(table, targets=table.targets | {"object": target})
+    rows = np.arange(2, len(names))
+    seen, forgotten = forget_no_classes(table, np.arange(2), rows, few_labels=few_labels)
+    assert seen.object[:2].tolist() == table.object[:2].tolist()
+    return [seen.objects[k] if k >= 0 else "" for k in seen.object[rows]], forgotten
+
+
+def test_a_made_up_class_folder_is_no_label():
+    assert names_of(["unlabeled"] * 3) == (["", "", ""], ("unlabeled",))
+    assert names_of(["batch 7"]) == ([""], ("batch 7",))
+    assert names_of(["cam1", "cam2"]) == (["", ""], ("cam1", "cam2"))
+    assert names_of(["cat", "Unknown"]) == (["cat", ""], ("Unknown",))
+    assert names_of(["batch 7", "images"], few_labels=True) == (["batch 7", ""], ("images",))
+    assert names_of(["unlabeled"], few_labels=True) == ([""], ("unlabeled",))
+
+
+def test_classes_that_the_source_has_or_may_lack_are_labels():
+    assert names_of(["cat"]) == (["cat"], ())
+    assert names_of(["cat", "dog"]) == (["cat", "dog"], ())
+    assert names_of(["", ""]) == (["", ""], ())
+    assert names_of(["bee", "dog"], few_labels=True) == (["bee", "dog"], ())
+
+
+def test_the_note_names_what_is_read_as_no_label():
+    truth = HiddenLabels(table_of(obj=[0, 2, 2, 0] + [-1] * 5), "oil", ("ape", "cat"), ("unlabeled",))
+    (note,) = truth.notes(np.arange(4, 9))
+    why = "the source has no class unlabeled, so this is read as no label"
+    assert note == f"no target labels: accuracy on oil is not measured ({why})"

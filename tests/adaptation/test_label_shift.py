@@ -84,7 +84,6 @@ def test_unknown_classes_are_noticed() -> None:
     t = rows(rng, rng.integers(0, len(means), 1500), means)
     found = label_shift.measure_label_shift(dataclasses.replace(e, target_features=t, target_logits=logits(t)))
     assert found.open_set
-    assert "that the source lacks" in found.notes()[-1]
 
 
 def test_absent_classes_suppress_the_open_set_flag() -> None:

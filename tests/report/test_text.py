@@ -231,7 +231,8 @@ def test_adapted() -> None:
     first = lines.index(["largest", "gains", "and", "losses", "source", "only", "adapted", "change", "n"])
     assert lines[first + 1] == ["a", "0.500", "0.900", "+0.400", "20"]
     assert [line[0] for line in lines[first + 1 : first + 6]] == list("abcfg")
-    assert "proxy A-distance 1.98 before, 0.07 after; class proportions differ by about 0.23, no more than" in text
+    assert "\n  proxy A-distance of the domains 1.98 before, 0.07 after (0: the same appearance" in text
+    assert "\n  class proportions differ by about 0.23, no more than errors of the estimate explain\n" in text
     assert "estimated accuracy of a standardised source classifier: 71%" in text
     assert "chosen by auto: mcc, epoch 9; oracle (best candidate" in text
     assert text.endswith("note: a note")
@@ -248,6 +249,24 @@ def test_adapted_where_nothing_could_be_measured() -> None:
     assert "right on" not in text
     assert "None" not in text
     assert "class proportions differ by about 0.23, a strong label shift" in text
+    assert "\n\nno target labels: accuracy is not measured\n\n" in text
+    assert "0.000" not in text
+
+
+def test_an_estimate_of_the_shift_stands_beside_what_the_labels_say() -> None:
+    shift = {"shift": adaptation()["shift"] | {"open_set": True, "absent": ["mug"]}}
+    assert tables.shift_lines(shift)[-1] == "images of the target may show objects that the source lacks"
+    assert "probably absent from the target: mug" in tables.shift_lines(shift)
+    told = tables.shift_lines(shift | {"shift_by_labels": {"total_variation": 0.11, "new_objects": 0.0}})
+    assert told[-1].endswith("lacks (by its labels none do)")
+    assert told[1].startswith("class proportions differ by about 0.23 (by its labels 0.11), no more than")
+    told = tables.shift_lines(shift | {"shift_by_labels": {"total_variation": 0.4, "new_objects": 0.25}})
+    assert told[-1].endswith("lacks (by its labels 25% of its images do)")
+
+
+def test_an_unreliable_estimate_of_the_shift_calls_nothing_strong() -> None:
+    lines = tables.shift_lines({"shift": adaptation()["shift"] | {"reliable": False}})
+    assert lines[1].endswith("not believed, since the source classifier knows too little about the target")
 
 
 def test_adapted_where_no_class_changed() -> None:

@@ -69,6 +69,25 @@ def describe_shift(
     return block, label_shift.notes(names)
 
 
+def measure_shift_by_labels(source: ImageTable, test: ImageTable) -> dict[str, float]:
+    """Return what labels say of the shift that :func:`describe_shift` estimates without them.
+
+    The objects of `test`, the target's test images, begin with those of `source`.
+
+    Returns
+    -------
+    dict
+        ``total_variation`` of the class shares, and the share of ``new_objects`` that the source lacks. Empty if no
+        label is known.
+    """
+    known, classes = test.object[test.object >= 0], len(test.objects)
+    if not len(known):
+        return {}
+    before, after = (np.bincount(labels, minlength=classes) / len(labels) for labels in (source.object, known))
+    variation, new = np.abs(after - before).sum() / 2, after[len(source.objects) :].sum()
+    return {"total_variation": round(float(variation), 6), "new_objects": round(float(new), 6)}
+
+
 def merge_shift_flags(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the flags of :func:`describe_shift` over several seeds: raised if any seed raised them."""
     absent = dict.fromkeys(name for block in blocks for name in block["absent"])

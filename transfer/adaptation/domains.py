@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from transfer.adaptation.hidden_labels import HiddenLabels, hide_labels
+from transfer.adaptation.hidden_labels import HiddenLabels, forget_no_classes, hide_labels
 from transfer.data.duplicates import Inspection, group_duplicates, merge_groups
 from transfer.data.sampling import draw_few_labels, draw_stratified
 from transfer.data.table import ImageTable, Target
@@ -83,6 +83,7 @@ def split_domains(  # the options of ShiftConfig
     target_rows, groups = _rows(table, [target]), _group_rows(table, inspection)
     notes: list[str] = []
     source_rows = _labelled_source_rows(table, sources, notes)
+    table, no_classes = forget_no_classes(table, source_rows, target_rows, few_labels=target_labels > 0)
     if protocol == "office":
         target_labels = target_labels or OFFICE_TARGET
         source_rows = _draw_office_rows(source_rows, table, sources, seed, notes)
@@ -97,7 +98,7 @@ def split_domains(  # the options of ShiftConfig
     test_rows = free[~np.isin(groups[free], groups[labelled])]
     _refuse_empty(unlabelled, test_rows, target, len(target_rows), len(labelled))
 
-    masked, hidden_labels = hide_labels(table, target, source_rows, labelled)
+    masked, hidden_labels = hide_labels(table, target, source_rows, labelled, no_classes)
     if len(masked.objects) < 2:
         raise TransferError(f"--source: training needs at least two objects, found only {masked.objects[0]!r}")
     if target_labels:

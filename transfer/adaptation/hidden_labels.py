@@ -10,16 +10,22 @@ from transfer.data.table import ImageTable, Target
 from transfer.errors import list_examples
 from transfer.heads import find_head_kind
 
+NO_CLASS = frozenset({"all", "image", "images", "imgs", "photos", "pictures", "unknown", "unlabeled", "unlabelled"})
+"""Names of folders, in lower case, that hold images without labels unless the source has such a class."""
+
 
 class HiddenLabels:
     """The true objects of the target's images, for the final evaluation alone.
 
     It is no array, has no public field with a label, prints none and cannot be copied or pickled: :meth:`reveal` is the
-    only way to a label. `table` is unmasked; a model can predict `trained_classes`, in this order.
+    only way to a label. `table` is unmasked; a model can predict `trained_classes`, in this order. `no_classes` are the
+    names that :func:`forget_no_classes` took out.
     """
 
-    def __init__(self, table: ImageTable, target: str, trained_classes: tuple[str, ...]) -> None:
-        self._target, self._trained = target, len(trained_classes)
+    def __init__(
+        self, table: ImageTable, target: str, trained_classes: tuple[str, ...], no_classes: tuple[str, ...] = ()
+    ) -> None:
+        self._target, self._trained, self._no_classes = target, len(trained_classes), no_classes
         self._in_target = table.domain == table.domains.index(target)
         present = np.unique(table.object[self._in_target & (table.object >= 0)])
         target_only = tuple(table.objects[i] for i in present if table.objects[i] not in trained_classes)
@@ -52,11 +58,13 @@ class HiddenLabels:
         """Return notes on the accuracy on `rows`: unknown labels, objects that the model cannot predict."""
         true, n = self.reveal(rows), len(rows)
         unknown, beyond = int((true < 0).sum()), true[true >= self._trained]
+        listed = list_examples(self._no_classes)
+        why = f" (the source has no class {listed}, so this is read as no label)" if self._no_classes else ""
         if unknown == n:
-            return (f"no test image of {self._target} has a label: its accuracy is not measured",)
+            return (f"no target labels: accuracy on {self._target} is not measured{why}",)
         notes = []
         if unknown:
-            notes.append(f"{unknown} of {n} test images of {self._target} have no label: not counted")
+            notes.append(f"{unknown} of {n} test images of {self._target} have no label: not counted{why}")
         if len(beyond):
             listed = list_examples([self.classes[i] for i in np.unique(beyond)])
             notes.append(
@@ -72,8 +80,34 @@ class HiddenLabels:
         raise TypeError("HiddenLabels is never copied or saved: it would carry the target's labels along")
 
 
+def forget_no_classes(
+    table: ImageTable, source_rows: np.ndarray, target_rows: np.ndarray, *, few_labels: bool = False
+) -> tuple[ImageTable, tuple[str, ...]]:
+    """Return `table` without the target's labels that name no class, and these names.
+
+    People put unlabelled images into a class folder of any name, since tools ask for one. A name of `target_rows` that
+    no source row has means no label if it is the only one, if it says so (`NO_CLASS`), or if no name of the target is a
+    class of the source; then every prediction would count as an error. With `few_labels`, some labels of the target
+    are to be used, and several names can be classes that the source lacks.
+    """
+    trained, present = (np.unique(table.object[rows]) for rows in (source_rows, target_rows))
+    new = np.setdiff1d(present[present >= 0], trained)
+    shared = np.intersect1d(present, trained[trained >= 0])
+    if len(shared) or (few_labels and len(new) > 1):
+        new = np.array([k for k in new if table.objects[k].strip().casefold() in NO_CLASS], np.int64)
+    rows = target_rows[np.isin(table.object[target_rows], new)]
+    values = table.object.copy()
+    values[rows] = -1
+    target = replace(table.targets["object"], values=values)
+    return replace(table, targets=table.targets | {"object": target}), tuple(table.objects[k] for k in new)
+
+
 def hide_labels(
-    table: ImageTable, target: str, source_rows: np.ndarray, labelled: np.ndarray
+    table: ImageTable,
+    target: str,
+    source_rows: np.ndarray,
+    labelled: np.ndarray,
+    no_classes: tuple[str, ...] = (),
 ) -> tuple[ImageTable, HiddenLabels]:
     """Return the table that methods may use, without the target's labels, and the hidden labels.
 
@@ -85,7 +119,7 @@ def hide_labels(
     masked = mask_labels(masked, labelled, keep=("domain", "object"))
     targets = {name: t if name == "domain" else _drop_unused_classes(t) for name, t in masked.targets.items()}
     masked = replace(masked, targets=targets)
-    return masked, HiddenLabels(table, target, masked.objects)
+    return masked, HiddenLabels(table, target, masked.objects, no_classes)
 
 
 def _drop_unused_classes(target: Target) -> Target:

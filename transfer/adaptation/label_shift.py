@@ -92,8 +92,6 @@ class LabelShift:
                 f"Classes seem to be distributed differently in the target (total variation {self.variation:.2f}): "
                 "methods that align whole domains or balance classes may hurt."
             )
-        if self.open_set:
-            sentences.append("The target may have classes that the source lacks; images of them get a wrong class.")
         return sentences
 
 

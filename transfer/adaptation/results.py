@@ -115,6 +115,7 @@ def build_result(
         "source_only": {"object": _metrics(test, before)},
         **diagnostics.compare_with_source_only([(test, predictions)], [before]),
         "shift": evaluation.shift,
+        "shift_by_labels": diagnostics.measure_shift_by_labels(domains.table.take(domains.train), test),
         "selection": {
             "rule": session.config.method.rule,
             "chosen": fitted.chosen.candidate.name,

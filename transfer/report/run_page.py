@@ -16,6 +16,7 @@ from transfer.heads.registry import score_labels
 from transfer.report.command_line import RUN_CONFIGS, command_line
 from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability
 from transfer.report.load import SavedRun
+from transfer.report.text import shift_lines
 
 SCORE_NAMES, ERROR_NAMES = ClassHeadKind.score_labels, HeadKind.score_labels
 MAX_CHANGED_CLASSES = 12  # largest gains, and as many losses
@@ -48,6 +49,7 @@ def run_page(run: SavedRun) -> dict[str, Any]:
         "explained": pictures.gradcam_cards(run),
         "maps": feature_map.draw_maps(data.get("map", {})),
         "gains": _gains(result.get("per_class_change", {})),
+        "shift_lines": shift_lines(result) if "shift" in result else [],
         "advice": result.get("advice"),
         "settings": _settings(config) if config else _flatten(result["config"]),
         "command": command_line(config) if config else "",

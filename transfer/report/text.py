@@ -9,6 +9,7 @@ from transfer.config.adapt import format_shift
 from transfer.runs.seeds import score_text as score_text
 from transfer.runtime.escape import escape_unprintable
 
+UNMEASURED = "no target labels: accuracy is not measured"
 RUN_TABLE_SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")  # in the table of a run
 
 
@@ -117,10 +118,10 @@ def adaptation_text(result: dict[str, Any]) -> str:
     target = f"{images['target']} unlabelled and {images['target_labelled']} labelled target images"
     parts = [
         f"{domains}: {images['source']} labelled source images, {target}, {images['test']} test images",
-        *([text_table(["target", "accuracy", "macro-F1"], rows)] if result["target"]["object"].get("n") else []),
+        text_table(["target", "accuracy", "macro-F1"], rows) if result["target"]["object"].get("n") else UNMEASURED,
         *_changes(result),
         selection,
-        _shift(result["shift"]),
+        "\n  ".join(["shift, estimated without target labels:", *shift_lines(result)]),
         _policy(result),
     ]
     return "\n\n".join([*parts, *_notes(result)])
@@ -144,17 +145,33 @@ def _changes(result: dict[str, Any], most: int = 3) -> list[str]:
     return [overall, *([text_table(head, rows)] if rows else [])]
 
 
-def _shift(shift: dict[str, Any]) -> str:
-    """Return a line on the domain shift as estimated without target labels."""
-    estimates = []
+def shift_lines(result: dict[str, Any]) -> list[str]:
+    """Return what is estimated of the domain shift, for the console and the page: a line for each estimate.
+
+    Beside an estimate stands what the target's labels say, where they are known.
+    """
+    lines, shift, labels = [], result["shift"], result.get("shift_by_labels", {})
     before, after = (shift["a_distance"].get(when) for when in ("before", "after"))
-    if before is not None and after is not None:
-        estimates.append(f"proxy A-distance {before:.2f} before, {after:.2f} after")
-    verdict = "a strong label shift" if shift["strong"] else "no more than prediction errors explain"
-    estimates.append(f"class proportions differ by about {shift['total_variation']['em']:.2f}, {verdict}")
+    if before is not None:
+        change = "" if after is None else f", {after:.2f} after"
+        scale = "0: the same appearance, 2: always told apart; it says nothing about classes"
+        lines.append(f"proxy A-distance of the domains {before:.2f} before{change} ({scale})")
+    verdict = "a strong label shift" if shift["strong"] else "no more than errors of the estimate explain"
+    if not shift.get("reliable", True):
+        verdict = "not believed, since the source classifier knows too little about the target"
+    true = f" (by its labels {labels['total_variation']:.2f})" if "total_variation" in labels else ""
+    estimate = shift["total_variation"]["em"]
+    lines.append(f"class proportions differ by about {estimate:.2f}{true}, {verdict}")
     if shift.get("estimated_accuracy") is not None:
-        estimates.append(f"estimated accuracy of a standardised source classifier: {shift['estimated_accuracy']:.0%}")
-    return f"shift, estimated without target labels: {'; '.join(estimates)}"
+        lines.append(f"estimated accuracy of a standardised source classifier: {shift['estimated_accuracy']:.0%}")
+    if shift.get("absent"):
+        lines.append(f"probably absent from the target: {', '.join(shift['absent'])}")
+    if shift.get("open_set"):
+        share = labels.get("new_objects")
+        true = f"{share:.0%} of its images do" if share else "none do"
+        by_labels = "" if share is None else f" (by its labels {true})"
+        lines.append(f"images of the target may show objects that the source lacks{by_labels}")
+    return lines
 
 
 def backbone_lines(rows: Iterable[Any]) -> Iterator[str]:
