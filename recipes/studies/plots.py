@@ -49,7 +49,7 @@ def draw_curves(
     log, log_x : bool
         Use a logarithmic axis for y, or for x.
     """
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 
     figure, all_axes = _make_panels(len(panels))
     labels = [x] * len(panels) if isinstance(x, str) else x
@@ -64,6 +64,10 @@ def draw_curves(
         if log_x:
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(LogFormatter())
+        if log:
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(title, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     return _save(figure, all_axes, path)

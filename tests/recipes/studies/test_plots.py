@@ -35,6 +35,21 @@ def test_curves_take_an_axis_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [label.get_text() for label in given.get_xticklabels() if label.get_text() in ("10", "100", "1000")]
 
 
+def test_a_logarithmic_axis_has_plain_numbers() -> None:
+    """Powers of ten, twice and five times them have plain names, also on an axis that spans less than a decade."""
+    for values, names in (
+        ([0.5, 0.03, 0.008], {"0.01", "0.02", "0.05", "0.1"}),
+        ([0.5, 0.3, 0.08], {"0.1", "0.2", "0.5"}),
+    ):
+        figure = plots.draw_curves(None, {"": {"a": values}}, x="stage", y="nats", log=True)
+        figure.draw_without_rendering()
+        (axes,) = figure.get_axes()
+        low, high = axes.get_ylim()
+        shown = {tick.label1.get_text() for tick in axes.yaxis.get_major_ticks() if low <= tick.get_loc() <= high}
+        assert shown >= names
+        assert not any(tick.label1.get_text() for tick in axes.yaxis.get_minor_ticks())
+
+
 def test_descents_show_the_paths(tmp_path: Path) -> None:
     x = np.linspace(-1, 1, 20)
     grid = (x, x, x[None] ** 2 + x[:, None] ** 2)
