@@ -6,7 +6,7 @@ import pytest
 from transfer.config.commands import AdviseConfig
 from transfer.errors import TransferError
 from transfer.training.train import train
-from transfer.tuning.advise import advise
+from transfer.tuning.advise import _select_available, advise
 
 
 def test_advice_is_written_and_returned(config, tmp_path):
@@ -39,6 +39,12 @@ def test_backbones_are_ranked_and_the_best_is_advised(config, weights_store, mon
     assert reached == sorted(reached, reverse=True)
     assert result["backbone"]["name"] == result["backbones"][0]["name"] == result["run"]["backbone"]["name"]
     assert any("no stored weights for resnet18" in note for note in result["notes"])
+
+
+def test_weights_of_an_installed_package_are_on_this_machine():
+    available, notes = _select_available(("tf_efficientnet_lite0", "resnet18"))
+    assert available == ("tf_efficientnet_lite0",)
+    assert notes == ["no stored weights for resnet18: not ranked"]
 
 
 def test_invalid_requests_are_refused(config):

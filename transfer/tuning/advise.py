@@ -6,6 +6,7 @@ from typing import Any
 
 from transfer.advice.requirements import LINEAR_PROBE
 from transfer.backbones import registry, weight_paths
+from transfer.backbones.weight_packages import find_weight_package
 from transfer.config.commands import AdviseConfig
 from transfer.config.serialise import to_dict
 from transfer.config.shared import RunConfig
@@ -116,10 +117,11 @@ def _select_available(names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str
     missing: list[str] = []
     for name in dict.fromkeys(names):
         provider, full = registry.resolve(name)
-        source = provider.source(full)
+        source, package = provider.source(full), find_weight_package(full)
         stored = (
             weight_paths.find_store_file(full, folder)
             or provider.local_file(full)
+            or (package and package.installed)
             or (source and weight_paths.is_in_hub_cache(source))
         )
         (available if stored else missing).append(name)
