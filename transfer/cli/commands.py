@@ -33,6 +33,7 @@ from transfer.errors import EndedEarly, TransferError, did_you_mean
 from transfer.runtime import distributed
 from transfer.runtime.compiler import defer_compiler
 from transfer.runtime.escape import escape_unprintable
+from transfer.runtime.streams import is_unicode
 
 
 def _print(text: str, **how: Any) -> None:
@@ -42,7 +43,7 @@ def _print(text: str, **how: Any) -> None:
 
 def _print_result(as_json: bool, result: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> None:
     """Print a result as JSON or as text."""
-    _print(json.dumps(result, ensure_ascii=False) if as_json else "\n" + text(result))
+    _print(json.dumps(result, ensure_ascii=not is_unicode(sys.stdout)) if as_json else "\n" + text(result))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from transfer.runtime import distributed
 from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.plugins import load_plugin, name_recorded_plugins
 from transfer.runtime.signals import StoppedBySignal
+from transfer.runtime.streams import check_output, protect_streams
 from transfer.runtime.version import VERSION
 
 T = TypeVar("T")
@@ -181,6 +182,12 @@ def _find_paths(config: Any) -> Iterator[Path]:
 
 
 def _guarded(call: Callable[[_ProgressHandler], None]) -> int:
+    """Run `call` as :func:`_exit_code` does, with standard streams that cannot end it."""
+    with protect_streams():
+        return _exit_code(call)
+
+
+def _exit_code(call: Callable[[_ProgressHandler], None]) -> int:
     """Run `call`; print its log lines, and a user's mistake as one line; return the exit code.
 
     In a distributed run rank 0 prints; of several failing processes the first one to fail does.
@@ -192,7 +199,7 @@ def _guarded(call: Callable[[_ProgressHandler], None]) -> int:
     try:
         with distributed.silence_other_ranks():
             call(handler)
-            sys.stdout.flush()
+            check_output(sys.stdout)
     except TransferError as error:
         line = " ".join(str(error).split())
         distributed.print_once(f"transfer: {escape_unprintable(line if len(line) < 1500 else line[:1500] + ' ...')}")
@@ -203,8 +210,6 @@ def _guarded(call: Callable[[_ProgressHandler], None]) -> int:
     except KeyboardInterrupt:
         distributed.print_once("transfer: interrupted")
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if isinstance(error, PermissionError) and error.filename:
             distributed.print_once(f"transfer: {escape_unprintable(str(error.filename))}: {error.strerror}")

@@ -1,5 +1,6 @@
 """Find the images that a user names: files, folders, globs, shards, or a list on standard input."""
 
+import io
 import os
 import stat
 import sys
@@ -27,7 +28,7 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None, *, ignored: l
     ignored = [] if ignored is None else ignored
     for name in names:
         if name == "-":
-            found += find_images(_read_list(stdin or sys.stdin), ignored=ignored)
+            found += find_images(_read_list(stdin or _standard_input()), ignored=ignored)
             continue
         if parse_address(name):  # an image inside a shard, as predictions.csv names it
             found.append(name)
@@ -49,6 +50,14 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None, *, ignored: l
     if not found:
         raise TransferError("no image given: name files, folders or globs, or '-' to read a list from standard input")
     return found
+
+
+def _standard_input() -> TextIO:
+    if sys.stdin is None:
+        raise TransferError("'-' reads a list from standard input, which is closed")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names that are not valid text in its encoding
+    return sys.stdin
 
 
 def _read_list(lines: Iterable[str]) -> list[str]:

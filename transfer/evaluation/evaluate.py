@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import io
 import itertools
 import json
 import os
@@ -35,6 +34,7 @@ from transfer.runtime.device import get_versions, pick_device
 from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.files import atomic_write, open_text, write_json
 from transfer.runtime.malloc import keep_freed_memory
+from transfer.runtime.streams import is_unicode, is_writable
 
 PREDICTED_AT_ONCE = 64  # images per batch
 
@@ -81,22 +81,25 @@ def predict_command(config: PredictConfig) -> int:
     if config.out:
         with atomic_write(config.out) as temporary, open_text(temporary, "w") as file:
             return _write(rows, config.format, file.write)
-    if config.format == "csv" and isinstance(sys.stdout, io.TextIOWrapper):
+    if config.format == "csv" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 are written as their bytes
     screen = sys.stdout.isatty()
     return _write(
-        rows, config.format, lambda text: sys.stdout.write(escape_unprintable(text, "\n") if screen else text)
+        itertools.takewhile(lambda row: is_writable(sys.stdout), rows),
+        config.format,
+        lambda text: sys.stdout.write(escape_unprintable(text, "\n") if screen else text),
+        ascii_only=not is_unicode(sys.stdout),
     )
 
 
-def _write(rows: Iterator[dict[str, Any]], form: str, write: Any) -> int:
-    """Write `rows` as JSON lines or CSV; return how many have an error."""
+def _write(rows: Iterator[dict[str, Any]], form: str, write: Any, *, ascii_only: bool = False) -> int:
+    """Write `rows` as JSON lines, with all but ASCII escaped on request, or CSV; return how many have an error."""
     if form == "csv":
         return _write_csv(rows, write)
     skipped = 0
     for row in rows:
         skipped += "error" in row
-        write(escape_unprintable(json.dumps(row, ensure_ascii=False)) + "\n")
+        write(escape_unprintable(json.dumps(row, ensure_ascii=ascii_only)) + "\n")
     return skipped
 
 

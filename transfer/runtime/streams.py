@@ -1,0 +1,100 @@
+"""Standard streams that cannot end a run: results are computed and saved even if no line can be printed."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from transfer.errors import TransferError
+
+
+class OutputStream:
+    """A text stream that escapes what its encoding lacks and, after an error, drops what is written.
+
+    Parameters
+    ----------
+    stream : text stream or None
+        None: it was closed before the program started.
+    name : str
+        For messages, such as ``"standard output"``.
+
+    Attributes
+    ----------
+    error : OSError or None
+        Why nothing more is written: a full disk, or a pipe whose reader has ended.
+    """
+
+    def __init__(self, stream: TextIO | None, name: str) -> None:
+        self.stream: Any = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self.name = name
+        self.closed_before = stream is None
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write `text`; characters that the encoding lacks become escapes, a backslash and their code."""
+        if self.error is None:
+            try:
+                self._write(text)
+            except OSError as error:
+                self.error = error
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        if self.error is None:
+            try:
+                self.stream.flush()
+            except OSError as error:
+                self.error = error
+
+    def finish(self) -> None:
+        """Flush; after an error, send what is still buffered nowhere, so that the interpreter ends in silence."""
+        self.flush()
+        if self.error and not self.closed_before:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+        if self.closed_before:
+            self.stream.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self.stream.encoding
+            self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+@contextmanager
+def protect_streams() -> Iterator[None]:
+    """Make standard output and standard error an :class:`OutputStream` each within the context."""
+    before = sys.stdout, sys.stderr
+    out, err = OutputStream(before[0], "standard output"), OutputStream(before[1], "standard error")
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        out.finish()
+        err.finish()
+
+
+def is_writable(stream: Any) -> bool:
+    """Return whether what is written to `stream` still arrives: see :class:`OutputStream`."""
+    return not isinstance(stream, OutputStream) or stream.error is None
+
+
+def check_output(stream: Any) -> None:
+    """Raise TransferError if lines for `stream` were lost, unless their reader ended, as `head` does."""
+    stream.flush()
+    if not is_writable(stream) and not isinstance(stream.error, BrokenPipeError):
+        raise TransferError(f"{stream.name}: {stream.error.strerror}, so lines are missing there")
+
+
+def is_unicode(stream: Any) -> bool:
+    """Return whether the encoding of `stream` has all characters."""
+    return "utf" in (getattr(stream, "encoding", None) or "utf-8").lower()
