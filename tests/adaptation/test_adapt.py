@@ -303,3 +303,25 @@ def test_a_flat_folder_is_the_unlabelled_target(config, folder, tmp_path):
 def test_a_flat_folder_has_no_target_labels(config, tmp_path, how):
     with pytest.raises(TransferError, match="--target-images have none"):
         config(target_images=tmp_path, **how)
+
+
+@pytest.mark.parametrize("method", ["source_only", "auto", "mcc"])
+def test_the_target_is_calibrated_without_its_labels_unless_it_shall_not_be(config, tiny, tmp_path, method):
+    """The saved model's logits are divided by the result's temperature; no decision changes. `mcc` has no estimate."""
+    table, runs = tiny.table, {}
+    for calibrate in (False, True):
+        out = tmp_path / str(calibrate)
+        run = adapt(config(method=(method,), out=out, calibrate=calibrate), images=tiny)
+        ((test, predictions),) = run.tests
+        saved = [row["object_probability"] for row in predict(checkpoint.load_models(out), test.paths.tolist())]
+        np.testing.assert_allclose(saved, predictions["object"].max(1), atol=1e-4)
+        runs[calibrate] = run.result, predictions["object"]
+    (plain, before), (calibrated, after) = runs[False], runs[True]
+    assert plain["temperatures"] == {}
+    assert list(calibrated["temperatures"]) == ([] if method == "mcc" else ["object"])
+    assert 0 <= calibrated["target"]["object"]["calibration_error"] <= 1
+    temperature = calibrated["temperatures"].get("object", 1.0)
+    expected = torch.from_numpy(before.astype(np.float64)).log().div(temperature).softmax(1)
+    np.testing.assert_allclose(after, expected, atol=2e-3)  # the result has 4 digits of the temperature
+    assert plain["target"]["object"]["accuracy"] == calibrated["target"]["object"]["accuracy"]
+    assert len(table) > len(after)

@@ -21,7 +21,7 @@ def test_heads_reproduce_the_evidence(staged, monkeypatch, policy, near):
     """Whether the shift is found to be small (always, never) or not."""
     monkeypatch.setattr(module, "NEAR", near)
     stage, phase, steps = staged(policy=policy)
-    heads, evidence, notes = fit_auto(stage, phase, steps, 0, 16)
+    heads, evidence, notes, accuracy = fit_auto(stage, phase, steps, 0, 16)
     with torch.inference_mode():
         said = heads(stage.pooled(stage.domains.unlabelled))["object"].numpy()
     assert np.allclose(said, evidence.target_logits, atol=1e-2 * np.abs(said).max())
@@ -29,13 +29,27 @@ def test_heads_reproduce_the_evidence(staged, monkeypatch, policy, near):
     (note,) = notes
     assert note.startswith("auto: ")
     assert ("small shift" in note) == (near == 0.0)
+    assert 0 <= accuracy <= 1
+
+
+def test_the_accuracy_is_estimated_by_the_agreement_with_the_networks(staged, monkeypatch):
+    monkeypatch.setattr(module, "NEAR", 1.1)
+    stage, phase, steps = staged()
+    networks = module._train_networks(stage, align_features(stage, "standardise"), phase, steps, 0, 16)
+    networks[:3] = np.roll(networks[:3], 1, axis=1)  # of whom three change their minds
+    monkeypatch.setattr(module, "_train_networks", lambda *given: networks)
+    _, evidence, _, accuracy = fit_auto(stage, phase, steps, 0, 16)
+    pairs = zip(networks.tolist(), evidence.target_logits.tolist(), strict=True)
+    same = [a.index(max(a)) == b.index(max(b)) for a, b in pairs]
+    assert accuracy == pytest.approx(sum(same) / len(same))
+    assert accuracy < 1
 
 
 @pytest.mark.parametrize("labels", [0, 2])
 def test_a_small_shift_gives_the_source_only_predictions(staged, monkeypatch, labels):
     monkeypatch.setattr(module, "NEAR", 0.0)
     stage, phase, steps = staged(target_labels=labels)
-    _, evidence, _ = fit_auto(stage, phase, steps, 0, 16)
+    evidence = fit_auto(stage, phase, steps, 0, 16)[1]
     features = align_features(stage, "none")
     assert np.array_equal(
         evidence.target_logits, features.evidence(stage, solve_classifier(stage, features)).target_logits

@@ -246,6 +246,7 @@ ADAPT_TABLE: list[tuple[AdaptationFacts, dict[str, Any], str]] = [
     (STILL, {"cut_precision": "float32"}, FROZEN),
     (replace(TAIL, trained_stages=1), {"layer_decay": 0.3}, "a single stage is trained"),
     (NO_STEPS, {"rule": "im"}, "there is a single candidate"),
+    (replace(NO_STEPS, estimates=False), {"calibrate": False}, "the accuracy of coral on the target is not estimated"),
     (NO_STEPS, {"val": 0.3}, "--rule auto holds no source images out"),
     (STILL, {"test": 0.3}, "--protocol transductive holds no target out"),
     (STILL, {"data_root": "x"}, "digits are drawn, not read"),

@@ -15,6 +15,7 @@ from transfer.config.commands import EvaluateConfig
 from transfer.config.train import TrainConfig, ViewConfig
 from transfer.errors import TransferError
 from transfer.evaluation import ensemble
+from transfer.evaluation.calibration import measure_calibration
 from transfer.evaluation.evaluate import evaluate
 from transfer.evaluation.tta import predict_views
 from transfer.runs import checkpoint
@@ -48,6 +49,8 @@ def test_several_runs_are_evaluated_as_an_ensemble(config: Callable[..., TrainCo
     right = expected.argmax(1) == tested.object
     assert result["test"]["object"]["n"] == len(tested)
     assert result["test"]["object"]["accuracy"] == pytest.approx(right.mean())
+    error = measure_calibration(expected.max(1), right).error  # of the mean of the runs' calibrated probabilities
+    assert result["test"]["object"]["calibration_error"] == pytest.approx(error, abs=1e-5)
 
 
 def test_a_run_in_an_ensemble_with_itself_is_unchanged(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
@@ -97,6 +100,21 @@ def test_snapshots_are_saved_and_evaluated_as_an_ensemble(
     once_more = config(out=out, policy="partial:1", overwrite=True)
     train(once_more)
     assert not list(out.glob("snapshot*"))
+
+
+@pytest.mark.parametrize("heads", ["dual", "separate"])
+def test_snapshots_are_calibrated(config: Callable[..., TrainConfig], tmp_path: Path, heads: str) -> None:
+    """The run's temperatures divide the outputs of each head of each snapshot, and change nothing else."""
+    settings = {"policy": "partial:1", "epochs": 4, "cycles": 2, "heads": heads, "report": False}
+    calibrated = train(config(out=tmp_path / "calibrated", **settings)).result["temperatures"]
+    train(config(out=tmp_path / "plain", calibrate=False, **settings))
+    assert set(calibrated) == {"object", "domain"}
+    for name in ("snapshot1.safetensors", "snapshot2.safetensors"):
+        plain, folded = (load_file(tmp_path / run / name) for run in ("plain", "calibrated"))
+        assert plain.keys() == folded.keys()
+        for key, tensor in plain.items():
+            (temperature,) = [t for head, t in calibrated.items() if f"head_{head}." in key] or [1.0]
+            torch.testing.assert_close(folded[key].double() * temperature, tensor.double(), rtol=1e-3, atol=1e-5)
 
 
 def test_snapshots_restore_the_models_weights(config: Callable[..., TrainConfig]) -> None:

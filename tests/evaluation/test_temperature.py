@@ -7,7 +7,7 @@ import torch
 
 from transfer import BackboneConfig, DataConfig, LearnConfig, RunConfig, TrainConfig, train
 from transfer.config.train import HeadConfig
-from transfer.evaluation.temperature import BOUNDS, PRIOR_SD, apply_temperatures, fit_temperatures
+from transfer.evaluation.temperature import BOUNDS, PRIOR_SD, apply_temperatures, fit_temperatures, match_confidence
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 
@@ -188,3 +188,66 @@ def test_a_saved_model_is_calibrated(tmp_path):
     for key, tensor in kept.heads.state_dict().items():
         assert torch.equal(saved.heads.state_dict()[key], tensor)
     assert json.loads((tmp_path / "run" / "result.json").read_text())["temperatures"] == run.result["temperatures"]
+
+
+def correct_rows(model, feed):
+    with torch.no_grad():
+        return {name: out.argmax(1) for name, out in model.heads(feed.features).items()}
+
+
+@pytest.mark.parametrize("case", ["one row", "one correct row", "all correct", "a class absent", "one class alone"])
+def test_validation_rows_that_say_little(case):
+    """Of two and of three classes: the likeliest temperature under the prior, within the bounds."""
+    model = make_model(softmax_specs())
+    feed, rows, labels = make_rows(1 if "row" in case else 40)
+    if "correct" in case:
+        labels = correct_rows(model, feed)
+    elif "class" in case:
+        labels = {name: label.clamp_max(1 if "absent" in case else 0) for name, label in labels.items()}
+    found = fit_temperatures(model, feed, rows, labels)
+    with torch.no_grad():
+        out = model.heads(feed.features)
+    for name in CLASSES:
+        assert found[name] == pytest.approx(best_on_grid(out[name], labels[name]), rel=0.01)
+        assert math.exp(BOUNDS[0]) < found[name] < math.exp(BOUNDS[1])
+
+
+def test_a_temperature_is_bounded_however_many_rows_are_correct_or_wrong():
+    model = make_model(softmax_specs())
+    for name in CLASSES:
+        torch.nn.init.zeros_(model.heads.layer(name)[-1].bias)
+    feed, rows, _ = make_rows(50_000)
+    feed.features *= 1e-3  # unsure of all of them
+    labels = correct_rows(model, feed)
+    low, high = map(math.exp, BOUNDS)
+    assert fit_temperatures(model, feed, rows, labels) == {"object": low, "domain": low}
+    feed.features *= 1e5  # certain of all of them
+    wrong = {name: (label + 1) % len(CLASSES[name]) for name, label in labels.items()}
+    assert fit_temperatures(model, feed, rows, wrong) == {"object": high, "domain": high}
+
+
+def test_a_number_beside_a_calibrated_head_keeps_its_weights():
+    model = make_model([HeadSpec("object", classes=CLASSES["object"]), HeadSpec("age", "regression")])
+    feed, rows, labels = make_rows()
+    labels = {"object": labels["object"], "age": torch.randn(80)}
+    before = {name: tensor.clone() for name, tensor in model.heads.layer("age").state_dict().items()}
+    apply_temperatures(model.heads, fit_temperatures(model, feed, rows, labels))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.heads.layer("age").state_dict().items())
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.9, 1.0])
+def test_confidence_is_matched_to_an_estimate_of_the_accuracy(accuracy):
+    logits = 3 * torch.randn(60, 4, generator=torch.Generator().manual_seed(2))
+    temperature = match_confidence(logits, accuracy)
+    confidences = []
+    for row in logits.tolist():
+        powers = [math.exp(value / temperature) for value in row]
+        confidences.append(max(powers) / sum(powers))
+    assert sum(confidences) / 60 == pytest.approx((60 * accuracy + 1) / 62, abs=1e-6)
+
+
+def test_an_estimate_that_no_temperature_reaches_takes_a_bound():
+    certain, even = torch.eye(2)[[0, 1] * 30] * 1e6, torch.zeros(60, 2)
+    assert match_confidence(certain, 0.2) == math.exp(BOUNDS[1])
+    assert match_confidence(even, 0.9) == math.exp(BOUNDS[0])
+    assert match_confidence(torch.full((60, 2), math.nan), 0.9) == 1.0

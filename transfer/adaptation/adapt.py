@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from transfer import freeze
 from transfer.adaptation import diagnostics
@@ -28,7 +29,13 @@ from transfer.adaptation.results import (
 )
 from transfer.adaptation.resume import ResumeLog
 from transfer.adaptation.selection import validators
-from transfer.adaptation.selection.best_candidate import BestCandidate, LogLine, format_candidate, hidden_widths
+from transfer.adaptation.selection.best_candidate import (
+    BestCandidate,
+    CandidateModel,
+    LogLine,
+    format_candidate,
+    hidden_widths,
+)
 from transfer.adaptation.task import AdaptationTask, prepare_task
 from transfer.config.adapt import AdaptConfig, ShiftConfig
 from transfer.config.train import DataConfig, HeadConfig
@@ -37,6 +44,7 @@ from transfer.data.splits import Splits
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import predict_rows, prediction_rows, target_tensors
 from transfer.evaluation.report_data import build_report_data
+from transfer.evaluation.temperature import apply_temperatures, match_confidence
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.runs.facts import format_facts
@@ -197,6 +205,7 @@ def _log_unused_options(config: AdaptConfig, trained_stages: int, holds_out: boo
         steps=bool(losses or fitted or source),
         candidates=losses or len(methods) > 1,
         holds_out=holds_out,
+        estimates=any(method.estimates_accuracy for method in methods),
     )
     for sentence in format_unused_options(find_unused_adaptation_options(config, facts)):
         log.info("%s", sentence)
@@ -236,11 +245,24 @@ def _fit_methods(session: Session, prepared: PreparedAdaptation) -> FittedMethod
     return FittedMethods(untouched, reference, methods, scores, chosen)
 
 
+def _find_temperatures(candidate: CandidateModel) -> dict[str, float]:
+    """Return the temperature of the target's logits, by head; none where its accuracy is not estimated."""
+    if candidate.accuracy is None:
+        return {}
+    logits = torch.from_numpy(candidate.evidence.target_logits)
+    temperature = distributed.broadcast(match_confidence(logits, candidate.accuracy))
+    accuracy = f"an accuracy on the target that is estimated at {candidate.accuracy:.3f}"
+    log.info("calibrated to %s, without its labels: temperature object %.2f", accuracy, temperature)
+    return {"object": temperature}
+
+
 def _evaluate(session: Session, prepared: PreparedAdaptation, fitted: FittedMethods) -> TargetEvaluation:
     """Predict the target's test images with the chosen candidate; then reveal their labels."""
     task, domains, chosen = prepared.task, prepared.task.domains, fitted.chosen
     task.move(chosen.backbone)
     task.model.heads = chosen.candidate.heads
+    temperatures = _find_temperatures(chosen.candidate) if session.config.steps.calibrate else {}
+    apply_temperatures(task.model.heads, temperatures)
     predictions = predict_rows(
         task.model, task.evaluation_feed, domains.test, target_tensors(domains.table, task.model)
     )[0]
@@ -250,7 +272,8 @@ def _evaluate(session: Session, prepared: PreparedAdaptation, fitted: FittedMeth
     seed = session.config.run.seed
     shift, remarks = diagnostics.describe_shift(fitted.untouched, chosen.candidate.evidence, seed=seed)
     # All choices and predictions are made: only now are the target labels revealed.
-    return TargetEvaluation(reveal_test(domains, prepared.hidden), predictions, shift, remarks, moved)
+    test = reveal_test(domains, prepared.hidden)
+    return TargetEvaluation(test, predictions, temperatures, shift, remarks, moved)
 
 
 def _record(

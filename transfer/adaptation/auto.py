@@ -11,7 +11,8 @@
    smooths them over each image's neighbours, and balances classes softly (`product_of_experts.combine_experts`).
 4. With a trained tail, a network above it learns the source's labels, these predictions as pseudo-labels, and MCC, from
    augmented views. Its predictions are then refined together with the former ones, on both kinds of features.
-5. A linear classifier learns the refined predictions, so that a plain model is evaluated and saved.
+5. A linear classifier learns the refined predictions, so that a plain model is evaluated and saved. Its accuracy is
+   estimated by how often it agrees with the networks, which were not refined.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,7 @@ from transfer.adaptation.closed_form.classifier import (
     align_features,
     distil,
     fold_alignment,
+    solve_and_estimate,
     solve_classifier,
     source_only_evidence,
 )
@@ -54,8 +56,11 @@ TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # fractions of --epochs and --lr, for the tai
 
 def fit_auto(
     task: AdaptationTask, phase: Phase, config: StepsConfig, seed: int, bottleneck: int
-) -> tuple[Heads, CandidateEvidence, list[str]]:
-    """Return heads for pooled features of the target, their evidence, and a note on what was done."""
+) -> tuple[Heads, CandidateEvidence, list[str], float | None]:
+    """Return heads for pooled features of the target, their evidence, a note on what was done, and their accuracy.
+
+    The accuracy on the target is estimated without its labels; None under label shift.
+    """
     frozen = task.as_features()
     features = align_features(frozen, "standardise")
     source_only = [source_only_evidence(frozen, kind) for kind in ("standardise", "none")]
@@ -74,15 +79,18 @@ def fit_auto(
     note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: "
     if agreement >= NEAR:
         features = align_features(frozen, "none")
-        classifier = solve_classifier(frozen, features)
+        classifier, accuracy = solve_and_estimate(frozen, features)
         note += "a small shift, so source_only's classifier is used"
-        return fold_alignment(classifier, features.maps[-1]), features.evidence(frozen, classifier), [note]
+        return fold_alignment(classifier, features.maps[-1]), features.evidence(frozen, classifier), [note], accuracy
     if uneven:
-        return _distil(frozen, features, adapted, note + "class shares differ strongly, so classes are not balanced")
+        note += "class shares differ strongly, so classes are not balanced"
+        return *_distil(frozen, features, adapted), [note], None
     q = _combine(task, features.target, features.labelled, [(EXPERT, networks)])
     if not task.frozen:
         features, q = _train_tail(task, frozen, features, phase, config, seed, bottleneck, networks, q)
-    return _distil(task, features, q, note + "refined on its geometry")
+    heads, evidence = _distil(task, features, q)
+    accuracy = float((networks.argmax(1) == evidence.target_logits.argmax(1)).mean())
+    return heads, evidence, [note + "refined on its geometry"], accuracy
 
 
 def _train_tail(  # the state of fit_auto
@@ -134,11 +142,9 @@ def _refine_unbalanced(
     return _combine(task, features.target, features.labelled, [(0.5, logp) for logp in log_probabilities], balance=0.0)
 
 
-def _distil(
-    task: AdaptationTask, features: AlignedFeatures, q: np.ndarray, note: str
-) -> tuple[Heads, CandidateEvidence, list[str]]:
+def _distil(task: AdaptationTask, features: AlignedFeatures, q: np.ndarray) -> tuple[Heads, CandidateEvidence]:
     heads = distil(task, features, q)
-    return fold_alignment(heads, features.maps[-1]), features.evidence(task, heads), [note]
+    return fold_alignment(heads, features.maps[-1]), features.evidence(task, heads)
 
 
 def _combine(

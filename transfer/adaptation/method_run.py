@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from transfer.adaptation.closed_form.alignment import fit_alignment
-from transfer.adaptation.closed_form.classifier import align_features, distil, fold_alignment, solve_classifier
+from transfer.adaptation.closed_form.classifier import align_features, distil, fold_alignment, solve_and_estimate
 from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.registry import BuildLosses, Method, find_method
 from transfer.adaptation.selection.best_candidate import BestCandidate, CandidateModel
@@ -84,9 +84,10 @@ class _MethodRun:
     def candidates(self, notes: list[str]) -> Iterator[CandidateModel]:
         """Yield the candidates, one per epoch where losses are minimised; add to `notes`."""
         if self.method.fit:
-            heads, evidence, more = self.method.fit(self.task, self.phase, self.config, self.seed, self.bottleneck)
+            fit = self.method.fit(self.task, self.phase, self.config, self.seed, self.bottleneck)
+            heads, evidence, more, accuracy = fit
             notes += more
-            yield CandidateModel(self.label, evidence, heads)
+            yield CandidateModel(self.label, evidence, heads, accuracy=accuracy)
         elif self.method.losses is None:
             yield self._solve()
         else:
@@ -98,10 +99,11 @@ class _MethodRun:
         if not task.frozen and method.uses_source:
             list(self._new_trainer().train([], self.config.epochs, last=True))
         features = align_features(task, method.align)
-        heads = solve_classifier(task, features, source=method.uses_source)
+        heads, accuracy = solve_and_estimate(task, features, source=method.uses_source)
         if method.refine:
-            heads = distil(task, features, method.refine(features.evidence(task, heads)))
-        return CandidateModel(self.label, features.evidence(task, heads), fold_alignment(heads, features.maps[-1]))
+            heads, accuracy = distil(task, features, method.refine(features.evidence(task, heads))), None
+        evidence = features.evidence(task, heads)
+        return CandidateModel(self.label, evidence, fold_alignment(heads, features.maps[-1]), accuracy=accuracy)
 
     def _train(self, build_losses: BuildLosses) -> Iterator[CandidateModel]:
         """Minimise the method's losses, after a warm-up on source labels alone; yield a candidate per epoch."""

@@ -22,8 +22,9 @@ BuildLosses = Callable[[int, int, "nn.Module"], "list[tuple[float, AdaptationLos
 """(features' width, number of classes, classifier) -> losses with their weights."""
 Refine = Callable[["CandidateEvidence"], "np.ndarray"]
 """A classifier's evidence -> refined class probabilities (target rows, classes)."""
-FitMethod = Callable[..., "tuple[Heads, CandidateEvidence, list[str]]"]
-"""(task, phase, steps config, seed, bottleneck width) -> heads for target features, their evidence, notes."""
+FitMethod = Callable[..., "tuple[Heads, CandidateEvidence, list[str], float | None]"]
+"""(task, phase, steps config, seed, bottleneck width) -> heads for target features, their evidence, notes, and their
+accuracy on the target as estimated without its labels, if it is."""
 
 FUNCTIONS = ("losses", "refine", "pseudo_labels", "fit")  # the fields of Method that are functions
 REFERENCE = "source_only"  # the method that every result is compared with
@@ -72,6 +73,11 @@ class Method:
     source_free: bool = False
     uses_source: bool = True
     moves_batch_norm: bool = False
+
+    @property
+    def estimates_accuracy(self) -> bool:
+        """Whether its accuracy on the target can be estimated: it is a source classifier, or `fit` may do so."""
+        return bool(self.fit) or (self.uses_source and not self.losses and not self.refine)
 
     def __post_init__(self) -> None:
         """Raise TransferError if the facts contradict each other."""

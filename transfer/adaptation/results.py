@@ -17,7 +17,7 @@ from transfer.config.adapt import AdaptConfig
 from transfer.config.serialise import to_dict
 from transfer.data.table import ImageTable, Target
 from transfer.evaluation.finished_run import FinishedRun
-from transfer.evaluation.predictions import Predictions, note_absent_classes
+from transfer.evaluation.predictions import Predictions, evaluate_predictions, note_absent_classes
 from transfer.freeze import FreezePlan, Phase
 from transfer.heads import metrics
 from transfer.runs.seeds import merge_seeds
@@ -81,6 +81,7 @@ class TargetEvaluation:
 
     test: ImageTable
     predictions: Predictions
+    temperatures: dict[str, float]  # by head, folded into the model
     shift: dict[str, Any]
     remarks: list[str]
     moved: tuple[str, ...]
@@ -111,11 +112,12 @@ def build_result(
             "target_labelled": len(domains.labelled),
             "test": len(domains.test),
         },
-        "target": {"object": _metrics(test, predictions["object"].argmax(1))},
-        "source_only": {"object": _metrics(test, before)},
+        "target": evaluate_predictions(test, predictions),
+        "source_only": {"object": metrics.classification_metrics(test.object, before, test.objects)},
         **diagnostics.compare_with_source_only([(test, predictions)], [before]),
         "shift": evaluation.shift,
         "shift_by_labels": diagnostics.measure_shift_by_labels(domains.table.take(domains.train), test),
+        "temperatures": {head: round(temperature, 4) for head, temperature in evaluation.temperatures.items()},
         "selection": {
             "rule": session.config.method.rule,
             "chosen": fitted.chosen.candidate.name,
@@ -156,7 +158,3 @@ def reveal_test(domains: Domains, hidden: HiddenLabels) -> ImageTable:
     table = domains.table.take(domains.test)
     true = Target(hidden.reveal(domains.test), classes=hidden.classes)
     return replace(table, targets={"object": true, "domain": table.targets["domain"]})
-
-
-def _metrics(test: ImageTable, classes: np.ndarray) -> dict[str, Any]:
-    return metrics.classification_metrics(test.object, classes, test.objects)

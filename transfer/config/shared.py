@@ -71,6 +71,9 @@ class OptimConfig:
     """Momentum of sgd, nesterov and those optimizers of timm that have it (0: plain gradient descent)."""
     clip: Advanced[float] = 1.0
     """Largest gradient norm; larger gradients are scaled down (0: no limit). Not for lbfgs."""
+    calibrate: bool = True
+    """Divide each head's logits by a temperature, so that probabilities are as high as the accuracy: on the validation
+    images of train, on the target of adapt as estimated without its labels. It changes no prediction."""
     augment: Augmentation = "none"
     """Random augmentation of training images. flip: mirror; crop: flip and random resized crop; colour: crop and colour
     jitter; pca: crop and AlexNet's PCA lighting; scale: flip and ResNet's scale jitter."""

@@ -141,9 +141,6 @@ class LearnConfig(OptimConfig):
     """hinge: multi-class hinge loss; its probabilities only rank the classes."""
     label_smoothing: Advanced[float] = 0.1
     """Label smoothing: share of the target that is spread evenly over all classes (not for hinge)."""
-    calibrate: bool = True
-    """Fit a temperature for each head on the validation images, so that probabilities are as high as the accuracy
-    (temperature scaling); it changes no prediction."""
     regularise: RegulariseConfig = field(default_factory=RegulariseConfig)
     patience: int = 15
     """Stop a phase after this many epochs without a better validation score (0, or with several cycles: never)."""

@@ -53,7 +53,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     optimizer, lr, weight_decay, epochs, batch_size, augment : optional
         As on the command line.
     calibrate : bool, optional
-        Fit temperatures on validation images, so that probabilities are as high as the accuracy (the default).
+        Scale logits by temperatures, so that probabilities are as high as the accuracy (the default).
     method : str, optional
         The adaptation method if `sample_domain` has target domains: ``auto`` (the default), ``mcc``, ``dann``, ...
     device : str, optional

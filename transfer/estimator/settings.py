@@ -14,8 +14,10 @@ CONFIG_PARTS: dict[str, tuple[str | None, str | None]] = {
     **dict.fromkeys(("backbone", "weights", "image_size", "crop"), ("backbone", "backbone")),
     "policy": ("policy", "method"),
     **dict.fromkeys(("heads", "hidden"), ("heads", None)),
-    **dict.fromkeys(("optimizer", "calibrate"), ("learn", None)),
-    **dict.fromkeys(("lr", "weight_decay", "epochs", "batch_size", "augment", "device"), ("learn", "steps")),
+    "optimizer": ("learn", None),
+    **dict.fromkeys(
+        ("lr", "weight_decay", "epochs", "batch_size", "augment", "calibrate", "device"), ("learn", "steps")
+    ),
     "method": (None, "method"),
     "cache": ("cache", "cache"),
 }

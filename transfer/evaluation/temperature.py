@@ -1,7 +1,8 @@
 """Temperature scaling: heads whose probabilities are as high as their accuracy (Guo et al. 2017, section 4.2).
 
-Dividing logits by a temperature changes no decision. It is fitted on the validation rows and folded into the head's
-last layer, so that predictions, exports and ensembles have it without knowing of it.
+Dividing logits by a temperature changes no decision. It is fitted on the validation rows, or on rows without labels to
+an estimate of their accuracy, and folded into the head's last layer, so that predictions, exports and ensembles have it
+without knowing of it.
 """
 
 import math
@@ -69,6 +70,25 @@ def _fit(part: Heads, outputs: Tensor, targets: Mapping[str, Tensor]) -> float:
     if at_low >= 0:
         return math.exp(low)
     return math.exp(high if at_high <= 0 else brentq(compute_slope, low, high))
+
+
+def match_confidence(logits: Tensor, accuracy: float) -> float:
+    """Return the temperature at which the mean confidence of `logits` (N, classes) equals their estimated `accuracy`.
+
+    Laplace's rule of succession keeps an estimate of 1 on few rows from asking for certainty.
+    """
+    expected = (len(logits) * accuracy + 1) / (len(logits) + 2)
+
+    def compute_excess(value: float) -> float:
+        return float((logits.double() / math.exp(value)).softmax(1).amax(1).mean()) - expected
+
+    low, high = BOUNDS
+    at_low, at_high = compute_excess(low), compute_excess(high)
+    if not (math.isfinite(at_low) and math.isfinite(at_high)):  # of a network that diverged
+        return 1.0
+    if at_low <= 0:
+        return math.exp(low)
+    return math.exp(high if at_high >= 0 else brentq(compute_excess, low, high))
 
 
 def apply_temperatures(heads: Heads, temperatures: Mapping[str, float]) -> None:

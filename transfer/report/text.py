@@ -106,7 +106,7 @@ def _policy(result: dict[str, Any]) -> str:
 def adaptation_text(result: dict[str, Any]) -> str:
     """Return what `transfer adapt` prints."""
     rows = [
-        [name, *(score_text(result, "object", score, part) for score in ("accuracy", "macro_f1"))]
+        [name, *(score_text(result, "object", score, part) for score in ("accuracy", "macro_f1", "calibration_error"))]
         for name, part in (("source only", "source_only"), ("adapted", "target"))
     ]
     chosen, shift = result["selection"], result["config"]["shift"]
@@ -118,7 +118,9 @@ def adaptation_text(result: dict[str, Any]) -> str:
     target = f"{images['target']} unlabelled and {images['target_labelled']} labelled target images"
     parts = [
         f"{domains}: {images['source']} labelled source images, {target}, {images['test']} test images",
-        text_table(["target", "accuracy", "macro-F1"], rows) if result["target"]["object"].get("n") else UNMEASURED,
+        text_table(["target", "accuracy", "macro-F1", "calibration error"], rows)
+        if result["target"]["object"].get("n")
+        else UNMEASURED,
         *_changes(result),
         selection,
         "\n  ".join(["shift, estimated without target labels:", *shift_lines(result)]),

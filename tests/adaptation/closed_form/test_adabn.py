@@ -60,7 +60,9 @@ def test_only_statistics_of_the_tail_move(staged):
     stage, phase, _ = staged(policy="partial:1", method=("adabn",))
     network = stage.model.backbone.network
     before = copy_state(network)
-    heads, evidence = solve_adabn(stage, phase)
+    heads, evidence, notes, accuracy = solve_adabn(stage, phase)
+    assert notes == []
+    assert 0 <= accuracy <= 1
     moved = changed_names(before, network.state_dict())
     tail = norms(stage, tail=True)
     assert tail
@@ -75,7 +77,7 @@ def test_only_statistics_of_the_tail_move(staged):
 
 def test_each_domain_uses_its_own_statistics(staged, three):
     stage, phase, _ = staged(three, source=("plain", "dim"), policy="partial:1", method=("adabn",), rule="source_val")
-    _, evidence = solve_adabn(stage, phase)
+    evidence = solve_adabn(stage, phase)[1]
     domains, layers = stage.domains, list(norms(stage, tail=True).values())
     stage.model.freeze(with_moving_statistics(phase))
     for name in domains.sources:

@@ -9,8 +9,10 @@ from transfer.adaptation.closed_form.classifier import (
     distil,
     fold_alignment,
     predict_test,
+    solve_and_estimate,
     solve_classifier,
 )
+from transfer.adaptation.label_shift import estimate_accuracy
 from transfer.adaptation.selection.evidence import CandidateEvidence
 
 
@@ -112,3 +114,21 @@ def test_test_predictions_are_in_the_order_of_the_test_rows(staged, protocol):
     assert np.allclose(said, wanted, atol=1e-3 * np.abs(wanted).max())
     assert isinstance(evidence, CandidateEvidence)
     assert len(said) == len(stage.domains.test)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_the_accuracy_is_estimated_by_heads_that_have_not_seen_the_validation_rows(staged, held_out):
+    stage, *_ = staged(val=0.3, **({"rule": "source_val"} if held_out else {}))
+    features = align_features(stage, "none")
+    estimate = solve_and_estimate(stage, features)[1]
+    stage.hold_out = True
+    unseen = features.evidence(stage, solve_classifier(stage, features))
+    assert estimate == estimate_accuracy(unseen.val_logits, unseen.val_labels, unseen.target_logits)
+
+
+def test_without_validation_rows_or_a_source_there_is_no_estimate(staged):
+    stage, *_ = staged(val=0.0, target_labels=2)
+    features = align_features(stage, "none")
+    assert solve_and_estimate(stage, features)[1] is None
+    stage, *_ = staged(target_labels=2)
+    assert solve_and_estimate(stage, align_features(stage, "none"), source=False)[1] is None

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer.adaptation.closed_form.classifier import align_features, fold_alignment, solve_classifier
+from transfer.adaptation.closed_form.classifier import align_features, fold_alignment, solve_and_estimate
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import EVALUATION_BATCH, AdaptationTask
@@ -20,8 +20,10 @@ NO_BATCH_NORM = (
 )
 
 
-def solve_adabn(task: AdaptationTask, phase: Phase) -> tuple[Heads, CandidateEvidence]:
+def solve_adabn(task: AdaptationTask, phase: Phase) -> tuple[Heads, CandidateEvidence, list[str], float | None]:
     """Return heads solved on source features under the source's statistics, and their evidence under the target's.
+
+    Beside them no notes, and their accuracy on the target as estimated without its labels.
 
     Li et al. 2017, algorithm 1. The backbone then has the target's statistics.
 
@@ -57,8 +59,8 @@ def solve_adabn(task: AdaptationTask, phase: Phase) -> tuple[Heads, CandidateEvi
         features = align_features(task, "none", pool_by_domain)
     finally:
         task.model.freeze(phase)
-    heads = solve_classifier(task, features)
-    return fold_alignment(heads, features.maps[-1]), features.evidence(task, heads)
+    heads, accuracy = solve_and_estimate(task, features)
+    return fold_alignment(heads, features.maps[-1]), features.evidence(task, heads), [], accuracy
 
 
 def with_moving_statistics(phase: Phase) -> Phase:
@@ -92,6 +94,6 @@ def recompute_statistics(task: AdaptationTask, norms: list[nn.modules.batchnorm.
 register_method(
     "adabn",
     "BatchNorm statistics of the target (Li et al. 2017)",
-    fit=lambda task, phase, *_: (*solve_adabn(task, phase), []),
+    fit=lambda task, phase, *_: solve_adabn(task, phase),
     moves_batch_norm=True,
 )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.adaptation.closed_form.alignment import AffineMap, fit_alignment
+from transfer.adaptation.label_shift import estimate_accuracy
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
 from transfer.adaptation.task import AdaptationTask
@@ -69,21 +70,37 @@ def solve_classifier(
     Unless the validation rows must stay unseen, the heads are refitted on them too. The labelled target rows together
     weigh as much as all source rows.
     """
+    return solve_and_estimate(task, features, source=source, target=target)[0]
+
+
+def solve_and_estimate(
+    task: AdaptationTask, features: AlignedFeatures, *, source: bool = True, target: bool = True
+) -> tuple[Heads, float | None]:
+    """Return what :func:`solve_classifier` does, and its accuracy on the target, estimated without target labels.
+
+    The estimate (:func:`~transfer.adaptation.label_shift.estimate_accuracy`) is that of the heads before they are
+    refitted on the validation rows; None without such rows.
+    """
     domains, labels = task.domains, task.labels
     if not source:
         y = labels[torch.from_numpy(domains.labelled)]
-        return _solved(task, features.labelled, y, np.ones(len(y), np.float32))[0]
+        return _solved(task, features.labelled, y, np.ones(len(y), np.float32))[0], None
     few = domains.labelled if target else domains.labelled[:0]
     y = labels[torch.from_numpy(np.concatenate([domains.train, few]))]
     x = np.concatenate([features.train, features.labelled[: len(few)]])
     val = (torch.from_numpy(features.val), labels[torch.from_numpy(domains.val)])
     heads, strength = _solved(task, x, y, _weights(len(domains.train), len(few)), val=val)
-    if task.hold_out or not len(domains.val):
-        return heads
+    if not len(domains.val):
+        return heads, None
+    unseen = features.evidence(task, heads)
+    estimate = estimate_accuracy(unseen.val_logits, unseen.val_labels, unseen.target_logits)
+    if task.hold_out:
+        return heads, estimate
     y = torch.cat([y, val[1]])
     x = np.concatenate([x, features.val])
     weights = _weights(len(domains.train), len(few), len(domains.train) + len(domains.val))
-    return _solved(task, x, y, np.append(weights, np.ones(len(domains.val), np.float32)), strength=strength)[0]
+    weights = np.append(weights, np.ones(len(domains.val), np.float32))
+    return _solved(task, x, y, weights, strength=strength)[0], estimate
 
 
 def source_only_evidence(task: AdaptationTask, kind: str) -> CandidateEvidence:

@@ -27,6 +27,7 @@ class CandidateModel:
     evidence: CandidateEvidence
     heads: Heads  # for pooled features of target images
     line: dict[str, Any] = field(default_factory=dict)  # further figures for its log line
+    accuracy: float | None = None  # on the target, as estimated without its labels, if it is
 
 
 @dataclass
@@ -77,6 +78,7 @@ class BestCandidate:
             "hidden": hidden_widths(self.best.heads),
             "heads": self.best.heads.state_dict(),
             "line": self.best.line,
+            "accuracy": self.best.accuracy,
         }
         return {key: getattr(self, name) for key, name in SAVED_FIELDS.items()} | {"best": best}
 
@@ -89,7 +91,8 @@ class BestCandidate:
             heads = Heads([HeadSpec("object", classes=self.task.classes)], backbone.width, hidden=best["hidden"])
             heads.load_state_dict(best["heads"])
             evidence = CandidateEvidence(**best["evidence"])
-            self.best = CandidateModel(best["name"], evidence, heads.to(self.task.device), best["line"])
+            heads = heads.to(self.task.device)
+            self.best = CandidateModel(best["name"], evidence, heads, best["line"], best["accuracy"])
         for line in self.lines:
             self.log_line(line)
 
