@@ -208,11 +208,13 @@ def adaptation(**more: Any) -> dict[str, Any]:
         "total_variation": {"em": 0.2322, "bbse": 0.168, "chance": 0.0885},
         "estimated_accuracy": 0.7145,
     }
+    source_only = report(0.7)
+    del source_only["calibration_error"]  # only its classes are compared
     return result(
         config={"shift": {"source": ["amazon", "dslr"], "target": "webcam", "protocol": "transductive"}},
         images={"source": 2535, "target": 795, "target_labelled": 0, "test": 795},
         target={"object": report(0.9)},
-        source_only={"object": report(0.7)},
+        source_only={"object": source_only},
         selection={"rule": "auto", "chosen": "mcc, epoch 9", "oracle_accuracy": 0.91},
         paired={"object": {"difference": 0.2, "interval": [0.17, 0.23], "p": 0.0001}},
         per_class_change={name: change(0.5, 0.5 + by) for name, by in zip("abcdefg", changes, strict=True)},
@@ -226,7 +228,8 @@ def test_adapted() -> None:
     text = tables.adaptation_text(adaptation())
     lines = [line.split() for line in text.splitlines() if line]
     assert text.startswith("amazon, dslr -> webcam (transductive): 2535 labelled source images, 795 unlabelled ")
-    assert ["source", "only", "0.700", "[0.650,", "0.750]", "0.500"] in lines
+    assert ["source", "only", "0.700", "[0.650,", "0.750]", "0.500", "-"] in lines
+    assert ["adapted", "0.900", "[0.850,", "0.950]", "0.500", "0.025"] in lines
     assert "adapted - source only: +0.200 [+0.170, +0.230], p 0.0001" in text
     first = lines.index(["largest", "gains", "and", "losses", "source", "only", "adapted", "change", "n"])
     assert lines[first + 1] == ["a", "0.500", "0.900", "+0.400", "20"]
