@@ -229,7 +229,7 @@ def test_adapted() -> None:
     lines = [line.split() for line in text.splitlines() if line]
     assert text.startswith("amazon, dslr -> webcam (transductive): 2535 labelled source images, 795 unlabelled ")
     assert ["source", "only", "0.700", "[0.650,", "0.750]", "0.500", "-"] in lines
-    assert ["adapted", "0.900", "[0.850,", "0.950]", "0.500", "0.025"] in lines
+    assert ["adapted", "0.900", "[0.850,", "0.950]", "0.700", "0.025"] in lines
     assert "adapted - source only: +0.200 [+0.170, +0.230], p 0.0001" in text
     first = lines.index(["largest", "gains", "and", "losses", "source", "only", "adapted", "change", "n"])
     assert lines[first + 1] == ["a", "0.500", "0.900", "+0.400", "20"]
