@@ -41,7 +41,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Iterator[Say]:
         path.chmod(mode)
         capsys.readouterr()
         assert main(list(map(str, argv))) == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        line = capsys.readouterr().err.splitlines()[-1]
         assert line.startswith("transfer: ")
         assert "ermission denied" in line
         path.chmod(changed.pop()[1])

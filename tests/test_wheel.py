@@ -88,7 +88,8 @@ def test_sdist_has_no_tests(built):
 def test_texts_name_the_distribution_and_its_extras():
     """PyPI's ``transfer`` is somebody else's program, so no text may send a reader there."""
     extras = read_extras()
-    files = [*(ROOT / "transfer").rglob("*.py"), *ROOT.rglob("*.md"), *(ROOT / ".ci").iterdir()]
+    sources = [path for room in ("transfer", "recipes") for path in (ROOT / room).rglob("*.py")]
+    files = [*sources, *ROOT.rglob("*.md"), *ROOT.glob("notebooks/*.ipynb"), *(ROOT / ".ci").iterdir()]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
     assert not re.findall(r"pip install [^\n`&]*\btransfer(?:\[| |$)", text, re.MULTILINE)
     named = set(re.findall(r"transfer-toolkit\[(\w+)\]", text))

@@ -30,10 +30,16 @@ def test_problems_of_the_labels_are_reported(evidence):
     for word in (
         "duplicates: 3",
         "balance loss",
-        "10 of 100 labels look wrong",
+        "10 of 100 labels look wrong or ambiguous to this network's probes ",
         "classes with fewer than 5 images: 1",
     ):
         assert word in more
+
+
+def test_a_count_of_wrong_labels_says_whether_any_is_listed(evidence):
+    nobody = LabelNoise(10, 0.1, np.empty(0, np.int64), np.empty(0, np.int64))
+    assert "probes, none of them clearly enough to name it" in explain(evidence(noise=nobody))
+    assert "to name it" not in explain(evidence(noise=LabelNoise(10, 0.1, np.array([1]), np.array([0]))))
 
 
 def test_long_durations_are_in_minutes(evidence):

@@ -1,6 +1,10 @@
+import shlex
+
 import pytest
 
-from transfer.cli.demo import RUNS, demo
+from transfer.cli.demo import OWN_IMAGES, REPORT, RUNS, demo
+from transfer.cli.main import parse
+from transfer.cli.run_folders import choose_run_folder
 from transfer.config.commands import DemoConfig
 
 
@@ -25,3 +29,13 @@ def test_what_the_text_says_of_the_table_is_so(accuracy):
     scratch = accuracy["glyphnet", "scratch"]
     assert letters[0] - 0.1 > photographs[0] > scratch[0] + 0.1
     assert photographs[1] > scratch[1] > accuracy["glyphnet", "full"][1] > letters[1] + 0.05
+
+
+def test_the_next_commands_parse_and_name_the_folder_that_training_makes():
+    config = choose_run_folder(parse(["train", OWN_IMAGES]).config)
+    text = REPORT.replace("{folder}", OWN_IMAGES).replace("{run}", str(config.run.out))
+    lines = [line.strip().partition("   ")[0] for line in text.partition("Next:")[2].splitlines()]
+    configs = {words[1]: parse(words[1:]) for line in lines if (words := shlex.split(line)[:4])[:1] == ["transfer"]}
+    assert set(configs) == {"train", "predict", "backbones", "data"}
+    assert configs["train"].config.data.data == OWN_IMAGES
+    assert configs["predict"].run == config.run.out

@@ -1,12 +1,13 @@
 import contextlib
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.data.manifest import find_manifest_fault, is_manifest, is_similar_to_manifest, read_manifest
+from transfer.data.manifest import NO_OBJECT, find_manifest_fault, is_manifest, is_similar_to_manifest, read_manifest
 from transfer.errors import TransferError
 
 
@@ -81,7 +82,7 @@ def test_a_column_may_have_a_colon_in_its_name(manifest):
 @pytest.mark.parametrize(
     ("text", "targets", "words"),
     [
-        ("path,object\n9.png,a\n", [], ["list.csv line 2: no file", "9.png"]),
+        ("path,object\n9.png,a\n", [], ["list.csv line 2: no file", "9.png", "--on-bad-image skip"]),
         ("path,object\n0.png,a\n\n,a\n", [], ["line 4: the path is empty"]),
         ("path,object\n0.png,a,b\n", [], ["line 2: 3 cells, but the header has 2"]),
         ("path,sort\n0.png,a\n", [], ["no column 'object'", "class or label"]),
@@ -107,6 +108,31 @@ def test_errors_name_the_place(manifest, text, targets, words):
     for word in words:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_bad_rows_are_left_out_by_line_path_and_reason(manifest):
+    text = "path,object,age\n0.png,a,1\n9.png,a,2\n,b,3\n1.png,b\n\n1.png,,4\n1.png,b,5\n"
+    table = read_manifest(manifest(text), ["age:regression"], skip_bad=True)
+    assert [Path(path).name for path in table.paths] == ["0.png", "1.png", "1.png"]
+    assert table.object.tolist() == [0, -1, 1]
+    assert table.targets["age"].values.tolist() == [1, 4, 5]
+    assert set(table.left_out) == {
+        ("1.png", "2 cells, but the header has 3", "list.csv line 5"),
+        ("9.png", "no file at this path", "list.csv line 3"),
+        ("", "the path is empty", "list.csv line 4"),
+    }
+    assert table.unlabelled == ((table.paths[1], NO_OBJECT, "list.csv line 7"),)
+    (note,) = table.notes
+    assert note.startswith("3 rows skipped: ")
+    assert "list.csv line 3 (no file at this path)" in note
+
+
+def test_the_first_bad_row_is_named_whatever_is_wrong_with_it(manifest):
+    for text, line in (("9.png,a\n1.png\n", 2), ("1.png\n9.png,a\n", 2), ("0.png,a\n1.png\n9.png,a\n", 3)):
+        with pytest.raises(TransferError, match=rf"list.csv line {line}: .* skip such rows with --on-bad-image skip"):
+            read_manifest(manifest("path,object\n" + text))
+    with pytest.raises(TransferError, match=r"line 2: no file .*9.png \(all rows are bad\)"):
+        read_manifest(manifest("path,object\n9.png,a\n"), skip_bad=True)
 
 
 def test_another_encoding_is_refused(tmp_path):

@@ -62,14 +62,13 @@ def test_a_bad_image_is_refused_or_skipped_and_named(run, folder, tmp_path):
     clean = list(predict(models, [paths[0], paths[2]]))
     assert [row["object"] for row in (rows[0], rows[2])] == [row["object"] for row in clean]
     assert not list(tmp_path.glob("out*"))
-    assert predict_command(PredictConfig(run, tuple(paths), on_bad_image="skip", out=tmp_path / "out.jsonl")) == 1
+    assert predict_command(PredictConfig(run, tuple(paths), on_bad_image="skip", out=tmp_path / "out.jsonl")) == (2, 1)
 
 
 def test_json_lines_and_csv_have_the_same_content(run, folder, tmp_path):
     for form in ("json", "csv"):
-        assert (
-            predict_command(PredictConfig(run, (str(folder / "plain" / "red"),), format=form, out=tmp_path / form)) == 0
-        )
+        images = (str(folder / "plain" / "red"),)
+        assert predict_command(PredictConfig(run, images, format=form, out=tmp_path / form)) == (8, 0)
     lines = [json.loads(line) for line in (tmp_path / "json").read_text().splitlines()]
     with (tmp_path / "csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -83,7 +82,7 @@ def test_a_bad_first_image_takes_no_column_from_the_others(run, folder, tmp_path
     bad.write_bytes(b"no image")
     for names, skipped in (((bad, good, bad), 2), ((good, bad), 1), ((bad,), 1)):
         config = PredictConfig(run, tuple(map(str, names)), format="csv", on_bad_image="skip", out=tmp_path / "csv")
-        assert predict_command(config) == skipped
+        assert predict_command(config) == (len(names) - skipped, skipped)
         with (tmp_path / "csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["path"] for row in rows] == list(map(str, names))
@@ -96,14 +95,15 @@ def test_a_bad_first_image_takes_no_column_from_the_others(run, folder, tmp_path
                 assert not row["error"]
 
 
-def test_a_flat_folder_with_other_files_is_predicted(run, folder, tmp_path, capsys):
+def test_a_flat_folder_with_other_files_is_predicted(run, folder, tmp_path, caplog):
+    caplog.set_level("INFO", "transfer")
     flat = tmp_path / "flat"
     shutil.copytree(folder / "plain" / "red", flat)
     (flat / "notes.txt").touch()
     (flat / "._0.png").touch()
-    assert predict_command(PredictConfig(run, (str(flat),), out=tmp_path / "out")) == 0
+    assert predict_command(PredictConfig(run, (str(flat),), out=tmp_path / "out")) == (8, 0)
     assert len((tmp_path / "out").read_text().splitlines()) == 8
-    assert capsys.readouterr().err == "2 files ignored: not an image, or hidden\n"
+    assert caplog.messages == ["2 files ignored: not an image, or hidden"]
 
 
 def test_evaluate_on_the_runs_own_test_images_repeats_its_result(run):

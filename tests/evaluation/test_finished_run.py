@@ -33,7 +33,7 @@ def trained(tmp_path_factory):
 
 def test_predict_returns_what_the_command_prints(config, trained, folder, tmp_path):
     run, out = trained(config)
-    assert predict_command(PredictConfig(out, (str(folder / "plain"),), top=2, out=tmp_path / "lines")) == 0
+    assert predict_command(PredictConfig(out, (str(folder / "plain"),), top=2, out=tmp_path / "lines"))[1] == 0
     printed = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
     returned = run.predict(folder / "plain", top=2)
     assert [row["path"] for row in returned] == [row["path"] for row in printed]

@@ -35,7 +35,7 @@ def test_a_model_with_other_predictions_is_not_written(saved, monkeypatch, tmp_p
     def wrong(models, about, images):
         return PreparedExport(lambda out: pytest.fail("written"), {"object": np.ones((len(images), 3))})
 
-    monkeypatch.setitem(FORMATS, "timm", (wrong, ""))
+    monkeypatch.setitem(FORMATS, "timm", (wrong, "", ""))
     with pytest.raises(TransferError, match="nothing is written"):
         export(ExportConfig(saved(), "timm", tmp_path / "out"))
 

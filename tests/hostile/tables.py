@@ -24,7 +24,7 @@ table_case("a table in UTF-16", VALID.encode("utf-16"), 0, "accuracy")
 table_case("a table in Latin-1", VALID.replace("dark\n", "dörk\n").encode("latin-1"), 2, "as a UTF-8 CSV")
 table_case("a field of a megabyte", VALID.replace("dark\n", "d" * 2**20 + "\n"), 2, "field larger than field limit")
 table_case("a class of 5,000 digits", VALID.replace("dark\n", "9" * 5000 + "\n"), 0, "accuracy")
-table_case("the same column twice", VALID.replace("object\n", "object,Object\n"), 2, "cells, but the header")
+table_case("the same column twice", VALID.replace("object\n", "object,Object\n"), 2, "more than once")
 table_case(
     "the same column twice, filled",
     VALID.replace("\n", ",x\n").replace("object,x", "object,OBJECT"),

@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 
 from transfer.cli.main import parse
 from transfer.config.adapt import AdaptConfig
-from transfer.config.train import CompareConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+from transfer.config.serialise import to_dict
+from transfer.config.train import (
+    BackboneConfig,
+    CompareConfig,
+    DataConfig,
+    LearnConfig,
+    PolicyConfig,
+    RunConfig,
+    TrainConfig,
+)
 from transfer.errors import TransferError
-from transfer.report.command_line import command_line
+from transfer.report.command_line import command_line, recommended_command
 
 names = st.text(st.characters(exclude_characters=",", exclude_categories=("Cs", "Cc", "Z")), min_size=1, max_size=12)
 names |= st.sampled_from(["my pictures", "it's", '"', "$HOME", "two\nlines", "-dash", "--lr", "*", "猫", "a;b", "`x`"])
@@ -77,3 +86,14 @@ def test_it_names_only_what_is_not_the_default():
         command_line(config) == said + " --out 'runs/a b' --seeds 0,1 --no-report --plugin mine --plugin 'my file.py'"
     )
     assert command_line(CompareConfig(policies=("full",))) == "transfer compare --policies full"
+
+
+def test_a_recommended_command_names_what_was_looked_for_even_where_it_is_the_default():
+    config = TrainConfig(DataConfig("my flowers"), learn=LearnConfig(probe="trained"))
+    given = {"recommended": to_dict(config), "as_requested": to_dict(TrainConfig(DataConfig("a")))}
+    shared = f"--backbone {BackboneConfig().backbone} --policy linear_probe"
+    assert recommended_command({"command": "advise"} | given, "as_requested") == f"transfer train --data a {shared}"
+    for command in ("search", "lr-find"):
+        assert recommended_command({"command": command} | given) == (
+            f"transfer train --data 'my flowers' {shared} --lr 0.003 --batch-size 64 --optimizer adamw --probe trained"
+        )

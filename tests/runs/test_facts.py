@@ -4,11 +4,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from transfer.data.table import ImageTable, make_softmax_target
-from transfer.runs.facts import format_facts
+from transfer.config.commands import AdviseConfig, LrFindConfig, SearchConfig
+from transfer.config.train import CompareConfig
+from transfer.data.left_out import LeftOut
+from transfer.data.manifest import NO_OBJECT
+from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
+from transfer.errors import TransferError
+from transfer.runs.facts import FactLog, describe_images, describe_network
+from transfer.training.compare import compare
 from transfer.training.train import train
+from transfer.tuning.advise import advise
+from transfer.tuning.lr_find import lr_find
+from transfer.tuning.search import search
 
 
 def make_table(objects, domains, **more):
@@ -19,27 +29,80 @@ def make_table(objects, domains, **more):
 
 def test_the_facts_of_a_set():
     table = make_table(["a", "b", "b", "b", "c", "c", ""], ["x"] * 5 + ["y"] * 2)
-    table = replace(table, left_out=(*((f"{n}.txt", "not an image") for n in "klmn"), (".x", "hidden")))
-    backbone = SimpleNamespace(name="net", weights="package some-model", licence="Apache-2.0")
-    assert format_facts(table, {"train": 4, "test": 2}, backbone, "full", True).splitlines() == [
-        "images    7 in 3 classes: least a (1), most b (3); 1 unlabelled",
-        "domains   x 5, y 2",
-        "split     train 4, test 2",
-        "backbone  net, weights: package some-model, licence Apache-2.0",
-        "policy    full",
-        "left out  4 files, not an image: k.txt, l.txt, m.txt, …",
-        "left out  1 file, hidden: .x",
+    left_out = (*(LeftOut(f"{n}.txt", "not an image") for n in "klmn"), LeftOut(".x", "hidden"))
+    table = replace(table, left_out=left_out)
+    facts = describe_images(table, {"train": 4, "test": 2}, True)
+    assert facts == {
+        "images": "7 in 3 classes: least a (1), most b (3); 1 unlabelled",
+        "domains": "x 5, y 2",
+        "split": "train 4, test 2",
+        "left out": "4 files, not an image: k.txt, l.txt, m.txt, …\n          1 file, hidden: .x\n"
         "          all names are in left_out.csv of the run folder",
-    ]
+    }
+    assert "left_out.csv" not in describe_images(table, {}, False)["left out"]
+    named = replace(table, left_out=(LeftOut(".x", "hidden"),))
+    assert describe_images(named, {}, True)["left out"] == "1 file, hidden: .x"
 
 
-def test_equal_classes_many_domains_and_random_weights():
+def test_rows_are_named_with_where_they_are_listed():
+    lines = [LeftOut("a.png", "no file", "x.csv line 2"), LeftOut("", "no file", "x.csv line 3")]
+    table = replace(make_table(["a", "b"], "xy"), left_out=tuple(lines[:1]), unlabelled=tuple(lines[1:]))
+    assert describe_images(table, {}, True)["left out"] == "2 files, no file: a.png (x.csv line 2), x.csv line 3"
+
+
+def test_equal_classes_and_many_domains_or_none():
     names = [f"d{n}" for n in range(10)]
-    backbone = SimpleNamespace(name="net", weights="random", licence="MIT")
-    lines = format_facts(make_table(["a", "b"] * 5, names), {"train": 10}, backbone, "scratch", False).splitlines()
-    assert lines[0] == "images    10 in 2 classes: 5 in each"
-    assert lines[1] == f"domains   {', '.join(f'{name} 1' for name in names[:8])}; 2 more"
-    assert lines[3] == "backbone  net, weights: random"
+    facts = describe_images(make_table(["a", "b"] * 5, names), {"train": 10}, False)
+    assert facts["images"] == "10 in 2 classes: 5 in each"
+    assert facts["domains"] == f"{', '.join(f'{name} 1' for name in names[:8])}; 2 more"
+    assert describe_images(make_table(["a", "b"], [DEFAULT_DOMAIN] * 2), {}, False)["domains"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ("package some-model", "net, weights: package some-model, licence MIT"),
+        ("random", "net, weights: random"),
+        ("bundle", "net, weights: bundle, licence MIT; pretrained on rendered letters, not ImageNet"),
+    ],
+)
+def test_weights_are_told_with_their_licence_unless_they_are_random(weights, told):
+    backbone = SimpleNamespace(name="net", weights=weights, licence="MIT")
+    assert describe_network(backbone, "full") == {"backbone": told, "policy": "full"}
+
+
+def test_a_later_run_logs_only_what_differs(caplog):
+    caplog.set_level("INFO", "transfer")
+    facts = FactLog()
+    for policy in ("full", "full", "scratch", "full"):
+        facts.log({"images": "7", "policy": policy})
+    assert caplog.messages == ["images    7\npolicy    full", "policy    scratch", "policy    full"]
+
+
+def test_each_command_logs_the_facts_once_before_it_works(config, caplog):
+    base = config(probe="trained", epochs=2)
+    commands = {
+        "compare": lambda: compare(CompareConfig(config(), ("linear_probe", "partial:1"))),
+        "auto": lambda: train(config(policy="auto")),
+        "advise": lambda: advise(AdviseConfig(config())),
+        "search": lambda: search(SearchConfig(base, ("lr", "policy=linear_probe,full"), trials=2, final=True)),
+        "lr-find": lambda: lr_find(LrFindConfig(base, steps=10)),
+    }
+    policies = {}
+    for name, command in commands.items():
+        caplog.clear()
+        with caplog.at_level("INFO", "transfer"):
+            command()
+        lines = [line for message in caplog.messages for line in message.splitlines()]
+        kinds = [line[:10].strip() for line in lines]
+        assert [kinds.count(kind) for kind in ("images", "domains", "split", "backbone")] == [1] * 4, name
+        assert kinds[:4] == ["images", "domains", "split", "backbone"], name
+        policies[name] = [line[10:] for line, kind in zip(lines, kinds, strict=True) if kind == "policy"]
+    assert policies["compare"] == ["linear_probe", "partial:1"]
+    assert policies["auto"][0] == policies["advise"][0] == "to be advised"
+    assert policies["lr-find"] == ["linear_probe"]
+    assert policies["search"][0] == "linear_probe,full"
+    assert policies["search"][1] in ("linear_probe", "full")
 
 
 def test_every_file_that_is_left_out_is_named_in_the_run_folder(config, tmp_path):
@@ -63,3 +126,23 @@ def test_every_file_that_is_left_out_is_named_in_the_run_folder(config, tmp_path
         assert ("b/.hidden.png", "hidden") in rows
         assert (bad.as_posix(), "not an image in a known format") in rows
     train(config(out=out, overwrite=True, **settings))  # the file is one of a run's own
+
+
+def test_rows_of_a_table_that_are_left_out_are_named_in_the_run_folder(config, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    rows = [f"{i}.png,{'ab'[i % 2]}" for i in range(11)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,object", *rows, "11.png,", "12.png,a", "0.png", ""]))
+    settings = {"data": str(tmp_path / "list.csv"), "on_bad_image": "skip"}
+    out = tmp_path / "run"
+    train(config(out=out, **settings))
+    with (out / "left_out.csv").open(newline="", encoding="utf-8") as file:
+        found = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert sorted(found, key=lambda row: row[2]) == [
+        (str(tmp_path / "11.png"), NO_OBJECT, "list.csv line 13"),
+        ("12.png", "no file at this path", "list.csv line 14"),
+        ("0.png", "1 cell, but the header has 2", "list.csv line 15"),
+    ]
+    with pytest.raises(TransferError, match=r"list.csv line 14: no file .*12.png"):
+        train(config(**settings | {"on_bad_image": "refuse"}))

@@ -1,9 +1,7 @@
 import json
-import logging
 
 import pytest
 
-from transfer.backbones import load
 from transfer.config.train import RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.runs.session import RunSession
@@ -13,18 +11,9 @@ def test_without_a_folder_lines_are_still_collected():
     lines = []
     with RunSession("train", TrainConfig(), on_line=lines.append) as session:
         assert (session.folder, session.states, session.finished) == (None, None, None)
-        session.begin(load("glyphnet", random_init=True), lambda: pytest.fail("nothing is saved"))
+        session.begin(lambda: pytest.fail("nothing is saved"))
         session.log_line({"epoch": 1}, "epoch 1")
         assert session.lines == lines == [{"epoch": 1}]
-
-
-@pytest.mark.parametrize(
-    ("random_init", "messages"), [(False, ["glyphnet: pretrained on rendered letters, not ImageNet"]), (True, [])]
-)
-def test_the_log_names_what_the_bundled_backbone_was_pretrained_on(caplog, random_init, messages):
-    with caplog.at_level(logging.INFO, logger="transfer"), RunSession("train", TrainConfig()) as session:
-        session.begin(load("glyphnet", random_init=random_init), lambda: pytest.fail("nothing is saved"))
-    assert caplog.messages == messages
 
 
 def test_each_seed_has_its_own_session_folder_and_lines(tmp_path):

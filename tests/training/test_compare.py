@@ -7,7 +7,7 @@ from transfer.config.train import CompareConfig
 from transfer.errors import TransferError
 from transfer.evaluation.paired import paired_test
 from transfer.training import train as module
-from transfer.training.compare import compare, compare_runs
+from transfer.training.compare import choose_by_validation, compare, compare_runs
 from transfer.training.fit import fit
 from transfer.training.train import train
 
@@ -18,6 +18,10 @@ def test_policies_are_compared_on_the_same_images(config, tmp_path):
     )
     assert list(result["runs"]) == ["linear_probe", "partial:1"]
     assert list(result["paired"]) == ["partial:1"]
+    scores = {
+        name: np.mean([[*seed["validation"].values()] for seed in run["seeds"]]) for name, run in result["runs"].items()
+    }
+    assert result["best"] == max(scores, key=scores.get)
     a, b = (result["runs"][name]["test"]["object"]["accuracy"] for name in ("partial:1", "linear_probe"))
     assert result["paired"]["partial:1"]["object"]["difference"] == pytest.approx(a - b, abs=1e-9)
     assert json.loads((tmp_path / "runs" / "result.json").read_text()) == json.loads(json.dumps(result))
@@ -43,6 +47,14 @@ def test_a_comparison_goes_on_with_what_is_missing(config, tmp_path, monkeypatch
     assert fits == ["linear_probe"] * 4 + ["partial:1"] * 3
     assert again["paired"] == whole["paired"]
     assert [run["test"] for run in again["runs"].values()] == [run["test"] for run in whole["runs"].values()]
+
+
+def test_the_best_policy_is_that_of_the_validation_images():
+    low, high = {"validation": {"object": 0.9, "domain": 0.5}}, {"validation": {"object": 0.8, "domain": 0.7}}
+    assert choose_by_validation({"a": low, "b": high}) == "b"
+    assert choose_by_validation({"a": low, "b": low}) == "a"
+    assert choose_by_validation({"a": {"seeds": [high, high]}, "b": {"seeds": [high, low]}}) == "a"
+    assert choose_by_validation({"a": low, "b": {"validation": {}}}) is None
 
 
 def test_paired_counts_an_image_once_however_many_seeds_saw_it(config):

@@ -47,7 +47,7 @@ from transfer.evaluation.report_data import build_report_data
 from transfer.evaluation.temperature import apply_temperatures, match_confidence
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
-from transfer.runs.facts import format_facts
+from transfer.runs.facts import describe_images, describe_network
 from transfer.runs.inputs import RunInputs
 from transfer.runs.session import RunSession
 from transfer.runtime import distributed
@@ -172,11 +172,12 @@ def _prepare(session: Session, images: Images) -> PreparedAdaptation:
     if hold_out and not len(domains.val):
         raise TransferError(f"--rule {config.method.rule} needs held-out source images: use --val 0.1, or another rule")
     task, plan = prepare_task(config, domains, images, session.cache, seed, hold_out=hold_out)
-    if seed == session.first_seed:
-        parts = {"source": len(domains.train), "val": len(domains.val), "target": len(domains.unlabelled)}
-        parts |= {"labelled target": len(domains.labelled)} if len(domains.labelled) else {}
-        parts["test"], backbone, saved = len(domains.test), task.model.backbone, config.run.out is not None
-        log.info("%s", format_facts(domains.table, parts, backbone, str(plan.policy), saved))
+    parts = {"source": len(domains.train), "val": len(domains.val), "target": len(domains.unlabelled)}
+    parts |= {"labelled target": len(domains.labelled)} if len(domains.labelled) else {}
+    parts |= {"test": len(domains.test)}
+    used = replace(domains.table, unlabelled=())  # the target needs no labels
+    images.facts.log(describe_images(used, parts, config.run.out is not None))
+    images.facts.log(describe_network(task.model.backbone, str(plan.policy)))
     phase = plan.phases[-1]
     _log_unused_options(session.config, sum(bool(stage.trained) for stage in phase.stages), hold_out)
     moves_batch_norm = any(find_method(name).moves_batch_norm for name in config.method.method)
@@ -190,7 +191,7 @@ def _prepare(session: Session, images: Images) -> PreparedAdaptation:
         digests = images.inspection.sha256
         return RunInputs(config.backbone.backbone, task.model, splits, domains.table.paths, digests)
 
-    session.begin(task.model.backbone, inputs)
+    session.begin(inputs)
     return PreparedAdaptation(images, task, hidden, plan, phases, frozen)
 
 

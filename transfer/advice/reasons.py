@@ -144,7 +144,8 @@ def _explain_labels(evidence: AdviceEvidence, balanced: bool) -> Iterator[str]:
     if facts.imbalance >= MIN_IMBALANCE and not balanced:
         yield f"the commonest class has {facts.imbalance:.0f} times the images of the rarest: consider --balance loss"
     if noise.share >= MIN_SUSPECT_SHARE:
-        yield f"{noise.count} of {len(evidence.labels)} labels look wrong or ambiguous: see the suspects"
+        text = f"{noise.count} of {len(evidence.labels)} labels look wrong or ambiguous to this network's probes"
+        yield text + ("" if len(noise.suspects) else ", none of them clearly enough to name it")
     if facts.small_classes:
         yield (
             f"classes with fewer than {MIN_CLASS_IMAGES} images: {len(facts.small_classes)}; more images of them would "

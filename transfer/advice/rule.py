@@ -73,7 +73,8 @@ class Advice:
     @property
     def case(self) -> str:
         """Which of the four cases it is, in words."""
-        return f"{self.size} and {self.kind if self.known else 'of unknown similarity'}"
+        kind = "between similar and different" if self.kind == "between" else self.kind
+        return f"{self.size} and {kind if self.known else 'of unknown similarity'}"
 
 
 def derive_advice(

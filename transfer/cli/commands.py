@@ -6,14 +6,14 @@ Nothing here imports torch before a command that needs it runs.
 import dataclasses
 import itertools
 import json
-import shlex
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transfer.cli.run_folders import describe_saved
+from transfer.cli.messages import describe_saved, suggest_next, suggest_python
 from transfer.config.adapt import AdaptConfig
 from transfer.config.commands import (
     AdviseConfig,
@@ -35,6 +35,8 @@ from transfer.runtime.compiler import defer_compiler
 from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.streams import is_unicode
 
+log = logging.getLogger(__name__)
+
 
 def _print(text: str, **how: Any) -> None:
     """Print text that may contain file names, escaped."""
@@ -47,8 +49,8 @@ def _print_result(as_json: bool, result: dict[str, Any], text: Callable[[dict[st
 
 
 @contextmanager
-def _write_page_after(run: RunConfig, as_json: bool, predict_from: Path | None = None) -> Iterator[None]:
-    """Run the block, write the page of its run, also if it ended early; print what was saved and the next command.
+def _write_page_after(run: RunConfig, predict_from: Path | None = None) -> Iterator[None]:
+    """Run the block, write the page of its run, also if it ended early; log what was saved and the next command.
 
     The next command predicts with the model in the folder `predict_from`.
     """
@@ -58,12 +60,17 @@ def _write_page_after(run: RunConfig, as_json: bool, predict_from: Path | None =
         if run.out and (run.out / "result.json").is_file():
             _write_page(run)
         raise
-    _print_saved(run, as_json, _write_page(run), predict_from)
+    _log_end(describe_saved(run, _write_page(run)), _predict_next(run, predict_from))
 
 
-def _print_saved(run: RunConfig, as_json: bool, page: Path | None = None, predict_from: Path | None = None) -> None:
-    for line in describe_saved(run, page, predict_from):
-        _print(line, file=sys.stderr if as_json else sys.stdout)
+def _log_end(*lines: str) -> None:
+    """Log the last lines of a command."""
+    for line in filter(None, lines):
+        log.info("%s", line)
+
+
+def _predict_next(run: RunConfig, folder: Path | None) -> str:
+    return suggest_next(["predict", folder], "IMAGE...", run.plugin) if folder else ""
 
 
 def _write_page(run: RunConfig) -> Path | None:
@@ -92,6 +99,7 @@ def _backbones(config: BackbonesConfig) -> None:
         raise TransferError(f"no backbone matches {config.pattern!r}{near}: `transfer backbones '*'` lists all")
     for line in backbone_lines(itertools.chain([first], rows)):
         _print(line, flush=True)
+    _log_end(suggest_next(["train"], f"FOLDER --backbone {first.name}"))
 
 
 def _shortlist() -> None:
@@ -100,12 +108,15 @@ def _shortlist() -> None:
 
     for line in shortlist_lines(list_shortlist()):
         _print(line, flush=True)
+    _log_end(suggest_next(["train"], "FOLDER --backbone NAME"))
 
 
 def _data(config: FetchConfig) -> None:
     from transfer.data.sets.load import fetch_or_verify
 
     _print(fetch_or_verify(config.name, config.data_root, verify=config.verify))
+    root = ["--data-root", config.data_root] if config.data_root and config.name != "digits" else []
+    _log_end(suggest_next(["train", config.name, *root]))
 
 
 def _train(config: TrainConfig, as_json: bool) -> None:
@@ -114,7 +125,7 @@ def _train(config: TrainConfig, as_json: bool) -> None:
     with defer_compiler():
         from transfer.training.train import train
 
-    with _write_page_after(config.run, as_json, config.run.out):
+    with _write_page_after(config.run, config.run.out):
         _print_result(as_json, train(config).result, run_text)
 
 
@@ -126,12 +137,13 @@ def _compare(config: CompareConfig, as_json: bool) -> None:
         from transfer.training.compare import compare
 
     run = config.train.run
-    first = run.out / config.policies[0].replace(":", "-") if run.out else None
-    with _write_page_after(run, as_json, first):
-        result = compare(config)
-        _print_result(as_json, result, comparison_text)
-        for name in result["runs"] if run.out and run.report and distributed.is_rank_zero() else ():
-            write_report(run.out / name.replace(":", "-"))
+    result = compare(config)
+    _print_result(as_json, result, comparison_text)
+    for name in result["runs"] if run.out and run.report and distributed.is_rank_zero() else ():
+        write_report(run.out / name.replace(":", "-"))
+    best = run.out / result["best"].replace(":", "-") if run.out and result["best"] else None
+    page = suggest_next(["report", run.out]) if run.out else ""
+    _log_end(describe_saved(run, _write_page(run)), _predict_next(run, best) or page)
 
 
 def _adapt(config: AdaptConfig, as_json: bool) -> None:
@@ -140,53 +152,57 @@ def _adapt(config: AdaptConfig, as_json: bool) -> None:
     with defer_compiler():
         from transfer.adaptation.adapt import adapt
 
-    with _write_page_after(config.run, as_json, config.run.out):
+    with _write_page_after(config.run, config.run.out):
         _print_result(as_json, adapt(config).result, adaptation_text)
 
 
 def _advise(config: AdviseConfig, as_json: bool) -> None:
     from transfer.report.advice_text import advice_text
+    from transfer.report.command_line import recommended_command
 
     with defer_compiler():
         from transfer.tuning.advise import advise
 
     run = config.train.run
-    if not config.run:
-        _print_result(as_json, advise(config), advice_text)
-        if run.out:
-            _print_saved(run, as_json)
+    if config.run:
+        inner = run.out / "run" if run.out else None
+        with _write_page_after(dataclasses.replace(run, out=inner, tensorboard=False, resume=False), inner):
+            _print_result(as_json, advise(config), advice_text)
         return
-    inner = run.out / "run" if run.out else None
-    with _write_page_after(dataclasses.replace(run, out=inner, tensorboard=False, resume=False), as_json, inner):
-        _print_result(as_json, advise(config), advice_text)
+    result = advise(config)
+    _print_result(as_json, result, advice_text)
+    _log_end(f"saved in {run.out}" if run.out else "", f"next: {recommended_command(result)}")
 
 
 def _search(config: SearchConfig) -> None:
+    from transfer.report.command_line import recommended_command
     from transfer.report.figures.search import draw_landscape
     from transfer.report.search_text import search_text
 
     with defer_compiler():
         from transfer.tuning.search import search
 
-    result, out = search(config), config.train.run.out
-    if out:
-        draw_landscape(out / "landscape.png", result)
+    run, result = config.train.run, search(config)
+    if run.out:
+        draw_landscape(run.out / "landscape.png", result)
     _print("\n" + search_text(result))
-    _print_saved(config.train.run, False, predict_from=out / "final" if out and config.final else None)
+    final = run.out / "final" if run.out and config.final else None
+    _log_end(describe_saved(run), _predict_next(run, final) or f"next: {recommended_command(result)}")
 
 
 def _lr_find(config: LrFindConfig) -> None:
+    from transfer.report.command_line import recommended_command
     from transfer.report.figures.search import draw_range_test
     from transfer.report.search_text import lr_find_text
 
     with defer_compiler():
         from transfer.tuning.lr_find import lr_find
 
-    result, out = lr_find(config), config.train.run.out
-    if out:
-        draw_range_test(out / "rates.png", result)
-    _print(lr_find_text(result))
-    _print_saved(config.train.run, False)
+    run, result = config.train.run, lr_find(config)
+    if run.out:
+        draw_range_test(run.out / "rates.png", result)
+    _print("\n" + lr_find_text(result))
+    _log_end(describe_saved(run), f"next: {recommended_command(result)}")
 
 
 def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
@@ -196,33 +212,41 @@ def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
         from transfer.evaluation.evaluate import evaluate
 
     _print_result(as_json, evaluate(config), run_text)
-    where = sys.stderr if as_json else sys.stdout
-    if config.out:
-        _print(f"saved in {config.out}", file=where)
-    if not config.more and config.run.is_dir():
-        _print(f"next: transfer report {shlex.quote(str(config.run))}", file=where)
+    runs = [run if run.is_dir() else run.parent for run in (config.run, *config.more)]
+    _log_end(
+        f"saved in {config.out}" if config.out else "nothing is saved; --out FILE.json saves these figures",
+        suggest_next(["report", *dict.fromkeys(runs)]),
+    )
 
 
 def _report(config: ReportConfig) -> None:
     from transfer.report.page import write_report
 
-    _print(str(write_report(*config.runs, out=config.out)))
+    page = write_report(*config.runs, out=config.out)
+    _print(str(page))
+    _log_end(suggest_next(["-m", "webbrowser", page], program="python"))
 
 
 def _predict(config: PredictConfig) -> None:
     with defer_compiler():
         from transfer.evaluation.evaluate import predict_command
 
-    skipped = predict_command(config)
-    if skipped:
-        print(f"{skipped} images skipped as unreadable", file=sys.stderr)
+    predicted, skipped = predict_command(config)
+    counts = f"{predicted:,} image{'s' * (predicted != 1)} predicted"
+    counts += f", {skipped:,} skipped as unreadable" if skipped else ""
+    _log_end(
+        f"{counts}; saved in {config.out}" if config.out else f"{counts}; --out FILE saves the predictions",
+        suggest_next(["export", config.run, "--format", "onnx"]),
+    )
 
 
 def _export(config: ExportConfig) -> None:
     from transfer.formats import export
 
-    for line in export(config).lines():
-        print(line)
+    exported = export(config)
+    for line in exported.lines():
+        _print(line)
+    _log_end(suggest_python(exported.loading))
 
 
 def _cache(config: CacheCommandConfig) -> None:
@@ -240,6 +264,7 @@ def _cache(config: CacheCommandConfig) -> None:
         _print(f"{len(problems)} damaged" if problems else f"{store.root}: all sound")
     else:
         _print(f"{store.root}\n{cache_text(store.list_entries())}")
+        _log_end(suggest_next(["cache", "verify"], "(or clear, which removes all of it)"))
 
 
 JSON_COMMANDS = ("train", "compare", "adapt", "advise", "evaluate")  # have the option --json

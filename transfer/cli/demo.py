@@ -3,11 +3,11 @@
 glyphnet knows letters, EfficientNet-Lite0 knows photographs. A few policies show what each is worth on digits.
 """
 
-import logging
 from dataclasses import replace
 
 import torch
 
+from transfer.cli.run_folders import RUNS_FOLDER, name_run
 from transfer.config.commands import DemoConfig
 from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.feature_cache import TrunkCache
@@ -17,6 +17,7 @@ from transfer.training.setup import Images, read_images
 from transfer.training.train import TrainRun, train
 
 SHOTS = 10  # labels per digit and domain
+OWN_IMAGES = "my_images"  # stands for the reader's folder in the text
 LITE0_IMAGE_SIZE = 96  # pixels; at 224 its features take five times as long
 RUNS = (
     ("glyphnet", "linear_probe"),
@@ -26,8 +27,6 @@ RUNS = (
     ("tf_efficientnet_lite0", "linear_probe"),
 )
 """Backbones and policies of the table; the first is compared with all others."""
-
-log = logging.getLogger(__name__)
 
 REPORT = """
 The images are digits of three kinds: scanned, printed, and blended into photographs. Each network predicts two things:
@@ -47,13 +46,16 @@ What the table shows:
   2. It matters what the network was pretrained on. For digits, photographs help less than letters ({lite0:.3f}).
   3. For domains it is the other way round ({lite0_domain:.3f}). A letter is the same letter on any background, so
      glyphnet's features ignore the background ({probe_domain:.3f}), unless its layers are trained.
-For your own photographs tf_efficientnet_lite0 is the default. `transfer advise --data FOLDER` recommends a policy.
+For your own photographs tf_efficientnet_lite0 is the default. `transfer advise {folder}` recommends a policy.
+The demo saves nothing.
 
 Next:
-  transfer train --data FOLDER --out runs/mine   your own images (FOLDER/class/*.jpg); saves the model in runs/mine
-  transfer predict runs/mine photo.jpg           its prediction for another image
-  transfer backbones                             other pretrained networks
-  transfer data office31                         a set to try: 31 objects in three domains, 4,110 photographs"""
+  transfer train {folder}     your own images, in {folder}/class/*.jpg; the model is saved in
+                              {run}
+  transfer predict {run} photo.jpg
+                              its prediction for another image
+  transfer backbones          other pretrained networks
+  transfer data office31      a set to try: 31 objects in three domains, 4,110 photographs"""
 
 
 def demo(config: DemoConfig) -> str:
@@ -70,7 +72,6 @@ def demo(config: DemoConfig) -> str:
 
 
 def _train(base: TrainConfig, backbone: str, policy: str, images: Images, cache: TrunkCache) -> TrainRun:
-    log.info("%s %s", backbone, policy)
     lite0 = backbone != "glyphnet"
     network = BackboneConfig(backbone, image_size=LITE0_IMAGE_SIZE if lite0 else None)
     threads = torch.get_num_threads()
@@ -92,6 +93,8 @@ def report(runs: dict[str, TrainRun]) -> str:
     last = list(runs)[-1]
     return REPORT.format(
         table=table,
+        folder=OWN_IMAGES,
+        run=RUNS_FOLDER / name_run(TrainConfig(DataConfig(OWN_IMAGES))),
         labelled=results[first]["images"]["train"] + results[first]["images"]["val"],
         test=f"{results[first]['images']['test']:,}",
         scratch=score["glyphnet scratch", "object"],

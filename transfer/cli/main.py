@@ -18,7 +18,8 @@ import tyro
 
 from transfer.cli import help
 from transfer.cli.commands import COMMANDS, JSON_COMMANDS
-from transfer.cli.run_folders import DEFAULT_OUT, SAVES, choose_run_folder, describe_start
+from transfer.cli.messages import PRINTS_OUTPUT, describe_start
+from transfer.cli.run_folders import DEFAULT_OUT, SAVES, choose_run_folder
 from transfer.config.adapt import AdaptConfig
 from transfer.config.commands import AdviseConfig, EvaluateConfig
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
@@ -60,7 +61,7 @@ def _run(call: Callable[[Any], None], config: Any) -> None:
 
 
 class _ProgressHandler(logging.Handler):
-    """Print log lines above any progress bar, to standard output, or to standard error if the result is JSON."""
+    """Print log lines above any progress bar, to standard output, or to standard error if the result is data."""
 
     to_stderr = False
 
@@ -261,12 +262,13 @@ def main(argv: list[str] | None = None) -> int:
         flags = []
         if isinstance(config, WithJsonFlag):
             flags, handler.to_stderr, config = [config.json], config.json, config.config
+        handler.to_stderr = handler.to_stderr or isinstance(config, PRINTS_OUTPUT)
         run = next(run for kind, run in COMMANDS.values() if isinstance(config, kind))
 
         def start(config: Any) -> None:
             if isinstance(config, (*SAVES, AdviseConfig)):
                 config = choose_run_folder(config)
-                log.info("%s", describe_start(config))  # before torch is imported
+            log.info("%s", describe_start(config))  # before torch is imported
             run(config, *flags)
 
         _run(start, config)

@@ -5,7 +5,6 @@ The Python API writes nothing without `out`; only the command line has this defa
 
 import logging
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
@@ -118,31 +117,3 @@ def _find_unfinished(config: Any, base: Path) -> Path:
         f"--resume: no unfinished run of these options as {base}, {base.name}-2, …{other}: name its folder with "
         "--out, or leave out --resume to start one"
     )
-
-
-def describe_saved(run: RunConfig, page: Path | None, predict_from: Path | None) -> list[str]:
-    """Return what was saved where, and the next command: `predict_from` is the folder with the model, if any."""
-    if not run.out:
-        return [f"nothing is saved (--out {NOTHING}); without it the run is saved below {RUNS_FOLDER}/"]
-    lines = [f"saved in {run.out}" + (f"; page: {page}" if page else "")]
-    if predict_from:
-        plugins = "".join(f" --plugin {shlex.quote(plugin)}" for plugin in run.plugin)
-        lines.append(f"next: transfer predict {shlex.quote(str(predict_from))} IMAGE...{plugins}")
-    return lines
-
-
-def describe_start(config: Any) -> str:
-    """Return what a command is about to read, with which backbone, and where its results go."""
-    train: Any = config if isinstance(config, (TrainConfig, AdaptConfig)) else config.train
-    if isinstance(config, AdaptConfig):
-        words, data = f"adapt by {', '.join(config.method.method)}", config.shift.data
-    else:
-        words, data = f"policy {train.policy.policy}", train.data.data
-        if isinstance(config, CompareConfig):
-            words = f"policies {', '.join(config.policies)}"
-        elif isinstance(config, AdviseConfig):
-            words = "looking for a policy"
-    several = isinstance(config, AdviseConfig) and config.backbones
-    backbone = ", ".join(config.backbones) if several else train.backbone.backbone
-    out = get_run_config(config).out
-    return f"reading {data}; backbone {backbone}; {words}" + (f"; run folder {out}" if out else "")

@@ -27,7 +27,7 @@ class EvaluateConfig:
     data_root: Path | None = None
     """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
     on_bad_image: OnBadImage = "refuse"
-    """If an image cannot be decoded: refuse all, or skip the image and count it."""
+    """If an image is missing or cannot be decoded: refuse all, or skip the image and count it."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     cache: bool = True

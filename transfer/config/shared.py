@@ -37,7 +37,7 @@ class ImagesConfig:
     data_root: Path | None = None
     """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
     on_bad_image: Advanced[OnBadImage] = "refuse"
-    """If an image cannot be decoded: refuse the data set, or skip the image and count it."""
+    """If an image is missing or cannot be decoded: refuse the data set, or skip the image and count it."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.data.left_out import LeftOut
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.files import open_regular
 
@@ -30,12 +31,15 @@ class CsvColumns:
         Columns with a fixed meaning under the names of `MANIFEST_COLUMNS`, others under their own.
     lines : list of int
         Line number of each row.
+    ragged : list of LeftOut
+        Rows with another number of cells than the header, which are in neither.
     renamed : dict of str to str
         Names in the file of columns with a fixed meaning, where they differ: ``{"object": "label"}``.
     """
 
     cells: dict[str, list[str]]
     lines: list[int]
+    ragged: list[LeftOut]
     renamed: dict[str, str]
 
 
@@ -45,33 +49,39 @@ def read_csv(file: Path) -> CsvColumns:
     Raises
     ------
     TransferError
-        The file cannot be read, has no row, no column for the path or the object, two that could be it, or a row with
-        another number of cells; names the line.
+        The file cannot be read, has no row, no column for the path or the object, or two that could be it.
     """
     rows: list[list[str]] = []
+    ragged: list[LeftOut] = []
     lines: list[int] = []
     try:
         separator = _split_header(file)[0]
         with _open(file) as stream:
             reader = csv.reader(stream, delimiter=separator, strict=True)
-            header = [c.strip() for c in next(reader, [])]
+            header, renamed = _name_columns(file, [c.strip() for c in next(reader, [])])
+            path = header.index("path")
             for row in reader:
                 row = [cell.strip() for cell in row]
                 if not any(row):
                     continue
                 if len(row) != len(header):
-                    raise TransferError(
-                        f"{file.name} line {reader.line_num}: {len(row)} cells, but the header has {len(header)}"
-                    )
+                    reason = f"{len(row)} cell{'s' * (len(row) > 1)}, but the header has {len(header)}"
+                    name = row[path] if path < len(row) else ""
+                    ragged.append(LeftOut(name, reason, place_of(file, reader.line_num)))
+                    continue
                 rows.append(row)
                 lines.append(reader.line_num)
     except (OSError, UnicodeError, csv.Error) as error:
         raise TransferError(f"cannot read {file} as a UTF-8 CSV: {error}") from error
-    header, renamed = _name_columns(file, header)
-    if not rows:
+    if not rows and not ragged:
         raise TransferError(f"no image in {file}: it has a header and no rows")
-    cells = {name: list(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
-    return CsvColumns(cells, lines, renamed)
+    cells = {name: [row[place] for row in rows] for place, name in enumerate(header)}
+    return CsvColumns(cells, lines, ragged, renamed)
+
+
+def place_of(file: Path, line: int) -> str:
+    """Return where a row is listed, for messages: ``list.csv line 7``."""
+    return f"{file.name} line {line}"
 
 
 def read_header(file: Path) -> tuple[str, ...]:

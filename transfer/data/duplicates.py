@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
 from transfer.data.images.decode import BadImage, decode
+from transfer.data.left_out import LeftOut
 from transfer.data.shards.prefetch import Contents
 from transfer.data.table import ImageTable
 from transfer.disk_cache import CacheWriteError, DiskCache
@@ -139,7 +140,7 @@ def drop_bad_images(
     good = table.take(~bad)
     note = f"{count} bad image{'s' * (count > 1)} skipped: {examples}"
     reasons = [
-        (path, reason.removeprefix(f"bad image {path}: "))
+        LeftOut(path, reason.removeprefix(f"bad image {path}: "))
         for path, reason in zip(table.paths[bad].tolist(), inspection.reason[bad].tolist(), strict=True)
     ]
     good = replace(good, notes=(*good.notes, note), left_out=(*good.left_out, *reasons))

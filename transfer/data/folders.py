@@ -12,6 +12,7 @@ from PIL import Image
 
 from transfer.data.csv_columns import CSV_SUFFIXES
 from transfer.data.images.decode import HEIF_SUFFIXES, NEEDS_HEIF, has_heif
+from transfer.data.left_out import LeftOut
 from transfer.data.manifest import (
     SPLITS,
     find_manifest_fault,
@@ -44,14 +45,14 @@ def is_image(path: Path) -> bool:
     return not path.name.startswith(".") and path.suffix.lower() in image_suffixes()
 
 
-def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
+def read_folder(folder: Path, targets: Sequence[str] = (), *, skip_bad: bool = False) -> ImageTable:
     """Read a folder of images, or a CSV manifest, into a table.
 
     The layout is ``class/…``, ``domain/class/…`` or ``domain/images/class/…``, each also under ``train``,
     ``val`` (``valid``, ``validation``) and ``test``; or it holds one CSV manifest with a ``path`` column. A CSV file
     that names path and object otherwise (``filename,label``) is read if its first image exists. A set without domains
     gets one, named ``all``. Rows are sorted by path, classes in natural order (``c9`` before ``c10``). `targets` are
-    further CSV columns to predict: see `transfer.data.manifest.read_manifest`.
+    further CSV columns to predict, and `skip_bad` leaves out bad rows: see `transfer.data.manifest.read_manifest`.
 
     Raises
     ------
@@ -72,13 +73,13 @@ def read_folder(folder: Path, targets: Sequence[str] = ()) -> ImageTable:
     """
     folder = Path(folder).expanduser().absolute()
     if folder.is_file() and folder.suffix.lower() in CSV_SUFFIXES:
-        return read_manifest(folder, targets)
+        return read_manifest(folder, targets, skip_bad=skip_bad)
     if not folder.is_dir():
         what = "is not a folder or a CSV manifest" if folder.exists() else "does not exist"
         raise TransferError(f"{folder} {what}: give a folder of images, or a CSV manifest")
     manifest, unread = _find_manifest(folder)
     if manifest:
-        return read_manifest(manifest, targets)
+        return read_manifest(manifest, targets, skip_bad=skip_bad)
     if targets:
         raise TransferError(f"further targets ({', '.join(targets)}) need a CSV manifest; {folder} has none")
     images, empty, ignored = _walk(folder)
@@ -174,19 +175,19 @@ def describe_ignored(files: Sequence[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def explain_left_out(files: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return each of `files` that are not read, with the reason.
+def explain_left_out(files: Sequence[str], where: str = "") -> tuple[LeftOut, ...]:
+    """Return each of `files` that are not read, with the reason; `where` is the shard that holds them.
 
     Examples
     --------
-    >>> explain_left_out(["a/.hidden.png", "a/notes.txt"])
-    (('a/.hidden.png', 'hidden'), ('a/notes.txt', 'not an image'))
+    >>> [tuple(each) for each in explain_left_out(["a/.hidden.png", "a/notes.txt"])]
+    [('a/.hidden.png', 'hidden', ''), ('a/notes.txt', 'not an image', '')]
     """
     found = []
     for file in files:
         needs = file.lower().endswith(HEIF_SUFFIXES) and not has_heif()
         hidden = file.rpartition("/")[2].startswith(".")
-        found.append((file, "hidden" if hidden else NEEDS_HEIF if needs else "not an image"))
+        found.append(LeftOut(file, "hidden" if hidden else NEEDS_HEIF if needs else "not an image", where))
     return tuple(found)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from transfer.data.left_out import LeftOut
+
 DEFAULT_DOMAIN = "all"  # domain of images that name none
 
 
@@ -79,8 +81,10 @@ class ImageTable:
         What a reader should know of how the table came about (empty class folders, bad images left out, ...).
     sha256 : ndarray of str, shape (N,), optional
         Of each file's bytes, where that is known already.
-    left_out : tuple of (str, str)
-        Path and reason of each file that is ignored, or skipped as a bad image.
+    left_out : tuple of LeftOut
+        Files that are ignored, rows that cannot be read, and bad images that are skipped.
+    unlabelled : tuple of LeftOut
+        Rows of a CSV manifest or samples of shards that name no object.
     """
 
     paths: np.ndarray
@@ -90,7 +94,8 @@ class ImageTable:
     name: str = ""
     notes: tuple[str, ...] = field(default=())
     sha256: np.ndarray | None = None
-    left_out: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    unlabelled: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)

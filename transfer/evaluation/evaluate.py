@@ -4,9 +4,11 @@ import contextlib
 import csv
 import itertools
 import json
+import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,8 @@ from transfer.runtime.malloc import keep_freed_memory
 from transfer.runtime.streams import is_unicode, is_writable
 
 PREDICTED_AT_ONCE = 64  # images per batch
+
+log = logging.getLogger(__name__)
 
 
 def predict(
@@ -70,41 +74,49 @@ def predict(
                 yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
 
 
-def predict_command(config: PredictConfig) -> int:
-    """Write predictions to a file or to standard output; return how many unreadable images were skipped."""
+def predict_command(config: PredictConfig) -> tuple[int, int]:
+    """Write predictions to a file or to standard output; return how many images were predicted, and skipped as bad."""
     models = checkpoint.load_models(config.run, pick_device(config.device))
     ignored: list[str] = []
     paths = find_images(config.images, ignored=ignored)
     for note in describe_ignored(ignored):
-        print(escape_unprintable(note), file=sys.stderr)
-    rows = predict(models, paths, top=config.top, skip_bad=config.on_bad_image == "skip")
+        log.info("%s", note)
+    counts: Counter[str] = Counter()
+    rows = _count(predict(models, paths, top=config.top, skip_bad=config.on_bad_image == "skip"), counts)
     if config.out:
         with atomic_write(config.out) as temporary, open_text(temporary, "w") as file:
-            return _write(rows, config.format, file.write)
-    if config.format == "csv" and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 are written as their bytes
-    screen = sys.stdout.isatty()
-    return _write(
-        itertools.takewhile(lambda row: is_writable(sys.stdout), rows),
-        config.format,
-        lambda text: sys.stdout.write(escape_unprintable(text, "\n") if screen else text),
-        ascii_only=not is_unicode(sys.stdout),
-    )
+            _write(rows, config.format, file.write)
+    else:
+        if config.format == "csv" and hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 are written as their bytes
+        screen = sys.stdout.isatty()
+        _write(
+            itertools.takewhile(lambda row: is_writable(sys.stdout), rows),
+            config.format,
+            lambda text: sys.stdout.write(escape_unprintable(text, "\n") if screen else text),
+            ascii_only=not is_unicode(sys.stdout),
+        )
+    return counts["predicted"], counts["skipped"]
 
 
-def _write(rows: Iterator[dict[str, Any]], form: str, write: Any, *, ascii_only: bool = False) -> int:
-    """Write `rows` as JSON lines, with all but ASCII escaped on request, or CSV; return how many have an error."""
-    if form == "csv":
-        return _write_csv(rows, write)
-    skipped = 0
+def _count(rows: Iterator[dict[str, Any]], counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Yield `rows`; count those that are predicted and those that are skipped."""
     for row in rows:
-        skipped += "error" in row
+        counts["skipped" if "error" in row else "predicted"] += 1
+        yield row
+
+
+def _write(rows: Iterator[dict[str, Any]], form: str, write: Any, *, ascii_only: bool = False) -> None:
+    """Write `rows` as JSON lines, with all but ASCII escaped on request, or CSV."""
+    if form == "csv":
+        _write_csv(rows, write)
+        return
+    for row in rows:
         write(escape_unprintable(json.dumps(row, ensure_ascii=ascii_only)) + "\n")
-    return skipped
 
 
-def _write_csv(rows: Iterator[dict[str, Any]], write: Any) -> int:
-    """Write `rows` as CSV; return how many have an error. Its columns are those of the first row without one."""
+def _write_csv(rows: Iterator[dict[str, Any]], write: Any) -> None:
+    """Write `rows` as CSV. Its columns are those of the first row without an error."""
     skipped: list[dict[str, Any]] = []
     first: list[dict[str, Any]] = []
     for row in rows:
@@ -115,11 +127,8 @@ def _write_csv(rows: Iterator[dict[str, Any]], write: Any) -> int:
     file: Any = SimpleNamespace(write=write)
     writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    count = 0
     for row in itertools.chain(skipped, first, rows):
-        count += "error" in row
         writer.writerow({k: " ".join(f"{c}:{p:g}" for c, p in v) if isinstance(v, list) else v for k, v in row.items()})
-    return count
 
 
 def align_labels(table: ImageTable, specs: Sequence[HeadSpec]) -> ImageTable:
@@ -161,7 +170,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.data is None:
         given = _common_test([run if run.is_dir() else run.parent for run in runs], specs)
     else:
-        given = load_table(config.data, config.data_root, format_column_targets(specs))
+        skip_bad = config.on_bad_image == "skip"
+        given = load_table(config.data, config.data_root, format_column_targets(specs), skip_bad=skip_bad)
         in_test = given.split == "test"
         given = given.take(in_test) if in_test.any() else given
         given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))

@@ -19,12 +19,21 @@ from transfer.formats.to_timm import to_timm
 from transfer.formats.to_torch_export import to_torch_export
 from transfer.runs import checkpoint
 
-FORMATS: dict[str, tuple[Callable[[checkpoint.Models, dict[str, Any], Tensor], PreparedExport], str]] = {
-    "onnx": (to_onnx, ".onnx"),
-    "torch_export": (to_torch_export, ".pt2"),
-    "safetensors": (to_safetensors, ".safetensors"),
-    "timm": (to_timm, "_timm"),
+FORMATS: dict[str, tuple[Callable[[checkpoint.Models, dict[str, Any], Tensor], PreparedExport], str, str]] = {
+    "onnx": (
+        to_onnx,
+        ".onnx",
+        "import onnxruntime; print([o.name for o in onnxruntime.InferenceSession({out!r}).get_outputs()])",
+    ),
+    "torch_export": (to_torch_export, ".pt2", "import torch; print(torch.export.load({out!r}).graph_signature)"),
+    "safetensors": (
+        to_safetensors,
+        ".safetensors",
+        "from safetensors.torch import load_file; print(list(load_file({out!r})))",
+    ),
+    "timm": (to_timm, "_timm", "import timm; print(timm.create_model('local-dir:' + {out!r}, pretrained=True))"),
 }
+"""What writes each format, the suffix of its file or folder, and Python code that loads it."""
 TRIAL_IMAGES = 3  # more than the 2 that the exporter traces, which shows that the batch size is free
 MAX_DIFFERENCE = 1e-2  # between probabilities; rounding differences are far smaller
 
@@ -40,6 +49,7 @@ class ExportResult:
     files: list[Path]
     difference: float | None
     preparation: str  # how to resize and crop an image for the model
+    loading: str  # Python code that loads the exported model, without this package
 
     def lines(self) -> list[str]:
         """Return the lines that `transfer export` prints."""
@@ -52,7 +62,7 @@ def export(config: ExportConfig) -> ExportResult:
 
     A TransferError says that there is no such run, the format cannot express it, or the path cannot be written.
     """
-    prepare, suffix = FORMATS[config.format]
+    prepare, suffix, loading = FORMATS[config.format]
     run = config.run if config.run.is_dir() else config.run.parent / config.run.stem
     out = config.out or Path(f"{run.absolute()}{suffix}")
     if out.is_dir() != (config.format == "timm") and out.exists():
@@ -70,4 +80,4 @@ def export(config: ExportConfig) -> ExportResult:
         raise TransferError(
             f"--format {config.format}: its predictions differ from the run's by {difference:.2g}; nothing is written"
         )
-    return ExportResult(prepared.write(out), difference, about["how"])
+    return ExportResult(prepared.write(out), difference, about["how"], loading.format(out=str(out)))

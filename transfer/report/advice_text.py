@@ -1,12 +1,12 @@
 """Console text of `transfer advise`."""
 
+from pathlib import Path
 from typing import Any
 
 from transfer.advice.requirements import format_duration
-from transfer.config.serialise import from_dict
-from transfer.config.train import TrainConfig
-from transfer.report.command_line import command_line
+from transfer.report.command_line import recommended_command
 from transfer.report.text import text_table
+from transfer.runs.folder import ADVICE_FILE
 
 MAX_SUSPECTS = 5  # suspected label errors that are listed; advice.json has all
 SCORE_NAMES_OF_FEATURES = {"logme": "LogME", "hscore": "H-score", "leep": "LEEP", "nce": "NCE"}
@@ -31,7 +31,7 @@ def advice_text(result: dict[str, Any]) -> str:
         _stage_table(result),
         "transferability of the last features (LogME, H-score) and the original classes (LEEP, NCE): "
         + ", ".join(scores),
-        f"{advice['case']}: {options}\n{_plan_sentence(advice['how'])}\n"
+        f"the set is {advice['case']}; advised: {options}\n{_plan_sentence(advice['how'])}\n"
         f"expected object accuracy {best['accuracy']:.3f} ({best['interval'][0]:.3f} to {best['interval'][1]:.3f}); "
         f"second choice: {second['policy']}, {second['accuracy']:.3f}",
     ]
@@ -41,9 +41,11 @@ def advice_text(result: dict[str, Any]) -> str:
     if suspects and better:
         parts.append(f"labels to check: not listed, because {result['others'][0]['name']} judges them better")
     elif suspects:
-        lines = [f"{s['path']}: {s['label']}, more likely {s['called']}" for s in suspects[:MAX_SUSPECTS]]
-        more = f"\nand {len(suspects) - MAX_SUSPECTS} more in advice.json" if len(suspects) > MAX_SUSPECTS else ""
-        parts.append("labels to check:\n" + "\n".join(lines) + more)
+        lines = [f"  {s['path']}: {s['label']}, more likely {s['called']}" for s in suspects[:MAX_SUSPECTS]]
+        out = result["config"]["train"]["run"]["out"]
+        where = f"in {Path(out) / ADVICE_FILE}" if out else f"({ADVICE_FILE} has all of them with --out DIR)"
+        lines += [f"  and {len(suspects) - MAX_SUSPECTS} more {where}"] if len(suspects) > MAX_SUSPECTS else []
+        parts.append("labels to check:\n" + "\n".join(lines))
     parts += [f"note: {note}" for note in result["notes"]]
     if result.get("run"):
         metrics = result["run"]["test"].get("object")
@@ -53,14 +55,8 @@ def advice_text(result: dict[str, Any]) -> str:
             else "trained as advised; no labelled test images to evaluate on"
         )
     elif better:
-        parts.append(f"with {result['backbone']['name']}: {_command(result['as_requested'])}")
-    if not result.get("run"):
-        parts.append(f"next: {_command(result['recommended'])}")
+        parts.append(f"with {result['backbone']['name']}: {recommended_command(result, 'as_requested')}")
     return "\n\n".join(parts)
-
-
-def _command(config: dict[str, Any]) -> str:
-    return command_line(from_dict(TrainConfig, config), ("data", "backbone", "policy"))
 
 
 def _better_backbone(result: dict[str, Any]) -> list[str]:

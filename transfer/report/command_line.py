@@ -5,9 +5,14 @@ from collections.abc import Collection
 from typing import Any
 
 from transfer.config.adapt import AdaptConfig
-from transfer.config.serialise import iter_settings
+from transfer.config.serialise import from_dict, iter_settings
 from transfer.config.train import CompareConfig, TrainConfig
 
+ALWAYS_RECOMMENDED: dict[str, tuple[str, ...]] = {"advise": ("data", "backbone", "policy")}
+ALWAYS_RECOMMENDED |= dict.fromkeys(
+    ("search", "lr-find"), (*ALWAYS_RECOMMENDED["advise"], "optimizer", "batch_size", "lr")
+)
+"""Options that a recommended command names even where they are the default, by the command that recommends it."""
 RUN_CONFIGS: dict[str, type] = {"train": TrainConfig, "adapt": AdaptConfig, "compare": CompareConfig}
 
 
@@ -26,6 +31,11 @@ def command_line(config: Any, always: Collection[str] = ()) -> str:
             for each in value if name == "plugin" else (value,):  # a repeatable option
                 words += _option(name.replace("_", "-"), each)
     return shlex.join(words)
+
+
+def recommended_command(result: dict[str, Any], key: str = "recommended") -> str:
+    """Return the command line of the run that the `result` of advise, search or lr-find recommends under `key`."""
+    return command_line(from_dict(TrainConfig, result[key]), ALWAYS_RECOMMENDED[result["command"]])
 
 
 def _option(name: str, value: Any) -> list[str]:

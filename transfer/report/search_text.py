@@ -2,17 +2,13 @@
 
 from typing import Any
 
-from transfer.config.serialise import from_dict
-from transfer.config.train import TrainConfig
-from transfer.report.command_line import command_line
 from transfer.report.text import run_text, text_table
 
 SHOWN_TRIALS = 10
-ALWAYS_RECOMMENDED = ("data", "backbone", "policy", "optimizer", "batch_size", "lr")  # also where it is the default
 
 
 def search_text(result: dict[str, Any]) -> str:
-    """Return what `transfer search` prints: its best trials, the importance of settings, and the next step."""
+    """Return what `transfer search` prints: its best trials, the and the importance of settings."""
     best = result["best"]
     names, heads = list(best["settings"]), list(best["val"])
     rows = []
@@ -36,7 +32,7 @@ def search_text(result: dict[str, Any]) -> str:
     else:
         parts.append("no test image was used; --final trains with the best settings and tests once")
     parts += _solved_probe(result, f"; the best trial: {best['val_acc']:.3f}")
-    return "\n\n".join([*parts, *([] if result["final"] else _next(result))])
+    return "\n\n".join(parts)
 
 
 def lr_find_text(result: dict[str, Any]) -> str:
@@ -45,7 +41,7 @@ def lr_find_text(result: dict[str, Any]) -> str:
     parts = [text_table(["rate", ""], rows)]
     parts += [f"note: {note}" for note in result["notes"]]
     parts += _solved_probe(result, "")
-    return "\n\n".join([*parts, f"suggested: --lr {result['suggestion']:.2g}", *_next(result)])
+    return "\n\n".join([*parts, f"suggested: --lr {result['suggestion']:.2g}"])
 
 
 def _solved_probe(result: dict[str, Any], beside: str) -> list[str]:
@@ -58,10 +54,6 @@ def _solved_probe(result: dict[str, Any], beside: str) -> list[str]:
         f"a solved linear probe, which has no learning rate, reaches validation accuracy {probe['val_acc']:.3f} "
         f"({heads}) in {probe['seconds']:.1f} s{beside}"
     ]
-
-
-def _next(result: dict[str, Any]) -> list[str]:
-    return [f"next: {command_line(from_dict(TrainConfig, result['recommended']), ALWAYS_RECOMMENDED)}"]
 
 
 def _number(value: Any) -> str:

@@ -1,21 +1,41 @@
-"""The facts that a run logs before it trains: images, classes, domains, split, backbone, policy and files left out."""
+"""The facts that a run logs before it trains: images, classes, domains, split, files left out, backbone and policy."""
 
+import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from transfer.backbones.backbone import Backbone
-from transfer.data.table import ImageTable, Target
+from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
+from transfer.data.left_out import LeftOut
+from transfer.data.splits import Splits
+from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target
 from transfer.errors import list_examples
 from transfer.runs.folder import LEFT_OUT_FILE
 
 SHOWN_FILES = 3  # per reason, in the log
 SHOWN_DOMAINS = 8
 
+log = logging.getLogger(__name__)
 
-def format_facts(table: ImageTable, parts: Mapping[str, int], backbone: Backbone, policy: str, saved: bool) -> str:
-    """Return the facts of a run, a line each.
+
+class FactLog:
+    """Logs the facts of runs on the same images, each as a line; of a later run only those that differ."""
+
+    def __init__(self) -> None:
+        self._logged: dict[str, str] = {}
+
+    def log(self, facts: Mapping[str, str]) -> None:
+        """Log those of `facts`, texts by name, that differ from the last ones logged."""
+        new = {name: text for name, text in facts.items() if self._logged.get(name) != text}
+        if new:
+            log.info("%s", "\n".join(f"{name:<10}{text}" for name, text in new.items()))
+        self._logged |= new
+
+
+def describe_images(table: ImageTable, parts: Mapping[str, int], saved: bool) -> dict[str, str]:
+    """Return the facts of a set and its split, by name.
 
     `parts` has the number of images of each part of the split; with `saved`, the run folder has the names of all files
     that are left out.
@@ -29,16 +49,31 @@ def format_facts(table: ImageTable, parts: Mapping[str, int], backbone: Backbone
         sizes = f"least {least} ({counts[least]:,}), most {most} ({counts[most]:,})"
     several = f"; {len(domains) - SHOWN_DOMAINS} more" if len(domains) > SHOWN_DOMAINS else ""
     shown = [f"{name} {count:,}" for name, count in list(domains.items())[:SHOWN_DOMAINS]]
-    licence = f", licence {backbone.licence}" if backbone.licence and backbone.weights != "random" else ""
-    lines = [
-        f"images    {len(table):,} in {len(counts)} classes: {sizes}"
+    facts = {
+        "images": f"{len(table):,} in {len(counts)} classes: {sizes}"
         + (f"; {unknown:,} unlabelled" if unknown else ""),
-        f"domains   {', '.join(shown)}{several}",
-        f"split     {', '.join(f'{name} {count:,}' for name, count in parts.items())}",
-        f"backbone  {backbone.name}, weights: {backbone.weights}{licence}",
-        f"policy    {policy}",
-    ]
-    return "\n".join([*lines, *_format_left_out(table, saved)])
+        "domains": "one" if table.domains == (DEFAULT_DOMAIN,) else ", ".join(shown) + several,
+        "split": ", ".join(f"{name} {count:,}" for name, count in parts.items()),
+    }
+    left_out = _format_left_out(list_left_out(table), saved)
+    return facts | ({"left out": left_out} if left_out else {})
+
+
+def list_left_out(table: ImageTable) -> list[LeftOut]:
+    """Return what is not used of a set: ignored files, bad rows and images, and images whose object is unknown."""
+    return [*table.left_out, *table.unlabelled]
+
+
+def count_split(splits: Splits) -> dict[str, int]:
+    """Return the number of images of each part of a split, by name."""
+    return {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
+
+
+def describe_network(backbone: Backbone, policy: str) -> dict[str, str]:
+    """Return the facts of a backbone, with the source and licence of its weights, and of a policy, by name."""
+    licence = f", licence {backbone.licence}" if backbone.licence and backbone.weights != "random" else ""
+    letters = f"; {BUNDLE_PRETRAINING}" if backbone.weights == "bundle" else ""
+    return {"backbone": f"{backbone.name}, weights: {backbone.weights}{licence}{letters}", "policy": policy}
 
 
 def _count(target: Target) -> dict[str, int]:
@@ -46,12 +81,14 @@ def _count(target: Target) -> dict[str, int]:
     return dict(zip(target.classes, counts.tolist(), strict=True))
 
 
-def _format_left_out(table: ImageTable, saved: bool) -> list[str]:
+def _format_left_out(left_out: Sequence[LeftOut], saved: bool) -> str:
     files = defaultdict(list)
-    for path, reason in table.left_out:
-        files[reason].append(path)
+    for path, reason, where in left_out:
+        files[reason].append(f"{path} ({where})" if path and where else path or where)
     lines = [
-        f"left out  {len(paths):,} file{'s' * (len(paths) > 1)}, {reason}: {list_examples(paths, SHOWN_FILES)}"
+        f"{len(paths):,} file{'s' * (len(paths) > 1)}, {reason}: {list_examples(paths, SHOWN_FILES)}"
         for reason, paths in files.items()
     ]
-    return [*lines, *([f"          all names are in {LEFT_OUT_FILE} of the run folder"] if lines and saved else [])]
+    hidden = any(len(paths) > SHOWN_FILES for paths in files.values())
+    lines += [f"all names are in {LEFT_OUT_FILE} of the run folder"] if saved and hidden else []
+    return f"\n{'':<10}".join(lines)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.config.train import RunConfig
+from transfer.data.left_out import LeftOut
 from transfer.errors import TransferError
 from transfer.runs.model_card import MARKER, render_model_card
 from transfer.runs.tensorboard import TensorboardWriter
@@ -229,12 +230,12 @@ class RunFolder:
         """Write exhibits.json."""
         write_text(self.path / "exhibits.json", json.dumps(report_data, ensure_ascii=False) + "\n")
 
-    def write_left_out(self, files: Sequence[tuple[str, str]]) -> None:
-        """Write left_out.csv, with path and reason of each file that was not read; nothing if there is none."""
+    def write_left_out(self, files: Sequence[LeftOut]) -> None:
+        """Write left_out.csv, with path, reason and place of each file that is not used; nothing if there is none."""
         if not files:
             return
         with atomic_write(self.path / LEFT_OUT_FILE) as temporary, open_text(temporary, "w") as file:
-            csv.writer(file).writerows([("path", "reason"), *files])
+            csv.writer(file).writerows([LeftOut._fields, *files])
 
     def write_predictions(self, rows: list[dict[str, Any]]) -> None:
         """Write predictions.csv: one row per test image."""

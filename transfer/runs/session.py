@@ -11,7 +11,6 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
 from transfer.config.adapt import AdaptConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import HeadConfig, TrainConfig
@@ -46,8 +45,6 @@ class RunSession(Generic[Config]):
         The result of a resumed run that is already finished, the same in all processes.
     lines : list of dict
         The lines logged so far.
-    first_seed : int
-        The first seed of the whole run, also in the sessions of its seeds.
     """
 
     def __init__(
@@ -66,7 +63,6 @@ class RunSession(Generic[Config]):
         self.command, self.folder, self.cache, self.on_line = command, folder, cache, on_line
         self.finished: dict[str, Any] | None = distributed.broadcast(folder.finished_result if folder else None)
         self.lines: list[dict[str, Any]] = []
-        self.first_seed: int = (config.run.seeds or (config.run.seed,))[0]
         self._outcome: PartStates | None = None
         self._began, self._trunk_before = time.perf_counter(), cache.seconds
 
@@ -108,7 +104,6 @@ class RunSession(Generic[Config]):
             config = replace(self.config, run=replace(run, seed=seed, seeds=(), out=out, report=shown))
             folder = self.folder.inner(name, to_dict(config)) if self.folder else None
             session._set(self.command, config, folder, self.cache, partial(self._on_seed_line, seed))
-            session.first_seed = self.first_seed
             session._outcome = self.states.part(number) if self.states else None
             yield session
 
@@ -145,13 +140,11 @@ class RunSession(Generic[Config]):
         resumed = distributed.broadcast(bool(folder and folder.resumed))
         return RunStates(run.out, run.checkpoint_minutes, begin=folder.start if folder else None, resumed=resumed)
 
-    def begin(self, backbone: Backbone, find_inputs: Callable[[], Inputs]) -> None:
+    def begin(self, find_inputs: Callable[[], Inputs]) -> None:
         """Record the inputs of the run, or raise unless a resumed run has the same, and clear its log lines.
 
-        `find_inputs` is called only where the run has a folder. The log says so if `backbone` knows no photographs.
+        `find_inputs` is called only where the run has a folder.
         """
-        if backbone.weights == "bundle":
-            log.info("%s: %s", backbone.name, BUNDLE_PRETRAINING)
         if self.states:
             self.states.of(find_inputs())
         if self.folder:

@@ -25,6 +25,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.probes.choose import can_solve_heads
 from transfer.runs.checkpoint import build_heads
+from transfer.runs.facts import describe_network
 from transfer.runtime import distributed
 from transfer.runtime.device import pick_device
 from transfer.training.penalties import build
@@ -59,6 +60,7 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
     rows = np.concatenate([labelled, more])
     sample, sample_inspection = table.take(rows), inspection.take(rows)
     backbone = new_backbone(config.backbone, seed, classifier="any").to(pick_device(config.learn.device))
+    images.facts.log(describe_network(backbone, "to be advised"))
     measured = TrainingCosts(**distributed.broadcast(to_dict(measure_costs(backbone, sample.paths))))
     observed = observe(backbone, sample, sample_inspection.sha256, cache, config.learn.workers)
     if backbone.weights == "random":  # without pretraining, neither norms nor classifier measure similarity

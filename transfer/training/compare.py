@@ -1,8 +1,9 @@
 """`transfer compare`: several policies on one split, one table, each tested against the first."""
 
-import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,13 @@ from transfer.evaluation.predictions import decide
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.heads import find_head_kind
+from transfer.runs.facts import list_left_out
 from transfer.runs.folder import RunFolder
 from transfer.runtime import distributed
 from transfer.runtime.device import get_versions
 from transfer.training.results import TrainRun
 from transfer.training.setup import read_images
 from transfer.training.train import train
-
-log = logging.getLogger(__name__)
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
@@ -42,7 +42,6 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     images = read_images(shared.data, cache.disk_cache)
     runs: dict[str, TrainRun] = {}
     for text in policies:
-        log.info("%s", text)
         inner = replace(shared.run, out=out / text.replace(":", "-") if out else None)
         changed = replace(shared, policy=replace(shared.policy, policy=text), run=inner)
         runs[text] = train(changed, images=images, cache=cache)
@@ -55,10 +54,23 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         "runs": {text: run.result for text, run in runs.items()},
         "paired": {text: compare_runs(runs[text], first) for text in policies[1:]},
         "against": policies[0],
+        "best": choose_by_validation({text: run.result for text, run in runs.items()}),
     }
     if folder:
+        folder.write_left_out(list_left_out(images.table))
         folder.write_result(result)
     return result
+
+
+def choose_by_validation(results: Mapping[str, dict[str, Any]]) -> str | None:
+    """Return which of `results` has the highest mean validation score over heads and seeds; None if one has none."""
+    scores: dict[str, float] = {}
+    for name, result in results.items():
+        found = [score for seed in result.get("seeds", [result]) for score in seed.get("validation", {}).values()]
+        if not found:
+            return None
+        scores[name] = fmean(found)
+    return max(scores, key=lambda name: scores[name])
 
 
 def compare_runs(run: TrainRun, other: TrainRun) -> dict[str, Any]:

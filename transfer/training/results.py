@@ -1,6 +1,9 @@
 """What a training returns, and the content of its result.json."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +110,7 @@ def build_train_result(
         "test": evaluate_predictions(test, predictions) if len(test) else {},
         "per_domain": evaluate_domains(test, predictions) if len(test) else {},
         **optional,
+        "validation": _collect_validation(models, fits),
         "epochs": {name or "model": fitted.best for name, fitted in fits.items()},
         "temperatures": {head: round(t, 4) for fitted in fits.values() for head, t in fitted.temperatures.items()},
         "monitor": find_problems(session.lines),
@@ -119,6 +123,20 @@ def build_train_result(
             *note_absent_classes(test, predictions),
         ],
     }
+
+
+def _collect_validation(models: checkpoint.Models, fits: Mapping[str, FitResult]) -> dict[str, float]:
+    """Return the validation scores that chose the weights, by head, before any refit; none without such images."""
+    found: dict[str, float] = {}
+    for name, fitted in fits.items():
+        best = (-math.inf, -math.inf)
+        for line in fitted.epochs:
+            if "val_loss" not in line or "head" in line:  # a single L2 regularisation of a solved head
+                continue
+            scores = {head: score for head, score in line["val"].items() if models[name].heads.specs[head].weight}
+            if scores and (value := (fmean(scores.values()), -line["val_loss"])) > best:
+                best, found = value, found | scores
+    return found
 
 
 def _measure_balance(table: ImageTable, splits: Splits) -> dict[str, Any]:

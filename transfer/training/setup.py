@@ -1,7 +1,7 @@
 """The start of every run: images, split, heads, and a model with its freeze plan."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec, find_head_kind
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import build_heads
+from transfer.runs.facts import FactLog
 from transfer.runtime import distributed
 
 # Dropout of a trained probe, against overfitting on fixed features. Office-31, mobilenetv2_100, six seeds: 0.884, 0.875
@@ -42,10 +43,11 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Images:
-    """A table and the inspection of its files."""
+    """A table and the inspection of its files; `facts` logs what runs on them start from."""
 
     table: ImageTable
     inspection: Inspection
+    facts: FactLog = field(default_factory=FactLog, repr=False, compare=False)
 
     def of(self, objects: Sequence[str]) -> "Images":
         """Return the images of the given `objects`, as a set without any other; raise if there is no such object."""
@@ -68,7 +70,8 @@ def read_images(
     images, bad ones under ``refuse``, or fewer than two objects raise a TransferError.
     """
     with distributed.local_rank_zero_first():
-        table = load_table(config.data, config.data_root, config.targets)
+        skip_bad = config.on_bad_image == "skip"
+        table = load_table(config.data, config.data_root, config.targets, skip_bad=skip_bad)
         for domain, folder in (unlabelled or {}).items():
             table = add_unlabelled_domain(table, folder, domain)
         table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)

@@ -24,7 +24,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.model import TransferModel
 from transfer.runs import checkpoint
-from transfer.runs.facts import format_facts
+from transfer.runs.facts import count_split, describe_images, describe_network, list_left_out
 from transfer.runs.inputs import RunInputs
 from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import OnLine, RunSession
@@ -94,6 +94,7 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     """Return the split images, and fresh models with their plans; `start` is the backbone to copy, if any."""
     config, seed = session.config, session.config.run.seed
     splits = split_images(images, config.data, seed)
+    images.facts.log(describe_images(images.table, count_split(splits), config.run.out is not None))
     advice = None
     if FreezePolicy.parse(config.policy.policy).advised:
         from transfer.training.auto_policy import advise_policy, apply_advice  # takes 0.6 s
@@ -114,17 +115,15 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     first = next(iter(prepared.models.values()))
     _log_plan(session, prepared)
     table, digests = images.table, images.inspection.sha256
-    session.begin(first.backbone, lambda: RunInputs(config.backbone.backbone, first, splits, table.paths, digests))
+    session.begin(lambda: RunInputs(config.backbone.backbone, first, splits, table.paths, digests))
     return prepared
 
 
 def _log_plan(session: Session, prepared: PreparedRun) -> None:
-    """Log the stages, and the options that this run cannot use."""
+    """Log backbone, policy and stages, and the options that this run cannot use."""
     plan, splits, table = prepared.plans[0], prepared.splits, prepared.images.table
-    if session.config.run.seed == session.first_seed:
-        parts = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
-        backbone, saved = next(iter(prepared.models.values())).backbone, session.config.run.out is not None
-        log.info("%s", format_facts(table, parts, backbone, str(plan.policy), saved))
+    backbone = next(iter(prepared.models.values())).backbone
+    prepared.images.facts.log(describe_network(backbone, str(plan.policy)))
     facts = collect_run_facts(prepared.config, prepared.models, plan, table, splits)
     log.info("%s", plan.format_table(facts.solved))
     for sentence in format_unused_options(find_unused_options(session.config, facts)):
@@ -228,7 +227,7 @@ def _record(
     session.save_models(models, config.heads)
     if session.folder:
         session.folder.write_predictions(prediction_rows(test, predictions))
-        session.folder.write_left_out(table.left_out)
+        session.folder.write_left_out(list_left_out(table))
         if moments:
             data = build_report_data(test, predictions, models[shown], moments, table.domains, config.learn.workers)
             session.folder.write_report_data(data)

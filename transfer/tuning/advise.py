@@ -13,6 +13,7 @@ from transfer.config.shared import RunConfig
 from transfer.config.train import BackboneConfig, PolicyConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
+from transfer.runs.facts import count_split, describe_images, list_left_out
 from transfer.runs.folder import ADVICE_FILE, RunFolder, refuse_resume
 from transfer.runtime import distributed
 from transfer.runtime.device import get_versions
@@ -58,6 +59,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     cache = TrunkCache(base.cache)
     images = read_images(base.data, cache.disk_cache)
     parts = split_images(images, base.data, base.run.seed)
+    images.facts.log(describe_images(images.table, count_split(parts), out is not None))
     found: dict[str, PolicyAdvice] = {}
     for name in names or (base.backbone.backbone,):
         views: Any = {"image_size": base.backbone.image_size, "crop": base.backbone.crop}
@@ -80,6 +82,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     result["seconds"] = {"total": round(time.perf_counter() - start, 3), "trunk": round(cache.seconds, 3)}
     if folder:
         folder.start()
+        folder.write_left_out(list_left_out(images.table))
         write_json(folder.path / ADVICE_FILE, result)
     run = None
     if config.run:

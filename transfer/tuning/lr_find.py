@@ -18,6 +18,7 @@ from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan
 from transfer.model import TransferModel
+from transfer.runs.facts import describe_network, list_left_out
 from transfer.runs.folder import RunFolder, refuse_resume
 from transfer.runtime.device import get_versions
 from transfer.runtime.malloc import keep_freed_memory
@@ -195,6 +196,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     model, plan = new_model(train, specs, seed, runner.device)
     if plan.policy.all_stages:
         raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to find")
+    images.facts.log(describe_network(model.backbone, str(plan.policy)))
     facts = runner.collect_facts(train)
     if facts.solved[-1]:
         raise TransferError("--probe solved has no learning rate: leave it out, or train more than the heads")
@@ -220,5 +222,6 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
         ],
     }
     if folder:
+        folder.write_left_out(list_left_out(images.table))
         folder.write_result(result)
     return result

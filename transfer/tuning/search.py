@@ -15,6 +15,7 @@ from transfer.config.unused import find_unused_options, format_unused_options
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
+from transfer.runs.facts import list_left_out
 from transfer.runs.folder import RunFolder
 from transfer.runtime.device import get_versions
 from transfer.training import optimizers
@@ -64,8 +65,8 @@ def search(config: SearchConfig) -> dict[str, Any]:
     runner = TrialRunner(config.train, images, cache)
     if not len(runner.parts.val):
         raise TransferError("a search chooses by validation accuracy, and there are no validation images: set --val")
-    unused = format_unused_options(_find_unused_in_every_trial(config.train, space, runner))
-    for sentence in unused:
+    runner.log_network(config.train, _describe(space["policy"]) if "policy" in space else config.train.policy.policy)
+    for sentence in format_unused_options(_find_unused_in_every_trial(config.train, space, runner)):
         log.info("%s", sentence)
     halving = Halving(config.train.learn.epochs, config.halving)
     with tqdm(total=proposals.total, initial=len(records), desc="trials", unit="trial", disable=None) as bar:
@@ -96,12 +97,13 @@ def search(config: SearchConfig) -> dict[str, Any]:
         "solved_probe": solved_probe,
         "selection": {"rule": SELECTION_RULE, "trials": len(records)},
         "importance": TrialStudy(space).importance(records),
-        "notes": [*unused, *_boundary_notes(space, best), *images.table.notes, *runner.parts.notes],
+        "notes": [*_boundary_notes(space, best), *images.table.notes, *runner.parts.notes],
         "final": final,
         "test": final["test"] if final else {},
         "seconds": {"total": round(time.perf_counter() - started, 3), "trunk": round(cache.seconds, 3)},
     }
     if folder:
+        folder.write_left_out(list_left_out(images.table))
         folder.write_result(result)
     return result
 

@@ -19,6 +19,7 @@ from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec
 from transfer.model import TransferModel
 from transfer.probes.choose import can_solve_heads
+from transfer.runs.facts import count_split, describe_images, describe_network
 from transfer.runtime.device import pick_device
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
@@ -45,13 +46,19 @@ class TrialRunner:
         self.parts = split_images(images, data, seed)
         table = mask_labels(images.table, self.parts.test, keep=())
         self.data = TrainingData(table, images.inspection.sha256, self.parts.train, self.parts.val)
-        self.seed, self.cache = seed, cache
+        images.facts.log(describe_images(images.table, count_split(self.parts), config.run.out is not None))
+        self.images, self.seed, self.cache = images, seed, cache
         self.device = pick_device(config.learn.device)
         self._backbones: dict[tuple[bool, bool, int], tuple[Backbone, dict[str, Tensor]]] = {}
 
     def networks(self, config: HeadConfig) -> dict[str, list[HeadSpec]]:
         """Return the specifications of the heads of each network."""
         return head_specs(self.data.table, self.parts, config)[0]
+
+    def log_network(self, config: TrainConfig, policy: str) -> None:
+        """Log the backbone of `config`, and the `policy`."""
+        specs = next(iter(self.networks(config.heads).values()))
+        self.images.facts.log(describe_network(self._new_model(config, specs)[0].backbone, policy))
 
     def run_trial(self, config: TrainConfig, keep_training: KeepTraining) -> dict[str, Any]:
         """Fit until the last epoch, or until `keep_training` returns False.

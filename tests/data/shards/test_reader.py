@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from transfer.data.duplicates import inspect_files
+from transfer.data.manifest import NO_OBJECT
 from transfer.data.sets.load import load_table
 from transfer.data.shards.address import parse_address
 from transfer.data.shards.reader import expand_ranges, find_shards, list_members, read_shards
@@ -97,6 +98,9 @@ def test_labels_of_samples(shard, picture, tmp_path):
         "x/4.jpg": jpg,
         "x/4.json": json.dumps({"object": "owl", "age": 5, "domain": "paint", "wet": False}).encode(),
         "x/4.cls": b"7",
+        "x/5.json": b'{"object": "owl"}',
+        "x/notes.pdf": b"",
+        "x/._1.jpg": b"",
     }
     tar = shard(files)
     table = read_shards([str(tar)], ["age", "wet:softmax", "txt"], name="birds")
@@ -108,7 +112,17 @@ def test_labels_of_samples(shard, picture, tmp_path):
     assert table.targets["age"].values.tolist()[::3] == [3.0, 5.0]
     assert table.targets["wet"].classes == ("false", "true")
     assert table.targets["txt"].classes == ("a bird",)
-    assert table.notes == ("1 further image of samples ignored, such as masks",)
+    assert table.notes == (
+        "2 files ignored: neither images nor labels",
+        "1 further image of samples ignored, such as masks",
+    )
+    assert set(table.left_out) == {
+        ("x/notes.pdf", "not an image", str(tar)),
+        ("x/._1.jpg", "hidden", str(tar)),
+        ("x/5", "a label without an image", str(tar)),
+        ("x/2.seg.png", "another image of its sample, such as a mask", str(tar)),
+    }
+    assert table.unlabelled == ((table.paths[2], NO_OBJECT, f"{tar}::x/3.jpg"),)
     assert len(list_members([str(tar)])) == 5
 
 

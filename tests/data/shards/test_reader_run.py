@@ -99,7 +99,7 @@ def test_a_run_on_its_own_test_images_and_predictions(sets, tmp_path, capsys):
         address = next(csv.DictReader(file))["path"]
     assert address.startswith("http://")
     capsys.readouterr()
-    assert predict_command(PredictConfig(tmp_path / "run", (sets["local"], address))) == 0
+    assert predict_command(PredictConfig(tmp_path / "run", (sets["local"], address)))[1] == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 48 + 1
     assert lines[-1]["path"] == address

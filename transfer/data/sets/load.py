@@ -17,7 +17,9 @@ from transfer.runtime.escape import escape_unprintable
 NAMED = ("digits", "office31")
 
 
-def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] = ()) -> ImageTable:
+def load_table(
+    data: str, data_root: Path | None = None, targets: Sequence[str] = (), *, skip_bad: bool = False
+) -> ImageTable:
     """Return the table of a named set, a folder of images, a CSV manifest or shards, also below `data_root`.
 
     Parameters
@@ -29,6 +31,8 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
         Where named sets lie (default: ``TRANSFER_DATA``, else the cache).
     targets : sequence of str
         Further columns of a CSV, or keys of the samples' JSON, to learn.
+    skip_bad : bool
+        Leave out the rows of a CSV manifest that have no file or another number of cells than the header.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def load_table(data: str, data_root: Path | None = None, targets: Sequence[str] 
             f"no data set or folder {data!r}{did_you_mean(Path(data).name, _near(Path(data).expanduser()))}: "
             f"give one of {', '.join(NAMED)}, a folder of images, a CSV manifest or tar shards"
         )
-    return read_folder(Path(data), targets)
+    return read_folder(Path(data), targets, skip_bad=skip_bad)
 
 
 def _near(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder, write_json
 
 LABELS = ("cls", "json", "txt")  # files of a sample beside its image
-_RULES = 1  # version of the cached index
+_RULES = 2  # version of the cached index
 _LARGEST = 1 << 20  # bytes of a label or a long-name header
 _BLOCK = 4 << 20  # bytes read at a time
 
@@ -33,7 +33,7 @@ class Index:
     shard: str  # absolute path or URL
     images: list[Image]  # in the order of the shard
     cells: dict[str, dict[str, str]]  # labels by sample key: ``cls``, ``txt``, and each scalar of the ``json``
-    ignored: int  # number of files that are neither images nor labels
+    ignored: list[str]  # files that are neither images nor labels
 
 
 def get_sample_key(name: str) -> str:
@@ -107,7 +107,7 @@ def _members(shard: str, stream: "_Stream", size: int) -> Index:
     images: list[Image] = []
     cells: dict[str, dict[str, str]] = {}
     seen: set[str] = set()
-    ignored = 0
+    ignored: list[str] = []
     tar: Any = tarfile.TarFile(fileobj=cast(Any, stream), encoding="utf-8", errors="strict")
     while member := tar.next():
         tar.members.clear()  # else it holds every member
@@ -125,7 +125,7 @@ def _members(shard: str, stream: "_Stream", size: int) -> Index:
             stream.seek(member.offset_data)
             cells.setdefault(get_sample_key(name), {}).update(_label(shard, name, kind, stream.read(member.size)))
         else:
-            ignored += 1
+            ignored.append(name)
     stream.seek(tar.offset)
     if stream.read(HEADER).strip(b"\0") or tar.offset >= size:
         raise TransferError(f"{shard} is damaged or cut short: no header and no end mark at byte {tar.offset:,}")

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from transfer.data.csv_columns import MANIFEST_COLUMNS
-from transfer.data.folders import arrange_images, is_image
+from transfer.data.folders import arrange_images, explain_left_out, is_image
+from transfer.data.left_out import LeftOut
 from transfer.data.manifest import is_manifest, make_table
 from transfer.data.shards.address import Member, is_url
 from transfer.data.shards.index import Image, Index, get_sample_key, read_index
@@ -137,10 +138,11 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
     source = name or shards[0]
     if not any(index.images for index in indices):
         raise TransferError(f"no image in {source}: expected KEY.jpg beside KEY.json or KEY.cls, or class/….jpg")
-    ignored = sum(index.ignored for index in indices)
+    ignored = sum(len(index.ignored) for index in indices)
     notes = (f"{ignored} file{'s' * (ignored > 1)} ignored: neither images nor labels",) if ignored else ()
+    left_out = tuple(each for index in indices for each in _list_left_out(index))
     if any({"cls", "object"} & cells.keys() for index in indices for cells in index.cells.values()):
-        return _labelled(indices, targets, source, notes)
+        return _labelled(indices, targets, source, notes, left_out)
     if targets:
         raise TransferError(
             f"further targets ({', '.join(targets)}) need a KEY.json beside each image; {source} has none"
@@ -148,7 +150,14 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
     images = [image for index in indices for image in index.images]
     found = [(parts[:-1], parts[-1]) for parts in (PurePosixPath(name).parts for name, *_ in images)]
     table = arrange_images(found, _list_addresses(indices), source=source, name=source, notes=notes)
-    return replace(table, sha256=np.array([digest for *_, digest in images]))
+    return replace(table, sha256=np.array([digest for *_, digest in images]), left_out=left_out)
+
+
+def _list_left_out(index: Index) -> Iterator[LeftOut]:
+    """Yield the files of a shard that are neither images nor labels, and the samples that have no image."""
+    yield from explain_left_out(index.ignored, index.shard)
+    with_image = {get_sample_key(name) for name, *_ in index.images}
+    yield from (LeftOut(key, "a label without an image", index.shard) for key in index.cells if key not in with_image)
 
 
 def _indexed(shards: Sequence[str]) -> list[Index]:
@@ -165,11 +174,24 @@ def _list_addresses(indices: Sequence[Index]) -> list[str]:
     return [str(Member(index.shard, *image[:3])) for index in indices for image in index.images]
 
 
-def _labelled(indices: Sequence[Index], targets: Sequence[str], source: str, notes: tuple[str, ...]) -> ImageTable:
+def _labelled(
+    indices: Sequence[Index],
+    targets: Sequence[str],
+    source: str,
+    notes: tuple[str, ...],
+    left_out: tuple[LeftOut, ...],
+) -> ImageTable:
     """Return the table of shards whose samples carry labels."""
     members, digests, cells = [], [], []
+    others: list[LeftOut] = []
     for index in indices:
-        for sample, (image, place, size, digest) in _one_each(index).items():
+        chosen = _one_each(index)
+        others += [
+            LeftOut(name, "another image of its sample, such as a mask", index.shard)
+            for name, *_ in index.images
+            if name != chosen[get_sample_key(name)][0]
+        ]
+        for sample, (image, place, size, digest) in chosen.items():
             members.append(Member(index.shard, image, place, size))
             digests.append(digest)
             cells.append(index.cells.get(sample, {}))
@@ -181,10 +203,9 @@ def _labelled(indices: Sequence[Index], targets: Sequence[str], source: str, not
     table = make_table(
         columns, targets, name=source, source=source, place=lambda row: f"{members[row].shard}::{members[row].name}"
     )
-    beside = sum(len(index.images) for index in indices) - len(members)
-    if beside:
-        notes += (f"{beside} further image{'s' * (beside > 1)} of samples ignored, such as masks",)
-    return replace(table, notes=notes, sha256=np.array(digests))
+    if others:
+        notes += (f"{len(others)} further image{'s' * (len(others) > 1)} of samples ignored, such as masks",)
+    return replace(table, notes=notes, sha256=np.array(digests), left_out=(*left_out, *others))
 
 
 def _one_each(index: Index) -> dict[str, Image]:
