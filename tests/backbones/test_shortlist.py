@@ -7,8 +7,8 @@ import pytest
 import timm
 from torchvision import models
 
+from transfer.backbones import measured_rates, speed
 from transfer.backbones import shortlist as module
-from transfer.backbones import speed
 from transfer.backbones.catalogue import list_backbones
 from transfer.backbones.registry import resolve
 from transfer.backbones.shortlist import list_shortlist, read_shortlist, write_shortlist
@@ -29,11 +29,13 @@ def no_measuring(monkeypatch, tmp_path):
         measured.append(name)
         return 100.0
 
-    def calibrate(device):
-        return MachineSpeed(NetworkWork(1e-5, 1e-3), {"tf_efficientnet_lite0": 90.0})
+    def calibrate(rates, work):
+        assert set(rates) == set(speed.CALIBRATION)
+        return MachineSpeed(NetworkWork(1e-5, 1e-3))
 
-    monkeypatch.setattr(speed, "measure_rate", measure)
+    monkeypatch.setattr(measured_rates, "measure_rate", measure)
     monkeypatch.setattr(speed, "calibrate_speed", calibrate)
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
     return measured
 
 
@@ -72,16 +74,16 @@ def test_slow_networks_and_those_without_weights_here_are_modelled(no_measuring,
     rows = {row.backbone.name: row for row in list_shortlist("cpu")}
     assert list(rows) == list(ROWS)
     here = {name for name, row in rows.items() if row.backbone.where.startswith(("package", "bundle"))}
-    assert set(no_measuring) == here - {"tf_efficientnet_lite0"}
-    assert {name for name, row in rows.items() if row.measured} == here
-    assert rows["tf_efficientnet_lite0"].rate == 90.0
+    assert sorted(no_measuring) == sorted(here | set(speed.CALIBRATION))  # each once
+    assert {name for name, row in rows.items() if row.measured} == here | set(speed.CALIBRATION)
     assert rows["glyphnet"].rate == 100.0
     work = ROWS["resnet34.a1_in1k"][-1]
     assert rows["resnet34.a1_in1k"].rate == pytest.approx(1 / (work.multiply_adds / 1e5 + work.activations / 1e3))
     no_measuring.clear()
+    assert {row.backbone.name for row in list_shortlist("cpu") if row.measured} == here | set(speed.CALIBRATION)
+    assert no_measuring == []  # cached
     monkeypatch.setattr(module, "MIN_RATE_TO_MEASURE", 1e9)
-    assert not any(row.measured for row in list_shortlist("cpu") if row.backbone.name != "tf_efficientnet_lite0")
-    assert no_measuring == []
+    assert {row.backbone.name for row in list_shortlist("cpu") if row.measured} == set(speed.CALIBRATION)
 
 
 def test_a_name_that_the_installed_versions_lack_is_left_out(no_measuring, monkeypatch, tmp_path):

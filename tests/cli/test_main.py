@@ -235,8 +235,9 @@ def test_backbones_lists_the_bundled_one(capsys):
     assert "MIT           bundle (pretrained on rendered letters, not ImageNet)" in lines[1]
 
 
-def test_backbones_lists_a_few_without_a_pattern_and_all_with_a_star(capsys, monkeypatch):
-    monkeypatch.setattr("transfer.backbones.speed.measure_rate", lambda name, device: 30.0)
+def test_backbones_lists_a_few_without_a_pattern_and_all_with_a_star(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
+    monkeypatch.setattr("transfer.backbones.measured_rates.measure_rate", lambda name, device: 30.0)
     lines = said(capsys, ["backbones"], 0).out.splitlines()
     names = [line.split()[0] for line in lines]
     assert names[:2] == ["backbone", "tf_efficientnet_lite0"]

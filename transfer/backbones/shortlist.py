@@ -39,22 +39,22 @@ class ShortlistRow:
 def list_shortlist(device: str = "auto") -> Iterator[ShortlistRow]:
     """Yield the shortlist; the speed of networks whose weights are on this machine is measured, unless they are slow.
 
-    Measuring imports torch and takes seconds; names that the installed providers do not have are left out.
+    Measuring takes seconds, once on each machine; names that the installed providers do not have are left out.
     """
-    from transfer.backbones.speed import calibrate_speed, measure_rate
+    from transfer.backbones.measured_rates import MeasuredRates
+    from transfer.backbones.speed import CALIBRATION, calibrate_speed
     from transfer.runtime.device import pick_device
 
-    picked = pick_device(device)
-    speed = calibrate_speed(picked)
-    for name, top1, top1_size, size, work in read_shortlist():
-        backbone = next(list_backbones(name), None)
-        if backbone is None:
-            continue
-        rate = speed.measured.get(name)
-        if rate is None and backbone.where not in ("hub", "none") and speed.predict(work) >= MIN_RATE_TO_MEASURE:
-            rate = measure_rate(name, picked)
-        measured = rate is not None
-        yield ShortlistRow(backbone, top1, top1_size, size, rate or speed.predict(work), measured)
+    rates, table = MeasuredRates(pick_device(device)), list(read_shortlist())
+    speed = calibrate_speed(rates.measure(CALIBRATION), {name: work for name, *_, work in table})
+    modelled = {name: speed.predict(work) for name, *_, work in table}
+    found = {name: backbone for name in modelled if (backbone := next(list_backbones(name), None))}
+    here = [n for n, b in found.items() if b.where not in ("hub", "none") and modelled[n] >= MIN_RATE_TO_MEASURE]
+    measured = rates.measure((*CALIBRATION, *here))
+    for name, top1, top1_size, size, _ in table:
+        if name in found:
+            rate = measured.get(name, modelled[name])
+            yield ShortlistRow(found[name], top1, top1_size, size, rate, name in measured)
 
 
 def read_shortlist() -> "Iterator[tuple[str, float | None, int | None, int, NetworkWork]]":

@@ -6,6 +6,7 @@ networks that differ in their ratio calibrate it.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,8 @@ from transfer.runtime import distributed
 from transfer.runtime.malloc import keep_freed_memory
 
 CALIBRATION = ("tf_efficientnet_lite0", "resnet18.a1_in1k")  # few multiply-adds per value written, and many
-TIMED_BATCHES = 3  # the least time counts: other processes only add to it
+TIMED_BATCHES = 2  # the least time counts
+MEASURING_VERSION = 1  # of the way of measuring; part of the key of cached rates
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,16 @@ class NetworkWork:
 
 @dataclass(frozen=True)
 class MachineSpeed:
-    """The calibrated model of this machine; `measured` has the images per second of the networks that calibrated it."""
+    """The calibrated model of this machine."""
 
     seconds: NetworkWork  # for a million of each
-    measured: dict[str, float]
 
     def predict(self, work: NetworkWork) -> float:
         """Return images per second of a network with this `work`.
 
         Examples
         --------
-        >>> MachineSpeed(NetworkWork(1e-5, 1e-3), {}).predict(NetworkWork(1000.0, 10.0))
+        >>> MachineSpeed(NetworkWork(1e-5, 1e-3)).predict(NetworkWork(1000.0, 10.0))
         50.0
         """
         total = work.multiply_adds * self.seconds.multiply_adds + work.activations * self.seconds.activations
@@ -73,26 +74,27 @@ def count_work(name: str) -> NetworkWork:
 
 @keep_freed_memory()
 def measure_rate(name: str, device: torch.device | str = "cpu") -> float:
-    """Return images per second of the frozen network `name`, with random weights and without reading images."""
+    """Return images per second of the frozen network `name`, with random weights and without reading images.
+
+    On a CPU, processor time counts, with all cores of this process at work: other processes hardly change it.
+    """
     backbone = load(name, random_init=True).to(device)
     trunk = Trunk(backbone, len(backbone.stages))
     kind = torch.device(device).type
-    count = CHUNK_IMAGES.get(kind, DEFAULT_CHUNK_IMAGES) * (
-        distributed.count_cores_per_process() if kind == "cpu" else 1
-    )
+    cores = distributed.count_cores_per_process() if kind == "cpu" else 1
+    clock = time.process_time if kind == "cpu" else time.perf_counter
+    count = CHUNK_IMAGES.get(kind, DEFAULT_CHUNK_IMAGES) * cores
     images = torch.randint(0, 256, (count, *backbone.preprocessing.input_size), dtype=torch.uint8)
     least = float("inf")
     for _ in range(1 + TIMED_BATCHES):  # the first sets up
-        start = time.perf_counter()
+        start = clock()
         trunk(images).cpu()
-        least = min(least, time.perf_counter() - start)
+        least = min(least, (clock() - start) / cores)
     return count / least
 
 
-def calibrate_speed(device: torch.device | str = "cpu") -> MachineSpeed:
-    """Measure the networks of ``CALIBRATION`` on `device` and fit the model to them."""
-    measured = {name: measure_rate(name, device) for name in CALIBRATION}
-    work = [count_work(name) for name in CALIBRATION]
-    seconds = [1 / rate for rate in measured.values()]
-    fitted, _ = nnls(np.array([[w.multiply_adds, w.activations] for w in work]), np.array(seconds))
-    return MachineSpeed(NetworkWork(*fitted.tolist()), measured)
+def calibrate_speed(rates: Mapping[str, float], work: Mapping[str, NetworkWork]) -> MachineSpeed:
+    """Fit the model to `rates`, in images per second, and `work` of the networks of ``CALIBRATION``."""
+    counted = [[work[name].multiply_adds, work[name].activations] for name in CALIBRATION]
+    fitted, _ = nnls(np.array(counted), np.array([1 / rates[name] for name in CALIBRATION]))
+    return MachineSpeed(NetworkWork(*fitted.tolist()))
