@@ -175,9 +175,9 @@ def test_what_has_no_report_is_one_line(made, tmp_path):
         write_report(folder)
 
 
-def test_a_page_needs_no_torch(made):
+def test_a_page_needs_neither_torch_nor_matplotlib(made):
     code = "import sys; from transfer.report.page import write_report; write_report(sys.argv[1]); "
-    code += "sys.exit(int('torch' in sys.modules))"
+    code += "sys.exit(int(bool({'torch', 'matplotlib', 'sklearn'} & set(sys.modules))))"
     assert subprocess.run([sys.executable, "-c", code, str(made())], check=False).returncode == 0
 
 

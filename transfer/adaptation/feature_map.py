@@ -1,5 +1,6 @@
 """A t-SNE map of the features of two domains before and after adapting."""
 
+import colorsys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def feature_map(
 
     A source image's object is its label, a target image's is its prediction: no target label is used. Neighbourhoods
     are meaningful in such a map, distances between far groups are not. `states` have titles such as before and after;
-    `domains` are the names of source and target; `seed` samples at most 2,000 rows and starts the embedding.
+    `domains` are the names of source and target; `seed` samples at most 2,000 rows.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def feature_map(
     bar = tqdm(states.items(), desc="map", unit="t-SNE", disable=None, leave=False)
     for (by_domain, by_object), (title, evidence) in zip(panels, bar, strict=True):
         source, target = sample_map_rows(len(evidence.source_features), len(evidence.target_features), seed)
-        points = embed_tsne(np.concatenate([evidence.source_features[source], evidence.target_features[target]]), seed)
+        points = embed_tsne(np.concatenate([evidence.source_features[source], evidence.target_features[target]]))
         objects = np.concatenate([evidence.source_labels[source], evidence.target_logits[target].argmax(1)])
         side = np.repeat([0, 1], [len(source), len(target)])
         for panel, colouring in ((by_domain, "domains"), (by_object, "objects")):
@@ -152,7 +153,5 @@ def separate_labels(places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def class_colours(classes: int) -> np.ndarray:
     """Return a colour per class, RGB in [0, 1], shape (classes, 3): evenly spaced hues, every other one darker."""
-    from matplotlib.colors import hsv_to_rgb
-
-    i = np.arange(classes)
-    return hsv_to_rgb(np.stack([i / max(classes, 1), np.full(classes, 0.85), np.where(i % 2, 0.6, 0.95)], 1))
+    rows = [colorsys.hsv_to_rgb(i / classes, 0.85, 0.6 if i % 2 else 0.95) for i in range(classes)]
+    return np.array(rows).reshape(classes, 3)

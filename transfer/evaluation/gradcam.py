@@ -40,10 +40,11 @@ def compute_gradcam(model: TransferModel, images: Tensor, classes: np.ndarray) -
     captured: list[Tensor] = []
 
     def capture(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # from here on only: the layers below take most of the time
         captured[:] = [output.detach().requires_grad_()]
         return captured[0].clone()  # the next module may work in place
 
-    with torch.inference_mode(False), torch.enable_grad(), last.register_forward_hook(capture):
+    with torch.inference_mode(False), torch.no_grad(), last.register_forward_hook(capture):
         scores = model.heads(backbone(pixels))["object"]
         chosen = scores.gather(1, torch.from_numpy(classes).to(device)[:, None]).sum()
         (maps,) = captured

@@ -10,11 +10,9 @@ from markupsafe import Markup
 from transfer.errors import TransferError
 from transfer.evaluation.paired import paired_test
 from transfer.report.command_line import command_line
-from transfer.report.figures.svg import BLUE, INK, shorten, svg_figure
+from transfer.report.figures.intervals import draw_intervals
 from transfer.report.load import SavedRun, read_saved_run
 from transfer.report.run_page import config_of, score_interval
-
-MAX_RUN_NAME = 26  # characters of a run's name in the figure
 
 
 def comparison_page(runs: Sequence[SavedRun], link: Callable[[Path], str]) -> dict[str, Any]:
@@ -55,7 +53,7 @@ def comparison_page(runs: Sequence[SavedRun], link: Callable[[Path], str]) -> di
         "title": f"{len(rows)} runs side by side",
         "rows": rows,
         "heads": heads,
-        "plots": [plot for i, head in enumerate(heads) if (plot := _draw_accuracies(head, i, rows))],
+        "plots": [plot for head in heads if (plot := _draw_accuracies(head, rows))],
         "domains": list(dict.fromkeys(domain for row in rows for domain in row["domains"])),
         "differ": _settings_that_differ(inner),
         "command": command_line(config) if config else "",
@@ -116,27 +114,12 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _draw_accuracies(head: str, number: int, rows: list[dict[str, Any]]) -> Markup | None:
+def _draw_accuracies(head: str, rows: list[dict[str, Any]]) -> Markup | None:
     """Return each run's accuracy as a dot on its interval (one standard deviation each way over seeds)."""
-    scores = [(row["name"], row["scores"][head]) for row in rows if row["scores"][head]]
-    if not scores:
-        return None
-    height = 0.9 + 0.32 * len(scores)
-    with svg_figure(f"compared-{number}", f"{head}: accuracy of each run", 4.4, height) as (figure, drawn):
-        axis = figure.subplots()
-        for y, (_, score) in enumerate(scores):
-            value = 100 * score["value"]
-            low, high = score.get("low"), score.get("high")
-            ends = (value - 100 * score["sd"], value + 100 * score["sd"]) if "sd" in score else (low, high)
-            if None not in ends:
-                scale = 1 if "sd" in score else 100
-                axis.plot([ends[0] * scale, ends[1] * scale], [y, y], color=BLUE, linewidth=3, alpha=0.45)
-            axis.plot(value, y, "o", color=BLUE)
-        axis.set_yticks(range(len(scores)), [shorten(name, MAX_RUN_NAME) for name, _ in scores])
-        axis.set_ylim(len(scores) - 0.5, -0.5)
-        axis.set_xlim(right=min(axis.get_xlim()[1], 100.5))
-        axis.set_title(f"{head}: accuracy, %")
-        axis.grid(axis="x", color=INK, alpha=0.12, linewidth=0.5)
-        axis.spines["left"].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-    return drawn.svg
+    shown = []
+    for row in rows:
+        if score := row["scores"][head]:
+            value, spread = score["value"], score.get("sd")
+            ends = (score.get("low"), score.get("high")) if spread is None else (value - spread, value + spread)
+            shown.append((row["name"], 100 * value, None if None in ends else (100 * ends[0], 100 * ends[1])))
+    return draw_intervals(f"{head}: accuracy, %", shown) if shown else None

@@ -27,7 +27,7 @@ def run_page(run: SavedRun) -> dict[str, Any]:
     """Return the values of run.html."""
     result = run.result
     config = config_of(run)
-    heads = [_head(run, head, i) for i, head in enumerate(run.metrics_by_head)]
+    heads = [_head(run, head) for head in run.metrics_by_head]
     data = run.report_data
     solved = {line["phase"] for line in run.metrics if "solved" in line}
     return {
@@ -87,7 +87,7 @@ def score_interval(run: SavedRun, head: str, score: str) -> dict[str, Any] | Non
     return {"value": metrics[score], "low": low, "high": high}
 
 
-def _head(run: SavedRun, head: str, number: int) -> dict[str, Any]:
+def _head(run: SavedRun, head: str) -> dict[str, Any]:
     metrics = run.metrics_by_head[head]
     per_seed = [result.get(run.metrics_key, {}).get(head, {}) for result in run.seed_results]
     names, matrix = confusion.sum_confusions(per_seed)
@@ -102,8 +102,8 @@ def _head(run: SavedRun, head: str, number: int) -> dict[str, Any]:
         "n": round(metrics.get("n", 0)),
         "scores": {score: score_interval(run, head, score) for score in _score_names(metrics)},
         "calibration": curve.error if curve else None,
-        "reliability": reliability.draw_reliability(head, number, curve) if curve else None,
-        "confusion": confusion.draw_confusion(head, number, names, matrix),
+        "reliability": reliability.draw_reliability(head, curve) if curve else None,
+        "confusion": confusion.draw_confusion(head, names, matrix),
         "confused": confusion.confused_pairs(names, matrix),
         "known": len(names),
         "classes": first,

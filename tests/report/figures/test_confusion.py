@@ -32,11 +32,11 @@ def test_the_commonest_confusions_come_first():
 
 
 def test_the_matrix_is_drawn_with_its_numbers_unless_it_is_too_large():
-    svg = draw_confusion("object", 0, ["x & <y>", "$z$"], np.array([[7, 2], [0, 5]]))
+    svg = draw_confusion("object", ["x & <y>", "$z$"], np.array([[7, 2], [0, 5]]))
     assert "x &amp; &lt;y&gt;" in svg
     assert "$z$" in svg
     for number in (">7<", ">2<", ">5<"):
         assert number in svg
     many = MAX_DRAWN_CLASSES + 1
-    assert draw_confusion("object", 0, [str(i) for i in range(many)], np.eye(many, dtype=int)) is None
-    assert draw_confusion("object", 0, [], np.zeros((0, 0), int)) is None
+    assert draw_confusion("object", [str(i) for i in range(many)], np.eye(many, dtype=int)) is None
+    assert draw_confusion("object", [], np.zeros((0, 0), int)) is None

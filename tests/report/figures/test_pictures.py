@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.report.figures.pictures import _overlay, gradcam_cards, image_cards
+from transfer.report.figures.pictures import INFERNO_RGB, _overlay, gradcam_cards, image_cards
 from transfer.report.load import read_saved_run
 
 
@@ -21,6 +21,15 @@ def test_a_card_says_true_against_predicted_as_percents_and_marks(made):
     run.predictions[0]["object"] = ""
     (unknown,) = image_cards(run, [0])
     assert (unknown["true"][1], unknown["marks"][1]) == ("?", "")
+
+
+def test_colours_of_heat_are_those_of_matplotlib():
+    from matplotlib import colormaps
+
+    strength = np.linspace(0, 1, 101)
+    places = np.linspace(0, 1, len(INFERNO_RGB))
+    found = np.stack([np.interp(strength, places, band) for band in INFERNO_RGB.T], 1)
+    assert np.abs(found - colormaps["inferno"](strength)[:, :3]).max() < 0.04
 
 
 def test_heat_lies_where_it_is():

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from transfer.report.figures.svg import BLUE, INK, ORANGE, shorten, svg_figure
+from transfer.report.figures.svg import BLUE, ORANGE, Drawing, shorten, text_width
 
 MAX_DRAWN_CLASSES = 40  # of more, the matrix is unreadable
 MAX_NUMBERED_CLASSES = 35  # of more, counts do not fit into the cells
@@ -43,33 +43,37 @@ def confused_pairs(names: list[str], matrix: np.ndarray, most: int = 12) -> list
     return pairs
 
 
-def draw_confusion(head: str, number: int, names: list[str], matrix: np.ndarray) -> Markup | None:
+def draw_confusion(head: str, names: list[str], matrix: np.ndarray) -> Markup | None:
     """Return the matrix as a figure, shares of each row in blue (correct) or orange; None for too many classes."""
-    from matplotlib.colors import to_rgb
-
     n = len(names)
     if not 0 < n <= MAX_DRAWN_CLASSES:
         return None
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    pixels = np.zeros((n, n, 4))
-    diagonal = np.eye(n, dtype=bool)
-    pixels[..., :3] = np.where(diagonal[..., None], to_rgb(BLUE), to_rgb(ORANGE))
-    pixels[..., 3] = np.where(matrix > 0, np.where(diagonal, 0.85 * share, 0.15 + 0.85 * np.sqrt(share)), 0)
-    side = max(2.6, min(0.24 * n, 9.0))
+    cell = max(23, 240 / n)
     labels = [shorten(name, MAX_CLASS_NAME) for name in names]
-    size = side + 0.45 + 0.075 * max(map(len, labels))
-    with svg_figure(f"confusion-{number}", f"{head}: confusion matrix", size, size) as (figure, drawn):
-        axis = figure.subplots()
-        axis.imshow(pixels, interpolation="nearest")
-        axis.set_xticks(range(n), labels, rotation=90 if n > 4 else 0)
-        axis.set_yticks(range(n), labels)
-        axis.tick_params(length=0)
-        axis.set(xlabel="predicted", ylabel="true")
-        axis.set_xticks(np.arange(n - 1) + 0.5, minor=True)
-        axis.set_yticks(np.arange(n - 1) + 0.5, minor=True)
-        axis.tick_params(which="minor", length=0)
-        axis.grid(which="minor", color=INK, alpha=0.1, linewidth=0.4)
-        axis.spines[:].set_visible(False)
-        for i, j in np.argwhere(matrix) if n <= MAX_NUMBERED_CLASSES else ():
-            axis.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=9 if n < 15 else 6.5)
-    return drawn.svg
+    size = 10 if n > 15 else 11.5
+    longest = max(text_width(label, size) for label in labels)
+    turned = n > 4 or longest > cell
+    left, top, side = longest + 30, 4.0, n * cell
+    drawing = Drawing(f"{head}: confusion matrix", left + side + 4, top + side + (longest if turned else 14) + 32)
+    for i, j in np.argwhere(matrix):
+        strong = 0.85 * share[i, j] if i == j else 0.15 + 0.85 * share[i, j] ** 0.5
+        x, y = left + j * cell, top + i * cell
+        colour = BLUE if i == j else ORANGE
+        drawing.add("rect", x=x, y=y, width=cell, height=cell, fill=colour, fill_opacity=strong)
+        if n <= MAX_NUMBERED_CLASSES:
+            drawing.text(x + cell / 2, y + cell / 2, f"{matrix[i, j]}", "middle", 12 if n < 8 else 10 if n < 15 else 9)
+    for k in range(1, n):
+        grid = {"stroke_opacity": 0.1, "stroke_width": 0.6}
+        drawing.line(left + k * cell, top, left + k * cell, top + side, **grid)
+        drawing.line(left, top + k * cell, left + side, top + k * cell, **grid)
+    for k, label in enumerate(labels):
+        middle = (k + 0.5) * cell
+        drawing.text(left - 6, top + middle, label, "end", size)
+        if turned:
+            drawing.turned_text(left + middle, top + side + 6, label, "end", size)
+        else:
+            drawing.text(left + middle, top + side + 12, label, "middle", size)
+    drawing.turned_text(10, top + side / 2, "true")
+    drawing.text(left + side / 2, drawing.height - 10, "predicted", "middle")
+    return drawing.svg

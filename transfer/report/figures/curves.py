@@ -6,12 +6,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from transfer.report.figures.svg import BLUE, INK, ORANGE, svg_figure
+from transfer.report.figures.axes import Axis, draw_axes, draw_curve, left_margin
+from transfer.report.figures.svg import BLUE, COLOURS, ORANGE, WIDTH, Drawing
 
 Lines = list[dict[str, Any]]
 Series = dict[str, tuple[list[float], list[float]]]
 """Epochs and values by the name of a seed or network."""
-CURVE_COLOURS = ("#3b8fd1", "#e08a00", "#1fa37a", "#c95fa0", "#b3a11a", "#8a8a8a")
+MAX_LEGEND = 10  # series with a name
 
 
 def draw_curves(lines: Lines) -> list[Markup]:
@@ -20,15 +21,15 @@ def draw_curves(lines: Lines) -> list[Markup]:
     trained = [line for line in trained if "candidate" not in line]
     figures = []
     if trained:
-        figures.append(_draw_epochs("loss", "loss", _series(trained, ("loss",), ("val_loss",)), trained))
-        for i, head in enumerate(_heads(trained)):
+        figures.append(_draw_epochs("loss", _series(trained, ("loss",), ("val_loss",)), trained))
+        for head in _heads(trained):
             series = _series(trained, ("train", head), ("val", head))
-            figures.append(_draw_epochs(f"accuracy-{i}", f"{head}: accuracy", series, trained))
+            figures.append(_draw_epochs(f"{head}: accuracy", series, trained))
     by_stage = [probe for line in lines for probe in line.get("solved", {}).values() if isinstance(probe, dict)]
     stages = (None, *(name for probe in by_stage for name in probe))
     solved = [line for line in lines if "strength" in line and "val_loss" in line and line.get("on") in stages]
     heads = dict.fromkeys(line["head"] for line in solved)
-    figures += [_draw_regularisation(f"strength-{i}", head, solved) for i, head in enumerate(heads)]
+    figures += [_draw_regularisation(head, solved) for head in heads]
     candidates = [line for line in lines if "candidate" in line and "epoch" in line["candidate"]]
     return [*figures, *([_draw_candidates(candidates)] if candidates else [])]
 
@@ -58,21 +59,23 @@ def _series(lines: Lines, *paths: tuple[str, ...]) -> list[Series]:
     return by_path
 
 
-def _draw_epochs(name: str, title: str, series: list[Series], lines: Lines) -> Markup:
-    with svg_figure(name, f"{title} over epochs") as (figure, drawn):
-        axis = figure.subplots()
-        for side, by_name, colour in zip(("training", "validation"), series, (ORANGE, BLUE), strict=True):
-            for i, (x, y) in enumerate(by_name.values()):
-                label = side if i == 0 else None
-                axis.plot(x, y, color=colour, linewidth=1.4, marker="." if len(x) < 15 else None, label=label)
-        for epoch in _phase_changes(lines):
-            axis.axvline(epoch, color=INK, linewidth=0.6, alpha=0.4, linestyle=":")
-        axis.set_title(title)
-        axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(color=INK, alpha=0.12, linewidth=0.5)
-        axis.legend()
-    return drawn.svg
+def _draw_epochs(title: str, series: list[Series], lines: Lines) -> Markup:
+    drawing = Drawing(f"{title} over epochs", WIDTH, 290)
+    curves = [
+        (colour, x, y) for by_name, colour in zip(series, (ORANGE, BLUE), strict=True) for x, y in by_name.values()
+    ]
+    vertical = Axis.around(itertools.chain.from_iterable(y for *_, y in curves), 250, 45)
+    epochs = [line["epoch"] for line in lines]
+    horizontal = Axis.around(epochs, left_margin(vertical), WIDTH - 8, whole=True)
+    drawing.text(horizontal.start, 9, title, size=13)
+    named = [("circle", ORANGE, "training"), ("circle", BLUE, "validation")]
+    drawing.legend([entry for entry, shown in zip(named, series, strict=True) if shown], horizontal.start, 20, WIDTH)
+    draw_axes(drawing, horizontal, vertical, xlabel="epoch")
+    for colour, x, y in curves:
+        draw_curve(drawing, horizontal, vertical, x, y, colour, dots=len(x) < 15)
+    for pixel in map(horizontal, _phase_changes(lines)):
+        drawing.line(pixel, 250, pixel, 45, stroke_opacity=0.5, stroke_dasharray="2 3")
+    return drawing.svg
 
 
 def _phase_changes(lines: Lines) -> set[float]:
@@ -81,37 +84,34 @@ def _phase_changes(lines: Lines) -> set[float]:
     return {now["epoch"] - 0.5 for old, now in pairs if old.get("phase") != now.get("phase") and now["epoch"] > 1}
 
 
-def _draw_regularisation(name: str, head: str, lines: Lines) -> Markup:
-    from matplotlib.ticker import NullFormatter
-
-    label = f"{head}: validation accuracy and loss over L2 regularisation"
-    with svg_figure(name, label, height=3.4) as (figure, drawn):
-        axes = figure.subplots(2, 1, sharex=True)
-        probes: dict[str, Lines] = {}
-        for line in lines:
-            if line["head"] == head:
-                share = f"{line['percent']:g} %" if "percent" in line else line.get("on", "")
-                probes.setdefault(f"{_series_name(line)} {share}".strip(), []).append(line)
-        for i, (title, probe) in enumerate(probes.items()):
+def _draw_regularisation(head: str, lines: Lines) -> Markup:
+    drawing = Drawing(f"{head}: validation accuracy and loss over L2 regularisation", WIDTH)
+    probes: dict[str, Lines] = {}
+    for line in lines:
+        if line["head"] == head:
+            share = f"{line['percent']:g} %" if "percent" in line else line.get("on", "")
+            probes.setdefault(f"{_series_name(line)} {share}".strip(), []).append(line)
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(probes))]
+    named = [("circle", colour, name) for colour, name in zip(colours, probes, strict=True)]
+    top = drawing.legend(named, 20, 20, WIDTH - 20) + 6 if 1 < len(named) <= MAX_LEGEND else 24
+    mine = [line for probe in probes.values() for line in probe]
+    values = {"accuracy": lambda line: _accuracy(line, head), "loss": lambda line: line["val_loss"]}
+    axes = {
+        name: Axis.around(map(value, mine), top + 110 + 120 * i, top + 120 * i)
+        for i, (name, value) in enumerate(values.items())
+    }
+    x = Axis.around((line["strength"] for line in mine), left_margin(*axes.values()), WIDTH - 8, log=True)
+    drawing.text(x.start, 9, f"{head}: probe by L2 regularisation, the best marked", size=13)
+    for name, y in axes.items():
+        last = name == "loss"
+        draw_axes(drawing, x, y, ylabel=name, xlabel="L2 regularisation" if last else "", named=last)
+        for colour, probe in zip(colours, probes.values(), strict=True):
             probe = sorted(probe, key=lambda line: line["strength"])
-            x, colour = [line["strength"] for line in probe], CURVE_COLOURS[i % 6] if len(probes) > 1 else BLUE
-            best = min(range(len(probe)), key=lambda k: probe[k]["val_loss"])
-            for axis, y in zip(
-                axes, ([_accuracy(line, head) for line in probe], [line["val_loss"] for line in probe]), strict=True
-            ):
-                axis.plot(x, y, color=colour, marker=".", linewidth=1.4, label=title or None)
-                axis.plot(x[best], y[best], "o", color=colour, markersize=7)
-        axes[0].set_title(f"{head}: probe by L2 regularisation, the best marked")
-        axes[0].set_ylabel("accuracy")
-        axes[1].set_ylabel("loss")
-        axes[1].set(xscale="log", xlabel="L2 regularisation")
-        axes[1].xaxis.set_major_formatter("{x:g}")
-        axes[1].xaxis.set_minor_formatter(NullFormatter())
-        for axis in axes:
-            axis.grid(color=INK, alpha=0.12, linewidth=0.5)
-        if 1 < len(probes) <= 8:
-            axes[0].legend()
-    return drawn.svg
+            draw_curve(drawing, x, y, [line["strength"] for line in probe], list(map(values[name], probe)), colour)
+            best = min(probe, key=lambda line: line["val_loss"])
+            drawing.markers([(x(best["strength"]), y(values[name](best)))], r=4.5, fill=colour)
+    drawing.height = axes["loss"].start + 38
+    return drawing.svg
 
 
 def _accuracy(line: dict[str, Any], head: str) -> float:
@@ -123,16 +123,14 @@ def _draw_candidates(lines: Lines) -> Markup:
     for line in lines:
         name = f"{line.get('run', '')} {line['candidate'].partition(', epoch')[0]}".strip()
         by_name.setdefault(name, []).append(line["score"])
-    label = "score of each candidate, without target labels, over epochs"
-    with svg_figure("candidates", label) as (figure, drawn):
-        axis = figure.subplots()
-        for i, (name, scores) in enumerate(by_name.items()):
-            colour = CURVE_COLOURS[i % 6]
-            axis.plot(range(1, len(scores) + 1), scores, color=colour, marker=".", linewidth=1.4, label=name)
-        axis.set_title("score without target labels (higher is better)")
-        axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(color=INK, alpha=0.12, linewidth=0.5)
-        if len(by_name) <= 10:
-            axis.legend()
-    return drawn.svg
+    drawing = Drawing("score of each candidate, without target labels, over epochs", WIDTH)
+    named = [("circle", COLOURS[i % len(COLOURS)], name) for i, name in enumerate(by_name)]
+    top = drawing.legend(named, 20, 20, WIDTH - 20) + 6 if len(named) <= MAX_LEGEND else 24
+    y = Axis.around(itertools.chain.from_iterable(by_name.values()), top + 200, top)
+    x = Axis.around(range(1, max(map(len, by_name.values())) + 1), left_margin(y), WIDTH - 8, whole=True)
+    drawing.text(x.start, 9, "score without target labels (higher is better)", size=13)
+    draw_axes(drawing, x, y, xlabel="epoch")
+    for (_, colour, _), scores in zip(named, by_name.values(), strict=True):
+        draw_curve(drawing, x, y, range(1, len(scores) + 1), scores, colour)
+    drawing.height = y.start + 38
+    return drawing.svg

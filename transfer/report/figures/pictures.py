@@ -10,6 +10,13 @@ from PIL import Image
 
 from transfer.report.load import SavedRun
 
+# Matplotlib's colour map at equal distances, from 0 to 1; between them colours are interpolated.
+INFERNO = """
+000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754
+d24644 e45a31 f1731d f98e09 fcac11 f9cb35 f2ea69 fcffa4
+"""
+INFERNO_RGB = np.array([list(bytes.fromhex(colour)) for colour in INFERNO.split()]) / 255
+
 
 def image_cards(run: SavedRun, rows: list[int]) -> list[dict[str, Any]]:
     """Return a card for each of the test `rows` that has a picture.
@@ -67,13 +74,13 @@ def gradcam_cards(run: SavedRun) -> list[dict[str, Any]]:
 
 def _overlay(jpeg: str, heat: list[list[float]]) -> str:
     """Return a picture overlaid with a heat map, as a data URI."""
-    from matplotlib import colormaps
-
     image = Image.open(io.BytesIO(base64.b64decode(jpeg))).convert("RGB")
     small = Image.fromarray((255 * np.clip(np.array(heat, dtype=float), 0, 1)).astype(np.uint8))
     strength = np.asarray(small.resize(image.size, Image.Resampling.BICUBIC), dtype=float)[..., None] / 255
     grey = np.asarray(image.convert("L").convert("RGB"), dtype=float) / 255
-    hot = colormaps["inferno"](strength[..., 0])[..., :3]
+    hot = np.concatenate(
+        [np.interp(strength, np.linspace(0, 1, len(INFERNO_RGB)), band) for band in INFERNO_RGB.T], axis=-1
+    )
     mixed = Image.fromarray(
         (255 * (grey * (1 - 0.65 * strength) + hot * 0.65 * strength)).clip(0, 255).astype(np.uint8)
     )

@@ -1,57 +1,96 @@
-"""Matplotlib figures as inline SVG, with text in the page's own colour so that they read on light and dark pages."""
+"""Drawings as inline SVG, with text in the page's own colour so that they read on light and dark pages."""
 
-import io
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import unicodedata
+from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
 from transfer.runtime.escape import escape_unprintable
 
-INK = "#010203"  # placeholder for the text colour of the page
 BLUE, ORANGE = "#3b8fd1", "#e08a00"  # correct and wrong: distinct for colour-blind readers, on white and on black
-
-SVG_STYLE: Any = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a class may be called $x$
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.unicode_minus": False,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+COLOURS = ("#3b8fd1", "#e08a00", "#1fa37a", "#c95fa0", "#b3a11a", "#8a8a8a")  # of series
+FONT, WIDTH = 11.5, 420  # pixels, of text and of a plot
+MARKERS = {
+    "circle": "m-{r} 0a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0 -{d} 0z",
+    "triangle": "m0 -{d}l{d} {w}h-{w}z",
+    "square": "m-{r} -{r}h{d}v{d}h-{d}z",
+    "diamond": "m0 -{d}l{d} {d}l-{d} {d}l-{d} -{d}z",
 }
 
 
-@contextmanager
-def svg_figure(name: str, label: str, width: float = 4.4, height: float = 3.0) -> Iterator[tuple[Any, "InlineSvg"]]:
-    """Yield a matplotlib figure to draw on, and the object that holds its SVG afterwards.
+class Drawing:
+    """An SVG element that grows piece by piece; lengths are pixels, from the top left corner.
 
-    Its `name` is unique on the page, so that the definitions of two figures do not collide; `label` says what it shows,
-    for screen readers; its size is in inches.
+    `label` says what it shows, for screen readers. Its height can be set until the end.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(SVG_STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser finds the glyph
-        figure = Figure(figsize=(width, height), layout="constrained")
-        drawn = InlineSvg()
-        yield figure, drawn
-        file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    def __init__(self, label: str, width: float, height: float = 0.0) -> None:
+        self.label, self.width, self.height = label, width, height
+        self.pieces: list[str] = []
+
+    def add(self, tag: str, **attributes: object) -> None:
+        """Append an element without content; ``_`` in an attribute's name is written ``-``, except at its end."""
+        self._append(tag, "", attributes)
+
+    def _append(self, tag: str, content: str, attributes: dict[str, object]) -> None:
+        given = "".join(
+            f' {name.rstrip("_").replace("_", "-")}="{escape(_short(value))}"' for name, value in attributes.items()
         )
-        drawn.svg = _inline(file.getvalue(), label, width)
+        self.pieces.append(f"<{tag}{given}>{escape(content)}</{tag}>" if content else f"<{tag}{given}/>")
+
+    def text(self, x: float, y: float, text: str, anchor: str = "start", size: float = FONT, **more: object) -> None:
+        """Write `text` with its middle at the height `y`; `anchor` is start, middle or end."""
+        placed = {"x": x, "y": y + 0.35 * size, "text_anchor": anchor, "font_size": size}
+        self._append("text", escape_unprintable(text), placed | more)
+
+    def turned_text(self, x: float, y: float, text: str, anchor: str = "middle", size: float = FONT) -> None:
+        """Write `text` upwards through (x, y)."""
+        self.text(x, y, text, anchor, size, transform=f"rotate(-90 {_short(x)} {_short(y)})")
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, **more: object) -> None:
+        """Draw a straight line, in the colour of text unless `more` has another ``stroke``."""
+        self._append("line", "", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "stroke": "currentColor"} | more)
+
+    def markers(
+        self, points: Iterable[tuple[float, float]], shape: str = "circle", r: float = 2, **more: object
+    ) -> None:
+        """Draw a marker of radius `r` at each point, all as one element."""
+        form = MARKERS[shape].format(r=_short(r), d=_short(2 * r), w=_short(4 * r))
+        if shape in ("triangle", "diamond"):  # as large to the eye as a circle
+            form = MARKERS[shape].format(r=_short(0.7 * r), d=_short(1.3 * r), w=_short(2.6 * r))
+        path = "".join(f"M{_short(x)} {_short(y)}{form}" for x, y in points)
+        if path:
+            self._append("path", "", {"d": path} | more)
+
+    def legend(self, entries: list[tuple[str, str, str]], x: float, y: float, width: float) -> float:
+        """Write (marker, colour, text) in rows of at most `width` from `y` downwards; return the lower end."""
+        column = x
+        for shape, colour, text in entries:
+            length = text_width(text) + 26
+            if column > x and column + length > x + width:
+                column, y = x, y + 17
+            self.markers([(column + 5, y + 8)], shape, 3.5, fill=colour)
+            self.text(column + 13, y + 8, text)
+            column += length
+        return y + 17 if entries else y
+
+    @property
+    def svg(self) -> Markup:
+        """The element, as wide as its place and at most as wide as it was drawn."""
+        size = f"{_short(self.width)} {_short(self.height)}"
+        start = f'<svg role="img" aria-label="{escape(escape_unprintable(self.label))}" viewBox="0 0 {size}"'
+        body = "\n".join(self.pieces)
+        return Markup(f'{start} fill="currentColor" style="max-width:{_short(self.width)}px">\n{body}\n</svg>')
+
+
+def _short(value: object) -> object:
+    return f"{round(float(value), 2):g}" if isinstance(value, int | float) else value
+
+
+def text_width(text: str, size: float = FONT) -> float:
+    """Return about how wide a text is, in pixels: the reader's font is not known."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return (0.57 * len(text) + 0.43 * wide) * size
 
 
 def shorten(name: str, length: int) -> str:
@@ -62,20 +101,5 @@ def shorten(name: str, length: int) -> str:
     >>> shorten("desktop  computer", 20), shorten("desktop computer", 8)
     ('desktop computer', 'desktop…')
     """
-    line = escape_unprintable(" ".join(name.split()))  # fonts cannot draw lone surrogates
+    line = escape_unprintable(" ".join(name.split()))
     return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
-
-
-class InlineSvg:
-    """Holds the SVG of a finished figure."""
-
-    svg = Markup("")
-
-
-def _inline(text: str, label: str, width: float) -> Markup:
-    """Return the bare SVG element with a maximum width; ids of groups are removed or become classes."""
-    body = text[text.index("<svg") :].replace(INK, "currentColor")
-    body = body.replace('<g id="named"', '<g class="named"')
-    body = re.sub(r'<g id="[^"]*"', "<g", body)
-    start = f'<svg role="img" aria-label="{escape(label)}" style="max-width:{96 * width:.0f}px"'
-    return Markup(re.sub(r'<svg (width|height)="[^"]*" (width|height)="[^"]*"|<svg', start, body, count=1))
