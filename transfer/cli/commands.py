@@ -33,7 +33,7 @@ from transfer.errors import EndedEarly, TransferError, did_you_mean
 from transfer.runtime import distributed
 from transfer.runtime.compiler import defer_compiler
 from transfer.runtime.escape import escape_unprintable
-from transfer.runtime.streams import is_unicode
+from transfer.runtime.streams import is_unicode, is_writable
 
 log = logging.getLogger(__name__)
 
@@ -232,6 +232,8 @@ def _predict(config: PredictConfig) -> None:
         from transfer.evaluation.evaluate import predict_command
 
     predicted, skipped = predict_command(config)
+    if not config.out and not is_writable(sys.stdout):
+        return  # its reader, such as `head`, has all that it wants
     counts = f"{predicted:,} image{'s' * (predicted != 1)} predicted"
     counts += f", {skipped:,} skipped as unreadable" if skipped else ""
     _log_end(
