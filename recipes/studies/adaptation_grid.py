@@ -11,6 +11,7 @@ from typing import Any
 
 from transfer.adaptation.adapt import adapt, complete_config, read_domains
 from transfer.config.adapt import AdaptConfig, ShiftConfig
+from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
 from transfer.config.serialise import to_dict
 from transfer.feature_cache import TrunkCache
@@ -22,7 +23,7 @@ log = logging.getLogger(f"transfer.{__name__}")  # printed as the command's own 
 
 
 @dataclass(frozen=True)
-class GridConfig:
+class GridConfig(Config):
     """Adapt by every method under every policy."""
 
     adapt: AdaptConfig = field(default_factory=AdaptConfig)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from studies.regret import compare_with_best, summarise_cells
 from transfer.advice import rule
 from transfer.backbones import registry
+from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
 from transfer.config.serialise import to_dict
 from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
@@ -39,7 +40,7 @@ log = logging.getLogger(f"transfer.{__name__}")  # printed as the command's own 
 
 
 @dataclass(frozen=True)
-class FourCasesConfig:
+class FourCasesConfig(Config):
     """Four-cases study: run every policy in every case, and compare the advised one with the best."""
 
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from transfer.config.checked import Config
 from transfer.config.lists import CommaInts, CommaNames
-from transfer.config.ranges import ABOVE_ZERO, check_range
+from transfer.config.ranges import AtLeastOne, NotNegative, Positive
 from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.disk_cache import DiskCache
@@ -34,23 +35,18 @@ def _equal_training() -> TrainConfig:
 
 
 @dataclass(frozen=True)
-class LabelEfficiencyConfig:
+class LabelEfficiencyConfig(Config):
     """Label-efficiency study: policies against training from scratch, by number of labels and by seconds."""
 
     train: TrainConfig = field(default_factory=_equal_training)
-    labels: CommaInts = (1, 2, 5, 10, 20, 0)
+    labels: NotNegative[CommaInts] = (1, 2, 5, 10, 20, 0)
     """Labels per class and domain, such as 5,20,0, where 0 means all. Runs with the most labels are timed."""
     policies: CommaNames = ("linear_probe", "partial", "full", "lp_ft", "gradual", "gradual:bottom_up")
     """Policies that are compared with training from scratch."""
-    scratch_lr: float = 1e-2
+    scratch_lr: Positive[float] = 1e-2
     """Learning rate of training from scratch."""
-    scratch_epochs: int = 60
+    scratch_epochs: AtLeastOne[int] = 60
     """Epochs of training from scratch."""
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "labels")
-        check_range(self, ABOVE_ZERO, math.inf, "scratch_lr")
-        check_range(self, 1, math.inf, "scratch_epochs")
 
 
 class Stopwatch:

@@ -8,7 +8,8 @@ import pytest
 from transfer.adaptation.registry import METHODS
 from transfer.adaptation.selection.validators import VALIDATORS
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
-from transfer.config.serialise import from_dict, to_dict
+from transfer.config.checked import from_dict
+from transfer.config.serialise import to_dict
 from transfer.errors import TransferError
 
 

@@ -4,7 +4,8 @@ import pytest
 import tyro
 
 from transfer.config import commands
-from transfer.config.serialise import from_dict, to_dict
+from transfer.config.checked import from_dict
+from transfer.config.serialise import to_dict
 
 CONFIGS = [
     kind for name, kind in vars(commands).items() if name.endswith("Config") and kind.__module__ == commands.__name__
@@ -14,6 +15,7 @@ CONFIGS = [
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 def test_the_command_line_and_the_saved_config_are_one_definition(kind):
     words = {"EvaluateConfig": ["runs/a"], "PredictConfig": ["runs/a", "x.png"], "FetchConfig": ["digits"]}
+    words |= {"ReportConfig": ["runs/a"]}
     words["ExportConfig"] = ["runs/a", "--format", "timm"]
     made = tyro.cli(kind, args=words.get(kind.__name__, []))
     assert from_dict(kind, to_dict(made)) == made

@@ -62,8 +62,10 @@ def test_set_output_names_the_columns(pixels):
 def test_mistakes_are_value_errors(pixels):
     with pytest.raises(ValueError, match="did you mean"):
         BackboneFeatures("test_resnett").fit(pixels)
-    with pytest.raises(ValueError, match=r"crop='bordr' \(did you mean 'border'\?\)"):
+    with pytest.raises(ValueError, match=r"--crop 'bordr' \(did you mean 'border'\?\)"):
         BackboneFeatures("test_resnet", crop="bordr").fit(pixels)
+    with pytest.raises(ValueError, match=r"--device 'gpu' .*: it must be one of auto, cpu, cuda, mps"):
+        BackboneFeatures("test_resnet", device="gpu").fit(pixels)
     with pytest.raises(NotFittedError):
         clone(BackboneFeatures()).transform(pixels)
     with pytest.raises(ValueError, match=r"X has shape \(2, 3\)"):

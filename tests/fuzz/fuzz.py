@@ -27,7 +27,7 @@ import atheris
 
 with atheris.instrument_imports(include=["transfer", "PIL"]):
     from transfer.backbones import weights as sources
-    from transfer.config import commands, serialise, train
+    from transfer.config import checked, commands, serialise, train
     from transfer.config.adapt import AdaptConfig
     from transfer.data import csv_columns, folders, manifest
     from transfer.data.images import decode
@@ -114,7 +114,7 @@ def settings(data: bytes) -> None:
         return
     for kind in (train.TrainConfig, train.HeadConfig, AdaptConfig, commands.SearchConfig, commands.PredictConfig):
         with contextlib.suppress(TransferError):
-            serialise.from_dict(kind, values)
+            checked.from_dict(kind, values)
 
 
 def checkpoint(data: bytes) -> None:

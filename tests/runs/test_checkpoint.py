@@ -252,11 +252,14 @@ def rewritten(path: Path, **changes: Any) -> Path:
 HEADERS = {
     "a backbone on the hub": ({"backbone": "hf-hub:stranger/model"}, "unknown backbone"),
     "a backbone that is a path": ({"backbone": "../../etc/passwd"}, "unknown backbone"),
-    "a backbone that is a list": ({"backbone": ["test_resnet"]}, r"Header: backbone is \['test_resnet'\], not str"),
+    "a backbone that is a list": (
+        {"backbone": ["test_resnet"]},
+        r"backbone \['test_resnet'\]: it must be text",
+    ),
     "another backbone, far larger": ({"backbone": "convnext_xxlarge"}, "does not fit convnext_xxlarge"),
     "one of which little is left": ({"backbone": "convnext_xxlarge", "dropped": 3}, "does not fit convnext_xxlarge"),
     "no parts": ({"parts": {}}, "holds 0 networks"),
-    "a part that is none": ({"parts": {"": 1}}, "NetworkHeader is 1"),
+    "a part that is none": ({"parts": {"": 1}}, "parts 1: it must be a NetworkHeader"),
     "a hidden layer of 10^12": ({"heads": {"hidden": [10**12]}}, "does not fit test_resnet"),
     "a hidden layer of 10^30": ({"heads": {"hidden": [10**30]}}, "no network is as it says"),
     "a million hidden layers": ({"heads": {"hidden": [1] * 10**6}}, "is damaged"),

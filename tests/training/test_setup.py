@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.config.serialise import from_dict
+from transfer.config.checked import from_dict
 from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, PolicyConfig, TrainConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target, make_softmax_target

@@ -10,7 +10,7 @@ import torch
 from model_states import changed_names, copy_state
 from safetensors.torch import load_file
 
-from transfer.config.serialise import from_dict
+from transfer.config.checked import from_dict
 from transfer.config.train import TrainConfig
 from transfer.errors import TransferError
 from transfer.runs import checkpoint

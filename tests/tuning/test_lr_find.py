@@ -9,8 +9,8 @@ import torch
 from model_states import changed_names, copy_state
 
 from transfer.cli.main import parse
+from transfer.config.checked import from_dict
 from transfer.config.commands import LrFindConfig
-from transfer.config.serialise import from_dict
 from transfer.config.train import CacheConfig, LearnConfig, RegulariseConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from transfer.config.checked import from_dict
 from transfer.config.commands import AdviseConfig
-from transfer.config.serialise import from_dict
 from transfer.config.train import BackboneConfig, TrainConfig
 from transfer.feature_cache import TrunkCache
 from transfer.heads.metrics import Z_95

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from transfer.cli.main import parse
+from transfer.config.checked import from_dict
 from transfer.config.commands import SearchConfig
-from transfer.config.serialise import from_dict
 from transfer.config.train import RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.report.command_line import command_line

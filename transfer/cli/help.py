@@ -10,7 +10,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -65,7 +65,7 @@ class _Option:
             if default:
                 text += f" (default: {','.join(default) if isinstance(default, tuple) else default})"
             text += "".join(f"\n- {name}: {summary}" for name, summary in summaries.items())
-        kinds = get_args(get_args(hint)[0] if ADVANCED in get_args(hint) else hint)
+        kinds = get_args(hint.__origin__ if get_origin(hint) is Annotated else hint)
         if types.NoneType in kinds:  # `int | None` is shown as INT
             (kind,) = set(kinds) - {types.NoneType}
             hint, default, metavar = (bool, False, None) if kind is bool else (hint, default, kind.__name__.upper())

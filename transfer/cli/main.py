@@ -22,6 +22,7 @@ from transfer.cli.messages import PRINTS_OUTPUT, describe_start
 from transfer.cli.run_folders import DEFAULT_OUT, SAVES, choose_run_folder
 from transfer.config.adapt import AdaptConfig
 from transfer.config.commands import AdviseConfig, EvaluateConfig
+from transfer.config.lists import READERS
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime import distributed
@@ -107,7 +108,13 @@ def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = Non
     try:
         with redirect_stderr(errors):
             config, unknown = tyro.cli(
-                form, args=words, prog=prog, return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,), **options
+                form,
+                args=words,
+                prog=prog,
+                return_unknown_args=True,
+                config=(tyro.conf.OmitArgPrefixes,),
+                registry=READERS,
+                **options,
             )
     except SystemExit as end:
         if not end.code:

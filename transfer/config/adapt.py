@@ -1,13 +1,22 @@
 """The typed config of `transfer adapt`. Imports no torch."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from transfer.config.checked import Config
 from transfer.config.lists import CommaFloats, CommaNames
-from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
+from transfer.config.ranges import (
+    ABOVE_ZERO,
+    BELOW_ONE,
+    AtLeastOne,
+    Fraction,
+    NotEmpty,
+    NotNegative,
+    Positive,
+    Within,
+)
 from transfer.config.shared import (
     Advanced,
     BackboneConfig,
@@ -34,17 +43,15 @@ class ShiftConfig(ImagesConfig):
     protocol: Literal["transductive", "inductive", "office"] = "transductive"
     """transductive: adapt to all target images and evaluate on them; inductive: evaluate on a held-out part; office:
     the Office-31 protocol, with 8 source labels per class (20 for amazon) and 3 target labels."""
-    target_labels: int = 0
+    target_labels: NotNegative[int] = 0
     """Target labels per class that may be used (semi-supervised adaptation)."""
-    val: float = 0.1
+    val: Fraction[float] = 0.1
     """Fraction of the source images that is used for validation."""
-    test: Advanced[float] = 0.5
+    test: Advanced[Annotated[float, Within(ABOVE_ZERO, BELOW_ONE)]] = 0.5
     """Fraction of the target images that is held out for testing; only with --protocol inductive."""
 
     def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "target_labels")
-        check_range(self, 0, BELOW_ONE, "val")
-        check_range(self, ABOVE_ZERO, BELOW_ONE, "test")
+        super().__post_init__()
         labels = "--protocol office" if self.protocol == "office" else "--target-labels"
         if self.target_images and (self.target_labels or self.protocol == "office"):
             raise TransferError(f"{labels} needs labels of the target, and --target-images have none: leave one out")
@@ -62,26 +69,20 @@ def format_shift(shift: Mapping[str, Any]) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class MethodConfig:
+class MethodConfig(Config):
     """The adaptation method, and how it is selected without target labels."""
 
-    method: CommaNames = ("auto",)
+    method: NotEmpty[CommaNames] = ("auto",)
     """Adaptation method; of several, such as mcc,shot, --rule selects one. auto selects by diagnostics of the shift."""
     rule: str = "auto"
     """Criterion that selects epoch, weight and method without target labels; auto uses im for epoch and weight, and
     circular between methods."""
-    weight: Advanced[CommaFloats] = ()
+    weight: Advanced[NotNegative[CommaFloats]] = ()
     """Factors on the weight of the method's loss; of several, such as 0.5,1, --rule selects one (default: 1)."""
     policy: str = "linear_probe"
     """Which backbone stages are trained; a policy of one phase, such as linear_probe (none), partial:2 or full."""
-    bottleneck: Advanced[int] = 256
+    bottleneck: Advanced[AtLeastOne[int]] = 256
     """Width of the layer between features and classifier."""
-
-    def __post_init__(self) -> None:
-        if not self.method:
-            raise TransferError("--method is empty: name one, or several such as mcc,shot")
-        check_range(self, 0, math.inf, "weight")
-        check_range(self, 1, math.inf, "bottleneck")
 
 
 @dataclass(frozen=True)
@@ -89,29 +90,23 @@ class StepsConfig(OptimConfig, LayerwiseRatesConfig):
     """How the method's loss is minimised, by SGD with Nesterov momentum."""
 
     _: KW_ONLY
-    epochs: int = 10
+    epochs: AtLeastOne[int] = 10
     """Number of epochs; --rule scores the model after each."""
-    steps: int = 60
+    steps: AtLeastOne[int] = 60
     """Optimizer steps per epoch."""
-    batch_size: int = 64
+    batch_size: Annotated[int, Within(2)] = 64
     """Source images per step, and as many target images (half of each if backbone stages are trained)."""
-    lr: float = 0.05
+    lr: Positive[float] = 0.05
     """Learning rate of the bottleneck and the classifier."""
-    weight_decay: float = 1e-3
+    weight_decay: NotNegative[float] = 1e-3
     """L2 weight decay of all trained parameters."""
-    clip: Advanced[float] = 5.0
+    clip: Advanced[NotNegative[float]] = 5.0
     augment: Literal["none", "flip", "crop", "colour"] = "crop"
     """Random augmentation of images if backbone stages are trained; frozen features are of the plain image."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        LayerwiseRatesConfig.__post_init__(self)
-        check_range(self, 1, math.inf, "steps")
-        check_range(self, 2, math.inf, "batch_size")
-
 
 @dataclass(frozen=True)
-class AdaptConfig:
+class AdaptConfig(Config):
     """Adapt from labelled source domains to an unlabelled target domain."""
 
     shift: ShiftConfig = field(default_factory=ShiftConfig)
@@ -124,5 +119,6 @@ class AdaptConfig:
     """Draw a t-SNE map of both domains' features before and after adaptation: map.png in the run folder."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.map and not self.run.out:
             raise TransferError("--map is written into the run folder: add --out FOLDER")

@@ -1,20 +1,20 @@
 """The typed configs of the commands other than train and adapt. Imports no torch."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
-from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
+from transfer.config.ranges import AtLeastOne, Fraction, NotEmpty, NotNegative, Positive, Within
 from transfer.config.shared import Advanced, Device, OnBadImage, ViewConfig
 from transfer.config.train import LearnConfig, TrainConfig
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Config):
     """Evaluate a saved run, or an ensemble of several, on its test images or on other images."""
 
     run: tyro.conf.Positional[Path]
@@ -38,7 +38,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(Config):
     """Predict the object and domain of images."""
 
     run: tyro.conf.Positional[Path]
@@ -47,7 +47,7 @@ class PredictConfig:
     """Image files, folders, globs or tar shards; '-' reads a list of files from standard input."""
     format: Literal["json", "csv"] = "json"
     """JSON lines or CSV."""
-    top: int = 5
+    top: AtLeastOne[int] = 5
     """Number of classes listed with their probabilities."""
     on_bad_image: OnBadImage = "refuse"
     """If an image cannot be decoded: refuse all, or skip the image and count it."""
@@ -58,17 +58,17 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Config):
     """Write the page that explains a run, or one that compares several."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[NotEmpty[tuple[Path, ...]]]
     """Run folders of train, adapt or compare; several are compared with the first."""
     out: Path | None = None
     """Output file (default: report.html in the run folder; for several runs, compare.html in the working directory)."""
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(Config):
     """Export a saved run, with its preprocessing, to another format."""
 
     run: tyro.conf.Positional[Path]
@@ -81,7 +81,7 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
-class BackbonesConfig:
+class BackbonesConfig(Config):
     """List backbones with parameters, licence and the source of their weights.
 
     Without a pattern: a shortlist from small to large, with ImageNet accuracy and images per second on this machine.
@@ -92,7 +92,7 @@ class BackbonesConfig:
 
 
 @dataclass(frozen=True)
-class CacheCommandConfig:
+class CacheCommandConfig(Config):
     """List, clear or verify the cache of frozen features and inspected images."""
 
     action: tyro.conf.Positional[Literal["ls", "clear", "verify"]] = "ls"
@@ -100,7 +100,7 @@ class CacheCommandConfig:
 
 
 @dataclass(frozen=True)
-class FetchConfig:
+class FetchConfig(Config):
     """Download a data set, or verify a local copy."""
 
     name: tyro.conf.Positional[Literal["office31", "digits"]]
@@ -112,10 +112,10 @@ class FetchConfig:
 
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(Config):
     """Compare two pretrained networks and four policies on embedded digits: no network access, under 90 seconds."""
 
-    seed: int = 0
+    seed: NotNegative[int] = 0
     """Random seed."""
 
 
@@ -125,48 +125,40 @@ def _quick_training() -> TrainConfig:
 
 
 @dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(Config):
     """Search hyperparameters on validation images; --final evaluates the best ones on the test images, once."""
 
     train: TrainConfig = field(default_factory=_quick_training)
     space: tuple[str, ...] = ("lr", "weight_decay")
     """Search space: NAME=LOW:HIGH (log-uniform; uniform if LOW is 0), NAME=A,B,C, or NAME for its usual values. NAME is
     lr, weight_decay, batch_size, optimizer, policy, heads, hidden, dropout, augment or another training option."""
-    trials: int = 100
+    trials: AtLeastOne[int] = 100
     """Number of trials (grid: the largest number)."""
     sampler: Literal["random", "grid", "tpe"] = "random"
     """Random samples, a grid of evenly spaced values, or Optuna's TPE sampler."""
-    fine: Advanced[float] = 0.4
+    fine: Advanced[Fraction[float]] = 0.4
     """Share of the trials, run last, that are sampled where the best tenth of the others lie (random only)."""
-    halving: Advanced[int] = 3
+    halving: Advanced[AtLeastOne[int]] = 3
     """Successive halving: after 1/9, 1/3, ... of the epochs only the best 1/N of the trials continue (1: all do)."""
     final: bool = False
     """Train once with the best settings and evaluate on the test images."""
 
-    def __post_init__(self) -> None:
-        check_range(self, 1, math.inf, "trials", "halving")
-        check_range(self, 0, BELOW_ONE, "fine")
-
 
 @dataclass(frozen=True)
-class LrFindConfig:
+class LrFindConfig(Config):
     """Find a learning rate by a range test: raise it step by step and record the loss."""
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(learn=LearnConfig(probe="trained")))
-    low: float = 1e-7
+    low: Positive[float] = 1e-7
     """Lowest learning rate tried."""
-    high: float = 10.0
+    high: Positive[float] = 10.0
     """Highest learning rate tried."""
-    steps: int = 100
+    steps: Annotated[int, Within(10)] = 100
     """Number of mini-batches; the learning rate grows by the same factor after each."""
-
-    def __post_init__(self) -> None:
-        check_range(self, ABOVE_ZERO, math.inf, "low", "high")
-        check_range(self, 10, math.inf, "steps")
 
 
 @dataclass(frozen=True)
-class AdviseConfig:
+class AdviseConfig(Config):
     """Recommend a freeze policy for a data set, with expected accuracy, cost and reasons, without training."""
 
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,39 +1,47 @@
-"""Range checks of a config's numbers, made when the config is created."""
+"""Ranges of a config's numbers, as part of their types: ``epochs: AtLeastOne[int]``."""
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
 
-from transfer.errors import TransferError
+T = TypeVar("T")
 
 ABOVE_ZERO = math.ulp(0.0)
 BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
-def check_range(config: Any, least: float, most: float, *names: str) -> None:
-    """Check that fields of `config`, and the items of tuples, lie in [`least`, `most`].
-
-    Raises
-    ------
-    TransferError
-        A value is outside, or is NaN. None is not checked.
+@dataclass(frozen=True)
+class Within:
+    """The finite numbers from `least` to `most`.
 
     Examples
     --------
-    >>> import types
-    >>> check_range(types.SimpleNamespace(batch_size=0), 1, math.inf, "batch_size")
-    Traceback (most recent call last):
-    transfer.errors.TransferError: --batch-size 0: it must be 1 or more
+    >>> 0 in Within(1), Within(1)
+    (False, 1 or more)
+    >>> Within(0, BELOW_ONE), Within(ABOVE_ZERO), Within(1, 4096)
+    (from 0 to below 1, above 0, from 1 to 4096)
     """
-    for name in names:
-        value = getattr(config, name)
-        for item in value if isinstance(value, Iterable) else [value]:
-            if item is not None and not (least <= item <= most and item < math.inf):
-                raise TransferError(f"--{name.replace('_', '-')} {item}: it must be {_describe_range(least, most)}")
+
+    least: float
+    most: float = math.inf
+
+    def __contains__(self, number: float) -> bool:
+        return self.least <= number <= self.most and number < math.inf
+
+    def __repr__(self) -> str:
+        low = "above 0" if self.least == ABOVE_ZERO else f"{self.least:g} or more"
+        if self.most == math.inf:
+            return low
+        high = "below 1" if self.most == BELOW_ONE else f"{self.most:g}"
+        return f"above 0 and {high}" if self.least == ABOVE_ZERO else f"from {self.least:g} to {high}"
 
 
-def _describe_range(least: float, most: float) -> str:
-    low = "above 0" if least == ABOVE_ZERO else f"{least:g} or more"
-    if most == math.inf:
-        return low
-    return f"from {least:g} to " + ("below 1" if most == BELOW_ONE else f"{most:g}")
+# Of a number, of one that may be None, and of each number of a sequence.
+NotNegative = Annotated[T, Within(0)]
+AtLeastOne = Annotated[T, Within(1)]
+Positive = Annotated[T, Within(ABOVE_ZERO)]
+Fraction = Annotated[T, Within(0, BELOW_ONE)]
+Pixels = Annotated[T, Within(1, 4096)]  # along a side of an image
+
+NOT_EMPTY = "not empty"
+NotEmpty = Annotated[T, NOT_EMPTY]  # a text, or a sequence with one item or more

@@ -3,15 +3,15 @@
 Imports no torch. An option marked :data:`Advanced` is shown by ``--help-all`` only.
 """
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import tyro
 
+from transfer.config.checked import Config
 from transfer.config.lists import CommaInts
-from transfer.config.ranges import ABOVE_ZERO, BELOW_ONE, check_range
+from transfer.config.ranges import AtLeastOne, Fraction, NotNegative, Pixels, Positive
 from transfer.errors import TransferError
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"  # its ImageNet weights are in a pack
 
 
 @dataclass(frozen=True)
-class ImagesConfig:
+class ImagesConfig(Config):
     """Which images are read, and from where."""
 
     data: str = "digits"
@@ -41,35 +41,32 @@ class ImagesConfig:
 
 
 @dataclass(frozen=True)
-class LayerwiseRatesConfig:
+class LayerwiseRatesConfig(Config):
     """Learning rates of the trained backbone stages."""
 
     _: KW_ONLY
-    backbone_lr: float = 0.1
+    backbone_lr: NotNegative[float] = 0.1
     """Learning rate of the top stage, as a fraction of the heads' rate (policy scratch: all rates equal --lr)."""
-    layer_decay: Advanced[float] = 0.8
+    layer_decay: Advanced[NotNegative[float]] = 0.8
     """Learning rate of each stage, as a fraction of that of the stage above it."""
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "backbone_lr", "layer_decay")
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Config):
     """How a loss is minimised."""
 
     _: KW_ONLY
-    lr: float = 3e-3
+    lr: Positive[float] = 3e-3
     """Learning rate of the heads."""
-    epochs: int = 30
+    epochs: AtLeastOne[int] = 30
     """Passes over the training images, divided among the policy's phases."""
-    batch_size: int = 64
+    batch_size: NotNegative[int] = 64
     """Images per optimizer step, summed over all processes (0: all images in one step, as lbfgs needs)."""
-    weight_decay: float = 1e-2
+    weight_decay: NotNegative[float] = 1e-2
     """Weight decay of weights, not of biases and norms: decoupled for adamw, L2 for the other named optimizers."""
-    momentum: Advanced[float] = 0.9
+    momentum: Advanced[Fraction[float]] = 0.9
     """Momentum of sgd, nesterov and those optimizers of timm that have it (0: plain gradient descent)."""
-    clip: Advanced[float] = 1.0
+    clip: Advanced[NotNegative[float]] = 1.0
     """Largest gradient norm; larger gradients are scaled down (0: no limit). Not for lbfgs."""
     calibrate: bool = True
     """Divide each head's logits by a temperature, so that probabilities are as high as the accuracy: on the validation
@@ -79,18 +76,12 @@ class OptimConfig:
     jitter; pca: crop and AlexNet's PCA lighting; scale: flip and ResNet's scale jitter."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
-    workers: Advanced[int | None] = None
+    workers: Advanced[AtLeastOne[int | None]] = None
     """Threads that decode images (default: one per core). The result does not depend on it."""
-
-    def __post_init__(self) -> None:
-        check_range(self, ABOVE_ZERO, math.inf, "lr")
-        check_range(self, 0, math.inf, "weight_decay", "clip", "batch_size")
-        check_range(self, 1, math.inf, "epochs", "workers")
-        check_range(self, 0, BELOW_ONE, "momentum")
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
+class BackboneConfig(Config):
     """The pretrained network, and where its weights come from."""
 
     backbone: str = DEFAULT_BACKBONE
@@ -101,27 +92,21 @@ class BackboneConfig:
     then on the hub)."""
     random_init: Advanced[bool] = False
     """Start from random weights instead of pretrained ones."""
-    image_size: int | None = None
+    image_size: Pixels[int | None] = None
     """Side of the input images in pixels (default: as in pretraining); a larger one shows the whole image."""
     crop: Literal["default", "border"] = "default"
     """default: the backbone's own resize and crop, which cuts off what lies at the edge; border: pad the whole image to
     a square instead."""
 
-    def __post_init__(self) -> None:
-        check_range(self, 1, 4096, "image_size")
-
 
 @dataclass(frozen=True)
-class ViewConfig:
+class ViewConfig(Config):
     """Test-time augmentation: the prediction is the mean of the probabilities over several views of an image."""
 
     test_crops: Advanced[Literal[1, 10]] = 1
     """Crops of each test image: the whole image, or the corners and the centre, each also mirrored."""
-    test_sizes: Advanced[CommaInts] = ()
+    test_sizes: Advanced[Pixels[CommaInts]] = ()
     """Sides in pixels at which each test image is evaluated, such as 224,256,384 (default: the backbone's)."""
-
-    def __post_init__(self) -> None:
-        check_range(self, 1, 4096, "test_sizes")
 
     @property
     def several(self) -> bool:
@@ -130,7 +115,7 @@ class ViewConfig:
 
 
 @dataclass(frozen=True)
-class CacheConfig:
+class CacheConfig(Config):
     """The disk cache of frozen features, in $TRANSFER_CACHE or the system's cache folder."""
 
     cache: bool = True
@@ -138,19 +123,15 @@ class CacheConfig:
     result."""
     cut_precision: Advanced[Literal["float16", "float32"]] = "float16"
     """Precision of activations between frozen and trained stages, cached or not. Pooled features are float32."""
-    views: Advanced[int] = 0
+    views: Advanced[NotNegative[int]] = 0
     """With --augment: sample this many augmented views of each image once and cache them (0: new views in each epoch,
     none cached)."""
-    cache_gb: Advanced[float] = 20.0
+    cache_gb: Advanced[Positive[float]] = 20.0
     """Largest size of the whole cache in GB; the entries that were used least recently are removed first."""
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "views")
-        check_range(self, ABOVE_ZERO, math.inf, "cache_gb")
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Config):
     """Where the results are written, and the random seed."""
 
     out: Path | None = None
@@ -161,11 +142,11 @@ class RunConfig:
     resume: bool = False
     """Resume the run in --out where it stopped, with bit-identical results; start it if there is none. Without --out:
     resume the newest unfinished run with the same options."""
-    checkpoint_minutes: Advanced[float] = 10.0
+    checkpoint_minutes: Advanced[NotNegative[float]] = 10.0
     """Longest time in minutes between two saved training states, besides those at the ends of epochs."""
-    seed: int = 0
+    seed: NotNegative[int] = 0
     """Random seed."""
-    seeds: CommaInts = ()
+    seeds: NotNegative[CommaInts] = ()
     """Run with several seeds, such as 0,1,2, and report the mean, the standard deviation and each result."""
     report: Advanced[bool] = True
     """Write the page report.html, and its data exhibits.json, into the run folder."""
@@ -175,7 +156,7 @@ class RunConfig:
     """Record of the plugins that the command line loaded; in Python, import them before the run."""
 
     def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "seed", "seeds", "checkpoint_minutes")
+        super().__post_init__()
         if self.resume and not self.out:
             raise TransferError("--resume needs the folder of the run: add --out FOLDER")
         if self.resume and self.overwrite:

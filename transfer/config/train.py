@@ -3,12 +3,12 @@
 Imports no torch, so that ``transfer --help`` answers at once.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from transfer.config.checked import Config
 from transfer.config.lists import CommaInts, CommaNames
-from transfer.config.ranges import BELOW_ONE, check_range
+from transfer.config.ranges import AtLeastOne, Fraction, NotEmpty, NotNegative
 from transfer.config.shared import (
     Advanced,
     BackboneConfig,
@@ -28,50 +28,41 @@ class DataConfig(ImagesConfig):
 
     targets: Advanced[CommaNames] = ()
     """Further CSV columns or JSON keys to predict: NAME or NAME:KIND, where KIND is a head kind."""
-    test: float = 0.2
+    test: Fraction[float] = 0.2
     """Fraction of all images that is held out for testing."""
-    val: float = 0.2
+    val: Fraction[float] = 0.2
     """Fraction of the remaining images that is used for validation."""
-    split_seed: Advanced[int | None] = None
+    split_seed: Advanced[NotNegative[int | None]] = None
     """Seed for the train/val/test split (default: --seed)."""
-    shots: int | None = None
+    shots: AtLeastOne[int | None] = None
     """Labelled training images per class and domain (default: all); validation images are taken from these."""
     keep_near_duplicates_together: Advanced[bool] = False
     """Keep near-duplicate images (by perceptual hash) on one side of the split."""
 
-    def __post_init__(self) -> None:
-        check_range(self, 0, BELOW_ONE, "test", "val")
-        check_range(self, 1, math.inf, "shots")
-        check_range(self, 0, math.inf, "split_seed")
-
 
 @dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(Config):
     """The classifiers on top of the features."""
 
     heads: Literal["dual", "joint", "separate"] = "dual"
     """dual: a head for each target, their losses added; joint: one softmax over pairs of object and domain; separate:
     a network for each target."""
-    hidden: CommaInts = ()
+    hidden: AtLeastOne[CommaInts] = ()
     """Sizes of the hidden layers of an MLP head, such as 256,128 (default: a linear head)."""
     activation: Advanced[Literal["relu", "gelu", "tanh", "elu"]] = "relu"
     """Activation between the hidden layers of a head."""
-    dropout: float | None = None
+    dropout: Fraction[float | None] = None
     """Dropout rate on the input of each layer of a head (default: 0.5 if the whole backbone is frozen, else 0)."""
     dropout_kind: Advanced[Literal["inverted", "vanilla"]] = "inverted"
     """inverted: scale up in training; vanilla: scale down in evaluation (a linear head with it is trained, not
     solved)."""
-    drop_connect: Advanced[float] = 0.0
+    drop_connect: Advanced[Fraction[float]] = 0.0
     """Probability of dropping each weight of a head for a training row (DropConnect)."""
     head_init: Advanced[Literal["xavier", "he"]] = "xavier"
     """Initialisation of head weights; biases are zero."""
     loss_weights: Advanced[CommaNames] = ()
     """Weights of the heads' losses, such as object:1,domain:0.5 (default: 1 each; 0: the head does not affect
     training)."""
-
-    def __post_init__(self) -> None:
-        check_range(self, 1, math.inf, "hidden")
-        check_range(self, 0, BELOW_ONE, "dropout", "drop_connect")
 
 
 @dataclass(frozen=True)
@@ -86,33 +77,29 @@ class PolicyConfig(LayerwiseRatesConfig):
 
 
 @dataclass(frozen=True)
-class RegulariseConfig:
+class RegulariseConfig(Config):
     """Regularisation beyond weight decay and augmentation; 0 disables each. Solved probes choose their own L2."""
 
-    l1: Advanced[float] = 0.0
+    l1: Advanced[NotNegative[float]] = 0.0
     """L1 penalty on the weights that --weight-decay applies to; with --l2 the elastic net."""
-    l2: Advanced[float] = 0.0
+    l2: Advanced[NotNegative[float]] = 0.0
     """L2 penalty (half the squared weights), as a term of the loss of any optimizer."""
-    l2_sp: Advanced[float] = 0.0
+    l2_sp: Advanced[NotNegative[float]] = 0.0
     """L2-SP: penalty on half the squared distance from the pretrained weights (try 0.1); these have no weight decay."""
-    delta: Advanced[float] = 0.0
+    delta: Advanced[NotNegative[float]] = 0.0
     """DELTA: penalty on the distance of a trained stage's channels from the pretrained ones, weighted by importance
     (try 0.01); no weight decay there."""
-    bss: Advanced[float] = 0.0
+    bss: Advanced[NotNegative[float]] = 0.0
     """Batch spectral shrinkage: penalty on the squared smallest singular value of a batch's features (try 0.001)."""
-    co_tuning: Advanced[float] = 0.0
+    co_tuning: Advanced[NotNegative[float]] = 0.0
     """Co-Tuning: weight of a second loss on the pretrained classifier, whose targets are its mean predictions for each
     object (try 2.3)."""
-    mixup: Advanced[float] = 0.0
+    mixup: Advanced[NotNegative[float]] = 0.0
     """Mixup of images, or of frozen features (manifold mixup), and labels; shares are sampled from Beta(A, A)."""
-    cutmix: Advanced[float] = 0.0
+    cutmix: Advanced[NotNegative[float]] = 0.0
     """CutMix: paste a box of one image into another, its area from Beta(A, A). With --mixup, each batch uses one."""
-    stochastic_depth: Advanced[float] = 0.0
+    stochastic_depth: Advanced[Fraction[float]] = 0.0
     """Probability of skipping the last trained residual block for an image; lower blocks in proportion."""
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "l1", "l2", "l2_sp", "delta", "bss", "co_tuning", "mixup", "cutmix")
-        check_range(self, 0, BELOW_ONE, "stochastic_depth")
 
 
 @dataclass(frozen=True)
@@ -121,28 +108,28 @@ class LearnConfig(OptimConfig):
 
     optimizer: str = "adamw"
     """sgd, nesterov, adagrad, rmsprop, adam, adamw, lbfgs, or any optimizer of timm, such as lion or lamb."""
-    accumulate: Advanced[int] = 1
+    accumulate: Advanced[AtLeastOne[int]] = 1
     """Parts of each batch whose gradients are added up (trained BatchNorm sees one part). Not for lbfgs."""
     schedule: Advanced[Literal["cosine", "step", "constant"]] = "cosine"
     """Learning rate schedule within each phase; step divides by 10 after each third."""
-    warmup: Advanced[float] = 0.05
+    warmup: Advanced[Fraction[float]] = 0.05
     """Fraction of the steps of a phase (or cycle) over which the learning rate rises from zero."""
-    cycles: Advanced[int] = 1
+    cycles: Advanced[AtLeastOne[int]] = 1
     """Restarts of the schedule within a phase (SGDR); the weights at the end of each cycle are also saved as an
     ensemble."""
     average: Advanced[Literal["none", "ema", "swa"]] = "none"
     """Weights that are evaluated and saved: the last ones, their moving average (ema), or their mean over the last
     quarter of a phase (swa)."""
-    ema_decay: Advanced[float] = 0.995
+    ema_decay: Advanced[Fraction[float]] = 0.995
     """EMA decay per step."""
     probe: Advanced[Literal["solved", "trained"]] = "solved"
     """Linear heads on frozen features: solved by L-BFGS, or trained by --optimizer."""
     loss: Advanced[Literal["cross_entropy", "hinge"]] = "cross_entropy"
     """hinge: multi-class hinge loss; its probabilities only rank the classes."""
-    label_smoothing: Advanced[float] = 0.1
+    label_smoothing: Advanced[Fraction[float]] = 0.1
     """Label smoothing: share of the target that is spread evenly over all classes (not for hinge)."""
     regularise: RegulariseConfig = field(default_factory=RegulariseConfig)
-    patience: int = 15
+    patience: NotNegative[int] = 15
     """Stop a phase after this many epochs without a better validation score (0, or with several cycles: never)."""
     refit: Advanced[bool | None] = None
     """After validation has chosen the settings, refit on train + val for as many epochs (default: for linear_probe
@@ -154,15 +141,9 @@ class LearnConfig(OptimConfig):
     precision: Advanced[Literal["auto", "float32", "bfloat16"]] = "auto"
     """Precision of the forward pass; auto is bfloat16 on GPUs that support it, else float32."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, 0, math.inf, "patience")
-        check_range(self, 1, math.inf, "cycles", "accumulate")
-        check_range(self, 0, BELOW_ONE, "warmup", "label_smoothing", "ema_decay")
-
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Config):
     """Train heads, and the backbone stages that a freeze policy selects, on labelled images."""
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -175,14 +156,15 @@ class TrainConfig:
     view: ViewConfig = field(default_factory=ViewConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.cache.views and self.learn.augment == "none":
             raise TransferError(f"--views {self.cache.views} caches augmented views: add --augment, such as crop")
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Config):
     """Train under several policies on one split, and compare them in one table."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
-    policies: CommaNames = ("linear_probe", "partial", "full", "scratch")
+    policies: NotEmpty[CommaNames] = ("linear_probe", "partial", "full", "scratch")
     """Policies to compare; the others are tested against the first."""

@@ -8,10 +8,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from transfer import freeze
-from transfer.config.shared import DEFAULT_BACKBONE, BackboneConfig, CacheConfig
+from transfer.config.shared import DEFAULT_BACKBONE, BackboneConfig, CacheConfig, Device, OptimConfig
 from transfer.data.pixel_files import image_files
 from transfer.estimator.files import as_value_error, digests
-from transfer.estimator.settings import check_choice
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.heads.heads import Heads
@@ -62,7 +61,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         crop: Literal["default", "border"] = "default",
         weights: Any = None,
         cache: bool = True,
-        device: str = "auto",
+        device: Device = "auto",
     ) -> None:
         self.backbone = backbone
         self.truncate = truncate
@@ -82,10 +81,10 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         with as_value_error():
             policy = FreezePolicy.parse(f"truncate:{self.truncate}" if self.truncate else "linear_probe")
-            check_choice(BackboneConfig, "crop", self.crop)
             config = BackboneConfig(self.backbone, self.weights, image_size=self.image_size, crop=self.crop)
             backbone = new_backbone(config, 0, policy)
-            model = TransferModel(backbone, Heads([], backbone.width)).to(pick_device(self.device))
+            device = pick_device(OptimConfig(device=self.device).device)
+            model = TransferModel(backbone, Heads([], backbone.width)).to(device)
             model.freeze(freeze.plan("linear_probe", backbone).phases[0])
         self.model_ = model.eval()
         self._n_features_out = backbone.width

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from typing import Any
 
 from transfer.config.adapt import AdaptConfig
-from transfer.config.serialise import from_dict, iter_settings
+from transfer.config.checked import from_dict
+from transfer.config.serialise import iter_settings
 from transfer.config.train import CompareConfig, TrainConfig
 
 ALWAYS_RECOMMENDED: dict[str, tuple[str, ...]] = {"advise": ("data", "backbone", "policy")}

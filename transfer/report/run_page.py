@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from transfer.config.adapt import format_shift
-from transfer.config.serialise import from_dict, iter_settings
+from transfer.config.checked import from_dict
+from transfer.config.serialise import iter_settings
 from transfer.errors import TransferError
 from transfer.evaluation.calibration import measure_calibration
 from transfer.heads import ClassHeadKind, HeadKind

@@ -15,7 +15,8 @@ from transfer import backbones
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.stages import BuildOnMeta
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
-from transfer.config.serialise import from_dict, to_dict
+from transfer.config.checked import from_dict
+from transfer.config.serialise import to_dict
 from transfer.config.train import HeadConfig
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError, UnknownName, get_first_line

@@ -115,15 +115,15 @@ def test_shared_records_are_read():
     [
         ({"interpolation": "bilinaer"}, "unknown interpolation 'bilinaer' (did you mean 'bilinear'?)"),
         ({"crop_mode": "centre"}, "unknown crop_mode 'centre' (did you mean 'center'?)"),
-        ({"input_size": [224, 224]}, "input_size is [224, 224], not tuple[int, int, int]"),
+        ({"input_size": [224, 224]}, "Preprocessing: input_size [224, 224]: it must have 3 items"),
         ({"input_size": [1, 8, 8]}, "channels 3"),
         ({"std": [1, 0, 1]}, "must be positive"),
         ({"crop_pct": 0}, "must be positive"),
         ({"crop_pct": 1e-300}, "more than 8192 pixels"),
         ({"input_size": [3, 10**9, 8]}, "more than 8192 pixels"),
-        ({"mean": [float("nan"), 0, 0]}, "mean is nan"),
-        ({"std": None}, "std is None"),
-        ({"mean": {"a": 1}}, "mean is"),
+        ({"mean": [float("nan"), 0, 0]}, "mean nan: it must be a finite number"),
+        ({"std": None}, "std None: it must be a list or tuple"),
+        ({"mean": {"a": 1}}, "mean {'a': 1}: it must be"),
     ],
 )
 def test_bad_records(change, words):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from transfer.config import serialise
+from transfer.config import checked
 from transfer.data.images.read import to_image, to_tensor
 from transfer.errors import TransferError, did_you_mean
 
@@ -88,7 +88,7 @@ class Preprocessing:
         missing = {"input_size", "mean", "std", "interpolation", "crop_pct"} - set(record)
         if missing:
             raise TransferError(f"preprocessing record lacks {', '.join(sorted(missing))}")
-        return serialise.from_dict(cls, {k: record[k] for k in cls.__dataclass_fields__ if k in record})
+        return checked.from_dict(cls, {k: record[k] for k in cls.__dataclass_fields__ if k in record})
 
     def normalise(self, batch: Tensor) -> Tensor:
         """Return uint8 images (..., 3, H, W) as float32: (x / 255 - mean) / std."""
