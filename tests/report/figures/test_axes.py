@@ -81,4 +81,4 @@ def test_axes_have_their_names_and_room_for_labels():
     assert ">epoch<" in drawing.svg
     assert ">loss<" in drawing.svg
     assert ">4<" not in drawing.svg
-    assert left_margin(Axis(0, 1e6, 100, 0)) > left_margin(y) > 22
+    assert left_margin(Axis(0, 1e6, 100, 0)) > left_margin(y) > 27

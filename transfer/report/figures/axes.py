@@ -100,7 +100,7 @@ def draw_axes(
 
 def left_margin(*axes: Axis) -> float:
     """Return the room that the tick labels of axes, drawn to their left, and a label need, in pixels."""
-    return 22 + max((text_width(text, 11) for axis in axes for _, text in axis.ticks()), default=0)
+    return 27 + max((text_width(text, 11) for axis in axes for _, text in axis.ticks()), default=0)
 
 
 def draw_curve(

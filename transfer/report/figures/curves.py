@@ -66,7 +66,7 @@ def _draw_epochs(title: str, series: list[Series], lines: Lines) -> Markup:
     ]
     vertical = Axis.around(itertools.chain.from_iterable(y for *_, y in curves), 250, 45)
     epochs = [line["epoch"] for line in lines]
-    horizontal = Axis.around(epochs, left_margin(vertical), WIDTH - 8, whole=True)
+    horizontal = Axis.around(epochs, left_margin(vertical), WIDTH - 16, whole=True)
     drawing.text(horizontal.start, 9, title, size=13)
     named = [("circle", ORANGE, "training"), ("circle", BLUE, "validation")]
     drawing.legend([entry for entry, shown in zip(named, series, strict=True) if shown], horizontal.start, 20, WIDTH)
@@ -100,7 +100,7 @@ def _draw_regularisation(head: str, lines: Lines) -> Markup:
         name: Axis.around(map(value, mine), top + 110 + 120 * i, top + 120 * i)
         for i, (name, value) in enumerate(values.items())
     }
-    x = Axis.around((line["strength"] for line in mine), left_margin(*axes.values()), WIDTH - 8, log=True)
+    x = Axis.around((line["strength"] for line in mine), left_margin(*axes.values()), WIDTH - 16, log=True)
     drawing.text(x.start, 9, f"{head}: probe by L2 regularisation, the best marked", size=13)
     for name, y in axes.items():
         last = name == "loss"
@@ -127,7 +127,7 @@ def _draw_candidates(lines: Lines) -> Markup:
     named = [("circle", COLOURS[i % len(COLOURS)], name) for i, name in enumerate(by_name)]
     top = drawing.legend(named, 20, 20, WIDTH - 20) + 6 if len(named) <= MAX_LEGEND else 24
     y = Axis.around(itertools.chain.from_iterable(by_name.values()), top + 200, top)
-    x = Axis.around(range(1, max(map(len, by_name.values())) + 1), left_margin(y), WIDTH - 8, whole=True)
+    x = Axis.around(range(1, max(map(len, by_name.values())) + 1), left_margin(y), WIDTH - 16, whole=True)
     drawing.text(x.start, 9, "score without target labels (higher is better)", size=13)
     draw_axes(drawing, x, y, xlabel="epoch")
     for (_, colour, _), scores in zip(named, by_name.values(), strict=True):

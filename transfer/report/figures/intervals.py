@@ -16,13 +16,13 @@ def draw_intervals(title: str, rows: Sequence[tuple[str, float, tuple[float, flo
     drawing = Drawing(f"{title} of each run", WIDTH, 56 + ROW * len(rows))
     names = [shorten(name, MAX_NAME) for name, *_ in rows]
     left, lower = 10 + max(map(text_width, names)), 26 + ROW * len(rows)
-    x = Axis.around([v for _, value, ends in rows for v in (value, *(ends or ()))], left, WIDTH - 8)
+    x = Axis.around([v for _, value, ends in rows for v in (value, *(ends or ()))], left, WIDTH - 16)
     x = Axis(x.low, min(x.high, 100.5), x.start, x.end)
     drawing.text(left, 9, title, size=13)
     for value, text in x.ticks():
         drawing.line(x(value), 24, x(value), lower, **FAINT)
         drawing.text(x(value), lower + 12, text, "middle", 11)
-    drawing.line(left, lower, WIDTH - 8, lower)
+    drawing.line(left, lower, WIDTH - 16, lower)
     for i, (name, (_, value, ends)) in enumerate(zip(names, rows, strict=True)):
         y = 24 + ROW * (i + 0.5)
         drawing.text(left - 8, y, name, "end")

@@ -12,7 +12,7 @@ def draw_reliability(head: str, curve: Calibration) -> Markup:
     """Return a reliability diagram (Guo et al. 2017), and below it the number of predictions in each bin."""
     drawing = Drawing(f"{head}: reliability diagram", WIDTH, 350)
     shares, counts = Axis(0, 1.02, 238, 45), Axis(0, 1.05 * max(curve.counts.max(), 1), 312, 252, whole=True)
-    x = Axis(0, 1, left_margin(shares, counts), WIDTH - 8)
+    x = Axis(0, 1, left_margin(shares, counts), WIDTH - 16)
     drawing.text(x.start, 9, f"{head}: expected calibration error {100 * curve.error:.1f} %", size=13)
     drawing.legend(
         [("square", BLUE, "accuracy"), ("square", ORANGE, "gap to confidence")], x.start, 20, WIDTH - x.start
