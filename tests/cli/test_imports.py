@@ -7,11 +7,11 @@ import sys
 import pytest
 
 NEVER = ("sklearn", "scipy.stats", "matplotlib", "optuna", "ot", "pandas", "torch._dynamo", "timm.optim", "tensorboard")
-"""Modules that a solved probe without a page has no use for."""
+"""Modules that a solved probe and its page have no use for."""
 
 
 def run(folder, tmp_path, code, *words):
-    argv = ["train", "--data", str(folder), "--device", "cpu", "--no-report", "--overwrite", "--out", "run", *words]
+    argv = ["train", "--data", str(folder), "--device", "cpu", "--overwrite", "--out", "run", *words]
     script = f"import sys\nfrom transfer.cli.main import main\nassert main({argv!r}) == 0\n{code}"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr

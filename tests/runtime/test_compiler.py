@@ -54,3 +54,16 @@ def test_an_imported_compiler_stays():
         "assert 'torch._dynamo.utils' not in sys.modules"
     )
     run(code)
+
+
+def test_torchvision_is_imported_without_the_exporter():
+    run(
+        "with defer_compiler():\n"
+        "    import torchvision\n"
+        "    assert 'torch.onnx' not in sys.modules\n"
+        "import torch\n"
+        "boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 1.9], [5, 5, 6, 6]])\n"
+        "assert torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist() == [0, 2]\n"
+        "from torchvision.ops import _register_onnx_ops\n"
+        "assert _register_onnx_ops.__file__ and callable(torch.onnx.export)"
+    )

@@ -1,7 +1,8 @@
 """Leave out torch's compiler, which no command uses.
 
 torchvision.ops, a transformer of timm and operations on the meta device import ``torch._dynamo`` for one function each.
-That takes 1.1 s of processor time, about as long as torch itself.
+That takes 1.1 s of processor time, about as long as torch itself. torchvision.ops also imports ``torch.onnx``, to tell
+an exporter about operations of detectors.
 """
 
 import functools
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 COMPILER, UTILITIES = "torch._dynamo", "torch._dynamo.utils"
+DETECTOR_SYMBOLS = "torchvision.ops._register_onnx_ops"
 
 
 class _Deferred(types.ModuleType):
@@ -56,7 +58,7 @@ def _is_compile_supported(device: str) -> bool:
 
 @contextmanager
 def defer_compiler() -> Iterator[None]:
-    """Within the block, let imports and decorators use ``torch._dynamo`` without importing it.
+    """Within the block, let imports and decorators use ``torch._dynamo`` without importing it, nor the exporter.
 
     It is imported when an attribute of it is read that they do not use. Where it is imported already, nothing is
     deferred.
@@ -67,8 +69,13 @@ def defer_compiler() -> Iterator[None]:
     compiler, utilities = _Deferred(COMPILER), _Deferred(UTILITIES)
     vars(compiler)["disable"] = _disable
     vars(utilities)["is_compile_supported"] = _is_compile_supported
+    symbols = types.ModuleType(DETECTOR_SYMBOLS)
+    vars(symbols)["_register_custom_op"] = lambda: None
     sys.modules |= {COMPILER: compiler, UTILITIES: utilities}
+    sys.modules.setdefault(DETECTOR_SYMBOLS, symbols)
     try:
         yield
     finally:
         _remove_deferred()
+        if sys.modules[DETECTOR_SYMBOLS] is symbols:
+            del sys.modules[DETECTOR_SYMBOLS]
