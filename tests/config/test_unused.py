@@ -237,8 +237,8 @@ def test_only_options_that_differ_from_the_default_are_given() -> None:
     assert list(find_unused_options(usual, solved)) == ["lr"]
 
 
-NO_STEPS, STILL = AdaptationFacts(0, False, False, False), AdaptationFacts(0, True, True, True)
-TAIL = AdaptationFacts(2, True, True, True)
+NO_STEPS, STILL = AdaptationFacts(0, False, False), AdaptationFacts(0, True, True)
+TAIL = AdaptationFacts(2, True, True)
 ADAPT_TABLE: list[tuple[AdaptationFacts, dict[str, Any], str]] = [
     (NO_STEPS, {"epochs": 3, "steps": 7, "lr": 0.5, "batch_size": 4, "weight_decay": 0.5}, "coral takes no optimizer"),
     (NO_STEPS, {"momentum": 0.5, "clip": 1.0, "bottleneck": 4}, "coral takes no optimizer steps here"),
@@ -247,13 +247,23 @@ ADAPT_TABLE: list[tuple[AdaptationFacts, dict[str, Any], str]] = [
     (replace(TAIL, trained_stages=1), {"layer_decay": 0.3}, "a single stage is trained"),
     (NO_STEPS, {"rule": "im"}, "there is a single candidate"),
     (replace(NO_STEPS, estimates=False), {"calibrate": False}, "the accuracy of coral on the target is not estimated"),
-    (NO_STEPS, {"val": 0.3}, "--rule auto holds no source images out"),
     (STILL, {"test": 0.3}, "--protocol transductive holds no target out"),
     (STILL, {"data_root": "x"}, "digits are drawn, not read"),
     (STILL, {"checkpoint_minutes": 3.0, "report": False, "overwrite": True}, "there is no run folder"),
     (STILL, {"seeds": (0, 1), "seed": 2}, "--seeds names the seeds"),
 ]
-ADAPT_ALWAYS = {"data", "on_bad_image", "source", "target", "protocol", "target_labels", "method", "policy", "backbone"}
+ADAPT_ALWAYS = {
+    "data",
+    "val",
+    "on_bad_image",
+    "source",
+    "target",
+    "protocol",
+    "target_labels",
+    "method",
+    "policy",
+    "backbone",
+}
 ADAPT_ALWAYS |= {"target_images", "image_size", "crop", "device", "workers", "cache", "out", "cache_gb", "random_init"}
 ADAPT_REFUSED = {"weight", "map", "resume", "tensorboard", "weights", "plugin"}  # test_adapt_refused.py, test_shared.py
 

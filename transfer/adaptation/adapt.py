@@ -179,7 +179,7 @@ def _prepare(session: Session, images: Images) -> PreparedAdaptation:
     images.facts.log(describe_images(used, parts, config.run.out is not None))
     images.facts.log(describe_network(task.model.backbone, str(plan.policy)))
     phase = plan.phases[-1]
-    _log_unused_options(session.config, sum(bool(stage.trained) for stage in phase.stages), hold_out)
+    _log_unused_options(session.config, sum(bool(stage.trained) for stage in phase.stages))
     moves_batch_norm = any(find_method(name).moves_batch_norm for name in config.method.method)
     phases = (phase, with_moving_statistics(phase)) if moves_batch_norm else (phase,)
     frozen = freeze.hash_frozen_tensors(task.model.backbone, phases)
@@ -195,7 +195,7 @@ def _prepare(session: Session, images: Images) -> PreparedAdaptation:
     return PreparedAdaptation(images, task, hidden, plan, phases, frozen)
 
 
-def _log_unused_options(config: AdaptConfig, trained_stages: int, holds_out: bool) -> None:
+def _log_unused_options(config: AdaptConfig, trained_stages: int) -> None:
     """Log the options that this adaptation cannot use."""
     methods = [find_method(name) for name in config.method.method]
     losses = any(method.losses for method in methods)
@@ -205,7 +205,6 @@ def _log_unused_options(config: AdaptConfig, trained_stages: int, holds_out: boo
         trained_stages,
         steps=bool(losses or fitted or source),
         candidates=losses or len(methods) > 1,
-        holds_out=holds_out,
         estimates=any(method.estimates_accuracy for method in methods),
     )
     for sentence in format_unused_options(find_unused_adaptation_options(config, facts)):

@@ -51,7 +51,6 @@ class AdaptationFacts:
     trained_stages: int
     steps: bool  # whether a method takes steps of an optimizer
     candidates: bool  # whether --rule has several candidates to choose from
-    holds_out: bool  # whether the rule needs held-out source images
     estimates: bool = True  # whether a method's accuracy on the target is estimated
 
 
@@ -79,7 +78,6 @@ def find_unused_adaptation_options(config: AdaptConfig, facts: AdaptationFacts) 
         (config.steps.augment == "none", "no image is augmented with --augment none", "views"),
         (not facts.candidates, "there is a single candidate", "rule"),
         (not facts.estimates, f"the accuracy of {methods} on the target is not estimated", "calibrate"),
-        (not facts.holds_out, f"--rule {config.method.rule} holds no source images out", "val"),
         (config.shift.protocol != "inductive", f"--protocol {config.shift.protocol} holds no target out", "test"),
         *_iter_data_root_rules(config.shift.data),
     ]
