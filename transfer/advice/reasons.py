@@ -125,9 +125,11 @@ def _explain_choice(ranked: tuple[RatedPolicy, ...], frozen: RatedPolicy, images
         )
     fine_tuned = max((c for c in ranked if not c.measured), key=lambda c: c.accuracy)
     gain = fine_tuned.accuracy - frozen.accuracy
+    verb, than = ("gain", "over") if gain >= 0 else ("lose", "against")
     text = (
-        f"fine-tuning ({fine_tuned.policy}) is expected to gain {100 * gain:+.1f} points over {frozen.policy}, with "
-        f"{fine_tuned.trained:,} parameters trained on {images} images in {format_duration(fine_tuned.seconds)}"
+        f"fine-tuning ({fine_tuned.policy}) is expected to {verb} {100 * abs(gain):.1f} points {than} "
+        f"{frozen.policy}, with {fine_tuned.trained:,} parameters trained on {images} images in "
+        f"{format_duration(fine_tuned.seconds)}"
     )
     if best.measured and gain > MIN_REPORTED_GAIN:
         text += f"; less than {100 * MIN_FINE_TUNING_GAIN:g} points are not worth the time"

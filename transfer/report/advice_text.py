@@ -5,7 +5,7 @@ from typing import Any
 
 from transfer.advice.requirements import format_duration
 from transfer.report.command_line import recommended_command
-from transfer.report.text import text_table
+from transfer.report.text import note_paragraph, text_table
 from transfer.runs.folder import ADVICE_FILE
 
 MAX_SUSPECTS = 5  # suspected label errors that are listed; advice.json has all
@@ -46,7 +46,7 @@ def advice_text(result: dict[str, Any]) -> str:
         where = f"in {Path(out) / ADVICE_FILE}" if out else f"({ADVICE_FILE} has all of them with --out DIR)"
         lines += [f"  and {len(suspects) - MAX_SUSPECTS} more {where}"] if len(suspects) > MAX_SUSPECTS else []
         parts.append("labels to check:\n" + "\n".join(lines))
-    parts += [f"note: {note}" for note in result["notes"]]
+    parts += note_paragraph(result["notes"])
     if result.get("run"):
         metrics = result["run"]["test"].get("object")
         parts.append(

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from transfer.report.text import run_text, text_table
+from transfer.report.text import note_paragraph, run_text, text_table
 
 SHOWN_TRIALS = 10
 
 
 def search_text(result: dict[str, Any]) -> str:
-    """Return what `transfer search` prints: its best trials, the and the importance of settings."""
+    """Return what `transfer search` prints: its best trials and the importance of settings."""
     best = result["best"]
     names, heads = list(best["settings"]), list(best["val"])
     rows = []
@@ -26,7 +26,7 @@ def search_text(result: dict[str, Any]) -> str:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in result["importance"].items())
         parts.append(f"importance of each setting: {shares}")
     repeated = result["final"]["notes"] if result["final"] else []
-    parts += [f"note: {note}" for note in result["notes"] if note not in repeated]
+    parts += note_paragraph(note for note in result["notes"] if note not in repeated)
     if result["final"]:
         parts += ["trained once with the best settings, then tested:", run_text(result["final"])]
     else:
@@ -39,7 +39,7 @@ def lr_find_text(result: dict[str, Any]) -> str:
     """Return what `transfer lr-find` prints: the suggested learning rates."""
     rows = [[name.replace("_", " "), f"{result[name]:.3g}"] for name in ("steepest", "minimum_over_ten")]
     parts = [text_table(["rate", ""], rows)]
-    parts += [f"note: {note}" for note in result["notes"]]
+    parts += note_paragraph(result["notes"])
     parts += _solved_probe(result, "")
     return "\n\n".join([*parts, f"suggested: --lr {result['suggestion']:.2g}"])
 

@@ -76,12 +76,13 @@ def run_text(result: dict[str, Any]) -> str:
         parts.append(f"ensemble of {result['snapshots']['n']} snapshots: {ensemble}")
     if "policy" in result:
         parts.append(_policy(result))
-    return "\n\n".join([*parts, *_notes(result)])
+    return "\n\n".join([*parts, *note_paragraph(result.get("notes", []))])
 
 
-def _notes(result: dict[str, Any]) -> list[str]:
-    notes = "\n".join(f"note: {escape_unprintable(note)}" for note in result.get("notes", []))
-    return [notes] if notes else []
+def note_paragraph(notes: Iterable[str]) -> list[str]:
+    """Return the notes as one paragraph, a line each; no paragraph if there is none."""
+    lines = "\n".join(f"note: {escape_unprintable(note)}" for note in notes)
+    return [lines] if lines else []
 
 
 def _policy(result: dict[str, Any]) -> str:
@@ -126,7 +127,7 @@ def adaptation_text(result: dict[str, Any]) -> str:
         "\n  ".join(["shift, estimated without target labels:", *shift_lines(result)]),
         _policy(result),
     ]
-    return "\n\n".join([*parts, *_notes(result)])
+    return "\n\n".join([*parts, *note_paragraph(result.get("notes", []))])
 
 
 def _changes(result: dict[str, Any], most: int = 3) -> list[str]:
