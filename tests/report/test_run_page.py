@@ -60,6 +60,10 @@ def test_a_config_of_another_version_is_shown_as_it_is(made):
     assert found["command"] == ""
     assert ("new", "1, 2", False) in found["settings"]
     assert run_title(run) == "digits · net · partial:1"
+    for path in ("/home/me/my images/", "C:\\me\\my images"):
+        result["config"]["data"]["data"] = path
+        (folder / "result.json").write_text(json.dumps(result))
+        assert run_title(read_saved_run(folder)) == "my images · net · partial:1"
 
 
 def test_the_worst_class_comes_first_and_of_many_only_the_ends():

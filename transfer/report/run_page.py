@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,13 @@ def run_title(run: SavedRun) -> str:
     backbone = result.get("backbone", {}).get("name") or config["backbone"]["backbone"]
     if run.adapted:
         shift = config["shift"]
-        return f"{shift['data']}: {' → '.join(format_shift(shift))} · {backbone}"
-    return f"{config['data']['data']} · {backbone} · {result['policy']['name']}"
+        return f"{_last_part(shift['data'])}: {' → '.join(format_shift(shift))} · {backbone}"
+    return f"{_last_part(config['data']['data'])} · {backbone} · {result['policy']['name']}"
+
+
+def _last_part(data: str) -> str:
+    """Return the name of a data set or of the last folder of its path; the settings have the whole path."""
+    return re.split(r"[/\\]", data.rstrip("/\\"))[-1] or data
 
 
 def config_of(run: SavedRun) -> Any:
