@@ -22,6 +22,7 @@ from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import signals
 from transfer.runtime.signals import StoppedBySignal
 
+COMPARISON = "transfer.adaptation.selection.source_comparison.SourceComparison"
 TRULY = signals.stop_requested
 
 
@@ -80,7 +81,7 @@ def test_a_run_stopped_again_and_again_comes_to_the_same_bits(
     config, tiny, tmp_path, stop_at, monkeypatch, methods, how
 ):
     """In the midst of epochs, at their ends, and after calls of learn."""
-    monkeypatch.setattr("transfer.adaptation.auto.NEAR", 1.1)  # no shift is small: every step of auto is taken
+    monkeypatch.setattr(f"{COMPARISON}.convincing", True)  # so every step of auto is taken
     unsure = replace(METHODS["fixmatch"], losses=lambda *_: [(1.0, FixMatch(0.0))])  # dropout shows in every step
     monkeypatch.setitem(METHODS, "fixmatch", unsure)
     settings = {"method": methods, "epochs": 3, "steps": 2} | how

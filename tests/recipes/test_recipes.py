@@ -7,7 +7,14 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 # Each has a test of its own.
-OTHERS = ("pretrain_bundled.py", "course_baseline.py", "review_questions.py", "labels_and_time.py", "four_cases.py")
+OTHERS = (
+    "appearance_battery.py",
+    "pretrain_bundled.py",
+    "course_baseline.py",
+    "review_questions.py",
+    "labels_and_time.py",
+    "four_cases.py",
+)
 NAMES = sorted(p.name for p in (ROOT / "recipes").glob("*.py") if p.name not in OTHERS)
 
 

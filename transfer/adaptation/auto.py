@@ -1,14 +1,14 @@
 """The default method: networks trained with MCC, their predictions refined on the target's geometry.
 
 1. Label shift. Under a strong difference of class shares, alignment and class balancing hurt. Shares count as different
-   if the estimate says so, and still does after the predictions of two source classifiers (on standardised and on plain
-   features) are refined on the target's geometry. Then these two classifiers, corrected for the target's class shares
-   (EM), are refined without class balancing. Otherwise three networks minimise class confusion (MCC) on standardised
-   features. Label smoothing, which keeps networks unsure, undoes MCC, so none is used.
-2. Small shift. Where the source classifier agrees with these predictions on nearly all target images, adapting can only
-   lose, and source_only's classifier is taken.
-3. Without label shift, a product of experts multiplies the networks' predictions by the similarity to class centroids,
-   smooths them over each image's neighbours, and balances classes softly (`product_of_experts.combine_experts`).
+   if several estimates from two source classifiers (on standardised and on plain features) say so and agree among
+   themselves, and if they still do after the predictions are refined on the target's geometry. Then these two
+   classifiers, corrected for the target's class shares (EM), are refined without class balancing.
+2. Without label shift, three networks minimise class confusion (MCC) on standardised features. Label smoothing, which
+   keeps networks unsure, undoes MCC, so none is used. A product of experts multiplies their predictions by the
+   similarity to class centroids, smooths them over each image's neighbours, and balances classes softly
+   (`product_of_experts.combine_experts`).
+3. Source_only's classifier stays unless label-free evidence favours these predictions (`source_comparison`).
 4. With a trained tail, a network above it learns the source's labels, these predictions as pseudo-labels, and MCC, from
    augmented views. Its predictions are then refined together with the former ones, on both kinds of features.
 5. A linear classifier learns the refined predictions, so that a plain model is evaluated and saved. Its accuracy is
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from transfer.adaptation.closed_form.classifier import (
+    SHIFT_FEATURES,
     AlignedFeatures,
     align_features,
     distil,
@@ -41,6 +42,7 @@ from transfer.adaptation.network import AdaptationNetwork
 from transfer.adaptation.refinement.product_of_experts import combine_experts
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence, log_softmax, unit_rows
+from transfer.adaptation.selection.source_comparison import compare_with_source
 from transfer.adaptation.task import AdaptationTask
 from transfer.adaptation.trainer import AdaptationTrainer
 from transfer.config.adapt import StepsConfig
@@ -49,7 +51,6 @@ from transfer.heads.heads import Heads
 
 NETWORKS = 3
 UNEVEN = 0.13  # total variation of the refined class shares, beyond chance, from which label shift is strong
-NEAR = 0.95  # agreement of source classifier and adapted predictions, from which the shift is small
 EXPERT = 0.25  # weight of the MCC networks' log-probabilities, which are sharp; a tail's network has weight 1
 TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # fractions of --epochs and --lr, for the tail
 
@@ -63,29 +64,30 @@ def fit_auto(
     """
     frozen = task.as_features()
     features = align_features(frozen, "standardise")
-    source_only = [source_only_evidence(frozen, kind) for kind in ("standardise", "none")]
-    shift = measure_label_shift(source_only[0], seed=seed)
+    source_only = [source_only_evidence(frozen, kind) for kind in SHIFT_FEATURES]
+    shift = measure_label_shift(*source_only, seed=seed)
     uneven = shift.strong
     if uneven:
         shares = _refine_unbalanced(task, features, map(calibrated_log_probabilities, source_only)).mean(0)
         uneven = shift.beyond_chance(shares) >= UNEVEN
+    networks = np.zeros(0)
     if uneven:
-        adapted = _refine_unbalanced(task, features, map(prior_corrected_log_probabilities, source_only))
+        q = _refine_unbalanced(task, features, map(prior_corrected_log_probabilities, source_only))
     else:
-        adapted = networks = _train_networks(frozen, features, phase, config, seed, bottleneck)
+        networks = _train_networks(frozen, features, phase, config, seed, bottleneck)
+        q = _combine(task, features.target, features.labelled, [(EXPERT, networks)])
+    plain = align_features(frozen, "none")
     # Solved without the target's few labels, which would make it agree however large the shift.
-    source = features.evidence(frozen, solve_classifier(frozen, features, target=False)).target_logits
-    agreement = float((source.argmax(1) == adapted.argmax(1)).mean())
-    note = f"auto: source classifier and adapted ones agree on {agreement:.1%} of the target: "
-    if agreement >= NEAR:
-        features = align_features(frozen, "none")
-        classifier, accuracy = solve_and_estimate(frozen, features)
-        note += "a small shift, so source_only's classifier is used"
-        return fold_alignment(classifier, features.maps[-1]), features.evidence(frozen, classifier), [note], accuracy
+    before = plain.evidence(frozen, solve_classifier(frozen, plain, target=False)).target_logits.argmax(1)
+    comparison = compare_with_source(source_only[0], before, q.argmax(1))
+    note = f"auto: {comparison}: "
+    if not comparison.convincing:
+        classifier, accuracy = solve_and_estimate(frozen, plain)
+        note += "that is not enough, so source_only's classifier stays"
+        return fold_alignment(classifier, plain.maps[-1]), plain.evidence(frozen, classifier), [note], accuracy
     if uneven:
         note += "class shares differ strongly, so classes are not balanced"
-        return *_distil(frozen, features, adapted), [note], None
-    q = _combine(task, features.target, features.labelled, [(EXPERT, networks)])
+        return *_distil(frozen, features, q), [note], None
     if not task.frozen:
         features, q = _train_tail(task, frozen, features, phase, config, seed, bottleneck, networks, q)
     heads, evidence = _distil(task, features, q)

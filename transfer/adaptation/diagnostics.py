@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.adaptation.closed_form.classifier import source_only_evidence
+from transfer.adaptation.closed_form.classifier import SHIFT_FEATURES, source_only_evidence
 from transfer.adaptation.feature_map import sample_map_rows
 from transfer.adaptation.label_shift import measure_label_shift, proxy_a_distance
 from transfer.adaptation.selection.best_candidate import CandidateModel
@@ -36,23 +36,25 @@ def describe_shift(
     -------
     dict
         Flags ``strong`` (label shift), ``partial`` (the target lacks source classes) and ``open_set`` (the source lacks
-        target classes); ``total_variation`` of the class shares (by ``em`` and ``bbse``, and by ``chance``); ``prior``
+        target classes); ``total_variation`` of the class shares (by ``em`` and ``bbse``, by ``chance``, and the
+        ``disagreement`` of estimates, which makes them ``reliable`` or not); ``prior``
         (each object's share in ``source`` and ``target``); ``absent`` objects if ``partial``; ``looseness``;
         ``estimated_accuracy`` of that classifier on the target; and the proxy ``a_distance`` of pooled features
         ``before`` and of the chosen candidate's features ``after``, about 0 if these were standardised per domain.
     list of str
     """
     domains = task.domains
-    label_shift = measure_label_shift(source_only_evidence(task, "standardise"), seed=seed)
+    label_shift = measure_label_shift(*(source_only_evidence(task, kind) for kind in SHIFT_FEATURES), seed=seed)
     before = (task.pooled(rows).cpu().numpy() for rows in (domains.train, domains.unlabelled))
     after = (chosen.source_features, chosen.target_features)
     names = task.classes
     block = {
-        **{name: getattr(label_shift, name) for name in SHIFT_FLAGS},
+        **{name: getattr(label_shift, name) for name in (*SHIFT_FLAGS, "reliable")},
         "total_variation": {
             "em": _number(label_shift.variation),
             "bbse": _number(label_shift.variation_bbse),
             "chance": _number(label_shift.chance),
+            "disagreement": _number(label_shift.disagreement),
         },
         "estimated_accuracy": _number(label_shift.estimated_accuracy),
         "looseness": _number(label_shift.looseness),
@@ -91,7 +93,8 @@ def measure_shift_by_labels(source: ImageTable, test: ImageTable) -> dict[str, f
 def merge_shift_flags(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the flags of :func:`describe_shift` over several seeds: raised if any seed raised them."""
     absent = dict.fromkeys(name for block in blocks for name in block["absent"])
-    return {name: any(block[name] for block in blocks) for name in SHIFT_FLAGS} | {"absent": list(absent)}
+    flags = {name: any(block[name] for block in blocks) for name in SHIFT_FLAGS}
+    return flags | {"reliable": all(block["reliable"] for block in blocks), "absent": list(absent)}
 
 
 def compare_with_source_only(

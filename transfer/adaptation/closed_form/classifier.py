@@ -18,6 +18,7 @@ from transfer.heads.heads import Heads
 from transfer.probes.linear import solve_linear_probe
 
 DEFAULT_CLASSIFIER_L2 = 0.1  # L2 regularisation without validation rows
+SHIFT_FEATURES = ("standardise", "none")  # closed forms under the classifiers from which label shift is estimated
 DISTIL_L2 = 0.01  # L2 regularisation with which heads learn refined target probabilities
 
 

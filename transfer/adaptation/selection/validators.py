@@ -20,6 +20,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from transfer.adaptation.selection.evidence import CandidateEvidence, entropy, log_softmax, softmax, unit_rows
+from transfer.adaptation.selection.source_comparison import ridge_scores
 from transfer.errors import TransferError, did_you_mean
 
 SIMILARITY_BLOCK_ROWS = 1024  # rows of the similarity matrix in memory at once
@@ -101,13 +102,9 @@ def circular(evidence: CandidateEvidence) -> float:
     Reverse validation as in Ganin et al. (2016, sec. 5.1.2): a ridge classifier learns the candidate's predictions
     from target features. If they are correct, it also predicts the source's labels.
     """
-    from sklearn.linear_model import Ridge
-
     predicted = evidence.target_logits.argmax(1)
-    classes = np.unique(predicted)
-    reverse = Ridge(1.0).fit(unit_rows(evidence.target_features), (predicted[:, None] == classes).astype(np.float32))
-    scores = reverse.predict(unit_rows(evidence.source_features)).reshape(len(evidence.source_labels), -1)
-    return (classes[scores.argmax(1)] == evidence.source_labels).mean()
+    scores = ridge_scores(unit_rows(evidence.target_features), predicted, unit_rows(evidence.source_features))
+    return (scores.argmax(1) == evidence.source_labels).mean()
 
 
 def confusion(evidence: CandidateEvidence, temperature: float = 2.5) -> float:
