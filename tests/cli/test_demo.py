@@ -1,3 +1,4 @@
+import logging
 import shlex
 
 import pytest
@@ -10,8 +11,17 @@ from transfer.config.commands import DemoConfig
 
 @pytest.fixture(scope="module")
 def accuracy():
-    """The demo's table: accuracy of object and domain by backbone and policy."""
+    """The demo's table: accuracy of object and domain by backbone and policy. It gives no option without effect."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    log = logging.getLogger("transfer")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
     text = demo(DemoConfig())
+    log.removeHandler(handler)
+    assert lines
+    assert not [line for line in lines if "no effect" in line]
     rows = {tuple(words[:2]): words for line in text.splitlines() if len(words := line.split()) > 10}
     return {run: (float(rows[run][2]), float(rows[run][5])) for run in RUNS}
 

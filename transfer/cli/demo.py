@@ -16,15 +16,16 @@ from transfer.training.compare import compare_runs
 from transfer.training.setup import Images, read_images
 from transfer.training.train import TrainRun, train
 
+SOLVED_POLICY = "linear_probe"  # takes no learning rate
 SHOTS = 10  # labels per digit and domain
 OWN_IMAGES = "my_images"  # stands for the reader's folder in the text
 LITE0_IMAGE_SIZE = 96  # pixels; at 224 its features take five times as long
 RUNS = (
-    ("glyphnet", "linear_probe"),
+    ("glyphnet", SOLVED_POLICY),
     ("glyphnet", "partial:2"),
     ("glyphnet", "full"),
     ("glyphnet", "scratch"),
-    ("tf_efficientnet_lite0", "linear_probe"),
+    ("tf_efficientnet_lite0", SOLVED_POLICY),
 )
 """Backbones and policies of the table; the first is compared with all others."""
 
@@ -62,8 +63,6 @@ def demo(config: DemoConfig) -> str:
     """Train dual heads under the policies of :data:`RUNS` with few labels; return the text to print."""
     base = TrainConfig(
         data=DataConfig(data="digits", test=0.5, shots=SHOTS),
-        policy=PolicyConfig(backbone_lr=0.3),  # small networks on small images need larger steps
-        learn=LearnConfig(epochs=20, batch_size=32, lr=5e-3),
         run=RunConfig(seed=config.seed),
     )
     images, cache = read_images(base.data), TrunkCache(base.cache)
@@ -77,7 +76,11 @@ def _train(base: TrainConfig, backbone: str, policy: str, images: Images, cache:
     threads = torch.get_num_threads()
     torch.set_num_threads(threads if lite0 else 1)  # a second thread is slower on images as small as glyphnet's
     try:
-        config = replace(base, backbone=network, policy=replace(base.policy, policy=policy))
+        config = replace(base, backbone=network, policy=PolicyConfig(policy))
+        if policy != SOLVED_POLICY:  # small networks on small images need larger steps
+            learn = LearnConfig(epochs=20, batch_size=32, lr=5e-3)
+            pretrained = PolicyConfig(policy, backbone_lr=0.3)
+            config = replace(config, policy=PolicyConfig(policy) if policy == "scratch" else pretrained, learn=learn)
         return train(config, images=images, cache=cache)
     finally:
         torch.set_num_threads(threads)
