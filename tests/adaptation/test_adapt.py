@@ -256,6 +256,14 @@ def test_a_folder_is_read_whole(config, tiny):
     assert set(images.table.paths) == set(tiny.table.paths)
 
 
+def test_a_table_names_the_labels_of_a_folder(config, tiny, tmp_path):
+    rows = [f"{path},{'ab'[i % 2]},{'xy'[i // 2 % 2]}" for i, path in enumerate(tiny.table.paths)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,object,domain", *rows]))
+    made = config(labels=str(tmp_path / "list.csv"))
+    table = read_domains(made.shift, TrunkCache(made.cache)).table
+    assert (table.objects, table.domains) == (("a", "b"), ("x", "y"))
+
+
 def test_the_page_maps_both_sides_and_says_what_changed(config, tiny, tmp_path):
     from transfer.report.page import write_report
 

@@ -31,3 +31,16 @@ def test_a_page_is_written_unless_told_otherwise(capsys, images, tmp_path):
         assert main(["train", *data, "--out", str(out), *more]) == 0
         assert (out / "report.html").is_file() == there
         assert ("report.html" in capsys.readouterr().out) == there
+
+
+def test_data_shows_how_a_folder_is_read(capsys, images):
+    folder = images.paths[0].rsplit("/", 3)[0]
+    assert main(["data", folder]) == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"images    {len(images):,} in {len(images.objects)} classes")
+    assert main(["data", folder, "--labels", "none.csv"]) == 2
+    assert "--labels: no file none.csv" in capsys.readouterr().err
+    assert main(["data", folder, "--verify"]) == 2
+    assert "only digits, office31 have them" in capsys.readouterr().err
+    assert main(["data", "ofice31"]) == 2
+    assert "did you mean 'office31'" in capsys.readouterr().err

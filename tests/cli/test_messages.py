@@ -75,7 +75,7 @@ def test_bad_images_and_other_files_are_told_on_standard_error(run, tmp_path, ca
     assert main(["predict", str(run), str(tmp_path), "--on-bad-image", "skip"]) == 0
     said = capsys.readouterr()
     assert len([json.loads(line) for line in said.out.splitlines()]) == 2
-    assert "1 file ignored: not an image, or hidden\n" in said.err
+    assert "left out: 1 file, not an image: " in said.err
     assert "1 image predicted, 1 skipped as unreadable; " in said.err
 
 

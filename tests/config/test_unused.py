@@ -93,7 +93,7 @@ REFUSED = {
     "plugin": "loads code; a plugin that cannot be loaded is refused",
 }
 ALWAYS = {"data", "on_bad_image", "targets", "shots", "keep_near_duplicates_together", "backbone", "image_size", "crop"}
-ALWAYS |= {"hidden", "augment", "device", "workers", "cache", "out", "seeds"}
+ALWAYS |= {"labels", "hidden", "augment", "device", "workers", "cache", "out", "seeds"}
 
 
 def settings_of(config: Any) -> set[str]:
@@ -264,7 +264,18 @@ ADAPT_ALWAYS = {
     "policy",
     "backbone",
 }
-ADAPT_ALWAYS |= {"target_images", "image_size", "crop", "device", "workers", "cache", "out", "cache_gb", "random_init"}
+ADAPT_ALWAYS |= {"labels"} | {
+    "target_images",
+    "image_size",
+    "crop",
+    "device",
+    "workers",
+    "cache",
+    "out",
+    "cache_gb",
+    "random_init",
+}
+ADAPT_ALWAYS |= {"labels"}
 ADAPT_REFUSED = {"weight", "map", "resume", "tensorboard", "weights", "plugin"}  # test_adapt_refused.py, test_shared.py
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data.folders import image_suffixes
 from transfer.data.image_paths import find_images
+from transfer.data.images.file_kinds import image_suffixes
 from transfer.errors import TransferError
 
 
@@ -56,15 +56,18 @@ def test_hidden_files_and_those_that_are_no_images_are_ignored(tmp_path):
     ignored = []
     found = find_images([str(tmp_path)], ignored=ignored)
     assert found == [str(tmp_path / "a.png"), str(tmp_path / "in" / "b.jpg")]
-    assert sorted(ignored) == [str(tmp_path / "._a.png"), str(tmp_path / "notes.txt")]
+    assert sorted(ignored) == [
+        (str(tmp_path / "._a.png"), "hidden", ""),
+        (str(tmp_path / "notes.txt"), "not an image", ""),
+    ]
 
 
 def test_a_folder_of_heic_files_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("transfer.data.folders.has_heif", lambda: False)
+    monkeypatch.setattr("transfer.data.images.file_kinds.has_heif", lambda: False)
     image_suffixes.cache_clear()
     (tmp_path / "IMG_1.HEIC").touch()
     try:
-        with pytest.raises(TransferError, match=r"IMG_1\.HEIC.*pip install 'transfer-toolkit\[heic\]'"):
+        with pytest.raises(TransferError, match=r"pip install 'transfer-toolkit\[heic\]': .*IMG_1\.HEIC"):
             find_images([str(tmp_path)])
     finally:
         image_suffixes.cache_clear()

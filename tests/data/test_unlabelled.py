@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from transfer.data.folders import read_folder
-from transfer.data.manifest import read_manifest
+from transfer.data.manifests.manifest import read_manifest
 from transfer.data.unlabelled import add_unlabelled_domain
 from transfer.errors import TransferError
 
@@ -24,7 +24,8 @@ def test_images_of_any_depth_are_a_domain_of_unknown_objects(tree, picture, tmp_
     assert set(both.split[3:]) == set(both.group[3:]) == {""}
     assert both.notes == (
         "2 images of flat are the domain chalk: their labels are unknown",
-        "2 files ignored: not an image, or hidden",
+        "left out: 1 file, hidden: flat/.hidden.png",
+        "left out: 1 file, not an image: flat/notes.txt",
     )
 
 

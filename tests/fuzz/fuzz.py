@@ -29,9 +29,10 @@ with atheris.instrument_imports(include=["transfer", "PIL"]):
     from transfer.backbones import weights as sources
     from transfer.config import checked, commands, serialise, train
     from transfer.config.adapt import AdaptConfig
-    from transfer.data import csv_columns, folders, manifest
+    from transfer.data import folders
     from transfer.data.images import decode
     from transfer.data.images import read as pixels
+    from transfer.data.manifests import csv_columns, manifest
     from transfer.data.sets import unpack
     from transfer.disk_cache import DiskCache, segment
     from transfer.errors import TransferError

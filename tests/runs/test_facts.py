@@ -9,11 +9,12 @@ from PIL import Image
 
 from transfer.config.commands import AdviseConfig, LrFindConfig, SearchConfig
 from transfer.config.train import CompareConfig
+from transfer.data.folders import read_folder
 from transfer.data.left_out import LeftOut
-from transfer.data.manifest import NO_OBJECT
+from transfer.data.manifests.manifest import NO_OBJECT, read_manifest
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
 from transfer.errors import TransferError
-from transfer.runs.facts import FactLog, describe_images, describe_network
+from transfer.runs.facts import FactLog, describe_images, describe_network, describe_reading
 from transfer.training.compare import compare
 from transfer.training.train import train
 from transfer.tuning.advise import advise
@@ -146,3 +147,38 @@ def test_rows_of_a_table_that_are_left_out_are_named_in_the_run_folder(config, t
     ]
     with pytest.raises(TransferError, match=r"list.csv line 14: no file .*12.png"):
         train(config(**settings | {"on_bad_image": "refuse"}))
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_a_folder_with_everything(tmp_path):
+    root = touch(
+        tmp_path, "training/cat/1.png", "training/cat/2.png", "training/dog/3.png", "testing/cat/4.png", "logo.png"
+    )
+    (root / "testing" / "cat" / "notes.txt").touch()
+    (root / "testing" / "empty").mkdir()
+    table = read_folder(root)
+    assert describe_reading(table) == [
+        "images    4 in 2 classes: least dog (1), most cat (3)",
+        "domains   one",
+        "split     train 3, test 1",
+        "left out  1 file, not an image: testing/cat/notes.txt",
+        "left out  1 file, not in a class folder: logo.png",
+        "note      1 folder without an image skipped: testing/empty",
+    ]
+    assert table.choices == ("splits by the folders on level 1: testing is test, training is train",)
+
+
+def test_a_set_without_a_split_or_labels(tmp_path):
+    root = touch(tmp_path, "ink/cat/1.png", "oil/cat/2.png")
+    assert describe_reading(read_folder(root))[1:] == [
+        "domains   ink 1, oil 1",
+        "split     none given: drawn at random, by class and domain",
+    ]
+    (root / "list.csv").write_text("path,object\nink/cat/1.png,\n")
+    assert describe_reading(read_manifest(root / "list.csv"))[0] == "images    1, without labels"

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,17 @@ def test_a_bad_image_is_refused_by_name_or_skipped_and_counted(folder, tmp_path,
     images = read_images(DataConfig(str(tmp_path / "set"), on_bad_image="skip"))
     assert len(images.table) == 23
     assert any("1 bad image skipped" in note for note in images.table.notes)
+
+
+def test_labels_decide_between_a_table_and_folders(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "set")
+    files = sorted((tmp_path / "set").rglob("*.png"))
+    rows = [f"{file.relative_to(tmp_path / 'set')};{'ab'[i % 2]}" for i, file in enumerate(files)]
+    (tmp_path / "set" / "labels.csv").write_text("\n".join(["Image Name;Category", *rows]))
+    config = DataConfig(str(tmp_path / "set"))
+    assert read_images(config).table.objects == ("a", "b")
+    assert read_images(replace(config, labels="folders")).table.objects == ("blue", "green", "red")
+    assert read_images(replace(config, labels="labels.csv")).table.objects == ("a", "b")
 
 
 def test_some_objects_are_a_set_of_their_own(folder):

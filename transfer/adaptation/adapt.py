@@ -4,7 +4,7 @@ Each seed takes four steps on a :class:`~transfer.runs.session.RunSession`: prep
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from transfer.adaptation.selection.best_candidate import (
 )
 from transfer.adaptation.task import AdaptationTask, prepare_task
 from transfer.config.adapt import AdaptConfig, ShiftConfig
+from transfer.config.shared import ImagesConfig
 from transfer.config.train import DataConfig, HeadConfig
 from transfer.config.unused import AdaptationFacts, find_unused_adaptation_options, format_unused_options
 from transfer.data.splits import Splits
@@ -90,7 +91,7 @@ def adapt(config: AdaptConfig, *, images: Images | None = None, cache: TrunkCach
 
 def read_domains(config: ShiftConfig, cache: TrunkCache) -> Images:
     """Return the images that `config` names, of all domains; ``target_images`` are the domain ``target``."""
-    data = DataConfig(data=config.data, data_root=config.data_root, on_bad_image=config.on_bad_image)
+    data = DataConfig(**{field.name: getattr(config, field.name) for field in fields(ImagesConfig)})
     unlabelled = {config.target: config.target_images} if config.target_images else {}
     return read_images(data, cache.disk_cache, unlabelled=unlabelled)
 

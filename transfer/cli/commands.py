@@ -112,11 +112,19 @@ def _shortlist() -> None:
 
 
 def _data(config: FetchConfig) -> None:
-    from transfer.data.sets.load import fetch_or_verify
+    from transfer.data.sets.load import NAMED, fetch_or_verify, load_table
 
-    _print(fetch_or_verify(config.name, config.data_root, verify=config.verify))
-    root = ["--data-root", config.data_root] if config.data_root and config.name != "digits" else []
-    _log_end(suggest_next(["train", config.name, *root]))
+    options = ["--data-root", config.data_root] if config.data_root and config.name != "digits" else []
+    if config.name in NAMED:
+        _print(fetch_or_verify(config.name, config.data_root, verify=config.verify))
+    elif config.verify:
+        raise TransferError(f"--verify needs published checksums: only {', '.join(NAMED)} have them")
+    else:
+        from transfer.runs.facts import describe_reading  # imports torch
+
+        _print("\n".join(describe_reading(load_table(config.name, config.data_root, labels=config.labels))))
+        options += ["--labels", config.labels] if config.labels else []
+    _log_end(suggest_next(["train", config.name, *options]))
 
 
 def _train(config: TrainConfig, as_json: bool) -> None:

@@ -9,12 +9,13 @@ import tyro
 from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
 from transfer.config.ranges import AtLeastOne, Fraction, NotEmpty, NotNegative, Positive, Within
-from transfer.config.shared import Advanced, Device, OnBadImage, ViewConfig
+from transfer.config.shared import Advanced, Device, LabelsConfig, OnBadImage, ViewConfig
 from transfer.config.train import LearnConfig, TrainConfig
+from transfer.errors import TransferError
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(Config):
+class EvaluateConfig(LabelsConfig):
     """Evaluate a saved run, or an ensemble of several, on its test images or on other images."""
 
     run: tyro.conf.Positional[Path]
@@ -24,8 +25,6 @@ class EvaluateConfig(Config):
     data: str | None = None
     """Images to evaluate on: a data set's name, an image folder, a CSV manifest or tar shards (default: the run's test
     images)."""
-    data_root: Path | None = None
-    """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
     on_bad_image: OnBadImage = "refuse"
     """If an image is missing or cannot be decoded: refuse all, or skip the image and count it."""
     device: Device = "auto"
@@ -35,6 +34,11 @@ class EvaluateConfig(Config):
     out: Path | None = None
     """JSON file for the result."""
     view: ViewConfig = field(default_factory=ViewConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels and self.data is None:
+            raise TransferError("--labels needs --data, the folder of the images that the labels are of")
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,14 @@ class CacheCommandConfig(Config):
 
 
 @dataclass(frozen=True)
-class FetchConfig(Config):
-    """Download a data set, or verify a local copy."""
+class FetchConfig(LabelsConfig):
+    """Download a named data set, or verify a local copy; or show how images of your own are read."""
 
-    name: tyro.conf.Positional[Literal["office31", "digits"]]
-    """Name of the data set."""
+    name: tyro.conf.Positional[str]
+    """Name of a data set (office31, digits); or an image folder, a CSV manifest or tar shards, to show how it is
+    read."""
     verify: bool = False
-    """Only verify: list missing, changed, extra and duplicate files."""
-    data_root: Path | None = None
-    """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
+    """Only verify a named set: list missing, changed, extra and duplicate files."""
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,25 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"  # its ImageNet weights are in a pack
 
 
 @dataclass(frozen=True)
-class ImagesConfig(Config):
+class LabelsConfig(Config):
+    """Where named data sets are, and what names the labels of images in a folder."""
+
+    _: KW_ONLY
+    data_root: Path | None = None
+    """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
+    labels: str | None = None
+    """CSV file that names the labels of the images in a folder, or folders: the class folders name them (default: the
+    CSV file in the folder if there is one, else its class folders)."""
+
+
+@dataclass(frozen=True)
+class ImagesConfig(LabelsConfig):
     """Which images are read, and from where."""
 
     data: str = "digits"
     """A data set's name (digits, office31), an image folder, a CSV manifest or tar shards; relative names are also
     looked up below --data-root. --data can be left out: transfer train my_images."""
     _: KW_ONLY
-    data_root: Path | None = None
-    """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
     on_bad_image: Advanced[OnBadImage] = "refuse"
     """If an image is missing or cannot be decoded: refuse the data set, or skip the image and count it."""
 

@@ -1,63 +1,56 @@
-"""Read a folder tree of images into a table: the two levels above the images are domain and class."""
+"""Read a folder tree of images into a table: by its CSV manifest, or by the names of its folders."""
 
-import functools
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from transfer.data.csv_columns import CSV_SUFFIXES
-from transfer.data.images.decode import HEIF_SUFFIXES, NEEDS_HEIF, has_heif
+from transfer.data.images.file_kinds import describe_left_out, explain_unread, is_image, is_lost_image
+from transfer.data.layout import LAYOUTS, FoundImages, arrange_images
 from transfer.data.left_out import LeftOut
-from transfer.data.manifest import (
-    SPLITS,
-    find_manifest_fault,
-    is_manifest,
-    is_similar_to_manifest,
-    read_manifest,
+from transfer.data.manifests.csv_columns import CSV_SUFFIXES
+from transfer.data.manifests.label_tables import (
+    FOLDERS,
+    UnreadTable,
+    find_inner_tables,
+    find_label_tables,
+    find_wrapped_folder,
+    locate_labels,
 )
-from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
+from transfer.data.manifests.manifest import read_manifest, read_manifests
+from transfer.data.table import ImageTable
 from transfer.errors import TransferError, list_examples
 
-MAX_FOLDER_DEPTH = 4  # split/domain/images/class
-_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # formats that PIL registers but cannot decode itself
-LAYOUTS = "class/…, domain/class/… or a CSV manifest"
+_MAX_DEPTH = 6  # of folders: wrapper/split/domain/images/class, and one more to report an error
 _MAX_VISITS = 8  # of one folder, through links
 
-FoundImages = list[tuple[tuple[str, ...], str]]  # folder names from the root down, and file name
 
-
-@functools.cache
-def image_suffixes() -> frozenset[str]:
-    """Return the lower-case file suffixes of the formats that PIL reads, such as ``.jpg``."""
-    suffixes = Image.registered_extensions()  # also loads the plugins of PIL
-    readable = (set(Image.OPEN) | {"MPO"}) - _NOT_DECODED  # the JPEG plugin opens MPO
-    found = {suffix for suffix, form in suffixes.items() if form in readable}
-    return frozenset(found.union(HEIF_SUFFIXES) if has_heif() else found.difference(HEIF_SUFFIXES))
-
-
-def is_image(path: Path) -> bool:
-    """Return whether `path` has the suffix of an image format and is not hidden."""
-    return not path.name.startswith(".") and path.suffix.lower() in image_suffixes()
-
-
-def read_folder(folder: Path, targets: Sequence[str] = (), *, skip_bad: bool = False) -> ImageTable:
+def read_folder(
+    folder: Path, targets: Sequence[str] = (), *, labels: str | None = None, skip_bad: bool = False
+) -> ImageTable:
     """Read a folder of images, or a CSV manifest, into a table.
 
-    The layout is ``class/…``, ``domain/class/…`` or ``domain/images/class/…``, each also under ``train``,
-    ``val`` (``valid``, ``validation``) and ``test``; or it holds one CSV manifest with a ``path`` column. A CSV file
-    that names path and object otherwise (``filename,label``) is read if its first image exists. A set without domains
-    gets one, named ``all``. Rows are sorted by path, classes in natural order (``c9`` before ``c10``). `targets` are
-    further CSV columns to predict, and `skip_bad` leaves out bad rows: see `transfer.data.manifest.read_manifest`.
+    The layout is ``class/…``, ``domain/class/…`` or ``domain/images/class/…``, each also with a level of splits; see
+    `transfer.data.layout`. Or the folder holds a CSV manifest; see `transfer.data.manifests.label_tables`. A set
+    without domains gets one, named ``all``. Rows are sorted by path, classes in natural order (``c9`` before ``c10``).
+
+    Parameters
+    ----------
+    folder : Path
+    targets : sequence of str
+        Further CSV columns to predict: see `transfer.data.manifests.manifest.read_manifest`.
+    labels : str, optional
+        The table that names the labels, or ``folders``; by default the one in the folder, if there is one.
+    skip_bad : bool
+        Leave out bad rows of a manifest: see `transfer.data.manifests.manifest.read_manifest`.
 
     Raises
     ------
     TransferError
-        A missing folder, a folder without images, or an ambiguous layout.
+        A missing folder, a folder without images or with a class that loses all of them, or an ambiguous layout.
 
     Examples
     --------
@@ -73,129 +66,128 @@ def read_folder(folder: Path, targets: Sequence[str] = (), *, skip_bad: bool = F
     """
     folder = Path(folder).expanduser().absolute()
     if folder.is_file() and folder.suffix.lower() in CSV_SUFFIXES:
+        if labels:
+            raise TransferError(f"--labels: {folder.name} is a table itself: give the folder of its images as --data")
         return read_manifest(folder, targets, skip_bad=skip_bad)
     if not folder.is_dir():
         what = "is not a folder or a CSV manifest" if folder.exists() else "does not exist"
         raise TransferError(f"{folder} {what}: give a folder of images, or a CSV manifest")
-    manifest, unread = _find_manifest(folder)
-    if manifest:
-        return read_manifest(manifest, targets, skip_bad=skip_bad)
+    if labels == FOLDERS:
+        return _read_tree(folder, targets, None)
+    read = partial(read_manifests, targets=targets, skip_bad=skip_bad)
+    if labels:
+        return _read_labels(folder, {locate_labels(folder, labels): ""}, None, read)
+    tables, unread = find_label_tables(folder)
+    if not tables and (inner := find_wrapped_folder(folder)):
+        tables, more = find_label_tables(inner)
+        if tables:
+            return _read_labels(inner, tables, more, read)
+        unread += [(f"{inner.name}/{name}", fault) for name, fault in more]
+    return _read_labels(folder, tables, unread, read) if tables else _read_tree(folder, targets, unread)
+
+
+def _read_labels(
+    folder: Path,
+    files: Mapping[Path, str],
+    unread: Sequence[UnreadTable] | None,
+    read: Callable[..., ImageTable],
+) -> ImageTable:
+    """Return the table of the manifests `files` for the images of `folder`, as `read` reads them.
+
+    `unread` are the other tables of the folder, None if the user named the manifest.
+
+    Raises
+    ------
+    TransferError
+        The manifest has a fault.
+    """
+    images: FoundImages = []
+    ignored: list[str] = []
+    classes: tuple[str, ...] = ()
+    with contextlib.suppress(TransferError):  # a manifest needs no tree that can be read
+        images, _, ignored = _walk(folder)
+        if images and unread is not None:
+            classes = arrange_images(images, [name for _, name in images], source="", name="").objects
+    try:
+        name = next(iter(files)).stem if len(files) == 1 else folder.name
+        table = read(files, folders=[folder], name=name)
+    except TransferError as error:
+        hint = f"; --labels {FOLDERS} reads the class folders instead" if len(classes) > 1 else ""
+        raise TransferError(f"{error}{hint}") from None
+    source = ", ".join(file.name for file in files)
+    choices = [*table.choices, *_describe_unread(unread or [])]
+    choices += [f"{file.name} lists the {split} images" for file, split in files.items() if split]
+    if len(classes) > 1:
+        verb = "names" if len(files) == 1 else "name"
+        what = f"{verb} the labels, not the folders {list_examples(classes)}"
+        choices.append(f"{source} {what} (--labels {FOLDERS} reads these)")
+    listed = {os.path.normpath(path) for path in table.paths.tolist()}
+    others = [LeftOut("/".join((*where, name)), f"not in {source}") for where, name in images]
+    others += [LeftOut(name, reason) for name in ignored if is_lost_image(reason := explain_unread(folder / name))]
+    left_out = sorted(other for other in others if str(folder / other.path) not in listed)
+    notes = [*choices, *table.notes[len(table.choices) :], *(f"left out: {s}" for s in describe_left_out(left_out))]
+    return replace(table, notes=tuple(notes), choices=tuple(choices), left_out=(*table.left_out, *left_out))
+
+
+def _describe_unread(tables: Sequence[UnreadTable]) -> list[str]:
+    return [f"{name} is not read as a manifest: {fault}" for name, fault in tables]
+
+
+def _read_tree(folder: Path, targets: Sequence[str], unread: Sequence[UnreadTable] | None) -> ImageTable:
+    """Return the table of `folder` by the names of its folders; `unread` are its tables, None if it does not matter.
+
+    Raises
+    ------
+    TransferError
+        No image, a class without one that can be read, or an ambiguous layout.
+    """
     if targets:
         raise TransferError(f"further targets ({', '.join(targets)}) need a CSV manifest; {folder} has none")
-    images, empty, ignored = _walk(folder)
-    notes = (*_notes(empty, ignored), *unread)
+    images, empty, names = _walk(folder)
+    passed = {} if unread is None else dict(find_inner_tables(folder, names)) | dict(unread)
+    ignored = [LeftOut(name, passed.get(name) or explain_unread(folder / name)) for name in names]
+    shown = describe_left_out(file for file in ignored if file.path not in passed)
+    not_read = _describe_unread(list(passed.items()))
     try:
         if not images:
-            heif = [note for note in describe_ignored(ignored) if "HEIC" in note]
-            raise TransferError(f"no image in {folder}: {'; '.join(heif) or 'expected ' + LAYOUTS}")
+            raise TransferError(f"no image in {folder}: {'; '.join(shown) or 'expected ' + LAYOUTS}")
+        lost = [file for file in ignored if file.path not in passed and is_lost_image(file.reason)]
+        _refuse_lost_folders(folder, [where for where, _ in images], lost)
         images.sort()
         paths = [str(folder.joinpath(*where, name)) for where, name in images]
-        table = arrange_images(images, paths, source=str(folder), name=folder.name, notes=notes)
-        return replace(table, left_out=explain_left_out(ignored))
+        table = arrange_images(images, paths, source=str(folder), name=folder.name)
     except TransferError as error:
-        raise TransferError("; ".join((str(error), *unread))) from None
+        raise TransferError("; ".join((str(error), *not_read))) from None
+    choices = [*(f"{line}; the folders name the classes (--labels FILE decides)" for line in not_read), *table.choices]
+    skipped = f"{len(empty)} folder{'s' * (len(empty) > 1)} without an image skipped: {list_examples(empty)}"
+    notes = [*choices, *table.notes[len(table.choices) :], *([skipped] if empty else [])]
+    notes += (f"left out: {line}" for line in shown)
+    return replace(table, notes=tuple(notes), choices=tuple(choices), left_out=(*ignored, *table.left_out))
 
 
-def _find_manifest(folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the CSV manifest in `folder`, if any, and the similar files that cannot be read, with the reason.
+def _refuse_lost_folders(root: Path, folders: Sequence[tuple[str, ...]], files: Sequence[LeftOut]) -> None:
+    """Raise if a folder would be a class, but all its images are among the `files` that cannot be read.
 
-    Raises
-    ------
-    TransferError
-        There are several.
+    `folders` are those of the images that can be read.
     """
-    files = [file for file in sorted(folder.glob("*")) if file.suffix.lower() in CSV_SUFFIXES]
-    found, unread = [file for file in files if is_manifest(file)], []
-    if not found:
-        for file in filter(is_similar_to_manifest, files):
-            if fault := find_manifest_fault(file):
-                unread.append(f"{file.name} is not read as a manifest: {fault}")
-            else:
-                found.append(file)
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise TransferError(f"{folder} holds {len(found)} CSV manifests ({names}): give the one you mean")
-    return (found[0] if found else None), unread
-
-
-def arrange_images(
-    images: FoundImages, paths: Sequence[str], *, source: str, name: str, notes: tuple[str, ...] = ()
-) -> ImageTable:
-    """Return the table of at least one of `images`, whose folders name domain, class and split.
-
-    `paths` are their paths or addresses; `source` is the root, for error messages.
-
-    Raises
-    ------
-    TransferError
-        An ambiguous layout.
-    """
-    split, levels = _take_splits(source, [where for where, _ in images])
-    levels = _drop_images_level(levels)
-    depths = {len(level): i for i, level in reversed(list(enumerate(levels)))}
-    shown = ["/".join((*where, file)) for where, file in images]
-    if len(depths) > 1:
-        examples = " and ".join(repr(shown[i]) for _, i in sorted(depths.items()))
-        raise TransferError(
-            f"{source} holds images at mixed depths ({examples}): "
-            "expected class/… throughout, or domain/class/… throughout"
-        )
-    depth = next(iter(depths))
-    if depth == 0:
-        raise TransferError(
-            f"{source} holds images outside any class folder ({shown[0]!r}): "
-            "expected class/…, domain/class/…, or a CSV manifest that names each image's object"
-        )
-    if depth > 2:
-        raise TransferError(
-            f"{source} holds images {depth} levels deep ({shown[0]!r}): expected class/…, domain/class/… or "
-            "domain/images/class/…, or a CSV manifest"
-        )
-    return ImageTable(
-        paths=np.array(paths),
-        targets={
-            "object": make_softmax_target([level[-1] for level in levels]),
-            "domain": make_softmax_target([level[0] if depth == 2 else DEFAULT_DOMAIN for level in levels]),
-        },
-        split=np.array(split),
-        group=np.full(len(images), ""),
-        name=name,
-        notes=notes,
-    )
-
-
-def describe_ignored(files: Sequence[str]) -> tuple[str, ...]:
-    """Return notes on `files` that are not read: HEIC images without the package for these, and any others."""
-    heif = [file for file in files if file.lower().endswith(HEIF_SUFFIXES) and not has_heif()]
-    others, notes = len(files) - len(heif), []
-    if heif:
-        notes.append(f"{len(heif)} HEIC file{'s' * (len(heif) > 1)} not read ({list_examples(heif, 3)}): {NEEDS_HEIF}")
-    if others:
-        notes.append(f"{others} file{'s' * (others > 1)} ignored: not an image, or hidden")
-    return tuple(notes)
-
-
-def explain_left_out(files: Sequence[str], where: str = "") -> tuple[LeftOut, ...]:
-    """Return each of `files` that are not read, with the reason; `where` is the shard that holds them.
-
-    Examples
-    --------
-    >>> [tuple(each) for each in explain_left_out(["a/.hidden.png", "a/notes.txt"])]
-    [('a/.hidden.png', 'hidden', ''), ('a/notes.txt', 'not an image', '')]
-    """
-    found = []
+    direct = set(folders)
+    above = {where[:depth] for where in direct for depth in range(len(where) + 1)}
+    parents = {where[:-1] for where in above if where}
+    lost: dict[str, list[LeftOut]] = {}
     for file in files:
-        needs = file.lower().endswith(HEIF_SUFFIXES) and not has_heif()
-        hidden = file.rpartition("/")[2].startswith(".")
-        found.append(LeftOut(file, "hidden" if hidden else NEEDS_HEIF if needs else "not an image", where))
-    return tuple(found)
-
-
-def _notes(empty: list[str], ignored: list[str]) -> tuple[str, ...]:
-    notes = []
-    if empty:
-        notes.append(f"{len(empty)} folder{'s' * (len(empty) > 1)} without an image skipped: {list_examples(empty)}")
-    return (*notes, *describe_ignored(ignored))
+        where = tuple(file.path.split("/")[:-1])
+        if where in above:
+            continue
+        depth = next(depth for depth in range(1, len(where) + 1) if where[:depth] not in above)
+        parent = where[: depth - 1]
+        if parent in parents or parent not in direct:  # else it is a folder within a class
+            lost.setdefault("/".join(where[:depth]), []).append(file)
+    if lost:
+        kinds = "; ".join(line for group in lost.values() for line in describe_left_out(group))
+        raise TransferError(
+            f"{root}: no image of the folder{'s' * (len(lost) > 1)} {list_examples(list(lost))} can be read ({kinds}): "
+            "mend that, or move the folder away"
+        )
 
 
 def _walk(root: Path) -> tuple[FoundImages, list[str], list[str]]:
@@ -210,7 +202,7 @@ def _walk(root: Path) -> tuple[FoundImages, list[str], list[str]]:
         where, real, above = pending.pop()
         if real in above:
             continue  # a link to a parent folder
-        if len(where) > MAX_FOLDER_DEPTH + 1:  # one extra level is enough to report an error
+        if len(where) > _MAX_DEPTH:
             empty.append("/".join(where) + " (too deep)")
             continue
         entered[real] += 1
@@ -242,25 +234,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, or to a folder without permission
         return False
-
-
-def _take_splits(source: str, levels: list[tuple[str, ...]]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the split of each image, ``""`` if none, and its levels below that."""
-    tops = {level[0] for level in levels if level}
-    named = {top for top in tops if top.lower() in SPLITS}
-    if not named or (named != tops and max(map(len, levels)) == 1):  # a class may be called "train"
-        return [""] * len(levels), levels
-    if named != tops or () in levels:
-        others = ", ".join(sorted(tops - named)[:3]) or "images"
-        raise TransferError(
-            f"{source} holds splits ({', '.join(sorted(named))}) beside {others}: "
-            "put every image under train, val or test, or none"
-        )
-    return [SPLITS[level[0].lower()] for level in levels], [level[1:] for level in levels]
-
-
-def _drop_images_level(levels: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Drop an uninformative level named ``images`` above the classes."""
-    if all(len(level) == 2 and level[0].lower() == "images" for level in levels):
-        return [level[1:] for level in levels]
-    return [(level[0], level[2]) if len(level) == 3 and level[1].lower() == "images" else level for level in levels]

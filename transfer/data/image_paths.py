@@ -8,16 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from transfer.data.folders import describe_ignored, is_image
+from transfer.data.images.file_kinds import describe_left_out, explain_unread, is_image
+from transfer.data.left_out import LeftOut
 from transfer.data.shards.address import parse_address
 from transfer.data.shards.reader import find_shards, list_members
 from transfer.errors import TransferError
 
 
-def find_images(names: Sequence[str], stdin: TextIO | None = None, *, ignored: list[str] | None = None) -> list[str]:
+def find_images(
+    names: Sequence[str], stdin: TextIO | None = None, *, ignored: list[LeftOut] | None = None
+) -> list[str]:
     """Return the images of `names`: files, folders (recursively), globs, shards, or ``-`` for a list on `stdin`.
 
-    Files of a folder that are no images, or hidden, are appended to `ignored`.
+    Files of a folder that are not read, such as hidden ones, are appended to `ignored` with the reason.
 
     Raises
     ------
@@ -42,10 +45,9 @@ def find_images(names: Sequence[str], stdin: TextIO | None = None, *, ignored: l
         else:
             matches = [str(path)] if path.is_file() else sorted(_match(path))
         if not matches:
-            heif = "; ".join(note for note in describe_ignored(ignored) if "HEIC" in note)
-            if heif:
-                raise TransferError(f"no image at {name}: {heif}")
-            raise TransferError(f"no image at {name}: give files, folders, globs, or '-' and a list on standard input")
+            what = "; ".join(describe_left_out(ignored)) if path.is_dir() else ""
+            what = what or "give files, folders, globs, or '-' and a list on standard input"
+            raise TransferError(f"no image at {name}: {what}")
         found += matches
     if not found:
         raise TransferError("no image given: name files, folders or globs, or '-' to read a list from standard input")
@@ -73,8 +75,8 @@ def _unquote(name: str) -> str:
     return bare[1:-1] if quoted and not os.path.lexists(name) else name
 
 
-def _search(folder: str, ignored: list[str]) -> Iterator[str]:
-    """Yield the images below `folder`, recursively; links to folders are not followed. Other files are `ignored`."""
+def _search(folder: str, ignored: list[LeftOut]) -> Iterator[str]:
+    """Yield the images below `folder`, recursively; links to folders are not followed. Other files go to `ignored`."""
 
     def refuse(error: OSError) -> None:
         if isinstance(error, PermissionError):
@@ -84,7 +86,7 @@ def _search(folder: str, ignored: list[str]) -> Iterator[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in (Path(inner, name) for name in names):
             if not is_image(file):
-                ignored.append(str(file))
+                ignored.append(LeftOut(str(file), explain_unread(file)))
                 continue
             try:
                 if stat.S_ISREG(os.stat(file).st_mode):

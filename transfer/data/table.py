@@ -81,6 +81,8 @@ class ImageTable:
         What a reader should know of how the table came about (empty class folders, bad images left out, ...).
     sha256 : ndarray of str, shape (N,), optional
         Of each file's bytes, where that is known already.
+    choices : tuple of str
+        Of the notes, those on how the files were read where another reading was possible.
     left_out : tuple of LeftOut
         Files that are ignored, rows that cannot be read, and bad images that are skipped.
     unlabelled : tuple of LeftOut
@@ -94,6 +96,7 @@ class ImageTable:
     name: str = ""
     notes: tuple[str, ...] = field(default=())
     sha256: np.ndarray | None = None
+    choices: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     unlabelled: tuple[LeftOut, ...] = ()
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.data.folders import describe_ignored, explain_left_out
 from transfer.data.image_paths import find_images
+from transfer.data.images.file_kinds import describe_left_out
+from transfer.data.left_out import LeftOut
 from transfer.data.shards.address import parse_address
 from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
@@ -25,7 +26,7 @@ def add_unlabelled_domain(table: ImageTable, folder: Path, domain: str) -> Image
         raise TransferError(
             f"--target-images: {table.name} has a domain {domain!r} already; name the folder's images by --target NAME"
         )
-    ignored: list[str] = []
+    ignored: list[LeftOut] = []
     found = find_images([str(folder)], ignored=ignored)
     paths = [path if parse_address(path) else os.path.abspath(path) for path in found]
     names = [*(table.domains[i] if i >= 0 else "" for i in table.domain), *[domain] * len(paths)]
@@ -38,9 +39,9 @@ def add_unlabelled_domain(table: ImageTable, folder: Path, domain: str) -> Image
         | {"domain": make_softmax_target(names)},
         split=np.concatenate([table.split, blank]),
         group=np.concatenate([table.group, blank]),
-        notes=(*table.notes, *notes, *describe_ignored(ignored)),
+        notes=(*table.notes, *notes, *(f"left out: {line}" for line in describe_left_out(ignored))),
         sha256=None,
-        left_out=(*table.left_out, *explain_left_out(ignored)),
+        left_out=(*table.left_out, *ignored),
     )
 
 

@@ -21,9 +21,10 @@ from transfer.config.commands import EvaluateConfig, PredictConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import CacheConfig
 from transfer.data.duplicates import drop_bad_images, inspect_files
-from transfer.data.folders import describe_ignored
 from transfer.data.image_paths import find_images
 from transfer.data.images.batches import ImageBatches
+from transfer.data.images.file_kinds import describe_left_out
+from transfer.data.left_out import LeftOut
 from transfer.data.sets.load import load_table
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
@@ -77,10 +78,10 @@ def predict(
 def predict_command(config: PredictConfig) -> tuple[int, int]:
     """Write predictions to a file or to standard output; return how many images were predicted, and skipped as bad."""
     models = checkpoint.load_models(config.run, pick_device(config.device))
-    ignored: list[str] = []
+    ignored: list[LeftOut] = []
     paths = find_images(config.images, ignored=ignored)
-    for note in describe_ignored(ignored):
-        log.info("%s", note)
+    for line in describe_left_out(ignored):
+        log.info("left out: %s", line)
     counts: Counter[str] = Counter()
     rows = _count(predict(models, paths, top=config.top, skip_bad=config.on_bad_image == "skip"), counts)
     if config.out:
@@ -171,7 +172,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         given = _common_test([run if run.is_dir() else run.parent for run in runs], specs)
     else:
         skip_bad = config.on_bad_image == "skip"
-        given = load_table(config.data, config.data_root, format_column_targets(specs), skip_bad=skip_bad)
+        columns = format_column_targets(specs)
+        given = load_table(config.data, config.data_root, columns, labels=config.labels, skip_bad=skip_bad)
         in_test = given.split == "test"
         given = given.take(in_test) if in_test.any() else given
         given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))

@@ -1,20 +1,19 @@
 """The facts that a run logs before it trains: images, classes, domains, split, files left out, backbone and policy."""
 
 import logging
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
+from transfer.data.images.file_kinds import SHOWN_FILES, describe_left_out
 from transfer.data.left_out import LeftOut
 from transfer.data.splits import Splits
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target
-from transfer.errors import list_examples
 from transfer.runs.folder import LEFT_OUT_FILE
 
-SHOWN_FILES = 3  # per reason, in the log
 SHOWN_DOMAINS = 8
 
 log = logging.getLogger(__name__)
@@ -59,6 +58,19 @@ def describe_images(table: ImageTable, parts: Mapping[str, int], saved: bool) ->
     return facts | ({"left out": left_out} if left_out else {})
 
 
+def describe_reading(table: ImageTable) -> list[str]:
+    """Return how a set was read, a line each: images, domains, given split, files left out, and further notes."""
+    given = {name: int((table.split == name).sum()) for name in ("train", "val", "test")}
+    facts = {"images": f"{len(table):,}, without labels"}
+    if table.objects:
+        facts = describe_images(table, {name: count for name, count in given.items() if count}, saved=False)
+    if not any(given.values()):
+        facts["split"] = "none given: drawn at random, by class and domain"
+    known = {*table.choices, *(f"left out: {line}" for line in describe_left_out(table.left_out))}
+    notes = [note for note in table.notes if note not in known and not note.startswith("left out: ")]
+    return [f"{name:<10}{text}" for name, text in [*facts.items(), *(("note", note) for note in notes)]]
+
+
 def list_left_out(table: ImageTable) -> list[LeftOut]:
     """Return what is not used of a set: ignored files, bad rows and images, and images whose object is unknown."""
     return [*table.left_out, *table.unlabelled]
@@ -82,13 +94,7 @@ def _count(target: Target) -> dict[str, int]:
 
 
 def _format_left_out(left_out: Sequence[LeftOut], saved: bool) -> str:
-    files = defaultdict(list)
-    for path, reason, where in left_out:
-        files[reason].append(f"{path} ({where})" if path and where else path or where)
-    lines = [
-        f"{len(paths):,} file{'s' * (len(paths) > 1)}, {reason}: {list_examples(paths, SHOWN_FILES)}"
-        for reason, paths in files.items()
-    ]
-    hidden = any(len(paths) > SHOWN_FILES for paths in files.values())
+    lines = describe_left_out(left_out)
+    hidden = any(count > SHOWN_FILES for count in Counter(each.reason for each in left_out).values())
     lines += [f"all names are in {LEFT_OUT_FILE} of the run folder"] if saved and hidden else []
     return f"\n{'':<10}".join(lines)

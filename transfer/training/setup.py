@@ -71,7 +71,7 @@ def read_images(
     """
     with distributed.local_rank_zero_first():
         skip_bad = config.on_bad_image == "skip"
-        table = load_table(config.data, config.data_root, config.targets, skip_bad=skip_bad)
+        table = load_table(config.data, config.data_root, config.targets, labels=config.labels, skip_bad=skip_bad)
         for domain, folder in (unlabelled or {}).items():
             table = add_unlabelled_domain(table, folder, domain)
         table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)

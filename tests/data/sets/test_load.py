@@ -29,6 +29,17 @@ def test_a_folder_and_a_manifest(tree):
     assert set(load_table(str(root / "list.csv"), targets=["age"]).targets) == {"object", "domain", "age"}
 
 
+def test_labels_and_how_choices_are_logged(tree, shard, caplog):
+    root = tree("cam1/1.png", "cam2/2.png")
+    (root / "list.csv").write_text("path,object\ncam1/1.png,a\ncam2/2.png,b\n")
+    with caplog.at_level("INFO", "transfer"):
+        assert load_table(str(root)).objects == ("a", "b")
+        assert load_table(str(root), labels="folders").objects == ("cam1", "cam2")
+    assert caplog.messages == ["list.csv names the labels, not the folders cam1, cam2 (--labels folders reads these)"]
+    with pytest.raises(TransferError, match=r"--labels: the shards of .* have their labels themselves"):
+        load_table(str(shard({"a/1.png": root / "cam1" / "1.png"})), labels="folders")
+
+
 def test_a_named_set_is_found_by_its_root(office, monkeypatch):
     table = load_table("office31", office)
     assert (table.name, table.domains, table.objects) == ("office31", office31.OFFICE31_DOMAINS, ("bike", "mug"))
@@ -74,15 +85,15 @@ def test_an_unknown_name():
 
 def test_a_path_that_is_nearly_there(tree, monkeypatch):
     root = tree("my pictures/a/1.png")
-    for name in ("labels.csv", "notes.txt"):
+    for name in ("labels.csv", "notes.md"):
         (root / name).touch()
     monkeypatch.chdir(root)
     with pytest.raises(TransferError, match=r"folder 'my_pictures' \(did you mean 'my pictures'\?\)"):
         load_table("my_pictures")
     with pytest.raises(TransferError, match=r"\(did you mean 'labels.csv'\?\)"):
         load_table(f"{root}/label.csv")
-    with pytest.raises(TransferError, match=r"folder 'notes.text': give"):
-        load_table("notes.text")
+    with pytest.raises(TransferError, match=r"folder 'notes.mdx': give"):
+        load_table("notes.mdx")
 
 
 def test_verifying_prints_each_difference(office, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from transfer.data.duplicates import inspect_files
-from transfer.data.manifest import NO_OBJECT
+from transfer.data.manifests.manifest import NO_OBJECT
 from transfer.data.sets.load import load_table
 from transfer.data.shards.address import parse_address
 from transfer.data.shards.reader import expand_ranges, find_shards, list_members, read_shards
@@ -113,7 +113,9 @@ def test_labels_of_samples(shard, picture, tmp_path):
     assert table.targets["wet"].classes == ("false", "true")
     assert table.targets["txt"].classes == ("a bird",)
     assert table.notes == (
-        "2 files ignored: neither images nor labels",
+        f"left out: 1 file, not an image: x/notes.pdf ({tar})",
+        f"left out: 1 file, hidden: x/._1.jpg ({tar})",
+        f"left out: 1 file, a label without an image: x/5 ({tar})",
         "1 further image of samples ignored, such as masks",
     )
     assert set(table.left_out) == {

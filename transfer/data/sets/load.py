@@ -1,13 +1,14 @@
 """Load the table of a named set, a folder, a CSV manifest or tar shards."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from transfer.data.csv_columns import CSV_SUFFIXES
 from transfer.data.folders import read_folder
+from transfer.data.manifests.csv_columns import CSV_SUFFIXES
 from transfer.data.sets import office31
 from transfer.data.shards.reader import find_shards, read_shards
 from transfer.data.table import ImageTable
@@ -16,9 +17,16 @@ from transfer.runtime.escape import escape_unprintable
 
 NAMED = ("digits", "office31")
 
+log = logging.getLogger(__name__)
+
 
 def load_table(
-    data: str, data_root: Path | None = None, targets: Sequence[str] = (), *, skip_bad: bool = False
+    data: str,
+    data_root: Path | None = None,
+    targets: Sequence[str] = (),
+    *,
+    labels: str | None = None,
+    skip_bad: bool = False,
 ) -> ImageTable:
     """Return the table of a named set, a folder of images, a CSV manifest or shards, also below `data_root`.
 
@@ -31,6 +39,8 @@ def load_table(
         Where named sets lie (default: ``TRANSFER_DATA``, else the cache).
     targets : sequence of str
         Further columns of a CSV, or keys of the samples' JSON, to learn.
+    labels : str, optional
+        A table that names the labels of the images in a folder, or ``folders``: see `transfer.data.folders`.
     skip_bad : bool
         Leave out the rows of a CSV manifest that have no file or another number of cells than the header.
 
@@ -39,24 +49,35 @@ def load_table(
     TransferError
         Neither a named set nor a readable path.
     """
+    table = _read(data, data_root, targets, labels=labels, skip_bad=skip_bad)
+    for choice in table.choices:
+        log.info("%s", choice)
+    return table
+
+
+def _read(
+    data: str, data_root: Path | None, targets: Sequence[str], *, labels: str | None, skip_bad: bool
+) -> ImageTable:
     if data == "digits":
         from transfer.data.sets.digits import build_digits  # drawing needs matplotlib and scikit-learn
 
-        table = read_folder(build_digits(), targets)
+        table = read_folder(build_digits(), targets, labels=labels)
         return replace(table, name=data, notes=(), left_out=())  # the note would only name its hidden marker file
     if data == "office31":
-        return replace(read_folder(office31.find_office31(data_root), targets), name=data)
+        return replace(read_folder(office31.find_office31(data_root), targets, labels=labels), name=data)
     root = data_root or os.environ.get("TRANSFER_DATA")
     if not Path(data).expanduser().exists() and root and (below := Path(root).expanduser() / data).exists():
         data = str(below)
     if shards := find_shards(data):
+        if labels:
+            raise TransferError(f"--labels: the shards of {data} have their labels themselves; leave it out")
         return read_shards(shards, targets, name=data)
     if not Path(data).expanduser().exists():
         raise TransferError(
             f"no data set or folder {data!r}{did_you_mean(Path(data).name, _near(Path(data).expanduser()))}: "
             f"give one of {', '.join(NAMED)}, a folder of images, a CSV manifest or tar shards"
         )
-    return read_folder(Path(data), targets, skip_bad=skip_bad)
+    return read_folder(Path(data), targets, labels=labels, skip_bad=skip_bad)
 
 
 def _near(path: Path) -> list[str]:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
-from transfer.data.csv_columns import MANIFEST_COLUMNS
-from transfer.data.folders import is_image
+from transfer.data.images.file_kinds import is_image
+from transfer.data.manifests.csv_columns import MANIFEST_COLUMNS
 from transfer.data.shards.address import HEADER, MAX_IMAGE_BYTES, is_url
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder, write_json

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm.auto import tqdm
 
-from transfer.data.csv_columns import MANIFEST_COLUMNS
-from transfer.data.folders import arrange_images, explain_left_out, is_image
+from transfer.data.images.file_kinds import describe_left_out, explain_unread, is_image
+from transfer.data.layout import arrange_images
 from transfer.data.left_out import LeftOut
-from transfer.data.manifest import is_manifest, make_table
+from transfer.data.manifests.csv_columns import MANIFEST_COLUMNS
+from transfer.data.manifests.manifest import is_manifest, make_table
 from transfer.data.shards.address import Member, is_url
 from transfer.data.shards.index import Image, Index, get_sample_key, read_index
 from transfer.data.table import ImageTable, natural_key
@@ -125,7 +126,8 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
     shards : sequence of str
         Paths and URLs.
     targets : sequence of str
-        Further keys of the ``json`` to predict, as for `transfer.data.manifest.read_manifest`; ``txt`` is one as well.
+        Further keys of the ``json`` to predict, as for `transfer.data.manifests.manifest.read_manifest`; ``txt`` is one
+        as well.
     name : str
         Name of the table.
 
@@ -138,9 +140,8 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
     source = name or shards[0]
     if not any(index.images for index in indices):
         raise TransferError(f"no image in {source}: expected KEY.jpg beside KEY.json or KEY.cls, or class/….jpg")
-    ignored = sum(len(index.ignored) for index in indices)
-    notes = (f"{ignored} file{'s' * (ignored > 1)} ignored: neither images nor labels",) if ignored else ()
     left_out = tuple(each for index in indices for each in _list_left_out(index))
+    notes = tuple(f"left out: {line}" for line in describe_left_out(left_out))
     if any({"cls", "object"} & cells.keys() for index in indices for cells in index.cells.values()):
         return _labelled(indices, targets, source, notes, left_out)
     if targets:
@@ -149,13 +150,15 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
         )
     images = [image for index in indices for image in index.images]
     found = [(parts[:-1], parts[-1]) for parts in (PurePosixPath(name).parts for name, *_ in images)]
-    table = arrange_images(found, _list_addresses(indices), source=source, name=source, notes=notes)
-    return replace(table, sha256=np.array([digest for *_, digest in images]), left_out=left_out)
+    digests = np.array([digest for *_, digest in images])
+    table = arrange_images(found, _list_addresses(indices), source=source, name=source, sha256=digests)
+    return replace(table, notes=(*table.notes, *notes), left_out=(*table.left_out, *left_out))
 
 
 def _list_left_out(index: Index) -> Iterator[LeftOut]:
     """Yield the files of a shard that are neither images nor labels, and the samples that have no image."""
-    yield from explain_left_out(index.ignored, index.shard)
+    for name in index.ignored:
+        yield LeftOut(name, explain_unread(Path(name), opened=False), index.shard)
     with_image = {get_sample_key(name) for name, *_ in index.images}
     yield from (LeftOut(key, "a label without an image", index.shard) for key in index.cells if key not in with_image)
 
@@ -205,7 +208,7 @@ def _labelled(
     )
     if others:
         notes += (f"{len(others)} further image{'s' * (len(others) > 1)} of samples ignored, such as masks",)
-    return replace(table, notes=notes, sha256=np.array(digests), left_out=(*left_out, *others))
+    return replace(table, notes=(*table.notes, *notes), sha256=np.array(digests), left_out=(*left_out, *others))
 
 
 def _one_each(index: Index) -> dict[str, Image]:

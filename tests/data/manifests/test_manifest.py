@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.data.manifest import NO_OBJECT, find_manifest_fault, is_manifest, is_similar_to_manifest, read_manifest
+from transfer.data.manifests.manifest import (
+    NO_OBJECT,
+    find_manifest_fault,
+    is_manifest,
+    is_similar_to_manifest,
+    read_manifest,
+    read_manifests,
+)
 from transfer.errors import TransferError
 
 
@@ -85,7 +92,7 @@ def test_a_column_may_have_a_colon_in_its_name(manifest):
         ("path,object\n9.png,a\n", [], ["list.csv line 2: no file", "9.png", "--on-bad-image skip"]),
         ("path,object\n0.png,a\n\n,a\n", [], ["line 4: the path is empty"]),
         ("path,object\n0.png,a,b\n", [], ["line 2: 3 cells, but the header has 2"]),
-        ("path,sort\n0.png,a\n", [], ["no column 'object'", "class or label"]),
+        ("path,sort\n0.png,a\n", [], ["no column 'object'", "class or label or category"]),
         ("path,class,label\n0.png,a,b\n", [], ["'class' and 'label'", "could be the object", "rename one"]),
         ("Image,file,object\n0.png,0.png,b\n", [], ["'Image' and 'file'", "could be the path"]),
         ("pth,object\n0.png,a\n", [], ["no column 'path' (did you mean 'pth'?)"]),
@@ -135,11 +142,65 @@ def test_the_first_bad_row_is_named_whatever_is_wrong_with_it(manifest):
         read_manifest(manifest("path,object\n9.png,a\n"), skip_bad=True)
 
 
-def test_another_encoding_is_refused(tmp_path):
+def test_latin_1_is_read_and_said(tmp_path):
+    (tmp_path / "Bär.png").touch()
     file = tmp_path / "list.csv"
-    file.write_bytes("path,object\n0.png,Bär\n".encode("latin-1"))
-    with pytest.raises(TransferError, match="UTF-8"):
-        read_manifest(file)
+    file.write_bytes("path,object\nBär.png,Bär\n".encode("latin-1"))
+    table = read_manifest(file)
+    assert table.objects == ("Bär",)
+    assert table.choices == ("list.csv is not UTF-8: read as Windows-1252 (Latin-1)",)
+
+
+def test_the_usual_names_of_splits(manifest):
+    table = read_manifest(manifest("path,object,split\n0.png,a,TRAIN\n1.png,a,dev\n2.png,a,Testing\n3.png,a,\n"))
+    assert table.split.tolist() == ["train", "val", "test", ""]
+    assert table.choices == ("list.csv: of the splits, TRAIN is train, dev is val, Testing is test",)
+
+
+@pytest.mark.parametrize("name", ["data set", "subset", "Partition"])
+def test_a_column_of_splits_by_another_name(manifest, name):
+    text = f"path,object,{name},x\n0.png,a,train,\n1.png,a,test,train\n2.png,a,,cat\n"
+    table = read_manifest(manifest(text))
+    assert table.split.tolist() == ["train", "test", ""]
+    assert table.choices == (f"list.csv: column {name!r} is the split, as it names nothing else",)
+    assert read_manifest(manifest(text), [name]).split.tolist() == [""] * 3  # it is asked for as a target
+    assert read_manifest(manifest(text.replace("test", "train"))).split.tolist() == [""] * 3  # train alone
+    with pytest.raises(TransferError, match=r"columns .* and 'x' of splits: call one 'split'"):
+        read_manifest(manifest(text.replace("cat", "test")))
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "hold-out")])
+@pytest.mark.parametrize("form", ["{}/{}", "images/{}/{}"])
+def test_splits_by_the_folders_of_the_paths(tmp_path, names, form):
+    rows, file = [], tmp_path / "list.csv"
+    for i, name in enumerate((*names, names[0])):
+        rows.append(f"{form.format(name, i)}.png,{'ab'[i % 2]}")
+        image = tmp_path / rows[-1].partition(",")[0]
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
+    file.write_text("\n".join(["path,object", *rows]))
+    table = read_manifest(file)
+    assert table.split.tolist() == ["train", "test", "train"]
+    assert "list.csv: splits by the folders of its paths: " in table.choices[0]
+    file.write_text("\n".join(["path,object,split", *(f"{row},train" for row in rows)]))
+    assert read_manifest(file).split.tolist() == ["train"] * 3
+    (tmp_path / "3.png").touch()
+    file.write_text("\n".join(["path,object", *rows, "3.png,a"]))
+    assert read_manifest(file).split.tolist() == [""] * 4
+
+
+def test_a_file_for_each_split(manifest, tmp_path):
+    manifest("path,object,age\n0.png,a,3\n1.png,b,4\n")
+    (tmp_path / "test.csv").write_text("label;file\nc;2.png\n")
+    files = {tmp_path / "list.csv": "train", tmp_path / "test.csv": "test"}
+    table = read_manifests(files, ["age"], name="both")
+    assert (table.name, [path[-5:] for path in table.paths]) == ("both", ["0.png", "1.png", "2.png"])
+    assert (table.objects, table.object.tolist()) == (("a", "b", "c"), [0, 1, 2])
+    assert table.split.tolist() == ["train", "train", "test"]
+    np.testing.assert_array_equal(table.targets["age"].values, [3, 4, np.nan])
+    (tmp_path / "test.csv").write_text("label;file\nc;9.png\n")
+    with pytest.raises(TransferError, match=r"test\.csv line 2: no file"):
+        read_manifests(files, name="both")
 
 
 def test_with_path_column(manifest, tmp_path):
@@ -147,6 +208,10 @@ def test_with_path_column(manifest, tmp_path):
     assert is_manifest(manifest("object; PATH\n"))
     assert not is_manifest(manifest("object,file\n"))
     assert not is_manifest(tmp_path / "none.csv")
+    (tmp_path / "notes.txt").write_text("path\n")
+    assert not is_manifest(tmp_path / "notes.txt")
+    (tmp_path / "notes.txt").write_text("path object\n")
+    assert is_manifest(tmp_path / "notes.txt")
 
 
 def test_columns_of_other_tools_are_similar(manifest, tmp_path):
@@ -161,6 +226,9 @@ def test_columns_of_other_tools_are_similar(manifest, tmp_path):
     [
         ("file,class\n0.png,a\n", ""),
         ("file,class\n9.png,a\n", "no file"),
+        ("file,class\n9.png,a\n0.png,a\n1.png,a\n", ""),
+        ("file,class\n9.png,a\n0.png,a\n", "no file"),
+        ("file,class\n,a\n", "names no file"),
         ("file,class,label\n0.png,a,b\n", "rename one"),
     ],
 )

@@ -1,0 +1,115 @@
+"""Which files are images by their names, and why the others are not read."""
+
+import functools
+import mimetypes
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from transfer.data.images.decode import HEIF_SUFFIXES, NEEDS_HEIF, has_heif
+from transfer.data.left_out import LeftOut
+from transfer.errors import list_examples
+from transfer.runtime.files import open_regular
+
+HIDDEN = "hidden"
+NOT_AN_IMAGE = "not an image"
+VIDEO = "a video: save its frames as images"
+RAW = "camera RAW: convert to JPEG or PNG"
+AVIF = "AVIF, which this Pillow cannot read: pip install --upgrade pillow"
+OTHER_FORMAT = "a format that is not read: convert to JPEG or PNG"
+SHOWN_FILES = 3  # per reason, in a message
+
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # formats that PIL registers but cannot decode itself
+_RAW_SUFFIXES = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".kdc", ".mrw", ".nef"),
+    *(".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f"),
+)
+_OTHER_SUFFIXES = (".jxl", ".jxr", ".jls", ".ai", ".xcf", ".kra")  # unknown to mimetypes
+_VIDEO_SUFFIXES = (".mkv", ".m4v", ".mts", ".m2ts", ".wmv", ".flv", ".3gp")  # unknown to some versions of mimetypes
+_SIGNATURES = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"GIF8": ".gif",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+}
+_TYPES = mimetypes.MimeTypes()  # without the tables of the system, which differ
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """Return the lower-case file suffixes of the formats that PIL reads, such as ``.jpg``."""
+    suffixes = Image.registered_extensions()  # also loads the plugins of PIL
+    readable = (set(Image.OPEN) | {"MPO"}) - _NOT_DECODED  # the JPEG plugin opens MPO
+    found = {suffix for suffix, form in suffixes.items() if form in readable}
+    return frozenset(found.union(HEIF_SUFFIXES) if has_heif() else found.difference(HEIF_SUFFIXES))
+
+
+def is_image(path: Path) -> bool:
+    """Return whether `path` has the suffix of an image format and is not hidden."""
+    return not path.name.startswith(".") and path.suffix.lower() in image_suffixes()
+
+
+def explain_unread(path: Path, *, opened: bool = True) -> str:
+    """Return why the file at `path`, for which :func:`is_image` is false, is not read.
+
+    If `opened`, a file whose suffix says nothing is recognised by its content, which may be an image.
+
+    Examples
+    --------
+    >>> explain_unread(Path("a/.1.png")), explain_unread(Path("a/1.NEF")), explain_unread(Path("notes.txt"))
+    ('hidden', 'camera RAW: convert to JPEG or PNG', 'not an image')
+    """
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        return HIDDEN
+    if suffix in HEIF_SUFFIXES:
+        return NEEDS_HEIF
+    if suffix in (".avif", ".avifs"):
+        return AVIF
+    if suffix in _RAW_SUFFIXES:
+        return RAW
+    kind, compression = _TYPES.guess_type(path.name)
+    kind = "application" if compression else (kind or "").partition("/")[0]
+    if kind == "video" or suffix in _VIDEO_SUFFIXES:
+        return VIDEO
+    if kind == "image" or suffix in _OTHER_SUFFIXES:
+        return OTHER_FORMAT
+    found = _recognise(path) if opened and not kind else ""
+    return f"an image by its content, not by its name: let that end in {found}" if found else NOT_AN_IMAGE
+
+
+def is_lost_image(reason: str) -> bool:
+    """Return whether a file that is not read for `reason` is an image all the same."""
+    return reason not in (HIDDEN, NOT_AN_IMAGE, VIDEO)
+
+
+def describe_left_out(files: Iterable[LeftOut]) -> list[str]:
+    """Return for each reason the number of files, and some names.
+
+    Examples
+    --------
+    >>> describe_left_out([LeftOut("a/.1.png", "hidden"), LeftOut("b.txt", "not an image", "shard.tar")])
+    ['1 file, hidden: a/.1.png', '1 file, not an image: b.txt (shard.tar)']
+    """
+    names = defaultdict(list)
+    for path, reason, where in files:
+        names[reason].append(f"{path} ({where})" if path and where else path or where)
+    return [
+        f"{len(paths):,} file{'s' * (len(paths) > 1)}, {reason}: {list_examples(paths, SHOWN_FILES)}"
+        for reason, paths in names.items()
+    ]
+
+
+def _recognise(path: Path) -> str:
+    """Return the suffix that suits the content of a file; an empty string if it is no usual image."""
+    try:
+        with open_regular(path) as file:
+            head = file.read(16)
+    except OSError:
+        return ""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for signature, suffix in _SIGNATURES.items() if head.startswith(signature)), "")

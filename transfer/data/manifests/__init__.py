@@ -1,0 +1,1 @@
+"""CSV tables that name the labels of images."""
