@@ -1,7 +1,12 @@
-from dataclasses import replace
+import math
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from transfer.advice import evidence as module
 from transfer.advice.evidence import (
@@ -19,6 +24,18 @@ from transfer.advice.transferability.size import measure_set_size
 from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, make_softmax_target
 from transfer.errors import TransferError
+
+FEATURES = {  # of n images in d columns, by what is wrong with them
+    "random": lambda rng, n, d: rng.normal(size=(n, d)),
+    "all zero": lambda rng, n, d: np.zeros((n, d)),
+    "constant": lambda rng, n, d: np.full((n, d), 3.7),
+    "two distinct images": lambda rng, n, d: rng.normal(size=(2, d))[np.arange(n) % 2],
+    "of rank 1": lambda rng, n, d: rng.normal(size=(n, 1)) * np.ones((1, d)),
+    "one column that varies": lambda rng, n, d: np.eye(1, d) * rng.normal(size=(n, 1)),
+    "constant but for rounding": lambda rng, n, d: 1 + 1e-7 * rng.normal(size=(n, d)),
+    "tiny": lambda rng, n, d: 1e-30 * rng.normal(size=(n, d)),
+    "huge": lambda rng, n, d: 1e18 * rng.normal(size=(n, d)),
+}
 
 
 def _table(labels):
@@ -252,3 +269,60 @@ def test_the_rarest_class_is_in_every_fold_of_a_sample(monkeypatch):
     labels = np.repeat([0, 1, 2], [5000, 6, 2])
     rows, _ = sample_rows(_table(labels), np.arange(5008), np.arange(0))
     assert np.bincount(labels[rows]).tolist() == [93, 5, 2]
+
+
+def _iter_numbers(value: Any) -> Iterator[float]:
+    """Yield every number of an evidence but the probabilities, which are NaN by design for images in no fold."""
+    if is_dataclass(value):
+        for field in fields(value):
+            if field.name != "probabilities":
+                yield from _iter_numbers(getattr(value, field.name))
+    elif isinstance(value, dict):
+        yield from (number for item in value.values() for number in _iter_numbers(item))
+    elif isinstance(value, tuple | np.ndarray):
+        yield from (number for item in value for number in _iter_numbers(item))
+    elif isinstance(value, float | int):
+        yield value
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(FEATURES)),
+    labels=st.lists(st.integers(-1, 3), min_size=1, max_size=14),
+    copies=st.lists(st.integers(0, 3), min_size=14, max_size=14),
+    width=st.sampled_from([1, 2, 30]),
+    classifier=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_degenerate_images_have_numbers_or_one_line(kind, labels, copies, width, classifier, seed):
+    """Two images, N < D, D = 1, constant features, copies in several classes, classes of one image, unknown labels."""
+    rng, labels = np.random.default_rng(seed), np.array(sorted(labels, key=lambda label: label < 0))
+    n, known = len(labels), int((labels >= 0).sum())
+    features = {name: FEATURES[kind](rng, n, width).astype(np.float32) for name in ("stem", "last")}
+    p = FEATURES[kind](rng, n, 5)
+    p = np.exp(np.clip(p, -9, 9)) / np.exp(np.clip(p, -9, 9)).sum(1, keepdims=True)
+    table, inspection = _table(labels), _inspection(n)
+    digests = np.array([f"{c:064d}" if c else f"{i + 9:064d}" for i, c in enumerate(copies[:n])])
+    inspection = replace(inspection, sha256=digests)
+    observed = NetworkObservations(features, {}, p if classifier else None)
+    try:
+        found = gather_evidence(observed, table, inspection, known, measure_set_size(table, inspection), seed)
+    except TransferError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        assert len(np.unique(labels[:known])) < 2 or len(np.unique(digests[:known])) < 2
+        return
+    assert all(math.isfinite(number) for number in _iter_numbers(found))
+    scores = found.transferability
+    assert scores.hscore is None or -1e-9 <= scores.hscore <= 1 + 1e-6
+    assert (scores.leep is None) == (scores.nce is None) == (not classifier)
+
+
+def test_an_h_score_of_one_class_is_not_measurable():
+    """The same picture in both classes: without its second copy there is one class."""
+    labels = np.array([0, 0, 1])
+    table, inspection = _table(labels), _inspection(3)
+    inspection = replace(inspection, sha256=inspection.sha256[[0, 1, 0]])
+    features = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
+    observed = NetworkObservations({"last": features}, {}, None)
+    found = gather_evidence(observed, table, inspection, 3, measure_set_size(table, inspection))
+    assert found.transferability.hscore is None

@@ -75,7 +75,7 @@ def test_it_says_what_to_do_and_why():
     row = next(line for line in said.splitlines() if line.startswith("lp_ft:2"))
     assert row.split() == ["lp_ft:2", "0.900", "0.890", "to", "0.930", "no", "12,345", "420", "10", "min"]
     assert next(line for line in said.splitlines() if line.startswith("head2toe")).split()[5:7] == ["0.925", "0"]
-    assert "original classes (LEEP, NCE): LogME 0.50, H-score 0.25\n" in said
+    assert "(LEEP, NCE): LogME 0.50, H-score 0.25, LEEP not measurable, NCE not measurable\n" in said
     assert "\nthe set is small and different; advised: --policy" in said
     assert "note: one domain only" in said
     assert (

@@ -41,7 +41,7 @@ class TransferabilityScores:
     """How well the last features, and the original classes, fit the labels."""
 
     logme: float
-    hscore: float  # as a share of its maximum
+    hscore: float | None  # as a share of its maximum; None where the distinct images are of one class
     leep: float | None  # cross-fitted, of the original classifier's probabilities, as a share of the labels' entropy
     nce: float | None  # the same of its predictions
 
@@ -261,9 +261,10 @@ def _score_transferability(
 ) -> TransferabilityScores:
     first = np.unique(copies, return_index=True)[1]  # LogME would count a duplicate as further evidence
     last, original = list(observed.features.values())[-1], observed.probabilities
+    most = compute_max_hscore(labels[first], last.shape[1])
     return TransferabilityScores(
         logme(last[first], labels[first]),
-        hscore(last[first], labels[first]) / compute_max_hscore(labels[first], last.shape[1]),
+        hscore(last[first], labels[first]) / most if most else None,
         None if original is None else explain_entropy(leep(original, labels, folds), labels),
         None if original is None else explain_entropy(nce(original.argmax(1), labels, folds), labels),
     )

@@ -16,10 +16,10 @@ def advice_text(result: dict[str, Any]) -> str:
     """Return what `transfer advise` prints."""
     advice = result["advice"]
     best, second = advice["best"], advice["runner_up"]
+    measured = result["transferability"]
     scores = [
-        f"{name} {result['transferability'][key]:.2f}"
+        f"{name} not measurable" if measured.get(key) is None else f"{name} {measured[key]:.2f}"
         for key, name in SCORE_NAMES_OF_FEATURES.items()
-        if result["transferability"].get(key) is not None
     ]
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in advice["settings"].items())
     if len(result["backbones"]) > 1:

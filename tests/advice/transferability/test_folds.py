@@ -57,6 +57,6 @@ def test_the_seed_decides() -> None:
 def test_too_few_folds_or_groups_are_refused() -> None:
     with pytest.raises(TransferError, match="folds is 1: cross-validation needs 2 or more"):
         assign_folds(np.array([0, 1]), folds=1)
-    with pytest.raises(TransferError, match="1 labelled images without duplicates"):
+    with pytest.raises(TransferError, match="2 labelled images, 1 without duplicates"):
         assign_folds(np.array([0, 0, -1]), np.array([7, 7, 8]))
     assert sorted(assign_folds(np.array([0, 0, 1]), folds=5).tolist()) == [0, 1, 2]

@@ -61,3 +61,20 @@ def test_unlabelled_rows_are_ignored() -> None:
     x, labels = rng.normal(size=(40, 4)), rng.integers(-1, 3, 40)
     assert hscore(x, labels) == hscore(x[labels >= 0], labels[labels >= 0])
     assert hscore(x, np.full(40, -1)) == 0.0
+
+
+@given(
+    st.integers(0, 999), st.integers(1, 12), st.sampled_from([1, 3, 40]), st.sampled_from([1e-200, 1e-20, 1.0, 1e150])
+)
+@settings(max_examples=100, deadline=None)
+def test_few_or_equal_images_are_between_0_and_the_maximum(seed: int, n: int, width: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    x = scale * rng.normal(size=(max(n // 2, 1), width))[rng.integers(0, max(n // 2, 1), n)]
+    assert -1e-9 <= hscore(x, labels) <= compute_max_hscore(labels, width) * (1 + 1e-6) + 1e-9
+    assert hscore(np.repeat(x[:1], n, 0), labels) == 0.0
+
+
+def test_two_images_of_two_classes_are_told_apart() -> None:
+    """Ledoit and Wolf shrink nothing here: the covariance has no inverse."""
+    assert hscore(np.random.default_rng(0).normal(size=(2, 50)), np.array([0, 1])) == pytest.approx(1)

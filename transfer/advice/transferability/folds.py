@@ -39,7 +39,10 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray | None = None, *, folds:
     names = rows if groups is None else groups[rows]
     _, group, members = np.unique(names, return_inverse=True, return_counts=True)
     if len(members) < 2:
-        raise TransferError(f"{len(members)} labelled images without duplicates: cross-validation needs 2 or more")
+        raise TransferError(
+            f"{len(rows)} labelled images, {len(members)} without duplicates: cross-validation needs 2 or more; add "
+            "images, or name a policy"
+        )
     parts = np.split(np.argsort(group, kind="stable"), np.cumsum(members)[:-1])
 
     rarest = np.full(len(members), sizes.max())

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from transfer.advice.transferability.logme import compute_spectrum
+
 
 def hscore(features: np.ndarray, labels: np.ndarray) -> float:
     """Return tr(cov(f)⁻¹ cov(E[f | y])), with a covariance that is invertible even where N < D.
@@ -28,19 +30,21 @@ def hscore(features: np.ndarray, labels: np.ndarray) -> float:
     >>> round(hscore(np.array([[0.0], [0.1], [1.0], [1.1]]), labels), 3)
     0.99
     """
-    from scipy.linalg import cho_factor, cho_solve
-    from sklearn.covariance import ledoit_wolf
+    from sklearn.covariance import ledoit_wolf_shrinkage
 
     known = labels >= 0
     _, label, counts = np.unique(labels[known], return_inverse=True, return_counts=True)
     x = np.asarray(features)[known].astype(float)
-    if not len(x) or not x.var(0).any():
+    if not len(x) or not np.ptp(x, axis=0).any():
         return 0.0
     x -= x.mean(0)
-    covariance, shrinkage = ledoit_wolf(x, assume_centered=True)
-    between = (label[:, None] == np.arange(len(counts))).astype(float).T @ x / np.sqrt(counts * len(x))[:, None]
-    factor = cho_factor(covariance, lower=True)
-    return float((1 - shrinkage) * (between * cho_solve(factor, between.T).T).sum())
+    x /= np.abs(x).max()  # the score does not depend on the scale, but squares of its extremes are 0 or infinite
+    shrinkage = ledoit_wolf_shrinkage(x, assume_centered=True)
+    indicators = (label[:, None] == np.arange(len(counts))).astype(float)
+    # In the directions that the features span: few or alike images give a covariance without an inverse.
+    squares, energy, _ = compute_spectrum(x, indicators)
+    variances = (1 - shrinkage) * squares + shrinkage * squares.sum() / x.shape[1]
+    return float((1 - shrinkage) * (energy / counts * (squares / variances)[:, None]).sum())
 
 
 def compute_max_hscore(labels: np.ndarray, width: int) -> int:

@@ -40,7 +40,7 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
         return float("nan")
     present = np.unique(labels[known])
     y = (labels[known, None] == present).astype(float)
-    squares, energy, rest = _spectrum(np.asarray(features)[known].astype(float), y)
+    squares, energy, rest = compute_spectrum(np.asarray(features)[known].astype(float), y)
     n = len(y)
     if not len(squares):  # features that are all zero explain nothing
         return float(_evidence(rest, 0.0, n).mean()) / n
@@ -72,7 +72,7 @@ def _peak(values: np.ndarray, bounded: bool) -> int:
     return int(values.argmax())
 
 
-def _spectrum(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def compute_spectrum(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the squared singular values (r,) of `x`, the energy of `y` along each (r, C), and that outside (C,)."""
     n, width = x.shape
     squares, basis = np.linalg.eigh(x @ x.T if n <= width else x.T @ x)
