@@ -5,13 +5,23 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from timm.layers import GroupNormAct, LayerNormAct2d
 from timm.layers.norm_act import FrozenBatchNormAct2d
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from transfer.backbones.backbone import Backbone
-from transfer.freeze.norms import find_norm_tensors, force_input_gradients, is_norm
+from transfer.errors import TransferError
+from transfer.freeze.norms import (
+    choose_batch_size,
+    count_least_rows,
+    find_norm_tensors,
+    force_input_gradients,
+    is_norm,
+    refuse_single_values,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +78,22 @@ def test_a_trained_group_norm_gets_correct_gradients() -> None:
         assert torch.equal(network(x), plain(x))
     hook.remove()
     assert not network[1]._forward_pre_hooks
+
+
+@given(st.integers(1, 500), st.integers(1, 70))
+def test_no_batch_of_one_image_where_two_are_needed(rows: int, size: int) -> None:
+    chosen = choose_batch_size(rows, size, 2)
+    assert chosen == size or rows % size == 1
+    assert rows == 1 or chosen == 1 or rows % chosen != 1
+    assert choose_batch_size(rows, size, 1) == size
+
+
+def test_statistics_that_are_learned_need_two_images() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GroupNorm(2, 4))
+    assert count_least_rows(network.train()) == 2
+    network[1].eval()
+    assert count_least_rows(network) == 1
+    with pytest.raises(TransferError, match="one image has no variance"), refuse_single_values():
+        nn.BatchNorm1d(4)(torch.ones(1, 4))
+    with pytest.raises(ValueError, match="another"), refuse_single_values():
+        raise ValueError("another")

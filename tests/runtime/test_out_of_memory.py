@@ -27,12 +27,14 @@ def test_what_is_a_lack_of_memory() -> None:
     assert not any(map(is_out_of_memory, (RuntimeError("mat1 and mat2 shapes"), ValueError("not enough memory"))))
 
 
-@given(st.integers(1, 300), st.integers(1, 300))
-def test_parts_are_all_of_it(rows: int, parts: int) -> None:
-    slices = split_rows(rows, parts)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([1, 2]))
+def test_parts_are_all_of_it_and_of_one_size(rows: int, parts: int, least: int) -> None:
+    slices = split_rows(rows, parts, least)
+    sizes = [part.stop - part.start for part in slices]
     assert [i for part in slices for i in range(rows)[part]] == list(range(rows))
-    assert len(slices) <= parts
-    assert len({part.stop - part.start for part in slices[:-1]}) <= 1
+    assert len(slices) == max(min(parts, rows // least), 1)
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= min(least, rows)
 
 
 @pytest.mark.parametrize("compose", ["dual", "joint"])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from transfer.config.train import LearnConfig
 from transfer.data.table import ImageTable
+from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training import fit as fit_module
@@ -295,3 +296,41 @@ def test_it_learns_in_bfloat16(taught: Callable[..., Any], data: TrainingData) -
     result = fit(model, plan, data, replace(LEARN, precision="bfloat16"), TrunkCache())
     assert measured(model, data, data.val)[0]["object"] >= 0.8
     assert not result.moved
+
+
+LAST_OF_ONE = {"plain": {}, "in parts": {"accumulate": 3}, "averaged": {"average": "swa"}}
+
+
+@pytest.mark.parametrize("case", LAST_OF_ONE)
+def test_a_last_batch_of_one_image_joins_the_others_where_norms_learn(
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """This network normalises after pooling: one image would have one value per channel."""
+    model, plan = taught("full", "mobilenetv4_conv_small", statistics="learning")
+    few = replace(data, train=data.train[:9])
+    config = LearnConfig(**{"epochs": 1, "batch_size": 4} | LAST_OF_ONE[case])
+    seen: list[int] = []
+    features = model.features
+    monkeypatch.setattr(model, "features", lambda x: seen.append(len(x)) or features(x))
+    fit(model, plan, few, config, TrunkCache())
+    assert min(seen) >= 2
+
+
+def test_a_step_on_one_image_is_refused_where_norms_learn(taught: Callable[..., Any], data: TrainingData) -> None:
+    model, plan = taught("full", "mobilenetv4_conv_small", statistics="learning")
+    for rows, size in ((9, 1), (1, 4)):
+        few = replace(data, train=data.train[:rows], val=data.val[:0])
+        with pytest.raises(TransferError, match="one image has no variance"):
+            fit(model, plan, few, LearnConfig(epochs=1, batch_size=size), TrunkCache())
+
+
+def test_frozen_statistics_take_batches_as_they_are(
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, plan = taught("full", statistics="frozen")
+    seen: list[int] = []
+    features = model.features
+    monkeypatch.setattr(model, "features", lambda x: seen.append(len(x)) or features(x))
+    few = replace(data, train=data.train[:9], val=data.val[:0])
+    fit(model, plan, few, LearnConfig(epochs=1, batch_size=4), TrunkCache())
+    assert sorted(seen[-3:]) == [1, 4, 4]

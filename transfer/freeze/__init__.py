@@ -8,7 +8,13 @@ from transfer.freeze.apply import (
     hash_frozen_tensors,
     reshape_backbone,
 )
-from transfer.freeze.norms import force_input_gradients, is_norm
+from transfer.freeze.norms import (
+    choose_batch_size,
+    count_least_rows,
+    force_input_gradients,
+    is_norm,
+    refuse_single_values,
+)
 from transfer.freeze.phase import Phase, PhaseBuilder
 from transfer.freeze.plan import FreezePlan, plan
 from transfer.freeze.policy import POLICIES, FreezePolicy, register_policy, summarise_policies
@@ -19,6 +25,8 @@ __all__ = [
     "FreezePolicy",
     "Phase",
     "PhaseBuilder",
+    "choose_batch_size",
+    "count_least_rows",
     "find_changed_tensors",
     "find_frozen_modules",
     "find_trained_parameters",
@@ -26,6 +34,7 @@ __all__ = [
     "hash_frozen_tensors",
     "is_norm",
     "plan",
+    "refuse_single_values",
     "register_policy",
     "reshape_backbone",
     "summarise_policies",

@@ -1,6 +1,10 @@
 """Find normalisation layers and their parameters and buffers, BatchNorm statistics among them (frozen in apply.py)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from transfer.errors import TransferError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +30,49 @@ def find_norm_tensors(backbone: "Backbone") -> set[str]:
         if is_norm(module)
         for name in (*module._parameters, *module._buffers)
     }
+
+
+def count_least_rows(network: "nn.Module") -> int:
+    """Return how many images a step of training takes at least: 2 where statistics are learned, which need a variance.
+
+    Call it on a network in training mode.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return 2 if any(isinstance(m, _BatchNorm) and m.training for m in network.modules()) else 1
+
+
+def choose_batch_size(rows: int, size: int, least: int) -> int:
+    """Return `size`, or the next larger one whose last batch of `rows` images has `least` (1 or 2) or more.
+
+    Examples
+    --------
+    >>> choose_batch_size(129, 64, 2), choose_batch_size(129, 64, 1), choose_batch_size(130, 64, 2)
+    (65, 64, 64)
+    """
+    while least > 1 and rows > 1 and rows % size == 1:
+        size += 1
+    return size
+
+
+@contextmanager
+def refuse_single_values() -> Iterator[None]:
+    """Raise in one line where BatchNorm, in a network that runs within the context, is to learn from one value.
+
+    Raises
+    ------
+    TransferError
+        A batch of one image, whose features have no position besides.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1" not in str(error):
+            raise
+        raise TransferError(
+            "a step on one image has no variance for the BatchNorm statistics to learn from: use a larger --batch-size "
+            "or more images, a smaller --accumulate, or --statistics frozen"
+        ) from error
 
 
 def force_input_gradients(network: "nn.Module") -> list["RemovableHandle"]:

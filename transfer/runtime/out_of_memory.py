@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,16 +27,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("not enough memory" in message or "DefaultCPUAllocator" in message)
 
 
-def split_rows(rows: int, parts: int) -> list[slice]:
-    """Divide `rows` into at most `parts` slices.
+def split_rows(rows: int, parts: int, least: int = 1) -> list[slice]:
+    """Divide `rows` into at most `parts` slices of about one size, of `least` rows or more if there are as many.
 
     Examples
     --------
-    >>> split_rows(5, 2)
-    [slice(0, 3, None), slice(3, 5, None)]
+    >>> split_rows(5, 2), split_rows(3, 2, least=2)
+    ([slice(0, 3, None), slice(3, 5, None)], [slice(0, 3, None)])
     """
-    size = -(-rows // parts)
-    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    parts = max(min(parts, rows // least), 1)
+    ends = [-(-rows * part // parts) for part in range(parts + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def halve_until_fits(
@@ -86,7 +88,11 @@ def halve_until_fits(
 
 
 def run_in_parts(
-    take: Callable[[slice], tuple[Tensor, HeadOutputs]], rows: int, parts: int, clear: Callable[[], None]
+    take: Callable[[slice], tuple[Tensor, HeadOutputs]],
+    rows: int,
+    parts: int,
+    clear: Callable[[], None],
+    least: int = 1,
 ) -> tuple[Tensor, HeadOutputs, int]:
     """Process a batch in `parts` or more; see :func:`halve_until_fits`.
 
@@ -97,6 +103,8 @@ def run_in_parts(
         each head's output, (rows, ...).
     clear : callable
         Removes all gradients.
+    least : int
+        Rows of a part, of a batch that has as many.
 
     Returns
     -------
@@ -106,9 +114,11 @@ def run_in_parts(
         Of all its rows.
     parts : int
     """
-    taken, parts = halve_until_fits(
-        lambda parts: [take(part) for part in split_rows(rows, parts)], rows, parts, clear, "their gradients added up"
-    )
+
+    def attempt(parts: int) -> list[tuple[Tensor, HeadOutputs]]:
+        return [take(part) for part in split_rows(rows, parts, least)]
+
+    taken, parts = halve_until_fits(attempt, rows, parts, clear, "their gradients added up")
     if len(taken) == 1:
         return *taken[0], parts
     out = {name: torch.cat([outputs[name] for _, outputs in taken]) for name in taken[0][1]}

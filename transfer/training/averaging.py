@@ -98,7 +98,7 @@ def measure_statistics(model: TransferModel, feed: Feed, rows: np.ndarray) -> No
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
-    with SyncBatchNormMode() if feed.splits_batches else nullcontext():
+    with SyncBatchNormMode() if feed.splits_batches else nullcontext(), freeze.refuse_single_values():
         for _, activation in feed.batches(rows, split=True):
             model.features(activation)
     for norm, momentum in zip(norms, momenta, strict=True):

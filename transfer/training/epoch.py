@@ -16,7 +16,7 @@ from transfer.config.train import LearnConfig
 from transfer.data.images.augment import Augmentation
 from transfer.errors import TransferError
 from transfer.feature_cache import Feed
-from transfer.freeze import Phase
+from transfer.freeze import Phase, count_least_rows, refuse_single_values
 from transfer.model import TransferModel
 from transfer.runtime.distributed.batches import BatchPart, fork_rng_by_rank, get_local_rows, wrap_ddp
 from transfer.runtime.distributed.sync_batch_norm import SyncBatchNormMode
@@ -155,7 +155,8 @@ class EpochTrainer:
         elif self.feed.splits_batches:
             loss, out = run_in_parts_distributed(backward, batch.size, progress.parts, clear, compute_loss)
         else:
-            loss, out, progress.parts = run_in_parts(backward, batch.size, progress.parts, clear)
+            least = count_least_rows(self.model)
+            loss, out, progress.parts = run_in_parts(backward, batch.size, progress.parts, clear, least)
         if not bool(loss.isfinite()):
             return loss, out
         if isinstance(optimizer, optimizers.LBFGS):
@@ -226,6 +227,7 @@ class BatchLoss(nn.Module):
                 if self.feed.splits_batches:
                     stack.enter_context(SyncBatchNormMode())
                     stack.enter_context(fork_rng_by_rank(device, *key))
+                stack.enter_context(refuse_single_values())
                 features = model.features(activation)
             features = self.feed.gather_batch(features, count, sizes)
             out = model.heads(features)

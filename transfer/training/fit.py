@@ -127,6 +127,8 @@ class PhaseTrainer:
         model, data, config = self.model, self.data, self.config
         model.freeze(phase)
         size = config.batch_size or len(data.train)
+        if not solved:
+            size = freeze.choose_batch_size(len(data.train), size, freeze.count_least_rows(model.train()))
         feed = self.cache.feed(model, data.table.paths, data.digests, batch_size=size, workers=config.workers)
         feed.prepare(np.concatenate([data.train, data.val]))
         frozen = freeze.hash_frozen_tensors(model.backbone, (phase,))
