@@ -12,6 +12,7 @@ from transfer import freeze
 from transfer.adaptation.domains import Domains
 from transfer.adaptation.resume import ResumeLog
 from transfer.adaptation.selection.evidence import CandidateEvidence
+from transfer.backbones.weights import set_tensors
 from transfer.config.adapt import AdaptConfig
 from transfer.data.images.augment import Augmentation
 from transfer.feature_cache import Feed, TrunkCache
@@ -96,7 +97,7 @@ class AdaptationTask:
 
     def restart(self) -> None:
         """Reset the backbone to its initial weights."""
-        self.model.backbone.load_state_dict(self._start)
+        set_tensors(self.model.backbone, self._start)
 
     def moved(self) -> dict[str, Tensor]:
         """Return the backbone's tensors that differ from the initial ones."""
@@ -106,7 +107,7 @@ class AdaptationTask:
     def move(self, moved: dict[str, Tensor]) -> None:
         """Reset the backbone, then set the tensors that :meth:`moved` returned."""
         self.restart()
-        self.model.backbone.load_state_dict(moved, strict=False)
+        set_tensors(self.model.backbone, moved)
 
     def as_features(self) -> "AdaptationTask":
         """Return this task with no trained tail: its present pooled features are frozen."""

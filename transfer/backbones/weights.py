@@ -9,7 +9,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -198,16 +198,32 @@ def _load_into(provider: Provider, name: str, network: nn.Module, found: FoundWe
             state = provider.rename_keys(name, network, dict(state))
         if _find_misfits(network, state, layout.keys):
             raise TransferError(f"{found.where} does not fit {name}: {'; '.join(problems)}")
-    with torch.no_grad():  # not load_state_dict: some networks need a version that safetensors files lack
-        for key, tensor in network.state_dict().items():
-            if key in state:
-                tensor.copy_(state[key])
+    set_tensors(network, {key: state[key] for key in network.state_dict() if key in state})
     weight, bias = state.get(f"{layout.path}.weight"), state.get(f"{layout.path}.bias")
     if not layout.path or weight is None or weight.ndim not in (2, 4):
         return None
     classifier = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     classifier.load_state_dict({"weight": weight.flatten(1), **({} if bias is None else {"bias": bias})})
     return classifier.eval() if layout.pooled else ConvClassifier(classifier).eval()
+
+
+@torch.no_grad()
+def set_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy `tensors` into the parameters and buffers of these names, as in ``module.state_dict()``.
+
+    Unlike ``load_state_dict`` it asks for no version of the layout, which some networks (torchvision's MNASNet) keep in
+    the metadata of a state dict: files and copied dicts have none.
+
+    Raises
+    ------
+    ValueError
+        A tensor has another shape.
+    """
+    state = module.state_dict()
+    for name, tensor in tensors.items():
+        if state[name].shape != tensor.shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(state[name].shape)}")
+        state[name].copy_(tensor)
 
 
 def _find_misfits(network: nn.Module, state: dict[str, Tensor], classifier: frozenset[str]) -> list[str]:

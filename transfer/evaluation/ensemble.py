@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
+from transfer.backbones.weights import set_tensors
 from transfer.config.train import ViewConfig
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
@@ -66,10 +67,10 @@ def load_temporarily(network: nn.Module, weights: Mapping[str, Tensor]) -> Itera
     state = network.state_dict()
     previous = {name: state[name].clone() for name in weights}
     try:
-        network.load_state_dict(weights, strict=False)
+        set_tensors(network, weights)
         yield
     finally:
-        network.load_state_dict(previous, strict=False)
+        set_tensors(network, previous)
 
 
 def check_same_heads(runs: Sequence[Path], loaded: Sequence[Models]) -> None:

@@ -15,6 +15,7 @@ from transfer import backbones
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.stages import BuildOnMeta
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
+from transfer.backbones.weights import set_tensors
 from transfer.config.checked import from_dict
 from transfer.config.serialise import to_dict
 from transfer.config.train import HeadConfig
@@ -137,7 +138,7 @@ def load_models(path: Path, device: torch.device | str = "cpu") -> Models:
         if not (0 <= saved.cut <= len(backbone.stages) and backbone.can_cut(saved.cut)):
             raise TransferError(f"{file} is damaged: {header.backbone} cannot be cut at {saved.cut}")
         model = TransferModel(backbone, heads, saved.cut, saved.cut_precision)
-        model.load_state_dict({k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")})
+        set_tensors(model, {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")})
         models[part] = model.to(device).eval()
     return models
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from transfer import freeze
+from transfer.backbones.weights import set_tensors
 from transfer.config.train import LearnConfig
 from transfer.evaluation.predictions import evaluate_predictions, main_scores, predict_rows, target_tensors
 from transfer.feature_cache import Feed, TrunkCache
@@ -92,9 +93,9 @@ def fit(  # the last four are options that a plain fit does not need
             position.best, result.best = best, list(position.choices)
         if result.stopped:
             break
-        model.load_state_dict(best.weights, strict=False)
+        set_tensors(model, best.weights)
         position.next_phase()
-    model.load_state_dict(position.best.weights, strict=False)
+    set_tensors(model, position.best.weights)
     model.eval()
     result.parts = position.progress.parts
     result.optimizer_bytes = optimizers.count_state_bytes(trainer.optimizer) if trainer.optimizer else 0

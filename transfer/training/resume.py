@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from transfer.backbones.weights import set_tensors
 from transfer.errors import TransferError
 from transfer.model import TransferModel
 from transfer.runs.packing import (
@@ -125,7 +126,7 @@ class FitCheckpoints:
         if saved is None:
             return None
         result = FitResult(**saved["result"])
-        self.model.load_state_dict(saved["model"], strict=False)
+        set_tensors(self.model, saved["model"])
         if "position" not in saved:
             self.model.cut = saved["cut"]
             self.model.eval()

@@ -12,6 +12,7 @@ import numpy as np
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.weights import set_tensors
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
 from transfer.config.unused import find_unused_options, format_unused_options
@@ -158,7 +159,7 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
     if not refit or first.stopped:
         apply_temperatures(model.heads, temperatures)
         return replace(first, temperatures=temperatures)
-    model.load_state_dict(initial)
+    set_tensors(model, initial)
     both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
     log.info("refit on train + val: %s", " + ".join(map(describe_choice, first.refit_choices)))
     second = run(both, parts[1], repeat=first.refit_choices)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from transfer.backbones.weights import set_tensors
 from transfer.config.commands import LrFindConfig
 from transfer.config.serialise import iter_settings, to_dict
 from transfer.config.unused import find_unused_options, format_unused_options
@@ -113,7 +114,7 @@ def restored(model: TransferModel) -> Iterator[None]:
         try:
             yield
         finally:
-            model.load_state_dict(state)
+            set_tensors(model, state)
             model.cut, model._frozen_modules = cut, frozen
             for parameter, requires_grad, gradient in wanted:
                 parameter.requires_grad_(requires_grad)

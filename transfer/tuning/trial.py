@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.weights import set_tensors
 from transfer.config.shared import RunConfig
 from transfer.config.train import HeadConfig, RegulariseConfig, TrainConfig
 from transfer.config.unused import RunFacts, find_unused_options, reset_options
@@ -138,7 +139,7 @@ class TrialRunner:
             start = {name: tensor.clone() for name, tensor in backbone.network.state_dict().items()}
             self._backbones[key] = backbone, start
         backbone, start = self._backbones[key]
-        backbone.network.load_state_dict(start)
+        set_tensors(backbone.network, start)
         return backbone
 
 
