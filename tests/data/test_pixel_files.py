@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,8 @@ from PIL import Image
 
 from transfer.data.images.decode import BadImage, decode
 from transfer.data.pixel_files import InputError, image_files
+from transfer.errors import TransferError
+from transfer.estimator import TransferClassifier
 from transfer.estimator.files import digests
 from transfer.runtime.files import get_cache_folder
 
@@ -66,3 +70,49 @@ def test_other_input_is_a_value_error(given, message):
     with pytest.raises(ValueError, match=message) as caught, image_files(given):
         pass
     assert isinstance(caught.value, InputError)
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """Put the cache where no folder can be made, and the system's temporary folder into an empty one."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary"
+
+
+def test_without_a_writable_cache_pixels_go_to_the_temporary_folder(pixels, no_cache, caplog):
+    with image_files(pixels[:2]) as paths:
+        assert all(Path(path).parent.parent == no_cache for path in paths)
+        np.testing.assert_array_equal([np.asarray(decode(path)) for path in paths], pixels[:2])
+    assert not list(no_cache.iterdir())
+    assert "cannot write the pixels to" in caplog.text
+
+
+def test_on_a_full_disk_pixels_go_to_the_temporary_folder(pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    save = Image.Image.save
+
+    def full(self, path, **how):
+        if str(path).startswith(str(tmp_path / "cache")) and not str(path).endswith("0.png"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, path, **how)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with image_files(pixels[:3]) as paths:
+        assert not any(path.startswith(str(tmp_path / "cache")) for path in paths)
+    assert not list((tmp_path / "cache" / "pixels").iterdir())
+
+
+def test_without_any_place_one_line_says_so(pixels, no_cache, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(no_cache.parent / "file"))
+    with pytest.raises(TransferError, match=r"cannot write the pixels to .*let \$TRANSFER_CACHE or \$TMPDIR"):
+        image_files(pixels[:2]).__enter__()
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_a_classifier_of_arrays_needs_no_cache(pixels, images):
+    labels = images.object[:24]
+    classifier = TransferClassifier("glyphnet", device="cpu").fit(pixels[:24], labels)
+    assert classifier.predict(pixels[:24]).shape == (24,)

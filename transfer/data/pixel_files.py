@@ -3,6 +3,7 @@
 Inspection, cache and decoding work on files. The same pixels give the same file, so that cached features are found.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -19,6 +20,8 @@ from transfer.data.images.decode import BadImage, load_upright_rgb
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder
+
+log = logging.getLogger(__name__)
 
 ACCEPTED = "paths, PIL images, arrays (N, H, W, 3) of uint8 or of floats in [0, 1], or an ImageTable"
 
@@ -39,6 +42,8 @@ def image_files(images: Any) -> Iterator[np.ndarray]:
     ------
     InputError
         `images` has another form, is empty, or has floats outside [0, 1].
+    TransferError
+        Pixels can be written neither to the cache nor to the system's temporary folder.
     """
     if isinstance(images, ImageTable):
         yield images.paths
@@ -47,16 +52,36 @@ def image_files(images: Any) -> Iterator[np.ndarray]:
     if all(isinstance(image, str | os.PathLike) for image in listed):
         yield np.array([str(Path(image).expanduser().absolute()) for image in listed])
         return
-    root = get_cache_folder("pixels")
-    root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=root))
+    folder, paths = _write_all(listed)
     try:
-        paths = [folder / f"{i}.png" for i in range(len(listed))]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(_write, range(len(listed)), listed, paths))
-        yield np.array([str(path) for path in paths])
+        yield paths
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_all(images: Sequence[Any]) -> tuple[Path, np.ndarray]:
+    """Write images to a new folder in the cache, or, where that is not writable or full, in the system's folder.
+
+    Return the folder and the path of each image.
+    """
+    cache = get_cache_folder("pixels")
+    for root in (cache, Path(tempfile.gettempdir())):
+        folder = None
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=root, prefix="transfer-pixels-"))
+            paths = [folder / f"{i}.png" for i in range(len(images))]
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(_write, range(len(images)), images, paths))
+            return folder, np.array([str(path) for path in paths])
+        except BaseException as error:
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
+            problem = f"cannot write the pixels to {root}: {error.strerror or error}"
+            log.warning("%s", problem)
+    raise TransferError(f"{problem}; let $TRANSFER_CACHE or $TMPDIR name a folder with free space")
 
 
 def _as_list(images: Any) -> Sequence[Any]:
