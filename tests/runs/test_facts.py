@@ -167,8 +167,7 @@ def test_a_folder_with_everything(tmp_path):
         "images    4 in 2 classes: least dog (1), most cat (3)",
         "domains   one",
         "split     train 3, test 1",
-        "left out  1 file, not an image: testing/cat/notes.txt",
-        "left out  1 file, not in a class folder: logo.png",
+        "left out  1 file, not an image: testing/cat/notes.txt\n          1 file, not in a class folder: logo.png",
         "note      1 folder without an image skipped: testing/empty",
     ]
     assert table.choices == ("splits by the folders on level 1: testing is test, training is train",)
