@@ -47,6 +47,8 @@ def test_further_targets_are_unknown_too(picture, tmp_path):
 
 def test_errors(tree, tmp_path):
     table = read_folder(tree("ink/cat/1.png", "oil/dog/3.png"))
+    with pytest.raises(TransferError, match="has a domain 'INK ' already"):
+        add_unlabelled_domain(table, tmp_path, "INK ")
     with pytest.raises(TransferError, match=r"has a domain 'ink' already; .* --target NAME"):
         add_unlabelled_domain(table, tmp_path / "set" / "oil", "ink")
     (tmp_path / "empty").mkdir()

@@ -39,6 +39,19 @@ def test_probabilities_of_all_classes_sum_to_one(run, folder):
     assert sum(p for _, p in row["object_top"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_classes_that_another_set_spells_otherwise_are_measured_alike(run, folder, tmp_path):
+    """Folders of other case change no accuracy; the notes name the spellings."""
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    for red in sorted(other.glob("*/red")):
+        red.rename(red.with_name("RED "))
+    expected, got = (evaluate(EvaluateConfig(run=run, data=str(data))) for data in (folder, other))
+    assert got["test"]["object"]["accuracy"] == expected["test"]["object"]["accuracy"]
+    assert got["test"]["object"]["n"] == expected["test"]["object"]["n"]
+    assert "object: 'RED ' is read as 'red'" in got["notes"]
+    assert not any("is read as" in note for note in expected["notes"])
+
+
 def test_a_model_file_alone_predicts_elsewhere_without_store_or_hub(run, folder, tmp_path, monkeypatch):
     monkeypatch.delenv("TRANSFER_WEIGHTS")
     shutil.copy(run / "model.safetensors", tmp_path / "elsewhere.safetensors")

@@ -12,6 +12,13 @@ def test_labels_of_another_data_set_are_aligned_by_name() -> None:
     assert (aligned.values.tolist(), aligned.classes, foreign) == ([-1, 0, -1, 1], ("ant", "bee"), ["wasp"])
 
 
+def test_labels_that_are_spelled_otherwise_are_those_of_the_class() -> None:
+    spec = HeadSpec("object", "softmax", ("Ant", "bee", "2"))
+    given = Target(np.array([0, 1, 2, 3, -1]), "softmax", ("ANT ", "2.0", "Bee", "wasp"))
+    aligned, foreign = find_head_kind("softmax").align(given, spec)
+    assert (aligned.values.tolist(), aligned.classes, foreign) == ([0, 2, 1, -1, -1], spec.classes, ["wasp"])
+
+
 def test_numbers_that_stand_for_classes_are_aligned_by_value() -> None:
     spec = HeadSpec("digit", "softmax", ("1", "2.0"))
     given = Target(np.array([2.0, 1.0, 3.0, np.nan]), "regression")

@@ -1,14 +1,16 @@
 """ImageTable: one row per image, with its targets, split and group."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 import numpy as np
 
 from transfer.data.left_out import LeftOut
 
 DEFAULT_DOMAIN = "all"  # domain of images that name none
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,35 @@ def natural_key(name: str) -> tuple:
     return tuple((len(n := p.lstrip("0")), n) if i % 2 else p for i, p in enumerate(parts)), name
 
 
+def parse_number(name: str) -> Decimal | None:
+    """Return the value of a name that is a plain decimal number such as ``-1.50``; None for another."""
+    return Decimal(name) if _NUMBER.fullmatch(name) else None
+
+
+def sort_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Return `names` in the order of classes: numbers by value if all are numbers, else in natural order.
+
+    Examples
+    --------
+    >>> sort_classes(["10", "2", "1.5", "1.25"]), sort_classes(["c10", "c9", "2"])
+    (('1.25', '1.5', '2', '10'), ('2', 'c9', 'c10'))
+    """
+    numbers = {name: parse_number(name) for name in names}
+    known = {name: value for name, value in numbers.items() if value is not None}
+    if len(known) == len(numbers):
+        return tuple(sorted(known, key=lambda name: (known[name], name)))
+    return tuple(sorted(numbers, key=natural_key))
+
+
 def make_softmax_target(names: Sequence[str]) -> Target:
-    """Return the target of class `names`, one per image, ``""`` if unknown; classes in natural order.
+    """Return the target of class `names`, one per image, ``""`` if unknown; see :func:`sort_classes`.
 
     Examples
     --------
     >>> make_softmax_target(["b", "", "a"])
     Target(values=array([ 1, -1,  0]), kind='softmax', classes=('a', 'b'))
     """
-    classes = tuple(sorted({n for n in names if n}, key=natural_key))
+    classes = sort_classes({n for n in names if n})
     index = {name: i for i, name in enumerate(classes)} | {"": -1}
     return Target(np.array([index[n] for n in names], dtype=np.int64), "softmax", classes)
 

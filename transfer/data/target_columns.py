@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from transfer.data.table import Target, make_softmax_target, natural_key
+from transfer.data.class_names import find_alike
+from transfer.data.table import Target, make_softmax_target, sort_classes
 from transfer.errors import TransferError, UnknownName, did_you_mean
 from transfer.runtime.plugins import load_entry_points
 
@@ -56,8 +57,8 @@ def read_two_classes(name: str, cells: list[str], place: Callable[[int], str]) -
     """Return 0, 1, or -1 where unknown: of no/yes, false/true, 0/1, or of the two values that occur, in order."""
     known = {c.casefold() for c in cells if c}
     pair = next((p for p in BINARY_PAIRS if known <= set(p)), None)
-    classes = pair or tuple(sorted(known, key=natural_key))
-    if len(classes) != 2:
+    classes = pair or sort_classes(known)
+    if len(classes) != 2 or find_alike(classes):
         raise TransferError(f"the column {name!r} is not binary: it has {len(classes)} different values")
     index = {"": -1, classes[0]: 0, classes[1]: 1}
     return Target(np.array([index[c.casefold()] for c in cells], dtype=np.int64), "binary", classes)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from transfer.data.class_names import match_names
 from transfer.data.image_paths import find_images
 from transfer.data.images.file_kinds import describe_left_out
 from transfer.data.left_out import LeftOut
@@ -22,7 +23,7 @@ def add_unlabelled_domain(table: ImageTable, folder: Path, domain: str) -> Image
     TransferError
         The folder has no image, or the table has a domain of that name.
     """
-    if domain in table.domains:
+    if match_names([domain], table.domains) != [-1]:
         raise TransferError(
             f"--target-images: {table.name} has a domain {domain!r} already; name the folder's images by --target NAME"
         )

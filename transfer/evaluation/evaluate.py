@@ -20,6 +20,7 @@ import numpy as np
 from transfer.config.commands import EvaluateConfig, PredictConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import CacheConfig
+from transfer.data.class_names import describe_matches
 from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.image_paths import find_images
 from transfer.data.images.batches import ImageBatches
@@ -133,7 +134,10 @@ def _write_csv(rows: Iterator[dict[str, Any]], write: Any) -> None:
 
 
 def align_labels(table: ImageTable, specs: Sequence[HeadSpec]) -> ImageTable:
-    """Return `table` with its labels as indices of the heads' classes; unknown classes become -1, and a note."""
+    """Return `table` with its labels as indices of the heads' classes; unknown classes become -1, and a note.
+
+    Classes that are spelled otherwise are matched, and a note says so: see `transfer.data.class_names`.
+    """
     aligned, notes = {}, list(table.notes)
     for spec in specs:
         given = table.targets.get(spec.name)
@@ -141,6 +145,8 @@ def align_labels(table: ImageTable, specs: Sequence[HeadSpec]) -> ImageTable:
             aligned[spec.name] = spec.head_kind.unknown_target(spec, len(table))
             continue
         aligned[spec.name], unknown = spec.head_kind.align(given, spec)
+        if read := describe_matches(given.classes, spec.classes):
+            notes.append(f"{spec.name}: {read}")
         unknown = [label for label in unknown if spec.name != "domain" or label != DEFAULT_DOMAIN]
         if unknown:
             named = ", ".join(unknown[:3])

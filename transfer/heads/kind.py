@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from transfer.data.table import Target
+from transfer.data.class_names import match_names
+from transfer.data.table import Target, sort_classes
 from transfer.data.target_columns import read_classes, read_numbers
 from transfer.heads.metrics import classification_metrics, regression_metrics
 
@@ -168,15 +169,19 @@ class ClassHeadKind(HeadKind):
         return Target(found.values, self.name, found.classes)
 
     def align(self, given: Target, spec: HeadSpec) -> tuple[Target, list[str]]:
-        """Return `given` as indices of the classes of `spec`, -1 for other classes, and the names of those."""
+        """Return `given` as indices of the classes of `spec`, -1 for other classes, and the names of those.
+
+        A class may be spelled otherwise: see `transfer.data.class_names`.
+        """
         index = {label: i for i, label in enumerate(spec.classes)}
         if not given.classes:  # all labels were numbers, and were read as such
             numbers = {_number(label): i for label, i in index.items()}
             values = [numbers.get(value, -1) for value in given.values.tolist()]
             unknown = {f"{value:g}" for value in given.values.tolist() if value == value and value not in numbers}
-            return Target(np.array(values, dtype=np.int64), self.name, spec.classes), sorted(unknown)
-        place = np.array([*(index.get(label, -1) for label in given.classes), -1])
-        foreign = [label for label in given.classes if label not in index]
+            return Target(np.array(values, dtype=np.int64), self.name, spec.classes), list(sort_classes(unknown))
+        found = match_names(given.classes, spec.classes)
+        place = np.array([*found, -1])
+        foreign = [label for label, i in zip(given.classes, found, strict=True) if i < 0]
         return Target(place[given.values], self.name, spec.classes), foreign
 
     def outputs(self, spec: HeadSpec) -> int:

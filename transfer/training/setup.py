@@ -159,7 +159,7 @@ def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[di
     missing = []
     for i, domain in enumerate(table.domains):
         absent = np.setdiff1d(np.arange(len(table.objects)), table.object[table.domain == i])
-        lacking = sorted(table.objects[k] for k in absent)
+        lacking = [table.objects[k] for k in absent]
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         missing += [f"{domain} has no image of {', '.join(lacking[:3])}{more}"] if lacking else []
     if missing and len(table.domains) > 1:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from transfer.data.class_names import merge_spellings
 from transfer.data.folders import read_folder
 from transfer.data.manifests.csv_columns import CSV_SUFFIXES
 from transfer.data.sets import office31
@@ -30,6 +31,9 @@ def load_table(
 ) -> ImageTable:
     """Return the table of a named set, a folder of images, a CSV manifest or shards, also below `data_root`.
 
+    Names of classes, domains and groups that are one name written in several ways are merged, and a note says so:
+    see `transfer.data.class_names`.
+
     Parameters
     ----------
     data : str
@@ -49,7 +53,7 @@ def load_table(
     TransferError
         Neither a named set nor a readable path.
     """
-    table = _read(data, data_root, targets, labels=labels, skip_bad=skip_bad)
+    table = merge_spellings(_read(data, data_root, targets, labels=labels, skip_bad=skip_bad))
     for choice in table.choices:
         log.info("%s", choice)
     return table
