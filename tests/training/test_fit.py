@@ -334,3 +334,21 @@ def test_frozen_statistics_take_batches_as_they_are(
     few = replace(data, train=data.train[:9], val=data.val[:0])
     fit(model, plan, few, LearnConfig(epochs=1, batch_size=4), TrunkCache())
     assert sorted(seen[-3:]) == [1, 4, 4]
+
+
+@pytest.mark.parametrize("policy", ["full", "lp_ft:1"])
+def test_training_in_which_no_head_can_learn_is_refused(
+    taught: Callable[..., Any], data: TrainingData, policy: str
+) -> None:
+    model, plan = taught(policy)
+    for spec in model.heads.specs.values():
+        object.__setattr__(spec, "weight", 0.0)
+    with pytest.raises(TransferError, match="--loss-weights: object, domain has weight 0, so nothing can be learned"):
+        fit(model, plan, data, LEARN, TrunkCache())
+
+
+def test_solved_heads_need_no_loss_weight(taught: Callable[..., Any], data: TrainingData) -> None:
+    model, plan = taught("linear_probe")
+    for spec in model.heads.specs.values():
+        object.__setattr__(spec, "weight", 0.0)
+    assert fit(model, plan, data, LearnConfig(), TrunkCache()).best

@@ -96,7 +96,16 @@ def test_domains_with_different_objects_are_said():
     assert notes == ["object sets differ between domains: y has no image of b"]
 
 
-@pytest.mark.parametrize(("text", "says"), [("objekt:1", "did you mean 'object'"), ("object:much", "NAME:NUMBER")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("objekt:1", "did you mean 'object'"),
+        ("object:much", "NAME:NUMBER"),
+        ("object:-1", "'object:-1': the weight must be 0 or more"),
+        ("object:nan", "the weight must be 0 or more"),
+        ("object:inf", "the weight must be 0 or more"),
+    ],
+)
 def test_bad_loss_weights(text, says):
     with pytest.raises(TransferError, match=says):
         head_specs(

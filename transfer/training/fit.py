@@ -31,7 +31,7 @@ from transfer.training.penalties import build
 from transfer.training.penalties.penalty import Penalty
 from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.resume import NO_SCORE, FitCheckpoints, FitPosition, FitResult, PhaseBest, PhaseChoice
-from transfer.training.setup import TrainingData, row_weights
+from transfer.training.setup import TrainingData, refuse_zero_loss, row_weights
 from transfer.training.stochastic_depth import stochastic_depth
 
 SCALE_ROWS = 1024  # training rows that set the scale of the heads' input
@@ -68,6 +68,8 @@ def fit(  # the last four are options that a plain fit does not need
     """
     solved = [is_phase_solved(model, phase, config, cache.views) for phase in plan.phases]
     build.check_penalties(model, plan, config, solved)
+    if not all(solved):
+        refuse_zero_loss(model, config)
     torch.manual_seed(seed)
     before = freeze.hash_frozen_tensors(model.backbone, plan.phases)
     moving = [name for name in model.state_dict() if name.removeprefix("backbone.network.") not in before]

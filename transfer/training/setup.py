@@ -11,7 +11,8 @@ from torch import Tensor
 
 from transfer import backbones, freeze
 from transfer.backbones.backbone import Backbone
-from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, TrainConfig
+from transfer.config.ranges import Within
+from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, LearnConfig, TrainConfig
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.sets.load import load_table
 from transfer.data.splits import Splits, split
@@ -179,7 +180,16 @@ def _loss_weights(texts: tuple[str, ...], table: ImageTable) -> dict[str, float]
             weights[name] = float(value)
         except ValueError as error:
             raise TransferError(f"--loss-weights {text!r}: write NAME:NUMBER, such as {name}:0.5") from error
+        if weights[name] not in Within(0):
+            raise TransferError(f"--loss-weights {text!r}: the weight must be {Within(0)}")
     return weights
+
+
+def refuse_zero_loss(model: TransferModel, config: LearnConfig) -> None:
+    """Raise a TransferError if no head of a `model` that is trained in steps has a loss to learn from."""
+    if not any(spec.weight for spec in model.heads.specs.values()) and not config.regularise.co_tuning:
+        names = ", ".join(model.heads.specs)
+        raise TransferError(f"--loss-weights: {names} has weight 0, so nothing can be learned: give a weight above 0")
 
 
 def row_weights(data: TrainingData, model: TransferModel, balance: str) -> dict[str, Tensor]:

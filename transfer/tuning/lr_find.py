@@ -28,7 +28,7 @@ from transfer.training.epoch import EpochTrainer, TrainingData
 from transfer.training.fit import scale_heads
 from transfer.training.penalties import build
 from transfer.training.penalties.pretrained import PretrainedCopy
-from transfer.training.setup import new_model, read_images
+from transfer.training.setup import new_model, read_images, refuse_zero_loss
 from transfer.training.stochastic_depth import stochastic_depth
 from transfer.tuning.trial import TrialRunner
 
@@ -129,6 +129,7 @@ def range_test(
 ) -> Curve:
     """Return the training loss by learning rate in the last phase of `plan`; `model` is left unchanged."""
     config, seed = test.train.learn, test.train.run.seed
+    refuse_zero_loss(model, config)
     size = config.batch_size or len(data.train)
     labels, phase = target_tensors(data.table, model), plan.phases[-1]
     with restored(model):
