@@ -93,7 +93,7 @@ def read_domains(config: ShiftConfig, cache: TrunkCache) -> Images:
     """Return the images that `config` names, of all domains; ``target_images`` are the domain ``target``."""
     data = DataConfig(**{field.name: getattr(config, field.name) for field in fields(ImagesConfig)})
     unlabelled = {config.target: config.target_images} if config.target_images else {}
-    return read_images(data, cache.disk_cache, unlabelled=unlabelled)
+    return read_images(data, cache.disk_cache, unlabelled=unlabelled, hidden=config.target)
 
 
 def complete_config(config: AdaptConfig) -> AdaptConfig:

@@ -15,6 +15,7 @@ from transfer.adaptation.selection.best_candidate import BestCandidate
 from transfer.adaptation.task import AdaptationTask
 from transfer.config.adapt import AdaptConfig
 from transfer.config.serialise import to_dict
+from transfer.data.conflicts import count_conflicts
 from transfer.data.table import ImageTable, Target
 from transfer.evaluation.finished_run import FinishedRun
 from transfer.evaluation.predictions import Predictions, evaluate_predictions, note_absent_classes
@@ -111,6 +112,7 @@ def build_result(
             "target": len(domains.unlabelled),
             "target_labelled": len(domains.labelled),
             "test": len(domains.test),
+            **count_conflicts(prepared.images.table),
         },
         "target": evaluate_predictions(test, predictions),
         "source_only": {"object": metrics.classification_metrics(test.object, before, test.objects)},

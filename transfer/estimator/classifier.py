@@ -13,6 +13,7 @@ from transfer.adaptation.adapt import AdaptRun, adapt
 from transfer.config.adapt import AdaptConfig
 from transfer.config.shared import RunConfig, ViewConfig
 from transfer.config.train import TrainConfig
+from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.pixel_files import InputError, image_files
 from transfer.data.table import ImageTable, Target
@@ -153,7 +154,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             cache = TrunkCache(config.cache)
             table = _table(paths, {"object": labels.object, "domain": labels.domain})
             rule = (config.data if isinstance(config, TrainConfig) else config.shift).on_bad_image
-            images = Images(*drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), rule))
+            found = drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), rule)
+            images = Images(*drop_conflicts(*found, hidden=TARGET))
             run: TrainRun | AdaptRun
             if isinstance(config, TrainConfig):
                 run = train(config, images=images, cache=cache)

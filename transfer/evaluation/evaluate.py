@@ -21,6 +21,7 @@ from transfer.config.commands import EvaluateConfig, PredictConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import CacheConfig
 from transfer.data.class_names import describe_matches
+from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.image_paths import find_images
 from transfer.data.images.batches import ImageBatches
@@ -185,6 +186,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))
     cache = TrunkCache(CacheConfig(cache=config.cache))
     table, inspection = drop_bad_images(given, inspect_files(given, disk_cache=cache.disk_cache), config.on_bad_image)
+    table, inspection = drop_conflicts(table, inspection)
     table = align_labels(table, specs)
     if not any(t.known.any() for t in table.targets.values()):
         raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")

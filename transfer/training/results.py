@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.config.train import TrainConfig
+from transfer.data.conflicts import count_conflicts
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.evaluation.ensemble import average_predictions
@@ -106,7 +107,7 @@ def build_train_result(
         optional["advice"] = prepared.advice.record
     return {
         **header,
-        "images": counts | _measure_balance(table, splits),
+        "images": counts | count_conflicts(table) | _measure_balance(table, splits),
         "test": evaluate_predictions(test, predictions) if len(test) else {},
         "per_domain": evaluate_domains(test, predictions) if len(test) else {},
         **optional,

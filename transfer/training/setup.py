@@ -13,6 +13,7 @@ from transfer import backbones, freeze
 from transfer.backbones.backbone import Backbone
 from transfer.config.ranges import Within
 from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, LearnConfig, TrainConfig
+from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.sets.load import load_table
 from transfer.data.splits import Splits, split
@@ -63,11 +64,16 @@ class Images:
 
 
 def read_images(
-    config: DataConfig, disk_cache: DiskCache | None = None, *, unlabelled: Mapping[str, Path] | None = None
+    config: DataConfig,
+    disk_cache: DiskCache | None = None,
+    *,
+    unlabelled: Mapping[str, Path] | None = None,
+    hidden: str = "",
 ) -> Images:
-    """Return the images that `config` names, inspected, with bad ones refused or skipped.
+    """Return the images that `config` names, inspected: bad ones refused or skipped, without conflicting labels.
 
-    `disk_cache` caches the inspection. `unlabelled` has folders of images without labels, by the domain's name. No
+    `disk_cache` caches the inspection. `unlabelled` has folders of images without labels, by the domain's name, and
+    `hidden` is the domain whose labels must not affect training: see `transfer.data.conflicts.drop_conflicts`. No
     images, bad ones under ``refuse``, or fewer than two objects raise a TransferError.
     """
     with distributed.local_rank_zero_first():
@@ -76,6 +82,7 @@ def read_images(
         for domain, folder in (unlabelled or {}).items():
             table = add_unlabelled_domain(table, folder, domain)
         table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)
+        table, inspection = drop_conflicts(table, inspection, hidden)
     present = np.unique(table.object[table.object >= 0])
     if len(present) < 2:
         only = f"only {table.objects[present[0]]!r}" if len(present) else "none"
