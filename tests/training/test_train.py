@@ -1,17 +1,24 @@
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
 from model_states import changed_names, copy_state
 from safetensors.torch import load_file
 
+import transfer
+from transfer.backbones import catalogue
 from transfer.config.checked import from_dict
 from transfer.config.train import TrainConfig
+from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.runs import checkpoint
 from transfer.training.fit import fit
@@ -281,3 +288,33 @@ def test_from_an_untouched_backbone_it_is_the_ordinary_run(config):
     fresh = train(config()).models[""].backbone
     a, b = (train(config(policy="partial:1"), backbone=start).models[""] for start in (None, fresh))
     assert all(torch.equal(tensor, b.state_dict()[name]) for name, tensor in a.state_dict().items())
+
+
+def list_families() -> list[Any]:
+    """Return the smallest listed backbone of each module of timm and torchvision."""
+    smallest: dict[str, tuple[int, str]] = {}
+    with catalogue.TABLE.open(encoding="utf-8", newline="") as file:
+        file.readline()  # versions
+        for name, provider, parameters, *_ in csv.reader(file):
+            architecture = name.rpartition(":")[2].partition(".")[0]
+            if provider == "torchvision":
+                builder: Any = torchvision.models.get_model_builder(architecture)
+            elif provider == "timm" and timm.is_model(architecture):
+                builder = timm.model_entrypoint(architecture)
+            else:
+                continue
+            smallest[builder.__module__] = min(smallest.get(builder.__module__, (10**12, "")), (int(parameters), name))
+    return [pytest.param(name, id=module) for module, (_, name) in smallest.items()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", list_families())
+def test_every_family_is_trained_saved_and_loaded(
+    config: Callable[..., TrainConfig], images: ImageTable, tmp_path: Path, backbone: str
+) -> None:
+    """With random weights, BatchNorm that learns, and a last batch of one image; loaded, it predicts the same."""
+    network = {"backbone": backbone, "random_init": True, "image_size": 96, "policy": "full", "statistics": "learning"}
+    split = {"test": 0.0, "val": 0.25, "batch_size": 7}  # 36 = 5 * 7 + 1 images
+    settings = network | split | {"epochs": 2, "refit": False, "cache": False, "report": False}
+    run = train(config(**settings, out=tmp_path / "run"))
+    assert repr(transfer.load_run(tmp_path / "run").predict(images.paths[:3])) == repr(run.predict(images.paths[:3]))
