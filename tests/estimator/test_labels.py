@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,12 @@ def test_domains_with_labels_are_sources():
 def test_unusable_labels_are_a_value_error(y, domain, message):
     with pytest.raises(ValueError, match=message):
         read_labels(y, domain, 3)
+
+
+def test_classes_that_differ_only_in_spelling_are_kept_with_a_warning():
+    with pytest.warns(UserWarning, match="y: 'Circle', 'circle' differ only in case"):
+        labels = read_labels(["Circle", "circle", "box"], None, 3)
+    assert labels.classes.tolist() == ["Circle", "box", "circle"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_labels(["circle", "box"], None, 2)

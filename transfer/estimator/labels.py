@@ -5,6 +5,7 @@ whose labels are never read. Names work as well: a domain in which every label i
 target domain.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from transfer.data.class_names import ALIKE, find_alike
 from transfer.data.pixel_files import InputError
 from transfer.data.table import Target
 
@@ -30,6 +32,8 @@ class ImageLabels:
 
 def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
     """Return the labels of `count` images, those of target domains masked.
+
+    Classes stay as given, as scikit-learn expects; those that differ only in spelling get a UserWarning.
 
     Raises
     ------
@@ -60,6 +64,9 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
         raise InputError(f"y mixes types of labels that cannot be sorted: {error}") from error
     if len(classes) < 2:
         raise InputError(f"the classifier needs at least 2 classes, and the data has only one class: {classes[0]!r}")
+    if known.dtype.kind in "UO" and (alike := find_alike(map(str, classes))):
+        message = f"y: {' / '.join(', '.join(map(repr, group)) for group in alike)} {ALIKE}: they are different classes"
+        warnings.warn(message, UserWarning, stacklevel=3)
     values = np.full(count, -1, dtype=np.int64)
     values[~target] = index
     names = np.full(count, "one", dtype=object) if domains is None else np.array([str(d) for d in domains], object)
