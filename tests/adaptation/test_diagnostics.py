@@ -30,7 +30,7 @@ def table_of(domain, objects):
     return ImageTable(np.array([f"/{i}" for i in range(n)]), targets, empty, empty, "set")
 
 
-def stage_of(*, val=0.25, per_class=40, lacking=(), unknown=0, target_rows=None, seed=0):
+def stage_of(*, val=0.25, per_class=40, lacking=(), unknown=0, target_rows=None, seed=0, moved=9.0):
     """Return a stage of well separated blobs, the target's moved far away, and one for which no shift shows."""
     rng = np.random.default_rng(seed)
     kinds = CLASSES + unknown
@@ -39,7 +39,7 @@ def stage_of(*, val=0.25, per_class=40, lacking=(), unknown=0, target_rows=None,
     target = np.repeat([k for k in range(kinds) if k not in lacking], per_class)[:target_rows]
     both = np.concatenate([source, target])
     domain = np.repeat(["ink", "oil"], [len(source), len(target)])
-    features = centres[both] + rng.normal(size=(len(both), 12)) + np.where(domain == "oil", 9.0, 0.0)[:, None]
+    features = centres[both] + rng.normal(size=(len(both), 12)) + np.where(domain == "oil", moved, 0.0)[:, None]
     table = table_of(domain.tolist(), [f"thing {k}" for k in both])
     n = len(both)
     seen = Inspection(np.array([str(i) for i in range(n)]), np.zeros(n, np.uint64), np.full(n, ""))
@@ -93,13 +93,23 @@ def test_a_distances_use_pooled_features_and_the_chosen_candidates():
 
 
 def test_missing_classes_are_named():
-    stage = stage_of(lacking=(1, 4))
+    stage = stage_of(lacking=(1, 4), moved=2.0)
     block, notes = diagnostics.describe_shift(stage, evidence_of(stage))
+    assert block["reliable"]
     assert block["strong"]
     assert block["partial"]
     assert block["absent"] == ["thing 1", "thing 4"]
     assert block["prior"]["thing 1"]["target"] < 0.01 < block["prior"]["thing 1"]["source"]
     assert "(thing 1, thing 4)" in notes[0]
+
+
+def test_shares_on_which_classifiers_disagree_are_not_believed():
+    """Without standardisation the source's classifier is lost on a target that moved this far."""
+    block, notes = diagnostics.describe_shift(stage := stage_of(lacking=(1, 4)), evidence_of(stage))
+    assert block["total_variation"]["em"] > 0.2
+    assert not block["reliable"]
+    assert not block["strong"]
+    assert notes == []
 
 
 def test_estimates_that_need_validation_rows_are_none_without_them():
@@ -135,12 +145,14 @@ def test_the_stage_stays_as_it_was():
 
 
 def test_flags_of_several_seeds():
-    calm = {"strong": False, "partial": False, "open_set": False, "absent": []}
-    blocks = [calm, calm | {"strong": True, "partial": True, "absent": ["b", "a"]}, calm | {"absent": ["a", "c"]}]
+    calm = {"strong": False, "partial": False, "open_set": False, "reliable": True, "absent": []}
+    told = {"strong": True, "partial": True, "reliable": False, "absent": ["b", "a"]}
+    blocks = [calm, calm | told, calm | {"absent": ["a", "c"]}]
     assert diagnostics.merge_shift_flags(blocks) == {
         "strong": True,
         "partial": True,
         "open_set": False,
+        "reliable": False,
         "absent": ["b", "a", "c"],
     }
     assert diagnostics.merge_shift_flags([calm]) == calm

@@ -59,7 +59,6 @@ def test_the_recommended_run_is_the_final_one(quick, caplog):
     space = ("lr=1e-3:1e-1", "optimizer=sgd,adamw", "momentum=0:0.9")
     result = search(quick(train={"layer_decay": 0.3}, space=space, trials=4, final=True))
     assert "--layer-decay: no effect, because the whole backbone stays frozen" in caplog.messages
-    assert result["notes"][0] in [record.getMessage() for record in caplog.records]
     found, settings = from_dict(TrainConfig, result["recommended"]), result["best"]["settings"]
     assert found.learn.probe == "trained"
     assert found.learn.optimizer == settings["optimizer"]
