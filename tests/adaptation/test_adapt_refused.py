@@ -31,7 +31,7 @@ def test_one_method_that_diverges_leaves_the_others(config, tiny, monkeypatch):
         ({"policy": "truncate:99"}, "of which 4 at most can be dropped"),
         ({"policy": "stage_probes"}, "chosen by the labels of one domain"),
         ({"policy": "head2toe:10"}, "chosen by the labels of one domain need not matter in the other.*truncate:1"),
-        ({"policy": "truncate:1+lp_ft"}, "truncate:1[+]lp_ft: adaptation takes a policy of one phase"),
+        ({"policy": "truncate:1+lp_ft"}, "truncate:1[+]lp_ft: adaptation takes one phase"),
         ({"backbone": "nosuch"}, "nosuch"),
         ({"rule": "source_val", "val": 0.0}, "use --val 0.1"),
         ({"rule": "source_val", "val": 0.0, "seeds": (0, 1)}, "use --val 0.1"),

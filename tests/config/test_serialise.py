@@ -10,7 +10,7 @@ import pytest
 from transfer.config import commands, train
 from transfer.config.checked import Config, from_dict
 from transfer.config.commands import EvaluateConfig
-from transfer.config.serialise import to_dict
+from transfer.config.serialise import iter_paths, to_dict
 from transfer.config.train import CompareConfig, LearnConfig, RunConfig, TrainConfig
 
 FOUND = [v for v in (*vars(train).values(), *vars(commands).values()) if isinstance(v, type)]
@@ -74,3 +74,10 @@ def test_types_come_back(tmp_path: Path) -> None:
     assert isinstance(back.run.seeds, tuple)
     assert isinstance(to_dict(value)["run"]["out"], str)
     assert isinstance(back.data.data, str)
+
+
+def test_every_path_of_a_nested_config_is_found() -> None:
+    config = EvaluateConfig(Path("a"), more=(Path("b"), Path("c")), out=Path("d"))
+    assert set(iter_paths(config)) == {Path("a"), Path("b"), Path("c"), Path("d")}
+    assert list(iter_paths(TrainConfig(run=RunConfig(out=Path("e"))))) == [Path("e")]
+    assert not list(iter_paths(TrainConfig()))

@@ -109,18 +109,14 @@ def complete_config(config: AdaptConfig) -> AdaptConfig:
         config = replace(config, shift=replace(shift, target=shift.target_images.expanduser().absolute().name))
     methods = [find_method(name) for name in config.method.method]
     if config.method.weight and not any(method.losses for method in methods):
-        raise TransferError(
-            f"--weight: {', '.join(config.method.method)} minimises no loss, so there is nothing to weight"
-        )
+        raise TransferError(f"--weight: {', '.join(config.method.method)} minimises no loss that it could weight")
     validators.find_validators(config.method.rule)
     target_labels = config.shift.target_labels or config.shift.protocol == "office"
     if missing := [method.name for method in methods if not method.uses_source and not target_labels]:
         raise TransferError(f"{missing[0]} learns from target labels, but there are none: use --target-labels 3")
     policy = FreezePolicy.parse(config.method.policy)
     if policy.from_scratch or not policy.single_phase:
-        raise TransferError(
-            f"--policy {policy}: adaptation takes a policy of one phase, such as linear_probe, partial:2 or full"
-        )
+        raise TransferError(f"--policy {policy}: adaptation takes one phase, such as linear_probe, partial:2 or full")
     if policy.all_stages:
         raise TransferError(
             f"--policy {policy}: features chosen by the labels of one domain need not matter in the other; to adapt "

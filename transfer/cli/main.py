@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -23,6 +23,7 @@ from transfer.cli.run_folders import DEFAULT_OUT, SAVES, choose_run_folder
 from transfer.config.adapt import AdaptConfig
 from transfer.config.commands import AdviseConfig, EvaluateConfig
 from transfer.config.lists import READERS
+from transfer.config.serialise import iter_paths
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime import distributed
@@ -57,7 +58,7 @@ def _run(call: Callable[[Any], None], config: Any) -> None:
         raise TransferError(
             "train, compare, adapt and advise alone run in several processes: start this without torchrun"
         )
-    with distributed.join_process_group() if launched else nullcontext(), name_recorded_plugins(*_find_paths(config)):
+    with distributed.join_process_group() if launched else nullcontext(), name_recorded_plugins(*iter_paths(config)):
         call(config)
 
 
@@ -179,14 +180,6 @@ def _record_plugins(config: Any, plugins: tuple[str, ...]) -> Any:
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     nested = {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
     return dataclasses.replace(config, **{name: _record_plugins(value, plugins) for name, value in nested.items()})
-
-
-def _find_paths(config: Any) -> Iterator[Path]:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _find_paths(value)
-        yield from (path for path in (value if isinstance(value, tuple) else [value]) if isinstance(path, Path))
 
 
 def _guarded(call: Callable[[_ProgressHandler], None]) -> int:

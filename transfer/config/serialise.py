@@ -35,3 +35,12 @@ def iter_settings(config: Any, default: Any = None) -> Iterator[tuple[str, Any, 
             yield from iter_settings(value, field_default)
         else:
             yield field.name, value, field_default
+
+
+def iter_paths(config: Any) -> Iterator[Path]:
+    """Yield every path in a nested config, those in tuples too."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from iter_paths(value)
+        yield from (path for path in (value if isinstance(value, tuple) else [value]) if isinstance(path, Path))

@@ -29,7 +29,9 @@ def drop_conflicts(table: ImageTable, inspection: Inspection, hidden: str = "") 
         No labelled image is left.
     """
     group, known = group_duplicates(inspection), table.object >= 0
-    apart = table.domain == table.domains.index(hidden) if hidden in table.domains else np.zeros(len(table), bool)
+    apart = np.zeros(len(table), bool)
+    if hidden and hidden in table.domains:
+        apart = table.domain == table.domains.index(hidden)
     dropped = _find_conflicts(table, group, known & ~apart) & ~apart
     masked = _find_conflicts(table, group, known) & known & apart
     conflicting = dropped | masked
