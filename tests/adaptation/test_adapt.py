@@ -73,7 +73,8 @@ def test_what_the_result_says(config, tiny, tmp_path):
     assert result["seconds"]["total"] >= result["seconds"]["train"] >= 0
     assert set(result["policy"]) >= {"trained_parameters", "frozen_parameters", "frozen_unchanged"}
     assert result["policy"]["frozen_unchanged"]
-    assert result["images"] == {"source": 22, "val": 2, "target": 24, "target_labelled": 0, "test": 24}
+    counts = {"source": 22, "val": 2, "target": 24, "target_labelled": 0, "test": 24, "conflicting": 0}
+    assert result["images"] == counts
     for part in ("target", "source_only"):
         assert set(result[part]["object"]) >= {"accuracy", "macro_f1", "n"}
     selection = result["selection"]
@@ -148,7 +149,8 @@ def test_two_sources_and_three_protocols(config, tiny):
         tiny.inspection,
     )
     result = adapt(config(source=("plain", "other"), method=("mcc",)), images=three).result
-    assert result["images"] == {"source": 22, "val": 2, "target": 24, "target_labelled": 0, "test": 24}
+    counts = {"source": 22, "val": 2, "target": 24, "target_labelled": 0, "test": 24, "conflicting": 0}
+    assert result["images"] == counts
     result = adapt(config(source=("plain",), method=("mcc",), protocol="inductive"), images=three).result
     assert result["images"]["source"] + result["images"]["val"] == 12
     assert result["images"]["target"] == result["images"]["test"] == 12

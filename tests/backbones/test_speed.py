@@ -66,4 +66,4 @@ def test_waiting_is_not_counted(monkeypatch):
         return run(trunk, images)
 
     monkeypatch.setattr(speed.Trunk, "__call__", interrupted)
-    assert measure_rate("resnet10t") > quiet / 2
+    assert measure_rate("resnet10t") > quiet / 5  # the sleep alone would make it a tenth or less

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_states import changed_names, copy_state
 
 from transfer.config.train import LearnConfig
 from transfer.evaluation.predictions import target_tensors
@@ -165,12 +164,3 @@ def test_a_head_without_weight_does_not_choose_the_epoch(
     model, plan = taught("partial:1")
     model.heads.specs["domain"] = dataclasses.replace(model.heads.specs["domain"], weight=weight)
     assert fit(model, plan, data, QUICK, TrunkCache()).best == [best]
-
-
-def test_where_no_head_has_weight_no_weight_moves(taught: Callable[..., Any], data: TrainingData) -> None:
-    model, plan = taught("full", statistics="frozen")
-    model.heads.specs = {name: dataclasses.replace(spec, weight=0.0) for name, spec in model.heads.specs.items()}
-    before = copy_state(model.backbone.network)
-    fit(model, plan, data, dataclasses.replace(QUICK, weight_decay=0.0), TrunkCache())
-    after = model.backbone.network.state_dict()
-    assert not changed_names(before, after)
