@@ -211,6 +211,7 @@ def test_a_command_writes_in_its_out_folder_and_the_cache_alone(
         place.mkdir()
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(weights_store))
     monkeypatch.setenv("HOME", str(places["home"]))
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "fonts"))  # matplotlib's own cache of fonts
     monkeypatch.setenv("TMPDIR", str(places["temporary"]))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(places["work"])
