@@ -1,5 +1,4 @@
 import errno
-import hashlib
 import tempfile
 from pathlib import Path
 
@@ -7,11 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.data.images.decode import BadImage, decode
+from transfer.data.images.decode import decode
 from transfer.data.pixel_files import InputError, image_files
 from transfer.errors import TransferError
 from transfer.estimator import TransferClassifier
-from transfer.estimator.files import digests
 from transfer.runtime.files import get_cache_folder
 
 
@@ -31,17 +29,6 @@ def test_pixels_become_files_that_decode_to_them_and_go(pixels):
             assert all(Path(path).parent.parent == get_cache_folder("pixels") for path in paths)
         np.testing.assert_array_equal(again, pixels[:3])
         assert not any(Path(path).exists() for path in paths)
-
-
-def test_the_same_pixels_have_the_same_digest(pixels):
-    seen = []
-    for _ in range(2):
-        with image_files(pixels[:2]) as paths:
-            seen.append(digests(paths).tolist())
-            assert seen[-1][0] == hashlib.sha256(Path(paths[0]).read_bytes()).hexdigest()
-    assert seen[0] == seen[1]
-    with pytest.raises(BadImage, match=r"nowhere\.png"):
-        digests(np.array(["nowhere.png"]))
 
 
 def test_images_of_any_mode_and_size(pixels):

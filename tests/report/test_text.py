@@ -234,7 +234,7 @@ def test_adapted() -> None:
     first = lines.index(["largest", "gains", "and", "losses", "source", "only", "adapted", "change", "n"])
     assert lines[first + 1] == ["a", "0.500", "0.900", "+0.400", "20"]
     assert [line[0] for line in lines[first + 1 : first + 6]] == list("abcfg")
-    assert "\n  proxy A-distance of the domains 1.98 before, 0.07 after (0: the same appearance" in text
+    assert "\n  proxy A-distance of the domains 1.98 before, 0.07 after (0: indistinguishable" in text
     assert "\n  class proportions differ by about 0.23, no more than errors of the estimate explain\n" in text
     assert "estimated accuracy of a standardised source classifier: 71%" in text
     assert "chosen by auto: mcc, epoch 9; oracle (best candidate" in text

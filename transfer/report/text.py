@@ -157,7 +157,7 @@ def shift_lines(result: dict[str, Any]) -> list[str]:
     before, after = (shift["a_distance"].get(when) for when in ("before", "after"))
     if before is not None:
         change = "" if after is None else f", {after:.2f} after"
-        scale = "0: the same appearance, 2: always told apart; it says nothing about classes"
+        scale = "0: indistinguishable, 2: perfectly separable; it says nothing about classes"
         lines.append(f"proxy A-distance of the domains {before:.2f} before{change} ({scale})")
     verdict = "a strong label shift" if shift["strong"] else "no more than errors of the estimate explain"
     if not shift.get("reliable", True):
