@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_states import move_a_frozen_tensor
 from PIL import Image
 
 from transfer.adaptation.adapt import adapt
 from transfer.cli.main import main
 from transfer.evaluation.evaluate import predict
-from transfer.model import TransferModel
 from transfer.runs import checkpoint
 from transfer.training.train import train
 
@@ -127,14 +127,7 @@ def test_test_images_of_the_inductive_protocol_change_no_byte_of_the_model(adapt
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
 def test_adapt_sees_a_frozen_tensor_that_moved(adapt_config, tiny, monkeypatch, policy):
-    features = TransferModel.features
-
-    def meddle(self, activation):
-        with torch.no_grad():
-            next(self.backbone.network.parameters()).mul_(1.0001)
-        return features(self, activation)
-
-    monkeypatch.setattr(TransferModel, "features", meddle)
+    move_a_frozen_tensor(monkeypatch)
     result = adapt(adapt_config(method=("mcc",), policy=policy), images=tiny).result
     assert result["policy"]["frozen_unchanged"] is False
     assert result["policy"]["moved"]

@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from model_states import changed_names, copy_state
+from model_states import changed_names, copy_state, move_a_frozen_tensor
 from safetensors.torch import load_file
 
 import transfer
@@ -101,16 +101,7 @@ def test_another_runs_backbone_is_truncated_too(config):
 
 
 def test_a_frozen_tensor_moved_on_purpose_is_seen(config, monkeypatch):
-    from transfer.model import TransferModel
-
-    features = TransferModel.features
-
-    def meddle(self, activation):
-        with torch.no_grad():
-            next(self.backbone.network.parameters()).mul_(1.0001)
-        return features(self, activation)
-
-    monkeypatch.setattr(TransferModel, "features", meddle)
+    move_a_frozen_tensor(monkeypatch)
     run = train(config(epochs=1))
     assert run.result["policy"]["frozen_unchanged"] is False
     assert run.result["policy"]["moved"]
