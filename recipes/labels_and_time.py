@@ -10,8 +10,8 @@ Scratch has its own learning rate and epochs. On digits with 5 labels (one seed,
 5e-3 reach 0.39, 0.41 and 0.41; 100 epochs at 2e-3, 5e-3 and 1e-2 reach 0.38, 0.41 and 0.44.
 
 The rates are for digits and glyphnet. Photographs at a size for a laptop:
---data office31 --backbone mobilenetv2_100 --lr 3e-3 --backbone-lr 0.1 --scratch-lr 2e-3 --image-size 96 --labels 1,4
---epochs 6 --scratch-epochs 24
+--data office31 --backbone mobilenetv2_100 --lr 3e-3 --backbone-lr 0.1 --scratch-lr 2e-3 --image-size 96
+--label-counts 1,4 --epochs 6 --scratch-epochs 24
 
 Without the last four options the images are whole and all labels are used, which needs a GPU. --seeds 0,1,2 gives mean
 and standard deviation.

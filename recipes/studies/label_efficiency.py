@@ -39,7 +39,7 @@ class LabelEfficiencyConfig(Config):
     """Label-efficiency study: policies against training from scratch, by number of labels and by seconds."""
 
     train: TrainConfig = field(default_factory=_equal_training)
-    labels: NotNegative[CommaInts] = (1, 2, 5, 10, 20, 0)
+    label_counts: NotNegative[CommaInts] = (1, 2, 5, 10, 20, 0)
     """Labels per class and domain, such as 5,20,0, where 0 means all. Runs with the most labels are timed."""
     policies: CommaNames = ("linear_probe", "partial", "full", "lp_ft", "gradual", "gradual:bottom_up")
     """Policies that are compared with training from scratch."""
@@ -108,10 +108,10 @@ def run_label_efficiency(config: LabelEfficiencyConfig) -> dict[str, Any]:
     started, base = time.perf_counter(), config.train
     if base.data.shots or base.policy.policy != PolicyConfig().policy:
         raise TransferError(
-            "the study varies labels and policies: give --labels A,B not --shots, and --policies A,B not --policy"
+            "the study varies labels and policies: give --label-counts A,B not --shots, and --policies A,B not --policy"
         )
     policies = dict.fromkeys([SCRATCH, *(str(FreezePolicy.parse(text)) for text in config.policies)])
-    labels = sorted(set(config.labels), key=lambda count: count or math.inf)
+    labels = sorted(set(config.label_counts), key=lambda count: count or math.inf)
     if base.run.resume:
         raise TransferError("--resume: this study always starts from its beginning; give --overwrite to run it again")
     folder = RunFolder(base.run.out, to_dict(config), overwrite=base.run.overwrite) if base.run.out else None

@@ -100,6 +100,7 @@ def test_a_made_up_class_folder_is_no_label():
     assert names_of(["cam1", "cam2"]) == (["", ""], ("cam1", "cam2"))
     assert names_of(["cat", "Unknown"]) == (["cat", ""], ("Unknown",))
     assert names_of(["batch 7", "images"], few_labels=True) == (["batch 7", ""], ("images",))
+    assert names_of(["batch 7"], few_labels=True) == (["batch 7"], ())
     assert names_of(["unlabeled"], few_labels=True) == ([""], ("unlabeled",))
 
 

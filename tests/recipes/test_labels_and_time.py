@@ -20,7 +20,7 @@ def test_recipe_is_short_and_runs_on_a_folder(images, tmp_path) -> None:
     assert len(SOURCE.read_text().splitlines()) <= 50
     folder = Path(str(images.paths[0])).parents[2]
     policies = ["linear_probe", "full", "lp_ft", "gradual:bottom_up"]
-    finished = run(folder, tmp_path, "--labels", "0,1", "--policies", ",".join(policies), "--out", "run")
+    finished = run(folder, tmp_path, "--label-counts", "0,1", "--policies", ",".join(policies), "--out", "run")
     assert finished.returncode == 0, finished.stderr
     scores, starts = finished.stdout.split("object, ")[-2:]
     head = scores.splitlines()[0].split()
@@ -44,6 +44,6 @@ def test_recipe_is_short_and_runs_on_a_folder(images, tmp_path) -> None:
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result["runs"]
     assert len(lines) == 2 * 5
-    second = run(folder, tmp_path, "--labels", "1", "--policies", "full", "--out", "run")
+    second = run(folder, tmp_path, "--label-counts", "1", "--policies", "full", "--out", "run")
     assert second.returncode == 2
     assert "already holds a run" in second.stderr

@@ -39,12 +39,12 @@ def test_an_image_that_is_gone_or_another(
     victims = {file: file.read_bytes() for file in mine.rglob("*.png")}
 
     def strike(line: dict[str, Any]) -> None:
-        for file, content in victims.items():
+        contents = list(victims.values())
+        for file, content, following in zip(victims, contents, [*contents[1:], contents[0]], strict=True):
             if harm == "gone":
                 file.unlink(missing_ok=True)
             else:
-                other = next(iter(victims.values())) + b"!"
-                file.write_bytes(content[:100] if harm == "shrunk" else other)
+                file.write_bytes(content[:100] if harm == "shrunk" else following + b"!")
 
     with pytest.raises(TransferError, match=r"\.png") as caught:
         train(config(out=tmp_path / "run", **asked), on_epoch=strike)

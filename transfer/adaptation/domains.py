@@ -83,9 +83,10 @@ def split_domains(  # the options of ShiftConfig
     target_rows, groups = _rows(table, [target]), _group_rows(table, inspection)
     notes: list[str] = []
     source_rows = _labelled_source_rows(table, sources, notes)
-    table, no_classes = forget_no_classes(table, source_rows, target_rows, few_labels=target_labels > 0)
     if protocol == "office":
         target_labels = target_labels or OFFICE_TARGET
+    table, no_classes = forget_no_classes(table, source_rows, target_rows, few_labels=target_labels > 0)
+    if protocol == "office":
         source_rows = _draw_office_rows(source_rows, table, sources, seed, notes)
     held_out = draw_stratified(source_rows, table, groups, val, np.random.default_rng(seed), notes, "val")
     adapt = test_rows = target_rows

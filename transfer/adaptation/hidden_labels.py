@@ -86,14 +86,14 @@ def forget_no_classes(
     """Return `table` without the target's labels that name no class, and these names.
 
     People put unlabelled images into a class folder of any name, since tools ask for one. A name of `target_rows` that
-    no source row has means no label if it is the only one, if it says so (`NO_CLASS`), or if no name of the target is a
-    class of the source; then every prediction would count as an error. With `few_labels`, some labels of the target
-    are to be used, and several names can be classes that the source lacks.
+    no source row has means no label if it says so (`NO_CLASS`), or if no name of the target is a class of the source;
+    then every prediction would count as an error. With `few_labels`, some labels of the target are to be used, so that
+    other names are classes that the source lacks; which ones must not depend on labels that are not drawn.
     """
     trained, present = (np.unique(table.object[rows]) for rows in (source_rows, target_rows))
     new = np.setdiff1d(present[present >= 0], trained)
     shared = np.intersect1d(present, trained[trained >= 0])
-    if len(shared) or (few_labels and len(new) > 1):
+    if len(shared) or few_labels:
         new = np.array([k for k in new if table.objects[k].strip().casefold() in NO_CLASS], np.int64)
     rows = target_rows[np.isin(table.object[target_rows], new)]
     values = table.object.copy()

@@ -11,7 +11,7 @@ from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 
 CONFLICT = "conflicting labels of the same image, byte for byte"
-_SHOWN = 3  # groups in the note
+_SHOWN = 3  # groups in the note, and objects of each group
 
 
 def drop_conflicts(table: ImageTable, inspection: Inspection, hidden: str = "") -> tuple[ImageTable, Inspection]:
@@ -37,10 +37,11 @@ def drop_conflicts(table: ImageTable, inspection: Inspection, hidden: str = "") 
     conflicting = dropped | masked
     if not conflicting.any():
         return table, inspection
-    places = defaultdict(list)
+    first: defaultdict[int, dict[int, int]] = defaultdict(dict)  # of each group, the first row of each object
     for row in np.flatnonzero(_find_conflicts(table, group, known) & known).tolist():
-        places[group[row]].append(f"{table.paths[row]} is {table.objects[table.object[row]]}")
-    shown = ["; ".join(places[number]) for number in dict.fromkeys(group[conflicting].tolist())]
+        first[group[row]].setdefault(int(table.object[row]), row)
+    places = {number: _list_places(table, list(rows.values())) for number, rows in first.items()}
+    shown = [places[number] for number in dict.fromkeys(group[conflicting].tolist())]
     examples = " / ".join(shown[:_SHOWN]) + " / …" * (len(shown) > _SHOWN)
     if not (known & ~conflicting).any():
         raise TransferError(f"{table.name}: each image occurs under several objects ({examples}): give it one")
@@ -50,8 +51,7 @@ def drop_conflicts(table: ImageTable, inspection: Inspection, hidden: str = "") 
     values = np.where(masked, -1, table.object)
     table = replace(table, targets=table.targets | {"object": replace(table.targets["object"], values=values)})
     left_out = [
-        LeftOut(str(table.paths[row]), CONFLICT, "; ".join(places[group[row]]))
-        for row in np.flatnonzero(conflicting).tolist()
+        LeftOut(str(table.paths[row]), CONFLICT, places[group[row]]) for row in np.flatnonzero(conflicting).tolist()
     ]
     table = replace(table.take(~dropped), notes=(*table.notes, note), left_out=(*table.left_out, *left_out))
     return table, inspection.take(~dropped)
@@ -60,6 +60,11 @@ def drop_conflicts(table: ImageTable, inspection: Inspection, hidden: str = "") 
 def count_conflicts(table: ImageTable) -> dict[str, int]:
     """Return the number of images with conflicting labels, for result.json."""
     return {"conflicting": sum(each.reason == CONFLICT for each in table.left_out)}
+
+
+def _list_places(table: ImageTable, rows: list[int]) -> str:
+    named = [f"{table.paths[row]} is {table.objects[table.object[row]]}" for row in rows[:_SHOWN]]
+    return "; ".join([*named, "…"] if len(rows) > _SHOWN else named)
 
 
 def _find_conflicts(table: ImageTable, group: np.ndarray, known: np.ndarray) -> np.ndarray:

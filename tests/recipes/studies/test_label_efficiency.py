@@ -14,8 +14,13 @@ from transfer.training.train import train
 
 
 def small(config: Any, **settings: Any) -> LabelEfficiencyConfig:
-    study = {name: settings.pop(name) for name in ("labels", "policies") if name in settings}
-    given = {"labels": (0, 2), "policies": ("linear_probe", "partial"), "scratch_lr": 0.02, "scratch_epochs": 2} | study
+    study = {name: settings.pop(name) for name in ("label_counts", "policies") if name in settings}
+    given = {
+        "label_counts": (0, 2),
+        "policies": ("linear_probe", "partial"),
+        "scratch_lr": 0.02,
+        "scratch_epochs": 2,
+    } | study
     return LabelEfficiencyConfig(config(epochs=1, refit=False, patience=0, **settings), **given)
 
 
@@ -52,7 +57,7 @@ def test_a_truncated_network_from_scratch_has_the_rate_of_scratch(config: Any, m
         return train(run_config, **more)
 
     monkeypatch.setattr(module, "train", watched)
-    run_label_efficiency(small(config, labels=(2,), policies=("truncate:2+scratch", "truncate:2"), lr=0.003))
+    run_label_efficiency(small(config, label_counts=(2,), policies=("truncate:2+scratch", "truncate:2"), lr=0.003))
     assert rates == {"scratch": 0.02, "truncate:2+scratch": 0.02, "truncate:2": 0.003}
 
 
@@ -69,14 +74,16 @@ def test_timed_runs_reuse_no_frozen_features(
         return run
 
     monkeypatch.setattr(module, "train", watched)
-    run_label_efficiency(small(config, labels=(2, 3), policies=("linear_probe",), seeds=(7, 7), cache=cache))
+    run_label_efficiency(small(config, label_counts=(2, 3), policies=("linear_probe",), seeds=(7, 7), cache=cache))
     assert [shots for shots, _ in computed] == [2, 2, 2, 2, 3, 3, 3, 3]
     _, _, *shared, _, _, third, fourth = [seconds for _, seconds in computed]
     assert [*shared, third, fourth] == ([True, False, True, True] if cache else [False] * 4)
 
 
 def test_policies_run_once(config: Any) -> None:
-    runs = run_label_efficiency(small(config, labels=(1, 1), policies=("partial", "partial:2", "scratch")))["runs"]
+    runs = run_label_efficiency(small(config, label_counts=(1, 1), policies=("partial", "partial:2", "scratch")))[
+        "runs"
+    ]
     assert [run["policy"] for run in runs] == ["scratch", "partial:2"]
     assert [run["course"] for run in runs] == [{"seconds": [], "object": []}] * 2  # one label leaves none to validate
 
@@ -84,11 +91,11 @@ def test_policies_run_once(config: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shots": 3}, "--labels A,B not --shots"),
+        ({"shots": 3}, "--label-counts A,B not --shots"),
         ({"policy": "full"}, "--policies A,B not --policy"),
         ({"policies": ("probe",)}, "unknown policy 'probe'"),
         ({"test": 0.0}, "no test images"),
-        ({"labels": (-1, 5)}, "--labels -1: it must be 0 or more"),
+        ({"label_counts": (-1, 5)}, "--label-counts -1: it must be 0 or more"),
     ],
 )
 def test_what_is_refused(config: Any, settings: dict[str, Any], message: str) -> None:

@@ -36,7 +36,8 @@ def test_two_processes_give_what_one_gives(ran, name, loss, weights):
             assert a.get(key, 0) == pytest.approx(b.get(key, 0), rel=loss, abs=loss)
     results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
     # The calibration error depends on probabilities, and is rounded as losses are; all else on decisions.
-    errors = [[head.pop("calibration_error", 0.0) for head in result.get("test", {}).values()] for result in results]
+    heads = [[*result.get("test", {}).values(), *result.get("target", {}).values()] for result in results]
+    errors = [[head.pop("calibration_error", 0.0) for head in each] for each in heads]
     assert errors[0] == pytest.approx(errors[1], rel=loss, abs=loss)
     assert results[0].get("test") == results[1].get("test")
     assert results[0].get("target") == results[1].get("target")
