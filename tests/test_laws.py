@@ -24,6 +24,7 @@ ROOMS = (
     "adaptation",
     "training",
     "advice",
+    "semi_supervised",
     "probes",
     "formats",
     "evaluation",

@@ -1,18 +1,15 @@
-"""The sparse graph against a dense one made by loops, its spreading against the closed solution, and two moons."""
+"""Spreading over the graph against a dense one and against the closed solution, and two moons."""
 
 import numpy as np
 import pytest
+from dense_graph import build_dense_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import make_moons
 
 from transfer.adaptation.refinement import centroids, label_propagation, product_of_experts, self_training
-from transfer.adaptation.refinement.label_propagation import (
-    build_neighbour_graph,
-    clamp_known,
-    propagate_labels,
-    smooth_over_graph,
-)
+from transfer.adaptation.refinement.label_propagation import clamp_known, propagate_labels, smooth_over_graph
+from transfer.semi_supervised.knn_graph import build_neighbour_graph
 
 SIZES = {"rows": st.integers(1, 25), "classes": st.integers(2, 6), "k": st.integers(1, 7), "seed": st.integers(0, 999)}
 
@@ -22,30 +19,11 @@ def draw(rows: int, classes: int, seed: int, width: int = 5) -> tuple[np.ndarray
     return rng.standard_normal((rows, width)), rng.dirichlet(np.full(classes, 0.5), rows)
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / np.sqrt(a @ a) / np.sqrt(b @ b))
-
-
-def dense(x: np.ndarray, k: int) -> np.ndarray:
-    n = len(x)
-    weights = np.zeros((n, n))
-    for i in range(n):
-        near = sorted((j for j in range(n) if j != i), key=lambda j: -cosine(x[i], x[j]))[:k]
-        for j in near:
-            weights[i, j] = weights[j, i] = max(cosine(x[i], x[j]), 0) ** 3
-    degree = weights.sum(1)
-    result = np.zeros((n, n))
-    for i, j in zip(*weights.nonzero(), strict=True):
-        result[i, j] = weights[i, j] / np.sqrt(degree[i] * degree[j])
-    return result
-
-
 @given(**SIZES)
 @settings(max_examples=60, deadline=None)
-def test_same_as_dense(rows: int, classes: int, k: int, seed: int) -> None:
+def test_rounds_on_a_dense_graph_are_the_same(rows: int, classes: int, k: int, seed: int) -> None:
     x, q = draw(rows, classes, seed)
-    s = dense(x, k)
-    np.testing.assert_allclose(build_neighbour_graph(x, k).toarray(), s, atol=1e-5)
+    s = build_dense_graph(x, k)
     now = q
     for _ in range(6):
         now = 0.7 * s @ now + 0.3 * q
@@ -54,21 +32,9 @@ def test_same_as_dense(rows: int, classes: int, k: int, seed: int) -> None:
     )
 
 
-def test_the_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, _ = draw(50, 2, 0)
-    whole = build_neighbour_graph(x).toarray()
-    monkeypatch.setattr(label_propagation, "BLOCK_ROWS", 7)
-    np.testing.assert_allclose(build_neighbour_graph(x).toarray(), whole, atol=1e-6)
-
-
-def test_edges_grow_with_rows_alone() -> None:
-    x, _ = draw(3000, 2, 0)
-    assert 3000 * 5 <= build_neighbour_graph(x, 5).nnz <= 2 * 3000 * 5
-
-
 def test_many_rounds_end_at_the_closed_solution() -> None:
     x, q = draw(30, 3, 1)
-    expected = np.linalg.inv(np.eye(30) - 0.9 * dense(x, 5)) @ q  # the limit that Zhou et al. 2004 derive
+    expected = np.linalg.inv(np.eye(30) - 0.9 * build_dense_graph(x, 5)) @ q  # the limit that Zhou et al. 2004 derive
     result = propagate_labels(x, q, alpha=0.9, rounds=400)
     np.testing.assert_allclose(result, expected / expected.sum(1, keepdims=True), atol=1e-4)
 

@@ -1,16 +1,11 @@
 """Label propagation on a nearest-neighbour graph (Zhou et al. 2004)."""
 
 import numpy as np
-import torch
-from scipy.sparse import coo_array, csr_array, diags_array
-from sklearn.preprocessing import normalize
-from tqdm.auto import tqdm
+from scipy.sparse import csr_array
 
 from transfer.adaptation.registry import register_method
 from transfer.adaptation.selection.evidence import CandidateEvidence
-
-BLOCK_ROWS = 1024  # rows whose similarities to all others are in memory at once
-COSINE_POWER = 3  # exponent of the cosines in edge weights (Iscen et al. 2019)
+from transfer.semi_supervised.knn_graph import build_neighbour_graph
 
 
 def clamp_known(q: np.ndarray, known: np.ndarray | None) -> np.ndarray:
@@ -27,29 +22,6 @@ def clamp_known(q: np.ndarray, known: np.ndarray | None) -> np.ndarray:
     if known is None:
         return q
     return np.where(known[:, None] < 0, q, np.eye(q.shape[1])[known])
-
-
-def build_neighbour_graph(features: np.ndarray, k: int = 5) -> csr_array:
-    """Return D^-1/2 W D^-1/2 of the symmetric k-nearest-neighbour graph, shape (N, N), sparse.
-
-    Rows i and j have an edge of weight max(cosine, 0)³ if either is among the other's `k` nearest neighbours; D holds
-    the row sums of W. A row of `features` (N, F) without positive cosines has no edge.
-    """
-    z = torch.from_numpy(normalize(np.asarray(features, np.float32)))
-    count = len(z)
-    k = min(k, count - 1)
-    near, cosines = torch.empty((count, k), dtype=torch.int64), torch.empty((count, k))
-    # topk is four times as fast as argpartition; in blocks, so that memory grows with N only
-    for start in tqdm(range(0, count, BLOCK_ROWS), desc="neighbours", disable=None, delay=2):
-        each = z[start : start + BLOCK_ROWS] @ z.T
-        each.diagonal(start).fill_(-torch.inf)
-        cosines[start : start + BLOCK_ROWS], near[start : start + BLOCK_ROWS] = each.topk(k, 1)
-    edges = cosines.double().clamp_min(0).pow(COSINE_POWER).numpy().ravel()
-    one_way = coo_array((edges, (np.repeat(np.arange(count), k), near.numpy().ravel())), shape=(count, count)).tocsr()
-    graph = one_way.maximum(one_way.T)
-    degree = np.asarray(graph.sum(1)).ravel()
-    root = diags_array(np.divide(1.0, np.sqrt(degree), out=np.zeros(count), where=degree > 0))
-    return csr_array(root @ graph @ root)
 
 
 def smooth_over_graph(

@@ -6,8 +6,9 @@ import numpy as np
 from sklearn.preprocessing import normalize
 
 from transfer.adaptation.refinement.centroids import class_centroids
-from transfer.adaptation.refinement.label_propagation import build_neighbour_graph, smooth_over_graph
+from transfer.adaptation.refinement.label_propagation import smooth_over_graph
 from transfer.adaptation.refinement.optimal_transport import balance_classes, limit_logits
+from transfer.semi_supervised.knn_graph import build_neighbour_graph
 
 
 def combine_experts(  # more than 7 parameters: all belong to one iteration

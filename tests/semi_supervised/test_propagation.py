@@ -1,0 +1,75 @@
+"""The solver against the closed form of Zhou et al. 2004 on dense graphs, and its invariants."""
+
+import numpy as np
+import pytest
+from dense_graph import build_dense_graph
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from sklearn.datasets import make_moons
+
+from transfer.semi_supervised.knn_graph import build_neighbour_graph
+from transfer.semi_supervised.propagation import compute_certainty, normalise_scores, solve_propagation
+
+SIZES = {"rows": st.integers(2, 25), "classes": st.integers(2, 6), "k": st.integers(1, 7), "seed": st.integers(0, 999)}
+
+
+def draw(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features, and one-hot labels of some rows; all others are zero."""
+    rng = np.random.default_rng(seed)
+    seeds = np.eye(classes)[rng.integers(classes, size=rows)] * (rng.random(rows) < 0.4)[:, None]
+    return rng.standard_normal((rows, 5)), seeds
+
+
+@given(**SIZES, alpha=st.sampled_from([0.0, 0.5, 0.8, 0.99]))
+@settings(max_examples=60, deadline=None)
+def test_same_as_the_closed_form(rows: int, classes: int, k: int, seed: int, alpha: float) -> None:
+    x, seeds = draw(rows, classes, seed)
+    s = build_dense_graph(x, k)
+    expected = np.linalg.inv(np.eye(rows) - alpha * s) @ seeds
+    np.testing.assert_allclose(solve_propagation(csr_array(s), seeds, alpha), expected, atol=1e-6)
+
+
+@given(**SIZES)
+@settings(max_examples=40, deadline=None)
+def test_invariants(rows: int, classes: int, k: int, seed: int) -> None:
+    x, seeds = draw(rows, classes, seed)
+    graph = build_neighbour_graph(x, k)
+    scores = solve_propagation(graph, seeds, 0.8)
+    assert (scores > -1e-7).all()
+    np.testing.assert_array_equal(solve_propagation(graph, seeds, 0.0), seeds)
+    np.testing.assert_allclose(solve_propagation(graph, 3 * seeds, 0.8), 3 * scores, atol=1e-6)
+    rng = np.random.default_rng(seed)
+    order, names = rng.permutation(rows), rng.permutation(classes)
+    np.testing.assert_allclose(solve_propagation(graph, seeds[:, names], 0.8), scores[:, names], atol=1e-6)
+    turned = csr_array(graph.toarray()[np.ix_(order, order)])
+    np.testing.assert_allclose(solve_propagation(turned, seeds[order], 0.8), scores[order], atol=1e-6)
+    np.testing.assert_allclose(normalise_scores(scores).sum(1), 1)
+
+
+def test_a_row_that_no_label_reaches_is_uniform_and_counts_nothing() -> None:
+    graph = csr_array(np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    p = normalise_scores(solve_propagation(graph, np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]), 0.5))
+    np.testing.assert_allclose(p, [[1, 0], [1, 0], [0.5, 0.5]])
+    np.testing.assert_allclose(compute_certainty(p), [1, 1, 0])
+
+
+def test_certainty_by_a_loop() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(4), 9)
+    expected = [1 + sum(float(q * np.log(q)) for q in row) / np.log(4) for row in p]
+    np.testing.assert_allclose(compute_certainty(p), expected)
+
+
+def test_one_label_per_moon_reaches_all_of_it() -> None:
+    x, truth = make_moons(300, noise=0.04, random_state=0)
+    x = np.c_[x, np.full(300, 3.0)]  # onto a cap of the sphere, where cosines tell near from far
+    seeds = np.zeros((300, 2))
+    for moon in (0, 1):
+        seeds[np.flatnonzero(truth == moon)[0], moon] = 1
+    assert (solve_propagation(build_neighbour_graph(x), seeds, 0.99).argmax(1) == truth).mean() == 1
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.0, float("nan")])
+def test_weights_without_a_limit_are_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match="alpha is"):
+        solve_propagation(csr_array((2, 2)), np.zeros((2, 2)), alpha)
