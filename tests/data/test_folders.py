@@ -71,7 +71,8 @@ def test_what_is_no_image_is_ignored_and_counted(tree):
     assert "1 folder without an image skipped: empty class" in table.notes
     assert "left out: 1 file, not an image: cat/notes.txt" in table.notes
     assert "left out: 2 files, hidden: .DS_Store, cat/.hidden.png" in table.notes
-    assert len(table.left_out) == 3
+    assert "left out: 1 folder, hidden: .git/" in table.notes
+    assert len(table.left_out) == 4
 
 
 def test_a_link_that_leads_back_up_is_left(tree):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from transfer.data.folders import read_folder
 from transfer.data.image_paths import find_images
 from transfer.data.images.file_kinds import image_suffixes
 from transfer.errors import TransferError
@@ -36,30 +37,48 @@ def test_nothing_to_predict(names, says):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes and links here")
-def test_links_in_circles_pipes_and_depth_are_no_trouble(tmp_path):
+def test_links_in_circles_and_depth_are_no_trouble(tmp_path):
     deep = tmp_path / "set" / Path(*"d" * 600)
     deep.mkdir(parents=True)
     (deep / "x.png").touch()
     for name in ("a", "b"):
         (tmp_path / "set" / name).symlink_to(".")
-    os.mkfifo(tmp_path / "set" / "pipe.png")
     assert find_images([str(tmp_path / "set")]) == [str(deep / "x.png")]
     (tmp_path / "set" / "c").mkdir()
     (tmp_path / "set" / "c" / "y.png").touch()
     assert str(tmp_path / "set" / "c" / "y.png") in find_images([str(tmp_path / "s*" / "c" / "**" / "*.png")])
 
 
-def test_hidden_files_and_those_that_are_no_images_are_ignored(tmp_path):
-    for name in ("a.png", "notes.txt", "._a.png", "in/b.jpg", ".thumbnails/c.png"):
+def test_a_folder_is_read_by_the_rules_of_training(tmp_path):
+    """Hidden files and folders, links, and files that are no images: what is trained on is what is predicted for."""
+    for name in ("set/a/1.png", "set/a/._1.png", "set/a/notes.txt", "set/.Trash/2.png", "set/__MACOSX/a/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("b/4.png", "set/a/raw.NEF"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    ignored = []
-    found = find_images([str(tmp_path)], ignored=ignored)
-    assert found == [str(tmp_path / "a.png"), str(tmp_path / "in" / "b.jpg")]
-    assert sorted(ignored) == [
-        (str(tmp_path / "._a.png"), "hidden", ""),
-        (str(tmp_path / "notes.txt"), "not an image", ""),
+    (tmp_path / "set" / "b").symlink_to(tmp_path / "b")
+    (tmp_path / "set" / "b" / "up").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    trained, ignored = read_folder(tmp_path / "set"), []
+    found = find_images([str(tmp_path / "set")], ignored=ignored)
+    assert found == trained.paths.tolist() == [str(tmp_path / "set" / n) for n in ("a/1.png", "b/4.png", "b/gone.png")]
+    assert sorted((os.path.relpath(path, tmp_path / "set"), reason) for path, reason, _ in ignored) == [
+        (".Trash", "hidden"),
+        ("__MACOSX", "made by an operating system"),
+        ("a/._1.png", "hidden"),
+        ("a/notes.txt", "not an image"),
+        ("a/raw.NEF", "camera RAW: convert to JPEG or PNG"),
     ]
+    assert {reason for _, reason, _ in trained.left_out} == {reason for _, reason, _ in ignored}
+
+
+def test_an_empty_folder_names_only_what_it_holds_itself(tmp_path):
+    for name in ("full/1.png", "full/notes.txt", "empty/data.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(TransferError, match=r"no image at .*empty: 1 file, not an image: .*data\.txt$"):
+        find_images([str(tmp_path / "full"), str(tmp_path / "empty")])
 
 
 def test_a_folder_of_heic_files_says_what_to_install(tmp_path, monkeypatch):

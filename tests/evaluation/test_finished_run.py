@@ -50,6 +50,17 @@ def test_predict_returns_what_the_command_prints(config, trained, folder, tmp_pa
     ]
 
 
+def test_what_is_left_out_of_a_folder_is_named(config, trained, folder, tmp_path, caplog):
+    shutil.copytree(folder / "plain" / "red", tmp_path / "red")
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / ".Trash").mkdir()
+    with caplog.at_level("INFO"):
+        rows = trained(config)[0].predict(tmp_path)
+    assert len(rows) == len(list((tmp_path / "red").iterdir()))
+    assert f"left out: 1 folder, hidden: {tmp_path / '.Trash'}/" in caplog.messages
+    assert f"left out: 1 file, not an image: {tmp_path / 'notes.txt'}" in caplog.messages
+
+
 def test_images_in_memory_are_predicted_as_their_files(config, trained, folder):
     run, _ = trained(config)
     files = sorted((folder / "plain").rglob("*.png"))[:4]

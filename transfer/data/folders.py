@@ -2,14 +2,14 @@
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from transfer.data.images.file_kinds import describe_left_out, explain_unread, is_image, is_lost_image
-from transfer.data.layout import LAYOUTS, FoundImages, arrange_images
+from transfer.data.images.file_kinds import describe_left_out, is_lost_image
+from transfer.data.images.image_tree import ImageTree, walk_images
+from transfer.data.layout import LAYOUTS, arrange_images
 from transfer.data.left_out import LeftOut
 from transfer.data.manifests.csv_columns import CSV_SUFFIXES
 from transfer.data.manifests.label_tables import (
@@ -25,7 +25,6 @@ from transfer.data.table import ImageTable
 from transfer.errors import TransferError, list_examples
 
 _MAX_DEPTH = 6  # of folders: wrapper/split/domain/images/class, and one more to report an error
-_MAX_VISITS = 8  # of one folder, through links
 
 
 def read_folder(
@@ -101,13 +100,12 @@ def _read_labels(
     TransferError
         The manifest has a fault.
     """
-    images: FoundImages = []
-    ignored: list[str] = []
+    tree = ImageTree()
     classes: tuple[str, ...] = ()
     with contextlib.suppress(TransferError):  # a manifest needs no tree that can be read
-        images, _, ignored = _walk(folder)
-        if images and unread is not None:
-            classes = arrange_images(images, [name for _, name in images], source="", name="").objects
+        tree = walk_images(folder, _MAX_DEPTH)
+        if tree.images and unread is not None:
+            classes = arrange_images(tree.images, [name for _, name in tree.images], source="", name="").objects
     try:
         name = next(iter(files)).stem if len(files) == 1 else folder.name
         table = read(files, folders=[folder], name=name)
@@ -122,8 +120,8 @@ def _read_labels(
         what = f"{verb} the labels, not the folders {list_examples(classes)}"
         choices.append(f"{source} {what} (--labels {FOLDERS} reads these)")
     listed = {os.path.normpath(path) for path in table.paths.tolist()}
-    others = [LeftOut("/".join((*where, name)), f"not in {source}") for where, name in images]
-    others += [LeftOut(name, reason) for name in ignored if is_lost_image(reason := explain_unread(folder / name))]
+    others = [LeftOut("/".join((*where, name)), f"not in {source}") for where, name in tree.images]
+    others += [file for file in tree.explain_ignored(folder) if is_lost_image(file.reason)]
     left_out = sorted(other for other in others if str(folder / other.path) not in listed)
     notes = [*choices, *table.notes[len(table.choices) :], *(f"left out: {s}" for s in describe_left_out(left_out))]
     return replace(table, notes=tuple(notes), choices=tuple(choices), left_out=(*table.left_out, *left_out))
@@ -143,9 +141,10 @@ def _read_tree(folder: Path, targets: Sequence[str], unread: Sequence[UnreadTabl
     """
     if targets:
         raise TransferError(f"further targets ({', '.join(targets)}) need a CSV manifest; {folder} has none")
-    images, empty, names = _walk(folder)
-    passed = {} if unread is None else dict(find_inner_tables(folder, names)) | dict(unread)
-    ignored = [LeftOut(name, passed.get(name) or explain_unread(folder / name)) for name in names]
+    tree = walk_images(folder, _MAX_DEPTH)
+    images, empty = tree.images, tree.empty
+    passed = {} if unread is None else dict(find_inner_tables(folder, tree.ignored)) | dict(unread)
+    ignored = [file._replace(reason=passed.get(file.path, file.reason)) for file in tree.explain_ignored(folder)]
     shown = describe_left_out(file for file in ignored if file.path not in passed)
     not_read = _describe_unread(list(passed.items()))
     try:
@@ -188,49 +187,3 @@ def _refuse_lost_folders(root: Path, folders: Sequence[tuple[str, ...]], files: 
             f"{root}: no image of the folder{'s' * (len(lost) > 1)} {list_examples(list(lost))} can be read ({kinds}): "
             "mend that, or move the folder away"
         )
-
-
-def _walk(root: Path) -> tuple[FoundImages, list[str], list[str]]:
-    """Return the images, the folders without images, and the files that are ignored."""
-    images: FoundImages = []
-    empty: list[str] = []
-    ignored: list[str] = []
-    top = os.path.realpath(root)
-    entered: Counter[str] = Counter()
-    pending: list[tuple[tuple[str, ...], str, frozenset[str]]] = [((), top, frozenset(map(str, Path(top).parents)))]
-    while pending:
-        where, real, above = pending.pop()
-        if real in above:
-            continue  # a link to a parent folder
-        if len(where) > _MAX_DEPTH:
-            empty.append("/".join(where) + " (too deep)")
-            continue
-        entered[real] += 1
-        if entered[real] > _MAX_VISITS:  # a few links among folders give exponentially many paths
-            raise TransferError(f"{root}: links lead to {real} repeatedly: remove them, or give a CSV manifest")
-        try:
-            entries = sorted(os.scandir(real), key=lambda e: e.name)
-        except OSError as error:
-            raise TransferError(f"cannot read the folder {root.joinpath(*where)}: {error.strerror or error}") from error
-        leaf = True
-        for entry in entries:
-            if _is_folder(entry):
-                if not entry.name.startswith("."):
-                    leaf = False
-                    inner = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                    pending.append(((*where, entry.name), inner, above | {real}))
-            elif is_image(Path(entry.name)):
-                leaf = False
-                images.append((where, entry.name))
-            else:
-                ignored.append("/".join((*where, entry.name)))
-        if leaf and where:
-            empty.append("/".join(where))
-    return images, sorted(empty), ignored
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or to a folder without permission
-        return False

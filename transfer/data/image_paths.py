@@ -2,13 +2,13 @@
 
 import io
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from transfer.data.images.file_kinds import describe_left_out, explain_unread, is_image
+from transfer.data.images.file_kinds import describe_left_out
+from transfer.data.images.image_tree import walk_images
 from transfer.data.left_out import LeftOut
 from transfer.data.shards.address import parse_address
 from transfer.data.shards.reader import find_shards, list_members
@@ -41,11 +41,12 @@ def find_images(
             continue
         path = Path(name).expanduser()
         if path.is_dir():
-            matches = sorted(_search(str(path), ignored))
+            matches, here = _search(path)
+            ignored += here
         else:
             matches = [str(path)] if path.is_file() else sorted(_match(path))
         if not matches:
-            what = "; ".join(describe_left_out(ignored)) if path.is_dir() else ""
+            what = "; ".join(describe_left_out(here)) if path.is_dir() else ""
             what = what or "give files, folders, globs, or '-' and a list on standard input"
             raise TransferError(f"no image at {name}: {what}")
         found += matches
@@ -75,24 +76,14 @@ def _unquote(name: str) -> str:
     return bare[1:-1] if quoted and not os.path.lexists(name) else name
 
 
-def _search(folder: str, ignored: list[LeftOut]) -> Iterator[str]:
-    """Yield the images below `folder`, recursively; links to folders are not followed. Other files go to `ignored`."""
-
-    def refuse(error: OSError) -> None:
-        if isinstance(error, PermissionError):
-            raise TransferError(f"cannot read the folder {error.filename}: {error.strerror}") from None
-
-    for inner, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in (Path(inner, name) for name in names):
-            if not is_image(file):
-                ignored.append(LeftOut(str(file), explain_unread(file)))
-                continue
-            try:
-                if stat.S_ISREG(os.stat(file).st_mode):
-                    yield str(file)
-            except OSError as error:  # a circular link, or removed meanwhile
-                refuse(error)
+def _search(folder: Path) -> tuple[list[str], list[LeftOut]]:
+    """Return the images below `folder`, and what is not read."""
+    tree = walk_images(folder)
+    ignored = [
+        LeftOut(f"{folder / name}{'/' * name.endswith('/')}", reason, where)
+        for name, reason, where in tree.explain_ignored(folder)
+    ]
+    return sorted(str(folder.joinpath(*where, name)) for where, name in tree.images), ignored
 
 
 def _match(pattern: Path) -> Iterator[str]:

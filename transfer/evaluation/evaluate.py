@@ -77,13 +77,19 @@ def predict(
                 yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
 
 
+def find_and_log_images(names: Sequence[str]) -> list[str]:
+    """Return the images of `names` as :func:`find_images` does; log what is left out of folders, by reason."""
+    ignored: list[LeftOut] = []
+    paths = find_images(names, ignored=ignored)
+    for line in describe_left_out(ignored):
+        log.info("left out: %s", line)
+    return paths
+
+
 def predict_command(config: PredictConfig) -> tuple[int, int]:
     """Write predictions to a file or to standard output; return how many images were predicted, and skipped as bad."""
     models = checkpoint.load_models(config.run, pick_device(config.device))
-    ignored: list[LeftOut] = []
-    paths = find_images(config.images, ignored=ignored)
-    for line in describe_left_out(ignored):
-        log.info("left out: %s", line)
+    paths = find_and_log_images(config.images)
     counts: Counter[str] = Counter()
     rows = _count(predict(models, paths, top=config.top, skip_bad=config.on_bad_image == "skip"), counts)
     if config.out:

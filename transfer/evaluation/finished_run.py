@@ -11,10 +11,9 @@ import numpy as np
 from PIL import Image
 
 from transfer.config.shared import Device
-from transfer.data.image_paths import find_images
 from transfer.data.pixel_files import image_files
 from transfer.errors import TransferError
-from transfer.evaluation.evaluate import predict
+from transfer.evaluation.evaluate import find_and_log_images, predict
 from transfer.runs import checkpoint
 from transfer.runs.seeds import score_text
 from transfer.runtime.device import pick_device
@@ -73,7 +72,8 @@ class FinishedRun:
             images = [images]
         images = images if isinstance(images, np.ndarray) else list(images)
         if all(isinstance(image, str | os.PathLike) for image in images):
-            return list(predict(self.models, find_images([os.fspath(i) for i in images]), top=top, skip_bad=skip_bad))
+            paths = find_and_log_images([os.fspath(image) for image in images])
+            return list(predict(self.models, paths, top=top, skip_bad=skip_bad))
         with image_files(images) as files:
             rows = list(predict(self.models, files.tolist(), top=top, skip_bad=skip_bad))
         return [row | {"path": None} for row in rows]

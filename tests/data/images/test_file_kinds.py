@@ -9,12 +9,14 @@ from transfer.data.images.file_kinds import (
     NOT_AN_IMAGE,
     OTHER_FORMAT,
     RAW,
+    SYSTEM,
     VIDEO,
     describe_left_out,
     explain_unread,
     image_suffixes,
     is_image,
     is_lost_image,
+    is_passed_over,
 )
 from transfer.data.left_out import LeftOut
 
@@ -91,3 +93,11 @@ def test_heic_is_an_image_where_its_package_is_installed(monkeypatch):
             assert is_image(Path("a.heic")) == installed
     finally:
         image_suffixes.cache_clear()
+
+
+def test_folders_are_counted_apart_from_files():
+    left_out = [LeftOut(name, HIDDEN) for name in (".git/", ".1.png", "a/.Trash/")]
+    assert describe_left_out(left_out) == ["2 folders, hidden: .git/, a/.Trash/", "1 file, hidden: .1.png"]
+    assert explain_unread(Path("a/__MACOSX/")) == SYSTEM
+    assert not is_lost_image(SYSTEM)
+    assert [is_passed_over(name) for name in (".git", "@eaDir", "cat")] == [True, True, False]

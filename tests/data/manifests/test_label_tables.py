@@ -108,7 +108,8 @@ def test_tables_that_are_called_as_splits_are_taken_together(root, names):
 
 def test_one_folder_around_all(root, tmp_path, picture):
     assert find_wrapped_folder(root) is None
-    (tmp_path / ".hidden").mkdir()
+    for name in (".hidden", "__MACOSX"):
+        (tmp_path / name).mkdir()
     (tmp_path / "readme.md").touch()
     assert find_wrapped_folder(tmp_path) == root
     (tmp_path / "scores.csv").touch()

@@ -205,3 +205,14 @@ def test_a_bad_image_is_named_by_its_address(shard, tmp_path, picture):
         assert found.bad.tolist() == [False, True, True]
         assert found.reason[1] == f"bad image {table.paths[1]}: not an image in a known format"
         assert found.reason[2].endswith("the file is empty")
+
+
+def test_hidden_and_system_folders_of_a_shard_are_left_out_as_on_disk(shard, picture, tmp_path):
+    image = picture(tmp_path / "1.png").read_bytes()
+    names = ("a/1.png", "b/1.png", ".Trash/old.png", "__MACOSX/a/._1.png", "./a/2.png")
+    table = read_shards([str(shard(dict.fromkeys(names, image)))])
+    assert (table.objects, len(table)) == (("a", "b"), 3)
+    assert [(path, reason) for path, reason, _ in table.left_out] == [
+        (".Trash/old.png", "hidden"),
+        ("__MACOSX/a/._1.png", "made by an operating system"),
+    ]

@@ -18,9 +18,11 @@ NOT_AN_IMAGE = "not an image"
 VIDEO = "a video: save its frames as images"
 RAW = "camera RAW: convert to JPEG or PNG"
 AVIF = "AVIF, which this Pillow cannot read: pip install --upgrade pillow"
+SYSTEM = "made by an operating system"
 OTHER_FORMAT = "a format that is not read: convert to JPEG or PNG"
 SHOWN_FILES = 3  # per reason, in a message
 
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # formats that PIL registers but cannot decode itself
 _RAW_SUFFIXES = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".kdc", ".mrw", ".nef"),
@@ -52,8 +54,13 @@ def is_image(path: Path) -> bool:
     return not path.name.startswith(".") and path.suffix.lower() in image_suffixes()
 
 
+def is_passed_over(name: str) -> bool:
+    """Return whether a folder of this `name` is not looked into: a hidden one, or one of an operating system."""
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
+
+
 def explain_unread(path: Path, *, opened: bool = True) -> str:
-    """Return why the file at `path`, for which :func:`is_image` is false, is not read.
+    """Return why `path` is not read: a file for which :func:`is_image` is false, or a folder that is passed over.
 
     If `opened`, a file whose suffix says nothing is recognised by its content, which may be an image.
 
@@ -65,6 +72,8 @@ def explain_unread(path: Path, *, opened: bool = True) -> str:
     suffix = path.suffix.lower()
     if path.name.startswith("."):
         return HIDDEN
+    if path.name in _SYSTEM_FOLDERS:
+        return SYSTEM
     if suffix in HEIF_SUFFIXES:
         return NEEDS_HEIF
     if suffix in (".avif", ".avifs"):
@@ -83,11 +92,11 @@ def explain_unread(path: Path, *, opened: bool = True) -> str:
 
 def is_lost_image(reason: str) -> bool:
     """Return whether a file that is not read for `reason` is an image all the same."""
-    return reason not in (HIDDEN, NOT_AN_IMAGE, VIDEO)
+    return reason not in (HIDDEN, SYSTEM, NOT_AN_IMAGE, VIDEO)
 
 
 def describe_left_out(files: Iterable[LeftOut]) -> list[str]:
-    """Return for each reason the number of files, and some names.
+    """Return for each reason the number of files, or of folders, whose paths end in a slash, and some names.
 
     Examples
     --------
@@ -96,10 +105,11 @@ def describe_left_out(files: Iterable[LeftOut]) -> list[str]:
     """
     names = defaultdict(list)
     for path, reason, where in files:
-        names[reason].append(f"{path} ({where})" if path and where else path or where)
+        kind = "folder" if path.endswith("/") else "file"
+        names[kind, reason].append(f"{path} ({where})" if path and where else path or where)
     return [
-        f"{len(paths):,} file{'s' * (len(paths) > 1)}, {reason}: {list_examples(paths, SHOWN_FILES)}"
-        for reason, paths in names.items()
+        f"{len(paths):,} {kind}{'s' * (len(paths) > 1)}, {reason}: {list_examples(paths, SHOWN_FILES)}"
+        for (kind, reason), paths in names.items()
     ]
 
 

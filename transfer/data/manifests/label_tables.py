@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from transfer.data.images.file_kinds import is_image
+from transfer.data.images.file_kinds import is_image, is_passed_over
 from transfer.data.manifests.csv_columns import CSV_SUFFIXES, OTHER_NAMES, find_column, read_header
 from transfer.data.manifests.manifest import find_manifest_fault, is_manifest, is_similar_to_manifest
 from transfer.data.split_names import read_splits
@@ -30,7 +30,7 @@ def find_label_tables(folder: Path) -> tuple[dict[Path, str], list[UnreadTable]]
     TransferError
         There are several others.
     """
-    files = [file for file in sorted(folder.glob("*")) if not file.name.startswith(".")]
+    files = [file for file in sorted(folder.glob("*")) if not is_passed_over(file.name)]
     tables = [file for file in files if file.suffix.lower() in CSV_SUFFIXES]
     found, unread = [file for file in tables if is_manifest(file)], []
     for file in files:
@@ -54,7 +54,7 @@ def find_label_tables(folder: Path) -> tuple[dict[Path, str], list[UnreadTable]]
 
 def find_wrapped_folder(folder: Path) -> Path | None:
     """Return the only folder in `folder`, if there is neither an image nor a table beside it."""
-    files = [file for file in sorted(folder.glob("*")) if not file.name.startswith(".")]
+    files = [file for file in sorted(folder.glob("*")) if not is_passed_over(file.name)]
     inner = [file for file in files if file.is_dir()]
     beside = any(is_image(file) or file.suffix.lower() in CSV_SUFFIXES for file in files if file not in inner)
     return inner[0] if len(inner) == 1 and not beside else None

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from transfer.data.images.file_kinds import image_suffixes, is_image
+from transfer.data.images.file_kinds import image_suffixes, is_image, is_passed_over
 from transfer.errors import TransferError, list_examples
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # a Windows path with a drive letter, or of a network share
@@ -135,7 +135,7 @@ def _iter_folders(roots: Sequence[Path]) -> Iterator[Path]:
         if depth:
             yield folder
         if depth < _MAX_DEPTH:
-            inner = (folder / name for name in sorted(_list_folder(folder)) if not name.startswith("."))
+            inner = (folder / name for name in sorted(_list_folder(folder)) if not is_passed_over(name))
             pending += [(path, depth + 1) for path in inner if path.is_dir() and not path.is_symlink()]
 
 

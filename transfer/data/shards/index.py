@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
-from transfer.data.images.file_kinds import is_image
+from transfer.data.images.file_kinds import is_image, is_passed_over
 from transfer.data.manifests.csv_columns import MANIFEST_COLUMNS
 from transfer.data.shards.address import HEADER, MAX_IMAGE_BYTES, is_url
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder, write_json
 
 LABELS = ("cls", "json", "txt")  # files of a sample beside its image
-_RULES = 2  # version of the cached index
+_RULES = 3  # version of the cached index
 _LARGEST = 1 << 20  # bytes of a label or a long-name header
 _BLOCK = 4 << 20  # bytes read at a time
 
@@ -119,7 +119,7 @@ def _members(shard: str, stream: "_Stream", size: int) -> Index:
         kind = name[len(get_sample_key(name)) + 1 :].lower()
         if member.isdir():
             continue
-        if is_image(Path(name)):
+        if is_image(Path(name)) and not any(map(is_passed_over, PurePosixPath(name).parent.parts)):
             images.append((name, member.offset_data, member.size, stream.digest(member.offset_data, member.size)))
         elif kind in LABELS:
             stream.seek(member.offset_data)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm.auto import tqdm
 
-from transfer.data.images.file_kinds import describe_left_out, explain_unread, is_image
+from transfer.data.images.file_kinds import describe_left_out, explain_unread, is_image, is_passed_over
 from transfer.data.layout import arrange_images
 from transfer.data.left_out import LeftOut
 from transfer.data.manifests.csv_columns import MANIFEST_COLUMNS
@@ -103,7 +103,7 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 def _in_folder(folder: Path) -> list[str] | None:
     """Return the tars of a folder that holds no folders, images or manifest beside them."""
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    entries = [entry for entry in folder.iterdir() if not is_passed_over(entry.name)]
     tars = [str(entry) for entry in entries if entry.suffix == ".tar"]
     others = any(entry.is_dir() or is_image(entry) or is_manifest(entry) for entry in entries)
     return sorted(tars, key=natural_key) if tars and not others else None
@@ -158,7 +158,8 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
 def _list_left_out(index: Index) -> Iterator[LeftOut]:
     """Yield the files of a shard that are neither images nor labels, and the samples that have no image."""
     for name in index.ignored:
-        yield LeftOut(name, explain_unread(Path(name), opened=False), index.shard)
+        passed_over = next(filter(is_passed_over, PurePosixPath(name).parent.parts), name)
+        yield LeftOut(name, explain_unread(Path(passed_over), opened=False), index.shard)
     with_image = {get_sample_key(name) for name, *_ in index.images}
     yield from (LeftOut(key, "a label without an image", index.shard) for key in index.cells if key not in with_image)
 
