@@ -55,6 +55,9 @@ def run_battery(config: BatteryConfig) -> list[dict[str, Any]]:
             shift = ShiftConfig(data, (source,), target)
             run_config = complete_config(replace(base, shift=shift, run=replace(base.run, out=None)))
             rows.append(_row(pair, adapt(run_config, images=images_of_pair(images, pair), cache=cache).result))
+            log.info(
+                "{pair}: source_only {source_only:.1f}, auto {auto:.1f}, shares {shares}: {did}".format_map(rows[-1])
+            )
     return rows
 
 

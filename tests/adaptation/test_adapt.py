@@ -17,6 +17,7 @@ from transfer.data.table import make_softmax_target
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import predict
 from transfer.feature_cache import TrunkCache
+from transfer.report.page import write_report
 from transfer.report.text import adaptation_text
 from transfer.runs import checkpoint
 from transfer.training.setup import Images
@@ -174,8 +175,6 @@ def test_a_target_of_which_nobody_knows_anything(config, tiny, tmp_path):
     assert "no target labels: accuracy on striped is not measured" in result["notes"]
     assert {row["object"] for row in answers(tmp_path / "run")} == {""}
     assert {row["object_predicted"] for row in answers(tmp_path / "run")} <= {"blue", "green", "red"}
-    from transfer.report.page import write_report
-
     page = write_report(tmp_path / "run").read_text(encoding="utf-8")
     assert "No target labels: accuracy on the target is not measured." in page
     assert "No object&#39;s accuracy changed" not in page.replace("'", "&#39;")
@@ -267,8 +266,6 @@ def test_a_table_names_the_labels_of_a_folder(config, tiny, tmp_path):
 
 
 def test_the_page_maps_both_sides_and_says_what_changed(config, tiny, tmp_path):
-    from transfer.report.page import write_report
-
     out = tmp_path / "run"
     result = adapt(config(method=("mcc",), out=out), images=tiny).result
     found = json.loads((out / "exhibits.json").read_text())
@@ -309,6 +306,26 @@ def test_a_flat_folder_is_the_unlabelled_target(config, folder, tmp_path):
     labelled = adapt(config(method=("coral",), data=str(folder)))
     before, after = ([values["object"] for _, values in each.tests] for each in (labelled, run))
     np.testing.assert_allclose(after[0], before[0], atol=1e-4)
+
+
+def test_a_target_without_class_folders_inside_the_set_is_unlabelled(config, folder, tmp_path):
+    """Its model is that of hidden labels, and its page has no section on measurements."""
+    flat = tmp_path / "set" / "striped"
+    flat.mkdir(parents=True)
+    (flat.parent / "plain").symlink_to(folder / "plain")
+    for file in sorted((folder / "striped").glob("*/*.png")):
+        (flat / f"{file.parent.name}-{file.name}").symlink_to(file)
+    outs = [tmp_path / "unlabelled", tmp_path / "labelled"]
+    data = zip((flat.parent, folder), outs, strict=True)
+    runs = [adapt(config(method=("coral",), data=str(data), out=out)) for data, out in data]
+    assert runs[0].result["target"]["object"] == {"n": 0}
+    assert "no target labels: accuracy on striped is not measured" in runs[0].result["notes"]
+    predictions = [values["object"] for run in runs for _, values in run.tests]
+    np.testing.assert_allclose(*predictions, atol=1e-4)
+    pages = [write_report(out).read_text(encoding="utf-8") for out in outs]
+    for section in ("accuracy", "confusion", "calibration"):
+        assert [f'id="{section}"' in page for page in pages] == [False, True]
+        assert [f'href="#{section}"' in page for page in pages] == [False, True]
 
 
 @pytest.mark.parametrize("how", [{"target_labels": 2}, {"protocol": "office"}])

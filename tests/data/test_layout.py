@@ -5,11 +5,11 @@ from transfer.data.layout import NO_CLASSES, OTHER_LEVEL, OUTSIDE, arrange_image
 from transfer.errors import TransferError
 
 
-def arrange(*names):
+def arrange(*names, flat_domain=""):
     """Return the table of files with these names."""
     images = [(tuple(name.split("/")[:-1]), name.split("/")[-1]) for name in names]
     digests = np.array([f"digest of {name}" for name in names])
-    table = arrange_images(images, names, source="SET", name="set", sha256=digests)
+    table = arrange_images(images, names, source="SET", name="set", sha256=digests, flat_domain=flat_domain)
     assert table.sha256.tolist() == [f"digest of {path}" for path in table.paths]
     return table
 
@@ -133,11 +133,39 @@ def test_strays_are_named_and_left_out(folders, strays):
     assert not {"test", "testing", "unlabeled"} & set(table.domains)
 
 
+@pytest.mark.parametrize("flat", [1, 9])
+@pytest.mark.parametrize("root", ["", "set/", "train/"])
+def test_a_domain_without_class_folders_has_unknown_classes_if_it_is_named(root, flat):
+    classes = expand(f"{root}ink/cat", f"{root}ink/dog")
+    street = expand(f"{root}street", n=flat)
+    table = arrange(*classes, *street, flat_domain="street")
+    assert table.domains == ("ink", "street")
+    assert table.objects == ("cat", "dog")
+    assert (table.object < 0).tolist() == [False] * 4 + [True] * flat == (table.domain == 1).tolist()
+    assert not table.left_out
+    assert "the images of street lie in no class folder: their labels are unknown" in table.choices
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [*expand("ink/cat", "ink/dog", "street/cat"), "street/1.png"],  # it has class folders too
+        [*expand("cat", "dog", "street")],  # it is a class
+        [*expand("ink/cat", "ink/dog"), "logo.png"],  # it is absent
+    ],
+)
+def test_a_domain_that_may_be_flat_changes_nothing_else(names):
+    table, plain = arrange(*names, flat_domain="street"), arrange(*names)
+    assert read(table) == read(plain)
+    assert (table.notes, table.left_out) == (plain.notes, plain.left_out)
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
         (["cat/1.png", "ink/dog/2.png"], "mixed depths ('cat/1.png' and 'ink/dog/2.png')"),
         ([*expand("cat"), "1.png", "2.png"], "mixed depths ('1.png' and 'cat/0.png')"),
+        ([*expand("ink/cat"), *expand("street")], "a folder of images without labels by --target-images"),
         (["1.png"], "outside any class folder ('1.png')"),
         (["train/1.png", "test/2.png"], "outside any class folder"),
         (["a/b/c/1.png", "d/b/c/1.png"], "3 levels deep ('a/b/c/1.png')"),

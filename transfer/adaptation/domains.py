@@ -12,6 +12,8 @@ from transfer.data.sampling import draw_few_labels, draw_stratified
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError, did_you_mean, list_examples
 
+UNLABELLED = "or --target-images FOLDER for images without labels"
+
 Protocol = Literal["transductive", "inductive", "office"]
 
 LARGE_SOURCE, SMALL_SOURCE, OFFICE_TARGET = 20, 8, 3  # labels per class of the office protocol (Saenko et al. 2010)
@@ -118,13 +120,16 @@ def _check(
     """Raise TransferError if an option is invalid."""
     has = f"{table.name} has {', '.join(table.domains)}"
     if len(table.domains) < 2:
-        raise TransferError(f"{table.name} has one domain: adapting needs a source and a target, as in domain/class/…")
+        raise TransferError(
+            f"{table.name} has one domain: adapting needs a source and a target, as in domain/class/…, {UNLABELLED}"
+        )
     for option, names in (("--source", sources), ("--target", [target])):
         if not any(names):
             raise TransferError(f"{option} is missing: {has}")
         for name in names:
             if name not in table.domains:
-                raise TransferError(f"{option}: no domain {name!r}{did_you_mean(name, table.domains)}: {has}")
+                hint = f"; {UNLABELLED}" if option == "--target" else ""
+                raise TransferError(f"{option}: no domain {name!r}{did_you_mean(name, table.domains)}: {has}{hint}")
             if not len(_rows(table, [name])):
                 raise TransferError(f"{option}: {table.name} has no image of {name}")
     if target in sources:

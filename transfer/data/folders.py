@@ -28,7 +28,12 @@ _MAX_DEPTH = 6  # of folders: wrapper/split/domain/images/class, and one more to
 
 
 def read_folder(
-    folder: Path, targets: Sequence[str] = (), *, labels: str | None = None, skip_bad: bool = False
+    folder: Path,
+    targets: Sequence[str] = (),
+    *,
+    labels: str | None = None,
+    skip_bad: bool = False,
+    flat_domain: str = "",
 ) -> ImageTable:
     """Read a folder of images, or a CSV manifest, into a table.
 
@@ -45,6 +50,8 @@ def read_folder(
         The table that names the labels, or ``folders``; by default the one in the folder, if there is one.
     skip_bad : bool
         Leave out bad rows of a manifest: see `transfer.data.manifests.manifest.read_manifest`.
+    flat_domain : str
+        A domain that needs no class folders: see `transfer.data.layout.arrange_images`.
 
     Raises
     ------
@@ -72,7 +79,7 @@ def read_folder(
         what = "is not a folder or a CSV manifest" if folder.exists() else "does not exist"
         raise TransferError(f"{folder} {what}: give a folder of images, or a CSV manifest")
     if labels == FOLDERS:
-        return _read_tree(folder, targets, None)
+        return _read_tree(folder, targets, None, flat_domain)
     read = partial(read_manifests, targets=targets, skip_bad=skip_bad)
     if labels:
         return _read_labels(folder, {locate_labels(folder, labels): ""}, None, read)
@@ -82,7 +89,7 @@ def read_folder(
         if tables:
             return _read_labels(inner, tables, more, read)
         unread += [(f"{inner.name}/{name}", fault) for name, fault in more]
-    return _read_labels(folder, tables, unread, read) if tables else _read_tree(folder, targets, unread)
+    return _read_labels(folder, tables, unread, read) if tables else _read_tree(folder, targets, unread, flat_domain)
 
 
 def _read_labels(
@@ -131,7 +138,9 @@ def _describe_unread(tables: Sequence[UnreadTable]) -> list[str]:
     return [f"{name} is not read as a manifest: {fault}" for name, fault in tables]
 
 
-def _read_tree(folder: Path, targets: Sequence[str], unread: Sequence[UnreadTable] | None) -> ImageTable:
+def _read_tree(
+    folder: Path, targets: Sequence[str], unread: Sequence[UnreadTable] | None, flat_domain: str
+) -> ImageTable:
     """Return the table of `folder` by the names of its folders; `unread` are its tables, None if it does not matter.
 
     Raises
@@ -154,7 +163,7 @@ def _read_tree(folder: Path, targets: Sequence[str], unread: Sequence[UnreadTabl
         _refuse_lost_folders(folder, [where for where, _ in images], lost)
         images.sort()
         paths = [str(folder.joinpath(*where, name)) for where, name in images]
-        table = arrange_images(images, paths, source=str(folder), name=folder.name)
+        table = arrange_images(images, paths, source=str(folder), name=folder.name, flat_domain=flat_domain)
     except TransferError as error:
         raise TransferError("; ".join((str(error), *not_read))) from None
     choices = [*(f"{line}; the folders name the classes (--labels FILE decides)" for line in not_read), *table.choices]

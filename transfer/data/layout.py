@@ -31,7 +31,13 @@ class _Splits:
 
 
 def arrange_images(
-    images: FoundImages, paths: Sequence[str], *, source: str, name: str, sha256: np.ndarray | None = None
+    images: FoundImages,
+    paths: Sequence[str],
+    *,
+    source: str,
+    name: str,
+    sha256: np.ndarray | None = None,
+    flat_domain: str = "",
 ) -> ImageTable:
     """Return the table of at least one of `images`, whose folders name domain, class and split.
 
@@ -50,6 +56,8 @@ def arrange_images(
         Name of the table.
     sha256 : ndarray of str, shape (N,), optional
         Of each image's bytes.
+    flat_domain : str
+        A domain whose folder may hold its images directly, beside ``domain/class/…``; their classes are unknown.
 
     Raises
     ------
@@ -60,6 +68,8 @@ def arrange_images(
     wrapper, levels = _unwrap([where for where, _ in images])
     read = _take_splits(source, levels)
     levels = _drop_images_level(read.levels)
+    flat = _is_flat(levels, flat_domain)
+    levels = [(*level, "") if flat and level == (flat_domain,) else level for level in levels]
     rows, left_out = _leave_out_strays(source, levels, read.split, shown)
     depth = len(levels[rows[0]])
     if depth == 0:
@@ -74,6 +84,7 @@ def arrange_images(
         )
     choices = [f"the folder {wrapper}, which holds all others, is neither domain nor class"] if wrapper else []
     choices += read.choices
+    choices += [f"the images of {flat_domain} lie in no class folder: their labels are unknown"] if flat else []
     return ImageTable(
         paths=np.array([paths[row] for row in rows]),
         targets={
@@ -154,6 +165,13 @@ def _drop_images_level(levels: _Levels) -> _Levels:
     return [(level[0], level[2]) if len(level) == 3 and level[1].lower() == "images" else level for level in levels]
 
 
+def _is_flat(levels: _Levels, domain: str) -> bool:
+    """Return whether all images of `domain` lie directly in its folder, and most others in ``domain/class/…``."""
+    inside = {level for level in levels if level[:1] == (domain,)}
+    beside = Counter(len(level) for level in levels if level[:1] != (domain,))
+    return inside == {(domain,)} and beside[2] > beside.total() / 2
+
+
 def _leave_out_strays(
     source: str, levels: _Levels, split: Sequence[str], shown: Sequence[str]
 ) -> tuple[list[int], list[LeftOut]]:
@@ -181,6 +199,7 @@ def _leave_out_strays(
         examples = " and ".join(repr(shown[row]) for _, row in sorted(first.items()))
         raise TransferError(
             f"{source} holds images at mixed depths ({examples}): "
-            "expected class/… throughout, or domain/class/… throughout"
+            "expected class/… throughout, or domain/class/… throughout "
+            "(transfer adapt takes a folder of images without labels by --target-images)"
         )
     return rows, left_out

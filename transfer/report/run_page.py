@@ -37,6 +37,7 @@ def run_page(run: SavedRun) -> dict[str, Any]:
         "result": result,
         "title": run_title(run),
         "heads": heads,
+        "measured": any(head["scores"] for head in heads),
         "scores": SCORE_NAMES,
         "errors": {**score_labels(), **ERROR_NAMES},
         "phases": [phase["name"] for phase in result["policy"].get("phases", [])],

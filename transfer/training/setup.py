@@ -73,12 +73,18 @@ def read_images(
     """Return the images that `config` names, inspected: bad ones refused or skipped, without conflicting labels.
 
     `disk_cache` caches the inspection. `unlabelled` has folders of images without labels, by the domain's name, and
-    `hidden` is the domain whose labels must not affect training: see `transfer.data.conflicts.drop_conflicts`. No
-    images, bad ones under ``refuse``, or fewer than two objects raise a TransferError.
+    `hidden` is the domain whose labels must not affect training (see `transfer.data.conflicts.drop_conflicts`) and
+    which needs no class folders. No images, bad ones under ``refuse``, or fewer than two objects raise a TransferError.
     """
     with distributed.local_rank_zero_first():
-        skip_bad = config.on_bad_image == "skip"
-        table = load_table(config.data, config.data_root, config.targets, labels=config.labels, skip_bad=skip_bad)
+        table = load_table(
+            config.data,
+            config.data_root,
+            config.targets,
+            labels=config.labels,
+            skip_bad=config.on_bad_image == "skip",
+            flat_domain=hidden,
+        )
         for domain, folder in (unlabelled or {}).items():
             table = add_unlabelled_domain(table, folder, domain)
         table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)

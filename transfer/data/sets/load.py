@@ -28,6 +28,7 @@ def load_table(
     *,
     labels: str | None = None,
     skip_bad: bool = False,
+    flat_domain: str = "",
 ) -> ImageTable:
     """Return the table of a named set, a folder of images, a CSV manifest or shards, also below `data_root`.
 
@@ -47,20 +48,22 @@ def load_table(
         A table that names the labels of the images in a folder, or ``folders``: see `transfer.data.folders`.
     skip_bad : bool
         Leave out the rows of a CSV manifest that have no file or another number of cells than the header.
+    flat_domain : str
+        A domain of a folder that needs no class folders: see `transfer.data.layout.arrange_images`.
 
     Raises
     ------
     TransferError
         Neither a named set nor a readable path.
     """
-    table = merge_spellings(_read(data, data_root, targets, labels=labels, skip_bad=skip_bad))
+    table = merge_spellings(_read(data, data_root, targets, labels=labels, skip_bad=skip_bad, flat_domain=flat_domain))
     for choice in table.choices:
         log.info("%s", choice)
     return table
 
 
 def _read(
-    data: str, data_root: Path | None, targets: Sequence[str], *, labels: str | None, skip_bad: bool
+    data: str, data_root: Path | None, targets: Sequence[str], *, labels: str | None, skip_bad: bool, flat_domain: str
 ) -> ImageTable:
     if data == "digits":
         from transfer.data.sets.digits import build_digits  # drawing needs matplotlib and scikit-learn
@@ -81,7 +84,7 @@ def _read(
             f"no data set or folder {data!r}{did_you_mean(Path(data).name, _near(Path(data).expanduser()))}: "
             f"give one of {', '.join(NAMED)}, a folder of images, a CSV manifest or tar shards"
         )
-    return read_folder(Path(data), targets, labels=labels, skip_bad=skip_bad)
+    return read_folder(Path(data), targets, labels=labels, skip_bad=skip_bad, flat_domain=flat_domain)
 
 
 def _near(path: Path) -> list[str]:
