@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 # Each has a test of its own.
 OTHERS = (
     "appearance_battery.py",
+    "class_shares.py",
     "pretrain_bundled.py",
     "course_baseline.py",
     "review_questions.py",
