@@ -1,0 +1,1 @@
+"""A mutation run: small faults planted in modules, and which of them no test notices."""

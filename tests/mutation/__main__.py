@@ -1,0 +1,140 @@
+"""Plant small faults in modules, one at a time, and report those that no test notices: see README.md here."""
+
+import argparse
+import ast
+import gc
+import importlib
+import os
+import random
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded; a fork does not have the threads of its parent
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(tempfile.gettempdir(), "mutation-hypothesis")
+
+from tqdm import tqdm
+
+from tests.mutation.mutants import Mutant, find_mutants
+from tests.mutation.trial import Baseline, measure_baseline, run_planted
+
+ROOT = Path(__file__).resolve().parents[2]
+LEAST_KILLED = 0.9  # share of the mutants that are not equivalent; below it the exit code is 1
+BASELINE_SECONDS = 600.0
+
+
+@dataclass
+class Tally:
+    """What became of a module's mutants."""
+
+    killed: int = 0
+    by_time: int = 0
+    equivalent: int = 0
+    survivors: list[str] = field(default_factory=list)
+
+    @property
+    def counted(self) -> int:
+        """The mutants that are not equivalent."""
+        return self.killed + self.by_time + len(self.survivors)
+
+    def add(self, other: "Tally") -> None:
+        """Add another module's."""
+        self.killed, self.by_time = self.killed + other.killed, self.by_time + other.by_time
+        self.equivalent, self.survivors = self.equivalent + other.equivalent, self.survivors + other.survivors
+
+
+def main() -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", help="such as transfer/training/epoch.py; by default those of the table")
+    parser.add_argument("--sample", type=int, default=0, help="mutants of each module; 0 (default): all")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the sample")
+    parser.add_argument("--lines", default="", help="mutants whose line contains this text only")
+    parser.add_argument("--list", action="store_true", help="list the mutants and run nothing")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="processor time of a mutant, and 5 times that of its tests"
+    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the project")
+    parser.add_argument("--table", type=Path, default=Path(__file__).with_name("mutants.toml"))
+    options = parser.parse_args()
+    table = tomllib.loads(options.table.read_text(encoding="utf-8"))
+    os.chdir(options.root)
+    sys.path[:0] = [str(options.root)]
+    if not options.list:
+        for name in table.get("preload", []):
+            importlib.import_module(name)
+        gc.freeze()
+    total, rows = Tally(), []
+    for module in options.modules or table["modules"]:
+        tally = run_module(module, table, options)
+        total.add(tally)
+        rows.append((module, tally))
+    if options.list:
+        return 0
+    for name, tally in [*rows, ("all", total)]:
+        share = (tally.killed + tally.by_time) / max(tally.counted, 1)
+        print(
+            f"{name}: {tally.counted + tally.equivalent} mutants, {tally.killed} killed, {tally.by_time} by time, "
+            f"{tally.equivalent} equivalent, {len(tally.survivors)} survive: {share:.1%} killed"
+        )
+    return int(total.killed + total.by_time < LEAST_KILLED * total.counted)
+
+
+def run_module(module: str, table: dict[str, Any], options: argparse.Namespace) -> Tally:
+    """Run the tests over the mutants of `module`, and print those that survive."""
+    file = (options.root / module).resolve()
+    source = file.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    mutants = [mutant for mutant in find_mutants(tree, source) if options.lines in mutant.line]
+    if options.list:
+        print(*(describe(module, mutant) for mutant in mutants), sep="\n")
+        return Tally()
+    if options.sample and options.sample < len(mutants):
+        mutants = [mutants[i] for i in sorted(random.Random(options.seed).sample(range(len(mutants)), options.sample))]
+    argued = {(e["module"], e["line"], e["change"]) for e in table.get("equivalent", [])}
+    tests = [path for path in (*mirror(module), *table["modules"].get(module, [])) if Path(path).exists()]
+    baseline = measure_baseline(options.root, file, tree, tests, BASELINE_SECONDS)
+    tally = Tally()
+    with tqdm(mutants, desc=module, unit="mutant", disable=None) as bar:
+        for mutant in bar:
+            if (module, mutant.line, mutant.change) in argued:
+                tally.equivalent += 1
+                continue
+            code = try_mutant(options, file, tree, mutant, baseline)
+            tally.killed += code not in (0, None)
+            tally.by_time += code is None
+            if code == 0:
+                tally.survivors.append(describe(module, mutant))
+                tqdm.write(f"survives: {tally.survivors[-1]}")
+                sys.stdout.flush()
+    return tally
+
+
+def try_mutant(
+    options: argparse.Namespace, file: Path, tree: ast.Module, mutant: Mutant, baseline: Baseline
+) -> int | None:
+    """Return 0 if the tests that run the mutant's lines pass, None if they take too long, else another code."""
+    tests = baseline.choose(mutant.lines)
+    if not tests:
+        return 0
+    limit = options.seconds + 5 * sum(baseline.seconds[test] for test in tests)
+    with mutant.planted():
+        return run_planted(options.root, file, tree, tests, limit)
+
+
+def mirror(module: str) -> tuple[str, ...]:
+    """Return the module itself, for its doctests, and its file of tests."""
+    path = Path(module)
+    return module, str(Path("tests", *path.parts[1:-1], f"test_{path.name}"))
+
+
+def describe(module: str, mutant: Mutant) -> str:
+    """Return where a mutant is and what it changes."""
+    return f"{module}:{mutant.number}: {mutant.change}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

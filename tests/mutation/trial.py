@@ -1,0 +1,176 @@
+"""Run tests in a forked process in which one module has a fault, or count which tests run which lines."""
+
+import ast
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+
+WAITS = 10  # times the limit of processor time that a process may last: others need the processor too
+EVERY_TEST = ""  # stands for the lines that run outside of tests: imports and shared fixtures
+QUIET = ["-q", "-x", "-n0", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """How the tests of a module run without a fault."""
+
+    lines: dict[str, set[int]]  # by test, the lines of the module that it runs
+    seconds: dict[str, float]
+
+    def choose(self, lines: range) -> list[str]:
+        """Return the tests that run one of `lines`, the fastest first."""
+        every = not self.lines.get(EVERY_TEST, set()).isdisjoint(lines)
+        chosen = [test for test in self.seconds if every or not self.lines[test].isdisjoint(lines)]
+        return sorted(chosen, key=lambda test: self.seconds[test])
+
+
+class LineWatch:
+    """A pytest plugin that notes which lines of `file` each test runs, and how long it takes."""
+
+    def __init__(self, file: str) -> None:
+        self.file, self.test = file, EVERY_TEST
+        self.lines: dict[str, set[int]] = defaultdict(set)
+        self.seconds: dict[str, float] = {}
+
+    def trace(self, frame: Any, event: str, argument: Any) -> Any:
+        """Follow the frames of the file."""
+        return self.note if frame.f_code.co_filename == self.file else None
+
+    def note(self, frame: Any, event: str, argument: Any) -> Any:
+        """Note a line."""
+        self.lines[self.test].add(frame.f_lineno)
+        return self.note
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+        """Time a test."""
+        self.test, start = item.nodeid, time.process_time()
+        result = yield
+        self.lines[self.test] |= set()
+        self.seconds[self.test], self.test = time.process_time() - start, EVERY_TEST
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[Any]:
+        """Count the lines of a shared fixture for every test."""
+        before = self.test
+        if fixturedef.scope != "function":
+            self.test = EVERY_TEST
+        result = yield
+        self.test = before
+        return result
+
+
+class ChosenTests:
+    """A pytest plugin that runs these tests only, in this order."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        self.rank = {test: i for i, test in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave the other tests out."""
+        items[:] = sorted((item for item in items if item.nodeid in self.rank), key=lambda i: self.rank[i.nodeid])
+
+
+def replace_code(file: Path, tree: ast.Module) -> None:
+    """Let every import of `file` compile `tree` instead, in this process."""
+    get_code = SourceFileLoader.get_code
+
+    def get_planted(self: SourceFileLoader, fullname: str) -> CodeType | None:
+        if os.path.realpath(self.path) == str(file):
+            return compile(ast.fix_missing_locations(tree), str(file), "exec")
+        return get_code(self, fullname)
+
+    SourceFileLoader.get_code = get_planted  # type: ignore[method-assign,assignment]
+
+
+def run_apart(work: Callable[[Path], int], limit: float) -> tuple[int | None, str, dict[str, Any]]:
+    """Call `work` in a forked process; return its exit code, its output and what it wrote as ``result.json``.
+
+    The code is None after `limit` seconds of processor time, when it is ended with its children; negative for a signal.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mutant-"))
+    pid = os.fork()
+    if not pid:
+        code = 3
+        try:
+            os.setsid()
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit)))
+            output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
+            for stream in (1, 2):
+                os.dup2(output, stream)
+            code = work(folder)
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    try:
+        code_or_none = _wait(pid, limit)
+        output_text = (folder / "output").read_text(errors="replace") if (folder / "output").exists() else ""
+        result = folder / "result.json"
+        return code_or_none, output_text, json.loads(result.read_text()) if result.exists() else {}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(pid: int, limit: float) -> int | None:
+    end = time.monotonic() + WAITS * limit
+    done, status = os.waitpid(pid, os.WNOHANG)
+    while not done and time.monotonic() < end:
+        time.sleep(0.05)
+        done, status = os.waitpid(pid, os.WNOHANG)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # what it started ends too
+    if not done:
+        os.waitpid(pid, 0)
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code
+
+
+def measure_baseline(root: Path, file: Path, tree: ast.Module, tests: Sequence[str], limit: float) -> Baseline:
+    """Run `tests` (files below `root`) without a fault; raise a RuntimeError with their output if one fails."""
+
+    def work(folder: Path) -> int:
+        replace_code(file, tree)
+        watch = LineWatch(str(file))
+        sys.settrace(watch.trace)
+        threading.settrace(watch.trace)
+        code = pytest.main([*QUIET, f"--rootdir={root}", f"--basetemp={folder / 'tmp'}", *tests], plugins=[watch])
+        sys.settrace(None)
+        found = {"lines": {test: sorted(lines) for test, lines in watch.lines.items()}, "seconds": watch.seconds}
+        (folder / "result.json").write_text(json.dumps(found))
+        return int(code)
+
+    code, output, found = run_apart(work, limit)
+    if code != 0:
+        raise RuntimeError(f"the tests fail without a fault (exit code {code}):\n{output[-4000:]}")
+    return Baseline({test: set(lines) for test, lines in found["lines"].items()}, found["seconds"])
+
+
+def run_planted(root: Path, file: Path, tree: ast.Module, tests: Sequence[str], limit: float) -> int | None:
+    """Run `tests` (node ids) with `tree` in place of `file`; return pytest's exit code, None after `limit` seconds."""
+
+    def work(folder: Path) -> int:
+        replace_code(file, tree)
+        files = sorted({test.split("::")[0] for test in tests})
+        arguments = [*QUIET, f"--rootdir={root}", f"--basetemp={folder / 'tmp'}", *files]
+        return int(pytest.main(arguments, plugins=[ChosenTests(tests)]))
+
+    return run_apart(work, limit)[0]
