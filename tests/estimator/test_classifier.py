@@ -34,6 +34,20 @@ def test_it_is_fitted_on_arrays_and_predicts_the_same_for_paths_and_images(fitte
     assert list(get_cache_folder("pixels").iterdir()) == []
 
 
+def test_sets_of_likely_classes(fitted, classifier, images, pixels, objects):
+    sets, p = fitted.predict_set(pixels, coverage=0.9), fitted.predict_proba(pixels)
+    assert (sets.shape, sets.dtype) == ((48, 3), bool)
+    assert sets[np.arange(48), p.argmax(1)].all()
+    np.testing.assert_array_equal(fitted.predict_set(images), sets)
+    assert (fitted.predict_set(pixels, coverage=0.5) <= sets).all()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_set(pixels), sets)
+    with pytest.raises(ValueError, match="coverage 2: it must be above 0 and below 1"):
+        fitted.predict_set(pixels, coverage=2)
+    adapted = classifier(method="coral").fit(pixels, objects, sample_domain=np.where(images.domain == 1, -2, 1))
+    with pytest.raises(ValueError, match="the run has no prediction sets"):
+        adapted.predict_set(pixels)
+
+
 def test_the_same_seed_and_a_pickle_give_the_same_predictions(fitted, classifier, pixels, objects):
     p = fitted.predict_proba(pixels)
     np.testing.assert_array_equal(classifier(random_state=0).fit(list(pixels), list(objects)).predict_proba(pixels), p)

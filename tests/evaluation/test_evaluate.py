@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from transfer.data.image_paths import find_images
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import evaluate, predict, predict_command
 from transfer.runs import checkpoint
+from transfer.runs.folder import UNCERTAINTY_FILE
 from transfer.training.train import train
 
 
@@ -192,3 +194,38 @@ def test_images_are_decoded_in_one_pass_and_rows_are_yielded_early(run, folder, 
     assert len(decoded) <= 2 + 2 * (1 + module.math.ceil(begun[0] / 2)) + 2
     assert len(list(rows)) == 47
     assert len(begun) == 1
+
+
+def test_sets_and_withheld_answers_as_json_and_csv(config, folder, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    train(config(out=run, test=0.25))
+    images = (str(folder / "plain"),)
+    asked = PredictConfig(run, images, coverage=0.9, min_confidence=0.99, out=out)
+    predict_command(asked)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 24
+    for row in rows:
+        likeliest, probability = row["object_top"][0]
+        assert row["object"] == (likeliest if probability >= 0.99 else None)
+        assert row["object_set"][0] == likeliest
+        assert row["object_and_domain_set"][0] == [likeliest, row["domain_top"][0][0]]
+    predict_command(replace(asked, format="csv"))
+    with out.open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    for row, cell in zip(rows, cells, strict=True):
+        assert cell["object"] == (row["object"] or "")
+        assert cell["object_set"] == "|".join(row["object_set"])
+        assert cell["object_and_domain_set"] == "|".join(" in ".join(pair) for pair in row["object_and_domain_set"])
+    (run / UNCERTAINTY_FILE).unlink()
+    with pytest.raises(TransferError, match="coverage: the run has no prediction sets"):
+        predict_command(asked)
+    predict_command(replace(asked, coverage=None))
+
+
+def test_sets_are_measured_on_other_images(config, folder, tmp_path):
+    run = tmp_path / "run"
+    result = train(config(out=run, test=0.25)).result
+    assert evaluate(EvaluateConfig(run=run))["uncertainty"] == result["uncertainty"]
+    found = evaluate(EvaluateConfig(run=run, data=str(folder)))["uncertainty"]["heads"]["object"]
+    assert found["n"] == result["uncertainty"]["heads"]["object"]["n"]
+    assert 0 < found["sets"]["0.9"]["coverage"] <= 1

@@ -7,7 +7,10 @@ import pytest
 from transfer.config.commands import ExportConfig
 from transfer.config.train import HeadConfig
 from transfer.errors import TransferError
+from transfer.evaluation.uncertainty.conformal import PredictionSets
+from transfer.evaluation.uncertainty.record import Uncertainty
 from transfer.formats import export
+from transfer.runs.folder import UNCERTAINTY_FILE
 
 FORMS = {
     "separate": {"separate": True},
@@ -44,6 +47,24 @@ def test_a_runtime_predicts_as_the_run_does(saved, noise, own):
     assert json.loads(inside["classes"]) == {"object": ["blue", "green", "red"], "domain": ["plain", "striped"]}
     assert json.loads(inside["preprocessing"])["input_size"] == [3, 32, 32]
     assert "backbone" in json.loads(inside["transfer"])
+
+
+def test_prediction_sets_are_outputs(saved, noise, own):
+    run = saved()
+    sets = PredictionSets(np.array([0.3, 0.5, 0.62]), np.array([0, 1, 2]), 3)
+    Uncertainty({"object": sets}, "held out").save(run)
+    runtime = pytest.importorskip("onnxruntime")
+    exported = export(ExportConfig(run, coverage=0.75))
+    session = runtime.InferenceSession(exported.files[0].read_bytes(), providers=["CPUExecutionProvider"])
+    assert [o.name for o in session.get_outputs() if o.name.endswith("_set")] == ["object_set"]
+    (found,) = session.run(["object_set"], {"images": noise.numpy()})
+    np.testing.assert_array_equal(found, sets.predict_sets(own(run, noise)["object"].astype(float), 0.75))
+    about = json.loads(session.get_modelmeta().custom_metadata_map["transfer"])["prediction_sets"]
+    assert about["coverage"] == 0.75
+    np.testing.assert_allclose(about["least_probability"]["object"], [0.38] * 3, atol=1e-6)
+    (run / UNCERTAINTY_FILE).unlink()
+    with pytest.raises(TransferError, match="which prediction sets need"):
+        export(ExportConfig(run, coverage=0.75))
 
 
 @pytest.mark.slow

@@ -65,3 +65,8 @@ def test_real_weights_predict_the_same_after_export(name, format, folder_of_two,
 @pytest.fixture(scope="session")
 def folder_of_two(images):
     return Path(str(images.paths[0])).parents[2]
+
+
+def test_prediction_sets_need_a_format_that_has_them(saved):
+    with pytest.raises(TransferError, match="a timm folder has no prediction sets"):
+        export(ExportConfig(saved(), "timm", coverage=0.9))

@@ -76,6 +76,35 @@ def test_every_policy_runs_and_leaves_what_is_frozen_alone(config, policy):
     assert run.result["policy"]["moved"] == []
 
 
+@pytest.mark.parametrize(
+    ("options", "method", "rows"),
+    [
+        ({}, "cross-conformal, 5 folds", 36),
+        ({"heads": "separate"}, "cross-conformal, 5 folds", 36),
+        ({"heads": "joint"}, "cross-conformal, 5 folds", 36),
+        ({"balance": "loss"}, "cross-conformal, 5 folds", 36),
+        ({"policy": "partial:1", "epochs": 2}, "split-conformal, validation images", 6),
+        ({"policy": "stage_probes"}, "split-conformal, validation images", 6),
+    ],
+)
+def test_prediction_sets_are_made_from_images_that_were_not_trained_on(config, tmp_path, options, method, rows):
+    run = train(config(test=0.25, out=tmp_path / "run", **options))
+    found = run.result["uncertainty"]
+    assert found["method"] == run.uncertainty.method == method
+    assert list(found["heads"]) == ["object", "domain", "object_and_domain"]
+    assert {len(sets.scores) for sets in run.uncertainty.sets.values()} == {rows}
+    saved = transfer.load_run(tmp_path / "run").uncertainty
+    for name, sets in run.uncertainty.sets.items():
+        np.testing.assert_allclose(saved.sets[name].scores, sets.scores, atol=1e-6)
+
+
+def test_without_held_out_images_there_are_no_prediction_sets(config, tmp_path):
+    run = train(config(val=0, policy="partial:1", epochs=1, out=tmp_path / "run"))
+    assert run.uncertainty is None
+    assert "uncertainty" not in run.result
+    assert not (tmp_path / "run" / "uncertainty.safetensors").exists()
+
+
 @pytest.mark.parametrize("backbone", ["test_resnet", "glyphnet"])
 def test_a_truncated_network_is_saved_without_what_was_dropped(config, tmp_path, backbone):
     out = tmp_path / "run"

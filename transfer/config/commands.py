@@ -8,7 +8,7 @@ import tyro
 
 from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
-from transfer.config.ranges import AtLeastOne, Fraction, NotEmpty, NotNegative, Positive, Within
+from transfer.config.ranges import AtLeastOne, Fraction, NotEmpty, NotNegative, Positive, Share, Within
 from transfer.config.shared import Advanced, Device, LabelsConfig, OnBadImage, ViewConfig
 from transfer.config.train import LearnConfig, TrainConfig
 from transfer.errors import TransferError
@@ -59,6 +59,11 @@ class PredictConfig(Config):
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     out: Path | None = None
     """Output file (default: standard output)."""
+    coverage: Share[float | None] = None
+    """Add a set of likely classes to each answer that contains the true class this often, such as 0.9, for images like
+    those of the training set."""
+    min_confidence: Fraction[float] = 0.0
+    """Answer nothing where the probability of the likeliest class is lower."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,9 @@ class ExportConfig(Config):
     timm: folder that timm loads."""
     out: Path | None = None
     """Output file, or folder for timm (default: beside the run, under its name)."""
+    coverage: Share[float | None] = None
+    """Add prediction sets of this coverage, such as 0.9: as outputs (onnx, torch_export), or the least probability of a
+    class in the set (safetensors)."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ class Within:
     (False, 1 or more)
     >>> Within(0, BELOW_ONE), Within(ABOVE_ZERO), Within(1, 4096)
     (from 0 to below 1, above 0, from 1 to 4096)
+    >>> Within(ABOVE_ZERO, BELOW_ONE)
+    above 0 and below 1
     """
 
     least: float
@@ -41,6 +43,7 @@ NotNegative = Annotated[T, Within(0)]
 AtLeastOne = Annotated[T, Within(1)]
 Positive = Annotated[T, Within(ABOVE_ZERO)]
 Fraction = Annotated[T, Within(0, BELOW_ONE)]
+Share = Annotated[T, Within(ABOVE_ZERO, BELOW_ONE)]
 Pixels = Annotated[T, Within(1, 4096)]  # along a side of an image
 
 NOT_EMPTY = "not empty"

@@ -22,6 +22,7 @@ from transfer.estimator.labels import TARGET, read_labels
 from transfer.estimator.settings import override_config
 from transfer.evaluation.ensemble import TestSet
 from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.uncertainty.caution import choose_caution
 from transfer.feature_cache import TrunkCache
 from transfer.training.setup import Images
 from transfer.training.train import TrainRun, train
@@ -73,6 +74,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     models_ : dict of str to TransferModel
     result_ : dict
         The content of result.json.
+    uncertainty_ : Uncertainty or None
+        What prediction sets are made from.
 
     Examples
     --------
@@ -163,7 +166,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
                 shift = replace(config.shift, data="X", source=labels.sources, target=TARGET)
                 run = adapt(replace(config, shift=shift), images=images, cache=cache)
         self.classes_ = labels.classes
-        self.models_, self.result_ = run.models, run.result
+        self.models_, self.result_, self.uncertainty_ = run.models, run.result, run.uncertainty
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -175,6 +178,29 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         """Return the most likely class (N,) of each of the images `X`."""
         likely = self.predict_proba(X).argmax(1)
         return self.classes_[likely]
+
+    def predict_set(self, X: Any, coverage: float = 0.9) -> np.ndarray:
+        """Return which classes are likely for each of the images `X`, bool (N, classes) in the order of `classes_`.
+
+        A row contains the true class this often, for images like those that were fitted: conformal prediction sets.
+
+        Parameters
+        ----------
+        X : as in :meth:`fit`
+        coverage : float
+            Above 0 and below 1.
+
+        Raises
+        ------
+        ValueError
+            `coverage` is out of range, or there are no such sets: it adapted to another domain, or nothing was held
+            out.
+        """
+        check_is_fitted(self)
+        with as_value_error():
+            caution = choose_caution(self.uncertainty_, coverage, 0.0)
+        assert caution
+        return caution.sets["object"].predict_sets(self.predict_proba(X), coverage)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on the images `X` with classes `y`, by default those of the table `X`."""

@@ -32,6 +32,8 @@ from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax
 from transfer.errors import TransferError
 from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
 from transfer.evaluation.predictions import evaluate_domains, evaluate_predictions, note_absent_classes
+from transfer.evaluation.uncertainty.caution import Caution, choose_caution
+from transfer.evaluation.uncertainty.record import find_uncertainty
 from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.runs import checkpoint
@@ -47,9 +49,16 @@ log = logging.getLogger(__name__)
 
 
 def predict(
-    models: checkpoint.Models, paths: Sequence[str], *, top: int = 5, skip_bad: bool = False
+    models: checkpoint.Models,
+    paths: Sequence[str],
+    *,
+    top: int = 5,
+    skip_bad: bool = False,
+    caution: Caution | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield each image's predictions, in order.
+
+    `caution` adds sets of likely classes, and withholds answers.
 
     Yields
     ------
@@ -68,11 +77,17 @@ def predict(
     with keep_freed_memory():
         for places, images in batches:
             rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
+            specs: dict[str, HeadSpec] = {}
+            found: dict[str, np.ndarray] = {}
             for model in models.values():
-                for name, values in model.predict(images.to(device, non_blocking=True)).items():
-                    spec = model.heads.specs[name]
-                    for row, value in zip(rows, values.cpu().numpy(), strict=True):
-                        row |= spec.head_kind.describe(spec, value, top)
+                specs |= model.heads.specs
+                predicted = model.predict(images.to(device, non_blocking=True))
+                found |= {name: values.cpu().numpy() for name, values in predicted.items()}
+            for name, values in found.items():
+                for row, value in zip(rows, values, strict=True):
+                    row |= specs[name].head_kind.describe(specs[name], value, top)
+            if caution:
+                caution.complete(rows, specs, found)
             for place, row in zip(places.tolist(), rows, strict=True):
                 yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
 
@@ -91,7 +106,9 @@ def predict_command(config: PredictConfig) -> tuple[int, int]:
     models = checkpoint.load_models(config.run, pick_device(config.device))
     paths = find_and_log_images(config.images)
     counts: Counter[str] = Counter()
-    rows = _count(predict(models, paths, top=config.top, skip_bad=config.on_bad_image == "skip"), counts)
+    caution = choose_caution(find_uncertainty(config.run), config.coverage, config.min_confidence)
+    how: Any = {"top": config.top, "skip_bad": config.on_bad_image == "skip", "caution": caution}
+    rows = _count(predict(models, paths, **how), counts)
     if config.out:
         with atomic_write(config.out) as temporary, open_text(temporary, "w") as file:
             _write(rows, config.format, file.write)
@@ -137,7 +154,14 @@ def _write_csv(rows: Iterator[dict[str, Any]], write: Any) -> None:
     writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in itertools.chain(skipped, first, rows):
-        writer.writerow({k: " ".join(f"{c}:{p:g}" for c, p in v) if isinstance(v, list) else v for k, v in row.items()})
+        writer.writerow({k: _format_cell(k, v) if isinstance(v, list) else v for k, v in row.items()})
+
+
+def _format_cell(column: str, values: list[Any]) -> str:
+    """Return the classes of a set, or classes with their probabilities, as one cell."""
+    if column.endswith("_set"):
+        return "|".join(" in ".join(value) if isinstance(value, list) else value for value in values)
+    return " ".join(f"{name}:{probability:g}" for name, probability in values)
 
 
 def align_labels(table: ImageTable, specs: Sequence[HeadSpec]) -> ImageTable:
@@ -207,6 +231,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "per_domain": evaluate_domains(table, predictions),
         "notes": [*table.notes, *note_absent_classes(table, predictions)],
     }
+    uncertainty = find_uncertainty(config.run) if len(runs) == 1 else None
+    if uncertainty:
+        result["uncertainty"] = uncertainty.measure(table, predictions)
     if config.out:
         write_json(config.out, result)
     return result

@@ -14,6 +14,8 @@ from transfer.config.shared import Device
 from transfer.data.pixel_files import image_files
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import find_and_log_images, predict
+from transfer.evaluation.uncertainty.caution import choose_caution
+from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
 from transfer.runs import checkpoint
 from transfer.runs.seeds import score_text
 from transfer.runtime.device import pick_device
@@ -34,11 +36,14 @@ class FinishedRun:
         Of the first seed: ``models[""]``, or one for each head where heads are separate.
     saved_in : Path, optional
         The run folder that it was loaded from (default: the one that the result names).
+    uncertainty : Uncertainty, optional
+        What prediction sets are made from; None if the run had no validation images.
     """
 
     result: dict[str, Any]
     models: checkpoint.Models
     saved_in: Path | None = field(default=None, kw_only=True)
+    uncertainty: Uncertainty | None = field(default=None, kw_only=True)
 
     @property
     def folder(self) -> Path | None:
@@ -46,7 +51,15 @@ class FinishedRun:
         out = self.saved_in or self.result["config"]["run"]["out"]
         return Path(out) if out else None
 
-    def predict(self, images: Any, *, top: int = 5, skip_bad: bool = False) -> list[dict[str, Any]]:
+    def predict(
+        self,
+        images: Any,
+        *,
+        top: int = 5,
+        skip_bad: bool = False,
+        coverage: float | None = None,
+        min_confidence: float = 0.0,
+    ) -> list[dict[str, Any]]:
         """Return the predictions for `images` in order, as `transfer predict` prints them.
 
         Parameters
@@ -57,6 +70,11 @@ class FinishedRun:
             Number of classes listed with their probabilities.
         skip_bad : bool
             Return ``path`` and ``error`` for an image that cannot be read, instead of raising.
+        coverage : float, optional
+            Add sets of likely classes, ``NAME_set``, that contain the true class this often, such as 0.9, for images
+            like those of the training set.
+        min_confidence : float
+            Answer None where the probability of the likeliest class is lower.
 
         Returns
         -------
@@ -66,16 +84,19 @@ class FinishedRun:
         Raises
         ------
         TransferError
-            A path without images, an image that cannot be read, or images in another form.
+            A path without images, an image that cannot be read, or images in another form; or the run has no
+            prediction sets.
         """
+        caution = choose_caution(self.uncertainty, coverage, min_confidence)
+        how: Any = {"top": top, "skip_bad": skip_bad, "caution": caution}
         if isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 0) == 3:
             images = [images]
         images = images if isinstance(images, np.ndarray) else list(images)
         if all(isinstance(image, str | os.PathLike) for image in images):
             paths = find_and_log_images([os.fspath(image) for image in images])
-            return list(predict(self.models, paths, top=top, skip_bad=skip_bad))
+            return list(predict(self.models, paths, **how))
         with image_files(images) as files:
-            rows = list(predict(self.models, files.tolist(), top=top, skip_bad=skip_bad))
+            rows = list(predict(self.models, files.tolist(), **how))
         return [row | {"path": None} for row in rows]
 
     def report(self, out: str | os.PathLike[str] | None = None) -> Path:
@@ -156,7 +177,7 @@ def load_run(run: str | os.PathLike[str], *, device: Device = "auto") -> Finishe
     file = folder / "result.json"
     if not file.is_file():
         raise TransferError(f"{folder} has no result.json: give the folder of a finished run")
-    return FinishedRun(read_json(file), models, saved_in=folder)
+    return FinishedRun(read_json(file), models, saved_in=folder, uncertainty=find_uncertainty(folder))
 
 
 _MAIN_SCORES = {"accuracy": "accuracy", "calibration_error": "calibration error", "r2": "R²", "mae": "MAE"}

@@ -1,6 +1,6 @@
 """A run's networks as one self-contained module, from resized pixels to the predictions of all heads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,13 @@ class PortableModel(nn.Module):
     """All networks of a run: from uint8 images (N, 3, H, W), resized and cropped, to predictions.
 
     Normalisation is inside. Activations at an inner cut are rounded to float16 as in the run, so that both agree.
-    `models` are modified in place, not copied.
+    `models` are modified in place, not copied. `least` has, by head, the probability (classes,) from which on a class
+    belongs to the prediction set; heads that it lacks have no such output.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, least: Mapping[str, Sequence[float]] | None = None) -> None:
         super().__init__()
+        self.least = {name: torch.tensor(values) for name, values in (least or {}).items()}
         self.models = nn.ModuleList(models.values()).cpu().to(memory_format=torch.contiguous_format).eval()
         for model in models.values():
             if path := find_rounded_module(model):
@@ -31,7 +33,8 @@ class PortableModel(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return ``HEAD_logits`` and ``HEAD_probabilities`` of each head with classes, ``HEAD_value`` (N,) of others.
 
-        float32 (N, classes) for softmax heads, (N,) for binary heads.
+        float32 (N, classes) for softmax heads, (N,) for binary heads. ``HEAD_set``, bool (N, classes), says which
+        classes are in an image's prediction set.
         """
         out: dict[str, Tensor] = {}
         for model in self.models:
@@ -41,6 +44,9 @@ class PortableModel(nn.Module):
             for name, prediction in heads.predictions(logits).items():
                 if heads.specs[name].head_kind.has_classes:
                     out |= {f"{name}_logits": logits[name].float(), f"{name}_probabilities": prediction}
+                    if name in self.least:
+                        each = prediction if prediction.ndim == 2 else torch.stack([1 - prediction, prediction], 1)
+                        out[f"{name}_set"] = (each >= self.least[name]) | (each == each.amax(1, keepdim=True))
                 else:
                     out[f"{name}_value"] = prediction
         return out

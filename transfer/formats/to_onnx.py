@@ -40,7 +40,7 @@ def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
         raise TransferError(
             f"--format onnx needs onnx, onnxscript and onnxruntime ({error}): pip install 'transfer-toolkit[export]'"
         ) from error
-    portable = PortableModel(models)
+    portable = PortableModel(models, about.get("prediction_sets", {}).get("least_probability"))
     with torch.no_grad():
         names = list(portable(images[:1]))
     program = trace_program(_OutputList(portable), images)

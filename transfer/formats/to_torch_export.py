@@ -15,7 +15,8 @@ from transfer.runtime.files import atomic_write
 
 def to_torch_export(models: Models, about: dict[str, Any], images: Tensor) -> PreparedExport:
     """Return `models` as one exported program from uint8 images (N, 3, H, W) to a dict of predictions."""
-    program = trace_program(PortableModel(models), images)
+    portable = PortableModel(models, about.get("prediction_sets", {}).get("least_probability"))
+    program = trace_program(portable, images)
 
     def write(out: Path) -> list[Path]:
         content = io.BytesIO()

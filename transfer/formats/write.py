@@ -11,6 +11,7 @@ from torch import Tensor
 
 from transfer.config.commands import ExportConfig
 from transfer.errors import TransferError
+from transfer.evaluation.uncertainty.record import Uncertainty, load_uncertainty
 from transfer.formats.portable import PreparedExport
 from transfer.formats.record import describe_models
 from transfer.formats.to_onnx import to_onnx
@@ -67,11 +68,15 @@ def export(config: ExportConfig) -> ExportResult:
     out = config.out or Path(f"{run.absolute()}{suffix}")
     if out.is_dir() != (config.format == "timm") and out.exists():
         raise TransferError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: give another path")
+    if config.coverage is not None and config.format == "timm":
+        raise TransferError("--coverage: a timm folder has no prediction sets; use --format onnx or safetensors")
     models = checkpoint.load_models(config.run)
     size = next(iter(models.values())).backbone.preprocessing.input_size
     images = torch.randint(0, 256, (TRIAL_IMAGES, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     expected = {k: v.numpy() for model in models.values() for k, v in model.predict(images).items()}
     about = describe_models(models)
+    if config.coverage is not None:
+        about["prediction_sets"] = _describe_sets(models, load_uncertainty(config.run), config.coverage)
     prepared = prepare(models, about, images)
     difference = max(
         (float(np.abs(values - expected[name]).max()) for name, values in prepared.predictions.items()), default=None
@@ -81,3 +86,10 @@ def export(config: ExportConfig) -> ExportResult:
             f"--format {config.format}: its predictions differ from the run's by {difference:.2g}; nothing is written"
         )
     return ExportResult(prepared.write(out), difference, about["how"], loading.format(out=str(out)))
+
+
+def _describe_sets(models: checkpoint.Models, uncertainty: Uncertainty, coverage: float) -> dict[str, Any]:
+    """Return the ``coverage``, and by head the ``least_probability`` (classes,) of a class in the prediction set."""
+    heads = [name for model in models.values() for name in model.heads.specs if name in uncertainty.sets]
+    least = {name: 1 - uncertainty.sets[name].compute_thresholds(coverage) for name in heads}
+    return {"coverage": coverage, "least_probability": {name: values.tolist() for name, values in least.items()}}

@@ -16,7 +16,7 @@ from transfer.heads import ClassHeadKind, HeadKind
 from transfer.heads.metrics import wilson_interval
 from transfer.heads.registry import score_labels
 from transfer.report.command_line import RUN_CONFIGS, command_line
-from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability
+from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability, risk_coverage
 from transfer.report.load import SavedRun
 from transfer.report.text import shift_lines
 
@@ -57,6 +57,8 @@ def run_page(run: SavedRun) -> dict[str, Any]:
         "settings": _settings(config) if config else _flatten(result["config"]),
         "command": command_line(config) if config else "",
         "notes": [*result.get("monitor", []), *result.get("notes", [])],
+        "uncertainty": result.get("uncertainty", {}),
+        "risks": risk_coverage.draw_risks(result.get("uncertainty", {})),
         "uncalibrated": result["config"].get("learn", {}).get("loss") == "hinge",
     }
 

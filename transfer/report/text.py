@@ -74,9 +74,23 @@ def run_text(result: dict[str, Any]) -> str:
     if "snapshots" in result:
         ensemble = ", ".join(f"{name} {score_text(result['snapshots'], name)}" for name in heads)
         parts.append(f"ensemble of {result['snapshots']['n']} snapshots: {ensemble}")
+    parts += _uncertainty(result)
     if "policy" in result:
         parts.append(_policy(result))
     return "\n\n".join([*parts, *note_paragraph(result.get("notes", []))])
+
+
+def _uncertainty(result: dict[str, Any], coverage: str = "0.9") -> list[str]:
+    """Return a line on prediction sets of this `coverage` for each head that is wrong more often than that."""
+    lines = []
+    for name, report in result.get("uncertainty", {}).get("heads", {}).items():
+        measured, alone = report["sets"][coverage], result["test"].get(name, {}).get("accuracy", 1.0)
+        if alone < float(coverage):
+            lines.append(
+                f"{name}: sets of {measured['size']:.1f} classes on average contain the true one in "
+                f"{measured['coverage']:.1%} of the test images (predict --coverage {coverage})"
+            )
+    return ["\n".join(lines)] if lines else []
 
 
 def note_paragraph(notes: Iterable[str]) -> list[str]:

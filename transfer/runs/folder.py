@@ -21,7 +21,8 @@ from transfer.runtime.lock import FolderLock
 
 RESULT_FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
 LEFT_OUT_FILE = "left_out.csv"
-RUN_FILES = (*RESULT_FILES, "exhibits.json", "report.html", LEFT_OUT_FILE)
+UNCERTAINTY_FILE = "uncertainty.safetensors"
+RUN_FILES = (*RESULT_FILES, "exhibits.json", "report.html", LEFT_OUT_FILE, UNCERTAINTY_FILE)
 
 ADVICE_FILE = "advice.json"
 MODEL_CARD_FILE = "README.md"
@@ -205,7 +206,8 @@ class RunFolder:
             for text in (part / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
                 lines.append(json.dumps({"run": part.name} | json.loads(text), ensure_ascii=False) + "\n")
         write_text(self.path / "metrics.jsonl", "".join(lines))
-        more = [name for name in ("exhibits.json", "map.png", LEFT_OUT_FILE) if (parts[0] / name).exists()]
+        optional = ("exhibits.json", "map.png", LEFT_OUT_FILE, UNCERTAINTY_FILE)
+        more = [name for name in optional if (parts[0] / name).exists()]
         for name in ("model.safetensors", "predictions.csv", *more):
             with atomic_write(self.path / name) as temporary:
                 shutil.copyfile(parts[0] / name, temporary)

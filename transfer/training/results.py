@@ -21,6 +21,7 @@ from transfer.evaluation.predictions import (
     note_absent_classes,
 )
 from transfer.evaluation.report_data import InitialWeights
+from transfer.evaluation.uncertainty.record import Uncertainty
 from transfer.freeze import FreezePlan
 from transfer.probes.head2toe import count_selected_features
 from transfer.runs import checkpoint
@@ -80,6 +81,7 @@ def build_train_result(
     fits: dict[str, FitResult],
     predictions: Predictions,
     snapshots: list[Predictions],
+    uncertainty: Uncertainty | None,
 ) -> dict[str, Any]:
     """Return the content of result.json, from predictions on the test images: of the models, and of each snapshot."""
     models, plans, splits, table = prepared.models, prepared.plans, prepared.splits, prepared.images.table
@@ -103,6 +105,8 @@ def build_train_result(
     if snapshots and len(test):
         average = evaluate_predictions(test, average_predictions(snapshots))
         optional["snapshots"] = {"n": len(snapshots), "test": average}
+    if uncertainty and len(test):
+        optional["uncertainty"] = uncertainty.measure(test, predictions)
     if prepared.advice:
         optional["advice"] = prepared.advice.record
     return {

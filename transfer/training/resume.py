@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from transfer.backbones.weights import set_tensors
 from transfer.errors import TransferError
 from transfer.model import TransferModel
+from transfer.probes.held_out import HeldOut
 from transfer.runs.packing import (
     get_optimizer_state,
     get_rng_states,
@@ -44,6 +45,7 @@ class FitResult:
     """With several cycles: all tensors that may change, at the end of each cycle of the last trained phase."""
     stopped: str = ""  # why training stopped early with an error, if it did
     temperatures: dict[str, float] = field(default_factory=dict)  # by head, folded into the model
+    held_out: HeldOut | None = None  # predictions for images that the heads were not trained on
     parts: int = 1  # into which batches were divided at last to fit into memory
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
@@ -16,14 +17,25 @@ from transfer.backbones.weights import set_tensors
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
 from transfer.config.unused import find_unused_options, format_unused_options
+from transfer.data.table import ImageTable
 from transfer.errors import EndedEarly
 from transfer.evaluation.ensemble import TestSet, load_snapshots
-from transfer.evaluation.predictions import Predictions, prediction_rows, target_tensors
+from transfer.evaluation.predictions import Predictions, predict_rows, prediction_rows, target_tensors
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
 from transfer.evaluation.temperature import apply_temperatures, fit_temperatures
+from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.model import TransferModel
+from transfer.probes.held_out import (
+    CROSS_FITTED,
+    MAX_CROSS_FITTED,
+    VALIDATED,
+    HeldOut,
+    cross_fit,
+    draw_folds,
+    find_solution,
+)
 from transfer.runs import checkpoint
 from transfer.runs.facts import count_split, describe_images, describe_network, list_left_out
 from transfer.runs.inputs import RunInputs
@@ -36,7 +48,7 @@ from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import collect_run_facts, describe_choice, format_epoch
 from transfer.training.results import PreparedRun, TrainRun, build_train_result
-from transfer.training.setup import Images, head_specs, new_model, read_images, split_images
+from transfer.training.setup import Images, head_specs, new_model, read_images, row_weights, split_images
 
 Session = RunSession[TrainConfig]
 
@@ -82,7 +94,8 @@ def train(
             result = session.finish_seeds(merged)
     if result["stopped"]:
         raise EndedEarly(result["stopped"] + (f" (saved in {config.run.out})" if config.run.out else ""))
-    return TrainRun(result, runs[0].models, [test for run in runs for test in run.tests])
+    tests = [test for run in runs for test in run.tests]
+    return TrainRun(result, runs[0].models, tests, uncertainty=runs[0].uncertainty)
 
 
 def _train_seed(session: Session, images: Images, backbone: Backbone | None) -> TrainRun:
@@ -156,16 +169,19 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
     initial = {key: tensor.clone() for key, tensor in model.state_dict().items()} if refit else {}
     first = run(data, parts[0], on_epoch=on_epoch)
     temperatures = _fit_temperatures(session, prepared, model, data) if config.learn.calibrate else {}
+    apply_temperatures(model.heads, temperatures)
+    first = replace(first, temperatures=temperatures)
+    if not first.stopped:
+        first = replace(first, held_out=_predict_held_out(session, prepared, number, data, first))
     if not refit or first.stopped:
-        apply_temperatures(model.heads, temperatures)
-        return replace(first, temperatures=temperatures)
+        return first
     set_tensors(model, initial)
     both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
     log.info("refit on train + val: %s", " + ".join(map(describe_choice, first.refit_choices)))
     second = run(both, parts[1], repeat=first.refit_choices)
     apply_temperatures(model.heads, temperatures)
     moved = (*first.moved, *second.moved)
-    return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped, temperatures=temperatures)
+    return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped)
 
 
 def _fit_temperatures(
@@ -180,6 +196,38 @@ def _fit_temperatures(
     described = ", ".join(f"{name} {temperature:.2f}" for name, temperature in temperatures.items())
     log.info("calibrated on %d validation images: temperature %s", len(data.val), described)
     return temperatures
+
+
+def _predict_held_out(
+    session: Session, prepared: PreparedRun, number: int, data: TrainingData, fitted: FitResult
+) -> HeldOut:
+    """Return predictions for images that model `number` was not trained on, from which prediction sets are made.
+
+    Few training images of a solved linear probe are predicted by probes of their own, else the validation images.
+    """
+    model, learn = list(prepared.models.values())[number], prepared.config.learn
+    how: Any = {"batch_size": prepared.batch_size, "workers": learn.workers}
+    feed = session.cache.feed(model, data.table.paths, data.digests, **how)
+    labels = target_tensors(data.table, model)
+    rows = np.sort(np.concatenate([data.train, data.val]))
+    solution = find_solution(model, fitted.refit_choices)
+    if solution is None or len(rows) > MAX_CROSS_FITTED or learn.augment != "none":
+        predictions = predict_rows(model, feed, data.val, labels)[0] if len(data.val) else {}
+        return HeldOut(data.val, predictions, VALIDATED)
+    both = replace(data, train=rows, val=data.val[:0])
+    weights = row_weights(both, model, learn.balance)
+    targets = {name: values[torch.from_numpy(rows)] for name, values in labels.items()}
+    by = targets.get("object", next(iter(targets.values())))  # each fold has its share of each of these
+    predictions = cross_fit(
+        copy.deepcopy(model.heads),
+        (feed.load_all_views(rows)[1], targets),
+        draw_folds(by.cpu().numpy(), prepared.config.run.seed),
+        fitted.temperatures,
+        smoothing=learn.label_smoothing,
+        row_weights={name: weight[torch.from_numpy(rows)] for name, weight in weights.items()} or None,
+        fixed_l2=solution,
+    )
+    return HeldOut(rows, predictions, CROSS_FITTED)
 
 
 def _predict_test(session: Session, prepared: PreparedRun, models: checkpoint.Models) -> Predictions:
@@ -216,7 +264,8 @@ def _record(
 ) -> TrainRun:
     """Write the models, the predictions, the report data and the result."""
     config, models, test, table = prepared.config, prepared.models, prepared.test, prepared.images.table
-    result = build_train_result(session, prepared, fits, predictions, snapshots)
+    uncertainty = _collect_uncertainty(table, fits)
+    result = build_train_result(session, prepared, fits, predictions, snapshots, uncertainty)
     for sentence in result["monitor"]:
         log.info("%s", sentence)
     shown = next(name for name, model in models.items() if "object" in model.heads.specs)
@@ -229,11 +278,23 @@ def _record(
     if session.folder:
         session.folder.write_predictions(prediction_rows(test, predictions))
         session.folder.write_left_out(list_left_out(table))
+        if uncertainty:
+            uncertainty.save(session.folder.path)
         if moments:
             data = build_report_data(test, predictions, models[shown], moments, table.domains, config.learn.workers)
             session.folder.write_report_data(data)
         session.folder.write_result(result)
-    return TrainRun(result, models, [(test, predictions)])
+    return TrainRun(result, models, [(test, predictions)], uncertainty=uncertainty)
+
+
+def _collect_uncertainty(table: ImageTable, fits: dict[str, FitResult]) -> Uncertainty | None:
+    """Return what prediction sets are made from; None without images that the models were not trained on."""
+    parts = [fitted.held_out for fitted in fits.values() if fitted.held_out]
+    if not parts or any(not np.array_equal(part.rows, parts[0].rows) for part in parts):
+        return None
+    predictions = {name: values for part in parts for name, values in part.predictions.items()}
+    uncertainty = Uncertainty.from_predictions(predictions, table.take(parts[0].rows).targets, parts[0].method)
+    return uncertainty if uncertainty.sets else None
 
 
 def _load_finished(session: Session, images: Images) -> TrainRun:
@@ -242,4 +303,5 @@ def _load_finished(session: Session, images: Images) -> TrainRun:
     config = session.config
     prepared = PreparedRun(config, images, split_images(images, config.data, config.run.seed), None, [])
     models = session.load_models(pick_device(config.learn.device))
-    return TrainRun(session.finished, models, [(prepared.test, _predict_test(session, prepared, models))])
+    tests = [(prepared.test, _predict_test(session, prepared, models))]
+    return TrainRun(session.finished, models, tests, uncertainty=find_uncertainty(config.run.out))

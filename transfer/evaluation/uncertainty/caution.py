@@ -1,0 +1,72 @@
+"""Predictions with their doubt: the set of the likely classes, and no answer where the confidence is too low."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from transfer.errors import TransferError
+from transfer.evaluation.uncertainty.conformal import PredictionSets, pair_probabilities
+from transfer.evaluation.uncertainty.record import BOTH, Uncertainty
+from transfer.heads import HeadSpec
+from transfer.heads.heads import PAIR
+from transfer.heads.kind import ClassHeadKind
+
+
+@dataclass(frozen=True)
+class Caution:
+    """How doubt is shown: see :func:`choose_caution`, which makes it."""
+
+    sets: Mapping[str, PredictionSets]
+    coverage: float
+    min_confidence: float
+
+    def complete(
+        self, rows: Sequence[dict[str, Any]], specs: Mapping[str, HeadSpec], predictions: Mapping[str, np.ndarray]
+    ) -> None:
+        """Add ``NAME_set`` of each head to the answers `rows`, the likeliest class first, and of object and domain.
+
+        A class whose probability is below `min_confidence` becomes None. `predictions` (N, ...) are those of all heads
+        `specs` for the same images.
+        """
+        found: dict[str, np.ndarray] = {}
+        names: dict[str, list[Any]] = {}
+        for name, values in predictions.items():
+            kind = specs[name].head_kind
+            if isinstance(kind, ClassHeadKind):
+                found[name], names[name] = kind.class_probabilities(values.astype(float)), list(specs[name].classes)
+        for name, probabilities in found.items():
+            for row, doubtful in zip(rows, probabilities.max(1) < self.min_confidence, strict=True):
+                row[name] = None if doubtful else row[name]
+        if found.keys() >= set(PAIR):
+            objects, domains = (names[name] for name in PAIR)
+            found[BOTH] = pair_probabilities(*(found[name] for name in PAIR))
+            names[BOTH] = [[name, domain] for domain in domains for name in objects]
+        for name in [name for name in found if name in self.sets]:
+            members = self.sets[name].predict_sets(found[name], self.coverage)
+            order = np.argsort(-found[name], 1, kind="stable")
+            for row, ranked, inside in zip(rows, order.tolist(), members, strict=True):
+                row[f"{name}_set"] = [names[name][i] for i in ranked if inside[i]]
+
+
+def choose_caution(uncertainty: Uncertainty | None, coverage: float | None, min_confidence: float) -> Caution | None:
+    """Return how doubt is shown; None where neither is asked for. Only a `coverage` needs the run's `uncertainty`.
+
+    Raises
+    ------
+    TransferError
+        A number is out of its range, or the run has no prediction sets.
+    """
+    if not 0 <= min_confidence <= 1:
+        raise TransferError(f"min_confidence {min_confidence:g}: it must be a probability from 0 to 1")
+    if coverage is None:
+        return Caution({}, 0.0, min_confidence) if min_confidence else None
+    if not 0 < coverage < 1:
+        raise TransferError(f"coverage {coverage:g}: it must be above 0 and below 1, such as 0.9")
+    if uncertainty is None:
+        raise TransferError(
+            "coverage: the run has no prediction sets, which `transfer train` makes from images that its heads were "
+            "not trained on"
+        )
+    return Caution(uncertainty.sets, coverage, min_confidence)

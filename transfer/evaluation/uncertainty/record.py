@@ -1,0 +1,131 @@
+"""The uncertainty of a run: what its prediction sets are made from, kept beside the model, and how well they do."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from transfer.data.table import ImageTable, Target
+from transfer.errors import TransferError
+from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.uncertainty.conformal import PredictionSets, measure_sets, pair_labels, pair_probabilities
+from transfer.evaluation.uncertainty.risk_coverage import measure_risk_coverage
+from transfer.heads import find_head_kind
+from transfer.heads.heads import PAIR
+from transfer.heads.kind import ClassHeadKind
+from transfer.runs.folder import UNCERTAINTY_FILE
+from transfer.runtime.files import atomic_write, parse_json
+
+UNCERTAINTY_FORMAT = "transfer uncertainty 1"
+BOTH = "object_and_domain"
+"""The name of the sets of pairs of object and domain."""
+COVERAGES = (0.8, 0.9, 0.95)  # that results report
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Prediction sets by head, and `BOTH` for pairs of object and domain; `method` says how they were calibrated."""
+
+    sets: Mapping[str, PredictionSets]
+    method: str
+
+    @classmethod
+    def from_predictions(cls, predictions: Predictions, targets: Mapping[str, Target], method: str) -> "Uncertainty":
+        """Return that of heads with these `predictions` and `targets` for images that they were not trained on."""
+        found = {}
+        for name, (probabilities, labels) in _all_probabilities(predictions, targets).items():
+            seen = (labels >= 0) & np.isfinite(probabilities).all(1)
+            if seen.any():
+                found[name] = PredictionSets.from_predictions(probabilities[seen], labels[seen])
+        return cls(found, method)
+
+    def save(self, folder: Path) -> None:
+        """Write it into the run folder `folder`."""
+        tensors: dict[str, np.ndarray] = {}
+        for name, sets in self.sets.items():
+            tensors |= {f"scores/{name}": sets.scores.astype(np.float32), f"labels/{name}": sets.labels}
+        classes = {name: sets.classes for name, sets in self.sets.items()}
+        about = {"format": UNCERTAINTY_FORMAT, "method": self.method, "classes": classes}
+        with atomic_write(folder / UNCERTAINTY_FILE) as temporary:
+            save_file(tensors, temporary, metadata={"transfer": json.dumps(about)})
+
+    def measure(self, table: ImageTable, predictions: Predictions) -> dict[str, Any]:
+        """Return coverage and size of the sets of `predictions` for the images of `table`, and risk by coverage."""
+        report: dict[str, Any] = {"method": self.method, "heads": {}}
+        for name, (probabilities, labels) in _all_probabilities(predictions, table.targets).items():
+            known = labels >= 0
+            if name not in self.sets or not known.any() or not np.isfinite(probabilities).all():
+                continue
+            sets = self.sets[name]
+            report["heads"][name] = {
+                "n": len(sets.scores),
+                "per_class": int(sets.frequent.sum()),
+                "sets": {f"{c:g}": measure_sets(sets.predict_sets(probabilities, c), labels) for c in COVERAGES},
+            }
+            if name != BOTH:
+                correct = probabilities.argmax(1) == labels
+                risk = measure_risk_coverage(probabilities.max(1)[known], correct[known])
+                report["heads"][name]["risk_coverage"] = risk
+        return report
+
+
+def find_uncertainty(run: Path | None) -> Uncertainty | None:
+    """Return the uncertainty saved in the folder `run`, or beside the model file `run`; None where there is none.
+
+    A damaged one raises a TransferError.
+    """
+    folder = run.parent if run and not run.is_dir() else run
+    return load_uncertainty(folder) if folder and (folder / UNCERTAINTY_FILE).is_file() else None
+
+
+def load_uncertainty(run: Path) -> Uncertainty:
+    """Return the uncertainty that was saved in the folder `run`, or beside the model file `run`.
+
+    Raises
+    ------
+    TransferError
+        There is none, or it is damaged.
+    """
+    file = (run if run.is_dir() else run.parent) / UNCERTAINTY_FILE
+    if not file.is_file():
+        raise TransferError(
+            f"{run} has no {UNCERTAINTY_FILE}, which prediction sets need: `transfer train` with validation images "
+            "writes it"
+        )
+    try:
+        with safe_open(file, "np") as opened:
+            about = parse_json((opened.metadata() or {}).get("transfer", "{}"))
+            if about.get("format") != UNCERTAINTY_FORMAT:
+                raise ValueError("another format")
+            sets = {
+                name: PredictionSets(
+                    opened.get_tensor(f"scores/{name}").astype(float), opened.get_tensor(f"labels/{name}"), int(count)
+                )
+                for name, count in about["classes"].items()
+            }
+            if any(s.labels.shape != s.scores.shape or s.labels.max(initial=0) >= s.classes for s in sets.values()):
+                raise ValueError("labels that no class has")
+            return Uncertainty(sets, str(about["method"]))
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise TransferError(f"{file} is damaged ({error}): train the run again") from error
+
+
+def _all_probabilities(
+    predictions: Predictions, targets: Mapping[str, Target]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return probabilities (N, classes) and labels (N,) of each head with classes, and of pairs of both."""
+    found = {}
+    for name, values in predictions.items():
+        kind = find_head_kind(targets[name].kind)
+        if isinstance(kind, ClassHeadKind) and len(values):
+            found[name] = kind.class_probabilities(values.astype(float)), targets[name].values
+    if found.keys() >= set(PAIR):
+        (objects, object_labels), (domains, domain_labels) = (found[name] for name in PAIR)
+        labels = pair_labels(object_labels, domain_labels, objects.shape[1])
+        found[BOTH] = pair_probabilities(objects, domains), labels
+    return found
