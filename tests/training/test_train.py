@@ -83,8 +83,8 @@ def test_every_policy_runs_and_leaves_what_is_frozen_alone(config, policy):
         ({"heads": "separate"}, "cross-conformal, 5 folds", 36),
         ({"heads": "joint"}, "cross-conformal, 5 folds", 36),
         ({"balance": "loss"}, "cross-conformal, 5 folds", 36),
-        ({"policy": "partial:1", "epochs": 2}, "split-conformal, validation images", 6),
-        ({"policy": "stage_probes"}, "split-conformal, validation images", 6),
+        ({"policy": "partial:1", "epochs": 2}, "split-conformal, validation images", 7),
+        ({"policy": "stage_probes"}, "split-conformal, validation images", 7),
     ],
 )
 def test_prediction_sets_are_made_from_images_that_were_not_trained_on(config, tmp_path, options, method, rows):
