@@ -40,6 +40,14 @@ class Tally:
         """The mutants that are not equivalent."""
         return self.killed + self.by_time + len(self.survivors)
 
+    def __str__(self) -> str:
+        """Return the counts as a line."""
+        share = (self.killed + self.by_time) / max(self.counted, 1)
+        return (
+            f"{self.counted + self.equivalent} mutants, {self.killed} killed, {self.by_time} by time, "
+            f"{self.equivalent} equivalent, {len(self.survivors)} survive: {share:.1%} killed"
+        )
+
     def add(self, other: "Tally") -> None:
         """Add another module's."""
         self.killed, self.by_time = self.killed + other.killed, self.by_time + other.by_time
@@ -67,19 +75,15 @@ def main() -> int:
         for name in table.get("preload", []):
             importlib.import_module(name)
         gc.freeze()
-    total, rows = Tally(), []
+    total = Tally()
     for module in options.modules or table["modules"]:
         tally = run_module(module, table, options)
         total.add(tally)
-        rows.append((module, tally))
+        if not options.list:
+            print(module, tally, sep=": ", flush=True)
     if options.list:
         return 0
-    for name, tally in [*rows, ("all", total)]:
-        share = (tally.killed + tally.by_time) / max(tally.counted, 1)
-        print(
-            f"{name}: {tally.counted + tally.equivalent} mutants, {tally.killed} killed, {tally.by_time} by time, "
-            f"{tally.equivalent} equivalent, {len(tally.survivors)} survive: {share:.1%} killed"
-        )
+    print("all", total, sep=": ")
     return int(total.killed + total.by_time < LEAST_KILLED * total.counted)
 
 

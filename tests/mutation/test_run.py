@@ -1,4 +1,4 @@
-"""A mutation run over a module of four lines: what is killed, by time too, what survives and what is equivalent."""
+"""A mutation run over a small module, doctest included: what is killed, by time too, what survives and what is equivalent."""
 
 import subprocess
 import sys
@@ -11,6 +11,10 @@ MODULE = """LIMIT = 3
 OTHER = 5
 
 def down(n):
+    '''
+    >>> down(3)
+    0
+    '''
     while n:
         n -= 1
     return n
@@ -18,7 +22,7 @@ def down(n):
 TESTS = """import tiny
 
 def test_down():
-    assert tiny.down(5) == 0
+    tiny.down(5)
 """
 TABLE = """preload = []
 [modules]
@@ -68,7 +72,7 @@ def test_a_sample_of_the_mutants_of_some_lines(tiny: Path) -> None:
 
 
 def test_tests_that_fail_without_a_fault_end_the_run(tiny: Path) -> None:
-    (tiny / "tests" / "test_tiny.py").write_text(TESTS.replace("== 0", "== 1"))
+    (tiny / "tests" / "test_tiny.py").write_text(TESTS + "    assert tiny.OTHER == 6\n")
     done = run(tiny, "--sample", "1")
     assert done.returncode != 0
     assert "the tests fail without a fault (exit code 1)" in done.stderr

@@ -24,7 +24,8 @@ import pytest
 
 WAITS = 10  # times the limit of processor time that a process may last: others need the processor too
 EVERY_TEST = ""  # stands for the lines that run outside of tests: imports and shared fixtures
-QUIET = ["-q", "-x", "-n0", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+# Plain assertions: pytest compiles what it rewrites itself, from the file.
+QUIET = ["-q", "-x", "-n0", "--assert=plain", "--doctest-modules", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
 
 
 @dataclass(frozen=True)
