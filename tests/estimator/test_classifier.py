@@ -9,8 +9,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from transfer.config.adapt import AdaptConfig, StepsConfig
-from transfer.config.train import LearnConfig, TrainConfig
+from transfer.config.adapt import AdaptConfig, ShiftConfig, StepsConfig
+from transfer.config.train import DataConfig, LearnConfig, TrainConfig, ViewConfig
 from transfer.estimator import TransferClassifier
 from transfer.runtime.files import get_cache_folder
 
@@ -160,3 +160,42 @@ def test_an_unknown_backbone_and_an_unfitted_classifier(pixels, objects):
     for ask in (TransferClassifier().predict, TransferClassifier().predict_proba, TransferClassifier().predict_domain):
         with pytest.raises(NotFittedError):
             ask(pixels)
+
+
+def test_sample_weights_weigh_the_accuracy(fitted, pixels):
+    y, weight = fitted.predict(pixels), np.arange(48.0)
+    y[::4] = np.where(y[::4] == "red", "blue", "red")
+    right = np.arange(48) % 4 != 0
+    assert fitted.score(pixels, y) == pytest.approx(0.75)
+    assert fitted.score(pixels, y, sample_weight=weight) == pytest.approx(weight[right].sum() / weight.sum())
+
+
+def test_a_random_state_draws_the_seed(classifier):
+    def seed(state):
+        return classifier(random_state=state)._config(adapting=False).run.seed
+
+    same = np.random.RandomState(5)
+    first, second = seed(same), seed(same)
+    assert first == seed(np.random.RandomState(5))
+    assert len({first, second, seed(np.random.RandomState(6))}) == 3
+    assert (seed(None), seed(np.int64(3)), seed(3)) == (0, 3, 3)
+
+
+def test_views_of_the_config_are_predicted_with(classifier, pixels, objects, fitted):
+    """The mean over crops and their mirror images is the same for an image and its mirror image."""
+    both = classifier(config=TrainConfig(view=ViewConfig(test_crops=10))).fit(pixels, objects)
+    p = both.predict_proba(pixels)
+    np.testing.assert_allclose(both.predict_proba(pixels[:, :, ::-1]), p, atol=1e-6)
+    assert np.abs(fitted.predict_proba(pixels[:, :, ::-1]) - fitted.predict_proba(pixels)).max() > 1e-4
+
+
+@pytest.mark.parametrize("adapting", [False, True])
+def test_the_config_says_what_becomes_of_bad_images(classifier, images, objects, tmp_path, adapting):
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    paths, y = [*images.paths.tolist(), str(tmp_path / "bad.png")], [*objects, "red"]
+    domain = np.append(np.where(images.domain == 1, -1, 1), 1) if adapting else None
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        classifier(method="coral" if adapting else None).fit(paths, y, domain)
+    skip = AdaptConfig(ShiftConfig(on_bad_image="skip")) if adapting else TrainConfig(DataConfig(on_bad_image="skip"))
+    model = classifier(config=skip, method="coral" if adapting else None).fit(paths, y, domain)
+    assert model.predict(images.paths.tolist()).shape == (48,)

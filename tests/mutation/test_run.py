@@ -1,4 +1,4 @@
-"""A mutation run over a small module, doctest included: what is killed, by time too, what survives and what is equivalent."""
+"""A mutation run over a small module with a doctest: killed, by time too, surviving and equivalent mutants."""
 
 import subprocess
 import sys
