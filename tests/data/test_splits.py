@@ -142,6 +142,23 @@ def test_copies_of_given_test_images_are_learnt_by_no_one():
     assert "3 images of train and val dropped: duplicates of, or grouped with, held-out images" in parts.notes
 
 
+def test_an_unlabelled_copy_of_a_given_test_image_is_dropped_too():
+    table = table_of([0] * 10, [0, 1, -1, -1, 0, 1, 0, 1, 0, 1], ["test", "test"] + ["train"] * 8)
+    parts = split(table, seen([0, 1, 0, 3, 4, 5, 6, 7, 8, 9]), val=0.0)
+    assert parts.test.tolist() == [0, 1]
+    assert parts.train.tolist() == [3, 4, 5, 6, 7, 8, 9]
+    assert "1 image of train and val dropped: duplicates of, or grouped with, held-out images" in parts.notes
+
+
+def test_shots_are_drawn_with_the_seed():
+    """Also where the test set is given, and nothing else is drawn."""
+    table = table_of([0] * 22, [0, 1] * 11, ["test"] * 2 + ["train"] * 20)
+    drawn = {seed: tuple(split(table, val=0.0, shots=3, seed=seed).train) for seed in range(6)}
+    assert len(set(drawn.values())) > 3
+    assert drawn[5] == tuple(split(table, val=0.0, shots=3, seed=5).train)
+    assert {len(rows) for rows in drawn.values()} == {6}
+
+
 def test_near_duplicates_are_counted_and_on_request_kept_together():
     n = 60
     hashes = np.repeat(np.random.default_rng(0).integers(0, 2**63, n // 2), 2) ^ np.tile([0, 1], n // 2)

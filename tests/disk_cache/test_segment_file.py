@@ -6,7 +6,7 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,9 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered_rows import WIDTH, cached, digests, fill, open_rows_in, values
+from tqdm import tqdm
 
 from transfer.disk_cache import CacheWriteError, DiskCache
 from transfer.disk_cache import row_cache as row_cache_module
+from transfer.disk_cache import segment_file as segment_file_module
+from transfer.disk_cache.segment_file import DamagedSegment, Segment, pack_digests
 
 N = 6
 SIZE = N * (4 * WIDTH + 36) + 32  # bytes of a segment of N rows
@@ -126,6 +129,43 @@ def test_a_damaged_file_that_cannot_be_removed_is_a_miss(root: Path, monkeypatch
     for _ in range(2):
         assert not rows_cache.locate(digests(range(N))).found.any()
     assert file.exists()
+
+
+def damaged(file: Path, rows: Sequence[int]) -> None:
+    content = bytearray(file.read_bytes())
+    for row in rows:
+        content[4 * WIDTH * row] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("part", [1, 4 * WIDTH, 100, 10_000])
+def test_rows_are_checked_in_parts_of_any_size(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr(segment_file_module, "_BYTES_PER_CHECK", part)
+    assert cached(root, range(N)) == [True] * N
+    damaged(segment(root), (0, 2, 5))
+    assert cached(root, range(N)) == [False] * N
+    (message,) = caplog.messages
+    assert f"is damaged in 3 of {N} rows: removed" in message
+
+
+def test_sound_rows_say_nothing_of_others(root: Path) -> None:
+    """Rows are checked once each; those that were not asked for before are checked when they are."""
+    damaged(segment(root), (3,))
+    opened, bar = Segment(segment(root), open_rows_in(root).key, 4 * WIDTH), tqdm(disable=True)
+    for rows in ((0, 1), (1, 2), (4, 4), (0, 5)):
+        opened.check(np.array(rows), bar)
+    for _ in range(2):
+        with pytest.raises(DamagedSegment, match="is damaged in 1 of 1 rows"):
+            opened.check(np.array([0, 3, 3]), bar)
+
+
+@pytest.mark.parametrize("lengths", [(63, 65), (64, 62), (0, 64), (66, 62)])
+def test_a_digest_is_64_hex_digits(lengths: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="not a sha256 in hex"):
+        pack_digests(["a" * n for n in lengths])
+    assert pack_digests(["ab" * 32, "0f" * 32]).tolist() == [b"\xab" * 32, b"\x0f" * 32]
 
 
 class Bomb:

@@ -96,6 +96,24 @@ def test_it_covers_the_processor(ready: Callable[..., TransferModel], monkeypatc
     assert keyed(model) != before
 
 
+def test_it_covers_the_code_of_a_custom_backbone(ready: Callable[..., TransferModel]) -> None:
+    model, keys = ready(), []
+    for digest in ("", "one", "two"):
+        model.backbone.code_digest = digest
+        keys.append(keyed(model))
+    assert len(set(keys)) == 3
+
+
+def test_it_names_backbone_stage_and_cut(ready: Callable[..., TransferModel]) -> None:
+    model = ready()
+    stages = model.backbone.stages
+    for cut in range(1, len(stages) + 1):
+        about = describe_activation(model, cut, "float16")
+        stage = stages[cut - 1].name if cut < len(stages) else model.backbone.output_kind
+        assert (about["backbone"], about["stage"], about["cut"]) == ("test_resnet", stage, cut)
+        assert about["precision"] == ("float16" if cut < len(stages) else "float32")
+
+
 def test_pooled_features_are_float32_whatever_the_precision_at_the_cut(ready: Callable[..., TransferModel]) -> None:
     model = ready("linear_probe")
     assert keyed(model, precision="float16") == keyed(model, precision="float32")

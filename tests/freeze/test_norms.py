@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timm.layers import GroupNormAct, LayerNormAct2d
 from timm.layers.norm_act import FrozenBatchNormAct2d
+from timm.models.nfnet import NormFreeBlock
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -43,6 +44,7 @@ from transfer.freeze.norms import (
         (nn.Linear(4, 4), False),
         (nn.Sequential(nn.BatchNorm2d(4)), False),
         (nn.LocalResponseNorm(2), False),
+        (NormFreeBlock(8, skipinit=True, act_layer=nn.ReLU), False),  # a gain of its own, and no norm
     ],
 )
 def test_is_norm(module: nn.Module, norm: bool) -> None:
@@ -70,12 +72,15 @@ def test_a_trained_group_norm_gets_correct_gradients() -> None:
     x = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     plain = copy.deepcopy(network)
     (hook,) = force_input_gradients(network)
+    given: list[bool] = []
+    network[1].register_forward_hook(lambda module, inputs, out: given.append(inputs[0].requires_grad))
     network(x).square().sum().backward()
     plain(x.clone().requires_grad_()).square().sum().backward()
     assert torch.equal(network[1].weight.grad, plain[1].weight.grad)
     assert torch.equal(network[1].bias.grad, plain[1].bias.grad)
     with torch.inference_mode():
         assert torch.equal(network(x), plain(x))
+    assert given == [True, False]
     hook.remove()
     assert not network[1]._forward_pre_hooks
 

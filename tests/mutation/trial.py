@@ -131,15 +131,18 @@ def run_apart(work: Callable[[Path], int], limit: float) -> tuple[int | None, st
 
 
 def _wait(pid: int, limit: float) -> int | None:
-    end = time.monotonic() + WAITS * limit
-    done, status = os.waitpid(pid, os.WNOHANG)
-    while not done and time.monotonic() < end:
-        time.sleep(0.05)
-        done, status = os.waitpid(pid, os.WNOHANG)
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)  # what it started ends too
+    end, done, status = time.monotonic() + WAITS * limit, 0, 0
+    try:
+        while not done and time.monotonic() < end:
+            time.sleep(0.02)
+            done, status = os.waitpid(pid, os.WNOHANG)
+    finally:  # what it started ends too, also at Ctrl-C
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        if not done:
+            os.kill(pid, signal.SIGKILL)  # it may not lead its group yet
+            os.waitpid(pid, 0)
     if not done:
-        os.waitpid(pid, 0)
         return None
     code = os.waitstatus_to_exitcode(status)
     return None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code
