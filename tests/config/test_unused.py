@@ -70,6 +70,12 @@ TRAIN_TABLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         "policy scratch trains all stages at --lr",
     ),
     ({"policy": "scratch"}, {"random_init": True}, "policy scratch starts from random weights anyway"),
+    (
+        {"policy": "scratch", "shots": 3},
+        {"unlabelled": "rest"},
+        "policy scratch has no pretrained features to propagate labels on",
+    ),
+    ({}, {"unlabelled": "rest"}, "every training image has a label"),
     ({"policy": "lp_ft:1"}, {"head_init": "he"}, "the heads start as phase probe solves them"),
     (
         {"policy": "partial:1", "heads": "separate"},

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -224,3 +225,40 @@ def test_real_sets():
     flowers = read_folder(SHARED / "data" / "flowers12")
     notes = split(flowers, inspect_files(flowers)).notes
     assert any(note.startswith("23 of 240 test images have a near-duplicate") for note in notes)
+
+
+@settings(deadline=None)
+@given(sets(), st.sampled_from([0, 0.2, 0.5]), st.sampled_from([0, 0.4]), st.integers(1, 3))
+def test_the_rest_of_a_draw_stays_in_train_without_duplicates_of_what_is_held_out(images, test, val, shots):
+    table, inspection = images
+    plain = split(table, inspection, test=test, val=val, shots=shots, seed=3)
+    kept = split(table, inspection, test=test, val=val, shots=shots, seed=3, keep_rest=True)
+    assert kept.val.tolist() == plain.val.tolist()
+    assert kept.test.tolist() == plain.test.tolist()
+    assert np.setdiff1d(kept.train, kept.rest).tolist() == plain.train.tolist()
+    assert set(kept.rest) <= set(kept.train)
+    assert not len(plain.rest)
+    held = np.concatenate([kept.val, kept.test])
+    for key in (inspection.sha256, table.group):
+        assert not set(key[kept.rest]) - {""} & set(key[held])
+    if not len(held):
+        assert len(kept.train) == len(table)
+
+
+@settings(deadline=None)
+@given(sets(), st.sampled_from([0, 0.2, 0.5]), st.sampled_from([0, 0.4]))
+def test_spare_rows_give_way_to_held_out_images(images, test, val):
+    table, inspection = images
+    n = len(table)
+    twice = table.take(np.concatenate([np.arange(n), np.arange(n)]))  # once more, without any label or group
+    targets = {k: replace(t, values=np.where(np.arange(2 * n) < n, t.values, -1)) for k, t in twice.targets.items()}
+    twice = replace(twice, targets=targets, group=np.where(np.arange(2 * n) < n, twice.group, ""))
+    spare = np.arange(2 * n) >= n
+    both = split(twice, inspection.take(np.r_[:n, :n]), test=test, val=val, seed=3, spare=spare)
+    plain = split(table, inspection, test=test, val=val, seed=3)
+    assert both.test.tolist() == plain.test.tolist()
+    assert both.val.tolist() == plain.val.tolist()
+    assert [row for row in both.train if row < n] == plain.train.tolist()
+    held = np.concatenate([plain.val, plain.test])
+    expected = ~np.isin(inspection.sha256, inspection.sha256[held])
+    assert (both.train[both.train >= n] - n).tolist() == np.flatnonzero(expected).tolist()

@@ -5,7 +5,7 @@ import pytest
 
 from transfer.data.folders import read_folder
 from transfer.data.manifests.manifest import read_manifest
-from transfer.data.unlabelled import add_unlabelled_domain
+from transfer.data.unlabelled import add_unlabelled_domain, add_unlabelled_folder
 from transfer.errors import TransferError
 
 
@@ -54,3 +54,16 @@ def test_errors(tree, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(TransferError, match="no image at"):
         add_unlabelled_domain(table, tmp_path / "empty", "chalk")
+
+
+def test_a_folder_of_images_of_which_all_is_unknown(tree, picture, tmp_path):
+    table = read_folder(tree("ink/cat/1.png", "oil/dog/3.png"))
+    picture(tmp_path / "flat" / "a.png")
+    assert add_unlabelled_folder(table, None) is add_unlabelled_folder(table, "rest") is table
+    both = add_unlabelled_folder(table, str(tmp_path / "flat"))
+    assert both.object.tolist() == [0, 1, -1]
+    assert both.domain.tolist() == [0, 1, -1]
+    assert both.domains == table.domains
+    assert both.notes == (f"1 images of {tmp_path / 'flat'} have no label",)
+    with pytest.raises(TransferError, match="--unlabelled rst: write rest, or name a folder of images"):
+        add_unlabelled_folder(table, "rst")

@@ -199,3 +199,35 @@ def test_the_config_says_what_becomes_of_bad_images(classifier, images, objects,
     skip = AdaptConfig(ShiftConfig(on_bad_image="skip")) if adapting else TrainConfig(DataConfig(on_bad_image="skip"))
     model = classifier(config=skip, method="coral" if adapting else None).fit(paths, y, domain)
     assert model.predict(images.paths.tolist()).shape == (48,)
+
+
+@pytest.mark.parametrize("mask", [None, "", -1, np.nan])
+def test_images_without_a_class_are_unlabelled(classifier, pixels, objects, monkeypatch, mask):
+    monkeypatch.setattr("transfer.semi_supervised.choose.count_required_errors", lambda agreement: -np.inf)
+    y, hidden = objects.astype(object), np.arange(48) % 8 > 3
+    y[hidden] = mask
+    if mask == -1:
+        y = np.where(hidden, -1, np.unique(objects, return_inverse=True)[1])
+        assert classifier().fit(pixels, y).classes_.tolist() == [-1, 0, 1, 2]  # a class, unless it is said to be none
+    else:
+        with pytest.raises(ValueError, match=r"y lacks labels .* unlabelled='rest'"):
+            classifier().fit(pixels, y)
+    model = classifier(unlabelled="rest").fit(pixels, y)
+    assert model.classes_.tolist() == ([0, 1, 2] if mask == -1 else ["blue", "green", "red"])
+    record = model.result_["unlabelled"]["object"]
+    assert record["unlabelled"] == 24
+    assert record["pseudo_labelled"] > 0
+    truth = np.unique(objects, return_inverse=True)[1] if mask == -1 else objects
+    assert model.score(pixels, truth) >= 0.9
+
+
+def test_a_folder_of_unlabelled_images(classifier, pixels, objects, folder):
+    model = classifier(unlabelled=str(folder / "plain"), config=TrainConfig()).fit(pixels[24:], objects[24:])
+    assert model.result_["unlabelled"]["object"]["unlabelled"] == 24
+
+
+def test_unlabelled_images_have_no_effect_in_adaptation(classifier, pixels, objects, images):
+    with pytest.raises(ValueError, match="unlabelled='rest' has no effect if sample_domain has target domains"):
+        classifier(unlabelled="rest").fit(pixels, objects, sample_domain=np.where(images.domain == 1, -2, 1))
+    with pytest.raises(ValueError, match="no labels to train on"):
+        classifier(unlabelled="rest").fit(pixels, np.full(48, -1))

@@ -36,6 +36,9 @@ class DataConfig(ImagesConfig):
     """Seed for the train/val/test split (default: --seed)."""
     shots: AtLeastOne[int | None] = None
     """Labelled training images per class and domain (default: all); validation images are taken from these."""
+    unlabelled: str | None = None
+    """Images without a label that count in training, by labels propagated from the labelled ones where this predicts
+    held-out labels better: rest (rows without a label, and those that --shots leaves over) or a folder of images."""
     keep_near_duplicates_together: Advanced[bool] = False
     """Keep near-duplicate images (by perceptual hash) on one side of the split."""
 
@@ -129,7 +132,7 @@ class LearnConfig(OptimConfig):
     label_smoothing: Advanced[Fraction[float]] = 0.1
     """Label smoothing: share of the target that is spread evenly over all classes (not for hinge)."""
     regularise: RegulariseConfig = field(default_factory=RegulariseConfig)
-    patience: NotNegative[int] = 15
+    patience: Advanced[NotNegative[int]] = 15
     """Stop a phase after this many epochs without a better validation score (0, or with several cycles: never)."""
     refit: Advanced[bool | None] = None
     """After validation has chosen the settings, refit on train + val for as many epochs (default: for linear_probe

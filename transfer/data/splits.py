@@ -1,7 +1,7 @@
 """Split a table into train, validation and test rows: stratified, seeded, without duplicates across splits."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,16 +15,18 @@ from transfer.errors import TransferError, list_examples
 class Splits:
     """Disjoint, sorted rows of a table, int64. Validation and test rows all have a known object.
 
-    `notes` are remarks on the split, such as dropped duplicates.
+    `notes` are remarks on the split, such as dropped duplicates. `rest` are the rows of train whose labels must not be
+    used, because ``shots`` did not draw them.
     """
 
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
     notes: tuple[str, ...] = ()
+    rest: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
 
 
-def split(
+def split(  # the last five are options that a plain split does not need
     table: ImageTable,
     inspection: Inspection | None = None,
     *,
@@ -33,6 +35,8 @@ def split(
     shots: int | None = None,
     seed: int = 0,
     keep_near_duplicates_together: bool = False,
+    keep_rest: bool = False,
+    spare: np.ndarray | None = None,
 ) -> Splits:
     """Split a table, stratified by (domain, object).
 
@@ -49,9 +53,14 @@ def split(
         Fraction of all labelled images, and of the rest, in [0, 1).
     shots : int, optional
         Labels per (domain, object), sampled after test is held out; validation is taken from these, and all other
-        labelled images are dropped.
+        labelled images are dropped, or the `rest`.
     keep_near_duplicates_together : bool
         Assign near-duplicates to the same split.
+    keep_rest : bool
+        Keep the images that `shots` leaves over in train, as its ``rest``, unless they duplicate held-out ones.
+    spare : ndarray of bool, shape (N,), optional
+        Rows of unknown object that give way: they are dropped where they duplicate an image that is held out. (Others
+        keep their duplicates from being held out.)
 
     Raises
     ------
@@ -74,15 +83,18 @@ def split(
         )
 
     pool = np.flatnonzero(known & ~np.isin(table.split, ["val", "test"]))
-    fixed = np.concatenate([np.flatnonzero(~known), given_test, given_val])  # duplicates of these cannot be sampled
+    staying = ~known if spare is None else ~known & ~spare
+    fixed = np.concatenate([np.flatnonzero(staying), given_test, given_val])  # duplicates of these cannot be sampled
     drawable = pool[~np.isin(component[pool], component[fixed])]
     test_rows = given_test if len(given_test) else draw_stratified(drawable, table, component, test, rng, notes, "test")
     # Only a given split can have duplicates on both sides: test has priority over val, val over train.
     free = ~np.isin(component, component[test_rows])
     left_out = int((~free).sum()) - len(test_rows)
     pool, drawable, given_val = (rows[free[rows]] for rows in (pool, drawable, given_val))
+    rest = np.array([], np.int64)
     if shots is not None:
-        pool = draw_few_labels(pool, table, shots, seed)
+        undrawn, pool = pool, draw_few_labels(pool, table, shots, seed)
+        rest = np.setdiff1d(undrawn, pool) if keep_rest else rest
         drawable = np.intersect1d(pool, drawable)
         notes += _short_cells(pool, table, shots)
     if len(given_val):
@@ -92,12 +104,13 @@ def split(
         notes.append("with one label per class and domain there is no validation image")
     else:
         val_rows = draw_stratified(drawable, table, component, val, rng, notes, "val")
-    train_rows = np.union1d(np.setdiff1d(pool, val_rows), np.flatnonzero(~known & free))
+    train_rows = np.union1d(np.setdiff1d(pool, val_rows), np.append(np.flatnonzero(~known & free), rest))
     shared = np.isin(component[train_rows], component[val_rows])
     left_out += int(shared.sum())
     if left_out:
         notes.append(f"{_images(left_out)} of train and val dropped: duplicates of, or grouped with, held-out images")
-    splits = Splits(train_rows[~shared], val_rows, test_rows)
+    train_rows = train_rows[~shared]
+    splits = Splits(train_rows, val_rows, test_rows, rest=np.intersect1d(rest, train_rows))
     return replace(splits, notes=(*notes, *_notes(splits, table, near)))
 
 

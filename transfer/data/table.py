@@ -145,6 +145,11 @@ class ImageTable:
         """Domain names by index."""
         return self.targets["domain"].classes
 
+    @property
+    def blank(self) -> np.ndarray:
+        """Return which images have no known target, not even a domain, bool (N,)."""
+        return ~np.any([target.known for target in self.targets.values()], 0)
+
     def take(self, rows: np.ndarray) -> "ImageTable":
         """Return the table of `rows` (indices or a boolean mask), class names unchanged."""
         return replace(

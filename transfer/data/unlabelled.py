@@ -1,4 +1,4 @@
-"""Add the images of a folder without classes to a table, as a domain of its own."""
+"""Add the images of a folder without classes to a table: as a domain of its own, or of unknown domain."""
 
 import os
 from dataclasses import replace
@@ -14,6 +14,8 @@ from transfer.data.shards.address import parse_address
 from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
 
+REST = "rest"  # of --unlabelled: no folder, but the rows without a label and what --shots leaves over
+
 
 def add_unlabelled_domain(table: ImageTable, folder: Path, domain: str) -> ImageTable:
     """Return `table` with the images of `folder`, at any depth, as a further `domain`; all else of them is unknown.
@@ -27,20 +29,48 @@ def add_unlabelled_domain(table: ImageTable, folder: Path, domain: str) -> Image
         raise TransferError(
             f"--target-images: {table.name} has a domain {domain!r} already; name the folder's images by --target NAME"
         )
+    more = add_unlabelled_images(table, folder, f"are the domain {domain}: their labels are unknown")
+    names = [table.domains[i] if i >= 0 else "" for i in table.domain]
+    names += [domain] * (len(more) - len(table))
+    return replace(more, targets=more.targets | {"domain": make_softmax_target(names)})
+
+
+def add_unlabelled_folder(table: ImageTable, unlabelled: str | None) -> ImageTable:
+    """Return `table` with the images of the folder that ``--unlabelled`` names, if it names one.
+
+    Raises
+    ------
+    TransferError
+        It is neither "rest" nor a folder with images.
+    """
+    if unlabelled in (None, REST):
+        return table
+    folder = Path(str(unlabelled)).expanduser()
+    if not folder.is_dir():
+        raise TransferError(f"--unlabelled {unlabelled}: write rest, or name a folder of images")
+    return add_unlabelled_images(table, folder)
+
+
+def add_unlabelled_images(table: ImageTable, folder: Path, remark: str = "have no label") -> ImageTable:
+    """Return `table` with the images of `folder`, at any depth, of which all is unknown; `remark` goes into the notes.
+
+    Raises
+    ------
+    TransferError
+        The folder has no image.
+    """
     ignored: list[LeftOut] = []
     found = find_images([str(folder)], ignored=ignored)
     paths = [path if parse_address(path) else os.path.abspath(path) for path in found]
-    names = [*(table.domains[i] if i >= 0 else "" for i in table.domain), *[domain] * len(paths)]
     blank = np.full(len(paths), "")
-    notes = (f"{len(paths)} images of {folder} are the domain {domain}: their labels are unknown",)
+    notes = [f"{len(paths)} images of {folder} {remark}", *(f"left out: {x}" for x in describe_left_out(ignored))]
     return replace(
         table,
         paths=np.concatenate([table.paths, np.array(paths)]),
-        targets={name: _extend(target, len(paths)) for name, target in table.targets.items()}
-        | {"domain": make_softmax_target(names)},
+        targets={name: _extend(target, len(paths)) for name, target in table.targets.items()},
         split=np.concatenate([table.split, blank]),
         group=np.concatenate([table.group, blank]),
-        notes=(*table.notes, *notes, *(f"left out: {line}" for line in describe_left_out(ignored))),
+        notes=(*table.notes, *notes),
         sha256=None,
         left_out=(*table.left_out, *ignored),
     )

@@ -17,6 +17,7 @@ from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.pixel_files import InputError, image_files
 from transfer.data.table import ImageTable, Target
+from transfer.data.unlabelled import add_unlabelled_folder
 from transfer.estimator.files import as_value_error, digests
 from transfer.estimator.labels import TARGET, read_labels
 from transfer.estimator.settings import override_config
@@ -54,6 +55,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         Hidden sizes of an MLP head.
     optimizer, lr, weight_decay, epochs, batch_size, augment : optional
         As on the command line.
+    unlabelled : str, optional
+        ``"rest"``: images whose class is -1, None, NaN or "" are unlabelled and count in training, by labels propagated
+        from the others; or a folder of further images without labels. See ``transfer train --unlabelled``.
     calibrate : bool, optional
         Scale logits by temperatures, so that probabilities are as high as the accuracy (the default).
     method : str, optional
@@ -103,6 +107,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         epochs: int | None = None,
         batch_size: int | None = None,
         augment: str | None = None,
+        unlabelled: str | None = None,
         calibrate: bool | None = None,
         method: str | None = None,
         device: str | None = None,
@@ -123,6 +128,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         self.epochs = epochs
         self.batch_size = batch_size
         self.augment = augment
+        self.unlabelled = unlabelled
         self.calibrate = calibrate
         self.method = method
         self.device = device
@@ -138,7 +144,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         X : sequence of paths or PIL images, ndarray (N, H, W, 3), or ImageTable
             uint8, or floats in [0, 1]. A table also provides labels and domains that are not given.
         y : array-like (N,)
-            Classes; those of target domains are never read.
+            Classes; those of target domains are never read. With `unlabelled`, -1, None, NaN or "" is no class.
         sample_domain : array-like (N,), optional
             Integers, negative for target domains (as in skada), or names; a named domain whose labels are all masked
             (None, NaN, "" or -1) is a target. Without target domains, a second head predicts the domain.
@@ -152,10 +158,13 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             if isinstance(X, ImageTable):
                 y = _names(X.targets["object"]) if y is None else y
                 sample_domain = _names(X.targets["domain"]) if sample_domain is None else sample_domain
-            labels = read_labels(y, sample_domain, len(paths))
+            given = self.config.data.unlabelled if isinstance(self.config, TrainConfig) else None
+            labels = read_labels(y, sample_domain, len(paths), unlabelled=bool(self.unlabelled or given))
             config = self._config(adapting=bool(labels.sources))
             cache = TrunkCache(config.cache)
             table = _table(paths, {"object": labels.object, "domain": labels.domain})
+            if isinstance(config, TrainConfig):
+                table = add_unlabelled_folder(table, config.data.unlabelled)
             rule = (config.data if isinstance(config, TrainConfig) else config.shift).on_bad_image
             found = drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), rule)
             images = Images(*drop_conflicts(*found, hidden=TARGET))

@@ -30,10 +30,11 @@ class ImageLabels:
     sources: tuple[str, ...] = ()  # the source domains; empty if there is no target domain
 
 
-def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
+def read_labels(y: Any, sample_domain: Any, count: int, *, unlabelled: bool = False) -> ImageLabels:
     """Return the labels of `count` images, those of target domains masked.
 
-    Classes stay as given, as scikit-learn expects; those that differ only in spelling get a UserWarning.
+    With `unlabelled`, any image may lack its label (None, NaN, "" or -1, as in scikit-learn's semi-supervised
+    classifiers). Classes stay as given, as scikit-learn expects; those that differ only in spelling get a UserWarning.
 
     Raises
     ------
@@ -50,11 +51,15 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
         if given is not None and len(given) != count:
             raise InputError(f"{name} has {len(given)} entries for {count} images: inconsistent numbers of samples")
     target = np.zeros(count, bool) if domains is None else _in_target(domains, labels)
-    known = labels[~target]
+    hidden = target | np.fromiter(map(_masked, labels), bool, count) if unlabelled else target
+    known = labels[~hidden]
     if not len(known):
-        raise InputError("every image is of a target domain: there are no labels to train on")
+        raise InputError("every image is of a target domain or unlabelled: there are no labels to train on")
     if any(map(_missing, known)):
-        raise InputError("y lacks labels (None, NaN or ''): only target domains may lack them, see sample_domain")
+        raise InputError(
+            "y lacks labels (None, NaN or ''): only target domains may lack them, see sample_domain, or "
+            "unlabelled='rest'"
+        )
     if known.dtype == object and all(isinstance(label, int | np.integer) for label in known):
         known = known.astype(np.int64)
     check_classification_targets(known)
@@ -68,7 +73,7 @@ def read_labels(y: Any, sample_domain: Any, count: int) -> ImageLabels:
         message = f"y: {' / '.join(', '.join(map(repr, group)) for group in alike)} {ALIKE}: they are different classes"
         warnings.warn(message, UserWarning, stacklevel=3)
     values = np.full(count, -1, dtype=np.int64)
-    values[~target] = index
+    values[~hidden] = index
     names = np.full(count, "one", dtype=object) if domains is None else np.array([str(d) for d in domains], object)
     names[target] = TARGET
     listed = tuple(sorted(set(names)))

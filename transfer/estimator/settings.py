@@ -13,6 +13,7 @@ CONFIG_PARTS: dict[str, tuple[str | None, str | None]] = {
     "policy": ("policy", "method"),
     **dict.fromkeys(("heads", "hidden"), ("heads", None)),
     "optimizer": ("learn", None),
+    "unlabelled": ("data", None),
     **dict.fromkeys(
         ("lr", "weight_decay", "epochs", "batch_size", "augment", "calibrate", "device"), ("learn", "steps")
     ),

@@ -14,6 +14,7 @@ from transfer.freeze import FreezePlan
 from transfer.heads.dropout import VanillaDropout
 from transfer.model import TransferModel
 from transfer.probes.choose import is_phase_solved
+from transfer.semi_supervised.unlabelled_images import find_unlabelled, propagates
 from transfer.training.optimizers import takes_momentum
 from transfer.training.resume import PhaseChoice
 
@@ -47,6 +48,7 @@ def collect_run_facts(
         dropout=max((m.p for m in model.heads.modules() if isinstance(m, nn.Dropout | VanillaDropout)), default=0.0),
         val=len(splits.val),
         test=len(splits.test),
+        unlabelled=sum(len(find_unlabelled(table, splits.train, spec.name)) for spec in specs if propagates(spec)),
         given_splits=tuple(name for name in ("test", "val") if ((table.split == name) & known).any()),
     )
 

@@ -26,6 +26,7 @@ from transfer.freeze import FreezePlan
 from transfer.probes.head2toe import count_selected_features
 from transfer.runs import checkpoint
 from transfer.runs.session import RunSession
+from transfer.semi_supervised.unlabelled_images import describe_record
 from transfer.training.fit import FitResult
 from transfer.training.log_lines import note_divided_batches
 from transfer.training.monitor import find_problems
@@ -53,6 +54,8 @@ class PreparedRun:
     """One seed's images, split and untrained models; `config` has the policy and settings of `advice`, if any.
 
     `initial` has the weights before training, for the report, and `notes` those on the heads, for the result.
+    `unlabelled` has by head how many unlabelled images count, and how: see
+    :meth:`transfer.semi_supervised.unlabelled_images.UnlabelledImages.label`.
     """
 
     config: TrainConfig
@@ -63,6 +66,7 @@ class PreparedRun:
     models: checkpoint.Models = field(default_factory=dict)
     plans: list[FreezePlan] = field(default_factory=list)
     initial: dict[str, InitialWeights] = field(default_factory=dict)
+    unlabelled: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -109,6 +113,8 @@ def build_train_result(
         optional["uncertainty"] = uncertainty.measure(test, predictions)
     if prepared.advice:
         optional["advice"] = prepared.advice.record
+    if prepared.unlabelled:
+        optional["unlabelled"] = prepared.unlabelled
     return {
         **header,
         "images": counts | count_conflicts(table) | _measure_balance(table, splits),
@@ -124,6 +130,7 @@ def build_train_result(
             *table.notes,
             *splits.notes,
             *prepared.notes,
+            *(describe_record(name, record) for name, record in prepared.unlabelled.items()),
             *note_divided_batches(parts, prepared.batch_size),
             *note_absent_classes(test, predictions),
         ],

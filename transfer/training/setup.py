@@ -16,17 +16,24 @@ from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, LearnC
 from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.sets.load import load_table
-from transfer.data.splits import Splits, split
+from transfer.data.splits import Splits, mask_labels, split
 from transfer.data.table import ImageTable, make_softmax_target
-from transfer.data.unlabelled import add_unlabelled_domain
+from transfer.data.unlabelled import REST, add_unlabelled_domain, add_unlabelled_folder
 from transfer.disk_cache import DiskCache
 from transfer.errors import TransferError, did_you_mean
+from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec, find_head_kind
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import build_heads
 from transfer.runs.facts import FactLog
 from transfer.runtime import distributed
+from transfer.semi_supervised.unlabelled_images import (
+    UnlabelledImages,
+    compute_pretrained_features,
+    find_unlabelled,
+    propagates,
+)
 
 # Dropout of a trained probe, against overfitting on fixed features. Office-31, mobilenetv2_100, six seeds: 0.884, 0.875
 # without.
@@ -41,6 +48,21 @@ class TrainingData:
     digests: np.ndarray
     train: np.ndarray
     val: np.ndarray
+    rest: np.ndarray = field(default_factory=lambda: np.array([], np.int64))  # rows that --shots leaves over
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)  # by head, of all rows: of pseudo-labels below 1
+
+    def with_pseudo_labels(self, unlabelled: UnlabelledImages | None) -> "TrainingData":
+        """Return the data in which the training rows of `unlabelled` have pseudo-labels; unchanged for None.
+
+        Where no head takes any, the rows that are there for their sake are left out: the data is that of a run without
+        ``--unlabelled``.
+        """
+        if unlabelled is None:
+            return self
+        if not unlabelled.is_used:
+            return replace(self, train=np.setdiff1d(self.train[~self.table.blank[self.train]], self.rest))
+        table, weights = unlabelled.label(self.train)
+        return replace(self, table=table, weights=weights)
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,10 @@ class Images:
         table = self.table.take(rows)
         targets = table.targets | {"object": make_softmax_target(names[rows].tolist())}
         return Images(replace(table, targets=targets), self.inspection.take(rows))
+
+    def hide(self, rows: np.ndarray) -> "Images":
+        """Return the images with the labels of `rows` unknown, except for the domain."""
+        return replace(self, table=mask_labels(self.table, rows)) if len(rows) else self
 
 
 def read_images(
@@ -87,6 +113,7 @@ def read_images(
         )
         for domain, folder in (unlabelled or {}).items():
             table = add_unlabelled_domain(table, folder, domain)
+        table = add_unlabelled_folder(table, config.unlabelled)
         table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)
         table, inspection = drop_conflicts(table, inspection, hidden)
     present = np.unique(table.object[table.object >= 0])
@@ -106,6 +133,8 @@ def split_images(images: Images, config: DataConfig, seed: int) -> Splits:
         shots=config.shots,
         seed=seed if config.split_seed is None else config.split_seed,
         keep_near_duplicates_together=config.keep_near_duplicates_together,
+        keep_rest=config.unlabelled == REST,
+        spare=None if config.unlabelled in (None, REST) else images.table.blank,
     )
 
 
@@ -157,6 +186,25 @@ def new_model(
     return model.to(device), plan
 
 
+def find_unlabelled_images(
+    model: TransferModel, plan: FreezePlan, data: TrainingData, config: TrainConfig, cache: TrunkCache
+) -> UnlabelledImages | None:
+    """Return the unlabelled training images of an untrained `model`, with the chosen settings of label propagation.
+
+    None without ``--unlabelled``, and for a network of the domain head alone.
+    """
+    heads = [name for name, spec in model.heads.specs.items() if propagates(spec)]
+    if not config.data.unlabelled or not heads:
+        return None
+    heads = [name for name in heads if len(find_unlabelled(data.table, data.train, name))]
+    rows, features = np.union1d(data.train, data.val), torch.empty(0)
+    if plan.policy.from_scratch:
+        heads = []
+    if heads:
+        features = compute_pretrained_features(model, cache, data.table, data.digests, rows)
+    return UnlabelledImages(data.table, data.digests, rows, features, heads, config.run.seed)
+
+
 def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[dict[str, list[HeadSpec]], list[str]]:
     """Return the heads of each network, and notes on them. A set with one domain has no domain head."""
     weights = _loss_weights(config.loss_weights, table)
@@ -206,15 +254,17 @@ def refuse_zero_loss(model: TransferModel, config: LearnConfig) -> None:
 
 
 def row_weights(data: TrainingData, model: TransferModel, balance: str) -> dict[str, Tensor]:
-    """Return per classification head the weight of every row: n / (classes * rows of its class) in training.
+    """Return per classification head the weight of every row, where rows are weighted.
 
-    Nothing is weighted unless `balance` is ``"loss"``.
+    With `balance` ``"loss"`` it is n / (classes * rows of its class) in training, times that of a pseudo-label.
     """
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for name, spec in model.heads.specs.items():
         if balance == "loss" and spec.head_kind.has_classes:
             values = data.table.targets[name].values
             counts = np.bincount(values[data.train][values[data.train] >= 0], minlength=len(spec.classes))
             each = counts.sum() / (max((counts > 0).sum(), 1) * np.maximum(counts[values], 1))
             weights[name] = torch.from_numpy(each).float()
+        if name in data.weights:
+            weights[name] = weights.get(name, 1.0) * torch.from_numpy(data.weights[name])
     return weights

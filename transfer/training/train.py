@@ -43,12 +43,21 @@ from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import OnLine, RunSession
 from transfer.runs.states import PartStates
 from transfer.runtime.device import pick_device
+from transfer.semi_supervised.unlabelled_images import describe_record, find_unlabelled
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
 from transfer.training.log_lines import collect_run_facts, describe_choice, format_epoch
 from transfer.training.results import PreparedRun, TrainRun, build_train_result
-from transfer.training.setup import Images, head_specs, new_model, read_images, row_weights, split_images
+from transfer.training.setup import (
+    Images,
+    find_unlabelled_images,
+    head_specs,
+    new_model,
+    read_images,
+    row_weights,
+    split_images,
+)
 
 Session = RunSession[TrainConfig]
 
@@ -108,7 +117,11 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     """Return the split images, and fresh models with their plans; `start` is the backbone to copy, if any."""
     config, seed = session.config, session.config.run.seed
     splits = split_images(images, config.data, seed)
+    images = images.hide(splits.rest)
     images.facts.log(describe_images(images.table, count_split(splits), config.run.out is not None))
+    if config.data.unlabelled and (count := len(find_unlabelled(images.table, splits.train))):
+        what = "labels are propagated to them where that predicts held-out labels better"
+        images.facts.log({"no label": f"{count:,} training images: {what}"})
     advice = None
     if FreezePolicy.parse(config.policy.policy).advised:
         from transfer.training.auto_policy import advise_policy, apply_advice  # takes 0.6 s
@@ -116,6 +129,9 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
         advice = advise_policy(config, images, splits, session.cache)
         config = apply_advice(config, advice.advice)
     specs, notes = head_specs(images.table, splits, config.heads)
+    if config.data.unlabelled:
+        numbers = [spec.name for heads in specs.values() for spec in heads if not spec.head_kind.has_classes]
+        notes += [f"unlabelled images do not count for {name}: only classes are propagated" for name in numbers]
     notes += ["the backbone starts as another run left it"] if start else []
     prepared = PreparedRun(config, images, splits, advice, notes)
     device, policy = pick_device(config.learn.device), FreezePolicy.parse(config.policy.policy)
@@ -147,14 +163,18 @@ def _log_plan(session: Session, prepared: PreparedRun) -> None:
 def _fit_models(session: Session, prepared: PreparedRun) -> dict[str, FitResult]:
     """Fit each model: one, or one per head where heads are separate."""
     with session.defer_stop_signals():
-        return {name: _fit_and_refit(session, prepared, number) for number, name in enumerate(prepared.models)}
+        fits = {name: _fit_and_refit(session, prepared, number) for number, name in enumerate(prepared.models)}
+    for head, record in prepared.unlabelled.items():
+        log.info("%s", describe_record(head, record))
+    return fits
 
 
 def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitResult:
     """Fit model `number`; with ``--refit``, fit it again from its initial weights on train + val."""
     config, images, splits, plan = prepared.config, prepared.images, prepared.splits, prepared.plans[number]
     name, model = list(prepared.models.items())[number]
-    data = TrainingData(images.table, images.inspection.sha256, splits.train, splits.val)
+    data = TrainingData(images.table, images.inspection.sha256, splits.train, splits.val, splits.rest)
+    unlabelled = find_unlabelled_images(model, plan, data, config, session.cache)
     parts = [session.states.part(part) if session.states else None for part in (2 * number, 2 * number + 1)]
 
     def on_epoch(line: dict[str, Any]) -> None:
@@ -162,23 +182,25 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
         session.log_line(line, format_epoch(line))
 
     def run(data: TrainingData, part: PartStates | None, **options: Any) -> FitResult:
+        prepared.unlabelled |= unlabelled.records if unlabelled else {}
         return fit(model, plan, data, config.learn, session.cache, seed=config.run.seed, part=part, **options)
 
     refit = config.learn.refit if config.learn.refit is not None else not plan.trained_parameters
     refit = refit and len(data.val) > 0
     initial = {key: tensor.clone() for key, tensor in model.state_dict().items()} if refit else {}
-    first = run(data, parts[0], on_epoch=on_epoch)
+    labelled = data.with_pseudo_labels(unlabelled)
+    first = run(labelled, parts[0], on_epoch=on_epoch)
     temperatures = _fit_temperatures(session, prepared, model, data) if config.learn.calibrate else {}
     apply_temperatures(model.heads, temperatures)
     first = replace(first, temperatures=temperatures)
     if not first.stopped:
-        first = replace(first, held_out=_predict_held_out(session, prepared, number, data, first))
+        first = replace(first, held_out=_predict_held_out(session, prepared, number, labelled, first))
     if not refit or first.stopped:
         return first
     set_tensors(model, initial)
     both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
     log.info("refit on train + val: %s", " + ".join(map(describe_choice, first.refit_choices)))
-    second = run(both, parts[1], repeat=first.refit_choices)
+    second = run(both.with_pseudo_labels(unlabelled), parts[1], repeat=first.refit_choices)
     apply_temperatures(model.heads, temperatures)
     moved = (*first.moved, *second.moved)
     return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped)
@@ -203,7 +225,8 @@ def _predict_held_out(
 ) -> HeldOut:
     """Return predictions for images that model `number` was not trained on, from which prediction sets are made.
 
-    Few training images of a solved linear probe are predicted by probes of their own, else the validation images.
+    Few training images of a solved linear probe are predicted by probes of their own, else the validation images: also
+    where pseudo-labels follow from the labels that a fold would hold out.
     """
     model, learn = list(prepared.models.values())[number], prepared.config.learn
     how: Any = {"batch_size": prepared.batch_size, "workers": learn.workers}
@@ -211,7 +234,7 @@ def _predict_held_out(
     labels = target_tensors(data.table, model)
     rows = np.sort(np.concatenate([data.train, data.val]))
     solution = find_solution(model, fitted.refit_choices)
-    if solution is None or len(rows) > MAX_CROSS_FITTED or learn.augment != "none":
+    if solution is None or data.weights or len(rows) > MAX_CROSS_FITTED or learn.augment != "none":
         predictions = predict_rows(model, feed, data.val, labels)[0] if len(data.val) else {}
         return HeldOut(data.val, predictions, VALIDATED)
     both = replace(data, train=rows, val=data.val[:0])

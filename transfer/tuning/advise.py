@@ -59,6 +59,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     cache = TrunkCache(base.cache)
     images = read_images(base.data, cache.disk_cache)
     parts = split_images(images, base.data, base.run.seed)
+    images = images.hide(parts.rest)
     images.facts.log(describe_images(images.table, count_split(parts), out is not None))
     found: dict[str, PolicyAdvice] = {}
     for name in names or (base.backbone.backbone,):

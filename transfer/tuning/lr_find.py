@@ -205,7 +205,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     build.check_penalties(model, plan, train.learn, list(facts.solved))
     default = LrFindConfig().train
     given = {name for name, value, usual in iter_settings(train, default) if value != usual}
-    curve = range_test(model, plan, runner.data, config, cache)
+    curve = range_test(model, plan, runner.training_data(train, model, plan), config, cache)
     suggestion = min(curve.steepest, curve.minimum_over_ten)
     recommended = replace(train, learn=replace(train.learn, lr=float(f"{suggestion:.2g}")))
     result = {

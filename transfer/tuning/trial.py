@@ -22,10 +22,18 @@ from transfer.model import TransferModel
 from transfer.probes.choose import can_solve_heads
 from transfer.runs.facts import count_split, describe_images, describe_network
 from transfer.runtime.device import pick_device
+from transfer.semi_supervised.unlabelled_images import UnlabelledImages
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 from transfer.training.log_lines import collect_run_facts
-from transfer.training.setup import Images, head_specs, new_backbone, new_model, split_images
+from transfer.training.setup import (
+    Images,
+    find_unlabelled_images,
+    head_specs,
+    new_backbone,
+    new_model,
+    split_images,
+)
 
 KeepTraining = Callable[[int, float], bool]
 """Gets the number of epochs and the best validation score so far; returns whether the trial continues."""
@@ -45,11 +53,13 @@ class TrialRunner:
     def __init__(self, config: TrainConfig, images: Images, cache: TrunkCache) -> None:
         data, seed = config.data, config.run.seed
         self.parts = split_images(images, data, seed)
+        images = images.hide(self.parts.rest)
         table = mask_labels(images.table, self.parts.test, keep=())
-        self.data = TrainingData(table, images.inspection.sha256, self.parts.train, self.parts.val)
+        self.data = TrainingData(table, images.inspection.sha256, self.parts.train, self.parts.val, self.parts.rest)
         images.facts.log(describe_images(images.table, count_split(self.parts), config.run.out is not None))
         self.images, self.seed, self.cache = images, seed, cache
         self.device = pick_device(config.learn.device)
+        self._unlabelled: dict[tuple[str, ...], UnlabelledImages | None] = {}
         self._backbones: dict[tuple[bool, bool, int], tuple[Backbone, dict[str, Tensor]]] = {}
 
     def networks(self, config: HeadConfig) -> dict[str, list[HeadSpec]]:
@@ -90,10 +100,9 @@ class TrialRunner:
                     raise _StopTrial
 
             model, plan = self._new_model(config, specs)
+            data = self.training_data(config, model, plan)
             try:
-                end = fit(
-                    model, plan, self.data, config.learn, self.cache, seed=self.seed, on_epoch=check_epoch
-                ).stopped
+                end = fit(model, plan, data, config.learn, self.cache, seed=self.seed, on_epoch=check_epoch).stopped
             except _StopTrial:
                 end = "halving"
             stopped = stopped or end
@@ -112,6 +121,16 @@ class TrialRunner:
         if not len(self.parts.val) or not all(can_solve_heads(model.heads, simple.learn, 0) for model, _ in networks):
             return None
         return self.run_trial(simple, lambda epoch, score: True)
+
+    def training_data(self, config: TrainConfig, model: TransferModel, plan: FreezePlan) -> TrainingData:
+        """Return the data of a trial with an untrained `model`, with pseudo-labels if `config` names unlabelled images.
+
+        Trials with the same stages and heads share them.
+        """
+        key = str(plan.policy.from_scratch), *plan.dropped, *model.heads.specs
+        if key not in self._unlabelled:
+            self._unlabelled[key] = find_unlabelled_images(model, plan, self.data, config, self.cache)
+        return self.data.with_pseudo_labels(self._unlabelled[key])
 
     def collect_facts(self, config: TrainConfig) -> RunFacts:
         """Return what decides which options a run of `config` can use."""

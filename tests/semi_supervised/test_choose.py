@@ -1,0 +1,130 @@
+"""The choice against held-out predictions by a loop that solves each fold's dense system anew."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from dense_graph import build_dense_graph
+from sklearn.datasets import make_moons
+
+from transfer.semi_supervised import choose
+from transfer.semi_supervised.choose import (
+    CANDIDATES,
+    SETTINGS_OF_SINGLE_LABELS,
+    PropagationChoice,
+    choose_settings,
+    make_seeds,
+)
+from transfer.semi_supervised.seed_probe import SeedProbe, scale_features
+
+CLASSES = 3
+
+
+def draw(each: int, *, clusters: bool = True, rows: int = 90, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
+    """Features and labels, `each` known of every class; without `clusters` they have nothing to do with each other."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(rows) % CLASSES
+    x = rng.standard_normal((rows, 12)) + 2.2 * clusters * np.eye(CLASSES, 12)[truth]
+    labels = np.where(np.arange(rows) < each * CLASSES, truth, -1)
+    return scale_features(torch.from_numpy(x).float()), labels
+
+
+def test_held_out_accuracies_by_a_loop() -> None:
+    x, labels = draw(4)
+    found = choose_settings(x, labels, CLASSES, seed=1)
+    probe = SeedProbe(x, labels, CLASSES)
+    rows, known = probe.labelled, (labels >= 0)[:, None]
+    folds = choose._assign(labels[rows], rows, 1)
+    predicted, l2 = probe.predict_by_fold(folds)
+    accuracies = []
+    for settings in CANDIDATES:
+        graph = build_dense_graph(x.numpy(), settings.neighbours)
+        hits = []
+        for row, fold in zip(rows, folds, strict=True):
+            seeds = settings.prior * predicted[fold]
+            for other, place in zip(rows, folds, strict=True):
+                if place != fold:
+                    seeds[other] = np.eye(CLASSES)[labels[other]]
+            scores = np.linalg.solve(np.eye(len(x)) - settings.alpha * graph, seeds)
+            hits.append(scores[row].argmax() == labels[row])
+        accuracies.append(np.mean(hits))
+    own = np.mean([predicted[fold, row].argmax() == labels[row] for row, fold in zip(rows, folds, strict=True)])
+    alone = np.linalg.solve(np.eye(len(x)) - 0.8 * build_dense_graph(x.numpy(), 10), np.eye(CLASSES)[labels] * known)
+    agreed = alone.argmax(1) == probe.predict(l2).argmax(1)
+    assert found.graph_agreement == pytest.approx(agreed[labels < 0].mean(), abs=1e-4)
+    assert (found.held_out, found.l2) == (12, l2)
+    assert found.propagated_accuracy == pytest.approx(max(accuracies), abs=1e-4)
+    assert found.probe_accuracy == pytest.approx(own, abs=1e-4)
+
+
+def draw_moons(seed: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Two moons, six labels each, in random Fourier features: near points are alike, and no plane divides the moons."""
+    rng = np.random.default_rng(seed)
+    points, truth = make_moons(300, noise=0.05, random_state=seed)
+    x = np.cos(points @ rng.standard_normal((2, 200)) * 10 + rng.uniform(0, 2 * np.pi, 200))
+    labels = np.full(300, -1)
+    for moon in (0, 1):
+        rows = rng.permutation(np.flatnonzero(truth == moon))[:6]
+        labels[rows] = moon
+    return scale_features(torch.from_numpy(x).float()), labels
+
+
+def test_labels_are_propagated_where_classes_are_connected_and_not_where_features_say_nothing() -> None:
+    taken = [choose_settings(*draw_moons(seed), 2).settings for seed in range(6)]
+    assert sum(settings == CANDIDATES[0] for settings in taken) >= 3
+    random = [choose_settings(*draw(3, clusters=False, seed=seed), CLASSES).settings for seed in range(6)]
+    assert sum(settings is None for settings in random) >= 4
+
+
+def test_a_candidate_must_beat_the_probe_by_standard_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels = draw(3)
+    monkeypatch.setattr(choose, "count_required_errors", lambda agreement: np.inf)
+    assert choose_settings(x, labels, CLASSES).settings is None
+    monkeypatch.setattr(choose, "count_required_errors", lambda agreement: -np.inf)
+    assert choose_settings(x, labels, CLASSES).settings in CANDIDATES
+
+
+def test_what_held_out_labels_must_tell_depends_on_the_agreement_of_graph_and_probe() -> None:
+    assert choose.count_required_errors(0.69) > choose.count_required_errors(0.71) == 0
+
+
+def test_with_one_label_of_each_class_nothing_is_compared() -> None:
+    x, labels = draw(1)
+    assert choose_settings(x, labels, CLASSES) == PropagationChoice(SETTINGS_OF_SINGLE_LABELS)
+    groups = np.arange(len(x))
+    groups[[0, 3]], groups[[1, 4]], groups[[2, 5]] = 1000, 1001, 1002  # two labels each, of one image twice
+    assert choose_settings(*draw(2), CLASSES, groups).held_out == 0
+
+
+def test_classes_with_one_label_are_never_held_out() -> None:
+    labels = np.array([0, 0, 1, 2, 2, 2])
+    folds = choose._assign(labels, np.arange(6), 0)
+    assert (folds >= 0).tolist() == [True, True, False, True, True, True]
+    assert folds[0] != folds[1]
+
+
+def test_many_labelled_rows_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "MAX_HELD_OUT", 7)
+    assert choose_settings(*draw(5), CLASSES).held_out == 7
+
+
+def test_the_same_seed_chooses_the_same() -> None:
+    assert choose_settings(*draw(4), CLASSES, seed=3) == choose_settings(*draw(4), CLASSES, seed=3)
+
+
+def test_seeds_by_a_loop() -> None:
+    predicted = np.random.default_rng(0).dirichlet(np.ones(CLASSES), 5)
+    labels = np.array([2, -1, 0, 1, -1])
+    seeds = make_seeds(CANDIDATES[1], predicted, np.array([0, 2]), labels)
+    expected = [[0, 0, 1], 0.3 * predicted[1], [1, 0, 0], 0.3 * predicted[3], 0.3 * predicted[4]]
+    np.testing.assert_allclose(seeds, expected)
+
+
+@pytest.mark.parametrize("choice", [PropagationChoice(None, 0.1, 9, 0.5, 0.4), PropagationChoice(CANDIDATES[0])])
+def test_a_choice_is_plain_values_and_back(choice: PropagationChoice) -> None:
+    plain = choice.to_plain()
+    assert PropagationChoice.from_plain(plain) == choice
+    assert plain["weight"] == float(choice.settings is not None)
+    if choice.settings:
+        assert asdict(choice.settings).items() <= plain.items()

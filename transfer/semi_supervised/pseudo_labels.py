@@ -1,0 +1,57 @@
+"""Pseudo-labels of unlabelled images with weights, by label propagation (Iscen et al. 2019)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from transfer.semi_supervised.choose import PropagationChoice, make_seeds
+from transfer.semi_supervised.knn_graph import build_neighbour_graph
+from transfer.semi_supervised.propagation import compute_certainty, normalise_scores, solve_propagation
+from transfer.semi_supervised.seed_probe import SeedProbe
+
+MIN_WEIGHT = 1e-3  # a pseudo-label that counts less is left out
+
+
+@dataclass(frozen=True)
+class PropagatedLabels:
+    """Labels of all rows, and how much each counts.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (N,)
+        Given labels, else propagated ones; -1 for none.
+    weights : ndarray of float32, shape (N,)
+        1 for given labels, the certainty of propagated ones, 0 for none.
+    agreement : float
+        Share of the propagated labels that the plain probe predicts as well.
+    """
+
+    labels: np.ndarray
+    weights: np.ndarray
+    agreement: float
+
+
+def propagate_pseudo_labels(x: Tensor, labels: np.ndarray, classes: int, choice: PropagationChoice) -> PropagatedLabels:
+    """Return pseudo-labels of the rows without a label under the settings of `choice`.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, width)
+        Scaled features.
+    labels : ndarray of int64, shape (N,)
+        -1 where unknown.
+    """
+    given = labels >= 0
+    if choice.settings is None or given.all():
+        return PropagatedLabels(labels, given.astype(np.float32), 1.0)
+    settings, probe = choice.settings, SeedProbe(x, labels, classes)
+    predicted = probe.predict(choice.l2)
+    seeds = make_seeds(settings, predicted, probe.labelled, labels)
+    graph = build_neighbour_graph(x.numpy(), settings.neighbours)
+    probabilities = normalise_scores(solve_propagation(graph, seeds, settings.alpha))
+    weights = np.where(given, 1.0, compute_certainty(probabilities))
+    counts = ~given & (weights >= MIN_WEIGHT)
+    found = np.where(given, labels, np.where(counts, probabilities.argmax(1), -1))
+    agreement = float((found == predicted.argmax(1))[counts].mean()) if counts.any() else 1.0
+    return PropagatedLabels(found, np.where(given | counts, weights, 0.0).astype(np.float32), agreement)
