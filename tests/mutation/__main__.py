@@ -9,6 +9,7 @@ import random
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(tempfile.gettempdir(),
 from tqdm import tqdm
 
 from tests.mutation.mutants import Mutant, find_mutants
-from tests.mutation.trial import Baseline, measure_baseline, run_planted
+from tests.mutation.trial import NOT_PLANTED, Trial, measure_baseline, run_imported, run_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAST_KILLED = 0.9  # share of the mutants that are not equivalent; below it the exit code is 1
@@ -101,32 +102,38 @@ def run_module(module: str, table: dict[str, Any], options: argparse.Namespace) 
     argued = {(e["module"], e["line"], e["change"]) for e in table.get("equivalent", [])}
     tests = [path for path in (*mirror(module), *table["modules"].get(module, [])) if Path(path).exists()]
     baseline = measure_baseline(options.root, file, tree, tests, BASELINE_SECONDS)
-    tally = Tally()
-    with tqdm(mutants, desc=module, unit="mutant", disable=None) as bar:
-        for mutant in bar:
-            if (module, mutant.line, mutant.change) in argued:
-                tally.equivalent += 1
-                continue
-            code = try_mutant(options, file, tree, mutant, baseline)
+    tally = Tally(equivalent=sum((module, mutant.line, mutant.change) in argued for mutant in mutants))
+    trials = []
+    for mutant in mutants:
+        chosen = baseline.choose(mutant.lines)
+        limit = options.seconds + 5 * sum(baseline.seconds[test] for test in chosen)
+        if (module, mutant.line, mutant.change) not in argued:
+            trials.append(Trial(mutant, chosen, limit))
+    with tqdm(total=len(trials), desc=module, unit="mutant", disable=None) as bar:
+        for trial, code in run_all(options.root, file, tree, trials):
+            bar.update()
             tally.killed += code not in (0, None)
             tally.by_time += code is None
             if code == 0:
-                tally.survivors.append(describe(module, mutant))
+                tally.survivors.append(describe(module, trial.mutant))
                 tqdm.write(f"survives: {tally.survivors[-1]}")
                 sys.stdout.flush()
     return tally
 
 
-def try_mutant(
-    options: argparse.Namespace, file: Path, tree: ast.Module, mutant: Mutant, baseline: Baseline
-) -> int | None:
-    """Return 0 if the tests that run the mutant's lines pass, None if they take too long, else another code."""
-    tests = baseline.choose(mutant.lines)
-    if not tests:
-        return 0
-    limit = options.seconds + 5 * sum(baseline.seconds[test] for test in tests)
-    with mutant.planted():
-        return run_planted(options.root, file, tree, tests, limit)
+def run_all(root: Path, file: Path, tree: ast.Module, trials: list[Trial]) -> Iterator[tuple[Trial, int | None]]:
+    """Yield each trial with its code, as `run_trials` gives it; those that no test meets first."""
+    met = [trial for trial in trials if trial.tests]
+    yield from ((trial, 0) for trial in trials if not trial.tests)
+    quick = [trial for trial in met if trial.mutant.in_function]
+    slow = [trial for trial in met if not trial.mutant.in_function]
+    for trial, code in zip(quick, run_trials(root, file, tree, quick) if quick else (), strict=True):
+        if code == NOT_PLANTED:
+            slow.append(trial)
+        else:
+            yield trial, code
+    for trial in slow:
+        yield trial, run_imported(root, file, tree, trial)
 
 
 def mirror(module: str) -> tuple[str, ...]:

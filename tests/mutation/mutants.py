@@ -49,6 +49,7 @@ class Mutant:
     lines: range  # all lines of its statement, or of the head of a compound one
     line: str  # text of the line
     change: str  # "before -> after"
+    in_function: bool  # in its body; elsewhere the fault shows when the module is imported
     parent: ast.AST
     field: str
     index: int | None
@@ -69,13 +70,22 @@ class Mutant:
 def find_mutants(tree: ast.Module, source: str) -> list[Mutant]:
     """Return the mutants of `tree`, which is parsed from `source`, in the order of their lines."""
     lines, found = source.splitlines(), []
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for statement in function.body
+        for node in ast.walk(statement)
+    }
     for owner, field, index, statement in _statements(tree):
         head = _head_lines(statement)
         places = [(owner, field, index, statement), *_expressions(statement)]
         for parent, name, at, node in places:
             for new, words in _changes(node, parent):
                 number = getattr(node, "lineno", None) or getattr(parent, "lineno", statement.lineno)
-                mutant = Mutant(number, head, lines[number - 1].strip(), words, parent, name, at, new)
+                mutant = Mutant(
+                    number, head, lines[number - 1].strip(), words, id(statement) in inside, parent, name, at, new
+                )
                 found.append(mutant if words else _with_words(mutant, parent, node))
     return sorted(found, key=lambda mutant: mutant.number)
 

@@ -1,6 +1,7 @@
 """Run tests in a forked process in which one module has a fault, or count which tests run which lines."""
 
 import ast
+import gc
 import json
 import math
 import os
@@ -15,13 +16,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
 
+from tests.mutation.mutants import Mutant
+
+NOT_PLANTED = 99  # exit code of a trial whose functions cannot be replaced one by one
 WAITS = 10  # times the limit of processor time that a process may last: others need the processor too
 EVERY_TEST = ""  # stands for the lines that run outside of tests: imports and shared fixtures
 # Plain assertions: pytest compiles what it rewrites itself, from the file.
@@ -79,15 +84,64 @@ class LineWatch:
         return result
 
 
-class ChosenTests:
-    """A pytest plugin that runs these tests only, in this order."""
+@dataclass(frozen=True)
+class Trial:
+    """A mutant and the tests that it meets, within `limit` seconds of processor time."""
 
-    def __init__(self, tests: Sequence[str]) -> None:
-        self.rank = {test: i for i, test in enumerate(tests)}
+    mutant: Mutant
+    tests: list[str]
+    limit: float
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leave the other tests out."""
-        items[:] = sorted((item for item in items if item.nodeid in self.rank), key=lambda i: self.rank[i.nodeid])
+
+class Trials:
+    """A pytest plugin that runs no test itself, but the tests of each trial in a fork of the collected session."""
+
+    def __init__(self, file: Path, tree: ast.Module, trials: Sequence[Trial], pipe: int) -> None:
+        self.file, self.tree, self.trials, self.pipe = file, tree, trials, pipe
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Write the exit code of each trial to the pipe."""
+        for trial in self.trials:
+            code = run_apart(partial(self.run, session, trial), trial.limit)[0]
+            os.write(self.pipe, f"{json.dumps(code)}\n".encode())
+        return True
+
+    def run(self, session: pytest.Session, trial: Trial, folder: Path) -> int:
+        """Run the tests of a trial up to the first that fails; return 1 if one does."""
+        with trial.mutant.planted():
+            if not swap_functions(str(self.file), compile(ast.fix_missing_locations(self.tree), self.file, "exec")):
+                return NOT_PLANTED
+        rank = {test: i for i, test in enumerate(trial.tests)}
+        items = sorted((item for item in session.items if item.nodeid in rank), key=lambda item: rank[item.nodeid])
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                return 1
+        return 0
+
+
+def swap_functions(file: str, module: CodeType) -> bool:
+    """Give the functions of `file` in this process the code that they have in `module`; return whether that works."""
+    codes: dict[tuple[str, int], CodeType | None] = {}
+    waiting = [module]
+    while waiting:
+        for code in waiting.pop().co_consts:
+            if isinstance(code, CodeType):
+                key = code.co_qualname, code.co_firstlineno
+                codes[key] = None if key in codes else code  # two lambdas in a line: they are not told apart
+                waiting.append(code)
+    swapped = False
+    for function in gc.get_objects():
+        if isinstance(function, FunctionType) and function.__code__.co_filename == file:
+            new = codes.get((function.__code__.co_qualname, function.__code__.co_firstlineno))
+            if new is not None and new != function.__code__:
+                try:
+                    function.__code__ = new
+                except ValueError:  # it has other variables of an outer scope
+                    return False
+                swapped = True
+    return swapped
 
 
 def replace_code(file: Path, tree: ast.Module) -> None:
@@ -168,13 +222,52 @@ def measure_baseline(root: Path, file: Path, tree: ast.Module, tests: Sequence[s
     return Baseline({test: set(lines) for test, lines in found["lines"].items()}, found["seconds"])
 
 
-def run_planted(root: Path, file: Path, tree: ast.Module, tests: Sequence[str], limit: float) -> int | None:
-    """Run `tests` (node ids) with `tree` in place of `file`; return pytest's exit code, None after `limit` seconds."""
+def run_trials(root: Path, file: Path, tree: ast.Module, trials: Sequence[Trial]) -> Iterator[int | None]:
+    """Yield for each trial 0 if its tests pass, None if they take too long, else another code.
+
+    The module is imported and the tests are collected once, so mutants must be within functions. Others, and those that
+    cannot be planted so, are ``NOT_PLANTED``.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(read)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(nowhere, stream)
+            replace_code(file, tree)
+            files = sorted({test.split("::")[0] for trial in trials for test in trial.tests})
+            with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+                arguments = [*QUIET, f"--rootdir={root}", f"--basetemp={folder}/tmp", *files]
+                pytest.main(arguments, plugins=[Trials(file, tree, trials, write)])
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as lines:
+        yield from map(json.loads, lines)
+    os.waitpid(pid, 0)
+
+
+def run_imported(root: Path, file: Path, tree: ast.Module, trial: Trial) -> int | None:
+    """Run a trial in a process that imports the module with its fault; return as `run_trials`."""
 
     def work(folder: Path) -> int:
         replace_code(file, tree)
-        files = sorted({test.split("::")[0] for test in tests})
+        files = sorted({test.split("::")[0] for test in trial.tests})
         arguments = [*QUIET, f"--rootdir={root}", f"--basetemp={folder / 'tmp'}", *files]
-        return int(pytest.main(arguments, plugins=[ChosenTests(tests)]))
+        return int(pytest.main(arguments, plugins=[ChosenTests(trial.tests)]))
 
-    return run_apart(work, limit)[0]
+    with trial.mutant.planted():
+        return run_apart(work, trial.limit)[0]
+
+
+class ChosenTests:
+    """A pytest plugin that runs these tests only, in this order."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        self.rank = {test: i for i, test in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave the other tests out."""
+        items[:] = sorted((item for item in items if item.nodeid in self.rank), key=lambda i: self.rank[i.nodeid])
