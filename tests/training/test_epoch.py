@@ -15,6 +15,9 @@ from torch import Tensor
 
 from transfer import freeze
 from transfer.config.train import RegulariseConfig
+from transfer.data.images.augment import PRINCIPAL_COMPONENTS, PRINCIPAL_VALUES
+from transfer.data.images.augment import augment as draw_view
+from transfer.data.images.preprocessing import Preprocessing
 from transfer.data.table import ImageTable, Target
 from transfer.evaluation.predictions import evaluate_predictions, predict_rows, target_tensors
 from transfer.feature_cache import Feed, TrunkCache
@@ -23,7 +26,7 @@ from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.training import epoch as epoch_module
 from transfer.training import optimizers
-from transfer.training.epoch import EpochTrainer, TrainingData, use_bfloat16
+from transfer.training.epoch import AUGMENTATIONS, EpochTrainer, TrainingData, use_bfloat16
 from transfer.training.fit import fit
 from transfer.training.penalties.penalty import Penalty, PenaltyInputs
 
@@ -198,6 +201,16 @@ def test_precision_on_a_cpu_is_float32_unless_asked_for(precision: str) -> None:
     assert use_bfloat16("bfloat16", torch.device("cpu"))
 
 
+def test_auto_is_bfloat16_where_a_gpu_has_it_in_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native in (False, True):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True, n=native: including_emulation or n
+        )
+        assert use_bfloat16("auto", torch.device("cuda")) == native
+        assert not use_bfloat16("auto", torch.device("cpu"))
+        assert not use_bfloat16("float32", torch.device("cuda"))
+
+
 def test_a_mixed_batch_answers_for_both_of_its_labels_by_their_shares(
     taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,3 +269,56 @@ def test_penalties_are_added_and_see_what_they_ask_for(taught: Callable[..., Any
     assert [len(step.features) for step in steps] == [12, 12]
     assert torch.allclose(steps[0].maps["layer4"].mean((2, 3)), steps[0].features, atol=1e-5)
     assert [part.share for part in steps[0].labels] == [1.0]
+
+
+def views_of(augment: Any, image: Tensor) -> Tensor:
+    """Return 80 random views (80, 3, 32, 32) of an image, as floats."""
+    preprocessing = Preprocessing((3, 32, 32), (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
+    rng = np.random.default_rng(0)
+    return torch.stack([draw_view(image, preprocessing, AUGMENTATIONS[augment], rng) for _ in range(80)]).float()
+
+
+RAMP = torch.linspace(0, 255, 64).round().to(torch.uint8).expand(3, 64, 64)  # brighter to the right
+
+
+@pytest.mark.parametrize("augment", ["flip", "crop", "colour", "pca", "scale"])
+def test_every_augmentation_mirrors_half_of_the_images(augment: Any) -> None:
+    views = views_of(augment, RAMP)
+    mirrored = (views[..., 0].mean((1, 2)) > views[..., -1].mean((1, 2))).float().mean()
+    assert 0.3 < mirrored < 0.7
+
+
+@pytest.mark.parametrize(("augment", "least"), [("flip", 1.0), ("crop", 0.5), ("colour", 0.4), ("pca", 0.5)])
+def test_crops_have_a_third_of_an_image_or_more(augment: Any, least: float) -> None:
+    """The sides are of 0.35 of the area and 3 : 4 or less: half of the image's. Colours change by up to 0.4 more."""
+    views = views_of(augment, RAMP.transpose(1, 2))
+    shown = (views.amax((1, 2, 3)) - views.amin((1, 2, 3))) / 250
+    assert float(shown.min()) > 0.95 * least * (0.6 if augment == "colour" else 1)
+    assert augment == "flip" or float(shown.min()) < 0.7
+    assert augment == "flip" or float(shown.median()) < 0.95
+
+
+def test_scales_are_those_of_resnet() -> None:
+    """A short side of 256 to 480 pixels for a crop of 224."""
+    views = views_of("scale", RAMP.transpose(1, 2))
+    shown = (views.amax((1, 2, 3)) - views.amin((1, 2, 3))) / 255
+    assert 0.43 < float(shown.min()) < 0.52
+    assert 0.78 < float(shown.max()) < 0.9
+
+
+@pytest.mark.parametrize("augment", ["flip", "crop", "scale"])
+def test_a_plain_colour_stays_where_colours_are_left_alone(augment: Any) -> None:
+    image = torch.tensor([30, 120, 200], dtype=torch.uint8).view(3, 1, 1).expand(3, 64, 64)
+    assert (views_of(augment, image) == image[:, :32, :32]).all()
+
+
+def test_colour_changes_brightness_by_up_to_two_fifths() -> None:
+    factors = views_of("colour", torch.full((3, 64, 64), 100, dtype=torch.uint8)).mean((1, 2, 3)) / 100
+    assert 0.58 < float(factors.min()) < 0.7
+    assert 1.3 < float(factors.max()) < 1.42
+
+
+def test_pca_shifts_along_the_first_component_by_a_tenth_of_its_value() -> None:
+    shifts = views_of("pca", torch.full((3, 64, 64), 128, dtype=torch.uint8)).mean((2, 3)) - 128
+    along = shifts @ torch.from_numpy(PRINCIPAL_COMPONENTS[:, 0]).float()
+    assert float(along.std()) == pytest.approx(0.1 * 255 * PRINCIPAL_VALUES[0], rel=0.3)
