@@ -106,3 +106,41 @@ def test_copies_are_drawn_about_as_often_as_single_images():
         ]
     )
     assert share == pytest.approx(0.5, abs=0.05)
+
+
+def drawn_from(objects, component, fraction, seed, notes=None):
+    """Return the rows that are drawn of one domain, as a list."""
+    table, rows = table_of([0] * len(objects), objects), np.arange(len(objects))
+    rng = np.random.default_rng(seed)
+    return draw_stratified(rows, table, np.array(component), fraction, rng, [] if notes is None else notes, "test")
+
+
+def test_a_group_is_not_drawn_where_single_images_fill_the_quotas():
+    """One of each object is wanted; the group has one of the first and two of the second."""
+    objects, component = [0] * 10 + [1] * 10, [*range(10), 0, 0, *range(12, 20)]
+    for seed in range(20):
+        drawn = drawn_from(objects, component, 0.1, seed)
+        assert np.bincount(np.array(objects)[drawn], minlength=2).tolist() == [1, 1]
+        assert not set(drawn) & {0, 10, 11}
+
+
+def test_a_group_does_not_take_the_only_image_of_an_object_along():
+    """Three of the second object are wanted, and only a group with the one image of the first has so few."""
+    for seed in range(5):
+        assert drawn_from([0] + [1] * 10, [0, 0, 0, 0, *[1] * 7], 0.3, seed).tolist() == []
+
+
+def test_a_group_that_comes_no_nearer_stays_in_train():
+    """One image is wanted, and every group has two: none is as near as two."""
+    notes: list[str] = []
+    assert drawn_from([0] * 10, np.arange(10) // 2, 0.1, 0, notes).tolist() == []
+    assert notes == ["test has 0 images instead of 1: groups are not divided"]
+
+
+@pytest.mark.parametrize(("count", "fraction"), [(0, 0.5), (12, 0.0)])
+def test_nothing_is_drawn_of_nothing(count, fraction):
+    rng = np.random.default_rng(0)
+    table, rows, notes = table_of([0] * 12, [0] * 12), np.arange(count), []
+    drawn = draw_stratified(rows, table, np.arange(12), fraction, rng, notes, "test")
+    assert (drawn.tolist(), drawn.dtype, notes) == ([], np.int64, [])
+    assert rng.random() == np.random.default_rng(0).random()  # what is drawn after it does not depend on it

@@ -251,3 +251,14 @@ def test_the_forward_pass_has_the_requested_precision(probe: Probe, precision: A
     probe.trainer(LearnConfig(optimizer="sgd", batch_size=64, precision=precision)).run_epoch((1, 1), [0, 0, 1])
     hook.remove()
     assert outputs == [dtype]
+
+
+def test_an_epoch_of_lbfgs_reports_what_it_started_from(probe: Probe) -> None:
+    config = LearnConfig(optimizer="lbfgs", batch_size=64, label_smoothing=0.1)
+    trainer = probe.trainer(config)
+    _, loss, accuracy, _ = by_hand(probe, config, (1, 2), [0, 0, 1])
+    first, second = (trainer.run_epoch((epoch, 2), [0, 0, epoch]) for epoch in (1, 2))
+    assert first["loss"] == pytest.approx(loss, rel=1e-4)
+    assert first["train"] == pytest.approx(accuracy, abs=1e-6)
+    assert second["loss"] < 0.9 * first["loss"]
+    assert second["train"]["object"] > first["train"]["object"]
