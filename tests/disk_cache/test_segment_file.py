@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transfer.disk_cache import CacheWriteError, DiskCache
 from transfer.disk_cache import row_cache as row_cache_module
 from transfer.disk_cache import segment_file as segment_file_module
-from transfer.disk_cache.segment_file import DamagedSegment, Segment, pack_digests
+from transfer.disk_cache.segment_file import ENTRY, DamagedSegment, Segment, find_rows, pack_digests
 
 N = 6
 SIZE = N * (4 * WIDTH + 36) + 32  # bytes of a segment of N rows
@@ -159,6 +159,18 @@ def test_sound_rows_say_nothing_of_others(root: Path) -> None:
     for _ in range(2):
         with pytest.raises(DamagedSegment, match="is damaged in 1 of 1 rows"):
             opened.check(np.array([0, 3, 3]), bar)
+
+
+@given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=90), max_size=4), st.integers(0, 99))
+def test_a_row_is_found_in_the_first_segment_that_has_it(contents: list[list[int]], seed: int) -> None:
+    names = pack_digests(digests(range(31)))
+    segments: Any = [SimpleNamespace(entries=np.array([(names[i], 0) for i in rows], ENTRY)) for rows in contents]
+    asked = np.random.default_rng(seed).permutation(31)
+    number, row = find_rows(names[asked], segments)
+    for i, place, at in zip(asked.tolist(), number.tolist(), row.tolist(), strict=True):
+        having = [n for n, rows in enumerate(contents) if i in rows]
+        assert place == (having[0] if having else -1)
+        assert not having or at == contents[place].index(i)
 
 
 @pytest.mark.parametrize("lengths", [(63, 65), (64, 62), (0, 64), (66, 62)])

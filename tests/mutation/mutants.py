@@ -36,7 +36,7 @@ NAMES |= {new: old for old, new in NAMES.items()}
 UNWRAPPED = {"abs", "reversed", "sorted"}  # f(x) becomes x
 OMITTED_METHODS = {"clone", "copy"}  # x.copy() becomes x
 # What only people read: messages, progress bars and checks of our own that hold for correct code.
-SKIPPED_CALLS = {"tqdm", "log", "warnings", "cast"}
+SKIPPED_CALLS = {"tqdm", "bar", "log", "warnings", "cast"}
 SKIPPED_KEYWORDS = {"strict", "desc", "unit", "disable", "leave", "non_blocking"}
 SKIPPED_STATEMENTS = (ast.Import, ast.ImportFrom, ast.Assert, ast.Global, ast.Nonlocal)
 
