@@ -17,6 +17,7 @@ from transfer.data.table import make_softmax_target
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import predict
 from transfer.feature_cache import TrunkCache
+from transfer.model import TransferModel
 from transfer.report.page import write_report
 from transfer.report.text import adaptation_text
 from transfer.runs import checkpoint
@@ -140,6 +141,20 @@ def test_what_is_frozen_stays_and_what_may_move_does(config, tiny, monkeypatch, 
     assert moved
     # AdaBN moves statistics and nothing else; all others leave statistics alone
     assert moved <= buffers if method == "adabn" else not moved & buffers
+
+
+@pytest.mark.parametrize("method", ["mcc", "adabn"])
+def test_statistics_that_no_method_means_to_move_are_seen_to_move(config, tiny, monkeypatch, method):
+    """Something moves a running mean of the last stage, which is trained, its statistics frozen."""
+    features = TransferModel.features
+
+    def meddle(self, activation):
+        dict(self.backbone.network.named_buffers())["layer4.0.bn1.running_mean"].add_(0.01)
+        return features(self, activation)
+
+    monkeypatch.setattr(TransferModel, "features", meddle)
+    result = adapt(config(method=(method,), policy="partial:1"), images=tiny).result
+    assert result["policy"]["frozen_unchanged"] == (method == "adabn")
 
 
 def test_two_sources_and_three_protocols(config, tiny):

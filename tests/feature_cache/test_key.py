@@ -121,10 +121,16 @@ def test_pooled_features_are_float32_whatever_the_precision_at_the_cut(ready: Ca
 
 def test_the_evaluation_view_is_one_whatever_the_augmentation(ready: Callable[..., TransferModel]) -> None:
     model = ready()
-    assert keyed(model, view=0, augmentation=CROP) == keyed(model)
+    assert keyed(model, view=0, augmentation=CROP) == keyed(model, augmentation=CROP) == keyed(model)
 
 
 def test_views_are_seeded_by_image_and_number() -> None:
     seeds = {get_view_seed(digest * 64, view) for digest in "0123456789abcdef" for view in range(4)}
     assert len(seeds) == 64
     assert get_view_seed("a" * 64, 1) == get_view_seed("a" * 64, 1)
+
+
+def test_seeds_of_views_are_those_of_earlier_caches() -> None:
+    """Other seeds need another VIEW_VERSION, or views cached before would be taken for them."""
+    assert key_module.VIEW_VERSION == 1
+    assert get_view_seed("0123456789abcdef" * 4, 3) == (1, 3, 0x0123456789ABCDEF)
