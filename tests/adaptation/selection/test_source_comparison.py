@@ -39,7 +39,7 @@ def test_predictions_that_were_mostly_wrong_are_found_by_reverse_validation():
     """What both agree on is then wrong too, so the votes mislead."""
     evidence, true = domains()
     before = (true + 1) % CLASSES
-    found = compare_with_source(evidence, before, np.where(np.arange(len(true)) % 5 == 0, before, true))
+    found = compare_with_source(evidence, before, np.where(np.arange(len(true)) % 5 < 2, before, true))
     assert found.reverse > 4
     assert found.convincing
 
@@ -67,6 +67,26 @@ def test_both_tests_count_for_the_verdict():
     assert not SourceComparison(0.8, 0.9, 3.9).convincing
     assert not SourceComparison(0.95, 9.0, 9.0).convincing
     assert str(SourceComparison(0.812, 1.04, -2.0)).startswith("source_only and adapted predictions agree on 81.2% of")
+
+
+def test_predictions_that_agree_by_chance_alone_are_never_taken():
+    """Even correct ones: without labels nothing tells them from a wrong naming of the target's clusters."""
+    evidence, true = domains()
+    unrelated = np.random.default_rng(3).permutation(true)
+    found = compare_with_source(evidence, unrelated, true)
+    shares = np.bincount(true) / len(true)
+    chance = float((shares**2).sum())
+    same = float((unrelated == true).mean())
+    assert found.above_chance == pytest.approx((same - chance) / (chance * (1 - chance) / len(true)) ** 0.5)
+    assert found.above_chance < 4
+    assert found.reverse > 4
+    assert not found.convincing
+    assert SourceComparison(0.3, 9.0, 9.0, 4.0).convincing
+    assert not SourceComparison(0.3, 9.0, 9.0, 3.9).convincing
+    assert "of the target (hardly more than by chance; reverse" in str(found)
+    constant = compare_with_source(evidence, np.zeros_like(true), np.ones_like(true))
+    assert np.isfinite(constant.above_chance)
+    assert not constant.convincing
 
 
 def test_the_tests_against_naive_counts():

@@ -6,8 +6,11 @@ errs in another situation. A classifier that learns predictions on target images
 (reverse validation) recognises predictions that are mostly wrong, but favours those of the source's classifier, which
 come from these labels. A classifier that learns what both agree on decides between them on the other images; it means
 nothing where few predictions are correct.
+Predictions that agree no more often than by chance are never taken: they do not refine what the source's classifier
+knows, and clusters of the target then have arbitrary classes.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +20,7 @@ from transfer.adaptation.selection.evidence import CandidateEvidence, unit_rows
 NEAR = 0.9  # agreement from which nothing is to be gained: all losses of the development pairs are at 0.92 and above
 MIN_REVERSE = 1.0  # standard errors of reverse validation; at most 0 in losses of the development pairs
 MIN_VOTES = 4.0  # standard errors of the votes; at most 3.1 in losses of the development pairs, which all agree
+MIN_ABOVE_CHANCE = 4.0  # standard errors of the agreement; 0 in one development pair at chance, 6 or more in the others
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,17 @@ class SourceComparison:
     agreement: float  # share of equal predictions
     reverse: float  # standard errors by which `after` is ahead in reverse validation
     votes: float  # the same by the votes of a classifier that learns what both agree on
+    above_chance: float = math.inf  # standard errors by which they agree more often than independent predictions
 
     @property
     def convincing(self) -> bool:
         """Whether `after` is to be preferred."""
-        return self.agreement < NEAR and (self.reverse >= MIN_REVERSE or self.votes >= MIN_VOTES)
+        ahead = self.reverse >= MIN_REVERSE or self.votes >= MIN_VOTES
+        return self.agreement < NEAR and self.above_chance >= MIN_ABOVE_CHANCE and ahead
 
     def __str__(self) -> str:
         tests = f"reverse validation {self.reverse:+.1f}, votes {self.votes:+.1f} standard errors"
+        tests = f"hardly more than by chance; {tests}" if self.above_chance < MIN_ABOVE_CHANCE else tests
         return f"source_only and adapted predictions agree on {self.agreement:.1%} of the target ({tests})"
 
 
@@ -53,7 +60,16 @@ def compare_with_source(evidence: CandidateEvidence, before: np.ndarray, after: 
         scores = ridge_scores(target[~differ], after[~differ], target[differ], evidence.classes)
         rows = np.arange(len(scores))
         votes = scores[rows, after[differ]] > scores[rows, before[differ]]
-    return SourceComparison(float(1 - differ.mean()), standard_errors(*correct), standard_errors(votes, ~votes))
+    tests = standard_errors(*correct), standard_errors(votes, ~votes), _above_chance(before, after)
+    return SourceComparison(float(1 - differ.mean()), *tests)
+
+
+def _above_chance(before: np.ndarray, after: np.ndarray) -> float:
+    """Return by how many standard errors both agree more often than independent ones of these class shares would."""
+    rows, classes = len(before), int(max(before.max(), after.max())) + 1
+    chance = float(np.bincount(before, minlength=classes) @ np.bincount(after, minlength=classes)) / rows**2
+    deviation = math.sqrt(max(chance * (1 - chance) / rows, 1 / rows**2))
+    return (float((before == after).mean()) - chance) / deviation
 
 
 def ridge_scores(features: np.ndarray, labels: np.ndarray, rows: np.ndarray, classes: int | None = None) -> np.ndarray:
