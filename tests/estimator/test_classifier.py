@@ -231,3 +231,21 @@ def test_unlabelled_images_have_no_effect_in_adaptation(classifier, pixels, obje
         classifier(unlabelled="rest").fit(pixels, objects, sample_domain=np.where(images.domain == 1, -2, 1))
     with pytest.raises(ValueError, match="no labels to train on"):
         classifier(unlabelled="rest").fit(pixels, np.full(48, -1))
+
+
+@pytest.mark.parametrize("adapting", [False, True])
+def test_a_class_of_which_no_image_can_be_read_is_no_answer(adapting, classifier, images, objects, tmp_path):
+    paths, domains = images.paths.tolist(), None
+    for row in np.flatnonzero(objects == "green"):
+        paths[row] = str(tmp_path / f"{row}.png")
+        (tmp_path / f"{row}.png").write_bytes(b"broken")
+    config = TrainConfig(DataConfig(on_bad_image="skip"))
+    if adapting:
+        config = AdaptConfig(ShiftConfig(on_bad_image="skip"), steps=StepsConfig(epochs=1))
+        domains = np.where(images.domain == 0, 0, -1)
+    with pytest.warns(UserWarning, match="no training image is left of green"):
+        fitted = classifier(config=config).fit(paths, objects, domains)
+    assert fitted.classes_.tolist() == ["blue", "red"]
+    assert fitted.predict_proba(images).shape == (48, 2)
+    readable = objects != "green"
+    assert (fitted.predict(images)[readable] == objects[readable]).mean() > 0.6

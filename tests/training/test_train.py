@@ -338,3 +338,73 @@ def test_every_family_is_trained_saved_and_loaded(
     settings = network | split | {"epochs": 2, "refit": False, "cache": False, "report": False}
     run = train(config(**settings, out=tmp_path / "run"))
     assert repr(transfer.load_run(tmp_path / "run").predict(images.paths[:3])) == repr(run.predict(images.paths[:3]))
+
+
+@pytest.fixture
+def one_more(folder, tmp_path):
+    """Split folders; the class purple has images in test alone, and orange in val alone."""
+    root = tmp_path / "split"
+
+    def copy(file, part, name):
+        (root / part / name).mkdir(parents=True, exist_ok=True)
+        (root / part / name / file.name).write_bytes(file.read_bytes())
+
+    for name in ("red", "green", "blue"):
+        for i, file in enumerate(sorted((folder / "plain" / name).iterdir())):
+            copy(file, ("train", "train", "val", "test")[i % 4], name)
+    striped = sorted((folder / "striped" / "red").iterdir())
+    copy(striped[0], "test", "purple")
+    copy(striped[1], "test", "purple")
+    copy(striped[2], "val", "orange")
+    return root
+
+
+@pytest.mark.parametrize("options", [{}, {"probe": "trained", "balance": "loss"}, {"policy": "stage_probes"}])
+def test_a_class_without_a_training_image_is_no_answer(config, one_more, tmp_path, options, caplog):
+    with caplog.at_level("INFO"):
+        run = train(config(data=str(one_more), out=tmp_path / "run", **options))
+    assert any("untrained object orange, purple: no training image, so never predicted" in m for m in caplog.messages)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["images"]["untrained"] == {"object": ["orange", "purple"]}
+    assert result["images"]["rarest"].keys() <= {"blue", "green", "red"}
+    (note,) = (note for note in result["notes"] if "no training image" in note)
+    assert "2 of 8 test images show such a class, each counts as an error; 1 of 7 validation images" in note
+    assert run.models[""].heads.specs["object"].classes == ("blue", "green", "red")
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(row["object"] == "purple" for row in rows) == 2
+    assert {row["object_predicted"] for row in rows} <= {"blue", "green", "red"}
+    correct = np.mean([row["object"] == row["object_predicted"] for row in rows])
+    assert result["test"]["object"]["accuracy"] == pytest.approx(correct)
+    assert result["test"]["object"]["per_class"]["purple"] == {"recall": 0.0, "precision": None, "n": 2}
+    again = transfer.evaluate(transfer.EvaluateConfig(tmp_path / "run"))
+    assert again["test"]["object"]["accuracy"] == pytest.approx(correct)
+    assert any("no training image showed purple" in note for note in again["notes"])
+    assert "no training image" in run.report().read_text()
+
+
+def test_a_class_that_loses_all_its_images_is_no_answer(config, one_more):
+    for file in (one_more / "train" / "red").iterdir():
+        file.write_bytes(b"broken")
+    for part in ("val", "test"):
+        for file in (one_more / part / "red").iterdir():
+            file.unlink()
+    run = train(config(data=str(one_more), on_bad_image="skip"))
+    assert run.models[""].heads.specs["object"].classes == ("blue", "green")
+    assert run.result["images"]["untrained"]["object"] == ("orange", "purple", "red")
+    assert "red" not in run.result["test"]["object"]["per_class"]
+    for file in (one_more / "train" / "green").iterdir():
+        file.write_bytes(b"broken")
+    with pytest.raises(TransferError, match="at least two objects with training images, found only 'blue'"):
+        train(config(data=str(one_more), on_bad_image="skip"))
+
+
+def test_untrained_classes_do_not_change_what_is_trained(config, one_more):
+    """Images of further classes in test and val leave the weights as they are without these."""
+    with_them = train(config(data=str(one_more)))
+    for name in ("test/purple", "val/orange"):
+        for file in (one_more / name).iterdir():
+            file.unlink()
+        (one_more / name).rmdir()
+    without = train(config(data=str(one_more)))
+    assert not changed_names(copy_state(with_them.models[""]), copy_state(without.models[""]))

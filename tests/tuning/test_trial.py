@@ -70,6 +70,18 @@ def test_the_labels_of_test_images_are_unknown(runner):
     assert all((target.values[rest] >= 0).all() for target in table.targets.values())
 
 
+def test_a_class_without_a_training_image_is_not_learned(config):
+    made = config(probe="trained", refit=False)
+    images = read_images(made.data)
+    part = np.where(images.table.objects.index("red") == images.table.object, "val", "")
+    part[np.flatnonzero(part == "")[::4]] = "test"
+    runner = TrialRunner(made, replace(images, table=replace(images.table, split=part)), TrunkCache(made.cache))
+    (specs,) = runner.networks(made.heads).values()
+    assert next(spec for spec in specs if spec.name == "object").classes == ("blue", "green")
+    assert not len(runner.data.val)
+    assert runner.run_trial(made, always)["epochs"] >= 0
+
+
 def test_a_trial_stops_when_told(runner, config):
     asked = []
 

@@ -6,9 +6,9 @@ from typing import NoReturn
 import numpy as np
 
 from transfer.data.splits import mask_labels
-from transfer.data.table import ImageTable, Target
+from transfer.data.table import ImageTable
 from transfer.errors import list_examples
-from transfer.heads import find_head_kind
+from transfer.heads.trained_classes import drop_untrained_classes
 
 NO_CLASS = frozenset({"all", "image", "images", "imgs", "photos", "pictures", "unknown", "unlabeled", "unlabelled"})
 """Names of folders, in lower case, that hold images without labels unless the source has such a class."""
@@ -117,16 +117,7 @@ def hide_labels(
     """
     masked = mask_labels(table, np.setdiff1d(np.arange(len(table)), np.union1d(source_rows, labelled)))
     masked = mask_labels(masked, labelled, keep=("domain", "object"))
-    targets = {name: t if name == "domain" else _drop_unused_classes(t) for name, t in masked.targets.items()}
+    rows = np.arange(len(masked))
+    targets = {n: t if n == "domain" else drop_untrained_classes(t, rows) for n, t in masked.targets.items()}
     masked = replace(masked, targets=targets)
     return masked, HiddenLabels(table, target, masked.objects, no_classes)
-
-
-def _drop_unused_classes(target: Target) -> Target:
-    """Return `target` without the classes that no known row has."""
-    if not find_head_kind(target.kind).droppable_classes:
-        return target
-    used = np.unique(target.values[target.known])
-    index = np.full(len(target.classes) + 1, -1)  # one more, for -1
-    index[used] = np.arange(len(used))
-    return replace(target, values=index[target.values], classes=tuple(target.classes[i] for i in used))

@@ -1,5 +1,6 @@
 """TransferClassifier: `transfer train` and `transfer adapt` as a scikit-learn classifier."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +19,9 @@ from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.pixel_files import InputError, image_files
 from transfer.data.table import ImageTable, Target
 from transfer.data.unlabelled import add_unlabelled_folder
+from transfer.errors import list_examples
 from transfer.estimator.files import as_value_error, digests
-from transfer.estimator.labels import TARGET, read_labels
+from transfer.estimator.labels import TARGET, ImageLabels, read_labels
 from transfer.estimator.settings import override_config
 from transfer.evaluation.ensemble import TestSet
 from transfer.evaluation.predictions import Predictions
@@ -75,6 +77,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray
+        Sorted; without classes of which bad or conflicting images leave no training image.
     models_ : dict of str to TransferModel
     result_ : dict
         The content of result.json.
@@ -174,9 +177,20 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             else:
                 shift = replace(config.shift, data="X", source=labels.sources, target=TARGET)
                 run = adapt(replace(config, shift=shift), images=images, cache=cache)
-        self.classes_ = labels.classes
         self.models_, self.result_, self.uncertainty_ = run.models, run.result, run.uncertainty
+        self.classes_ = self._find_trained(labels)
         return self
+
+    def _find_trained(self, labels: ImageLabels) -> np.ndarray:
+        """Return those of the classes, as they were given, that the object head predicts; warn of the others."""
+        heads = (model.heads.specs for model in self.models_.values())
+        predicted = next(specs["object"].classes for specs in heads if "object" in specs)
+        trained = np.isin(np.array(labels.object.classes), predicted)
+        if not trained.all():
+            lost = list_examples([str(label) for label in labels.classes[~trained]])
+            message = f"y: no training image is left of {lost}: the classifier never predicts such a class"
+            warnings.warn(message, UserWarning, stacklevel=3)
+        return labels.classes[trained]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class, float64 (N, classes), for the images `X`."""

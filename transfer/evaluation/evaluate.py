@@ -29,7 +29,7 @@ from transfer.data.images.file_kinds import describe_left_out
 from transfer.data.left_out import LeftOut
 from transfer.data.sets.load import load_table
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax_target
-from transfer.errors import TransferError
+from transfer.errors import TransferError, list_examples
 from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
 from transfer.evaluation.predictions import evaluate_domains, evaluate_predictions, note_absent_classes
 from transfer.evaluation.uncertainty.caution import Caution, choose_caution
@@ -164,10 +164,11 @@ def _format_cell(column: str, values: list[Any]) -> str:
     return " ".join(f"{name}:{probability:g}" for name, probability in values)
 
 
-def align_labels(table: ImageTable, specs: Sequence[HeadSpec]) -> ImageTable:
+def align_labels(table: ImageTable, specs: Sequence[HeadSpec], *, own: bool = False) -> ImageTable:
     """Return `table` with its labels as indices of the heads' classes; unknown classes become -1, and a note.
 
-    Classes that are spelled otherwise are matched, and a note says so: see `transfer.data.class_names`.
+    Classes that are spelled otherwise are matched, and a note says so: see `transfer.data.class_names`. With `own`, the
+    images are test images of the run: their other classes come last, so that each counts as an error, as in the run.
     """
     aligned, notes = {}, list(table.notes)
     for spec in specs:
@@ -176,6 +177,12 @@ def align_labels(table: ImageTable, specs: Sequence[HeadSpec]) -> ImageTable:
             aligned[spec.name] = spec.head_kind.unknown_target(spec, len(table))
             continue
         aligned[spec.name], unknown = spec.head_kind.align(given, spec)
+        if own and unknown:
+            classes = (*spec.classes, *unknown)
+            place = np.array([*(classes.index(label) for label in given.classes), -1])
+            aligned[spec.name] = Target(place[given.values], spec.kind, classes)
+            notes.append(f"{spec.name}: no training image showed {list_examples(unknown)}, each such image is an error")
+            continue
         if read := describe_matches(given.classes, spec.classes):
             notes.append(f"{spec.name}: {read}")
         unknown = [label for label in unknown if spec.name != "domain" or label != DEFAULT_DOMAIN]
@@ -217,7 +224,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     cache = TrunkCache(CacheConfig(cache=config.cache))
     table, inspection = drop_bad_images(given, inspect_files(given, disk_cache=cache.disk_cache), config.on_bad_image)
     table, inspection = drop_conflicts(table, inspection)
-    table = align_labels(table, specs)
+    table = align_labels(table, specs, own=config.data is None)
     if not any(t.known.any() for t in table.targets.values()):
         raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
     test_set = TestSet(table, inspection.sha256, np.arange(len(table)), cache, config.view, PREDICTED_AT_ONCE)

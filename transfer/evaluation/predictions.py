@@ -20,8 +20,12 @@ Predictions = dict[str, np.ndarray]
 
 
 def target_tensors(table: ImageTable, model: TransferModel) -> dict[str, Tensor]:
-    """Return the targets (N,) of `model`'s heads, as tensors by name."""
-    tensors = {name: torch.from_numpy(table.targets[name].values) for name in model.heads.specs}
+    """Return the targets (N,) of `model`'s heads, as tensors by name; a class that a head does not have is unknown."""
+    tensors = {}
+    for name, spec in model.heads.specs.items():
+        values = table.targets[name].values
+        known = values < len(spec.classes) if spec.classes else np.ones(len(values), bool)
+        tensors[name] = torch.from_numpy(np.where(known, values, -1))
     # not every device has float64
     return {name: values.float() if values.is_floating_point() else values for name, values in tensors.items()}
 

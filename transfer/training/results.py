@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from transfer.evaluation.predictions import (
 from transfer.evaluation.report_data import InitialWeights
 from transfer.evaluation.uncertainty.record import Uncertainty
 from transfer.freeze import FreezePlan
+from transfer.heads.trained_classes import find_untrained, put_trained_first
 from transfer.probes.head2toe import count_selected_features
 from transfer.runs import checkpoint
 from transfer.runs.session import RunSession
@@ -30,7 +31,7 @@ from transfer.semi_supervised.unlabelled_images import describe_record
 from transfer.training.fit import FitResult
 from transfer.training.log_lines import note_divided_batches
 from transfer.training.monitor import find_problems
-from transfer.training.setup import Images
+from transfer.training.setup import Images, drop_untrained
 
 if TYPE_CHECKING:
     from transfer.training.auto_policy import PolicyAdvice
@@ -53,8 +54,9 @@ class TrainRun(FinishedRun):
 class PreparedRun:
     """One seed's images, split and untrained models; `config` has the policy and settings of `advice`, if any.
 
-    `initial` has the weights before training, for the report, and `notes` those on the heads, for the result.
-    `unlabelled` has by head how many unlabelled images count, and how: see
+    `initial` has the weights before training, for the report, and `notes` those on the heads, for the result. Classes
+    without a training image (`untrained`, by target) come last in the table of `images`, and are not in `learnable`,
+    which is trained on. `unlabelled` has by head how many unlabelled images count, and how: see
     :meth:`transfer.semi_supervised.unlabelled_images.UnlabelledImages.label`.
     """
 
@@ -62,11 +64,16 @@ class PreparedRun:
     images: Images
     splits: Splits
     advice: "PolicyAdvice | None"
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
     models: checkpoint.Models = field(default_factory=dict)
     plans: list[FreezePlan] = field(default_factory=list)
     initial: dict[str, InitialWeights] = field(default_factory=dict)
     unlabelled: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.untrained = find_untrained(self.images.table, self.splits.train)
+        self.learnable = drop_untrained(self.images.table, self.splits)
+        self.images = replace(self.images, table=put_trained_first(self.images.table, self.splits.train))
 
     @property
     def batch_size(self) -> int:
@@ -111,13 +118,14 @@ def build_train_result(
         optional["snapshots"] = {"n": len(snapshots), "test": average}
     if uncertainty and len(test):
         optional["uncertainty"] = uncertainty.measure(test, predictions)
+    untrained = {"untrained": prepared.untrained} if prepared.untrained else {}
     if prepared.advice:
         optional["advice"] = prepared.advice.record
     if prepared.unlabelled:
         optional["unlabelled"] = prepared.unlabelled
     return {
         **header,
-        "images": counts | count_conflicts(table) | _measure_balance(table, splits),
+        "images": counts | count_conflicts(table) | _measure_balance(table, splits) | untrained,
         "test": evaluate_predictions(test, predictions) if len(test) else {},
         "per_domain": evaluate_domains(test, predictions) if len(test) else {},
         **optional,
@@ -154,7 +162,7 @@ def _collect_validation(models: checkpoint.Models, fits: Mapping[str, FitResult]
 def _measure_balance(table: ImageTable, splits: Splits) -> dict[str, Any]:
     """Return the number of training images of the rarest and the most frequent object, and their ratio."""
     objects = table.object[splits.train]
-    counts = np.bincount(objects[objects >= 0], minlength=len(table.objects))
+    counts = np.bincount(objects[objects >= 0])  # classes without a training image come last
     rarest, commonest = int(counts.argmin()), int(counts.argmax())
     return {
         "rarest": {table.objects[rarest]: int(counts[rarest])},

@@ -24,6 +24,7 @@ from transfer.errors import TransferError, did_you_mean
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec, find_head_kind
+from transfer.heads.trained_classes import drop_untrained_classes
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import build_heads
 from transfer.runs.facts import FactLog
@@ -136,6 +137,21 @@ def split_images(images: Images, config: DataConfig, seed: int) -> Splits:
         keep_rest=config.unlabelled == REST,
         spare=None if config.unlabelled in (None, REST) else images.table.blank,
     )
+
+
+def drop_untrained(table: ImageTable, splits: Splits) -> ImageTable:
+    """Return `table` without the classes that have no training image: images of these are unlabelled.
+
+    Raises
+    ------
+    TransferError
+        Fewer than two objects have training images.
+    """
+    targets = {name: drop_untrained_classes(target, splits.train) for name, target in table.targets.items()}
+    if len(targets["object"].classes) < 2:
+        only = "".join(f"only {name!r}" for name in targets["object"].classes) or "none"
+        raise TransferError(f"{table.name}: training needs at least two objects with training images, found {only}")
+    return replace(table, targets=targets)
 
 
 def new_backbone(

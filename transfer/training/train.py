@@ -26,6 +26,7 @@ from transfer.evaluation.temperature import apply_temperatures, fit_temperatures
 from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
+from transfer.heads.trained_classes import describe_untrained, find_untrained, note_untrained
 from transfer.model import TransferModel
 from transfer.probes.held_out import (
     CROSS_FITTED,
@@ -119,21 +120,25 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     splits = split_images(images, config.data, seed)
     images = images.hide(splits.rest)
     images.facts.log(describe_images(images.table, count_split(splits), config.run.out is not None))
+    images.facts.log(describe_untrained(find_untrained(images.table, splits.train)))
     if config.data.unlabelled and (count := len(find_unlabelled(images.table, splits.train))):
         what = "labels are propagated to them where that predicts held-out labels better"
         images.facts.log({"no label": f"{count:,} training images: {what}"})
-    advice = None
+    advice, notes = None, note_untrained(images.table, splits)
     if FreezePolicy.parse(config.policy.policy).advised:
         from transfer.training.auto_policy import advise_policy, apply_advice  # takes 0.6 s
 
         advice = advise_policy(config, images, splits, session.cache)
         config = apply_advice(config, advice.advice)
-    specs, notes = head_specs(images.table, splits, config.heads)
+    prepared = PreparedRun(config, images, splits, advice)
+    specs, prepared.notes = head_specs(prepared.learnable, splits, config.heads)
+    prepared.notes += notes
     if config.data.unlabelled:
         numbers = [spec.name for heads in specs.values() for spec in heads if not spec.head_kind.has_classes]
-        notes += [f"unlabelled images do not count for {name}: only classes are propagated" for name in numbers]
-    notes += ["the backbone starts as another run left it"] if start else []
-    prepared = PreparedRun(config, images, splits, advice, notes)
+        prepared.notes += [
+            f"unlabelled images do not count for {name}: only classes are propagated" for name in numbers
+        ]
+    prepared.notes += ["the backbone starts as another run left it"] if start else []
     device, policy = pick_device(config.learn.device), FreezePolicy.parse(config.policy.policy)
     for name, heads in specs.items():
         backbone = freeze.reshape_backbone(copy.deepcopy(start), policy) if start else None
@@ -173,7 +178,8 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
     """Fit model `number`; with ``--refit``, fit it again from its initial weights on train + val."""
     config, images, splits, plan = prepared.config, prepared.images, prepared.splits, prepared.plans[number]
     name, model = list(prepared.models.items())[number]
-    data = TrainingData(images.table, images.inspection.sha256, splits.train, splits.val, splits.rest)
+    val = splits.val[prepared.learnable.object[splits.val] >= 0]
+    data = TrainingData(prepared.learnable, images.inspection.sha256, splits.train, val, splits.rest)
     unlabelled = find_unlabelled_images(model, plan, data, config, session.cache)
     parts = [session.states.part(part) if session.states else None for part in (2 * number, 2 * number + 1)]
 
@@ -287,7 +293,7 @@ def _record(
 ) -> TrainRun:
     """Write the models, the predictions, the report data and the result."""
     config, models, test, table = prepared.config, prepared.models, prepared.test, prepared.images.table
-    uncertainty = _collect_uncertainty(table, fits)
+    uncertainty = _collect_uncertainty(prepared.learnable, fits)
     result = build_train_result(session, prepared, fits, predictions, snapshots, uncertainty)
     for sentence in result["monitor"]:
         log.info("%s", sentence)
@@ -324,7 +330,8 @@ def _load_finished(session: Session, images: Images) -> TrainRun:
     """Return a finished run: its result, its models, and their predictions on the test images."""
     assert session.finished
     config = session.config
-    prepared = PreparedRun(config, images, split_images(images, config.data, config.run.seed), None, [])
+    splits = split_images(images, config.data, config.run.seed)
+    prepared = PreparedRun(config, images.hide(splits.rest), splits, None)
     models = session.load_models(pick_device(config.learn.device))
     tests = [(prepared.test, _predict_test(session, prepared, models))]
     return TrainRun(session.finished, models, tests, uncertainty=find_uncertainty(config.run.out))

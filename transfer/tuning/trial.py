@@ -18,6 +18,7 @@ from transfer.data.splits import mask_labels
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec
+from transfer.heads.trained_classes import describe_untrained, find_untrained
 from transfer.model import TransferModel
 from transfer.probes.choose import can_solve_heads
 from transfer.runs.facts import count_split, describe_images, describe_network
@@ -28,6 +29,7 @@ from transfer.training.fit import fit
 from transfer.training.log_lines import collect_run_facts
 from transfer.training.setup import (
     Images,
+    drop_untrained,
     find_unlabelled_images,
     head_specs,
     new_backbone,
@@ -54,9 +56,11 @@ class TrialRunner:
         data, seed = config.data, config.run.seed
         self.parts = split_images(images, data, seed)
         images = images.hide(self.parts.rest)
-        table = mask_labels(images.table, self.parts.test, keep=())
-        self.data = TrainingData(table, images.inspection.sha256, self.parts.train, self.parts.val, self.parts.rest)
+        table = drop_untrained(mask_labels(images.table, self.parts.test, keep=()), self.parts)
+        val = self.parts.val[table.object[self.parts.val] >= 0]
+        self.data = TrainingData(table, images.inspection.sha256, self.parts.train, val, self.parts.rest)
         images.facts.log(describe_images(images.table, count_split(self.parts), config.run.out is not None))
+        images.facts.log(describe_untrained(find_untrained(images.table, self.parts.train)))
         self.images, self.seed, self.cache = images, seed, cache
         self.device = pick_device(config.learn.device)
         self._unlabelled: dict[tuple[str, ...], UnlabelledImages | None] = {}

@@ -115,3 +115,9 @@ def test_pairs():
         for o in range(3):
             assert pairs[0, d * 3 + o] == pytest.approx(objects[0, o] * domains[0, d])
     assert pair_labels(np.array([2, -1, 0]), np.array([1, 0, -1]), 3).tolist() == [5, -1, -1]
+
+
+def test_a_class_without_a_training_image_is_in_no_set():
+    members = np.array([[True, False], [True, True], [False, True]])
+    found = measure_sets(members, np.array([0, 2, 2]))
+    assert found == {"coverage": pytest.approx(1 / 3), "size": pytest.approx(4 / 3)}

@@ -94,11 +94,14 @@ def compute_quantile(scores: np.ndarray, coverage: float) -> float:
 
 
 def measure_sets(members: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return the ``coverage`` and mean ``size`` of the sets `members` (N, classes) for images of known `labels`."""
+    """Return the ``coverage`` and mean ``size`` of the sets `members` (N, classes) for images of known `labels`.
+
+    A label beyond the classes, which no training image had, is in no set.
+    """
     known = labels >= 0
     if not known.any():
         return {}
-    covered = members[known, labels[known]]
+    covered = np.pad(members[known], ((0, 0), (0, 1)))[np.arange(known.sum()), labels[known].clip(max=members.shape[1])]
     return {"coverage": float(covered.mean()), "size": float(members[known].sum(1).mean())}
 
 

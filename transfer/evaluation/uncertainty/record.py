@@ -127,5 +127,7 @@ def _all_probabilities(
     if found.keys() >= set(PAIR):
         (objects, object_labels), (domains, domain_labels) = (found[name] for name in PAIR)
         labels = pair_labels(object_labels, domain_labels, objects.shape[1])
+        untrained = (object_labels >= objects.shape[1]) | (domain_labels >= domains.shape[1])
+        labels[untrained & (labels >= 0)] = objects.shape[1] * domains.shape[1]  # in no set, as no pair is
         found[BOTH] = pair_probabilities(objects, domains), labels
     return found
