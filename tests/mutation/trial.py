@@ -23,6 +23,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 from tests.mutation.mutants import Mutant
 
@@ -30,7 +31,21 @@ NOT_PLANTED = 99  # exit code of a trial whose functions cannot be replaced one 
 WAITS = 10  # times the limit of processor time that a process may last: others need the processor too
 EVERY_TEST = ""  # stands for the lines that run outside of tests: imports and shared fixtures
 # Plain assertions: pytest compiles what it rewrites itself, from the file.
-QUIET = ["-q", "-x", "-n0", "--assert=plain", "--doctest-modules", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+QUIET = [
+    "-q",
+    "-x",
+    "-n0",
+    "--assert=plain",
+    "--doctest-modules",
+    "-p",
+    "no:cacheprovider",
+    "--hypothesis-seed=0",
+    "--hypothesis-profile=mutation",
+]
+
+
+# The first example that fails kills a mutant; a smaller one is not looked for.
+settings.register_profile("mutation", deadline=None, phases=(Phase.explicit, Phase.generate))
 
 
 @dataclass(frozen=True)
