@@ -160,6 +160,13 @@ def test_shots_are_drawn_with_the_seed():
     assert {len(rows) for rows in drawn.values()} == {6}
 
 
+@pytest.mark.parametrize(("domains", "where"), [((0, 1), "ink/b"), ((1, 2), "oil/b"), ((-1, 0), "b")])
+def test_the_first_cell_with_too_few_shots_is_named(domains, where):
+    table = table_of([domains[0]] * 3 + [domains[1]] * 3, [0, 0, 1, 0, 1, 1])
+    parts = split(table, test=0.0, val=0.0, shots=2)
+    assert f"2 of 4 cells have fewer than 2 labels (such as {where}): all are used" in parts.notes
+
+
 def test_near_duplicates_are_counted_and_on_request_kept_together():
     n = 60
     hashes = np.repeat(np.random.default_rng(0).integers(0, 2**63, n // 2), 2) ^ np.tile([0, 1], n // 2)
