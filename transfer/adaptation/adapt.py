@@ -174,6 +174,7 @@ def _prepare(session: Session, images: Images) -> PreparedAdaptation:
     parts |= {"test": len(domains.test)}
     used = replace(domains.table, unlabelled=())  # the target needs no labels
     images.facts.log(describe_images(used, parts, config.run.out is not None))
+    images.facts.log(images.describe_levels(domains.seen)[0])
     images.facts.log(describe_network(task.model.backbone, str(plan.policy)))
     phase = plan.phases[-1]
     _log_unused_options(session.config, sum(bool(stage.trained) for stage in phase.stages))

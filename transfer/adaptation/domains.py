@@ -37,6 +37,11 @@ class Domains:
     test: np.ndarray  # target rows of the final evaluation; among `unlabelled` unless the protocol is inductive
     notes: tuple[str, ...] = ()  # on how the rows were selected; none depends on a masked label
 
+    @property
+    def seen(self) -> np.ndarray:
+        """Rows whose images are trained on or adapted to."""
+        return np.sort(np.concatenate([self.train, self.labelled, self.unlabelled]))
+
 
 def split_domains(  # the options of ShiftConfig
     table: ImageTable,

@@ -131,6 +131,7 @@ def build_result(
         "notes": [
             *prepared.images.table.notes,
             *domains.notes,
+            *prepared.images.describe_levels(domains.seen)[1],
             *hidden_notes,
             *note_absent_classes(test, predictions),
             *fitted.notes,

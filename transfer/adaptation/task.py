@@ -189,7 +189,7 @@ def prepare_task(
 ) -> tuple[AdaptationTask, FreezePlan]:
     """Return the task of a fresh backbone, its frozen features computed, and the freeze plan."""
     policy, c = FreezePolicy.parse(config.method.policy), config.steps
-    backbone = new_backbone(config.backbone, seed, policy)
+    backbone = new_backbone(config.backbone, seed, policy, levels=images.choose_levels(domains.seen))
     # statistics of batches with two domains would fit neither
     plan = freeze.plan(policy, backbone, backbone_lr=c.backbone_lr, layer_decay=c.layer_decay, statistics="frozen")
     heads = Heads([HeadSpec("object", classes=domains.table.objects)], backbone.width)

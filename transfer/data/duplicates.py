@@ -30,7 +30,7 @@ from transfer.runtime.files import open_regular
 # product pictures on white, pairs up to 4 mostly show one object, pairs at 6 mostly objects of the same shape.
 NEAR_BITS = 4
 _HASHED_SIDE = 64  # pixels of the decoded image; the hash uses 32 x 32
-_RULES = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "side": _HASHED_SIDE, "rules": 1}
+_RULES = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "side": _HASHED_SIDE, "rules": 2}
 _TILE = 2048  # hashes compared at once: 2048 x 2048 x 8 bytes = 32 MiB
 
 
@@ -115,7 +115,7 @@ def _inspect_file(contents: Contents, place: int) -> tuple[str, int, str]:
     if not content:
         return sha256, 0, f"bad image {path}: the file is empty"
     try:
-        image = decode(io.BytesIO(content), name=path, at_least=_HASHED_SIDE)
+        image = decode(io.BytesIO(content), name=path, at_least=_HASHED_SIDE, levels=None)
     except BadImage as error:
         return sha256, 0, str(error)
     return sha256, int(str(imagehash.phash(image)), 16), ""

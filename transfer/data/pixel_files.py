@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from transfer.data.images.decode import BadImage, load_upright_rgb
+from transfer.data.images.decode import BadImage, load_upright, to_rgb
+from transfer.data.images.levels import find_kind
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder
@@ -111,7 +112,12 @@ def _write(place: int, image: Any, path: Path) -> None:
         raise InputError(f"X[{place}] is a path among pixels: give only paths or only pixels")
     if isinstance(image, Image.Image):
         try:
-            rgb = load_upright_rgb(image)
+            upright = load_upright(image)
+            if find_kind(upright.mode):  # its levels are those of all images, and are applied when the file is read
+                values = np.asarray(upright)
+                Image.fromarray(values.astype(values.dtype.newbyteorder("="))).save(path, "TIFF")
+                return
+            rgb = to_rgb(upright)
         except Exception as error:  # PIL's plugins raise nearly anything on broken bytes
             raise BadImage(f"bad image X[{place}]: {error}") from error
     else:

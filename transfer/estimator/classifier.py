@@ -16,6 +16,7 @@ from transfer.config.shared import RunConfig, ViewConfig
 from transfer.config.train import TrainConfig
 from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import drop_bad_images, inspect_files
+from transfer.data.images.depths import measure_depths
 from transfer.data.pixel_files import InputError, image_files
 from transfer.data.table import ImageTable, Target
 from transfer.data.unlabelled import add_unlabelled_folder
@@ -170,7 +171,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
                 table = add_unlabelled_folder(table, config.data.unlabelled)
             rule = (config.data if isinstance(config, TrainConfig) else config.shift).on_bad_image
             found = drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), rule)
-            images = Images(*drop_conflicts(*found, hidden=TARGET))
+            table, inspection = drop_conflicts(*found, hidden=TARGET)
+            images = Images(table, inspection, measure_depths(table.paths, inspection.sha256, cache.disk_cache))
             run: TrainRun | AdaptRun
             if isinstance(config, TrainConfig):
                 run = train(config, images=images, cache=cache)

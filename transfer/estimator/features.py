@@ -9,7 +9,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from transfer import freeze
 from transfer.config.shared import DEFAULT_BACKBONE, BackboneConfig, CacheConfig, Device, OptimConfig
+from transfer.data.images.depths import measure_depths
+from transfer.data.images.levels import Levels, choose_levels
 from transfer.data.pixel_files import image_files
+from transfer.errors import TransferError
 from transfer.estimator.files import as_value_error, digests
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
@@ -72,7 +75,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.device = device
 
     def fit(self, X: Any, y: Any = None) -> "BackboneFeatures":
-        """Load the backbone; `X` and `y` are ignored.
+        """Load the backbone; of `X` only the range of 16-bit, integer and float images matters, `y` is ignored.
 
         Raises
         ------
@@ -82,13 +85,21 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         with as_value_error():
             policy = FreezePolicy.parse(f"truncate:{self.truncate}" if self.truncate else "linear_probe")
             config = BackboneConfig(self.backbone, self.weights, image_size=self.image_size, crop=self.crop)
-            backbone = new_backbone(config, 0, policy)
+            backbone = new_backbone(config, 0, policy, levels=self._choose_levels(X))
             device = pick_device(OptimConfig(device=self.device).device)
             model = TransferModel(backbone, Heads([], backbone.width)).to(device)
             model.freeze(freeze.plan("linear_probe", backbone).phases[0])
         self.model_ = model.eval()
         self._n_features_out = backbone.width
         return self
+
+    def _choose_levels(self, X: Any) -> Levels:
+        """Return the levels of the images `X`; none without images, or where a file cannot be read."""
+        try:
+            with image_files(X) as paths:
+                return choose_levels(measure_depths(paths))
+        except TransferError:  # `fit` took anything before; `transform` raises
+            return ()
 
     def transform(self, X: Any) -> np.ndarray:
         """Return float32 features (N, width) of the images `X`, in any form that :class:`TransferClassifier` takes."""

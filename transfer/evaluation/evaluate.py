@@ -22,10 +22,12 @@ from transfer.config.serialise import to_dict
 from transfer.config.train import CacheConfig
 from transfer.data.class_names import describe_matches
 from transfer.data.conflicts import drop_conflicts
-from transfer.data.duplicates import drop_bad_images, inspect_files
+from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.image_paths import find_images
 from transfer.data.images.batches import ImageBatches
+from transfer.data.images.depths import measure_depths
 from transfer.data.images.file_kinds import describe_left_out
+from transfer.data.images.levels import DEFAULT_LEVELS, choose_levels
 from transfer.data.left_out import LeftOut
 from transfer.data.sets.load import load_table
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax_target
@@ -224,6 +226,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     cache = TrunkCache(CacheConfig(cache=config.cache))
     table, inspection = drop_bad_images(given, inspect_files(given, disk_cache=cache.disk_cache), config.on_bad_image)
     table, inspection = drop_conflicts(table, inspection)
+    table = replace(table, notes=(*table.notes, *_set_missing_levels(members, table, inspection, cache)))
     table = align_labels(table, specs, own=config.data is None)
     if not any(t.known.any() for t in table.targets.values()):
         raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
@@ -244,6 +247,24 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.out:
         write_json(config.out, result)
     return result
+
+
+def _set_missing_levels(
+    members: Sequence[checkpoint.Models], table: ImageTable, inspection: Inspection, cache: TrunkCache
+) -> list[str]:
+    """Let models that were trained without deep images read those of `table` by their type; return a note on it.
+
+    The levels are part of the key of cached features.
+    """
+    lacking = [
+        model.backbone for models in members for model in models.values() if not model.backbone.preprocessing.levels
+    ]
+    if not lacking or not choose_levels(measure_depths(table.paths, inspection.sha256, cache.disk_cache)):
+        return []
+    for backbone in lacking:
+        backbone.preprocessing = replace(backbone.preprocessing, levels=DEFAULT_LEVELS)
+    read = ", ".join(f"{kind} as {black:g} to {white:g}" for kind, black, white in DEFAULT_LEVELS)
+    return [f"the run was trained without 16-bit, integer or float images: they are read by their type ({read})"]
 
 
 def _common_test(runs: Sequence[Path], specs: Sequence[HeadSpec]) -> ImageTable:

@@ -43,7 +43,8 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
     text = CROP_TEXTS[preprocessing.crop_mode].format(
         short=min(height, width), height=height, width=width, interpolation=preprocessing.interpolation
     )
-    return f"{text} to {preprocessing.input_size[1]} x {preprocessing.input_size[2]}"
+    levels = "".join(f"; read {kind} from {low:g} to {high:g} as 0 to 255" for kind, low, high in preprocessing.levels)
+    return f"{text} to {preprocessing.input_size[1]} x {preprocessing.input_size[2]}{levels}"
 
 
 def _head(spec: HeadSpec) -> dict[str, Any]:

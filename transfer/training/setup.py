@@ -15,6 +15,8 @@ from transfer.config.ranges import Within
 from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, LearnConfig, TrainConfig
 from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
+from transfer.data.images.depths import measure_depths
+from transfer.data.images.levels import Levels, choose_levels, describe_levels
 from transfer.data.sets.load import load_table
 from transfer.data.splits import Splits, mask_labels, split
 from transfer.data.table import ImageTable, make_softmax_target
@@ -68,10 +70,14 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Images:
-    """A table and the inspection of its files; `facts` logs what runs on them start from."""
+    """A table, the inspection of its files, and their depths; `facts` logs what runs on them start from.
+
+    Without `depths` (:func:`~transfer.data.images.depths.measure_depths`) no image is a deep one.
+    """
 
     table: ImageTable
     inspection: Inspection
+    depths: np.ndarray | None = field(default=None, repr=False)
     facts: FactLog = field(default_factory=FactLog, repr=False, compare=False)
 
     def of(self, objects: Sequence[str]) -> "Images":
@@ -83,7 +89,24 @@ class Images:
         rows = np.isin(names, objects)
         table = self.table.take(rows)
         targets = table.targets | {"object": make_softmax_target(names[rows].tolist())}
-        return Images(replace(table, targets=targets), self.inspection.take(rows))
+        depths = None if self.depths is None else self.depths[rows]
+        return Images(replace(table, targets=targets), self.inspection.take(rows), depths)
+
+    def choose_levels(self, rows: np.ndarray) -> Levels:
+        """Return the levels of deep images for a run that trains on `rows`; no other image has a part in them.
+
+        The range of values is nearly a property of the files, but a test image that is brighter than any training
+        image would still show in the preprocessing, and new images must be read by what was recorded before them.
+        """
+        return () if self.depths is None else choose_levels(self.depths[rows])
+
+    def describe_levels(self, rows: np.ndarray) -> tuple[dict[str, str], list[str]]:
+        """Return how deep images among `rows` are read, as a fact for the log, and what is odd about it, as notes."""
+        if self.depths is None:
+            return {}, []
+        lines = list(describe_levels(self.depths[rows], self.choose_levels(rows)))
+        notes = [note for line, odd in lines for note in (line, *odd)]
+        return ({"pixels": "; ".join(line for line, _ in lines)} if lines else {}), notes
 
     def hide(self, rows: np.ndarray) -> "Images":
         """Return the images with the labels of `rows` unknown, except for the domain."""
@@ -121,7 +144,7 @@ def read_images(
     if len(present) < 2:
         only = f"only {table.objects[present[0]]!r}" if len(present) else "none"
         raise TransferError(f"{table.name}: learning needs at least two objects, found {only}")
-    return Images(table, inspection)
+    return Images(table, inspection, measure_depths(table.paths, inspection.sha256, disk_cache))
 
 
 def split_images(images: Images, config: DataConfig, seed: int) -> Splits:
@@ -155,11 +178,16 @@ def drop_untrained(table: ImageTable, splits: Splits) -> ImageTable:
 
 
 def new_backbone(
-    config: BackboneConfig, seed: int, policy: FreezePolicy | None = None, *, classifier: bool | Literal["any"] = False
+    config: BackboneConfig,
+    seed: int,
+    policy: FreezePolicy | None = None,
+    *,
+    classifier: bool | Literal["any"] = False,
+    levels: Levels = (),
 ) -> Backbone:
     """Return the backbone that `config` names, reshaped for `policy`; `seed` draws random weights.
 
-    With `classifier` it keeps its original one (see :func:`transfer.backbones.load`).
+    With `classifier` it keeps its original one (see :func:`transfer.backbones.load`). It reads deep images by `levels`.
     """
     policy = policy or FreezePolicy.parse("linear_probe")
     whole = backbones.load(
@@ -172,19 +200,27 @@ def new_backbone(
     )
     if config.crop == "border":
         whole.preprocessing = whole.preprocessing.with_border()
+    whole.preprocessing = replace(whole.preprocessing, levels=levels)
     return freeze.reshape_backbone(whole, policy)
 
 
 def new_model(
-    config: TrainConfig, specs: list[HeadSpec], seed: int, device: torch.device, backbone: Backbone | None = None
+    config: TrainConfig,
+    specs: list[HeadSpec],
+    seed: int,
+    device: torch.device,
+    backbone: Backbone | None = None,
+    levels: Levels = (),
 ) -> tuple[TransferModel, FreezePlan]:
     """Return a fresh model and its plan; `seed` draws the heads, and random backbones.
 
-    A `backbone` that is there already is taken as it is: :func:`transfer.freeze.reshape_backbone` for the policy.
+    A `backbone` that is there already is taken as it is: :func:`transfer.freeze.reshape_backbone` for the policy. It
+    reads deep images by `levels`.
     """
     policy = FreezePolicy.parse(config.policy.policy)
     original = config.learn.regularise.co_tuning > 0
     backbone = backbone or new_backbone(config.backbone, seed, policy, classifier=original)
+    backbone.preprocessing = replace(backbone.preprocessing, levels=levels)
     plan = freeze.plan(
         policy,
         backbone,

@@ -124,7 +124,9 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     if config.data.unlabelled and (count := len(find_unlabelled(images.table, splits.train))):
         what = "labels are propagated to them where that predicts held-out labels better"
         images.facts.log({"no label": f"{count:,} training images: {what}"})
-    advice, notes = None, note_untrained(images.table, splits)
+    levels, (reading, notes) = images.choose_levels(splits.train), images.describe_levels(splits.train)
+    images.facts.log(reading)
+    advice, notes = None, [*notes, *note_untrained(images.table, splits)]
     if FreezePolicy.parse(config.policy.policy).advised:
         from transfer.training.auto_policy import advise_policy, apply_advice  # takes 0.6 s
 
@@ -142,7 +144,7 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     device, policy = pick_device(config.learn.device), FreezePolicy.parse(config.policy.policy)
     for name, heads in specs.items():
         backbone = freeze.reshape_backbone(copy.deepcopy(start), policy) if start else None
-        model, plan = new_model(config, heads, seed, device, backbone)
+        model, plan = new_model(config, heads, seed, device, backbone, levels)
         prepared.models[name] = model
         prepared.plans.append(plan)
         if config.run.out and config.run.report:

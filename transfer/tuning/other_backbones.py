@@ -59,12 +59,13 @@ def compare_other_backbones(
     if (1 - correct.mean()) <= Z_95 * measure_gain(np.ones_like(correct), correct)[1]:
         return []
     table, inspection = images.table.take(found.rows[sample]), images.inspection.take(found.rows[sample])
+    levels = images.choose_levels(found.rows)
     own = registry.resolve(config.backbone.backbone)[1].partition(".")[0]
     names = [name for name in list_local_backbones() if weight_paths.strip_provider(name).partition(".")[0] != own]
     rows = []
     for name in names[:MAX_OTHER_BACKBONES]:
         try:
-            backbone = new_backbone(BackboneConfig(name), config.run.seed, classifier="any")
+            backbone = new_backbone(BackboneConfig(name), config.run.seed, classifier="any", levels=levels)
         except TransferError as error:
             log.warning("not compared with %s: %s", name, error)
             continue

@@ -60,6 +60,7 @@ class TrialRunner:
         val = self.parts.val[table.object[self.parts.val] >= 0]
         self.data = TrainingData(table, images.inspection.sha256, self.parts.train, val, self.parts.rest)
         images.facts.log(describe_images(images.table, count_split(self.parts), config.run.out is not None))
+        images.facts.log(images.describe_levels(self.parts.train)[0])
         images.facts.log(describe_untrained(find_untrained(images.table, self.parts.train)))
         self.images, self.seed, self.cache = images, seed, cache
         self.device = pick_device(config.learn.device)
@@ -149,7 +150,8 @@ class TrialRunner:
         return reset_options(config, find_unused_options(config, self.collect_facts(config)))
 
     def _new_model(self, config: TrainConfig, specs: list[HeadSpec]) -> tuple[TransferModel, FreezePlan]:
-        return new_model(config, specs, self.seed, self.device, self._backbone(config))
+        backbone = self._backbone(config)
+        return new_model(config, specs, self.seed, self.device, backbone, self.images.choose_levels(self.parts.train))
 
     def _backbone(self, config: TrainConfig) -> Backbone | None:
         """Return the shared backbone with its initial weights; None if the trial must load its own."""

@@ -75,19 +75,31 @@ def test_sixteen_bits_are_scaled_not_clipped(form):
     np.testing.assert_array_equal(pixels(Image.fromarray(deep), form), threefold(GREY))
 
 
-@pytest.mark.parametrize("full", [1, 255, 65535])
-def test_floats_take_the_least_full_scale_that_holds_them(full):
-    values = (GREY / 255 * full).astype(np.float32)
-    np.testing.assert_allclose(pixels(Image.fromarray(values), "TIFF"), threefold(GREY), atol=1)
+@pytest.mark.parametrize(("black", "white"), [(0, 1), (0, 255), (-1, 1), (-1000, 3000)])
+def test_levels_say_what_is_black_and_white(black, white):
+    values = (GREY / 255 * (white - black) + black).astype(np.float32)
+    decoded = np.asarray(decode(stored(Image.fromarray(values), "TIFF"), levels=(("float32", black, white),)))
+    np.testing.assert_allclose(decoded, threefold(GREY), atol=1)
 
 
-def test_long_integers_negative_and_not_a_number():
+def test_without_levels_the_type_decides_and_not_the_content():
+    """Each image alone: the brightest pixel of one must not darken the others."""
+    floats = (GREY / 255).astype(np.float32)
+    for peak in (0.5, 1.03, 200.0):
+        floats[-1, -1] = peak
+        np.testing.assert_allclose(pixels(Image.fromarray(floats), "TIFF")[:-1], threefold(GREY)[:-1], atol=1)
+    integers = GREY.astype(np.int32) * 257
+    integers[0, 0] = 70_000
+    np.testing.assert_array_equal(pixels(Image.fromarray(integers), "TIFF")[1:], threefold(GREY)[1:])
+
+
+def test_negative_values_and_what_is_not_a_number():
     values = GREY.astype(np.int32) * 257
     values[0, 0] = -5
     np.testing.assert_array_equal(pixels(Image.fromarray(values), "TIFF"), threefold(GREY))
-    floats = GREY.astype(np.float32) + 0
-    floats[0, 1] = np.nan
-    assert pixels(Image.fromarray(floats), "TIFF")[0, 1, 0] == 0
+    floats = (GREY / 255).astype(np.float32)
+    floats[0, 1:4] = np.nan, np.inf, -np.inf
+    assert pixels(Image.fromarray(floats), "TIFF")[0, 1:4, 0].tolist() == [0, 255, 0]
 
 
 @pytest.mark.parametrize(

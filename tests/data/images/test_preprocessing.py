@@ -196,3 +196,14 @@ def test_a_border_shows_what_lies_at_the_edge(crop_pct):
     fill = torch.tensor([round(255 * value) for value in own.mean], dtype=torch.uint8)
     assert (view[:, :6] == fill[:, None, None]).all()
     assert (view[:, 10:] == fill[:, None, None]).all()
+
+
+def test_levels_are_recorded_only_where_there_are_deep_images():
+    plain = Preprocessing((3, 32, 32), **IMAGENET, interpolation="bilinear", crop_pct=1.0)
+    assert "levels" not in plain.to_dict()  # so that keys of cached features are what they were
+    deep = replace(plain, levels=(("float32", 0.0, 1.0),))
+    assert deep.to_dict()["levels"] == [["float32", 0.0, 1.0]]
+    assert Preprocessing.from_dict(json.loads(json.dumps(deep.to_dict()))) == deep
+    for bad in (("float64", 0.0, 1.0), ("float32", 1.0, 1.0), ("float32", 0.0, math.inf)):
+        with pytest.raises(TransferError, match="levels"):
+            replace(plain, levels=(bad,))

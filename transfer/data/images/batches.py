@@ -119,13 +119,15 @@ class ImageBatches:
     @torch.no_grad()
     def _load(self, contents: Contents, place: int, image: Tensor) -> None:
         """Load the image at `place` of the order into `image`."""
-        file, name = contents[place], contents.path(place)
+        file, name, levels = contents[place], contents.path(place), self.preprocessing.levels
         if self.digests is not None:
             file = _read_checked(file, name, str(self.digests[self._rows[place]]))
         if self.augmentation is None:
-            image.copy_(prepare(read_pixels(file, name=name, at_least=self.preprocessing.needed), self.preprocessing))
+            pixels = read_pixels(file, name=name, at_least=self.preprocessing.needed, levels=levels)
+            image.copy_(prepare(pixels, self.preprocessing))
         else:
-            pixels = read_pixels(file, name=name, at_least=self.augmentation.needed(self.preprocessing))
+            needed = self.augmentation.needed(self.preprocessing)
+            pixels = read_pixels(file, name=name, at_least=needed, levels=levels)
             rng = np.random.default_rng(self.keys[place])
             image.copy_(augment(pixels, self.preprocessing, self.augmentation, rng))
 

@@ -12,6 +12,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
+from transfer.data.images.levels import DEFAULT_LEVELS, Levels, find_kind, scale_to_bytes
 from transfer.errors import TransferError
 from transfer.runtime.files import open_regular
 
@@ -19,7 +20,6 @@ MAX_PIXELS = 64_000_000  # of a decoded image; a JPEG may have more if it is dec
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 NEEDS_HEIF = "HEIC images need another package: pip install 'transfer-toolkit[heic]'"
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12, annex B
-_FULL_SCALES = (1.0, 255.0, 65535.0, 2.0**31 - 1)
 
 
 def has_heif() -> bool:
@@ -52,12 +52,13 @@ class BadImage(TransferError):
     """A file that does not decode. The message names it and says why."""
 
 
-def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None = None) -> Image.Image:
+def decode(
+    file: str | Path | BinaryIO, *, name: str = "", at_least: int | None = None, levels: Levels | None = ()
+) -> Image.Image:
     """Decode an image file to 8-bit RGB.
 
     The EXIF orientation is applied, transparency laid on white, grey, palette, CMYK and 16-bit images
-    converted; of an animation the first frame is taken. Integer and float images without a fixed scale are
-    read on the least of the usual full scales (1, 255, 65535, 2^31 - 1) that holds their largest value.
+    converted; of an animation the first frame is taken.
 
     Parameters
     ----------
@@ -67,6 +68,9 @@ def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None 
     at_least : int, optional
         Let a JPEG be decoded at a half, quarter or eighth of its size, its sides no smaller than this many
         pixels.
+    levels : Levels or None
+        Black and white of 16-bit, integer and float images (default: by their type, `DEFAULT_LEVELS`). None: the least
+        and the largest value of each image, for what does not depend on contrast.
 
     Raises
     ------
@@ -75,7 +79,7 @@ def decode(file: str | Path | BinaryIO, *, name: str = "", at_least: int | None 
     """
     with open_image(file, name or str(file)) as image:
         decode_smaller(image, at_least)
-        return load_upright_rgb(image)
+        return load_upright_rgb(image, levels)
 
 
 @contextmanager
@@ -120,10 +124,15 @@ def read_orientation(image: Image.Image) -> int:
         return 1
 
 
-def load_upright_rgb(image: Image.Image) -> Image.Image:
-    """Decode an open image by the rules of `decode`."""
+def load_upright(image: Image.Image) -> Image.Image:
+    """Decode an open image to its own mode, its EXIF orientation applied."""
     image.load()
-    return _to_rgb(image if read_orientation(image) == 1 else _turned(image))
+    return image if read_orientation(image) == 1 else _turned(image)
+
+
+def load_upright_rgb(image: Image.Image, levels: Levels | None = ()) -> Image.Image:
+    """Decode an open image by the rules of `decode`."""
+    return to_rgb(load_upright(image), levels)
 
 
 def _reason(error: Exception) -> str:
@@ -141,21 +150,19 @@ def _turned(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _from_scale(np.asarray(image), 65535.0)
-    if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.array(image, dtype=np.float64), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        top = float(values.max())
-        return _from_scale(values, next((scale for scale in _FULL_SCALES if top <= scale), top))
+def to_rgb(image: Image.Image, levels: Levels | None = ()) -> Image.Image:
+    """Convert a decoded image to 8-bit RGB by the rules of `decode`."""
+    if kind := find_kind(image.mode):
+        values = np.asarray(image)
+        if levels is None:
+            finite = values[np.isfinite(values)]
+            black = float(finite.min(initial=0.0))
+            white = max(float(finite.max(initial=0.0)), black + 1e-6)
+        else:
+            black, white = next(pair for name, *pair in (*levels, *DEFAULT_LEVELS) if name == kind)
+        return Image.fromarray(scale_to_bytes(values, black, white)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("LA") if image.mode == "La" else image
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _from_scale(values: np.ndarray, full: float) -> Image.Image:
-    grey = values * np.float64(255.0 / full)
-    np.rint(grey.clip(0, 255, out=grey), out=grey)
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from transfer.config import checked
+from transfer.data.images.levels import KINDS, Levels
 from transfer.data.images.read import to_image, to_tensor
 from transfer.errors import TransferError, did_you_mean
 
@@ -40,6 +41,9 @@ class Preprocessing:
     crop_mode : {"center", "squash", "border"}
         Resize the short side and crop the centre; resize both sides, losing the aspect ratio; or resize the
         long side and pad with the mean.
+    levels : tuple of (str, float, float)
+        Kind, black and white value of deep images (see `transfer.data.images.levels`), as the set was trained with;
+        empty if it has none.
 
     Raises
     ------
@@ -53,6 +57,7 @@ class Preprocessing:
     interpolation: str
     crop_pct: float
     crop_mode: str = "center"
+    levels: Levels = ()
 
     def __post_init__(self) -> None:
         for name in ("input_size", "mean", "std"):
@@ -66,6 +71,9 @@ class Preprocessing:
             raise TransferError(
                 f"preprocessing: input_size over crop_pct is more than {MAX_RESIZED_SIDE} pixels: {self}"
             )
+        for kind, black, white in self.levels:
+            if kind not in KINDS or not -math.inf < black < white < math.inf:
+                raise TransferError(f"preprocessing: levels must be one of {', '.join(KINDS)}, black < white: {self}")
         known = tuple(r.name.lower() for r in Image.Resampling)
         for name, names in (("interpolation", known), ("crop_mode", CROP_MODES)):
             if (value := getattr(self, name)) not in names:
@@ -73,8 +81,10 @@ class Preprocessing:
                 raise TransferError(f"preprocessing: unknown {name} {value!r}{hint}; known: {', '.join(names)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Return the fields as JSON values; levels only if there are any."""
+        record: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        levels = [list(level) for level in record.pop("levels")]
+        return record | ({"levels": levels} if levels else {})
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Preprocessing":

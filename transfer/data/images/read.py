@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, features
 from torch import Tensor
 
 from transfer.data.images.decode import decode_smaller, heif_version, load_upright_rgb, open_image, read_orientation
+from transfer.data.images.levels import Levels
 from transfer.data.shards.address import parse_address, read_member
 
 try:
@@ -27,7 +28,9 @@ DECODER = (
 ) + (f", pillow-heif {heif_version()}" if heif_version() else "")
 
 
-def read_pixels(file: str | Path | bytes, *, name: str = "", at_least: int | None = None) -> Tensor:
+def read_pixels(
+    file: str | Path | bytes, *, name: str = "", at_least: int | None = None, levels: Levels = ()
+) -> Tensor:
     """Decode an image file to 8-bit RGB by the rules of :func:`transfer.data.images.decode.decode`.
 
     Plain JPEG files are decoded by torchvision, to the same pixels. A JPEG more than twice as large as
@@ -37,7 +40,7 @@ def read_pixels(file: str | Path | bytes, *, name: str = "", at_least: int | Non
     ----------
     file : path or bytes
         The file's path (or its address inside a tar shard, `transfer.data.shards.address`), or its content.
-    name, at_least
+    name, at_least, levels
         As for :func:`~transfer.data.images.decode.decode`.
 
     Returns
@@ -57,7 +60,7 @@ def read_pixels(file: str | Path | bytes, *, name: str = "", at_least: int | Non
         whole = image.size
         decode_smaller(image, at_least)
         pixels = _plain_jpeg(image) if image.size == whole else None
-        return to_tensor(load_upright_rgb(image)) if pixels is None else pixels
+        return to_tensor(load_upright_rgb(image, levels)) if pixels is None else pixels
 
 
 def _plain_jpeg(image: ImageFile.ImageFile) -> Tensor | None:
