@@ -9,7 +9,8 @@ from PIL import Image
 
 from transfer.cli.commands import COMMANDS
 from transfer.cli.main import main, parse
-from transfer.cli.messages import suggest_next
+from transfer.cli.messages import describe_start, suggest_next
+from transfer.config.commands import FetchConfig
 
 ARGUMENTS = {
     "demo": [],
@@ -31,6 +32,12 @@ def run(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("saved") / "my run"
     assert main(["train", str(folder), "--backbone", "glyphnet", "--device", "cpu", "--out", str(out)]) == 0
     return out
+
+
+def test_a_folder_is_read_and_a_name_is_looked_for(tmp_path):
+    assert describe_start(FetchConfig(str(tmp_path))) == f"reading {tmp_path}"
+    assert describe_start(FetchConfig("digits")) == "looking for digits"
+    assert describe_start(FetchConfig("office31", verify=True)) == "verifying office31"
 
 
 def test_each_command_says_what_it_is_about_to_do_before_torch_is_imported(folder, tmp_path):

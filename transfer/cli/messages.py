@@ -34,7 +34,8 @@ def describe_start(config: Any) -> str:
         case BackbonesConfig():
             return f"listing the backbones {config.pattern}" if config.pattern else "listing a choice of backbones"
         case FetchConfig():
-            return f"{'verifying' if config.verify else 'looking for'} {config.name}"
+            reading = "reading" if Path(config.name).exists() else "looking for"
+            return f"{'verifying' if config.verify else reading} {config.name}"
         case EvaluateConfig():
             images = config.data or ("its test images" if not config.more else "their test images")
             return f"evaluating {_join(config.run, *config.more)} on {images}"
