@@ -120,3 +120,13 @@ def test_given_both_each_comes_about_half_of_the_time_with_its_own_shares() -> N
     shares = [mix(IMAGES, LABELS, RegulariseConfig(mixup=0.3), rng)[1][0].share for _ in range(3000)]
     expected = np.random.default_rng(1).beta(0.3, 0.3, 3000)
     assert np.mean(shares) == pytest.approx(np.maximum(expected, 1 - expected).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_box_lies_around_a_centre_anywhere_in_the_image(seed: int) -> None:
+    """Yun et al. 2019, appendix A: a uniform centre, sides of sqrt(1 - share), cut at the borders."""
+    height, width, share = 20, 31, 0.7
+    centre = np.random.default_rng(seed).random(2) * (height, width)
+    half = np.array([height, width]) * 0.3**0.5 / 2
+    low, high = (np.round(centre + side * half).clip(0, (height, width)).astype(int).tolist() for side in (-1, 1))
+    assert random_box(height, width, share, np.random.default_rng(seed)) == (*low, *high)
