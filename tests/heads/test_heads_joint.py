@@ -1,10 +1,13 @@
 """One softmax over the pairs of domain and object; every loss is recomputed row by row, in plain Python."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from object_and_domain_heads import DOMAINS, OBJECTS, SPECS, cross_entropy, draw, make, mean
+
+from transfer.heads.heads import split_by_layer
 
 
 def test_joint_head_is_one_softmax_over_the_pairs() -> None:
@@ -62,3 +65,47 @@ def test_joint_needs_both_heads() -> None:
     heads = make(SPECS[:1], compose="joint")
     assert not heads.joint
     assert heads(draw()[0])["object"].shape == (12, OBJECTS)
+
+
+@pytest.mark.parametrize("compose", ["dual", "joint"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_losses_of_the_parts_of_a_batch_add_up(compose: str, weighted: bool) -> None:
+    """Each part is divided by what `totals` counts in the whole batch: rows, or their weights."""
+    heads = make(compose=compose)
+    x, objects, domains = draw()
+    targets = {"object": objects, "domain": domains}
+    g = torch.Generator().manual_seed(5)
+    weights = {name: torch.rand(len(x), generator=g) + 0.2 for name in targets} if weighted else None
+    whole = heads.loss(heads(x), targets, row_weights=weights).item()
+    totals, parts = heads.totals(targets, weights), 0.0
+    for part in (slice(0, 5), slice(5, 7), slice(7, None)):
+        within = {name: values[part] for name, values in weights.items()} if weights else None
+        labels = {name: values[part] for name, values in targets.items()}
+        parts += heads.loss(heads(x[part]), labels, row_weights=within, totals=totals).item()
+    assert parts == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.5, 2.0), (2.0, 0.5), (0.0, 1.0)])
+def test_a_layer_alone_weighs_its_heads_as_the_whole_does(weights: tuple[float, float]) -> None:
+    """The loss of the part that a joint head's layer feeds is that of all heads, but for a common factor."""
+    specs = [replace(spec, weight=weight) for spec, weight in zip(SPECS, weights, strict=True)]
+    heads = make(specs, compose="joint")
+    x, objects, domains = draw()
+    (name, part), *others = split_by_layer(heads).items()
+    assert (name, others) == ("joint", [])
+    outputs, most = heads.layer_outputs(x)["joint"], max(weights)
+    none = torch.full_like(objects, -1)
+    for targets in (
+        {"object": objects, "domain": domains},
+        {"object": objects, "domain": none},
+        {"object": none, "domain": domains},
+    ):
+        whole = heads.loss(heads(x), targets).item()
+        assert most * part.loss(part(outputs), targets).item() == pytest.approx(whole, rel=1e-5, abs=1e-7)
+
+
+def test_a_layer_of_one_head_has_no_weight() -> None:
+    specs = [replace(spec, weight=weight) for spec, weight in zip(SPECS, (0.25, 3.0), strict=True)]
+    parts = split_by_layer(make(specs))
+    assert list(parts) == ["object", "domain"]
+    assert [part.specs[name].weight for name, part in parts.items()] == [1.0, 1.0]
