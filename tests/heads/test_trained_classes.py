@@ -55,7 +55,7 @@ def test_the_note_counts_the_test_and_validation_images(table):
     (note,) = note_untrained(table, Splits(TRAIN, VAL, TEST))
     assert note == (
         "object: 4 of 5 classes have no training image and are never predicted (a, b, d, e); 2 of 2 test images show "
-        "such a class, each counts as an error; 2 of 2 validation images do, which are left out"
+        "such a class, each counts as an error; 2 of 2 validation images show such a class and are left out"
     )
     assert note_untrained(table, Splits(np.array([0, 1, 4, 5]), VAL, np.array([2]))) == [
         "object: 1 of 5 classes have no training image and are never predicted (d)"

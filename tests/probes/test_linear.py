@@ -315,3 +315,15 @@ def test_blocks_have_their_share_of_the_variance():
     for block, _ in blocks:
         ratio = layer.train.x[:, block] / plain.train.x[:, block]
         assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio))
+
+
+def test_selected_features_are_the_same_for_training_and_validation() -> None:
+    x, targets = draw()
+    rows = x, {"object": targets["object"]}
+    (layer,) = linear.layer_problems(make(OBJECT), rows, rows)
+    columns = torch.tensor([0, 3, 7])
+    selected = layer.select(columns, 2.5)
+    assert selected.val is not None
+    for part in (selected.train, selected.val):
+        torch.testing.assert_close(part.x, layer.train.x[:, columns] * 2.5)
+    assert layer.select(None) is layer

@@ -57,7 +57,7 @@ def note_untrained(table: ImageTable, splits: Splits) -> list[str]:
         if counts["test"]:
             note += f"; {counts['test']} of {len(splits.test)} test images show such a class, each counts as an error"
         if counts["val"]:
-            note += f"; {counts['val']} of {len(splits.val)} validation images do, which are left out"
+            note += f"; {counts['val']} of {len(splits.val)} validation images show such a class and are left out"
         notes.append(note)
     return notes
 
