@@ -15,6 +15,7 @@ from transfer.adaptation.adapt import adapt
 from transfer.cli.main import main
 from transfer.evaluation.evaluate import predict
 from transfer.runs import checkpoint
+from transfer.runs.folder import UNCERTAINTY_FILE
 from transfer.training.train import train
 
 COLUMNS = ("path", "object", "domain", "split", "weight")
@@ -56,7 +57,8 @@ def spoil_test_rows(manifest):
     write_table(manifest, rows)
 
 
-MEASURED = ("test", "per_domain", "seconds", "config", "notes")  # of a result: measured on test rows, or names files
+# Of a result: measured on test rows, or names files.
+MEASURED = ("test", "per_domain", "uncertainty", "seconds", "config", "notes")
 
 
 def read_choices(run, folder):
@@ -65,6 +67,7 @@ def read_choices(run, folder):
     choices = {key: value for key, value in run.result.items() if key not in MEASURED}
     return choices | {
         "model": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "prediction sets": hashlib.sha256((folder / UNCERTAINTY_FILE).read_bytes()).hexdigest(),
         "metrics": [{key: value for key, value in line.items() if key != "seconds"} for line in metrics],
     }
 
