@@ -168,10 +168,10 @@ def drop_untrained(table: ImageTable, splits: Splits) -> ImageTable:
     Raises
     ------
     TransferError
-        Fewer than two objects have training images.
+        Of several objects fewer than two have training images.
     """
     targets = {name: drop_untrained_classes(target, splits.train) for name, target in table.targets.items()}
-    if len(targets["object"].classes) < 2:
+    if len(targets["object"].classes) < max(1, min(2, len(table.objects))):
         only = "".join(f"only {name!r}" for name in targets["object"].classes) or "none"
         raise TransferError(f"{table.name}: training needs at least two objects with training images, found {only}")
     return replace(table, targets=targets)
