@@ -1,4 +1,4 @@
-"""Predictions with their doubt: the set of the likely classes, and no answer where the confidence is too low."""
+"""Prediction sets beside predictions, and no prediction where the confidence is too low."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from transfer.heads.kind import ClassHeadKind
 
 @dataclass(frozen=True)
 class Caution:
-    """How doubt is shown: see :func:`choose_caution`, which makes it."""
+    """Adds prediction sets to predictions and withholds those of low confidence; made by :func:`choose_caution`."""
 
     sets: Mapping[str, PredictionSets]
     coverage: float
@@ -25,7 +25,7 @@ class Caution:
     def complete(
         self, rows: Sequence[dict[str, Any]], specs: Mapping[str, HeadSpec], predictions: Mapping[str, np.ndarray]
     ) -> None:
-        """Add ``NAME_set`` of each head to the answers `rows`, the likeliest class first, and of object and domain.
+        """Add ``NAME_set`` of each head to `rows`, the likeliest class first, and the set of (object, domain) pairs.
 
         A class whose probability is below `min_confidence` becomes None. `predictions` (N, ...) are those of all heads
         `specs` for the same images.
@@ -51,7 +51,7 @@ class Caution:
 
 
 def choose_caution(uncertainty: Uncertainty | None, coverage: float | None, min_confidence: float) -> Caution | None:
-    """Return how doubt is shown; None where neither is asked for. Only a `coverage` needs the run's `uncertainty`.
+    """Return a :class:`Caution`, or None without `coverage` and `min_confidence`; only `coverage` needs `uncertainty`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Conformal prediction sets: all classes that an image may well be, with the true one among them as often as asked.
+"""Conformal prediction sets: sets of classes that contain the true class with a requested probability.
 
 The score of a class is 1 - its probability (Sadinle et al. 2019, "Least ambiguous set-valued classifiers with bounded
 error levels"). Scores of the true classes of images that the heads were not trained on tell how low the probability of
