@@ -20,6 +20,7 @@ ROOMS = (
     "__init__",
     "report",
     "estimator",
+    "curation",
     "tuning",
     "adaptation",
     "training",

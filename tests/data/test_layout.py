@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from transfer.data.layout import NO_CLASSES, OTHER_LEVEL, OUTSIDE, arrange_images
+from transfer.data.table import DEFAULT_DOMAIN
 from transfer.errors import TransferError
 
 
@@ -179,3 +180,12 @@ def test_what_cannot_be_read_is_one_clear_line(names, words):
         arrange(*names)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_root_may_hold_all_images_where_that_is_allowed():
+    with pytest.raises(TransferError, match="outside any class folder"):
+        arrange("1.png", "2.png")
+    table = arrange("1.png", "2.png", flat_domain=DEFAULT_DOMAIN)
+    assert table.objects == ()
+    assert table.object.tolist() == [-1, -1]
+    assert table.domains == (DEFAULT_DOMAIN,)

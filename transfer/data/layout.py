@@ -58,6 +58,7 @@ def arrange_images(
         Of each image's bytes.
     flat_domain : str
         A domain whose folder may hold its images directly, beside ``domain/class/…``; their classes are unknown.
+        `DEFAULT_DOMAIN`: the root may hold all images directly.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def arrange_images(
     levels = [(*level, "") if flat and level == (flat_domain,) else level for level in levels]
     rows, left_out = _leave_out_strays(source, levels, read.split, shown)
     depth = len(levels[rows[0]])
-    if depth == 0:
+    if depth == 0 and flat_domain != DEFAULT_DOMAIN:
         raise TransferError(
             f"{source} holds images outside any class folder ({shown[rows[0]]!r}): "
             "expected class/…, domain/class/…, or a CSV manifest that names each image's object"
@@ -84,11 +85,12 @@ def arrange_images(
         )
     choices = [f"the folder {wrapper}, which holds all others, is neither domain nor class"] if wrapper else []
     choices += read.choices
-    choices += [f"the images of {flat_domain} lie in no class folder: their labels are unknown"] if flat else []
+    unknown = f"the images of {flat_domain} lie" if flat else "the images lie" if depth == 0 else ""
+    choices += [f"{unknown} in no class folder: their labels are unknown"] if unknown else []
     return ImageTable(
         paths=np.array([paths[row] for row in rows]),
         targets={
-            "object": make_softmax_target([levels[row][-1] for row in rows]),
+            "object": make_softmax_target([levels[row][-1] if depth else "" for row in rows]),
             "domain": make_softmax_target([levels[row][0] if depth == 2 else DEFAULT_DOMAIN for row in rows]),
         },
         split=np.array([read.split[row] for row in rows]),

@@ -1,0 +1,1 @@
+"""Look after a data set: what to label next, and what is wrong with it."""
