@@ -13,7 +13,7 @@ from PIL import Image
 
 from transfer.adaptation.adapt import adapt
 from transfer.cli.main import main
-from transfer.evaluation.evaluate import predict
+from transfer.evaluation.predict import predict
 from transfer.runs import checkpoint
 from transfer.runs.folder import UNCERTAINTY_FILE
 from transfer.training.train import train

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from transfer.data.splits import split
     from transfer.data.table import ImageTable
     from transfer.estimator import BackboneFeatures, TransferClassifier
-    from transfer.evaluation.evaluate import evaluate, predict
+    from transfer.evaluation.evaluate import evaluate
     from transfer.evaluation.finished_run import load_run
+    from transfer.evaluation.predict import predict
     from transfer.formats import export
     from transfer.freeze import FreezePlan, FreezePolicy, register_policy
     from transfer.heads import ClassHeadKind, HeadKind, register_head
@@ -77,7 +78,7 @@ _LAZY = {
     "load_run": "transfer.evaluation.finished_run",
     "load_table": "transfer.data.sets.load",
     "lr_find": "transfer.tuning.lr_find",
-    "predict": "transfer.evaluation.evaluate",
+    "predict": "transfer.evaluation.predict",
     "register_backbone": "transfer.backbones",
     "register_head": "transfer.heads",
     "register_method": "transfer.adaptation.registry",

@@ -15,7 +15,7 @@ from transfer.adaptation.adapt import adapt, read_domains
 from transfer.adaptation.selection import validators
 from transfer.data.table import make_softmax_target
 from transfer.errors import TransferError
-from transfer.evaluation.evaluate import predict
+from transfer.evaluation.predict import predict
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.report.page import write_report

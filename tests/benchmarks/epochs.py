@@ -29,10 +29,11 @@ from transfer.data.splits import split
 from transfer.disk_cache import DiskCache
 from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
+from transfer.heads.table_heads import head_specs
 from transfer.runtime.malloc import keep_freed_memory
 from transfer.training import optimizers
 from transfer.training.epoch import EpochTrainer, TrainingData
-from transfer.training.setup import head_specs, new_model, read_images
+from transfer.training.setup import new_model, read_images
 
 
 def time_usual_epoch(backbone: Backbone, policy: str, paths: set[str]) -> float:

@@ -20,7 +20,7 @@ import pipeline
 import torch
 
 from transfer.data.sets.load import load_table
-from transfer.evaluation.evaluate import PREDICTED_AT_ONCE, predict
+from transfer.evaluation.predict import PREDICTED_AT_ONCE, predict
 from transfer.heads import HeadSpec
 
 

@@ -31,11 +31,12 @@ from transfer.data.splits import split
 from transfer.disk_cache import DiskCache
 from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
+from transfer.heads.table_heads import head_specs
 from transfer.runtime import distributed
 from transfer.runtime.distributed.batches import gather_rows
 from transfer.training import optimizers
 from transfer.training.epoch import EpochTrainer, TrainingData
-from transfer.training.setup import Images, head_specs, new_model
+from transfer.training.setup import Images, new_model
 
 distributed.count_cores_per_process = lambda: 1  # each process is bound to one core
 

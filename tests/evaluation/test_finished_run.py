@@ -12,8 +12,8 @@ from PIL import Image
 from transfer.adaptation.adapt import adapt
 from transfer.config.commands import PredictConfig
 from transfer.errors import TransferError
-from transfer.evaluation.evaluate import predict_command
 from transfer.evaluation.finished_run import load_run
+from transfer.evaluation.predict import predict_command
 from transfer.training.train import train
 
 

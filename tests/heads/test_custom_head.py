@@ -22,7 +22,8 @@ from transfer.config.train import TrainConfig
 from transfer.data import target_columns
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
-from transfer.evaluation.evaluate import evaluate, predict
+from transfer.evaluation.evaluate import evaluate
+from transfer.evaluation.predict import predict
 from transfer.formats import export
 from transfer.heads import find_head_kind, register_head, registry
 from transfer.heads.kind import HeadKind

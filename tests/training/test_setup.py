@@ -7,16 +7,15 @@ import pytest
 import torch
 
 from transfer.config.checked import from_dict
-from transfer.config.train import BackboneConfig, DataConfig, HeadConfig, PolicyConfig, TrainConfig
-from transfer.data.splits import Splits
-from transfer.data.table import ImageTable, Target, make_softmax_target
+from transfer.config.train import BackboneConfig, DataConfig, PolicyConfig, TrainConfig
+from transfer.data.table import ImageTable, make_softmax_target
 from transfer.errors import TransferError
-from transfer.evaluation.evaluate import predict
+from transfer.evaluation.predict import predict
 from transfer.feature_cache.key import describe_activation
 from transfer.formats.record import describe_models
 from transfer.heads import HeadSpec
 from transfer.runs import checkpoint
-from transfer.training.setup import head_specs, new_model, read_images
+from transfer.training.setup import new_model, read_images
 from transfer.training.train import train
 
 EMPTY = np.array([], dtype=np.int64)
@@ -68,49 +67,6 @@ def test_some_objects_are_a_set_of_their_own(folder):
         assert digest == images.inspection.sha256[images.table.paths == path].item()
     with pytest.raises(TransferError, match=r"no object 'rad'.*did you mean 'red'"):
         images.of(["rad"])
-
-
-def test_heads_follow_the_table():
-    table = table_of(list("aabb"), list("xyxy"), age=Target(np.array([1.0, 3.0, np.nan, 5.0]), "regression"))
-    specs, notes = head_specs(table, Splits(np.arange(4), EMPTY, EMPTY), HeadConfig(loss_weights=("domain:0.5",)))
-    by_name = {spec.name: spec for spec in specs[""]}
-    assert list(by_name) == ["object", "domain", "age"]
-    assert by_name["domain"].weight == 0.5
-    assert by_name["age"].centre == pytest.approx(3.0)
-    assert by_name["age"].spread == pytest.approx(np.std([1.0, 3.0, 5.0]))
-    assert notes == []
-
-
-def test_separate_heads_have_a_network_each():
-    specs, _ = head_specs(
-        table_of(list("aabb"), list("xyxy")), Splits(np.arange(4), EMPTY, EMPTY), HeadConfig("separate")
-    )
-    assert {part: [spec.name for spec in some] for part, some in specs.items()} == {
-        "object": ["object"],
-        "domain": ["domain"],
-    }
-
-
-def test_domains_with_different_objects_are_said():
-    _, notes = head_specs(table_of(list("aab"), list("xyx")), Splits(np.arange(3), EMPTY, EMPTY), HeadConfig())
-    assert notes == ["object sets differ between domains: y has no image of b"]
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("objekt:1", "did you mean 'object'"),
-        ("object:much", "NAME:NUMBER"),
-        ("object:-1", "'object:-1': the weight must be 0 or more"),
-        ("object:nan", "the weight must be 0 or more"),
-        ("object:inf", "the weight must be 0 or more"),
-    ],
-)
-def test_bad_loss_weights(text, says):
-    with pytest.raises(TransferError, match=says):
-        head_specs(
-            table_of(list("ab"), list("xy")), Splits(np.arange(2), EMPTY, EMPTY), HeadConfig(loss_weights=(text,))
-        )
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def _report(config: ReportConfig) -> None:
 
 def _predict(config: PredictConfig) -> None:
     with defer_compiler():
-        from transfer.evaluation.evaluate import predict_command
+        from transfer.evaluation.predict import predict_command
 
     predicted, skipped = predict_command(config)
     if not config.out and not is_writable(sys.stdout):

@@ -13,7 +13,7 @@ from PIL import Image
 from transfer.config.shared import Device
 from transfer.data.pixel_files import image_files
 from transfer.errors import TransferError
-from transfer.evaluation.evaluate import find_and_log_images, predict
+from transfer.evaluation.predict import find_and_log_images, predict
 from transfer.evaluation.uncertainty.caution import choose_caution
 from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
 from transfer.runs import checkpoint

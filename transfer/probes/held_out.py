@@ -1,7 +1,8 @@
 """Predictions for training rows by heads that were trained without them (cross-fitting), so that no image is spared."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 from transfer.backbones.variants import AllStagesBackbone
+from transfer.evaluation.predictions import predict_rows
+from transfer.evaluation.uncertainty.record import HeldOut
+from transfer.feature_cache import Feed
 from transfer.heads.heads import Heads, known_rows
 from transfer.model import TransferModel
 from transfer.probes.head_problem import HeadProblem
@@ -21,12 +25,48 @@ CROSS_FITTED, VALIDATED = f"cross-conformal, {CROSS_FITTED_FOLDS} folds", "split
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Predictions by head for the `rows` of a table, by heads that were not trained on them; `method` says how."""
+class LabelledRows:
+    """The `train` and `val` rows that a model was trained on and chosen by.
 
-    rows: np.ndarray
-    predictions: dict[str, np.ndarray]
-    method: str
+    `labels` and `weights` are by head those of all rows of the model's `feed`; `weights` have the heads whose rows are
+    weighted. `smoothing` is that of the labels.
+    """
+
+    feed: Feed
+    labels: Mapping[str, Tensor]
+    train: np.ndarray
+    val: np.ndarray
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    smoothing: float = 0.0
+
+
+def predict_held_out(
+    data: LabelledRows, solution: Mapping[str, float] | None, temperatures: Mapping[str, float], seed: int
+) -> HeldOut:
+    """Return predictions for images that a model was not trained on, from which prediction sets are made.
+
+    Few rows are predicted by linear probes of their own with the L2 values `solution`, see :func:`cross_fit`. Of many,
+    and without a `solution` (:func:`find_solution`), the model predicts the validation rows.
+    """
+    rows = np.union1d(data.train, data.val)
+    if solution is None or len(rows) > MAX_CROSS_FITTED:
+        found = predict_rows(data.feed.model, data.feed, data.val, data.labels)[0] if len(data.val) else {}
+        return HeldOut(data.val, found, VALIDATED)
+    targets, weights = (
+        {name: values[torch.from_numpy(rows)] for name, values in by_head.items()}
+        for by_head in (data.labels, data.weights)
+    )
+    by = targets.get("object", next(iter(targets.values())))  # each fold has its share of each of these
+    found = cross_fit(
+        copy.deepcopy(data.feed.model.heads),
+        (data.feed.load_all_views(rows)[1], targets),
+        draw_folds(by.cpu().numpy(), seed),
+        temperatures,
+        smoothing=data.smoothing,
+        row_weights=weights or None,
+        fixed_l2=solution,
+    )
+    return HeldOut(rows, found, CROSS_FITTED)
 
 
 def draw_folds(labels: np.ndarray, seed: int, folds: int = CROSS_FITTED_FOLDS) -> np.ndarray:

@@ -23,13 +23,14 @@ from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
+from transfer.heads.table_heads import head_specs
 from transfer.probes.choose import can_solve_heads
 from transfer.runs.checkpoint import build_heads
 from transfer.runs.facts import describe_network
 from transfer.runtime import distributed
 from transfer.runtime.device import pick_device
 from transfer.training.penalties import build
-from transfer.training.setup import Images, head_specs, new_backbone
+from transfer.training.setup import Images, new_backbone
 
 AUTO = "auto"
 

@@ -12,7 +12,7 @@ from transfer.config.train import TrainConfig
 from transfer.data.conflicts import count_conflicts
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
-from transfer.evaluation.ensemble import average_predictions
+from transfer.evaluation.ensemble import TestSet, average_predictions
 from transfer.evaluation.finished_run import FinishedRun
 from transfer.evaluation.predictions import (
     Predictions,
@@ -22,8 +22,10 @@ from transfer.evaluation.predictions import (
 )
 from transfer.evaluation.report_data import InitialWeights
 from transfer.evaluation.uncertainty.record import Uncertainty
+from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan
 from transfer.heads.trained_classes import find_untrained, put_trained_first
+from transfer.model import TransferModel
 from transfer.probes.head2toe import count_selected_features
 from transfer.runs import checkpoint
 from transfer.runs.session import RunSession
@@ -80,10 +82,23 @@ class PreparedRun:
         """Images per batch; the whole training set where the config says 0."""
         return self.config.learn.batch_size or len(self.splits.train)
 
+    def feed(self, model: TransferModel, cache: TrunkCache) -> Feed:
+        """Return the feed of all images for `model`."""
+        paths, digests = self.images.table.paths, self.images.inspection.sha256
+        return cache.feed(model, paths, digests, batch_size=self.batch_size, workers=self.config.learn.workers)
+
     @property
     def test(self) -> ImageTable:
         """The test images."""
         return self.images.table.take(self.splits.test)
+
+    def predict_test(self, models: checkpoint.Models, cache: TrunkCache) -> Predictions:
+        """Return predictions on the test images, by head; none where there are no test images."""
+        if not len(self.splits.test):
+            return {}
+        table, digests, rows = self.images.table, self.images.inspection.sha256, self.splits.test
+        how = self.batch_size, self.config.learn.workers
+        return TestSet(table, digests, rows, cache, self.config.view, *how).predict(models)
 
 
 def build_train_result(

@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 
 from transfer.backbones.weights import set_tensors
 from transfer.errors import TransferError
+from transfer.evaluation.uncertainty.record import HeldOut
 from transfer.model import TransferModel
-from transfer.probes.held_out import HeldOut
 from transfer.runs.packing import (
     get_optimizer_state,
     get_rng_states,

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
@@ -17,27 +16,18 @@ from transfer.backbones.weights import set_tensors
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
 from transfer.config.unused import find_unused_options, format_unused_options
-from transfer.data.table import ImageTable
 from transfer.errors import EndedEarly
-from transfer.evaluation.ensemble import TestSet, load_snapshots
-from transfer.evaluation.predictions import Predictions, predict_rows, prediction_rows, target_tensors
+from transfer.evaluation.ensemble import load_snapshots
+from transfer.evaluation.predictions import Predictions, prediction_rows, target_tensors
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
 from transfer.evaluation.temperature import apply_temperatures, fit_temperatures
-from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
+from transfer.evaluation.uncertainty.record import HeldOut, Uncertainty, find_uncertainty
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
+from transfer.heads.table_heads import head_specs
 from transfer.heads.trained_classes import describe_untrained, find_untrained, note_untrained
 from transfer.model import TransferModel
-from transfer.probes.held_out import (
-    CROSS_FITTED,
-    MAX_CROSS_FITTED,
-    VALIDATED,
-    HeldOut,
-    cross_fit,
-    draw_folds,
-    find_solution,
-)
-from transfer.runs import checkpoint
+from transfer.probes.held_out import LabelledRows, find_solution, predict_held_out
 from transfer.runs.facts import count_split, describe_images, describe_network, list_left_out
 from transfer.runs.inputs import RunInputs
 from transfer.runs.seeds import merge_seeds
@@ -53,7 +43,6 @@ from transfer.training.results import PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import (
     Images,
     find_unlabelled_images,
-    head_specs,
     new_model,
     read_images,
     row_weights,
@@ -220,9 +209,8 @@ def _fit_temperatures(
     """Return the temperatures of a fitted model, by head; none without validation images."""
     if not len(data.val):
         return {}
-    how: Any = {"batch_size": prepared.batch_size, "workers": prepared.config.learn.workers}
-    feed = session.cache.feed(model, data.table.paths, data.digests, **how)
-    temperatures = fit_temperatures(model, feed, data.val, target_tensors(data.table, model))
+    labels = target_tensors(data.table, model)
+    temperatures = fit_temperatures(model, prepared.feed(model, session.cache), data.val, labels)
     described = ", ".join(f"{name} {temperature:.2f}" for name, temperature in temperatures.items())
     log.info("calibrated on %d validation images: temperature %s", len(data.val), described)
     return temperatures
@@ -231,43 +219,19 @@ def _fit_temperatures(
 def _predict_held_out(
     session: Session, prepared: PreparedRun, number: int, data: TrainingData, fitted: FitResult
 ) -> HeldOut:
-    """Return predictions for images that model `number` was not trained on, from which prediction sets are made.
-
-    Few training images of a solved linear probe are predicted by probes of their own, else the validation images: also
-    where pseudo-labels follow from the labels that a fold would hold out.
-    """
+    """Return predictions for images that model `number` was not trained on."""
     model, learn = list(prepared.models.values())[number], prepared.config.learn
-    how: Any = {"batch_size": prepared.batch_size, "workers": learn.workers}
-    feed = session.cache.feed(model, data.table.paths, data.digests, **how)
-    labels = target_tensors(data.table, model)
-    rows = np.sort(np.concatenate([data.train, data.val]))
-    solution = find_solution(model, fitted.refit_choices)
-    if solution is None or data.weights or len(rows) > MAX_CROSS_FITTED or learn.augment != "none":
-        predictions = predict_rows(model, feed, data.val, labels)[0] if len(data.val) else {}
-        return HeldOut(data.val, predictions, VALIDATED)
-    both = replace(data, train=rows, val=data.val[:0])
-    weights = row_weights(both, model, learn.balance)
-    targets = {name: values[torch.from_numpy(rows)] for name, values in labels.items()}
-    by = targets.get("object", next(iter(targets.values())))  # each fold has its share of each of these
-    predictions = cross_fit(
-        copy.deepcopy(model.heads),
-        (feed.load_all_views(rows)[1], targets),
-        draw_folds(by.cpu().numpy(), prepared.config.run.seed),
-        fitted.temperatures,
-        smoothing=learn.label_smoothing,
-        row_weights={name: weight[torch.from_numpy(rows)] for name, weight in weights.items()} or None,
-        fixed_l2=solution,
+    rows = LabelledRows(
+        prepared.feed(model, session.cache),
+        target_tensors(data.table, model),
+        data.train,
+        data.val,
+        row_weights(replace(data, train=np.union1d(data.train, data.val)), model, learn.balance),
+        learn.label_smoothing,
     )
-    return HeldOut(rows, predictions, CROSS_FITTED)
-
-
-def _predict_test(session: Session, prepared: PreparedRun, models: checkpoint.Models) -> Predictions:
-    """Return predictions on the test images, by head; none where there are no test images."""
-    config, images, rows = prepared.config, prepared.images, prepared.splits.test
-    if not len(rows):
-        return {}
-    digests, how = images.inspection.sha256, (prepared.batch_size, config.learn.workers)
-    return TestSet(images.table, digests, rows, session.cache, config.view, *how).predict(models)
+    # Pseudo-labels follow from labels that a fold would hold out; augmented views are not solved again.
+    solution = None if data.weights or learn.augment != "none" else find_solution(model, fitted.refit_choices)
+    return predict_held_out(rows, solution, fitted.temperatures, prepared.config.run.seed)
 
 
 def _evaluate(
@@ -282,8 +246,8 @@ def _evaluate(
         for name, model in models.items():
             apply_temperatures(model.heads, fits[name].temperatures)
         session.save_models(models, prepared.config.heads, f"snapshot{number}.safetensors")
-        snapshots.append(_predict_test(session, prepared, models))
-    return _predict_test(session, prepared, prepared.models), snapshots
+        snapshots.append(prepared.predict_test(models, session.cache))
+    return prepared.predict_test(prepared.models, session.cache), snapshots
 
 
 def _record(
@@ -295,15 +259,15 @@ def _record(
 ) -> TrainRun:
     """Write the models, the predictions, the report data and the result."""
     config, models, test, table = prepared.config, prepared.models, prepared.test, prepared.images.table
-    uncertainty = _collect_uncertainty(prepared.learnable, fits)
+    held_out = [fitted.held_out for fitted in fits.values()]
+    uncertainty = Uncertainty.from_held_out(prepared.learnable, held_out)
     result = build_train_result(session, prepared, fits, predictions, snapshots, uncertainty)
     for sentence in result["monitor"]:
         log.info("%s", sentence)
     shown = next(name for name, model in models.items() if "object" in model.heads.specs)
     moments = []
     if prepared.initial and len(test):  # in all processes, which compute features together
-        digests, how = prepared.images.inspection.sha256, {"workers": config.learn.workers}
-        feed = session.cache.feed(models[shown], table.paths, digests, batch_size=prepared.batch_size, **how)
+        feed = prepared.feed(models[shown], session.cache)
         moments = features_before_and_after(prepared.initial[shown], models[shown], feed, table, prepared.splits.test)
     session.save_models(models, config.heads)
     if session.folder:
@@ -318,16 +282,6 @@ def _record(
     return TrainRun(result, models, [(test, predictions)], uncertainty=uncertainty)
 
 
-def _collect_uncertainty(table: ImageTable, fits: dict[str, FitResult]) -> Uncertainty | None:
-    """Return what prediction sets are made from; None without images that the models were not trained on."""
-    parts = [fitted.held_out for fitted in fits.values() if fitted.held_out]
-    if not parts or any(not np.array_equal(part.rows, parts[0].rows) for part in parts):
-        return None
-    predictions = {name: values for part in parts for name, values in part.predictions.items()}
-    uncertainty = Uncertainty.from_predictions(predictions, table.take(parts[0].rows).targets, parts[0].method)
-    return uncertainty if uncertainty.sets else None
-
-
 def _load_finished(session: Session, images: Images) -> TrainRun:
     """Return a finished run: its result, its models, and their predictions on the test images."""
     assert session.finished
@@ -335,5 +289,5 @@ def _load_finished(session: Session, images: Images) -> TrainRun:
     splits = split_images(images, config.data, config.run.seed)
     prepared = PreparedRun(config, images.hide(splits.rest), splits, None)
     models = session.load_models(pick_device(config.learn.device))
-    tests = [(prepared.test, _predict_test(session, prepared, models))]
+    tests = [(prepared.test, prepared.predict_test(models, session.cache))]
     return TrainRun(session.finished, models, tests, uncertainty=find_uncertainty(config.run.out))

@@ -18,6 +18,7 @@ from transfer.data.splits import mask_labels
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads import HeadSpec
+from transfer.heads.table_heads import head_specs
 from transfer.heads.trained_classes import describe_untrained, find_untrained
 from transfer.model import TransferModel
 from transfer.probes.choose import can_solve_heads
@@ -31,7 +32,6 @@ from transfer.training.setup import (
     Images,
     drop_untrained,
     find_unlabelled_images,
-    head_specs,
     new_backbone,
     new_model,
     split_images,

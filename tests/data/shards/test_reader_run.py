@@ -90,7 +90,8 @@ def test_kept_features_need_no_image(sets, server, tmp_path, monkeypatch):
 
 def test_a_run_on_its_own_test_images_and_predictions(sets, tmp_path, capsys):
     from transfer.config.commands import EvaluateConfig, PredictConfig
-    from transfer.evaluation.evaluate import evaluate, predict_command
+    from transfer.evaluation.evaluate import evaluate
+    from transfer.evaluation.predict import predict_command
 
     done = run(sets["url"], tmp_path / "run")
     result = evaluate(EvaluateConfig(tmp_path / "run"))

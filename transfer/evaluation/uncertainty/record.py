@@ -1,7 +1,7 @@
 """The uncertainty of a run: what its prediction sets are made from, kept beside the model, and how well they do."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,15 @@ BOTH = "object_and_domain"
 COVERAGES = (0.8, 0.9, 0.95)  # that results report
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Predictions by head for the `rows` of a table, by heads that were not trained on them; `method` says how."""
+
+    rows: np.ndarray
+    predictions: dict[str, np.ndarray]
+    method: str
+
+
 @dataclass(frozen=True)
 class Uncertainty:
     """Prediction sets by head, and `BOTH` for pairs of object and domain; `method` says how they were calibrated."""
@@ -43,6 +52,16 @@ class Uncertainty:
             if seen.any():
                 found[name] = PredictionSets.from_predictions(probabilities[seen], labels[seen])
         return cls(found, method)
+
+    @classmethod
+    def from_held_out(cls, table: ImageTable, parts: Iterable[HeldOut | None]) -> "Uncertainty | None":
+        """Return that of networks with these held-out predictions for rows of `table`; None if there are none."""
+        found = [part for part in parts if part]
+        if not found or any(not np.array_equal(part.rows, found[0].rows) for part in found):
+            return None
+        predictions = {name: values for part in found for name, values in part.predictions.items()}
+        made = cls.from_predictions(predictions, table.take(found[0].rows).targets, found[0].method)
+        return made if made.sets else None
 
     def save(self, folder: Path) -> None:
         """Write it into the run folder `folder`."""
