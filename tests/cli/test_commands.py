@@ -1,5 +1,4 @@
 import inspect
-import json
 
 from transfer.cli.commands import COMMANDS, JSON_COMMANDS
 from transfer.cli.main import main
@@ -12,25 +11,6 @@ def test_a_config_belongs_to_one_command_and_commands_with_json_take_the_flag():
         parameters = list(inspect.signature(call).parameters.values())
         assert parameters[0].annotation is kind
         assert [p.name for p in parameters[1:]] == (["as_json"] if name in JSON_COMMANDS else [])
-
-
-def test_json_is_alone_on_standard_output(capsys, images, tmp_path):
-    out = tmp_path / "run"
-    data = ["--data", str(images.paths[0].rsplit("/", 3)[0]), "--backbone", "glyphnet", "--device", "cpu"]
-    data += ["--out", str(out)]
-    assert main(["train", *data, "--json"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out) == json.loads((out / "result.json").read_text())
-    assert "saved in" in said.err
-
-
-def test_a_page_is_written_unless_told_otherwise(capsys, images, tmp_path):
-    data = ["--data", str(images.paths[0].rsplit("/", 3)[0]), "--backbone", "glyphnet", "--device", "cpu"]
-    for more, there in (([], True), (["--no-report"], False)):
-        out = tmp_path / f"run{len(more)}"
-        assert main(["train", *data, "--out", str(out), *more]) == 0
-        assert (out / "report.html").is_file() == there
-        assert ("report.html" in capsys.readouterr().out) == there
 
 
 def test_data_shows_how_a_folder_is_read(capsys, images):
