@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from transfer.data.folders import read_folder
+from transfer.data.left_out import LeftOut
 from transfer.data.manifests.manifest import read_manifest
 from transfer.data.unlabelled import add_unlabelled_domain, add_unlabelled_folder
 from transfer.errors import TransferError
@@ -15,7 +17,15 @@ def test_images_of_any_depth_are_a_domain_of_unknown_objects(tree, picture, tmp_
         picture(tmp_path / "flat" / name, number)
     (tmp_path / "flat" / "notes.txt").touch()
     monkeypatch.chdir(tmp_path)
-    both = add_unlabelled_domain(table, Path("flat"), "chalk")
+    lost = LeftOut("lost.png", "not found")
+    known = replace(table, sha256=np.array(["a" * 64, "b" * 64, "c" * 64]), left_out=(lost,))
+    both = add_unlabelled_domain(known, Path("flat"), "chalk")
+    assert both.sha256 is None  # it has none of the further images
+    assert [(Path(x.path).name, x.reason) for x in both.left_out] == [
+        ("lost.png", "not found"),
+        (".hidden.png", "hidden"),
+        ("notes.txt", "not an image"),
+    ]
     assert both.paths[:3].tolist() == table.paths.tolist()
     assert both.paths[3:].tolist() == [str(tmp_path / "flat" / name) for name in ("b.png", "more/a.png")]
     assert [both.domains[i] for i in both.domain] == ["ink", "ink", "oil", "chalk", "chalk"]

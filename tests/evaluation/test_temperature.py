@@ -111,6 +111,40 @@ def test_a_head_without_labelled_rows_has_none():
     assert list(fit_temperatures(model, feed, rows, labels | {"object": torch.full((80,), -1)})) == ["domain"]
 
 
+@pytest.mark.parametrize("case", ["object", "domain", "mixed"])
+def test_rows_with_one_label_count_as_those_with_both_under_a_joint_head(case):
+    """They have the probability of the marginal; in "mixed" some rows have both labels and some only an object."""
+    model = make_model(softmax_specs(), compose="joint")
+    feed, rows, labels = make_rows()
+    for name in {"object": ["domain"], "domain": ["object"], "mixed": ["domain"]}[case]:
+        labels[name][30 if case == "mixed" else 0 :] = -1
+    with torch.no_grad():
+        logits = model.heads.layer_outputs(feed.features)["joint"].double().unflatten(1, (2, 3))
+    grid, costs = np.exp(np.linspace(*BOUNDS, 1001)), []
+    for temperature in grid:
+        cost = (math.log(temperature) / PRIOR_SD) ** 2 / 2
+        for pairs, o, d in zip(logits / temperature, labels["object"].tolist(), labels["domain"].tolist(), strict=True):
+            chances = pairs.exp() / pairs.exp().sum()
+            cost -= math.log(chances[d if d >= 0 else slice(None), o if o >= 0 else slice(None)].sum())
+        costs.append(cost)
+    assert fit_temperatures(model, feed, rows, labels)["joint"] == pytest.approx(grid[int(np.argmin(costs))], rel=0.01)
+
+
+@pytest.mark.parametrize("n", [45, 47])
+def test_rows_that_just_outweigh_the_prior_take_the_bound(n):
+    """All are correct, by the margin that a low temperature helps most: at the bound it still does, by 0.5 and 1.1."""
+    model = make_model([HeadSpec("domain", classes=CLASSES["domain"])])
+    last = model.heads.layer("domain")[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([1.278, 0.0]) * math.exp(BOUNDS[0]))
+    feed, rows, _ = make_rows(n)
+    found = fit_temperatures(model, feed, rows, {"domain": torch.zeros(n, dtype=torch.long)})["domain"]
+    with torch.no_grad():
+        logits = model.heads(feed.features)["domain"]
+    assert found == pytest.approx(best_on_grid(logits, torch.zeros(n, dtype=torch.long)), rel=0.01)
+
+
 def test_few_rows_that_are_all_correct_do_not_ask_for_certainty():
     model = make_model(softmax_specs())
     feed, rows, labels = make_rows(5)

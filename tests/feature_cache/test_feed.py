@@ -18,6 +18,7 @@ from transfer.data.images.preprocessing import prepare
 from transfer.data.images.read import read_pixels
 from transfer.data.table import ImageTable
 from transfer.disk_cache import DiskCache
+from transfer.disk_cache.row_cache import RowWriter
 from transfer.feature_cache import TrunkCache
 from transfer.feature_cache import feed as feed_module
 from transfer.model import TransferModel
@@ -115,6 +116,40 @@ def test_images_are_read_once(
             for _ in feed.batches(np.arange(len(images))):
                 pass
     assert sum(computed) == len(images)
+
+
+def test_images_are_decoded_by_as_many_workers_as_asked(
+    ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+    batches = feed_module.ImageBatches
+    monkeypatch.setattr(
+        feed_module, "ImageBatches", lambda *a, **how: (asked.append(how["workers"]), batches(*a, **how))[1]
+    )
+    for kept in (True, False):
+        feed = caches(kept).feed(ready(), images.paths, digests, batch_size=64, workers=3)
+        assert sum(len(rows) for rows, _ in feed.batches(np.arange(5))) == 5
+    assert asked == [3, 3]
+
+
+@pytest.mark.parametrize(("seconds", "commits"), [(1000, 1), (0, 3)])
+def test_what_is_computed_is_committed_from_time_to_time(
+    ready: Ready,
+    caches: Caches,
+    images: ImageTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    commits: int,
+) -> None:
+    """Two batches: once at the end, or after each batch too."""
+    count, commit = [], RowWriter.commit
+    monkeypatch.setattr(RowWriter, "commit", lambda self: (count.append(1), commit(self))[1])
+    monkeypatch.setattr(feed_module, "_SEAL_SECONDS", seconds)
+    copies = [copied(images.paths[i % len(images)], tmp_path / f"{i}.png", bytes([i])) for i in range(96)]
+    paths, digests = map(np.array, zip(*copies, strict=True))
+    caches().feed(ready(), paths, digests, batch_size=8, workers=1).prepare(np.arange(96))
+    assert len(count) == commits
 
 
 def test_seconds_are_those_of_computing(ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray) -> None:

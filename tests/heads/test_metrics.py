@@ -98,6 +98,7 @@ def test_the_interval_contains_the_accuracy_and_is_within_bounds(data: tuple[np.
     assert low - 1e-6 <= report["accuracy"] <= high + 1e-6
     for low, high in report["interval"].values():
         assert 0 <= low <= high <= 1
+        assert (low, high) == (round(low, 6), round(high, 6))  # result.json has no more digits than that
 
 
 def guesses(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

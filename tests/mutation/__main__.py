@@ -64,7 +64,7 @@ def main() -> int:
     parser.add_argument("--lines", default="", help="mutants whose line contains this text only")
     parser.add_argument("--list", action="store_true", help="list the mutants and run nothing")
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="processor time of a mutant, and 5 times that of its tests"
+        "--seconds", type=float, default=20.0, help="processor time of a test, and 5 times what it takes"
     )
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the project")
     parser.add_argument("--table", type=Path, default=Path(__file__).with_name("mutants.toml"))
@@ -105,10 +105,9 @@ def run_module(module: str, table: dict[str, Any], options: argparse.Namespace) 
     tally = Tally(equivalent=sum((module, mutant.line, mutant.change) in argued for mutant in mutants))
     trials = []
     for mutant in mutants:
-        chosen = baseline.choose(mutant.lines)
-        limit = options.seconds + 5 * sum(baseline.seconds[test] for test in chosen)
+        limits = {test: options.seconds + 5 * baseline.seconds[test] for test in baseline.choose(mutant.lines)}
         if (module, mutant.line, mutant.change) not in argued:
-            trials.append(Trial(mutant, chosen, limit))
+            trials.append(Trial(mutant, limits))
     with tqdm(total=len(trials), desc=module, unit="mutant", disable=None) as bar:
         for trial, code in run_all(options.root, file, tree, trials):
             bar.update()

@@ -101,11 +101,15 @@ class LineWatch:
 
 @dataclass(frozen=True)
 class Trial:
-    """A mutant and the tests that it meets, within `limit` seconds of processor time."""
+    """A mutant and the tests that it meets, each with its limit in seconds of processor time."""
 
     mutant: Mutant
-    tests: list[str]
-    limit: float
+    tests: dict[str, float]
+
+    @property
+    def limit(self) -> float:
+        """The limit of all tests together."""
+        return sum(self.tests.values())
 
 
 class Trials:
@@ -130,10 +134,18 @@ class Trials:
         rank = {test: i for i, test in enumerate(trial.tests)}
         items = sorted((item for item in session.items if item.nodeid in rank), key=lambda item: rank[item.nodeid])
         for item, following in zip(items, [*items[1:], None], strict=True):
+            limit_processor_time(trial.tests[item.nodeid])
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if session.testsfailed:
                 return 1
         return 0
+
+
+def limit_processor_time(seconds: float) -> None:
+    """End this process when it has run for `seconds` more, or at its present hard limit."""
+    used, (_, hard) = resource.getrusage(resource.RUSAGE_SELF), resource.getrlimit(resource.RLIMIT_CPU)
+    soon = math.ceil(used.ru_utime + used.ru_stime + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (min(soon, hard), hard))
 
 
 def swap_functions(file: str, module: CodeType) -> bool:
@@ -271,7 +283,7 @@ def run_imported(root: Path, file: Path, tree: ast.Module, trial: Trial) -> int 
         replace_code(file, tree)
         files = sorted({test.split("::")[0] for test in trial.tests})
         arguments = [*QUIET, f"--rootdir={root}", f"--basetemp={folder / 'tmp'}", *files]
-        return int(pytest.main(arguments, plugins=[ChosenTests(trial.tests)]))
+        return int(pytest.main(arguments, plugins=[ChosenTests(list(trial.tests))]))
 
     with trial.mutant.planted():
         return run_apart(work, trial.limit)[0]

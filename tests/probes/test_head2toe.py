@@ -14,7 +14,7 @@ from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, Polic
 from transfer.errors import TransferError
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
-from transfer.probes import lbfgs, linear
+from transfer.probes import head2toe, lbfgs, linear
 from transfer.probes.head2toe import solve_head2toe
 from transfer.probes.head_problem import HeadProblem
 from transfer.probes.lbfgs import DEFAULT_PROBE_L2
@@ -112,6 +112,16 @@ def test_fixed_l2_repeats_a_choice() -> None:
 def test_without_validation_rows_first_percentage_and_default_l2() -> None:
     chosen = solve_head2toe(Heads([OBJECT], WIDTH), draw(), percents=PERCENTS)
     assert chosen == {"object": {"percent": 100.0, "strength": DEFAULT_PROBE_L2}}
+
+
+def test_features_are_ranked_once_a_head_and_only_where_some_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked: list[int] = []
+    rank = head2toe.rank_features
+    monkeypatch.setattr(head2toe, "rank_features", lambda x, *how: (ranked.append(len(x)), rank(x, *how))[1])
+    solve_head2toe(Heads([OBJECT], WIDTH), draw(), percents=(100.0,))
+    assert ranked == []
+    solve_head2toe(Heads([OBJECT, SHARP], WIDTH), draw(), draw(200, 5), percents=PERCENTS)
+    assert ranked == [80, 80]
 
 
 def test_a_head_without_a_label_is_left_at_zero() -> None:

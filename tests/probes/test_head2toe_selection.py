@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from transfer.probes import head2toe
 from transfer.probes.head2toe import OutputLoss, rank_features, shrink_columns, solve_group_lasso
 
 N, WIDTH, CLASSES = 120, 40, 4
@@ -96,6 +97,24 @@ def test_plain_gradient_steps_find_the_same_minimum() -> None:
     costs = [float(loss(x @ w.T + b) + penalty * w.norm(dim=0).sum()) for w, b in ((weight, bias), (ours, our_bias))]
     assert costs[1] == pytest.approx(costs[0], rel=1e-4)
     np.testing.assert_allclose(ours.numpy(), weight.numpy(), atol=2e-2)
+
+
+def test_few_features_are_solved_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of 200 matter: the others that ever take part are about as many as the first round lets in."""
+    x, y = draw(300, 200, (7, 101, 163))
+    widths: list[int] = []
+    run = head2toe._run_fista
+    monkeypatch.setattr(head2toe, "_run_fista", lambda x, *how: (widths.append(x.shape[1]), run(x, *how))[1])
+    weight, _ = solve_group_lasso(x, cross_entropy(y), CLASSES, 0.05)
+    assert 3 <= int((weight != 0).any(0).sum()) <= max(widths) <= 2 * head2toe.FIRST_ACTIVE_FEATURES
+
+
+def test_it_is_solved_on_the_device_of_the_features() -> None:
+    x, y = draw()
+    expected = solve_group_lasso(x, cross_entropy(y), CLASSES, 0.05)
+    with torch.device("meta"):  # of tensors that are made without a device
+        found = solve_group_lasso(x, cross_entropy(y), CLASSES, 0.05)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_a_larger_penalty_selects_fewer_features() -> None:

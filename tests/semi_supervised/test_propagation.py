@@ -30,6 +30,28 @@ def test_same_as_the_closed_form(rows: int, classes: int, k: int, seed: int, alp
     np.testing.assert_allclose(solve_propagation(csr_array(s), seeds, alpha), expected, atol=1e-6)
 
 
+class Counted:
+    """A graph that counts its products."""
+
+    def __init__(self, graph: csr_array) -> None:
+        self.graph, self.products = graph, 0
+
+    def __matmul__(self, other: np.ndarray) -> np.ndarray:
+        self.products += 1
+        return self.graph @ other
+
+
+@given(**SIZES)
+@settings(max_examples=40, deadline=None)
+def test_a_graph_of_n_rows_takes_about_n_steps(rows: int, classes: int, k: int, seed: int) -> None:
+    """As conjugate gradients do, but for rounding; without labels it takes none."""
+    x, seeds = draw(rows, classes, seed)
+    graph = Counted(build_neighbour_graph(x, k))
+    solve_propagation(graph, seeds, 0.8)
+    assert graph.products <= rows + 5
+    assert seeds.any() or graph.products == 0
+
+
 @given(**SIZES)
 @settings(max_examples=40, deadline=None)
 def test_invariants(rows: int, classes: int, k: int, seed: int) -> None:
@@ -49,7 +71,9 @@ def test_invariants(rows: int, classes: int, k: int, seed: int) -> None:
 
 def test_a_row_that_no_label_reaches_is_uniform_and_counts_nothing() -> None:
     graph = csr_array(np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
-    p = normalise_scores(solve_propagation(graph, np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]), 0.5))
+    scores = solve_propagation(graph, np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]), 0.5)
+    assert not scores[:, 1].any()  # exactly: a class without a label has no score
+    p = normalise_scores(scores)
     np.testing.assert_allclose(p, [[1, 0], [1, 0], [0.5, 0.5]])
     np.testing.assert_allclose(compute_certainty(p), [1, 1, 0])
 
@@ -58,6 +82,7 @@ def test_certainty_by_a_loop() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(4), 9)
     expected = [1 + sum(float(q * np.log(q)) for q in row) / np.log(4) for row in p]
     np.testing.assert_allclose(compute_certainty(p), expected)
+    assert compute_certainty(np.array([[np.nextafter(1, 2), 0.0]])).tolist() == [1.0]  # rounding may leave that
 
 
 def test_one_label_per_moon_reaches_all_of_it() -> None:

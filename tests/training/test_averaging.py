@@ -15,6 +15,7 @@ from model_states import changed_names, copy_state
 from torch import Tensor
 
 from transfer.config.train import LearnConfig
+from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training import averaging
@@ -146,6 +147,14 @@ def test_measured_statistics_leave_frozen_layers_alone(taught: Callable[..., Any
         (name.startswith("backbone.network.layer4.") and "running" in name) or "num_b" in name for name in changed
     )
     assert set(averaging.trained_tensors(model)) > changed
+
+
+def test_statistics_of_one_image_are_refused(taught: Callable[..., Any], data: TrainingData) -> None:
+    """This network normalises after pooling."""
+    model, plan = taught("full", "mobilenetv4_conv_small", statistics="learning")
+    model.freeze(plan.phases[0])
+    with pytest.raises(TransferError, match="one image has no variance"):
+        averaging.measure_statistics(model, feed_of(model, data), data.train[:1])
 
 
 @given(epochs=st.integers(1, 40), cycles=st.integers(1, 45))

@@ -64,7 +64,8 @@ def test_a_line_per_epoch(taught: Callable[..., Any], data: TrainingData) -> Non
     for line in told:
         assert set(line) == {"phase", "epoch", "of", "loss", "rate", "train", "val_loss", "val", "seconds"}
         assert set(line["train"]) == set(line["val"]) == {"object", "domain"}
-        assert all(0 <= value <= 1 for value in [*line["train"].values(), *line["val"].values()])
+        values = [*line["train"].values(), *line["val"].values()]
+        assert all(0 <= value <= 1 and value == round(value, 6) for value in values)  # metrics.jsonl is read by people
 
 
 def test_the_first_step_costs_what_the_untrained_heads_do(taught: Callable[..., Any], data: TrainingData) -> None:
@@ -138,6 +139,16 @@ def test_the_best_phase_counts(taught: Callable[..., Any], data: TrainingData, m
     result = fit(model, plan, data, QUICK, TrunkCache(), on_epoch=lambda _: after.append(copy_state(model)))
     assert result.best == [1, 1]
     assert changed_names(copy_state(model), after[6]) == set()
+
+
+def test_of_equal_epochs_and_phases_the_first_counts(
+    taught: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.5] * 4)
+    predict = fit_module.predict_rows
+    monkeypatch.setattr(fit_module, "predict_rows", lambda *how: (predict(*how)[0], 1.0))
+    model, plan = taught("lp_ft")
+    assert fit(model, plan, data, QUICK, TrunkCache()).best == [1]
 
 
 def test_the_next_phase_starts_from_the_best_of_the_one_before(
@@ -228,6 +239,14 @@ def test_what_is_repeated_is_as_long_as_it_was_taught(
     assert len(result.epochs) == len(scores)
 
 
+def test_a_solved_phase_numbers_its_lines_and_has_no_optimizer(taught: Callable[..., Any], data: TrainingData) -> None:
+    model, plan = taught()
+    result = fit(model, plan, data, replace(QUICK, probe="solved"), TrunkCache())
+    assert len(result.epochs) > 2
+    assert [line["epoch"] for line in result.epochs] == list(range(1, len(result.epochs) + 1))
+    assert result.optimizer_bytes == 0
+
+
 def test_a_solved_phase_is_repeated_at_its_strengths(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("lp_ft:1")
     result = fit(model, plan, data, replace(QUICK, probe="solved", epochs=8), TrunkCache())
@@ -260,12 +279,21 @@ def test_without_validation_rows_the_last_epoch_counts(
     assert changed_names(copy_state(model), after[3]) == set()
 
 
-def test_heads_are_scaled_to_the_training_rows_alone(taught: Callable[..., Any], data: TrainingData) -> None:
-    model, plan = taught()
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+def test_heads_are_scaled_to_the_training_rows_alone(
+    taught: Callable[..., Any], data: TrainingData, policy: str
+) -> None:
+    """To the features before training, as the network gives them in evaluation."""
+    model, plan = taught(policy)
+    model.freeze(plan.phases[0])
+    feed = TrunkCache().feed(model.eval(), data.table.paths, data.digests, batch_size=64, workers=1)
+    with torch.inference_mode():
+        features = torch.cat([model.features(a).float() for _, a in feed.batches(data.train)])
     fit(model, plan, data, replace(QUICK, epochs=1), TrunkCache())
-    feed = TrunkCache().feed(model, data.table.paths, data.digests, batch_size=64, workers=1)
-    features = torch.cat([a for _, a in feed.batches(data.train)])
     assert torch.allclose(model.heads.centre, features.mean(0), atol=1e-5)
+
+
+def test_heads_of_an_untrained_network_are_not_scaled(taught: Callable[..., Any], data: TrainingData) -> None:
     model, plan = taught("scratch")
     fit(model, plan, data, replace(QUICK, epochs=1), TrunkCache())
     assert not model.heads.centre.any()  # nothing is known of features that are yet to be learned

@@ -54,11 +54,11 @@ def fit_temperatures(
 
 def _fit(part: Heads, outputs: Tensor, targets: Mapping[str, Tensor]) -> float:
     """Return where the slope of the negative log-posterior is zero, which rounding blurs less than its minimum."""
-    known = sum(int(known_rows(targets[name]).sum()) for name in part.specs) / len(part.specs)
+    summed = dict.fromkeys((*part.specs, "joint"), torch.ones(()))  # losses are divided by this: by nothing
 
     def compute_slope(value: float) -> float:
         log_temperature = torch.tensor(value, dtype=torch.float64, requires_grad=True)
-        loss = part.loss(part(outputs / log_temperature.exp()), targets) * known
+        loss = part.loss(part(outputs / log_temperature.exp()), targets, totals=summed)
         (loss + (log_temperature / PRIOR_SD).square() / 2).backward()
         assert log_temperature.grad is not None
         return float(log_temperature.grad)

@@ -73,6 +73,11 @@ def test_rare_classes_share_a_threshold_that_frequent_ones_do_not_affect():
     assert MIN_CLASS_ROWS > 30
 
 
+def test_as_many_images_as_a_threshold_of_its_own_takes():
+    labels = np.repeat([0, 1, 2], [MIN_CLASS_ROWS - 1, MIN_CLASS_ROWS, MIN_CLASS_ROWS + 1])
+    assert PredictionSets(np.zeros(len(labels)), labels, 4).frequent.tolist() == [False, True, True, False]
+
+
 @given(st.integers(0, 50), st.integers(1, 40), st.floats(0.05, 0.9))
 def test_sets_are_never_empty_and_grow_with_coverage(seed, n, coverage):
     p, y = drawn(n + 5, 5, seed)
@@ -114,7 +119,10 @@ def test_pairs():
     for d in range(2):
         for o in range(3):
             assert pairs[0, d * 3 + o] == pytest.approx(objects[0, o] * domains[0, d])
-    assert pair_labels(np.array([2, -1, 0]), np.array([1, 0, -1]), 3).tolist() == [5, -1, -1]
+    for o in range(-1, 3):
+        for d in range(-1, 2):
+            (label,) = pair_labels(np.array([o]), np.array([d]), 3).tolist()
+            assert label == (d * 3 + o if o >= 0 and d >= 0 else -1)
 
 
 def test_a_class_without_a_training_image_is_in_no_set():
