@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -150,12 +151,16 @@ def test_rows_are_checked_in_parts_of_any_size(
     assert f"is damaged in 3 of {N} rows: removed" in message
 
 
-def test_sound_rows_say_nothing_of_others(root: Path) -> None:
+def test_sound_rows_say_nothing_of_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are checked once each; those that were not asked for before are checked when they are."""
     damaged(segment(root), (3,))
+    checked: list[bytes] = []
+    counted = SimpleNamespace(crc32=lambda row: (checked.append(bytes(row)), zlib.crc32(row))[1])
+    monkeypatch.setattr(segment_file_module, "zlib", counted)
     opened, bar = Segment(segment(root), open_rows_in(root).key, 4 * WIDTH), tqdm(disable=True)
     for rows in ((0, 1), (1, 2), (4, 4), (0, 5)):
         opened.check(np.array(rows), bar)
+    assert sorted(checked) == sorted(values(row)[0].tobytes() for row in ([0], [1], [2], [4], [5]))
     for _ in range(2):
         with pytest.raises(DamagedSegment, match="is damaged in 1 of 1 rows"):
             opened.check(np.array([0, 3, 3]), bar)
@@ -173,8 +178,8 @@ def test_a_row_is_found_in_the_first_segment_that_has_it(contents: list[list[int
         assert not having or at == contents[place].index(i)
 
 
-@pytest.mark.parametrize("lengths", [(63, 65), (64, 62), (0, 64), (66, 62)])
-def test_a_digest_is_64_hex_digits(lengths: tuple[int, int]) -> None:
+@pytest.mark.parametrize("lengths", [(63, 65), (64, 62), (0, 64), (66, 62), (64, 63, 65)])
+def test_a_digest_is_64_hex_digits(lengths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="not a sha256 in hex"):
         pack_digests(["a" * n for n in lengths])
     assert pack_digests(["ab" * 32, "0f" * 32]).tolist() == [b"\xab" * 32, b"\x0f" * 32]

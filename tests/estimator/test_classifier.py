@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from transfer.config.adapt import AdaptConfig, ShiftConfig, StepsConfig
-from transfer.config.train import DataConfig, LearnConfig, TrainConfig, ViewConfig
+from transfer.config.train import DataConfig, LearnConfig, RunConfig, TrainConfig, ViewConfig
 from transfer.estimator import TransferClassifier
 from transfer.runtime.files import get_cache_folder
 
@@ -199,6 +199,28 @@ def test_the_config_says_what_becomes_of_bad_images(classifier, images, objects,
     skip = AdaptConfig(ShiftConfig(on_bad_image="skip")) if adapting else TrainConfig(DataConfig(on_bad_image="skip"))
     model = classifier(config=skip, method="coral" if adapting else None).fit(paths, y, domain)
     assert model.predict(images.paths.tolist()).shape == (48,)
+
+
+@pytest.mark.parametrize("adapting", [False, True])
+def test_images_and_test_share_of_the_config_are_ignored(classifier, pixels, objects, images, adapting, tmp_path):
+    config = TrainConfig(DataConfig("nowhere", test=0.5, val=0.25), run=RunConfig(out=tmp_path / "run"))
+    domain = None
+    if adapting:
+        config = AdaptConfig(ShiftConfig("nowhere", source=("nobody",), target="nothing"))
+        domain = np.where(images.domain == 1, -1, 1)
+    result = classifier(config=config, method="coral" if adapting else None).fit(pixels, objects, domain).result_
+    counts = result["images"]
+    assert result["config"]["shift" if adapting else "data"]["data"] == "X"
+    assert counts["target" if adapting else "test"] == (24 if adapting else 0)
+    assert adapting or counts["train"] + counts["val"] == 48
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_to_predict_that_cannot_be_read_is_a_value_error(fitted, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    for name in ("bad.png", "missing.png"):
+        with pytest.raises(ValueError, match=name):
+            fitted.predict([str(tmp_path / name)])
 
 
 @pytest.mark.parametrize("mask", [None, "", -1, np.nan])
