@@ -14,7 +14,7 @@ from torch import Tensor
 from transfer import freeze
 from transfer.data.table import ImageTable
 from transfer.feature_cache import Feed, TrunkCache
-from transfer.heads import HeadSpec
+from transfer.heads import HeadSpec, dropout
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
 from transfer.training import fit as fit_module
@@ -43,20 +43,30 @@ def test_every_seed_phase_and_epoch_has_an_order_of_its_own(
     assert len({*first, *second}) == 8
 
 
-def test_dropout_follows_the_seed_of_the_fit_alone(small: Callable[..., Any], data: TrainingData) -> None:
-    backbone, ends = small(), []
-    specs = [HeadSpec("object", classes=data.table.objects)]
-    torch.manual_seed(0)
-    start = Heads(specs, backbone.width, dropout=0.5).state_dict()
+def test_dropout_follows_the_seed_of_the_fit_alone(
+    small: Callable[..., Any], data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[list[Tensor]] = []
+    draw = dropout.draw_dropout_mask
+
+    def watched(x: Tensor, p: float) -> tuple[Tensor, float]:
+        mask, share = draw(x, p)
+        masks[-1].append(mask)
+        return mask, share
+
+    monkeypatch.setattr(dropout, "draw_dropout_mask", watched)
     for before, seed in ((1, 3), (2, 3), (1, 4)):
-        model = TransferModel(backbone, Heads(specs, backbone.width, dropout=0.5))
-        model.heads.load_state_dict(start)
-        torch.manual_seed(before)
+        masks.append([])
+        backbone = small()
+        heads = Heads([HeadSpec("object", classes=data.table.objects)], backbone.width, dropout=0.5)
         plan = freeze.plan("linear_probe", backbone)
-        fit(model, plan, data, replace(QUICK, epochs=1, batch_size=64), TrunkCache(), seed=seed)  # one batch: no order
-        ends.append(copy_state(model.heads))
-    assert changed_names(ends[0], ends[1]) == set()
-    assert changed_names(ends[0], ends[2])
+        torch.manual_seed(before)
+        fit(TransferModel(backbone, heads), plan, data, QUICK, TrunkCache(), seed=seed)
+    first, second, other = masks
+    assert len(first) == 12
+    assert all(map(torch.equal, first, second))
+    assert not any(map(torch.equal, first, other))
+    assert not any(map(torch.equal, first, first[1:]))
 
 
 @pytest.mark.parametrize(("weights", "best"), [((1.0, 0.0), 2), ((0.0, 1.0), 3), ((1.0, 1.0), 3), ((0.1, 1.0), 3)])

@@ -37,10 +37,10 @@ def propagate_pseudo_labels(x: Tensor, labels: np.ndarray, classes: int, choice:
 
     Parameters
     ----------
-    x : Tensor, shape (N, width)
-        Scaled features.
-    labels : ndarray of int64, shape (N,)
-        -1 where unknown.
+    x, labels, classes
+        As in :func:`transfer.semi_supervised.choose.choose_settings`.
+    choice : PropagationChoice
+        What that function returned.
     """
     given = labels >= 0
     if choice.settings is None or given.all():
