@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -189,9 +190,19 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def saved_run(tmp_path_factory, folder, weights_store):
+def store(tmp_path_factory, weights_store):
+    """Weights whose images have another mean and deviation in each channel."""
+    copy = shutil.copytree(weights_store, tmp_path_factory.mktemp("weights") / "store")
+    for file in copy.glob("*.json"):
+        levels = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
+        file.write_text(json.dumps(json.loads(file.read_text()) | levels))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory, folder, store):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRANSFER_WEIGHTS", str(weights_store))
+        patch.setenv("TRANSFER_WEIGHTS", str(store))
         out = tmp_path_factory.mktemp("saved") / "run"
         assert main(["train", str(folder), "--backbone", "test_resnet", "--out", str(out)]) == 0
     return out
@@ -199,13 +210,13 @@ def saved_run(tmp_path_factory, folder, weights_store):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_writes_in_its_out_folder_and_the_cache_alone(
-    name, saved_run, folder, weights_store, tmp_path, monkeypatch, capfd
+    name, saved_run, folder, images, store, tmp_path, monkeypatch, capfd
 ):
     """The working folder, the home folder, the images and the run that is read stay as they are."""
     places = {place: tmp_path / place for place in ("work", "home", "temporary")}
     for place in places.values():
         place.mkdir()
-    monkeypatch.setenv("TRANSFER_WEIGHTS", str(weights_store))
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(store))
     monkeypatch.setenv("HOME", str(places["home"]))
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "fonts"))  # matplotlib's own cache of fonts
     monkeypatch.setenv("TMPDIR", str(places["temporary"]))
@@ -219,6 +230,8 @@ def test_a_command_writes_in_its_out_folder_and_the_cache_alone(
     words = COMMANDS[name].format(data=folder, out=tmp_path / "out", run=saved_run, image=image)
     assert main(words.split()) == 0, capfd.readouterr().err
     assert {place: list_files(path) for place, path in places.items()} == before
+    # Nor did a command before this one leave a file.
+    assert set(before["data"]) == {str(Path(str(path)).relative_to(folder)) for path in images.paths}
 
 
 def test_the_metadata_of_an_onnx_file_say_how_its_images_are_made(saved_run, folder, tmp_path):
