@@ -140,6 +140,9 @@ def test_unusual_ones_learn_by_name(taught: Callable[..., Any], data: TrainingDa
 def test_a_wrong_name(name: str, says: str) -> None:
     with pytest.raises(TransferError, match=says):
         optimizers.check_optimizer(name)
+    group = {"params": [nn.Parameter(torch.ones(2))], "weight_decay": 0.0}
+    with pytest.raises(TransferError, match=says):
+        optimizers.create_optimizer([group], LearnConfig(optimizer=name))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="where there is CUDA it may run")

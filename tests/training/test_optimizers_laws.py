@@ -201,6 +201,18 @@ def test_lbfgs_finds_the_floor_of_the_valley() -> None:
     np.testing.assert_allclose(weight.detach().numpy(), np.ones(4), atol=1e-4)
 
 
+@pytest.mark.parametrize("start", [(-1.2, 1.0), (3.0, -2.0), (-4.0, 4.0)])
+def test_the_loss_of_lbfgs_never_rises(start: tuple[float, float]) -> None:
+    """By its line search: whole steps jump out of the valley."""
+    weight, optimizer = lbfgs(torch.tensor(start))
+    losses = [float(valley(weight.detach()))]
+    for _ in range(5):
+        optimizer.step(lambda: (valley(weight), None))
+        losses.append(float(valley(weight.detach())))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 1e-9
+
+
 def test_the_decay_of_lbfgs_is_ridge_regression() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(30, 4)), rng.normal(size=30)
