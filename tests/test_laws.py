@@ -18,6 +18,7 @@ ROOMS = (
     "__main__",
     "cli",
     "__init__",
+    "server",
     "report",
     "estimator",
     "curation",

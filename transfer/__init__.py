@@ -22,6 +22,7 @@ from transfer.config.commands import (
     PredictConfig,
     SearchConfig,
 )
+from transfer.config.curation import InspectConfig
 from transfer.config.shared import BackboneConfig, CacheConfig, RunConfig, ViewConfig
 from transfer.config.train import (
     CompareConfig,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from transfer.adaptation.adapt import adapt
     from transfer.adaptation.registry import register_method
     from transfer.backbones import Backbone, load, register_backbone
+    from transfer.curation.inspect import inspect
     from transfer.data.images.preprocessing import Preprocessing
     from transfer.data.sets.load import load_table
     from transfer.data.splits import split
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from transfer.formats import export
     from transfer.freeze import FreezePlan, FreezePolicy, register_policy
     from transfer.heads import ClassHeadKind, HeadKind, register_head
-    from transfer.report.page import write_report
+    from transfer.report.page import write_inspection, write_report
     from transfer.training.compare import compare
     from transfer.training.train import train
     from transfer.tuning.advise import advise
@@ -74,6 +76,7 @@ _LAZY = {
     "compare": "transfer.training.compare",
     "evaluate": "transfer.evaluation.evaluate",
     "export": "transfer.formats",
+    "inspect": "transfer.curation.inspect",
     "load": "transfer.backbones",
     "load_run": "transfer.evaluation.finished_run",
     "load_table": "transfer.data.sets.load",
@@ -86,6 +89,7 @@ _LAZY = {
     "search": "transfer.tuning.search",
     "split": "transfer.data.splits",
     "train": "transfer.training.train",
+    "write_inspection": "transfer.report.page",
     "write_report": "transfer.report.page",
 }
 
@@ -106,6 +110,7 @@ __all__ = [
     "HeadConfig",
     "HeadKind",
     "ImageTable",
+    "InspectConfig",
     "LearnConfig",
     "LrFindConfig",
     "MethodConfig",
@@ -126,6 +131,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "inspect",
     "load",
     "load_run",
     "load_table",
@@ -138,6 +144,7 @@ __all__ = [
     "search",
     "split",
     "train",
+    "write_inspection",
     "write_report",
 ]
 

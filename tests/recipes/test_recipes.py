@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 OTHERS = (
     "appearance_battery.py",
     "class_shares.py",
+    "label_errors.py",
     "pretrain_bundled.py",
     "course_baseline.py",
     "review_questions.py",

@@ -8,6 +8,7 @@ import logging
 import sys
 from typing import Any
 
+from transfer.cli.curation_commands import inspect_command, review_command
 from transfer.cli.messages import suggest_next, suggest_python
 from transfer.cli.output import log_end, print_result, print_text
 from transfer.cli.run_commands import (
@@ -32,6 +33,7 @@ from transfer.config.commands import (
     ReportConfig,
     SearchConfig,
 )
+from transfer.config.curation import InspectConfig, ReviewConfig
 from transfer.config.train import CompareConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.compiler import defer_compiler
@@ -83,7 +85,13 @@ def _data(config: FetchConfig) -> None:
     else:
         from transfer.runs.facts import describe_reading  # imports torch
 
-        print_text("\n".join(describe_reading(load_table(config.name, config.data_root, labels=config.labels))))
+        print_text(
+            "\n".join(
+                describe_reading(
+                    load_table(config.name, config.data_root, labels=config.labels, corrections=config.corrections)
+                )
+            )
+        )
         options += ["--labels", config.labels] if config.labels else []
     log_end(suggest_next(["train", config.name, *options]))
 
@@ -152,7 +160,7 @@ def _cache(config: CacheCommandConfig) -> None:
         log_end(suggest_next(["cache", "verify"], "(or clear, which removes all of it)"))
 
 
-JSON_COMMANDS = ("train", "compare", "adapt", "advise", "evaluate")  # have the option --json
+JSON_COMMANDS = ("train", "compare", "adapt", "advise", "evaluate", "inspect")  # have the option --json
 COMMANDS: dict[str, tuple[type, Any]] = {
     "demo": (DemoConfig, _demo),
     "backbones": (BackbonesConfig, _backbones),
@@ -161,6 +169,8 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "compare": (CompareConfig, compare_command),
     "adapt": (AdaptConfig, adapt_command),
     "advise": (AdviseConfig, advise_command),
+    "inspect": (InspectConfig, inspect_command),
+    "review": (ReviewConfig, review_command),
     "search": (SearchConfig, search_command),
     "lr-find": (LrFindConfig, lr_find_command),
     "evaluate": (EvaluateConfig, _evaluate),

@@ -20,6 +20,7 @@ from transfer.config.commands import (
     ReportConfig,
     SearchConfig,
 )
+from transfer.config.curation import InspectConfig, ReviewConfig
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 
 PRINTS_OUTPUT = (PredictConfig, ExportConfig, ReportConfig, BackbonesConfig, FetchConfig, CacheCommandConfig)
@@ -45,6 +46,10 @@ def describe_start(config: Any) -> str:
             return f"exporting {config.run} as {config.format}"
         case ReportConfig():
             return f"writing the page of {_join(*config.runs)}"
+        case InspectConfig():
+            return f"inspecting {config.images.data}; backbone {config.backbone.backbone}"
+        case ReviewConfig():
+            return f"reviewing {config.images.data}; backbone {config.backbone.backbone}"
         case CacheCommandConfig():
             return {"ls": "listing", "clear": "clearing", "verify": "verifying"}[config.action] + " the cache"
     return _describe_run(config)

@@ -67,19 +67,19 @@ def name_run(config: Any) -> str:
         images = config.shift.target_images
         target = config.shift.target or (images.name if images else "")
         sides = f"{'-'.join(config.shift.source) or 'all'}-to-{target}"
-        return _make_safe(f"{_name_data(config.shift.data)}-{sides}")
+        return _make_safe(f"{name_data_set(config.shift.data)}-{sides}")
     train = config if isinstance(config, TrainConfig) else config.train
     last = {CompareConfig: "compare", SearchConfig: "search", LrFindConfig: "lr-find", AdviseConfig: "advised"}
     several = isinstance(config, AdviseConfig) and config.backbones
     backbone = "" if several else f"-{train.backbone.backbone}"
-    return _make_safe(f"{_name_data(train.data.data)}{backbone}-{last.get(type(config), train.policy.policy)}")
+    return _make_safe(f"{name_data_set(train.data.data)}{backbone}-{last.get(type(config), train.policy.policy)}")
 
 
-def _name_data(data: str) -> str:
-    """Return the last part of a path or URL, without the suffix of a table or shard."""
+def name_data_set(data: str) -> str:
+    """Return the name of a data set for a folder: the last part of its path or URL, without a suffix."""
     last = data.partition("?")[0].rstrip("/\\")
     name = last.rpartition("/")[2] if "://" in last else Path(last).expanduser().absolute().name
-    return re.sub(r"\.(csv|tsv|tar)$", "", name, flags=re.IGNORECASE)
+    return _make_safe(re.sub(r"\.(csv|tsv|tar)$", "", name, flags=re.IGNORECASE))
 
 
 def _make_safe(name: str) -> str:

@@ -36,6 +36,8 @@ class LabelsConfig(Config):
     labels: str | None = None
     """CSV file that names the labels of the images in a folder, or folders: the class folders name them (default: the
     CSV file in the folder if there is one, else its class folders)."""
+    corrections: Advanced[Path | None] = None
+    """CSV file of decisions that `transfer review` writes: labels it changes, and images it excludes."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from transfer.config.shared import ImagesConfig
 from transfer.config.train import BackboneConfig, CacheConfig
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.images.depths import measure_depths
+from transfer.data.images.levels import Levels
 from transfer.data.sets.load import load_table
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable
 from transfer.feature_cache import TrunkCache
@@ -30,15 +31,18 @@ class DataSetFeatures:
     inspection : Inspection
     features : ndarray of float32, shape (N, width)
         The pooled output of the whole pretrained network.
+    levels : Levels
+        Of deep images, as the network reads them.
     """
 
     table: ImageTable
     inspection: Inspection
     features: np.ndarray
+    levels: Levels = ()
 
     def take(self, rows: np.ndarray) -> "DataSetFeatures":
         """Return those of `rows` (indices or a boolean mask)."""
-        return DataSetFeatures(self.table.take(rows), self.inspection.take(rows), self.features[rows])
+        return DataSetFeatures(self.table.take(rows), self.inspection.take(rows), self.features[rows], self.levels)
 
 
 def load_data_set_features(
@@ -70,7 +74,14 @@ def load_data_set_features(
     """
     cache = cache or TrunkCache(CacheConfig())
     skip = images.on_bad_image == "skip"
-    table = load_table(images.data, images.data_root, labels=images.labels, skip_bad=skip, flat_domain=DEFAULT_DOMAIN)
+    table = load_table(
+        images.data,
+        images.data_root,
+        labels=images.labels,
+        skip_bad=skip,
+        flat_domain=DEFAULT_DOMAIN,
+        corrections=images.corrections,
+    )
     table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=cache.disk_cache), images.on_bad_image)
     depths = measure_depths(table.paths, inspection.sha256, cache.disk_cache)
     rows = np.arange(len(table))
@@ -80,4 +91,4 @@ def load_data_set_features(
     unused = Heads([HeadSpec("none", classes=("", "-"))], network.width)  # a model has heads
     model = TransferModel(network, unused, cut=len(network.stages)).to(pick_device(device))
     features = compute_pretrained_features(model, cache, table, inspection.sha256, rows)
-    return DataSetFeatures(table, inspection, features.numpy())
+    return DataSetFeatures(table, inspection, features.numpy(), levels)

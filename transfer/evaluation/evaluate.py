@@ -86,7 +86,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     else:
         skip_bad = config.on_bad_image == "skip"
         columns = format_column_targets(specs)
-        given = load_table(config.data, config.data_root, columns, labels=config.labels, skip_bad=skip_bad)
+        given = load_table(
+            config.data,
+            config.data_root,
+            columns,
+            labels=config.labels,
+            skip_bad=skip_bad,
+            corrections=config.corrections,
+        )
         in_test = given.split == "test"
         given = given.take(in_test) if in_test.any() else given
         given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))

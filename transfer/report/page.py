@@ -1,18 +1,20 @@
 """Write the report of one run, or of several side by side, as a single HTML file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from transfer.errors import TransferError
 from transfer.report.comparison_page import comparison_page
+from transfer.report.inspection_page import inspection_page
 from transfer.report.load import SavedRun, read_saved_run
 from transfer.report.run_page import run_page
-from transfer.runtime.files import write_text
+from transfer.runs.folder import FINDINGS_FILE
+from transfer.runtime.files import read_json, write_text
 
-RUN_PAGE_FILE, COMPARISON_FILE = "report.html", "compare.html"
+RUN_PAGE_FILE, COMPARISON_FILE, INSPECTION_PAGE_FILE = "report.html", "compare.html", "inspection.html"
 
 
 def write_report(*runs: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
@@ -21,7 +23,7 @@ def write_report(*runs: str | os.PathLike[str], out: str | os.PathLike[str] | No
     Parameters
     ----------
     runs : path
-        Run folders of `transfer train`, `adapt` or `compare`.
+        Run folders of `transfer train`, `adapt` or `compare`; or one of `inspect`.
     out : path, optional
         The file to write (default: report.html in the run folder; for several runs compare.html in the working
         directory).
@@ -33,9 +35,31 @@ def write_report(*runs: str | os.PathLike[str], out: str | os.PathLike[str] | No
     """
     if not runs:
         raise TransferError("no run given: name the folder of a run, or several to compare")
+    if len(runs) == 1 and (Path(runs[0]) / FINDINGS_FILE).is_file():
+        return write_inspection(
+            read_json(Path(runs[0]) / FINDINGS_FILE), Path(out) if out else Path(runs[0]) / INSPECTION_PAGE_FILE
+        )
     loaded = [read_saved_run(Path(run)) for run in runs]
     file = Path(out) if out else loaded[0].path / RUN_PAGE_FILE if len(loaded) == 1 else Path(COMPARISON_FILE)
     write_text(file, render_report(loaded, file.parent))
+    return file
+
+
+def write_inspection(findings: Mapping[str, Any], file: Path) -> Path:
+    """Write the page of a data set, from what :func:`transfer.curation.inspect.inspect` returns; return its path.
+
+    Raises
+    ------
+    TransferError
+        The findings are of another version, or the file cannot be written.
+    """
+    try:
+        values = inspection_page(findings)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise TransferError(
+            f"the findings for {file} are damaged or of another version: run transfer inspect again"
+        ) from error
+    write_text(file, _fill_template("inspection.html", values))
     return file
 
 

@@ -25,6 +25,7 @@ UNCERTAINTY_FILE = "uncertainty.safetensors"
 RUN_FILES = (*RESULT_FILES, "exhibits.json", "report.html", LEFT_OUT_FILE, UNCERTAINTY_FILE)
 
 ADVICE_FILE = "advice.json"
+FINDINGS_FILE = "findings.json"  # of an inspected data set
 MODEL_CARD_FILE = "README.md"
 STATES_FOLDER = "states"  # resumable states of an unfinished run
 

@@ -133,6 +133,7 @@ def read_images(
             labels=config.labels,
             skip_bad=config.on_bad_image == "skip",
             flat_domain=hidden,
+            corrections=config.corrections,
         )
         for domain, folder in (unlabelled or {}).items():
             table = add_unlabelled_domain(table, folder, domain)

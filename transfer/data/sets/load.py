@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from transfer.data.class_names import merge_spellings
+from transfer.data.corrections import apply_corrections
 from transfer.data.folders import read_folder
 from transfer.data.manifests.csv_columns import CSV_SUFFIXES
 from transfer.data.sets import office31
@@ -29,6 +30,7 @@ def load_table(
     labels: str | None = None,
     skip_bad: bool = False,
     flat_domain: str = "",
+    corrections: Path | None = None,
 ) -> ImageTable:
     """Return the table of a named set, a folder of images, a CSV manifest or shards, also below `data_root`.
 
@@ -50,13 +52,16 @@ def load_table(
         Leave out the rows of a CSV manifest that have no file or another number of cells than the header.
     flat_domain : str
         A domain of a folder that needs no class folders: see `transfer.data.layout.arrange_images`.
+    corrections : Path, optional
+        Decisions of a review that change the labels: see `transfer.data.corrections`.
 
     Raises
     ------
     TransferError
         Neither a named set nor a readable path.
     """
-    table = merge_spellings(_read(data, data_root, targets, labels=labels, skip_bad=skip_bad, flat_domain=flat_domain))
+    table = _read(data, data_root, targets, labels=labels, skip_bad=skip_bad, flat_domain=flat_domain)
+    table = merge_spellings(apply_corrections(table, corrections) if corrections else table)
     for choice in table.choices:
         log.info("%s", choice)
     return table

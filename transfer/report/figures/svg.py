@@ -62,6 +62,12 @@ class Drawing:
         if path:
             self._append("path", "", {"d": path} | more)
 
+    def picture(self, x: float, y: float, side: float, address: str, title: str) -> None:
+        """Draw the image at `address`, a data URI, into a square; `title` is shown under the pointer."""
+        given = f'x="{_short(x)}" y="{_short(y)}" width="{_short(side)}" height="{_short(side)}"'
+        named = f"<title>{escape(escape_unprintable(title))}</title>"
+        self.pieces.append(f'<image {given} href="{escape(address)}">{named}</image>')
+
     def legend(self, entries: list[tuple[str, str, str]], x: float, y: float, width: float) -> float:
         """Write (marker, colour, text) in rows of at most `width` from `y` downwards; return the lower end."""
         column = x

@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import numpy as np
+
+from transfer.curation.inspection.duplicate_images import find_duplicates
+from transfer.data.duplicates import Inspection
+from transfer.data.table import ImageTable, make_softmax_target
+
+
+def a_table(objects, splits=None):
+    n = len(objects)
+    targets = {"object": make_softmax_target(objects), "domain": make_softmax_target(["all"] * n)}
+    return ImageTable(np.array([f"{i}.png" for i in range(n)]), targets, np.array(splits or [""] * n), np.full(n, ""))
+
+
+def an_inspection(files, hashes):
+    return Inspection(
+        np.array([f"{name}" * 64 for name in files]), np.array(hashes, np.uint64), np.full(len(files), "")
+    )
+
+
+def find(table, inspection):
+    return {f.kind: [(item.rows, item.note) for item in f.items] for f in find_duplicates(table, inspection)}
+
+
+FAR = [0, 0xFF, 0xFF00, 0xFF0000, 0xFF000000, 0xFF00000000]
+
+
+def test_no_duplicates_are_no_finding():
+    assert find(a_table([*"aabbcc"]), an_inspection("012345", FAR)) == {}
+
+
+def test_groups_of_identical_files_are_listed_the_largest_first():
+    found = find(a_table([*"aaabbb"]), an_inspection("001222", [0, 0, 0xFF, 0xFF00, 0xFF00, 0xFF00]))
+    assert found == {"duplicates": [((3, 4, 5), "3 images"), ((0, 1), "2 images")]}
+
+
+def test_near_duplicates_are_listed_apart_from_identical_files():
+    found = find(a_table([*"aabb"]), an_inspection("0012", [0, 0, 0xFF00, 0xFF01]))
+    assert found == {"duplicates": [((0, 1), "2 images")], "near_duplicates": [((2, 3), "2 images")]}
+
+
+def test_labels_that_conflict_are_named():
+    found = find(a_table([*"abcd"]), an_inspection("0012", [0, 0, 0xFF00, 0xFF01]))
+    assert found["conflicting_labels"] == [((0, 1), "2 images; a / b")]
+    assert found["near_duplicates_across_classes"] == [((2, 3), "2 images; c / d")]
+
+
+def test_unknown_labels_conflict_with_none():
+    assert set(find(a_table(["a", ""]), an_inspection("00", [0, 0]))) == {"duplicates"}
+
+
+def test_leaks_are_duplicates_on_both_sides_of_a_given_split():
+    table, inspection = (
+        a_table([*"aabb"], ["train", "test", "train", ""]),
+        an_inspection("0012", [0, 0, 0xFF00, 0xFF01]),
+    )
+    assert find(table, inspection)["leaks"] == [((0, 1), "2 images; in test and train")]
+    assert "leaks" not in find(replace(table, split=np.full(4, "train")), inspection)

@@ -1,0 +1,46 @@
+"""What the commands on data sets call and print: inspect and review.
+
+Nothing here imports torch before a command that needs it runs.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from transfer.cli.messages import suggest_next
+from transfer.cli.output import log_end, print_result
+from transfer.cli.run_folders import NOTHING, RUNS_FOLDER, name_data_set
+from transfer.config.curation import InspectConfig, ReviewConfig
+from transfer.runtime.compiler import defer_compiler
+
+
+def inspect_command(config: InspectConfig, as_json: bool) -> None:
+    """Inspect a data set, and print the findings and write their page."""
+    from transfer.report.inspection_text import inspection_text
+    from transfer.report.page import INSPECTION_PAGE_FILE, write_inspection
+
+    with defer_compiler():
+        from transfer.curation.inspect import inspect
+
+    folder = config.out or RUNS_FOLDER / f"{name_data_set(config.images.data)}-inspected"
+    out = None if config.out == Path(NOTHING) else folder
+    result = inspect(dataclasses.replace(config, out=out))
+    page = write_inspection(result, out / INSPECTION_PAGE_FILE) if out else None
+    print_result(as_json, result, inspection_text)
+    log_end(
+        f"page: {page}" if page else f"nothing is saved (--out {NOTHING})", suggest_next(["train", config.images.data])
+    )
+
+
+def review_command(config: ReviewConfig) -> None:
+    """Serve the review of a data set's labels until Ctrl-C, and say how to train with the decisions."""
+    with defer_compiler():
+        from transfer.server.serve import check_server, prepare_review, serve_review
+
+    check_server()
+    file = config.out or RUNS_FOLDER / f"{name_data_set(config.images.data)}-review" / "labels.csv"
+    review = prepare_review(config, file)
+    log_end(f"{len(review.queue):,} of {len(review.paths):,} images to look at; decisions are appended to {file}")
+    serve_review(review, config.port)
+    log_end(
+        suggest_next(["train", config.images.data, "--corrections", file]) if file.is_file() else "nothing was decided"
+    )
