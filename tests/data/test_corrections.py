@@ -7,7 +7,7 @@ from shutil import copy, copytree
 
 import pytest
 
-from transfer.data.corrections import COLUMNS, Correction, CorrectionFile, apply_corrections, settle
+from transfer.data.corrections import CORRECTION_COLUMNS, Correction, CorrectionFile, apply_corrections, settle
 from transfer.data.sets.load import load_table
 from transfer.errors import TransferError
 
@@ -39,7 +39,7 @@ def test_decisions_are_appended_and_read_back_whatever_the_names(log):
         assert log.append(each)
     assert log.read() == odd
     with log.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        assert next(csv.reader(file)) == list(COLUMNS) == ["path", "sha256", "old", "new", "when", "action"]
+        assert next(csv.reader(file)) == list(CORRECTION_COLUMNS) == ["path", "sha256", "old", "new", "when", "action"]
 
 
 def test_a_decision_on_an_image_that_was_decided_meanwhile_is_not_stored(log):
@@ -146,8 +146,8 @@ def test_rows_without_a_label_get_one(data, log, tmp_path):
     ("text", "message"),
     [
         ("path,object\na,b\n", "is no file of corrections"),
-        (",".join(COLUMNS) + "\na,b\n", "line 2: no decision"),
-        (",".join(COLUMNS) + "\na,b,c,d,e,delete\n", "line 2: no decision"),
+        (",".join(CORRECTION_COLUMNS) + "\na,b\n", "line 2: no decision"),
+        (",".join(CORRECTION_COLUMNS) + "\na,b,c,d,e,delete\n", "line 2: no decision"),
     ],
 )
 def test_other_files_are_refused(images, tmp_path, text, message):

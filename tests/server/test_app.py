@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -54,10 +55,11 @@ def test_pictures_are_given_by_row_number_only(client, review):
         assert client.get(f"/{TOKEN}/picture/{row}").status_code in (404, 422)
 
 
-def test_a_picture_that_is_gone_is_an_error_in_one_line(client, review, tmp_path):
-    review.data.table.paths[5] = str(tmp_path / "gone.png")
+def test_a_picture_that_is_gone_is_an_error_in_one_line(client, review, monkeypatch):
+    paths = review.data.table.paths.copy()
+    paths[5] = "/gone.png"
+    monkeypatch.setattr(review, "data", replace(review.data, table=replace(review.data.table, paths=paths)))
     answer = client.get(f"/{TOKEN}/picture/5")
-    review.data.table.paths[5] = review.paths[5]
     assert answer.status_code == 400
     assert "gone.png" in answer.json()["error"]
 

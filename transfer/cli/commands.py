@@ -93,6 +93,7 @@ def _data(config: FetchConfig) -> None:
             )
         )
         options += ["--labels", config.labels] if config.labels else []
+        options += ["--corrections", config.corrections] if config.corrections else []
     log_end(suggest_next(["train", config.name, *options]))
 
 

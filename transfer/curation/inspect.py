@@ -62,7 +62,7 @@ def inspect_features(data: DataSetFeatures, config: InspectConfig, cache: TrunkC
 
     def findings() -> Iterator[Finding]:
         ranking = rank_labels(data.features, table.object, groups, config.seed)
-        duplicates = list(find_duplicates(table, data.inspection))
+        duplicates = list(find_duplicates(table, data.inspection, data.features))
         yield from (each for each in duplicates if each.kind not in ("duplicates", "near_duplicates"))
         if ranking:
             yield from find_label_suspects(table, ranking)

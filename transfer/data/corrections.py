@@ -38,7 +38,7 @@ class Correction:
     action: str  # of ACTIONS; undo takes back the image's last decision
 
 
-COLUMNS = tuple(field.name for field in fields(Correction))
+CORRECTION_COLUMNS = tuple(field.name for field in fields(Correction))
 
 
 class CorrectionFile:
@@ -66,11 +66,13 @@ class CorrectionFile:
             lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
         except (OSError, csv.Error) as error:
             raise TransferError(f"cannot read the corrections {self.path}: {error}") from error
-        if not lines or tuple(lines[0]) != COLUMNS:
-            raise TransferError(f"{self.path} is no file of corrections: its first line is not {','.join(COLUMNS)}")
+        if not lines or tuple(lines[0]) != CORRECTION_COLUMNS:
+            raise TransferError(
+                f"{self.path} is no file of corrections: its first line is not {','.join(CORRECTION_COLUMNS)}"
+            )
         found = []
         for number, cells in enumerate(lines[1:], 2):
-            if len(cells) != len(COLUMNS) or cells[-1] not in ACTIONS:
+            if len(cells) != len(CORRECTION_COLUMNS) or cells[-1] not in ACTIONS:
                 raise TransferError(f"{self.path}, line {number}: no decision; repair or remove the line")
             found.append(Correction(*cells))
         return found
@@ -92,7 +94,7 @@ class CorrectionFile:
                 with self.path.open("ab+") as file:
                     _drop_cut_line(file)
                     if not file.tell():
-                        file.write(_line(COLUMNS))
+                        file.write(_line(CORRECTION_COLUMNS))
                     file.write(_line(astuple(correction)))
                     file.flush()
                     os.fsync(file.fileno())

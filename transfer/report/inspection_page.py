@@ -18,7 +18,7 @@ MONTAGE_CELLS, MONTAGE_EACH = 240, 6  # cells of a class and a domain; pictures 
 MONTAGE_IMAGES = 480
 FILES_SHOWN, ROWS_SHOWN, DOMAINS_SHOWN = 10, 200, 8  # file names of a reason; classes and domains in a table
 CARD_SIDE, MONTAGE_SIDE, MAP_SIDE = 128, 72, 40  # pixels
-MAX_NAME = 120  # characters of a class or file
+MAX_SHOWN_NAME = 120  # characters of a class or file
 
 
 def inspection_page(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,12 +28,12 @@ def inspection_page(result: Mapping[str, Any]) -> dict[str, Any]:
     findings = cards.findings(result["findings"])
     cells = _montage(result["images"], result["map"]["rows"], result["overview"])
     montage = thumbnails.draw([row for cell in cells for row in cell["rows"]], MONTAGE_SIDE)
-    overview = result["overview"]
+    overview, name = result["overview"], Path(result["data"]).name or result["data"]
     return {
-        "title": f"{shorten(Path(result['data']).name or result['data'], MAX_NAME)}: what is in it, and what is wrong",
+        "title": f"{shorten(name, MAX_SHOWN_NAME)}: what is in it, and what is wrong",
         "result": result,
         "data": escape_unprintable(result["data"]),
-        "domains": [shorten(name, MAX_NAME) for name in overview["domains"][:DOMAINS_SHOWN]],
+        "domains": [shorten(name, MAX_SHOWN_NAME) for name in overview["domains"][:DOMAINS_SHOWN]],
         "overview": overview,
         "counts": _count_rows(overview["counts"]),
         "formats": _join(overview["formats"]),
@@ -60,7 +60,7 @@ class _Cards:
 
     def path(self, row: int) -> str:
         path = escape_unprintable(self.images["path"][row].removeprefix(self.base))
-        return path if len(path) <= MAX_NAME else f"…{path[1 - MAX_NAME :]}"
+        return path if len(path) <= MAX_SHOWN_NAME else f"…{path[1 - MAX_SHOWN_NAME :]}"
 
     def findings(self, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         shown = [
@@ -87,8 +87,8 @@ class _Cards:
 
     def label(self, row: int) -> str:
         """Return class and domain of a row, the domain where there are several."""
-        name = shorten(self.images["object"][row], MAX_NAME) or "no label"
-        return f"{name} · {shorten(self.images['domain'][row], MAX_NAME)}" if self.several else name
+        name = shorten(self.images["object"][row], MAX_SHOWN_NAME) or "no label"
+        return f"{name} · {shorten(self.images['domain'][row], MAX_SHOWN_NAME)}" if self.several else name
 
 
 def _common_folder(paths: Sequence[str]) -> str:
@@ -112,8 +112,8 @@ def _montage(images: Mapping[str, Any], mapped: Sequence[int], overview: Mapping
     chosen = sorted(cells, key=lambda cell: (names.get(cell[0], len(names)), cell[1]))[:MONTAGE_CELLS]
     return [
         {
-            "name": shorten(name, MAX_NAME) or "no label",
-            "domain": shorten(domain, MAX_NAME),
+            "name": shorten(name, MAX_SHOWN_NAME) or "no label",
+            "domain": shorten(domain, MAX_SHOWN_NAME),
             "n": len(cells[name, domain]),
             "rows": cells[name, domain][:each],
         }
@@ -130,7 +130,7 @@ def _count_rows(counts: Mapping[str, list[int]]) -> dict[str, Any]:
     return {
         "rows": [
             {
-                "name": shorten(name, MAX_NAME) or "no label",
+                "name": shorten(name, MAX_SHOWN_NAME) or "no label",
                 "counts": n[:DOMAINS_SHOWN],
                 "n": sum(n),
                 "share": sum(n) / max(most, 1),

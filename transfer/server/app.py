@@ -20,8 +20,8 @@ from transfer.data.shards.prefetch import Contents
 from transfer.errors import TransferError
 from transfer.server.review import Review
 
-PICTURE_SIDE = 900  # pixels of the longer side, at most
-MAX_NAME = 200  # characters of a class
+SHOWN_SIDE = 900  # pixels of the longer side, at most
+MAX_CLASS_LETTERS = 200  # characters of a class
 
 
 class Decision(BaseModel):
@@ -29,7 +29,7 @@ class Decision(BaseModel):
 
     row: int
     action: Literal["accept", "relabel", "exclude", "undo"]
-    new: Annotated[str, Field(max_length=MAX_NAME)] = ""
+    new: Annotated[str, Field(max_length=MAX_CLASS_LETTERS)] = ""
     seen: int
 
 
@@ -81,10 +81,9 @@ def _render_page() -> HTMLResponse:
     templates = Environment(loader=PackageLoader("transfer.server", "templates"), autoescape=True)
     text = templates.get_template("review.html").render(nonce=nonce)
     own = f"'nonce-{nonce}'"
-    policy = (
-        f"default-src 'none'; img-src 'self'; connect-src 'self'; style-src {own}; script-src {own}; base-uri 'none'"
-    )
-    headers = {"Content-Security-Policy": f"{policy}; form-action 'none'; frame-ancestors 'none'"}
+    policy = f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src {own}; script-src {own}"
+    closed = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    headers = {"Content-Security-Policy": f"{policy}; {closed}"}
     headers |= {"Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
     return HTMLResponse(text, headers=headers)
 
@@ -94,10 +93,10 @@ def _draw(review: Review, row: int) -> bytes:
     try:
         content = contents[0]
         file = io.BytesIO(content) if isinstance(content, bytes) else content
-        image = decode(file, name=contents.path(0), at_least=PICTURE_SIDE, levels=review.data.levels)
+        image = decode(file, name=contents.path(0), at_least=SHOWN_SIDE, levels=review.data.levels)
     finally:
         contents.close()
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=88)
     return stream.getvalue()

@@ -19,8 +19,14 @@ def an_inspection(files, hashes):
     )
 
 
-def find(table, inspection):
-    return {f.kind: [(item.rows, item.note) for item in f.items] for f in find_duplicates(table, inspection)}
+def find(table, inspection, features=None):
+    """Without features, those of images with neighbouring hashes are equal."""
+    if features is None:
+        features = np.stack(
+            [np.eye(64, dtype=np.float32)[int(each).bit_length()] for each in inspection.phash & ~np.uint64(3)]
+        )
+    found = find_duplicates(table, inspection, features)
+    return {f.kind: [(item.rows, item.note) for item in f.items] for f in found}
 
 
 FAR = [0, 0xFF, 0xFF00, 0xFF0000, 0xFF000000, 0xFF00000000]
@@ -38,6 +44,17 @@ def test_groups_of_identical_files_are_listed_the_largest_first():
 def test_near_duplicates_are_listed_apart_from_identical_files():
     found = find(a_table([*"aabb"]), an_inspection("0012", [0, 0, 0xFF00, 0xFF01]))
     assert found == {"duplicates": [((0, 1), "2 images")], "near_duplicates": [((2, 3), "2 images")]}
+
+
+def test_images_of_one_outline_with_different_features_are_no_near_duplicates():
+    table, inspection = a_table([*"aabbcc"]), an_inspection("012345", [0, 1, 2, 1, 0, 3])
+    similar = np.array([[1, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1], [0, 0, 1], [1, 0.2, 0]], np.float32)
+    assert find(table, inspection, similar)["near_duplicates"] == [((0, 1, 5), "3 images; a / c"), ((2, 3), "2 images")]
+
+
+def test_identical_files_are_duplicates_whatever_their_features():
+    found = find(a_table([*"aa"]), an_inspection("00", [0, 0]), np.ones((2, 3), np.float32))
+    assert found == {"duplicates": [((0, 1), "2 images")]}
 
 
 def test_labels_that_conflict_are_named():

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from transfer.curation.inspection.measures import FORMATS, MODES, measure_blur, measure_images, measure_pixels
+from transfer.curation.inspection.measures import (
+    FILE_FORMATS,
+    PIXEL_MODES,
+    measure_blur,
+    measure_images,
+    measure_pixels,
+)
 from transfer.disk_cache import DiskCache
 
 
@@ -63,8 +69,8 @@ def test_files_are_measured_upright_with_their_format_and_cached(tmp_path):
     assert found.width[:2].tolist() == [20, 8]
     assert found.height[:2].tolist() == [30, 9]
     assert found.orientation[:2].tolist() == [6, 1]
-    assert [FORMATS[int(code)] for code in found.format[:2]] == ["JPEG", "PNG"]
-    assert [MODES[int(code)] for code in found.mode[:2]] == ["RGB", "LA"]
+    assert [FILE_FORMATS[int(code)] for code in found.format[:2]] == ["JPEG", "PNG"]
+    assert [PIXEL_MODES[int(code)] for code in found.mode[:2]] == ["RGB", "LA"]
     assert np.isnan(found.width[2])
     for path in paths:
         (tmp_path / path).unlink()

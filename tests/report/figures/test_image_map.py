@@ -2,7 +2,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 
-from transfer.report.figures.image_map import HEIGHT, SIDE, WIDTH, draw_image_map
+from transfer.report.figures.image_map import MAP_HEIGHT, MAP_PICTURE_SIDE, MAP_WIDTH, draw_image_map
 
 PICTURE = "data:image/jpeg;base64,AAAA"
 
@@ -17,7 +17,7 @@ def test_pictures_lie_within_the_map_and_are_titled():
     pictures = svg.findall("image")
     assert [picture.find("title").text for picture in pictures] == [f"<{i}>" for i in range(6)]
     x, y = (np.array([float(picture.get(key)) for picture in pictures]) for key in "xy")
-    assert (x.min(), x.max(), y.min(), y.max()) == (0, WIDTH - SIDE, 0, HEIGHT - SIDE)
+    assert (x.min(), x.max(), y.min(), y.max()) == (0, MAP_WIDTH - MAP_PICTURE_SIDE, 0, MAP_HEIGHT - MAP_PICTURE_SIDE)
     assert np.argsort(x).tolist() == np.argsort(places[:, 0]).tolist()
     assert svg.findall("rect") == []
 

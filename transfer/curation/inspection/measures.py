@@ -18,8 +18,8 @@ from transfer.data.images.levels import Levels
 from transfer.data.shards.prefetch import Contents
 from transfer.disk_cache import CacheWriteError, DiskCache
 
-FORMATS = ("", "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "HEIF", "AVIF", "PPM", "JPEG2000", "ICO", "TGA")
-MODES = ("", "RGB", "L", "P", "RGBA", "LA", "CMYK", "1", "I;16", "I", "F", "YCbCr")
+FILE_FORMATS = ("", "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "HEIF", "AVIF", "PPM", "JPEG2000", "ICO", "TGA")
+PIXEL_MODES = ("", "RGB", "L", "P", "RGBA", "LA", "CMYK", "1", "I;16", "I", "F", "YCbCr")
 MEASURED_SIDE = 224  # pixels of the longer side that pixels are measured at: about what a network sees
 BLUR_WINDOW = 9  # pixels of the second blur, as published
 
@@ -34,8 +34,8 @@ class ImageMeasures:
     width: np.ndarray  # pixels, upright
     height: np.ndarray
     orientation: np.ndarray  # of EXIF, 1: as stored
-    format: np.ndarray  # index into FORMATS, 0 for another
-    mode: np.ndarray  # index into MODES, 0 for another
+    format: np.ndarray  # index into FILE_FORMATS, 0 for another
+    mode: np.ndarray  # index into PIXEL_MODES, 0 for another
     dark_end: np.ndarray  # luminance that 5 % of the pixels stay below, 0 to 1
     bright_end: np.ndarray  # luminance that 99 % of the pixels stay below
     contrast: np.ndarray  # standard deviation of luminance
@@ -83,7 +83,10 @@ def _measure_file(contents: Contents, levels: Levels, place: int) -> tuple[float
             grey = load_upright_rgb(image, levels).convert("L")
     except BadImage:
         return (np.nan,) * len(_COLUMNS)
-    codes = FORMATS.index(kind) if kind in FORMATS else 0, MODES.index(mode) if mode in MODES else 0
+    codes = (
+        FILE_FORMATS.index(kind) if kind in FILE_FORMATS else 0,
+        PIXEL_MODES.index(mode) if mode in PIXEL_MODES else 0,
+    )
     return *size, orientation, *codes, *measure_pixels(grey)
 
 

@@ -9,7 +9,7 @@ from transfer.curation.inspection.finding import Finding, FoundItem
 
 NEIGHBOURS = 5
 FAR_OUT = 3.0  # interquartile ranges above the upper quartile (Tukey 1977)
-BLOCK_ROWS = 1024
+_BLOCK_ROWS = 1024
 MIN_ROWS = 10  # of fewer, quartiles say nothing
 
 
@@ -24,8 +24,8 @@ def measure_neighbour_distance(features: np.ndarray, groups: np.ndarray, k: int 
     groups_at = torch.from_numpy(groups)
     k = min(k, len(x) - 1)
     found = np.zeros(len(x))
-    for start in range(0, len(x) if k > 0 else 0, BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
+    for start in range(0, len(x) if k > 0 else 0, _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
         near = (x[rows] @ x.T).masked_fill_(groups_at[rows, None] == groups_at, -1.0)
         found[rows] = 1 - near.topk(k, 1).values.double().mean(1).numpy()
     return found

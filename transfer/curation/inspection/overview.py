@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.curation.inspection.measures import FORMATS, MODES, ImageMeasures
+from transfer.curation.inspection.measures import FILE_FORMATS, PIXEL_MODES, ImageMeasures
 from transfer.data.table import ImageTable
 
 QUANTILES = (0, 0.05, 0.5, 0.95, 1)
@@ -36,8 +36,8 @@ def summarise_table(table: ImageTable, measures: ImageMeasures) -> dict[str, Any
         "width": _quantiles(measures.width),
         "height": _quantiles(measures.height),
         "aspect": _quantiles(aspect, 2),
-        "formats": _count(measures.format, FORMATS),
-        "modes": _count(measures.mode, MODES),
+        "formats": _count(measures.format, FILE_FORMATS),
+        "modes": _count(measures.mode, PIXEL_MODES),
         "left_out": [each._asdict() for each in (*table.left_out, *table.unlabelled)],
         "notes": [*table.notes],
     }

@@ -7,9 +7,9 @@ from markupsafe import Markup
 
 from transfer.report.figures.svg import COLOURS, Drawing, shorten
 
-WIDTH, HEIGHT = 1100, 720  # pixels
-SIDE = 30  # of a picture on the map
-MAX_LABEL = 20  # characters of a domain's name
+MAP_WIDTH, MAP_HEIGHT = 1100, 720  # pixels
+MAP_PICTURE_SIDE = 30  # of a picture on the map
+MAX_DOMAIN_NAME = 20  # characters of a domain's name
 
 
 def draw_image_map(
@@ -19,20 +19,20 @@ def draw_image_map(
 
     One domain has no frame. A point without a picture is a dot.
     """
-    drawing = Drawing("map of features that shows the images", WIDTH, HEIGHT)
+    drawing = Drawing("map of features that shows the images", MAP_WIDTH, MAP_HEIGHT)
     low, extent = places.min(0), np.maximum(np.ptp(places, axis=0), 1e-9)
-    pixels = (places - low) / extent * (WIDTH - SIDE, HEIGHT - SIDE)
+    pixels = (places - low) / extent * (MAP_WIDTH - MAP_PICTURE_SIDE, MAP_HEIGHT - MAP_PICTURE_SIDE)
     names = list(dict.fromkeys(domains))
     colour: Mapping[str, str] = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(names)}
     for (x, y), picture, title, domain in zip(pixels.tolist(), pictures, titles, domains, strict=True):
         if not picture:
-            drawing.markers([(x + SIDE / 2, y + SIDE / 2)], r=3, fill=colour[domain])
+            drawing.markers([(x + MAP_PICTURE_SIDE / 2, y + MAP_PICTURE_SIDE / 2)], r=3, fill=colour[domain])
             continue
-        drawing.picture(x, y, SIDE, picture, title)
+        drawing.picture(x, y, MAP_PICTURE_SIDE, picture, title)
         if len(names) > 1:
             frame = {"fill": "none", "stroke": colour[domain], "stroke_width": 2}
-            drawing.add("rect", x=x, y=y, width=SIDE, height=SIDE, **frame)
+            drawing.add("rect", x=x, y=y, width=MAP_PICTURE_SIDE, height=MAP_PICTURE_SIDE, **frame)
     if len(names) > 1:
-        entries = [("square", colour[name], shorten(name, MAX_LABEL)) for name in names]
-        drawing.height = drawing.legend(entries, 0, HEIGHT + 6, WIDTH)
+        entries = [("square", colour[name], shorten(name, MAX_DOMAIN_NAME)) for name in names]
+        drawing.height = drawing.legend(entries, 0, MAP_HEIGHT + 6, MAP_WIDTH)
     return drawing.svg

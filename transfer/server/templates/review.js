@@ -108,16 +108,17 @@ function decide(action, name) {
   });
 }
 
-function undo() {
+// The decision on this image, or else the last one of this tab; with `last` always that one.
+function undo(last) {
   return once(async () => {
     let place = at;
-    if (!state.items[at].decision) {
+    if (last || !state.items[at].decision) {
       const row = history.pop();
       place = state.items.findIndex((each) => each.row === row);
       if (place < 0) return;
     } else {
-      const last = history.lastIndexOf(state.items[at].row);
-      if (last >= 0) history.splice(last, 1);
+      const found = history.lastIndexOf(state.items[at].row);
+      if (found >= 0) history.splice(found, 1);
     }
     at = place;
     await send(place, "undo");
@@ -136,7 +137,7 @@ function rank() {
 
 $("accept").addEventListener("click", () => decide("accept"));
 $("exclude").addEventListener("click", () => decide("exclude"));
-$("undo").addEventListener("click", undo);
+$("undo").addEventListener("click", () => undo(false));
 $("back").addEventListener("click", () => move(-1));
 $("next").addEventListener("click", () => move(1));
 $("rank").addEventListener("click", rank);
@@ -151,11 +152,11 @@ $("name").addEventListener("keydown", (event) => {
   else if (typed) say("No class has such a name: Shift+Enter makes it a new one.");
 });
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey && event.key === "z") { event.preventDefault(); undo(); return; }
+  if (event.ctrlKey && event.key === "z") { event.preventDefault(); undo(true); return; }
   if (event.ctrlKey || event.altKey || event.metaKey || !state) return;
   const item = state.items[at], key = event.key.toLowerCase();
   const act = {
-    enter: () => decide("accept"), a: () => decide("accept"), x: () => decide("exclude"), u: undo, backspace: undo,
+    enter: () => decide("accept"), a: () => decide("accept"), x: () => decide("exclude"), u: () => undo(false), backspace: () => undo(false),
     arrowright: () => move(1), arrowleft: () => move(-1), n: rank, r: () => $("name").focus(), "/": () => $("name").focus(),
   }[key];
   if (key === "enter" && event.target.tagName === "BUTTON") return;  // the button's own key
