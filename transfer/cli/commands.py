@@ -85,13 +85,8 @@ def _data(config: FetchConfig) -> None:
     else:
         from transfer.runs.facts import describe_reading  # imports torch
 
-        print_text(
-            "\n".join(
-                describe_reading(
-                    load_table(config.name, config.data_root, labels=config.labels, corrections=config.corrections)
-                )
-            )
-        )
+        table = load_table(config.name, config.data_root, labels=config.labels, corrections=config.corrections)
+        print_text("\n".join(describe_reading(table)))
         options += ["--labels", config.labels] if config.labels else []
         options += ["--corrections", config.corrections] if config.corrections else []
     log_end(suggest_next(["train", config.name, *options]))

@@ -37,8 +37,9 @@ class EvaluateConfig(LabelsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.labels and self.data is None:
-            raise TransferError("--labels needs --data, the folder of the images that the labels are of")
+        for option in ("labels", "corrections"):
+            if getattr(self, option) and self.data is None:
+                raise TransferError(f"--{option} needs --data, the images that the labels are of")
 
 
 @dataclass(frozen=True)
