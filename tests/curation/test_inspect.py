@@ -1,4 +1,5 @@
 import json
+import tarfile
 from pathlib import Path
 from shutil import copy, copytree
 
@@ -11,6 +12,7 @@ from transfer.config.curation import InspectConfig
 from transfer.config.shared import BackboneConfig, ImagesConfig
 from transfer.curation.inspect import inspect
 from transfer.errors import TransferError
+from transfer.report.figures.thumbnails import Thumbnails
 
 
 def look(data, **images):
@@ -97,6 +99,17 @@ def test_a_csv_with_a_split_shows_leaks(folder, tmp_path):
     (item,) = kinds(result)["leaks"]["items"][:1]
     assert {Path(result["images"]["path"][row]).name for row in item["rows"]} >= {"copy.png"}
     assert result["overview"]["splits"] == {"train": 8, "test": 1}
+
+
+def test_shards_are_inspected_and_their_pictures_drawn(folder, tmp_path):
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for name in ("red", "blue"):
+            for i in range(6):
+                tar.add(folder / f"plain/{name}/{i}.png", f"{name}/{i}.png")
+    result = look(tmp_path / "set.tar")
+    assert result["overview"]["counts"] == {"blue": [6], "red": [6]}
+    assert result["overview"]["formats"] == {"PNG": 12}
+    assert len(Thumbnails(result["images"]["path"]).draw([0, 11], 32)) == 2
 
 
 def test_bad_images_can_be_refused_and_only_bad_ones_are_an_error(faulty, tmp_path):
