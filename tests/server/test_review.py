@@ -65,6 +65,16 @@ def test_a_review_resumes(review, reviewed):
     assert first not in Review(reviewed, CorrectionFile(review.file.path)).queue
 
 
+def test_of_many_classes_only_likely_ones_are_shown_and_three_at_least(review, monkeypatch):
+    monkeypatch.setattr("transfer.server.review.LEAST_SHOWN", 1)
+    row = review.queue[0]
+    (_, p), *more = review.item(row)["likely"]
+    assert p > 0.5
+    assert all(p >= 0.005 for _, p in more)
+    review._ranking.probabilities[row] = 1e-3
+    assert len(review.item(row)["likely"]) == 1
+
+
 def test_excluded_images_train_no_probe(review):
     for row in range(24):
         review.decide(row, "exclude", seen=0)

@@ -14,6 +14,7 @@ from transfer.data.duplicates import group_near_duplicates
 from transfer.errors import TransferError
 
 LIKELY_SHOWN = 9  # classes, one for each digit key
+LEAST_SHOWN, MIN_SHOWN = 3, 0.005  # classes that are shown anyway; the least probability of others
 
 
 class Review:
@@ -165,4 +166,5 @@ class Review:
             return []
         p = self._ranking.probabilities[row]
         order = [k for k in np.argsort(-p, kind="stable").tolist() if self._ranked_names[k] != self.given[row]]
-        return [[self._ranked_names[k], round(float(p[k]), 3)] for k in order[:LIKELY_SHOWN]]
+        shown = [k for place, k in enumerate(order[:LIKELY_SHOWN]) if place < LEAST_SHOWN or p[k] >= MIN_SHOWN]
+        return [[self._ranked_names[k], round(float(p[k]), 3)] for k in shown]

@@ -47,6 +47,7 @@ function show() {
   const changed = item.decision === "relabel" ? `was ${item.given || "without a label"}` : DECISIONS[item.decision];
   $("decision").textContent = changed || "";
   $("path").textContent = item.path;
+  $("given").textContent = item.given || "no label";
   $("accept").disabled = !item.given;
   $("undo").disabled = !item.decision && !history.length;
   const address = `picture/${item.row}`;
