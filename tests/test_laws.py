@@ -22,6 +22,7 @@ ROOMS = (
     "report",
     "estimator",
     "curation",
+    "updating",
     "tuning",
     "adaptation",
     "training",

@@ -21,6 +21,7 @@ from transfer.config.commands import (
     LrFindConfig,
     PredictConfig,
     SearchConfig,
+    UpdateConfig,
 )
 from transfer.config.curation import InspectConfig
 from transfer.config.shared import BackboneConfig, CacheConfig, RunConfig, ViewConfig
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from transfer.tuning.advise import advise
     from transfer.tuning.lr_find import lr_find
     from transfer.tuning.search import search
+    from transfer.updating.update import update
 
 __version__ = VERSION
 
@@ -89,6 +91,7 @@ _LAZY = {
     "search": "transfer.tuning.search",
     "split": "transfer.data.splits",
     "train": "transfer.training.train",
+    "update": "transfer.updating.update",
     "write_inspection": "transfer.report.page",
     "write_report": "transfer.report.page",
 }
@@ -125,6 +128,7 @@ __all__ = [
     "TrainConfig",
     "TransferClassifier",
     "TransferError",
+    "UpdateConfig",
     "ViewConfig",
     "adapt",
     "advise",
@@ -144,6 +148,7 @@ __all__ = [
     "search",
     "split",
     "train",
+    "update",
     "write_inspection",
     "write_report",
 ]

@@ -16,6 +16,7 @@ ARGUMENTS = {
     "demo": [],
     "backbones": ["glyphnet"],
     "data": ["digits"],
+    "update": ["runs/a", "--add", "DATA"],
     "evaluate": ["runs/a"],
     "predict": ["runs/a", "x.png"],
     "export": ["runs/a"],

@@ -46,6 +46,19 @@ def test_names_say_data_backbone_and_policy_and_are_safe_for_files():
     assert name_run(AdviseConfig(backbones=("a", "b"))) == "digits-advised"
 
 
+def test_an_update_lies_beside_its_run_with_a_number_of_its_own(working_directory):
+    def chosen(run, *more):
+        return choose_run_folder(config_of("update", run, "--add", "x", *more)).out
+
+    assert chosen("runs/a") == Path("runs/a-updated")
+    (working_directory / "runs" / "a-updated").mkdir(parents=True)
+    assert chosen("runs/a") == chosen("runs/a-updated") == chosen("runs/a-updated-7") == Path("runs/a-updated-2")
+    assert chosen("runs/a", "--overwrite") == Path("runs/a-updated")
+    assert chosen("runs/a", "--out", "b") == Path("b")
+    assert chosen("runs/a", "--out", "none") is None
+    assert chosen("runs/a/../a/.") == Path("runs/a/../a-updated-2")
+
+
 def test_a_second_run_lies_beside_the_first():
     words = ["train", "tiny", "--backbone", "glyphnet"]
     assert choose(*words) == Path("runs", NAME)

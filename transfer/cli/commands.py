@@ -18,6 +18,7 @@ from transfer.cli.run_commands import (
     lr_find_command,
     search_command,
     train_command,
+    update_command,
 )
 from transfer.config.adapt import AdaptConfig
 from transfer.config.commands import (
@@ -32,6 +33,7 @@ from transfer.config.commands import (
     PredictConfig,
     ReportConfig,
     SearchConfig,
+    UpdateConfig,
 )
 from transfer.config.curation import InspectConfig, ReviewConfig
 from transfer.config.train import CompareConfig, TrainConfig
@@ -156,12 +158,13 @@ def _cache(config: CacheCommandConfig) -> None:
         log_end(suggest_next(["cache", "verify"], "(or clear, which removes all of it)"))
 
 
-JSON_COMMANDS = ("train", "compare", "adapt", "advise", "evaluate", "inspect")  # have the option --json
+JSON_COMMANDS = ("train", "update", "compare", "adapt", "advise", "evaluate", "inspect")  # have the option --json
 COMMANDS: dict[str, tuple[type, Any]] = {
     "demo": (DemoConfig, _demo),
     "backbones": (BackbonesConfig, _backbones),
     "data": (FetchConfig, _data),
     "train": (TrainConfig, train_command),
+    "update": (UpdateConfig, update_command),
     "compare": (CompareConfig, compare_command),
     "adapt": (AdaptConfig, adapt_command),
     "advise": (AdviseConfig, advise_command),

@@ -19,6 +19,7 @@ from transfer.config.commands import (
     PredictConfig,
     ReportConfig,
     SearchConfig,
+    UpdateConfig,
 )
 from transfer.config.curation import InspectConfig, ReviewConfig
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
@@ -44,6 +45,9 @@ def describe_start(config: Any) -> str:
             return f"predicting with {config.run}" + (f"; output file {config.out}" if config.out else "")
         case ExportConfig():
             return f"exporting {config.run} as {config.format}"
+        case UpdateConfig():
+            named = " and ".join(str(each) for each in (config.add, config.corrections) if each)
+            return f"updating {config.run} with {named}" + (f"; run folder {config.out}" if config.out else "")
         case ReportConfig():
             return f"writing the page of {_join(*config.runs)}"
         case InspectConfig():

@@ -1,4 +1,4 @@
-"""What the commands call and print that start runs: train, compare, adapt, advise, search and lr-find.
+"""What the commands call and print that start runs: train, update, compare, adapt, advise, search and lr-find.
 
 Nothing here imports torch before a command that needs it runs.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from transfer.cli.messages import describe_saved, suggest_next
 from transfer.cli.output import log_end, print_result, print_text
 from transfer.config.adapt import AdaptConfig
-from transfer.config.commands import AdviseConfig, LrFindConfig, SearchConfig
+from transfer.config.commands import AdviseConfig, LrFindConfig, SearchConfig, UpdateConfig
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 from transfer.errors import EndedEarly
 from transfer.runtime import distributed
@@ -52,6 +52,17 @@ def train_command(config: TrainConfig, as_json: bool) -> None:
 
     with _write_page_after(config.run, config.run.out):
         print_result(as_json, train(config).result, run_text)
+
+
+def update_command(config: UpdateConfig, as_json: bool) -> None:
+    """Update a run, and print the comparison and write the page of the new run."""
+    from transfer.report.update_text import update_text
+
+    with defer_compiler():
+        from transfer.updating.update import update
+
+    with _write_page_after(RunConfig(out=config.out), config.out):
+        print_result(as_json, update(config), update_text)
 
 
 def compare_command(config: CompareConfig, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.config.adapt import AdaptConfig
-from transfer.config.commands import AdviseConfig, LrFindConfig, SearchConfig
+from transfer.config.commands import AdviseConfig, LrFindConfig, SearchConfig, UpdateConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 from transfer.errors import TransferError
@@ -22,7 +22,7 @@ from transfer.runtime import distributed
 RUNS_FOLDER = Path("runs")
 DEFAULT_OUT = "runs/<data>-<backbone>-<policy>"  # stands in a parsed command line that has no --out
 NOTHING = "none"
-SAVES = (TrainConfig, CompareConfig, AdaptConfig, SearchConfig, LrFindConfig)
+SAVES = (TrainConfig, UpdateConfig, CompareConfig, AdaptConfig, SearchConfig, LrFindConfig)
 """Configs of the commands that save their results by default; advise does with --run."""
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ def choose_run_folder(config: Any) -> Any:
     TransferError
         ``--resume`` without ``--out``, and there is no unfinished run of these options.
     """
+    if isinstance(config, UpdateConfig):
+        return _choose_updated_folder(config)
     run = get_run_config(config)
     if run.out is None or str(run.out) not in (str(Path(DEFAULT_OUT)), NOTHING):
         return config
@@ -52,6 +54,17 @@ def choose_run_folder(config: Any) -> Any:
         return _with_out(config, Path(distributed.broadcast(str(_find_unfinished(config, base)))))
     free = base if run.overwrite else next(path for path in _number(base) if not path.exists())
     return _with_out(config, Path(distributed.broadcast(str(free))))
+
+
+def _choose_updated_folder(config: UpdateConfig) -> UpdateConfig:
+    if config.out is None or str(config.out) == NOTHING:
+        return replace(config, out=None)
+    if config.out != Path(DEFAULT_OUT):
+        return config
+    run = config.run.absolute() if config.run.name in ("", "..") else config.run
+    base = run.with_name(re.sub(r"-updated(-\d+)?$", "", run.name) + "-updated")
+    free = base if config.overwrite else next(path for path in _number(base) if not path.exists())
+    return replace(config, out=free)
 
 
 def name_run(config: Any) -> str:

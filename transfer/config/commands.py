@@ -68,6 +68,43 @@ class PredictConfig(Config):
 
 
 @dataclass(frozen=True)
+class UpdateConfig(LabelsConfig):
+    """Add images, classes or domains to a saved run, or correct its labels: a new run beside the old one."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of `transfer train`; it stays as it is."""
+    add: str | None = None
+    """New labelled images: a data set's name, an image folder or a CSV manifest. Unless they come split, each class is
+    split by the run's fractions; near-duplicates of old images join these, and those of test images are tested on."""
+    corrections: Path | None = None
+    """CSV file with columns path,object[,domain] of images anywhere. The label replaces that of the run's image with
+    the same bytes; other images are added, and trained on."""
+    domain: str | None = None
+    """Domain of new images that name none (default: the run's domain if it has one, else unknown)."""
+    epochs: AtLeastOne[int | None] = None
+    """Epochs of trained policies, from the old weights (default: a third of the run's). Solved policies need none."""
+    max_loss: Fraction[float] = 0.01
+    """How much accuracy on the old validation images an epoch of a trained policy may lose; if all lose more, the old
+    weights are used."""
+    on_bad_image: OnBadImage = "refuse"
+    """If an image is bad, or an old one is missing or has changed: refuse all, or skip the image and count it."""
+    device: Device | None = None
+    """Where to compute (default: as the run)."""
+    out: Path | None = None
+    """Folder of the new run; none: nothing is saved (default: RUN-updated, -2 and so on beside an existing one; in
+    Python: nothing is saved)."""
+    overwrite: bool = False
+    """Replace an existing run folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.add is None and self.corrections is None:
+            raise TransferError("an update needs images: give --add DATA or --corrections FILE.csv")
+        if self.labels and self.add is None:
+            raise TransferError("--labels needs --add, the folder of the images that the labels are of")
+
+
+@dataclass(frozen=True)
 class ReportConfig(Config):
     """Write the page that explains a run, or one that compares several."""
 

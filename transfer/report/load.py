@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.runs.folder import UPDATE_FILE
 from transfer.runtime.files import open_regular, open_text, parse_json
 
 Rows = list[dict[str, str]]
@@ -23,6 +24,7 @@ class SavedRun:
     metrics: list[dict[str, Any]] = field(default_factory=list)  # metrics.jsonl
     predictions: Rows = field(default_factory=list)  # predictions.csv, of all seeds one after the other
     report_data: dict[str, Any] = field(default_factory=dict)  # exhibits.json; empty if the run has none
+    update: dict[str, Any] = field(default_factory=dict)  # update.json; empty if the run is no update
 
     @property
     def adapted(self) -> bool:
@@ -76,7 +78,7 @@ def read_saved_run(path: Path) -> SavedRun:
             command = result.get("command")
             raise TransferError(f"{path}: a report needs a run of train, adapt or compare, not of {command}")
         report_data = path / "exhibits.json"
-        lines = path / "metrics.jsonl"
+        lines, update = path / "metrics.jsonl", path / UPDATE_FILE
         seeds = [path / f"seed{of_seed['seed']}" for of_seed in result.get("seeds", [])]
         first, *others = [folder for folder in seeds if (folder / "predictions.csv").is_file()] or [path]
         return SavedRun(
@@ -85,6 +87,7 @@ def read_saved_run(path: Path) -> SavedRun:
             [parse_json(line) for line in _lines(lines)] if lines.is_file() else [],
             [row for folder in (first, *others) for row in _predictions(folder)],
             _json(report_data) if report_data.is_file() else {},
+            _json(update) if update.is_file() else {},
         )
     except (ValueError, AttributeError, KeyError) as error:
         raise TransferError(f"{path} is damaged ({error}): run it again") from error

@@ -19,6 +19,7 @@ from transfer.report.command_line import RUN_CONFIGS, command_line
 from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability, risk_coverage
 from transfer.report.load import SavedRun
 from transfer.report.text import shift_lines
+from transfer.report.update_text import class_rows_changed, comparison_rows
 
 SCORE_NAMES, ERROR_NAMES = ClassHeadKind.score_labels, HeadKind.score_labels
 MAX_CHANGED_CLASSES = 12  # largest gains, and as many losses
@@ -57,6 +58,7 @@ def run_page(run: SavedRun) -> dict[str, Any]:
         "settings": _settings(config) if config else _flatten(result["config"]),
         "command": command_line(config) if config else "",
         "notes": [*result.get("monitor", []), *result.get("notes", [])],
+        "update": _update(run.update) if run.update else {},
         "uncertainty": result.get("uncertainty", {}),
         "risks": risk_coverage.draw_risks(result.get("uncertainty", {})),
         "uncalibrated": result["config"].get("learn", {}).get("loss") == "hinge",
@@ -160,6 +162,13 @@ def class_rows(metrics: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict
 
 def _head_rate(config: dict[str, Any]) -> float:
     return float(config["learn" if "learn" in config else "steps"]["lr"])
+
+
+def _update(update: dict[str, Any]) -> dict[str, Any]:
+    """Return update.json with the number of new images, and rows of the comparison and of the changed classes."""
+    classes = {head: class_rows_changed(by_class) for head, by_class in update["per_class"].items()}
+    new = sum(update["changes"]["images"]["new"].values())
+    return update | {"new": new, "rows": comparison_rows(update), "classes": classes}
 
 
 def _gains(changes: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:

@@ -22,7 +22,9 @@ from transfer.runtime.lock import FolderLock
 RESULT_FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
 LEFT_OUT_FILE = "left_out.csv"
 UNCERTAINTY_FILE = "uncertainty.safetensors"
-RUN_FILES = (*RESULT_FILES, "exhibits.json", "report.html", LEFT_OUT_FILE, UNCERTAINTY_FILE)
+IMAGES_FILE = "images.csv"
+UPDATE_FILE = "update.json"
+RUN_FILES = (*RESULT_FILES, "exhibits.json", "report.html", LEFT_OUT_FILE, UNCERTAINTY_FILE, IMAGES_FILE, UPDATE_FILE)
 
 ADVICE_FILE = "advice.json"
 FINDINGS_FILE = "findings.json"  # of an inspected data set

@@ -88,7 +88,7 @@ def fit(  # the last four are options that a plain fit does not need
     )
     phases = plan.phases if repeat is None else plan.phases[: len(repeat)]
     for number, phase in list(enumerate(phases))[position.phase :]:
-        scale = number == 0 and plan.pretrained and not saved
+        scale = number == 0 and plan.pretrained and not saved and not data.warm
         best = trainer.run_phase(phase, solved=solved[number], scale=scale)
         position.choices.append(best.choice)
         if best.value > position.best.value:
@@ -249,6 +249,10 @@ class PhaseTrainer:
         counted = [score for name, score in scores.items() if self.model.heads.specs[name].weight]
         mean_score = float(np.mean(counted)) if counted else 0.0
         value = distributed.broadcast([mean_score, -line["val_loss"]])
+        if guard := self.data.guard:
+            line["old_val"] = round(guard.score(self.data.table, val, predictions, self.model), 6)
+            if not guard.accepts(line["old_val"]):
+                return NO_SCORE
         return value[0], value[1]
 
     def _labels(self, rows: np.ndarray) -> dict[str, Tensor]:

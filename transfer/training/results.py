@@ -34,6 +34,7 @@ from transfer.training.fit import FitResult
 from transfer.training.log_lines import note_divided_batches
 from transfer.training.monitor import find_problems
 from transfer.training.setup import Images, drop_untrained
+from transfer.training.warm_start.guard import Guard, note_warm_start
 
 if TYPE_CHECKING:
     from transfer.training.auto_policy import PolicyAdvice
@@ -59,7 +60,8 @@ class PreparedRun:
     `initial` has the weights before training, for the report, and `notes` those on the heads, for the result. Classes
     without a training image (`untrained`, by target) come last in the table of `images`, and are not in `learnable`,
     which is trained on. `unlabelled` has by head how many unlabelled images count, and how: see
-    :meth:`transfer.semi_supervised.unlabelled_images.UnlabelledImages.label`.
+    :meth:`transfer.semi_supervised.unlabelled_images.UnlabelledImages.label`. `guards` are those of the networks that
+    start from finished ones, None without validation images.
     """
 
     config: TrainConfig
@@ -71,6 +73,7 @@ class PreparedRun:
     plans: list[FreezePlan] = field(default_factory=list)
     initial: dict[str, InitialWeights] = field(default_factory=dict)
     unlabelled: dict[str, dict[str, Any]] = field(default_factory=dict)
+    guards: dict[str, Guard | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.untrained = find_untrained(self.images.table, self.splits.train)
@@ -138,6 +141,12 @@ def build_train_result(
         optional["advice"] = prepared.advice.record
     if prepared.unlabelled:
         optional["unlabelled"] = prepared.unlabelled
+    if prepared.guards:
+        optional["warm_start"] = {
+            name or "model": guard.record(fits[name].epochs, fits[name].best)
+            for name, guard in prepared.guards.items()
+            if guard
+        }
     return {
         **header,
         "images": counts | count_conflicts(table) | _measure_balance(table, splits) | untrained,
@@ -153,6 +162,7 @@ def build_train_result(
             *table.notes,
             *splits.notes,
             *prepared.notes,
+            *(line for name, guard in prepared.guards.items() for line in note_warm_start(guard, fits[name].best)),
             *(describe_record(name, record) for name, record in prepared.unlabelled.items()),
             *note_divided_batches(parts, prepared.batch_size),
             *note_absent_classes(test, predictions),

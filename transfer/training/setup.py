@@ -36,6 +36,7 @@ from transfer.semi_supervised.unlabelled_images import (
     find_unlabelled,
     propagates,
 )
+from transfer.training.warm_start.guard import Guard
 
 # Dropout of a trained probe, against overfitting on fixed features. Office-31, mobilenetv2_100, six seeds: 0.884, 0.875
 # without.
@@ -52,6 +53,8 @@ class TrainingData:
     val: np.ndarray
     rest: np.ndarray = field(default_factory=lambda: np.array([], np.int64))  # rows that --shots leaves over
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)  # by head, of all rows: of pseudo-labels below 1
+    warm: bool = False  # whether the model starts from a finished one, whose scaling of the features its heads need
+    guard: Guard | None = None  # of a warm start: which epochs count
 
     def with_pseudo_labels(self, unlabelled: UnlabelledImages | None) -> "TrainingData":
         """Return the data in which the training rows of `unlabelled` have pseudo-labels; unchanged for None.

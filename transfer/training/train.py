@@ -29,6 +29,7 @@ from transfer.heads.trained_classes import describe_untrained, find_untrained, n
 from transfer.model import TransferModel
 from transfer.probes.held_out import LabelledRows, find_solution, predict_held_out
 from transfer.runs.facts import count_split, describe_images, describe_network, list_left_out
+from transfer.runs.image_list import list_images, write_image_list
 from transfer.runs.inputs import RunInputs
 from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import OnLine, RunSession
@@ -48,6 +49,7 @@ from transfer.training.setup import (
     row_weights,
     split_images,
 )
+from transfer.training.warm_start.start import WarmStart
 
 Session = RunSession[TrainConfig]
 
@@ -60,6 +62,7 @@ def train(
     images: Images | None = None,
     cache: TrunkCache | None = None,
     backbone: Backbone | None = None,
+    warm_start: WarmStart | None = None,
     on_epoch: OnLine = lambda line: None,
 ) -> TrainRun:
     """Train as `config` says and write the run folder, if it names one.
@@ -72,6 +75,8 @@ def train(
         Shared between runs, so that outputs of the same frozen layers are computed once.
     backbone : Backbone, optional
         Start from a copy of this network, such as another run's, instead of the one that `config` names.
+    warm_start : WarmStart, optional
+        Start trained networks from those of a finished run; ones that are solved need no start.
     on_epoch : callable
         Receives each epoch's line, as in metrics.jsonl.
 
@@ -85,7 +90,7 @@ def train(
     with RunSession("train", config, cache=cache, on_line=on_epoch) as session:
         images = images or read_images(config.data, session.cache.disk_cache)
         runs = session.run_seeds(
-            lambda inner: _train_seed(inner, images, backbone), lambda inner: _load_finished(inner, images)
+            lambda inner: _train_seed(inner, images, backbone, warm_start), lambda inner: _load_finished(inner, images)
         )
         result = runs[0].result
         if len(runs) > 1:
@@ -97,14 +102,14 @@ def train(
     return TrainRun(result, runs[0].models, tests, uncertainty=runs[0].uncertainty)
 
 
-def _train_seed(session: Session, images: Images, backbone: Backbone | None) -> TrainRun:
-    prepared = _prepare(session, images, backbone)
+def _train_seed(session: Session, images: Images, backbone: Backbone | None, warm: WarmStart | None) -> TrainRun:
+    prepared = _prepare(session, images, backbone, warm)
     fits = _fit_models(session, prepared)
     return _record(session, prepared, fits, *_evaluate(session, prepared, fits))
 
 
-def _prepare(session: Session, images: Images, start: Backbone | None) -> PreparedRun:
-    """Return the split images, and fresh models with their plans; `start` is the backbone to copy, if any."""
+def _prepare(session: Session, images: Images, start: Backbone | None, warm: WarmStart | None) -> PreparedRun:
+    """Return the split images, and models with their plans; `start` is the backbone to copy, `warm` the run, if any."""
     config, seed = session.config, session.config.run.seed
     splits = split_images(images, config.data, seed)
     images = images.hide(splits.rest)
@@ -134,6 +139,10 @@ def _prepare(session: Session, images: Images, start: Backbone | None) -> Prepar
     for name, heads in specs.items():
         backbone = freeze.reshape_backbone(copy.deepcopy(start), policy) if start else None
         model, plan = new_model(config, heads, seed, device, backbone, levels)
+        if warm and (last := warm.apply(name, model, plan, config.learn, config.cache.views)):
+            plan = last
+            sha256 = images.inspection.sha256
+            prepared.guards[name] = warm.guard(name, model, prepared.learnable, sha256, splits.val, session.cache)
         prepared.models[name] = model
         prepared.plans.append(plan)
         if config.run.out and config.run.report:
@@ -170,7 +179,10 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
     config, images, splits, plan = prepared.config, prepared.images, prepared.splits, prepared.plans[number]
     name, model = list(prepared.models.items())[number]
     val = splits.val[prepared.learnable.object[splits.val] >= 0]
-    data = TrainingData(prepared.learnable, images.inspection.sha256, splits.train, val, splits.rest)
+    warm, guard = name in prepared.guards, prepared.guards.get(name)
+    data = TrainingData(
+        prepared.learnable, images.inspection.sha256, splits.train, val, splits.rest, warm=warm, guard=guard
+    )
     unlabelled = find_unlabelled_images(model, plan, data, config, session.cache)
     parts = [session.states.part(part) if session.states else None for part in (2 * number, 2 * number + 1)]
 
@@ -273,6 +285,8 @@ def _record(
     if session.folder:
         session.folder.write_predictions(prediction_rows(test, predictions))
         session.folder.write_left_out(list_left_out(table))
+        listed = list_images(table, prepared.splits, prepared.images.inspection.sha256)
+        write_image_list(session.folder.path, listed)
         if uncertainty:
             uncertainty.save(session.folder.path)
         if moments:

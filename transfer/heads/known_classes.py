@@ -1,0 +1,56 @@
+"""Heads that continue from those of another model, which may know fewer classes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from transfer.heads.heads import PAIR, Heads
+
+
+@torch.no_grad()
+def copy_known_classes(heads: Heads, old: Heads) -> None:
+    """Give `heads` the weights of `old`, whose classes may be others; layers that do not correspond stay as they are.
+
+    A new class gets the mean of the known classes' weights: the largest of several logits is at least their mean, so
+    that no image is predicted to be of a new class, and no prediction changes before training.
+    """
+    heads.centre.copy_(old.centre)
+    heads.spread.copy_(old.spread)
+    names = [name for name in heads.specs if not (heads.joint and name in PAIR)] + ["joint"] * heads.joint
+    shared = [name for name in old.specs if not (old.joint and name in PAIR)] + ["joint"] * old.joint
+    for name in names:
+        if name in shared and (places := _find_places(name, heads, old)) is not None:
+            _copy_layers(heads.layer(name), old.layer(name), places)
+
+
+def _find_places(name: str, heads: Heads, old: Heads) -> list[int] | None:
+    """Return for each output of a layer of `heads` the same one in `old`, -1 if it is new; None if none corresponds."""
+    if name == "joint":
+        domains, objects = (_match(heads.specs[each].classes, old.specs[each].classes) for each in ("domain", "object"))
+        width = old.specs["object"].outputs
+        return [d * width + o if d >= 0 and o >= 0 else -1 for d in domains for o in objects]
+    new, before = heads.specs[name], old.specs[name]
+    if new.kind != before.kind:
+        return None
+    if new.outputs == len(new.classes) and before.outputs == len(before.classes):
+        return _match(new.classes, before.classes)
+    return list(range(new.outputs)) if new.classes == before.classes and new.outputs == before.outputs else None
+
+
+def _match(classes: Sequence[str], known: Sequence[str]) -> list[int]:
+    return [known.index(name) if name in known else -1 for name in classes]
+
+
+def _copy_layers(layers: nn.Module, old: nn.Module, places: Sequence[int]) -> None:
+    """Copy all linear layers; the outputs of the last are those of `old` at `places`, or their mean at -1."""
+    new, before = ([each for each in module.modules() if isinstance(each, nn.Linear)] for module in (layers, old))
+    for linear, other in zip(new[:-1], before[:-1], strict=True):
+        linear.weight.copy_(other.weight)
+        linear.bias.copy_(other.bias)
+    new[-1].weight.copy_(_pick(before[-1].weight, places))
+    new[-1].bias.copy_(_pick(before[-1].bias, places))
+
+
+def _pick(rows: Tensor, places: Sequence[int]) -> Tensor:
+    return torch.cat([rows, rows.mean(0, keepdim=True)])[list(places)]  # -1 is the mean

@@ -1,0 +1,117 @@
+"""The images of an update: those of the saved run, as they were then, and new ones with the run's spelling of names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfer.config.commands import UpdateConfig
+from transfer.data.class_names import match_names
+from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
+from transfer.data.sets.load import load_table
+from transfer.data.shards.address import parse_address
+from transfer.data.splits import Splits
+from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
+from transfer.disk_cache import DiskCache
+from transfer.errors import TransferError, list_examples
+from transfer.heads import HeadSpec
+from transfer.runs.image_list import DIGEST, ListedImage, list_images, read_image_list
+
+
+@dataclass
+class Source:
+    """Images as lines of images.csv, with their perceptual hashes, uint64 (N,), and notes on them."""
+
+    images: list[ListedImage]
+    hashes: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def read_old_images(config: UpdateConfig, disk_cache: DiskCache | None) -> Source:
+    """Return the images of the run, with a note on those that are skipped.
+
+    Raises
+    ------
+    TransferError
+        They lie in tar shards, or some are missing or have changed (and are not skipped).
+    """
+    images = read_image_list(config.run)
+    if any(parse_address(image["path"]) for image in images):
+        raise TransferError(f"{config.run} was trained on tar shards, which update does not read: unpack them")
+    paths, digests = (np.array([image[key] for image in images]) for key in ("path", DIGEST))
+    blank = np.full(len(images), "")
+    unknown = make_softmax_target(blank.tolist())
+    table = ImageTable(paths, {"object": unknown, "domain": unknown}, blank, blank, str(config.run))
+    found = inspect_files(table, disk_cache=disk_cache)
+    same = (found.sha256 == digests) & ~found.bad
+    if same.all():
+        return Source(images, found.phash)
+    lost = f"{(~same).sum():,} of {len(images):,} images of {config.run} are missing or have changed"
+    lost += f" ({list_examples(paths[~same].tolist(), 3)})"
+    if config.on_bad_image == "refuse" or not same.any():
+        raise TransferError(f"{lost}: restore them, or leave them out with --on-bad-image skip")
+    left = [image for image, is_same in zip(images, same.tolist(), strict=True) if is_same]
+    return Source(left, found.phash[same], (f"{lost} and are left out",))
+
+
+def read_new_images(
+    config: UpdateConfig, data: str, old: Source, specs: Sequence[HeadSpec], disk_cache: DiskCache | None
+) -> Source:
+    """Return the images that `data` names, with names as the run spells them.
+
+    Images that name no domain are of ``--domain``, or of the run's only one; else their domain is unknown.
+
+    Raises
+    ------
+    TransferError
+        There are none, they lie in tar shards, or are bad (and are not skipped).
+    """
+    table, notes = _load(config, data, [f"{spec.name}:{spec.kind}" for spec in further_heads(specs)])
+    if any(parse_address(path) for path in table.paths.tolist()):
+        raise TransferError(f"{data}: update does not read tar shards: unpack them")
+    table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)
+    images = _list_all(table, inspection)
+    domains = _names(old.images, "domain")
+    if table.domains == (DEFAULT_DOMAIN,):
+        given = config.domain or (domains[0] if len(domains) == 1 else "")
+        images = [image | {"domain": given} for image in images]
+    for name, target in table.targets.items():
+        if target.classes or name == "domain":
+            notes += _spell_as_before(images, name, _names(old.images, name))
+    return Source(images, inspection.phash, (*table.notes, *notes))
+
+
+def further_heads(specs: Sequence[HeadSpec]) -> list[HeadSpec]:
+    """Return the heads besides object and domain."""
+    return [spec for spec in specs if spec.name not in ("object", "domain")]
+
+
+def _load(config: UpdateConfig, data: str, targets: Sequence[str]) -> tuple[ImageTable, list[str]]:
+    skip_bad, labels = config.on_bad_image == "skip", config.labels if data == config.add else None
+    try:
+        return load_table(data, config.data_root, targets, labels=labels, skip_bad=skip_bad), []
+    except TransferError:
+        if not targets:
+            raise
+    table = load_table(data, config.data_root, labels=labels, skip_bad=skip_bad)
+    return table, [f"{data} does not name {', '.join(targets)}: unknown for its images"]
+
+
+def _list_all(table: ImageTable, inspection: Inspection) -> list[ListedImage]:
+    none = np.array([], np.int64)
+    images = list_images(table, Splits(np.arange(len(table)), none, none), inspection.sha256)
+    return [image | {"split": part} for image, part in zip(images, table.split.tolist(), strict=True)]
+
+
+def _names(images: Sequence[ListedImage], column: str) -> list[str]:
+    return [name for name in dict.fromkeys(image.get(column, "") for image in images) if name]
+
+
+def _spell_as_before(images: list[ListedImage], column: str, known: Sequence[str]) -> list[str]:
+    """Write names in `column` as the run does, in place; return a note on those that change."""
+    given = _names(images, column)
+    spelled = {name: known[place] for name, place in zip(given, match_names(given, known), strict=True) if place >= 0}
+    for image in images:
+        image[column] = spelled.get(image[column], image[column])
+    changed = [f"{name!r} is read as {other!r}" for name, other in spelled.items() if name != other]
+    return [f"{column}: {list_examples(changed)}"] if changed else []

@@ -1,0 +1,185 @@
+"""Old and new images in one list: each old image in its old part of the split, with corrected labels."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from transfer.config.train import DataConfig
+from transfer.data.duplicates import Inspection, group_duplicates, group_near_duplicates, merge_groups
+from transfer.data.manifests.manifest import make_table
+from transfer.data.sampling import draw_stratified
+from transfer.errors import list_examples
+from transfer.runs.image_list import DIGEST, ListedImage
+from transfer.updating.sources import Source
+
+PARTS = ("test", "train", "val")  # the part that a new image joins which is alike to old ones of several
+_LABELS = ("path", "split", DIGEST, "group")  # columns that are no labels
+
+
+@dataclass
+class Union:
+    """The images of the new run, and what became of the new ones.
+
+    Parameters
+    ----------
+    images : list of dict
+        Lines of its images.csv: the old ones in their order, then the new ones.
+    old : int
+        Number of old ones.
+    """
+
+    images: list[ListedImage]
+    hashes: np.ndarray
+    old: int
+    corrected: list[dict[str, str]] = field(default_factory=list)  # path, column, before, after
+    labelled: int = 0  # images that lacked a label and have one now
+    known: int = 0  # new images that are not added, since they are there already
+    conflicting: int = 0  # new images that are there under another label
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._places: defaultdict[str, list[int]] = defaultdict(list)  # of images by sha256
+        for place, image in enumerate(self.images):
+            self._places[image[DIGEST]].append(place)
+
+    @classmethod
+    def of(
+        cls, old: Source, added: Source | None, corrections: Source | None, config: DataConfig, seed: int
+    ) -> "Union":
+        """Return the union of the images of a run and new ones; `config` and `seed` split the new ones.
+
+        A correction has precedence over the label of the same image in both others.
+        """
+        union = cls(list(map(dict, old.images)), old.hashes, len(old.images), notes=[*old.notes])
+        for source in (added, corrections):
+            union.notes += source.notes if source else ()
+        if corrections:
+            union._correct(corrections)
+        if added:
+            union._add(added, {image[DIGEST] for image in corrections.images} if corrections else set())
+        union._split(config, seed)
+        return union
+
+    def count_new(self) -> dict[str, int]:
+        """Return the number of new images in each part of the split."""
+        counts = Counter(image["split"] for image in self.images[self.old :])
+        return {name: counts[name] for name in ("train", "val", "test")}
+
+    def find_new_names(self, column: str) -> list[str]:
+        """Return the names in `column` that no old image had."""
+        before = {image.get(column, "") for image in self.images[: self.old]}
+        before |= {change["before"] for change in self.corrected if change["column"] == column}
+        now = dict.fromkeys(image.get(column, "") for image in self.images if image.get(column, ""))
+        return sorted(name for name in now if name not in before | {""})
+
+    def describe(self) -> dict[str, Any]:
+        """Return what became of the new images, for update.json."""
+        return {
+            "images": {"old": self.old, "new": self.count_new()},
+            "known": self.known,
+            "labelled": self.labelled,
+            "conflicting": self.conflicting,
+            "corrected": self.corrected,
+            "new_classes": self.find_new_names("object"),
+            "new_domains": self.find_new_names("domain"),
+        }
+
+    def _append(self, image: ListedImage, phash: np.uint64) -> None:
+        self._places[image[DIGEST]].append(len(self.images))
+        self.images.append(image)
+        self.hashes = np.append(self.hashes, phash)
+
+    def _correct(self, source: Source) -> None:
+        """Correct the labels of old images by their bytes, and add the others to train; the last of several counts."""
+        for image, phash in zip(source.images, source.hashes, strict=True):
+            labels = {column: label for column, label in image.items() if column not in _LABELS and label}
+            places = self._places[image[DIGEST]]
+            if not places:
+                self._append(image | {"split": image["split"] or "train"}, phash)
+                continue
+            for old in (self.images[place] for place in places):
+                wrong = {column: old[column] for column in labels if old.get(column, "") not in ("", labels[column])}
+                self.corrected += [
+                    {"path": old["path"], "column": column, "before": before, "after": labels[column]}
+                    for column, before in wrong.items()
+                ]
+                self.labelled += any(not old.get(column) for column in labels)
+                old |= labels
+
+    def _add(self, source: Source, corrected: set[str]) -> None:
+        """Add those of the images that are not there; one with another label goes beside the other, as a conflict.
+
+        `corrected` are the sha256 of images whose label is decided.
+        """
+        there = len(self.images)
+        for image, phash in zip(source.images, source.hashes, strict=True):
+            places = [place for place in self._places[image[DIGEST]] if place < there]
+            others = [place for place in places if self.images[place]["object"] not in ("", image["object"])]
+            if not places:
+                self._append(image, phash)
+            elif image["object"] and others and image[DIGEST] not in corrected:
+                self.conflicting += 1
+                self._append(image | {"split": self.images[others[0]]["split"]}, phash)
+            else:
+                self.known += 1
+                self._fill(places, image)
+
+    def _fill(self, places: list[int], image: ListedImage) -> None:
+        """Give the images at `places` labels that they lack."""
+        for old in (self.images[place] for place in places):
+            lacking = {k: v for k, v in image.items() if k not in _LABELS and v and not old.get(k)}
+            self.labelled += bool(lacking)
+            old |= lacking
+
+    def _split(self, config: DataConfig, seed: int) -> None:
+        """Give each new image its part of the split: that of old images alike, its own, or one that is drawn."""
+        component = self._group()
+        parts: defaultdict[int, set[str]] = defaultdict(set)
+        for place, image in enumerate(self.images[: self.old]):
+            parts[int(component[place])].add(image["split"])
+        joined = dict.fromkeys(PARTS, 0)
+        free = []
+        for place in range(self.old, len(self.images)):
+            image, alike = self.images[place], parts[int(component[place])]
+            if alike:
+                image["split"] = next(name for name in PARTS if name in alike)
+                joined[image["split"]] += 1
+            elif not image["split"]:
+                image["split"] = "train"
+                free += [place] if image["object"] else []
+        if any(joined.values()):
+            counts = ", ".join(f"{name} {count}" for name, count in joined.items() if count)
+            self.notes.append(f"new images that are near-duplicates of old ones, or of a group with them: {counts}")
+        self._draw(np.array(free, np.int64), component, config, seed)
+
+    def _group(self) -> np.ndarray:
+        """Return the component of each image: duplicates, near-duplicates and groups, int64 (N,)."""
+        digests = np.array([image[DIGEST] for image in self.images])
+        inspection = Inspection(digests, self.hashes, np.full(len(digests), ""))
+        names = [image.get("group") or f"row {place}" for place, image in enumerate(self.images)]
+        groups = np.unique(names, return_inverse=True)[1]
+        return merge_groups([group_duplicates(inspection), group_near_duplicates(inspection), groups])
+
+    def _draw(self, rows: np.ndarray, component: np.ndarray, config: DataConfig, seed: int) -> None:
+        """Draw test and validation images from the new images `rows`, by the run's fractions; train has the others."""
+        columns = {key: [image.get(key, "") for image in self.images] for key in ("path", "object", "domain")}
+        table = make_table(columns, (), name="", source="", place=str)
+        rng = np.random.default_rng(seed)
+        for name, fraction in (("test", config.test), ("val", config.val)):
+            if not any(image["split"] == name for image in self.images[: self.old]):
+                continue  # the run has no such part
+            drawn = draw_stratified(rows, table, component, fraction, rng, self.notes, name)
+            for place in drawn.tolist():
+                self.images[place]["split"] = name
+            rows = np.setdiff1d(rows, drawn)
+
+    def describe_changes(self) -> list[str]:
+        """Return notes that count and name corrected, newly labelled and known images."""
+        shown = [f"{c['path']}: {c['column']} {c['before']} is {c['after']}" for c in self.corrected]
+        return [
+            *([f"{len(shown)} labels corrected: {list_examples(shown, 3)}"] if shown else []),
+            *([f"{self.labelled} images that lacked a label have one now"] if self.labelled else []),
+            *([f"{self.known} new images are not added: they are there already"] if self.known else []),
+        ]
