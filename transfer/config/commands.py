@@ -84,8 +84,8 @@ class UpdateConfig(LabelsConfig):
     epochs: AtLeastOne[int | None] = None
     """Epochs of trained policies, from the old weights (default: a third of the run's). Solved policies need none."""
     max_loss: Fraction[float] = 0.01
-    """How much accuracy on the old validation images an epoch of a trained policy may lose; if all lose more, the old
-    weights are used."""
+    """How much accuracy on the old validation images an epoch of a trained policy may lose, at least one standard
+    error; if all lose more, the old weights are used."""
     on_bad_image: OnBadImage = "refuse"
     """If an image is bad, or an old one is missing or has changed: refuse all, or skip the image and count it."""
     device: Device | None = None

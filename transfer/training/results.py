@@ -141,12 +141,9 @@ def build_train_result(
         optional["advice"] = prepared.advice.record
     if prepared.unlabelled:
         optional["unlabelled"] = prepared.unlabelled
-    if prepared.guards:
-        optional["warm_start"] = {
-            name or "model": guard.record(fits[name].epochs, fits[name].best)
-            for name, guard in prepared.guards.items()
-            if guard
-        }
+    if guards := {name: guard for name, guard in prepared.guards.items() if guard}:
+        records = {name or "model": guard.record(fits[name].epochs, fits[name].best) for name, guard in guards.items()}
+        optional["warm_start"] = records
     return {
         **header,
         "images": counts | count_conflicts(table) | _measure_balance(table, splits) | untrained,

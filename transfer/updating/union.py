@@ -43,6 +43,7 @@ class Union:
         self._places: defaultdict[str, list[int]] = defaultdict(list)  # of images by sha256
         for place, image in enumerate(self.images):
             self._places[image[DIGEST]].append(place)
+        self._names = {name: {image[name] for image in self.images} | {""} for name in ("object", "domain")}
 
     @classmethod
     def of(
@@ -68,11 +69,8 @@ class Union:
         return {name: counts[name] for name in ("train", "val", "test")}
 
     def find_new_names(self, column: str) -> list[str]:
-        """Return the names in `column` that no old image had."""
-        before = {image.get(column, "") for image in self.images[: self.old]}
-        before |= {change["before"] for change in self.corrected if change["column"] == column}
-        now = dict.fromkeys(image.get(column, "") for image in self.images if image.get(column, ""))
-        return sorted(name for name in now if name not in before | {""})
+        """Return the names in `column`, object or domain, that no old image had."""
+        return sorted({image[column] for image in self.images} - self._names[column])
 
     def describe(self) -> dict[str, Any]:
         """Return what became of the new images, for update.json."""
@@ -88,7 +86,7 @@ class Union:
 
     def _append(self, image: ListedImage, phash: np.uint64) -> None:
         self._places[image[DIGEST]].append(len(self.images))
-        self.images.append(image)
+        self.images.append(dict(image))
         self.hashes = np.append(self.hashes, phash)
 
     def _correct(self, source: Source) -> None:

@@ -30,7 +30,9 @@ from transfer.updating.before_after import compare_heads, describe_comparison, p
 from transfer.updating.sources import further_heads, read_new_images, read_old_images
 from transfer.updating.union import Union
 
-EPOCHS = 1 / 3  # of the run's, by default, of a trained policy that starts from its weights
+# Of a trained policy that starts from the old weights, as a share of the run's.
+EPOCHS = 1 / 3
+RATE = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +81,14 @@ def update(config: UpdateConfig) -> dict[str, Any]:
         images = read_images(data, cache.disk_cache)
     new = replace(old.config, data=replace(data, data=str(config.out / IMAGES_FILE)) if config.out else data)
     new = replace(new, run=replace(new.run, out=config.out, overwrite=config.overwrite))
-    kept = union.images[: union.old]
-    warm = WarmStart(old.models, _digests(kept, "val"), config.max_loss)
+    before = union.images[: union.old]
+    warm = WarmStart(old.models, _digests(before, "val"), config.max_loss)
     run = train(new, images=images, cache=cache, warm_start=warm)
     result = {
         "command": "update",
         "config": to_dict(config),
         "changes": union.describe(),
-        **_compare(old, run, images, _digests(kept, "test"), cache),
+        **_compare(old, run, images, _digests(before, "test"), cache),
         "notes": union.notes,
         "seconds": {"total": round(time.perf_counter() - started, 3)},
     }
@@ -118,7 +120,8 @@ def read_old_run(config: UpdateConfig) -> OldRun:
     in_epochs = bool(result["policy"]["optimizer_bytes"]) or any(isinstance(choice, int) for choice in choices)
     learn = replace(trained.learn, device=config.device or trained.learn.device)
     if in_epochs:
-        learn = replace(learn, epochs=config.epochs or max(1, round(EPOCHS * learn.epochs)))
+        epochs = config.epochs or max(1, round(EPOCHS * learn.epochs))
+        learn = replace(learn, epochs=epochs, lr=RATE * learn.lr)
     policy = replace(trained.policy, policy=result["policy"]["name"])
     (seed,) = trained.run.seeds or (trained.run.seed,)
     new = replace(trained, learn=learn, policy=policy, run=replace(trained.run, resume=False, seed=seed, seeds=()))

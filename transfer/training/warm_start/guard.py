@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from statistics import fmean
 from typing import Any
 
@@ -36,16 +37,22 @@ class Guard:
         of_heads = {name: predictions[name][shared] for name in self.scores}
         return fmean(_score(table.take(rows[shared]), of_heads, model.heads.specs).values())
 
+    @property
+    def allowed(self) -> float:
+        """How much may be lost: `max_loss`, or one standard error of the old score if that is larger."""
+        before = min(max(self.before, 0.0), 1.0)
+        return max(self.max_loss, sqrt(before * (1 - before) / len(self.rows)))
+
     def accepts(self, score: float) -> bool:
         """Return whether a model of this mean score has lost no more than is allowed."""
-        return score >= self.before - self.max_loss
+        return score >= self.before - self.allowed
 
     def record(self, lines: Sequence[Mapping[str, Any]], best: Sequence[Any]) -> dict[str, Any]:
         """Return what result.json says of a fit: of `lines`, an epoch each, and of the `best` epoch, if one counted."""
         return {
             "validation_images": len(self.rows),
             "before": round(self.before, 6),
-            "max_loss": self.max_loss,
+            "allowed": round(self.allowed, 6),
             "after": lines[best[0] - 1]["old_val"] if best else None,
             "highest": max(line["old_val"] for line in lines) if lines else None,
             "old_weights": not best,
@@ -82,7 +89,7 @@ def note_warm_start(guard: Guard | None, best: Sequence[Any]) -> list[str]:
     if best:
         return []
     return [
-        f"warm start: each epoch lost more than {guard.max_loss:g} of the accuracy of {guard.before:.3f} on "
+        f"warm start: each epoch lost more than {guard.allowed:.3f} of the accuracy of {guard.before:.3f} on "
         f"{len(guard.rows)} old validation images: the old weights are used, and new classes are never predicted; a "
         "larger --max-loss or other --epochs may help"
     ]
