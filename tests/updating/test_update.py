@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from update_sets import copy_images, read_files
 import transfer
 from transfer.config.commands import EvaluateConfig, ExportConfig, UpdateConfig
 from transfer.config.train import TrainConfig
+from transfer.data.corrections import Correction, CorrectionFile
 from transfer.data.sets.office31 import has_domains
 from transfer.errors import TransferError
 from transfer.runs.checkpoint import load_models
@@ -157,6 +159,31 @@ def test_corrections_change_labels_by_the_bytes_and_add_images(run: Path, folder
     }  # fmt: skip
     assert [image["object"] for image in listed if image["path"] == tested["path"]] == [wrong]
     assert any("1 labels corrected" in note for note in result["notes"])
+
+
+def test_the_decisions_of_a_review_are_taken(run: Path, folder: Path, tmp_path: Path) -> None:
+    listed, red = read_image_list(run), folder / "plain" / "red" / "0.png"
+    file = CorrectionFile(tmp_path / "review.csv")
+    digest = hashlib.sha256(red.read_bytes()).hexdigest()
+
+    def decide(path: str, sha256: str, old: str, new: str, action: str) -> None:
+        file.append(Correction(path, sha256, old, new, "2026-11-30T00:00:00Z", action))
+
+    decide("/moved/away.png", listed[0]["sha256"], listed[0]["object"], "violet", "relabel")
+    decide(listed[1]["path"], listed[1]["sha256"], listed[1]["object"], "", "exclude")
+    decide(listed[2]["path"], listed[2]["sha256"], listed[2]["object"], "violet", "relabel")
+    decide(listed[2]["path"], listed[2]["sha256"], "violet", "", "undo")
+    decide(listed[3]["path"], listed[3]["sha256"], listed[3]["object"], listed[3]["object"], "accept")
+    decide(str(red), digest, "", "red", "relabel")
+    decide(str(red.with_name("1.png")), "0" * 64, "", "red", "relabel")  # the file was changed since
+    result = update(UpdateConfig(run, corrections=file.path, out=tmp_path / "new"))
+    new = {image["path"]: image["object"] for image in read_image_list(tmp_path / "new")}
+    expected = {image["path"]: image["object"] for image in listed} | {listed[0]["path"]: "violet", str(red): "red"}
+    del expected[listed[1]["path"]]
+    assert new == expected
+    assert [change["path"] for change in result["changes"]["corrected"]] == [listed[0]["path"]]
+    assert "1 images are excluded by --corrections" in result["notes"]
+    assert any("1 corrections of images that are gone or changed" in note for note in result["notes"])
 
 
 def test_a_conflict_is_left_out_and_named(run: Path, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from transfer.config.commands import UpdateConfig
 from transfer.data.class_names import match_names
+from transfer.data.corrections import CORRECTION_COLUMNS, CorrectionFile, settle
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
+from transfer.data.manifests.csv_columns import read_header
 from transfer.data.sets.load import load_table
 from transfer.data.shards.address import parse_address
 from transfer.data.splits import Splits
@@ -26,6 +29,14 @@ class Source:
     hashes: np.ndarray
     notes: tuple[str, ...] = ()
 
+    def without(self, digests: frozenset[str]) -> "Source":
+        """Return the images whose sha256 is none of `digests`, with a note on the number of others."""
+        left = [place for place, image in enumerate(self.images) if image[DIGEST] not in digests]
+        if len(left) == len(self.images):
+            return self
+        note = f"{len(self.images) - len(left):,} images are excluded by --corrections"
+        return Source([self.images[place] for place in left], self.hashes[left], (*self.notes, note))
+
 
 def read_old_images(config: UpdateConfig, disk_cache: DiskCache | None) -> Source:
     """Return the images of the run, with a note on those that are skipped.
@@ -39,10 +50,7 @@ def read_old_images(config: UpdateConfig, disk_cache: DiskCache | None) -> Sourc
     if any(parse_address(image["path"]) for image in images):
         raise TransferError(f"{config.run} was trained on tar shards, which update does not read: unpack them")
     paths, digests = (np.array([image[key] for image in images]) for key in ("path", DIGEST))
-    blank = np.full(len(images), "")
-    unknown = make_softmax_target(blank.tolist())
-    table = ImageTable(paths, {"object": unknown, "domain": unknown}, blank, blank, str(config.run))
-    found = inspect_files(table, disk_cache=disk_cache)
+    found = _inspect(paths.tolist(), disk_cache)
     same = (found.sha256 == digests) & ~found.bad
     if same.all():
         return Source(images, found.phash)
@@ -79,6 +87,48 @@ def read_new_images(
         if target.classes or name == "domain":
             notes += _spell_as_before(images, name, _names(old.images, name))
     return Source(images, inspection.phash, (*table.notes, *notes))
+
+
+def read_corrections(
+    config: UpdateConfig, file: Path, old: Source, specs: Sequence[HeadSpec], disk_cache: DiskCache | None
+) -> tuple[Source, frozenset[str]]:
+    """Return the images of a CSV manifest, or of the decisions of a review, and the sha256 of those it excludes.
+
+    Decisions are found by their sha256; of images that the run lacks, the file must be where it was, and as it was.
+
+    Raises
+    ------
+    TransferError
+        There is no such file, or it is damaged; see also :func:`read_new_images`.
+    """
+    if not file.is_file():
+        raise TransferError(f"--corrections: no file {file}: give a CSV file with columns path,object[,domain]")
+    if read_header(file) != CORRECTION_COLUMNS:
+        return read_new_images(config, str(file), old, specs, disk_cache), frozenset()
+    decided = list(settle(CorrectionFile(file).read()).values())
+    excluded = frozenset(each.sha256 for each in decided if each.action == "exclude")
+    labelled = [each for each in decided if each.action != "exclude"]
+    known = {image[DIGEST] for image in old.images}
+    new = [each.path for each in labelled if each.sha256 not in known]
+    found = _inspect(new, disk_cache)
+    hashes = dict(zip(zip(new, found.sha256.tolist(), strict=True), found.phash, strict=True))
+    usable = [each for each in labelled if each.sha256 in known or (each.path, each.sha256) in hashes]
+    names = {DIGEST: "sha256", "object": "new", "path": "path"}
+    images = [
+        {key: getattr(each, name) for key, name in names.items()} | {"split": "", "domain": ""} for each in usable
+    ]
+    notes = _spell_as_before(images, "object", _names(old.images, "object"))
+    lost = [each.path for each in labelled if each not in usable]
+    notes += [f"{len(lost)} corrections of images that are gone or changed: {list_examples(lost, 3)}"] if lost else []
+    phashes = [hashes.get((each.path, each.sha256), np.uint64(0)) for each in usable]
+    return Source(images, np.array(phashes, np.uint64), tuple(notes)), excluded
+
+
+def _inspect(paths: Sequence[str], disk_cache: DiskCache | None) -> Inspection:
+    blank = np.full(len(paths), "")
+    unknown = make_softmax_target(blank.tolist())
+    table = ImageTable(np.array(paths, dtype=str), {"object": unknown, "domain": unknown}, blank, blank)
+    return inspect_files(table, disk_cache=disk_cache)
 
 
 def further_heads(specs: Sequence[HeadSpec]) -> list[HeadSpec]:

@@ -27,7 +27,7 @@ from transfer.training.setup import Images, read_images
 from transfer.training.train import train
 from transfer.training.warm_start.start import WarmStart
 from transfer.updating.before_after import compare_heads, describe_comparison, predict_before
-from transfer.updating.sources import further_heads, read_new_images, read_old_images
+from transfer.updating.sources import further_heads, read_corrections, read_new_images, read_old_images
 from transfer.updating.union import Union
 
 # Of a trained policy that starts from the old weights, as a share of the run's.
@@ -137,6 +137,7 @@ def make_data_config(old: OldRun, union: Union, data: str) -> DataConfig:
         data=data,
         data_root=None,
         labels=None,
+        corrections=None,
         targets=tuple(f"{spec.name}:{spec.kind}" for spec in further_heads(old.specs)),
         test=given.test if "test" in parts else 0.0,
         val=given.val if "val" in parts else 0.0,
@@ -149,15 +150,18 @@ def make_data_config(old: OldRun, union: Union, data: str) -> DataConfig:
 def _unite(config: UpdateConfig, old: OldRun, cache: TrunkCache) -> Union:
     """Return old and new images with their split; raise a TransferError if there is nothing new."""
     source = read_old_images(config, cache.disk_cache)
-    added, corrections = (
-        read_new_images(config, data, source, old.specs, cache.disk_cache) if data else None
-        for data in (config.add, str(config.corrections) if config.corrections else None)
-    )
+    added = corrections = None
+    count = len(source.images)
+    if config.add:
+        added = read_new_images(config, config.add, source, old.specs, cache.disk_cache)
+    if config.corrections:
+        corrections, excluded = read_corrections(config, config.corrections, source, old.specs, cache.disk_cache)
+        source, added = source.without(excluded), added.without(excluded) if added else None
     run = old.config.run
     seed = run.seed if old.config.data.split_seed is None else old.config.data.split_seed
     union = Union.of(source, added, corrections, old.config.data, seed)
     union.notes += union.describe_changes()
-    if len(union.images) == union.old and not union.corrected and not union.labelled:
+    if len(source.images) == count and len(union.images) == union.old and not (union.corrected or union.labelled):
         raise TransferError(f"nothing to update: {config.run} has each of these images under the same label")
     return union
 
