@@ -62,7 +62,7 @@ def test_a_missing_or_damaged_list_is_one_line(tmp_path) -> None:
 def test_a_run_lists_its_images(config, tmp_path) -> None:
     from transfer.training.train import train
 
-    run = train(config(out=tmp_path / "run", shots=6))
+    run = train(config(out=tmp_path / "run", shots=4))
     with (tmp_path / "run" / IMAGES_FILE).open(newline="") as file:
         listed = list(csv.DictReader(file))
     counts = {name: sum(image["split"] == name for image in listed) for name in ("train", "val", "test")}
