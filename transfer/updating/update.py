@@ -32,7 +32,7 @@ from transfer.updating.union import Union
 
 # Of a trained policy that starts from the old weights, as a share of the run's.
 EPOCHS = 1 / 3
-RATE = 0.1
+RATE = 0.3
 
 log = logging.getLogger(__name__)
 
