@@ -190,6 +190,14 @@ def test_a_copy_of_an_unlabelled_image_is_not_tested_on():
     assert "1 image of unknown object in train, unlabelled" in parts.notes
 
 
+def test_images_of_a_given_test_or_val_without_an_object_are_not_trained_on():
+    given = ["train"] * 4 + ["val"] * 2 + ["test"] * 2 + ["train", "val", "test", "test"]
+    table = table_of([0] * 12, [0, 1] * 4 + [-1] * 4, given)
+    parts = split(table)
+    assert parts.train.tolist() == [0, 1, 2, 3, 8]
+    assert "3 images of the given val and test without an object: not used" in parts.notes
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

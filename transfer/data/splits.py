@@ -43,7 +43,7 @@ def split(  # the last five are options that a plain split does not need
     Byte-identical files and the rows of a ``group`` stay on one side, on request near-duplicates too. Each
     (domain, object) cell contributes its share of test images to within one, as far as groups and the last image of an
     object (which stays in train) allow. A split that comes with the set is respected; images of its train that are
-    duplicates of held-out ones are dropped. Rows of unknown object always go to train.
+    duplicates of held-out ones are dropped. Rows of unknown object go to train, except those of a given val or test.
 
     Parameters
     ----------
@@ -75,14 +75,17 @@ def split(  # the last five are options that a plain split does not need
 
     notes: list[str] = []
     rng = np.random.default_rng(seed)
-    known = table.object >= 0
+    known, held_out = table.object >= 0, np.isin(table.split, ["val", "test"])
     given_test, given_val = (np.flatnonzero((table.split == name) & known) for name in ("test", "val"))
     if (table.split != "").any():
         notes.append(
             "the split that comes with the set is used" + _missing_splits(len(given_test), len(given_val), test, val)
         )
 
-    pool = np.flatnonzero(known & ~np.isin(table.split, ["val", "test"]))
+    if unusable := int((held_out & ~known).sum()):
+        notes.append(f"{_images(unusable)} of the given val and test without an object: not used")
+
+    pool = np.flatnonzero(known & ~held_out)
     staying = ~known if spare is None else ~known & ~spare
     fixed = np.concatenate([np.flatnonzero(staying), given_test, given_val])  # duplicates of these cannot be sampled
     drawable = pool[~np.isin(component[pool], component[fixed])]
@@ -104,7 +107,7 @@ def split(  # the last five are options that a plain split does not need
         notes.append("with one label per class and domain there is no validation image")
     else:
         val_rows = draw_stratified(drawable, table, component, val, rng, notes, "val")
-    train_rows = np.union1d(np.setdiff1d(pool, val_rows), np.append(np.flatnonzero(~known & free), rest))
+    train_rows = np.union1d(np.setdiff1d(pool, val_rows), np.append(np.flatnonzero(~known & ~held_out & free), rest))
     shared = np.isin(component[train_rows], component[val_rows])
     left_out += int(shared.sum())
     if left_out:

@@ -96,6 +96,6 @@ COLUMN_READERS: dict[str, ColumnReader] = {
 
 def _is_number(cell: str) -> bool:
     try:
-        return math.isfinite(float(cell))
+        return math.isfinite(float(cell)) and "_" not in cell  # Python reads 1_1 as 11
     except ValueError:
         return False
