@@ -122,8 +122,14 @@ class TransferModel(nn.Module):
         """Return each head's output from the output of :meth:`trunk` (see `Heads.forward`)."""
         return self.heads(self.features(activation))
 
-    def predict(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Return each head's prediction for uint8 `images` (see `Heads.predictions`), in eval mode."""
+    def compute(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return pooled features (N, width) and each head's output (see `Heads.forward`) of uint8 `images`."""
         self.eval()
         with torch.inference_mode():
-            return self.heads.predictions(self(self.trunk(images)))
+            features = self.features(self.trunk(images))
+            return features, self.heads(features)
+
+    def predict(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Return each head's prediction for uint8 `images` (see `Heads.predictions`), in eval mode."""
+        with torch.inference_mode():
+            return self.heads.predictions(self.compute(images)[1])

@@ -46,6 +46,17 @@ def test_sets_of_likely_classes(fitted, classifier, images, pixels, objects):
     adapted = classifier(method="coral").fit(pixels, objects, sample_domain=np.where(images.domain == 1, -2, 1))
     with pytest.raises(ValueError, match="the run has no prediction sets"):
         adapted.predict_set(pixels)
+    with pytest.raises(ValueError, match="no unknown score was fitted"):
+        adapted.score_unknown(pixels)
+
+
+def test_noise_is_stranger_than_images_of_known_classes(fitted, images, pixels):
+    found = fitted.score_unknown(pixels)
+    noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
+    assert (found.shape, found.dtype) == ((48,), np.float64)
+    np.testing.assert_array_equal(fitted.score_unknown(images), found)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).score_unknown(pixels), found)
+    assert found.mean() < 0.5 < fitted.score_unknown(noise).mean()
 
 
 def test_the_same_seed_and_a_pickle_give_the_same_predictions(fitted, classifier, pixels, objects):

@@ -130,14 +130,21 @@ def test_sets_and_withheld_answers_as_json_and_csv(config, folder, tmp_path):
         assert row["object"] == (likeliest if probability >= 0.99 else None)
         assert row["object_set"][0] == likeliest
         assert row["object_and_domain_set"][0] == [likeliest, row["domain_top"][0][0]]
+        assert 0 <= row["object_unknown"] <= 1
     predict_command(replace(asked, format="csv"))
     with out.open(newline="") as file:
         cells = list(csv.DictReader(file))
     for row, cell in zip(rows, cells, strict=True):
         assert cell["object"] == (row["object"] or "")
         assert cell["object_set"] == "|".join(row["object_set"])
+        assert float(cell["object_unknown"]) == row["object_unknown"]
         assert cell["object_and_domain_set"] == "|".join(" in ".join(pair) for pair in row["object_and_domain_set"])
+    predict_command(replace(asked, min_confidence=0.0, max_unknown=0.5))
+    bounded = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["object"] is None for row in bounded] == [row["object_unknown"] > 0.5 for row in rows]
+    assert len({row["object"] is None for row in bounded}) == 2
     (run / UNCERTAINTY_FILE).unlink()
     with pytest.raises(TransferError, match="coverage: the run has no prediction sets"):
         predict_command(asked)
     predict_command(replace(asked, coverage=None))
+    assert "object_unknown" not in json.loads(out.read_text().splitlines()[0])

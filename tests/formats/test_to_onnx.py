@@ -1,15 +1,19 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from transfer.config.commands import ExportConfig
 from transfer.config.train import HeadConfig
 from transfer.errors import TransferError
 from transfer.evaluation.uncertainty.conformal import PredictionSets
 from transfer.evaluation.uncertainty.record import Uncertainty
+from transfer.evaluation.uncertainty.unknown import SCORES, UnknownScore
 from transfer.formats import export
+from transfer.runs import checkpoint
 from transfer.runs.folder import UNCERTAINTY_FILE
 
 FORMS = {
@@ -63,8 +67,37 @@ def test_prediction_sets_are_outputs(saved, noise, own):
     assert about["coverage"] == 0.75
     np.testing.assert_allclose(about["least_probability"]["object"], [0.38] * 3, atol=1e-6)
     (run / UNCERTAINTY_FILE).unlink()
-    with pytest.raises(TransferError, match="which prediction sets need"):
+    with pytest.raises(TransferError, match="which prediction sets and unknown scores need"):
         export(ExportConfig(run, coverage=0.75))
+
+
+@pytest.mark.parametrize("name", list(SCORES))
+def test_the_unknown_score_is_an_output(name, saved, noise):
+    run = saved()
+    model = checkpoint.load_models(run)[""]
+    features, outputs = model.compute(noise)
+    unknown = UnknownScore.fitted(name, torch.cat([features + 0.1, features - 0.1]), torch.tensor([0, 1, 2, 0, 1, 2]))
+    reference = unknown.compute(features, outputs["object"]).sort().values
+    unknown = replace(unknown, reference=(reference[1:] + reference[:-1]) / 2)
+    sets = PredictionSets(np.array([0.3]), np.array([0]), 3)
+    Uncertainty({"object": sets}, "held out", unknown).save(run)
+    runtime = pytest.importorskip("onnxruntime")
+    exported = export(ExportConfig(run, unknown=True))
+    session = runtime.InferenceSession(exported.files[0].read_bytes(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(["object_unknown"], {"images": noise.numpy()})
+    assert sorted(found.tolist()) == [0.0, 0.5, 1.0]
+    np.testing.assert_array_equal(found, unknown.rate(features, outputs["object"]).numpy())
+    about = json.loads(session.get_modelmeta().custom_metadata_map["transfer"])["unknown"]
+    assert about == {"output": "object_unknown", "score": name}
+
+
+def test_a_run_without_an_unknown_score_exports_none(saved):
+    run = saved()
+    Uncertainty({"object": PredictionSets(np.array([0.3]), np.array([0]), 3)}, "held out").save(run)
+    with pytest.raises(TransferError, match="has no unknown score"):
+        export(ExportConfig(run, unknown=True))
+    with pytest.raises(TransferError, match="--format safetensors has weights alone"):
+        export(ExportConfig(run, "safetensors", unknown=True))
 
 
 @pytest.mark.slow

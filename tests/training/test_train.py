@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import transfer
 from transfer.backbones import catalogue
 from transfer.config.checked import from_dict
-from transfer.config.train import TrainConfig
+from transfer.config.train import DataConfig, TrainConfig
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.runs import checkpoint
@@ -96,6 +96,38 @@ def test_prediction_sets_are_made_from_images_that_were_not_trained_on(config, t
     saved = transfer.load_run(tmp_path / "run").uncertainty
     for name, sets in run.uncertainty.sets.items():
         np.testing.assert_allclose(saved.sets[name].scores, sets.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "candidates", "rows"),
+    [
+        ({}, None, 4, 36),
+        ({"heads": "separate"}, None, 4, 36),
+        ({"heads": "joint"}, None, 4, 36),
+        ({"policy": "partial:1", "epochs": 2}, "energy", 0, 7),
+        ({"policy": "partial:1", "epochs": 2, "heads": "joint"}, "msp", 0, 7),
+    ],
+)
+def test_an_unknown_score_is_chosen_where_classes_can_be_left_out(config, tmp_path, options, name, candidates, rows):
+    run = train(config(test=0.25, out=tmp_path / "run", **options))
+    report, unknown = run.result["uncertainty"]["unknown"], run.uncertainty.unknown
+    assert unknown.name == report["score"] == (name or max(report["auroc"], key=report["auroc"].get))
+    assert (len(report["auroc"]), report["n"]) == (candidates, rows)
+    assert report["reason"].startswith("best" if candidates else "not chosen")
+    assert 0 <= report["strange"]["share"] <= 1
+    saved = transfer.load_run(tmp_path / "run").uncertainty.unknown
+    assert saved.describe() == unknown.describe()
+    assert saved.reference.tolist() == unknown.reference.tolist()
+    assert {key: values.tolist() for key, values in saved.state.items()} == {
+        key: values.tolist() for key, values in unknown.state.items()
+    }
+
+
+def test_two_classes_have_an_unknown_score_that_needs_no_choice(config, folder):
+    images = read_images(DataConfig(str(folder))).of(("red", "blue"))
+    run = train(config(test=0.25), images=images)
+    assert run.uncertainty.unknown.name == "msp"
+    assert run.result["uncertainty"]["unknown"]["reason"].startswith("not chosen")
 
 
 def test_without_held_out_images_there_are_no_prediction_sets(config, tmp_path):

@@ -65,6 +65,9 @@ class PredictConfig(Config):
     those of the training set."""
     min_confidence: Fraction[float] = 0.0
     """Answer nothing where the probability of the likeliest class is lower."""
+    max_unknown: Fraction[float] = 1.0
+    """Name no object where object_unknown, the share of known images that are less strange than this one, is higher,
+    such as 0.99."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ class ExportConfig(Config):
     coverage: Share[float | None] = None
     """Add prediction sets of this coverage, such as 0.9: as outputs (onnx, torch_export), or the least probability of a
     class in the set (safetensors)."""
+    unknown: bool = False
+    """Add the output object_unknown: the share of known images that are less strange (onnx, torch_export)."""
 
 
 @dataclass(frozen=True)

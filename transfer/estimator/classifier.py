@@ -83,7 +83,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     result_ : dict
         The content of result.json.
     uncertainty_ : Uncertainty or None
-        What prediction sets are made from.
+        What prediction sets and unknown scores are made from.
 
     Examples
     --------
@@ -227,6 +227,22 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         assert caution
         return caution.sets["object"].predict_sets(self.predict_proba(X), coverage)
 
+    def score_unknown(self, X: Any) -> np.ndarray:
+        """Return how strange each of the images `X` is, float64 (N,): the share of known images that are less strange.
+
+        Near 1 for images of no known class: 0.99 is stranger than 99 % of images of known classes that were not fitted.
+
+        Raises
+        ------
+        ValueError
+            There is no such score: it adapted to another domain, or nothing was held out.
+        """
+        check_is_fitted(self)
+        if self.uncertainty_ is None or self.uncertainty_.unknown is None:
+            raise InputError("no unknown score was fitted: it adapted to another domain, or no image was held out")
+        with as_value_error(), image_files(X) as paths:
+            return self._test_set(paths).score_unknown(self.models_, self.uncertainty_.unknown)
+
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on the images `X` with classes `y`, by default those of the table `X`."""
         y = _names(X.targets["object"]) if y is None and isinstance(X, ImageTable) else y
@@ -256,13 +272,16 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _predictions(self, X: Any) -> Predictions:
         with as_value_error(), image_files(X) as paths:
-            specs = [spec for model in self.models_.values() for spec in model.heads.specs.values()]
-            unknown = {spec.name: spec.head_kind.unknown_target(spec, len(paths)) for spec in specs}
-            config = self._config(adapting=self.result_["command"] == "adapt")
-            view = getattr(config, "view", ViewConfig())
-            rows, cache = np.arange(len(paths)), TrunkCache(config.cache)
-            test_set = TestSet(_table(paths, unknown), digests(paths), rows, cache, view, PREDICTION_BATCH)
-            return test_set.predict(self.models_)
+            return self._test_set(paths).predict(self.models_)
+
+    def _test_set(self, paths: np.ndarray) -> TestSet:
+        """Return the images at `paths`, whose targets are unknown."""
+        specs = [spec for model in self.models_.values() for spec in model.heads.specs.values()]
+        unknown = {spec.name: spec.head_kind.unknown_target(spec, len(paths)) for spec in specs}
+        config = self._config(adapting=self.result_["command"] == "adapt")
+        view = getattr(config, "view", ViewConfig())
+        rows, cache = np.arange(len(paths)), TrunkCache(config.cache)
+        return TestSet(_table(paths, unknown), digests(paths), rows, cache, view, PREDICTION_BATCH)
 
     def _config(self, adapting: bool) -> TrainConfig | AdaptConfig:
         """Return `config`, overridden by the parameters."""

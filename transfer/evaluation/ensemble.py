@@ -14,6 +14,7 @@ from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import Predictions, predict_rows, target_tensors
 from transfer.evaluation.tta import predict_views
+from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
 from transfer.feature_cache import TrunkCache
 from transfer.runs.checkpoint import Models
 
@@ -41,6 +42,13 @@ class TestSet:
                 feed = self.cache.feed(model, table.paths, self.digests, batch_size=self.batch_size, **how)
                 predictions |= predict_rows(model, feed, self.rows, target_tensors(table, model))[0]
         return predictions
+
+    def score_unknown(self, models: Models, unknown: UnknownScore) -> np.ndarray:
+        """Return how strange each image is, :meth:`UnknownScore.rate` (N,), as it is: without views."""
+        model = next(model for model in models.values() if HEAD in model.heads.specs)
+        paths, workers = self.table.paths, self.workers
+        feed = self.cache.feed(model, paths, self.digests, batch_size=self.batch_size, workers=workers)
+        return unknown.score_rows(model, feed, self.rows)
 
 
 def average_predictions(members: Sequence[Predictions]) -> Predictions:

@@ -117,7 +117,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     }
     uncertainty = find_uncertainty(config.run) if len(runs) == 1 else None
     if uncertainty:
-        result["uncertainty"] = uncertainty.measure(table, predictions)
+        strangeness = test_set.score_unknown(models, uncertainty.unknown) if uncertainty.unknown else None
+        result["uncertainty"] = uncertainty.measure(table, predictions, strangeness)
     if config.out:
         write_json(config.out, result)
     return result

@@ -37,7 +37,7 @@ class FinishedRun:
     saved_in : Path, optional
         The run folder that it was loaded from (default: the one that the result names).
     uncertainty : Uncertainty, optional
-        What prediction sets are made from; None if the run had no validation images.
+        What prediction sets and unknown scores are made from; None if the run had no validation images.
     """
 
     result: dict[str, Any]
@@ -59,6 +59,7 @@ class FinishedRun:
         skip_bad: bool = False,
         coverage: float | None = None,
         min_confidence: float = 0.0,
+        max_unknown: float = 1.0,
     ) -> list[dict[str, Any]]:
         """Return the predictions for `images` in order, as `transfer predict` prints them.
 
@@ -75,6 +76,9 @@ class FinishedRun:
             like those of the training set.
         min_confidence : float
             Answer None where the probability of the likeliest class is lower.
+        max_unknown : float
+            Answer None for the object where ``object_unknown``, the share of known images that are less strange, is
+            higher, such as 0.99.
 
         Returns
         -------
@@ -85,9 +89,9 @@ class FinishedRun:
         ------
         TransferError
             A path without images, an image that cannot be read, or images in another form; or the run has no
-            prediction sets.
+            prediction sets or unknown score.
         """
-        caution = choose_caution(self.uncertainty, coverage, min_confidence)
+        caution = choose_caution(self.uncertainty, coverage, min_confidence, max_unknown)
         how: Any = {"top": top, "skip_bad": skip_bad, "caution": caution}
         if isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 0) == 3:
             images = [images]

@@ -19,6 +19,7 @@ from transfer.data.images.file_kinds import describe_left_out
 from transfer.data.left_out import LeftOut
 from transfer.evaluation.uncertainty.caution import Caution, choose_caution
 from transfer.evaluation.uncertainty.record import find_uncertainty
+from transfer.evaluation.uncertainty.unknown import HEAD
 from transfer.heads import HeadSpec
 from transfer.runs import checkpoint
 from transfer.runtime.device import pick_device
@@ -42,7 +43,7 @@ def predict(
 ) -> Iterator[dict[str, Any]]:
     """Yield each image's predictions, in order.
 
-    `caution` adds sets of likely classes, and withholds answers.
+    `caution` adds sets of likely classes and unknown scores, and withholds answers.
 
     Yields
     ------
@@ -63,15 +64,19 @@ def predict(
             rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
             specs: dict[str, HeadSpec] = {}
             found: dict[str, np.ndarray] = {}
+            strangeness = None
             for model in models.values():
                 specs |= model.heads.specs
-                predicted = model.predict(images.to(device, non_blocking=True))
+                features, outputs = model.compute(images.to(device, non_blocking=True))
+                predicted = model.heads.predictions(outputs)
                 found |= {name: values.cpu().numpy() for name, values in predicted.items()}
+                if caution and caution.unknown and HEAD in outputs:
+                    strangeness = caution.unknown.rate(features, outputs[HEAD]).cpu().numpy()
             for name, values in found.items():
                 for row, value in zip(rows, values, strict=True):
                     row |= specs[name].head_kind.describe(specs[name], value, top)
             if caution:
-                caution.complete(rows, specs, found)
+                caution.complete(rows, specs, found, strangeness)
             for place, row in zip(places.tolist(), rows, strict=True):
                 yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
 
@@ -90,7 +95,7 @@ def predict_command(config: PredictConfig) -> tuple[int, int]:
     models = checkpoint.load_models(config.run, pick_device(config.device))
     paths = find_and_log_images(config.images)
     counts: Counter[str] = Counter()
-    caution = choose_caution(find_uncertainty(config.run), config.coverage, config.min_confidence)
+    caution = choose_caution(find_uncertainty(config.run), config.coverage, config.min_confidence, config.max_unknown)
     how: Any = {"top": config.top, "skip_bad": config.on_bad_image == "skip", "caution": caution}
     rows = _count(predict(models, paths, **how), counts)
     if config.out:

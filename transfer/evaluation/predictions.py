@@ -1,6 +1,6 @@
 """Predictions of a model for rows of a table, their metrics, and their lines in predictions.csv."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,13 @@ def target_tensors(table: ImageTable, model: TransferModel) -> dict[str, Tensor]
     return {name: values.float() if values.is_floating_point() else values for name, values in tensors.items()}
 
 
+def iterate_outputs(model: TransferModel, feed: Feed, rows: np.ndarray) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Yield features (n, width) and outputs of all heads, batch by batch, for `rows` of `feed`."""
+    for batch, activation in feed.batches(rows, split=True):
+        features = feed.gather_batch(model.features(activation), len(batch))
+        yield features, model.heads(features)
+
+
 def predict_rows(
     model: TransferModel, feed: Feed, rows: np.ndarray, labels: Mapping[str, Tensor]
 ) -> tuple[Predictions, float]:
@@ -40,9 +47,8 @@ def predict_rows(
     model.eval()
     parts: dict[str, list[Tensor]] = {}
     with torch.inference_mode():
-        for batch, activation in feed.batches(rows, split=True):
-            features = feed.gather_batch(model.features(activation), len(batch))
-            for name, values in model.heads(features).items():
+        for _, outputs in iterate_outputs(model, feed, rows):
+            for name, values in outputs.items():
                 parts.setdefault(name, []).append(values.cpu())
         if not parts:
             return {name: np.empty(0) for name in model.heads.specs}, 0.0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.variants import TruncatedBackbone, pool_mean
+from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models
 
@@ -19,11 +20,14 @@ class PortableModel(nn.Module):
 
     Normalisation is inside. Activations at an inner cut are rounded to float16 as in the run, so that both agree.
     `models` are modified in place, not copied. `least` has, by head, the probability (classes,) from which on a class
-    belongs to the prediction set; heads that it lacks have no such output.
+    belongs to the prediction set; heads that it lacks have no such output. `unknown` adds ``object_unknown``.
     """
 
-    def __init__(self, models: Models, least: Mapping[str, Sequence[float]] | None = None) -> None:
+    def __init__(
+        self, models: Models, least: Mapping[str, Sequence[float]] | None = None, unknown: UnknownScore | None = None
+    ) -> None:
         super().__init__()
+        self.unknown = unknown
         self.least = {name: torch.tensor(values) for name, values in (least or {}).items()}
         self.models = nn.ModuleList(models.values()).cpu().to(memory_format=torch.contiguous_format).eval()
         for model in models.values():
@@ -34,13 +38,15 @@ class PortableModel(nn.Module):
         """Return ``HEAD_logits`` and ``HEAD_probabilities`` of each head with classes, ``HEAD_value`` (N,) of others.
 
         float32 (N, classes) for softmax heads, (N,) for binary heads. ``HEAD_set``, bool (N, classes), says which
-        classes are in an image's prediction set.
+        classes are in an image's prediction set, and ``object_unknown`` (N,) how strange it is: see
+        :meth:`UnknownScore.rate`.
         """
         out: dict[str, Tensor] = {}
         for model in self.models:
             assert isinstance(model, TransferModel)
             heads, backbone = model.heads, model.backbone
-            logits = heads(_features(backbone, backbone.preprocessing.normalise(images)))
+            features = _features(backbone, backbone.preprocessing.normalise(images))
+            logits = heads(features)
             for name, prediction in heads.predictions(logits).items():
                 if heads.specs[name].head_kind.has_classes:
                     out |= {f"{name}_logits": logits[name].float(), f"{name}_probabilities": prediction}
@@ -49,6 +55,8 @@ class PortableModel(nn.Module):
                         out[f"{name}_set"] = (each >= self.least[name]) | (each == each.amax(1, keepdim=True))
                 else:
                     out[f"{name}_value"] = prediction
+            if self.unknown and HEAD in logits:
+                out[f"{HEAD}_unknown"] = self.unknown.rate(features, logits[HEAD])
         return out
 
 

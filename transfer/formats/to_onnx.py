@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.errors import TransferError
+from transfer.evaluation.uncertainty.unknown import UnknownScore
 from transfer.formats.portable import PortableModel, PreparedExport, select_predictions
 from transfer.formats.to_torch_export import trace_program
 from transfer.runs.checkpoint import Models
@@ -27,7 +28,9 @@ class _OutputList(nn.Module):
         return tuple(self.inner(images).values())
 
 
-def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> PreparedExport:
+def to_onnx(
+    models: Models, about: dict[str, Any], images: Tensor, unknown: UnknownScore | None = None
+) -> PreparedExport:
     """Return `models` as an ONNX model from ``images``, uint8 (batch, 3, H, W), to each output by its name.
 
     A TransferError says that onnx, onnxscript or onnxruntime is not installed.
@@ -40,7 +43,7 @@ def to_onnx(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
         raise TransferError(
             f"--format onnx needs onnx, onnxscript and onnxruntime ({error}): pip install 'transfer-toolkit[export]'"
         ) from error
-    portable = PortableModel(models, about.get("prediction_sets", {}).get("least_probability"))
+    portable = PortableModel(models, about.get("prediction_sets", {}).get("least_probability"), unknown)
     with torch.no_grad():
         names = list(portable(images[:1]))
     program = trace_program(_OutputList(portable), images)

@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transfer.evaluation.uncertainty.unknown import UnknownScore
 from transfer.formats.portable import PortableModel, PreparedExport, select_predictions
 from transfer.runs.checkpoint import Models
 from transfer.runtime.files import atomic_write
 
 
-def to_torch_export(models: Models, about: dict[str, Any], images: Tensor) -> PreparedExport:
+def to_torch_export(
+    models: Models, about: dict[str, Any], images: Tensor, unknown: UnknownScore | None = None
+) -> PreparedExport:
     """Return `models` as one exported program from uint8 images (N, 3, H, W) to a dict of predictions."""
-    portable = PortableModel(models, about.get("prediction_sets", {}).get("least_probability"))
+    portable = PortableModel(models, about.get("prediction_sets", {}).get("least_probability"), unknown)
     program = trace_program(portable, images)
 
     def write(out: Path) -> list[Path]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from transfer.config.commands import ExportConfig
 from transfer.errors import TransferError
 from transfer.evaluation.uncertainty.record import Uncertainty, load_uncertainty
+from transfer.evaluation.uncertainty.unknown import HEAD
 from transfer.formats.portable import PreparedExport
 from transfer.formats.record import describe_models
 from transfer.formats.to_onnx import to_onnx
@@ -20,7 +20,7 @@ from transfer.formats.to_timm import to_timm
 from transfer.formats.to_torch_export import to_torch_export
 from transfer.runs import checkpoint
 
-FORMATS: dict[str, tuple[Callable[[checkpoint.Models, dict[str, Any], Tensor], PreparedExport], str, str]] = {
+FORMATS: dict[str, tuple[Callable[..., PreparedExport], str, str]] = {
     "onnx": (
         to_onnx,
         ".onnx",
@@ -34,7 +34,11 @@ FORMATS: dict[str, tuple[Callable[[checkpoint.Models, dict[str, Any], Tensor], P
     ),
     "timm": (to_timm, "_timm", "import timm; print(timm.create_model('local-dir:' + {out!r}, pretrained=True))"),
 }
-"""What writes each format, the suffix of its file or folder, and Python code that loads it."""
+"""What writes each format, the suffix of its file or folder, and Python code that loads it.
+
+The first takes models, their description and trial images; a format with computation also an unknown score.
+"""
+COMPUTING = ("onnx", "torch_export")  # formats that have a computation, not only weights
 TRIAL_IMAGES = 3  # more than the 2 that the exporter traces, which shows that the batch size is free
 MAX_DIFFERENCE = 1e-2  # between probabilities; rounding differences are far smaller
 
@@ -70,6 +74,11 @@ def export(config: ExportConfig) -> ExportResult:
         raise TransferError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: give another path")
     if config.coverage is not None and config.format == "timm":
         raise TransferError("--coverage: a timm folder has no prediction sets; use --format onnx or safetensors")
+    if config.unknown and config.format not in COMPUTING:
+        raise TransferError(
+            f"--unknown: --format {config.format} has weights alone, and the unknown score is a computation; use "
+            "--format onnx or torch_export"
+        )
     models = checkpoint.load_models(config.run)
     size = next(iter(models.values())).backbone.preprocessing.input_size
     images = torch.randint(0, 256, (TRIAL_IMAGES, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -77,7 +86,14 @@ def export(config: ExportConfig) -> ExportResult:
     about = describe_models(models)
     if config.coverage is not None:
         about["prediction_sets"] = _describe_sets(models, load_uncertainty(config.run), config.coverage)
-    prepared = prepare(models, about, images)
+    if config.unknown:
+        unknown = load_uncertainty(config.run).unknown
+        if unknown is None:
+            raise TransferError(f"--unknown: {config.run} has no unknown score, made of held-out images")
+        about["unknown"] = {"output": f"{HEAD}_unknown", "score": unknown.name}
+        prepared = prepare(models, about, images, unknown)
+    else:
+        prepared = prepare(models, about, images)
     difference = max(
         (float(np.abs(values - expected[name]).max()) for name, values in prepared.predictions.items()), default=None
     )

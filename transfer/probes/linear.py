@@ -13,7 +13,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from transfer.heads.heads import Heads, split_by_layer
+from transfer.heads.heads import Heads, known_rows, split_by_layer
 from transfer.probes.head_problem import HeadProblem, LogLine, ScaledRows
 from transfer.probes.lbfgs import DEFAULT_PROBE_L2, Preconditioner, make_dense_preconditioner
 from transfer.probes.scaling import Blocks, check_finite, compute_feature_scale
@@ -105,6 +105,10 @@ class HeadLayer:
     def fixed(self) -> Any:
         """The solution to repeat; None: there is none."""
         return (self.options.get("fixed_l2") or {}).get(self.name)
+
+    def known_rows(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """Return which rows of `targets`, from which `train` was made, are in it: those with a label, bool (N,)."""
+        return torch.stack([known_rows(targets[name]) for name in self.part.specs]).any(0).cpu()
 
     def loss(self, out: Tensor) -> Tensor:
         """Return the loss on the training rows of the layer's outputs (N, K)."""

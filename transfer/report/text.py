@@ -90,6 +90,12 @@ def _uncertainty(result: dict[str, Any], coverage: str = "0.9") -> list[str]:
                 f"{name}: sets of {measured['size']:.1f} classes on average contain the true one in "
                 f"{measured['coverage']:.1%} of the test images (predict --coverage {coverage})"
             )
+    unknown = result.get("uncertainty", {}).get("unknown", {})
+    if unknown.get("auroc"):
+        lines.append(
+            f"images of no known class: score {unknown['score']}, AUROC {unknown['auroc'][unknown['score']]:.3f} on "
+            "classes left out of training (predict: object_unknown)"
+        )
     return ["\n".join(lines)] if lines else []
 
 

@@ -97,11 +97,12 @@ class PreparedRun:
 
     def predict_test(self, models: checkpoint.Models, cache: TrunkCache) -> Predictions:
         """Return predictions on the test images, by head; none where there are no test images."""
-        if not len(self.splits.test):
-            return {}
+        return self.test_set(cache).predict(models) if len(self.splits.test) else {}
+
+    def test_set(self, cache: TrunkCache) -> TestSet:
+        """Return the test images for prediction."""
         table, digests, rows = self.images.table, self.images.inspection.sha256, self.splits.test
-        how = self.batch_size, self.config.learn.workers
-        return TestSet(table, digests, rows, cache, self.config.view, *how).predict(models)
+        return TestSet(table, digests, rows, cache, self.config.view, self.batch_size, self.config.learn.workers)
 
 
 def build_train_result(
@@ -135,7 +136,9 @@ def build_train_result(
         average = evaluate_predictions(test, average_predictions(snapshots))
         optional["snapshots"] = {"n": len(snapshots), "test": average}
     if uncertainty and len(test):
-        optional["uncertainty"] = uncertainty.measure(test, predictions)
+        unknown = uncertainty.unknown
+        strangeness = prepared.test_set(session.cache).score_unknown(models, unknown) if unknown else None
+        optional["uncertainty"] = uncertainty.measure(test, predictions, strangeness)
     untrained = {"untrained": prepared.untrained} if prepared.untrained else {}
     if prepared.advice:
         optional["advice"] = prepared.advice.record

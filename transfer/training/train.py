@@ -27,7 +27,8 @@ from transfer.freeze import FreezePolicy
 from transfer.heads.table_heads import head_specs
 from transfer.heads.trained_classes import describe_untrained, find_untrained, note_untrained
 from transfer.model import TransferModel
-from transfer.probes.held_out import LabelledRows, find_solution, predict_held_out
+from transfer.probes.held_out import find_solution
+from transfer.probes.held_out_images import LabelledRows, predict_held_out
 from transfer.runs.facts import count_split, describe_images, describe_network, list_left_out
 from transfer.runs.image_list import list_images, write_image_list
 from transfer.runs.inputs import RunInputs

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from transfer.errors import TransferError
 from transfer.evaluation.uncertainty.caution import choose_caution
 from transfer.evaluation.uncertainty.conformal import PredictionSets
 from transfer.evaluation.uncertainty.record import BOTH, Uncertainty
+from transfer.evaluation.uncertainty.unknown import UnknownScore
 from transfer.heads import HeadSpec
 
 SPECS = {
@@ -51,6 +55,19 @@ def test_low_confidence_is_no_answer():
     assert not [key for key in first if key.endswith("_set")]
 
 
+def test_strange_images_have_a_score_and_on_request_no_object():
+    unknown = UnknownScore("msp", {}, torch.empty(0))
+    rows = [{"object": "mug", "domain": "shop"}, {"object": "mug", "domain": "web"}]
+    uncertainty = replace(UNCERTAINTY, unknown=unknown)
+    choose_caution(uncertainty, None, 0.0).complete(rows, SPECS, PREDICTED, np.array([0.123456, 1.0]))
+    assert [row["object_unknown"] for row in rows] == [0.1235, 1.0]
+    assert [row["object"] for row in rows] == ["mug", "mug"]
+    choose_caution(uncertainty, 0.75, 0.0, 0.99).complete(rows, SPECS, PREDICTED, np.array([0.123456, 1.0]))
+    assert [row["object"] for row in rows] == ["mug", None]
+    assert rows[1]["domain"] == "web"
+    assert rows[1]["object_set"] == ["mug"]
+
+
 def test_nothing_asked_for():
     assert choose_caution(UNCERTAINTY, None, 0.0) is None
 
@@ -61,6 +78,8 @@ def test_nothing_asked_for():
         ((None, 0.9, 0.0), "the run has no prediction sets"),
         ((UNCERTAINTY, 1.0, 0.0), "coverage 1: it must be above 0 and below 1"),
         ((UNCERTAINTY, None, 1.5), "min_confidence 1.5: it must be a probability"),
+        ((UNCERTAINTY, None, 0.0, 0.9), "max_unknown: the run has no unknown score"),
+        ((UNCERTAINTY, None, 0.0, -0.1), "max_unknown -0.1: it must be a share"),
     ],
 )
 def test_what_cannot_be(given, message):

@@ -68,7 +68,7 @@ def test_what_is_saved_is_read(answers, tmp_path):
 def test_a_run_without_it(tmp_path):
     assert find_uncertainty(tmp_path) is None
     assert find_uncertainty(None) is None
-    with pytest.raises(TransferError, match=f"has no {UNCERTAINTY_FILE}, which prediction sets need"):
+    with pytest.raises(TransferError, match=f"has no {UNCERTAINTY_FILE}, which prediction sets and unknown scores"):
         load_uncertainty(tmp_path)
 
 

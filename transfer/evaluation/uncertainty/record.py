@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -15,6 +16,7 @@ from transfer.errors import TransferError
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.uncertainty.conformal import PredictionSets, measure_sets, pair_labels, pair_probabilities
 from transfer.evaluation.uncertainty.risk_coverage import measure_risk_coverage
+from transfer.evaluation.uncertainty.unknown import SCORES, UnknownScore
 from transfer.heads import find_head_kind
 from transfer.heads.heads import PAIR
 from transfer.heads.kind import ClassHeadKind
@@ -25,23 +27,32 @@ UNCERTAINTY_FORMAT = "transfer uncertainty 1"
 BOTH = "object_and_domain"
 """The name of the sets of pairs of object and domain."""
 COVERAGES = (0.8, 0.9, 0.95)  # that results report
+STRANGE = 0.95  # unknown score from which on results count an image as strange: 5 % of known ones
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Predictions by head for the `rows` of a table, by heads that were not trained on them; `method` says how."""
+    """Predictions by head for the `rows` of a table, by heads that were not trained on them; `method` says how.
+
+    `unknown` has the unknown scores of these rows for reference.
+    """
 
     rows: np.ndarray
     predictions: dict[str, np.ndarray]
     method: str
+    unknown: UnknownScore | None = None
 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Prediction sets by head, and `BOTH` for pairs of object and domain; `method` says how they were calibrated."""
+    """Prediction sets by head, and `BOTH` for pairs of object and domain; `method` says how they were calibrated.
+
+    `unknown` scores how likely an image shows no known class.
+    """
 
     sets: Mapping[str, PredictionSets]
     method: str
+    unknown: UnknownScore | None = None
 
     @classmethod
     def from_predictions(cls, predictions: Predictions, targets: Mapping[str, Target], method: str) -> "Uncertainty":
@@ -61,7 +72,8 @@ class Uncertainty:
             return None
         predictions = {name: values for part in found for name, values in part.predictions.items()}
         made = cls.from_predictions(predictions, table.take(found[0].rows).targets, found[0].method)
-        return made if made.sets else None
+        unknown = next((part.unknown for part in found if part.unknown), None)
+        return replace(made, unknown=unknown) if made.sets else None
 
     def save(self, folder: Path) -> None:
         """Write it into the run folder `folder`."""
@@ -69,13 +81,27 @@ class Uncertainty:
         for name, sets in self.sets.items():
             tensors |= {f"scores/{name}": sets.scores.astype(np.float32), f"labels/{name}": sets.labels}
         classes = {name: sets.classes for name, sets in self.sets.items()}
-        about = {"format": UNCERTAINTY_FORMAT, "method": self.method, "classes": classes}
+        about: dict[str, Any] = {"format": UNCERTAINTY_FORMAT, "method": self.method, "classes": classes}
+        if self.unknown:
+            tensors |= {f"unknown/{key}": values.numpy() for key, values in self.unknown.state.items()}
+            tensors["unknown_reference"] = self.unknown.reference.numpy()
+            about["unknown"] = self.unknown.describe()
         with atomic_write(folder / UNCERTAINTY_FILE) as temporary:
             save_file(tensors, temporary, metadata={"transfer": json.dumps(about)})
 
-    def measure(self, table: ImageTable, predictions: Predictions) -> dict[str, Any]:
-        """Return coverage and size of the sets of `predictions` for the images of `table`, and risk by coverage."""
+    def measure(
+        self, table: ImageTable, predictions: Predictions, strangeness: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Return coverage and size of the sets of `predictions` for the images of `table`, and risk by coverage.
+
+        With `strangeness`, :meth:`UnknownScore.rate` (N,) of these images, also what is known about the unknown score,
+        and the ``share`` of images above `STRANGE`, which of known images is 1 - `STRANGE`.
+        """
         report: dict[str, Any] = {"method": self.method, "heads": {}}
+        if self.unknown:
+            report["unknown"] = self.unknown.describe()
+            if strangeness is not None and len(strangeness):
+                report["unknown"]["strange"] = {"above": STRANGE, "share": float((strangeness > STRANGE).mean())}
         for name, (probabilities, labels) in _all_probabilities(predictions, table.targets).items():
             known = labels >= 0
             if name not in self.sets or not known.any() or not np.isfinite(probabilities).all():
@@ -113,8 +139,8 @@ def load_uncertainty(run: Path) -> Uncertainty:
     file = (run if run.is_dir() else run.parent) / UNCERTAINTY_FILE
     if not file.is_file():
         raise TransferError(
-            f"{run} has no {UNCERTAINTY_FILE}, which prediction sets need: `transfer train` with validation images "
-            "writes it"
+            f"{run} has no {UNCERTAINTY_FILE}, which prediction sets and unknown scores need: `transfer "
+            "train` with validation images writes it"
         )
     try:
         with safe_open(file, "np") as opened:
@@ -129,9 +155,23 @@ def load_uncertainty(run: Path) -> Uncertainty:
             }
             if any(s.labels.shape != s.scores.shape or s.labels.max(initial=0) >= s.classes for s in sets.values()):
                 raise ValueError("labels that no class has")
-            return Uncertainty(sets, str(about["method"]))
+            unknown = _load_unknown(opened, about["unknown"]) if "unknown" in about else None
+            return Uncertainty(sets, str(about["method"]), unknown)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise TransferError(f"{file} is damaged ({error}): train the run again") from error
+
+
+def _load_unknown(opened: Any, about: Mapping[str, Any]) -> UnknownScore:
+    """Return the unknown score of the file `opened`; raise a ValueError or KeyError if it is not one."""
+    state = {
+        key.removeprefix("unknown/"): torch.from_numpy(opened.get_tensor(key))
+        for key in opened.keys()  # noqa: SIM118 (not a dict)
+        if key.startswith("unknown/")
+    }
+    if about["score"] not in SCORES:
+        raise ValueError(f"no unknown score {about['score']!r}")
+    reference = torch.from_numpy(opened.get_tensor("unknown_reference"))
+    return UnknownScore(about["score"], state, reference, dict(about["auroc"]), str(about["reason"]))
 
 
 def _all_probabilities(

@@ -1,0 +1,124 @@
+"""What a model predicts for images that it was not trained on, and how strange they are to it."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer.evaluation.predictions import predict_rows
+from transfer.evaluation.uncertainty.record import HeldOut
+from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
+from transfer.feature_cache import Feed
+from transfer.heads.heads import Heads
+from transfer.heads.kind import ClassHeadKind
+from transfer.probes.held_out import CROSS_FITTED_FOLDS, cross_fit, draw_folds
+from transfer.probes.left_out_classes import MIN_CLASSES, measure_left_out
+
+MAX_CROSS_FITTED = 2500  # rows; of more, a fifth to validate by is enough, and solving all folds takes seconds
+CROSS_FITTED, VALIDATED = f"cross-conformal, {CROSS_FITTED_FOLDS} folds", "split-conformal, validation images"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """The `train` and `val` rows that a model was trained on and chosen by.
+
+    `labels` and `weights` are by head those of all rows of the model's `feed`; `weights` have the heads whose rows are
+    weighted. `smoothing` is that of the labels.
+    """
+
+    feed: Feed
+    labels: Mapping[str, Tensor]
+    train: np.ndarray
+    val: np.ndarray
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    smoothing: float = 0.0
+
+    def take(self, rows: np.ndarray) -> tuple[tuple[Tensor, dict[str, Tensor]], dict[str, Any]]:
+        """Return features and targets of `rows`, and the options of a solver that is to fit them."""
+        index = torch.from_numpy(rows)
+        targets, weights = ({k: v[index] for k, v in by_head.items()} for by_head in (self.labels, self.weights))
+        return (self.feed.load_all_views(rows)[1], targets), {
+            "smoothing": self.smoothing,
+            "row_weights": weights or None,
+        }
+
+
+def predict_held_out(
+    data: LabelledRows, solution: Mapping[str, float] | None, temperatures: Mapping[str, float], seed: int
+) -> HeldOut:
+    """Return predictions for images that a model was not trained on, and an unknown score with theirs as reference.
+
+    Few rows are predicted by linear probes of their own with the L2 values `solution`, see :func:`cross_fit`. Of many,
+    and without a `solution` (:func:`find_solution`), the model predicts the validation rows.
+    """
+    heads, rows = data.feed.model.heads, np.union1d(data.train, data.val)
+    if solution is None:
+        return _predict_validation(data, _default_score(heads))
+    crossed = len(rows) <= MAX_CROSS_FITTED
+    if not crossed:
+        rows = np.sort(np.random.default_rng(seed).permutation(data.train)[:MAX_CROSS_FITTED])
+    (features, targets), options = data.take(rows)
+    by = targets.get(HEAD, next(iter(targets.values())))  # each fold has its share of each of these
+    folds = draw_folds(by.cpu().numpy(), seed)
+    options["fixed_l2"] = solution
+    score = _default_score(heads)
+    if score:
+        aurocs = measure_left_out(copy.deepcopy(heads), (features, targets), folds, temperatures, seed, **options)
+        score = _choose_score(score, aurocs, features, targets[HEAD])
+    if not crossed:
+        return _predict_validation(data, score)
+    outputs = cross_fit(copy.deepcopy(heads), (features, targets), folds, temperatures, **options)
+    predictions = {name: values.numpy() for name, values in heads.predictions(outputs).items()}
+    if score:
+        score = _refer(score, features, targets[HEAD], outputs[HEAD], torch.from_numpy(folds))
+    return HeldOut(rows, predictions, CROSS_FITTED, score)
+
+
+def _predict_validation(data: LabelledRows, score: UnknownScore | None) -> HeldOut:
+    model, feed = data.feed.model, data.feed
+    if not len(data.val):
+        return HeldOut(data.val, {}, VALIDATED)
+    predictions = predict_rows(model, feed, data.val, data.labels)[0]
+    known = data.val[data.labels[HEAD].cpu().numpy()[data.val] >= 0] if score else data.val[:0]
+    if score and len(known):
+        reference = torch.from_numpy(score.score_rows(model, feed, known, raw=True)).float()
+        return HeldOut(data.val, predictions, VALIDATED, replace(score, reference=reference))
+    return HeldOut(data.val, predictions, VALIDATED)
+
+
+def _default_score(heads: Heads) -> UnknownScore | None:
+    """Return the score that needs no choice; None without a head of one class of several.
+
+    The energy was the best on average over the sets of the room's README. Outputs of a joint head are normalised, and
+    of two classes have one difference: their energy says nothing.
+    """
+    spec = heads.specs.get(HEAD)
+    if spec is None or not isinstance(spec.head_kind, ClassHeadKind) or not spec.head_kind.logits:
+        return None
+    reason = f"not chosen: classes are left out of solved linear probes with at least {MIN_CLASSES} classes"
+    name = "msp" if heads.joint or spec.outputs < MIN_CLASSES else "energy"
+    return UnknownScore(name, {}, torch.empty(0), reason=reason)
+
+
+def _choose_score(default: UnknownScore, aurocs: dict[str, float], features: Tensor, labels: Tensor) -> UnknownScore:
+    """Return the score of largest AUROC, fitted to `features` (N, width) of `labels` (N,); `default` without AUROCs."""
+    if not aurocs:
+        return default
+    known = labels >= 0
+    best = UnknownScore.fitted(max(aurocs, key=lambda name: aurocs[name]), features[known], labels[known])
+    return replace(best, aurocs=aurocs, reason="best at finding classes that were left out")
+
+
+def _refer(score: UnknownScore, features: Tensor, labels: Tensor, outputs: Tensor, folds: Tensor) -> UnknownScore:
+    """Return `score` with reference: each row's by the score fitted to the other folds, and by held-out `outputs`."""
+    known, parts = labels.cpu() >= 0, []
+    for fold in folds.unique().tolist():
+        held_out, others = known & (folds == fold), known & (folds != fold)
+        if bool(held_out.any()) and bool(others.any()):
+            fitted = UnknownScore.fitted(score.name, features[others], labels[others])
+            parts.append(fitted.compute(features[held_out], outputs[held_out].float()))
+    return replace(score, reference=torch.cat(parts).float().cpu())
