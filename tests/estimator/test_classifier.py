@@ -56,7 +56,7 @@ def test_noise_is_stranger_than_images_of_known_classes(fitted, images, pixels):
     assert (found.shape, found.dtype) == ((48,), np.float64)
     np.testing.assert_array_equal(fitted.score_unknown(images), found)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).score_unknown(pixels), found)
-    assert found.mean() < 0.5 < fitted.score_unknown(noise).mean()
+    assert fitted.score_unknown(noise).mean() > found.mean() + 0.1
 
 
 def test_the_same_seed_and_a_pickle_give_the_same_predictions(fitted, classifier, pixels, objects):

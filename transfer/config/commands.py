@@ -65,7 +65,7 @@ class PredictConfig(Config):
     those of the training set."""
     min_confidence: Fraction[float] = 0.0
     """Answer nothing where the probability of the likeliest class is lower."""
-    max_unknown: Fraction[float] = 1.0
+    max_unknown: Annotated[float, Within(0, 1)] = 1.0
     """Name no object where object_unknown, the share of known images that are less strange than this one, is higher,
     such as 0.99."""
 

@@ -17,10 +17,10 @@ from transfer.data.image_paths import find_images
 from transfer.data.images.batches import ImageBatches
 from transfer.data.images.file_kinds import describe_left_out
 from transfer.data.left_out import LeftOut
+from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.uncertainty.caution import Caution, choose_caution
 from transfer.evaluation.uncertainty.record import find_uncertainty
-from transfer.evaluation.uncertainty.unknown import HEAD
-from transfer.heads import HeadSpec
+from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
 from transfer.runs import checkpoint
 from transfer.runtime.device import pick_device
 from transfer.runtime.escape import escape_unprintable
@@ -52,33 +52,44 @@ def predict(
         ``NAME_top``, a list of [class, probability]; for each other head its value. An image that cannot be read and
         is skipped has ``path`` and ``error``.
     """
+    bad: dict[int, str] | None = {} if skip_bad else None
+    specs = {name: spec for model in models.values() for name, spec in model.heads.specs.items()}
+    for places, found, strangeness in predict_batches(models, paths, bad, caution.unknown if caution else None):
+        rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
+        for name, values in found.items():
+            for row, value in zip(rows, values, strict=True):
+                row |= specs[name].head_kind.describe(specs[name], value, top)
+        if caution:
+            caution.complete(rows, specs, found, strangeness)
+        for place, row in zip(places.tolist(), rows, strict=True):
+            yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
+
+
+def predict_batches(
+    models: checkpoint.Models, paths: Sequence[str], bad: dict[int, str] | None, unknown: UnknownScore | None = None
+) -> Iterator[tuple[np.ndarray, Predictions, np.ndarray | None]]:
+    """Yield places in `paths`, predictions by head, and rates of `unknown`, batch by batch.
+
+    Images that cannot be read raise a TransferError, or are named in `bad`, if given, by their place; their predictions
+    mean nothing.
+    """
     backbone = next(iter(models.values())).backbone
     device = next(backbone.parameters()).device
-    bad: dict[int, str] | None = {} if skip_bad else None
     # One pass over all paths: threads decode the next images while the networks process the present ones.
     batches = ImageBatches(
         paths, backbone.preprocessing, batch_size=PREDICTED_AT_ONCE, pin=device.type == "cuda", bad=bad
     )
     with keep_freed_memory():
         for places, images in batches:
-            rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
-            specs: dict[str, HeadSpec] = {}
-            found: dict[str, np.ndarray] = {}
+            found: Predictions = {}
             strangeness = None
             for model in models.values():
-                specs |= model.heads.specs
                 features, outputs = model.compute(images.to(device, non_blocking=True))
                 predicted = model.heads.predictions(outputs)
                 found |= {name: values.cpu().numpy() for name, values in predicted.items()}
-                if caution and caution.unknown and HEAD in outputs:
-                    strangeness = caution.unknown.rate(features, outputs[HEAD]).cpu().numpy()
-            for name, values in found.items():
-                for row, value in zip(rows, values, strict=True):
-                    row |= specs[name].head_kind.describe(specs[name], value, top)
-            if caution:
-                caution.complete(rows, specs, found, strangeness)
-            for place, row in zip(places.tolist(), rows, strict=True):
-                yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
+                if unknown and HEAD in outputs:
+                    strangeness = unknown.rate(features, outputs[HEAD]).cpu().numpy()
+            yield places.numpy(), found, strangeness
 
 
 def find_and_log_images(names: Sequence[str]) -> list[str]:

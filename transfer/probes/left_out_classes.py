@@ -1,15 +1,16 @@
 """Which unknown score suits the data: classes are left out of the probe, and each score is to find their images."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Unpack
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from transfer.evaluation.uncertainty.unknown import HEAD, SCORES, UnknownScore, measure_auroc
-from transfer.heads.heads import Heads
-from transfer.probes.held_out import solve_without
-from transfer.probes.linear import Rows, SolverOptions, layer_problems
+from transfer.heads.heads import PAIR, Heads, split_by_layer
+from transfer.probes.linear import Rows, SolverOptions, solve_linear_probe
 
 LEFT_OUT_GROUPS = 4  # each leaves a quarter of the classes out
 MIN_CLASSES = 3  # of which one is left out: a probe of the others needs two
@@ -26,12 +27,13 @@ def measure_left_out(
     """Return of each of `SCORES` how well it distinguishes left-out classes from known ones: mean AUROC over groups.
 
     For each group of classes, the linear probe is solved without it and without one fold of the other classes, whose
-    images it has to rank below those of the group. Only training rows have a part in that.
+    images it has to rank below those of the group. It is solved as if no other row existed: even an output without
+    images, or features centred on all classes, would say something about those that are left out.
 
     Parameters
     ----------
     heads : Heads
-        Linear ones; give a copy.
+        Linear ones, as of the run; their weights have no part in this.
     rows : (Tensor, mapping of str to Tensor)
         Features (N, width), and targets (N,) by head.
     folds : ndarray of int64, shape (N,)
@@ -47,28 +49,43 @@ def measure_left_out(
     dict of str to float
         Empty with fewer than `MIN_CLASSES` classes, or if no group has images to compare.
     """
-    layer = next(found for found in layer_problems(heads, rows, **options) if HEAD in found.part.specs)
-    known = layer.known_rows(rows[1])
-    features, labels = rows[0][known].to(layer.train.x.device), layer.train.targets[HEAD]
-    fold_of = torch.from_numpy(folds)[known].to(labels.device)
-    present = labels[labels >= 0].unique().cpu().numpy()
+    labels = rows[1][HEAD].cpu()
+    present = labels[labels >= 0].unique().numpy()
     if len(present) < MIN_CLASSES:
         return {}
     found: dict[str, list[float]] = {name: [] for name in SCORES}
     order = np.random.default_rng(seed).permutation(present)
     groups = min(LEFT_OUT_GROUPS, len(order))
     for number in range(groups):
-        unknown = torch.isin(labels, torch.from_numpy(order[number::groups]).to(labels.device))
-        held_out = ~unknown & (labels >= 0) & (fold_of == fold_of.unique()[number % len(fold_of.unique())])
+        unknown = torch.isin(labels, torch.from_numpy(order[number::groups]))
+        held_out = ~unknown & (labels >= 0) & torch.from_numpy(folds == number % (folds.max() + 1))
         fitted = ~unknown & ~held_out & (labels >= 0)
         if not (bool(unknown.any()) and bool(held_out.any()) and len(labels[fitted].unique()) > 1):
             continue
-        problem = solve_without(layer, unknown | held_out, fine=False)
-        with torch.no_grad():
-            outputs = layer.part(problem.predict(layer.train.x) / temperatures.get(layer.name, 1.0))[HEAD]
-            outputs = outputs[:, labels[fitted].unique()]
+        logits = _predict_without(heads, rows, fitted, temperatures, options)
         for name in SCORES:
-            score = UnknownScore.fitted(name, features[fitted], labels[fitted])
-            parts = [score.compute(features[rows], outputs[rows]).cpu().numpy() for rows in (held_out, unknown)]
+            score = UnknownScore.fitted(name, rows[0][fitted], labels[fitted].to(rows[0].device))
+            parts = [score.compute(rows[0][part], logits[part]).cpu().numpy() for part in (held_out, unknown)]
             found[name].append(measure_auroc(*parts))
     return {name: round(float(np.mean(values)), 4) for name, values in found.items() if values}
+
+
+def _predict_without(
+    heads: Heads, rows: Rows, fitted: Tensor, temperatures: Mapping[str, float], options: SolverOptions
+) -> Tensor:
+    """Return the logits (N, classes) of all rows by a probe of those `fitted`, bool (N,), and their classes alone."""
+    features, targets = rows
+    names = PAIR if heads.joint else (HEAD,)
+    classes, places = targets[HEAD].cpu()[fitted].unique(return_inverse=True)
+    spec = heads.specs[HEAD]
+    specs = [replace(spec, classes=tuple(spec.classes[k] for k in classes.tolist()))]
+    specs += [heads.specs[name] for name in names[1:]]
+    probe = Heads(specs, features.shape[1], compose="joint" if heads.joint else "dual").to(features.device)
+    inner = {name: targets[name][fitted] for name in names} | {HEAD: places.to(features.device)}
+    weights = {name: values[fitted] for name, values in (options.get("row_weights") or {}).items() if name in names}
+    solve_linear_probe(probe, (features[fitted], inner), **(options | {"row_weights": weights or None}))
+    with torch.no_grad():
+        outputs = probe.layer_outputs(features)
+        name = "joint" if heads.joint else HEAD
+        outputs[name] = outputs[name] / temperatures.get(name, 1.0)
+        return split_by_layer(probe)[name](outputs[name])[HEAD]
