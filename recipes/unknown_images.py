@@ -14,7 +14,7 @@ import torch
 from transfer import RunConfig, TrainConfig, train
 from transfer.cli.main import script
 from transfer.config.train import DataConfig
-from transfer.evaluation.uncertainty.unknown import SCORES, UnknownScore, measure_auroc
+from transfer.evaluation.uncertainty.unknown import UNKNOWN_SCORES, UnknownScore, measure_auroc
 from transfer.feature_cache import Feed, TrunkCache
 from transfer.model import TransferModel
 from transfer.report.text import mean_sd_text, text_table
@@ -49,7 +49,7 @@ def main(config: UnknownConfig) -> None:
         fitted = fitted[known.table.object[fitted] >= 0]
         features = _feed(cache, model, known).load_all_views(fitted)[1]
         labels = torch.from_numpy(known.table.object[fitted])
-        scores = {name: UnknownScore.fitted(name, features, labels) for name in SCORES}
+        scores = {name: UnknownScore.fitted(name, features, labels) for name in UNKNOWN_SCORES}
         assert run.uncertainty
         assert run.uncertainty.unknown
         for name, score in (scores | {CHOSEN: run.uncertainty.unknown}).items():
@@ -62,9 +62,9 @@ def main(config: UnknownConfig) -> None:
         chosen.append(run.uncertainty.unknown.name)
         shares.append(run.result["uncertainty"]["unknown"]["strange"]["share"])
     places = list(dict.fromkeys(where for _, where in aurocs))
-    cells = [[name, *(mean_sd_text(aurocs[name, where]) for where in places)] for name in (*SCORES, CHOSEN)]
+    cells = [[name, *(mean_sd_text(aurocs[name, where]) for where in places)] for name in (*UNKNOWN_SCORES, CHOSEN)]
     print("\n" + text_table(["score", *places], cells))
-    counts = ", ".join(f"{name} {chosen.count(name)}" for name in SCORES if name in chosen)
+    counts = ", ".join(f"{name} {chosen.count(name)}" for name in UNKNOWN_SCORES if name in chosen)
     print(f"\nchosen: {counts}; known test images above 0.95: {100 * fmean(shares):.1f} %")
 
 

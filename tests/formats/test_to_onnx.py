@@ -11,7 +11,7 @@ from transfer.config.train import HeadConfig
 from transfer.errors import TransferError
 from transfer.evaluation.uncertainty.conformal import PredictionSets
 from transfer.evaluation.uncertainty.record import Uncertainty
-from transfer.evaluation.uncertainty.unknown import SCORES, UnknownScore
+from transfer.evaluation.uncertainty.unknown import UNKNOWN_SCORES, UnknownScore
 from transfer.formats import export
 from transfer.runs import checkpoint
 from transfer.runs.folder import UNCERTAINTY_FILE
@@ -71,7 +71,7 @@ def test_prediction_sets_are_outputs(saved, noise, own):
         export(ExportConfig(run, coverage=0.75))
 
 
-@pytest.mark.parametrize("name", list(SCORES))
+@pytest.mark.parametrize("name", list(UNKNOWN_SCORES))
 def test_the_unknown_score_is_an_output(name, saved, noise):
     run = saved()
     model = checkpoint.load_models(run)[""]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from transfer.evaluation.uncertainty.unknown import SCORES, UnknownScore
+from transfer.evaluation.uncertainty.unknown import UNKNOWN_SCORES, UnknownScore
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.probes.held_out import draw_folds
@@ -29,7 +29,7 @@ def test_each_group_is_found_by_a_probe_without_it():
     labels, heads = targets["object"], Heads(SPECS, 12)
     folds, l2 = draw_folds(labels.numpy(), 0), {"object": 0.05, "domain": 0.05}
     found = measure_left_out(heads, (x, targets), folds, {"object": 2.0}, 3, fixed_l2=l2)
-    wanted = {name: [] for name in SCORES}
+    wanted = {name: [] for name in UNKNOWN_SCORES}
     order = np.random.default_rng(3).permutation(CLASSES)
     for group in range(LEFT_OUT_GROUPS):
         out = np.isin(labels.numpy(), order[group::LEFT_OUT_GROUPS])
@@ -41,7 +41,7 @@ def test_each_group_is_found_by_a_probe_without_it():
         solve_linear_probe(own, (x[fitted], {"object": renamed}), fixed_l2=l2)
         with torch.no_grad():
             logits = own(x)["object"] / 2.0
-        for name in SCORES:
+        for name in UNKNOWN_SCORES:
             score = UnknownScore.fitted(name, x[fitted], labels[fitted]).compute(x, logits).numpy()
             rows = held | out
             wanted[name].append(roc_auc_score(out[rows], score[rows]))
@@ -54,7 +54,7 @@ def test_a_joint_head_leaves_classes_out_too():
     x, targets = rows_of()
     folds = draw_folds(targets["object"].numpy(), 0)
     found = measure_left_out(Heads(SPECS, 12, compose="joint"), (x, targets), folds, {}, 0, fixed_l2={"joint": 0.05})
-    assert found.keys() == SCORES.keys()
+    assert found.keys() == UNKNOWN_SCORES.keys()
     assert found["msp"] > 0.6
 
 

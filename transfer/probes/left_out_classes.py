@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer.evaluation.uncertainty.unknown import HEAD, SCORES, UnknownScore, measure_auroc
+from transfer.evaluation.uncertainty.unknown import HEAD, UNKNOWN_SCORES, UnknownScore, measure_auroc
 from transfer.heads.heads import PAIR, Heads, split_by_layer
 from transfer.probes.linear import Rows, SolverOptions, solve_linear_probe
 
@@ -24,7 +24,7 @@ def measure_left_out(
     seed: int,
     **options: Unpack[SolverOptions],
 ) -> dict[str, float]:
-    """Return of each of `SCORES` how well it distinguishes left-out classes from known ones: mean AUROC over groups.
+    """Return of each of `UNKNOWN_SCORES` how well it distinguishes left-out classes from known ones: mean AUROC over groups.
 
     For each group of classes, the linear probe is solved without it and without one fold of the other classes, whose
     images it has to rank below those of the group. It is solved as if no other row existed: even an output without
@@ -53,7 +53,7 @@ def measure_left_out(
     present = labels[labels >= 0].unique().numpy()
     if len(present) < MIN_CLASSES:
         return {}
-    found: dict[str, list[float]] = {name: [] for name in SCORES}
+    found: dict[str, list[float]] = {name: [] for name in UNKNOWN_SCORES}
     order = np.random.default_rng(seed).permutation(present)
     groups = min(LEFT_OUT_GROUPS, len(order))
     for number in range(groups):
@@ -63,7 +63,7 @@ def measure_left_out(
         if not (bool(unknown.any()) and bool(held_out.any()) and len(labels[fitted].unique()) > 1):
             continue
         logits = _predict_without(heads, rows, fitted, temperatures, options)
-        for name in SCORES:
+        for name in UNKNOWN_SCORES:
             score = UnknownScore.fitted(name, rows[0][fitted], labels[fitted].to(rows[0].device))
             parts = [score.compute(rows[0][part], logits[part]).cpu().numpy() for part in (held_out, unknown)]
             found[name].append(measure_auroc(*parts))

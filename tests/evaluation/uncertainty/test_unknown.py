@@ -9,7 +9,7 @@ from sklearn.covariance import oas
 from sklearn.metrics import roc_auc_score
 
 from transfer.evaluation.uncertainty import unknown as module
-from transfer.evaluation.uncertainty.unknown import SCORES, UnknownScore, measure_auroc
+from transfer.evaluation.uncertainty.unknown import UNKNOWN_SCORES, UnknownScore, measure_auroc
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def naive(name, features, labels, x, logits):
     return min(float((x - mean) @ precision @ (x - mean)) for mean in means.values())
 
 
-@pytest.mark.parametrize("name", list(SCORES))
+@pytest.mark.parametrize("name", list(UNKNOWN_SCORES))
 def test_each_score_is_that_of_its_paper(name, rows):
     features, labels, new, logits = rows
     found = UnknownScore.fitted(name, features, labels).compute(new, logits).numpy()

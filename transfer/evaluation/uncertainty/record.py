@@ -16,7 +16,7 @@ from transfer.errors import TransferError
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.uncertainty.conformal import PredictionSets, measure_sets, pair_labels, pair_probabilities
 from transfer.evaluation.uncertainty.risk_coverage import measure_risk_coverage
-from transfer.evaluation.uncertainty.unknown import SCORES, UnknownScore
+from transfer.evaluation.uncertainty.unknown import UNKNOWN_SCORES, UnknownScore
 from transfer.heads import find_head_kind
 from transfer.heads.heads import PAIR
 from transfer.heads.kind import ClassHeadKind
@@ -168,7 +168,7 @@ def _load_unknown(opened: Any, about: Mapping[str, Any]) -> UnknownScore:
         for key in opened.keys()  # noqa: SIM118 (not a dict)
         if key.startswith("unknown/")
     }
-    if about["score"] not in SCORES:
+    if about["score"] not in UNKNOWN_SCORES:
         raise ValueError(f"no unknown score {about['score']!r}")
     reference = torch.from_numpy(opened.get_tensor("unknown_reference"))
     return UnknownScore(about["score"], state, reference, dict(about["auroc"]), str(about["reason"]))

@@ -75,7 +75,7 @@ def _squared_distance(state: Mapping[str, Tensor], features: Tensor, logits: Ten
     return (white.square().sum(1, keepdim=True) - 2 * products + means.square().sum(1)).amin(1)
 
 
-SCORES: dict[str, ScoreKind] = {
+UNKNOWN_SCORES: dict[str, ScoreKind] = {
     "energy": ScoreKind(
         "free energy of the logits (Liu et al. 2020)", _fit_nothing, lambda state, x, logits: -logits.logsumexp(1)
     ),
@@ -99,12 +99,12 @@ SCORES: dict[str, ScoreKind] = {
 
 @dataclass(frozen=True, eq=False)
 class UnknownScore:
-    """One of `SCORES`, fitted to training rows, and the scores of known images that were not trained on.
+    """One of `UNKNOWN_SCORES`, fitted to training rows, and the scores of known images that were not trained on.
 
     Parameters
     ----------
     name : str
-        Key of `SCORES`.
+        Key of `UNKNOWN_SCORES`.
     state : dict of str to Tensor
         What its ``fit`` returned.
     reference : Tensor of float32, shape (N,)
@@ -125,14 +125,14 @@ class UnknownScore:
     @classmethod
     def fitted(cls, name: str, features: Tensor, labels: Tensor) -> "UnknownScore":
         """Return the score `name` fitted to `features` (N, F) of known `labels` (N,), without a reference."""
-        state = {key: values.cpu() for key, values in SCORES[name].fit(features, labels).items()}
+        state = {key: values.cpu() for key, values in UNKNOWN_SCORES[name].fit(features, labels).items()}
         return cls(name, state, torch.empty(0))
 
     def compute(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the score itself, (N,), from features (N, F) and the head's output (N, classes), or (N,) if binary."""
         logits = logits.float() if logits.ndim == 2 else torch.stack([torch.zeros_like(logits), logits], 1).float()
         state = {key: values.to(features.device) for key, values in self.state.items()}
-        return SCORES[self.name].compute(state, features, logits)
+        return UNKNOWN_SCORES[self.name].compute(state, features, logits)
 
     def rate(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the share (N,) of known images that score less than each image: 0.99 is stranger than 99 % of them."""
