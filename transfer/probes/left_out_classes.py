@@ -24,7 +24,7 @@ def measure_left_out(
     seed: int,
     **options: Unpack[SolverOptions],
 ) -> dict[str, float]:
-    """Return of each of `UNKNOWN_SCORES` how well it distinguishes left-out classes from known ones: mean AUROC over groups.
+    """Return how well each of `UNKNOWN_SCORES` distinguishes left-out classes from known ones: mean AUROC over groups.
 
     For each group of classes, the linear probe is solved without it and without one fold of the other classes, whose
     images it has to rank below those of the group. It is solved as if no other row existed: even an output without
