@@ -74,10 +74,6 @@ class HeadKind(ABC):
         """Return the target of a text column; see :data:`transfer.data.target_columns.ColumnReader`."""
         return Target(read_numbers(column, cells, place).values, self.name)
 
-    def cells(self, target: Target) -> list[str]:
-        """Return the values of a target as text, which :meth:`read_column` reads; "" where unknown."""
-        return ["" if value != value else repr(value) for value in target.values.tolist()]
-
     def align(self, given: Target, spec: HeadSpec) -> tuple[Target, list[str]]:
         """Return another data set's target in terms of `spec`, and the names of classes that the head does not know."""
         return Target(given.values, self.name), []
@@ -171,10 +167,6 @@ class ClassHeadKind(HeadKind):
         """Return class indices; the classes are the names that occur, in natural order."""
         found = read_classes(column, cells, place)
         return Target(found.values, self.name, found.classes)
-
-    def cells(self, target: Target) -> list[str]:
-        """Return the names of the classes, "" where unknown."""
-        return ["" if i < 0 else target.classes[i] for i in target.values.tolist()]
 
     def align(self, given: Target, spec: HeadSpec) -> tuple[Target, list[str]]:
         """Return `given` as indices of the classes of `spec`, -1 for other classes, and the names of those.

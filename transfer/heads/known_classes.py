@@ -9,8 +9,10 @@ from transfer.heads.heads import PAIR, Heads
 
 
 @torch.no_grad()
-def copy_known_classes(heads: Heads, old: Heads) -> None:
-    """Give `heads` the weights of `old`, whose classes may be others; layers that do not correspond stay as they are.
+def copy_known_classes(heads: Heads, old: Heads) -> bool:
+    """Give `heads` the weights of `old`; return whether it has all classes of all heads.
+
+    Layers of which it has no class stay as they are.
 
     A new class gets the mean of the known classes' weights: the largest of several logits is at least their mean, so
     that no image is predicted to be of a new class, and no prediction changes before training.
@@ -19,9 +21,13 @@ def copy_known_classes(heads: Heads, old: Heads) -> None:
     heads.spread.copy_(old.spread)
     names = [name for name in heads.specs if not (heads.joint and name in PAIR)] + ["joint"] * heads.joint
     shared = [name for name in old.specs if not (old.joint and name in PAIR)] + ["joint"] * old.joint
+    complete = True
     for name in names:
-        if name in shared and (places := _find_places(name, heads, old)) is not None:
+        places = _find_places(name, heads, old) if name in shared else None
+        if places is not None:
             _copy_layers(heads.layer(name), old.layer(name), places)
+        complete = complete and places is not None and -1 not in places
+    return complete
 
 
 def _find_places(name: str, heads: Heads, old: Heads) -> list[int] | None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from transfer.data.splits import Splits
-from transfer.data.table import ImageTable
+from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
-from transfer.heads import find_head_kind
 from transfer.runs.folder import IMAGES_FILE
 from transfer.runtime.files import atomic_write, open_text
 
@@ -34,10 +33,20 @@ def list_images(table: ImageTable, splits: Splits, digests: np.ndarray) -> list[
     table, part, digests = table.take(rows), part[rows], digests[rows]
     columns = {"path": table.paths.tolist(), "split": part.tolist(), DIGEST: digests.tolist()}
     for name, target in table.targets.items():
-        columns[name] = find_head_kind(target.kind).cells(target)
+        columns[name] = _write_cells(target)
     if table.group.any():
         columns["group"] = table.group.tolist()
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+
+def _write_cells(target: Target) -> list[str]:
+    """Return values as a manifest has them: names of classes, several with bars between, or numbers; "" if unknown."""
+    values = target.values
+    if values.ndim == 2:
+        return ["|".join(np.array(target.classes)[row == 1].tolist()) for row in values]
+    if target.classes:
+        return ["" if i < 0 else target.classes[i] for i in values.tolist()]
+    return [repr(value) if known else "" for value, known in zip(values.tolist(), target.known.tolist(), strict=True)]
 
 
 def write_image_list(folder: Path, images: Sequence[ListedImage]) -> None:

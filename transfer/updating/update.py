@@ -32,7 +32,7 @@ from transfer.updating.union import Union
 
 # Of a trained policy that starts from the old weights, as a share of the run's.
 EPOCHS = 1 / 3
-RATE = 0.3
+RATE = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,8 @@ def read_old_run(config: UpdateConfig) -> OldRun:
     if len(trained.run.seeds) > 1:
         inner_run = run / f"seed{trained.run.seeds[0]}"
         raise TransferError(f"{run} has several seeds, each with its own split: update one, such as {inner_run}")
+    if "object" not in result["test"] and result["test"]:
+        raise TransferError(f"{run} predicts several labels of an image: update takes runs with one object an image")
     loaded = load_run(run, device=config.device or trained.learn.device)
     choices = [choice for fitted in result["epochs"].values() for choice in fitted]  # numbers of epochs are integers
     in_epochs = bool(result["policy"]["optimizer_bytes"]) or any(isinstance(choice, int) for choice in choices)

@@ -59,10 +59,14 @@ def test_without_rows_or_a_head_in_common_there_is_no_guard(images, digests, tau
 
 def test_the_record_says_what_the_best_epoch_lost_and_whether_one_counted() -> None:
     guard = Guard(np.arange(8), {"object": 0.75}, 0.25)
-    lines = [{"old_val": 0.5}, {"old_val": 0.625}, {"old_val": 0.875}]
+    lines = [{"phase": "full", "old_val": score} for score in (0.5, 0.625, 0.875)]
     expected = {"validation_images": 8, "before": 0.75, "allowed": 0.25, "after": 0.625, "highest": 0.875}
     assert guard.record(lines, [2]) == expected | {"old_weights": False}
     assert guard.record(lines, []) == expected | {"after": None, "old_weights": True}
+    probe = [{"phase": "probe", "head": "object"}, {"phase": "probe", "solved": {"object": 0.1}, "old_val": 0.75}]
+    after_probe = [*probe, *lines]
+    assert guard.record(after_probe, [{"object": 0.1}])["after"] == 0.75
+    assert guard.record(after_probe, [{"object": 0.1}, 1])["after"] == 0.5
     assert note_warm_start(guard, [2]) == []
     (note,) = note_warm_start(guard, [])
     assert "more than 0.250 of the accuracy of 0.750 on 8 old validation images" in note

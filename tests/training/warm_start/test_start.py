@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,13 +14,23 @@ def test_a_trained_network_gets_the_old_weights_and_the_last_phase(policy: str, 
     (old, _), (model, plan) = taught(policy, seed=1), taught(policy, seed=2)
     last = WarmStart({"": old}, frozenset(), 0.0).apply("", model, plan, LearnConfig(), 0)
     assert last is not None
-    (phase,) = last.phases
-    assert phase.stages == plan.phases[-1].stages
-    assert phase.share == 1.0
+    assert last.phases == (replace(plan.phases[-1], share=1.0),)
     for name, tensor in old.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
     assert model.state_dict().keys() == old.state_dict().keys()
     assert model.heads.layer("object")[0].weight is not old.heads.layer("object")[0].weight
+
+
+def test_where_a_head_lacks_classes_the_heads_are_fitted_first(taught) -> None:
+    (old, _), (model, plan) = taught("partial:2", seed=1, heads=("object",)), taught("partial:2", seed=2)
+    last = WarmStart({"": old}, frozenset(), 0.0).apply("", model, plan, LearnConfig(), 0)
+    assert last is not None
+    probe, phase = last.phases
+    assert probe.cut == len(probe.stages)
+    assert not any(stage.trained for stage in probe.stages)
+    assert phase.stages == plan.phases[-1].stages
+    assert phase.heads_rate == max(stage.rate for stage in phase.stages) == 0.1
+    assert probe.share == phase.share == 1.0
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "head2toe", "stage_probes"])
@@ -28,7 +40,9 @@ def test_a_solved_network_stays_as_it_is(policy: str, taught) -> None:
     warm = WarmStart({"": old}, frozenset(), 0.0)
     assert warm.apply("", model, plan, LearnConfig(), 0) is None
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
-    assert warm.apply("", model, plan, LearnConfig(probe="trained"), 0) is not None
+    trained = warm.apply("", model, plan, LearnConfig(probe="trained"), 0)
+    assert trained is not None
+    assert len(trained.phases) == 1
 
 
 def test_a_network_that_the_old_run_lacks_starts_afresh(taught) -> None:
@@ -37,8 +51,6 @@ def test_a_network_that_the_old_run_lacks_starts_afresh(taught) -> None:
 
 
 def test_the_guard_is_of_the_old_validation_images_with_a_label(images, digests, taught) -> None:
-    from dataclasses import replace
-
     model = taught()[0]
     values = images.object.copy()
     values[7] = -1

@@ -48,13 +48,14 @@ class Guard:
         return score >= self.before - self.allowed
 
     def record(self, lines: Sequence[Mapping[str, Any]], best: Sequence[Any]) -> dict[str, Any]:
-        """Return what result.json says of a fit: of `lines`, an epoch each, and of the `best` epoch, if one counted."""
+        """Return what result.json says of a fit, from its `lines` and the `best` choice of each phase."""
+        scored = [line for line in lines if "old_val" in line]
         return {
             "validation_images": len(self.rows),
             "before": round(self.before, 6),
             "allowed": round(self.allowed, 6),
-            "after": lines[best[0] - 1]["old_val"] if best else None,
-            "highest": max(line["old_val"] for line in lines) if lines else None,
+            "after": _find_best(scored, best)["old_val"] if best else None,
+            "highest": max((line["old_val"] for line in scored), default=None),
             "old_weights": not best,
         }
 
@@ -80,6 +81,13 @@ def make_guard(
     predictions = TestSet(aligned, digests, rows, cache, ViewConfig(), batch_size=64).predict({"": old})
     scores = _score(aligned.take(rows), {name: predictions[name] for name in names}, specs)
     return Guard(rows, scores, max_loss) if scores else None
+
+
+def _find_best(lines: Sequence[Mapping[str, Any]], best: Sequence[Any]) -> Mapping[str, Any]:
+    """Return the line of the weights that are used: of the last phase in `best` the solution, or the epoch."""
+    name = list(dict.fromkeys(line["phase"] for line in lines))[len(best) - 1]
+    of_phase = [line for line in lines if line["phase"] == name]
+    return of_phase[best[-1] - 1 if isinstance(best[-1], int) else -1]
 
 
 def note_warm_start(guard: Guard | None, best: Sequence[Any]) -> list[str]:
