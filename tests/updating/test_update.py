@@ -229,6 +229,8 @@ def test_runs_that_cannot_be_updated_are_refused(config: Make, run: Path, rest: 
             update(UpdateConfig(folder, add=str(rest)))
 
     refused(tmp_path / "nowhere", "has no result.json: give the folder of a finished run of transfer train")
+    with pytest.raises(TransferError, match="is the run itself, which stays as it is: name another folder"):
+        update(UpdateConfig(run, add=str(rest), out=run / ".." / run.name, overwrite=True))
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(result | {"command": "adapt"}))
     refused(run, "is a run of transfer adapt: update takes a run of transfer train")

@@ -108,6 +108,8 @@ def read_old_run(config: UpdateConfig) -> OldRun:
     run = config.run
     if not (run / "result.json").is_file():
         raise TransferError(f"{run} has no result.json: give the folder of a finished run of transfer train")
+    if config.out and config.out.resolve() == run.resolve():
+        raise TransferError(f"--out {config.out} is the run itself, which stays as it is: name another folder")
     result = read_json(run / "result.json")
     if (command := result.get("command")) != "train":
         raise TransferError(f"{run} is a run of transfer {command}: update takes a run of transfer train")
