@@ -152,6 +152,37 @@ def test_what_is_computed_is_committed_from_time_to_time(
     assert len(count) == commits
 
 
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_a_split_batch_each_process_gets_its_own_rows(
+    ready: Ready,
+    caches: Caches,
+    images: ImageTable,
+    digests: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    computed: list[int],
+    rank: int,
+    kept: bool,
+) -> None:
+    """As one of two processes sees it, without the other: nothing is gathered, and no more is decoded."""
+    model = ready()
+    whole = all_rows(caches(kept), model, images, digests)
+    computed.clear()
+    feed = caches(kept).feed(model, images.paths, digests, batch_size=7, workers=1)
+    feed.prepare(np.arange(len(images)))
+    for module in (feed_module.distributed, feed_module.shared):
+        monkeypatch.setattr(module, "get_world_size", lambda: 2)
+    monkeypatch.setattr(feed_module.shared, "get_rank", lambda: rank)
+    monkeypatch.setattr(feed_module.shared, "gather_rows", None)
+    rows = np.random.default_rng(0).permutation(len(images))[:19]
+    batches = list(feed.batches(rows, split=True))
+    assert [len(batch) for batch, _ in batches] == [7, 7, 5]
+    for batch, own in batches:
+        first = (len(batch) + 1) // 2  # of an odd number the first process has one row more
+        assert torch.equal(own, whole[batch[first:] if rank else batch[:first]])
+    assert sum(computed) == (0 if kept else (4 + 4 + 3, 3 + 3 + 2)[rank])
+
+
 def test_seconds_are_those_of_computing(ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray) -> None:
     first, second = caches(), caches()
     all_rows(first, ready(), images, digests)

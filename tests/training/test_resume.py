@@ -143,6 +143,21 @@ def test_killed_long_after_the_last_state(run: Any, tmp_path: Path, monkeypatch:
     check(run("full, fresh views, swa", RunStates(tmp_path, 10).part(0)), wanted)
 
 
+@pytest.mark.parametrize(("cheap", "left"), [(True, 3), (False, 6)])
+def test_the_end_of_an_epoch_is_saved_where_that_is_cheap(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cheap: bool, left: int
+) -> None:
+    """Killed after the first of two steps of the second epoch, long before a state is due."""
+    monkeypatch.setattr(PartStates, "cheap", cheap)
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, "kill")
+        with pytest.raises(Killed):
+            run("probe", RunStates(tmp_path, 10).part(0))
+    count = at_step(monkeypatch, -1, "stop")
+    run("probe", RunStates(tmp_path, 10).part(0))
+    assert count == [left]
+
+
 WHOLE = {
     "refit": {"policy": "linear_probe", "probe": "trained"},
     "solved": {"policy": "linear_probe"},
