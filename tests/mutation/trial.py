@@ -2,6 +2,7 @@
 
 import ast
 import gc
+import importlib
 import json
 import math
 import os
@@ -183,6 +184,14 @@ def replace_code(file: Path, tree: ast.Module) -> None:
     SourceFileLoader.get_code = get_planted  # type: ignore[method-assign,assignment]
 
 
+def import_first(root: Path, file: Path) -> None:
+    """Import `file` under its name in the package below `root`: pytest, which collects its doctests, takes that then.
+
+    Else it makes a second module of the file, whose classes are not those of the first, and cannot be pickled.
+    """
+    importlib.import_module(".".join(file.relative_to(root.resolve()).with_suffix("").parts))
+
+
 def run_apart(work: Callable[[Path], int], limit: float) -> tuple[int | None, str, dict[str, Any]]:
     """Call `work` in a forked process; return its exit code, its output and what it wrote as ``result.json``.
 
@@ -237,6 +246,7 @@ def measure_baseline(root: Path, file: Path, tree: ast.Module, tests: Sequence[s
         watch = LineWatch(str(file))
         sys.settrace(watch.trace)
         threading.settrace(watch.trace)
+        import_first(root, file)
         code = pytest.main([*QUIET, f"--rootdir={root}", f"--basetemp={folder / 'tmp'}", *tests], plugins=[watch])
         sys.settrace(None)
         found = {"lines": {test: sorted(lines) for test, lines in watch.lines.items()}, "seconds": watch.seconds}
@@ -264,6 +274,7 @@ def run_trials(root: Path, file: Path, tree: ast.Module, trials: Sequence[Trial]
             for stream in (1, 2):
                 os.dup2(nowhere, stream)
             replace_code(file, tree)
+            import_first(root, file)
             files = sorted({test.split("::")[0] for trial in trials for test in trial.tests})
             with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
                 arguments = [*QUIET, f"--rootdir={root}", f"--basetemp={folder}/tmp", *files]
@@ -281,6 +292,8 @@ def run_imported(root: Path, file: Path, tree: ast.Module, trial: Trial) -> int 
 
     def work(folder: Path) -> int:
         replace_code(file, tree)
+        with suppress(Exception):  # it may fail with the fault, which its tests then notice
+            import_first(root, file)
         files = sorted({test.split("::")[0] for test in trial.tests})
         arguments = [*QUIET, f"--rootdir={root}", f"--basetemp={folder / 'tmp'}", *files]
         return int(pytest.main(arguments, plugins=[ChosenTests(list(trial.tests))]))
