@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.datasets import make_moons
 
+from transfer.semi_supervised import propagation
 from transfer.semi_supervised.knn_graph import build_neighbour_graph
 from transfer.semi_supervised.propagation import compute_certainty, normalise_scores, solve_propagation
 
@@ -76,6 +77,13 @@ def test_a_row_that_no_label_reaches_is_uniform_and_counts_nothing() -> None:
     p = normalise_scores(scores)
     np.testing.assert_allclose(p, [[1, 0], [1, 0], [0.5, 0.5]])
     np.testing.assert_allclose(compute_certainty(p), [1, 1, 0])
+
+
+def test_a_quotient_by_nothing_is_zero() -> None:
+    used = np.full(1000, np.nan)
+    del used  # memory that a result without a value would take
+    denominator = np.arange(1000.0) % 3 - 1
+    assert propagation._divide(np.ones(1000), denominator).tolist() == [float(each > 0) for each in denominator]
 
 
 def test_certainty_by_a_loop() -> None:

@@ -127,5 +127,5 @@ def test_pairs():
 
 def test_a_class_without_a_training_image_is_in_no_set():
     members = np.array([[True, False], [True, True], [False, True]])
-    found = measure_sets(members, np.array([0, 2, 2]))
+    found = measure_sets(members, np.array([0, 2, 5]))
     assert found == {"coverage": pytest.approx(1 / 3), "size": pytest.approx(4 / 3)}
