@@ -1,8 +1,6 @@
 """Each row is predicted by a probe of the other folds' rows: compared with probes that are solved fold by fold."""
 
 import copy
-import itertools
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from model_states import changed_names, copy_state
 
-from transfer.evaluation.predictions import target_tensors
-from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
-from transfer.probes import held_out, lbfgs
-from transfer.probes.held_out import LabelledRows, cross_fit, draw_folds, find_solution, predict_held_out
+from transfer.probes import lbfgs
+from transfer.probes.held_out import cross_fit, draw_folds, find_solution
 from transfer.probes.linear import solve_linear_probe
 
 SPECS = (
@@ -82,65 +77,6 @@ def test_each_fold_is_predicted_by_the_others(compose: Any) -> None:
             np.testing.assert_allclose(got[known], values.numpy()[known], atol=4e-3)
             if name == "object" and compose == "dual":
                 assert (~known == (targets["object"].numpy()[out] < 0)).all()
-
-
-@pytest.fixture
-def labelled(taught: Any, data: Any) -> LabelledRows:
-    """The rows of a network whose heads are not trained yet."""
-    model, plan = taught()
-    model.freeze(plan.phases[-1])
-    feed = TrunkCache().feed(model.eval(), data.table.paths, data.digests, batch_size=64, workers=1)
-    return LabelledRows(feed, target_tensors(data.table, model), data.train, data.val)
-
-
-def test_few_rows_are_predicted_by_probes_of_their_own(labelled: LabelledRows) -> None:
-    """All rows, with the L2 value, weights, smoothing and temperatures of the run; the model's heads stay."""
-    feed, rows = labelled.feed, np.sort(np.concatenate([labelled.train, labelled.val]))
-    features = torch.cat([x for _, x in feed.batches(rows)])
-    targets = {name: values[rows] for name, values in labelled.labels.items()}
-    folds, before = draw_folds(targets["object"].numpy(), 3), copy_state(feed.model)
-    weights = {"object": torch.linspace(0.1, 5, len(feed.paths))}
-    results = []
-    for l2, weight, smoothing in ((0.05, {}, 0.0), (5.0, {}, 0.0), (5.0, weights, 0.0), (5.0, {}, 0.2)):
-        given = replace(labelled, weights=weight, smoothing=smoothing)
-        solution, temperatures = {"object": l2, "domain": l2}, {"object": 2.0}
-        found = predict_held_out(given, solution, temperatures, seed=3)
-        assert found.method == "cross-conformal, 5 folds"
-        assert found.rows.tolist() == rows.tolist()
-        expected = cross_fit(
-            copy.deepcopy(feed.model.heads),
-            (features, targets),
-            folds,
-            temperatures,
-            smoothing=smoothing,
-            row_weights={name: values[rows] for name, values in weight.items()} or None,
-            fixed_l2=solution,
-        )
-        for name in ("object", "domain"):
-            np.testing.assert_array_equal(found.predictions[name], expected[name])
-        results.append(found.predictions["object"])
-    assert all(np.abs(a - b).max() > 1e-3 for a, b in itertools.combinations(results, 2))
-    assert changed_names(copy_state(feed.model), before) == set()
-
-
-@pytest.mark.parametrize("case", ["many rows", "no probe"])
-def test_else_the_model_predicts_the_validation_rows(
-    labelled: LabelledRows, monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
-    monkeypatch.setattr(held_out, "MAX_CROSS_FITTED", 35 if case == "many rows" else 36)
-    assert len(labelled.train) + len(labelled.val) == 36
-    solution = {"object": 0.1, "domain": 0.1}
-    found = predict_held_out(labelled, solution if case == "many rows" else None, {}, seed=0)
-    assert found.method == "split-conformal, validation images"
-    assert found.rows.tolist() == labelled.val.tolist()
-    with torch.no_grad():
-        out = labelled.feed.model.heads(torch.cat([x for _, x in labelled.feed.batches(labelled.val)]))
-    for name in ("object", "domain"):
-        np.testing.assert_allclose(found.predictions[name], out[name].softmax(1).numpy(), atol=1e-6)
-    empty = predict_held_out(replace(labelled, val=labelled.val[:0]), None, {}, seed=0)
-    assert (len(empty.rows), empty.predictions) == (0, {})
-    monkeypatch.setattr(held_out, "MAX_CROSS_FITTED", 36)
-    assert predict_held_out(labelled, solution, {}, seed=0).method != found.method
 
 
 def test_weights_of_rows_count() -> None:
