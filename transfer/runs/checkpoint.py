@@ -24,6 +24,7 @@ from transfer.errors import TransferError, UnknownName, get_first_line
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
+from transfer.runtime.compiler import defer_compiler
 from transfer.runtime.files import atomic_write, open_regular, parse_json
 from transfer.runtime.plugins import name_recorded_plugins
 
@@ -161,7 +162,7 @@ def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]
         if len({spec.name for spec in part.specs}) < len(part.specs):
             raise TransferError(f"{file} is damaged: two heads have one name")
         try:
-            with BuildOnMeta():
+            with BuildOnMeta(), defer_compiler():
                 backbone, heads = _build(header, part)
             expected = nn.ModuleDict({"backbone": backbone, "heads": heads}).state_dict()
         except TransferError as error:
