@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 import transfer
 from transfer.backbones import catalogue
 from transfer.config.checked import from_dict
-from transfer.config.train import DataConfig, TrainConfig
+from transfer.config.train import DataConfig, TrainConfig, ViewConfig
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
+from transfer.probes import held_out_images
+from transfer.probes.held_out import cross_fit
 from transfer.runs import checkpoint
 from transfer.training.fit import fit
 from transfer.training.setup import read_images
@@ -135,6 +137,32 @@ def test_without_held_out_images_there_are_no_prediction_sets(config, tmp_path):
     assert run.uncertainty is None
     assert "uncertainty" not in run.result
     assert not (tmp_path / "run" / "uncertainty.safetensors").exists()
+
+
+def test_groups_are_held_out_together_for_prediction_sets(config, folder, monkeypatch):
+    images = read_images(DataConfig(str(folder)))
+    group = np.array([f"{i // 4}" for i in range(len(images.table))])
+    folds: list[np.ndarray] = []
+
+    def spy(heads, rows, fold, temperatures, **options):
+        folds.append(fold)
+        return cross_fit(heads, rows, fold, temperatures, **options)
+
+    monkeypatch.setattr(held_out_images, "cross_fit", spy)
+    run = train(config(test=0.25), images=replace(images, table=replace(images.table, group=group)))
+    tested = set(run.tests[0][0].group.tolist())
+    trained = [name for name in group.tolist() if name not in tested]
+    assert len(folds[0]) == len(trained) > 20
+    for name in set(trained):
+        assert len({fold for fold, other in zip(folds[0].tolist(), trained, strict=True) if other == name}) == 1
+
+
+def test_the_measured_coverage_is_that_of_predict_which_sees_one_view(config):
+    plain = config(test=0.25)
+    plain, crops = (
+        train(each).result["uncertainty"] for each in (plain, replace(plain, view=ViewConfig(test_crops=10)))
+    )
+    assert plain["heads"] == crops["heads"]
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "glyphnet"])

@@ -16,7 +16,8 @@ class Splits:
     """Disjoint, sorted rows of a table, int64. Validation and test rows all have a known object.
 
     `notes` are remarks on the split, such as dropped duplicates. `rest` are the rows of train whose labels must not be
-    used, because ``shots`` did not draw them.
+    used, because ``shots`` did not draw them. `groups` (N,) has a number for each row of the table: rows of one group,
+    such as duplicates, are on one side.
     """
 
     train: np.ndarray
@@ -24,6 +25,7 @@ class Splits:
     test: np.ndarray
     notes: tuple[str, ...] = ()
     rest: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
+    groups: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
 
 
 def split(  # the last five are options that a plain split does not need
@@ -113,7 +115,7 @@ def split(  # the last five are options that a plain split does not need
     if left_out:
         notes.append(f"{_images(left_out)} of train and val dropped: duplicates of, or grouped with, held-out images")
     train_rows = train_rows[~shared]
-    splits = Splits(train_rows, val_rows, test_rows, rest=np.intersect1d(rest, train_rows))
+    splits = Splits(train_rows, val_rows, test_rows, rest=np.intersect1d(rest, train_rows), groups=component)
     return replace(splits, notes=(*notes, *_notes(splits, table, near)))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from transfer.config.commands import EvaluateConfig
 from transfer.config.serialise import to_dict
-from transfer.config.train import CacheConfig
+from transfer.config.train import CacheConfig, ViewConfig
 from transfer.data.class_names import describe_matches
 from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
@@ -118,7 +118,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     uncertainty = find_uncertainty(config.run) if len(runs) == 1 else None
     if uncertainty:
         strangeness = test_set.score_unknown(models, uncertainty.unknown) if uncertainty.unknown else None
-        result["uncertainty"] = uncertainty.measure(table, predictions, strangeness)
+        plain = replace(test_set, view=ViewConfig()).predict(models) if config.view.several else predictions
+        result["uncertainty"] = uncertainty.measure(table, plain, strangeness)
     if config.out:
         write_json(config.out, result)
     return result

@@ -16,6 +16,7 @@ from transfer.heads.layers import build_mlp
 from transfer.heads.spec import HeadSpec
 
 PAIR = ("object", "domain")
+PAIRS = "object_and_domain"  # the name of what is predicted for pairs
 Loss = Literal["cross_entropy", "hinge"]
 
 

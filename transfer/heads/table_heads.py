@@ -7,6 +7,7 @@ from transfer.config.train import HeadConfig
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError, did_you_mean
+from transfer.heads.heads import PAIRS
 from transfer.heads.registry import find_head_kind
 from transfer.heads.spec import HeadSpec
 
@@ -15,8 +16,9 @@ def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[di
     """Return the heads of each network, and notes on them. A set with one domain has no domain head."""
     weights = _loss_weights(config.loss_weights, table)
     specs, notes = [], []
-    if "joint" in table.targets:
-        raise TransferError("a target cannot be called 'joint', which is what a joint head's own output is: rename it")
+    for taken, what in (("joint", "what a joint head's own output is"), (PAIRS, "what sets of pairs are called")):
+        if taken in table.targets:
+            raise TransferError(f"a target cannot be called {taken!r}, which is {what}: rename it")
     for name, target in table.targets.items():
         seen = target.values[parts.train][target.known[parts.train]]
         if name == "domain" and len(np.unique(seen)) < 2:

@@ -1,4 +1,4 @@
-"""Predictions for training rows by heads that were trained without them (cross-fitting), so that no image is spared."""
+"""Predictions for training rows by heads that were trained without them (cross-fitting)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,18 +14,6 @@ from transfer.model import TransferModel
 from transfer.probes.head_problem import HeadProblem
 from transfer.probes.lbfgs import DEFAULT_PROBE_L2
 from transfer.probes.linear import HeadLayer, Rows, SolverOptions, layer_problems
-
-CROSS_FITTED_FOLDS = 5
-
-
-def draw_folds(labels: np.ndarray, seed: int, folds: int = CROSS_FITTED_FOLDS) -> np.ndarray:
-    """Return the fold of each row, int64 (N,) from 0: random, and as even as possible within each of `labels` (N,)."""
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]  # by class, at random within it
-    found = np.empty(len(labels), np.int64)
-    found[order] = np.arange(len(labels)) % folds
-    return found
 
 
 def find_solution(model: TransferModel, choices: Sequence[Any]) -> dict[str, float] | None:

@@ -15,11 +15,13 @@ from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
 from transfer.feature_cache import Feed
 from transfer.heads.heads import Heads
 from transfer.heads.kind import ClassHeadKind
-from transfer.probes.held_out import CROSS_FITTED_FOLDS, cross_fit, draw_folds
+from transfer.probes.held_out import cross_fit
 from transfer.probes.left_out_classes import MIN_CLASSES, measure_left_out
 
-MAX_CROSS_FITTED = 2500  # rows; of more, a fifth to validate by is enough, and solving all folds takes seconds
-CROSS_FITTED, VALIDATED = f"cross-conformal, {CROSS_FITTED_FOLDS} folds", "split-conformal, validation images"
+# Rows, and rows x classes, to predict by probes of their own: up to these, solving all folds takes a few seconds. Of
+# more rows, a fifth to validate by is enough.
+MAX_CROSS_FITTED, MAX_CROSS_FITTED_OUTPUTS = 2500, 250_000
+CROSS_FITTED, VALIDATED = "cross-conformal, {folds} folds", "split-conformal, validation images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class LabelledRows:
     """The `train` and `val` rows that a model was trained on and chosen by.
 
     `labels` and `weights` are by head those of all rows of the model's `feed`; `weights` have the heads whose rows are
-    weighted. `smoothing` is that of the labels.
+    weighted. `smoothing` is that of the labels. `folds` (N,) has the fold in which each row is held out.
     """
 
     feed: Feed
@@ -36,6 +38,7 @@ class LabelledRows:
     val: np.ndarray
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     smoothing: float = 0.0
+    folds: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
 
     def take(self, rows: np.ndarray) -> tuple[tuple[Tensor, dict[str, Tensor]], dict[str, Any]]:
         """Return features and targets of `rows`, and the options of a solver that is to fit them."""
@@ -56,14 +59,14 @@ def predict_held_out(
     and without a `solution` (:func:`find_solution`), the model predicts the validation rows.
     """
     heads, rows = data.feed.model.heads, np.union1d(data.train, data.val)
-    if solution is None:
+    most = MAX_CROSS_FITTED_OUTPUTS // max(len(spec.classes) or 1 for spec in heads.specs.values())
+    if solution is None or len(np.unique(data.folds[rows])) < 2 or most < min(len(rows), MAX_CROSS_FITTED):
         return _predict_validation(data, _default_score(heads))
     crossed = len(rows) <= MAX_CROSS_FITTED
     if not crossed:
         rows = np.sort(np.random.default_rng(seed).permutation(data.train)[:MAX_CROSS_FITTED])
     (features, targets), options = data.take(rows)
-    by = targets.get(HEAD, next(iter(targets.values())))  # each fold has its share of each of these
-    folds = draw_folds(by.cpu().numpy(), seed)
+    folds = data.folds[rows]
     options["fixed_l2"] = solution
     score = _default_score(heads)
     if score:
@@ -75,7 +78,7 @@ def predict_held_out(
     predictions = {name: values.numpy() for name, values in heads.predictions(outputs).items()}
     if score:
         score = _refer(score, features, targets[HEAD], outputs[HEAD], torch.from_numpy(folds))
-    return HeldOut(rows, predictions, CROSS_FITTED, score)
+    return HeldOut(rows, predictions, CROSS_FITTED.format(folds=len(np.unique(folds))), score)
 
 
 def _predict_validation(data: LabelledRows, score: UnknownScore | None) -> HeldOut:
@@ -98,7 +101,7 @@ def _default_score(heads: Heads) -> UnknownScore | None:
     spec = heads.specs.get(HEAD)
     if spec is None or not isinstance(spec.head_kind, ClassHeadKind) or not spec.head_kind.logits:
         return None
-    reason = f"not chosen: classes are left out of solved linear probes with at least {MIN_CLASSES} classes"
+    reason = f"not chosen: classes are left out of solved linear probes, of {MIN_CLASSES} classes to a few hundred"
     return UnknownScore("msp", {}, torch.empty(0), reason=reason)
 
 

@@ -19,7 +19,8 @@ from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.files import atomic_write, open_regular, open_text, parse_json, read_json, write_json, write_text
 from transfer.runtime.lock import FolderLock
 
-RESULT_FILES = ("config.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json")
+MODEL_FILE = "model.safetensors"
+RESULT_FILES = ("config.json", "metrics.jsonl", MODEL_FILE, "predictions.csv", "result.json")
 LEFT_OUT_FILE = "left_out.csv"
 UNCERTAINTY_FILE = "uncertainty.safetensors"
 IMAGES_FILE = "images.csv"
@@ -211,7 +212,7 @@ class RunFolder:
         write_text(self.path / "metrics.jsonl", "".join(lines))
         optional = ("exhibits.json", "map.png", LEFT_OUT_FILE, UNCERTAINTY_FILE)
         more = [name for name in optional if (parts[0] / name).exists()]
-        for name in ("model.safetensors", "predictions.csv", *more):
+        for name in (MODEL_FILE, "predictions.csv", *more):
             with atomic_write(self.path / name) as temporary:
                 shutil.copyfile(parts[0] / name, temporary)
 

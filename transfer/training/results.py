@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer.config.train import TrainConfig
+from transfer.config.train import TrainConfig, ViewConfig
 from transfer.data.conflicts import count_conflicts
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
@@ -99,10 +99,11 @@ class PreparedRun:
         """Return predictions on the test images, by head; none where there are no test images."""
         return self.test_set(cache).predict(models) if len(self.splits.test) else {}
 
-    def test_set(self, cache: TrunkCache) -> TestSet:
-        """Return the test images for prediction."""
+    def test_set(self, cache: TrunkCache, *, several: bool = True) -> TestSet:
+        """Return the test images for prediction, in `several` views each if the config has them."""
         table, digests, rows = self.images.table, self.images.inspection.sha256, self.splits.test
-        return TestSet(table, digests, rows, cache, self.config.view, self.batch_size, self.config.learn.workers)
+        view = self.config.view if several else ViewConfig()
+        return TestSet(table, digests, rows, cache, view, self.batch_size, self.config.learn.workers)
 
 
 def build_train_result(
@@ -138,7 +139,10 @@ def build_train_result(
     if uncertainty and len(test):
         unknown = uncertainty.unknown
         strangeness = prepared.test_set(session.cache).score_unknown(models, unknown) if unknown else None
-        optional["uncertainty"] = uncertainty.measure(test, predictions, strangeness)
+        # Sets are made from the plain view of each image, and so is what `predict` answers.
+        several = prepared.config.view.several
+        plain = prepared.test_set(session.cache, several=False).predict(models) if several else predictions
+        optional["uncertainty"] = uncertainty.measure(test, plain, strangeness)
     untrained = {"untrained": prepared.untrained} if prepared.untrained else {}
     if prepared.advice:
         optional["advice"] = prepared.advice.record

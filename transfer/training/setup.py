@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from transfer import backbones, freeze
+from transfer.advice.transferability.folds import assign_folds
 from transfer.backbones.backbone import Backbone
 from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, TrainConfig
 from transfer.data.conflicts import drop_conflicts
@@ -45,7 +46,10 @@ PROBE_DROPOUT = 0.5
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A table, the sha256 of its images, and its training and validation rows."""
+    """A table, the sha256 of its images, and its training and validation rows.
+
+    Rows with the same number in `groups` (N,), such as duplicates, are held out together.
+    """
 
     table: ImageTable
     digests: np.ndarray
@@ -53,8 +57,20 @@ class TrainingData:
     val: np.ndarray
     rest: np.ndarray = field(default_factory=lambda: np.array([], np.int64))  # rows that --shots leaves over
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)  # by head, of all rows: of pseudo-labels below 1
+    groups: np.ndarray = field(default_factory=lambda: np.array([], np.int64))  # empty: each row by itself
     warm: bool = False  # whether the model starts from a finished one, whose scaling of the features its heads need
     guard: Guard | None = None  # of a warm start: which epochs count
+
+    def draw_folds(self, seed: int) -> np.ndarray:
+        """Return the fold in which each training and validation row is held out, int64 (N,); -1 for other rows.
+
+        All of them are -1 if these rows are of one group.
+        """
+        rows, folds = np.union1d(self.train, self.val), np.full(len(self.table), -1)
+        groups = (self.groups if len(self.groups) else np.arange(len(self.table)))[rows]
+        if len(np.unique(groups)) > 1:
+            folds[rows] = assign_folds(self.table.object[rows] + 1, groups, seed=seed)  # unknown objects are a class
+        return folds
 
     def with_pseudo_labels(self, unlabelled: UnlabelledImages | None) -> "TrainingData":
         """Return the data in which the training rows of `unlabelled` have pseudo-labels; unchanged for None.

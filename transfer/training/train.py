@@ -182,7 +182,14 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
     val = splits.val[prepared.learnable.object[splits.val] >= 0]
     warm, guard = name in prepared.guards, prepared.guards.get(name)
     data = TrainingData(
-        prepared.learnable, images.inspection.sha256, splits.train, val, splits.rest, warm=warm, guard=guard
+        prepared.learnable,
+        images.inspection.sha256,
+        splits.train,
+        val,
+        splits.rest,
+        groups=splits.groups,
+        warm=warm,
+        guard=guard,
     )
     unlabelled = find_unlabelled_images(model, plan, data, config, session.cache)
     parts = [session.states.part(part) if session.states else None for part in (2 * number, 2 * number + 1)]
@@ -241,6 +248,7 @@ def _predict_held_out(
         data.val,
         row_weights(replace(data, train=np.union1d(data.train, data.val)), model, learn.balance),
         learn.label_smoothing,
+        data.draw_folds(prepared.config.run.seed),
     )
     # Pseudo-labels follow from labels that a fold would hold out; augmented views are not solved again.
     solution = None if data.weights or learn.augment != "none" else find_solution(model, fitted.refit_choices)

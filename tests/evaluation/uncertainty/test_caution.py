@@ -7,7 +7,7 @@ import torch
 from transfer.errors import TransferError
 from transfer.evaluation.uncertainty.caution import choose_caution
 from transfer.evaluation.uncertainty.conformal import PredictionSets
-from transfer.evaluation.uncertainty.record import BOTH, Uncertainty
+from transfer.evaluation.uncertainty.record import PAIRS, Uncertainty
 from transfer.evaluation.uncertainty.unknown import UnknownScore
 from transfer.heads import HeadSpec
 
@@ -26,7 +26,7 @@ UNCERTAINTY = Uncertainty(
     {
         "object": PredictionSets(np.array([0.1, 0.2, 0.65]), np.array([0, 1, 2]), 3),
         "domain": PredictionSets(np.array([0.1, 0.2, 0.5]), np.array([0, 1, 1]), 2),
-        BOTH: PredictionSets(np.array([0.2, 0.3, 0.6]), np.array([0, 1, 2]), 6),
+        PAIRS: PredictionSets(np.array([0.2, 0.3, 0.6]), np.array([0, 1, 2]), 6),
     },
     "held out",
 )
@@ -42,8 +42,8 @@ def test_sets_list_the_likely_classes_the_likeliest_first():
     first, second = answered(choose_caution(UNCERTAINTY, 0.75, 0.0))
     assert (first["object_set"], second["object_set"]) == (["mug", "pan"], ["mug"])
     assert (first["domain_set"], second["domain_set"]) == (["shop"], ["web"])
-    assert first[f"{BOTH}_set"] == [["mug", "shop"]]  # 0.45; pan in shop is 0.36, below 0.4
-    assert second[f"{BOTH}_set"] == [["mug", "web"], ["mug", "shop"]]  # 0.52, 0.43
+    assert first[f"{PAIRS}_set"] == [["mug", "shop"]]  # 0.45; pan in shop is 0.36, below 0.4
+    assert second[f"{PAIRS}_set"] == [["mug", "web"], ["mug", "shop"]]  # 0.52, 0.43
     assert (first["object"], first["age"]) == ("mug", 3.0)
     assert "age_set" not in first
 

@@ -4,7 +4,7 @@ from safetensors.numpy import load_file, save_file
 
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
-from transfer.evaluation.uncertainty.record import BOTH, Uncertainty, find_uncertainty, load_uncertainty
+from transfer.evaluation.uncertainty.record import PAIRS, HeldOut, Uncertainty, find_uncertainty, load_uncertainty
 from transfer.runs.folder import UNCERTAINTY_FILE
 
 
@@ -35,14 +35,14 @@ def table_of(targets):
 def test_each_head_with_classes_has_sets_and_so_have_pairs(answers):
     predictions, targets = answers
     found = Uncertainty.from_predictions(predictions, targets, "held out").sets
-    assert list(found) == ["object", "domain", "sharp", BOTH]
+    assert list(found) == ["object", "domain", "sharp", PAIRS]
     known = targets["object"].values >= 0
     for row, score in zip(np.flatnonzero(known), found["object"].scores, strict=True):
         assert score == pytest.approx(1 - predictions["object"][row, targets["object"].values[row]], abs=1e-6)
     for p, label, score in zip(predictions["sharp"], targets["sharp"].values, found["sharp"].scores, strict=True):
         assert score == pytest.approx(1 - p if label else p, abs=1e-6)
-    assert found[BOTH].classes == 6
-    assert len(found[BOTH].scores) == known.sum()
+    assert found[PAIRS].classes == 6
+    assert len(found[PAIRS].scores) == known.sum()
 
 
 def test_heads_that_diverged_or_have_no_label_have_none(answers):
@@ -73,7 +73,7 @@ def test_a_run_without_it(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["cut", "label", "format"])
-def test_damage_is_one_line(harm, answers, tmp_path):
+def test_damage_is_one_line(harm, answers, tmp_path, caplog):
     Uncertainty.from_predictions(*answers, "held out").save(tmp_path)
     file = tmp_path / UNCERTAINTY_FILE
     if harm == "cut":
@@ -91,6 +91,36 @@ def test_damage_is_one_line(harm, answers, tmp_path):
     with pytest.raises(TransferError, match="is damaged") as caught:
         load_uncertainty(tmp_path)
     assert "\n" not in str(caught.value)
+    with caplog.at_level("WARNING"):
+        assert find_uncertainty(tmp_path) is None  # predictions do without
+    assert "is damaged" in caplog.text
+
+
+def test_it_belongs_to_the_final_model_alone(answers, tmp_path):
+    Uncertainty.from_predictions(*answers, "held out").save(tmp_path)
+    for name in ("model.safetensors", "snapshot1.safetensors"):
+        (tmp_path / name).touch()
+    assert find_uncertainty(tmp_path / "model.safetensors")
+    assert find_uncertainty(tmp_path / "snapshot1.safetensors") is None
+    with pytest.raises(TransferError, match=r"belong to model\.safetensors"):
+        load_uncertainty(tmp_path / "snapshot1.safetensors")
+
+
+def test_networks_may_have_held_out_different_rows(answers):
+    predictions, targets = answers
+    table, rows = table_of(targets), np.arange(len(predictions["object"]))
+    objects = HeldOut(rows[2:], {"object": predictions["object"][2:]}, "validation images")
+    domains = HeldOut(rows[:-1], {"domain": predictions["domain"][:-1]}, "5 folds")
+    made = Uncertainty.from_held_out(table, [objects, None, domains])
+    assert made
+    assert made.method == "validation images; 5 folds"
+    labels = {name: targets[name].values for name in ("object", "domain")}
+    both = [i for i in range(2, 39) if labels["object"][i] >= 0]
+    assert len(made.sets["object"].scores) == (labels["object"][2:] >= 0).sum()
+    assert len(made.sets["domain"].scores) == 39
+    own = [predictions["object"][i, labels["object"][i]] * predictions["domain"][i, labels["domain"][i]] for i in both]
+    np.testing.assert_allclose(made.sets[PAIRS].scores, 1 - np.array(own), rtol=1e-5)
+    assert Uncertainty.from_held_out(table, [None]) is None
 
 
 def test_measured_on_the_rows_whose_label_is_known(answers):
@@ -107,5 +137,5 @@ def test_measured_on_the_rows_whose_label_is_known(answers):
     assert of_object["sets"]["0.8"]["size"] == pytest.approx(members[known].sum(1).mean())
     right = [predictions["object"][row].argmax() == targets["object"].values[row] for row in known]
     assert of_object["risk_coverage"]["curve"][-1][1] == pytest.approx(1 - np.mean(right), abs=1e-6)
-    assert "risk_coverage" not in report["heads"][BOTH]
+    assert "risk_coverage" not in report["heads"][PAIRS]
     assert "age" not in report["heads"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.evaluation.uncertainty.conformal import PredictionSets, pair_probabilities
-from transfer.evaluation.uncertainty.record import BOTH, Uncertainty
+from transfer.evaluation.uncertainty.record import PAIRS, Uncertainty
 from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
 from transfer.heads import HeadSpec
 from transfer.heads.heads import PAIR
@@ -53,8 +53,8 @@ class Caution:
                 row[name] = None if doubtful else row[name]
         if found.keys() >= set(PAIR):
             objects, domains = (names[name] for name in PAIR)
-            found[BOTH] = pair_probabilities(*(found[name] for name in PAIR))
-            names[BOTH] = [[name, domain] for domain in domains for name in objects]
+            found[PAIRS] = pair_probabilities(*(found[name] for name in PAIR))
+            names[PAIRS] = [[name, domain] for domain in domains for name in objects]
         for name in [name for name in found if name in self.sets]:
             members = self.sets[name].predict_sets(found[name], self.coverage)
             order = np.argsort(-found[name], 1, kind="stable")

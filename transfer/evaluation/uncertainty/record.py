@@ -1,6 +1,7 @@
 """The uncertainty of a run: what its prediction sets are made from, kept beside the model, and how well they do."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +19,14 @@ from transfer.evaluation.uncertainty.conformal import PredictionSets, measure_se
 from transfer.evaluation.uncertainty.risk_coverage import measure_risk_coverage
 from transfer.evaluation.uncertainty.unknown import UNKNOWN_SCORES, UnknownScore
 from transfer.heads import find_head_kind
-from transfer.heads.heads import PAIR
+from transfer.heads.heads import PAIR, PAIRS
 from transfer.heads.kind import ClassHeadKind
-from transfer.runs.folder import UNCERTAINTY_FILE
+from transfer.runs.folder import MODEL_FILE, UNCERTAINTY_FILE
 from transfer.runtime.files import atomic_write, parse_json
 
+log = logging.getLogger(__name__)
+
 UNCERTAINTY_FORMAT = "transfer uncertainty 1"
-BOTH = "object_and_domain"
-"""The name of the sets of pairs of object and domain."""
 COVERAGES = (0.8, 0.9, 0.95)  # that results report
 STRANGE = 0.95  # unknown score from which on results count an image as strange: 5 % of known ones
 
@@ -45,7 +46,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Prediction sets by head, and `BOTH` for pairs of object and domain; `method` says how they were calibrated.
+    """Prediction sets by head, and `PAIRS` for pairs of object and domain; `method` says how they were calibrated.
 
     `unknown` scores how likely an image shows no known class.
     """
@@ -66,12 +67,21 @@ class Uncertainty:
 
     @classmethod
     def from_held_out(cls, table: ImageTable, parts: Iterable[HeldOut | None]) -> "Uncertainty | None":
-        """Return that of networks with these held-out predictions for rows of `table`; None if there are none."""
+        """Return that of networks with these held-out predictions for rows of `table`; None if there are none.
+
+        Networks may have predicted different rows: pairs are those of the rows that all have.
+        """
         found = [part for part in parts if part]
-        if not found or any(not np.array_equal(part.rows, found[0].rows) for part in found):
+        if not found:
             return None
-        predictions = {name: values for part in found for name, values in part.predictions.items()}
-        made = cls.from_predictions(predictions, table.take(found[0].rows).targets, found[0].method)
+        rows = np.unique(np.concatenate([part.rows for part in found]))
+        predictions: Predictions = {}
+        for part in found:
+            for name, values in part.predictions.items():
+                predictions[name] = np.full((len(rows), *values.shape[1:]), np.nan)
+                predictions[name][np.searchsorted(rows, part.rows)] = values
+        method = "; ".join(dict.fromkeys(part.method for part in found))
+        made = cls.from_predictions(predictions, table.take(rows).targets, method)
         unknown = next((part.unknown for part in found if part.unknown), None)
         return replace(made, unknown=unknown) if made.sets else None
 
@@ -112,7 +122,7 @@ class Uncertainty:
                 "per_class": int(sets.frequent.sum()),
                 "sets": {f"{c:g}": measure_sets(sets.predict_sets(probabilities, c), labels) for c in COVERAGES},
             }
-            if name != BOTH:
+            if name != PAIRS:
                 correct = probabilities.argmax(1) == labels
                 risk = measure_risk_coverage(probabilities.max(1)[known], correct[known])
                 report["heads"][name]["risk_coverage"] = risk
@@ -120,22 +130,31 @@ class Uncertainty:
 
 
 def find_uncertainty(run: Path | None) -> Uncertainty | None:
-    """Return the uncertainty saved in the folder `run`, or beside the model file `run`; None where there is none.
+    """Return the uncertainty saved in the folder `run`, or beside its model.safetensors; None where there is none.
 
-    A damaged one raises a TransferError.
+    A damaged one is logged, as predictions need none. Snapshots and other weights have none of their own.
     """
-    folder = run.parent if run and not run.is_dir() else run
-    return load_uncertainty(folder) if folder and (folder / UNCERTAINTY_FILE).is_file() else None
+    if run is None or not (run.is_dir() or run.name == MODEL_FILE):
+        return None
+    if not ((run if run.is_dir() else run.parent) / UNCERTAINTY_FILE).is_file():
+        return None
+    try:
+        return load_uncertainty(run)
+    except TransferError as error:
+        log.warning("%s; without prediction sets and unknown scores", error)
+        return None
 
 
 def load_uncertainty(run: Path) -> Uncertainty:
-    """Return the uncertainty that was saved in the folder `run`, or beside the model file `run`.
+    """Return the uncertainty that was saved in the folder `run`, or beside its model.safetensors.
 
     Raises
     ------
     TransferError
-        There is none, or it is damaged.
+        There is none, as for a snapshot, or it is damaged.
     """
+    if not run.is_dir() and run.name != MODEL_FILE:
+        raise TransferError(f"{run}: prediction sets and unknown scores belong to {MODEL_FILE} of the run alone")
     file = (run if run.is_dir() else run.parent) / UNCERTAINTY_FILE
     if not file.is_file():
         raise TransferError(
@@ -188,5 +207,5 @@ def _all_probabilities(
         labels = pair_labels(object_labels, domain_labels, objects.shape[1])
         untrained = (object_labels >= objects.shape[1]) | (domain_labels >= domains.shape[1])
         labels[untrained & (labels >= 0)] = objects.shape[1] * domains.shape[1]  # in no set, as no pair is
-        found[BOTH] = pair_probabilities(objects, domains), labels
+        found[PAIRS] = pair_probabilities(objects, domains), labels
     return found
