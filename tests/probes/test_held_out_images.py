@@ -13,7 +13,7 @@ from model_states import changed_names, copy_state
 from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.probes import held_out_images
-from transfer.probes.held_out import cross_fit, draw_folds
+from transfer.probes.held_out import cross_fit
 from transfer.probes.held_out_images import LabelledRows, predict_held_out
 
 
@@ -23,7 +23,8 @@ def labelled(taught: Any, data: Any) -> LabelledRows:
     model, plan = taught()
     model.freeze(plan.phases[-1])
     feed = TrunkCache().feed(model.eval(), data.table.paths, data.digests, batch_size=64, workers=1)
-    return LabelledRows(feed, target_tensors(data.table, model), data.train, data.val)
+    folds = np.random.default_rng(0).integers(0, 5, len(data.table))
+    return LabelledRows(feed, target_tensors(data.table, model), data.train, data.val, folds=folds)
 
 
 def test_few_rows_are_predicted_by_probes_of_their_own(labelled: LabelledRows) -> None:
@@ -31,7 +32,7 @@ def test_few_rows_are_predicted_by_probes_of_their_own(labelled: LabelledRows) -
     feed, rows = labelled.feed, np.sort(np.concatenate([labelled.train, labelled.val]))
     features = torch.cat([x for _, x in feed.batches(rows)])
     targets = {name: values[rows] for name, values in labelled.labels.items()}
-    folds, before = draw_folds(targets["object"].numpy(), 3), copy_state(feed.model)
+    folds, before = labelled.folds[rows], copy_state(feed.model)
     weights = {"object": torch.linspace(0.1, 5, len(feed.paths))}
     results = []
     for l2, weight, smoothing in ((0.05, {}, 0.0), (5.0, {}, 0.0), (5.0, weights, 0.0), (5.0, {}, 0.2)):
@@ -75,3 +76,7 @@ def test_else_the_model_predicts_the_validation_rows(
     assert (len(empty.rows), empty.predictions) == (0, {})
     monkeypatch.setattr(held_out_images, "MAX_CROSS_FITTED", 36)
     assert predict_held_out(labelled, solution, {}, seed=0).method != found.method
+    one_group = replace(labelled, folds=np.full(len(labelled.folds), -1))
+    assert predict_held_out(one_group, solution, {}, seed=0).method == found.method
+    monkeypatch.setattr(held_out_images, "MAX_CROSS_FITTED_OUTPUTS", 100)  # 3 classes x 36 rows are more
+    assert predict_held_out(labelled, solution, {}, seed=0).method == found.method
