@@ -23,46 +23,50 @@ CASES = (("uniform", 0.0), *((kind, rate) for kind in ("uniform", "confused") fo
 SEEDS, ROUNDS = 5, 3
 
 
-def flip(features, truth, groups, kind, rate, seed):
-    rng, known, classes = np.random.default_rng(seed), np.flatnonzero(truth >= 0), truth.max() + 1
-    other = (truth + rng.integers(1, classes, len(truth))) % classes
-    if kind == "confused":
-        p = rank_labels(features, truth, groups, seed).probabilities
-        means = np.stack([p[truth == k].mean(0) * (np.arange(classes) != k) for k in range(classes)])
-        other = means.argmax(1)[truth]
-    rows, labels = rng.permutation(known)[: round(rate * len(known))], truth.copy()
-    labels[rows] = other[rows]
-    return labels
+def flip(labels, probabilities, kind, rate, seed):
+    rng, classes = np.random.default_rng(seed), labels.max() + 1
+    means = np.stack([probabilities[labels == k].mean(0) * (np.arange(classes) != k) for k in range(classes)])
+    any_other = (labels + rng.integers(1, classes, len(labels))) % classes
+    known = np.flatnonzero(labels >= 0)
+    rows, flipped = rng.permutation(known)[: round(rate * len(known))], labels.copy()
+    flipped[rows] = (any_other if kind == "uniform" else means.argmax(1)[labels])[rows]
+    return flipped
 
 
-def accuracy(features, labels, truth, test, seed):
-    probe = SeedProbe(scale_features(torch.from_numpy(features)), labels, truth.max() + 1)
-    _, l2 = probe.predict_by_fold(assign_folds(labels[~test], seed=seed))
-    return (probe.predict(l2).argmax(1) == truth)[test].mean()
-
-
-def measure(features, truth, groups, kind, rate, seed):
+def measure(features, truth, groups, seed):
+    """Return the scores of each case."""
     test = assign_folds(truth, groups, seed=seed) == 0
     correct = np.where(test, -1, truth)  # an image of unknown label is neither ranked nor trained on
-    given = flip(features, correct, groups, kind, rate, seed)
-    first, labels, seen = rank_labels(features, given, groups, seed), given, np.zeros(len(truth), bool)
-    for _ in range(ROUNDS):
-        seen[rank_labels(features, labels, groups, seed).doubtful] = True
-        labels = np.where(seen, correct, given)
-    wrong, n = given != correct, (~test).sum()
-    found = [wrong[rows].sum() for rows in (first.order[: round(0.2 * n)], first.suspects)]
-    shares = [found[0] / max(wrong.sum(), 1), len(first.suspects) / n, found[1] / max(len(first.suspects), 1)]
-    shares += [seen.sum() / n, (wrong & seen).sum() / max(wrong.sum(), 1)]
-    return [*shares, *(accuracy(features, each, truth, test, seed) for each in (given, labels, correct))]
+    clean, n, scores = rank_labels(features, correct, groups, seed), (~test).sum(), []
+    x = scale_features(torch.from_numpy(features))
+
+    def accuracy(labels, l2):
+        return (SeedProbe(x, labels, truth.max() + 1).predict(l2).argmax(1) == truth)[test].mean()
+
+    best = accuracy(correct, clean.l2)
+    for kind, rate in CASES:
+        given = flip(correct, clean.probabilities, kind, rate, seed)
+        first = ranking = rank_labels(features, given, groups, seed)
+        seen = np.zeros(len(truth), bool)
+        for _ in range(ROUNDS):
+            seen[ranking.doubtful] = True
+            mended = np.where(seen, correct, given)
+            ranking = rank_labels(features, mended, groups, seed)
+        wrong = given != correct
+        found, right = (wrong[rows].sum() for rows in (first.order[: round(0.2 * n)], first.suspects))
+        count, named = max(wrong.sum(), 1), len(first.suspects)
+        shares = found / count, named / n, right / max(named, 1), seen.sum() / n, (wrong & seen).sum() / count
+        scores.append([*shares, accuracy(given, first.l2), accuracy(mended, ranking.l2), best])
+    return scores
 
 
 def main(config: InspectConfig) -> None:
     data = load_data_set_features(config.images, config.backbone, device=config.device)
-    groups, rows = group_near_duplicates(data.inspection), []
-    for kind, rate in CASES:
-        scores = [measure(data.features, data.table.object, groups, kind, rate, seed) for seed in range(SEEDS)]
-        rows.append([f"{kind} {rate:.0%}" if rate else "none", *(f"{100 * x:.1f}" for x in np.mean(scores, 0))])
+    groups = group_near_duplicates(data.inspection)
+    scores = np.mean([measure(data.features, data.table.object, groups, seed) for seed in range(SEEDS)], 0)
+    names = [f"{kind} {rate:.0%}" if rate else "none" for kind, rate in CASES]
     head = ["object labels", "found", "named", "right", "seen", "mended", "before", "after", "correct"]
+    rows = [[name, *(f"{100 * x:.1f}" for x in of_case)] for name, of_case in zip(names, scores, strict=True)]
     print("\n" + text_table(head, rows))
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from transfer.config.curation import InspectConfig
 from transfer.config.shared import BackboneConfig, ImagesConfig
+from transfer.curation.inspection.label_suspects import rank_labels
 
 
 @pytest.fixture
@@ -15,9 +16,10 @@ def clusters():
 def test_labels_are_flipped_to_any_other_class_or_to_the_most_confused_one(clusters):
     features, truth = clusters
     features[truth == 1, 0] += 2.5  # class 1 looks like class 0
+    probabilities = rank_labels(features, truth).probabilities
     known = np.where(np.arange(120) < 30, -1, truth)
     for kind in ("uniform", "confused"):
-        flipped = label_errors.flip(features, known, np.arange(120), kind, 0.2, 0)
+        flipped = label_errors.flip(known, probabilities, kind, 0.2, 0)
         changed = np.flatnonzero(flipped != known)
         assert len(changed) == 18
         assert changed.min() >= 30
@@ -27,9 +29,8 @@ def test_labels_are_flipped_to_any_other_class_or_to_the_most_confused_one(clust
 
 def test_of_separable_classes_all_wrong_labels_are_found_and_mended(clusters):
     features, truth = clusters
-    found, named, right, seen, mended, before, after, correct = label_errors.measure(
-        features, truth, np.arange(120), "uniform", 0.1, 0
-    )
+    scores = label_errors.measure(features, truth, np.arange(120), 0)
+    found, named, right, seen, mended, before, after, correct = scores[label_errors.CASES.index(("uniform", 0.1))]
     assert found == right == mended == 1
     assert named == pytest.approx(0.1, abs=0.01)
     assert seen >= named

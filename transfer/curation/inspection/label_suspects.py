@@ -36,6 +36,8 @@ class LabelRanking:
         Of each class, cross-fitted; for rows that are left out the mean over the probes of all folds.
     estimated : int
         Estimated number of wrong labels.
+    l2 : float
+        L2 value of the probes, of lowest loss on held-out images.
     """
 
     order: np.ndarray
@@ -43,6 +45,7 @@ class LabelRanking:
     suggested: np.ndarray
     probabilities: np.ndarray
     estimated: int
+    l2: float
 
     @property
     def doubtful(self) -> np.ndarray:
@@ -67,7 +70,7 @@ def rank_labels(
         return None
     folds = assign_folds(judged[rows], groups[rows], seed=seed)
     probe = SeedProbe(scale_features(torch.from_numpy(features)), judged, int(judged.max()) + 1)
-    by_fold, _ = probe.predict_by_fold(folds)
+    by_fold, l2 = probe.predict_by_fold(folds)
     probabilities = by_fold.mean(0)
     probabilities[rows] = by_fold[folds, rows]
     noise = find_label_noise(probabilities, judged)
@@ -78,7 +81,7 @@ def rank_labels(
     suggested = np.full(len(labels), -1)
     suggested[rows] = others.argmax(1)
     suggested[noise.suspects] = noise.called
-    return LabelRanking(order, order[np.isin(order, noise.suspects)], suggested, probabilities, noise.count)
+    return LabelRanking(order, order[np.isin(order, noise.suspects)], suggested, probabilities, noise.count, l2)
 
 
 def find_label_suspects(table: ImageTable, ranking: LabelRanking) -> Iterator[Finding]:
