@@ -36,9 +36,7 @@ def write_report(*runs: str | os.PathLike[str], out: str | os.PathLike[str] | No
     if not runs:
         raise TransferError("no run given: name the folder of a run, or several to compare")
     if len(runs) == 1 and (Path(runs[0]) / FINDINGS_FILE).is_file():
-        return write_inspection(
-            read_json(Path(runs[0]) / FINDINGS_FILE), Path(out) if out else Path(runs[0]) / INSPECTION_PAGE_FILE
-        )
+        return _draw_findings(Path(runs[0]) / FINDINGS_FILE, Path(out) if out else Path(runs[0]) / INSPECTION_PAGE_FILE)
     loaded = [read_saved_run(Path(run)) for run in runs]
     file = Path(out) if out else loaded[0].path / RUN_PAGE_FILE if len(loaded) == 1 else Path(COMPARISON_FILE)
     write_text(file, render_report(loaded, file.parent))
@@ -51,16 +49,17 @@ def write_inspection(findings: Mapping[str, Any], file: Path) -> Path:
     Raises
     ------
     TransferError
-        The findings are of another version, or the file cannot be written.
+        The file cannot be written.
     """
-    try:
-        values = inspection_page(findings)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise TransferError(
-            f"the findings for {file} are damaged or of another version: run transfer inspect again"
-        ) from error
-    write_text(file, _fill_template("inspection.html", values))
+    write_text(file, _fill_template("inspection.html", inspection_page(findings)))
     return file
+
+
+def _draw_findings(findings: Path, file: Path) -> Path:
+    try:
+        return write_inspection(read_json(findings), file)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise TransferError(f"{findings} is damaged or of another version: run transfer inspect again") from error
 
 
 def render_report(runs: Sequence[SavedRun], folder: Path) -> str:
