@@ -23,7 +23,7 @@ from transfer.config.commands import (
     SearchConfig,
     UpdateConfig,
 )
-from transfer.config.curation import InspectConfig
+from transfer.config.curation import InspectConfig, PickConfig, SimulationConfig
 from transfer.config.shared import BackboneConfig, CacheConfig, RunConfig, ViewConfig
 from transfer.config.train import (
     CompareConfig,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from transfer.adaptation.registry import register_method
     from transfer.backbones import Backbone, load, register_backbone
     from transfer.curation.inspect import inspect
+    from transfer.curation.pick import pick
     from transfer.data.images.preprocessing import Preprocessing
     from transfer.data.sets.load import load_table
     from transfer.data.splits import split
@@ -83,6 +84,7 @@ _LAZY = {
     "load_run": "transfer.evaluation.finished_run",
     "load_table": "transfer.data.sets.load",
     "lr_find": "transfer.tuning.lr_find",
+    "pick": "transfer.curation.pick",
     "predict": "transfer.evaluation.predict",
     "register_backbone": "transfer.backbones",
     "register_head": "transfer.heads",
@@ -117,6 +119,7 @@ __all__ = [
     "LearnConfig",
     "LrFindConfig",
     "MethodConfig",
+    "PickConfig",
     "PolicyConfig",
     "PredictConfig",
     "Preprocessing",
@@ -124,6 +127,7 @@ __all__ = [
     "RunConfig",
     "SearchConfig",
     "ShiftConfig",
+    "SimulationConfig",
     "StepsConfig",
     "TrainConfig",
     "TransferClassifier",
@@ -140,6 +144,7 @@ __all__ = [
     "load_run",
     "load_table",
     "lr_find",
+    "pick",
     "predict",
     "register_backbone",
     "register_head",

@@ -1,6 +1,10 @@
+import csv
 import json
+import shlex
+from pathlib import Path
 
-from transfer.cli.main import main
+from transfer.cli.main import main, parse
+from transfer.config.train import TrainConfig
 
 
 def test_inspect_prints_the_findings_and_writes_the_page(capsys, folder, tmp_path, monkeypatch):
@@ -53,3 +57,34 @@ def test_review_says_how_to_train_with_the_decisions(capsys, folder, tmp_path, m
     log = capsys.readouterr().err
     assert "0 labels changed, 1 images excluded" in log
     assert f"next: transfer train {folder} --corrections {file}" in log
+
+
+def test_pick_writes_a_file_and_names_the_next_command(capsys, images, working_directory):
+    folder = working_directory / "photos"
+    folder.mkdir()
+    for i, path in enumerate(images.paths):
+        (folder / f"{i}.png").write_bytes(Path(path).read_bytes())
+    assert main(["pick", "photos", "--n", "4", "--backbone", "glyphnet", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "reading photos; backbone glyphnet; choosing 4 images to label"
+    with (working_directory / "photos-picks.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 4
+    assert [row["path"] for row in rows] == [line.split()[0] for line in lines if line.startswith("photos/")]
+    words = shlex.split(next(line for line in lines if line.startswith("next: ")))[2:]
+    config = parse(words).config
+    assert isinstance(config, TrainConfig)
+    assert (config.data.data, config.data.unlabelled) == ("photos-picks.csv", "photos")
+    assert config.backbone.backbone == "glyphnet"
+
+
+def test_mistakes_are_one_line(capsys, images):
+    folder = str(Path(images.paths[0]).parents[2])
+    for words, message in (
+        (["--strategy", "typiclus"], "unknown strategy 'typiclus' (did you mean 'typiclust'?)"),
+        (["--n", "0"], "--n 0: it must be a whole number, 1 or more"),
+        (["--out", "picks"], "--out picks: it must be a CSV file, such as picks.csv"),
+        ([], "--n 20: no image without a label is left"),
+    ):
+        assert main(["pick", folder, "--backbone", "glyphnet", "--device", "cpu", *words]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]

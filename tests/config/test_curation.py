@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from transfer.config.curation import InspectConfig, ReviewConfig
+from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
 from transfer.config.shared import ImagesConfig
 from transfer.errors import TransferError
 
@@ -16,3 +18,9 @@ def test_a_review_has_one_choice_of_images():
         ReviewConfig(picks="a.csv", class_name="b")
     with pytest.raises(TransferError, match="--port"):
         ReviewConfig(port=70000)
+
+
+def test_the_file_of_picks_is_a_csv():
+    assert PickConfig(out="a/picks.CSV").out == Path("a/picks.CSV")
+    with pytest.raises(TransferError, match=r"--out runs/a: it must be a CSV file, such as a\.csv"):
+        PickConfig(out="runs/a")

@@ -7,7 +7,7 @@ import pytest
 from transfer.data.folders import read_folder
 from transfer.data.left_out import LeftOut
 from transfer.data.manifests.manifest import read_manifest
-from transfer.data.unlabelled import add_unlabelled_domain, add_unlabelled_folder
+from transfer.data.unlabelled import add_unlabelled_domain, add_unlabelled_folder, forget_placeholder_classes
 from transfer.errors import TransferError
 
 
@@ -77,3 +77,13 @@ def test_a_folder_of_images_of_which_all_is_unknown(tree, picture, tmp_path):
     assert both.notes == (f"1 images of {tmp_path / 'flat'} have no label",)
     with pytest.raises(TransferError, match="--unlabelled rst: write rest, or name a folder of images"):
         add_unlabelled_folder(table, "rst")
+
+
+def test_classes_that_say_that_there_is_no_label_are_none(tree):
+    table = read_folder(tree("cat/1.png", "dog/2.png", "Unlabeled/3.png", "photos/4.png"))
+    forgotten = forget_placeholder_classes(table)
+    assert forgotten.objects == ("cat", "dog")
+    assert sorted(forgotten.object.tolist()) == [-1, -1, 0, 1]
+    assert forgotten.choices[-1] == "photos, Unlabeled: no class, so 2 images have no label"
+    plain = read_folder(tree("cat/1.png", "dog/2.png"))
+    assert forget_placeholder_classes(plain) is plain

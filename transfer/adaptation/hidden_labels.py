@@ -7,11 +7,9 @@ import numpy as np
 
 from transfer.data.splits import mask_labels
 from transfer.data.table import ImageTable
+from transfer.data.unlabelled import NO_CLASS
 from transfer.errors import list_examples
 from transfer.heads.trained_classes import drop_untrained_classes
-
-NO_CLASS = frozenset({"all", "image", "images", "imgs", "photos", "pictures", "unknown", "unlabeled", "unlabelled"})
-"""Names of folders, in lower case, that hold images without labels unless the source has such a class."""
 
 
 class HiddenLabels:

@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import Any
 
-from transfer.cli.curation_commands import inspect_command, review_command
+from transfer.cli.curation_commands import inspect_command, pick_command, review_command
 from transfer.cli.messages import suggest_next, suggest_python
 from transfer.cli.output import log_end, print_result, print_text
 from transfer.cli.run_commands import (
@@ -35,7 +35,7 @@ from transfer.config.commands import (
     SearchConfig,
     UpdateConfig,
 )
-from transfer.config.curation import InspectConfig, ReviewConfig
+from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
 from transfer.config.train import CompareConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.compiler import defer_compiler
@@ -170,6 +170,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "advise": (AdviseConfig, advise_command),
     "inspect": (InspectConfig, inspect_command),
     "review": (ReviewConfig, review_command),
+    "pick": (PickConfig, pick_command),
     "search": (SearchConfig, search_command),
     "lr-find": (LrFindConfig, lr_find_command),
     "evaluate": (EvaluateConfig, _evaluate),

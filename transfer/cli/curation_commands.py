@@ -1,4 +1,4 @@
-"""What the commands on data sets call and print: inspect and review.
+"""What the commands on data sets call and print: inspect, pick and review.
 
 Nothing here imports torch before a command that needs it runs.
 """
@@ -7,9 +7,9 @@ import dataclasses
 from pathlib import Path
 
 from transfer.cli.messages import suggest_next
-from transfer.cli.output import log_end, print_result
+from transfer.cli.output import log_end, print_result, print_text
 from transfer.cli.run_folders import NOTHING, RUNS_FOLDER, name_data_set
-from transfer.config.curation import InspectConfig, ReviewConfig
+from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
 from transfer.runtime.compiler import defer_compiler
 
 
@@ -44,3 +44,36 @@ def review_command(config: ReviewConfig) -> None:
     log_end(
         suggest_next(["train", config.images.data, "--corrections", file]) if file.is_file() else "nothing was decided"
     )
+
+
+def pick_command(config: PickConfig) -> None:
+    """Choose the images to label next, print them, and write the CSV file to fill in; or compare strategies."""
+    if config.simulation.simulate:
+        _simulate(config)
+        return
+    from transfer.report.picks_text import picks_text
+
+    with defer_compiler():
+        from transfer.curation.pick import pick
+
+    out = config.out or Path(f"{name_data_set(config.images.data)}-picks.csv")
+    result = pick(dataclasses.replace(config, out=out))
+    print_text("\n" + picks_text(result))
+    folder = Path(config.images.data).expanduser().is_dir()
+    options = ["--unlabelled", config.images.data] if folder else []
+    options += ["--backbone", config.backbone.backbone] if config.backbone != type(config.backbone)() else []
+    log_end(
+        f"saved in {out}: fill in its column object, row by row from the top; pick again to add images",
+        suggest_next(["train", out, *options]),
+    )
+
+
+def _simulate(config: PickConfig) -> None:
+    from transfer.report.picks_text import simulation_text
+
+    with defer_compiler():
+        from transfer.curation.simulation import simulate
+
+    out = config.out or Path(f"{name_data_set(config.images.data)}-simulated.json")
+    print_text("\n" + simulation_text(simulate(dataclasses.replace(config, out=out))))
+    log_end(f"saved in {out}", suggest_next(["pick", config.images.data], "--n N"))

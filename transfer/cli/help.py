@@ -27,6 +27,7 @@ GROUP_TITLES = {
     "learn": "Training",
     "steps": "Training",
     "run": "Output",
+    "images": "Data",
     "view": "Test-time augmentation",
     "regularise": "Regularisation",
 }
@@ -38,6 +39,7 @@ REGISTRIES: dict[str, tuple[str, dict[str, bool]]] = {
     "method.policy": ("transfer.freeze.policy:summarise_policies", {"adaptation": True}),
     "method.method": ("transfer.adaptation.registry:method_summaries", {}),
     "method.rule": ("transfer.adaptation.selection.validators:rule_summaries", {}),
+    ".strategy": ("transfer.curation.picking.registry:summarise_strategies", {}),
     "data.targets": ("transfer.heads.registry:head_summaries", {}),
 }
 """Options whose values are registered names, as GROUP.NAME: what to call for these names with their summaries."""

@@ -21,7 +21,7 @@ from transfer.config.commands import (
     SearchConfig,
     UpdateConfig,
 )
-from transfer.config.curation import InspectConfig, ReviewConfig
+from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 
 PRINTS_OUTPUT = (PredictConfig, ExportConfig, ReportConfig, BackbonesConfig, FetchConfig, CacheCommandConfig)
@@ -54,6 +54,9 @@ def describe_start(config: Any) -> str:
             return f"inspecting {config.images.data}; backbone {config.backbone.backbone}"
         case ReviewConfig():
             return f"reviewing {config.images.data}; backbone {config.backbone.backbone}"
+        case PickConfig():
+            chosen = f"choosing {config.n} images to label"
+            return f"reading {config.images.data}; backbone {config.backbone.backbone}; {chosen}"
         case CacheCommandConfig():
             return {"ls": "listing", "clear": "clearing", "verify": "verifying"}[config.action] + " the cache"
     return _describe_run(config)

@@ -1,12 +1,13 @@
-"""The typed configs of the commands on data sets: inspect and review. Imports no torch."""
+"""The typed configs of the commands on data sets: inspect, pick and review. Imports no torch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from transfer.config.checked import Config
-from transfer.config.ranges import NotNegative, Within
-from transfer.config.shared import BackboneConfig, CacheConfig, Device, ImagesConfig
+from transfer.config.lists import CommaInts, CommaNames
+from transfer.config.ranges import AtLeastOne, NotEmpty, NotNegative, Share, Within
+from transfer.config.shared import Advanced, BackboneConfig, CacheConfig, Device, ImagesConfig
 from transfer.errors import TransferError
 
 
@@ -52,3 +53,54 @@ class ReviewConfig(Config):
         super().__post_init__()
         if self.picks and self.class_name:
             raise TransferError("--picks and --class-name each choose the images to review: give only one of them")
+
+
+@dataclass(frozen=True)
+class SimulationConfig(Config):
+    """What strategies would have reached on a labelled set."""
+
+    simulate: bool = False
+    """On a set with labels: hide these, pick in rounds of --n, and show how the accuracy on test images grows, beside
+    that of random picks. --out is then the JSON file of the result (default: <data>-simulated.json)."""
+    strategies: CommaNames = ()
+    """Strategies to compare with random picks (default: --strategy)."""
+    rounds: AtLeastOne[int] = 8
+    """Number of rounds."""
+    seeds: Advanced[NotEmpty[NotNegative[CommaInts]]] = (0, 1, 2, 3, 4)
+    """Random seeds, of which the mean is shown: of the split, and of the strategies."""
+    test: Advanced[Share[float]] = 0.2
+    """Fraction of the images that is held out for testing, if the set has no split."""
+
+
+@dataclass(frozen=True)
+class PickConfig(Config):
+    """Choose which images to label next, and list them in a CSV file to fill in."""
+
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    n: AtLeastOne[int] = 20
+    """Number of images to choose."""
+    strategy: str = "auto"
+    """How they are chosen."""
+    out: Path | None = None
+    """CSV file with the images to label first, then those with labels. Labels that were filled in are
+    read from it, and new images are added to it (default: <data>-picks.csv; in Python: nothing is
+    saved)."""
+    overwrite: bool = False
+    """Replace the CSV file and lose the labels that were filled in."""
+    only_new: Advanced[bool] = False
+    """List only the images to label, not those with labels in the data set."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    device: Advanced[Device] = "auto"
+    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
+    seed: NotNegative[int] = 0
+    """Random seed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        suffix, what = (".json", "JSON") if self.simulation.simulate else (".csv", "CSV")
+        if self.out and self.out.suffix.lower() != suffix:
+            raise TransferError(
+                f"--out {self.out}: it must be a {what} file, such as {self.out.stem or 'picks'}{suffix}"
+            )

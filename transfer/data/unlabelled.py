@@ -14,7 +14,22 @@ from transfer.data.shards.address import parse_address
 from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
 
+NO_CLASS = frozenset({"all", "image", "images", "imgs", "photos", "pictures", "unknown", "unlabeled", "unlabelled"})
+"""Names of folders, in lower case, that hold images without labels unless other images have such a class."""
 REST = "rest"  # of --unlabelled: no folder, but the rows without a label and what --shots leaves over
+
+
+def forget_placeholder_classes(table: ImageTable) -> ImageTable:
+    """Return `table` in which images of a class named such as ``unlabelled`` have no label, with a note on it."""
+    target = table.targets["object"]
+    names = [name for name in target.classes if name.strip().casefold() in NO_CLASS]
+    if not names:
+        return table
+    labels = ["" if i < 0 or target.classes[i] in names else target.classes[i] for i in target.values]
+    count = int(np.isin(target.values, [target.classes.index(name) for name in names]).sum())
+    note = f"{', '.join(names)}: no class, so {count:,} image{'s have' if count > 1 else ' has'} no label"
+    targets = table.targets | {"object": make_softmax_target(labels)}
+    return replace(table, targets=targets, notes=(*table.notes, note), choices=(*table.choices, note))
 
 
 def add_unlabelled_domain(table: ImageTable, folder: Path, domain: str) -> ImageTable:

@@ -39,10 +39,15 @@ class SeedProbe:
     labels : ndarray of int64, shape (N,)
         -1 where unknown.
     classes : int
+    weights : ndarray, shape (N,), optional
+        How much each labelled row counts in :meth:`predict` (default: 1).
     """
 
-    def __init__(self, x: Tensor, labels: np.ndarray, classes: int) -> None:
+    def __init__(self, x: Tensor, labels: np.ndarray, classes: int, weights: np.ndarray | None = None) -> None:
         self.labelled = np.flatnonzero(labels >= 0)
+        self.weights = (
+            None if weights is None else torch.from_numpy(weights[self.labelled] / weights[self.labelled].sum())
+        )
         self.classes, self.all = classes, x
         self.targets = torch.from_numpy(labels[self.labelled])
 
@@ -52,7 +57,7 @@ class SeedProbe:
         problem = LinearProblem(
             x[self.labelled],
             self.classes,
-            lambda out: F.cross_entropy(out, self.targets),
+            self._loss,
             make_diagonal_preconditioner(variances),
         )
         problem.minimise(l2, fine=True)
@@ -72,6 +77,11 @@ class SeedProbe:
         found = np.zeros((problem.shape[0], len(x), self.classes))
         found[:, :, : problem.shape[1]] = logits.softmax(2).transpose(0, 1).numpy()
         return found, l2
+
+    def _loss(self, out: Tensor) -> Tensor:
+        if self.weights is None:
+            return F.cross_entropy(out, self.targets)
+        return F.cross_entropy(out, self.targets, reduction="none") @ self.weights.to(out.dtype)
 
     def _project(self, most: int) -> tuple[Tensor, Tensor]:
         """Return all rows on the `most` largest components of the labelled ones, (N, r), and their variances (r,)."""
