@@ -64,3 +64,15 @@ def test_features_that_are_not_finite_are_refused() -> None:
     x[3, 1] = float("nan")
     with pytest.raises(TransferError, match="features of 1 of 60 training images are NaN"):
         scale_features(x)
+
+
+def test_rows_count_by_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lbfgs, "FINE_TOLERANCE", 1e-5)
+    x, labels = draw()
+    x, known = scale_features(x), labels >= 0
+    weights = np.random.default_rng(1).random(len(labels))
+    found = SeedProbe(x, labels, CLASSES, weights).predict(0.1)
+    # scikit-learn's C times the sum of weighted losses: C = 1 / (l2 * sum of weights)
+    model = LogisticRegression(C=1 / (0.1 * weights[known].sum()), tol=1e-9, max_iter=10_000)
+    expected = model.fit(x.numpy()[known], labels[known], weights[known]).predict_proba(x.numpy())
+    np.testing.assert_allclose(found, expected, atol=1e-2)
