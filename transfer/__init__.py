@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from transfer.formats import export
     from transfer.freeze import FreezePlan, FreezePolicy, register_policy
     from transfer.heads import ClassHeadKind, HeadKind, register_head
-    from transfer.report.page import write_inspection, write_report
+    from transfer.report.page import write_contact_sheet, write_inspection, write_report
     from transfer.training.compare import compare
     from transfer.training.train import train
     from transfer.tuning.advise import advise
@@ -94,6 +94,7 @@ _LAZY = {
     "split": "transfer.data.splits",
     "train": "transfer.training.train",
     "update": "transfer.updating.update",
+    "write_contact_sheet": "transfer.report.page",
     "write_inspection": "transfer.report.page",
     "write_report": "transfer.report.page",
 }
@@ -154,6 +155,7 @@ __all__ = [
     "split",
     "train",
     "update",
+    "write_contact_sheet",
     "write_inspection",
     "write_report",
 ]

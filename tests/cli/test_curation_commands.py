@@ -70,6 +70,7 @@ def test_pick_writes_a_file_and_names_the_next_command(capsys, images, working_d
     with (working_directory / "photos-picks.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 4
+    assert (working_directory / "photos-picks.html").read_text().count("<figure") == 4
     assert [row["path"] for row in rows] == [line.split()[0] for line in lines if line.startswith("photos/")]
     words = shlex.split(next(line for line in lines if line.startswith("next: ")))[2:]
     config = parse(words).config
@@ -88,3 +89,13 @@ def test_mistakes_are_one_line(capsys, images):
     ):
         assert main(["pick", folder, "--backbone", "glyphnet", "--device", "cpu", *words]) == 2
         assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_simulated_picks_are_printed_and_saved(capsys, folder, working_directory):
+    words = ["--simulate", "--n", "3", "--rounds", "2", "--seeds", "0", "--backbone", "glyphnet", "--device", "cpu"]
+    assert main(["pick", str(folder), *words]) == 0
+    assert "reaches" in capsys.readouterr().out
+    result = json.loads((working_directory / f"{folder.name}-simulated.json").read_text())
+    assert result["labels"] == [3, 6]
+    assert main(["pick", str(folder), *words, "--out", "a.csv"]) == 2
+    assert "it must be a JSON file, such as a.json" in capsys.readouterr().err

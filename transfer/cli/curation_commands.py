@@ -51,6 +51,7 @@ def pick_command(config: PickConfig) -> None:
     if config.simulation.simulate:
         _simulate(config)
         return
+    from transfer.report.page import write_contact_sheet
     from transfer.report.picks_text import picks_text
 
     with defer_compiler():
@@ -58,12 +59,13 @@ def pick_command(config: PickConfig) -> None:
 
     out = config.out or Path(f"{name_data_set(config.images.data)}-picks.csv")
     result = pick(dataclasses.replace(config, out=out))
+    page = write_contact_sheet(result, out.with_suffix(".html"))
     print_text("\n" + picks_text(result))
     folder = Path(config.images.data).expanduser().is_dir()
     options = ["--unlabelled", config.images.data] if folder else []
     options += ["--backbone", config.backbone.backbone] if config.backbone != type(config.backbone)() else []
     log_end(
-        f"saved in {out}: fill in its column object, row by row from the top; pick again to add images",
+        f"saved in {out}: fill in its column object, from the top; page: {page}; pick again to add images",
         suggest_next(["train", out, *options]),
     )
 

@@ -82,9 +82,9 @@ class PickConfig(Config):
     strategy: str = "auto"
     """How they are chosen."""
     out: Path | None = None
-    """CSV file with the images to label first, then those with labels. Labels that were filled in are
-    read from it, and new images are added to it (default: <data>-picks.csv; in Python: nothing is
-    saved)."""
+    """CSV file with the images to label first, then those with labels; a page of the same name shows the first ones.
+    Labels that were filled in are read from it, and new images are added to it (default: <data>-picks.csv; in Python:
+    nothing is saved)."""
     overwrite: bool = False
     """Replace the CSV file and lose the labels that were filled in."""
     only_new: Advanced[bool] = False

@@ -3,16 +3,20 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from transfer.errors import TransferError
 from transfer.report.comparison_page import comparison_page
 from transfer.report.inspection_page import inspection_page
 from transfer.report.load import SavedRun, read_saved_run
+from transfer.report.picks_page import picks_page
 from transfer.report.run_page import run_page
 from transfer.runs.folder import FINDINGS_FILE
 from transfer.runtime.files import read_json, write_text
+
+if TYPE_CHECKING:
+    from transfer.curation.pick import PickResult
 
 RUN_PAGE_FILE, COMPARISON_FILE, INSPECTION_PAGE_FILE = "report.html", "compare.html", "inspection.html"
 
@@ -60,6 +64,18 @@ def _draw_findings(findings: Path, file: Path) -> Path:
         return write_inspection(read_json(findings), file)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise TransferError(f"{findings} is damaged or of another version: run transfer inspect again") from error
+
+
+def write_contact_sheet(result: "PickResult", file: Path) -> Path:
+    """Write the page with the images that :func:`transfer.curation.pick.pick` chose; return its path.
+
+    Raises
+    ------
+    TransferError
+        The file cannot be written.
+    """
+    write_text(file, _fill_template("picks.html", picks_page(result)))
+    return file
 
 
 def render_report(runs: Sequence[SavedRun], folder: Path) -> str:

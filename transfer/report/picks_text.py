@@ -1,15 +1,17 @@
 """Console text of `transfer pick`: the images to label next, or what strategies would have reached."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transfer.curation.pick import PickResult
 from transfer.report.text import note_paragraph, text_table
+
+if TYPE_CHECKING:
+    from transfer.curation.pick import PickResult
 
 SHOWN_PICKS = 30  # rows; the file has all
 
 
-def picks_text(result: PickResult) -> str:
+def picks_text(result: "PickResult") -> str:
     """Return what `transfer pick` prints: a row for each image, and how many images have labels."""
     shown = result.images[:SHOWN_PICKS]
     names = [_shorten(each.path) for each in shown]
