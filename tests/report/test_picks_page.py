@@ -11,7 +11,10 @@ def make_result(tmp_path, count=3, **more):
     images = []
     for i in range(count):
         file = tmp_path / f"<b>{i}&.png"
-        Image.effect_noise((640, 480), 90).convert("RGB").save(file) if i < 2 else file.write_bytes(b"")
+        if i < 2:
+            Image.effect_noise((40, 30), 90).convert("RGB").resize((640, 480)).save(file)
+        else:
+            file.write_bytes(b"")
         images.append(PickedImage(str(file), "street", 0.25, "typical", **more))
     return PickResult(tuple(images), "auto", 5, 90, 2, ("cat", "dog"), ("a note",), tmp_path / "picks.csv")
 
