@@ -170,3 +170,22 @@ def test_labels_written_in_two_ways_are_one_class(flat, tmp_path):
     assert shouted != first
     out.write_text("\n".join([head, shouted, *others]) + "\n")
     assert len(pick(configure(flat, n=3, out=out)).classes) == len({row.split(",")[1] for row in (first, *others)})
+
+
+def test_images_are_known_by_any_spelling_of_their_path_and_rows_of_others_stay(flat, tmp_path):
+    (tmp_path / "lists").mkdir()
+    names = sorted(path.name for path in flat.iterdir())
+    text = "path,object\n" + "".join(f"../flat/{name},\n" for name in names)
+    (tmp_path / "lists" / "all.csv").write_text(text)
+    out = tmp_path / "picks.csv"
+    pick(configure(tmp_path / "lists" / "all.csv", n=4, out=out))
+    fill_in(out)
+    shutil.copy(flat / names[0], tmp_path / "other.png")
+    with out.open("a") as stream:
+        stream.write("other.png,blue,,,\n")
+    result = pick(configure(tmp_path / "lists" / "all.csv", n=4, out=out))
+    assert (result.labelled, result.unlabelled) == (4, 44)
+    assert any("1 row of" in note and "not counted" in note for note in result.notes)
+    rows = read(out)
+    assert len(rows) == 9
+    assert rows[-1]["path"] == "other.png"

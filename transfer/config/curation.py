@@ -82,7 +82,7 @@ class PickConfig(Config):
     strategy: str = "auto"
     """How they are chosen."""
     out: Path | None = None
-    """CSV file with the images to label first, then those with labels; a page of the same name shows the first ones.
+    """CSV file with the images to label first, then those with labels; a page of the same name has the pictures.
     Labels that were filled in are read from it, and new images are added to it (default: <data>-picks.csv; in Python:
     nothing is saved)."""
     overwrite: bool = False

@@ -1,5 +1,6 @@
 """What to label next: `transfer pick`."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +90,8 @@ def pick(config: PickConfig) -> PickResult:
     data = load_data_set_features(config.images, config.backbone, cache, device=config.device, seed=config.seed)
     if config.out and any(map(parse_address, data.table.paths.tolist())):
         raise TransferError(f"{config.images.data}: a CSV file cannot list images inside tar shards: unpack these")
-    table = merge_labels(forget_placeholder_classes(data.table), before.labels)
+    normal = replace(data.table, paths=np.array([os.path.normpath(path) for path in data.table.paths.tolist()]))
+    table = merge_labels(forget_placeholder_classes(normal), before.labels)
     task, rows = make_task(replace(data, table=table), before.waiting)
     chosen, probabilities = choose_images(task, config.n, config.strategy, config.seed), task.predict()
     images = tuple(_describe(table, int(rows[each.row]), each, probabilities) for each in chosen)
@@ -103,7 +105,7 @@ def pick(config: PickConfig) -> PickResult:
         int((~known).sum()),
         len(before.waiting),
         table.objects,
-        tuple(note for note in table.notes if note not in data.table.choices),
+        (*(note for note in table.notes if note not in data.table.choices), *_name_others(config, table, before)),
         config.out,
         choose_levels(measure_depths(data.table.paths, data.inspection.sha256, cache.disk_cache)),
     )
@@ -116,6 +118,12 @@ def _read_earlier_picks(config: PickConfig) -> PicksFile:
     if config.out.exists() and data.exists() and config.out.samefile(data):
         raise TransferError(f"--out {config.out} is the data set itself: name another file")
     return read_picks(config.out)
+
+
+def _name_others(config: PickConfig, table: ImageTable, before: PicksFile) -> list[str]:
+    others = before.rows.keys() - set(table.paths.tolist())
+    count = f"{len(others)} row{'s' * (len(others) > 1)}"
+    return [f"{count} of {config.out} not in {config.images.data}: left in the file, not counted"] if others else []
 
 
 def merge_labels(table: ImageTable, labels: Mapping[str, str]) -> ImageTable:
