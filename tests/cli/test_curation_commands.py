@@ -83,7 +83,7 @@ def test_mistakes_are_one_line(capsys, images):
     folder = str(Path(images.paths[0]).parents[2])
     for words, message in (
         (["--strategy", "typiclus"], "unknown strategy 'typiclus' (did you mean 'typiclust'?)"),
-        (["--n", "0"], "--n 0: it must be a whole number, 1 or more"),
+        (["--n", "0"], "--n 0: it must be 1 or more"),
         (["--out", "picks"], "--out picks: it must be a CSV file, such as picks.csv"),
         ([], "--n 20: no image without a label is left"),
     ):

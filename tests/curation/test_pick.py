@@ -132,9 +132,11 @@ def test_duplicates_are_picked_once_and_not_where_one_has_a_label_or_is_held_out
     lines = ["path,object,split"]
     for i in range(12):
         pixels = np.kron(rng.integers(0, 255, (6, 6, 3)), np.ones((12, 12, 1)))
-        for copy in range(3):  # the third copy is darker, a near-duplicate
+        for copy in range(3):  # the third one differs in a few pixels, a near-duplicate
             file = tmp_path / f"{i}-{copy}.png"
-            Image.fromarray((pixels * (0.9 if copy == 2 else 1)).astype(np.uint8)).save(file)
+            if copy == 2:
+                pixels[:2, :2] = 255
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
             held_out = "test" if i < 3 and copy == 2 else "train"
             lines.append(f"{file.name},{'x' if 3 <= i < 6 and copy == 0 else ''},{held_out}")
     (tmp_path / "list.csv").write_text("\n".join(lines))

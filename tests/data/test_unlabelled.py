@@ -85,5 +85,4 @@ def test_classes_that_say_that_there_is_no_label_are_none(tree):
     assert forgotten.objects == ("cat", "dog")
     assert sorted(forgotten.object.tolist()) == [-1, -1, 0, 1]
     assert forgotten.choices[-1] == "photos, Unlabeled: no class, so 2 images have no label"
-    plain = read_folder(tree("cat/1.png", "dog/2.png"))
-    assert forget_placeholder_classes(plain) is plain
+    assert forget_placeholder_classes(forgotten) is forgotten

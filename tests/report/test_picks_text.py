@@ -11,7 +11,7 @@ def test_each_image_has_a_row_with_what_is_known():
     text = picks_text(make_result(2, suggested="cat", probability=0.5))
     head, first, *_ = text.splitlines()
     assert head.split() == ["image", "suggested", "score", "why"]
-    assert first.split() == ["b/0\\n.png", "cat", "0.50", "0.25", "typical"]
+    assert first.split() == ["b/0\\u000a.png", "cat", "0.50", "0.25", "typical"]
     assert "2 of 90 images without a label, 2 picked before, by auto; 5 have labels, of 2 classes" in text
     assert text.endswith("note: a note")
 

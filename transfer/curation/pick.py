@@ -187,5 +187,5 @@ def list_rows(
     rows |= {path: before.rows[path] for path in before.labels}
     if not only_new:
         labelled = np.flatnonzero(table.object >= 0)
-        rows |= {path: list_cells(row) for row in labelled if (path := str(table.paths[row])) not in rows}
+        rows |= {path: list_cells(int(row)) for row in labelled if (path := str(table.paths[row])) not in rows}
     return rows

@@ -37,13 +37,13 @@ def test_rounds_add_labels_and_the_probe_learns(split):
 @pytest.mark.parametrize("strategy", ["auto", "badge", "random"])
 def test_neither_test_rows_nor_labels_that_are_not_picked_have_a_say(split, strategy):
     """With other test rows, and with other labels of what is picked last, the picks before stay."""
-    one = simulate_rounds(split, strategy, [5, 5], seed=1)
+    one = simulate_rounds(split, strategy, [20, 5], seed=1)
     swapped = replace(split, test_labels=(split.test_labels + 1) % 3)
-    other = simulate_rounds(swapped, strategy, [5, 5], seed=1)
+    other = simulate_rounds(swapped, strategy, [20, 5], seed=1)
     assert [each.seen for each in one] == [each.seen for each in other]
     assert one[-1].accuracy > other[-1].accuracy
     hidden = replace(split.pool, labels=(split.pool.labels + 1) % 3)  # the same for a strategy, under other names
-    renamed = simulate_rounds(replace(split, pool=hidden), strategy, [5], seed=1)
+    renamed = simulate_rounds(replace(split, pool=hidden), strategy, [20], seed=1)
     assert renamed[0].seen == one[0].seen
 
 

@@ -28,7 +28,8 @@ def choose_diverse_gradients(pool: Pool, n: int) -> list[Choice]:
         return np.maximum(squares + squares[place] - 2 * products, 0)
 
     place, score = int(squares.argmax()), float(squares.max(initial=0))  # the first: the largest gradient
-    chosen, distances = [], np.full(len(rows), np.inf)
+    chosen: list[Choice] = []
+    distances = np.full(len(rows), np.inf)
     taken, rng = np.zeros(len(rows), bool), np.random.default_rng(pool.seed)
     while len(chosen) < min(n, len(rows)):
         taken[place] = True
