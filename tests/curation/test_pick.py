@@ -132,7 +132,7 @@ def test_duplicates_are_picked_once_and_not_where_one_has_a_label_or_is_held_out
     lines = ["path,object,split"]
     for i in range(12):
         pixels = np.kron(rng.integers(0, 255, (6, 6, 3)), np.ones((12, 12, 1)))
-        for copy in range(3):  # the third one differs in a few pixels, a near-duplicate
+        for copy in range(3):  # the third one differs in one value, a near-duplicate
             file = tmp_path / f"{i}-{copy}.png"
             if copy == 2:
                 pixels[:2, :2] = 255

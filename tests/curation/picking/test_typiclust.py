@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from transfer.curation.picking.typiclust import MIN_CLUSTER, NEIGHBOURS, choose_typical, cluster_features
+from transfer.curation.picking.typiclust import MIN_CLUSTER, TYPICAL_NEIGHBOURS, choose_typical, cluster_features
 
 
 def choose_naively(pool, n):
@@ -20,7 +20,7 @@ def choose_naively(pool, n):
                 ranks.append((size < MIN_CLUSTER, labels[k], -size, k, rows))
         *_, k, rows = min(ranks)
         members = np.flatnonzero(cluster == k)
-        near = min(NEIGHBOURS, max(len(members) // 2, 1))
+        near = min(TYPICAL_NEIGHBOURS, max(len(members) // 2, 1))
         typicality = []
         for row in rows:
             distances = sorted(np.linalg.norm(pool.features[row] - pool.features[m]) for m in members if m != row)

@@ -10,8 +10,8 @@ from transfer.curation.picking.pool import Pool
 Similarity = Callable[[np.ndarray], np.ndarray]
 """Rows (n,) -> similarities in [0, 1] to all rows of the pool, float32 (n, N)."""
 
-BLOCK_ROWS = 512  # rows whose similarities to all others are in memory at once
-RECOMPUTED = 16  # gains at once: one product of matrices is faster than as many of vectors
+ROWS_AT_ONCE = 512  # rows whose similarities to all others are in memory at once
+GAINS_AT_ONCE = 16  # gains at once: one product of matrices is faster than as many of vectors
 
 
 def choose_by_coverage(
@@ -49,7 +49,7 @@ def choose_by_coverage(
     chosen: list[tuple[int, float]] = []
     while len(chosen) < n and waiting:
         if waiting[0][2] < len(chosen):  # computed before the last choice
-            outdated = [heapq.heappop(waiting)[1] for _ in range(min(RECOMPUTED, len(waiting)))]
+            outdated = [heapq.heappop(waiting)[1] for _ in range(min(GAINS_AT_ONCE, len(waiting)))]
             for gain, row in zip(compute_gains(np.array(outdated)), outdated, strict=True):
                 heapq.heappush(waiting, (-gain, row, len(chosen)))
             continue
@@ -60,4 +60,4 @@ def choose_by_coverage(
 
 
 def _split(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
+    return [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]

@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from transfer.curation.picking.pool import Choice, Pool
 
-NEIGHBOURS = 20  # of which an image is typical if they are near, as in the paper
+TYPICAL_NEIGHBOURS = 20  # of which an image is typical if they are near, as in the paper
 MAX_CLUSTERS = 500  # as in the paper
 MIN_IMAGES_OF_MINI_BATCHES = 10_000  # more images are clustered by mini-batches
 MIN_CLUSTER = 5  # images; smaller clusters come last, as in the paper
@@ -18,7 +18,7 @@ def choose_typical(pool: Pool, n: int) -> list[Choice]:
     """Return the most typical image of each of the largest clusters without a label, `n` in all.
 
     There are as many clusters as labels, old and new. Typicality is the inverse mean distance to the nearest
-    `NEIGHBOURS` images of the cluster (of half of it, if it is small). Clusters with fewer labels come first, of these
+    `TYPICAL_NEIGHBOURS` images of the cluster (of half of it, if it is small). Clusters with fewer labels come first, of these
     larger ones.
 
     References
@@ -55,7 +55,7 @@ def cluster_features(features: np.ndarray, clusters: int, seed: int) -> np.ndarr
 def _rank_typical(pool: Pool, rows: np.ndarray) -> list[tuple[int, float]]:
     """Return the candidates among the `rows` of a cluster with their typicality, the most typical first."""
     candidates = rows[pool.candidates[rows]]
-    near = min(NEIGHBOURS, max(len(rows) // 2, 1))
+    near = min(TYPICAL_NEIGHBOURS, max(len(rows) // 2, 1))
     squares = np.maximum(2 - 2 * pool.features[candidates] @ pool.features[rows].T, 0)
     squares[rows[None] == candidates[:, None]] = np.inf  # not of itself
     nearest = np.sqrt(np.sort(squares, axis=1)[:, :near]) if len(rows) > 1 else np.ones((len(candidates), 1))
