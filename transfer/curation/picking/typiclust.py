@@ -18,8 +18,8 @@ def choose_typical(pool: Pool, n: int) -> list[Choice]:
     """Return the most typical image of each of the largest clusters without a label, `n` in all.
 
     There are as many clusters as labels, old and new. Typicality is the inverse mean distance to the nearest
-    `TYPICAL_NEIGHBOURS` images of the cluster (of half of it, if it is small). Clusters with fewer labels come first, of these
-    larger ones.
+    `TYPICAL_NEIGHBOURS` images of the cluster (of half of it, if it is small). Clusters with fewer labels come first,
+    of these larger ones.
 
     References
     ----------
