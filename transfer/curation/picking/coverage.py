@@ -10,7 +10,7 @@ from transfer.curation.picking.pool import Pool
 Similarity = Callable[[np.ndarray], np.ndarray]
 """Rows (n,) -> similarities in [0, 1] to all rows of the pool, float32 (n, N)."""
 
-ROWS_AT_ONCE = 512  # rows whose similarities to all others are in memory at once
+COVERED_AT_ONCE = 512  # rows whose similarities to all others are in memory at once
 GAINS_AT_ONCE = 16  # gains at once: one product of matrices is faster than as many of vectors
 
 
@@ -60,4 +60,4 @@ def choose_by_coverage(
 
 
 def _split(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
+    return [rows[start : start + COVERED_AT_ONCE] for start in range(0, len(rows), COVERED_AT_ONCE)]
