@@ -21,7 +21,7 @@ def choose_naively(kernel, candidates, covered, weights, n):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("block", [4, 512])
 def test_lazy_gains_choose_what_the_whole_coverage_would(make_pool, monkeypatch, labelled, weighted, block):
-    monkeypatch.setattr(coverage, "ROWS_AT_ONCE", block)
+    monkeypatch.setattr(coverage, "COVERED_AT_ONCE", block)
     pool = make_pool(labelled=labelled)
     kernel = np.exp(pool.features @ pool.features.T - 1).astype(np.float32)
     weights = np.random.default_rng(1).random(len(pool)) if weighted else np.ones(len(pool))

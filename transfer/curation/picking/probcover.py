@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from transfer.curation.picking.coverage import ROWS_AT_ONCE, choose_by_coverage
+from transfer.curation.picking.coverage import COVERED_AT_ONCE, choose_by_coverage
 from transfer.curation.picking.pool import Choice, Pool
 from transfer.curation.picking.typiclust import MAX_CLUSTERS, cluster_features
 
@@ -36,8 +36,8 @@ def choose_radius(features: np.ndarray, cluster: np.ndarray) -> float:
     A ball is pure as long as it does not reach the nearest image of another cluster.
     """
     nearest = np.empty(len(features), np.float32)
-    for start in range(0, len(features), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
+    for start in range(0, len(features), COVERED_AT_ONCE):
+        rows = slice(start, start + COVERED_AT_ONCE)
         cosines = features[rows] @ features.T
         cosines[cluster[rows, None] == cluster[None]] = -1
         nearest[rows] = cosines.max(1)
