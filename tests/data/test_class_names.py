@@ -1,5 +1,6 @@
 import csv
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,3 +149,14 @@ def test_names_that_look_like_missing_values_are_classes(tree):
     table = load_table(str(root))
     assert table.objects == names[1:]
     assert table.object.tolist() == [-1, 0, 1, 2, 3, 4]
+
+
+def test_spellings_of_several_labels_are_one_label():
+    values = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0], [-1, 0, 1], [-1, -1, -1]], np.int8)
+    table = table_of(["a", "b", "a", "b", "a"])
+    tags = Target(values, "multilabel", ("Red", "red", "round"))
+    merged = merge_spellings(replace(table, targets=table.targets | {"tags": tags}))
+    found = merged.targets["tags"]
+    assert found.classes == ("Red", "round")
+    assert found.values.tolist() == [[1, 0], [1, 1], [0, 0], [-1, 1], [-1, -1]]
+    assert any(note.startswith("tags: names that differ only in case") for note in merged.notes)

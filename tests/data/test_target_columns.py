@@ -20,6 +20,8 @@ def place(row: int) -> str:
         (["1,5", "2.5"], "softmax", [0, 1]),
         (["b", "a", "b", ""], "softmax", [1, 0, 1, -1]),
         (["1", "nan", "2"], "softmax", [0, 2, 1]),
+        (["b|a", "b", "", "none"], "multilabel", [[1, 1], [0, 1], [-1, -1], [0, 0]]),
+        (["b;a", "b,a"], "softmax", [1, 0]),
     ],
 )
 def test_without_a_kind_it_is_guessed_from_the_cells(cells, kind, values) -> None:

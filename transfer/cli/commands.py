@@ -87,9 +87,10 @@ def _data(config: FetchConfig) -> None:
     else:
         from transfer.runs.facts import describe_reading  # imports torch
 
-        table = load_table(config.name, config.data_root, labels=config.labels, corrections=config.corrections)
-        print_text("\n".join(describe_reading(table)))
+        how: Any = {"labels": config.labels, "corrections": config.corrections}
+        print_text("\n".join(describe_reading(load_table(config.name, config.data_root, config.targets, **how))))
         options += ["--labels", config.labels] if config.labels else []
+        options += ["--targets", ",".join(config.targets)] if config.targets else []
         options += ["--corrections", config.corrections] if config.corrections else []
     log_end(suggest_next(["train", config.name, *options]))
 

@@ -163,6 +163,8 @@ class FetchConfig(LabelsConfig):
     read."""
     verify: bool = False
     """Only verify a named set: list missing, changed, extra and duplicate files."""
+    targets: CommaNames = ()
+    """Further CSV columns or JSON keys to show: NAME or NAME:KIND, where KIND is a head kind."""
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,9 @@ class LabelsConfig(Config):
     data_root: Path | None = None
     """Folder of named data sets (default: $TRANSFER_DATA, else the cache folder)."""
     labels: str | None = None
-    """CSV file that names the labels of the images in a folder, or folders: the class folders name them (default: the
-    CSV file in the folder if there is one, else its class folders)."""
+    """CSV file that names the labels of the images in a folder; or folders: the class folders name them; or nested:
+    every folder above an image is one of its labels (default: the CSV file in the folder if there is one, else its
+    class folders)."""
     corrections: Advanced[Path | None] = None
     """CSV file of decisions that `transfer review` writes: labels it changes, and images it excludes."""
 

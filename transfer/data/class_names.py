@@ -102,7 +102,9 @@ def _merge(target: Target, column: str, what: str, notes: list[str]) -> Target:
     alike = find_alike(target.classes)
     if not alike:
         return target
-    sizes = np.bincount(target.values[target.known], minlength=len(target.classes))
+    several = target.values.ndim == 2
+    known = np.nonzero(target.values == 1)[1] if several else target.values[target.known]
+    sizes = np.bincount(known, minlength=len(target.classes))
     counts = dict(zip(target.classes, sizes.tolist(), strict=True))
     names, lines = {name: name for name in target.classes}, []
     for spellings in alike:
@@ -111,5 +113,16 @@ def _merge(target: Target, column: str, what: str, notes: list[str]) -> Target:
         lines.append(f"{', '.join(f'{name!r} ({counts[name]:,})' for name in spellings)} are {common!r}")
     notes.append(f"{column}: names that {ALIKE} are one {what}: {'; '.join(lines[:5])}{'; …' * (len(lines) > 5)}")
     classes = tuple(name for name in target.classes if names[name] == name)
+    if several:
+        return replace(target, values=_merge_columns(target, names, classes), classes=classes)
     place = np.array([*(classes.index(names[name]) for name in target.classes), -1])
     return replace(target, values=place[target.values], classes=classes)
+
+
+def _merge_columns(target: Target, names: dict[str, str], classes: tuple[str, ...]) -> np.ndarray:
+    """Return for each of `classes` 1 where one of its spellings is shown, else -1 where one is unknown, else 0."""
+    columns = []
+    for name in classes:
+        of_name = target.values[:, [names[other] == name for other in target.classes]]
+        columns.append(np.where((of_name == 1).any(1), 1, of_name.min(1)))
+    return np.stack(columns, 1).astype(target.values.dtype)

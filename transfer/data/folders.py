@@ -2,13 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from transfer.data.images.file_kinds import describe_left_out, is_lost_image
 from transfer.data.images.image_tree import ImageTree, walk_images
+from transfer.data.label_sets.cells import MULTILABEL
+from transfer.data.label_sets.nested_folders import NESTED, NESTED_TARGET, arrange_nested_images
 from transfer.data.layout import LAYOUTS, arrange_images
 from transfer.data.left_out import LeftOut
 from transfer.data.manifests.csv_columns import CSV_SUFFIXES
@@ -47,7 +49,8 @@ def read_folder(
     targets : sequence of str
         Further CSV columns to predict: see `transfer.data.manifests.manifest.read_manifest`.
     labels : str, optional
-        The table that names the labels, or ``folders``; by default the one in the folder, if there is one.
+        The table that names the labels, or ``folders``, or ``nested``: `transfer.data.label_sets.nested_folders`. By
+        default the table in the folder, if there is one.
     skip_bad : bool
         Leave out bad rows of a manifest: see `transfer.data.manifests.manifest.read_manifest`.
     flat_domain : str
@@ -78,8 +81,12 @@ def read_folder(
     if not folder.is_dir():
         what = "is not a folder or a CSV manifest" if folder.exists() else "does not exist"
         raise TransferError(f"{folder} {what}: give a folder of images, or a CSV manifest")
+    arrange = partial(arrange_images, flat_domain=flat_domain)
     if labels == FOLDERS:
-        return _read_tree(folder, targets, None, flat_domain)
+        return _read_tree(folder, targets, None, arrange)
+    if labels == NESTED:
+        further = {*targets} - {NESTED_TARGET, f"{NESTED_TARGET}:{MULTILABEL}"}
+        return _read_tree(folder, further, None, arrange_nested_images)
     read = partial(read_manifests, targets=targets, skip_bad=skip_bad)
     if labels:
         return _read_labels(folder, {locate_labels(folder, labels): ""}, None, read)
@@ -89,7 +96,7 @@ def read_folder(
         if tables:
             return _read_labels(inner, tables, more, read)
         unread += [(f"{inner.name}/{name}", fault) for name, fault in more]
-    return _read_labels(folder, tables, unread, read) if tables else _read_tree(folder, targets, unread, flat_domain)
+    return _read_labels(folder, tables, unread, read) if tables else _read_tree(folder, targets, unread, arrange)
 
 
 def _read_labels(
@@ -139,9 +146,11 @@ def _describe_unread(tables: Sequence[UnreadTable]) -> list[str]:
 
 
 def _read_tree(
-    folder: Path, targets: Sequence[str], unread: Sequence[UnreadTable] | None, flat_domain: str
+    folder: Path, targets: Collection[str], unread: Sequence[UnreadTable] | None, arrange: Callable[..., ImageTable]
 ) -> ImageTable:
-    """Return the table of `folder` by the names of its folders; `unread` are its tables, None if it does not matter.
+    """Return the table of `folder` by the names of its folders, as `arrange` reads them.
+
+    `unread` are its tables, None if it does not matter.
 
     Raises
     ------
@@ -163,7 +172,7 @@ def _read_tree(
         _refuse_lost_folders(folder, [where for where, _ in images], lost)
         images.sort()
         paths = [str(folder.joinpath(*where, name)) for where, name in images]
-        table = arrange_images(images, paths, source=str(folder), name=folder.name, flat_domain=flat_domain)
+        table = arrange(images, paths, source=str(folder), name=folder.name)
     except TransferError as error:
         raise TransferError("; ".join((str(error), *not_read))) from None
     choices = [*(f"{line}; the folders name the classes (--labels FILE decides)" for line in not_read), *table.choices]

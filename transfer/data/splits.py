@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from transfer.data.duplicates import NEAR_BITS, Inspection, group_duplicates, group_near_duplicates, merge_groups
+from transfer.data.label_sets.stratification import draw_by_labels
 from transfer.data.sampling import draw_few_labels, draw_stratified
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError, list_examples
@@ -40,7 +41,7 @@ def split(  # the last five are options that a plain split does not need
     keep_rest: bool = False,
     spare: np.ndarray | None = None,
 ) -> Splits:
-    """Split a table, stratified by (domain, object).
+    """Split a table, stratified by (domain, object); of several labels an image by each of these as well.
 
     Byte-identical files and the rows of a ``group`` stay on one side, on request near-duplicates too. Each
     (domain, object) cell contributes its share of test images to within one, as far as groups and the last image of an
@@ -91,7 +92,9 @@ def split(  # the last five are options that a plain split does not need
     staying = ~known if spare is None else ~known & ~spare
     fixed = np.concatenate([np.flatnonzero(staying), given_test, given_val])  # duplicates of these cannot be sampled
     drawable = pool[~np.isin(component[pool], component[fixed])]
-    test_rows = given_test if len(given_test) else draw_stratified(drawable, table, component, test, rng, notes, "test")
+    several = any(target.values.ndim == 2 for target in table.targets.values())
+    draw = draw_by_labels if several else draw_stratified
+    test_rows = given_test if len(given_test) else draw(drawable, table, component, test, rng, notes, "test")
     # Only a given split can have duplicates on both sides: test has priority over val, val over train.
     free = ~np.isin(component, component[test_rows])
     left_out = int((~free).sum()) - len(test_rows)
@@ -108,7 +111,7 @@ def split(  # the last five are options that a plain split does not need
         val_rows = np.array([], np.int64)
         notes.append("with one label per class and domain there is no validation image")
     else:
-        val_rows = draw_stratified(drawable, table, component, val, rng, notes, "val")
+        val_rows = draw(drawable, table, component, val, rng, notes, "val")
     train_rows = np.union1d(np.setdiff1d(pool, val_rows), np.append(np.flatnonzero(~known & ~held_out & free), rest))
     shared = np.isin(component[train_rows], component[val_rows])
     left_out += int(shared.sum())
@@ -175,7 +178,7 @@ def _notes(splits: Splits, table: ImageTable, near: np.ndarray | None) -> list[s
     notes = []
     counts = np.bincount(table.object[table.object >= 0], minlength=len(table.objects))
     single = [name for name, count in zip(table.objects, counts, strict=True) if count == 1]
-    if single:
+    if single and table.has_objects:
         objects = f"{len(single)} object{'s' * (len(single) > 1)}"
         notes.append(f"{objects} with a single image, which stays in train: {list_examples(single)}")
     unlabelled = int((table.object[splits.train] < 0).sum())

@@ -10,6 +10,7 @@ import numpy as np
 from transfer.data.left_out import LeftOut
 
 DEFAULT_DOMAIN = "all"  # domain of images that name none
+LABEL_SETS = "label_sets"  # kind of an object that no head predicts: see `transfer.data.label_sets.combinations`
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)")
 
 
@@ -19,22 +20,27 @@ class Target:
 
     Parameters
     ----------
-    values : ndarray, shape (N,)
-        int64 class indices, -1 if unknown; or float64 numbers, NaN if unknown.
+    values : ndarray, shape (N,) or (N, classes)
+        int64 class indices, -1 if unknown; or float64 numbers, NaN if unknown; or, of several labels an image, int8
+        for each of them: 1 if the image shows it, 0 if not, -1 if unknown.
     kind : str
-        The kind of head that predicts it: ``softmax``, ``binary``, ``regression`` or a registered one.
+        The kind of head that predicts it: ``softmax``, ``binary``, ``regression`` or a registered one; or `LABEL_SETS`.
     classes : tuple of str
         Class names by index; empty for numbers.
+    thresholds : tuple of float
+        Of several labels an image, the probability from which on each is predicted; empty: 0.5.
     """
 
     values: np.ndarray
     kind: str = "softmax"
     classes: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
 
     @property
     def known(self) -> np.ndarray:
-        """Return a boolean mask, shape (N,), of known values."""
-        return ~np.isnan(self.values) if self.values.dtype.kind == "f" else self.values >= 0
+        """Return a boolean mask, shape (N,), of known values; of several labels an image, where any is."""
+        known: np.ndarray = ~np.isnan(self.values) if self.values.dtype.kind == "f" else self.values >= 0
+        return np.any(known, axis=1) if known.ndim == 2 else known
 
 
 def natural_key(name: str) -> tuple:
@@ -149,6 +155,14 @@ class ImageTable:
     def blank(self) -> np.ndarray:
         """Return which images have no known target, not even a domain, bool (N,)."""
         return ~np.any([target.known for target in self.targets.values()], 0)
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether images have an object of their own; else it stands for their set of labels, and no head predicts it.
+
+        Splits, duplicates and conflicts then go by the set of labels.
+        """
+        return self.targets["object"].kind != LABEL_SETS
 
     def take(self, rows: np.ndarray) -> "ImageTable":
         """Return the table of `rows` (indices or a boolean mask), class names unchanged."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from transfer.data.class_names import find_alike
+from transfer.data.label_sets.cells import MULTILABEL, SEPARATORS_OF_LABELS, read_label_sets
 from transfer.data.table import Target, make_softmax_target, sort_classes
 from transfer.errors import TransferError, UnknownName, did_you_mean
 from transfer.runtime.plugins import load_entry_points
@@ -20,7 +21,8 @@ ColumnReader = Callable[[str, list[str], Callable[[int], str]], Target]
 def read_target(name: str, kind: str | None, cells: list[str], place: Callable[[int], str]) -> Target:
     """Return the target of a column for a `kind` of head; see :data:`ColumnReader` for the other parameters.
 
-    Without a kind, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, any other softmax.
+    Without a kind, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, one with a ``|``
+    in a cell multilabel, any other softmax.
 
     Raises
     ------
@@ -33,6 +35,8 @@ def read_target(name: str, kind: str | None, cells: list[str], place: Callable[[
     if kind is None:
         pair = any(known <= set(p) for p in BINARY_PAIRS)
         kind = "binary" if pair else "regression" if all(map(_is_number, _with_points(known))) else "softmax"
+        if any(SEPARATORS_OF_LABELS[0] in cell for cell in known):
+            kind = MULTILABEL
     return COLUMN_READERS[check_kind(name, kind)](name, cells, place)
 
 
@@ -90,6 +94,7 @@ COLUMN_READERS: dict[str, ColumnReader] = {
     "softmax": read_classes,
     "binary": read_two_classes,
     "regression": read_numbers,
+    MULTILABEL: read_label_sets,
 }
 """By head kind; ``transfer.register_head`` adds further ones."""
 

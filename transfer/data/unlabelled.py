@@ -94,4 +94,5 @@ def add_unlabelled_images(table: ImageTable, folder: Path, remark: str = "have n
 def _extend(target: Target, rows: int) -> Target:
     """Return `target` with `rows` unknown values more."""
     unknown = np.nan if target.values.dtype.kind == "f" else -1
-    return replace(target, values=np.concatenate([target.values, np.full(rows, unknown, target.values.dtype)]))
+    more = np.full((rows, *target.values.shape[1:]), unknown, target.values.dtype)
+    return replace(target, values=np.concatenate([target.values, more]))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.data.manifests.manifest import (
+    NO_LABELS,
     NO_OBJECT,
     find_manifest_fault,
     is_manifest,
@@ -79,6 +80,44 @@ def test_kinds(manifest, cells, spec, kind, classes, values):
     target = read_manifest(manifest("path,object,t\n" + lines), [spec]).targets["t"]
     assert (target.kind, target.classes, target.values.tolist()) == (kind, classes, values)
     assert target.values.dtype == (np.float64 if kind == "regression" else np.int64)
+
+
+def test_labels_need_no_object(manifest):
+    table = read_manifest(manifest("path,tags\n0.png,red|round\n1.png,\n2.png,none\n"), ["tags"])
+    assert table.targets["tags"].values.tolist() == [[1, 1], [-1, -1], [0, 0]]
+    assert table.objects == ()
+    assert [(each.where, each.reason) for each in table.unlabelled] == [("list.csv line 3", NO_LABELS)]
+    assert table.choices == (
+        "tags: 2 labels separated by '|', 1.0 an image; 1 image has none of them; 1 is unlabelled",
+    )
+
+
+def test_other_separators_of_labels_need_the_kind(manifest):
+    file = manifest('path,object,tags\n0.png,a,"red,round"\n1.png,b,red\n')
+    assert read_manifest(file, ["tags"]).targets["tags"].kind == "softmax"
+    assert read_manifest(file, ["tags:multilabel"]).targets["tags"].classes == ("red", "round")
+    file = manifest("path;tags\n0.png;red, dark|round\n1.png;\n")
+    assert read_manifest(file, ["tags"]).targets["tags"].classes == ("red, dark", "round")
+
+
+def test_a_column_that_would_be_the_object_may_be_a_target(manifest):
+    table = read_manifest(manifest("path,label\n0.png,red|round\n1.png,red\n"), ["label"])
+    assert (table.objects, table.targets["label"].classes) == ((), ("red", "round"))
+
+
+def test_objects_with_bars_are_classes_and_said(manifest):
+    table = read_manifest(manifest("path,object\n0.png,red|round\n1.png,red\n"))
+    assert table.objects == ("red", "red|round")
+    assert "1 objects contain '|' (red|round), and each is read as one class" in table.choices[0]
+
+
+def test_without_objects_a_target_has_classes(manifest):
+    with pytest.raises(
+        TransferError, match=r"list.csv has neither a column 'object' nor, by --targets, another one with"
+    ):
+        read_manifest(manifest("path,age\n0.png,3\n"), ["age"])
+    with pytest.raises(TransferError, match=r"has no column 'object'.*; or name the columns to predict by --targets"):
+        read_manifest(manifest("path,tags\n0.png,a|b\n"))
 
 
 def test_a_column_may_have_a_colon_in_its_name(manifest):

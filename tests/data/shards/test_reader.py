@@ -128,6 +128,17 @@ def test_labels_of_samples(shard, picture, tmp_path):
     assert len(list_members([str(tar)])) == 5
 
 
+def test_a_list_has_several_labels_and_needs_no_object(shard, picture, tmp_path):
+    jpg = picture(tmp_path / "a.jpg").read_bytes()
+    lists = {"1": ["red", "round"], "2": [], "3": None, "4": ["red"]}
+    files = {f"{key}.json": json.dumps({"tags": labels}).encode() for key, labels in lists.items()}
+    tar = shard(files | {f"{key}.jpg": jpg for key in lists})
+    table = read_shards([str(tar)], ["tags:multilabel"])
+    assert table.targets["tags"].classes == ("red", "round")
+    assert table.targets["tags"].values.tolist() == [[1, 1], [0, 0], [-1, -1], [1, 0]]
+    assert table.objects == ()
+
+
 def test_labels_that_cannot_be_read(shard, tmp_path):
     def read(files, *targets):
         return read_shards([str(shard(files))], targets)

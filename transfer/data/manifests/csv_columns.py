@@ -57,8 +57,10 @@ class _Dialect:
     names: list[str]  # of the columns
 
 
-def read_csv(file: Path) -> CsvColumns:
+def read_csv(file: Path, targets: Sequence[str] = ()) -> CsvColumns:
     """Read a CSV file with a header, in UTF-8, UTF-16 or Windows-1252, and separated by one of `SEPARATORS`.
+
+    A column that `targets` name (``NAME`` or ``NAME:KIND``) is not the object; with them, there may be no object.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def read_csv(file: Path) -> CsvColumns:
         with open_regular(file) as stream:
             text, notes = _decode(file, stream.read())
         dialect, body, skipped = _find_dialect(text)
-        header, renamed = _name_columns(file, dialect.names)
+        header, renamed = _name_columns(file, dialect.names, targets)
         path = header.index("path")
         reader = csv.reader(
             io.StringIO(body, newline=""),
@@ -192,22 +194,27 @@ def _lower_fixed(header: Sequence[str]) -> list[str]:
     return [name.lower() if name.lower() in MANIFEST_COLUMNS else name for name in header]
 
 
-def _name_columns(file: Path, header: Sequence[str]) -> tuple[list[str], list[str]]:
+def _name_columns(file: Path, header: Sequence[str], targets: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the header with the fixed names of `MANIFEST_COLUMNS`, and notes on other names."""
     names = _lower_fixed(header)
     twice = sorted({c for c in names if names.count(c) > 1})
     if twice:
         raise TransferError(f"{file} has the column {twice[0]!r} more than once")
     notes = []
+    further = {*targets, *(spec.rpartition(":")[0] for spec in targets)} - {*MANIFEST_COLUMNS}
     for needed, others in OTHER_NAMES.items():
-        found = find_column(names, needed)
+        found = find_column(["" if name in further else name for name in names], needed)
         if len(found) > 1:
             which = " and ".join(repr(names[place]) for place in found)
             raise TransferError(f"{file} has the columns {which}, either of which could be the {needed}: rename one")
+        if not found and needed == "object" and targets:
+            continue
         if not found:
+            instead = "; or name the columns to predict by --targets" if needed == "object" else ""
             raise TransferError(
                 f"{file} has no column {needed!r}{did_you_mean(needed, names)}: a manifest has "
                 f"path,object[,domain][,split][,group]; {needed} may also be called {' or '.join(sum(others, ()))}"
+                f"{instead}"
             )
         if names[found[0]] != needed:
             notes.append(f"{file.name}: column {names[found[0]]!r} is the {needed}")

@@ -90,5 +90,7 @@ def locate_labels(folder: Path, labels: str) -> Path:
     for file in (given.absolute(), folder / given):
         if file.is_file():
             return file
-    near = did_you_mean(given.name, [FOLDERS, *(file.name for file in folder.glob("*") if file.is_file())])
-    raise TransferError(f"--labels: no file {labels}{near}, neither here nor in {folder}: give a CSV file, or folders")
+    near = did_you_mean(given.name, [FOLDERS, "nested", *(file.name for file in folder.glob("*") if file.is_file())])
+    raise TransferError(
+        f"--labels: no file {labels}{near}, neither here nor in {folder}: give a CSV file, folders or nested"
+    )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from transfer.data.label_sets.cells import MULTILABEL, SEPARATORS_OF_LABELS, describe_label_sets, find_separator
+from transfer.data.label_sets.combinations import use_label_sets
 from transfer.data.left_out import LeftOut
 from transfer.data.manifests.csv_columns import (
     MANIFEST_COLUMNS,
@@ -23,6 +25,7 @@ from transfer.data.target_columns import check_kind, read_target
 from transfer.errors import TransferError, did_you_mean, list_examples
 
 NO_OBJECT = "no object is given, so it does not train the object head"
+NO_LABELS = "no label is given"  # where images have no object but other labels
 _TRIED_PATHS = 100  # rows of a table that may not be one of images
 
 
@@ -72,8 +75,8 @@ def read_manifest(file: Path, targets: Sequence[str] = (), *, skip_bad: bool = F
     ----------
     targets : sequence of str
         Further columns to predict: ``NAME`` or ``NAME:KIND``, a kind of head such as ``softmax`` or ``regression``.
-        Without a kind, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, any
-        other softmax.
+        Without a kind, a column of 0/1, yes/no or true/false is binary, one of other numbers regression, one with a
+        ``|`` in a cell multilabel, any other softmax. With one that has classes, there need not be an object.
     skip_bad : bool
         Leave out rows without a file, or with another number of cells than the header.
 
@@ -102,7 +105,7 @@ def read_manifests(
     left_out: list[LeftOut] = []
     choices: list[str] = []
     for file, split in files.items():
-        read = read_csv(file)
+        read = read_csv(file, targets)
         listed = ListedFiles([file.absolute().parent, *folders])
         found, bad = _find_files(file, read, listed, skip_bad)
         cells = {column: [values[row] for row in found] for column, values in read.cells.items()}
@@ -194,7 +197,7 @@ def _take_path_splits(columns: dict[str, list[str]], file: Path, source: str) ->
 def make_table(
     columns: dict[str, list[str]], targets: Sequence[str], *, name: str, source: str, place: Callable[[int], str]
 ) -> ImageTable:
-    """Return the table of `columns`: lists of cells by name; ``path`` and ``object`` are required.
+    """Return the table of `columns`: lists of cells by name; ``path`` and ``object``, or `targets`, are required.
 
     `targets` and errors are as for :func:`read_manifest`. In errors, `source` names the origin of the columns, and
     `place` describes where a row stands.
@@ -209,30 +212,39 @@ def make_table(
             f"known: {', '.join(SPLITS)}"
         )
     how = describe_splits(meanings)
-    choices = (f"{source}: of the splits, {how}",) if how else ()
-    domains = columns.get("domain", unknown)
+    choices = [f"{source}: of the splits, {how}"] if how else []
+    domains, objects = columns.get("domain", unknown), columns.get("object", unknown)
     extra = {}
     for spec in targets:
         column, kind = _parse(spec, columns, source)
-        extra[column] = read_target(column, kind, columns[column], place)
-    return ImageTable(
+        target = extra[column] = read_target(column, kind, columns[column], place)
+        if target.kind == MULTILABEL:
+            choices.append(describe_label_sets(column, target, f"separated by {find_separator(columns[column])!r}"))
+    if "object" not in columns and not any(target.classes for target in extra.values()):
+        raise TransferError(f"{source} has neither a column 'object' nor, by --targets, another one with classes")
+    if several := sum(SEPARATORS_OF_LABELS[0] in name for name in objects):
+        example = next(name for name in objects if SEPARATORS_OF_LABELS[0] in name)
+        choices.append(
+            f"{source}: {several:,} objects contain '|' ({example}), and each is read as one class: several labels an "
+            "image stand in a column of another name, with --targets NAME"
+        )
+    table = ImageTable(
         paths=np.array(columns["path"]),
         targets={
-            "object": make_softmax_target(columns["object"]),
+            "object": make_softmax_target(objects),
             "domain": make_softmax_target(domains if any(domains) else [DEFAULT_DOMAIN] * n),
             **extra,
         },
         split=np.array([meanings.get(name, "") for name in splits]),
         group=np.array(columns.get("group", unknown)),
         name=name,
-        notes=choices,
-        choices=choices,
-        unlabelled=tuple(
-            LeftOut(path, NO_OBJECT, place(row))
-            for row, (path, name) in enumerate(zip(columns["path"], columns["object"], strict=True))
-            if not name
-        ),
+        notes=tuple(choices),
+        choices=tuple(choices),
     )
+    labelled = table.object >= 0 if table.objects else use_label_sets(table).object >= 0
+    reason = NO_OBJECT if table.objects else NO_LABELS
+    unlabelled = (LeftOut(columns["path"][row], reason, place(row)) for row in np.flatnonzero(~labelled).tolist())
+    return replace(table, unlabelled=tuple(unlabelled))
 
 
 def _parse(spec: str, columns: dict[str, list[str]], source: str) -> tuple[str, str | None]:

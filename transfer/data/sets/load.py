@@ -10,6 +10,8 @@ from pathlib import Path
 from transfer.data.class_names import merge_spellings
 from transfer.data.corrections import apply_corrections
 from transfer.data.folders import read_folder
+from transfer.data.label_sets.combinations import use_label_sets
+from transfer.data.label_sets.refusals import needs_objects
 from transfer.data.manifests.csv_columns import CSV_SUFFIXES
 from transfer.data.sets import office31
 from transfer.data.shards.reader import find_shards, read_shards
@@ -35,7 +37,8 @@ def load_table(
     """Return the table of a named set, a folder of images, a CSV manifest or shards, also below `data_root`.
 
     Names of classes, domains and groups that are one name written in several ways are merged, and a note says so:
-    see `transfer.data.class_names`.
+    see `transfer.data.class_names`. Without objects, sets of labels stand for them: see
+    `transfer.data.label_sets.combinations`.
 
     Parameters
     ----------
@@ -61,7 +64,9 @@ def load_table(
         Neither a named set nor a readable path.
     """
     table = _read(data, data_root, targets, labels=labels, skip_bad=skip_bad, flat_domain=flat_domain)
-    table = merge_spellings(apply_corrections(table, corrections) if corrections else table)
+    if corrections and not (labels_only := use_label_sets(table)).has_objects:
+        raise needs_objects(labels_only, "--corrections")
+    table = use_label_sets(merge_spellings(apply_corrections(table, corrections) if corrections else table))
     for choice in table.choices:
         log.info("%s", choice)
     return table

@@ -12,13 +12,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 from transfer.data.images.file_kinds import is_image, is_passed_over
+from transfer.data.label_sets.cells import NO_LABEL, SEPARATORS_OF_LABELS
 from transfer.data.manifests.csv_columns import MANIFEST_COLUMNS
 from transfer.data.shards.address import HEADER, MAX_IMAGE_BYTES, is_url
 from transfer.errors import TransferError
 from transfer.runtime.files import get_cache_folder, write_json
 
 LABELS = ("cls", "json", "txt")  # files of a sample beside its image
-_RULES = 3  # version of the cached index
+_RULES = 4  # version of the cached index
 _LARGEST = 1 << 20  # bytes of a label or a long-name header
 _BLOCK = 4 << 20  # bytes read at a time
 
@@ -161,13 +162,15 @@ def _label(shard: str, name: str, kind: str, content: bytes) -> dict[str, str]:
     except (ValueError, RecursionError) as error:
         raise TransferError(f"{shard}: cannot read {name!r}: {error or 'nested too deeply'}") from error
     own = {name: name.lower() if name.lower() in MANIFEST_COLUMNS else name for name in found}
-    return {own[k]: _cell(v) for k, v in found.items() if v is None or isinstance(v, str | int | float)}
+    return {own[k]: _cell(v) for k, v in found.items() if v is None or isinstance(v, str | int | float | list)}
 
 
 def _cell(value: Any) -> str:
-    """Return a JSON scalar as a CSV cell."""
+    """Return a JSON scalar as a CSV cell, and a list as one of several labels."""
     if value is None:
         return ""
+    if isinstance(value, list):
+        return SEPARATORS_OF_LABELS[0].join(map(_cell, value)) or NO_LABEL[0]
     return str(value).lower() if isinstance(value, bool) else str(value).strip()
 
 

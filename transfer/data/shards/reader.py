@@ -142,7 +142,8 @@ def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str
         raise TransferError(f"no image in {source}: expected KEY.jpg beside KEY.json or KEY.cls, or class/….jpg")
     left_out = tuple(each for index in indices for each in _list_left_out(index))
     notes = tuple(f"left out: {line}" for line in describe_left_out(left_out))
-    if any({"cls", "object"} & cells.keys() for index in indices for cells in index.cells.values()):
+    wanted = {"cls", "object", *targets, *(spec.rpartition(":")[0] for spec in targets)}
+    if any(wanted & cells.keys() for index in indices for cells in index.cells.values()):
         return _labelled(indices, targets, source, notes, left_out)
     if targets:
         raise TransferError(
@@ -202,7 +203,8 @@ def _labelled(
     names = dict.fromkeys(chain.from_iterable(cells))
     wanted = {*MANIFEST_COLUMNS, *targets, *(spec.rpartition(":")[0] for spec in targets)}  # a name or NAME:KIND
     columns = {n: [cell.get(n, "") for cell in cells] if n in wanted else [] for n in names if n != "cls"}
-    columns["object"] = [cell.get("object") or cell.get("cls", "") for cell in cells]
+    objects = [cell.get("object") or cell.get("cls", "") for cell in cells]
+    columns = columns | {"object": objects} if any(objects) or not targets else columns
     columns["path"] = [str(member) for member in members]
     table = make_table(
         columns, targets, name=source, source=source, place=lambda row: f"{members[row].shard}::{members[row].name}"

@@ -1,0 +1,1 @@
+"""Several labels an image: how they are written in a table or in folders, and how a split shares them out."""
