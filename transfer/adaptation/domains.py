@@ -8,6 +8,7 @@ import numpy as np
 
 from transfer.adaptation.hidden_labels import HiddenLabels, forget_no_classes, hide_labels
 from transfer.data.duplicates import Inspection, group_duplicates, merge_groups
+from transfer.data.label_sets.refusals import needs_objects
 from transfer.data.sampling import draw_few_labels, draw_stratified
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError, did_you_mean, list_examples
@@ -142,6 +143,8 @@ def _check(
     if protocol not in get_args(Protocol):
         known = get_args(Protocol)
         raise TransferError(f"no protocol {protocol!r}{did_you_mean(protocol, known)}: one of {', '.join(known)}")
+    if not table.has_objects:
+        raise needs_objects(table, "adaptation")
     if target_labels < 0:
         raise TransferError(f"target_labels is {target_labels}: it must be 0 or more")
     if not 0 <= val < 1:

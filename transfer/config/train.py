@@ -127,8 +127,9 @@ class LearnConfig(OptimConfig):
     """EMA decay per step."""
     probe: Advanced[Literal["solved", "trained"]] = "solved"
     """Linear heads on frozen features: solved by L-BFGS, or trained by --optimizer."""
-    loss: Advanced[Literal["cross_entropy", "hinge"]] = "cross_entropy"
-    """hinge: multi-class hinge loss; its probabilities only rank the classes."""
+    loss: Advanced[Literal["cross_entropy", "hinge", "asymmetric"]] = "cross_entropy"
+    """hinge: multi-class hinge loss; its probabilities only rank the classes. asymmetric: of several labels an image,
+    easy negatives weigh less (heads of other kinds have cross-entropy)."""
     label_smoothing: Advanced[Fraction[float]] = 0.1
     """Label smoothing: share of the target that is spread evenly over all classes (not for hinge)."""
     regularise: RegulariseConfig = field(default_factory=RegulariseConfig)

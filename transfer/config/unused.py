@@ -37,6 +37,7 @@ class RunFacts:
     from_scratch: bool
     heads: int
     smoothed: bool  # whether a head's loss has label smoothing
+    labels: bool  # whether a head has several labels an image
     has_momentum: bool  # of the optimizer
     dropout: float  # rate of the heads
     val: int  # images
@@ -152,6 +153,7 @@ def _iter_head_rules(config: TrainConfig, facts: RunFacts) -> Iterator[Rule]:
     yield not facts.dropout, "the heads have no dropout", "dropout_kind"
     yield not facts.solvable, "no phase has linear heads on features of a frozen backbone", "probe"
     yield learn.loss == "hinge", "the hinge loss has no label smoothing", "label_smoothing"
+    yield learn.loss == "asymmetric" and not facts.labels, "no head has several labels an image", "loss"
     yield not facts.smoothed, "no head has a loss with label smoothing", "label_smoothing"
 
 

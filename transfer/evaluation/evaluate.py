@@ -19,6 +19,7 @@ from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.images.depths import measure_depths
 from transfer.data.images.levels import DEFAULT_LEVELS, choose_levels
+from transfer.data.label_sets.combinations import use_label_sets
 from transfer.data.sets.load import load_table
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError, list_examples
@@ -28,6 +29,7 @@ from transfer.evaluation.predictions import evaluate_domains, evaluate_predictio
 from transfer.evaluation.uncertainty.record import find_uncertainty
 from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
+from transfer.heads.multilabel.head import average_thresholds
 from transfer.runs import checkpoint
 from transfer.runtime.device import get_versions, pick_device
 from transfer.runtime.files import open_text, write_json
@@ -46,7 +48,7 @@ def align_labels(table: ImageTable, specs: Sequence[HeadSpec], *, own: bool = Fa
             aligned[spec.name] = spec.head_kind.unknown_target(spec, len(table))
             continue
         aligned[spec.name], unknown = spec.head_kind.align(given, spec)
-        if own and unknown:
+        if own and unknown and spec.head_kind.has_classes:
             classes = (*spec.classes, *unknown)
             place = np.array([*(classes.index(label) for label in given.classes), -1])
             aligned[spec.name] = Target(place[given.values], spec.kind, classes)
@@ -79,8 +81,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     runs = (config.run, *config.more)
     members = [checkpoint.load_models(run, pick_device(config.device)) for run in runs]
     check_same_heads(runs, members)
-    models = members[0]
-    specs = [spec for model in models.values() for spec in model.heads.specs.values()]
+    specs = _merge_specs(members)
     if config.data is None:
         given = _common_test([run if run.is_dir() else run.parent for run in runs], specs)
     else:
@@ -143,6 +144,12 @@ def _set_missing_levels(
     return [f"the run was trained without 16-bit, integer or float images: they are read by their type ({read})"]
 
 
+def _merge_specs(members: Sequence[checkpoint.Models]) -> list[HeadSpec]:
+    """Return the specifications of the heads; of several models with the mean of their thresholds."""
+    first, *others = ({n: s for model in m.values() for n, s in model.heads.specs.items()} for m in members)
+    return [average_thresholds(spec, [other[name] for other in others]) for name, spec in first.items()]
+
+
 def _common_test(runs: Sequence[Path], specs: Sequence[HeadSpec]) -> ImageTable:
     """Return the test images of the first of `runs`; raise unless they were tested on the same images."""
     first, *others = (_read_test_rows(run) for run in runs)
@@ -195,13 +202,12 @@ def _table_of(run: Path, rows: list[dict[str, str]], specs: Sequence[HeadSpec]) 
         for spec in specs:
             if f"{spec.name}_predicted" in rows[0]:
                 column = [row[spec.name] or "" for row in rows]
-                if spec.head_kind.has_classes:
-                    targets[spec.name] = make_softmax_target(column)
-                else:
-                    targets[spec.name] = Target(np.array([float(value) for value in column]), spec.kind)
+                targets[spec.name] = spec.head_kind.read_truths(column)
         if not targets:
             raise ValueError("no column of a head of the run")
         empty = np.full(len(rows), "")
-        return ImageTable(np.array([row["path"] for row in rows]), targets, empty, empty, str(run))
+        blank = make_softmax_target(empty.tolist())
+        targets = {"object": blank, "domain": blank} | targets
+        return use_label_sets(ImageTable(np.array([row["path"] for row in rows]), targets, empty, empty, str(run)))
     except (KeyError, ValueError, TypeError) as error:
         raise TransferError(f"{run / 'predictions.csv'} does not list predictions ({error!r}): give --data") from error

@@ -184,4 +184,5 @@ def load_run(run: str | os.PathLike[str], *, device: Device = "auto") -> Finishe
     return FinishedRun(read_json(file), models, saved_in=folder, uncertainty=find_uncertainty(folder))
 
 
-_MAIN_SCORES = {"accuracy": "accuracy", "calibration_error": "calibration error", "r2": "R²", "mae": "MAE"}
+_MAIN_SCORES = {"accuracy": "accuracy", "calibration_error": "calibration error", "map": "mAP", "r2": "R²"}
+_MAIN_SCORES |= {"mae": "MAE"}

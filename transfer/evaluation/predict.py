@@ -16,6 +16,7 @@ from transfer.config.commands import PredictConfig
 from transfer.data.image_paths import find_images
 from transfer.data.images.batches import ImageBatches
 from transfer.data.images.file_kinds import describe_left_out
+from transfer.data.label_sets.cells import NO_LABEL
 from transfer.data.left_out import LeftOut
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.uncertainty.caution import Caution, choose_caution
@@ -49,8 +50,9 @@ def predict(
     ------
     dict
         ``path``; for each head with classes its name with the most likely class, ``NAME_probability`` and
-        ``NAME_top``, a list of [class, probability]; for each other head its value. An image that cannot be read and
-        is skipped has ``path`` and ``error``.
+        ``NAME_top``, a list of [class, probability]; for each head with several labels an image lists of these and of
+        their probabilities; for each other head its value. An image that cannot be read and is skipped has ``path``
+        and ``error``.
     """
     bad: dict[int, str] | None = {} if skip_bad else None
     specs = {name: spec for model in models.values() for name, spec in model.heads.specs.items()}
@@ -158,7 +160,7 @@ def _write_csv(rows: Iterator[dict[str, Any]], write: Any) -> None:
 
 
 def _format_cell(column: str, values: list[Any]) -> str:
-    """Return the classes of a set, or classes with their probabilities, as one cell."""
-    if column.endswith("_set"):
-        return "|".join(" in ".join(value) if isinstance(value, list) else value for value in values)
-    return " ".join(f"{name}:{probability:g}" for name, probability in values)
+    """Return the classes of a set, labels, or classes with their probabilities, as one cell."""
+    if column.endswith("_top"):
+        return " ".join(f"{name}:{probability:g}" for name, probability in values)
+    return "|".join(" in ".join(value) if isinstance(value, list) else str(value) for value in values) or NO_LABEL[0]

@@ -16,16 +16,19 @@ from transfer.heads.kind import ClassHeadKind
 from transfer.model import TransferModel
 
 Predictions = dict[str, np.ndarray]
-"""By head: probabilities (N, classes), (N,) of binary heads, or values (N,)."""
+"""By head: probabilities (N, classes), (N,) of binary heads, (N, labels) of multilabel heads, or values (N,)."""
 
 
 def target_tensors(table: ImageTable, model: TransferModel) -> dict[str, Tensor]:
-    """Return the targets (N,) of `model`'s heads, as tensors by name; a class that a head does not have is unknown."""
+    """Return the targets of `model`'s heads, (N,) or (N, labels), as tensors by name.
+
+    A class that a head does not have is unknown.
+    """
     tensors = {}
     for name, spec in model.heads.specs.items():
         values = table.targets[name].values
-        known = values < len(spec.classes) if spec.classes else np.ones(len(values), bool)
-        tensors[name] = torch.from_numpy(np.where(known, values, -1))
+        values = np.where(values < len(spec.classes), values, -1) if spec.head_kind.has_classes else values
+        tensors[name] = torch.from_numpy(values)
     # not every device has float64
     return {name: values.float() if values.is_floating_point() else values for name, values in tensors.items()}
 

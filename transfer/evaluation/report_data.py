@@ -122,12 +122,13 @@ def choose_galleries(test: ImageTable, predictions: Predictions) -> dict[str, li
     for name, values in predictions.items():
         target = test.targets[name]
         kind = find_head_kind(target.kind)
-        if not isinstance(kind, ClassHeadKind):
+        judged = kind.judge_rows(target, values)
+        if judged is None:
             continue
-        correct = kind.decide(values) == target.values
-        order = np.argsort(-kind.confidence(values), kind="stable")
+        correct, confidence = judged
+        order = np.argsort(-confidence, kind="stable")
         galleries[f"{name} mistakes"] = order[target.known[order] & ~correct[order]][:MISTAKES_SHOWN].tolist()
-        galleries[f"{name} hits"] = order[::-1][correct[order[::-1]]][:HITS_SHOWN].tolist()
+        galleries[f"{name} hits"] = order[::-1][(correct & target.known)[order[::-1]]][:HITS_SHOWN].tolist()
         if name == "object":
             hits = sample[correct[sample]][:EXPLAINED_EACH].tolist()
             explained = [*galleries["object mistakes"][:EXPLAINED_EACH], *hits]
@@ -147,8 +148,8 @@ def _top(test: ImageTable, predictions: Predictions, row: int) -> dict[str, list
     for name, values in predictions.items():
         target = test.targets[name]
         kind = find_head_kind(target.kind)
-        if isinstance(kind, ClassHeadKind):
-            p = kind.class_probabilities(values[row])
+        if target.classes:
+            p = kind.class_probabilities(values[row]) if isinstance(kind, ClassHeadKind) else values[row]
             best = np.argsort(-p, kind="stable")[:TOP_CLASSES]
             top[name] = [[target.classes[k], round(float(p[k]), 4)] for k in best]
     return top

@@ -17,12 +17,16 @@ from transfer.heads.spec import HeadSpec
 
 PAIR = ("object", "domain")
 PAIRS = "object_and_domain"  # the name of what is predicted for pairs
-Loss = Literal["cross_entropy", "hinge"]
+Loss = Literal["cross_entropy", "hinge", "asymmetric"]
 
 
 def known_rows(target: Tensor) -> Tensor:
-    """Return where `target` (N,) is known, bool (N,): not NaN for numbers, not -1 for class indices."""
-    return ~target.isnan() if target.is_floating_point() else target >= 0
+    """Return where `target` is known, bool (N,): not NaN for numbers, not -1 for class indices.
+
+    Of several labels an image, (N, labels), at least one is.
+    """
+    known = ~target.isnan() if target.is_floating_point() else target >= 0
+    return known.any(1) if known.ndim == 2 else known
 
 
 class Heads(nn.Module):
@@ -117,14 +121,14 @@ class Heads(nn.Module):
         ----------
         out : mapping of str to Tensor
             The result of :meth:`forward`.
-        targets : mapping of str to Tensor, shape (N,)
+        targets : mapping of str to Tensor, shape (N,) or (N, labels)
             -1 (NaN for numbers) where unknown.
         smoothing : float
             Label smoothing of softmax heads (Szegedy et al. 2016).
         row_weights : mapping of str to Tensor, shape (N,), optional
             By head name; the mean becomes a weighted one.
-        loss : {"cross_entropy", "hinge"}
-            The loss of softmax and binary heads; other kinds have one of their own.
+        loss : {"cross_entropy", "hinge", "asymmetric"}
+            The loss of heads with classes or labels; other kinds have one of their own.
         totals : mapping of str to Tensor, optional
             The result of :meth:`totals` for the whole batch, where these rows are a part of it: the losses of the
             parts then add up to the loss of the batch.

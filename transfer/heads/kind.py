@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from transfer.data.class_names import match_names
-from transfer.data.table import Target, sort_classes
+from transfer.data.table import Target, make_softmax_target, sort_classes
 from transfer.data.target_columns import read_classes, read_numbers
 from transfer.heads.metrics import classification_metrics, regression_metrics
 
@@ -82,6 +82,21 @@ class HeadKind(ABC):
         """Return the target of `rows` images without labels."""
         return Target(np.full(rows, -1) if self.has_classes else np.full(rows, np.nan), self.name, spec.classes)
 
+    def read_truths(self, cells: list[str]) -> Target:
+        """Return the target of the column of true values in predictions.csv."""
+        return Target(np.array([float(cell) for cell in cells]), self.name)
+
+    def describe_training(self, column: str, target: Target, rows: np.ndarray) -> list[str]:
+        """Return notes on what is odd about the labels of the training `rows`, indices into `target`."""
+        return []
+
+    def choose_thresholds(self, target: Target, predictions: np.ndarray) -> tuple[float, ...]:
+        """Return the probability from which on each class is predicted, by images that were not trained on.
+
+        None where predictions are decided by comparison with each other, or not at all.
+        """
+        return ()
+
     def centre_and_spread(self, values: np.ndarray) -> tuple[float, float]:
         """Return mean and scale that standardise targets, from known training `values`; (0, 1) changes nothing."""
         return 0.0, 1.0
@@ -107,7 +122,7 @@ class HeadKind(ABC):
         target : Tensor, shape (N,)
         smoothing : float
             Label smoothing; a kind without it ignores it.
-        loss : {"cross_entropy", "hinge"}
+        loss : {"cross_entropy", "hinge", "asymmetric"}
             The value of ``--loss``; a kind with one loss ignores it.
         """
 
@@ -140,6 +155,10 @@ class HeadKind(ABC):
         """Return the main score of a report of :meth:`metrics`; 0 where no target is known."""
         return report.get(self.main_score, 0.0)
 
+    def judge_rows(self, target: Target, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return whether each prediction is correct, bool (N,), and its confidence (N,); None of numbers."""
+        return None
+
     def csv_columns(self, name: str, target: Target, predictions: np.ndarray) -> list[dict[str, Any]]:
         """Return for each image the cells of the head `name` in predictions.csv: the truth and ``NAME_predicted``."""
         return [
@@ -167,6 +186,10 @@ class ClassHeadKind(HeadKind):
         """Return class indices; the classes are the names that occur, in natural order."""
         found = read_classes(column, cells, place)
         return Target(found.values, self.name, found.classes)
+
+    def read_truths(self, cells: list[str]) -> Target:
+        """Return class indices of the names in `cells`."""
+        return make_softmax_target(cells)
 
     def align(self, given: Target, spec: HeadSpec) -> tuple[Target, list[str]]:
         """Return `given` as indices of the classes of `spec`, -1 for other classes, and the names of those.
@@ -203,6 +226,10 @@ class ClassHeadKind(HeadKind):
     def decide(self, predictions: Any) -> Any:
         """Return the most likely class (N,)."""
         return predictions.argmax(1)
+
+    def judge_rows(self, target: Target, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return whether the predicted class is the true one, bool (N,), and its probability (N,)."""
+        return self.decide(predictions) == target.values, self.confidence(predictions)
 
     def metrics(self, target: Target, predictions: np.ndarray, *, intervals: bool = True) -> dict[str, Any]:
         """Return accuracy, balanced accuracy, macro-F1 and per-class scores; without `intervals` only accuracy."""

@@ -17,6 +17,7 @@ class HeadSpec:
     # Mean and standard deviation of a numeric target on the training rows: the head learns (y - centre) / spread.
     centre: float = 0.0
     spread: float = 1.0
+    thresholds: tuple[float, ...] = ()  # of several labels an image, the probability from which on each is predicted
 
     @property
     def head_kind(self) -> HeadKind:

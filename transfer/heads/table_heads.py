@@ -20,6 +20,10 @@ def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[di
         if taken in table.targets:
             raise TransferError(f"a target cannot be called {taken!r}, which is {what}: rename it")
     for name, target in table.targets.items():
+        if name == "object" and not table.has_objects:
+            notes.append("no object is given: no object head, and splits go by the sets of labels")
+            continue
+        notes += find_head_kind(target.kind).describe_training(name, target, parts.train)
         seen = target.values[parts.train][target.known[parts.train]]
         if name == "domain" and len(np.unique(seen)) < 2:
             notes.append("one domain only: no domain head")
@@ -27,7 +31,7 @@ def head_specs(table: ImageTable, parts: Splits, config: HeadConfig) -> tuple[di
         centre, spread = find_head_kind(target.kind).centre_and_spread(seen)
         specs.append(HeadSpec(name, target.kind, target.classes, weights.get(name, 1.0), centre, spread))
     missing = []
-    for i, domain in enumerate(table.domains):
+    for i, domain in enumerate(table.domains if table.has_objects else ()):
         absent = np.setdiff1d(np.arange(len(table.objects)), table.object[table.domain == i])
         lacking = [table.objects[k] for k in absent]
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""

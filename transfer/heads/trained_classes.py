@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from transfer.data.splits import Splits
-from transfer.data.table import ImageTable, Target
+from transfer.data.table import LABEL_SETS, ImageTable, Target
 from transfer.errors import list_examples
 from transfer.heads.registry import find_head_kind
 
@@ -71,7 +71,7 @@ def describe_untrained(untrained: Mapping[str, tuple[str, ...]]) -> dict[str, st
 def _rank(target: Target, rows: np.ndarray) -> tuple[Target, int]:
     """Return `target` with the classes of `rows` first, then other classes with images, and the number of the first."""
     count = len(target.classes)
-    if not find_head_kind(target.kind).droppable_classes:
+    if target.kind == LABEL_SETS or not find_head_kind(target.kind).droppable_classes:
         return target, count
     values = target.values[rows]
     seen = np.isin(np.arange(count), values)

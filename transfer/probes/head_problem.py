@@ -106,15 +106,15 @@ class HeadProblem(LinearProblem):
         return chosen
 
     def _accuracy(self, out: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the main score on the validation rows, by head: accuracy, R² for regression."""
+        """Return the main score on the validation rows, by head: accuracy, R² of numbers, mAP of labels."""
         assert self.val
         report = {}
         for name, answer in self.part.predictions(out).items():
             spec, target = self.part.specs[name], self.val.targets[name]
             kind, rows = spec.head_kind, known_rows(target)
             if not kind.has_classes:
-                known = Target(target.cpu().numpy(), spec.kind)
-                report[name] = kind.main_value(kind.metrics(known, answer.cpu().numpy()))
+                known = Target(target.cpu().numpy(), spec.kind, spec.classes)
+                report[name] = kind.main_value(kind.metrics(known, answer.cpu().numpy(), intervals=False))
             elif bool(rows.any()):
                 report[name] = float((kind.decide(answer) == target)[rows].float().mean())
         return {name: round(value, 6) for name, value in report.items()}

@@ -161,6 +161,8 @@ def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]
     for name, part in header.parts.items():
         if len({spec.name for spec in part.specs}) < len(part.specs):
             raise TransferError(f"{file} is damaged: two heads have one name")
+        if any(len(spec.thresholds) not in (0, len(spec.classes)) for spec in part.specs):
+            raise TransferError(f"{file} is damaged: a head has another number of thresholds than of classes")
         try:
             with BuildOnMeta(), defer_compiler():
                 backbone, heads = _build(header, part)

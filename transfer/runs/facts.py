@@ -9,6 +9,7 @@ import numpy as np
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
 from transfer.data.images.file_kinds import SHOWN_FILES, describe_left_out
+from transfer.data.label_sets.combinations import count_labels
 from transfer.data.left_out import LeftOut
 from transfer.data.splits import Splits
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target
@@ -39,18 +40,18 @@ def describe_images(table: ImageTable, parts: Mapping[str, int], saved: bool) ->
     `parts` has the number of images of each part of the split; with `saved`, the run folder has the names of all files
     that are left out.
     """
-    counts = _count(table.targets["object"])
+    counts = count_labels(table, np.arange(len(table))) or _count(table.targets["object"])
     least, most = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
     domains = _count(table.targets["domain"])
-    unknown = len(table) - sum(counts.values())
+    unknown = int((table.object < 0).sum())
     sizes = f"{counts[least]:,} in each"
     if counts[least] < counts[most]:
         sizes = f"least {least} ({counts[least]:,}), most {most} ({counts[most]:,})"
     several = f"; {len(domains) - SHOWN_DOMAINS} more" if len(domains) > SHOWN_DOMAINS else ""
     shown = [f"{name} {count:,}" for name, count in list(domains.items())[:SHOWN_DOMAINS]]
     facts = {
-        "images": f"{len(table):,} in {len(counts)} classes: {sizes}"
-        + (f"; {unknown:,} unlabelled" if unknown else ""),
+        "images": f"{len(table):,} {'in' if table.has_objects else 'with'} {len(counts)} "
+        f"{'classes' if table.has_objects else 'labels'}: {sizes}" + (f"; {unknown:,} unlabelled" if unknown else ""),
         "domains": "one" if table.domains == (DEFAULT_DOMAIN,) else ", ".join(shown) + several,
         "split": ", ".join(f"{name} {count:,}" for name, count in parts.items()),
     }

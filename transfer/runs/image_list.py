@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from transfer.data.label_sets.cells import format_label_set
 from transfer.data.splits import Splits
-from transfer.data.table import ImageTable, Target
+from transfer.data.table import LABEL_SETS, ImageTable, Target
 from transfer.errors import TransferError
 from transfer.runs.folder import IMAGES_FILE
 from transfer.runtime.files import atomic_write, open_text
@@ -42,8 +43,10 @@ def list_images(table: ImageTable, splits: Splits, digests: np.ndarray) -> list[
 def _write_cells(target: Target) -> list[str]:
     """Return values as a manifest has them: names of classes, several with bars between, or numbers; "" if unknown."""
     values = target.values
+    if target.kind == LABEL_SETS:  # it stands for the other labels
+        return [""] * len(values)
     if values.ndim == 2:
-        return ["|".join(np.array(target.classes)[row == 1].tolist()) for row in values]
+        return [format_label_set(target.classes, row) for row in values]
     if target.classes:
         return ["" if i < 0 else target.classes[i] for i in values.tolist()]
     return [repr(value) if known else "" for value, known in zip(values.tolist(), target.known.tolist(), strict=True)]

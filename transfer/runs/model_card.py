@@ -30,7 +30,7 @@ def render_model_card(result: Mapping[str, Any], rows: Sequence[Mapping[str, str
     parts = [
         _header(result, name),
         f"# {escape_markdown(name)}",
-        f"Predicts which object an image shows. Trained with `transfer {result['command']}`, version "
+        f"Predicts which {_what(result)} an image shows. Trained with `transfer {result['command']}`, version "
         f"{result['versions']['transfer']}.",
         "## Data\n\n" + _images(result),
         "## Training\n\n" + _policy(result),
@@ -71,6 +71,11 @@ def remove_invisible(text: str) -> str:
 INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn")
 
 
+def _what(result: Mapping[str, Any]) -> str:
+    heads = _measured(result)[1]
+    return "object" if "object" in heads or not any("map" in report for report in heads.values()) else "labels"
+
+
 def _data(result: Mapping[str, Any]) -> str:
     """Return the name of the data set, without its folder."""
     config = result["config"]
@@ -89,7 +94,7 @@ def _header(result: Mapping[str, Any], name: str) -> str:
         f"    - type: {score}\n      name: {json.dumps(f'{remove_invisible(head)} {score}', ensure_ascii=False)}\n"
         f"      value: {report[score]:.4f}"
         for head, report in heads.items()
-        for score in ("accuracy", "macro_f1")
+        for score in ("accuracy", "map", "macro_f1")
         if score in report
     ]
     lines = [
@@ -100,9 +105,10 @@ def _header(result: Mapping[str, Any], name: str) -> str:
         "tags:\n- image-classification\n- transfer-learning",
     ]
     if scores:
+        listed = "\n".join(f"- {s}" for s in ("accuracy", "map") if any(s in report for report in heads.values()))
         quoted = [json.dumps(remove_invisible(text), ensure_ascii=False) for text in (name, _data(result))]
         lines += [
-            f"metrics:\n- accuracy\nmodel-index:\n- name: {quoted[0]}\n  results:\n  - task:\n"
+            f"metrics:\n{listed}\nmodel-index:\n- name: {quoted[0]}\n  results:\n  - task:\n"
             f"      type: image-classification\n    dataset:\n      name: {quoted[1]}\n      type: {quoted[1]}\n"
             "    metrics:",
             *scores,
@@ -119,9 +125,10 @@ def _images(result: Mapping[str, Any]) -> str:
         sources, target = (escape_markdown(names, max_length=400) for names in format_shift(shift))
         lines.append(f"Labelled: {sources}; unlabelled: {target}.")
     for head, report in _measured(result)[1].items():
-        names = list(report.get("per_class", ()))
-        if names:
-            lines.append(f"{escape_markdown(head).capitalize()}, {len(names)} classes in test: {_list_classes(names)}.")
+        for what, key in (("classes", "per_class"), ("labels", "per_label")):
+            if names := list(report.get(key, ())):
+                counted = f"{escape_markdown(head).capitalize()}, {len(names)} {what} in test"
+                lines.append(f"{counted}: {_list_classes(names)}.")
     return "\n\n".join(lines)
 
 
@@ -153,6 +160,7 @@ def _figures(result: Mapping[str, Any]) -> str:
     for head, report in heads.items():
         figures = [score_text(result, head, score, part) for score in ("accuracy", "macro_f1")]
         figures = [f"R2 {report['r2']:.3f}", "-"] if "r2" in report else figures
+        figures = [f"mAP {score_text(result, head, 'map', part)}", figures[1]] if "map" in report else figures
         lines.append(f"| {escape_markdown(head)} | {' | '.join(figures)} | {int(report.get('n', 0))} |")
     if "source_only" in result:
         before = [score_text(result, "object", score, "source_only") for score in ("accuracy", "macro_f1")]
@@ -172,6 +180,8 @@ def _figures(result: Mapping[str, Any]) -> str:
 
 def _limits(result: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> list[str]:
     limits = ["It assigns one of its classes to every image, even if the image shows none of them."]
+    if _what(result) == "labels":
+        limits = ["It knows its labels alone, each with a threshold that was chosen on images like those of training."]
     domains = list(result.get("per_domain", ()))
     if len(domains) > 1:
         measured = ", ".join(map(escape_markdown, domains))

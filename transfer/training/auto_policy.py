@@ -19,6 +19,7 @@ from transfer.backbones.backbone import Backbone
 from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
 from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig, TrainConfig
+from transfer.data.label_sets.refusals import needs_objects
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.feature_cache import TrunkCache
@@ -55,6 +56,8 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
     """
     start, trunk_before = time.perf_counter(), cache.seconds
     table, inspection, seed = images.table, images.inspection, config.run.seed
+    if not table.has_objects:
+        raise needs_objects(table, "advice on a policy")
     learn = np.sort(np.concatenate([parts.train, parts.val]))
     others = np.setdiff1d(np.arange(len(table)), np.concatenate([learn[table.object[learn] >= 0], parts.test]))
     labelled, more = sample_rows(table, learn, others, seed)

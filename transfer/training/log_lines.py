@@ -8,6 +8,7 @@ from torch import nn
 
 from transfer.config.train import TrainConfig
 from transfer.config.unused import RunFacts
+from transfer.data.label_sets.cells import MULTILABEL
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.freeze import FreezePlan
@@ -18,7 +19,7 @@ from transfer.semi_supervised.unlabelled_images import find_unlabelled, propagat
 from transfer.training.optimizers import takes_momentum
 from transfer.training.resume import PhaseChoice
 
-UNSMOOTHED_KINDS = ("binary", "regression")  # of heads, whose losses have no label smoothing
+UNSMOOTHED_KINDS = ("binary", "regression", "multilabel")  # of heads, whose losses have no label smoothing
 
 
 def collect_run_facts(
@@ -44,6 +45,7 @@ def collect_run_facts(
         from_scratch=plan.policy.from_scratch,
         heads=len(specs),
         smoothed=any(spec.kind not in UNSMOOTHED_KINDS for spec in specs),
+        labels=any(spec.kind == MULTILABEL for spec in specs),
         has_momentum=takes_momentum(learn.optimizer),
         dropout=max((m.p for m in model.heads.modules() if isinstance(m, nn.Dropout | VanillaDropout)), default=0.0),
         val=len(splits.val),

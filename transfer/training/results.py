@@ -10,6 +10,7 @@ import numpy as np
 
 from transfer.config.train import TrainConfig, ViewConfig
 from transfer.data.conflicts import count_conflicts
+from transfer.data.label_sets.combinations import count_labels
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.evaluation.ensemble import TestSet, average_predictions
@@ -21,7 +22,7 @@ from transfer.evaluation.predictions import (
     note_absent_classes,
 )
 from transfer.evaluation.report_data import InitialWeights
-from transfer.evaluation.uncertainty.record import Uncertainty
+from transfer.evaluation.uncertainty.record import HeldOut, Uncertainty
 from transfer.feature_cache import Feed, TrunkCache
 from transfer.freeze import FreezePlan
 from transfer.heads.trained_classes import find_untrained, put_trained_first
@@ -29,6 +30,7 @@ from transfer.model import TransferModel
 from transfer.probes.head2toe import count_selected_features
 from transfer.runs import checkpoint
 from transfer.runs.session import RunSession
+from transfer.runtime import distributed
 from transfer.semi_supervised.unlabelled_images import describe_record
 from transfer.training.fit import FitResult
 from transfer.training.log_lines import note_divided_batches
@@ -92,8 +94,23 @@ class PreparedRun:
 
     @property
     def test(self) -> ImageTable:
-        """The test images."""
-        return self.images.table.take(self.splits.test)
+        """The test images; their targets have the thresholds of the models."""
+        test = self.images.table.take(self.splits.test)
+        specs = {name: spec for model in self.models.values() for name, spec in model.heads.specs.items()}
+        chosen = {n: replace(test.targets[n], thresholds=s.thresholds) for n, s in specs.items() if s.thresholds}
+        return replace(test, targets=test.targets | chosen)
+
+    def set_thresholds(self, held_out: Mapping[str, HeldOut | None]) -> None:
+        """Give the heads of each model the thresholds that are best on its held-out images, if they decide by any."""
+        for part, images in held_out.items():
+            specs = self.models[part].heads.specs
+            if not images or not len(images.rows):
+                continue
+            for name, predictions in images.predictions.items():
+                target = self.learnable.take(images.rows).targets[name]
+                if thresholds := specs[name].head_kind.choose_thresholds(target, predictions):
+                    thresholds = tuple(distributed.broadcast(thresholds))  # outputs differ in their last digits
+                    specs[name] = replace(specs[name], thresholds=thresholds)
 
     def predict_test(self, models: checkpoint.Models, cache: TrunkCache) -> Predictions:
         """Return predictions on the test images, by head; none where there are no test images."""
@@ -189,12 +206,13 @@ def _collect_validation(models: checkpoint.Models, fits: Mapping[str, FitResult]
 
 
 def _measure_balance(table: ImageTable, splits: Splits) -> dict[str, Any]:
-    """Return the number of training images of the rarest and the most frequent object, and their ratio."""
-    objects = table.object[splits.train]
-    counts = np.bincount(objects[objects >= 0])  # classes without a training image come last
-    rarest, commonest = int(counts.argmin()), int(counts.argmax())
+    """Return the number of training images of the rarest and the most frequent object or label, and their ratio."""
+    counts = {name: count for name, count in count_labels(table, splits.train).items() if count}
+    if not counts:  # sets of classes that are no labels
+        return {}
+    rarest, commonest = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
     return {
-        "rarest": {table.objects[rarest]: int(counts[rarest])},
-        "commonest": {table.objects[commonest]: int(counts[commonest])},
-        "imbalance": round(float(counts[commonest] / max(counts[rarest], 1)), 2),
+        "rarest": {rarest: counts[rarest]},
+        "commonest": {commonest: counts[commonest]},
+        "imbalance": round(counts[commonest] / counts[rarest], 2),
     }

@@ -162,7 +162,8 @@ def read_images(
     present = np.unique(table.object[table.object >= 0])
     if len(present) < 2:
         only = f"only {table.objects[present[0]]!r}" if len(present) else "none"
-        raise TransferError(f"{table.name}: learning needs at least two objects, found {only}")
+        what = "objects" if table.has_objects else "sets of labels"
+        raise TransferError(f"{table.name}: learning needs at least two {what}, found {only}")
     return Images(table, inspection, measure_depths(table.paths, inspection.sha256, disk_cache))
 
 

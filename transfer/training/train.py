@@ -16,6 +16,7 @@ from transfer.backbones.weights import set_tensors
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
 from transfer.config.unused import find_unused_options, format_unused_options
+from transfer.data.label_sets.refusals import refuse_options_of_objects
 from transfer.errors import EndedEarly
 from transfer.evaluation.ensemble import load_snapshots
 from transfer.evaluation.predictions import Predictions, prediction_rows, target_tensors
@@ -106,12 +107,14 @@ def train(
 def _train_seed(session: Session, images: Images, backbone: Backbone | None, warm: WarmStart | None) -> TrainRun:
     prepared = _prepare(session, images, backbone, warm)
     fits = _fit_models(session, prepared)
+    prepared.set_thresholds({name: fitted.held_out for name, fitted in fits.items()})
     return _record(session, prepared, fits, *_evaluate(session, prepared, fits))
 
 
 def _prepare(session: Session, images: Images, start: Backbone | None, warm: WarmStart | None) -> PreparedRun:
     """Return the split images, and models with their plans; `start` is the backbone to copy, `warm` the run, if any."""
     config, seed = session.config, session.config.run.seed
+    refuse_options_of_objects(config, images.table)
     splits = split_images(images, config.data, seed)
     images = images.hide(splits.rest)
     images.facts.log(describe_images(images.table, count_split(splits), config.run.out is not None))
@@ -285,7 +288,7 @@ def _record(
     result = build_train_result(session, prepared, fits, predictions, snapshots, uncertainty)
     for sentence in result["monitor"]:
         log.info("%s", sentence)
-    shown = next(name for name, model in models.items() if "object" in model.heads.specs)
+    shown = next((name for name, model in models.items() if "object" in model.heads.specs), next(iter(models)))
     moments = []
     if prepared.initial and len(test):  # in all processes, which compute features together
         feed = prepared.feed(models[shown], session.cache)
@@ -311,6 +314,6 @@ def _load_finished(session: Session, images: Images) -> TrainRun:
     config = session.config
     splits = split_images(images, config.data, config.run.seed)
     prepared = PreparedRun(config, images.hide(splits.rest), splits, None)
-    models = session.load_models(pick_device(config.learn.device))
+    models = prepared.models = session.load_models(pick_device(config.learn.device))
     tests = [(prepared.test, prepared.predict_test(models, session.cache))]
     return TrainRun(session.finished, models, tests, uncertainty=find_uncertainty(config.run.out))

@@ -14,6 +14,7 @@ from transfer.backbones.weights import set_tensors
 from transfer.config.shared import RunConfig
 from transfer.config.train import HeadConfig, RegulariseConfig, TrainConfig
 from transfer.config.unused import RunFacts, find_unused_options, reset_options
+from transfer.data.label_sets.refusals import refuse_options_of_objects
 from transfer.data.splits import mask_labels
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
@@ -54,6 +55,7 @@ class TrialRunner:
 
     def __init__(self, config: TrainConfig, images: Images, cache: TrunkCache) -> None:
         data, seed = config.data, config.run.seed
+        refuse_options_of_objects(config, images.table)
         self.parts = split_images(images, data, seed)
         images = images.hide(self.parts.rest)
         table = drop_untrained(mask_labels(images.table, self.parts.test, keep=()), self.parts)

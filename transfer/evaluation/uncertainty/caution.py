@@ -48,6 +48,8 @@ class Caution:
             kind = specs[name].head_kind
             if isinstance(kind, ClassHeadKind):
                 found[name], names[name] = kind.class_probabilities(values.astype(float)), list(specs[name].classes)
+        if not found:
+            raise TransferError("coverage and min_confidence: no head of this run chooses one of several classes")
         for name, probabilities in found.items():
             for row, doubtful in zip(rows, probabilities.max(1) < self.min_confidence, strict=True):
                 row[name] = None if doubtful else row[name]

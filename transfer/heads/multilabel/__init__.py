@@ -1,0 +1,1 @@
+"""The head with any number of labels an image, and its metrics."""
