@@ -17,17 +17,21 @@ from transfer.config.train import TrainConfig
 from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.images.depths import measure_depths
+from transfer.data.label_sets.combinations import use_label_sets
 from transfer.data.pixel_files import InputError, image_files
 from transfer.data.table import ImageTable, Target
 from transfer.data.unlabelled import add_unlabelled_folder
 from transfer.errors import list_examples
 from transfer.estimator.files import as_value_error, digests
+from transfer.estimator.label_sets import LABELS_HEAD, to_indicators
 from transfer.estimator.labels import TARGET, ImageLabels, read_labels
 from transfer.estimator.settings import override_config
 from transfer.evaluation.ensemble import TestSet
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.uncertainty.caution import choose_caution
 from transfer.feature_cache import TrunkCache
+from transfer.heads import HeadSpec
+from transfer.heads.multilabel.head import find_thresholds
 from transfer.training.setup import Images
 from transfer.training.train import TrainRun, train
 
@@ -78,7 +82,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray
-        Sorted; without classes of which bad or conflicting images leave no training image.
+        Sorted; without classes of which bad or conflicting images leave no training image. Of an indicator matrix, the
+        names or numbers of its columns.
     models_ : dict of str to TransferModel
     result_ : dict
         The content of result.json.
@@ -147,8 +152,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         ----------
         X : sequence of paths or PIL images, ndarray (N, H, W, 3), or ImageTable
             uint8, or floats in [0, 1]. A table also provides labels and domains that are not given.
-        y : array-like (N,)
-            Classes; those of target domains are never read. With `unlabelled`, -1, None, NaN or "" is no class.
+        y : array-like (N,), or of several labels an image (N, labels), or sequence of sets or tuples of labels
+            Classes; those of target domains are never read. With `unlabelled`, -1, None, NaN or "" is no class. An
+            indicator matrix has 1 and 0, and -1 or NaN where it is unknown whether an image shows the label.
         sample_domain : array-like (N,), optional
             Integers, negative for target domains (as in skada), or names; a named domain whose labels are all masked
             (None, NaN, "" or -1) is a target. Without target domains, a second head predicts the domain.
@@ -160,13 +166,13 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         """
         with as_value_error(), image_files(X) as paths:
             if isinstance(X, ImageTable):
-                y = _names(X.targets["object"]) if y is None else y
+                y = _labels_of(X) if y is None else y
                 sample_domain = _names(X.targets["domain"]) if sample_domain is None else sample_domain
             given = self.config.data.unlabelled if isinstance(self.config, TrainConfig) else None
             labels = read_labels(y, sample_domain, len(paths), unlabelled=bool(self.unlabelled or given))
             config = self._config(adapting=bool(labels.sources))
             cache = TrunkCache(config.cache)
-            table = _table(paths, {"object": labels.object, "domain": labels.domain})
+            table = use_label_sets(_table(paths, labels.targets))
             if isinstance(config, TrainConfig):
                 table = add_unlabelled_folder(table, config.data.unlabelled)
             rule = (config.data if isinstance(config, TrainConfig) else config.shift).on_bad_image
@@ -185,8 +191,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _find_trained(self, labels: ImageLabels) -> np.ndarray:
         """Return those of the classes, as they were given, that the object head predicts; warn of the others."""
-        heads = (model.heads.specs for model in self.models_.values())
-        predicted = next(specs["object"].classes for specs in heads if "object" in specs)
+        if labels.several is not None:
+            return labels.classes
+        predicted = self._specs()["object"].classes
         trained = np.isin(np.array(labels.object.classes), predicted)
         if not trained.all():
             lost = list_examples([str(label) for label in labels.classes[~trained]])
@@ -195,14 +202,20 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         return labels.classes[trained]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each class, float64 (N, classes), for the images `X`."""
+        """Return the probability of each class, or label, float64 (N, classes), for the images `X`."""
         check_is_fitted(self)
-        return self._predictions(X)["object"].astype(np.float64)
+        name = LABELS_HEAD if LABELS_HEAD in self._specs() else "object"
+        return self._predictions(X)[name].astype(np.float64)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most likely class (N,) of each of the images `X`."""
-        likely = self.predict_proba(X).argmax(1)
-        return self.classes_[likely]
+        """Return the most likely class (N,) of each of the images `X`.
+
+        Of several labels an image, it is the indicator matrix (N, labels) of those from their thresholds on.
+        """
+        p = self.predict_proba(X)
+        if LABELS_HEAD in self._specs():
+            return (p >= find_thresholds(self._specs()[LABELS_HEAD])).astype(np.int64)
+        return self.classes_[p.argmax(1)]
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> np.ndarray:
         """Return which classes are likely for each of the images `X`, bool (N, classes) in the order of `classes_`.
@@ -223,6 +236,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         with as_value_error():
+            if LABELS_HEAD in self._specs():
+                raise InputError("there are no prediction sets of several labels an image: predict gives these")
             caution = choose_caution(self.uncertainty_, coverage, 0.0)
         assert caution
         return caution.sets["object"].predict_sets(self.predict_proba(X), coverage)
@@ -244,8 +259,15 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             return self._test_set(paths).score_unknown(self.models_, self.uncertainty_.unknown)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return the accuracy on the images `X` with classes `y`, by default those of the table `X`."""
-        y = _names(X.targets["object"]) if y is None and isinstance(X, ImageTable) else y
+        """Return the accuracy on the images `X` with classes `y`, by default those of the table `X`.
+
+        Of several labels an image, an image is correct if all of them are, as in scikit-learn.
+        """
+        check_is_fitted(self)
+        y = _labels_of(X) if y is None and isinstance(X, ImageTable) else y
+        if LABELS_HEAD in self._specs():
+            with as_value_error():
+                y = to_indicators(y, self.classes_)
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
     def predict_domain(self, X: Any) -> np.ndarray:
@@ -257,7 +279,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             There is no domain head: `sample_domain` had fewer than two domains, or a target domain.
         """
         check_is_fitted(self)
-        specs = {name: spec for model in self.models_.values() for name, spec in model.heads.specs.items()}
+        specs = self._specs()
         if "domain" not in specs:
             raise InputError("no domain was learned: give fit a sample_domain of several domains and no target")
         return np.array(specs["domain"].classes)[self._predictions(X)["domain"].argmax(1)]
@@ -265,10 +287,15 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.string = False, True
+        tags.classifier_tags.multi_label = True
         return tags
 
     def _more_tags(self) -> dict[str, Any]:  # scikit-learn 1.5
         return {"X_types": ["string"]}
+
+    def _specs(self) -> dict[str, HeadSpec]:
+        """Return what each head predicts, by its name."""
+        return {name: spec for model in self.models_.values() for name, spec in model.heads.specs.items()}
 
     def _predictions(self, X: Any) -> Predictions:
         with as_value_error(), image_files(X) as paths:
@@ -276,8 +303,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _test_set(self, paths: np.ndarray) -> TestSet:
         """Return the images at `paths`, whose targets are unknown."""
-        specs = [spec for model in self.models_.values() for spec in model.heads.specs.values()]
-        unknown = {spec.name: spec.head_kind.unknown_target(spec, len(paths)) for spec in specs}
+        unknown = {name: spec.head_kind.unknown_target(spec, len(paths)) for name, spec in self._specs().items()}
         config = self._config(adapting=self.result_["command"] == "adapt")
         view = getattr(config, "view", ViewConfig())
         rows, cache = np.arange(len(paths)), TrunkCache(config.cache)
@@ -300,6 +326,13 @@ def _table(paths: np.ndarray, targets: dict[str, Target]) -> ImageTable:
     empty = np.full(len(paths), "")
     blank = Target(np.full(len(paths), -1))
     return ImageTable(paths, {"object": blank, "domain": blank} | targets, empty, empty, "X")
+
+
+def _labels_of(table: ImageTable) -> Any:
+    """Return the class names (N,) of a table's objects; of one that has only labels, these."""
+    if table.has_objects:
+        return _names(table.targets["object"])
+    return next(target for target in table.targets.values() if target.values.ndim == 2)
 
 
 def _names(target: Target) -> np.ndarray:

@@ -6,7 +6,7 @@ target domain.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from transfer.data.class_names import ALIKE, find_alike
 from transfer.data.pixel_files import InputError
 from transfer.data.table import Target
+from transfer.estimator.label_sets import LABELS_HEAD, has_several_labels, name_label_sets, read_label_matrix
 
 TARGET = "target"  # the name of all target domains together
 
@@ -28,6 +29,13 @@ class ImageLabels:
     object: Target  # class indices into `classes`
     domain: Target  # by name; ``target`` for all target domains
     sources: tuple[str, ...] = ()  # the source domains; empty if there is no target domain
+    several: Target | None = None  # where images have any number of labels: which; `object` is then their set
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """The targets of a table."""
+        named = {"object": self.object} if self.several is None else {LABELS_HEAD: self.several}
+        return named | {"domain": self.domain}
 
 
 def read_labels(y: Any, sample_domain: Any, count: int, *, unlabelled: bool = False) -> ImageLabels:
@@ -43,6 +51,8 @@ def read_labels(y: Any, sample_domain: Any, count: int, *, unlabelled: bool = Fa
     """
     if y is None:
         raise InputError("requires y to be passed, but the target y is None")
+    if has_several_labels(y):
+        return _read_several(y, sample_domain, count)
     if isinstance(y, list | tuple) and any(map(_missing, y)):
         y = np.array(y, dtype=object)  # else numpy would convert missing labels to text
     labels = column_or_1d(y, warn=True)
@@ -81,6 +91,15 @@ def read_labels(y: Any, sample_domain: Any, count: int, *, unlabelled: bool = Fa
     sources = tuple(name for name in listed if name != TARGET) if target.any() else ()
     objects = Target(values, classes=tuple(map(str, classes)))
     return ImageLabels(classes, objects, Target(place, classes=listed), sources)
+
+
+def _read_several(y: Any, sample_domain: Any, count: int) -> ImageLabels:
+    """Return the labels of `count` images that have any number of them."""
+    classes, target = read_label_matrix(y)
+    labels = read_labels(name_label_sets(target), sample_domain, count, unlabelled=True)
+    if labels.sources:
+        raise InputError("sample_domain has target domains: adaptation needs one class an image")
+    return replace(labels, classes=classes, several=target)
 
 
 def _in_target(domains: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -30,6 +30,8 @@ class PortableModel(nn.Module):
         self.unknown = unknown
         self.least = {name: torch.tensor(values) for name, values in (least or {}).items()}
         self.models = nn.ModuleList(models.values()).cpu().to(memory_format=torch.contiguous_format).eval()
+        specs = [spec for model in models.values() for spec in model.heads.specs.values()]
+        self.thresholds = {spec.name: torch.tensor(spec.thresholds) for spec in specs if spec.thresholds}
         for model in models.values():
             if path := find_rounded_module(model):
                 model.backbone.network.get_submodule(path).register_forward_hook(_round_to_half)
@@ -37,9 +39,9 @@ class PortableModel(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return ``HEAD_logits`` and ``HEAD_probabilities`` of each head with classes, ``HEAD_value`` (N,) of others.
 
-        float32 (N, classes) for softmax heads, (N,) for binary heads. ``HEAD_set``, bool (N, classes), says which
-        classes are in an image's prediction set, and ``object_unknown`` (N,) how strange it is: see
-        :meth:`UnknownScore.rate`.
+        float32 (N, classes) for softmax and multilabel heads, (N,) for binary heads. ``HEAD_set``, bool (N, classes),
+        says which classes are in an image's prediction set, ``HEAD_labels``, bool (N, labels), which labels a
+        multilabel head predicts, and ``object_unknown`` (N,) how strange an image is: see :meth:`UnknownScore.rate`.
         """
         out: dict[str, Tensor] = {}
         for model in self.models:
@@ -48,11 +50,14 @@ class PortableModel(nn.Module):
             features = _features(backbone, backbone.preprocessing.normalise(images))
             logits = heads(features)
             for name, prediction in heads.predictions(logits).items():
-                if heads.specs[name].head_kind.has_classes:
+                spec = heads.specs[name]
+                if spec.classes:
                     out |= {f"{name}_logits": logits[name].float(), f"{name}_probabilities": prediction}
                     if name in self.least:
                         each = prediction if prediction.ndim == 2 else torch.stack([1 - prediction, prediction], 1)
                         out[f"{name}_set"] = (each >= self.least[name]) | (each == each.amax(1, keepdim=True))
+                    if name in self.thresholds:
+                        out[f"{name}_labels"] = prediction >= self.thresholds[name]
                 else:
                     out[f"{name}_value"] = prediction
             if self.unknown and HEAD in logits:

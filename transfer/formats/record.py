@@ -49,4 +49,5 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
 
 def _head(spec: HeadSpec) -> dict[str, Any]:
     note = spec.head_kind.output_note
-    return {"kind": spec.kind, "classes": list(spec.classes)} | ({"output": note} if note else {})
+    about = {"kind": spec.kind, "classes": list(spec.classes)} | ({"output": note} if note else {})
+    return about | ({"thresholds": list(spec.thresholds)} if spec.thresholds else {})

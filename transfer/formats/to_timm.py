@@ -37,6 +37,8 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
     for name, head in heads.items():
         if len(head.layers) > 1:
             raise TransferError(f"--format timm: the {name} head is an MLP, timm's classifier is linear: {INSTEAD}")
+    if "object" not in heads:
+        raise TransferError(f"--format timm: its classifier is the object head, and there is none: {INSTEAD}")
     network = _build_timm_network(model, heads.pop("object"))
 
     def write(out: Path) -> list[Path]:

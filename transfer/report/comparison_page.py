@@ -37,13 +37,13 @@ def comparison_page(runs: Sequence[SavedRun], link: Callable[[Path], str]) -> di
             "policy": run.result["policy"]["name"],
             "method": run.result["selection"]["chosen"] if run.adapted else "",
             "backbone": run.result.get("backbone", {}).get("name", ""),
-            "scores": {head: score_interval(run, head, "accuracy") for head in heads},
+            "scores": {h: score_interval(run, h, "accuracy") or score_interval(run, h, "map") for h in heads},
             "against": {head: _test_against(run, inner[0], head) for head in heads} if run is not inner[0] else {},
             "trained": run.result["policy"]["trained_parameters"],
             "seconds": run.result["seconds"]["total"],
             "bytes": run.result["policy"].get("optimizer_bytes"),
             "domains": {
-                domain: {head: metrics.get("accuracy") for head, metrics in by_head.items()}
+                domain: {head: metrics.get("accuracy", metrics.get("map")) for head, metrics in by_head.items()}
                 for domain, by_head in run.result.get("per_domain", {}).items()
             },
         }

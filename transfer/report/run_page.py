@@ -17,11 +17,12 @@ from transfer.heads.metrics import wilson_interval
 from transfer.heads.registry import score_labels
 from transfer.report.command_line import RUN_CONFIGS, command_line
 from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability, risk_coverage
+from transfer.report.label_scores import LABEL_SCORES, label_rows
 from transfer.report.load import SavedRun
 from transfer.report.text import shift_lines
 from transfer.report.update_text import class_rows_changed, comparison_rows
 
-SCORE_NAMES, ERROR_NAMES = ClassHeadKind.score_labels, HeadKind.score_labels
+SCORE_NAMES, ERROR_NAMES = {**LABEL_SCORES, **ClassHeadKind.score_labels}, HeadKind.score_labels
 MAX_CHANGED_CLASSES = 12  # largest gains, and as many losses
 MAX_CLASS_ROWS = 40  # classes listed at once; of more, the worst and the best
 
@@ -43,7 +44,7 @@ def run_page(run: SavedRun) -> dict[str, Any]:
         "errors": {**score_labels(), **ERROR_NAMES},
         "phases": [phase["name"] for phase in result["policy"].get("phases", [])],
         "stages": freeze_plan.stage_rows(result["policy"], _head_rate(result["config"]), solved),
-        "curves": curves.draw_curves(run.metrics),
+        "curves": curves.draw_curves(run.metrics, {h: "mAP" for h, m in run.metrics_by_head.items() if "map" in m}),
         "domains": domain_rows(result.get("per_domain", {})) if len(result.get("per_domain", {})) > 1 else {},
         "galleries": [
             (name, pictures.image_cards(run, rows))
@@ -109,6 +110,7 @@ def _head(run: SavedRun, head: str) -> dict[str, Any]:
         correct = np.array([true == called for _, true, called, _ in predictions], dtype=float)
         curve = measure_calibration(np.array([probability for *_, probability in predictions]), correct)
     first, more = class_rows(metrics)
+    labels, more_labels = label_rows(metrics, MAX_CLASS_ROWS)
     return {
         "name": head,
         "n": round(metrics.get("n", 0)),
@@ -120,6 +122,8 @@ def _head(run: SavedRun, head: str) -> dict[str, Any]:
         "known": len(names),
         "classes": first,
         "more": more,
+        "labels": labels,
+        "more_labels": more_labels,
     }
 
 

@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from transfer.config.adapt import format_shift
+from transfer.report.label_scores import list_label_tables
 from transfer.runs.seeds import score_text as score_text
 from transfer.runtime.escape import escape_unprintable
 
@@ -50,6 +51,8 @@ def run_text(result: dict[str, Any]) -> str:
     heads = result.get("test", {})
     rows = []
     for name, report in heads.items():
+        if "map" in report:
+            continue
         if "r2" in report:
             rows.append([name, f"R2 {report['r2']:.3f}", f"MAE {report['mae']:.4g}", "-", "-", str(int(report["n"]))])
         elif report.get("n") and "accuracy" not in report:  # a head kind with scores of its own
@@ -59,13 +62,15 @@ def run_text(result: dict[str, Any]) -> str:
             scores = [score_text(result, name, score) for score in RUN_TABLE_SCORES]
             rows.append([name, *scores, str(int(report.get("n", 0)))])
     columns = ["test", "accuracy", "balanced", "macro-F1", "calibration error", "n"]
-    parts = [text_table(columns, rows)] if rows else ["no test images"]
+    parts = [text_table(columns, rows)] if rows else []
+    parts += [text_table(*table) for table in list_label_tables(result)]
+    parts = parts or ["no test images"]
     if len(result.get("per_domain", {})) > 1:
         names = list(heads)
         by_domain = [
             [
                 domain,
-                *(f"{r[n]['accuracy']:.3f}" if "accuracy" in r.get(n, {}) else "-" for n in names),
+                *(next((f"{r[n][s]:.3f}" for s in ("accuracy", "map") if s in r.get(n, {})), "-") for n in names),
                 str(int(r[names[0]]["n"])),
             ]
             for domain, r in result["per_domain"].items()
@@ -231,13 +236,15 @@ def shortlist_lines(rows: Iterable[Any]) -> Iterator[str]:
 def comparison_text(result: dict[str, Any]) -> str:
     """Return what `transfer compare` prints: a row per policy, with a paired test against the first."""
     rows = []
+    labels = [h for run in result["runs"].values() for h, report in run["test"].items() if "map" in report]
+    heads = [*dict.fromkeys(["object", "domain", *labels])]
     for name, run in result["runs"].items():
         verdict = paired_test_text(result["paired"].get(name, {}).get("object"))
         trained, seconds = run["policy"]["trained_parameters"], run["seconds"]["total"]
-        scores = [score_text(run, head) for head in ("object", "domain")]
+        scores = [score_text(run, head, "map" if "map" in run["test"].get(head, {}) else "accuracy") for head in heads]
         rows.append([name, *scores, f"{trained:,}", f"{seconds:.1f}", verdict])
     against = f"object - {result['against']}"
-    return text_table(["policy", "object", "domain", "trainable params", "seconds", against], rows)
+    return text_table(["policy", *heads, "trainable params", "seconds", against], rows)
 
 
 def paired_test_text(test: dict[str, Any] | None) -> str:

@@ -1,7 +1,7 @@
 """Learning curves, drawn from the lines of metrics.jsonl."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -15,8 +15,12 @@ Series = dict[str, tuple[list[float], list[float]]]
 MAX_LEGEND = 10  # series with a name
 
 
-def draw_curves(lines: Lines) -> list[Markup]:
-    """Return the figures of training: over epochs, over the L2 regularisation of solved probes, over candidates."""
+def draw_curves(lines: Lines, scores: Mapping[str, str] | None = None) -> list[Markup]:
+    """Return the figures of training: over epochs, over the L2 regularisation of solved probes, over candidates.
+
+    `scores` names by head a main score that is not the accuracy.
+    """
+    scores = scores or {}
     trained = [line for line in lines if "epoch" in line and "strength" not in line and "solved" not in line]
     trained = [line for line in trained if "candidate" not in line]
     figures = []
@@ -24,12 +28,12 @@ def draw_curves(lines: Lines) -> list[Markup]:
         figures.append(_draw_epochs("loss", _series(trained, ("loss",), ("val_loss",)), trained))
         for head in _heads(trained):
             series = _series(trained, ("train", head), ("val", head))
-            figures.append(_draw_epochs(f"{head}: accuracy", series, trained))
+            figures.append(_draw_epochs(f"{head}: {scores.get(head, 'accuracy')}", series, trained))
     by_stage = [probe for line in lines for probe in line.get("solved", {}).values() if isinstance(probe, dict)]
     stages = (None, *(name for probe in by_stage for name in probe))
     solved = [line for line in lines if "strength" in line and "val_loss" in line and line.get("on") in stages]
     heads = dict.fromkeys(line["head"] for line in solved)
-    figures += [_draw_regularisation(head, solved) for head in heads]
+    figures += [_draw_regularisation(head, solved, scores.get(head, "accuracy")) for head in heads]
     candidates = [line for line in lines if "candidate" in line and "epoch" in line["candidate"]]
     return [*figures, *([_draw_candidates(candidates)] if candidates else [])]
 
@@ -84,8 +88,8 @@ def _phase_changes(lines: Lines) -> set[float]:
     return {now["epoch"] - 0.5 for old, now in pairs if old.get("phase") != now.get("phase") and now["epoch"] > 1}
 
 
-def _draw_regularisation(head: str, lines: Lines) -> Markup:
-    drawing = Drawing(f"{head}: validation accuracy and loss over L2 regularisation", WIDTH)
+def _draw_regularisation(head: str, lines: Lines, score: str) -> Markup:
+    drawing = Drawing(f"{head}: validation {score} and loss over L2 regularisation", WIDTH)
     probes: dict[str, Lines] = {}
     for line in lines:
         if line["head"] == head:
@@ -95,7 +99,7 @@ def _draw_regularisation(head: str, lines: Lines) -> Markup:
     named = [("circle", colour, name) for colour, name in zip(colours, probes, strict=True)]
     top = drawing.legend(named, 20, 20, WIDTH - 20) + 6 if 1 < len(named) <= MAX_LEGEND else 24
     mine = [line for probe in probes.values() for line in probe]
-    values = {"accuracy": lambda line: _accuracy(line, head), "loss": lambda line: line["val_loss"]}
+    values = {score: lambda line: _accuracy(line, head), "loss": lambda line: line["val_loss"]}
     axes = {
         name: Axis.around(map(value, mine), top + 110 + 120 * i, top + 120 * i)
         for i, (name, value) in enumerate(values.items())

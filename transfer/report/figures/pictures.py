@@ -22,7 +22,8 @@ def image_cards(run: SavedRun, rows: list[int]) -> list[dict[str, Any]]:
     """Return a card for each of the test `rows` that has a picture.
 
     A card has ``picture`` (data URI), ``path``, and a list over the heads of ``true`` classes, ``predicted`` classes
-    with their integer percentages, and ``marks`` (O correct, X wrong); ``top`` holds the top classes of each head.
+    with their integer percentages (None of several labels), and ``marks`` (O correct, X wrong); ``top`` holds the top
+    classes of each head.
     """
     return [_card(run, row) for row in rows if str(row) in run.report_data["pictures"] and row < len(run.predictions)]
 
@@ -36,12 +37,15 @@ def _card(run: SavedRun, row: int) -> dict[str, Any]:
         "picture": f"data:image/jpeg;base64,{picture['jpeg']}",
         "path": prediction["path"],
         "true": [prediction[name] or "?" for name in heads],
-        "predicted": [
-            (prediction[f"{name}_predicted"], round_percent(float(prediction[f"{name}_probability"]))) for name in heads
-        ],
+        "predicted": [(prediction[f"{name}_predicted"], _percent(prediction, name)) for name in heads],
         "marks": [_mark(prediction[name], prediction[f"{name}_predicted"]) for name in heads],
         "top": {name: [(label, round_percent(p)) for label, p in top] for name, top in picture["top"].items()},
     }
+
+
+def _percent(prediction: dict[str, str], head: str) -> int | str | None:
+    probability = prediction.get(f"{head}_probability")
+    return round_percent(float(probability)) if probability else None
 
 
 def round_percent(share: float) -> int | str:
@@ -56,7 +60,14 @@ def round_percent(share: float) -> int | str:
 
 
 def _mark(true: str, predicted: str) -> str:
+    unsure = [part for part in true.split("|") if part.startswith("?")]  # labels of which the truth is unknown
+    for part in unsure:
+        true, predicted = _without(true, part), _without(predicted, part[1:])
     return "O" if true == predicted else "X" if true else ""
+
+
+def _without(labels: str, label: str) -> str:
+    return "|".join(part for part in labels.split("|") if part != label) or "none"
 
 
 def gradcam_cards(run: SavedRun) -> list[dict[str, Any]]:
