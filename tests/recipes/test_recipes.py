@@ -16,6 +16,7 @@ OTHERS = (
     "review_questions.py",
     "labels_and_time.py",
     "four_cases.py",
+    "several_labels.py",
 )
 NAMES = sorted(p.name for p in (ROOT / "recipes").glob("*.py") if p.name not in OTHERS)
 
