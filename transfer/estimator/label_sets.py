@@ -52,7 +52,7 @@ def read_label_matrix(y: Any) -> tuple[np.ndarray, Target]:
     known = np.array([not _is_missing(each) for each in y])
     sets = [each if _is_set(each) else [] if _is_missing(each) else [each] for each in y]
     try:
-        classes = np.unique([label for labels in sets for label in labels])
+        classes = np.array(sorted({label for labels in sets for label in labels}))
     except TypeError as error:
         raise InputError(f"y mixes types of labels that cannot be sorted: {error}") from error
     if not len(classes):

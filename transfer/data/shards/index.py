@@ -33,7 +33,7 @@ class Index:
 
     shard: str  # absolute path or URL
     images: list[Image]  # in the order of the shard
-    cells: dict[str, dict[str, str]]  # labels by sample key: ``cls``, ``txt``, and each scalar of the ``json``
+    cells: dict[str, dict[str, str]]  # labels by sample key: ``cls``, ``txt``, scalars and lists of ``json``
     ignored: list[str]  # files that are neither images nor labels
 
 
@@ -162,7 +162,14 @@ def _label(shard: str, name: str, kind: str, content: bytes) -> dict[str, str]:
     except (ValueError, RecursionError) as error:
         raise TransferError(f"{shard}: cannot read {name!r}: {error or 'nested too deeply'}") from error
     own = {name: name.lower() if name.lower() in MANIFEST_COLUMNS else name for name in found}
-    return {own[k]: _cell(v) for k, v in found.items() if v is None or isinstance(v, str | int | float | list)}
+    return {own[k]: _cell(v) for k, v in found.items() if _is_label(v)}
+
+
+def _is_label(value: Any) -> bool:
+    """Return whether `value` is a scalar, or a list of texts."""
+    if isinstance(value, list):
+        return all(isinstance(each, str) for each in value)
+    return value is None or isinstance(value, str | int | float)
 
 
 def _cell(value: Any) -> str:
