@@ -118,8 +118,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     }
     uncertainty = find_uncertainty(config.run) if len(runs) == 1 else None
     if uncertainty:
-        strangeness = test_set.score_unknown(models, uncertainty.unknown) if uncertainty.unknown else None
-        plain = replace(test_set, view=ViewConfig()).predict(models) if config.view.several else predictions
+        strangeness = test_set.score_unknown(members[0], uncertainty.unknown) if uncertainty.unknown else None
+        plain = replace(test_set, view=ViewConfig()).predict(members[0]) if config.view.several else predictions
         result["uncertainty"] = uncertainty.measure(table, plain, strangeness)
     if config.out:
         write_json(config.out, result)
