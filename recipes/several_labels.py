@@ -36,7 +36,7 @@ GROUPS = {
     "even": "0 2 4 6 8",
     "with a loop": "0 6 8 9",
 }
-C_GRID = 10.0 ** np.arange(-4, 1.5)
+C_GRID = 10.0 ** np.arange(-4, 0)
 SCORES = ("map", "micro_f1", "macro_f1")
 
 
