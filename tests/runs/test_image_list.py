@@ -48,7 +48,7 @@ def test_several_labels_of_an_image_stand_between_bars(images, digests) -> None:
     shown = np.tile(np.array([[1, 0, 1], [0, 0, 0], [-1, -1, -1]], np.int8), (16, 1))
     table = replace(images, targets=images.targets | {"labels": Target(shown, "multilabel", ("a", "b", "c"))})
     listed = list_images(table, Splits(np.arange(3), np.array([], int), np.array([], int)), digests)
-    assert [image["labels"] for image in listed] == ["a|c", "", ""]
+    assert [image["labels"] for image in listed] == ["a|c", "none", ""]
 
 
 def test_a_name_with_a_comma_a_quote_and_a_line_break_survives(tmp_path) -> None:

@@ -120,8 +120,6 @@ def read_old_run(config: UpdateConfig) -> OldRun:
     if "object" not in result["test"] and result["test"]:
         raise TransferError(f"{run} predicts several labels of an image: update takes runs with one object an image")
     loaded = load_run(run, device=config.device or trained.learn.device)
-    if not any("object" in model.heads.specs for model in loaded.models.values()):
-        raise TransferError(f"{run} predicts labels alone, and update goes by the object of each image: train it again")
     choices = [choice for fitted in result["epochs"].values() for choice in fitted]  # numbers of epochs are integers
     in_epochs = bool(result["policy"]["optimizer_bytes"]) or any(isinstance(choice, int) for choice in choices)
     learn = replace(trained.learn, device=config.device or trained.learn.device)

@@ -215,7 +215,7 @@ def test_update_is_refused(make, tmp_path):
     rows = list(csv.DictReader((tmp_path / "run" / "images.csv").open(newline="")))
     assert {row["object"] for row in rows} == {""}
     assert {"red|striped", "none"} < {row["tags"] for row in rows}
-    with pytest.raises(TransferError, match="predicts labels alone, and update goes by the object of each image"):
+    with pytest.raises(TransferError, match="predicts several labels of an image"):
         update(UpdateConfig(tmp_path / "run", str(tmp_path / "things.csv")))
 
 
