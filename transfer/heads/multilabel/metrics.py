@@ -34,7 +34,7 @@ def average_precision(true: np.ndarray, scores: np.ndarray, counts: np.ndarray |
     """
     counts = np.ones((1, len(true))) if counts is None else counts
     order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # equal scores are told apart by nothing
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # equal scores stand together
     called = counts[:, order].cumsum(1)[:, ends].astype(float)
     hits = (counts[:, order] * true[order]).cumsum(1)[:, ends].astype(float)
     total = hits[:, -1]
