@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from transfer.config.train import TrainConfig, ViewConfig
 from transfer.data.conflicts import count_conflicts
 from transfer.data.label_sets.combinations import count_labels
