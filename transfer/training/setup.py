@@ -69,7 +69,8 @@ class TrainingData:
         rows, folds = np.union1d(self.train, self.val), np.full(len(self.table), -1)
         groups = (self.groups if len(self.groups) else np.arange(len(self.table)))[rows]
         if len(np.unique(groups)) > 1:
-            folds[rows] = assign_folds(self.table.object[rows] + 1, groups, seed=seed)  # unknown objects are a class
+            labels = np.unique(self.table.object[rows], axis=0, return_inverse=True)[1].ravel()  # unknown is one too
+            folds[rows] = assign_folds(labels, groups, seed=seed)
         return folds
 
     def with_pseudo_labels(self, unlabelled: UnlabelledImages | None) -> "TrainingData":
