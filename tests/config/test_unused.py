@@ -99,7 +99,7 @@ REFUSED = {
     "plugin": "loads code; a plugin that cannot be loaded is refused",
 }
 ALWAYS = {"data", "on_bad_image", "targets", "shots", "keep_near_duplicates_together", "backbone", "image_size", "crop"}
-ALWAYS |= {"labels", "hidden", "augment", "device", "workers", "cache", "out", "seeds"}
+ALWAYS |= {"labels", "corrections", "hidden", "augment", "device", "workers", "cache", "out", "seeds"}
 
 
 def settings_of(config: Any) -> set[str]:
@@ -284,7 +284,7 @@ ADAPT_ALWAYS |= {"labels"} | {
     "cache_gb",
     "random_init",
 }
-ADAPT_ALWAYS |= {"labels"}
+ADAPT_ALWAYS |= {"labels", "corrections"}
 ADAPT_REFUSED = {"weight", "map", "resume", "tensorboard", "weights", "plugin"}  # test_adapt_refused.py, test_shared.py
 
 
