@@ -73,7 +73,12 @@ TRAIN_TABLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {"policy": "scratch", "shots": 3},
         {"unlabelled": "rest"},
-        "policy scratch has no pretrained features to propagate labels on",
+        "random weights have no pretrained features to propagate labels on",
+    ),
+    (
+        {"random_init": True, "shots": 3},
+        {"unlabelled": "rest"},
+        "random weights have no pretrained features to propagate labels on",
     ),
     ({}, {"unlabelled": "rest"}, "every training image has a label"),
     ({"policy": "lp_ft:1"}, {"head_init": "he"}, "the heads start as phase probe solves them"),

@@ -262,14 +262,14 @@ def test_the_rest_of_a_draw_stays_in_train_without_duplicates_of_what_is_held_ou
 
 @settings(deadline=None)
 @given(sets(), st.sampled_from([0, 0.2, 0.5]), st.sampled_from([0, 0.4]))
-def test_spare_rows_give_way_to_held_out_images(images, test, val):
+def test_added_rows_give_way_to_held_out_images(images, test, val):
     table, inspection = images
     n = len(table)
     twice = table.take(np.concatenate([np.arange(n), np.arange(n)]))  # once more, without any label or group
     targets = {k: replace(t, values=np.where(np.arange(2 * n) < n, t.values, -1)) for k, t in twice.targets.items()}
     twice = replace(twice, targets=targets, group=np.where(np.arange(2 * n) < n, twice.group, ""))
-    spare = np.arange(2 * n) >= n
-    both = split(twice, inspection.take(np.r_[:n, :n]), test=test, val=val, seed=3, spare=spare)
+    added = np.arange(2 * n) >= n
+    both = split(twice, inspection.take(np.r_[:n, :n]), test=test, val=val, seed=3, added=added)
     plain = split(table, inspection, test=test, val=val, seed=3)
     assert both.test.tolist() == plain.test.tolist()
     assert both.val.tolist() == plain.val.tolist()
@@ -277,3 +277,5 @@ def test_spare_rows_give_way_to_held_out_images(images, test, val):
     held = np.concatenate([plain.val, plain.test])
     expected = ~np.isin(inspection.sha256, inspection.sha256[held])
     assert (both.train[both.train >= n] - n).tolist() == np.flatnonzero(expected).tolist()
+    assert both.added.tolist() == both.train[both.train >= n].tolist()
+    assert both.plain_train.tolist() == plain.train.tolist()

@@ -1,5 +1,8 @@
 """The sparse graph against a dense one made by loops."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from dense_graph import build_dense_graph
@@ -7,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.semi_supervised import knn_graph
-from transfer.semi_supervised.knn_graph import build_neighbour_graph
+from transfer.semi_supervised.knn_graph import build_neighbour_graph, find_neighbours
 
 
 def draw(rows: int, seed: int) -> np.ndarray:
@@ -19,6 +22,18 @@ def draw(rows: int, seed: int) -> np.ndarray:
 def test_same_as_dense(rows: int, k: int, seed: int) -> None:
     x = draw(rows, seed)
     np.testing.assert_allclose(build_neighbour_graph(x, k).toarray(), build_dense_graph(x, k), atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 4, 10])
+def test_fewer_neighbours_are_the_nearest_of_many(k: int) -> None:
+    x = draw(60, 0)
+    np.testing.assert_allclose(find_neighbours(x, 10).build_graph(k).toarray(), build_dense_graph(x, k), atol=1e-5)
+
+
+def test_the_graph_loads_no_scikit_learn() -> None:
+    command = "import sys; from transfer.semi_supervised import knn_graph as g; import numpy as n"
+    command += "; g.build_neighbour_graph(n.eye(4)); sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
 
 
 def test_the_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,9 @@ import torch
 from dense_graph import build_dense_graph
 
 from transfer.semi_supervised import pseudo_labels
-from transfer.semi_supervised.choose import CANDIDATES, PropagationChoice
-from transfer.semi_supervised.pseudo_labels import propagate_pseudo_labels
+from transfer.semi_supervised.choose import CANDIDATES, MAX_NEIGHBOURS, PropagationChoice
+from transfer.semi_supervised.knn_graph import find_neighbours
+from transfer.semi_supervised.pseudo_labels import PropagatedLabels
 from transfer.semi_supervised.seed_probe import SeedProbe, scale_features
 
 CLASSES = 3
@@ -17,6 +18,13 @@ def draw(rows: int = 60, each: int = 2) -> tuple[torch.Tensor, np.ndarray, np.nd
     truth = np.arange(rows) % CLASSES
     x = rng.standard_normal((rows, 12)) + 2.2 * np.eye(CLASSES, 12)[truth]
     return scale_features(torch.from_numpy(x).float()), np.where(np.arange(rows) < each * CLASSES, truth, -1), truth
+
+
+def propagate_pseudo_labels(
+    x: torch.Tensor, labels: np.ndarray, classes: int, choice: PropagationChoice
+) -> PropagatedLabels:
+    neighbours = find_neighbours(x.numpy(), MAX_NEIGHBOURS)
+    return pseudo_labels.propagate_pseudo_labels(x, labels, classes, choice, neighbours)
 
 
 def test_same_as_the_dense_closed_form() -> None:

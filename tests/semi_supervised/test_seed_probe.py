@@ -34,6 +34,15 @@ def test_same_as_scikit_learn(monkeypatch: pytest.MonkeyPatch, width: int) -> No
     np.testing.assert_allclose(SeedProbe(x, labels, CLASSES).predict(0.1), expected, atol=1e-2)
 
 
+def test_labelled_rows_that_are_not_used_have_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lbfgs, "FINE_TOLERANCE", 1e-5)
+    x, labels = draw()
+    x, used = scale_features(x), np.arange(24) % 4 > 0
+    rows = np.flatnonzero(used)
+    expected = logistic(x.numpy()[rows], labels[rows], 0.1).predict_proba(x.numpy())
+    np.testing.assert_allclose(SeedProbe(x, labels, CLASSES).predict(0.1, used), expected, atol=1e-2)
+
+
 def test_each_fold_is_predicted_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lbfgs, "COARSE_TOLERANCE", 1e-5)
     x, labels = draw()

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from model_states import copy_state
+from PIL import Image
 from saved_runs import read_run
 
 from transfer.cli.main import main
 from transfer.config.train import BackboneConfig, DataConfig, RunConfig, TrainConfig
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
-from transfer.semi_supervised import choose
+from transfer.semi_supervised import choose, unlabelled_images
 from transfer.semi_supervised.choose import CANDIDATES
 from transfer.semi_supervised.unlabelled_images import UnlabelledImages, describe_record, find_unlabelled
 from transfer.training.setup import TrainingData, read_images
@@ -63,7 +64,7 @@ def test_each_head_is_labelled_where_its_own_label_is_unknown(always: None) -> N
     colour = Target(np.where(np.arange(60) % 2 == 0, np.arange(60) % 3, -1), classes=CLASSES)
     table, features, truth = draw(known, colour=colour)
     rows = np.arange(60)
-    found = UnlabelledImages(table, np.array([f"{i}" for i in rows]), rows, features, ["object", "colour"])
+    found = UnlabelledImages(table, rows, rows, rows[:0], features, ["object", "colour"])
     labelled, weights = found.label(rows)
     for name, target in (("object", table.targets["object"]), ("colour", colour)):
         given = target.known
@@ -80,7 +81,7 @@ def test_each_head_is_labelled_where_its_own_label_is_unknown(always: None) -> N
 def test_rows_that_are_not_trained_on_have_no_part(always: None) -> None:
     table, features, _ = draw(np.arange(60) < 12)
     rows, train_rows = np.arange(60), np.setdiff1d(np.arange(60), [3, 4, 5, 50])
-    found = UnlabelledImages(table, np.array([f"{i}" for i in rows]), rows, features, ["object"])
+    found = UnlabelledImages(table, rows, rows, rows[:0], features, ["object"])
     labelled, weights = found.label(train_rows)
     assert labelled.object[[3, 4, 5, 50]].tolist() == table.object[[3, 4, 5, 50]].tolist()
     changed = features.clone()
@@ -92,17 +93,57 @@ def test_rows_that_are_not_trained_on_have_no_part(always: None) -> None:
     np.testing.assert_array_equal(weights_again["object"], weights["object"])
 
 
-def test_rows_for_their_sake_are_left_out_where_no_head_takes_them(never: None) -> None:
+def test_rows_of_a_run_with_unlabelled_images_alone_are_left_out_where_no_head_takes_them(never: None) -> None:
     table, features, _ = draw(np.arange(30) < 12)
     values = table.domain.copy()
-    values[29] = -1  # an image of a folder: nothing is known of it
+    values[28:] = -1  # images without any label: one of the set, and one of a folder
     table = replace(table, targets=table.targets | {"domain": replace(table.targets["domain"], values=values)})
-    rows, digests = np.arange(30), np.array([f"{i}" for i in range(30)])
-    found = UnlabelledImages(table, digests, rows, features, ["object"])
-    data = TrainingData(table, digests, rows, rows[:0], rest=np.array([20, 21]))
+    rows = np.arange(30)
+    found = UnlabelledImages(table, rows, rows, rows[:0], features, ["object"])
+    data = TrainingData(table, np.array([f"{i}" for i in rows]), rows, rows[:0], extra=np.array([20, 21, 29]))
     assert not found.is_used
     assert data.with_pseudo_labels(found).train.tolist() == [*range(20), *range(22, 29)]
     assert data.with_pseudo_labels(None) is data
+
+
+def test_labels_of_one_group_are_held_out_together() -> None:
+    """Two labels of each class: of one group they are as one, of which nothing can be held out."""
+    table, features, _ = draw(np.arange(60) < 6)
+    rows = np.arange(60)
+    groups = np.where(rows < 6, rows % 3, rows)
+    apart, together = (
+        UnlabelledImages(table, each, rows, rows[:0], features, ["object"]).records["object"] for each in (rows, groups)
+    )
+    assert (apart["held_out"], together["held_out"]) == (6, 0)
+
+
+def test_validation_images_are_not_among_the_unlabelled_ones_of_a_further_head(always: None) -> None:
+    colour = Target(np.where(np.arange(60) < 12, np.arange(60) % 3, -1), classes=CLASSES)
+    table, features, _ = draw(np.ones(60, bool), colour=colour)
+    train_rows, val = np.setdiff1d(np.arange(60), np.arange(5, 60, 6)), np.arange(5, 60, 6)
+    found = UnlabelledImages(table, np.arange(60), train_rows, val, features, ["colour"])
+    changed = features.clone()
+    changed[val[val >= 12]] = 99.0
+    other = UnlabelledImages(table, np.arange(60), train_rows, val, changed, ["colour"])
+    assert found.choices["colour"].held_out == 12  # validation labels have a part
+    assert other.choices == found.choices
+    assert found.records["colour"]["unlabelled"] == len(train_rows) - 10
+
+
+def test_neighbours_are_searched_once_for_each_set_of_rows(always: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    colour = Target(np.where(np.arange(60) < 12, np.arange(60) % 2, -1), classes=CLASSES[:2])
+    table, features, _ = draw(np.arange(60) < 12, colour=colour)
+    sizes, find = [], unlabelled_images.find_neighbours
+    monkeypatch.setattr(unlabelled_images, "find_neighbours", lambda x, k: sizes.append(len(x)) or find(x, k))
+    train_rows, val = np.setdiff1d(np.arange(60), [5, 8]), np.array([5, 8])
+    found = UnlabelledImages(table, np.arange(60), train_rows, val, features, ["object", "colour"])
+    first = found.label(train_rows)
+    for _ in range(3):  # trials of a search
+        again = found.label(train_rows)
+        assert again[0].object.tolist() == first[0].object.tolist()
+        np.testing.assert_array_equal(again[1]["object"], first[1]["object"])
+    found.label(np.arange(60))  # a refit
+    assert sizes == [60, 58]
 
 
 @pytest.mark.parametrize("settings", [{}, {"heads": "joint"}, {"policy": "partial:1", "refit": True}, {"shots": 1}])
@@ -121,6 +162,55 @@ def test_a_step_back_is_the_run_without_unlabelled_images_to_the_bit(
     run = train(config(**settings, unlabelled=where))
     same(copy_state(plain), copy_state(run.models[""]))
     assert run.result["unlabelled"]["object"]["pseudo_labelled"] == 0
+
+
+@pytest.mark.parametrize("unlabelled", ["rest", "folder"])
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
+def test_a_step_back_has_the_images_without_any_label_that_a_plain_run_has(
+    config: Callable[..., TrainConfig], folder: Path, never: None, tmp_path: Path, policy: str, unlabelled: str
+) -> None:
+    lines = ["path,object,domain"]
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        labels = f"{path.parent.name},{path.parent.parent.name}" if number % 4 else ","
+        lines.append(f"{path},{labels}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    more = tmp_path / "more"
+    more.mkdir()
+    for path in folder.glob("plain/red/*.png"):
+        (more / path.name).write_bytes(path.read_bytes() + b"another")
+    settings = {"data": str(tmp_path / "list.csv"), "policy": policy, "epochs": 2}
+    plain = train(config(**settings))
+    run = train(config(**settings, unlabelled="rest" if unlabelled == "rest" else str(more)))
+    assert run.result["unlabelled"]["object"]["weight"] == 0
+    assert plain.result["images"]["train"] > run.result["unlabelled"]["object"]["labelled"]
+    same(copy_state(plain.models[""]), copy_state(run.models[""]))
+
+
+def test_a_folder_of_another_range_does_not_change_how_images_are_read(
+    config: Callable[..., TrainConfig], never: None, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for place, white in (("set/a", 0.9), ("set/b", 0.9), ("more", 200.0)):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(8):
+            pixels = rng.random((32, 32)) * white * (1 if place != "set/b" else np.linspace(0, 1, 32))
+            Image.fromarray(pixels.astype(np.float32)).save(tmp_path / place / f"{number}.tif")
+    data = str(tmp_path / "set")
+    plain, run = train(config(data=data)), train(config(data=data, unlabelled=str(tmp_path / "more")))
+    same(copy_state(plain.models[""]), copy_state(run.models[""]))
+    levels = [each.models[""].backbone.preprocessing.levels for each in (plain, run)]
+    assert levels[0] == levels[1]
+    (note,) = [note for note in run.result["notes"] if "images of --unlabelled" in note]
+    assert "8 of 8 float images have values far above 1 (up to " in note
+
+
+@pytest.mark.parametrize("settings", [{"random_init": True}, {"policy": "scratch"}])
+def test_random_weights_give_no_features_to_propagate_on(
+    config: Callable[..., TrainConfig], always: None, settings: dict[str, Any]
+) -> None:
+    plain, run = (train(config(shots=3, unlabelled=each, **settings)) for each in (None, "rest"))
+    same(copy_state(plain.models[""]), copy_state(run.models[""]))
+    assert not run.result.get("unlabelled")
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -164,12 +254,12 @@ def test_unlabelled_images_of_known_domain_count_for_the_domain(
     run = train(config(shots=3, heads=heads, unlabelled="rest"))
     assert list(run.result["unlabelled"]) == ["object"]
     for names, data in seen:
-        assert set(data.rest) <= set(data.train)
-        assert (data.table.domain[data.rest] >= 0).all()
+        assert set(data.extra) <= set(data.train)
+        assert (data.table.domain[data.extra] >= 0).all()
         assert "domain" not in data.weights
         if "object" in names:
-            assert (data.table.object[data.rest] >= 0).any()
-            assert data.weights["object"][data.rest].max() <= 1
+            assert (data.table.object[data.extra] >= 0).any()
+            assert data.weights["object"][data.extra].max() <= 1
 
 
 def test_the_same_run_again_and_with_other_workers_is_the_same(

@@ -44,6 +44,7 @@ class RunFacts:
     test: int
     given_splits: tuple[str, ...] = ()  # that come with the set: "test", "val"
     unlabelled: int = 0  # training images without a label
+    pretrained: bool = True
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def _iter_data_rules(config: TrainConfig, facts: RunFacts) -> Iterator[Rule]:
     yield not facts.test, "there are no test images", "test_crops test_sizes"
     yield not facts.val, "there are no validation images", "patience refit calibrate"
     yield facts.from_scratch, "policy scratch starts from random weights anyway", "random_init"
-    yield facts.from_scratch, "policy scratch has no pretrained features to propagate labels on", "unlabelled"
+    random = facts.from_scratch or not facts.pretrained
+    yield random, "random weights have no pretrained features to propagate labels on", "unlabelled"
     yield not facts.unlabelled, "every training image has a label", "unlabelled"
 
 

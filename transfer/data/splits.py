@@ -17,8 +17,8 @@ class Splits:
     """Disjoint, sorted rows of a table, int64. Validation and test rows all have a known object.
 
     `notes` are remarks on the split, such as dropped duplicates. `rest` are the rows of train whose labels must not be
-    used, because ``shots`` did not draw them. `groups` (N,) has a number for each row of the table: rows of one group,
-    such as duplicates, are on one side.
+    used, because ``shots`` did not draw them, and `added` those of a folder of unlabelled images. `groups` (N,) has a
+    number for each row of the table: rows of one group, such as duplicates, are on one side.
     """
 
     train: np.ndarray
@@ -27,6 +27,17 @@ class Splits:
     notes: tuple[str, ...] = ()
     rest: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
     groups: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
+    added: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
+
+    @property
+    def extra(self) -> np.ndarray:
+        """Rows of train that a run without ``--unlabelled`` does not have."""
+        return np.union1d(self.rest, self.added)
+
+    @property
+    def plain_train(self) -> np.ndarray:
+        """Rows of train that a run without ``--unlabelled`` has as well."""
+        return np.setdiff1d(self.train, self.extra)
 
 
 def split(  # the last five are options that a plain split does not need
@@ -39,7 +50,7 @@ def split(  # the last five are options that a plain split does not need
     seed: int = 0,
     keep_near_duplicates_together: bool = False,
     keep_rest: bool = False,
-    spare: np.ndarray | None = None,
+    added: np.ndarray | None = None,
 ) -> Splits:
     """Split a table, stratified by (domain, object); of several labels an image by each of these as well.
 
@@ -61,9 +72,9 @@ def split(  # the last five are options that a plain split does not need
         Assign near-duplicates to the same split.
     keep_rest : bool
         Keep the images that `shots` leaves over in train, as its ``rest``, unless they duplicate held-out ones.
-    spare : ndarray of bool, shape (N,), optional
-        Rows of unknown object that give way: they are dropped where they duplicate an image that is held out. (Others
-        keep their duplicates from being held out.)
+    added : ndarray of bool, shape (N,), optional
+        Rows of unknown object that do not change the split of the others: they are dropped where they duplicate an
+        image that is held out. (Other rows of unknown object keep their duplicates from being held out.)
 
     Raises
     ------
@@ -89,7 +100,7 @@ def split(  # the last five are options that a plain split does not need
         notes.append(f"{_images(unusable)} of the given val and test without an object: not used")
 
     pool = np.flatnonzero(known & ~held_out)
-    staying = ~known if spare is None else ~known & ~spare
+    staying = ~known if added is None else ~known & ~added
     fixed = np.concatenate([np.flatnonzero(staying), given_test, given_val])  # duplicates of these cannot be sampled
     drawable = pool[~np.isin(component[pool], component[fixed])]
     several = any(target.values.ndim == 2 for target in table.targets.values())
@@ -118,7 +129,9 @@ def split(  # the last five are options that a plain split does not need
     if left_out:
         notes.append(f"{_images(left_out)} of train and val dropped: duplicates of, or grouped with, held-out images")
     train_rows = train_rows[~shared]
-    splits = Splits(train_rows, val_rows, test_rows, rest=np.intersect1d(rest, train_rows), groups=component)
+    more = np.array([], np.int64) if added is None else train_rows[added[train_rows]]
+    rest = np.intersect1d(rest, train_rows)
+    splits = Splits(train_rows, val_rows, test_rows, rest=rest, groups=component, added=more)
     return replace(splits, notes=(*notes, *_notes(splits, table, near)))
 
 

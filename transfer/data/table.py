@@ -113,6 +113,8 @@ class ImageTable:
         Of the notes, those on how the files were read where another reading was possible.
     left_out : tuple of LeftOut
         Files that are ignored, rows that cannot be read, and bad images that are skipped.
+    added : ndarray of bool, shape (N,), optional
+        Images of a folder that ``--unlabelled`` names; None: there is none.
     unlabelled : tuple of LeftOut
         Rows of a CSV manifest or samples of shards that name no object.
     """
@@ -127,6 +129,7 @@ class ImageTable:
     choices: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     unlabelled: tuple[LeftOut, ...] = ()
+    added: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -152,11 +155,6 @@ class ImageTable:
         return self.targets["domain"].classes
 
     @property
-    def blank(self) -> np.ndarray:
-        """Return which images have no known target, not even a domain, bool (N,)."""
-        return ~np.any([target.known for target in self.targets.values()], 0)
-
-    @property
     def has_objects(self) -> bool:
         """Whether images have an object of their own; else it stands for their set of labels, and no head predicts it.
 
@@ -173,4 +171,5 @@ class ImageTable:
             split=self.split[rows],
             group=self.group[rows],
             sha256=None if self.sha256 is None else self.sha256[rows],
+            added=None if self.added is None else self.added[rows],
         )

@@ -63,7 +63,8 @@ def add_unlabelled_folder(table: ImageTable, unlabelled: str | None) -> ImageTab
     folder = Path(str(unlabelled)).expanduser()
     if not folder.is_dir():
         raise TransferError(f"--unlabelled {unlabelled}: write rest, or name a folder of images")
-    return add_unlabelled_images(table, folder)
+    more = add_unlabelled_images(table, folder)
+    return replace(more, added=np.arange(len(more)) >= len(table))
 
 
 def add_unlabelled_images(table: ImageTable, folder: Path, remark: str = "have no label") -> ImageTable:

@@ -5,10 +5,11 @@ from scipy.sparse import csr_array
 
 TOLERANCE = 1e-8  # of the residual, relative to the right-hand side
 MAX_ITERATIONS = 1000
+BLOCK_COLUMNS = 128  # classes that are solved at once, which bounds the memory
 
 
 def solve_propagation(graph: csr_array, seeds: np.ndarray, alpha: float) -> np.ndarray:
-    """Return ``F = (I - alpha * graph)^-1 seeds``, float64 (N, K), by conjugate gradients, all columns at once.
+    """Return ``F = (I - alpha * graph)^-1 seeds``, float64 (N, K), by conjugate gradients.
 
     Parameters
     ----------
@@ -31,20 +32,8 @@ def solve_propagation(graph: csr_array, seeds: np.ndarray, alpha: float) -> np.n
     """
     if not 0 <= alpha < 1:
         raise ValueError(f"alpha is {alpha}: it must be in [0, 1)")
-    residual = np.array(seeds, float)
-    solution, direction = np.zeros_like(residual), residual.copy()
-    square = (residual**2).sum(0)
-    enough = TOLERANCE**2 * square
-    for _ in range(MAX_ITERATIONS):
-        if (square <= enough).all():
-            break
-        product = direction - alpha * (graph @ direction)
-        step = _divide(square, (direction * product).sum(0))
-        solution += step * direction
-        residual -= step * product
-        before, square = square, (residual**2).sum(0)
-        direction = residual + _divide(square, before) * direction
-    return solution
+    blocks = range(0, seeds.shape[1], BLOCK_COLUMNS)
+    return np.concatenate([_solve_block(graph, seeds[:, i : i + BLOCK_COLUMNS], alpha) for i in blocks], axis=1)
 
 
 def normalise_scores(scores: np.ndarray) -> np.ndarray:
@@ -72,6 +61,23 @@ def compute_certainty(probabilities: np.ndarray) -> np.ndarray:
     """
     entropy = -(probabilities * np.log(np.maximum(probabilities, np.finfo(float).tiny))).sum(1)
     return np.clip(1 - entropy / np.log(probabilities.shape[1]), 0.0, 1.0)
+
+
+def _solve_block(graph: csr_array, seeds: np.ndarray, alpha: float) -> np.ndarray:
+    residual = np.array(seeds, float)
+    solution, direction = np.zeros_like(residual), residual.copy()
+    square = (residual**2).sum(0)
+    enough = TOLERANCE**2 * square
+    for _ in range(MAX_ITERATIONS):
+        if (square <= enough).all():
+            break
+        product = direction - alpha * (graph @ direction)
+        step = _divide(square, (direction * product).sum(0))
+        solution += step * direction
+        residual -= step * product
+        before, square = square, (residual**2).sum(0)
+        direction = residual + _divide(square, before) * direction
+    return solution
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

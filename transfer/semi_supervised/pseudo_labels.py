@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from transfer.semi_supervised.choose import PropagationChoice, make_seeds
-from transfer.semi_supervised.knn_graph import build_neighbour_graph
+from transfer.semi_supervised.knn_graph import NearestNeighbours
 from transfer.semi_supervised.propagation import compute_certainty, normalise_scores, solve_propagation
 from transfer.semi_supervised.seed_probe import SeedProbe
 
@@ -32,12 +32,14 @@ class PropagatedLabels:
     agreement: float
 
 
-def propagate_pseudo_labels(x: Tensor, labels: np.ndarray, classes: int, choice: PropagationChoice) -> PropagatedLabels:
+def propagate_pseudo_labels(
+    x: Tensor, labels: np.ndarray, classes: int, choice: PropagationChoice, neighbours: NearestNeighbours
+) -> PropagatedLabels:
     """Return pseudo-labels of the rows without a label under the settings of `choice`.
 
     Parameters
     ----------
-    x, labels, classes
+    x, labels, classes, neighbours
         As in :func:`transfer.semi_supervised.choose.choose_settings`.
     choice : PropagationChoice
         What that function returned.
@@ -48,7 +50,7 @@ def propagate_pseudo_labels(x: Tensor, labels: np.ndarray, classes: int, choice:
     settings, probe = choice.settings, SeedProbe(x, labels, classes)
     predicted = probe.predict(choice.l2)
     seeds = make_seeds(settings, predicted, probe.labelled, labels)
-    graph = build_neighbour_graph(x.numpy(), settings.neighbours)
+    graph = neighbours.build_graph(settings.neighbours)
     probabilities = normalise_scores(solve_propagation(graph, seeds, settings.alpha))
     weights = np.where(given, 1.0, compute_certainty(probabilities))
     counts = ~given & (weights >= MIN_WEIGHT)

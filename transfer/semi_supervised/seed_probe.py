@@ -1,5 +1,7 @@
 """The plain probe on the labelled images: it seeds label propagation, and propagation must beat it."""
 
+from functools import cached_property, partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -51,23 +53,31 @@ class SeedProbe:
         self.classes, self.all = classes, x
         self.targets = torch.from_numpy(labels[self.labelled])
 
-    def predict(self, l2: float = DEFAULT_PROBE_L2) -> np.ndarray:
-        """Return class probabilities of all rows, float64 (N, classes)."""
-        x, variances = self._project(len(self.labelled))
+    def predict(self, l2: float = DEFAULT_PROBE_L2, used: np.ndarray | None = None) -> np.ndarray:
+        """Return class probabilities of all rows, float64 (N, classes); `used` is a mask of the labelled ones."""
+        x, variances = self._whole
+        rows = slice(None) if used is None else torch.from_numpy(used)
         problem = LinearProblem(
-            x[self.labelled],
+            x[self.labelled][rows],
             self.classes,
-            self._loss,
+            partial(self._loss, rows),
             make_diagonal_preconditioner(variances),
         )
         problem.minimise(l2, fine=True)
         return problem.predict(x).double().softmax(1).numpy()
 
+    def choose_l2(self, folds: np.ndarray) -> float:
+        """Return the L2 value of lowest loss on the held-out rows; `folds` are as in :meth:`predict_by_fold`."""
+        x, variances = self._whole
+        problem = CrossValidationProblem(x[self.labelled], variances, self.targets, torch.from_numpy(folds))
+        return compute_l2(problem.choose_step())
+
     def predict_by_fold(self, folds: np.ndarray) -> tuple[np.ndarray, float]:
         """Return class probabilities of all rows, (folds, N, classes), each by a probe without that fold; and the L2.
 
         `folds` (labelled rows,) are from 0, -1 for rows that are never held out. The L2 value is that of lowest loss on
-        the held-out rows.
+        the held-out rows. All folds are solved at once, coarsely, and in fewer components where the problem
+        is large: that ranks labels, but of many classes the accuracy is too low.
         """
         outputs = len(self.labelled) * (int(folds.max()) + 1) * self.classes
         x, variances = self._project(max(MAX_FOLD_PROBLEM // outputs, 1))
@@ -78,10 +88,14 @@ class SeedProbe:
         found[:, :, : problem.shape[1]] = logits.softmax(2).transpose(0, 1).numpy()
         return found, l2
 
-    def _loss(self, out: Tensor) -> Tensor:
+    def _loss(self, rows: Tensor | slice, out: Tensor) -> Tensor:
         if self.weights is None:
-            return F.cross_entropy(out, self.targets)
-        return F.cross_entropy(out, self.targets, reduction="none") @ self.weights.to(out.dtype)
+            return F.cross_entropy(out, self.targets[rows])
+        return F.cross_entropy(out, self.targets[rows], reduction="none") @ self.weights[rows].to(out.dtype)
+
+    @cached_property
+    def _whole(self) -> tuple[Tensor, Tensor]:
+        return self._project(len(self.labelled))
 
     def _project(self, most: int) -> tuple[Tensor, Tensor]:
         """Return all rows on the `most` largest components of the labelled ones, (N, r), and their variances (r,)."""

@@ -1,7 +1,7 @@
 """The unlabelled training images of a run: their features, their pseudo-labels, and the record of both."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.model import TransferModel
 from transfer.runtime import distributed
-from transfer.semi_supervised.choose import PropagationChoice, choose_settings
+from transfer.semi_supervised.choose import MAX_NEIGHBOURS, PropagationChoice, choose_settings
+from transfer.semi_supervised.knn_graph import NearestNeighbours, find_neighbours
 from transfer.semi_supervised.pseudo_labels import PropagatedLabels, propagate_pseudo_labels
 from transfer.semi_supervised.seed_probe import scale_features
 
@@ -54,24 +55,29 @@ class UnlabelledImages:
     Parameters
     ----------
     table : ImageTable
-    digests : ndarray of str, shape (N,)
-        The sha256 of all images of the table: byte-identical ones are held out together.
-    rows : ndarray of int64
-        Sorted rows of train and validation.
-    features : Tensor, shape (rows, width)
+    groups : ndarray of int64, shape (N,)
+        Images of one group, such as duplicates, are held out together; empty: each image by itself.
+    train, val : ndarray of int64
+        Rows of the table. Validation images have a part by their labels alone, never as unlabelled ones.
+    features : Tensor, shape (train and val, width)
+        In the order of the table.
     heads : sequence of str
         The heads whose labels are propagated.
     seed : int
     """
 
     table: ImageTable
-    digests: np.ndarray
-    rows: np.ndarray
+    groups: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
     features: Tensor
     heads: Sequence[str]
     seed: int = 0
+    _neighbours: dict[bytes, NearestNeighbours] = field(default_factory=dict, init=False, repr=False)
+    _found: dict[tuple[str, bytes], PropagatedLabels] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.rows = np.union1d(self.train, self.val)
         self.choices = {name: self._choose(name) for name in self.heads}
         self.records = {name: self._describe(name, choice) for name, choice in self.choices.items()}
 
@@ -89,7 +95,8 @@ class UnlabelledImages:
         for name, choice in self.choices.items():
             target = targets[name]
             usable = np.union1d(train[target.known[train]], find_unlabelled(self.table, train, name))
-            found = self._propagate(name, usable, choice)
+            key = name, usable.tobytes()
+            found = self._found[key] = self._found.get(key) or self._propagate(name, usable, choice)
             values, each = target.values.copy(), np.ones(len(self.table), np.float32)
             values[usable], each[usable] = found.labels, found.weights
             targets[name], weights[name] = replace(target, values=values), each
@@ -101,38 +108,43 @@ class UnlabelledImages:
         return replace(self.table, targets=targets), weights
 
     def _describe(self, name: str, choice: PropagationChoice) -> dict[str, Any]:
-        unlabelled = len(find_unlabelled(self.table, self.rows, name))
+        unlabelled = len(find_unlabelled(self.table, self.train, name))
         nothing = {"labelled": 0, "pseudo_labelled": 0, "certainty": 0.0, "agreement": 1.0}
         return choice.to_plain() | {"unlabelled": unlabelled} | nothing
 
     def _choose(self, name: str) -> PropagationChoice:
         target = self.table.targets[name]
         labelled = self.rows[target.known[self.rows]]
-        unlabelled = find_unlabelled(self.table, self.rows, name)
+        unlabelled = find_unlabelled(self.table, self.train, name)
         if not len(unlabelled) or len(np.unique(target.values[labelled])) < 2:
             return PropagationChoice(None)
         rows = np.union1d(labelled, unlabelled)
-        groups = np.unique(self.digests[rows], return_inverse=True)[1]
-        scaled, classes = scale_features(self._take(rows)), len(target.classes)
-        found = choose_settings(scaled, target.values[rows], classes, groups, self.seed).to_plain()
+        groups = self.groups[rows] if len(self.groups) else None
+        x, neighbours = self._scale(rows)
+        found = choose_settings(x, target.values[rows], len(target.classes), neighbours, groups, self.seed).to_plain()
         # Processes may differ in the last bits of their features.
         return PropagationChoice.from_plain(distributed.broadcast(found))
 
     def _propagate(self, name: str, rows: np.ndarray, choice: PropagationChoice) -> PropagatedLabels:
         target = self.table.targets[name]
-        found = propagate_pseudo_labels(
-            scale_features(self._take(rows)), target.values[rows], len(target.classes), choice
-        )
+        if choice.settings is None:
+            return PropagatedLabels(target.values[rows], target.known[rows].astype(np.float32), 1.0)
+        x, neighbours = self._scale(rows)
+        found = propagate_pseudo_labels(x, target.values[rows], len(target.classes), choice, neighbours)
         labels = np.frombuffer(distributed.broadcast_bytes(found.labels.astype(np.int64).tobytes()), np.int64)
         weights = np.frombuffer(distributed.broadcast_bytes(found.weights.tobytes()), np.float32)
         return replace(found, labels=labels, weights=weights)
 
-    def _take(self, rows: np.ndarray) -> Tensor:
-        return self.features[torch.from_numpy(np.searchsorted(self.rows, rows))]
+    def _scale(self, rows: np.ndarray) -> tuple[Tensor, NearestNeighbours]:
+        """Return the scaled features of `rows`, and their neighbours, which heads and trials share."""
+        x, key = scale_features(self.features[torch.from_numpy(np.searchsorted(self.rows, rows))]), rows.tobytes()
+        if key not in self._neighbours:
+            self._neighbours[key] = find_neighbours(x.numpy(), MAX_NEIGHBOURS)
+        return x, self._neighbours[key]
 
 
 def describe_record(name: str, record: Mapping[str, Any]) -> str:
-    """Return in words how many unlabelled images count for the head `name`, and how.
+    """Return in words how many unlabelled images the head `name` is trained on, and by which labels.
 
     Examples
     --------
@@ -140,23 +152,25 @@ def describe_record(name: str, record: Mapping[str, Any]) -> str:
     >>> record |= {"alpha": 0.5, "prior": 1.0, "certainty": 0.62, "agreement": 0.8}
     >>> record |= {"held_out": 8, "probe_accuracy": 0.5, "propagated_accuracy": 0.75, "graph_agreement": 0.7}
     >>> describe_record("object", record)  # doctest: +NORMALIZE_WHITESPACE
-    '90 of 100 unlabelled images count for object: labels propagated from 8 images (5 neighbours, alpha 0.5, prior 1,
-    weight 0.62 on average), 80 % as the probe predicts; on 8 held-out labels 0.750 correct, the probe 0.500; graph and
-    probe agree on 70 % of the unlabelled images'
+    'object is trained on 90 of 100 unlabelled images: labels propagated from 8 images (5 neighbours, alpha 0.5,
+    prior 1, weight 0.62 on average), 80 % as the probe predicts; on 8 held-out labels 0.750 correct, the probe 0.500;
+    graph and probe agree on 70 % of the unlabelled images'
     """
-    compared = "with one label of each class none is held out"
-    if record["held_out"]:
-        compared = (
-            f"on {record['held_out']} held-out labels {record['propagated_accuracy']:.3f} correct, "
-            f"the probe {record['probe_accuracy']:.3f}; graph and probe agree on "
-            f"{100 * record['graph_agreement']:.0f} % of the unlabelled images"
-        )
+    compared = "there are too few labels"
+    if record["graph_agreement"] is not None:
+        held_out = "there are too few labels to hold any out"
+        if record["held_out"]:
+            held_out = (
+                f"on {record['held_out']} held-out labels {record['propagated_accuracy']:.3f} correct, "
+                f"the probe {record['probe_accuracy']:.3f}"
+            )
+        agreement = f"{100 * record['graph_agreement']:.0f} % of the unlabelled images"
+        compared = f"{held_out}; graph and probe agree on {agreement}"
     if not record["weight"]:
-        reason = compared if record["held_out"] else "there are too few labels"
-        return f"none of {record['unlabelled']} unlabelled images counts for {name}: {reason}"
+        return f"{name} is trained on none of {record['unlabelled']} unlabelled images: {compared}"
     return (
-        f"{record['pseudo_labelled']} of {record['unlabelled']} unlabelled images count for {name}: labels propagated "
-        f"from {record['labelled']} images ({record['neighbours']} neighbours, alpha {record['alpha']:g}, prior "
-        f"{record['prior']:g}, weight {record['certainty']:.2f} on average), "
+        f"{name} is trained on {record['pseudo_labelled']} of {record['unlabelled']} unlabelled images: labels "
+        f"propagated from {record['labelled']} images ({record['neighbours']} neighbours, "
+        f"alpha {record['alpha']:g}, prior {record['prior']:g}, weight {record['certainty']:.2f} on average), "
         f"{100 * record['agreement']:.0f} % as the probe predicts; {compared}"
     )

@@ -63,7 +63,7 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
     labelled, more = sample_rows(table, learn, others, seed)
     rows = np.concatenate([labelled, more])
     sample, sample_inspection = table.take(rows), inspection.take(rows)
-    levels = images.choose_levels(parts.train)
+    levels = images.choose_levels(parts.plain_train)
     backbone = new_backbone(config.backbone, seed, classifier="any", levels=levels)
     backbone = backbone.to(pick_device(config.learn.device))
     images.facts.log(describe_network(backbone, "to be advised"))

@@ -43,6 +43,7 @@ def collect_run_facts(
         ),
         frozen_below=any(0 < phase.cut < len(phase.stages) for phase in plan.phases),
         from_scratch=plan.policy.from_scratch,
+        pretrained=model.backbone.weights != "random",
         heads=len(specs),
         smoothed=any(spec.kind not in UNSMOOTHED_KINDS for spec in specs),
         labels=any(spec.kind == MULTILABEL for spec in specs),

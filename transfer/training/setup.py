@@ -55,7 +55,7 @@ class TrainingData:
     digests: np.ndarray
     train: np.ndarray
     val: np.ndarray
-    rest: np.ndarray = field(default_factory=lambda: np.array([], np.int64))  # rows that --shots leaves over
+    extra: np.ndarray = field(default_factory=lambda: np.array([], np.int64))  # of train, for --unlabelled alone
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)  # by head, of all rows: of pseudo-labels below 1
     groups: np.ndarray = field(default_factory=lambda: np.array([], np.int64))  # empty: each row by itself
     warm: bool = False  # whether the model starts from a finished one, whose scaling of the features its heads need
@@ -76,13 +76,12 @@ class TrainingData:
     def with_pseudo_labels(self, unlabelled: UnlabelledImages | None) -> "TrainingData":
         """Return the data in which the training rows of `unlabelled` have pseudo-labels; unchanged for None.
 
-        Where no head takes any, the rows that are there for their sake are left out: the data is that of a run without
-        ``--unlabelled``.
+        Where no head takes any, the `extra` rows are left out: the data is that of a run without ``--unlabelled``.
         """
         if unlabelled is None:
             return self
         if not unlabelled.is_used:
-            return replace(self, train=np.setdiff1d(self.train[~self.table.blank[self.train]], self.rest))
+            return replace(self, train=np.setdiff1d(self.train, self.extra))
         table, weights = unlabelled.label(self.train)
         return replace(self, table=table, weights=weights)
 
@@ -126,6 +125,13 @@ class Images:
         lines = list(describe_levels(self.depths[rows], self.choose_levels(rows)))
         notes = [note for line, odd in lines for note in (line, *odd)]
         return ({"pixels": "; ".join(line for line, _ in lines)} if lines else {}), notes
+
+    def note_added_levels(self, splits: Splits) -> list[str]:
+        """Return notes on deep images that ``--unlabelled`` adds, where the levels of the others do not suit them."""
+        if self.depths is None or not len(splits.added):
+            return []
+        found = describe_levels(self.depths[splits.added], self.choose_levels(splits.plain_train))
+        return [f"images of --unlabelled: {note}" for _, odd in found for note in odd]
 
     def hide(self, rows: np.ndarray) -> "Images":
         """Return the images with the labels of `rows` unknown, except for the domain."""
@@ -179,7 +185,7 @@ def split_images(images: Images, config: DataConfig, seed: int) -> Splits:
         seed=seed if config.split_seed is None else config.split_seed,
         keep_near_duplicates_together=config.keep_near_duplicates_together,
         keep_rest=config.unlabelled == REST,
-        spare=None if config.unlabelled in (None, REST) else images.table.blank,
+        added=images.table.added,
     )
 
 
@@ -264,18 +270,19 @@ def find_unlabelled_images(
 ) -> UnlabelledImages | None:
     """Return the unlabelled training images of an untrained `model`, with the chosen settings of label propagation.
 
-    None without ``--unlabelled``, and for a network of the domain head alone.
+    None without ``--unlabelled``, and for a network of the domain head alone. No head has labels propagated on features
+    of random weights.
     """
     heads = [name for name, spec in model.heads.specs.items() if propagates(spec)]
     if not config.data.unlabelled or not heads:
         return None
     heads = [name for name in heads if len(find_unlabelled(data.table, data.train, name))]
     rows, features = np.union1d(data.train, data.val), torch.empty(0)
-    if plan.policy.from_scratch:
+    if plan.policy.from_scratch or (model.backbone.weights == "random" and not data.warm):
         heads = []
     if heads:
         features = compute_pretrained_features(model, cache, data.table, data.digests, rows)
-    return UnlabelledImages(data.table, data.digests, rows, features, heads, config.run.seed)
+    return UnlabelledImages(data.table, data.groups, data.train, data.val, features, heads, config.run.seed)
 
 
 def refuse_zero_loss(model: TransferModel, config: LearnConfig) -> None:

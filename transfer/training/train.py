@@ -122,9 +122,9 @@ def _prepare(session: Session, images: Images, start: Backbone | None, warm: War
     if config.data.unlabelled and (count := len(find_unlabelled(images.table, splits.train))):
         what = "labels are propagated to them where that predicts held-out labels better"
         images.facts.log({"no label": f"{count:,} training images: {what}"})
-    levels, (reading, notes) = images.choose_levels(splits.train), images.describe_levels(splits.train)
+    levels, (reading, notes) = images.choose_levels(splits.plain_train), images.describe_levels(splits.plain_train)
     images.facts.log(reading)
-    advice, notes = None, [*notes, *note_untrained(images.table, splits)]
+    advice, notes = None, [*notes, *images.note_added_levels(splits), *note_untrained(images.table, splits)]
     if FreezePolicy.parse(config.policy.policy).advised:
         from transfer.training.auto_policy import advise_policy, apply_advice  # takes 0.6 s
 
@@ -189,7 +189,7 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
         images.inspection.sha256,
         splits.train,
         val,
-        splits.rest,
+        splits.extra,
         groups=splits.groups,
         warm=warm,
         guard=guard,

@@ -195,7 +195,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     images = read_images(train.data, cache.disk_cache)
     runner = TrialRunner(train, images, cache)
     (specs,) = runner.networks(train.heads).values()
-    model, plan = new_model(train, specs, seed, runner.device, levels=images.choose_levels(runner.parts.train))
+    model, plan = new_model(train, specs, seed, runner.device, levels=images.choose_levels(runner.parts.plain_train))
     if plan.policy.all_stages:
         raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to find")
     images.facts.log(describe_network(model.backbone, str(plan.policy)))

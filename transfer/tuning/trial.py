@@ -60,9 +60,11 @@ class TrialRunner:
         images = images.hide(self.parts.rest)
         table = drop_untrained(mask_labels(images.table, self.parts.test, keep=()), self.parts)
         val = self.parts.val[table.object[self.parts.val] >= 0]
-        self.data = TrainingData(table, images.inspection.sha256, self.parts.train, val, self.parts.rest)
+        self.data = TrainingData(
+            table, images.inspection.sha256, self.parts.train, val, self.parts.extra, groups=self.parts.groups
+        )
         images.facts.log(describe_images(images.table, count_split(self.parts), config.run.out is not None))
-        images.facts.log(images.describe_levels(self.parts.train)[0])
+        images.facts.log(images.describe_levels(self.parts.plain_train)[0])
         images.facts.log(describe_untrained(find_untrained(images.table, self.parts.train)))
         self.images, self.seed, self.cache = images, seed, cache
         self.device = pick_device(config.learn.device)
@@ -153,7 +155,9 @@ class TrialRunner:
 
     def _new_model(self, config: TrainConfig, specs: list[HeadSpec]) -> tuple[TransferModel, FreezePlan]:
         backbone = self._backbone(config)
-        return new_model(config, specs, self.seed, self.device, backbone, self.images.choose_levels(self.parts.train))
+        return new_model(
+            config, specs, self.seed, self.device, backbone, self.images.choose_levels(self.parts.plain_train)
+        )
 
     def _backbone(self, config: TrainConfig) -> Backbone | None:
         """Return the shared backbone with its initial weights; None if the trial must load its own."""

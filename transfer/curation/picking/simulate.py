@@ -13,7 +13,8 @@ import torch
 from transfer.curation.picking.choose import PickingTask, choose_images
 from transfer.curation.picking.registry import find_strategy
 from transfer.probes.scaling import compute_feature_scale
-from transfer.semi_supervised.choose import choose_settings
+from transfer.semi_supervised.choose import MAX_NEIGHBOURS, choose_settings
+from transfer.semi_supervised.knn_graph import find_neighbours
 from transfer.semi_supervised.pseudo_labels import propagate_pseudo_labels
 from transfer.semi_supervised.seed_probe import SeedProbe
 
@@ -86,9 +87,10 @@ def _measure(split: LabelledSplit, known: np.ndarray, seed: int) -> SimulatedRou
 
     accuracy = propagated = measure(known, np.ones(len(known)))
     if len(np.unique(known[labelled])) > 1:
-        choice = choose_settings(x, known, classes, split.pool.groups, seed)
+        neighbours = find_neighbours(x.numpy(), MAX_NEIGHBOURS)
+        choice = choose_settings(x, known, classes, neighbours, split.pool.groups, seed)
         if choice.settings:
-            found = propagate_pseudo_labels(x, known, classes, choice)
+            found = propagate_pseudo_labels(x, known, classes, choice, neighbours)
             propagated = measure(found.labels, found.weights)
     seen = len(np.unique(known[labelled])) / len(np.unique(split.pool.labels))
     return SimulatedRound(int(labelled.sum()), accuracy, propagated, seen)
