@@ -1,8 +1,8 @@
 """Few labels: what do unlabelled images add to 1, 2, 3 and 5 labels of each class (and domain)?
 
-The plain policy, and the same with --unlabelled rest: the images whose label is not drawn count by propagated labels,
-where the labelled images speak for it. Test images are never among them. The gain is the mean over seeds with its
-standard deviation; "counted" is the number of seeds in which unlabelled images count.
+The plain policy, and the same with --unlabelled rest: images whose label is not drawn are trained on with propagated
+labels, where the comparison on labelled images favours it. Test images are never among them. The gain is the mean over
+seeds with its standard deviation; "counted" is the number of seeds that train on unlabelled images.
 """
 
 from dataclasses import replace

@@ -12,7 +12,7 @@ from sklearn.datasets import make_moons
 from transfer.semi_supervised import choose
 from transfer.semi_supervised.choose import (
     CANDIDATES,
-    MAX_NEIGHBOURS,
+    MOST_NEIGHBOURS,
     SETTINGS_OF_SINGLE_LABELS,
     PropagationChoice,
     make_seeds,
@@ -33,7 +33,7 @@ def draw(each: int, *, clusters: bool = True, rows: int = 90, seed: int = 0) -> 
 
 
 def choose_settings(x: torch.Tensor, labels: np.ndarray, classes: int, *rest: Any, **options: Any) -> PropagationChoice:
-    return choose.choose_settings(x, labels, classes, find_neighbours(x.numpy(), MAX_NEIGHBOURS), *rest, **options)
+    return choose.choose_settings(x, labels, classes, find_neighbours(x.numpy(), MOST_NEIGHBOURS), *rest, **options)
 
 
 def test_held_out_accuracies_by_a_loop() -> None:

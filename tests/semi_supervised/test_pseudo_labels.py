@@ -5,7 +5,7 @@ import torch
 from dense_graph import build_dense_graph
 
 from transfer.semi_supervised import pseudo_labels
-from transfer.semi_supervised.choose import CANDIDATES, MAX_NEIGHBOURS, PropagationChoice
+from transfer.semi_supervised.choose import CANDIDATES, MOST_NEIGHBOURS, PropagationChoice
 from transfer.semi_supervised.knn_graph import find_neighbours
 from transfer.semi_supervised.pseudo_labels import PropagatedLabels
 from transfer.semi_supervised.seed_probe import SeedProbe, scale_features
@@ -23,7 +23,7 @@ def draw(rows: int = 60, each: int = 2) -> tuple[torch.Tensor, np.ndarray, np.nd
 def propagate_pseudo_labels(
     x: torch.Tensor, labels: np.ndarray, classes: int, choice: PropagationChoice
 ) -> PropagatedLabels:
-    neighbours = find_neighbours(x.numpy(), MAX_NEIGHBOURS)
+    neighbours = find_neighbours(x.numpy(), MOST_NEIGHBOURS)
     return pseudo_labels.propagate_pseudo_labels(x, labels, classes, choice, neighbours)
 
 

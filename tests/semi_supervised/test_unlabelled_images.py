@@ -345,7 +345,7 @@ def test_numbers_are_not_propagated_and_that_is_said(
 ) -> None:
     run = train(config(data=str(listed("set")), targets=("age:regression",), unlabelled="rest"))
     assert list(run.result["unlabelled"]) == ["object"]
-    assert "unlabelled images do not count for age: only classes are propagated" in run.result["notes"]
+    assert "age is not trained on unlabelled images: only classes are propagated" in run.result["notes"]
 
 
 def test_a_search_and_a_comparison_take_unlabelled_images(

@@ -54,7 +54,7 @@ CANDIDATES = (
 # 1.9 to 17.1 points more accurate than the probe on sets of photographs, and -2.5 to 11.8 on digits.
 SETTINGS_OF_SINGLE_LABELS = PropagationSettings(5, 0.8, 0.03)
 GRAPH_ALONE = PropagationSettings(10, 0.8, 0.0)
-MAX_NEIGHBOURS = max(settings.neighbours for settings in (*CANDIDATES, SETTINGS_OF_SINGLE_LABELS, GRAPH_ALONE))
+MOST_NEIGHBOURS = max(settings.neighbours for settings in (*CANDIDATES, SETTINGS_OF_SINGLE_LABELS, GRAPH_ALONE))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def choose_settings(
         -1 where unknown.
     classes : int
     neighbours : NearestNeighbours
-        `MAX_NEIGHBOURS` of each row.
+        `MOST_NEIGHBOURS` of each row.
     groups : ndarray of int64, shape (N,), optional
         Labelled rows of one group, such as duplicates, are held out together.
     seed : int

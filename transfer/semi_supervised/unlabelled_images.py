@@ -15,7 +15,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.model import TransferModel
 from transfer.runtime import distributed
-from transfer.semi_supervised.choose import MAX_NEIGHBOURS, PropagationChoice, choose_settings
+from transfer.semi_supervised.choose import MOST_NEIGHBOURS, PropagationChoice, choose_settings
 from transfer.semi_supervised.knn_graph import NearestNeighbours, find_neighbours
 from transfer.semi_supervised.pseudo_labels import PropagatedLabels, propagate_pseudo_labels
 from transfer.semi_supervised.seed_probe import scale_features
@@ -139,7 +139,7 @@ class UnlabelledImages:
         """Return the scaled features of `rows`, and their neighbours, which heads and trials share."""
         x, key = scale_features(self.features[torch.from_numpy(np.searchsorted(self.rows, rows))]), rows.tobytes()
         if key not in self._neighbours:
-            self._neighbours[key] = find_neighbours(x.numpy(), MAX_NEIGHBOURS)
+            self._neighbours[key] = find_neighbours(x.numpy(), MOST_NEIGHBOURS)
         return x, self._neighbours[key]
 
 

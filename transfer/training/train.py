@@ -136,7 +136,7 @@ def _prepare(session: Session, images: Images, start: Backbone | None, warm: War
     if config.data.unlabelled:
         numbers = [spec.name for heads in specs.values() for spec in heads if not spec.head_kind.has_classes]
         prepared.notes += [
-            f"unlabelled images do not count for {name}: only classes are propagated" for name in numbers
+            f"{name} is not trained on unlabelled images: only classes are propagated" for name in numbers
         ]
     prepared.notes += ["the backbone starts as another run left it"] if start else []
     device, policy = pick_device(config.learn.device), FreezePolicy.parse(config.policy.policy)

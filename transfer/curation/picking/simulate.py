@@ -13,7 +13,7 @@ import torch
 from transfer.curation.picking.choose import PickingTask, choose_images
 from transfer.curation.picking.registry import find_strategy
 from transfer.probes.scaling import compute_feature_scale
-from transfer.semi_supervised.choose import MAX_NEIGHBOURS, choose_settings
+from transfer.semi_supervised.choose import MOST_NEIGHBOURS, choose_settings
 from transfer.semi_supervised.knn_graph import find_neighbours
 from transfer.semi_supervised.pseudo_labels import propagate_pseudo_labels
 from transfer.semi_supervised.seed_probe import SeedProbe
@@ -87,7 +87,7 @@ def _measure(split: LabelledSplit, known: np.ndarray, seed: int) -> SimulatedRou
 
     accuracy = propagated = measure(known, np.ones(len(known)))
     if len(np.unique(known[labelled])) > 1:
-        neighbours = find_neighbours(x.numpy(), MAX_NEIGHBOURS)
+        neighbours = find_neighbours(x.numpy(), MOST_NEIGHBOURS)
         choice = choose_settings(x, known, classes, neighbours, split.pool.groups, seed)
         if choice.settings:
             found = propagate_pseudo_labels(x, known, classes, choice, neighbours)
