@@ -43,6 +43,9 @@ def test_sets_of_likely_classes(fitted, classifier, images, pixels, objects):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_set(pixels), sets)
     with pytest.raises(ValueError, match="coverage 2: it must be above 0 and below 1"):
         fitted.predict_set(pixels, coverage=2)
+    for wrong in (None, "0.9"):
+        with pytest.raises(ValueError, match="give a number above 0 and below 1"):
+            fitted.predict_set(pixels, coverage=wrong)
     adapted = classifier(method="coral").fit(pixels, objects, sample_domain=np.where(images.domain == 1, -2, 1))
     with pytest.raises(ValueError, match="the run has no prediction sets"):
         adapted.predict_set(pixels)
@@ -257,6 +260,9 @@ def test_images_without_a_class_are_unlabelled(classifier, pixels, objects, monk
 def test_a_folder_of_unlabelled_images(classifier, pixels, objects, folder):
     model = classifier(unlabelled=str(folder / "plain"), config=TrainConfig()).fit(pixels[24:], objects[24:])
     assert model.result_["unlabelled"]["object"]["unlabelled"] == 24
+    numbers = np.unique(objects, return_inverse=True)[1][24:] - 1
+    model = classifier(unlabelled=str(folder / "plain")).fit(pixels[24:], numbers)
+    assert model.classes_.tolist() == [-1, 0, 1]  # the folder has the unlabelled images, so -1 is a class
 
 
 def test_unlabelled_images_have_no_effect_in_adaptation(classifier, pixels, objects, images):
@@ -264,6 +270,8 @@ def test_unlabelled_images_have_no_effect_in_adaptation(classifier, pixels, obje
         classifier(unlabelled="rest").fit(pixels, objects, sample_domain=np.where(images.domain == 1, -2, 1))
     with pytest.raises(ValueError, match="no labels to train on"):
         classifier(unlabelled="rest").fit(pixels, np.full(48, -1))
+    with pytest.raises(ValueError, match=r"only one class: .*; -1 is read as no label"):
+        classifier(unlabelled="rest").fit(pixels, np.tile([-1, 1], 24))
 
 
 @pytest.mark.parametrize("adapting", [False, True])

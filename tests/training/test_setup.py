@@ -2,13 +2,11 @@ import json
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from transfer.config.checked import from_dict
 from transfer.config.train import BackboneConfig, DataConfig, PolicyConfig, TrainConfig
-from transfer.data.table import ImageTable, make_softmax_target
 from transfer.errors import TransferError
 from transfer.evaluation.predict import predict
 from transfer.feature_cache.key import describe_activation
@@ -17,15 +15,6 @@ from transfer.heads import HeadSpec
 from transfer.runs import checkpoint
 from transfer.training.setup import new_model, read_images
 from transfer.training.train import train
-
-EMPTY = np.array([], dtype=np.int64)
-
-
-def table_of(objects, domains, **more):
-    blank = np.full(len(objects), "")
-    paths = np.array([f"{i}.png" for i in range(len(objects))])
-    targets = {"object": make_softmax_target(objects), "domain": make_softmax_target(domains), **more}
-    return ImageTable(paths, targets, blank, blank, "set")
 
 
 def test_one_object_only_is_refused(folder, tmp_path):

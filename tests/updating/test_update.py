@@ -182,8 +182,8 @@ def test_the_decisions_of_a_review_are_taken(run: Path, folder: Path, tmp_path: 
     del expected[listed[1]["path"]]
     assert new == expected
     assert [change["path"] for change in result["changes"]["corrected"]] == [listed[0]["path"]]
-    assert "1 images are excluded by --corrections" in result["notes"]
-    assert any("1 corrections of images that are gone or changed" in note for note in result["notes"])
+    assert "1 image excluded by --corrections" in result["notes"]
+    assert any("1 correction not applied" in note for note in result["notes"])
 
 
 def test_a_conflict_is_left_out_and_named(run: Path, tmp_path: Path) -> None:

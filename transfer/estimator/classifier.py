@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from transfer.data.images.depths import measure_depths
 from transfer.data.label_sets.combinations import use_label_sets
 from transfer.data.pixel_files import InputError, image_files
 from transfer.data.table import ImageTable, Target
-from transfer.data.unlabelled import add_unlabelled_folder
+from transfer.data.unlabelled import REST, add_unlabelled_folder
 from transfer.errors import list_examples
 from transfer.estimator.files import as_value_error, digests
 from transfer.estimator.label_sets import LABELS_HEAD, to_indicators
@@ -153,8 +154,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         X : sequence of paths or PIL images, ndarray (N, H, W, 3), or ImageTable
             uint8, or floats in [0, 1]. A table also provides labels and domains that are not given.
         y : array-like (N,), or of several labels an image (N, labels), or sequence of sets or tuples of labels
-            Classes; those of target domains are never read. With `unlabelled`, -1, None, NaN or "" is no class. An
-            indicator matrix has 1 and 0, and -1 or NaN where it is unknown whether an image shows the label.
+            Classes; those of target domains are never read. With `unlabelled`, None, NaN or "" is no class, and with
+            ``"rest"`` -1 is none either. An indicator matrix has 1 and 0, and -1 or NaN where it is unknown whether an
+            image shows the label.
         sample_domain : array-like (N,), optional
             Integers, negative for target domains (as in skada), or names; a named domain whose labels are all masked
             (None, NaN, "" or -1) is a target. Without target domains, a second head predicts the domain.
@@ -169,7 +171,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
                 y = _labels_of(X) if y is None else y
                 sample_domain = _names(X.targets["domain"]) if sample_domain is None else sample_domain
             given = self.config.data.unlabelled if isinstance(self.config, TrainConfig) else None
-            labels = read_labels(y, sample_domain, len(paths), unlabelled=bool(self.unlabelled or given))
+            given = self.unlabelled or given
+            labels = read_labels(y, sample_domain, len(paths), unlabelled=given is not None, minus_one=given == REST)
             config = self._config(adapting=bool(labels.sources))
             cache = TrunkCache(config.cache)
             table = use_label_sets(_table(paths, labels.targets))
@@ -238,6 +241,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         with as_value_error():
             if LABELS_HEAD in self._specs():
                 raise InputError("there are no prediction sets of several labels an image: predict gives these")
+            if not isinstance(coverage, Real):
+                raise InputError(f"coverage is {coverage!r}: give a number above 0 and below 1")
             caution = choose_caution(self.uncertainty_, coverage, 0.0)
         assert caution
         return caution.sets["object"].predict_sets(self.predict_proba(X), coverage)

@@ -38,11 +38,14 @@ class ImageLabels:
         return named | {"domain": self.domain}
 
 
-def read_labels(y: Any, sample_domain: Any, count: int, *, unlabelled: bool = False) -> ImageLabels:
+def read_labels(
+    y: Any, sample_domain: Any, count: int, *, unlabelled: bool = False, minus_one: bool = False
+) -> ImageLabels:
     """Return the labels of `count` images, those of target domains masked.
 
-    With `unlabelled`, any image may lack its label (None, NaN, "" or -1, as in scikit-learn's semi-supervised
-    classifiers). Classes stay as given, as scikit-learn expects; those that differ only in spelling get a UserWarning.
+    With `unlabelled`, any image may lack its label (None, NaN or ""); with `minus_one`, -1 is no label either, as in
+    scikit-learn's semi-supervised classifiers. Classes stay as given, as scikit-learn expects; those that differ only
+    in spelling get a UserWarning.
 
     Raises
     ------
@@ -61,7 +64,9 @@ def read_labels(y: Any, sample_domain: Any, count: int, *, unlabelled: bool = Fa
         if given is not None and len(given) != count:
             raise InputError(f"{name} has {len(given)} entries for {count} images: inconsistent numbers of samples")
     target = np.zeros(count, bool) if domains is None else _in_target(domains, labels)
-    hidden = target | np.fromiter(map(_masked, labels), bool, count) if unlabelled else target
+    hidden = target
+    if unlabelled:
+        hidden = target | np.fromiter(map(_masked if minus_one else _missing, labels), bool, count)
     known = labels[~hidden]
     if not len(known):
         raise InputError("every image is of a target domain or unlabelled: there are no labels to train on")
@@ -78,7 +83,10 @@ def read_labels(y: Any, sample_domain: Any, count: int, *, unlabelled: bool = Fa
     except TypeError as error:
         raise InputError(f"y mixes types of labels that cannot be sorted: {error}") from error
     if len(classes) < 2:
-        raise InputError(f"the classifier needs at least 2 classes, and the data has only one class: {classes[0]!r}")
+        hint = "; -1 is read as no label" if minus_one else ""
+        raise InputError(
+            f"the classifier needs at least 2 classes, and the data has only one class: {classes[0]!r}{hint}"
+        )
     if known.dtype.kind in "UO" and (alike := find_alike(map(str, classes))):
         message = f"y: {' / '.join(', '.join(map(repr, group)) for group in alike)} {ALIKE}: they are different classes"
         warnings.warn(message, UserWarning, stacklevel=3)

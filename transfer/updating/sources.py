@@ -34,7 +34,8 @@ class Source:
         left = [place for place, image in enumerate(self.images) if image[DIGEST] not in digests]
         if len(left) == len(self.images):
             return self
-        note = f"{len(self.images) - len(left):,} images are excluded by --corrections"
+        count = len(self.images) - len(left)
+        note = f"{count:,} image{'s' * (count != 1)} excluded by --corrections"
         return Source([self.images[place] for place in left], self.hashes[left], (*self.notes, note))
 
 
@@ -119,7 +120,8 @@ def read_corrections(
     ]
     notes = _spell_as_before(images, "object", _names(old.images, "object"))
     lost = [each.path for each in labelled if each not in usable]
-    notes += [f"{len(lost)} corrections of images that are gone or changed: {list_examples(lost, 3)}"] if lost else []
+    what = f"{len(lost)} correction{'s' * (len(lost) != 1)} not applied, the image is gone or has changed"
+    notes += [f"{what}: {list_examples(lost, 3)}"] if lost else []
     phashes = [hashes.get((each.path, each.sha256), np.uint64(0)) for each in usable]
     return Source(images, np.array(phashes, np.uint64), tuple(notes)), excluded
 
