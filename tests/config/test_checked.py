@@ -19,7 +19,7 @@ from transfer.cli.main import WithJsonFlag, parse
 from transfer.config import adapt, commands, shared, train
 from transfer.config.adapt import MethodConfig, ShiftConfig, StepsConfig
 from transfer.config.checked import Config, convert, from_dict, get_hints
-from transfer.config.commands import EvaluateConfig, PredictConfig, ReportConfig
+from transfer.config.commands import EvaluateConfig, PredictConfig, ReportConfig, UpdateConfig
 from transfer.config.ranges import AtLeastOne, NotEmpty, Within
 from transfer.config.serialise import to_dict
 from transfer.config.shared import BackboneConfig, CacheConfig, RunConfig, ViewConfig
@@ -57,7 +57,7 @@ def make(kind: type, name: str = "", value: Any = None) -> Any:
     """Return a config with its defaults, but for one field."""
     needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
     given = {"run": "runs/a", "runs": "runs/a", "name": "digits"}
-    values = {field: given[field] for field in needed}
+    values = {field: given[field] for field in needed} | ({"add": "more"} if kind is UpdateConfig else {})
     if name in ("resume", "tensorboard", "map"):
         values["run" if name == "map" else "out"] = RunConfig(out=Path("runs/a")) if name == "map" else "runs/a"
     return kind(**values | ({name: value} if name else {}))

@@ -16,7 +16,7 @@ CONFIGS = [
 @pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
 def test_the_command_line_and_the_saved_config_are_one_definition(kind):
     words = {"EvaluateConfig": ["runs/a"], "PredictConfig": ["runs/a", "x.png"], "FetchConfig": ["digits"]}
-    words |= {"ReportConfig": ["runs/a"]}
+    words |= {"ReportConfig": ["runs/a"], "UpdateConfig": ["runs/a", "--add", "more"]}
     words["ExportConfig"] = ["runs/a", "--format", "timm"]
     made = tyro.cli(kind, args=words.get(kind.__name__, []))
     assert from_dict(kind, to_dict(made)) == made

@@ -9,7 +9,7 @@ import pytest
 
 from transfer.config import commands, train
 from transfer.config.checked import Config, from_dict
-from transfer.config.commands import EvaluateConfig
+from transfer.config.commands import EvaluateConfig, UpdateConfig
 from transfer.config.serialise import iter_paths, to_dict
 from transfer.config.train import CompareConfig, LearnConfig, RunConfig, TrainConfig
 
@@ -63,7 +63,8 @@ def test_round_trip_with_every_field_changed(kind: type) -> None:
 def test_round_trip_of_defaults(kind: type) -> None:
     needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
     given = {"run": Path("run"), "runs": (Path("run"),)}
-    value = kind(**{name: given.get(name, "office31") for name in needed})
+    values = {name: given.get(name, "office31") for name in needed}
+    value = kind(**values | ({"add": "more"} if kind is UpdateConfig else {}))
     assert through_json(value) == value
 
 

@@ -17,6 +17,7 @@ OTHERS = (
     "labels_and_time.py",
     "four_cases.py",
     "several_labels.py",
+    "unknown_images.py",
 )
 NAMES = sorted(p.name for p in (ROOT / "recipes").glob("*.py") if p.name not in OTHERS)
 

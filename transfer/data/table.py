@@ -82,7 +82,7 @@ def make_softmax_target(names: Sequence[str]) -> Target:
     Examples
     --------
     >>> make_softmax_target(["b", "", "a"])
-    Target(values=array([ 1, -1,  0]), kind='softmax', classes=('a', 'b'))
+    Target(values=array([ 1, -1,  0]), kind='softmax', classes=('a', 'b'), thresholds=())
     """
     classes = sort_classes({n for n in names if n})
     index = {name: i for i, name in enumerate(classes)} | {"": -1}

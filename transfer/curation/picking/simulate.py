@@ -101,7 +101,7 @@ def count_labels_needed(labels: Sequence[int], accuracies: Sequence[float], goal
 
     Examples
     --------
-    >>> count_labels_needed([10, 20, 40], [0.5, 0.6, 0.8], 0.7), count_labels_needed([10], [0.5], 0.9)
+    >>> count_labels_needed([10, 20, 40], [0.5, 0.5, 1.0], 0.75), count_labels_needed([10], [0.5], 0.9)
     (30.0, None)
     """
     before = None

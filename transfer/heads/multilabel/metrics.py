@@ -51,7 +51,7 @@ def choose_threshold(true: np.ndarray, scores: np.ndarray) -> float:
     Examples
     --------
     >>> true = np.array([False] * 5 + [True] * 5)
-    >>> choose_threshold(true, np.linspace(0.1, 0.55, 10)).round(3), choose_threshold(true[4:6], np.array([0.1, 0.2]))
+    >>> round(choose_threshold(true, np.linspace(0.1, 0.55, 10)), 3), choose_threshold(true[4:6], np.array([0.1, 0.2]))
     (0.325, 0.5)
     """
     if true.sum() < MIN_POSITIVES:
