@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from transfer.config.adapt import AdaptConfig, ShiftConfig, StepsConfig
-from transfer.config.train import DataConfig, LearnConfig, RunConfig, TrainConfig, ViewConfig
+from transfer.config.train import DataConfig, LearnConfig, RunConfig, TrainConfig
 from transfer.estimator import TransferClassifier
 from transfer.runtime.files import get_cache_folder
 
@@ -32,34 +32,6 @@ def test_it_is_fitted_on_arrays_and_predicts_the_same_for_paths_and_images(fitte
     np.testing.assert_array_equal(fitted.predict_proba(images), p)
     assert fitted.score(images) == fitted.score(pixels, objects)
     assert list(get_cache_folder("pixels").iterdir()) == []
-
-
-def test_sets_of_likely_classes(fitted, classifier, images, pixels, objects):
-    sets, p = fitted.predict_set(pixels, coverage=0.9), fitted.predict_proba(pixels)
-    assert (sets.shape, sets.dtype) == ((48, 3), bool)
-    assert sets[np.arange(48), p.argmax(1)].all()
-    np.testing.assert_array_equal(fitted.predict_set(images), sets)
-    assert (fitted.predict_set(pixels, coverage=0.5) <= sets).all()
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_set(pixels), sets)
-    with pytest.raises(ValueError, match="coverage 2: it must be above 0 and below 1"):
-        fitted.predict_set(pixels, coverage=2)
-    for wrong in (None, "0.9"):
-        with pytest.raises(ValueError, match="give a number above 0 and below 1"):
-            fitted.predict_set(pixels, coverage=wrong)
-    adapted = classifier(method="coral").fit(pixels, objects, sample_domain=np.where(images.domain == 1, -2, 1))
-    with pytest.raises(ValueError, match="the run has no prediction sets"):
-        adapted.predict_set(pixels)
-    with pytest.raises(ValueError, match="no unknown score was fitted"):
-        adapted.score_unknown(pixels)
-
-
-def test_noise_is_stranger_than_images_of_known_classes(fitted, images, pixels):
-    found = fitted.score_unknown(pixels)
-    noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
-    assert (found.shape, found.dtype) == ((48,), np.float64)
-    np.testing.assert_array_equal(fitted.score_unknown(images), found)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).score_unknown(pixels), found)
-    assert fitted.score_unknown(noise).mean() > found.mean() + 0.1
 
 
 def test_the_same_seed_and_a_pickle_give_the_same_predictions(fitted, classifier, pixels, objects):
@@ -176,14 +148,6 @@ def test_an_unknown_backbone_and_an_unfitted_classifier(pixels, objects):
             ask(pixels)
 
 
-def test_sample_weights_weigh_the_accuracy(fitted, pixels):
-    y, weight = fitted.predict(pixels), np.arange(48.0)
-    y[::4] = np.where(y[::4] == "red", "blue", "red")
-    right = np.arange(48) % 4 != 0
-    assert fitted.score(pixels, y) == pytest.approx(0.75)
-    assert fitted.score(pixels, y, sample_weight=weight) == pytest.approx(weight[right].sum() / weight.sum())
-
-
 def test_a_random_state_draws_the_seed(classifier):
     def seed(state):
         return classifier(random_state=state)._config(adapting=False).run.seed
@@ -193,14 +157,6 @@ def test_a_random_state_draws_the_seed(classifier):
     assert first == seed(np.random.RandomState(5))
     assert len({first, second, seed(np.random.RandomState(6))}) == 3
     assert (seed(None), seed(np.int64(3)), seed(3)) == (0, 3, 3)
-
-
-def test_views_of_the_config_are_predicted_with(classifier, pixels, objects, fitted):
-    """The mean over crops and their mirror images is the same for an image and its mirror image."""
-    both = classifier(config=TrainConfig(view=ViewConfig(test_crops=10))).fit(pixels, objects)
-    p = both.predict_proba(pixels)
-    np.testing.assert_allclose(both.predict_proba(pixels[:, :, ::-1]), p, atol=1e-6)
-    assert np.abs(fitted.predict_proba(pixels[:, :, ::-1]) - fitted.predict_proba(pixels)).max() > 1e-4
 
 
 @pytest.mark.parametrize("adapting", [False, True])
@@ -228,13 +184,6 @@ def test_images_and_test_share_of_the_config_are_ignored(classifier, pixels, obj
     assert counts["target" if adapting else "test"] == (24 if adapting else 0)
     assert adapting or counts["train"] + counts["val"] == 48
     assert not (tmp_path / "run").exists()
-
-
-def test_an_image_to_predict_that_cannot_be_read_is_a_value_error(fitted, tmp_path):
-    (tmp_path / "bad.png").write_bytes(b"nothing")
-    for name in ("bad.png", "missing.png"):
-        with pytest.raises(ValueError, match=name):
-            fitted.predict([str(tmp_path / name)])
 
 
 @pytest.mark.parametrize("mask", [None, "", -1, np.nan])

@@ -28,9 +28,12 @@ def test_joint_head_is_one_softmax_over_the_pairs() -> None:
         assert answers["domain"][i].tolist() == pytest.approx([sum(line) for line in p], rel=1e-5)
 
 
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.5, 2.0), (3.0, 0.0)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_joint_loss(smoothing: float) -> None:
-    heads = make(compose="joint")
+def test_joint_loss(smoothing: float, weights: tuple[float, float]) -> None:
+    """An image with one label counts as its head does, one with both as the head that weighs more."""
+    specs = [replace(spec, weight=weight) for spec, weight in zip(SPECS, weights, strict=True)]
+    heads = make(specs, compose="joint")
     x, objects, domains = draw(24)
     out = heads(x)
     pair, one, two = [], [], []
@@ -46,7 +49,8 @@ def test_joint_loss(smoothing: float) -> None:
     assert one
     assert two
     loss = heads.loss(out, {"object": objects, "domain": domains}, smoothing=smoothing)
-    assert loss.item() == pytest.approx(mean(pair) + mean(one) + mean(two), rel=1e-5)
+    expected = max(weights) * mean(pair) + weights[0] * mean(one) + weights[1] * mean(two)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_joint_loss_of_one_label_is_minus_the_log_of_its_marginal() -> None:
@@ -104,8 +108,9 @@ def test_a_layer_alone_weighs_its_heads_as_the_whole_does(weights: tuple[float, 
         assert most * part.loss(part(outputs), targets).item() == pytest.approx(whole, rel=1e-5, abs=1e-7)
 
 
-def test_a_layer_of_one_head_has_no_weight() -> None:
-    specs = [replace(spec, weight=weight) for spec, weight in zip(SPECS, (0.25, 3.0), strict=True)]
+@pytest.mark.parametrize("weights", [(0.25, 3.0), (0.0, 1.0)])
+def test_a_layer_of_one_head_has_no_weight(weights: tuple[float, float]) -> None:
+    specs = [replace(spec, weight=weight) for spec, weight in zip(SPECS, weights, strict=True)]
     parts = split_by_layer(make(specs))
     assert list(parts) == ["object", "domain"]
     assert [part.specs[name].weight for name, part in parts.items()] == [1.0, 1.0]

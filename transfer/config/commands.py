@@ -102,7 +102,7 @@ class UpdateConfig(LabelsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.add is None and self.corrections is None:
-            raise TransferError("--add DATA or --corrections FILE.csv is needed: without one there is nothing to update")
+            raise TransferError("--add DATA or --corrections FILE.csv is needed: there is nothing to update with")
         if self.labels and self.add is None:
             raise TransferError("--labels needs --add, the folder of the images that the labels are of")
 

@@ -2,44 +2,34 @@
 
 import warnings
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from transfer.adaptation.adapt import AdaptRun, adapt
 from transfer.config.adapt import AdaptConfig
-from transfer.config.shared import RunConfig, ViewConfig
+from transfer.config.shared import RunConfig
 from transfer.config.train import TrainConfig
 from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import drop_bad_images, inspect_files
 from transfer.data.images.depths import measure_depths
 from transfer.data.label_sets.combinations import use_label_sets
-from transfer.data.pixel_files import InputError, image_files
-from transfer.data.table import ImageTable, Target
+from transfer.data.pixel_files import image_files
+from transfer.data.table import ImageTable
 from transfer.data.unlabelled import REST, add_unlabelled_folder
 from transfer.errors import list_examples
-from transfer.estimator.files import as_value_error, digests
-from transfer.estimator.label_sets import LABELS_HEAD, to_indicators
+from transfer.estimator.files import as_value_error
+from transfer.estimator.fitted_classifier import FittedClassifier
 from transfer.estimator.labels import TARGET, ImageLabels, read_labels
 from transfer.estimator.settings import override_config
-from transfer.evaluation.ensemble import TestSet
-from transfer.evaluation.predictions import Predictions
-from transfer.evaluation.uncertainty.caution import choose_caution
+from transfer.estimator.tables import get_class_names, get_labels, make_image_table
 from transfer.feature_cache import TrunkCache
-from transfer.heads import HeadSpec
-from transfer.heads.multilabel.head import find_thresholds
 from transfer.training.setup import Images
 from transfer.training.train import TrainRun, train
 
-PREDICTION_BATCH = 64  # images
 
-
-class TransferClassifier(ClassifierMixin, BaseEstimator):
+class TransferClassifier(FittedClassifier):
     """An image classifier on a pretrained backbone, with domain adaptation.
 
     A parameter that is None takes its value from `config`, by default the defaults of `transfer train` and
@@ -168,14 +158,14 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         """
         with as_value_error(), image_files(X) as paths:
             if isinstance(X, ImageTable):
-                y = _labels_of(X) if y is None else y
-                sample_domain = _names(X.targets["domain"]) if sample_domain is None else sample_domain
+                y = get_labels(X) if y is None else y
+                sample_domain = get_class_names(X.targets["domain"]) if sample_domain is None else sample_domain
             given = self.config.data.unlabelled if isinstance(self.config, TrainConfig) else None
             given = self.unlabelled or given
             labels = read_labels(y, sample_domain, len(paths), unlabelled=given is not None, minus_one=given == REST)
             config = self._config(adapting=bool(labels.sources))
             cache = TrunkCache(config.cache)
-            table = use_label_sets(_table(paths, labels.targets))
+            table = use_label_sets(make_image_table(paths, labels.targets))
             if isinstance(config, TrainConfig):
                 table = add_unlabelled_folder(table, config.data.unlabelled)
             rule = (config.data if isinstance(config, TrainConfig) else config.shift).on_bad_image
@@ -204,91 +194,6 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
             warnings.warn(message, UserWarning, stacklevel=3)
         return labels.classes[trained]
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each class, or label, float64 (N, classes), for the images `X`."""
-        check_is_fitted(self)
-        name = LABELS_HEAD if LABELS_HEAD in self._specs() else "object"
-        return self._predictions(X)[name].astype(np.float64)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the most likely class (N,) of each of the images `X`.
-
-        Of several labels an image, it is the indicator matrix (N, labels) of those from their thresholds on.
-        """
-        p = self.predict_proba(X)
-        if LABELS_HEAD in self._specs():
-            return (p >= find_thresholds(self._specs()[LABELS_HEAD])).astype(np.int64)
-        return self.classes_[p.argmax(1)]
-
-    def predict_set(self, X: Any, coverage: float = 0.9) -> np.ndarray:
-        """Return which classes are likely for each of the images `X`, bool (N, classes) in the order of `classes_`.
-
-        A row contains the true class this often, for images like those that were fitted: conformal prediction sets.
-
-        Parameters
-        ----------
-        X : as in :meth:`fit`
-        coverage : float
-            Above 0 and below 1.
-
-        Raises
-        ------
-        ValueError
-            `coverage` is out of range, or there are no such sets: it adapted to another domain, or nothing was held
-            out.
-        """
-        check_is_fitted(self)
-        with as_value_error():
-            if LABELS_HEAD in self._specs():
-                raise InputError("there are no prediction sets of several labels an image: predict gives these")
-            if not isinstance(coverage, Real):
-                raise InputError(f"coverage is {coverage!r}: give a number above 0 and below 1")
-            caution = choose_caution(self.uncertainty_, coverage, 0.0)
-        assert caution
-        return caution.sets["object"].predict_sets(self.predict_proba(X), coverage)
-
-    def score_unknown(self, X: Any) -> np.ndarray:
-        """Return how strange each of the images `X` is, float64 (N,): the share of known images that are less strange.
-
-        Near 1 for images of no known class: 0.99 is stranger than 99 % of images of known classes that were not fitted.
-
-        Raises
-        ------
-        ValueError
-            There is no such score: it adapted to another domain, or nothing was held out.
-        """
-        check_is_fitted(self)
-        if self.uncertainty_ is None or self.uncertainty_.unknown is None:
-            raise InputError("no unknown score was fitted: it adapted to another domain, or no image was held out")
-        with as_value_error(), image_files(X) as paths:
-            return self._test_set(paths).score_unknown(self.models_, self.uncertainty_.unknown)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return the accuracy on the images `X` with classes `y`, by default those of the table `X`.
-
-        Of several labels an image, an image is correct if all of them are, as in scikit-learn.
-        """
-        check_is_fitted(self)
-        y = _labels_of(X) if y is None and isinstance(X, ImageTable) else y
-        if LABELS_HEAD in self._specs():
-            with as_value_error():
-                y = to_indicators(y, self.classes_)
-        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
-
-    def predict_domain(self, X: Any) -> np.ndarray:
-        """Return the most likely domain, str (N,), of each of the images `X`.
-
-        Raises
-        ------
-        ValueError
-            There is no domain head: `sample_domain` had fewer than two domains, or a target domain.
-        """
-        check_is_fitted(self)
-        specs = self._specs()
-        if "domain" not in specs:
-            raise InputError("no domain was learned: give fit a sample_domain of several domains and no target")
-        return np.array(specs["domain"].classes)[self._predictions(X)["domain"].argmax(1)]
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.string = False, True
@@ -297,22 +202,6 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
 
     def _more_tags(self) -> dict[str, Any]:  # scikit-learn 1.5
         return {"X_types": ["string"]}
-
-    def _specs(self) -> dict[str, HeadSpec]:
-        """Return what each head predicts, by its name."""
-        return {name: spec for model in self.models_.values() for name, spec in model.heads.specs.items()}
-
-    def _predictions(self, X: Any) -> Predictions:
-        with as_value_error(), image_files(X) as paths:
-            return self._test_set(paths).predict(self.models_)
-
-    def _test_set(self, paths: np.ndarray) -> TestSet:
-        """Return the images at `paths`, whose targets are unknown."""
-        unknown = {name: spec.head_kind.unknown_target(spec, len(paths)) for name, spec in self._specs().items()}
-        config = self._config(adapting=self.result_["command"] == "adapt")
-        view = getattr(config, "view", ViewConfig())
-        rows, cache = np.arange(len(paths)), TrunkCache(config.cache)
-        return TestSet(_table(paths, unknown), digests(paths), rows, cache, view, PREDICTION_BATCH)
 
     def _config(self, adapting: bool) -> TrainConfig | AdaptConfig:
         """Return `config`, overridden by the parameters."""
@@ -325,21 +214,3 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(config, TrainConfig):
             return replace(config, data=replace(config.data, data="X", test=0.0))
         return config
-
-
-def _table(paths: np.ndarray, targets: dict[str, Target]) -> ImageTable:
-    empty = np.full(len(paths), "")
-    blank = Target(np.full(len(paths), -1))
-    return ImageTable(paths, {"object": blank, "domain": blank} | targets, empty, empty, "X")
-
-
-def _labels_of(table: ImageTable) -> Any:
-    """Return the class names (N,) of a table's objects; of one that has only labels, these."""
-    if table.has_objects:
-        return _names(table.targets["object"])
-    return next(target for target in table.targets.values() if target.values.ndim == 2)
-
-
-def _names(target: Target) -> np.ndarray:
-    """Return the class names (N,) of a table's target, empty where unknown."""
-    return np.array([*target.classes, ""])[target.values]
