@@ -85,12 +85,11 @@ def _predict_validation(data: LabelledRows, score: UnknownScore | None) -> HeldO
     model, feed = data.feed.model, data.feed
     if not len(data.val):
         return HeldOut(data.val, {}, VALIDATED)
-    predictions = predict_rows(model, feed, data.val, data.labels)[0]
-    known = data.val[data.labels[HEAD].cpu().numpy()[data.val] >= 0] if score else data.val[:0]
-    if score and len(known):
-        reference = torch.from_numpy(score.score_rows(model, feed, known, raw=True)).float()
-        return HeldOut(data.val, predictions, VALIDATED, replace(score, reference=reference))
-    return HeldOut(data.val, predictions, VALIDATED)
+    found = HeldOut(data.val, predict_rows(model, feed, data.val, data.labels)[0], VALIDATED)
+    if score is None or not len(known := data.val[data.labels[HEAD].cpu().numpy()[data.val] >= 0]):
+        return found
+    reference = torch.from_numpy(score.score_rows(model, feed, known, raw=True)).float()
+    return replace(found, unknown=replace(score, reference=reference))
 
 
 def _default_score(heads: Heads) -> UnknownScore | None:
