@@ -60,3 +60,5 @@ def test_an_image_to_predict_that_cannot_be_read_is_a_value_error(fitted, tmp_pa
     for name in ("bad.png", "missing.png"):
         with pytest.raises(ValueError, match=name):
             fitted.predict([str(tmp_path / name)])
+        with pytest.raises(ValueError, match=name):
+            fitted.score_unknown([str(tmp_path / name)])
