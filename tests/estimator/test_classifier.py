@@ -154,9 +154,15 @@ def test_a_random_state_draws_the_seed(classifier):
 
     same = np.random.RandomState(5)
     first, second = seed(same), seed(same)
-    assert first == seed(np.random.RandomState(5))
+    assert first == seed(np.random.RandomState(5)) == np.random.RandomState(5).randint(2**31 - 1)
     assert len({first, second, seed(np.random.RandomState(6))}) == 3
     assert (seed(None), seed(np.int64(3)), seed(3)) == (0, 3, 3)
+
+
+def test_its_tags_say_that_it_takes_paths_and_several_labels():
+    tags = TransferClassifier().__sklearn_tags__()
+    assert (tags.input_tags.two_d_array, tags.input_tags.string) == (False, True)
+    assert tags.classifier_tags.multi_label
 
 
 @pytest.mark.parametrize("adapting", [False, True])
