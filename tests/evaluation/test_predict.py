@@ -107,9 +107,9 @@ def test_images_are_decoded_in_one_pass_and_rows_are_yielded_early(run, folder, 
 
     monkeypatch.setattr(ours, "PREDICTED_AT_ONCE", 2)
     begun, decoded = [], []
-    read_pixels, start = module.read_pixels, module._single_threads
+    read_pixels, start = module.read_pixels, module.open_single_threads
     monkeypatch.setattr(module, "read_pixels", lambda path, **how: decoded.append(path) or read_pixels(path, **how))
-    monkeypatch.setattr(module, "_single_threads", lambda count: begun.append(count) or start(count))
+    monkeypatch.setattr(module, "open_single_threads", lambda count: begun.append(count) or start(count))
     rows = predict(checkpoint.load_models(run), find_images([str(folder)]))
     next(rows)
     assert len(decoded) <= 2 + 2 * (1 + module.math.ceil(begun[0] / 2)) + 2

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -28,3 +29,33 @@ def reviewed(images):
 @pytest.fixture
 def review(reviewed, tmp_path):
     return Review(reviewed, CorrectionFile(tmp_path / "review/labels.csv"))
+
+
+@pytest.fixture(scope="session")
+def served_folder(folder, tmp_path_factory):
+    """A run on the tiny set, trained once; tests that write into it take :func:`run_folder`, a copy."""
+    from transfer.config.shared import BackboneConfig
+    from transfer.config.train import DataConfig, RunConfig, TrainConfig
+    from transfer.training.train import train
+
+    out = tmp_path_factory.mktemp("served") / "tiny"
+    run = RunConfig(out=out)
+    train(TrainConfig(DataConfig(str(folder)), BackboneConfig("glyphnet"), run=run))
+    return out
+
+
+@pytest.fixture
+def run_folder(served_folder, tmp_path):
+    return copytree(served_folder, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def make_service():
+    """Build the service of runs with other settings than the defaults."""
+    from transfer.config.serving import ServeConfig, ServeLimitsConfig
+    from transfer.server.service import PredictionService
+
+    def build(*runs, limits=None, **settings):
+        return PredictionService(ServeConfig(runs, device="cpu", limits=ServeLimitsConfig(**limits or {}), **settings))
+
+    return build

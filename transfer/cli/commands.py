@@ -36,6 +36,7 @@ from transfer.config.commands import (
     UpdateConfig,
 )
 from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
+from transfer.config.serving import ServeConfig
 from transfer.config.train import CompareConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
 from transfer.runtime.compiler import defer_compiler
@@ -132,6 +133,20 @@ def _predict(config: PredictConfig) -> None:
     )
 
 
+def _serve(config: ServeConfig) -> None:
+    from transfer.server.serve import check_server
+
+    check_server("serve")
+    with defer_compiler():
+        from transfer.server.correction_folder import CorrectionFolder
+        from transfer.server.serve_run import serve_run
+
+    serve_run(config)
+    folder = config.runs[0] if config.runs[0].is_dir() else config.runs[0].parent
+    file = CorrectionFolder(folder).file.path
+    log_end(suggest_next(["update", folder, "--corrections", file]) if file.is_file() else "nothing was corrected")
+
+
 def _export(config: ExportConfig) -> None:
     from transfer.formats import export
 
@@ -176,6 +191,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "lr-find": (LrFindConfig, lr_find_command),
     "evaluate": (EvaluateConfig, _evaluate),
     "predict": (PredictConfig, _predict),
+    "serve": (ServeConfig, _serve),
     "export": (ExportConfig, _export),
     "report": (ReportConfig, _report),
     "cache": (CacheCommandConfig, _cache),

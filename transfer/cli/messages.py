@@ -22,6 +22,7 @@ from transfer.config.commands import (
     UpdateConfig,
 )
 from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
+from transfer.config.serving import ServeConfig
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 
 PRINTS_OUTPUT = (PredictConfig, ExportConfig, ReportConfig, BackbonesConfig, FetchConfig, CacheCommandConfig)
@@ -43,6 +44,8 @@ def describe_start(config: Any) -> str:
             return f"evaluating {_join(config.run, *config.more)} on {images}"
         case PredictConfig():
             return f"predicting with {config.run}" + (f"; output file {config.out}" if config.out else "")
+        case ServeConfig():
+            return f"serving {_join(*config.runs)}"
         case ExportConfig():
             return f"exporting {config.run} as {config.format}"
         case UpdateConfig():

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +22,7 @@ from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.uncertainty.caution import Caution, choose_caution
 from transfer.evaluation.uncertainty.record import find_uncertainty
 from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
+from transfer.heads import HeadSpec
 from transfer.runs import checkpoint
 from transfer.runtime.device import pick_device
 from transfer.runtime.escape import escape_unprintable
@@ -58,13 +59,26 @@ def predict(
     specs = {name: spec for model in models.values() for name, spec in model.heads.specs.items()}
     for places, found, strangeness in predict_batches(models, paths, bad, caution.unknown if caution else None):
         rows: list[dict[str, Any]] = [{"path": str(paths[place])} for place in places.tolist()]
-        for name, values in found.items():
-            for row, value in zip(rows, values, strict=True):
-                row |= specs[name].head_kind.describe(specs[name], value, top)
-        if caution:
-            caution.complete(rows, specs, found, strangeness)
+        describe_rows(rows, specs, found, strangeness, top=top, caution=caution)
         for place, row in zip(places.tolist(), rows, strict=True):
             yield {"path": row["path"], "error": bad.pop(place)} if bad and place in bad else row
+
+
+def describe_rows(
+    rows: Sequence[dict[str, Any]],
+    specs: Mapping[str, HeadSpec],
+    found: Predictions,
+    strangeness: np.ndarray | None,
+    *,
+    top: int,
+    caution: Caution | None,
+) -> None:
+    """Add to each of `rows` what :func:`predict` yields of its image, from predictions of the heads `specs`."""
+    for name, values in found.items():
+        for row, value in zip(rows, values, strict=True):
+            row |= specs[name].head_kind.describe(specs[name], value, top)
+    if caution:
+        caution.complete(rows, specs, found, strangeness)
 
 
 def predict_batches(

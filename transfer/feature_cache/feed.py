@@ -89,6 +89,13 @@ class Feed:
         """Return all `count` rows of a batch from what this process has of a split one (`sizes`: each process's)."""
         return shared.gather_rows(own, count, sizes) if self.splits_batches else own
 
+    def find_cached(self, rows: np.ndarray) -> np.ndarray:
+        """Return for which of `rows` the activation of the evaluation view is cached, bool (N,)."""
+        if not self.disk_cache or not len(rows):
+            return np.zeros(len(rows), bool)
+        located = self._open_rows(self.model.cut, self.model.cut_precision, 0, None).locate(self.digests)
+        return located.found[rows]
+
     @keep_freed_memory()
     def prepare(self, rows: np.ndarray, augmentation: Augmentation | None = None) -> None:
         """Compute and cache the activations of `rows` that are missing, in each view of `augmentation`."""

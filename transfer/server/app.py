@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from jinja2 import Environment, PackageLoader
 from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from transfer.data.images.decode import decode
 from transfer.data.shards.prefetch import Contents
 from transfer.errors import TransferError
+from transfer.server.page import answer_page, encode_small
 from transfer.server.review import Review
 
 SHOWN_SIDE = 900  # pixels of the longer side, at most
@@ -50,7 +50,7 @@ def create_app(review: Review, token: str) -> FastAPI:
 
     @router.get("/")
     def page() -> HTMLResponse:
-        return _render_page()
+        return answer_page("review.html")
 
     @router.get("/state")
     def state() -> dict[str, Any]:
@@ -76,18 +76,6 @@ def create_app(review: Review, token: str) -> FastAPI:
     return app
 
 
-def _render_page() -> HTMLResponse:
-    nonce = secrets.token_urlsafe(16)
-    templates = Environment(loader=PackageLoader("transfer.server", "templates"), autoescape=True)
-    text = templates.get_template("review.html").render(nonce=nonce)
-    own = f"'nonce-{nonce}'"
-    policy = f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src {own}; script-src {own}"
-    closed = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    headers = {"Content-Security-Policy": f"{policy}; {closed}"}
-    headers |= {"Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-    return HTMLResponse(text, headers=headers)
-
-
 def _draw(review: Review, row: int) -> bytes:
     contents = Contents(review.data.table.paths, np.array([row]))
     try:
@@ -96,7 +84,4 @@ def _draw(review: Review, row: int) -> bytes:
         image = decode(file, name=contents.path(0), at_least=SHOWN_SIDE, levels=review.data.levels)
     finally:
         contents.close()
-    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=88)
-    return stream.getvalue()
+    return encode_small(image, SHOWN_SIDE)

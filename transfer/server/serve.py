@@ -3,7 +3,6 @@
 import importlib.util
 import logging
 import secrets
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.server.review import Review
 
 HOST = "127.0.0.1"
+STOP_SECONDS = 30.0  # in which requests arrive, and are answered at the end
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,10 @@ def _choose_rows(data: DataSetFeatures, config: ReviewConfig) -> Sequence[int] |
     return None
 
 
-def check_server() -> None:
-    """Raise a TransferError that says what to install, if the packages of the server are not there."""
+def check_server(command: str = "review") -> None:
+    """Raise a TransferError that says what to install for a command, if the packages of the server are not there."""
     if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn")):
-        raise TransferError("transfer review needs more packages: pip install 'transfer-toolkit[server]'")
+        raise TransferError(f"transfer {command} needs more packages: pip install 'transfer-toolkit[server]'")
 
 
 def serve_review(review: Review, port: int = 0) -> None:
@@ -72,19 +72,10 @@ def serve_review(review: Review, port: int = 0) -> None:
         The packages are not installed, or the port is taken.
     """
     check_server()
-    import uvicorn
-
     from transfer.server.app import create_app
+    from transfer.server.listen import bind, serve_until_stopped
 
     token = secrets.token_urlsafe(24)
-    listening = socket.socket()
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((HOST, port))
-    except OSError as error:
-        listening.close()
-        raise TransferError(f"--port {port}: {error.strerror or error}; 0 takes a free one") from error
+    listening = bind(HOST, port)
     log.info("review at http://%s:%d/%s/  (Ctrl-C ends it)", HOST, listening.getsockname()[1], token)
-    server = uvicorn.Server(uvicorn.Config(create_app(review, token), log_level="warning", access_log=False))
-    with listening:
-        server.run(sockets=[listening])
+    serve_until_stopped(create_app(review, token), listening, STOP_SECONDS)

@@ -81,7 +81,7 @@ class ImageBatches:
             return
         workers = min(self.workers or distributed.count_cores_per_process(), len(self._rows))
         ahead = 1 + math.ceil(workers / self.batch_size)  # one image per thread, and one more batch
-        pool = _single_threads(workers)
+        pool = open_single_threads(workers)
         contents = Contents(self.paths, self._rows)
         try:
             batches = (self._submit(pool, contents, i) for i in range(0, len(self._rows), self.batch_size))
@@ -162,7 +162,7 @@ def get_draw_keys(order: np.ndarray, seed: int, epoch: int) -> list[tuple[int, .
     return keys
 
 
-def _single_threads(count: int) -> ThreadPoolExecutor:
+def open_single_threads(count: int) -> ThreadPoolExecutor:
     """Return a pool of `count` threads in each of which torch uses one core."""
     before = torch.get_num_threads()
     started = threading.Barrier(count + 1)

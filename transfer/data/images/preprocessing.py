@@ -162,7 +162,8 @@ def prepare(image: Tensor, preprocessing: Preprocessing) -> Tensor:
     fill = [0, 0, 0]
     if preprocessing.crop_mode == "border":
         fill = [round(255 * value) for value in preprocessing.mean]
-    return _crop_centre(resize(image, _scaled(image, preprocessing), preprocessing.interpolation), height, width, fill)
+    scaled = _scaled((image.shape[1], image.shape[2]), preprocessing)
+    return _crop_centre(resize(image, scaled, preprocessing.interpolation), height, width, fill)
 
 
 def resize(image: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
@@ -172,9 +173,23 @@ def resize(image: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     return to_tensor(to_image(image).resize(size[::-1], Image.Resampling[interpolation.upper()]))
 
 
-def _scaled(image: Tensor, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Return the height and width to which timm resizes an image."""
-    have_height, have_width = image.shape[1:]
+def locate_view(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """Return where in an image the network looks: left, top, width and height as fractions of the image's sides.
+
+    Examples
+    --------
+    >>> own = Preprocessing((3, 224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0)
+    >>> locate_view(224, 448, own)
+    (0.25, 0.0, 0.5, 1.0)
+    """
+    scaled = _scaled((height, width), preprocessing)
+    across, down = (preprocessing.input_size[2] / scaled[1], preprocessing.input_size[1] / scaled[0])
+    return (1 - across) / 2, (1 - down) / 2, across, down
+
+
+def _scaled(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the height and width to which timm resizes an image of the height and width `size`."""
+    have_height, have_width = size
     height, width = preprocessing.resized
     if preprocessing.crop_mode == "squash":
         return height, width
