@@ -106,25 +106,33 @@ class ServedRun:
     def predict(self, images: list[Tensor]) -> list[PredictedImage]:
         """Return the predictions for prepared uint8 `images`, each (3, H, W), with every class."""
         batch = torch.stack(images)
-        found: Predictions = {}
-        strangeness = None
+        features: dict[str, Tensor] = {}
         with torch.inference_mode():
             for part, model in self.models.items():
                 model.eval()
                 device = next(model.backbone.parameters()).device
                 trunk = self._trunks.get(part)
-                activation = model.round_activation(trunk(batch)) if trunk else batch.to(device)
-                features = model.features(activation)
-                outputs = model.heads(features)
-                found |= {name: values.cpu().numpy() for name, values in model.heads.predictions(outputs).items()}
-                if model is self.main_model:
-                    own = features.float().cpu().numpy()
-                if self.caution and self.caution.unknown and HEAD in outputs:
-                    strangeness = self.caution.unknown.rate(features, outputs[HEAD]).cpu().numpy()
-        rows: list[dict[str, Any]] = [{} for _ in images]
+                features[part] = model.features(model.round_activation(trunk(batch)) if trunk else batch.to(device))
+            # The heads take one row at a time, since products of matrices are rounded differently for several rows.
+            return [
+                self._decide({part: rows[i : i + 1] for part, rows in features.items()}) for i in range(len(images))
+            ]
+
+    def _decide(self, features: dict[str, Tensor]) -> PredictedImage:
+        """Return the prediction for one image from its features (1, F) by network."""
+        found: Predictions = {}
+        strangeness = None
+        for part, model in self.models.items():
+            outputs = model.heads(features[part])
+            found |= {name: values.cpu().numpy() for name, values in model.heads.predictions(outputs).items()}
+            if model is self.main_model:
+                own = features[part][0].float().cpu().numpy()
+            if self.caution and self.caution.unknown and HEAD in outputs:
+                strangeness = self.caution.unknown.rate(features[part], outputs[HEAD]).cpu().numpy()
+        row: dict[str, Any] = {}
         most = max((len(spec.classes) for spec in self.specs.values()), default=1)
-        describe_rows(rows, self.specs, found, strangeness, top=most, caution=self.caution)
-        return [PredictedImage(self._with_doubt(row), own[place]) for place, row in enumerate(rows)]
+        describe_rows([row], self.specs, found, strangeness, top=most, caution=self.caution)
+        return PredictedImage(self._with_doubt(row), own)
 
     def _with_doubt(self, row: dict[str, Any]) -> dict[str, Any]:
         """Add ``doubt``: 1 - the probability of the likeliest class; 1 where the image is of no known class."""

@@ -1,7 +1,7 @@
 "use strict";
 // Draw what is known. Every name is written as text, never as HTML.
 const $ = (id) => document.getElementById(id);
-const percent = (share) => share >= 0.9995 ? "100 %" : share > 0.995 ? `${(100 * share).toFixed(1)} %` : `${Math.round(100 * share)} %`;
+const percent = (share) => share > 0 && share < 0.005 ? "< 1 %" : share >= 0.9995 ? "100 %" : share > 0.995 ? `${(100 * share).toFixed(1)} %` : `${Math.round(100 * share)} %`;
 
 function make(name, content, properties) {
   const element = document.createElement(name);
@@ -11,6 +11,9 @@ function make(name, content, properties) {
   element.append(...[content].flat().filter((part) => part !== undefined && part !== null));
   return element;
 }
+
+// A long name may break after an underscore.
+function breakable(text) { return text.split(/(?<=_)/).flatMap((part, k) => k ? [document.createElement("wbr"), part] : [part]); }
 
 function chip(text, key, act) {
   const button = make("button", key ? [make("kbd", key), text] : [text], {type: "button"});
@@ -43,14 +46,14 @@ function describeSet(prediction, run) {
   if (!run.coverage) return "This run has no prediction sets: it was trained without validation images.";
   if (!set) return "";
   const often = `in ${percent(run.coverage)} of cases`;
-  return set.length > 1 ? `It may be any of ${set.length} classes (●): one of them is right ${often}.` : `No other class is needed to be right ${often}.`;
+  return set.length > 1 ? `It may be any of ${set.length} classes (●): one of them is right ${often}.` : `It alone comes into question, if one is to be right ${often}.`;
 }
 
 function drawBars(prediction, name) {
   const set = new Set(prediction[`${name}_set`] || []);
   return make("ul", (prediction[`${name}_top`] || []).map(([label, share]) => {
     const bar = make("i"); bar.style.width = `${100 * share}%`;
-    const item = make("li", [make("b", label), make("span", bar, {className: "track", "aria-hidden": "true"}), make("span", percent(share), {className: "share"})]);
+    const item = make("li", [make("b", breakable(label)), make("span", bar, {className: "track", "aria-hidden": "true"}), make("span", percent(share), {className: "share"})]);
     item.className = set.has(label) ? "in" : "";
     return item;
   }), {className: "bars"});
@@ -101,7 +104,7 @@ function drawThree(found, run) {
     const labels = Object.values(each.labels).join(", ") || "no label";
     const shown = each.picture ? make("img", [], {src: `training/${run}/${each.row}`, alt: `training image: ${labels}`, loading: "lazy"})
       : "The image file is gone, or has changed.";
-    const words = each.same ? "the same file" : `${percent(Math.max(each.similarity, 0))} alike`;
+    const words = each.same ? "the same file" : `similarity ${each.similarity.toFixed(2)}`;
     return make("figure", [make("div", shown, {className: "shown"}), make("figcaption", [make("b", labels), make("br"), words])]);
   }), {className: "three"});
 }
@@ -135,7 +138,7 @@ function drawCard(item, run, chosen, act) {
   }
   if (item.corrected) detail = `corrected: ${item.corrected}`;
   const picture = item.thumbnail ? make("img", [], {src: item.thumbnail, alt: ""}) : make("span", [], {className: "blank"});
-  const words = make("span", [make("b", text), detail || " ", make("small", item.name)], {className: kind});
+  const words = make("span", [make("b", breakable(text)), detail || " ", make("small", item.name)], {className: kind});
   const button = make("button", [picture, words], {type: "button", title: item.name});
   button.setAttribute("aria-label", [item.name, text, detail].filter(Boolean).join(", "));
   if (chosen) button.setAttribute("aria-current", "true");
