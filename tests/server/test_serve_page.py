@@ -67,10 +67,15 @@ class Tab:
         self.page = self.context.new_page()
         self.errors, self.hosts = [], set()
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
+        self.page.on("console", self._note)
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
         self.page.goto(address)
         self.wait("about !== null && busy === 0")
+
+    def _note(self, line):
+        refused = "status of 4" in line.text  # the browser's own line on an image that the server refuses
+        if line.type == "error" and not refused:
+            self.errors.append(line.text)
 
     def wait(self, expression):
         """Wait until JavaScript is true; the page's policy forbids playwright's own way."""

@@ -98,10 +98,9 @@ class ServedRun:
             "test": {head: {k: v for k, v in report.items() if k in kept} for head, report in scores.items()},
         }
 
-    def warm_up(self) -> None:
-        """Predict a blank image, so that the first request is as fast as the others."""
-        height, width = self.preprocessing.input_size[1:]
-        self.predict([torch.zeros(3, height, width, dtype=torch.uint8)])
+    def make_blank(self) -> Tensor:
+        """Return a black image as the network takes it, uint8 (3, H, W)."""
+        return torch.zeros(self.preprocessing.input_size, dtype=torch.uint8)
 
     def predict(self, images: list[Tensor]) -> list[PredictedImage]:
         """Return the predictions for prepared uint8 `images`, each (3, H, W), with every class."""
@@ -145,7 +144,9 @@ class ServedRun:
     def explains(self) -> bool:
         """Whether Grad-CAM can explain the main head: it chooses one of several classes."""
         spec = self.specs.get(self.main)
-        return bool(spec) and self.main == HEAD and spec.outputs > 1 and isinstance(spec.head_kind, ClassHeadKind)
+        if spec is None:
+            return False
+        return self.main == HEAD and spec.outputs > 1 and isinstance(spec.head_kind, ClassHeadKind)
 
     def explain(self, wanted: Sequence[ExplainedImage]) -> list[np.ndarray | None]:
         """Return a heat map (h, w) in [0, 1] for each image; None where the network has no feature maps."""

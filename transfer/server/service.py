@@ -44,7 +44,7 @@ class PredictionService:
         """Start the model's thread, which also indexes the training images."""
         self.worker.start()
         for run, index in zip(self.runs, self.indexes, strict=True):
-            self.worker.submit(lambda items, run=run: [run.warm_up() for _ in items], [None])
+            self.worker.submit(run.predict, [run.make_blank()])  # so that the first request is as fast as the others
             self.worker.work_when_idle(index.steps())
 
     def close(self) -> None:

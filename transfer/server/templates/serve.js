@@ -344,6 +344,7 @@ document.addEventListener("keydown", (event) => {
 });
 Promise.all([ask("about"), ask("corrections")]).then(([state, corrections]) => {
   about = state;
+  $("detail").classList.toggle("two", about.runs.length > 1);
   $("about").textContent = about.runs.map((run) => about.runs.length > 1 ? `${run.name}: ${describeRun(run)}` : describeRun(run)).join(" — ");
   $("command").textContent = corrections.command;
   takeList(corrections.corrections);
