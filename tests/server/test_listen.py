@@ -97,7 +97,7 @@ def test_a_connection_serves_several_requests(app):
 
 
 def test_the_number_of_connections_is_bounded(app, monkeypatch):
-    monkeypatch.setattr(listen, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(listen, "MAX_OPEN_CONNECTIONS", 2)
     with serving(app, seconds=5) as (address, _), contextlib.ExitStack() as stack:
         connections = [stack.enter_context(socket.create_connection(address)) for _ in range(3)]
         assert receive_all(connections[2])[0] == b""

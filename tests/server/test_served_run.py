@@ -8,7 +8,7 @@ from upload_files import encode
 from transfer.config.serving import ServeConfig
 from transfer.evaluation.finished_run import load_run
 from transfer.evaluation.gradcam import compute_gradcam
-from transfer.server.served_run import ExplainedImage, ServedRun, shorten
+from transfer.server.served_run import ExplainedImage, ServedRun, shorten_lists
 from transfer.server.uploads import decode_upload
 
 
@@ -97,4 +97,4 @@ def test_numbers_and_labels_are_served_without_doubt_or_explanation(run, monkeyp
 
 def test_lists_of_classes_are_shortened():
     row = {"object": "a", "object_top": [["a", 0.6], ["b", 0.4]], "domain_set": ["x", "y"]}
-    assert shorten(row, 1) == {"object": "a", "object_top": [["a", 0.6]], "domain_set": ["x", "y"]}
+    assert shorten_lists(row, 1) == {"object": "a", "object_top": [["a", 0.6]], "domain_set": ["x", "y"]}

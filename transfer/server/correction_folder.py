@@ -17,7 +17,7 @@ from transfer.errors import TransferError
 from transfer.runtime.files import atomic_write, open_regular
 
 CORRECTIONS_FOLDER, CORRECTIONS_FILE, CORRECTED_IMAGES = "corrections", "labels.csv", "images"
-MAX_LABEL = 200  # characters
+MAX_CORRECTION_LETTERS = 200  # characters
 
 
 class CorrectionFolder:
@@ -141,7 +141,7 @@ def clean_label(label: str) -> str:
     Raises
     ------
     TransferError
-        It is empty, longer than `MAX_LABEL`, or has control characters.
+        It is empty, longer than `MAX_CORRECTION_LETTERS`, or has control characters.
 
     Examples
     --------
@@ -151,8 +151,8 @@ def clean_label(label: str) -> str:
     cleaned = " ".join(label.split())
     if not cleaned:
         raise TransferError("a correction needs the name of a class")
-    if len(cleaned) > MAX_LABEL:
-        raise TransferError(f"the name of the class has more than {MAX_LABEL} characters")
+    if len(cleaned) > MAX_CORRECTION_LETTERS:
+        raise TransferError(f"the name of the class has more than {MAX_CORRECTION_LETTERS} characters")
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in cleaned):
         raise TransferError("the name of the class has control characters")
     return cleaned

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from transfer.errors import TransferError
 
-MAX_CONNECTIONS = 512
+MAX_OPEN_CONNECTIONS = 512
 KEEP_ALIVE = 20  # seconds between two requests of a connection
 
 
@@ -82,7 +82,7 @@ class TimedProtocol(H11Protocol):
         """Start the time of the first request."""
         super().connection_made(transport)
         self._since: float | None = self.loop.time()
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > MAX_OPEN_CONNECTIONS:
             transport.close()
             return
         self._timer = self.loop.call_later(self.seconds, self._check)

@@ -87,7 +87,7 @@ class ServedRun:
             result = {}
         scores = result.get("test") or result.get("target") or {}
         heads = {name: {"kind": spec.kind, "classes": list(spec.classes)} for name, spec in self.specs.items()}
-        kept = ("accuracy", "calibration_error", "n")
+        shown = ("accuracy", "calibration_error", "n")
         return {
             "name": self.name,
             "backbone": self._first_model().backbone.name,
@@ -95,7 +95,7 @@ class ServedRun:
             "main": self.main,
             "coverage": self.coverage,
             "max_unknown": self.max_unknown if self.caution and self.caution.unknown else None,
-            "test": {head: {k: v for k, v in report.items() if k in kept} for head, report in scores.items()},
+            "test": {head: {k: v for k, v in report.items() if k in shown} for head, report in scores.items()},
         }
 
     def make_blank(self) -> Tensor:
@@ -155,6 +155,6 @@ class ServedRun:
         return [None] * len(wanted) if heat is None else list(heat)
 
 
-def shorten(row: dict[str, Any], top: int) -> dict[str, Any]:
+def shorten_lists(row: dict[str, Any], top: int) -> dict[str, Any]:
     """Return a prediction with no more than `top` classes in each list of classes with probabilities."""
     return {k: v[:top] if k.endswith("_top") and isinstance(v, list) else v for k, v in row.items()}

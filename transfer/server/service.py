@@ -13,12 +13,12 @@ from transfer.runtime import distributed
 from transfer.server.correction_folder import CorrectionFolder
 from transfer.server.counters import ServerMetrics
 from transfer.server.neighbours import TrainingIndex, draw_small
-from transfer.server.served_run import ExplainedImage, PredictedImage, ServedRun, shorten
+from transfer.server.served_run import ExplainedImage, PredictedImage, ServedRun, shorten_lists
 from transfer.server.uploads import BodyReader, PreparedImage, RequestRefused, UploadedFile, check_image, decode_upload
 from transfer.server.worker import BatchCall, ModelWorker, QueueFull
 
-IMAGES_PER_SECOND = 20  # assumed where a client is told when to try again
-PICTURE_SIDE = 900  # pixels of the longer side of a picture that a browser cannot show itself
+IMAGES_PER_SECOND = 20  # assumed for the header Retry-After
+SHOWN_UPLOAD_SIDE = 900  # pixels of the longer side of a picture that a browser cannot show itself
 
 
 class PredictionService:
@@ -99,16 +99,16 @@ class PredictionService:
         decoded = await asyncio.gather(*(self.decode(file.content, run) for file in files), return_exceptions=True)
         images = [image for image in decoded if isinstance(image, PreparedImage)]
         found = iter(await self.compute(run.predict, [image.pixels for image in images]))
-        answers = []
+        results = []
         for file, image in zip(files, decoded, strict=True):
             if isinstance(image, PreparedImage):
-                answers.append(self._answer(file, run, image, next(found), top))
+                results.append(self._answer(file, run, image, next(found), top))
             elif isinstance(image, RequestRefused):
                 self.metrics.count_images("refused")
-                answers.append({"name": file.name, "error": image.message, "code": image.code})
+                results.append({"name": file.name, "error": image.message, "code": image.code})
             else:
                 raise image
-        return answers
+        return results
 
     def _answer(
         self, file: UploadedFile, run: ServedRun, image: PreparedImage, found: PredictedImage, top: int
@@ -118,7 +118,7 @@ class PredictionService:
             "name": file.name,
             "sha256": hashlib.sha256(file.content).hexdigest(),
             "run": run.name,
-            "prediction": shorten(found.row, top),
+            "prediction": shorten_lists(found.row, top),
         }
 
     async def explain(
@@ -165,7 +165,7 @@ class PredictionService:
             raise RequestRefused(404, "no_image", "this training image is gone, or has changed since the training")
         return picture
 
-    async def draw_upload(self, content: bytes, side: int = PICTURE_SIDE) -> bytes:
+    async def draw_upload(self, content: bytes, side: int = SHOWN_UPLOAD_SIDE) -> bytes:
         """Return an uploaded or corrected image as a JPEG; raise RequestRefused if it is none."""
         check_image(content, self.limits)
         return await self._in_pool(draw_small, content, side)

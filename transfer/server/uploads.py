@@ -19,7 +19,7 @@ from transfer.data.images.read import read_pixels
 
 BATCH_SIZES = 5  # a batch may have as many times the bytes of one image
 BODIES_IN_MEMORY = 4  # batches of the largest size, of all requests together
-MAX_NAME = 200  # characters of a file name that is shown
+MAX_FILE_NAME = 200  # characters of a file name that is shown
 # Formats by what their files begin with; others, of which Pillow reads many, are refused before it sees them.
 _SIGNATURES: dict[str, tuple[str, ...]] = {
     r"\xff\xd8\xff": ("JPEG", "MPO"),
@@ -153,7 +153,7 @@ def clean_name(name: str) -> str:
     """
     last = re.split(r"[/\\]", name)[-1]
     visible = "".join(letter for letter in last if unicodedata.category(letter)[0] != "C").strip()
-    return visible[:MAX_NAME] or "image"
+    return visible[:MAX_FILE_NAME] or "image"
 
 
 def check_image(content: bytes, limits: ServeLimitsConfig) -> str:
