@@ -16,7 +16,9 @@ def test_inspect_prints_the_findings_and_writes_the_page(capsys, folder, tmp_pat
     page = tmp_path / "runs" / f"{folder.name}-inspected" / "inspection.html"
     assert str(page.relative_to(tmp_path)) in out
     assert "<h1>" in page.read_text()
-    assert page.with_name("findings.json").is_file()
+    findings = json.loads(page.with_name("findings.json").read_text())["findings"]
+    doubted = any(finding["kind"] == "label_suspects" for finding in findings)
+    assert f"next: transfer {'review' if doubted else 'train'} {folder}" in out
 
 
 def test_inspect_prints_json_alone_and_saves_nothing_if_told(capsys, folder, tmp_path, monkeypatch):
@@ -97,5 +99,6 @@ def test_simulated_picks_are_printed_and_saved(capsys, folder, working_directory
     assert "reaches" in capsys.readouterr().out
     result = json.loads((working_directory / f"{folder.name}-simulated.json").read_text())
     assert result["labels"] == [3, 6]
+    assert (working_directory / f"{folder.name}-simulated.html").read_text().count("<svg") == 3
     assert main(["pick", str(folder), *words, "--out", "a.csv"]) == 2
     assert "it must be a JSON file, such as a.json" in capsys.readouterr().err

@@ -26,3 +26,11 @@ def test_a_warm_train_imports_only_what_it_uses(folder, tmp_path, backbone):
     run(folder, tmp_path, "", *words)
     code = f"print('imported:', *sorted({set(NEVER)!r} & set(sys.modules)))"
     assert run(folder, tmp_path, code, *words).splitlines()[-1] == "imported:"
+
+
+def test_a_backbone_is_found_without_the_compiler():
+    code = (
+        "import sys\nfrom transfer.backbones.registry import resolve\nresolve('glyphnet')\nassert 'timm' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", f"{code}\nassert 'torch._dynamo' not in sys.modules"], check=False)
+    assert done.returncode == 0

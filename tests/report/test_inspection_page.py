@@ -98,6 +98,17 @@ def test_hostile_names_are_escaped(images, tmp_path):
     assert '<script>alert("x")</script>' in shown.text
 
 
+def test_a_group_of_one_class_names_it_once_and_its_files(images, tmp_path):
+    paths, names = images.paths.tolist(), ["red"] * 3 + ["blue"] * (len(images) - 3)
+    shown = [
+        page(a_result(paths, names, findings=[a_finding([rows])]), tmp_path).text.split("Because. Do it.")[1]
+        for rows in ((0, 1, 2), (2, 3))
+    ]
+    same, mixed = (text.split("Counts, sizes and formats")[0].split() for text in shown)
+    assert same == ["0.png1.png2.png", "redwhy"]
+    assert mixed == ["redblue", "why"]
+
+
 def test_a_set_without_labels_findings_or_readable_files_has_a_page(tmp_path):
     result = a_result([str(tmp_path / f"{i}.png") for i in range(2)], ["", ""])
     result["overview"]["labelled"] = 0

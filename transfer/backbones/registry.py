@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer.backbones.providers.base import ClassifierLayout, Provider
 from transfer.errors import TransferError, UnknownName, did_you_mean
+from transfer.runtime.compiler import defer_compiler
 
 if TYPE_CHECKING:
     from torch import nn
@@ -144,9 +145,10 @@ class RegisteredBackbones(Provider):
 @cache
 def load_providers() -> tuple[Provider, ...]:
     """Return all providers; a name belongs to the first that knows it."""
-    from transfer.backbones.providers.bundled_models import BundledModels
-    from transfer.backbones.providers.timm_models import TimmModels
-    from transfer.backbones.providers.torchvision_models import TorchvisionModels
+    with defer_compiler():
+        from transfer.backbones.providers.bundled_models import BundledModels
+        from transfer.backbones.providers.timm_models import TimmModels
+        from transfer.backbones.providers.torchvision_models import TorchvisionModels
 
     return TimmModels(), TorchvisionModels(), BundledModels(), RegisteredBackbones()
 

@@ -12,6 +12,8 @@ from transfer.cli.run_folders import NOTHING, RUNS_FOLDER, name_data_set
 from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
 from transfer.runtime.compiler import defer_compiler
 
+MENDED_BY_REVIEW = ("label_suspects", "conflicting_labels", "near_duplicates_across_classes")  # kinds of findings
+
 
 def inspect_command(config: InspectConfig, as_json: bool) -> None:
     """Inspect a data set, and print the findings and write their page."""
@@ -26,8 +28,10 @@ def inspect_command(config: InspectConfig, as_json: bool) -> None:
     result = inspect(dataclasses.replace(config, out=out))
     page = write_inspection(result, out / INSPECTION_PAGE_FILE) if out else None
     print_result(as_json, result, inspection_text)
+    doubted = any(finding["kind"] in MENDED_BY_REVIEW for finding in result["findings"])
     log_end(
-        f"page: {page}" if page else f"nothing is saved (--out {NOTHING})", suggest_next(["train", config.images.data])
+        f"page: {page}" if page else f"nothing is saved (--out {NOTHING})",
+        suggest_next(["review" if doubted else "train", config.images.data]),
     )
 
 
@@ -71,11 +75,14 @@ def pick_command(config: PickConfig) -> None:
 
 
 def _simulate(config: PickConfig) -> None:
+    from transfer.report.page import write_simulation
     from transfer.report.picks_text import simulation_text
 
     with defer_compiler():
         from transfer.curation.simulation import simulate
 
     out = config.out or Path(f"{name_data_set(config.images.data)}-simulated.json")
-    print_text("\n" + simulation_text(simulate(dataclasses.replace(config, out=out))))
-    log_end(f"saved in {out}", suggest_next(["pick", config.images.data], "--n N"))
+    result = simulate(dataclasses.replace(config, out=out))
+    page = write_simulation(result, out.with_suffix(".html"))
+    print_text("\n" + simulation_text(result))
+    log_end(f"saved in {out}; page: {page}", suggest_next(["pick", config.images.data], "--n N"))

@@ -12,28 +12,31 @@ from transfer.errors import TransferError
 
 
 @dataclass(frozen=True)
-class InspectConfig(Config):
-    """Show what is in a data set and what is wrong with it: duplicates, wrong labels, bad and odd images."""
+class CurationConfig(Config):
+    """The images of a data set, and the pretrained network that sees them."""
 
     images: ImagesConfig = field(default_factory=lambda: ImagesConfig(on_bad_image="skip"))
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
-    out: Path | None = None
-    """Folder for the page inspection.html and the findings findings.json, which replace older ones (default:
-    runs/<data>-inspected; in Python: nothing is saved)."""
-    device: Device = "auto"
+    device: Advanced[Device] = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
-    seed: NotNegative[int] = 0
-    """Random seed of the folds, and of samples of images."""
+    seed: Advanced[NotNegative[int]] = 0
+    """Random seed of the folds, of samples and of clusters."""
 
 
 @dataclass(frozen=True)
-class ReviewConfig(Config):
+class InspectConfig(CurationConfig):
+    """Show what is in a data set and what is wrong with it: duplicates, wrong labels, bad and odd images."""
+
+    out: Path | None = None
+    """Folder for the page inspection.html and the findings findings.json, which replace older ones (default:
+    runs/<data>-inspected; in Python: nothing is saved)."""
+
+
+@dataclass(frozen=True)
+class ReviewConfig(CurationConfig):
     """Review labels in the browser, on this machine alone, by single keys: accept, relabel, exclude, undo."""
 
-    images: ImagesConfig = field(default_factory=lambda: ImagesConfig(on_bad_image="skip"))
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    cache: CacheConfig = field(default_factory=CacheConfig)
     picks: Path | None = None
     """Review the images of this CSV file, which `transfer pick` writes (default: those whose labels are most likely
     wrong)."""
@@ -44,10 +47,6 @@ class ReviewConfig(Config):
     runs/<data>-review/labels.csv)."""
     port: Annotated[int, Within(0, 65535)] = 0
     """Port on 127.0.0.1 (0: a free one)."""
-    device: Device = "auto"
-    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
-    seed: NotNegative[int] = 0
-    """Random seed of the folds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +60,8 @@ class SimulationConfig(Config):
 
     simulate: bool = False
     """On a set with labels: hide these, pick in rounds of --n, and show how the accuracy on test images grows, beside
-    that of random picks. --out is then the JSON file of the result (default: <data>-simulated.json)."""
+    that of random picks. --out is then the JSON file of the result, with a page of the
+    same name (default: <data>-simulated.json)."""
     strategies: CommaNames = ()
     """Strategies to compare with random picks (default: --strategy)."""
     rounds: AtLeastOne[int] = 8
@@ -73,7 +73,7 @@ class SimulationConfig(Config):
 
 
 @dataclass(frozen=True)
-class PickConfig(Config):
+class PickConfig(CurationConfig):
     """Choose which images to label next, and list them in a CSV file to fill in."""
 
     images: ImagesConfig = field(default_factory=ImagesConfig)
@@ -89,13 +89,7 @@ class PickConfig(Config):
     """Replace the CSV file and lose the labels that were filled in."""
     only_new: Advanced[bool] = False
     """List only the images to label, not those with labels in the data set."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    cache: CacheConfig = field(default_factory=CacheConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
-    device: Advanced[Device] = "auto"
-    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
-    seed: NotNegative[int] = 0
-    """Random seed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -45,6 +45,7 @@ def inspection_page(result: Mapping[str, Any]) -> dict[str, Any]:
         "montage": [
             cell | {"pictures": [(montage.get(row, ""), cards.path(row)) for row in cell["rows"]]} for cell in cells
         ],
+        "montage_each": max((len(cell["rows"]) for cell in cells), default=1),
         "more_cells": len(set(zip(result["images"]["object"], result["images"]["domain"], strict=True))) - len(cells),
         "map": _draw_map(result, thumbnails, cards),
     }
@@ -81,9 +82,21 @@ class _Cards:
 
     def _card(self, item: Mapping[str, Any], pictures: Mapping[int, str]) -> dict[str, Any]:
         rows = item["rows"][:GROUP_IMAGES]
-        images = [{"picture": pictures.get(row, ""), "path": self.path(row), "label": self.label(row)} for row in rows]
+        images = [
+            {"picture": pictures.get(row, ""), "path": path, "file": path.rpartition("/")[2], "label": self.label(row)}
+            for row in rows
+            for path in [self.path(row)]
+        ]
+        labels = {self.label(row) for row in item["rows"]}
         note, suggested = (escape_unprintable(item[key]) for key in ("note", "suggested"))
-        return {"images": images, "note": note, "suggested": suggested, "more": len(item["rows"]) - len(rows)}
+        label = labels.pop() if len(labels) == 1 else ""  # of a group, if all have the same
+        return {
+            "images": images,
+            "label": label,
+            "note": note,
+            "suggested": suggested,
+            "more": len(item["rows"]) - len(rows),
+        }
 
     def label(self, row: int) -> str:
         """Return class and domain of a row, the domain where there are several."""

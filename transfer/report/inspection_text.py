@@ -13,7 +13,7 @@ def inspection_text(result: Mapping[str, Any]) -> str:
     """Return the counts, and for each finding the number of images and the worst one."""
     overview, paths = result["overview"], result["images"]["path"]
     classes = sum(name != "" for name in overview["counts"])
-    head = f"{overview['images']:,} images, {overview['labelled']:,} labelled, {classes:,} classes"
+    head = f"{overview['images']:,} images, {overview['labelled']:,} labelled, {classes:,} class{'es' * (classes != 1)}"
     if overview["left_out"]:
         head += f"; {len(overview['left_out']):,} files left out"
     rows = []
@@ -21,4 +21,6 @@ def inspection_text(result: Mapping[str, Any]) -> str:
         worst = finding["items"][0]
         place = "/".join(Path(paths[worst["rows"][0]]).parts[-2:])[-MAX_EXAMPLE:]
         rows.append([finding["title"], f"{finding['count']:,}", f"{place} ({worst['note']})"])
-    return "\n\n".join([head, text_table(["finding", "images", "first"], rows) if rows else "nothing odd was found"])
+    return "\n\n".join(
+        [head, text_table(["finding", "images", "first"], rows, ["first"]) if rows else "nothing odd was found"]
+    )

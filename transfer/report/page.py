@@ -1,16 +1,19 @@
 """Write the report of one run, or of several side by side, as a single HTML file."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from markupsafe import Markup, escape
+
 from transfer.errors import TransferError
 from transfer.report.comparison_page import comparison_page
 from transfer.report.inspection_page import inspection_page
 from transfer.report.load import SavedRun, read_saved_run
-from transfer.report.picks_page import picks_page
+from transfer.report.picks_page import picks_page, simulation_page
 from transfer.report.run_page import run_page
 from transfer.runs.folder import FINDINGS_FILE
 from transfer.runtime.files import read_json, write_text
@@ -78,6 +81,18 @@ def write_contact_sheet(result: "PickResult", file: Path) -> Path:
     return file
 
 
+def write_simulation(result: Mapping[str, Any], file: Path) -> Path:
+    """Write the page with the curves of :func:`transfer.curation.simulation.simulate`; return its path.
+
+    Raises
+    ------
+    TransferError
+        The file cannot be written.
+    """
+    write_text(file, _fill_template("simulation.html", simulation_page(result)))
+    return file
+
+
 def render_report(runs: Sequence[SavedRun], folder: Path) -> str:
     """Return the HTML page of `runs`, with links relative to `folder`."""
     if len(runs) > 1 or runs[0].result["command"] == "compare":
@@ -93,12 +108,17 @@ def _fill_template(template: str, values: dict[str, Any]) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": _percent, "points": _points, "seconds": _seconds}
+    environment.filters |= {"percent": _percent, "points": _points, "seconds": _seconds, "breakable": _breakable}
     return environment.get_template(template).render(values)
 
 
 def _percent(share: Any, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}\u00a0%" if isinstance(share, int | float) else "–"
+
+
+def _breakable(path: str) -> Markup:
+    """Return a path whose lines may break after a slash, a dash or an underscore."""
+    return Markup(re.sub(r"(/|_|-)", r"\1<wbr>", str(escape(path))))
 
 
 def _points(share: float) -> str:

@@ -23,7 +23,7 @@ def picks_text(result: "PickResult") -> str:
         "why": [each.reason for each in shown],
     }
     used = {name: column for name, column in columns.items() if any(column)}
-    parts = [text_table([*used], [*zip(*used.values(), strict=True)])]
+    parts = [text_table([*used], [*zip(*used.values(), strict=True)], ["domain", "suggested", "why"])]
     if len(result.images) > len(shown):
         parts[0] += f"\n… {len(result.images) - len(shown)} more"
     waiting = f", {result.waiting:,} picked before" if result.waiting else ""

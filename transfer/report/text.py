@@ -1,6 +1,6 @@
 """Console text of each command: result dictionaries as plain-text tables."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from statistics import fmean, stdev
 from typing import Any
@@ -14,8 +14,8 @@ UNMEASURED = "no target labels: accuracy is not measured"
 RUN_TABLE_SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")  # in the table of a run
 
 
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose first column is aligned left and the others right.
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str] = ()) -> str:
+    """Return a table whose first column, and those named in `words`, are aligned left and the others right.
 
     Examples
     --------
@@ -26,9 +26,10 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     cells_by_row = [[escape_unprintable(str(cell)) for cell in row] for row in [head, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells_by_row, strict=True)]
+    lefts = [i == 0 or name in words for i, name in enumerate(head)]
     lines = []
     for row in cells_by_row:
-        cells = [f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))]
+        cells = [cell.ljust(w) if left else cell.rjust(w) for cell, w, left in zip(row, widths, lefts, strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

@@ -89,4 +89,4 @@ def test_classes_that_look_alike_are_named_with_the_confused_images():
     predicted = ranking.probabilities.argmax(1)
     confused = np.flatnonzero(predicted != truth)
     assert set(item.rows) <= set(confused.tolist())
-    assert item.note == f"a / b: {len(confused)} of 60 confused ({len(confused) / 60:.0%})"
+    assert item.note == f"a / b: {len(confused)} of 60 confused ({100 * len(confused) / 60:.0f} %)"

@@ -12,6 +12,8 @@ BRIGHT_DARK_END, BRIGHT_CONTRAST = 0.9, 0.08  # luminance nearly all pixels of a
 BLANK_CONTRAST = 0.015  # standard deviation of luminance: 4 of 255 levels
 BLURRED, BLUR_LEAD = 0.6, 0.15  # the measure of a blurred image, and how far it is above the set's median
 TINY_SIDE, TINY_SHARE = 16, 0.25  # pixels of the shorter side; the same as a share of the set's median
+DARK_NOTE = "99 % of the pixels have at most {:.0f} % brightness"
+BRIGHT_NOTE = "95 % of the pixels have at least {:.0f} % brightness"
 ODD_ASPECT, ODD_FACTOR = 3.0, 2.0  # longer over shorter side; the same against the set's median
 
 
@@ -25,8 +27,8 @@ def find_image_faults(measures: ImageMeasures) -> Iterator[Finding]:
     dark = (measures.bright_end < DARK_BRIGHT_END) & ~blank
     bright = (measures.dark_end > BRIGHT_DARK_END) & (measures.contrast < BRIGHT_CONTRAST) & ~blank
     yield from _finding("blank", blank, measures.contrast, "contrast {:.3f}", measures.contrast)
-    yield from _finding("dark", dark, measures.bright_end, "99 % of the pixels below {:.0%}", measures.bright_end)
-    yield from _finding("bright", bright, -measures.dark_end, "95 % of the pixels above {:.0%}", measures.dark_end)
+    yield from _finding("dark", dark, measures.bright_end, DARK_NOTE, np.ceil(100 * measures.bright_end))
+    yield from _finding("bright", bright, -measures.dark_end, BRIGHT_NOTE, np.floor(100 * measures.dark_end))
     blurred = (measures.blur > max(BLURRED, _median(measures.blur) + BLUR_LEAD)) & ~blank
     yield from _finding("blurred", blurred, -measures.blur, "blur {:.2f} of 1", measures.blur)
     shorter = np.minimum(measures.width, measures.height)

@@ -101,7 +101,7 @@ def find_label_suspects(table: ImageTable, ranking: LabelRanking) -> Iterator[Fi
 def _describe(table: ImageTable, ranking: LabelRanking, row: int) -> FoundItem:
     given, other = int(table.object[row]), int(ranking.suggested[row])
     p = ranking.probabilities[row]
-    note = f"{table.objects[given]} {p[given]:.0%}, {table.objects[other]} {p[other]:.0%}"
+    note = f"{table.objects[given]} {100 * p[given]:.0f} %, {table.objects[other]} {100 * p[other]:.0f} %"
     return FoundItem((row,), note, table.objects[other])
 
 
@@ -118,7 +118,7 @@ def find_confused_classes(table: ImageTable, ranking: LabelRanking) -> Iterator[
     for a, b in sorted(pairs.tolist(), key=lambda pair: -share[pair[0], pair[1]]):
         of_pair = rows[((label == a) & (predicted == b)) | ((label == b) & (predicted == a))]
         names = f"{table.objects[a]} / {table.objects[b]}"
-        note = f"{names}: {both[a, b]} of {sizes[a] + sizes[b]} confused ({share[a, b]:.0%})"
+        note = f"{names}: {both[a, b]} of {sizes[a] + sizes[b]} confused ({100 * share[a, b]:.0f} %)"
         items.append(FoundItem(tuple(of_pair[:CONFUSED_SHOWN].tolist()), note))
     if items:
         yield Finding(
