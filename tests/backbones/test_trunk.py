@@ -128,6 +128,18 @@ def test_going_on_from_a_lower_cut_changes_no_bit(small: Callable[..., Backbone]
             assert torch.equal(ready.continue_from(lower, start), ready(x)), (start, cut)
 
 
+def test_images_may_pass_one_at_a_time(small: Callable[..., Backbone]) -> None:
+    backbone = small("mobilenetv3_small_050")
+    cut, x = len(backbone.stages), pixels(6)
+    single, usual = Trunk(backbone, cut, chunk=1), Trunk(backbone, cut)
+    sizes: list[int] = []
+    replica = single._replica().network
+    replica.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    assert torch.equal(torch.cat([single(image[None]) for image in x]), single(x))
+    assert torch.allclose(single(x), usual(x), atol=1e-4)
+    assert set(sizes) <= {1}
+
+
 def test_an_image_depends_neither_on_its_batch_nor_on_the_cores(
     small: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:

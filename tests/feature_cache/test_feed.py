@@ -118,6 +118,21 @@ def test_images_are_read_once(
     assert sum(computed) == len(images)
 
 
+def test_a_feed_says_which_rows_are_cached(
+    ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, computed: list[int]
+) -> None:
+    cache, model, rows = caches(), ready(), np.arange(len(images))
+    feed = cache.feed(model, images.paths, digests, batch_size=16, workers=1)
+    assert not feed.find_cached(rows).any()
+    list(feed.batches(rows[3:9]))
+    before = sum(computed)
+    assert np.flatnonzero(feed.find_cached(rows)).tolist() == [3, 4, 5, 6, 7, 8]
+    assert feed.find_cached(rows[:0]).tolist() == []
+    assert sum(computed) == before
+    uncached = caches(False).feed(model, images.paths, digests, batch_size=16, workers=1)
+    assert not uncached.find_cached(rows).any()
+
+
 def test_images_are_decoded_by_as_many_workers_as_asked(
     ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -236,6 +236,8 @@ def test_corrections_are_stored_listed_shown_and_undone(client, shared_folder):
     assert (stored["label"], stored["predicted"], stored["seen"]) == ("coffee mug", "red", 1)
     listed = client.get("/corrections").json()
     assert listed["corrections"] == [stored]
+    assert listed["decisions"] == {stored["id"]: 1}
+    assert listed["command"].startswith("transfer update ")
     assert Path(listed["file"]) == run_folder / "corrections" / "labels.csv"
     assert (run_folder / "corrections" / "images" / f"{stored['id']}.png").read_bytes() == content
     assert client.get(f"/corrections/{stored['id']}").headers["content-type"] == "image/jpeg"
@@ -244,6 +246,7 @@ def test_corrections_are_stored_listed_shown_and_undone(client, shared_folder):
     assert behind.json()["corrections"] == [stored]
     assert client.post(f"/corrections/{stored['id']}/undo?seen=1").json()["corrections"] == []
     assert list((run_folder / "corrections" / "images").iterdir()) == []
+    assert client.get("/corrections").json()["decisions"] == {stored["id"]: 2}
     assert code_of(client.get(f"/corrections/{stored['id']}")) == (404, "no_image")
 
 

@@ -187,6 +187,13 @@ def test_corrections_by_keys_are_stored_listed_and_undone(tab, shared):
     tab.page.click("#corrections button")
     tab.wait("busy === 0 && listed.length === 0")
     assert corrections.list_corrections() == []
+    tab.page.reload()  # the page knows of decisions that were undone
+    tab.wait("about !== null && busy === 0")
+    tab.choose(("red.png", encode("red")))
+    tab.wait_for_answers(1)
+    tab.press("1")
+    assert tab.text("problem") == ""
+    assert len(corrections.list_corrections()) == 1
 
 
 def test_a_gallery_sorts_by_doubt_and_is_walked_by_keys(tab):

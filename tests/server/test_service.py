@@ -52,6 +52,11 @@ def test_what_is_missing_is_refused(service):
         ask(service.draw_training_image(0, 10_000))
 
 
+def test_two_runs_of_one_name_are_told_apart_by_their_folders(make_service, served_folder):
+    service = make_service(served_folder, served_folder / "model.safetensors")
+    assert [run.name for run in service.runs] == [str(served_folder)] * 2
+
+
 def test_a_busy_server_says_when_to_try_again(service):
     refused = service.refuse_busy(100)
     assert (refused.status, refused.retry_after) == (503, 6)

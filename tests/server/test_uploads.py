@@ -132,6 +132,14 @@ def test_images_are_seen_as_in_training(kind, suffix):
     assert torch.equal(found.pixels, prepare(read_pixels(content, at_least=OWN.needed), OWN))
 
 
+def test_photographs_of_telephones_are_read():
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra 'heic'")
+    heif.register_heif_opener()
+    content = encode("blue", "HEIF", (64, 48))
+    assert check_image(content, LIMITS) == ".heic"
+    assert decode_upload(content, OWN).width == 64
+
+
 def test_limits_of_bytes_and_pixels():
     content = encode(size=(100, 100))
     with pytest.raises(RequestRefused, match="megapixels"):

@@ -177,12 +177,14 @@ def _add_predictions(api: FastAPI, service: PredictionService) -> None:
 def _add_corrections(api: FastAPI, service: PredictionService) -> None:
     @api.get("/corrections", tags=["corrections"])
     def list_corrections(run: RunNumber = 0) -> JSONResponse:
-        """Return the corrections that hold, the newest first, and the file that `transfer update` takes."""
+        """Return the corrections that hold, the newest first, and the command that takes them.
+
+        `decisions` has the number of decisions on each image, by sha256, those that were undone included.
+        """
         service.get_run(run)
         file, folder = service.corrections[run].file.path, service.runs[run].folder
         command = shlex.join(["transfer", "update", str(folder), "--corrections", str(file)])
-        listed = service.corrections[run].list_corrections()
-        return JSONResponse({"corrections": listed, "file": str(file), "command": command})
+        return _answer_corrections(service, run, {"file": str(file), "command": command})
 
     @api.post("/corrections", openapi_extra=_IMAGE_BODY, responses=_ERRORS, tags=["corrections"])
     async def correct(
@@ -195,13 +197,14 @@ def _add_corrections(api: FastAPI, service: PredictionService) -> None:
         """Store an image with its true class. With `seen`, 409 and nothing is stored if there are other decisions."""
         async with _read_files(request, service, 1, name) as (file,):
             stored = await service.correct(run, file, label, seen)
-        return _answer_corrections(service, run, stored)
+        return _answer_corrections(service, run, None if stored else _BEHIND)
 
     @api.post("/corrections/{digest}/undo", tags=["corrections"])
     def undo(digest: str, run: RunNumber = 0, seen: Seen = None) -> JSONResponse:
         """Take back the last correction of the image with this sha256."""
         service.get_run(run)
-        return _answer_corrections(service, run, service.corrections[run].undo(digest, seen))
+        undone = service.corrections[run].undo(digest, seen)
+        return _answer_corrections(service, run, None if undone else _BEHIND)
 
     @api.get("/corrections/{digest}", tags=["corrections"])
     async def corrected_image(digest: str, run: RunNumber = 0) -> Response:
@@ -213,11 +216,13 @@ def _add_corrections(api: FastAPI, service: PredictionService) -> None:
         return Response(await service.draw_upload(content, side=240), media_type="image/jpeg")
 
 
-def _answer_corrections(service: PredictionService, run: int, stored: bool) -> JSONResponse:
-    answer: dict[str, Any] = {"corrections": service.corrections[run].list_corrections()}
-    if not stored:
-        answer |= {"error": "this image was corrected elsewhere in the meantime", "code": "behind"}
-    return JSONResponse(answer, 200 if stored else 409)
+_BEHIND = {"error": "this image was corrected elsewhere in the meantime", "code": "behind"}
+
+
+def _answer_corrections(service: PredictionService, run: int, more: dict[str, str] | None) -> JSONResponse:
+    folder = service.corrections[run]
+    answer = {"corrections": folder.list_corrections(), "decisions": folder.count_all_decisions(), **(more or {})}
+    return JSONResponse(answer, 409 if "error" in answer else 200)
 
 
 def _add_state(api: FastAPI, service: PredictionService) -> None:

@@ -6,6 +6,7 @@ by a kill, two tabs or two servers.
 
 import hashlib
 import unicodedata
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,11 @@ class CorrectionFolder:
 
     def count_decisions(self, digest: str) -> int:
         """Return how many decisions there are on the image with this sha256."""
-        return sum(each.sha256 == digest for each in self.file.read())
+        return self.count_all_decisions().get(digest, 0)
+
+    def count_all_decisions(self) -> dict[str, int]:
+        """Return how many decisions there are on each image, by its sha256."""
+        return dict(Counter(each.sha256 for each in self.file.read()))
 
     def add(self, content: bytes, suffix: str, label: str, predicted: str = "", seen: int | None = None) -> bool:
         """Store an image and its class; return False, and store nothing, if others than `seen` decisions were made.

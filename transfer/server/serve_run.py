@@ -1,4 +1,4 @@
-"""`transfer serve`: a page and a JSON API to try a saved run, on this machine alone unless told otherwise."""
+"""`transfer serve`: a page and a JSON API to try a saved run, on this machine alone unless another address is given."""
 
 import logging
 import os

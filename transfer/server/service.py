@@ -35,6 +35,9 @@ class PredictionService:
         self.metrics = ServerMetrics()
         self.reader = BodyReader(config.limits)
         self.runs = [ServedRun(run, config) for run in config.runs]
+        if len({run.name for run in self.runs}) < len(self.runs):
+            for run in self.runs:
+                run.name = str(run.folder)
         self.indexes = [TrainingIndex(run) for run in self.runs]
         self.corrections = [CorrectionFolder(run.folder) for run in self.runs]
         self.worker = ModelWorker(self.limits.queue, self.limits.batch, self.metrics.count_batch)

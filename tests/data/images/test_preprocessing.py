@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
-from transfer.data.images.preprocessing import Preprocessing, prepare, resize
+from transfer.data.images.preprocessing import Preprocessing, locate_view, prepare, resize
 from transfer.data.images.read import read_pixels, to_tensor
 from transfer.errors import TransferError
 
@@ -207,3 +207,18 @@ def test_levels_are_recorded_only_where_there_are_deep_images():
     for bad in (("float64", 0.0, 1.0), ("float32", 1.0, 1.0), ("float32", 0.0, math.inf)):
         with pytest.raises(TransferError, match="levels"):
             replace(plain, levels=(bad,))
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize(("height", "width"), [(96, 200), (200, 96), (128, 128)])
+def test_the_view_is_located_where_its_pixels_come_from(crop_mode, height, width):
+    """The mean position of what is seen, of an image whose colours are its coordinates."""
+    p = Preprocessing((3, 64, 64), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 0.8, crop_mode)
+    down, across = torch.meshgrid(torch.linspace(0, 255, height), torch.linspace(0, 255, width), indexing="ij")
+    seen = prepare(torch.stack([down, across, torch.full_like(down, 255)]).to(torch.uint8), p).float() / 255
+    left, top, wide, high = locate_view(height, width, p)
+    inside = seen[2] > 0.99  # not the padding
+    assert seen[0][inside].mean() == pytest.approx(top + high / 2, abs=0.02)
+    assert seen[1][inside].mean() == pytest.approx(left + wide / 2, abs=0.02)
+    assert seen[1][inside].max() - seen[1][inside].min() == pytest.approx(min(wide, 1), abs=0.04)
+    assert seen[0][inside].max() - seen[0][inside].min() == pytest.approx(min(high, 1), abs=0.04)

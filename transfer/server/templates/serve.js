@@ -195,9 +195,9 @@ function markCorrected() {
   }
 }
 
-function takeList(corrections) {
-  listed = corrections;
-  for (const each of listed) decisions[each.id] = each.seen;
+function takeList(answer) {
+  listed = answer.corrections;
+  Object.assign(decisions, answer.decisions);
   markCorrected();
   drawCorrections(listed, undo);
 }
@@ -209,14 +209,9 @@ async function correct(label) {
   const digest = digestOf(item), seen = decisions[digest] || 0;
   try {
     const answer = await ask(`corrections?${query({label: name, name: item.name, seen})}`, item.file);
-    takeList(answer.corrections);
-    if (answer.code === "behind") {
-      if (!listed.some((each) => each.id === digest)) decisions[digest] = answer.seen ?? seen;
-      complain("This image was corrected in another tab: this is how it stands. Correct it again to change it.");
-    } else {
-      decisions[digest] = seen + 1;
-      say(`Stored as ${name}. U takes it back.`);
-    }
+    takeList(answer);
+    if (answer.code === "behind") complain("This image was corrected in another tab: this is how it stands. Correct it again to change it.");
+    else say(`Stored as ${name}. U takes it back.`);
   } catch (error) { complain(error.message); return; }
   $("label").value = ""; $("label").blur();
   show(); showGallery();
@@ -228,12 +223,12 @@ async function undo(each) {
   complain("");
   try {
     const answer = await ask(`corrections/${last.id}/undo?${query({seen: last.seen})}`, "");
-    takeList(answer.corrections);
+    takeList(answer);
     if (answer.code === "behind") complain("This image was corrected in another tab: this is how it stands.");
-    else { decisions[last.id] = last.seen + 1; say(`The correction to ${last.label} is undone.`); }
+    else say(`The correction to ${last.label} is undone.`);
   } catch (error) {
     complain(error.message);
-    takeList((await ask("corrections")).corrections);
+    takeList(await ask("corrections"));
   }
   show(); showGallery();
 }
@@ -345,7 +340,7 @@ document.addEventListener("keydown", (event) => {
 Promise.all([ask("about"), ask("corrections")]).then(([state, corrections]) => {
   about = state;
   $("detail").classList.toggle("two", about.runs.length > 1);
-  $("about").textContent = about.runs.map((run) => about.runs.length > 1 ? `${run.name}: ${describeRun(run)}` : describeRun(run)).join(" — ");
+  $("about").textContent = about.runs.map((run) => about.runs.length > 1 ? `${run.name}: ${describeRun(run)}` : describeRun(run)).join("\n");
   $("command").textContent = corrections.command;
-  takeList(corrections.corrections);
+  takeList(corrections);
 }).catch((error) => complain(error.message));

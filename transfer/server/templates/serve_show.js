@@ -36,10 +36,12 @@ function verdict(prediction, run) {
   if (answer === null || answer === undefined) {
     const close = top ? `; the closest class is ${top[0][0]}, ${percent(top[0][1])}` : "";
     const strange = prediction[`${main}_unknown`];
-    return ["I don't know", `Stranger than ${percent(strange)} of known images${close}.`, true];
+    return ["I don't know", `${describeStrangeness(strange)}${close}.`, true];
   }
   return [answer, percent(prediction[`${main}_probability`]), false];
 }
+
+function describeStrangeness(share) { return share >= 1 ? "Stranger than all known images" : `Stranger than ${percent(share)} of known images`; }
 
 function describeSet(prediction, run) {
   const set = prediction[`${run.main}_set`];
@@ -65,9 +67,10 @@ function drawAnswer(found, run, several) {
   const heading = make("p", unsure || !detail ? text : [text, " ", make("small", detail)], {className: `verdict${unsure ? " unsure" : ""}`});
   parts.push(heading);
   if (unsure) parts.push(make("p", detail, {className: "soft"}));
-  if (prediction[`${run.main}_top`]) parts.push(make("p", describeSet(prediction, run), {className: "soft"}), drawBars(prediction, run.main));
+  if (prediction[`${run.main}_top`] && !unsure) parts.push(make("p", describeSet(prediction, run), {className: "soft"}));
+  if (prediction[`${run.main}_top`]) parts.push(drawBars(prediction, run.main));
   const unknown = prediction[`${run.main}_unknown`];
-  if (!unsure && unknown !== undefined) parts.push(make("p", `Stranger than ${percent(unknown)} of known images.`, {className: "soft"}));
+  if (!unsure && unknown !== undefined) parts.push(make("p", `${describeStrangeness(unknown)}.`, {className: "soft"}));
   for (const name of Object.keys(run.heads).filter((each) => each !== run.main)) {
     const value = prediction[name];
     const shown = Array.isArray(value) ? value.join(", ") || "none" : String(value);
