@@ -6,8 +6,10 @@ import torch
 from upload_files import encode
 
 from transfer.config.serving import ServeConfig
+from transfer.config.shared import BackboneConfig
 from transfer.evaluation.finished_run import load_run
 from transfer.evaluation.gradcam import compute_gradcam
+from transfer.server.neighbours import TrainingIndex
 from transfer.server.served_run import ExplainedImage, ServedRun, shorten_lists
 from transfer.server.uploads import decode_upload
 
@@ -93,6 +95,40 @@ def test_numbers_and_labels_are_served_without_doubt_or_explanation(run, monkeyp
     other.specs, other.main = {"object": spec}, "object"
     assert not other.explains
     assert other._with_doubt({"object": 3.5}) == {"object": 3.5}
+
+
+@pytest.mark.parametrize(
+    ("policy", "heads"), [("partial:1", "dual"), ("full", "joint"), ("linear_probe", "separate"), ("head2toe", "dual")]
+)
+def test_runs_of_every_policy_and_kind_of_heads_are_served(policy, heads, folder, tmp_path):
+    from transfer.config.train import DataConfig, HeadConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
+    from transfer.training.train import train
+
+    train(
+        TrainConfig(
+            DataConfig(str(folder)),
+            BackboneConfig("glyphnet"),
+            policy=PolicyConfig(policy),
+            heads=HeadConfig(heads=heads),
+            learn=LearnConfig(epochs=2),
+            run=RunConfig(out=tmp_path / "run", report=False),
+        )
+    )
+    run = ServedRun(tmp_path / "run", ServeConfig((tmp_path / "run",), device="cpu"))
+    path = sorted(folder.rglob("*.png"))[3]
+    (expected,) = load_run(tmp_path / "run", device="cpu").predict([path], coverage=0.9)
+    image = decode_upload(path.read_bytes(), run.preprocessing).pixels
+    (found,) = run.predict([image])
+    for name in ("object_probability", "domain_probability"):
+        assert found.row[name] == pytest.approx(expected[name], abs=2e-3)
+    (heat,) = run.explain([ExplainedImage(image, 0)])
+    assert heat is not None
+    assert heat.ndim == 2
+    index = TrainingIndex(run)
+    for _ in index.steps():
+        pass
+    assert index.describe()["state"] == "ready"
+    assert len(index.find(found.features, "")) == 3
 
 
 def test_lists_of_classes_are_shortened():

@@ -132,6 +132,28 @@ def test_images_are_seen_as_in_training(kind, suffix):
     assert torch.equal(found.pixels, prepare(read_pixels(content, at_least=OWN.needed), OWN))
 
 
+WHOLE = {kind: encode("red", kind, (24, 20)) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")}
+
+
+@given(
+    st.sampled_from(sorted(WHOLE)),
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=12),
+    st.integers(0, 4000),
+)
+def test_damaged_files_are_read_or_refused_and_nothing_else(kind, changes, length):
+    content = bytearray(WHOLE[kind])
+    for place, value in changes:
+        content[place % len(content)] = value
+    content = bytes(content[: max(1, length)])
+    status = 200
+    try:
+        check_image(content, ServeLimitsConfig(max_megapixels=1))
+        assert decode_upload(content, OWN).pixels.shape == (3, 32, 32)
+    except RequestRefused as refused:
+        status = refused.status
+    assert status in (200, 413, 415, 422)
+
+
 def test_photographs_of_telephones_are_read():
     heif = pytest.importorskip("pillow_heif", reason="needs the extra 'heic'")
     heif.register_heif_opener()

@@ -63,7 +63,7 @@ async function send() {
         markCorrected();
       } catch (error) { item.error = error.message; }
       item.state = "done"; sending -= 1;
-      showGallery();
+      showGallerySoon();
       if (item === chosen) show();
       if (!items.some((each) => each.state !== "done")) say(summary());
       else say(`${items.filter((each) => each.state === "done").length} of ${items.length} images predicted …`);
@@ -102,6 +102,10 @@ function showGallery() {
   $("cards").replaceChildren(...ordered().map((item) => drawCard(item, about.runs[0], item === chosen, () => { choose(item); scrollUp(); })));
   if (place >= 0 && $("cards").children[place]) $("cards").children[place].firstChild.focus();
 }
+
+// While many images come in, all cards are drawn a few times a second, not once for each image.
+let drawing = 0;
+function showGallerySoon() { drawing ||= setTimeout(() => { drawing = 0; showGallery(); }, items.length > 40 ? 400 : 30); }
 
 function scrollUp() { $("detail").scrollIntoView({block: "start"}); }
 
