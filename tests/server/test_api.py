@@ -196,6 +196,27 @@ def test_a_failure_is_an_error_in_json_and_the_server_lives_on(client, service, 
     assert client.post("/predict", content=encode()).status_code == 200
 
 
+def test_a_client_that_leaves_does_no_harm(client, service):
+    import asyncio
+
+    sent = []
+    messages = iter([{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/predict"}
+    scope |= {"raw_path": b"/predict", "query_string": b"", "root_path": "", "scheme": "http", "client": ("a", 1)}
+    scope |= {"server": ("127.0.0.1", 8000), "headers": [(b"host", b"127.0.0.1")], "state": {}}
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert service.reader.held == 0
+    assert client.post("/predict", content=encode()).status_code == 200
+
+
 def test_uploads_never_touch_the_disk(client, shared_folder, monkeypatch):
     import tempfile
 
@@ -258,7 +279,12 @@ def test_state_pages_and_description(client):
     client.post("/predict", content=encode())
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert 'transfer_requests_total{path="/predict",status="200"} 1' in metrics.text
+    assert 'transfer_requests_total{path="/predict",status="200"}' in metrics.text
+    for place in range(3):
+        client.get(f"/nothing/{place}")
+    text = client.get("/metrics").text
+    assert 'transfer_requests_total{path="other",status="404"}' in text
+    assert "/nothing" not in text
     described = client.get("/openapi.json").json()
     assert {"/predict", "/predict_batch", "/health", "/metrics", "/corrections"} <= described["paths"].keys()
     for address in ("/", "/docs"):

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 
 from transfer.data.images.decode import BadImage
 from transfer.errors import TransferError
@@ -18,7 +19,17 @@ from transfer.server.page import answer_page
 from transfer.server.service import PredictionService
 from transfer.server.uploads import RequestRefused, UploadedFile, clean_name, split_form
 
-PATHS = ("/predict", "/predict_batch", "/health", "/metrics", "/corrections", "/picture", "/training", "/about", "/")
+PATHS = (
+    "/predict",
+    "/predict_batch",
+    "/health",
+    "/metrics",
+    "/corrections",
+    "/picture",
+    "/training",
+    "/about",
+    "/docs",
+)
 _BINARY = {"type": "string", "format": "binary"}
 _FORM = {"type": "object", "properties": {"file": {"type": "array", "items": _BINARY}}}
 _IMAGE_BODY: Any = {
@@ -77,7 +88,9 @@ def create_api(service: PredictionService, token: str = "") -> FastAPI:
 
 
 def _name_path(path: str) -> str:
-    return next((known for known in PATHS if path == known or path.startswith(f"{known.rstrip('/')}/")), "other")
+    if path == "/":
+        return path
+    return next((known for known in PATHS if path == known or path.startswith(f"{known}/")), "other")
 
 
 @asynccontextmanager
@@ -124,6 +137,10 @@ def _add_errors(api: FastAPI, service: PredictionService) -> None:
     @api.exception_handler(StarletteHTTPException)
     def refuse_address(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return JSONResponse({"error": str(error.detail), "code": "no_address"}, error.status_code, error.headers)
+
+    @api.exception_handler(ClientDisconnect)
+    def note_departure(_: Request, error: ClientDisconnect) -> JSONResponse:
+        return JSONResponse({"error": "the connection was closed before the request was complete", "code": "cut"}, 400)
 
     @api.exception_handler(Exception)
     def fail(_: Request, error: Exception) -> JSONResponse:
