@@ -86,3 +86,5 @@ def test_classes_that_say_that_there_is_no_label_are_none(tree):
     assert sorted(forgotten.object.tolist()) == [-1, -1, 0, 1]
     assert forgotten.choices[-1] == "photos, Unlabeled: no class, so 2 images have no label"
     assert forget_placeholder_classes(forgotten) is forgotten
+    given = [name.upper() for name in table.objects]
+    assert forget_placeholder_classes(table, given) is table  # classes of a run

@@ -62,3 +62,15 @@ def test_an_image_to_predict_that_cannot_be_read_is_a_value_error(fitted, tmp_pa
             fitted.predict([str(tmp_path / name)])
         with pytest.raises(ValueError, match=name):
             fitted.score_unknown([str(tmp_path / name)])
+
+
+def test_the_expected_accuracy_needs_no_labels(fitted, classifier, images, pixels, objects):
+    found = fitted.expected_accuracy(pixels)
+    assert found.n == 48
+    assert found.low <= found.accuracy <= found.high
+    assert pickle.loads(pickle.dumps(fitted)).expected_accuracy(images).accuracy == pytest.approx(found.accuracy)
+    with pytest.raises(ValueError, match="needs 10 or more"):
+        fitted.expected_accuracy(pixels[:3])
+    adapted = classifier(method="coral").fit(pixels, objects, np.where(images.domain == 1, -1, 1))
+    with pytest.raises(ValueError, match="no expected accuracy"):
+        adapted.expected_accuracy(pixels)

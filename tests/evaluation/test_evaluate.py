@@ -91,3 +91,64 @@ def test_sets_are_measured_on_other_images(config, folder, tmp_path):
     found = evaluate(EvaluateConfig(run=run, data=str(folder)))["uncertainty"]["heads"]["object"]
     assert found["n"] == result["uncertainty"]["heads"]["object"]["n"]
     assert 0 < found["sets"]["0.9"]["coverage"] <= 1
+
+
+def test_the_accuracy_on_images_without_labels_is_expected(run, folder, tmp_path):
+    """A flat folder, a folder of a class that is none, and a manifest without labels read alike."""
+    flat, nested, manifest = tmp_path / "flat", tmp_path / "new" / "unlabeled", tmp_path / "new.csv"
+    nested.mkdir(parents=True)
+    flat.mkdir()
+    files = sorted(folder.glob("striped/*/*.png"))
+    for number, file in enumerate(files):
+        shutil.copy(file, flat / f"{number}.png")
+        shutil.copy(file, nested / f"{number}.png")
+    manifest.write_text("path,object\n" + "".join(f"{file},\n" for file in files))
+    results = [evaluate(EvaluateConfig(run, data=str(data))) for data in (flat, nested.parent, manifest)]
+    expected = results[0]["expected_accuracy"]
+    assert expected.keys() == {"object"}
+    assert expected["object"]["n"] == len(files)
+    assert expected["object"]["of"] == "images without labels"
+    assert 0 <= expected["object"]["interval"][0] <= expected["object"]["accuracy"]
+    assert not any("does not know" in note for note in results[0]["notes"])
+    for result in results[1:]:
+        assert result["expected_accuracy"]["object"]["accuracy"] == pytest.approx(
+            expected["object"]["accuracy"], abs=1e-6
+        )
+        assert result["test"]["object"]["n"] == 0
+
+
+def test_some_images_labelled_and_others_not(run, folder, tmp_path):
+    """Measured on those with a label, expected on the others; with all labelled, expected beside measured."""
+    files = sorted(folder.glob("striped/*/*.png"))
+    lines = [f"{file},{file.parent.name if place % 2 else ''}" for place, file in enumerate(files)]
+    (tmp_path / "half.csv").write_text("path,object\n" + "\n".join(lines))
+    result = evaluate(EvaluateConfig(run, data=str(tmp_path / "half.csv")))
+    assert result["test"]["object"]["n"] == 12
+    assert (result["expected_accuracy"]["object"]["n"], result["expected_accuracy"]["object"]["of"]) == (
+        12,
+        "images without labels",
+    )
+    whole = evaluate(EvaluateConfig(run, data=str(folder)))
+    assert whole["test"]["object"]["n"] == whole["expected_accuracy"]["object"]["n"] == 48
+    assert whole["expected_accuracy"]["object"]["of"] == "all images"
+
+
+def test_what_an_expected_accuracy_lacks_is_said(run, folder, tmp_path):
+    for number, file in enumerate(sorted(folder.glob("striped/*/*.png"))[:9]):
+        shutil.copy(file, tmp_path / f"{number}.png")
+    with pytest.raises(TransferError, match="needs 10 images or more"):
+        evaluate(EvaluateConfig(run, data=str(tmp_path)))
+    (run / "uncertainty.safetensors").unlink()
+    with pytest.raises(TransferError, match="there is no expected accuracy: this needs a run of `transfer train`"):
+        evaluate(EvaluateConfig(run, data=str(tmp_path)))
+    assert "expected_accuracy" not in evaluate(EvaluateConfig(run, data=str(folder)))
+
+
+def test_a_class_of_the_run_may_be_called_unknown(config, folder, tmp_path):
+    """It is no placeholder for a missing label."""
+    data = tmp_path / "data"
+    shutil.copytree(folder / "plain", data)
+    (data / "red").rename(data / "unknown")
+    train(config(data=str(data), out=tmp_path / "run", epochs=1))
+    result = evaluate(EvaluateConfig(tmp_path / "run", data=str(data)))
+    assert result["test"]["object"]["n"] == 24

@@ -50,6 +50,17 @@ def test_predict_returns_what_the_command_prints(config, trained, folder, tmp_pa
     ]
 
 
+def test_the_expected_accuracy_of_files_and_arrays(config, trained, folder):
+    run, out = trained(config)
+    found = run.expected_accuracy(folder / "plain")
+    assert found.n == 24
+    assert 0 <= found.low <= found.accuracy <= found.high <= 1
+    pixels = np.stack([np.asarray(Image.open(file)) for file in sorted(folder.glob("plain/*/*.png"))])
+    assert load_run(out, device="cpu").expected_accuracy(pixels).accuracy == pytest.approx(found.accuracy, abs=0.02)
+    with pytest.raises(TransferError, match="2 images: an expected accuracy needs 10"):
+        run.expected_accuracy(pixels[:2])
+
+
 def test_what_is_left_out_of_a_folder_is_named(config, trained, folder, tmp_path, caplog):
     shutil.copytree(folder / "plain" / "red", tmp_path / "red")
     (tmp_path / "notes.txt").touch()

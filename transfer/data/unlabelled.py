@@ -1,6 +1,7 @@
 """Add the images of a folder without classes to a table: as a domain of its own, or of unknown domain."""
 
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +20,14 @@ NO_CLASS = frozenset({"all", "image", "images", "imgs", "photos", "pictures", "u
 REST = "rest"  # of --unlabelled: no folder, but the rows without a label and what --shots leaves over
 
 
-def forget_placeholder_classes(table: ImageTable) -> ImageTable:
-    """Return `table` in which images of a class named such as ``unlabelled`` have no label, with a note on it."""
+def forget_placeholder_classes(table: ImageTable, true_classes: Collection[str] = ()) -> ImageTable:
+    """Return `table` in which images of a class named such as ``unlabelled`` have no label, with a note on it.
+
+    A name among `true_classes` is a class like any other.
+    """
     target = table.targets["object"]
-    names = [name for name in target.classes if name.strip().casefold() in NO_CLASS]
+    spoken_for = {name.strip().casefold() for name in true_classes}
+    names = [name for name in target.classes if name.strip().casefold() in NO_CLASS - spoken_for]
     if not names:
         return table
     labels = ["" if i < 0 or target.classes[i] in names else target.classes[i] for i in target.values]

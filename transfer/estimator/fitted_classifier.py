@@ -17,6 +17,8 @@ from transfer.estimator.files import as_value_error, digests
 from transfer.estimator.label_sets import LABELS_HEAD, to_indicators
 from transfer.estimator.tables import get_labels, make_image_table
 from transfer.evaluation.ensemble import TestSet
+from transfer.evaluation.label_free.expected_accuracy import ExpectedAccuracy
+from transfer.evaluation.label_free.images import expect_accuracy_of_files
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.uncertainty.caution import choose_caution
 from transfer.evaluation.uncertainty.record import Uncertainty
@@ -107,6 +109,29 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             raise InputError("no unknown score was fitted: it adapted to another domain, or no image was held out")
         with as_value_error(), image_files(X) as paths:
             return self._test_set(paths).score_unknown(self.models_, self.uncertainty_.unknown)
+
+    def expected_accuracy(self, X: Any) -> ExpectedAccuracy:
+        """Return how often :meth:`predict` is expected to be right about the images `X`, which need no labels.
+
+        Parameters
+        ----------
+        X : as in :meth:`fit`, at least ten images
+
+        Returns
+        -------
+        ExpectedAccuracy
+            See :meth:`transfer.evaluation.finished_run.FinishedRun.expected_accuracy`.
+
+        Raises
+        ------
+        ValueError
+            There are fewer images; or it adapted to another domain, predicts several labels an image, or nothing was
+            held out.
+        """
+        check_is_fitted(self)
+        references = self.uncertainty_.accuracy if self.uncertainty_ else {}
+        with as_value_error(), image_files(X) as paths:
+            return expect_accuracy_of_files(self.models_, paths.tolist(), references, "object")
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the accuracy on the images `X` with classes `y`, by default those of the table `X`.

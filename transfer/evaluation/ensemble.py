@@ -12,6 +12,8 @@ from transfer.backbones.weights import set_tensors
 from transfer.config.train import ViewConfig
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
+from transfer.evaluation.label_free.expected_accuracy import AccuracyReference, ExpectedAccuracy
+from transfer.evaluation.label_free.images import expect_accuracy_of_rows
 from transfer.evaluation.predictions import Predictions, predict_rows, target_tensors
 from transfer.evaluation.tta import predict_views
 from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
@@ -49,6 +51,18 @@ class TestSet:
         paths, workers = self.table.paths, self.workers
         feed = self.cache.feed(model, paths, self.digests, batch_size=self.batch_size, workers=workers)
         return unknown.score_rows(model, feed, self.rows)
+
+    def expect_accuracy(
+        self, models: Models, references: Mapping[str, AccuracyReference], rows: Mapping[str, np.ndarray]
+    ) -> dict[str, ExpectedAccuracy]:
+        """Return the accuracy that each head of `models` is expected to have on its `rows`, without views."""
+        found: dict[str, ExpectedAccuracy] = {}
+        for model in models.values():
+            feed = self.cache.feed(
+                model, self.table.paths, self.digests, batch_size=self.batch_size, workers=self.workers
+            )
+            found |= expect_accuracy_of_rows(model, feed, rows, references)
+        return found
 
 
 def average_predictions(members: Sequence[Predictions]) -> Predictions:

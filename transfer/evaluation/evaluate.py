@@ -1,4 +1,4 @@
-"""`transfer evaluate`: a saved run, or an ensemble of several, on labelled images."""
+"""`transfer evaluate`: a saved run, or an ensemble of several, on images with or without labels."""
 
 import contextlib
 import csv
@@ -22,11 +22,14 @@ from transfer.data.images.levels import DEFAULT_LEVELS, choose_levels
 from transfer.data.label_sets.combinations import use_label_sets
 from transfer.data.sets.load import load_table
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax_target
+from transfer.data.unlabelled import forget_placeholder_classes
 from transfer.errors import TransferError, list_examples
 from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
+from transfer.evaluation.label_free.expected_accuracy import MIN_IMAGES
+from transfer.evaluation.label_free.images import NO_REFERENCE
 from transfer.evaluation.predict import PREDICTED_AT_ONCE
 from transfer.evaluation.predictions import evaluate_domains, evaluate_predictions, note_absent_classes
-from transfer.evaluation.uncertainty.record import find_uncertainty
+from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
 from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.heads.multilabel.head import average_thresholds
@@ -44,7 +47,7 @@ def align_labels(table: ImageTable, specs: Sequence[HeadSpec], *, own: bool = Fa
     aligned, notes = {}, list(table.notes)
     for spec in specs:
         given = table.targets.get(spec.name)
-        if given is None:
+        if given is None or (spec.head_kind.has_classes and not given.known.any()):
             aligned[spec.name] = spec.head_kind.unknown_target(spec, len(table))
             continue
         aligned[spec.name], unknown = spec.head_kind.align(given, spec)
@@ -75,7 +78,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     With other data, the test split is used, or all images if there is none. A note says if some of the images, but not
     all, are test images of the run: it may have been trained on the others. Several runs are evaluated as an ensemble.
-    A TransferError says that there is no such run or data, no label that the model knows, or that the heads differ.
+    The accuracy on images without labels is estimated (``expected_accuracy``). A TransferError says that there is no
+    such run or data, no label that the model knows and no such estimate, or that the heads differ.
     """
     started = time.perf_counter()
     runs = (config.run, *config.more)
@@ -93,8 +97,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             columns,
             labels=config.labels,
             skip_bad=skip_bad,
+            flat_domain=DEFAULT_DOMAIN,
             corrections=config.corrections,
         )
+        given = forget_placeholder_classes(given, _list_objects(specs))
         in_test = given.split == "test"
         given = given.take(in_test) if in_test.any() else given
         given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))
@@ -102,9 +108,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     table, inspection = drop_bad_images(given, inspect_files(given, disk_cache=cache.disk_cache), config.on_bad_image)
     table, inspection = drop_conflicts(table, inspection)
     table = replace(table, notes=(*table.notes, *_set_missing_levels(members, table, inspection, cache)))
+    unlabelled = {spec.name: _find_unlabelled(table, spec) for spec in specs}
     table = align_labels(table, specs, own=config.data is None)
+    uncertainty = find_uncertainty(config.run) if len(runs) == 1 else None
     if not any(t.known.any() for t in table.targets.values()):
-        raise TransferError(f"{table.name}: not one image has a label that {config.run} knows")
+        _check_expected(config, table, unlabelled, uncertainty)
     test_set = TestSet(table, inspection.sha256, np.arange(len(table)), cache, config.view, PREDICTED_AT_ONCE)
     predictions = average_predictions([test_set.predict(member) for member in members])
     result = {
@@ -116,14 +124,52 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "per_domain": evaluate_domains(table, predictions),
         "notes": [*table.notes, *note_absent_classes(table, predictions)],
     }
-    uncertainty = find_uncertainty(config.run) if len(runs) == 1 else None
     if uncertainty:
+        result["expected_accuracy"] = _expect_accuracy(test_set, members[0], uncertainty, unlabelled)
         strangeness = test_set.score_unknown(members[0], uncertainty.unknown) if uncertainty.unknown else None
         plain = replace(test_set, view=ViewConfig()).predict(members[0]) if config.view.several else predictions
         result["uncertainty"] = uncertainty.measure(table, plain, strangeness)
     if config.out:
         write_json(config.out, result)
     return result
+
+
+def _list_objects(specs: Sequence[HeadSpec]) -> tuple[str, ...]:
+    """Return the classes of the object head."""
+    return next((spec.classes for spec in specs if spec.name == "object"), ())
+
+
+def _find_unlabelled(table: ImageTable, spec: HeadSpec) -> np.ndarray:
+    """Return the rows of `table` without any label of the head, not even of an unknown class."""
+    target = table.targets.get(spec.name)
+    return np.arange(len(table)) if target is None else np.flatnonzero(~target.known)
+
+
+def _check_expected(
+    config: EvaluateConfig, table: ImageTable, unlabelled: Mapping[str, np.ndarray], uncertainty: Uncertainty | None
+) -> None:
+    """Raise a TransferError that says why nothing can be said of `table`, which has no label that the model knows."""
+    missing = f"{table.name}: not one image has a label that {config.run} knows"
+    rows = unlabelled.get("object", ())
+    if config.more or not len(rows):
+        raise TransferError(missing)
+    if uncertainty is None or not uncertainty.accuracy:
+        raise TransferError(f"{missing}, and there is {NO_REFERENCE}")
+    if max(len(unlabelled.get(name, ())) for name in uncertainty.accuracy) < MIN_IMAGES:
+        raise TransferError(f"{missing}, and an expected accuracy needs {MIN_IMAGES} images or more")
+
+
+def _expect_accuracy(
+    test_set: TestSet, models: checkpoint.Models, uncertainty: Uncertainty, unlabelled: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Return the record of each head's expected accuracy on the images without labels, or on all if all have some."""
+    everything = np.arange(len(test_set.table))
+    rows = {name: unlabelled[name] if len(unlabelled[name]) else everything for name in uncertainty.accuracy}
+    found = test_set.expect_accuracy(models, uncertainty.accuracy, rows)
+    return {
+        name: expected.record() | {"of": "images without labels" if len(unlabelled[name]) else "all images"}
+        for name, expected in found.items()
+    }
 
 
 def _set_missing_levels(

@@ -3,6 +3,8 @@
 import html
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from PIL import Image
 from transfer.config.shared import Device
 from transfer.data.pixel_files import image_files
 from transfer.errors import TransferError
+from transfer.evaluation.label_free.expected_accuracy import ExpectedAccuracy
+from transfer.evaluation.label_free.images import expect_accuracy_of_files
 from transfer.evaluation.predict import find_and_log_images, predict
 from transfer.evaluation.uncertainty.caution import choose_caution
 from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
@@ -37,7 +41,8 @@ class FinishedRun:
     saved_in : Path, optional
         The run folder that it was loaded from (default: the one that the result names).
     uncertainty : Uncertainty, optional
-        What prediction sets and unknown scores are made from; None if the run had no validation images.
+        What prediction sets, unknown scores and expected accuracies are made from; None if the run had no validation
+        images.
     """
 
     result: dict[str, Any]
@@ -93,15 +98,33 @@ class FinishedRun:
         """
         caution = choose_caution(self.uncertainty, coverage, min_confidence, max_unknown)
         how: Any = {"top": top, "skip_bad": skip_bad, "caution": caution}
-        if isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 0) == 3:
-            images = [images]
-        images = images if isinstance(images, np.ndarray) else list(images)
-        if all(isinstance(image, str | os.PathLike) for image in images):
-            paths = find_and_log_images([os.fspath(image) for image in images])
-            return list(predict(self.models, paths, **how))
-        with image_files(images) as files:
-            rows = list(predict(self.models, files.tolist(), **how))
-        return [row | {"path": None} for row in rows]
+        with _find_paths(images) as (paths, in_files):
+            rows = list(predict(self.models, paths, **how))
+            return rows if in_files else [row | {"path": None} for row in rows]
+
+    def expected_accuracy(self, images: Any, head: str = "object") -> ExpectedAccuracy:
+        """Return how often the model is expected to be right about `images`, which need no labels.
+
+        Parameters
+        ----------
+        images : as in :meth:`predict`, at least ten
+        head : str
+            One that chooses one of several classes, other than ``"domain"``.
+
+        Returns
+        -------
+        ExpectedAccuracy
+            Its ``accuracy`` with the interval from ``low`` to ``high``, the accuracy on ``held_out`` images of the
+            run, and an ``alarm`` if the images differ from the training images and the accuracy is lower.
+
+        Raises
+        ------
+        TransferError
+            No readable images, too few, or a run or head without what this is made from.
+        """
+        references = self.uncertainty.accuracy if self.uncertainty else {}
+        with _find_paths(images) as (paths, _):
+            return expect_accuracy_of_files(self.models, paths, references, head)
 
     def report(self, out: str | os.PathLike[str] | None = None) -> Path:
         """Write the page of the run to `out` (default: report.html in the run folder), and return its path.
@@ -163,7 +186,8 @@ def load_run(run: str | os.PathLike[str], *, device: Device = "auto") -> Finishe
     Returns
     -------
     FinishedRun
-        Its ``result``, its ``models``, and the methods ``predict(images)`` and ``report()``.
+        Its ``result``, its ``models``, and the methods ``predict(images)``, ``expected_accuracy(images)`` and
+        ``report()``.
 
     Raises
     ------
@@ -182,6 +206,19 @@ def load_run(run: str | os.PathLike[str], *, device: Device = "auto") -> Finishe
     if not file.is_file():
         raise TransferError(f"{folder} has no result.json: give the folder of a finished run")
     return FinishedRun(read_json(file), models, saved_in=folder, uncertainty=find_uncertainty(folder))
+
+
+@contextmanager
+def _find_paths(images: Any) -> Iterator[tuple[list[str], bool]]:
+    """Yield the paths of `images`, in any form that :meth:`FinishedRun.predict` takes, and whether they were files."""
+    if isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 0) == 3:
+        images = [images]
+    images = images if isinstance(images, np.ndarray) else list(images)
+    if all(isinstance(image, str | os.PathLike) for image in images):
+        yield find_and_log_images([os.fspath(image) for image in images]), True
+        return
+    with image_files(images) as files:
+        yield files.tolist(), False
 
 
 _MAIN_SCORES = {"accuracy": "accuracy", "calibration_error": "calibration error", "map": "mAP", "r2": "R²"}

@@ -1,4 +1,4 @@
-"""What a model predicts for images that it was not trained on, and how strange they are to it."""
+"""What a model predicts for images that it was not trained on, how strange they are to it, and a second opinion."""
 
 import copy
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from transfer.heads.heads import Heads
 from transfer.heads.kind import ClassHeadKind
 from transfer.probes.held_out import cross_fit
 from transfer.probes.left_out_classes import MIN_CLASSES, measure_left_out
+from transfer.probes.second_opinions import fit_second_opinions
 
 # Rows, and rows x classes, to predict by probes of their own: up to these, solving all folds takes a few seconds. Of
 # more rows, a fifth to validate by is enough.
@@ -53,11 +54,22 @@ class LabelledRows:
 def predict_held_out(
     data: LabelledRows, solution: Mapping[str, float] | None, temperatures: Mapping[str, float], seed: int
 ) -> HeldOut:
-    """Return predictions for images that a model was not trained on, and an unknown score with theirs as reference.
+    """Return predictions for images that a model was not trained on, with an unknown score and second opinions.
 
     Few rows are predicted by linear probes of their own with the L2 values `solution`, see :func:`cross_fit`. Of many,
     and without a `solution` (:func:`find_solution`), the model predicts the validation rows.
     """
+    found = _predict(data, solution, temperatures, seed)
+    if not len(found.rows):
+        return found
+    opinions = fit_second_opinions(data.feed, data.train, data.labels, solution or {}, seed)
+    return replace(found, opinions=opinions)
+
+
+def _predict(
+    data: LabelledRows, solution: Mapping[str, float] | None, temperatures: Mapping[str, float], seed: int
+) -> HeldOut:
+    """Return :func:`predict_held_out` without second opinions."""
     heads, rows = data.feed.model.heads, np.union1d(data.train, data.val)
     most = MAX_CROSS_FITTED_OUTPUTS // max(len(spec.classes) or 1 for spec in heads.specs.values())
     if solution is None or len(np.unique(data.folds[rows])) < 2 or most < min(len(rows), MAX_CROSS_FITTED):

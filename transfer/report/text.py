@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from transfer.config.adapt import format_shift
+from transfer.evaluation.label_free.describe import describe_expected
 from transfer.report.label_scores import list_label_tables
 from transfer.runs.seeds import score_text as score_text
 from transfer.runtime.escape import escape_unprintable
@@ -65,7 +66,10 @@ def run_text(result: dict[str, Any]) -> str:
     columns = ["test", "accuracy", "balanced", "macro-F1", "calibration error", "n"]
     parts = [text_table(columns, rows)] if rows else []
     parts += [text_table(*table) for table in list_label_tables(result)]
-    parts = parts or ["no test images"]
+    expected = _expected_accuracy(result)
+    if expected and not any(report.get("n") for report in heads.values()):
+        parts = []
+    parts = [*parts, *expected] or ["no test images"]
     if len(result.get("per_domain", {})) > 1:
         names = list(heads)
         by_domain = [
@@ -84,6 +88,13 @@ def run_text(result: dict[str, Any]) -> str:
     if "policy" in result:
         parts.append(_policy(result))
     return "\n\n".join([*parts, *note_paragraph(result.get("notes", []))])
+
+
+def _expected_accuracy(result: dict[str, Any]) -> list[str]:
+    """Return a paragraph on the accuracy that is expected of each head without labels."""
+    records = result.get("expected_accuracy", {}).items()
+    lines = [line for name, record in records for line in describe_expected(name, record, result["test"].get(name, {}))]
+    return ["\n".join(lines)] if lines else []
 
 
 def _uncertainty(result: dict[str, Any], coverage: str = "0.9") -> list[str]:

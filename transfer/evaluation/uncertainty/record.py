@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from safetensors.numpy import save_file
 
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
+from transfer.evaluation.label_free.expected_accuracy import AccuracyReference
+from transfer.evaluation.label_free.references import collect_references, read_references, reference_tensors
+from transfer.evaluation.label_free.second_opinion import SecondOpinion
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.uncertainty.conformal import PredictionSets, measure_sets, pair_labels, pair_probabilities
 from transfer.evaluation.uncertainty.risk_coverage import measure_risk_coverage
@@ -35,25 +38,28 @@ STRANGE = 0.95  # unknown score from which on results count an image as strange:
 class HeldOut:
     """Predictions by head for the `rows` of a table, by heads that were not trained on them; `method` says how.
 
-    `unknown` has the unknown scores of these rows for reference.
+    `unknown` has the unknown scores of these rows for reference, `opinions` the second opinion on each head's classes.
     """
 
     rows: np.ndarray
     predictions: dict[str, np.ndarray]
     method: str
     unknown: UnknownScore | None = None
+    opinions: Mapping[str, SecondOpinion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Uncertainty:
     """Prediction sets by head, and `PAIRS` for pairs of object and domain; `method` says how they were calibrated.
 
-    `unknown` scores how likely an image shows no known class.
+    `unknown` scores how likely an image shows no known class; `accuracy` has by head what its accuracy on images
+    without labels is expected from.
     """
 
     sets: Mapping[str, PredictionSets]
     method: str
     unknown: UnknownScore | None = None
+    accuracy: Mapping[str, AccuracyReference] = field(default_factory=dict)
 
     @classmethod
     def from_predictions(cls, predictions: Predictions, targets: Mapping[str, Target], method: str) -> "Uncertainty":
@@ -83,7 +89,9 @@ class Uncertainty:
         method = "; ".join(dict.fromkeys(part.method for part in found))
         made = cls.from_predictions(predictions, table.take(rows).targets, method)
         unknown = next((part.unknown for part in found if part.unknown), None)
-        return replace(made, unknown=unknown) if made.sets else None
+        opinions = {name: opinion for part in found for name, opinion in part.opinions.items()}
+        accuracy = collect_references(predictions, table.take(rows).targets, opinions)
+        return replace(made, unknown=unknown, accuracy=accuracy) if made.sets else None
 
     def save(self, folder: Path) -> None:
         """Write it into the run folder `folder`."""
@@ -96,6 +104,7 @@ class Uncertainty:
             tensors |= {f"unknown/{key}": values.numpy() for key, values in self.unknown.state.items()}
             tensors["unknown_reference"] = self.unknown.reference.numpy()
             about["unknown"] = self.unknown.describe()
+        tensors |= reference_tensors(self.accuracy)
         with atomic_write(folder / UNCERTAINTY_FILE) as temporary:
             save_file(tensors, temporary, metadata={"transfer": json.dumps(about)})
 
@@ -175,7 +184,7 @@ def load_uncertainty(run: Path) -> Uncertainty:
             if any(s.labels.shape != s.scores.shape or s.labels.max(initial=0) >= s.classes for s in sets.values()):
                 raise ValueError("labels that no class has")
             unknown = _load_unknown(opened, about["unknown"]) if "unknown" in about else None
-            return Uncertainty(sets, str(about["method"]), unknown)
+            return Uncertainty(sets, str(about["method"]), unknown, read_references(opened))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise TransferError(f"{file} is damaged ({error}): train the run again") from error
 

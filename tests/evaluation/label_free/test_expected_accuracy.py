@@ -1,0 +1,97 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from transfer.evaluation.label_free.expected_accuracy import (
+    AGREED_ERRORS,
+    MIN_IMAGES,
+    AccuracyReference,
+    combine_estimates,
+    compute_half_width,
+)
+from transfer.evaluation.label_free.second_opinion import SecondOpinion
+
+
+def draw(rng, n, shift=0.0, noise=0.9):
+    """Features of three classes, `shift` away along a direction that the head depends on, and their labels."""
+    labels = np.arange(n) % 3
+    features = 3 * np.eye(3)[labels] + noise * rng.normal(size=(n, 3))
+    return features + shift * np.array([1.0, 0, 0]), labels
+
+
+def predict(features):
+    e = np.exp(3 * features)
+    return e / e.sum(1, keepdims=True)
+
+
+@pytest.fixture
+def reference():
+    """A head whose weights are the identity, and second opinions that are mostly right about standardised features."""
+    features, labels = draw(np.random.default_rng(0), 300)
+    eye = np.eye(3, dtype=np.float32)
+    opinion = SecondOpinion(eye, eye[0] * 0, eye + 0.1 * np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.float32))
+    return AccuracyReference(predict(features).astype(np.float16), labels, opinion)
+
+
+def test_without_a_shift_the_accuracy_is_expected_and_no_alarm_is_raised(reference):
+    features, labels = draw(np.random.default_rng(1), 300)
+    found = reference.expect(predict(features), features)
+    truth = (features.argmax(1) == labels).mean()
+    assert found.accuracy == pytest.approx(truth, abs=0.05)
+    assert found.low < truth < found.high
+    assert found.held_out == pytest.approx(reference.accuracy)
+    assert not found.alarm
+
+
+def test_a_shift_lowers_it_and_raises_the_alarm_although_the_head_is_confident(reference):
+    features, labels = draw(np.random.default_rng(1), 300, shift=4.0)
+    found = reference.expect(predict(features), features)
+    truth = (features.argmax(1) == labels).mean()
+    assert truth < 0.6
+    assert predict(features).max(1).mean() > 0.85
+    assert found.accuracy == pytest.approx(truth, abs=0.1)
+    assert found.low < truth < found.high
+    assert found.alarm
+
+
+def test_an_alarm_takes_other_outputs_and_a_lower_accuracy(reference):
+    features, _ = draw(np.random.default_rng(1), 300, shift=4.0)
+    found = reference.expect(predict(features), features)
+    assert not replace(found, p_value=0.02).alarm
+    assert not replace(found, accuracy=found.held_out - 0.01).alarm
+    lower = replace(found, accuracy=found.held_out - 0.08)
+    assert lower.alarm
+    assert not replace(lower, n=5).alarm  # within chance
+
+
+def test_the_record_is_json(reference):
+    features, _ = draw(np.random.default_rng(1), 30)
+    record = json.loads(json.dumps(reference.expect(predict(features), features).record()))
+    assert record["n"] == 30
+    assert record["interval"][0] <= record["accuracy"] <= record["interval"][1]
+    assert record["alarm"] is False
+    assert record["evidence"].keys() == {"agreement", "transport", "outputs_p_value"}
+
+
+def test_too_few_images_and_numbers_that_are_not_finite_have_none(reference):
+    features, _ = draw(np.random.default_rng(1), MIN_IMAGES)
+    assert reference.expect(predict(features), features)
+    assert reference.expect(predict(features)[1:], features[1:]) is None
+    features[3] = np.nan
+    assert reference.expect(predict(features), features) is None
+
+
+def test_the_agreement_weighs_as_much_as_it_is():
+    for agreement, transport in ((0.0, 0.4), (0.3, 0.5), (0.9, 0.2), (1.0, 0.0)):
+        mixed = agreement * agreement + (1 - agreement) * transport
+        assert combine_estimates(agreement, transport) == pytest.approx((mixed - AGREED_ERRORS) / (1 - AGREED_ERRORS))
+    assert combine_estimates(0.0, 0.0) == 0
+
+
+def test_intervals_narrow_with_images_down_to_the_error_of_the_estimate():
+    widths = [compute_half_width(0.7, n) for n in (10, 100, 10_000, 10**9)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] == pytest.approx(0.55 * 0.7 * 0.3, abs=1e-3)
+    assert compute_half_width(1.0, 10**9) > 0
