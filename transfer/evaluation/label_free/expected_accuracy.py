@@ -17,7 +17,7 @@ MIN_IMAGES = 10  # of fewer, mean and spread of the features say nothing
 # The following were set on transformed photographs of flowers12 and neu_cls: `../README.md` says how.
 AGREED_ERRORS = 0.03  # share of wrong predictions that both estimates count as correct
 INTERVAL_FACTOR = 0.55  # half width of 90 % intervals for many images, over p (1 - p)
-MIN_VARIANCE = 0.02  # of p (1 - p): an expected accuracy of 1 is not certain
+LEAST_VARIANCE = 0.02  # of p (1 - p): an expected accuracy of 1 is not certain
 ALARM_P_VALUE = 0.01
 
 
@@ -52,7 +52,7 @@ class ExpectedAccuracy:
     def alarm(self) -> bool:
         """Whether the images differ from the training images, and the accuracy is lower beyond chance."""
         p = self.held_out
-        chance = NORMAL_QUANTILE * math.sqrt(max(p * (1 - p), MIN_VARIANCE) / self.n)
+        chance = NORMAL_QUANTILE * math.sqrt(max(p * (1 - p), LEAST_VARIANCE) / self.n)
         return self.p_value < ALARM_P_VALUE and self.accuracy < p - chance
 
     def record(self) -> dict[str, Any]:
@@ -131,5 +131,5 @@ def combine_estimates(agreement: float, transport: float) -> float:
 
 def compute_half_width(accuracy: float, n: int) -> float:
     """Return the half width of the interval of an expected `accuracy` on `n` images: of the estimate and of chance."""
-    variance = max(accuracy * (1 - accuracy), MIN_VARIANCE)
+    variance = max(accuracy * (1 - accuracy), LEAST_VARIANCE)
     return math.hypot(INTERVAL_FACTOR * variance, NORMAL_QUANTILE * math.sqrt(variance / n))

@@ -12,7 +12,7 @@ from transfer.heads import find_head_kind
 from transfer.heads.kind import ClassHeadKind
 
 MAX_KEPT = 2500  # held-out images; a random sample of more
-PREFIX = "accuracy"
+_PREFIX = "accuracy"
 _OPINION = ("weight", "bias", "centroids")
 
 
@@ -41,7 +41,7 @@ def reference_tensors(references: Mapping[str, AccuracyReference]) -> dict[str, 
         opinion = reference.opinion
         parts = {"probabilities": reference.probabilities, "labels": reference.labels, "bias": opinion.bias}
         parts |= {key: getattr(opinion, key).astype(np.float16) for key in ("weight", "centroids")}
-        tensors |= {f"{PREFIX}/{name}/{key}": np.ascontiguousarray(values) for key, values in parts.items()}
+        tensors |= {f"{_PREFIX}/{name}/{key}": np.ascontiguousarray(values) for key, values in parts.items()}
     return tensors
 
 
@@ -54,14 +54,14 @@ def read_references(opened: Any) -> dict[str, AccuracyReference]:
         The tensors do not belong together.
     """
     found = {}
-    places = [key.split("/", 1)[1].rsplit("/", 1)[0] for key in opened.keys() if key.startswith(f"{PREFIX}/")]  # noqa: SIM118
+    places = [key.split("/", 1)[1].rsplit("/", 1)[0] for key in opened.keys() if key.startswith(f"{_PREFIX}/")]  # noqa: SIM118
     for name in dict.fromkeys(places):
-        get = {key: opened.get_tensor(f"{PREFIX}/{name}/{key}") for key in ("probabilities", "labels", *_OPINION)}
+        get = {key: opened.get_tensor(f"{_PREFIX}/{name}/{key}") for key in ("probabilities", "labels", *_OPINION)}
         opinion = SecondOpinion(*(get[key].astype(np.float32) for key in _OPINION))
         classes = len(opinion.bias)
         if get["probabilities"].shape != (len(get["labels"]), classes) or len(opinion.weight) != classes:
-            raise ValueError(f"tensors of {PREFIX}/{name} that do not belong together")
+            raise ValueError(f"tensors of {_PREFIX}/{name} that do not belong together")
         if not len(get["labels"]) or not 0 <= get["labels"].min() <= get["labels"].max() < classes:
-            raise ValueError(f"labels of {PREFIX}/{name} that no class has")
+            raise ValueError(f"labels of {_PREFIX}/{name} that no class has")
         found[name] = AccuracyReference(get["probabilities"], get["labels"], opinion)
     return found

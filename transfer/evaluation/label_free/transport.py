@@ -29,8 +29,8 @@ def estimate_by_transport(probabilities: np.ndarray, shares: np.ndarray, *, seed
         drawn = np.random.default_rng(seed).permutation(len(probabilities))[:MAX_TRANSPORTED]
         probabilities = probabilities[drawn]
     labels = np.repeat(np.arange(len(shares)), round_shares(shares, len(probabilities)))
-    kept = probabilities[:, labels]
-    return float(kept[linear_sum_assignment(kept, maximize=True)].mean())
+    gains = probabilities[:, labels]
+    return float(gains[linear_sum_assignment(gains, maximize=True)].mean())
 
 
 def round_shares(shares: np.ndarray, total: int) -> np.ndarray:
