@@ -22,7 +22,8 @@ def estimate_by_transport(probabilities: np.ndarray, shares: np.ndarray, *, seed
 
     Examples
     --------
-    >>> estimate_by_transport(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]]), np.array([0.5, 0.5]))
+    >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    >>> round(estimate_by_transport(p, np.array([0.5, 0.5])), 3)  # the last image is moved to the second class
     0.7
     """
     if len(probabilities) > MAX_TRANSPORTED:
