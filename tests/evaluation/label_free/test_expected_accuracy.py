@@ -10,6 +10,7 @@ from transfer.evaluation.label_free.expected_accuracy import (
     AccuracyReference,
     combine_estimates,
     compute_half_width,
+    estimate_by_confidence,
 )
 from transfer.evaluation.label_free.second_opinion import SecondOpinion
 
@@ -72,7 +73,24 @@ def test_the_record_is_json(reference):
     assert record["n"] == 30
     assert record["interval"][0] <= record["accuracy"] <= record["interval"][1]
     assert record["alarm"] is False
-    assert record["evidence"].keys() == {"agreement", "transport", "outputs_p_value"}
+    assert record["evidence"].keys() == {"agreement", "transport", "confidence", "outputs_p_value"}
+
+
+def test_confidence_counts_only_where_the_outputs_do_not_differ(reference):
+    for shift, differs in ((0.0, False), (4.0, True)):
+        features, _ = draw(np.random.default_rng(1), 300, shift)
+        found = reference.expect(predict(features), features)
+        assert found.differs == differs
+        means = (found.agreement + found.confidence) / 2, combine_estimates(found.agreement, found.transport)
+        assert found.accuracy == pytest.approx(means[differs])
+        assert found.record()["method"].endswith(("confidence", "transport")[differs])
+
+
+def test_the_threshold_of_confidence_separates_as_many_as_are_wrong():
+    known = np.random.default_rng(0).permutation(np.arange(100) / 100)
+    assert estimate_by_confidence(known, 0.8, known) == pytest.approx(0.8)
+    assert estimate_by_confidence(known, 0.8, known / 2) == pytest.approx(0.6)
+    assert estimate_by_confidence(known, 1.0, known) == 1
 
 
 def test_too_few_images_and_numbers_that_are_not_finite_have_none(reference):

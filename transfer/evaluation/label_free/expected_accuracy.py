@@ -10,7 +10,8 @@ from transfer.evaluation.label_free.second_opinion import SecondOpinion
 from transfer.evaluation.label_free.shift_test import compare_outputs
 from transfer.evaluation.label_free.transport import estimate_by_transport
 
-METHOD = "agreement of three classifiers, and confidence optimal transport"
+SHIFTED = "agreement of three classifiers, and confidence optimal transport"
+SIMILAR = "agreement of three classifiers, and thresholded confidence"
 LEVEL = 0.9  # of intervals
 NORMAL_QUANTILE = 1.645  # at that level
 MIN_IMAGES = 10  # of fewer, mean and spread of the features say nothing
@@ -18,7 +19,7 @@ MIN_IMAGES = 10  # of fewer, mean and spread of the features say nothing
 AGREED_ERRORS = 0.03  # share of wrong predictions that both estimates count as correct
 INTERVAL_FACTOR = 0.55  # half width of 90 % intervals for many images, over p (1 - p)
 LEAST_VARIANCE = 0.02  # of p (1 - p): an expected accuracy of 1 is not certain
-ALARM_P_VALUE = 0.01
+MAX_P_VALUE = 0.01  # up to which outputs are taken to differ
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class ExpectedAccuracy:
         Images.
     held_out : float
         Accuracy on images like those of the training set.
-    agreement, transport : float
-        The two estimates that it combines.
+    agreement, transport, confidence : float
+        Estimates; of the last two one is combined with the first.
     p_value : float
         Of the model's outputs being distributed as on held-out images.
     """
@@ -46,25 +47,31 @@ class ExpectedAccuracy:
     held_out: float
     agreement: float
     transport: float
+    confidence: float
     p_value: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the images differ from the training images."""
+        return self.p_value < MAX_P_VALUE
 
     @property
     def alarm(self) -> bool:
         """Whether the images differ from the training images, and the accuracy is lower beyond chance."""
         p = self.held_out
         chance = NORMAL_QUANTILE * math.sqrt(max(p * (1 - p), LEAST_VARIANCE) / self.n)
-        return self.p_value < ALARM_P_VALUE and self.accuracy < p - chance
+        return self.differs and self.accuracy < p - chance
 
     def record(self) -> dict[str, Any]:
         """Return the entry of a result."""
-        rounded = {name: round(getattr(self, name), 6) for name in ("agreement", "transport")}
+        rounded = {name: round(getattr(self, name), 6) for name in ("agreement", "transport", "confidence")}
         return {
             "accuracy": round(self.accuracy, 6),
             "interval": [round(self.low, 6), round(self.high, 6)],
             "level": LEVEL,
             "n": self.n,
             "held_out_accuracy": round(self.held_out, 6),
-            "method": METHOD,
+            "method": SHIFTED if self.differs else SIMILAR,
             "alarm": self.alarm,
             "evidence": rounded | {"outputs_p_value": float(f"{self.p_value:.3g}")},
         }
@@ -98,27 +105,35 @@ class AccuracyReference:
         """
         if len(probabilities) < MIN_IMAGES or not (np.isfinite(probabilities).all() and np.isfinite(features).all()):
             return None
-        probabilities = probabilities.astype(float)
         shares = np.bincount(self.labels, minlength=probabilities.shape[1]) / len(self.labels)
         agreement = self.opinion.measure_agreement(features, probabilities.argmax(1))
-        transport = estimate_by_transport(probabilities, shares)
-        accuracy = combine_estimates(agreement, transport)
-        half = compute_half_width(accuracy, len(probabilities))
-        return ExpectedAccuracy(
-            accuracy,
-            max(0.0, accuracy - half),
-            min(1.0, accuracy + half),
-            len(probabilities),
-            self.accuracy,
-            agreement,
-            transport,
-            # Both as kept: in float16 the smallest probabilities are 0.
-            compare_outputs(*(each.astype(np.float16).astype(float) for each in (self.probabilities, probabilities))),
-        )
+        transport = estimate_by_transport(probabilities.astype(float), shares)
+        # Both as kept: in float16 the smallest probabilities are 0.
+        known, new = (each.astype(np.float16).astype(float) for each in (self.probabilities, probabilities))
+        confidence = estimate_by_confidence(known.max(1), self.accuracy, new.max(1))
+        p_value = compare_outputs(known, new)
+        shifted = p_value < MAX_P_VALUE
+        accuracy = combine_estimates(agreement, transport) if shifted else (agreement + confidence) / 2
+        half = compute_half_width(accuracy, len(new))
+        low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
+        return ExpectedAccuracy(accuracy, low, high, len(new), self.accuracy, agreement, transport, confidence, p_value)
+
+
+def estimate_by_confidence(known: np.ndarray, accuracy: float, new: np.ndarray) -> float:
+    """Return the share of confidences `new` (N,) above the threshold at which that of `known` (M,) is their `accuracy`.
+
+    Average thresholded confidence (ATC, Garg et al. 2022, eq. 1 and 2, with the largest probability).
+
+    Examples
+    --------
+    >>> estimate_by_confidence(np.array([0.5, 0.7, 0.9, 0.95]), 0.75, np.array([0.6, 0.8]))
+    0.5
+    """
+    return float((new >= np.quantile(known, 1 - accuracy)).mean())
 
 
 def combine_estimates(agreement: float, transport: float) -> float:
-    """Return the expected accuracy: the agreement where it is high, the transport estimate where it is low.
+    """Return the expected accuracy under a shift: the agreement where it is high, the transport estimate where not.
 
     Examples
     --------
