@@ -113,6 +113,28 @@ def test_requests_in_flight_are_answered_when_the_server_stops(app):
         assert json.loads(answer.rpartition(b"\r\n\r\n")[2]) == 3
 
 
+def test_small_packets_are_sent_at_once(app):
+    seen = []
+
+    class Noted(TimedProtocol):
+        def connection_made(self, transport):
+            seen.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            super().connection_made(transport)
+
+    with bind("127.0.0.1", 0) as listening:
+        server = StoppableServer(uvicorn.Config(app, http=Noted, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        with socket.create_connection(listening.getsockname()):
+            while not seen:
+                time.sleep(0.01)
+        server.should_exit = True
+        thread.join(20)
+    assert seen[0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_the_usual_end(app, number):
     before = signal.getsignal(number)
