@@ -1,7 +1,7 @@
 "use strict";
 // Draw what is known. Every name is written as text, never as HTML.
 const $ = (id) => document.getElementById(id);
-const percent = (share) => share > 0 && share < 0.005 ? "< 1 %" : share >= 0.9995 ? "100 %" : share > 0.995 ? `${(100 * share).toFixed(1)} %` : `${Math.round(100 * share)} %`;
+const percent = (share) => (share > 0 && share < 0.005 ? "< 1 %" : share >= 0.9995 ? "100 %" : share > 0.995 ? `${(100 * share).toFixed(1)} %` : `${Math.round(100 * share)} %`).replaceAll(" ", "\u00a0");
 
 function make(name, content, properties) {
   const element = document.createElement(name);
