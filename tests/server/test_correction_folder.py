@@ -135,3 +135,15 @@ def test_update_takes_corrections_new_classes_included_and_leaves_undone_ones(ru
     assert labels[known["sha256"]] == "teal"
     assert sum(label == "teal" for label in labels.values()) == 4
     assert "wrong" not in labels.values()
+
+
+def test_update_finds_the_images_of_a_run_that_moved(run_folder, tmp_path):
+    for seed in range(3):
+        CorrectionFolder(run_folder).add(encode("green", seed=seed, size=(48, 48)), ".png", "teal", "green")
+    shutil.move(run_folder, tmp_path / "moved")
+    moved = CorrectionFolder(tmp_path / "moved")
+    out = tmp_path / "updated"
+    update(UpdateConfig(tmp_path / "moved", corrections=moved.file.path, out=out, device="cpu"))
+    found = [image["path"] for image in read_image_list(out) if image["object"] == "teal"]
+    assert len(found) == 3
+    assert all(path.startswith(str(moved.path)) for path in found)

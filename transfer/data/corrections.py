@@ -38,6 +38,7 @@ class Correction:
     action: str  # of ACTIONS; undo takes back the image's last decision
 
 
+CORRECTED_IMAGES = "images"  # folder beside the file of `transfer serve`, with the images that it corrects
 CORRECTION_COLUMNS = tuple(field.name for field in fields(Correction))
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from transfer.data.corrections import Correction, CorrectionFile, settle
+from transfer.data.corrections import CORRECTED_IMAGES, Correction, CorrectionFile, settle
 from transfer.errors import TransferError
 from transfer.runtime.files import atomic_write, open_regular
 
-CORRECTIONS_FOLDER, CORRECTIONS_FILE, CORRECTED_IMAGES = "corrections", "labels.csv", "images"
+CORRECTIONS_FOLDER, CORRECTIONS_FILE = "corrections", "labels.csv"
 MAX_CORRECTION_LETTERS = 200  # characters
 
 

@@ -1,14 +1,14 @@
 """The images of an update: those of the saved run, as they were then, and new ones with the run's spelling of names."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from transfer.config.commands import UpdateConfig
 from transfer.data.class_names import match_names
-from transfer.data.corrections import CORRECTION_COLUMNS, CorrectionFile, settle
+from transfer.data.corrections import CORRECTED_IMAGES, CORRECTION_COLUMNS, Correction, CorrectionFile, settle
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.manifests.csv_columns import read_header
 from transfer.data.sets.load import load_table
@@ -106,7 +106,7 @@ def read_corrections(
         raise TransferError(f"--corrections: no file {file}: give a CSV file with columns path,object[,domain]")
     if read_header(file) != CORRECTION_COLUMNS:
         return read_new_images(config, str(file), old, specs, disk_cache), frozenset()
-    decided = list(settle(CorrectionFile(file).read()).values())
+    decided = [_find_moved(each, file.parent) for each in settle(CorrectionFile(file).read()).values()]
     excluded = frozenset(each.sha256 for each in decided if each.action == "exclude")
     labelled = [each for each in decided if each.action != "exclude"]
     known = {image[DIGEST] for image in old.images}
@@ -124,6 +124,13 @@ def read_corrections(
     notes += [f"{what}: {list_examples(lost, 3)}"] if lost else []
     phashes = [hashes.get((each.path, each.sha256), np.uint64(0)) for each in usable]
     return Source(images, np.array(phashes, np.uint64), tuple(notes)), excluded
+
+
+def _find_moved(correction: Correction, folder: Path) -> Correction:
+    """Return a correction with the path that its image has now, if it was moved together with the file in `folder`."""
+    beside = folder / CORRECTED_IMAGES / Path(correction.path).name
+    moved = not Path(correction.path).exists() and beside.is_file()
+    return replace(correction, path=str(beside.absolute())) if moved else correction
 
 
 def _inspect(paths: Sequence[str], disk_cache: DiskCache | None) -> Inspection:
