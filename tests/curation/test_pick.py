@@ -1,4 +1,5 @@
 import csv
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,10 @@ from transfer.training.train import train
 
 GLYPHNET = BackboneConfig("glyphnet")
 COLOURS = ("blue", "green", "red")
+SHARED = Path(__file__).parents[3] / "shared"
+if not SHARED.is_dir() and "TRANSFER_DATA" in os.environ:
+    SHARED = Path(os.environ["TRANSFER_DATA"]).parent
+FLOWERS = ("bluebell", "daisy", "iris", "pansy", "sunflower", "tigerlily")
 
 
 @pytest.fixture
@@ -191,3 +196,21 @@ def test_images_are_known_by_any_spelling_of_their_path_and_rows_of_others_stay(
     rows = read(out)
     assert len(rows) == 9
     assert rows[-1]["path"] == "other.png"
+
+
+@pytest.mark.skipif(not (SHARED / "data/flowers12").is_dir(), reason="needs shared/ with photographs and weights")
+def test_of_photographs_a_few_picks_show_every_class_once_where_random_ones_do_not(tmp_path, monkeypatch):
+    """Ten pictures of each of six flowers, unlabelled: twelve picks of `auto`, with real weights and from the cache."""
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED / "weights"))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in FLOWERS:
+        for file in sorted((SHARED / "data/flowers12/train" / name).iterdir())[:10]:
+            shutil.copy(file, folder / f"{name}_{file.name}")
+    config = PickConfig(ImagesConfig(str(folder)), n=12, backbone=BackboneConfig("mobilenetv2_100"), device="cpu")
+    found = pick(config)
+    assert {Path(each.path).name.split("_")[0] for each in found.images} == set(FLOWERS)
+    assert pick(config) == found
+    by_chance = [pick(replace(config, strategy="random", seed=seed)) for seed in range(5)]
+    seen = [len({Path(each.path).name.split("_")[0] for each in result.images}) for result in by_chance]
+    assert sum(seen) < 5 * len(FLOWERS)

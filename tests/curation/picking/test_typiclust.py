@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from transfer.curation.picking import typiclust
 from transfer.curation.picking.typiclust import MIN_CLUSTER, TYPICAL_NEIGHBOURS, choose_typical, cluster_features
 
 
@@ -50,3 +51,10 @@ def test_small_sets_and_identical_images_have_typical_ones_too(make_pool):
     assert sorted(each.row for each in choose_typical(pool, 7)) == list(range(7))
     same = replace(pool, features=np.ones_like(pool.features) / np.sqrt(8).astype(np.float32))
     assert len({each.row for each in choose_typical(same, 4)}) == 4
+
+
+def test_blocks_of_rows_change_nothing(make_pool, monkeypatch):
+    pool = make_pool(90)
+    whole = typiclust.choose_typical(pool, 5)
+    monkeypatch.setattr(typiclust, "COVERED_AT_ONCE", 7)
+    assert [each.row for each in typiclust.choose_typical(pool, 5)] == [each.row for each in whole]

@@ -13,6 +13,9 @@ from transfer.curation.picking.pool import Choice, Pool
 from transfer.curation.picking.uncertainty import describe_doubt
 from transfer.semi_supervised.knn_graph import build_neighbour_graph
 
+# Rows with a dense matrix of similarities along the graph: three of 144 MB are in memory at once, and the time grows
+# with the third power of the rows.
+MAX_GRAPH_ROWS = 6000
 # Kernel exp(-d² / 2 / BANDWIDTH²) of distances d between rows of length 1.
 BANDWIDTH = 0.7
 NEIGHBOURS_OF_GRAPH, ALPHA = 10, 0.9  # of the graph, and the share of a label that moves on at each step
@@ -43,9 +46,30 @@ def choose_by_uncertainty_herding(pool: Pool, n: int) -> list[Choice]:
 
 
 def choose_by_graph_herding(pool: Pool, n: int) -> list[Choice]:
-    """Return the same with similarities of the graph of nearest neighbours, see :func:`make_graph_similarity`."""
-    found = choose_by_coverage(pool, n, make_graph_similarity(pool.features), 1 - pool.margins)
-    return _describe(pool, found)
+    """Return the same with similarities of the graph of nearest neighbours, see :func:`make_graph_similarity`.
+
+    Of more than `MAX_GRAPH_ROWS` rows a random sample takes part. More than half as many choices at once are those of
+    :func:`choose_by_uncertainty_herding`.
+    """
+    if len(pool) > MAX_GRAPH_ROWS < 2 * n:
+        return choose_by_uncertainty_herding(pool, n)
+    rows = sample_rows(pool, MAX_GRAPH_ROWS)
+    part = pool.take(rows)
+    found = choose_by_coverage(part, n, make_graph_similarity(part.features), 1 - part.margins)
+    return _describe(pool, [(int(rows[row]), gain) for row, gain in found])
+
+
+def sample_rows(pool: Pool, most: int) -> np.ndarray:
+    """Return all rows of `pool`, or a random sample of at most `most` covered rows and candidates, half of it covered.
+
+    Other rows, near-duplicates of candidates, are left out of a sample.
+    """
+    if len(pool) <= most:
+        return np.arange(len(pool))
+    rng = np.random.default_rng(pool.seed)
+    covered = rng.permutation(np.flatnonzero(pool.covered))[: most // 2]
+    candidates = rng.permutation(np.flatnonzero(pool.candidates))[: most - len(covered)]
+    return np.sort(np.concatenate([covered, candidates]))
 
 
 def make_gaussian_similarity(z: np.ndarray) -> Similarity:
@@ -64,7 +88,7 @@ def make_graph_similarity(z: np.ndarray) -> Similarity:
     It is ``A_ij / sqrt(A_ii A_jj)`` of ``A = (I - ALPHA S)^-1``, where S is the normalised graph of nearest neighbours
     (Zhou et al. 2004): the cosine of rows i and j in the space of that kernel.
     """
-    graph = torch.from_numpy(build_neighbour_graph(z, NEIGHBOURS_OF_GRAPH).toarray().astype(np.float32))
+    graph = torch.from_numpy(build_neighbour_graph(z, NEIGHBOURS_OF_GRAPH).astype(np.float32).toarray())
     graph.mul_(-ALPHA).diagonal().add_(1)
     spread = torch.cholesky_inverse(torch.linalg.cholesky(graph))
     root = spread.diagonal().rsqrt()

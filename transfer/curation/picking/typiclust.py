@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from transfer.curation.picking.coverage import COVERED_AT_ONCE
 from transfer.curation.picking.pool import Choice, Pool
 
 TYPICAL_NEIGHBOURS = 20  # of which an image is typical if they are near, as in the paper
@@ -56,9 +57,13 @@ def _rank_typical(pool: Pool, rows: np.ndarray) -> list[tuple[int, float]]:
     """Return the candidates among the `rows` of a cluster with their typicality, the most typical first."""
     candidates = rows[pool.candidates[rows]]
     near = min(TYPICAL_NEIGHBOURS, max(len(rows) // 2, 1))
-    squares = np.maximum(2 - 2 * pool.features[candidates] @ pool.features[rows].T, 0)
-    squares[rows[None] == candidates[:, None]] = np.inf  # not of itself
-    nearest = np.sqrt(np.sort(squares, axis=1)[:, :near]) if len(rows) > 1 else np.ones((len(candidates), 1))
-    typicality = 1 / np.maximum(nearest.mean(1), 1e-6)
+    distance = np.ones(len(candidates))
+    for start in range(0, len(candidates) if len(rows) > 1 else 0, COVERED_AT_ONCE):
+        part = candidates[start : start + COVERED_AT_ONCE]
+        squares = np.maximum(2 - 2 * pool.features[part] @ pool.features[rows].T, 0)
+        squares[rows[None] == part[:, None]] = np.inf  # not of itself
+        nearest = np.partition(squares, near - 1, axis=1)[:, :near]
+        distance[start : start + COVERED_AT_ONCE] = np.sqrt(nearest).mean(1)
+    typicality = 1 / np.maximum(distance, 1e-6)
     order = np.argsort(-typicality, kind="stable")
     return [(int(candidates[i]), float(typicality[i])) for i in order]
