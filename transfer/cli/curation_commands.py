@@ -85,4 +85,4 @@ def _simulate(config: PickConfig) -> None:
     result = simulate(dataclasses.replace(config, out=out))
     page = write_simulation(result, out.with_suffix(".html"))
     print_text("\n" + simulation_text(result))
-    log_end(f"saved in {out}; page: {page}", suggest_next(["pick", config.images.data], "--n N"))
+    log_end(f"saved in {out}; page: {page}", suggest_next(["pick"], "IMAGES --n N"))

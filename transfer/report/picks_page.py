@@ -59,7 +59,7 @@ def simulation_page(result: Mapping[str, Any]) -> dict[str, Any]:
     needed = [
         {
             "name": names[name],
-            "labels": f"> {labels[-1]:,}" if count is None else f"{count:,.0f}",
+            "labels": f"> {labels[-1]:,}" if count is None else f"{'≤ ' * (count == labels[0])}{count:,.0f}",
             "share": None if count is None else f"{100 * count / labels[-1]:.0f}",
         }
         for name, count in result["needed"].items()

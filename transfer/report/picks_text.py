@@ -51,7 +51,8 @@ def simulation_text(result: dict[str, Any]) -> str:
     parts = [text_table(head, rows)]
     last = result["labels"][-1]
     for name, needed in result["needed"].items():
-        count = f"{needed:.0f} labels" if needed else f"more than {last} labels"
+        fewer = " or fewer" if needed == result["labels"][0] else ""
+        count = f"{needed:.0f} labels{fewer}" if needed else f"more than {last} labels"
         share = f", {100 * needed / last:.0f} % of {last}" if needed else ""
         parts.append(f"{name} with unlabelled images reaches {result['goal']:.3f} with {count}{share}")
     seeds = len(result["config"]["simulation"]["seeds"])

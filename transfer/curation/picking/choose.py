@@ -10,6 +10,8 @@ from transfer.curation.picking.registry import find_strategy
 from transfer.errors import TransferError
 from transfer.semi_supervised.seed_probe import SeedProbe, scale_features
 
+NOTHING_LEFT = "no image without a label is left; on a set with labels --simulate compares strategies"
+
 
 @dataclass(frozen=True, eq=False)
 class PickingTask:
@@ -72,7 +74,7 @@ def choose_images(task: PickingTask, n: int, strategy: str = "auto", seed: int =
     if n > count:
         without = int((~task.covered).sum())
         alike = f" ({without:,} have no label; the others are near-duplicates)" if count < without else ""
-        left = f"only {count:,} images can be chosen{alike}" if count else "no image without a label is left"
+        left = f"only {count:,} images can be chosen{alike}" if count else NOTHING_LEFT
         raise TransferError(f"--n {n}: {left}")
     if found.needs_labels and probabilities is None:
         raise TransferError(f"--strategy {strategy} needs labels of two classes or more: begin with auto")
