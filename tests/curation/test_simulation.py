@@ -13,7 +13,9 @@ from transfer.report.picks_text import simulation_text
 
 def configure(images, n=3, strategies=(), rounds=2, **more):
     simulation = SimulationConfig(simulate=True, strategies=strategies, rounds=rounds, seeds=(0, 1))
-    return PickConfig(ImagesConfig(str(images)), n=n, backbone=BackboneConfig("glyphnet"), simulation=simulation, **more)
+    return PickConfig(
+        ImagesConfig(str(images)), n=n, backbone=BackboneConfig("glyphnet"), simulation=simulation, **more
+    )
 
 
 def test_strategies_are_compared_with_random_picks(images, tmp_path):

@@ -11,7 +11,7 @@ from transfer.curation.picking.herding import (
     choose_by_uncertainty_herding,
     make_gaussian_similarity,
     make_graph_similarity,
-    sample_rows,
+    sample_pool,
 )
 from transfer.semi_supervised.knn_graph import build_neighbour_graph
 
@@ -59,7 +59,7 @@ def test_uncertain_images_count_more(make_pool, choose):
 def test_of_many_rows_a_sample_takes_part_and_choices_are_rows_of_the_pool(make_pool, monkeypatch):
     monkeypatch.setattr(herding, "MAX_GRAPH_ROWS", 40)
     pool = make_pool(200, labelled=60)
-    rows = sample_rows(pool, 40)
+    rows = sample_pool(pool, 40)
     assert len(set(rows.tolist())) == 40
     assert pool.covered[rows].sum() == pool.candidates[rows].sum() == 20
     found = [choice.row for choice in choose_by_graph_herding(pool, 10)]
@@ -73,5 +73,5 @@ def test_of_many_rows_a_sample_takes_part_and_choices_are_rows_of_the_pool(make_
 def test_near_duplicates_of_candidates_are_not_in_a_sample_and_few_rows_are_no_sample(make_pool):
     pool = make_pool(50)
     candidates = np.arange(50) % 2 == 0
-    assert np.array_equal(sample_rows(pool, 50), np.arange(50))
-    assert set(sample_rows(replace(pool, candidates=candidates), 30).tolist()) == set(np.flatnonzero(candidates))
+    assert np.array_equal(sample_pool(pool, 50), np.arange(50))
+    assert set(sample_pool(replace(pool, candidates=candidates), 30).tolist()) == set(np.flatnonzero(candidates))

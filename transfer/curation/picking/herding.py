@@ -53,13 +53,13 @@ def choose_by_graph_herding(pool: Pool, n: int) -> list[Choice]:
     """
     if len(pool) > MAX_GRAPH_ROWS < 2 * n:
         return choose_by_uncertainty_herding(pool, n)
-    rows = sample_rows(pool, MAX_GRAPH_ROWS)
+    rows = sample_pool(pool, MAX_GRAPH_ROWS)
     part = pool.take(rows)
     found = choose_by_coverage(part, n, make_graph_similarity(part.features), 1 - part.margins)
     return _describe(pool, [(int(rows[row]), gain) for row, gain in found])
 
 
-def sample_rows(pool: Pool, most: int) -> np.ndarray:
+def sample_pool(pool: Pool, most: int) -> np.ndarray:
     """Return all rows of `pool`, or a random sample of at most `most` covered rows and candidates, half of it covered.
 
     Other rows, near-duplicates of candidates, are left out of a sample.
