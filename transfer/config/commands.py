@@ -60,6 +60,8 @@ class PredictConfig(Config):
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     out: Path | None = None
     """Output file (default: standard output)."""
+    resume: bool = False
+    """Resume the predictions in --out where they stopped, with identical results; start them if there are none."""
     coverage: Share[float | None] = None
     """Add a set of likely classes to each answer that contains the true class this often, such as 0.9, for images like
     those of the training set."""
@@ -68,6 +70,11 @@ class PredictConfig(Config):
     max_unknown: Annotated[float, Within(0, 1)] = 1.0
     """Name no object where object_unknown, the share of known images that are less strange than this one, is higher,
     such as 0.99."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and not self.out:
+            raise TransferError("--resume needs the file of the predictions: add --out FILE")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
-from transfer.data.images.file_kinds import SHOWN_FILES, describe_left_out
+from transfer.data.images.file_kinds import describe_left_out
 from transfer.data.label_sets.combinations import count_labels
-from transfer.data.left_out import LeftOut
+from transfer.data.left_out import SHOWN_FILES, LeftOut
 from transfer.data.splits import Splits
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target
 from transfer.runs.folder import LEFT_OUT_FILE

@@ -1,4 +1,4 @@
-"""A lock on a run folder, so that one process at a time writes there."""
+"""Locks, so that one process at a time writes a file or a run folder."""
 
 import contextlib
 from pathlib import Path
@@ -10,15 +10,19 @@ from transfer.errors import TransferError
 LOCK_FILE = ".lock"
 
 
-class FolderLock:
-    """Locks a folder for this process until released, garbage-collected, or the process ends in any way.
+class PathLock:
+    """Locks `path` for this process until released, garbage-collected, or the process ends in any way.
 
-    The same process may lock a folder several times.
+    The same process may lock a path several times.
 
     Parameters
     ----------
-    folder : Path
-        An existing folder.
+    path : Path
+        What is written to.
+    file : Path
+        The lock file, in an existing folder.
+    kind : str
+        What `path` is, for messages.
 
     Raises
     ------
@@ -26,17 +30,17 @@ class FolderLock:
         Another process has locked it, or the lock file cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder.absolute() / LOCK_FILE
+    def __init__(self, path: Path, file: Path, kind: str = "file") -> None:
+        self._file = file.absolute()
         self._lock = FileLock(self._file, timeout=0, thread_local=False, is_singleton=True)
         try:
             self._lock.acquire()
         except Timeout as error:
             raise TransferError(
-                f"another process is writing to the run folder {folder}: wait for it, stop it, or use another folder"
+                f"another process is writing to the {kind} {path}: wait for it, stop it, or use another {kind}"
             ) from error
         except OSError as error:
-            raise TransferError(f"cannot write the run folder {folder}: {error.strerror or error}") from error
+            raise TransferError(f"cannot write the {kind} {path}: {error.strerror or error}") from error
         self._held = True
 
     def release(self) -> None:
@@ -56,3 +60,10 @@ class FolderLock:
     def __del__(self) -> None:
         if getattr(self, "_held", False):
             self.release()
+
+
+class FolderLock(PathLock):
+    """Locks an existing run folder, as :class:`PathLock` does."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, folder / LOCK_FILE, "run folder")

@@ -1,12 +1,17 @@
 """Standard streams that cannot end a run: results are computed and saved even if no line can be printed."""
 
+import io
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 from transfer.errors import TransferError
+
+_CHUNK = 1 << 16  # bytes read at once
+_PAUSE = 0.05  # seconds without input, after which a reader is told so
 
 
 class OutputStream:
@@ -98,3 +103,26 @@ def check_output(stream: Any) -> None:
 def is_unicode(stream: Any) -> bool:
     """Return whether the encoding of `stream` has all characters."""
     return "utf" in (getattr(stream, "encoding", None) or "utf-8").lower()
+
+
+def read_chunks(stream: TextIO) -> Iterator[bytes | None]:
+    """Yield what `stream` contains as UTF-8, or as the bytes of a standard input; None while nothing comes.
+
+    None is only yielded for pipes and terminals, where the system can tell.
+    """
+    try:
+        handle = stream.fileno() if os.name != "nt" else -1
+    except (OSError, ValueError):  # no file of the system
+        handle = -1
+    if handle < 0:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # names that are not valid text in its encoding
+        yield from (line.encode("utf-8", "surrogateescape") for line in stream)
+        return
+    while True:
+        while not select.select([handle], [], [], _PAUSE)[0]:
+            yield None
+        chunk = os.read(handle, _CHUNK)
+        if not chunk:
+            return
+        yield chunk

@@ -4,11 +4,11 @@ import hashlib
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import KW_ONLY, dataclass
-from itertools import islice
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from transfer.data.images.preprocessing import Preprocessing, prepare
 from transfer.data.images.read import read_pixels
 from transfer.data.shards.prefetch import Contents
 from transfer.runtime import distributed
+
+B = TypeVar("B")
 
 
 @dataclass(eq=False)
@@ -80,31 +82,30 @@ class ImageBatches:
         if not len(self):
             return
         workers = min(self.workers or distributed.count_cores_per_process(), len(self._rows))
-        ahead = 1 + math.ceil(workers / self.batch_size)  # one image per thread, and one more batch
         pool = open_single_threads(workers)
         contents = Contents(self.paths, self._rows)
         try:
-            batches = (self._submit(pool, contents, i) for i in range(0, len(self._rows), self.batch_size))
-            waiting = deque(islice(batches, 1 + ahead))
-            while waiting:
-                rows, images, loading = waiting.popleft()
-                for image in loading:
-                    image.result()
-                waiting.extend(islice(batches, 1))
-                yield rows, images
+            submitted = (self._submit(pool, contents, i) for i in range(0, len(self._rows), self.batch_size))
+            batches = (((rows, images), loading) for rows, images, loading in submitted)
+            yield from _load_ahead(batches, workers, self.batch_size)
         finally:  # also if the consumer stops early
             contents.close()
             pool.shutdown(cancel_futures=True)
 
     def _submit(
-        self, pool: ThreadPoolExecutor, contents: Contents, start: int
+        self, pool: ThreadPoolExecutor, contents: Contents, start: int, skipped: int = 0
     ) -> tuple[Tensor, Tensor, list[Future[None]]]:
-        """Submit the batch that starts at `start` of the order to `pool`, with new memory for its images."""
+        """Submit the batch that starts at `start` of the order to `pool`, with new memory for its images.
+
+        Its first `skipped` images are black.
+        """
         rows = torch.from_numpy(self._rows[start : start + self.batch_size].copy())
         shape = len(rows), *self.preprocessing.input_size
         with torch.inference_mode(False):  # inference mode is per thread: others could not write
             images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin, memory_format=torch.channels_last)
-        return rows, images, [pool.submit(self._fill, contents, start + i, image) for i, image in enumerate(images)]
+        images[:skipped] = 0
+        places = range(start + skipped, start + len(rows))
+        return rows, images, [pool.submit(self._fill, contents, i, images[i - start]) for i in places]
 
     def _fill(self, contents: Contents, place: int, image: Tensor) -> None:
         """Load the image at `place` of the order into `image`, or record that it is bad."""
@@ -130,6 +131,99 @@ class ImageBatches:
             pixels = read_pixels(file, name=name, at_least=needed, levels=levels)
             rng = np.random.default_rng(self.keys[place])
             image.copy_(augment(pixels, self.preprocessing, self.augmentation, rng))
+
+
+@dataclass(eq=False)
+class StreamedBatch:
+    """A batch of :func:`stream_batches`.
+
+    Attributes
+    ----------
+    paths : list of str
+    start : int
+        Place of the first image that is wanted. Those before it are not read; they are black.
+    images : Tensor of uint8, shape (len(paths), 3, H, W)
+        Made by :func:`stream_batches`.
+    bad : dict of int to str
+        Places of images that do not decode, and why. They are black.
+    """
+
+    paths: list[str]
+    start: int = 0
+    images: Tensor = field(init=False)
+    bad: dict[int, str] = field(default_factory=dict)
+
+
+def stream_batches(
+    batches: Iterable[StreamedBatch | None],
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    pin: bool = False,
+    skip_bad: bool = False,
+) -> Iterator[StreamedBatch]:
+    """Yield `batches`, of any number, with their images, which threads decode a few batches ahead.
+
+    None among `batches` means that the next one is not there yet: those before it are yielded first.
+
+    Parameters
+    ----------
+    batches : iterable of StreamedBatch or None
+    batch_size : int
+        Images of most batches.
+    pin : bool
+        Use pinned memory, so that copies to a GPU run in the background.
+    skip_bad : bool
+        Note an image that does not decode, instead of raising.
+
+    Raises
+    ------
+    BadImage
+        A file that does not decode; names it.
+    """
+    workers = distributed.count_cores_per_process()
+    pool = open_single_threads(workers)
+
+    def submit(batch: StreamedBatch) -> tuple[StreamedBatch, list[Future[None]]]:
+        bad = batch.bad if skip_bad else None
+        alone = ImageBatches(batch.paths, preprocessing, batch_size=len(batch.paths), pin=pin, bad=bad)
+        _, batch.images, loading = alone._submit(pool, Contents(batch.paths), 0, batch.start)
+        return batch, loading
+
+    try:
+        yield from _load_ahead((submit(batch) if batch else None for batch in batches), workers, batch_size)
+    finally:  # also if the consumer stops early
+        pool.shutdown(cancel_futures=True)
+
+
+def _load_ahead(submitted: Iterator[tuple[B, list[Future[None]]] | None], workers: int, batch_size: int) -> Iterator[B]:
+    """Yield batches in order as they are loaded, some ahead: an image for each worker, and two more batches."""
+    most = 2 + math.ceil(workers / batch_size)
+    waiting: deque[tuple[B, list[Future[None]]]] = deque()
+    ended = False
+
+    def fill(*, wait: bool) -> bool:
+        """Take batches up to `most`, or those that are there, at least one if `wait`; return whether that is all."""
+        while len(waiting) < most:
+            try:
+                coming = next(submitted)
+            except StopIteration:
+                return True
+            if coming:
+                waiting.append(coming)
+            elif waiting or not wait:
+                return False
+        return False
+
+    while True:
+        ended = ended or fill(wait=True)
+        if not waiting:
+            return
+        batch, loading = waiting.popleft()
+        for image in loading:
+            image.result()
+        ended = ended or fill(wait=False)
+        yield batch
 
 
 def _read_checked(file: str | bytes, name: str, digest: str) -> bytes:

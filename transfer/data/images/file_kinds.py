@@ -2,15 +2,13 @@
 
 import functools
 import mimetypes
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
 
 from transfer.data.images.decode import HEIF_SUFFIXES, NEEDS_HEIF, has_heif
-from transfer.data.left_out import LeftOut
-from transfer.errors import list_examples
+from transfer.data.left_out import LeftOut, LeftOutCounts
 from transfer.runtime.files import open_regular
 
 HIDDEN = "hidden"
@@ -20,7 +18,6 @@ RAW = "camera RAW: convert to JPEG or PNG"
 AVIF = "AVIF, which this Pillow cannot read: pip install --upgrade pillow"
 SYSTEM = "made by an operating system"
 OTHER_FORMAT = "a format that is not read: convert to JPEG or PNG"
-SHOWN_FILES = 3  # per reason, in a message
 
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # formats that PIL registers but cannot decode itself
@@ -103,14 +100,7 @@ def describe_left_out(files: Iterable[LeftOut]) -> list[str]:
     >>> describe_left_out([LeftOut("a/.1.png", "hidden"), LeftOut("b.txt", "not an image", "shard.tar")])
     ['1 file, hidden: a/.1.png', '1 file, not an image: b.txt (shard.tar)']
     """
-    names = defaultdict(list)
-    for path, reason, where in files:
-        kind = "folder" if path.endswith("/") else "file"
-        names[kind, reason].append(f"{path} ({where})" if path and where else path or where)
-    return [
-        f"{len(paths):,} {kind}{'s' * (len(paths) > 1)}, {reason}: {list_examples(paths, SHOWN_FILES)}"
-        for (kind, reason), paths in names.items()
-    ]
+    return LeftOutCounts(files).describe()
 
 
 def _recognise(path: Path) -> str:

@@ -58,7 +58,7 @@ def read_index(shard: str) -> Index:
         The shard cannot be read, is not a plain tar, is damaged or truncated, or holds unsafe members.
     """
     try:
-        size, validator = _version(shard)
+        size, validator = find_version(shard)
     except OSError as error:
         raise TransferError(f"cannot read {shard}: {error.strerror or error}") from error
     file = get_cache_folder(
@@ -80,7 +80,7 @@ def read_index(shard: str) -> Index:
     return found
 
 
-def _version(shard: str) -> tuple[int, str]:
+def find_version(shard: str) -> tuple[int, str]:
     """Return the size in bytes, and a validator that changes with the content ("" if unknown)."""
     if is_url(shard):
         from transfer.data.shards.remote import get_version

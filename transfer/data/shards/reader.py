@@ -2,11 +2,13 @@
 
 import glob
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -111,7 +113,27 @@ def _in_folder(folder: Path) -> list[str] | None:
 
 def list_members(shards: Sequence[str]) -> list[str]:
     """Return the addresses of all images in `shards`."""
-    return _list_addresses(_indexed(shards))
+    return list(iterate_members(shards, []))
+
+
+def iterate_members(shards: Sequence[str], ignored: Any) -> Iterator[str]:
+    """Yield the addresses of all images in `shards`, which are indexed a few ahead.
+
+    What is not read is appended to `ignored`, a list or LeftOutCounts, as :class:`LeftOut`.
+    """
+    with ThreadPoolExecutor(min(_READERS, len(shards))) as pool:
+        try:
+            waiting: deque[Future[Index]] = deque()
+            for shard in chain(shards, [None] * _READERS):
+                if shard is not None:
+                    waiting.append(pool.submit(read_index, shard))
+                if waiting and (shard is None or len(waiting) == _READERS):
+                    index = waiting.popleft().result()
+                    for file in _list_left_out(index):
+                        ignored.append(file)
+                    yield from _list_addresses([index])
+        finally:  # also if the consumer stops early
+            pool.shutdown(cancel_futures=True)
 
 
 def read_shards(shards: Sequence[str], targets: Sequence[str] = (), *, name: str = "") -> ImageTable:
