@@ -11,7 +11,7 @@ import shutil
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from struct import Struct
 from typing import Any, BinaryIO, NamedTuple
@@ -93,7 +93,8 @@ class PredictionFile:
     def __exit__(self, kind: type | None, *raised: object) -> None:
         if self._files:
             for file in self._files:
-                file.close()
+                with suppress(OSError):  # what a full disk did not take is written again
+                    file.close()
             if kind and not self.rows:
                 self.part.unlink(missing_ok=True)
                 self.record.unlink(missing_ok=True)
