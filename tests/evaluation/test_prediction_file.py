@@ -182,6 +182,6 @@ def test_two_processes_do_not_write_one_file(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk here")
 def test_a_full_disk_is_one_line(tmp_path, paths, monkeypatch):
     out = tmp_path / "rows"
-    monkeypatch.setattr(PredictionFile, "_create", lambda self: (io.BytesIO(), open("/dev/full", "wb")))
+    monkeypatch.setattr(PredictionFile, "_create", lambda self: (io.BytesIO(), Path("/dev/full").open("wb")))  # noqa: SIM115
     with pytest.raises(TransferError, match=r"cannot write .*rows: No space left on device"):
         write_all(out, paths)
