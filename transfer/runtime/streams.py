@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from transfer.errors import TransferError
 
 _CHUNK = 1 << 16  # bytes read at once
-_PAUSE = 0.05  # seconds without input, after which a reader is told so
+_PAUSE = 0.05  # seconds without input, after which None is yielded
 
 
 class OutputStream:
