@@ -1,12 +1,16 @@
 """Saved runs of every form, on a small backbone with random weights."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from transfer.config.train import HeadConfig
+from transfer.config.train import HeadConfig, TrainConfig
+
+SHARED = Path(os.environ.get("TRANSFER_WEIGHTS", Path(__file__).parents[3] / "shared" / "weights")).parent
 
 
 @pytest.fixture
@@ -58,3 +62,21 @@ def own() -> Callable[..., dict[str, Any]]:
         return {name: values.numpy() for model in models.values() for name, values in model.predict(images).items()}
 
     return predictions
+
+
+@pytest.fixture
+def finished(config: Callable[..., TrainConfig], folder: Path, tmp_path: Path) -> Path:
+    """Train a run on images of its own; return its folder."""
+    from transfer.training.train import train
+
+    shutil.copytree(folder, tmp_path / "images")
+    train(config(data=str(tmp_path / "images"), out=tmp_path / "run", policy="linear_probe"))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def shared_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let backbones be loaded with real weights; skip if there are none."""
+    if not (SHARED / "weights").is_dir():
+        pytest.skip("needs shared/weights beside the checkout")
+    monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED / "weights"))

@@ -32,8 +32,8 @@ def test_unusable_paths_are_refused(saved, tmp_path):
 
 
 def test_a_model_with_other_predictions_is_not_written(saved, monkeypatch, tmp_path):
-    def wrong(models, about, images):
-        return PreparedExport(lambda out: pytest.fail("written"), {"object": np.ones((len(images), 3))})
+    def wrong(source):
+        return PreparedExport(lambda out: pytest.fail("written"), {"object": np.ones((len(source.images), 3))})
 
     monkeypatch.setitem(FORMATS, "timm", (wrong, "", ""))
     with pytest.raises(TransferError, match="nothing is written"):

@@ -130,16 +130,18 @@ class ExportConfig(Config):
 
     run: tyro.conf.Positional[Path]
     """Run folder, or its model.safetensors."""
-    format: Literal["onnx", "torch_export", "safetensors", "timm"] = "onnx"
-    """onnx: ONNX file; torch_export: .pt2 file of torch.export; safetensors: weights, with a JSON file beside them;
-    timm: folder that timm loads."""
+    format: Literal["onnx", "onnx-int8", "torch_export", "safetensors", "timm"] = "onnx"
+    """onnx: ONNX file; onnx-int8: smaller and faster ONNX file, calibrated on training images; torch_export: .pt2 file
+    of torch.export; safetensors: weights, with a JSON file beside them; timm: folder that timm loads."""
     out: Path | None = None
     """Output file, or folder for timm (default: beside the run, under its name)."""
     coverage: Share[float | None] = None
-    """Add prediction sets of this coverage, such as 0.9: as outputs (onnx, torch_export), or the least probability of a
-    class in the set (safetensors)."""
+    """Add prediction sets of this coverage, such as 0.9: as outputs, or the least probability of a class in the set
+    (safetensors)."""
     unknown: bool = False
-    """Add the output object_unknown: the share of known images that are less strange (onnx, torch_export)."""
+    """Add the output object_unknown: the share of known images that are less strange (formats with a computation)."""
+    max_loss: Fraction[float] = 0.01
+    """Accuracy on the test images that onnx-int8 may lose against float32; if a head loses more, nothing is written."""
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,17 @@ def _set_missing_levels(
     return [f"the run was trained without 16-bit, integer or float images: they are read by their type ({read})"]
 
 
+def load_test_table(run: Path, specs: Sequence[HeadSpec]) -> ImageTable:
+    """Return the test images of the run in this folder, with labels as indices of the heads' classes.
+
+    Raises
+    ------
+    TransferError
+        The run has none.
+    """
+    return align_labels(_common_test([run], specs), specs, own=True)
+
+
 def _merge_specs(members: Sequence[checkpoint.Models]) -> list[HeadSpec]:
     """Return the specifications of the heads; of several models with the mean of their thresholds."""
     first, *others = ({n: s for model in m.values() for n, s in model.heads.specs.items()} for m in members)

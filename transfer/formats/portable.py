@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.variants import TruncatedBackbone, pool_mean
+from transfer.errors import TransferError
 from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models
+
+MAX_DIFFERENCE = 1e-2  # between probabilities; rounding differences are far smaller
 
 
 class PortableModel(nn.Module):
@@ -99,12 +103,47 @@ def _round_to_half(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
 
 
 @dataclass(frozen=True)
+class ExportSource:
+    """What a format is made from.
+
+    `images` are trial images, uint8 (N, 3, H, W), and `expected` the run's predictions for them by head. `run` is the
+    folder or file that the models come from, `max_loss` the accuracy that a quantised model may lose.
+    """
+
+    models: Models
+    about: dict[str, Any]
+    images: Tensor
+    expected: Mapping[str, np.ndarray]
+    run: Path
+    unknown: UnknownScore | None = None
+    max_loss: float = 0.01
+
+
+@dataclass(frozen=True)
 class PreparedExport:
     """A run in another format, not written yet.
 
     The predictions of the exported model for the trial images are by head probabilities (N, classes), (N,) of binary
-    heads, or values (N,). There are none if the format contains no computation.
+    heads, or values (N,). There are none if the format contains no computation, or only approximates the run.
     """
 
     write: Callable[[Path], list[Path]]  # takes the path to write to; returns the files written
-    predictions: dict[str, np.ndarray]
+    predictions: Mapping[str, np.ndarray]
+    notes: Sequence[str] = ()  # what was measured
+
+
+def find_largest_difference(
+    format: str, predictions: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> float | None:
+    """Return the largest difference between probabilities (or values) of an export and of its run; None without any.
+
+    A TransferError says that it is no rounding difference.
+    """
+    difference = max(
+        (float(np.abs(values - expected[name]).max()) for name, values in predictions.items()), default=None
+    )
+    if difference is not None and not difference <= MAX_DIFFERENCE:
+        raise TransferError(
+            f"--format {format}: its predictions differ from the run's by {difference:.2g}; nothing is written"
+        )
+    return difference

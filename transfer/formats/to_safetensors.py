@@ -9,20 +9,19 @@ from torch import Tensor
 
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.formats.plain_heads import extract_plain_heads
-from transfer.formats.portable import PreparedExport, find_rounded_module
+from transfer.formats.portable import ExportSource, PreparedExport, find_rounded_module
 from transfer.model import TransferModel
-from transfer.runs.checkpoint import Models
 from transfer.runtime.files import atomic_write, write_json
 
 
-def to_safetensors(models: Models, about: dict[str, Any], images: Tensor) -> PreparedExport:
-    """Return `models` as tensors ``backbone.KEY`` and ``heads.NAME.LAYER.weight|bias``, and the JSON beside them.
+def to_safetensors(source: ExportSource) -> PreparedExport:
+    """Return the run as tensors ``backbone.KEY`` and ``heads.NAME.LAYER.weight|bias``, and the JSON beside them.
 
     Separate networks have a prefix each: ``NAME.backbone.KEY`` and so on. There is no computation, so no predictions.
     """
     tensors: dict[str, Tensor] = {}
     networks = {}
-    for part, model in models.items():
+    for part, model in source.models.items():
         prefix = f"{part}." if part else ""
         for key, tensor in model.backbone.network.state_dict().items():
             tensors[f"{prefix}backbone.{key}"] = tensor.contiguous()
@@ -36,7 +35,7 @@ def to_safetensors(models: Models, about: dict[str, Any], images: Tensor) -> Pre
             "rounded_to_float16": find_rounded_module(model),
             "heads": {name: {"layers": len(h.layers), "activation": h.activation} for name, h in heads.items()},
         }
-    described = about | {"networks": networks}
+    described = source.about | {"networks": networks}
 
     def write(out: Path) -> list[Path]:
         beside = out.with_suffix(".json")

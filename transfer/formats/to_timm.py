@@ -7,14 +7,14 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from transfer.backbones import registry
 from transfer.backbones.providers.timm_models import TimmModels
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.errors import TransferError
 from transfer.formats.plain_heads import PlainHead, extract_plain_heads
-from transfer.formats.portable import PreparedExport
+from transfer.formats.portable import ExportSource, PreparedExport
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models
 from transfer.runtime.files import atomic_write
@@ -24,15 +24,15 @@ PRETRAINED_ONLY = ("tag", "license")  # of timm's pretrained_cfg; they do not ho
 INSTEAD = "give --format onnx or torch_export"
 
 
-def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> PreparedExport:
-    """Return `models` as timm's network with the object head as its classifier, and the other heads beside it.
+def to_timm(source: ExportSource) -> PreparedExport:
+    """Return the run as timm's network with the object head as its classifier, and the other heads beside it.
 
     The folder has ``model.safetensors`` and ``config.json``, for ``timm.create_model("local-dir:FOLDER",
     pretrained=True)``, and ``heads/heads.safetensors``: weight and bias of each other head, on the network's pooled
     features. (Beside the model, timm up to 1.0.28 would load that file in its place.) A backbone or heads that timm
     cannot express raise a TransferError.
     """
-    model = _timm_model(models)
+    model = _timm_model(source.models)
     heads = extract_plain_heads(model.heads)
     for name, head in heads.items():
         if len(head.layers) > 1:
@@ -43,8 +43,8 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
 
     def write(out: Path) -> list[Path]:
         with tempfile.TemporaryDirectory() as folder:
-            labels = about["heads"]["object"]["classes"]
-            config = {"label_names": labels, "pretrained_cfg": about["preprocessing"]}
+            labels = source.about["heads"]["object"]["classes"]
+            config = {"label_names": labels, "pretrained_cfg": source.about["preprocessing"]}
             known: Any = network.pretrained_cfg
             network.pretrained_cfg = {k: v for k, v in known.items() if k not in PRETRAINED_ONLY}  # type: ignore[assignment]
             timm.models.save_for_hf(network, folder, config, safe_serialization=True)
@@ -62,7 +62,7 @@ def to_timm(models: Models, about: dict[str, Any], images: Tensor) -> PreparedEx
         return written
 
     with torch.no_grad():
-        probabilities = network(model.backbone.preprocessing.normalise(images)).softmax(1)
+        probabilities = network(model.backbone.preprocessing.normalise(source.images)).softmax(1)
     return PreparedExport(write, {"object": probabilities.numpy()})
 
 

@@ -3,23 +3,19 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from transfer.evaluation.uncertainty.unknown import UnknownScore
-from transfer.formats.portable import PortableModel, PreparedExport, select_predictions
-from transfer.runs.checkpoint import Models
+from transfer.formats.portable import ExportSource, PortableModel, PreparedExport, select_predictions
 from transfer.runtime.files import atomic_write
 
 
-def to_torch_export(
-    models: Models, about: dict[str, Any], images: Tensor, unknown: UnknownScore | None = None
-) -> PreparedExport:
-    """Return `models` as one exported program from uint8 images (N, 3, H, W) to a dict of predictions."""
-    portable = PortableModel(models, about.get("prediction_sets", {}).get("least_probability"), unknown)
-    program = trace_program(portable, images)
+def to_torch_export(source: ExportSource) -> PreparedExport:
+    """Return the run as one exported program from uint8 images (N, 3, H, W) to a dict of predictions."""
+    about = source.about
+    portable = PortableModel(source.models, about.get("prediction_sets", {}).get("least_probability"), source.unknown)
+    program = trace_program(portable, source.images)
 
     def write(out: Path) -> list[Path]:
         content = io.BytesIO()
@@ -29,7 +25,7 @@ def to_torch_export(
         return [out]
 
     with torch.no_grad():
-        return PreparedExport(write, select_predictions(program.module()(images)))
+        return PreparedExport(write, select_predictions(program.module()(source.images)))
 
 
 def trace_program(module: nn.Module, images: Tensor) -> torch.export.ExportedProgram:

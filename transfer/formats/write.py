@@ -1,31 +1,29 @@
 """`transfer export`: write a saved run in another format, after comparing its predictions with the run's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from transfer.config.commands import ExportConfig
 from transfer.errors import TransferError
 from transfer.evaluation.uncertainty.record import Uncertainty, load_uncertainty
 from transfer.evaluation.uncertainty.unknown import HEAD
-from transfer.formats.portable import PreparedExport
+from transfer.formats.portable import ExportSource, PreparedExport, find_largest_difference
 from transfer.formats.record import describe_models
 from transfer.formats.to_onnx import to_onnx
+from transfer.formats.to_onnx_int8 import to_onnx_int8
 from transfer.formats.to_safetensors import to_safetensors
 from transfer.formats.to_timm import to_timm
 from transfer.formats.to_torch_export import to_torch_export
 from transfer.runs import checkpoint
 
-FORMATS: dict[str, tuple[Callable[..., PreparedExport], str, str]] = {
-    "onnx": (
-        to_onnx,
-        ".onnx",
-        "import onnxruntime; print([o.name for o in onnxruntime.InferenceSession({out!r}).get_outputs()])",
-    ),
+_LOAD_ONNX = "import onnxruntime; print([o.name for o in onnxruntime.InferenceSession({out!r}).get_outputs()])"
+FORMATS: dict[str, tuple[Callable[[ExportSource], PreparedExport], str, str]] = {
+    "onnx": (to_onnx, ".onnx", _LOAD_ONNX),
+    "onnx-int8": (to_onnx_int8, "-int8.onnx", _LOAD_ONNX),
     "torch_export": (to_torch_export, ".pt2", "import torch; print(torch.export.load({out!r}).graph_signature)"),
     "safetensors": (
         to_safetensors,
@@ -34,13 +32,10 @@ FORMATS: dict[str, tuple[Callable[..., PreparedExport], str, str]] = {
     ),
     "timm": (to_timm, "_timm", "import timm; print(timm.create_model('local-dir:' + {out!r}, pretrained=True))"),
 }
-"""What writes each format, the suffix of its file or folder, and Python code that loads it.
-
-The first takes models, their description and trial images; a format with computation also an unknown score.
-"""
-COMPUTING = ("onnx", "torch_export")  # formats that have a computation, not only weights
+"""What writes each format, the suffix of its file or folder, and Python code that loads it."""
+WEIGHTS_ONLY = ("safetensors", "timm")  # formats without a computation
+FOLDERS = ("timm",)  # formats that are a folder
 TRIAL_IMAGES = 3  # more than the 2 that the exporter traces, which shows that the batch size is free
-MAX_DIFFERENCE = 1e-2  # between probabilities; rounding differences are far smaller
 
 
 @dataclass(frozen=True)
@@ -48,18 +43,24 @@ class ExportResult:
     """The files written by an export.
 
     On images of noise, probabilities (or values) of the exported model and of the run have at most this `difference`;
-    it is None if the format contains no computation.
+    it is None if the format contains no computation, or approximates the run: `notes` has what was measured.
     """
 
     files: list[Path]
     difference: float | None
     preparation: str  # how to resize and crop an image for the model
     loading: str  # Python code that loads the exported model, without this package
+    notes: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """Return the lines that `transfer export` prints."""
         agreement = [] if self.difference is None else [f"predictions equal the run's to within {self.difference:.1e}"]
-        return [*(f"wrote {file}" for file in self.files), *agreement, f"images: {self.preparation}; uint8 RGB"]
+        return [
+            *(f"wrote {file}" for file in self.files),
+            *agreement,
+            *self.notes,
+            f"images: {self.preparation}; uint8 RGB",
+        ]
 
 
 def export(config: ExportConfig) -> ExportResult:
@@ -70,11 +71,11 @@ def export(config: ExportConfig) -> ExportResult:
     prepare, suffix, loading = FORMATS[config.format]
     run = config.run if config.run.is_dir() else config.run.parent / config.run.stem
     out = config.out or Path(f"{run.absolute()}{suffix}")
-    if out.is_dir() != (config.format == "timm") and out.exists():
+    if out.is_dir() != (config.format in FOLDERS) and out.exists():
         raise TransferError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: give another path")
     if config.coverage is not None and config.format == "timm":
         raise TransferError("--coverage: a timm folder has no prediction sets; use --format onnx or safetensors")
-    if config.unknown and config.format not in COMPUTING:
+    if config.unknown and config.format in WEIGHTS_ONLY:
         raise TransferError(
             f"--unknown: --format {config.format} has weights alone, and the unknown score is a computation; use "
             "--format onnx or torch_export"
@@ -86,22 +87,16 @@ def export(config: ExportConfig) -> ExportResult:
     about = describe_models(models)
     if config.coverage is not None:
         about["prediction_sets"] = _describe_sets(models, load_uncertainty(config.run), config.coverage)
+    unknown = None
     if config.unknown:
         unknown = load_uncertainty(config.run).unknown
         if unknown is None:
             raise TransferError(f"--unknown: {config.run} has no unknown score, made of held-out images")
         about["unknown"] = {"output": f"{HEAD}_unknown", "score": unknown.name}
-        prepared = prepare(models, about, images, unknown)
-    else:
-        prepared = prepare(models, about, images)
-    difference = max(
-        (float(np.abs(values - expected[name]).max()) for name, values in prepared.predictions.items()), default=None
-    )
-    if difference is not None and not difference <= MAX_DIFFERENCE:
-        raise TransferError(
-            f"--format {config.format}: its predictions differ from the run's by {difference:.2g}; nothing is written"
-        )
-    return ExportResult(prepared.write(out), difference, about["how"], loading.format(out=str(out)))
+    prepared = prepare(ExportSource(models, about, images, expected, config.run, unknown, config.max_loss))
+    difference = find_largest_difference(config.format, prepared.predictions, expected)
+    files = prepared.write(out)
+    return ExportResult(files, difference, about["how"], loading.format(out=str(out)), prepared.notes)
 
 
 def _describe_sets(models: checkpoint.Models, uncertainty: Uncertainty, coverage: float) -> dict[str, Any]:
