@@ -44,7 +44,7 @@ def test_the_file_has_integers_and_says_what_was_measured(finished, fast, own):
     (batch, *_) = find_training_images(finished, preprocessing_of(finished), 16).read("")
     for images in (batch, batch[:1]):
         (found,) = session.run(["object_probabilities"], {"images": images})
-        np.testing.assert_allclose(found, own(finished, torch.from_numpy(images))["object"], atol=0.1)
+        np.testing.assert_allclose(found, own(finished, torch.from_numpy(images))["object"], atol=0.2)
 
 
 def test_weights_are_integers_per_channel_but_for_the_first_layers_and_heads(finished, fast):
