@@ -34,7 +34,7 @@ FORMATS: dict[str, tuple[Callable[[ExportSource], PreparedExport], str, str]] = 
 }
 """What writes each format, the suffix of its file or folder, and Python code that loads it."""
 WEIGHTS_ONLY = ("safetensors", "timm")  # formats without a computation
-FOLDERS = ("timm",)  # formats that are a folder
+FOLDER_FORMATS = ("timm",)  # formats that are a folder
 TRIAL_IMAGES = 3  # more than the 2 that the exporter traces, which shows that the batch size is free
 
 
@@ -71,7 +71,7 @@ def export(config: ExportConfig) -> ExportResult:
     prepare, suffix, loading = FORMATS[config.format]
     run = config.run if config.run.is_dir() else config.run.parent / config.run.stem
     out = config.out or Path(f"{run.absolute()}{suffix}")
-    if out.is_dir() != (config.format in FOLDERS) and out.exists():
+    if out.is_dir() != (config.format in FOLDER_FORMATS) and out.exists():
         raise TransferError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: give another path")
     if config.coverage is not None and config.format == "timm":
         raise TransferError("--coverage: a timm folder has no prediction sets; use --format onnx or safetensors")
