@@ -6,6 +6,7 @@ import pytest
 
 from transfer.evaluation.label_free.expected_accuracy import (
     AGREED_ERRORS,
+    INTERVAL_FACTOR,
     MIN_IMAGES,
     AccuracyReference,
     combine_estimates,
@@ -61,10 +62,8 @@ def test_an_alarm_takes_other_outputs_and_a_lower_accuracy(reference):
     features, _ = draw(np.random.default_rng(1), 300, shift=4.0)
     found = reference.expect(predict(features), features)
     assert not replace(found, p_value=0.02).alarm
-    assert not replace(found, accuracy=found.held_out - 0.01).alarm
-    lower = replace(found, accuracy=found.held_out - 0.08)
-    assert lower.alarm
-    assert not replace(lower, n=5).alarm  # within chance
+    assert not replace(found, high=found.held_out).alarm
+    assert replace(found, high=found.held_out - 0.01).alarm
 
 
 def test_the_record_is_json(reference):
@@ -108,8 +107,9 @@ def test_the_agreement_weighs_as_much_as_it_is():
     assert combine_estimates(0.0, 0.0) == 0
 
 
-def test_intervals_narrow_with_images_down_to_the_error_of_the_estimate():
-    widths = [compute_half_width(0.7, n) for n in (10, 100, 10_000, 10**9)]
+def test_intervals_narrow_with_images_and_agreement_down_to_the_error_of_the_estimate():
+    widths = [compute_half_width(0.7, n, 0.0) for n in (10, 100, 10_000, 10**9)]
     assert widths == sorted(widths, reverse=True)
-    assert widths[-1] == pytest.approx(0.55 * 0.7 * 0.3, abs=1e-3)
-    assert compute_half_width(1.0, 10**9) > 0
+    assert widths[-1] == pytest.approx(INTERVAL_FACTOR * 0.7 * 0.3, abs=1e-3)
+    assert compute_half_width(1.0, 10**9, 0.0) > 0
+    assert compute_half_width(0.7, 10**9, -0.4) == pytest.approx(np.hypot(widths[-1], 0.4), abs=1e-4)

@@ -17,7 +17,7 @@ NORMAL_QUANTILE = 1.645  # at that level
 MIN_IMAGES = 10  # of fewer, mean and spread of the features say nothing
 # The following were set on transformed photographs of flowers12 and neu_cls: `../README.md` says how.
 AGREED_ERRORS = 0.03  # share of wrong predictions that both estimates count as correct
-INTERVAL_FACTOR = 0.55  # half width of 90 % intervals for many images, over p (1 - p)
+INTERVAL_FACTOR = 0.31  # half width of 90 % intervals over p (1 - p), if both estimates say p of many images
 LEAST_VARIANCE = 0.02  # of p (1 - p): an expected accuracy of 1 is not certain
 MAX_P_VALUE = 0.01  # up to which outputs are taken to differ
 
@@ -57,10 +57,8 @@ class ExpectedAccuracy:
 
     @property
     def alarm(self) -> bool:
-        """Whether the images differ from the training images, and the accuracy is lower beyond chance."""
-        p = self.held_out
-        chance = NORMAL_QUANTILE * math.sqrt(max(p * (1 - p), LEAST_VARIANCE) / self.n)
-        return self.differs and self.accuracy < p - chance
+        """Whether the images differ from the training images, and held-out accuracy is above the interval."""
+        return self.differs and self.high < self.held_out
 
     def record(self) -> dict[str, Any]:
         """Return the entry of a result."""
@@ -114,7 +112,7 @@ class AccuracyReference:
         p_value = compare_outputs(known, new)
         shifted = p_value < MAX_P_VALUE
         accuracy = combine_estimates(agreement, transport) if shifted else (agreement + confidence) / 2
-        half = compute_half_width(accuracy, len(new))
+        half = compute_half_width(accuracy, len(new), agreement - (transport if shifted else confidence))
         low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
         return ExpectedAccuracy(accuracy, low, high, len(new), self.accuracy, agreement, transport, confidence, p_value)
 
@@ -144,7 +142,7 @@ def combine_estimates(agreement: float, transport: float) -> float:
     return max(0.0, (mixed - AGREED_ERRORS) / (1 - AGREED_ERRORS))
 
 
-def compute_half_width(accuracy: float, n: int) -> float:
-    """Return the half width of the interval of an expected `accuracy` on `n` images: of the estimate and of chance."""
+def compute_half_width(accuracy: float, n: int, gap: float) -> float:
+    """Return the half width of the interval of an expected `accuracy` on `n` images from two estimates `gap` apart."""
     variance = max(accuracy * (1 - accuracy), LEAST_VARIANCE)
-    return math.hypot(INTERVAL_FACTOR * variance, NORMAL_QUANTILE * math.sqrt(variance / n))
+    return math.hypot(INTERVAL_FACTOR * variance, gap, NORMAL_QUANTILE * math.sqrt(variance / n))
