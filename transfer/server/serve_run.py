@@ -3,6 +3,9 @@
 import logging
 import os
 import secrets
+import warnings
+
+from PIL import Image
 
 from transfer.config.serving import ServeConfig
 from transfer.errors import TransferError
@@ -58,6 +61,7 @@ def serve_run(config: ServeConfig) -> None:
     from transfer.server.listen import bind, serve_until_stopped
     from transfer.server.service import PredictionService
 
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such images are refused by size
     token = choose_token(config)
     listening = bind(config.host, config.port)  # before anything takes time
     try:
