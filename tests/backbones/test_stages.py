@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -31,6 +34,21 @@ def test_stages_are_what_the_provider_names_in_sequence(name):
         network = provider.build(full)
     found, _ = read_stages(network, provider.preprocessing(full).input_size)
     assert [stage.name for stage in found] == EXPECTED[name]
+
+
+def test_meta_tensors_are_not_initialised_for_which_sympy_would_be_imported():
+    code = """
+import sys
+import torch
+from torch import nn
+from transfer.backbones.stages import BuildOnMeta
+with BuildOnMeta():
+    layer = nn.Linear(3, 2)
+    assert nn.init.normal_(layer.weight, 0, 1) is nn.init.zeros_(tensor=layer.weight) is layer.weight
+assert layer.weight.is_meta and 'sympy' not in sys.modules
+assert not nn.Linear(3, 2).weight.is_meta
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_pooling_ends_the_stage_before_it():

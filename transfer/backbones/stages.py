@@ -78,7 +78,12 @@ class BuildOnMeta(TorchFunctionMode):
     """
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Call `function`, on the meta device if it creates parameters or buffers."""
+        """Call `function`, on the meta device if it creates parameters or buffers; initialise nothing.
+
+        Without content there is nothing to initialise, and on the meta device that imports SymPy.
+        """
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
         creates = function in (torch.empty, torch.zeros, torch.ones)
         return function(*args, **{**(kwargs or {}), **({"device": "meta"} if creates else {})})
 

@@ -1,7 +1,6 @@
 """Do these images differ from those of the training set? Judged by what the model says of them."""
 
 import numpy as np
-from scipy.stats import ks_2samp
 
 
 def compare_outputs(known: np.ndarray, new: np.ndarray) -> float:
@@ -17,5 +16,7 @@ def compare_outputs(known: np.ndarray, new: np.ndarray) -> float:
     >>> compare_outputs(known, same) > 0.05, compare_outputs(known, other) < 1e-6
     (True, True)
     """
+    from scipy.stats import ks_2samp  # takes long to import, and few commands come here
+
     pairs = [*zip(known.T, new.T, strict=True), (known.max(1), new.max(1))]
     return min(1.0, len(pairs) * min(float(ks_2samp(*pair, method="asymp").pvalue) for pair in pairs))
