@@ -9,7 +9,7 @@ from transfer.curation.inspection.finding import Finding, FoundItem
 from transfer.data.duplicates import Inspection, group_duplicates, group_near_duplicates, merge_groups
 from transfer.data.table import ImageTable
 
-REMOVE = "Keep one image of each group. Training keeps the others on one side of the split, but counts them all."
+REMOVE = "Keep one image of each group. A split that training draws has the others on one side, but counts them all."
 # Least cosine of the centred features of near-duplicates. Of 59 pairs of flowers12 with near hashes all but two have
 # it (tf_efficientnet_lite0; mobilenetv2_100: all but one). Different bikes of Office-31 on white have up to 0.94, and
 # the same mouse in another colour can have more.
