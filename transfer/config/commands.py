@@ -130,11 +130,12 @@ class ExportConfig(Config):
 
     run: tyro.conf.Positional[Path]
     """Run folder, or its model.safetensors."""
-    format: Literal["onnx", "onnx-int8", "torch_export", "safetensors", "timm"] = "onnx"
-    """onnx: ONNX file; onnx-int8: smaller and faster ONNX file, calibrated on training images; torch_export: .pt2 file
-    of torch.export; safetensors: weights, with a JSON file beside them; timm: folder that timm loads."""
+    format: Literal["onnx", "onnx-int8", "openvino", "web", "torch_export", "safetensors", "timm"] = "onnx"
+    """onnx: ONNX file; onnx-int8: smaller and faster ONNX file, calibrated on training images; openvino: .xml and .bin
+    of OpenVINO; web: folder with a page that classifies in the browser; torch_export: .pt2 file of torch.export;
+    safetensors: weights, with a JSON file beside them; timm: folder that timm loads."""
     out: Path | None = None
-    """Output file, or folder for timm (default: beside the run, under its name)."""
+    """Output file, or folder for web and timm (default: beside the run, under its name)."""
     coverage: Share[float | None] = None
     """Add prediction sets of this coverage, such as 0.9: as outputs, or the least probability of a class in the set
     (safetensors)."""
@@ -142,6 +143,8 @@ class ExportConfig(Config):
     """Add the output object_unknown: the share of known images that are less strange (formats with a computation)."""
     max_loss: Fraction[float] = 0.01
     """Accuracy on the test images that onnx-int8 may lose against float32; if a head loses more, nothing is written."""
+    web_runtime: Path | None = None
+    """Folder or .tgz of the npm package onnxruntime-web, for web (default: npm downloads it)."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ class ExportSource:
     """What a format is made from.
 
     `images` are trial images, uint8 (N, 3, H, W), and `expected` the run's predictions for them by head. `run` is the
-    folder or file that the models come from, `max_loss` the accuracy that a quantised model may lose.
+    folder or file that the models come from, `max_loss` the accuracy that a quantised model may lose, `web_runtime` the
+    package onnxruntime-web.
     """
 
     models: Models
@@ -117,6 +118,7 @@ class ExportSource:
     run: Path
     unknown: UnknownScore | None = None
     max_loss: float = 0.01
+    web_runtime: Path | None = None
 
 
 @dataclass(frozen=True)

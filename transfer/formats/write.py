@@ -15,15 +15,28 @@ from transfer.formats.portable import ExportSource, PreparedExport, find_largest
 from transfer.formats.record import describe_models
 from transfer.formats.to_onnx import to_onnx
 from transfer.formats.to_onnx_int8 import to_onnx_int8
+from transfer.formats.to_openvino import to_openvino
 from transfer.formats.to_safetensors import to_safetensors
 from transfer.formats.to_timm import to_timm
 from transfer.formats.to_torch_export import to_torch_export
+from transfer.formats.to_web import to_web
 from transfer.runs import checkpoint
 
 _LOAD_ONNX = "import onnxruntime; print([o.name for o in onnxruntime.InferenceSession({out!r}).get_outputs()])"
 FORMATS: dict[str, tuple[Callable[[ExportSource], PreparedExport], str, str]] = {
     "onnx": (to_onnx, ".onnx", _LOAD_ONNX),
     "onnx-int8": (to_onnx_int8, "-int8.onnx", _LOAD_ONNX),
+    "openvino": (
+        to_openvino,
+        ".xml",
+        "import openvino; print([o.any_name for o in openvino.Core().read_model({out!r}).outputs])",
+    ),
+    "web": (
+        to_web,
+        "-web",
+        "import runpy, sys; sys.argv[1:] = ['--bind', '127.0.0.1', '--directory', {out!r}]; "
+        "runpy.run_module('http.server', run_name='__main__')",
+    ),
     "torch_export": (to_torch_export, ".pt2", "import torch; print(torch.export.load({out!r}).graph_signature)"),
     "safetensors": (
         to_safetensors,
@@ -34,7 +47,7 @@ FORMATS: dict[str, tuple[Callable[[ExportSource], PreparedExport], str, str]] = 
 }
 """What writes each format, the suffix of its file or folder, and Python code that loads it."""
 WEIGHTS_ONLY = ("safetensors", "timm")  # formats without a computation
-FOLDER_FORMATS = ("timm",)  # formats that are a folder
+FOLDER_FORMATS = ("timm", "web")  # formats that are a folder
 TRIAL_IMAGES = 3  # more than the 2 that the exporter traces, which shows that the batch size is free
 
 
@@ -93,7 +106,9 @@ def export(config: ExportConfig) -> ExportResult:
         if unknown is None:
             raise TransferError(f"--unknown: {config.run} has no unknown score, made of held-out images")
         about["unknown"] = {"output": f"{HEAD}_unknown", "score": unknown.name}
-    prepared = prepare(ExportSource(models, about, images, expected, config.run, unknown, config.max_loss))
+    prepared = prepare(
+        ExportSource(models, about, images, expected, config.run, unknown, config.max_loss, config.web_runtime)
+    )
     difference = find_largest_difference(config.format, prepared.predictions, expected)
     files = prepared.write(out)
     return ExportResult(files, difference, about["how"], loading.format(out=str(out)), prepared.notes)
