@@ -26,6 +26,8 @@ class Union:
     ----------
     images : list of dict
         Lines of its images.csv: the old ones in their order, then the new ones.
+    hashes : ndarray of uint64, shape (old,)
+        Perceptual hashes of the old ones.
     old : int
         Number of old ones.
     """
@@ -43,6 +45,7 @@ class Union:
         self._places: defaultdict[str, list[int]] = defaultdict(list)  # of images by sha256
         for place, image in enumerate(self.images):
             self._places[image[DIGEST]].append(place)
+        self._new_hashes: list[np.uint64] = []
         self._names = {name: {image[name] for image in self.images} | {""} for name in ("object", "domain")}
 
     @classmethod
@@ -87,7 +90,7 @@ class Union:
     def _append(self, image: ListedImage, phash: np.uint64) -> None:
         self._places[image[DIGEST]].append(len(self.images))
         self.images.append(dict(image))
-        self.hashes = np.append(self.hashes, phash)
+        self._new_hashes.append(phash)
 
     def _correct(self, source: Source) -> None:
         """Correct the labels of old images by their bytes, and add the others to train; the last of several counts."""
@@ -155,7 +158,8 @@ class Union:
     def _group(self) -> np.ndarray:
         """Return the component of each image: duplicates, near-duplicates and groups, int64 (N,)."""
         digests = np.array([image[DIGEST] for image in self.images])
-        inspection = Inspection(digests, self.hashes, np.full(len(digests), ""))
+        hashes = np.concatenate([self.hashes, np.array(self._new_hashes, np.uint64)])
+        inspection = Inspection(digests, hashes, np.full(len(digests), ""))
         names = [image.get("group") or f"row {place}" for place, image in enumerate(self.images)]
         groups = np.unique(names, return_inverse=True)[1]
         return merge_groups([group_duplicates(inspection), group_near_duplicates(inspection), groups])
