@@ -4,7 +4,6 @@ import functools
 import http.server
 import json
 import os
-import shutil
 import threading
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from web_pages import needs_chromium, open_chromium
 
 from transfer.config.commands import ExportConfig
 from transfer.data.images.preprocessing import Preprocessing, prepare
@@ -19,12 +19,7 @@ from transfer.formats import export
 from transfer.formats.to_web import PAGE_FILES
 from transfer.formats.web_runtime import read_web_runtime
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RUNTIME = os.environ.get("TRANSFER_TEST_WEB_RUNTIME")  # a folder or .tgz of onnxruntime-web; else npm downloads it
-
-browser_needed = pytest.mark.skipif(
-    not CHROMIUM, reason="needs an installed Chromium (Debian: apt-get install chromium)"
-)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -50,11 +45,8 @@ def serve():
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with playwright.sync_playwright() as drive:
-        started = drive.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+    with open_chromium() as opened:
+        yield opened
 
 
 def wait_for(page, start):
@@ -73,7 +65,7 @@ def photo(path, size=(57, 41), seed=0):
     return path
 
 
-@browser_needed
+@needs_chromium
 def test_the_page_predicts_as_the_run_does(saved, own, browser, serve, tmp_path):
     runtime = Path(RUNTIME) if RUNTIME else None
     if not read_web_runtime(runtime).files:
@@ -124,7 +116,7 @@ PREPARE = """async ([pixels, width, height, record]) => {
 }"""
 
 
-@browser_needed
+@needs_chromium
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"])
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 def test_the_page_resizes_as_the_run_does(mode, interpolation, browser, serve):
@@ -137,7 +129,7 @@ def test_the_page_resizes_as_the_run_does(mode, interpolation, browser, serve):
         wanted = prepare(torch.from_numpy(image.copy()).permute(2, 0, 1), made).numpy()
         found = page.evaluate(PREPARE, [image.reshape(-1).tolist(), width, height, made.to_dict()])
         apart = np.abs(np.array(found).reshape(wanted.shape) - wanted.astype(int))
-        assert interpolation == "nearest" or apart.max() <= 2  # of two equally near pixels it may take the other
+        assert apart.max() <= (0 if interpolation == "nearest" else 2)
         assert apart.mean() < 0.3
     page.close()
 

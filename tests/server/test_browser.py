@@ -1,46 +1,30 @@
 """The review page in a real browser, down to the keys, on a phone and on a desk."""
 
-import shutil
-import threading
-import time
-
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
-pytest.importorskip("playwright", reason="needs playwright")
 
-import uvicorn
-from playwright.sync_api import sync_playwright
+from web_pages import needs_chromium, open_chromium, serve_in_thread
 from wrong_labels import WRONG
 
 from transfer.server.app import create_app
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TOKEN = "0123456789abcdef"
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs an installed Chromium (Debian: apt-get install chromium)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as drive:
-        started = drive.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+    with open_chromium() as opened:
+        yield opened
 
 
 @pytest.fixture
 def address(review):
-    server = uvicorn.Server(uvicorn.Config(create_app(review, TOKEN), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/{TOKEN}/"
-    server.should_exit = True
-    thread.join()
+    with serve_in_thread(create_app(review, TOKEN)) as address:
+        yield f"{address}{TOKEN}/"
 
 
 class Tab:

@@ -4,54 +4,35 @@ import base64
 import csv
 import io
 import shutil
-import threading
-import time
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
-pytest.importorskip("playwright", reason="needs playwright")
 
-import uvicorn
-from playwright.sync_api import sync_playwright
 from upload_files import HOSTILE, encode
+from web_pages import needs_chromium, open_chromium, serve_in_thread
 
 from transfer.server.api import create_api
 from transfer.server.correction_folder import CorrectionFolder
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCRIPT = '<img src=x onerror="window.hacked=1">'
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs an installed Chromium (Debian: apt-get install chromium)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as drive:
-        started = drive.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+    with open_chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def serve_runs(make_service):
     """Start a server for runs, and return its address; all are stopped at the end."""
-    started = []
-
-    def start(*runs):
-        server = uvicorn.Server(uvicorn.Config(create_api(make_service(*runs)), port=0, log_level="warning"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        started.append((server, thread))
-        while not server.started:
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-
-    yield start
-    for server, thread in started:
-        server.should_exit = True
-        thread.join(60)
+    with ExitStack() as stack:
+        yield lambda *runs: stack.enter_context(serve_in_thread(create_api(make_service(*runs))))
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from transfer.evaluation.label_free.output_shift import compare_outputs
 from transfer.evaluation.label_free.second_opinion import SecondOpinion
-from transfer.evaluation.label_free.shift_test import compare_outputs
 from transfer.evaluation.label_free.transport import estimate_by_transport
 
 SHIFTED = "agreement of three classifiers, and confidence optimal transport"

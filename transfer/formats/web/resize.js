@@ -50,14 +50,21 @@ function resizeLines(pixels, out, windows, lines, [step, line], [outStep, outLin
   }
 }
 
+// Return which of `from` pixels is nearest to each of `to`; summed up as Pillow does it, which decides ties.
+function places(from, to) {
+  const step = from / to, found = [];
+  for (let i = 0, at = step / 2; i < to; i++, at += step) found.push(Math.min(Math.trunc(at), from - 1));
+  return found;
+}
+
 function nearest({ width, height, pixels }, w, h) {
-  const out = new Uint8ClampedArray(3 * w * h);
-  for (let y = 0; y < h; y++) {
-    for (let x = 0; x < w; x++) {
-      const at = 3 * (Math.floor(((y + 0.5) * height) / h) * width + Math.floor(((x + 0.5) * width) / w));
+  const out = new Uint8ClampedArray(3 * w * h), columns = places(width, w);
+  places(height, h).forEach((row, y) => {
+    columns.forEach((column, x) => {
+      const at = 3 * (row * width + column);
       out.set(pixels.subarray(at, at + 3), 3 * (y * w + x));
-    }
-  }
+    });
+  });
   return { width: w, height: h, pixels: out };
 }
 

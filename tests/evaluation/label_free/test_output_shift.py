@@ -1,6 +1,6 @@
 import numpy as np
 
-from transfer.evaluation.label_free.shift_test import compare_outputs
+from transfer.evaluation.label_free.output_shift import compare_outputs
 
 
 def test_outputs_of_one_distribution_rarely_differ():
