@@ -45,7 +45,7 @@ def test_trunk_then_forward_is_the_whole_network_at_every_cut(small: Callable[..
             assert features.shape == (5, backbone.width)
             assert features.dtype == torch.float32
             # float16 keeps 11 bits; the layers above may make some ten times as much of that.
-            tolerance = 1e-6 if cut in (0, len(backbone.stages)) else 2**-11 * 10
+            tolerance = 4e-6 if cut in (0, len(backbone.stages)) else 2**-11 * 10
             assert float((features - whole).abs().max()) <= tolerance * float(whole.abs().max()), cut
             assert torch.equal(model(activation)["object"], model.heads(features)["object"])
 

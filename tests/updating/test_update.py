@@ -241,7 +241,7 @@ def test_runs_that_cannot_be_updated_are_refused(config: Make, run: Path, rest: 
     refused(run, r"has no images\.csv, .*: train it again")
     train(config(data=str(rest), out=tmp_path / "seeds", seeds=(3, 5)))
     refused(tmp_path / "seeds", r"several seeds, each with its own split: update one, such as .*seeds/seed3$")
-    with pytest.raises(TransferError, match="give --add DATA or --corrections FILE"):
+    with pytest.raises(TransferError, match="--add DATA or --corrections FILE"):
         UpdateConfig(run)
 
 
