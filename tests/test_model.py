@@ -34,6 +34,7 @@ def test_trunk_then_forward_is_the_whole_network_at_every_cut(small: Callable[..
     backbone = small(name)
     model = model_of(backbone)
     x = pixels()
+    exact = 4e-6 if name == "test_nfnet" else 1e-6  # it standardises its weights: some processors round more
     with torch.no_grad():
         whole = backbone(normalised(x, backbone))
         for cut in range(len(backbone.stages) + 1):
@@ -45,7 +46,7 @@ def test_trunk_then_forward_is_the_whole_network_at_every_cut(small: Callable[..
             assert features.shape == (5, backbone.width)
             assert features.dtype == torch.float32
             # float16 keeps 11 bits; the layers above may make some ten times as much of that.
-            tolerance = 4e-6 if cut in (0, len(backbone.stages)) else 2**-11 * 10
+            tolerance = exact if cut in (0, len(backbone.stages)) else 2**-11 * 10
             assert float((features - whole).abs().max()) <= tolerance * float(whole.abs().max()), cut
             assert torch.equal(model(activation)["object"], model.heads(features)["object"])
 

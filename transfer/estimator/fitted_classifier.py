@@ -1,5 +1,6 @@
 """Predictions of a fitted classifier: classes, sets of classes, how strange an image is, domains."""
 
+from abc import ABC, abstractmethod
 from numbers import Real
 from typing import Any
 
@@ -30,7 +31,7 @@ from transfer.model import TransferModel
 PREDICTION_BATCH = 64  # images
 
 
-class FittedClassifier(ClassifierMixin, BaseEstimator):
+class FittedClassifier(ClassifierMixin, BaseEstimator, ABC):
     """What a classifier of images predicts once it is fitted.
 
     Attributes
@@ -47,9 +48,9 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     result_: dict[str, Any]
     uncertainty_: Uncertainty | None
 
+    @abstractmethod
     def _config(self, adapting: bool) -> TrainConfig | AdaptConfig:
         """Return the settings of a run."""
-        raise NotImplementedError
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class, or label, float64 (N, classes), for the images `X`."""

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PredictedBatch:
-    """Rows of the images of a batch that were asked for, and the names of all values that a row has."""
+    """Rows of those images of a batch that had none yet, and the names of all values that a row has."""
 
     rows: list[PredictionRow]
     columns: list[str]

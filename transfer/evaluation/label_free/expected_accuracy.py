@@ -106,7 +106,7 @@ class AccuracyReference:
         shares = np.bincount(self.labels, minlength=probabilities.shape[1]) / len(self.labels)
         agreement = self.opinion.measure_agreement(features, probabilities.argmax(1))
         transport = estimate_by_transport(probabilities.astype(float), shares)
-        # Both as kept: in float16 the smallest probabilities are 0.
+        # Both as the run stores them: in float16 the smallest probabilities are 0.
         known, new = (each.astype(np.float16).astype(float) for each in (self.probabilities, probabilities))
         confidence = estimate_by_confidence(known.max(1), self.accuracy, new.max(1))
         p_value = compare_outputs(known, new)

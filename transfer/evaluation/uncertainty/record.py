@@ -1,4 +1,4 @@
-"""The uncertainty of a run: what its prediction sets are made from, kept beside the model, and how well they do."""
+"""The uncertainty of a run: what its prediction sets are made from, saved beside the model, and how well they do."""
 
 import json
 import logging
