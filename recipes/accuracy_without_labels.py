@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import replace
 from statistics import fmean
 
-from studies.accuracy_without_labels import METHODS, Judged, judge_domains, summarise
+from studies.accuracy_without_labels import METHODS, EvaluatedPair, evaluate_pairs, summarise
 
 from transfer import RunConfig, TrainConfig
 from transfer.cli.main import script
@@ -20,13 +20,13 @@ from transfer.report.text import text_table
 def main(config: TrainConfig) -> None:
     """Print a line for each pair of domains, and the means."""
     seeds = config.run.seeds or (config.run.seed,)
-    found: dict[str, list[Judged]] = defaultdict(list)
-    for each in judge_domains(replace(config, run=RunConfig(out=None)), TrunkCache(config.cache), seeds):
+    found: dict[str, list[EvaluatedPair]] = defaultdict(list)
+    for each in evaluate_pairs(replace(config, run=RunConfig(out=None)), TrunkCache(config.cache), seeds):
         found[each.target if each.own else f"{each.source} -> {each.target}"].append(each)
-    everything = [each for judged in found.values() for each in judged]
+    everything = [each for pairs in found.values() for each in pairs]
     pairs = [each for each in everything if not each.own]
     whole = [each for each in everything if each.own and each.target.endswith(" test")]
-    rows = [summarise(name, judged) for name, judged in found.items()]
+    rows = [summarise(name, pairs) for name, pairs in found.items()]
     rows += [summarise(name, group) for name, group in (("all pairs", pairs), ("all tests", whole)) if group]
     print("\n" + text_table(["object", "measured", "expected", "error", "±", "holds", "alarm", "n"], rows))
     if pairs:

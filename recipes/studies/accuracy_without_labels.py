@@ -24,7 +24,7 @@ METHODS = ("source", "confidence", "ATC", "agreement", "transport", "expected")
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedPair:
     """What a model of `source` expects on images of `target`, and what is `measured`; `others` are other estimates."""
 
     source: str
@@ -48,7 +48,7 @@ class Judged:
         return 100 * abs(self.others[method] - self.measured)
 
 
-def judge_domains(config: TrainConfig, cache: TrunkCache, seeds: Sequence[int]) -> Iterator[Judged]:
+def evaluate_pairs(config: TrainConfig, cache: TrunkCache, seeds: Sequence[int]) -> Iterator[EvaluatedPair]:
     """Train on each domain of a data set with each seed; yield what is expected on its test images and elsewhere."""
     images = read_images(config.data, cache.disk_cache)
     domains = {name: take_rows(images, images.table.domain == k) for k, name in enumerate(images.table.domains)}
@@ -100,7 +100,7 @@ def judge(
     probabilities: np.ndarray,
     features: np.ndarray,
     correct: np.ndarray,
-) -> Judged:
+) -> EvaluatedPair:
     """Return what is expected of these images, beside other estimates."""
     expected = reference.expect(probabilities, features)
     assert expected
@@ -113,18 +113,18 @@ def judge(
         "transport": expected.transport,
         "expected": expected.accuracy,
     }
-    return Judged(source, target, float(correct.mean()), expected, others)
+    return EvaluatedPair(source, target, float(correct.mean()), expected, others)
 
 
-def summarise(name: str, judged: Sequence[Judged]) -> list[str]:
+def summarise(name: str, pairs: Sequence[EvaluatedPair]) -> list[str]:
     """Return a line of the table: mean of measured and expected accuracy, errors, intervals that hold, alarms."""
     return [
         name,
-        f"{fmean(each.measured for each in judged):.3f}",
-        f"{fmean(each.expected.accuracy for each in judged):.3f}",
-        f"{fmean(each.error() for each in judged):.1f}",
-        f"{fmean(each.expected.high - each.expected.low for each in judged) / 2:.3f}",
-        f"{fmean(each.holds for each in judged):.0%}",
-        f"{fmean(each.expected.alarm for each in judged):.0%}",
-        str(len(judged)),
+        f"{fmean(each.measured for each in pairs):.3f}",
+        f"{fmean(each.expected.accuracy for each in pairs):.3f}",
+        f"{fmean(each.error() for each in pairs):.1f}",
+        f"{fmean(each.expected.high - each.expected.low for each in pairs) / 2:.3f}",
+        f"{fmean(each.holds for each in pairs):.0%}",
+        f"{fmean(each.expected.alarm for each in pairs):.0%}",
+        str(len(pairs)),
     ]

@@ -1,4 +1,4 @@
-"""Whether adapted predictions are better than those of the source's classifier, judged without target labels.
+"""Whether adapted predictions are better than those of the source's classifier, compared without target labels.
 
 No rule sees which of two predictions is correct, so what is adapted must earn its place: where both agree on nearly all
 images there is little to gain, and otherwise one of two tests must favour the adapted predictions clearly. Each test

@@ -24,7 +24,7 @@ images of the run']
     """
     low, high = record["interval"]
     unlabelled = record["of"] != "all images"
-    images = f"{record['n']:,} {record['of']}" if unlabelled else "judged without labels"
+    images = f"{record['n']:,} {record['of']}" if unlabelled else "all images, without their labels"
     known = f"{record['held_out_accuracy']:.3f} on held-out images of the run"
     if not unlabelled and "accuracy" in measured:
         known = f"measured {measured['accuracy']:.3f}; {known}"

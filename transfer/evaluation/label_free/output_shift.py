@@ -1,4 +1,4 @@
-"""Do these images differ from those of the training set? Judged by what the model says of them."""
+"""Do these images differ from those of the training set? The outputs of the model tell."""
 
 import numpy as np
 
