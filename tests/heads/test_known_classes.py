@@ -91,3 +91,14 @@ def test_a_head_of_numbers_is_copied() -> None:
     old, new = (Heads([HeadSpec("t", "regression")], WIDTH) for _ in range(2))
     copy_known_classes(new, old)
     assert torch.equal(new.layer("t")[0].weight, old.layer("t")[0].weight)
+
+
+def test_a_new_label_is_improbable_for_each_image_and_others_stay() -> None:
+    old, new = (Heads([HeadSpec("tags", "multilabel", classes)], WIDTH) for classes in (("b", "d"), ("a", "b", "d")))
+    for parameter in old.parameters():
+        parameter.data.normal_()
+    features = torch.randn(300, WIDTH)
+    assert not copy_known_classes(new, old)
+    before, after = (heads.predictions(heads(features))["tags"] for heads in (old, new))
+    torch.testing.assert_close(after[:, 1:], before)
+    torch.testing.assert_close(after[:, 0], torch.full((300,), 0.01))

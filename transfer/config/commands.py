@@ -87,8 +87,9 @@ class UpdateConfig(LabelsConfig):
     """New labelled images: a data set's name, an image folder or a CSV manifest. Unless they come split, each class is
     split by the run's fractions; near-duplicates of old images join these, and those of test images are tested on."""
     corrections: Path | None = field(default=None, kw_only=True)
-    """CSV file with columns path,object[,domain] of images anywhere, or the decisions of `transfer review`. The label
-    replaces that of the run's image with the same bytes; other images are added, and trained on."""
+    """CSV file with columns path,object[,domain] of images anywhere (or path and the column of several labels), or the
+    decisions of `transfer review`. The label replaces that of the run's image with the same bytes; other images are
+    added, and trained on."""
     domain: str | None = None
     """Domain of new images that name none (default: the run's domain if it has one, else unknown)."""
     epochs: AtLeastOne[int | None] = None

@@ -20,7 +20,7 @@ from transfer.report.figures import confusion, curves, feature_map, freeze_plan,
 from transfer.report.label_scores import LABEL_SCORES, label_rows
 from transfer.report.load import SavedRun
 from transfer.report.text import shift_lines
-from transfer.report.update_text import class_rows_changed, comparison_rows
+from transfer.report.update_text import comparison_rows, list_changed_classes
 
 SCORE_NAMES, ERROR_NAMES = {**LABEL_SCORES, **ClassHeadKind.score_labels}, HeadKind.score_labels
 MAX_CHANGED_CLASSES = 12  # largest gains, and as many losses
@@ -170,9 +170,8 @@ def _head_rate(config: dict[str, Any]) -> float:
 
 def _update(update: dict[str, Any]) -> dict[str, Any]:
     """Return update.json with the number of new images, and rows of the comparison and of the changed classes."""
-    classes = {head: class_rows_changed(by_class) for head, by_class in update["per_class"].items()}
     new = sum(update["changes"]["images"]["new"].values())
-    return update | {"new": new, "rows": comparison_rows(update), "classes": classes}
+    return update | {"new": new, "rows": comparison_rows(update), "classes": list_changed_classes(update)}
 
 
 def _gains(changes: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:

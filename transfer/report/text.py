@@ -262,6 +262,8 @@ def comparison_text(result: dict[str, Any]) -> str:
 def paired_test_text(test: dict[str, Any] | None) -> str:
     """Return a paired test (:func:`transfer.evaluation.paired.paired_test`) in short; ``-`` if there is none.
 
+    A test without a p-value is its difference and interval.
+
     Examples
     --------
     >>> paired_test_text({"difference": 0.012, "interval": [-0.001, 0.025], "p": 0.0731})
@@ -270,7 +272,8 @@ def paired_test_text(test: dict[str, Any] | None) -> str:
     if not test:
         return "-"
     low, high = test["interval"]
-    return f"{test['difference']:+.3f} [{low:+.3f}, {high:+.3f}] p {test['p']:.2g}"
+    p = f" p {test['p']:.2g}" if "p" in test else ""
+    return f"{test['difference']:+.3f} [{low:+.3f}, {high:+.3f}]{p}"
 
 
 def cache_text(entries: Sequence[Any]) -> str:

@@ -15,19 +15,35 @@ def update_text(result: dict[str, Any]) -> str:
     rows = comparison_rows(result)
     if rows:
         parts.append(text_table(["before and after", "n", "before", "after", "difference"], rows))
-    for head, classes in result["per_class"].items():
-        if rows := class_rows_changed(classes):
-            parts.append(text_table([f"{head}: classes that changed", "n", "before", "after", "change"], rows))
+    for title, rows in list_changed_classes(result).items():
+        parts.append(text_table([title, "n", "before", "after", "change"], rows))
     return "\n\n".join([*parts, *note_paragraph(result["notes"])])
 
 
 def comparison_rows(result: dict[str, Any]) -> list[list[str]]:
     """Return a row for each head on old and on new test images: name, number, accuracies and the paired test."""
     return [
-        [f"{head}, {title}", str(found["n"]), f"{found['before']:.3f}", f"{found['after']:.3f}", _test(found)]
+        [
+            f"{head}{_score_of(found)}, {title}",
+            str(found["n"]),
+            f"{found['before']:.3f}",
+            f"{found['after']:.3f}",
+            _test(found),
+        ]
         for part, title in TEST_SETS.items()
         for head, found in result[part].items()
     ]
+
+
+def list_changed_classes(result: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """Return the rows of :func:`class_rows_changed` of each head where a class changed, by the title of their table."""
+    tables = {}
+    for head, classes in result["per_class"].items():
+        of_labels = any(_score_of(result[part].get(head, {})) for part in TEST_SETS)
+        what = "labels whose average precision changed" if of_labels else "classes that changed"
+        if rows := class_rows_changed(classes):
+            tables[f"{head}: {what}"] = rows
+    return tables
 
 
 def class_rows_changed(classes: dict[str, Any]) -> list[list[str]]:
@@ -43,6 +59,11 @@ def class_rows_changed(classes: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+def _score_of(found: dict[str, Any]) -> str:
+    """Return which score is compared if it is not accuracy."""
+    return " (mAP)" if found.get("score") == "map" else ""
+
+
 def _test(found: dict[str, Any]) -> str:
     return paired_test_text(found["paired"])
 
@@ -53,4 +74,6 @@ def _changes(changes: dict[str, Any]) -> list[str]:
     lines = [f"{changes['images']['old']:,} old images, {sum(new.values()):,} new ones ({counts})"]
     for kind, names in (("classes", changes["new_classes"]), ("domains", changes["new_domains"])):
         lines += [f"new {kind}: {', '.join(names)}"] if names else []
+    for column, names in changes.get("new_labels", {}).items():  # runs of earlier versions have none
+        lines.append(f"new labels of {column}: {', '.join(names)}")
     return ["\n".join(lines)]

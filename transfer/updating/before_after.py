@@ -15,6 +15,7 @@ from transfer.evaluation.predictions import Predictions, decide
 from transfer.feature_cache import TrunkCache
 from transfer.heads import find_head_kind
 from transfer.runs.checkpoint import Models
+from transfer.updating.compared_labels import LabelComparison, compare_labels
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,18 @@ def predict_before(
 
 def compare_heads(
     before: tuple[ImageTable, Predictions], after: tuple[ImageTable, Predictions], old: np.ndarray
-) -> dict[str, HeadComparison]:
-    """Return the heads with classes that both models have, by name.
+) -> dict[str, HeadComparison | LabelComparison]:
+    """Return the heads with classes or labels that both models have, by name.
 
     `before` and `after` are the same test images and their predictions by each model; `old` says which of the images
     the old run was tested on, bool (N,).
     """
-    found = {}
+    found: dict[str, HeadComparison | LabelComparison] = {}
     for name in before[1]:
         target = after[0].targets[name]
+        if name in after[1] and target.values.ndim == 2:
+            labels = before[0].targets[name].classes
+            found[name] = compare_labels(target, labels, before[1][name], after[1][name], old)
         if name not in after[1] or not find_head_kind(target.kind).has_classes:
             continue
         correct = [decide(t.targets[name], p[name]) == t.targets[name].values for t, p in (before, after)]
@@ -81,7 +85,7 @@ def compare_heads(
     return found
 
 
-def describe_comparison(heads: Mapping[str, HeadComparison]) -> dict[str, Any]:
+def describe_comparison(heads: Mapping[str, HeadComparison | LabelComparison]) -> dict[str, Any]:
     """Return the comparison of all heads, for update.json: on old and on new test images, and by class."""
     parts = {
         "old_test": {name: head.compare(head.old) for name, head in heads.items()},

@@ -1,6 +1,6 @@
 """The images of an update: those of the saved run, as they were then, and new ones with the run's spelling of names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from transfer.config.commands import UpdateConfig
 from transfer.data.class_names import match_names
 from transfer.data.corrections import CORRECTED_IMAGES, CORRECTION_COLUMNS, Correction, CorrectionFile, settle
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
+from transfer.data.label_sets.cells import list_labels, spell_label_set
 from transfer.data.manifests.csv_columns import read_header
 from transfer.data.sets.load import load_table
 from transfer.data.shards.address import parse_address
@@ -75,7 +76,7 @@ def read_new_images(
     TransferError
         There are none, they lie in tar shards, or are bad (and are not skipped).
     """
-    table, notes = _load(config, data, [f"{spec.name}:{spec.kind}" for spec in further_heads(specs)])
+    table, notes = _load(config, data, specs)
     if any(parse_address(path) for path in table.paths.tolist()):
         raise TransferError(f"{data}: update does not read tar shards: unpack them")
     table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)
@@ -84,8 +85,13 @@ def read_new_images(
     if table.domains == (DEFAULT_DOMAIN,):
         given = config.domain or (domains[0] if len(domains) == 1 else "")
         images = [image | {"domain": given} for image in images]
+    if not _has_objects(specs) and _names(images, "object"):
+        images = [image | {"object": ""} for image in images]
+        notes.append(f"{data} names an object of each image, which {config.run} does not predict: not used")
     for name, target in table.targets.items():
-        if target.classes or name == "domain":
+        if target.values.ndim == 2:
+            notes += _spell_labels_as_before(images, name, list_labels(image.get(name, "") for image in old.images))
+        elif target.classes or name == "domain":
             notes += _spell_as_before(images, name, _names(old.images, name))
     return Source(images, inspection.phash, (*table.notes, *notes))
 
@@ -100,12 +106,19 @@ def read_corrections(
     Raises
     ------
     TransferError
-        There is no such file, or it is damaged; see also :func:`read_new_images`.
+        There is no such file, or it is damaged, or has decisions on objects and the run predicts none; see also
+        :func:`read_new_images`.
     """
     if not file.is_file():
         raise TransferError(f"--corrections: no file {file}: give a CSV file with columns path,object[,domain]")
     if read_header(file) != CORRECTION_COLUMNS:
         return read_new_images(config, str(file), old, specs, disk_cache), frozenset()
+    if not _has_objects(specs):
+        columns = ",".join(spec.name for spec in further_heads(specs))
+        raise TransferError(
+            f"--corrections: {file} has decisions on the object of each image, and {config.run} predicts none: give a "
+            f"CSV file with columns path,{columns}"
+        )
     decided = [_find_moved(each, file.parent) for each in settle(CorrectionFile(file).read()).values()]
     excluded = frozenset(each.sha256 for each in decided if each.action == "exclude")
     labelled = [each for each in decided if each.action != "exclude"]
@@ -145,12 +158,17 @@ def further_heads(specs: Sequence[HeadSpec]) -> list[HeadSpec]:
     return [spec for spec in specs if spec.name not in ("object", "domain")]
 
 
-def _load(config: UpdateConfig, data: str, targets: Sequence[str]) -> tuple[ImageTable, list[str]]:
+def _has_objects(specs: Sequence[HeadSpec]) -> bool:
+    return any(spec.name == "object" for spec in specs)
+
+
+def _load(config: UpdateConfig, data: str, specs: Sequence[HeadSpec]) -> tuple[ImageTable, list[str]]:
+    targets = [f"{spec.name}:{spec.kind}" for spec in further_heads(specs)]
     skip_bad, labels = config.on_bad_image == "skip", config.labels if data == config.add else None
     try:
         return load_table(data, config.data_root, targets, labels=labels, skip_bad=skip_bad), []
     except TransferError:
-        if not targets:
+        if not targets or not _has_objects(specs):
             raise
     table = load_table(data, config.data_root, labels=labels, skip_bad=skip_bad)
     return table, [f"{data} does not name {', '.join(targets)}: unknown for its images"]
@@ -168,9 +186,25 @@ def _names(images: Sequence[ListedImage], column: str) -> list[str]:
 
 def _spell_as_before(images: list[ListedImage], column: str, known: Sequence[str]) -> list[str]:
     """Write names in `column` as the run does, in place; return a note on those that change."""
-    given = _names(images, column)
-    spelled = {name: known[place] for name, place in zip(given, match_names(given, known), strict=True) if place >= 0}
+    spelled = _find_spellings(_names(images, column), known)
     for image in images:
         image[column] = spelled.get(image[column], image[column])
+    return _note_spellings(column, spelled)
+
+
+def _spell_labels_as_before(images: list[ListedImage], column: str, known: Sequence[str]) -> list[str]:
+    """Write labels in `column`, several an image, as the run does, in place; return a note on those that change."""
+    spelled = _find_spellings(list_labels(image[column] for image in images), known)
+    for image in images:
+        image[column] = spell_label_set(image[column], spelled)
+    return _note_spellings(column, spelled)
+
+
+def _find_spellings(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Return the spelling in `known` of each of `given` that is there."""
+    return {name: known[place] for name, place in zip(given, match_names(given, known), strict=True) if place >= 0}
+
+
+def _note_spellings(column: str, spelled: Mapping[str, str]) -> list[str]:
     changed = [f"{name!r} is read as {other!r}" for name, other in spelled.items() if name != other]
     return [f"{column}: {list_examples(changed)}"] if changed else []

@@ -1,6 +1,7 @@
 """Old and new images in one list: each old image in its old part of the split, with corrected labels."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from transfer.config.train import DataConfig
 from transfer.data.duplicates import Inspection, group_duplicates, group_near_duplicates, merge_groups
+from transfer.data.label_sets.cells import MULTILABEL, list_labels, spell_label_set
+from transfer.data.label_sets.combinations import use_label_sets
+from transfer.data.label_sets.stratification import draw_by_labels
 from transfer.data.manifests.manifest import make_table
 from transfer.data.sampling import draw_stratified
 from transfer.errors import list_examples
@@ -30,11 +34,14 @@ class Union:
         Perceptual hashes of the old ones.
     old : int
         Number of old ones.
+    label_columns : dict of str to str
+        The kind of each further column with classes, by its name. Without objects, images are split by these.
     """
 
     images: list[ListedImage]
     hashes: np.ndarray
     old: int
+    label_columns: Mapping[str, str] = field(default_factory=dict)
     corrected: list[dict[str, str]] = field(default_factory=list)  # path, column, before, after
     labelled: int = 0  # images that lacked a label and have one now
     known: int = 0  # new images that are not added, since they are there already
@@ -46,17 +53,25 @@ class Union:
         for place, image in enumerate(self.images):
             self._places[image[DIGEST]].append(place)
         self._new_hashes: list[np.uint64] = []
-        self._names = {name: {image[name] for image in self.images} | {""} for name in ("object", "domain")}
+        self._names = {name: self._list_names(name) for name in ("object", "domain", *self.label_columns)}
+        self._has_objects = any(image["object"] for image in self.images)
 
     @classmethod
     def of(
-        cls, old: Source, added: Source | None, corrections: Source | None, config: DataConfig, seed: int
+        cls,
+        old: Source,
+        added: Source | None,
+        corrections: Source | None,
+        config: DataConfig,
+        seed: int,
+        label_columns: Mapping[str, str] | None = None,
     ) -> "Union":
         """Return the union of the images of a run and new ones; `config` and `seed` split the new ones.
 
         A correction has precedence over the label of the same image in both others.
         """
-        union = cls(list(map(dict, old.images)), old.hashes, len(old.images), notes=[*old.notes])
+        images = list(map(dict, old.images))
+        union = cls(images, old.hashes, len(images), label_columns or {}, notes=[*old.notes])
         for source in (added, corrections):
             union.notes += source.notes if source else ()
         if corrections:
@@ -72,8 +87,13 @@ class Union:
         return {name: counts[name] for name in ("train", "val", "test")}
 
     def find_new_names(self, column: str) -> list[str]:
-        """Return the names in `column`, object or domain, that no old image had."""
-        return sorted({image[column] for image in self.images} - self._names[column])
+        """Return the names in `column`, object, domain or one of labels, that no old image had."""
+        return sorted(self._list_names(column) - self._names[column])
+
+    def find_new_labels(self) -> dict[str, list[str]]:
+        """Return the labels that no old image had, by column; no column without any."""
+        several = [column for column, kind in self.label_columns.items() if kind == MULTILABEL]
+        return {column: names for column in several if (names := self.find_new_names(column))}
 
     def describe(self) -> dict[str, Any]:
         """Return what became of the new images, for update.json."""
@@ -85,7 +105,18 @@ class Union:
             "corrected": self.corrected,
             "new_classes": self.find_new_names("object"),
             "new_domains": self.find_new_names("domain"),
+            "new_labels": self.find_new_labels(),
         }
+
+    def _list_names(self, column: str) -> set[str]:
+        cells = {image.get(column, "") for image in self.images}
+        return {*list_labels(cells)} if self.label_columns.get(column) == MULTILABEL else cells - {""}
+
+    def _name(self, image: ListedImage) -> str:
+        """Return the object of an image, or in a run without objects its labels; "" if unknown."""
+        if self._has_objects:
+            return image["object"]
+        return ", ".join(filter(None, (spell_label_set(image.get(column, ""), {}) for column in self.label_columns)))
 
     def _append(self, image: ListedImage, phash: np.uint64) -> None:
         self._places[image[DIGEST]].append(len(self.images))
@@ -101,13 +132,20 @@ class Union:
                 self._append(image | {"split": image["split"] or "train"}, phash)
                 continue
             for old in (self.images[place] for place in places):
-                wrong = {column: old[column] for column in labels if old.get(column, "") not in ("", labels[column])}
+                other = {k: label for k, label in labels.items() if not self._is_same(k, old.get(k, ""), label)}
                 self.corrected += [
-                    {"path": old["path"], "column": column, "before": before, "after": labels[column]}
-                    for column, before in wrong.items()
+                    {"path": old["path"], "column": column, "before": old[column], "after": label}
+                    for column, label in other.items()
+                    if old.get(column)
                 ]
-                self.labelled += any(not old.get(column) for column in labels)
-                old |= labels
+                self.labelled += any(not old.get(column) for column in other)
+                old |= other
+
+    def _is_same(self, column: str, one: str, other: str) -> bool:
+        """Return whether two cells of `column` say the same; the order of several labels does not matter."""
+        if self.label_columns.get(column) == MULTILABEL:
+            return spell_label_set(one, {}) == spell_label_set(other, {})
+        return one == other
 
     def _add(self, source: Source, corrected: set[str]) -> None:
         """Add those of the images that are not there; one with another label goes beside the other, as a conflict.
@@ -117,10 +155,11 @@ class Union:
         there = len(self.images)
         for image, phash in zip(source.images, source.hashes, strict=True):
             places = [place for place in self._places[image[DIGEST]] if place < there]
-            others = [place for place in places if self.images[place]["object"] not in ("", image["object"])]
+            name = self._name(image)
+            others = [place for place in places if self._name(self.images[place]) not in ("", name)]
             if not places:
                 self._append(image, phash)
-            elif image["object"] and others and image[DIGEST] not in corrected:
+            elif name and others and image[DIGEST] not in corrected:
                 self.conflicting += 1
                 self._append(image | {"split": self.images[others[0]]["split"]}, phash)
             else:
@@ -149,7 +188,7 @@ class Union:
                 joined[image["split"]] += 1
             elif not image["split"]:
                 image["split"] = "train"
-                free += [place] if image["object"] else []
+                free += [place] if self._name(image) else []
         if any(joined.values()):
             counts = ", ".join(f"{name} {count}" for name, count in joined.items() if count)
             self.notes.append(f"new images that are near-duplicates of old ones, or of a group with them: {counts}")
@@ -166,13 +205,16 @@ class Union:
 
     def _draw(self, rows: np.ndarray, component: np.ndarray, config: DataConfig, seed: int) -> None:
         """Draw test and validation images from the new images `rows`, by the run's fractions; train has the others."""
-        columns = {key: [image.get(key, "") for image in self.images] for key in ("path", "object", "domain")}
-        table = make_table(columns, (), name="", source="", place=str)
+        targets = [f"{column}:{kind}" for column, kind in self.label_columns.items()]
+        keys = ("path", "object", "domain", *self.label_columns)
+        columns = {key: [image.get(key, "") for image in self.images] for key in keys}
+        table = use_label_sets(make_table(columns, targets, name="", source="", place=str))
+        draw = draw_by_labels if MULTILABEL in self.label_columns.values() else draw_stratified
         rng = np.random.default_rng(seed)
         for name, fraction in (("test", config.test), ("val", config.val)):
             if not any(image["split"] == name for image in self.images[: self.old]):
                 continue  # the run has no such part
-            drawn = draw_stratified(rows, table, component, fraction, rng, self.notes, name)
+            drawn = draw(rows, table, component, fraction, rng, self.notes, name)
             for place in drawn.tolist():
                 self.images[place]["split"] = name
             rows = np.setdiff1d(rows, drawn)
@@ -180,7 +222,9 @@ class Union:
     def describe_changes(self) -> list[str]:
         """Return notes that count and name corrected, newly labelled and known images."""
         shown = [f"{c['path']}: {c['column']} {c['before']} is {c['after']}" for c in self.corrected]
+        new = [f"{column} {name}" for column, names in self.find_new_labels().items() for name in names]
         return [
+            *([f"new labels, which no old image shows unless corrected: {list_examples(new)}"] if new else []),
             *([f"{len(shown)} labels corrected: {list_examples(shown, 3)}"] if shown else []),
             *([f"{self.labelled} images that lacked a label have one now"] if self.labelled else []),
             *([f"{self.known} new images are not added: they are there already"] if self.known else []),

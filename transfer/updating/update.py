@@ -61,8 +61,8 @@ def update(config: UpdateConfig) -> dict[str, Any]:
     -------
     dict
         ``run`` (the new result.json), ``changes`` (what became of the new images), ``old_test`` and ``new_test`` (by
-        head: accuracy before and after, and a paired test), ``per_class``, ``notes``. All but ``run`` is written to
-        update.json.
+        head: accuracy, or mean average precision of labels, before and after, and a paired test), ``per_class``,
+        ``notes``. All but ``run`` is written to update.json.
 
     Raises
     ------
@@ -117,8 +117,6 @@ def read_old_run(config: UpdateConfig) -> OldRun:
     if len(trained.run.seeds) > 1:
         inner_run = run / f"seed{trained.run.seeds[0]}"
         raise TransferError(f"{run} has several seeds, each with its own split: update one, such as {inner_run}")
-    if "object" not in result["test"] and result["test"]:
-        raise TransferError(f"{run} predicts several labels of an image: update takes runs with one object an image")
     loaded = load_run(run, device=config.device or trained.learn.device)
     choices = [choice for fitted in result["epochs"].values() for choice in fitted]  # numbers of epochs are integers
     in_epochs = bool(result["policy"]["optimizer_bytes"]) or any(isinstance(choice, int) for choice in choices)
@@ -163,7 +161,8 @@ def _unite(config: UpdateConfig, old: OldRun, cache: TrunkCache) -> Union:
         source, added = source.without(excluded), added.without(excluded) if added else None
     run = old.config.run
     seed = run.seed if old.config.data.split_seed is None else old.config.data.split_seed
-    union = Union.of(source, added, corrections, old.config.data, seed)
+    columns = {spec.name: spec.kind for spec in further_heads(old.specs) if spec.classes}
+    union = Union.of(source, added, corrections, old.config.data, seed, columns)
     union.notes += union.describe_changes()
     if len(source.images) == count and len(union.images) == union.old and not (union.corrected or union.labelled):
         raise TransferError(f"nothing to update: {config.run} has each of these images under the same label")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
-from transfer.config.commands import AdviseConfig, EvaluateConfig, ExportConfig, UpdateConfig
+from transfer.config.commands import AdviseConfig, EvaluateConfig, ExportConfig
 from transfer.config.train import BackboneConfig, CompareConfig, DataConfig, RegulariseConfig, TrainConfig, ViewConfig
 from transfer.data.label_sets.cells import read_label_sets
 from transfer.data.table import ImageTable
@@ -23,7 +23,6 @@ from transfer.report.text import comparison_text, run_text
 from transfer.training.compare import compare
 from transfer.training.train import train
 from transfer.tuning.advise import advise
-from transfer.updating.update import update
 
 SHARED = Path(__file__).parents[4] / "shared"
 
@@ -208,15 +207,6 @@ def test_advice_is_refused(make):
         advise(AdviseConfig(make()))
     with pytest.raises(TransferError, match="advice on a policy goes by the object of each image"):
         train(make(policy="auto"))
-
-
-def test_update_is_refused(make, tmp_path):
-    train(make(out=tmp_path / "run", report=False))
-    rows = list(csv.DictReader((tmp_path / "run" / "images.csv").open(newline="")))
-    assert {row["object"] for row in rows} == {""}
-    assert {"red|striped", "none"} < {row["tags"] for row in rows}
-    with pytest.raises(TransferError, match="predicts several labels of an image"):
-        update(UpdateConfig(tmp_path / "run", str(tmp_path / "things.csv")))
 
 
 def test_prediction_sets_are_refused(make, tmp_path):

@@ -1,6 +1,6 @@
 """Cells of a table that name several labels, such as ``red|round|metal`` -> for each label 1, 0 or unknown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -96,6 +96,34 @@ def format_label_set(classes: Sequence[str], values: np.ndarray) -> str:
     marks = {1: "", -1: UNKNOWN_MARK}
     parts = [marks[value] + label for label, value in zip(classes, values.tolist(), strict=True) if value]
     return SEPARATORS_OF_LABELS[0].join(parts) or NO_LABEL[0]
+
+
+def spell_label_set(cell: str, spelled: Mapping[str, str]) -> str:
+    """Return a cell of :func:`format_label_set` with each label that `spelled` has spelled so, sorted, each once.
+
+    Examples
+    --------
+    >>> spell_label_set("Round|?red", {"Round": "round"}), spell_label_set("", {})
+    ('?red|round', '')
+    """
+    parts = cell.split(SEPARATORS_OF_LABELS[0])
+    labels = {part.removeprefix(UNKNOWN_MARK): part.startswith(UNKNOWN_MARK) for part in parts}
+    return SEPARATORS_OF_LABELS[0].join(
+        sorted({UNKNOWN_MARK * unsure + spelled.get(label, label) for label, unsure in labels.items()})
+    )
+
+
+def list_labels(cells: Iterable[str]) -> list[str]:
+    """Return the labels that cells of :func:`format_label_set` name, each once, in order.
+
+    Examples
+    --------
+    >>> list_labels(["red|?round", "", "none", "flat|red"])
+    ['red', 'round', 'flat']
+    """
+    parts = dict.fromkeys(part for cell in cells for part in cell.split(SEPARATORS_OF_LABELS[0]))
+    names = dict.fromkeys(part.removeprefix(UNKNOWN_MARK) for part in parts)
+    return [name for name in names if name and name not in NO_LABEL]
 
 
 def describe_label_sets(name: str, target: Target, how: str) -> str:

@@ -112,19 +112,41 @@ def _score_samples(
     true: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, counts: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return mAP, micro-F1 and macro-F1 of each sample of images, (B,), that `counts` (B, N) describe."""
+    called = (scores >= thresholds) & (true >= 0)
+    hits, both = counts @ (called & (true == 1)), counts @ (called * 1 + (true == 1))
+    f1 = np.divide(2 * hits, both, out=np.full(both.shape, np.nan), where=both > 0)
+    return {
+        "map": mean_average_precision(true, scores, counts),
+        "micro_f1": 2 * hits.sum(1) / np.maximum(both.sum(1), 1),
+        "macro_f1": _mean_known(f1),
+    }
+
+
+def mean_average_precision(true: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the mean over labels of :func:`average_precision`, of each sample of images, shape (B,).
+
+    A label that no image of a sample shows does not count in it.
+
+    Parameters
+    ----------
+    true : ndarray of int, shape (N, labels)
+        1, 0, or -1 where that is unknown. Some value is known.
+    scores : ndarray, shape (N, labels)
+    counts : ndarray, shape (B, N)
+        How often each image counts in each sample.
+
+    Examples
+    --------
+    >>> true, scores = np.array([[1, 1], [0, -1], [1, 0]]), np.array([[0.9, 0.2], [0.8, 0.9], [0.7, 0.1]])
+    >>> mean_average_precision(true, scores, np.ones((1, 3))).round(3)
+    array([0.917])
+    """
     precisions = []
     for label, score in zip(true.T, scores.T, strict=True):
         known = label >= 0
         if known.any():
             precisions.append(average_precision(label[known] == 1, score[known], counts[:, known]))
-    called = (scores >= thresholds) & (true >= 0)
-    hits, both = counts @ (called & (true == 1)), counts @ (called * 1 + (true == 1))
-    f1 = np.divide(2 * hits, both, out=np.full(both.shape, np.nan), where=both > 0)
-    return {
-        "map": _mean_known(np.stack(precisions, 1)),
-        "micro_f1": 2 * hits.sum(1) / np.maximum(both.sum(1), 1),
-        "macro_f1": _mean_known(f1),
-    }
+    return _mean_known(np.stack(precisions, 1))
 
 
 def _mean_known(values: np.ndarray) -> np.ndarray:
