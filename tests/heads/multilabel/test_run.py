@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from saved_runs import read_run
 from sklearn.metrics import average_precision_score, f1_score
 
 from transfer.config.commands import AdviseConfig, EvaluateConfig, ExportConfig
@@ -21,6 +22,7 @@ from transfer.formats import export
 from transfer.report.page import write_report
 from transfer.report.text import comparison_text, run_text
 from transfer.training.compare import compare
+from transfer.training.resume import FitCheckpoints
 from transfer.training.train import train
 from transfer.tuning.advise import advise
 
@@ -159,6 +161,49 @@ def test_the_same_seed_gives_the_same_thresholds(make):
 def test_a_finished_run_resumes(make, tmp_path):
     result = train(make(out=tmp_path / "run", report=False)).result
     assert train(make(out=tmp_path / "run", report=False, resume=True)).result["test"] == result["test"]
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is saved."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epochs": 2},  # solved
+        {"probe": "trained", "loss": "asymmetric", "epochs": 3, "batch_size": 12},
+        {"policy": "partial:1", "augment": "flip", "epochs": 2, "batch_size": 12, "refit": True},
+        {"policy": "partial:1", "objects": True, "epochs": 2, "batch_size": 12},
+    ],
+)
+def test_a_run_that_is_killed_again_and_again_resumes_to_the_same_bits(make, settings, tmp_path, monkeypatch):
+    train(make(out=tmp_path / "whole", **settings))
+    step, kills = FitCheckpoints.step, 0
+
+    def stretch(steps):
+        left = [steps]
+
+        def counted(self, save, *, end=False):
+            step(self, save, end=end)
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+
+        monkeypatch.setattr(FitCheckpoints, "step", counted)
+
+    while kills < 100:
+        stretch(3)
+        try:
+            train(make(out=tmp_path / "parted", resume=True, checkpoint_minutes=0, **settings))
+            break
+        except Killed:
+            kills += 1
+            assert (tmp_path / "parted" / "states").is_dir()
+    assert kills >= 2 or settings == {"epochs": 2}
+    monkeypatch.undo()
+    parted = read_run(tmp_path / "parted")
+    assert {"model.safetensors", "predictions.csv", "images.csv", "metrics.jsonl"} < set(parted)
+    assert parted == read_run(tmp_path / "whole")
 
 
 def test_objects_and_labels_have_a_head_each(make, tmp_path):
