@@ -1,9 +1,13 @@
+import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from transfer.adaptation.adapt import adapt
 from transfer.cli.main import main
 from transfer.config.commands import ExportConfig
 from transfer.config.train import BackboneConfig, DataConfig, RunConfig, TrainConfig
@@ -104,3 +108,27 @@ def test_other_heads_are_refused():
         to_onnx_int8._check_heads([HeadSpec("object", "softmax", ("a", "b")), HeadSpec("age", "regression")])
     with pytest.raises(TransferError, match="one class an image, and the head tags is multilabel"):
         to_onnx_int8._check_heads([HeadSpec("tags", "multilabel", ("a", "b"))])
+
+
+@pytest.mark.parametrize(("protocol", "calibrated"), [("transductive", {"plain"}), ("inductive", {"plain", "striped"})])
+def test_an_adapted_run_is_calibrated_on_what_it_was_trained_on(
+    protocol, calibrated, adapt_config, tmp_path, fast, monkeypatch
+):
+    adapt(adapt_config(out=tmp_path / "run", protocol=protocol))
+    seen = []
+    quantise = to_onnx_int8._quantise
+    monkeypatch.setattr(to_onnx_int8, "_quantise", lambda c, images: seen.extend(images.paths) or quantise(c, images))
+    exported = export(ExportConfig(tmp_path / "run", "onnx-int8", max_loss=0.99))
+    with open(tmp_path / "run" / "predictions.csv", newline="") as file:
+        tested = [row["path"] for row in csv.DictReader(file)]
+    assert any(f"object accuracy on {len(tested)} test images: int8" in line for line in exported.lines())
+    assert not {*seen} & {*tested}
+    assert {Path(path).parts[-3] for path in seen} == calibrated
+
+
+def test_an_adapted_run_without_target_labels_is_refused(adapt_config, folder, tmp_path):
+    target = tmp_path / "target"
+    shutil.copytree(folder / "striped" / "red", target)
+    adapt(adapt_config(out=tmp_path / "run", data=str(folder / "plain"), source=(), target="", target_images=target))
+    with pytest.raises(TransferError, match="no test image has a label"):
+        export(ExportConfig(tmp_path / "run", "onnx-int8"))

@@ -24,6 +24,7 @@ from transfer.adaptation.results import (
     PreparedAdaptation,
     TargetEvaluation,
     build_result,
+    list_adapted_images,
     merge_runs,
     reveal_test,
 )
@@ -49,6 +50,7 @@ from transfer.evaluation.temperature import apply_temperatures, match_confidence
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
 from transfer.runs.facts import describe_images, describe_network
+from transfer.runs.image_list import write_image_list
 from transfer.runs.inputs import RunInputs
 from transfer.runs.session import RunSession
 from transfer.runtime import distributed
@@ -285,6 +287,8 @@ def _record(
     if session.folder:
         session.folder.write_predictions(prediction_rows(test, predictions))
         session.folder.write_left_out(prepared.images.table.left_out)
+        digests = prepared.images.inspection.sha256
+        write_image_list(session.folder.path, list_adapted_images(task.domains, test, digests))
         sides = (", ".join(task.domains.sources), task.domains.target)
         states = diagnostics.map_states(fitted.reference.candidate, fitted.chosen.candidate)
         if config.run.report and len(test):

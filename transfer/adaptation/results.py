@@ -16,11 +16,13 @@ from transfer.adaptation.task import AdaptationTask
 from transfer.config.adapt import AdaptConfig
 from transfer.config.serialise import to_dict
 from transfer.data.conflicts import count_conflicts
+from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target
 from transfer.evaluation.finished_run import FinishedRun
 from transfer.evaluation.predictions import Predictions, evaluate_predictions, note_absent_classes
 from transfer.freeze import FreezePlan, Phase
 from transfer.heads import metrics
+from transfer.runs.image_list import ListedImage, list_images
 from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import RunSession
 from transfer.training.setup import Images
@@ -161,3 +163,23 @@ def reveal_test(domains: Domains, hidden: HiddenLabels) -> ImageTable:
     table = domains.table.take(domains.test)
     true = Target(hidden.reveal(domains.test), classes=hidden.classes)
     return replace(table, targets={"object": true, "domain": table.targets["domain"]})
+
+
+def list_adapted_images(domains: Domains, test: ImageTable, digests: np.ndarray) -> list[ListedImage]:
+    """Return the lines of images.csv: the images that were trained on, adapted to, validated and tested on.
+
+    Target images that are tested on are of the test split, even where the model was adapted to them without labels, and
+    have their true object. Others that the model was adapted to are of the train split, without an object.
+
+    Parameters
+    ----------
+    test : ImageTable
+        From :func:`reveal_test`.
+    digests : ndarray of str, shape (N,)
+        The sha256 of all images of the table of `domains`.
+    """
+    train = np.setdiff1d(domains.seen, domains.test)
+    values = domains.table.object.copy()
+    values[domains.test] = test.object
+    targets = {"object": Target(values, classes=test.objects), "domain": domains.table.targets["domain"]}
+    return list_images(replace(domains.table, targets=targets), Splits(train, domains.val, domains.test), digests)
