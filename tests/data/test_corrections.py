@@ -7,7 +7,7 @@ from shutil import copy, copytree
 
 import pytest
 
-from transfer.data.corrections import CORRECTION_COLUMNS, Correction, CorrectionFile, apply_corrections, settle
+from transfer.data.corrections import CORRECTION_HEADERS, Correction, CorrectionFile, apply_corrections, settle
 from transfer.data.sets.load import load_table
 from transfer.errors import TransferError
 
@@ -39,7 +39,9 @@ def test_decisions_are_appended_and_read_back_whatever_the_names(log):
         assert log.append(each)
     assert log.read() == odd
     with log.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        assert next(csv.reader(file)) == list(CORRECTION_COLUMNS) == ["path", "sha256", "old", "new", "when", "action"]
+        assert (
+            next(csv.reader(file)) == list(CORRECTION_HEADERS[0]) == ["path", "sha256", "old", "new", "when", "action"]
+        )
 
 
 def test_a_decision_on_an_image_that_was_decided_meanwhile_is_not_stored(log):
@@ -146,8 +148,8 @@ def test_rows_without_a_label_get_one(data, log, tmp_path):
     ("text", "message"),
     [
         ("path,object\na,b\n", "is no file of corrections"),
-        (",".join(CORRECTION_COLUMNS) + "\na,b\n", "line 2: no decision"),
-        (",".join(CORRECTION_COLUMNS) + "\na,b,c,d,e,delete\n", "line 2: no decision"),
+        (",".join(CORRECTION_HEADERS[0]) + "\na,b\n", "line 2: no decision"),
+        (",".join(CORRECTION_HEADERS[0]) + "\na,b,c,d,e,delete\n", "line 2: no decision"),
     ],
 )
 def test_other_files_are_refused(images, tmp_path, text, message):
@@ -160,3 +162,29 @@ def test_other_files_are_refused(images, tmp_path, text, message):
 def test_a_missing_file_is_refused(images, tmp_path):
     with pytest.raises(TransferError, match="no file"):
         apply_corrections(images, tmp_path / "none.csv")
+
+
+def test_the_first_stated_domain_adds_a_column_and_loses_nothing(log):
+    plain = [decision("a"), decision("b", new='x,"y"')]
+    for each in plain:
+        log.append(each)
+    before = log.path.read_bytes()
+    stated = replace(decision("a", new="blue"), domain="striped")
+    assert log.append(stated, seen=1)
+    assert log.path.read_text().splitlines()[0] == "path,sha256,old,new,when,action,domain"
+    assert log.read() == [*plain, stated]
+    log.append(decision("c"))
+    assert log.read() == [*plain, stated, decision("c")]
+    assert before.splitlines()[1] + b"," == log.path.read_bytes().splitlines()[1]
+    assert settle(log.read())["a"].domain == "striped"
+
+
+def test_a_stated_domain_replaces_that_of_the_image_alone(data, log):
+    table = load_table(str(data))
+    paths = [str(path) for path in table.paths]
+    digest = hashlib.sha256(Path(paths[0]).read_bytes()).hexdigest()
+    name = table.objects[table.object[0]]
+    log.append(Correction(paths[0], digest, name, name, "t", "relabel", "indoors"))
+    found = load_table(str(data), corrections=log.path)
+    domains = [found.domains[k] for k in found.domain]
+    assert domains == ["indoors", *(table.domains[k] for k in table.domain[1:])]

@@ -1,7 +1,7 @@
 import threading
 import tracemalloc
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import pytest
 
@@ -269,6 +269,21 @@ def test_corrections_are_stored_listed_shown_and_undone(client, shared_folder):
     assert list((run_folder / "corrections" / "images").iterdir()) == []
     assert client.get("/corrections").json()["decisions"] == {stored["id"]: 2}
     assert code_of(client.get(f"/corrections/{stored['id']}")) == (404, "no_image")
+
+
+def test_a_correction_may_state_the_domain(client, shared_folder, open_client, make_service, run_folder):
+    content = encode("red", seed=3)
+    answer = client.post("/corrections?label=red&domain=attic", content=content)
+    (stored,) = answer.json()["corrections"]
+    assert (stored["label"], stored["domain"]) == ("red", "attic")
+    again = client.post("/corrections?label=red", content=content)  # what is not stated is unknown
+    assert [each["domain"] for each in again.json()["corrections"]] == [""]
+    assert code_of(client.post("/corrections?label=red&domain=a%00b", content=content)) == (400, "bad_request")
+    service = make_service(run_folder)
+    del service.runs[0].specs["domain"]
+    alone = open_client(service)
+    assert code_of(alone.post("/corrections?label=red&domain=attic", content=content)) == (400, "no_domain")
+    rmtree(shared_folder / "corrections")
 
 
 def test_state_pages_and_description(client):

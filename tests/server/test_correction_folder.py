@@ -147,3 +147,35 @@ def test_update_finds_the_images_of_a_run_that_moved(run_folder, tmp_path):
     found = [image["path"] for image in read_image_list(out) if image["object"] == "teal"]
     assert len(found) == 3
     assert all(path.startswith(str(moved.path)) for path in found)
+
+
+def test_a_domain_is_stored_where_it_is_stated(corrections):
+    corrections.add(encode("red"), ".png", "mug", "cup")
+    corrections.add(encode("green"), ".png", "mug", "cup", domain="  the  attic ")
+    assert [(each["label"], each["domain"]) for each in corrections.list_corrections()] == [
+        ("mug", "the attic"),
+        ("mug", ""),
+    ]
+    with pytest.raises(TransferError, match="the name of the domain has control characters"):
+        corrections.add(encode("blue"), ".png", "mug", domain="a\x00b")
+
+
+def test_update_takes_stated_domains_and_leaves_others_unknown(run_folder, tmp_path):
+    folder, known = CorrectionFolder(run_folder), read_image_list(run_folder)[0]
+    with open(known["path"], "rb") as file:
+        folder.add(file.read(), ".png", known["object"], domain="Striped")  # spelled otherwise than in the run
+    for seed, domain in enumerate(("plain", "attic", "")):
+        folder.add(encode("green", seed=seed, size=(48, 48)), ".png", "green", domain=domain)
+    out = tmp_path / "updated"
+    result = update(UpdateConfig(run_folder, corrections=folder.file.path, out=out, device="cpu"))
+    listed = read_image_list(out)
+    assert {image["path"]: image["domain"] for image in listed}[known["path"]] == "striped"
+    new = [image["domain"] for image in listed if image["path"].startswith(str(folder.path))]
+    assert new == ["plain", "attic", ""]
+    assert result["changes"]["new_domains"] == ["attic"]
+    named = update(
+        UpdateConfig(run_folder, corrections=folder.file.path, domain="cellar", out=tmp_path / "b", device="cpu")
+    )
+    new = [i["domain"] for i in read_image_list(tmp_path / "b") if i["path"].startswith(str(folder.path))]
+    assert new == ["plain", "attic", "cellar"]
+    assert known["path"] in {change["path"] for change in named["changes"]["corrected"]}

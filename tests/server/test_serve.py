@@ -12,7 +12,7 @@ import pytest
 
 from transfer.config.curation import ReviewConfig
 from transfer.config.shared import BackboneConfig, ImagesConfig
-from transfer.data.corrections import CORRECTION_COLUMNS
+from transfer.data.corrections import CORRECTION_HEADERS
 from transfer.errors import TransferError
 from transfer.server import serve
 from transfer.server.serve import check_server, prepare_review, serve_review
@@ -99,5 +99,5 @@ def test_the_command_serves_on_this_machine_alone_until_it_is_interrupted(folder
         rest = process.stdout.read()
         assert process.wait(30) in (0, 130)
     file = tmp_path / "runs" / f"{folder.name}-review" / "labels.csv"
-    assert file.read_text().splitlines()[0] == ",".join(CORRECTION_COLUMNS)
+    assert file.read_text().splitlines()[0] == ",".join(CORRECTION_HEADERS[0])
     assert "Traceback" not in rest

@@ -14,8 +14,11 @@ pytest.importorskip("fastapi", reason="needs the extra 'server'")
 from upload_files import HOSTILE, encode
 from web_pages import needs_chromium, open_chromium, serve_in_thread
 
+from transfer.config.shared import BackboneConfig
+from transfer.config.train import DataConfig, RunConfig, TrainConfig
 from transfer.server.api import create_api
 from transfer.server.correction_folder import CorrectionFolder
+from transfer.training.train import train
 
 SCRIPT = '<img src=x onerror="window.hacked=1">'
 
@@ -177,6 +180,45 @@ def test_corrections_by_keys_are_stored_listed_and_undone(tab, shared):
     assert len(corrections.list_corrections()) == 1
 
 
+def test_a_correction_has_the_domain_that_is_stated_and_no_guess(tab, shared):
+    corrections = CorrectionFolder(shared[0])
+    tab.choose(("red.png", encode("red")), ("blue.png", encode("blue")))
+    tab.wait_for_answers(2)
+    assert tab.page.evaluate("[...$('domains').children].map((each) => each.value)") == ["plain", "striped"]
+    assert tab.page.input_value("#domain") == ""
+    tab.press("1")
+    assert [each["domain"] for each in corrections.list_corrections()] == [""]
+    tab.page.click("#domain")
+    tab.page.keyboard.type("u1 attic")  # no key of the page
+    tab.press("Enter")
+    (held,) = corrections.list_corrections()
+    assert (held["domain"], held["seen"]) == ("u1 attic", 2)
+    assert f"{held['label']} in u1 attic" in tab.text("corrections")
+    tab.page.evaluate("$('domain').blur()")
+    tab.press("ArrowRight") if tab.page.locator("#next").is_enabled() else tab.press("ArrowLeft")
+    assert tab.page.input_value("#domain") == ""
+    tab.page.fill("#domain", "striped")
+    tab.press("Enter")
+    assert "choose it now" in tab.text("message")
+    tab.press("1")
+    assert [each["domain"] for each in corrections.list_corrections()] == ["striped", "u1 attic"]
+    tab.press("ArrowRight") if tab.page.locator("#next").is_enabled() else tab.press("ArrowLeft")
+    assert tab.page.input_value("#domain") == "u1 attic"
+
+
+def test_a_run_without_domains_asks_for_none(browser, serve_runs, folder, tmp_path):
+    run = RunConfig(out=tmp_path / "run")
+    train(TrainConfig(DataConfig(str(folder / "plain")), BackboneConfig("glyphnet"), run=run))
+    tab = Tab(browser, serve_runs(tmp_path / "run"), 390)
+    tab.choose(("red.png", encode("red")))
+    tab.wait_for_answers(1)
+    assert not tab.page.locator("#domain").is_visible()
+    tab.press("1")
+    assert len(CorrectionFolder(tmp_path / "run").list_corrections()) == 1
+    assert tab.errors == []
+    tab.context.close()
+
+
 def test_a_gallery_sorts_by_doubt_and_is_walked_by_keys(tab):
     files = [(f"{i}-{colour}.png", encode(colour, seed=i)) for i, colour in enumerate(("red", "green", "blue"))]
     mixed = encode("red", size=(32, 32), seed=5)
@@ -226,7 +268,7 @@ def test_everything_can_be_done_by_touch_within_the_width(tab):
     tab.wait("busy === 0 && listed.length === 1")
     width = tab.page.viewport_size["width"]
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
-    for element in tab.page.locator("button:visible, .button:visible, select:visible, #label").all():
+    for element in tab.page.locator("button:visible, .button:visible, select:visible, #label, #domain").all():
         box = element.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
@@ -263,7 +305,7 @@ def test_all_is_reached_by_the_tab_key(tab):
     for _ in range(40):
         tab.page.keyboard.press("Tab")
         reached.add(tab.page.evaluate("document.activeElement.id || document.activeElement.textContent"))
-    assert {"files", "camera", "why", "label", "help"} <= reached
+    assert {"files", "camera", "why", "label", "domain", "help"} <= reached
 
 
 def test_two_tabs_lose_no_correction(browser, shared):
@@ -293,6 +335,7 @@ def test_two_runs_stand_side_by_side(browser, served_folder, tmp_path, serve_run
     assert len(boxes) == 2
     assert boxes[0]["y"] == boxes[1]["y"]
     assert [box.inner_text().split("\n")[0] for box in tab.page.locator(".answer").all()] == ["first", "second"]
+    assert "those of the first run, first" in tab.text("of-first")
     tab.press("2")
     assert CorrectionFolder(copies[0]).list_corrections()
     assert not CorrectionFolder(copies[1]).list_corrections()

@@ -21,7 +21,7 @@ from transfer.data.left_out import LeftOut
 from transfer.data.shards.address import parse_address, read_member
 from transfer.data.table import ImageTable, make_softmax_target
 from transfer.errors import TransferError, list_examples
-from transfer.runtime.files import open_regular, open_text
+from transfer.runtime.files import atomic_write, open_regular, open_text
 
 ACTIONS = ("accept", "relabel", "exclude", "undo")
 
@@ -36,10 +36,12 @@ class Correction:
     new: str  # class after, "" if excluded
     when: str  # UTC, ISO 8601
     action: str  # of ACTIONS; undo takes back the image's last decision
+    domain: str = ""  # that a person states; "" if nobody does
 
 
 CORRECTED_IMAGES = "images"  # folder beside the file of `transfer serve`, with the images that it corrects
-CORRECTION_COLUMNS = tuple(field.name for field in fields(Correction))
+_ALL_COLUMNS = tuple(field.name for field in fields(Correction))
+CORRECTION_HEADERS = (_ALL_COLUMNS[:-1], _ALL_COLUMNS)  # a file has the domain once a decision states one
 
 
 class CorrectionFile:
@@ -59,27 +61,34 @@ class CorrectionFile:
         TransferError
             The file cannot be read, or is no file of corrections; names the line.
         """
+        return self._read()[1]
+
+    def _read(self) -> tuple[tuple[str, ...], list[Correction]]:
+        """Return the header and the decisions."""
         if not self.path.is_file():
-            return []
+            return CORRECTION_HEADERS[0], []
         try:
             with open_text(self.path) as file:
                 text = file.read()
             lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
         except (OSError, csv.Error) as error:
             raise TransferError(f"cannot read the corrections {self.path}: {error}") from error
-        if not lines or tuple(lines[0]) != CORRECTION_COLUMNS:
+        header = tuple(lines[0]) if lines else ()
+        if header not in CORRECTION_HEADERS:
             raise TransferError(
-                f"{self.path} is no file of corrections: its first line is not {','.join(CORRECTION_COLUMNS)}"
+                f"{self.path} is no file of corrections: its first line is not {','.join(CORRECTION_HEADERS[0])}"
             )
         found = []
         for number, cells in enumerate(lines[1:], 2):
-            if len(cells) != len(CORRECTION_COLUMNS) or cells[-1] not in ACTIONS:
+            if len(cells) != len(header) or cells[len(CORRECTION_HEADERS[0]) - 1] not in ACTIONS:
                 raise TransferError(f"{self.path}, line {number}: no decision; repair or remove the line")
             found.append(Correction(*cells))
-        return found
+        return header, found
 
     def append(self, correction: Correction, seen: int | None = None) -> bool:
         """Append a decision; return False, and append none, if the image has not had `seen` decisions before.
+
+        The first decision that states a domain adds this column to the file.
 
         Raises
         ------
@@ -89,14 +98,19 @@ class CorrectionFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_name(f".{self.path.name}.lock")):
-                before = sum(each.path == correction.path for each in self.read())
+                header, decisions = self._read()
+                before = sum(each.path == correction.path for each in decisions)
                 if seen is not None and seen != before:
                     return False
+                if correction.domain and header != _ALL_COLUMNS:
+                    header = _ALL_COLUMNS
+                    with atomic_write(self.path) as temporary:
+                        temporary.write_bytes(b"".join(map(_line, (header, *map(astuple, decisions)))))
                 with self.path.open("ab+") as file:
                     _drop_cut_line(file)
                     if not file.tell():
-                        file.write(_line(CORRECTION_COLUMNS))
-                    file.write(_line(astuple(correction)))
+                        file.write(_line(header))
+                    file.write(_line(astuple(correction)[: len(header)]))
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
@@ -137,7 +151,7 @@ def settle(corrections: list[Correction]) -> dict[str, Correction]:
 
 
 def apply_corrections(table: ImageTable, file: Path) -> ImageTable:
-    """Return `table` with the decisions of `file`: other labels, and without the images that are excluded.
+    """Return `table` with the decisions of `file`: other labels, domains that it states, no image that is excluded.
 
     An image is found by its path, or else, where the images were moved, by the bytes of its file and the old label. A
     decision on a file that was changed since is not applied; a note names these, and those without an image.
@@ -153,6 +167,7 @@ def apply_corrections(table: ImageTable, file: Path) -> ImageTable:
         raise TransferError("--corrections are of images with one class each")
     decided = settle(CorrectionFile(file).read())
     names = [table.objects[k] if k >= 0 else "" for k in table.object.tolist()]
+    domains = [table.domains[k] if k >= 0 else "" for k in table.domain.tolist()]
     found, lost = _find_rows(table, names, decided)
     excluded, changed = np.zeros(len(table), bool), 0
     for row, correction in found.items():
@@ -160,6 +175,8 @@ def apply_corrections(table: ImageTable, file: Path) -> ImageTable:
         if correction.action == "relabel":
             changed += names[row] != correction.new
             names[row] = correction.new
+            if correction.domain:
+                domains[row] = correction.domain
     notes = [f"corrections of {file}: {changed} labels changed, {int(excluded.sum())} images excluded"]
     if lost:
         notes.append(f"{len(lost)} corrections of {file} are not applied: {list_examples(lost, 3)}")
@@ -167,9 +184,12 @@ def apply_corrections(table: ImageTable, file: Path) -> ImageTable:
         LeftOut(str(table.paths[row]), "excluded by --corrections", str(file)) for row in np.flatnonzero(excluded)
     ]
     labelled = {str(table.paths[row]) for row in found if names[row]}
+    targets = {"object": make_softmax_target(names)}
+    if any(correction.domain for correction in found.values()):
+        targets["domain"] = make_softmax_target(domains)
     table = replace(
         table,
-        targets=table.targets | {"object": make_softmax_target(names)},
+        targets=table.targets | targets,
         notes=(*table.notes, *notes),
         choices=(*table.choices, *notes),
         left_out=(*table.left_out, *left_out),

@@ -210,10 +210,16 @@ def _add_corrections(api: FastAPI, service: PredictionService) -> None:
         run: RunNumber = 0,
         name: Name = "",
         seen: Seen = None,
+        domain: Annotated[
+            str, Query(description="The true domain, of a run that predicts it (default: unknown).")
+        ] = "",
     ) -> JSONResponse:
-        """Store an image with its true class. With `seen`, 409 and nothing is stored if there are other decisions."""
+        """Store an image with its true class, and perhaps its domain.
+
+        With `seen`, 409 and nothing is stored if there are other decisions.
+        """
         async with _read_files(request, service, 1, name) as (file,):
-            stored = await service.correct(run, file, label, seen)
+            stored = await service.correct(run, file, label, seen, domain)
         return _answer_corrections(service, run, None if stored else _BEHIND)
 
     @api.post("/corrections/{digest}/undo", tags=["corrections"])

@@ -34,7 +34,7 @@ class CorrectionFolder:
     def list_corrections(self) -> list[dict[str, Any]]:
         """Return the corrections that hold, the newest first: ``id`` (sha256), ``label``, ``predicted``, ``when``.
 
-        ``seen`` is the number of decisions on the image so far.
+        ``domain`` is "" where nobody stated one. ``seen`` is the number of decisions on the image so far.
         """
         decisions = self.file.read()
         held = settle(decisions)
@@ -54,7 +54,9 @@ class CorrectionFolder:
         """Return how many decisions there are on each image, by its sha256."""
         return dict(Counter(each.sha256 for each in self.file.read()))
 
-    def add(self, content: bytes, suffix: str, label: str, predicted: str = "", seen: int | None = None) -> bool:
+    def add(
+        self, content: bytes, suffix: str, label: str, predicted: str = "", seen: int | None = None, domain: str = ""
+    ) -> bool:
         """Store an image and its class; return False, and store nothing, if others than `seen` decisions were made.
 
         Parameters
@@ -65,13 +67,15 @@ class CorrectionFolder:
             Of its format, such as ``.jpg``.
         predicted : str
             The class that the model predicted, if any.
+        domain : str
+            The true domain, if a person states it.
 
         Raises
         ------
         TransferError
-            The label is empty or no plain text, or the folder cannot be written.
+            The label is empty, or label or domain are no plain text, or the folder cannot be written.
         """
-        label = clean_label(label)
+        label, domain = clean_label(label), clean_label(domain, what="domain") if domain.strip() else ""
         digest = hashlib.sha256(content).hexdigest()
         image = self.path / CORRECTED_IMAGES / f"{digest}{suffix}"
         with self._lock():
@@ -81,7 +85,7 @@ class CorrectionFolder:
                 with atomic_write(image) as temporary:
                     temporary.write_bytes(content)
             when = datetime.now(UTC).isoformat(timespec="seconds")
-            return self.file.append(Correction(str(image), digest, predicted, label, when, "relabel"))
+            return self.file.append(Correction(str(image), digest, predicted, label, when, "relabel", domain))
 
     def undo(self, digest: str, seen: int | None = None) -> bool:
         """Take back the last correction of an image; return False if others than `seen` decisions were made on it.
@@ -134,14 +138,15 @@ def _describe(correction: Correction, seen: int) -> dict[str, Any]:
     return {
         "id": correction.sha256,
         "label": correction.new,
+        "domain": correction.domain,
         "predicted": correction.old,
         "when": correction.when,
         "seen": seen,
     }
 
 
-def clean_label(label: str) -> str:
-    """Return the name of a class with single spaces.
+def clean_label(label: str, what: str = "class") -> str:
+    """Return the name of a class, or of `what` it is, with single spaces.
 
     Raises
     ------
@@ -155,9 +160,9 @@ def clean_label(label: str) -> str:
     """
     cleaned = " ".join(label.split())
     if not cleaned:
-        raise TransferError("a correction needs the name of a class")
+        raise TransferError(f"a correction needs the name of a {what}")
     if len(cleaned) > MAX_CORRECTION_LETTERS:
-        raise TransferError(f"the name of the class has more than {MAX_CORRECTION_LETTERS} characters")
+        raise TransferError(f"the name of the {what} has more than {MAX_CORRECTION_LETTERS} characters")
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in cleaned):
-        raise TransferError("the name of the class has control characters")
+        raise TransferError(f"the name of the {what} has control characters")
     return cleaned

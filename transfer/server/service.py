@@ -173,12 +173,14 @@ class PredictionService:
         check_image(content, self.limits)
         return await self._in_pool(draw_small, content, side)
 
-    async def correct(self, number: int, file: UploadedFile, label: str, seen: int | None) -> bool:
+    async def correct(self, number: int, file: UploadedFile, label: str, seen: int | None, domain: str = "") -> bool:
         """Store a correction; return whether it was stored (see :meth:`CorrectionFolder.add`)."""
+        if domain.strip() and "domain" not in self.get_run(number).specs:
+            raise RequestRefused(400, "no_domain", "the run predicts no domain: leave it out")
         suffix = check_image(file.content, self.limits)
         answer, _, _ = await self.predict(file, number, top=1)  # whole images alone are stored
         predicted = str(answer["prediction"].get(self.get_run(number).main) or "")
-        stored = await self._in_pool(self.corrections[number].add, file.content, suffix, label, predicted, seen)
+        stored = await self._in_pool(self.corrections[number].add, file.content, suffix, label, predicted, seen, domain)
         self.metrics.count_images("corrected", int(stored))
         return stored
 

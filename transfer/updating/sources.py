@@ -8,7 +8,7 @@ import numpy as np
 
 from transfer.config.commands import UpdateConfig
 from transfer.data.class_names import match_names
-from transfer.data.corrections import CORRECTED_IMAGES, CORRECTION_COLUMNS, Correction, CorrectionFile, settle
+from transfer.data.corrections import CORRECTED_IMAGES, CORRECTION_HEADERS, Correction, CorrectionFile, settle
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.label_sets.cells import list_labels, spell_label_set
 from transfer.data.manifests.csv_columns import read_header
@@ -81,10 +81,8 @@ def read_new_images(
         raise TransferError(f"{data}: update does not read tar shards: unpack them")
     table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)
     images = _list_all(table, inspection)
-    domains = _names(old.images, "domain")
     if table.domains == (DEFAULT_DOMAIN,):
-        given = config.domain or (domains[0] if len(domains) == 1 else "")
-        images = [image | {"domain": given} for image in images]
+        images = [image | {"domain": _domain_of_others(config, old)} for image in images]
     if not _has_objects(specs) and _names(images, "object"):
         images = [image | {"object": ""} for image in images]
         notes.append(f"{data} names an object of each image, which {config.run} does not predict: not used")
@@ -101,7 +99,8 @@ def read_corrections(
 ) -> tuple[Source, frozenset[str]]:
     """Return the images of a CSV manifest, or of the decisions of a review, and the sha256 of those it excludes.
 
-    Decisions are found by their sha256; of images that the run lacks, the file must be where it was, and as it was.
+    Decisions are found by their sha256; of images that the run lacks, the file must be where it was, and as it was. New
+    ones of which no domain is stated are of that of :func:`read_new_images`.
 
     Raises
     ------
@@ -111,7 +110,7 @@ def read_corrections(
     """
     if not file.is_file():
         raise TransferError(f"--corrections: no file {file}: give a CSV file with columns path,object[,domain]")
-    if read_header(file) != CORRECTION_COLUMNS:
+    if read_header(file) not in CORRECTION_HEADERS:
         return read_new_images(config, str(file), old, specs, disk_cache), frozenset()
     if not _has_objects(specs):
         columns = ",".join(spec.name for spec in further_heads(specs))
@@ -127,11 +126,13 @@ def read_corrections(
     found = _inspect(new, disk_cache)
     hashes = dict(zip(zip(new, found.sha256.tolist(), strict=True), found.phash, strict=True))
     usable = [each for each in labelled if each.sha256 in known or (each.path, each.sha256) in hashes]
-    names = {DIGEST: "sha256", "object": "new", "path": "path"}
+    given = _domain_of_others(config, old)
     images = [
-        {key: getattr(each, name) for key, name in names.items()} | {"split": "", "domain": ""} for each in usable
+        {"path": each.path, "split": "", DIGEST: each.sha256, "object": each.new}
+        | {"domain": each.domain or ("" if each.sha256 in known else given)}
+        for each in usable
     ]
-    notes = _spell_as_before(images, "object", _names(old.images, "object"))
+    notes = [note for name in ("object", "domain") for note in _spell_as_before(images, name, _names(old.images, name))]
     lost = [each.path for each in labelled if each not in usable]
     what = f"{len(lost)} correction{'s' * (len(lost) != 1)} not applied, the image is gone or has changed"
     notes += [f"{what}: {list_examples(lost, 3)}"] if lost else []
@@ -156,6 +157,12 @@ def _inspect(paths: Sequence[str], disk_cache: DiskCache | None) -> Inspection:
 def further_heads(specs: Sequence[HeadSpec]) -> list[HeadSpec]:
     """Return the heads besides object and domain."""
     return [spec for spec in specs if spec.name not in ("object", "domain")]
+
+
+def _domain_of_others(config: UpdateConfig, old: Source) -> str:
+    """Return the domain of new images that name none: the given one, or the run's only one; "" if unknown."""
+    domains = _names(old.images, "domain")
+    return config.domain or (domains[0] if len(domains) == 1 else "")
 
 
 def _has_objects(specs: Sequence[HeadSpec]) -> bool:

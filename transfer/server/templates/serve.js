@@ -112,6 +112,7 @@ function scrollUp() { $("detail").scrollIntoView({block: "start"}); }
 function choose(item) {
   chosen = item;
   $("label").value = "";
+  $("domain").value = item.domain || "";
   show();
   for (const [k, card] of [...$("cards").children].entries()) {
     if (ordered()[k] === item) card.firstChild.setAttribute("aria-current", "true"); else card.firstChild.removeAttribute("aria-current");
@@ -166,11 +167,16 @@ function showCorrection(found) {
   const run = about.runs[0], top = found[0].prediction[`${run.main}_top`] || [];
   $("correct-title").textContent = about.runs.length > 1 ? `Which class is it? (stored with ${run.name})` : "Which class is it?";
   $("corrected").textContent = chosen.corrected ? `Stored as ${chosen.corrected}.` : "";
+  const domains = domainsOf(run);
+  $("domain-row").hidden = !domains.length;
+  $("domains").replaceChildren(...domains.map((name) => make("option", [], {value: name})));
   shownLabels = top.map(([label]) => label);
   $("likely").replaceChildren(...shownLabels.map((label, k) => chip(label, `${k + 1}`, () => correct(label))));
   suggest();
 }
 
+// The domains that the run predicts beside its classes; none if it does not.
+const domainsOf = (run) => run.main !== "domain" && run.heads.domain ? run.heads.domain.classes : [];
 const classes = () => [...new Set([...((about.runs[0].heads[about.runs[0].main] || {}).classes || []), ...listed.map((each) => each.label)])];
 
 function matches() {
@@ -189,13 +195,15 @@ function suggest() {
   $("label").setAttribute("aria-expanded", String(chips.length > 0));
 }
 
+const inDomain = (each) => each.domain ? `${each.label} in ${each.domain}` : each.label;
 const digestOf = (item) => item.found[0] && item.found[0].sha256;
 const decisions = {};  // by image, how many this page knows of
 
 function markCorrected() {
   for (const item of items) {
     const held = listed.find((each) => each.id === digestOf(item));
-    item.corrected = held ? held.label : "";
+    item.corrected = held ? inDomain(held) : "";
+    [item.label, item.domain] = held ? [held.label, held.domain] : ["", ""];
   }
 }
 
@@ -210,12 +218,12 @@ async function correct(label) {
   const item = chosen, name = label.trim().replace(/\s+/g, " ");
   if (!item || item.state !== "done" || item.error || !name) return;
   complain("");
-  const digest = digestOf(item), seen = decisions[digest] || 0;
+  const digest = digestOf(item), seen = decisions[digest] || 0, domain = $("domain").value.trim();
   try {
-    const answer = await ask(`corrections?${query({label: name, name: item.name, seen})}`, item.file);
+    const answer = await ask(`corrections?${query({label: name, name: item.name, seen, domain})}`, item.file);
     takeList(answer);
     if (answer.code === "behind") complain("This image was corrected in another tab: this is how it stands. Correct it again to change it.");
-    else say(`Stored as ${name}. U takes it back.`);
+    else say(`Stored as ${name}${domain && ` in ${domain}`}. U takes it back.`);
   } catch (error) { complain(error.message); return; }
   $("label").value = ""; $("label").blur();
   show(); showGallery();
@@ -296,7 +304,7 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("paste", (event) => {
   const found = images(event.clipboardData.files);
   if (found.length) { event.preventDefault(); add(found); }
-  else if (event.target !== $("label")) complain("There is no image to paste.");
+  else if (![$("label"), $("domain")].includes(event.target)) complain("There is no image to paste.");
 });
 $("image").addEventListener("load", () => {
   $("image").classList.toggle("small", Math.max($("image").naturalWidth, $("image").naturalHeight) < 100);
@@ -328,6 +336,15 @@ $("label").addEventListener("keydown", (event) => {
   if (name) correct(name);
   else if (typed) complain("No class has such a name: Shift+Enter makes it a new one.");
 });
+// The domain is stored with the class: at once where the image has one already.
+$("domain").addEventListener("keydown", (event) => {
+  event.stopPropagation();
+  if (event.key === "Escape") { $("domain").value = ""; $("domain").blur(); }
+  if (event.key !== "Enter") return;
+  event.preventDefault();
+  if (chosen && chosen.label) correct(chosen.label);
+  else { $("domain").blur(); say("The domain is stored with the class: choose it now."); }
+});
 document.addEventListener("keydown", (event) => {
   if ($("keys").open || !about) return;
   if (event.ctrlKey && event.key === "z") { event.preventDefault(); undo(); return; }
@@ -344,6 +361,8 @@ document.addEventListener("keydown", (event) => {
 Promise.all([ask("about"), ask("corrections")]).then(([state, corrections]) => {
   about = state;
   $("detail").classList.toggle("two", about.runs.length > 1);
+  $("of-first").hidden = about.runs.length < 2;
+  $("of-first").textContent = `Grad-CAM and corrections are those of the first run, ${about.runs[0].name}.`;
   $("about").textContent = about.runs.map((run) => about.runs.length > 1 ? `${run.name}: ${describeRun(run)}` : describeRun(run)).join("\n");
   $("command").textContent = corrections.command;
   takeList(corrections);

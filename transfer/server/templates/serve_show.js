@@ -157,7 +157,7 @@ function drawCorrections(listed, undo) {
     const when = new Date(each.when).toLocaleString();
     return make("li", [
       make("img", [], {src: `corrections/${each.id}`, alt: `corrected to ${each.label}`, loading: "lazy"}),
-      make("div", [make("b", each.label), make("small", each.predicted && each.predicted !== each.label ? `predicted: ${each.predicted}` : "as predicted"), make("small", when)]),
+      make("div", [make("b", inDomain(each)), make("small", each.predicted && each.predicted !== each.label ? `predicted: ${each.predicted}` : "as predicted"), make("small", when)]),
       button,
     ]);
   }));
