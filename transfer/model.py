@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.engines import StagesKey, choose_engine, is_compiled
 from transfer.backbones.trunk import Trunk
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
@@ -86,10 +87,21 @@ class TransferModel(nn.Module):
     def get_trunk(self) -> Trunk:
         """Return the trunk prepared for inference, rebuilt if its weights have changed."""
         tensors = self.trunk_tensors()
-        stamp = (self.cut, *((tensor.data_ptr(), tensor._version) for tensor in tensors.values()))
+        versions = ((tensor.data_ptr(), tensor._version) for tensor in tensors.values())
+        stamp = (self.cut, self.backbone.engine, *versions)
         if self._trunk is None or self._trunk[0] != stamp:
             self._trunk = stamp, Trunk(self.backbone, self.cut)
         return self._trunk[1]
+
+    @property
+    def engine(self) -> str:
+        """What the trunk runs on: ``torch``, ``onnxruntime`` or ``openvino``; the first call compiles it."""
+        backbone = self.backbone
+        engine = choose_engine(backbone.engine, backbone, next(backbone.parameters()).device) if self.cut else "torch"
+        if engine == "torch":
+            return engine
+        key = StagesKey.of(backbone, engine, self.cut, 0, backbone.preprocessing.input_size)
+        return engine if is_compiled(backbone, key) else "torch"
 
     def trunk_tensors(self, cut: int | None = None) -> dict[str, Tensor]:
         """Return the parameters and buffers below `cut` (default: the model's cut) by their names in the network."""

@@ -1,10 +1,14 @@
 """The frozen stages made ready to run: folded where only rounding changes, and blind to how images are batched."""
 
+import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from transfer import backbones
@@ -14,7 +18,7 @@ from transfer.backbones.trunk import Trunk
 
 NAMES = ["test_resnet", "test_efficientnet", "test_convnext", "test_nfnet", "mobilenetv3_small_050", "resnet18"]
 NAMES += ["torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5", "densenet121", "efficientnet_b0.ra_in1k"]
-STORE = Path(__file__).parents[3] / "shared" / "weights"
+STORE = Path(os.environ.get("TRANSFER_WEIGHTS") or Path(__file__).parents[3] / "shared" / "weights")
 
 
 def pixels(n: int = 6, size: int = 32) -> Tensor:
@@ -175,12 +179,82 @@ def test_an_impossible_cut_is_an_error(small: Callable[..., Backbone]) -> None:
         Trunk(small(), 99)
 
 
+ENGINES = ("onnxruntime", "openvino")
+splits = st.lists(st.integers(1, 4), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "torchvision:shufflenet_v2_x0_5"])
+def test_every_cut_on_an_engine_equals_the_backbone(small: Callable[..., Backbone], name: str, engine: str) -> None:
+    backbone = small(name, size=64)
+    statistics_of_its_own(backbone.network)
+    backbone.eval()
+    backbone.engine = engine
+    x = pixels(size=64)
+    for cut in filter(backbone.can_cut, range(1, len(backbone.stages) + 1)):
+        ready, expected = Trunk(backbone, cut), naive(backbone, x, cut)
+        got = ready(x)
+        assert not ready.can_continue(1)  # it ran on the engine
+        assert got.dtype == torch.float32
+        assert got.shape == (6, *backbone.shape(cut))
+        assert float((got - expected).abs().max()) <= 1e-4 * float(expected.abs().max()), cut
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_on_an_engine_any_split_and_order_of_a_batch_gives_the_same_rows(
+    small: Callable[..., Backbone], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = small("mobilenetv3_small_050", size=64)
+    backbone.engine = engine
+    x, cut = pixels(11, size=64), len(backbone.stages)
+    whole = Trunk(backbone, cut)(x)
+
+    @settings(max_examples=10)
+    @given(splits, st.permutations(range(11)))
+    def test(sizes: list[int], order: list[int]) -> None:
+        ready = Trunk(backbone, cut)
+        parts = x[order].split([*sizes, 11 - sum(sizes)]) if sum(sizes) < 11 else (x[order],)
+        assert torch.equal(torch.cat([ready(part) for part in parts]), whole[order])
+
+    test()
+    for cores in (1, 3):
+        trunk_module._start_threads.cache_clear()
+        monkeypatch.setattr(trunk_module.distributed, "count_cores_per_process", lambda cores=cores: cores)
+        assert torch.equal(Trunk(backbone, cut)(x), whole)
+    trunk_module._start_threads.cache_clear()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_on_an_engine_images_of_another_size_pass_too(small: Callable[..., Backbone], engine: str) -> None:
+    backbone = small("mobilenetv3_small_050", size=64)
+    backbone.engine = engine
+    ready = Trunk(backbone, len(backbone.stages))
+    for size in (64, 96):
+        expected = naive(backbone, pixels(size=size), ready.cut)
+        assert torch.allclose(ready(pixels(size=size)), expected, atol=1e-4)
+
+
+def test_a_network_that_no_engine_takes_runs_on_torch(small: Callable[..., Backbone]) -> None:
+    class Bessel(Twice):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(super().forward(x))
+
+    backbone = Backbone("bessel", Bessel().eval(), small().preprocessing).eval()
+    cut = len(backbone.stages)
+    expected = Trunk(backbone, cut)(pixels())
+    backbone.engine = "onnxruntime"
+    ready = Trunk(backbone, cut)
+    assert torch.equal(ready(pixels()), expected)
+    assert ready.can_continue(1)
+
+
 @pytest.mark.skipif(not STORE.is_dir(), reason="no pretrained weights in shared/weights beside the checkout")
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "torchvision:squeezenet1_1"])
 def test_real_weights(name: str) -> None:
     backbone = backbones.load(name, store=STORE)
     x = pixels(5, 224)
-    for cut in (2, len(backbone.stages)):
+    for cut, engine in itertools.product((2, len(backbone.stages)), ("torch", *ENGINES)):
+        backbone.engine = engine
         expected = naive(backbone, x, cut)
         got = Trunk(backbone, cut)(x)
         assert float((got - expected).abs().max()) <= 2e-5 * float(expected.abs().max())

@@ -104,7 +104,7 @@ REFUSED = {
     "plugin": "loads code; a plugin that cannot be loaded is refused",
 }
 ALWAYS = {"data", "on_bad_image", "targets", "shots", "keep_near_duplicates_together", "backbone", "image_size", "crop"}
-ALWAYS |= {"labels", "corrections", "hidden", "augment", "device", "workers", "cache", "out", "seeds"}
+ALWAYS |= {"labels", "corrections", "hidden", "augment", "device", "engine", "workers", "cache", "out", "seeds"}
 
 
 def settings_of(config: Any) -> set[str]:
@@ -283,6 +283,7 @@ ADAPT_ALWAYS |= {"labels"} | {
     "image_size",
     "crop",
     "device",
+    "engine",
     "workers",
     "cache",
     "out",

@@ -67,12 +67,16 @@ class Backbone(nn.Module):
         Digest of the code of a registered backbone, part of every cache key; empty for all others.
     output_kind : str
         What :meth:`forward` returns, in words.
+    engine : str
+        What runs the frozen stages on a CPU: ``torch``, ``onnxruntime``, ``openvino``, or ``auto``
+        (:func:`transfer.backbones.engines.choose_engine`).
     """
 
     dropped: tuple[str, ...] = ()
     licence: str = ""
     code_digest: str = ""
     output_kind: str = "pooled features"
+    engine: str = "torch"
 
     def __init__(
         self,

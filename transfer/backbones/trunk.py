@@ -1,4 +1,4 @@
-"""Trunk: the frozen stages of a backbone, ready for many images: BatchNorm folded, on all cores, reproducible."""
+"""Trunk: the frozen stages of a backbone, ready for many images: compiled or folded, on all cores, reproducible."""
 
 import copy
 import threading
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.engines import CompiledStages, StagesKey, choose_engine, compile_stages
 from transfer.runtime import distributed
 
 TRUNK_VERSION = 1  # bump when outputs change; part of the cache key
@@ -29,37 +30,75 @@ MAX_FOLDING_ERROR = 1e-3
 class Trunk:
     """The first `cut` stages of `backbone` with its present weights, in eval mode, without gradients.
 
+    They run on the engine that the backbone names, compiled for one image, or on torch where that fails. On torch
     BatchNorm is folded into the convolution before it, if a test run shows that only rounding changes. Images pass in
     chunks of a fixed size; on a CPU each chunk runs on one core. So an image's features depend neither on the other
-    images of its batch nor on the number of cores. `cut` is at least 1, and one where the backbone can be cut. `chunk`
-    is the number of images that pass together (default: the fastest for many; 1 answers soonest for a single one).
+    images of its batch nor on the number of cores.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Its weights must not change while the trunk is used.
+    cut : int
+        At least 1, and one where the backbone can be cut.
+    chunk : int, optional
+        Number of images that pass together on torch (default: the fastest for many; 1 answers soonest for one).
+    store : bool
+        Cache compiled stages on disk.
     """
 
-    def __init__(self, backbone: Backbone, cut: int, chunk: int | None = None) -> None:
-        self.cut = cut
-        self._backbone = _fold_batch_norms(backbone, cut)
+    def __init__(self, backbone: Backbone, cut: int, chunk: int | None = None, *, store: bool = True) -> None:
+        self.cut, self._source, self._store = cut, backbone, store
         self._device = next(backbone.parameters()).device
+        self._engine = choose_engine(backbone.engine, backbone, self._device)
         self._chunk = chunk or CHUNK_IMAGES.get(self._device.type, DEFAULT_CHUNK_IMAGES)
         self._local = threading.local()
+        self._compiled: dict[tuple[int, ...], CompiledStages | None] = {}
+        backbone.shape(cut)  # raises where the backbone cannot be cut
+        if self._find_compiled(backbone.preprocessing.input_size) is None:
+            self._backbone  # noqa: B018 folded now, with the weights as they are
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        return _fold_batch_norms(self._source, self.cut)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the float32 activation at the cut, (N, ...), of uint8 `images` (N, 3, H, W)."""
-        normalise = self._backbone.preprocessing.normalise
-        return self._map(lambda chunk: self._replica().trunk(_channels_last(normalise(chunk)), self.cut), images)
+        normalise = self._source.preprocessing.normalise
+        if compiled := self._find_compiled(tuple(images.shape[1:])):
+            return self._map(lambda image: compiled(normalise(image)), images, 1)
+        return self._run_torch(lambda chunk: self._replica().trunk(_channels_last(normalise(chunk)), self.cut), images)
+
+    def can_continue(self, start: int) -> bool:
+        """Return whether :meth:`continue_from` changes no bit: engines fuse operations across a cut, torch does not."""
+        return self._find_compiled(self._source.preprocessing.input_size) is None
 
     def continue_from(self, activation: Tensor, start: int) -> Tensor:
         """Return the activation at the cut from the float32 `activation` (N, ...) at a lower cut, `start`."""
-        return self._map(lambda chunk: self._replica().trunk(_channels_last(chunk), self.cut, start), activation)
+        return self._run_torch(lambda chunk: self._replica().trunk(_channels_last(chunk), self.cut, start), activation)
 
-    def _map(self, run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    def _find_compiled(self, shape: tuple[int, ...]) -> CompiledStages | None:
+        """Return the stages compiled for images of `shape`, None if they run on torch."""
+        if self._engine == "torch":
+            return None
+        if shape not in self._compiled:
+            key = StagesKey.of(self._source, self._engine, self.cut, 0, shape)
+            self._compiled[shape] = compile_stages(self._source, key, store=self._store)
+        return self._compiled[shape]
+
+    def _run_torch(self, run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        self._backbone  # noqa: B018 made by this thread, before others use it
+        return self._map(run, inputs, self._chunk)
+
+    def _map(self, run: Callable[[Tensor], Tensor], inputs: Tensor, size: int) -> Tensor:
         def run_chunk(chunk: Tensor) -> Tensor:
             n = len(chunk)
-            if n < self._chunk:  # always the same number of images: the last one is repeated
-                chunk = torch.cat([chunk, chunk[-1:].expand(self._chunk - n, *chunk.shape[1:])])
+            if n < size:  # always the same number of images: the last one is repeated
+                chunk = torch.cat([chunk, chunk[-1:].expand(size - n, *chunk.shape[1:])])
             with torch.no_grad():
                 return run(chunk.to(self._device, non_blocking=True))[:n].float()
 
-        chunks = inputs.split(self._chunk)
+        chunks = inputs.split(size)
         mapped = _start_threads().map if self._device.type == "cpu" else map
         return torch.cat(list(mapped(run_chunk, chunks)))
 

@@ -9,7 +9,7 @@ import tyro
 from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
 from transfer.config.ranges import AtLeastOne, Fraction, NotEmpty, NotNegative, Positive, Share, Within
-from transfer.config.shared import Advanced, Device, LabelsConfig, OnBadImage, ViewConfig
+from transfer.config.shared import Advanced, Device, Engine, LabelsConfig, OnBadImage, ViewConfig
 from transfer.config.train import LearnConfig, TrainConfig
 from transfer.errors import TransferError
 
@@ -29,6 +29,8 @@ class EvaluateConfig(LabelsConfig):
     """If an image is missing or cannot be decoded: refuse all, or skip the image and count it."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
+    engine: Advanced[Engine | None] = None
+    """What runs the frozen layers on a CPU (default: as the run)."""
     cache: bool = True
     """Use the disk cache of frozen features."""
     out: Path | None = None
@@ -58,6 +60,8 @@ class PredictConfig(Config):
     """If an image cannot be decoded: refuse all, or skip the image and count it."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
+    engine: Advanced[Engine | None] = None
+    """What runs the frozen layers on a CPU (default: as the run)."""
     out: Path | None = None
     """Output file (default: standard output)."""
     resume: bool = False
@@ -101,6 +105,8 @@ class UpdateConfig(LabelsConfig):
     """If an image is bad, or an old one is missing or has changed: refuse all, or skip the image and count it."""
     device: Device | None = None
     """Where to compute (default: as the run)."""
+    engine: Advanced[Engine | None] = None
+    """What runs the frozen layers on a CPU (default: as the run)."""
     out: Path | None = None
     """Folder of the new run; none: nothing is saved (default: RUN-updated, -2 and so on beside an existing one; in
     Python: nothing is saved)."""

@@ -26,6 +26,20 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain(config)
 
 
+def complete_old_config(values: Any) -> Any:
+    """Return the plain `values` of a run's config with the options that its version lacked, as they were then.
+
+    Examples
+    --------
+    >>> complete_old_config({"backbone": {"backbone": "resnet18"}})
+    {'backbone': {'engine': 'torch', 'backbone': 'resnet18'}}
+    """
+    if not isinstance(values, dict):
+        return values
+    absent = {"engine": "torch"} if isinstance(values.get("backbone"), str) else {}
+    return absent | {key: complete_old_config(value) for key, value in values.items()}
+
+
 def iter_settings(config: Any, default: Any = None) -> Iterator[tuple[str, Any, Any]]:
     """Yield the name, value and default of each setting of a nested config."""
     default = type(config)() if default is None else default

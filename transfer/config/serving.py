@@ -9,7 +9,7 @@ import tyro
 
 from transfer.config.checked import Config
 from transfer.config.ranges import AtLeastOne, NotEmpty, Positive, Share, Within
-from transfer.config.shared import Advanced, Device
+from transfer.config.shared import Advanced, Device, Engine
 from transfer.errors import TransferError
 
 LOCAL_HOST = "127.0.0.1"
@@ -62,6 +62,8 @@ class ServeConfig(Config):
     """Answer "I don't know" where a larger share of known images is less strange than this one."""
     device: Device = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
+    engine: Advanced[Engine | None] = None
+    """What runs the frozen layers on a CPU (default: as the run)."""
     limits: ServeLimitsConfig = field(default_factory=ServeLimitsConfig)
 
     def __post_init__(self) -> None:

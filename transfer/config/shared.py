@@ -21,6 +21,7 @@ Advanced = Annotated[T, ADVANCED]
 
 OnBadImage = Literal["refuse", "skip"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
 Augmentation = Literal["none", "flip", "crop", "colour", "pca", "scale"]
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"  # its ImageNet weights are in a package that is installed with this one
@@ -110,6 +111,9 @@ class BackboneConfig(Config):
     crop: Literal["default", "border"] = "default"
     """default: the backbone's own resize and crop, which cuts off what lies at the edge; border: pad the whole image to
     a square instead."""
+    engine: Advanced[Engine] = "torch"
+    """What runs the frozen layers on a CPU; auto takes the faster of onnxruntime and openvino for the network, and
+    torch for small images. Where an engine fails, torch takes over, and the log says so."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     runs = (config.run, *config.more)
-    members = [checkpoint.load_models(run, pick_device(config.device)) for run in runs]
+    members = [checkpoint.load_models(run, pick_device(config.device), config.engine) for run in runs]
     check_same_heads(runs, members)
     specs = _merge_specs(members)
     if config.data is None:

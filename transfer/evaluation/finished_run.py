@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from transfer.config.shared import Device
+from transfer.config.shared import Device, Engine
 from transfer.data.pixel_files import image_files
 from transfer.errors import TransferError
 from transfer.evaluation.label_free.expected_accuracy import ExpectedAccuracy
@@ -173,7 +173,7 @@ class FinishedRun:
         return f"<table><tbody>{rows}</tbody></table>"
 
 
-def load_run(run: str | os.PathLike[str], *, device: Device = "auto") -> FinishedRun:
+def load_run(run: str | os.PathLike[str], *, device: Device = "auto", engine: Engine | None = None) -> FinishedRun:
     """Return a saved run, ready to predict.
 
     Parameters
@@ -182,6 +182,9 @@ def load_run(run: str | os.PathLike[str], *, device: Device = "auto") -> Finishe
         Run folder of `transfer train` or `transfer adapt`.
     device : str
         Where to compute: ``"auto"`` (CUDA, then MPS, then the CPU), or a device of torch.
+    engine : str, optional
+        What runs the frozen layers on a CPU (default: as the run): ``"auto"``, ``"torch"``, ``"onnxruntime"`` or
+        ``"openvino"``.
 
     Returns
     -------
@@ -201,7 +204,7 @@ def load_run(run: str | os.PathLike[str], *, device: Device = "auto") -> Finishe
     'daisy'
     """
     folder = Path(run).expanduser()
-    models = checkpoint.load_models(folder, pick_device(device))
+    models = checkpoint.load_models(folder, pick_device(device), engine)
     file = folder / "result.json"
     if not file.is_file():
         raise TransferError(f"{folder} has no result.json: give the folder of a finished run")

@@ -158,7 +158,7 @@ def _log_left_out(lines: Sequence[str]) -> None:
 
 def predict_command(config: PredictConfig) -> tuple[int, int]:
     """Write predictions to a file or to standard output; return how many images were predicted, and skipped as bad."""
-    models = checkpoint.load_models(config.run, pick_device(config.device))
+    models = checkpoint.load_models(config.run, pick_device(config.device), config.engine)
     caution = choose_caution(find_uncertainty(config.run), config.coverage, config.min_confidence, config.max_unknown)
     skip_bad, left_out = config.on_bad_image == "skip", LeftOutCounts()
     how: Any = {"top": config.top, "skip_bad": skip_bad, "caution": caution}
@@ -216,7 +216,8 @@ def _describe_settings(config: PredictConfig, models: checkpoint.Models) -> dict
     names = ("format", "top", "coverage", "min_confidence", "max_unknown")
     device = next(next(iter(models.values())).parameters()).device.type
     versions = {"versions of packages": [get_versions(), DECODER]}
-    return {"run": digest.hexdigest(), "device": device} | {n: getattr(config, n) for n in names} | versions
+    how = {"device": device, "engine": [model.engine for model in models.values()]}
+    return {"run": digest.hexdigest()} | how | {n: getattr(config, n) for n in names} | versions
 
 
 def _hash_file(file: Path) -> bytes:

@@ -7,6 +7,7 @@ import torch
 
 from transfer.backbones import trunk
 from transfer.backbones.backbone import hash_tensors
+from transfer.backbones.engines.compiled import GRAPH_VERSION, describe_version
 from transfer.data.images.augment import Augmentation
 from transfer.data.images.read import DECODER
 from transfer.model import Precision, TransferModel
@@ -36,7 +37,7 @@ def describe_activation(
         "preprocessing": backbone.preprocessing.to_dict(),
         "decoder": DECODER,
         "view": drawn,
-        "computed": _computed(next(backbone.parameters()).device),
+        "computed": _computed(next(backbone.parameters()).device, model.engine),
     }
 
 
@@ -50,7 +51,8 @@ def fingerprint_weights(model: TransferModel, cut: int) -> str:
     return hash_tensors(model.trunk_tensors(cut).items())
 
 
-def _computed(device: torch.device) -> str:
-    """Return the torch build and processor, as another one rounds differently."""
+def _computed(device: torch.device, engine: str) -> str:
+    """Return the engine, the torch build and the processor, as another one rounds differently."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return f"torch {torch.__version__}, {device.type}, {kind}, rules {trunk.TRUNK_VERSION}"
+    version = f"{engine} {describe_version(engine)}, rules {GRAPH_VERSION}, " if engine != "torch" else ""
+    return f"{version}torch {torch.__version__}, {device.type}, {kind}, rules {trunk.TRUNK_VERSION}"

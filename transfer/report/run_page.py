@@ -9,7 +9,7 @@ import numpy as np
 
 from transfer.config.adapt import format_shift
 from transfer.config.checked import from_dict
-from transfer.config.serialise import iter_settings
+from transfer.config.serialise import complete_old_config, iter_settings
 from transfer.errors import TransferError
 from transfer.evaluation.calibration import measure_calibration
 from transfer.heads import ClassHeadKind, HeadKind
@@ -84,7 +84,7 @@ def _last_part(data: str) -> str:
 def config_of(run: SavedRun) -> Any:
     """Return the run's config; None if it was written by a version with other settings."""
     try:
-        return from_dict(RUN_CONFIGS[run.result["command"]], run.result["config"])
+        return from_dict(RUN_CONFIGS[run.result["command"]], complete_old_config(run.result["config"]))
     except (TransferError, TypeError):
         return None
 

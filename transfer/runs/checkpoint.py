@@ -18,6 +18,7 @@ from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.backbones.weights import set_tensors
 from transfer.config.checked import from_dict
 from transfer.config.serialise import to_dict
+from transfer.config.shared import Engine
 from transfer.config.train import HeadConfig
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError, UnknownName, get_first_line
@@ -40,6 +41,7 @@ class NetworkHeader:
     cut: int
     specs: tuple[HeadSpec, ...]
     cut_precision: Literal["float16", "float32"] = "float16"
+    engine: Engine = "torch"  # of the trunk; earlier versions had no other
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def save_models(path: Path, models: Mapping[str, TransferModel], config: HeadCon
         parts[part] = {
             "cut": model.cut,
             "cut_precision": model.cut_precision,
+            "engine": model.engine,
             "specs": [asdict(spec) for spec in model.heads.specs.values()],
         }
     backbone = next(iter(models.values())).backbone
@@ -104,8 +107,10 @@ def _without_folder(weights: str) -> str:
     return f"{kind} {Path(place).name}" if kind in ("file", "store") else weights
 
 
-def load_models(path: Path, device: torch.device | str = "cpu") -> Models:
+def load_models(path: Path, device: torch.device | str = "cpu", engine: Engine | None = None) -> Models:
     """Return the models saved in the run folder or file `path`, in eval mode.
+
+    Their trunks run on `engine`, by default on the one that they were trained with.
 
     Raises
     ------
@@ -138,6 +143,7 @@ def load_models(path: Path, device: torch.device | str = "cpu") -> Models:
         backbone, heads = _build(header, saved)
         if not (0 <= saved.cut <= len(backbone.stages) and backbone.can_cut(saved.cut)):
             raise TransferError(f"{file} is damaged: {header.backbone} cannot be cut at {saved.cut}")
+        backbone.engine = engine or saved.engine
         model = TransferModel(backbone, heads, saved.cut, saved.cut_precision)
         set_tensors(model, {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")})
         models[part] = model.to(device).eval()

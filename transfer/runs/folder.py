@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transfer.config.serialise import complete_old_config
 from transfer.config.train import RunConfig
 from transfer.data.left_out import LeftOut
 from transfer.errors import TransferError
@@ -253,8 +254,8 @@ class RunFolder:
 
 def find_differing_options(path: Path, config: dict[str, Any]) -> list[str]:
     """Return the options of `config` that differ from those of the run at `path` and affect its result."""
-    before, now = _flat(read_json(path / "config.json")), _flat(config)
-    # An option that the version of the run did not have yet is taken as it is now.
+    before, now = _flat(complete_old_config(read_json(path / "config.json"))), _flat(config)
+    # Any other option that the version of the run did not have yet is taken as it is now.
     differ = [name.rpartition(".")[2] for name, value in before.items() if now.get(name) != value]
     return [name for name in differ if name not in RESUME_MAY_CHANGE]
 

@@ -55,7 +55,7 @@ class ServedRun:
     """
 
     def __init__(self, run: Path, config: ServeConfig) -> None:
-        self.models = checkpoint.load_models(run, pick_device(config.device))
+        self.models = checkpoint.load_models(run, pick_device(config.device), config.engine)
         self.folder = run if run.is_dir() else run.parent
         self.name = self.folder.absolute().name or str(self.folder)
         self.specs = {name: spec for model in self.models.values() for name, spec in model.heads.specs.items()}

@@ -227,6 +227,7 @@ def new_backbone(
     )
     if config.crop == "border":
         whole.preprocessing = whole.preprocessing.with_border()
+    whole.engine = config.engine
     whole.preprocessing = replace(whole.preprocessing, levels=levels)
     return freeze.reshape_backbone(whole, policy)
 
@@ -247,7 +248,7 @@ def new_model(
     policy = FreezePolicy.parse(config.policy.policy)
     original = config.learn.regularise.co_tuning > 0
     backbone = backbone or new_backbone(config.backbone, seed, policy, classifier=original)
-    backbone.preprocessing = replace(backbone.preprocessing, levels=levels)
+    backbone.preprocessing, backbone.engine = replace(backbone.preprocessing, levels=levels), config.backbone.engine
     plan = freeze.plan(
         policy,
         backbone,

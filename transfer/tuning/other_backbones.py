@@ -65,7 +65,8 @@ def compare_other_backbones(
     rows = []
     for name in names[:MAX_OTHER_BACKBONES]:
         try:
-            backbone = new_backbone(BackboneConfig(name), config.run.seed, classifier="any", levels=levels)
+            named = BackboneConfig(name, engine=config.backbone.engine)
+            backbone = new_backbone(named, config.run.seed, classifier="any", levels=levels)
         except TransferError as error:
             log.warning("not compared with %s: %s", name, error)
             continue

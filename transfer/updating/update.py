@@ -11,7 +11,7 @@ import numpy as np
 
 from transfer.config.checked import from_dict
 from transfer.config.commands import UpdateConfig
-from transfer.config.serialise import to_dict
+from transfer.config.serialise import complete_old_config, to_dict
 from transfer.config.train import DataConfig, TrainConfig
 from transfer.data.unlabelled import REST
 from transfer.errors import TransferError
@@ -113,11 +113,13 @@ def read_old_run(config: UpdateConfig) -> OldRun:
     result = read_json(run / "result.json")
     if (command := result.get("command")) != "train":
         raise TransferError(f"{run} is a run of transfer {command}: update takes a run of transfer train")
-    trained = from_dict(TrainConfig, result["config"])
+    trained = from_dict(TrainConfig, complete_old_config(result["config"]))
+    if config.engine:
+        trained = replace(trained, backbone=replace(trained.backbone, engine=config.engine))
     if len(trained.run.seeds) > 1:
         inner_run = run / f"seed{trained.run.seeds[0]}"
         raise TransferError(f"{run} has several seeds, each with its own split: update one, such as {inner_run}")
-    loaded = load_run(run, device=config.device or trained.learn.device)
+    loaded = load_run(run, device=config.device or trained.learn.device, engine=config.engine)
     choices = [choice for fitted in result["epochs"].values() for choice in fitted]  # numbers of epochs are integers
     in_epochs = bool(result["policy"]["optimizer_bytes"]) or any(isinstance(choice, int) for choice in choices)
     learn = replace(trained.learn, device=config.device or trained.learn.device)

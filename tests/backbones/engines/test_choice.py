@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from transfer.backbones.engines.choice import LEAST_PIXELS, choose_engine
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("resnet10t", 176, "onnxruntime"),
+        ("mobilenetv2_035", 224, "openvino"),
+        ("torchvision:squeezenet1_1", 224, "onnxruntime"),
+        ("glyphnet", 32, "torch"),
+        ("resnet10t", 64, "torch"),
+    ],
+)
+def test_auto_is_a_rule_of_the_network_and_its_images(small, name, size, expected):
+    backbone = small(name, size)
+    assert choose_engine("auto", backbone, CPU) == expected
+    assert (size * size < LEAST_PIXELS) == (expected == "torch")
+
+
+def test_an_engine_that_is_asked_for_is_taken_and_a_gpu_has_torch(small):
+    for requested in ("torch", "onnxruntime", "openvino"):
+        assert choose_engine(requested, small(), CPU) == requested
+        assert choose_engine(requested, small(), torch.device("cuda")) == "torch"
+    assert choose_engine("auto", small("resnet10t", 224), torch.device("mps")) == "torch"

@@ -1,0 +1,181 @@
+"""Frozen stages compiled for an engine: exported once, compared with torch, and cached on disk."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer.backbones.backbone import Backbone, hash_tensors
+from transfer.backbones.engines.graph import export_stages
+from transfer.backbones.engines.onnxruntime_engine import OnnxRuntimeEngine
+from transfer.backbones.engines.openvino_engine import OpenVinoEngine
+from transfer.disk_cache.folder import hash_record, list_files, remove_file
+from transfer.errors import TransferError, get_first_line
+from transfer.runtime import distributed
+from transfer.runtime.files import atomic_write, get_cache_folder, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+ENGINES: dict[str, Callable[[bytes, int], Callable[[np.ndarray], np.ndarray]]] = {
+    "onnxruntime": OnnxRuntimeEngine,
+    "openvino": OpenVinoEngine,
+}
+GRAPH_VERSION = 1  # bump when the exported graph changes; part of the cache key
+# Largest difference from torch's output, relative to its largest value. Rounding alone reaches 1e-5.
+MAX_ENGINE_ERROR = 1e-4
+MAX_GRAPH_BYTES = 2 << 30  # of all cached graphs; those that were used least recently are removed first
+
+
+@dataclass(frozen=True)
+class StagesKey:
+    """Everything that compiled stages depend on."""
+
+    engine: str
+    versions: tuple[str, ...]  # of the engine, of torch and of our rules
+    processor: str
+    architecture: str  # sha256
+    weights: str  # sha256
+    cut: int
+    start: int
+    shape: tuple[int, ...]  # of one input, without the batch
+
+    @classmethod
+    def of(cls, backbone: Backbone, engine: str, cut: int, start: int, shape: tuple[int, ...]) -> "StagesKey":
+        """Return the key of the stages of `backbone` from the cut `start` to `cut`."""
+        tensors = chain(backbone.network.named_parameters(), backbone.network.named_buffers())
+        original = backbone.original_classifier
+        head = hash_tensors(original.state_dict().items()) if original else ""
+        code = re.sub(r" at 0x[0-9a-f]+", "", repr(backbone.network))
+        about = repr((type(backbone).__name__, backbone.name, backbone.code_digest, backbone.output_kind, head, code))
+        return cls(
+            engine,
+            (describe_version(engine), torch.__version__, str(GRAPH_VERSION)),
+            torch.backends.cpu.get_cpu_capability(),
+            hashlib.sha256(about.encode()).hexdigest(),
+            hash_tensors((name, tensor) for name, tensor in tensors if backbone.stage_of(name) < cut),
+            cut,
+            start,
+            tuple(shape),
+        )
+
+    @property
+    def file(self) -> Path:
+        """The file of the graph; beside it, with the suffix .json, what was found out about it."""
+        return get_cache_folder("engines", f"{hash_record(asdict(self))[:32]}.onnx")
+
+
+@dataclass(frozen=True)
+class CompiledStages:
+    """Frozen stages, ready to run; called with one contiguous image or activation (1, ...) by several threads."""
+
+    run: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the activation (1, ...) at the cut of `x`."""
+        return torch.from_numpy(self.run(x.contiguous().numpy()))
+
+
+_verdicts: dict[StagesKey, str] = {}  # why stages run on torch; empty where they do not
+
+
+def describe_version(engine: str) -> str:
+    """Return the installed version of an `engine`, or an empty string; imports nothing."""
+    try:
+        return importlib.metadata.version(engine)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def is_compiled(backbone: Backbone, key: StagesKey) -> bool:
+    """Return whether the stages of `key` run on its engine as on torch; found out once, and cached on disk."""
+    if key not in _verdicts and not _read_verdict(key):
+        compile_stages(backbone, key)
+    return not _verdicts[key]
+
+
+def compile_stages(backbone: Backbone, key: StagesKey, *, store: bool = True) -> CompiledStages | None:
+    """Return the stages of `key`, from the cache or exported now; None where torch must run them, which is logged.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Left unchanged.
+    key : StagesKey
+    store : bool
+        Cache the graph on disk.
+    """
+    if _read_verdict(key):
+        if _verdicts[key]:
+            _use_torch(backbone, key)
+            return None
+        with contextlib.suppress(Exception):  # damaged: exported again
+            graph = key.file.read_bytes()
+            if hashlib.sha256(graph).hexdigest() == read_json(key.file.with_suffix(".json"))["sha256"]:
+                os.utime(key.file)
+                return CompiledStages(_start(key, graph))
+    examples = torch.randn((2, *key.shape), generator=torch.Generator().manual_seed(0))
+    examples[1] = examples[1] / 3 + 1  # unlike the traced one, whose values a graph must not depend on
+    try:
+        graph, expected = export_stages(backbone, key.cut, key.start, examples)
+        compiled = CompiledStages(_start(key, graph))
+        found = torch.cat([compiled(example) for example in examples.split(1)])
+        error = float((found - expected).abs().max() / expected.abs().max())
+        reason = "" if error <= MAX_ENGINE_ERROR else f"its output differs by {error:.1g} of the largest value"
+    except (MemoryError, ImportError) as failure:  # may succeed another time
+        _verdicts[key] = get_first_line(failure)
+        _use_torch(backbone, key)
+        return None
+    except Exception as failure:  # each network fails in its own way
+        graph, error, reason = b"", 0.0, get_first_line(failure)
+    _verdicts[key] = reason
+    if store:
+        _store(key, b"" if reason else graph, {"reason": reason, "error": error})
+    if reason:
+        _use_torch(backbone, key)
+        return None
+    return compiled
+
+
+def _start(key: StagesKey, graph: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    return ENGINES[key.engine](graph, distributed.count_cores_per_process())
+
+
+def _use_torch(backbone: Backbone, key: StagesKey) -> None:
+    log.info("%s runs on torch, not on %s: %s", backbone.name, key.engine, _verdicts[key])
+
+
+def _read_verdict(key: StagesKey) -> bool:
+    """Return whether it is known if the stages of `key` run on their engine."""
+    if key not in _verdicts:
+        with contextlib.suppress(TransferError):
+            found: dict[str, Any] = read_json(key.file.with_suffix(".json"))
+            if isinstance(found.get("reason"), str) and found.get("key") == hash_record(asdict(key)):
+                _verdicts[key] = found["reason"]
+    return key in _verdicts
+
+
+def _store(key: StagesKey, graph: bytes, found: dict[str, Any]) -> None:
+    """Write the graph and what was found out about it; nothing where the disk is full or cannot be written."""
+    with contextlib.suppress(TransferError):
+        files = list_files(key.file.parent, "*.onnx")
+        excess = sum(size for _, size, _ in files) + len(graph) - MAX_GRAPH_BYTES
+        for _, size, file in files:
+            if excess > 0 and file != key.file and remove_file(file):
+                file.with_suffix(".json").unlink(missing_ok=True)
+                excess -= size
+        if graph:
+            with atomic_write(key.file) as temporary:
+                temporary.write_bytes(graph)
+        about = {"key": hash_record(asdict(key)), "sha256": hashlib.sha256(graph).hexdigest(), **found}
+        write_json(key.file.with_suffix(".json"), about)
