@@ -1,4 +1,4 @@
-"""The stages of any CNN in execution order, read off one forward pass on the meta device (shapes, no arithmetic).
+"""The stages of any CNN in execution order, read off one forward pass.
 
 A network is first split into *units*: its modules in the order of their first call, where a module that itself
 runs through several resolutions (``features``, ``blocks``, ``stages``) is opened into its children. Units with at most
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -129,7 +128,10 @@ def read_stages(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[t
 
 
 def _trace(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[dict[str, _Call], Tensor]:
-    """Run the network once on the meta device; return the first call of each module, and the output."""
+    """Run the network once, on the device that it is on; return the first call of each module, and the output.
+
+    On a CPU one image takes 0.1 s, and no less for its shapes alone, on the meta device.
+    """
     calls: dict[str, _Call] = {}
 
     def before(path: str, _: nn.Module, inputs: tuple) -> None:
@@ -138,13 +140,13 @@ def _trace(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[dict[s
     def after(path: str, _: nn.Module, inputs: tuple, output: object) -> None:
         calls[path].size_out = calls[path].size_out or _measure_side(output, max)
 
-    tensors = {name: t.to("meta") for name, t in chain(network.named_parameters(), network.named_buffers())}
-    images = torch.empty(1, *input_size, device="meta", dtype=next(network.parameters()).dtype)
+    parameter = next(network.parameters())
+    images = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
     with ExitStack() as hooks, switch_to_eval(network), torch.no_grad(), defer_compiler():
         for path, module in network.named_modules():
             hooks.enter_context(module.register_forward_pre_hook(partial(before, path)))
             hooks.enter_context(module.register_forward_hook(partial(after, path)))
-        return calls, torch.func.functional_call(network, tensors, (images,))
+        return calls, network(images)
 
 
 def _measure_side(value: object, pick: Callable[..., int]) -> int:

@@ -5,9 +5,10 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 import imagehash
@@ -31,6 +32,7 @@ from transfer.runtime.files import open_regular
 NEAR_BITS = 4
 _HASHED_SIDE = 64  # pixels of the decoded image; the hash uses 32 x 32
 _RULES = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "side": _HASHED_SIDE, "rules": 2}
+_DIGESTED = 32  # files that a thread digests in one task; of one each, half of the time would go to the tasks
 _TILE = 2048  # hashes compared at once: 2048 x 2048 x 8 bytes = 32 MiB
 
 
@@ -68,7 +70,8 @@ def inspect_files(table: ImageTable, workers: int | None = None, disk_cache: Dis
         if row_cache:
             if table.sha256 is None:
                 contents = stack.enter_context(contextlib.closing(Contents(table.paths)))
-                read = pool.map(functools.partial(_digest, contents), range(n))
+                batches = [range(n)[start : start + _DIGESTED] for start in range(0, n, _DIGESTED)]
+                read = chain.from_iterable(pool.map(functools.partial(_digest, contents), batches))
                 sha256[:] = list(tqdm(read, "reading images", total=n, unit="image", disable=None, leave=False))
             else:
                 sha256[:] = table.sha256
@@ -98,11 +101,14 @@ def _read(contents: Contents, place: int) -> bytes:
         return file.read()
 
 
-def _digest(contents: Contents, place: int) -> str:
-    try:
-        return hashlib.sha256(_read(contents, place)).hexdigest()
-    except OSError:
-        return ""
+def _digest(contents: Contents, places: Iterable[int]) -> list[str]:
+    found = []
+    for place in places:
+        try:
+            found.append(hashlib.sha256(_read(contents, place)).hexdigest())
+        except OSError:
+            found.append("")
+    return found
 
 
 def _inspect_file(contents: Contents, place: int) -> tuple[str, int, str]:

@@ -96,7 +96,8 @@ def draw_stratified(
     for may_overshoot in (False, True):
         left = []
         for member in waiting:
-            touched, size = np.unique(cell[member], return_counts=True)
+            single = len(member) == 1  # most are; spares them a sort
+            touched, size = (cell[member], 1) if single else np.unique(cell[member], return_counts=True)
             after = room[touched] - size
             fits = (after >= 0).all() or (may_overshoot and abs(after).sum() < abs(room[touched]).sum())
             leaving = np.bincount(owner[cell[member]], minlength=len(to_spare))

@@ -40,12 +40,17 @@ def paired_test(
     delta = np.bincount(image, weights=a.astype(float) - b.astype(float))
     rows = np.bincount(image).astype(float)
     rng = np.random.default_rng(seed)
-    boot, flips = np.empty(draws), np.empty(draws)
+    # Images that count alike are drawn together: how many of each kind, not which. In order of appearance, so that
+    # a and b in turn give the same draws.
+    kinds, first, alike = np.unique(np.stack([delta, rows]), axis=1, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    kinds, alike = kinds[:, order], alike[order]
+    picked = rng.multinomial(len(delta), alike / len(delta), size=draws).astype(float)
+    boot = (picked @ kinds[0]) / (picked @ kinds[1])
+    flips = np.empty(draws)
     nonzero = delta[delta != 0]
     for start in range(0, draws, 500):  # in slices, to bound memory
         size = min(500, draws - start)
-        picked = rng.multinomial(len(delta), np.full(len(delta), 1 / len(delta)), size=size).astype(float)
-        boot[start : start + size] = (picked @ delta) / (picked @ rows)
         flips[start : start + size] = rng.choice([-1.0, 1.0], size=(size, len(nonzero))) @ nonzero
     extreme = int((np.abs(flips) >= abs(delta.sum()) - 1e-9).sum()) if len(nonzero) else draws
     return {

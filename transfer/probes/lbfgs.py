@@ -7,11 +7,13 @@ here alone.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -101,19 +103,21 @@ class LinearProblem:
                 bar.update()
                 return self._objective(point, l2)
 
-            found = minimize(
-                objective,
-                self.point,
-                jac=True,
-                method="L-BFGS-B",
-                options={
-                    "gtol": tolerance * float(np.abs(self.gradient_at_zero).max()),
-                    "ftol": MIN_RELATIVE_DECREASE,
-                    "maxcor": HISTORY_PAIRS,
-                    "maxiter": MAX_EVALUATIONS,
-                    "maxfun": MAX_EVALUATIONS,
-                },
-            )
+            # Threads of SciPy's BLAS would wait for cores on which PyTorch's threads await the next evaluation.
+            with _find_thread_pools().limit(limits=1, user_api="blas"):
+                found = minimize(
+                    objective,
+                    self.point,
+                    jac=True,
+                    method="L-BFGS-B",
+                    options={
+                        "gtol": tolerance * float(np.abs(self.gradient_at_zero).max()),
+                        "ftol": MIN_RELATIVE_DECREASE,
+                        "maxcor": HISTORY_PAIRS,
+                        "maxiter": MAX_EVALUATIONS,
+                        "maxfun": MAX_EVALUATIONS,
+                    },
+                )
         self.point = found.x
         return int(found.nfev)
 
@@ -171,6 +175,11 @@ class LinearProblem:
     def _unpack(self, point: np.ndarray) -> tuple[Tensor, Tensor]:
         inner, bias = torch.from_numpy(point).float().to(self.x.device).tensor_split([-self.outputs])
         return inner.view(self.outputs, -1), bias
+
+
+@cache
+def _find_thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _apply_root(inner: Tensor, root: Tensor) -> Tensor:

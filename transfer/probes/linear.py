@@ -44,7 +44,13 @@ class SolverOptions(TypedDict, total=False):
 
 
 def solve_linear_probe(
-    heads: Heads, train: Rows, val: Rows | None = None, *, robust: bool = False, **options: Unpack[SolverOptions]
+    heads: Heads,
+    train: Rows,
+    val: Rows | None = None,
+    *,
+    robust: bool = False,
+    fine: bool = True,
+    **options: Unpack[SolverOptions],
 ) -> dict[str, float]:
     """Set linear `heads` to the minimum of their regularised loss on `train`; return each head's L2 value.
 
@@ -62,6 +68,9 @@ def solve_linear_probe(
     robust : bool
         Choose the strongest L2 whose accuracy on the validation rows is within a standard error of the best (Hastie et
         al. 2009, sec. 7.10), for heads that will be used on images of another domain.
+    fine : bool
+        False stops at ``COARSE_TOLERANCE`` where nothing is to be chosen, after half as many steps: for probes that
+        only serve to compare.
 
     Raises
     ------
@@ -75,7 +84,7 @@ def solve_linear_probe(
             l2 = problem.choose_robust_l2(layer.log) if robust else problem.choose_l2(layer.log)[0]
         else:
             l2 = DEFAULT_PROBE_L2 if layer.fixed is None else layer.fixed
-            layer.log(problem.solve_at(l2, fine=True))
+            layer.log(problem.solve_at(l2, fine=fine))
         layer.set_weights(*layer.unscale(problem))
         chosen[layer.name] = l2
     return chosen

@@ -60,7 +60,7 @@ def fit_second_opinion(features: Tensor, labels: Tensor, classes: int, l2: float
     x = torch.from_numpy(standardise(features.numpy()))
     name = "second"
     heads = Heads([HeadSpec(name, "softmax", tuple(map(str, range(classes))))], x.shape[1])
-    solve_linear_probe(heads, (x, {name: labels}), fixed_l2={name: l2})
+    solve_linear_probe(heads, (x, {name: labels}), fine=False, fixed_l2={name: l2})
     with torch.no_grad():
         bias = heads(torch.zeros(1, x.shape[1]))[name][0]
         weight = (heads(torch.eye(x.shape[1]))[name] - bias).T
