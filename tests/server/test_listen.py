@@ -3,6 +3,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -153,6 +155,56 @@ def test_a_signal_is_the_usual_end(app, number):
     serve_until_stopped(app, listening, 1)
     thread.join(20)
     assert signal.getsignal(number) is before
+
+
+SLOW_SERVER = """
+import asyncio, sys
+from fastapi import FastAPI, Request
+from transfer.server.listen import bind, serve_until_stopped
+
+app = FastAPI()
+
+@app.post("/echo")
+async def echo(request: Request, wait: float = 0) -> int:
+    body = await request.body()
+    await asyncio.sleep(wait)
+    return len(body)
+
+listening = bind("127.0.0.1", 0)
+listening.listen()
+print(listening.getsockname()[1], flush=True)
+serve_until_stopped(app, listening, float(sys.argv[1]))
+"""
+ASK = b"POST /echo%s HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "signals", "said"),
+    [
+        (20, [signal.SIGINT, signal.SIGINT], "stopped: 3 requests were not answered"),  # the second ends it at once
+        (1, [signal.SIGTERM], "stopped: 3 requests were not answered"),  # they take too long
+    ],
+)
+def test_requests_that_are_cut_off_at_the_end_are_counted_in_a_line(seconds, signals, said):
+    command = [sys.executable, "-c", SLOW_SERVER, str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        port = int(process.stdout.readline())
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(6)]
+            for connection in connections:  # all stay open
+                connection.settimeout(20)
+                connection.sendall(ASK % b"")
+                assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+            for connection in connections[:2]:
+                connection.sendall(ASK % b"?wait=30")
+            connections[2].sendall(ASK[:-3] % b"")  # its body never comes
+            time.sleep(0.3)
+            for number in signals:
+                process.send_signal(number)
+                time.sleep(0.02)
+            error = process.communicate(timeout=15)[1]
+    assert process.returncode == 0
+    assert error.splitlines() == [said]
 
 
 def test_an_address_that_cannot_be_used_is_one_line():

@@ -133,3 +133,21 @@ def test_idle_work_that_fails_does_not_end_the_worker(worker, caplog):
         time.sleep(0.01)
     assert worker.submit(list, [1])[0].result(10) == 1
     assert "background failed" in caplog.text
+
+
+def test_an_end_at_once_cancels_what_waits_and_waits_for_the_present_batch(worker):
+    gate = Gate()
+    worker.start()
+    (running,) = worker.submit(gate, [0])
+    assert gate.running.wait(10)
+    waiting = worker.submit(gate, [1, 2, 3])
+    closing = threading.Thread(target=worker.close, kwargs={"finish": False})
+    closing.start()
+    while not all(future.cancelled() for future in waiting):
+        time.sleep(0.01)
+    assert closing.is_alive()
+    gate.open.set()
+    closing.join(10)
+    assert running.result(10) == 0
+    assert gate.batches == [[0]]
+    assert not worker._thread.is_alive()

@@ -71,8 +71,12 @@ def create_api(service: PredictionService, token: str = "") -> FastAPI:
     @asynccontextmanager
     async def run_service(_: FastAPI) -> AsyncIterator[None]:
         service.start()
-        yield
-        service.close()
+        finish = False
+        try:
+            yield
+            finish = True
+        finally:  # a second signal cancels the wait; the process must not exit while the model computes
+            service.close(finish=finish)
 
     about = "Predictions of a saved run. Errors are JSON: `error` for people, `code` for programs."
     api = FastAPI(title="transfer serve", version=VERSION, description=about, docs_url=None, redoc_url=None,

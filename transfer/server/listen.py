@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import threading
@@ -16,6 +17,8 @@ from transfer.errors import TransferError
 
 MAX_OPEN_CONNECTIONS = 512
 KEEP_ALIVE = 20  # seconds between two requests of a connection
+
+log = logging.getLogger(__name__)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -57,8 +60,37 @@ def serve_until_stopped(app: Any, listening: socket.socket, timeout: float) -> N
         StoppableServer(config).run(sockets=[listening])
 
 
+class CutRequests(logging.Filter):
+    """Counts the requests that the end of `server` cancels, instead of the traceback that uvicorn logs for each."""
+
+    def __init__(self, server: uvicorn.Server) -> None:
+        super().__init__()
+        self.server, self.count = server, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record of uvicorn is logged."""
+        if not self.server.should_exit:
+            return True
+        if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            self.count += 1
+            return False
+        text = record.getMessage().rstrip()  # of the application's own end, a traceback
+        return not text.endswith(("CancelledError", "timeout graceful shutdown exceeded"))
+
+
 class StoppableServer(uvicorn.Server):
     """A server for which a signal is the usual end: it is not raised again once all is answered."""
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal; warn if requests are then cut off, after the time for them or by a second signal."""
+        cut, logger = CutRequests(self), logging.getLogger("uvicorn.error")
+        logger.addFilter(cut)
+        try:
+            super().run(sockets)
+        finally:
+            logger.removeFilter(cut)
+        if cut.count:
+            log.warning("stopped: %d request%s not answered", cut.count, " was" if cut.count == 1 else "s were")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -50,9 +50,9 @@ class PredictionService:
             self.worker.submit(run.predict, [run.make_blank()])  # so that the first request is as fast as the others
             self.worker.work_when_idle(index.steps())
 
-    def close(self) -> None:
-        """Answer what waits, and end the threads."""
-        self.worker.close()
+    def close(self, *, finish: bool = True) -> None:
+        """Answer what waits, unless `finish` is False, and end the threads."""
+        self.worker.close(finish=finish)
         self._pool.shutdown(cancel_futures=True)
 
     def get_run(self, number: int) -> ServedRun:

@@ -79,10 +79,14 @@ class ModelWorker:
             self._idle.append(steps)
             self._changed.notify()
 
-    def close(self) -> None:
-        """Finish what waits, refuse more, and end the thread."""
+    def close(self, *, finish: bool = True) -> None:
+        """Finish what waits, or the present batch alone, refuse more, and end the thread."""
         with self._changed:
             self._closing = True
+            if not finish:
+                for job in self._waiting:
+                    job.future.cancel()
+                self._waiting.clear()
             self._idle.clear()
             self._changed.notify()
         self._thread.join()
