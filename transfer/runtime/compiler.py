@@ -2,7 +2,7 @@
 
 torchvision.ops, a transformer of timm and operations on the meta device import ``torch._dynamo`` for one function each.
 That takes 1.1 s of processor time, about as long as torch itself. torchvision.ops also imports ``torch.onnx``, to tell
-an exporter about operations of detectors. The meta device imports SymPy to check sizes that are plain numbers, in 1 s.
+an exporter about operations of detectors.
 """
 
 import functools
@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 COMPILER, UTILITIES = "torch._dynamo", "torch._dynamo.utils"
-SYMBOLIC_SHAPES = "torch.fx.experimental.symbolic_shapes"
 DETECTOR_SYMBOLS = "torchvision.ops._register_onnx_ops"
 
 
@@ -33,7 +32,7 @@ def _import_compiler(name: str) -> types.ModuleType:
 
 
 def _remove_deferred() -> None:
-    for name in (COMPILER, UTILITIES, SYMBOLIC_SHAPES):
+    for name in (COMPILER, UTILITIES):
         if isinstance(sys.modules.get(name), _Deferred):
             del sys.modules[name]
 
@@ -51,10 +50,6 @@ def _disable(fn: Callable[..., Any] | None = None, *args: Any, **options: Any) -
         return compiler.disable(fn, *args, **options)(*values, **named)
 
     return call
-
-
-def _expect_true(condition: Any) -> bool:
-    return condition if isinstance(condition, bool) else _import_compiler(SYMBOLIC_SHAPES).expect_true(condition)
 
 
 def _is_compile_supported(device: str) -> bool:
@@ -77,9 +72,6 @@ def defer_compiler() -> Iterator[None]:
     symbols = types.ModuleType(DETECTOR_SYMBOLS)
     vars(symbols)["_register_custom_op"] = lambda: None
     sys.modules |= {COMPILER: compiler, UTILITIES: utilities}
-    shapes = sys.modules.setdefault(SYMBOLIC_SHAPES, _Deferred(SYMBOLIC_SHAPES))
-    if isinstance(shapes, _Deferred):
-        vars(shapes)["expect_true"] = _expect_true
     sys.modules.setdefault(DETECTOR_SYMBOLS, symbols)
     try:
         yield
