@@ -31,7 +31,7 @@ def test_a_network_is_measured_once_on_a_machine(measured, monkeypatch):
     assert measured == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("part", ["model", "cores", "torch", "rules"])
+@pytest.mark.parametrize("part", ["model", "cores", "torch", "engines", "rules"])
 def test_another_machine_or_version_measures_again(measured, monkeypatch, part):
     MeasuredRates(CPU).measure(["a"])
     monkeypatch.setattr(module, "describe_machine", lambda device: describe_machine(device) | {part: "another"})

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from transfer.backbones.engines.compiled import ENGINES, describe_version
 from transfer.backbones.speed import MEASURING_VERSION, measure_rate
 from transfer.backbones.trunk import TRUNK_VERSION
 from transfer.disk_cache.folder import hash_record
@@ -24,8 +25,8 @@ QUIET_SECONDS = 2.0  # of measuring, before a progress bar shows
 class MeasuredRates:
     """The rates of networks on `device`, by name, in a file of the user's cache folder.
 
-    The file belongs to the processor or GPU, the number of cores, the version of torch and the way of measuring. One
-    that cannot be read counts as empty; where it cannot be written, the next process measures again.
+    The file belongs to the processor or GPU, the number of cores, the versions of torch and the engines, and the way of
+    measuring. One that cannot be read counts as empty; where it cannot be written, the next process measures again.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -62,5 +63,6 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "model": model,
         "cores": distributed.count_cores_per_process(),
         "torch": torch.__version__,
+        "engines": {name: describe_version(name) for name in ENGINES},
         "rules": [TRUNK_VERSION, MEASURING_VERSION],
     }

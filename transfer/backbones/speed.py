@@ -23,7 +23,7 @@ from transfer.runtime.malloc import keep_freed_memory
 
 CALIBRATION = ("tf_efficientnet_lite0", "resnet18.a1_in1k")  # few multiply-adds per value written, and many
 TIMED_BATCHES = 2  # the least time counts
-MEASURING_VERSION = 1  # of the way of measuring; part of the key of cached rates
+MEASURING_VERSION = 2  # of the way of measuring; part of the key of cached rates
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,12 @@ def count_work(name: str) -> NetworkWork:
 def measure_rate(name: str, device: torch.device | str = "cpu") -> float:
     """Return images per second of the frozen network `name`, with random weights and without reading images.
 
-    On a CPU, processor time counts, with all cores of this process at work: other processes hardly change it.
+    It runs on the engine that ``--engine auto`` takes. On a CPU, processor time counts, with all cores of this process
+    at work: other processes hardly change it.
     """
     backbone = load(name, random_init=True).to(device)
-    trunk = Trunk(backbone, len(backbone.stages))
+    backbone.engine = "auto"
+    trunk = Trunk(backbone, len(backbone.stages), store=False)
     kind = torch.device(device).type
     cores = distributed.count_cores_per_process() if kind == "cpu" else 1
     clock = time.process_time if kind == "cpu" else time.perf_counter

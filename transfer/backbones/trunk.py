@@ -53,7 +53,8 @@ class Trunk:
         self._engine = choose_engine(backbone.engine, backbone, self._device)
         self._chunk = chunk or CHUNK_IMAGES.get(self._device.type, DEFAULT_CHUNK_IMAGES)
         self._local = threading.local()
-        self._compiled: dict[tuple[int, ...], CompiledStages | None] = {}
+        self._compiled: dict[tuple[int, ...], CompiledStages | None] = {}  # by the shape of an image
+        self._upper: dict[int, CompiledStages | None] = {}  # from a lower cut
         backbone.shape(cut)  # raises where the backbone cannot be cut
         if self._find_compiled(backbone.preprocessing.input_size) is None:
             self._backbone  # noqa: B018 folded now, with the weights as they are
@@ -70,21 +71,38 @@ class Trunk:
         return self._run_torch(lambda chunk: self._replica().trunk(_channels_last(normalise(chunk)), self.cut), images)
 
     def can_continue(self, start: int) -> bool:
-        """Return whether :meth:`continue_from` changes no bit: engines fuse operations across a cut, torch does not."""
-        return self._find_compiled(self._source.preprocessing.input_size) is None
+        """Return whether :meth:`continue_from` changes no bit: an engine may fuse operations across a cut."""
+        if start not in self._upper:
+            self._upper[start] = self._compile_upper(start)
+        return self._upper[start] is not None or self._find_compiled(self._source.preprocessing.input_size) is None
+
+    def _compile_upper(self, start: int) -> CompiledStages | None:
+        """Return the stages above the cut `start`, if on two images they give the bits of the whole."""
+        shape = self._source.preprocessing.input_size
+        whole, lower = self._find_compiled(shape), self._compile(start, 0, shape)
+        upper = self._compile(self.cut, start, self._source.shape(start)) if whole and lower else None
+        if not (whole and lower and upper):
+            return None
+        images = torch.randn((2, 1, *shape), generator=torch.Generator().manual_seed(1))
+        return upper if all(torch.equal(upper(lower(image)), whole(image)) for image in images) else None
 
     def continue_from(self, activation: Tensor, start: int) -> Tensor:
         """Return the activation at the cut from the float32 `activation` (N, ...) at a lower cut, `start`."""
+        if self.can_continue(start) and (upper := self._upper[start]):
+            return self._map(upper, activation, 1)
         return self._run_torch(lambda chunk: self._replica().trunk(_channels_last(chunk), self.cut, start), activation)
 
     def _find_compiled(self, shape: tuple[int, ...]) -> CompiledStages | None:
         """Return the stages compiled for images of `shape`, None if they run on torch."""
+        if shape not in self._compiled:
+            self._compiled[shape] = self._compile(self.cut, 0, shape)
+        return self._compiled[shape]
+
+    def _compile(self, cut: int, start: int, shape: tuple[int, ...]) -> CompiledStages | None:
         if self._engine == "torch":
             return None
-        if shape not in self._compiled:
-            key = StagesKey.of(self._source, self._engine, self.cut, 0, shape)
-            self._compiled[shape] = compile_stages(self._source, key, store=self._store)
-        return self._compiled[shape]
+        key = StagesKey.of(self._source, self._engine, cut, start, shape)
+        return compile_stages(self._source, key, store=self._store)
 
     def _run_torch(self, run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         self._backbone  # noqa: B018 made by this thread, before others use it

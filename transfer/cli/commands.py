@@ -163,7 +163,10 @@ def _cache(config: CacheCommandConfig) -> None:
     store = DiskCache()
     if config.action == "clear":
         segments, size = store.clear()
-        print_text(f"removed {segments} files, {size / 1e6:.1f} MB, from {store.root}")
+        from transfer.backbones.engines.compiled import clear_graphs
+
+        graphs, more = clear_graphs()
+        print_text(f"removed {segments + graphs} files, {(size + more) / 1e6:.1f} MB, from {store.root.parent}")
     elif config.action == "verify":
         problems = store.verify()
         for path, reason in problems:

@@ -111,7 +111,7 @@ class BackboneConfig(Config):
     crop: Literal["default", "border"] = "default"
     """default: the backbone's own resize and crop, which cuts off what lies at the edge; border: pad the whole image to
     a square instead."""
-    engine: Advanced[Engine] = "torch"
+    engine: Advanced[Engine] = "auto"
     """What runs the frozen layers on a CPU; auto takes the faster of onnxruntime and openvino for the network, and
     torch for small images. Where an engine fails, torch takes over, and the log says so."""
 

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from transfer import freeze
-from transfer.config.shared import DEFAULT_BACKBONE, BackboneConfig, CacheConfig, Device, OptimConfig
+from transfer.config.shared import DEFAULT_BACKBONE, BackboneConfig, CacheConfig, Device, Engine, OptimConfig
 from transfer.data.images.depths import measure_depths
 from transfer.data.images.levels import Levels, choose_levels
 from transfer.data.pixel_files import image_files
@@ -42,6 +42,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     cache : bool
         Read and write the disk cache: in a grid search, features of an image are computed once.
     device : str
+    engine : {"auto", "torch", "onnxruntime", "openvino"}
+        What computes on a CPU.
 
     Attributes
     ----------
@@ -55,7 +57,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     ((2, 160), 'backbonefeatures0')
     """
 
-    def __init__(
+    def __init__(  # scikit-learn: one parameter per hyper-parameter
         self,
         backbone: str = DEFAULT_BACKBONE,
         *,
@@ -65,6 +67,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         weights: Any = None,
         cache: bool = True,
         device: Device = "auto",
+        engine: Engine = "auto",
     ) -> None:
         self.backbone = backbone
         self.truncate = truncate
@@ -73,6 +76,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.weights = weights
         self.cache = cache
         self.device = device
+        self.engine = engine
 
     def fit(self, X: Any, y: Any = None) -> "BackboneFeatures":
         """Load the backbone; of `X` only the range of 16-bit, integer and float images matters, `y` is ignored.
@@ -84,7 +88,9 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         with as_value_error():
             policy = FreezePolicy.parse(f"truncate:{self.truncate}" if self.truncate else "linear_probe")
-            config = BackboneConfig(self.backbone, self.weights, image_size=self.image_size, crop=self.crop)
+            config = BackboneConfig(
+                self.backbone, self.weights, image_size=self.image_size, crop=self.crop, engine=self.engine
+            )
             backbone = new_backbone(config, 0, policy, levels=self._choose_levels(X))
             device = pick_device(OptimConfig(device=self.device).device)
             model = TransferModel(backbone, Heads([], backbone.width)).to(device)

@@ -264,10 +264,12 @@ class Feed:
         """Yield float32 activations at the cut, from cached ones of the nearest lower cut, else from images."""
         run, backbone = self.model.get_trunk(), self.model.backbone
         for cut in range(self.model.cut - 1, 0, -1):
-            if not len(rows) or not backbone.can_cut(cut) or not run.can_continue(cut):
+            if not len(rows) or not backbone.can_cut(cut):
                 continue
             located = self._open_rows(cut, "float32", view, augmentation).locate(self.digests)
             cached = rows[located.found[rows]]
+            if not len(cached) or not run.can_continue(cut):
+                continue
             rows = rows[~located.found[rows]]
             for start in range(0, len(cached), _BATCH):
                 batch = cached[start : start + _BATCH]

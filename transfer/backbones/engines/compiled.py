@@ -147,6 +147,15 @@ def compile_stages(backbone: Backbone, key: StagesKey, *, store: bool = True) ->
     return compiled
 
 
+def clear_graphs() -> tuple[int, int]:
+    """Remove all cached graphs; return their number and bytes."""
+    files = list_files(get_cache_folder("engines"), "*.onnx")
+    for file in get_cache_folder("engines").glob("*.json"):
+        file.unlink(missing_ok=True)
+    removed = [size for _, size, file in files if remove_file(file)]
+    return len(removed), sum(removed)
+
+
 def _start(key: StagesKey, graph: bytes) -> Callable[[np.ndarray], np.ndarray]:
     return ENGINES[key.engine](graph, distributed.count_cores_per_process())
 
