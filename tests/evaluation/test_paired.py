@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score
 
-from transfer.evaluation.paired import paired_test
+from transfer.evaluation.paired import compare_precision, paired_test
 
 DRAWS = 10_000
 RIGHT = hnp.arrays(np.int64, st.shared(st.integers(1, 30), key="n"), elements=st.integers(0, 1))
@@ -119,3 +120,43 @@ def test_the_seed() -> None:
 def test_more_resamples_than_one_slice_holds() -> None:
     a, b = runs(8, 3)
     assert paired_test(a, b, draws=700)["p"] == pytest.approx(binomtest(8, 11).pvalue, abs=0.08)
+
+
+def make_labels(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    true = (rng.random((n, 3)) < 0.4).astype(int)
+    a, b = (np.clip(true + rng.normal(0, spread, true.shape), 0, 1) for spread in (0.5, 0.9))
+    true[rng.random(true.shape) < 0.1] = -1
+    true[:3] = np.eye(3)
+    return true, a, b
+
+
+def naive_precision(true: np.ndarray, scores: np.ndarray) -> float:
+    of_labels = [(t[t >= 0] == 1, s[t >= 0]) for t, s in zip(true.T, scores.T, strict=True)]
+    return float(np.mean([average_precision_score(t, s) for t, s in of_labels if t.any()]))
+
+
+def test_the_difference_in_precision_is_the_mean_over_seeds() -> None:
+    parts = [make_labels(40, seed) for seed in range(3)]
+    found = compare_precision(parts)
+    each = [naive_precision(true, a) - naive_precision(true, b) for true, a, b in parts]
+    assert found["difference"] == pytest.approx(np.mean(each))
+    assert found["images"] == 120
+    assert found["interval"][0] < found["difference"] < found["interval"][1]
+
+
+def test_the_interval_of_a_difference_in_precision_equals_resampling_images_of_all_seeds_together() -> None:
+    """Images 20 to 39 of the first seed are 0 to 19 of the second."""
+    parts = [make_labels(40, seed) for seed in range(2)]
+    images = [np.arange(40), np.arange(20, 60)]
+    found = compare_precision(parts, images)
+    rng, drawn = np.random.default_rng(5), []
+    for _ in range(600):
+        sample = rng.integers(0, 60, 60)
+        differences = []
+        for (true, a, b), named in zip(parts, images, strict=True):
+            rows = np.concatenate([np.flatnonzero(named == image) for image in sample])
+            differences.append(naive_precision(true[rows], a[rows]) - naive_precision(true[rows], b[rows]))
+        drawn.append(np.mean(differences))
+    assert found["interval"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist(), abs=0.03)
+    assert found["images"] == 60

@@ -1,8 +1,11 @@
 """A paired test of two runs on the same images: is the difference in accuracy significant?"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from transfer.heads.multilabel.metrics import BOOTSTRAP_SAMPLES, mean_average_precision
 
 
 def paired_test(
@@ -59,3 +62,47 @@ def paired_test(
         "p": (extreme + 1) / (draws + 1),
         "images": len(delta),
     }
+
+
+def compare_precision(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], images: Sequence[np.ndarray] | None = None
+) -> dict[str, Any]:
+    """Return the difference in mean average precision of two models, the mean over seeds, and its 95 % interval.
+
+    The interval is a percentile bootstrap over images, the same for both models. There is no p-value.
+
+    Parameters
+    ----------
+    parts : sequence of (ndarray, ndarray, ndarray), each of shape (N, labels)
+        Of each seed: which labels each image shows (1, 0, or -1 where that is unknown; each image has a known one), and
+        the scores of the two models.
+    images : sequence of ndarray, each of shape (N,), optional
+        Of each seed, which image each row is; default: all different.
+
+    Returns
+    -------
+    dict
+        ``difference``, of the first model minus the second, ``interval``, and ``images``, their number.
+
+    Examples
+    --------
+    >>> true, scores = np.array([[1], [0], [1]]), np.array([[0.9], [0.2], [0.8]])
+    >>> compare_precision([(true, scores, scores)])
+    {'difference': 0.0, 'interval': [0.0, 0.0], 'images': 3}
+    """
+    if images is None:
+        sizes = [len(true) for true, _, _ in parts]
+        images = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    names, places = np.unique(np.concatenate(images), return_inverse=True)
+    rows = np.split(places, np.cumsum([len(each) for each in images])[:-1])
+    counts = np.random.default_rng(0).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=BOOTSTRAP_SAMPLES
+    )
+    counts = np.concatenate([np.ones((1, len(names)), np.int64), counts])  # the first sample is all images, once
+    of_seeds = [
+        mean_average_precision(true, a, counts[:, row]) - mean_average_precision(true, b, counts[:, row])
+        for (true, a, b), row in zip(parts, rows, strict=True)
+    ]
+    found = np.mean(of_seeds, axis=0)
+    interval = np.percentile(found[1:], [2.5, 97.5]).round(6).tolist()
+    return {"difference": float(found[0]), "interval": interval, "images": len(names)}

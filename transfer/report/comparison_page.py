@@ -28,6 +28,7 @@ def comparison_page(runs: Sequence[SavedRun], link: Callable[[Path], str]) -> di
     compared = runs[0].result if len(runs) == 1 else None
     inner = [run for outer in runs for run in (_inner_runs(outer) if outer.result["command"] == "compare" else [outer])]
     names = _run_names(inner, compared)
+    tested = compared.get("paired", {}) if compared else {}  # of several labels an image, too
     heads = list(dict.fromkeys(head for run in inner for head in run.metrics_by_head))
     config = config_of(runs[0]) if compared else None
     rows = [
@@ -38,7 +39,9 @@ def comparison_page(runs: Sequence[SavedRun], link: Callable[[Path], str]) -> di
             "method": run.result["selection"]["chosen"] if run.adapted else "",
             "backbone": run.result.get("backbone", {}).get("name", ""),
             "scores": {h: score_interval(run, h, "accuracy") or score_interval(run, h, "map") for h in heads},
-            "against": {head: _test_against(run, inner[0], head) for head in heads} if run is not inner[0] else {},
+            "against": {head: _test_against(run, inner[0], head) or tested.get(name, {}).get(head) for head in heads}
+            if run is not inner[0]
+            else {},
             "trained": run.result["policy"]["trained_parameters"],
             "seconds": run.result["seconds"]["total"],
             "bytes": run.result["policy"].get("optimizer_bytes"),

@@ -250,12 +250,15 @@ def comparison_text(result: dict[str, Any]) -> str:
     rows = []
     labels = [h for run in result["runs"].values() for h, report in run["test"].items() if "map" in report]
     heads = [*dict.fromkeys(["object", "domain", *labels])]
+    tested = next(
+        (head for test in result["paired"].values() for head in ("object", *labels) if head in test), "object"
+    )
     for name, run in result["runs"].items():
-        verdict = paired_test_text(result["paired"].get(name, {}).get("object"))
+        verdict = paired_test_text(result["paired"].get(name, {}).get(tested))
         trained, seconds = run["policy"]["trained_parameters"], run["seconds"]["total"]
         scores = [score_text(run, head, "map" if "map" in run["test"].get(head, {}) else "accuracy") for head in heads]
         rows.append([name, *scores, f"{trained:,}", f"{seconds:.1f}", verdict])
-    against = f"object - {result['against']}"
+    against = f"{tested} - {result['against']}"
     return text_table(["policy", *heads, "trainable params", "seconds", against], rows)
 
 

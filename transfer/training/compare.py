@@ -11,7 +11,7 @@ import numpy as np
 from transfer.config.serialise import to_dict
 from transfer.config.train import CompareConfig, PolicyConfig
 from transfer.errors import TransferError
-from transfer.evaluation.paired import paired_test
+from transfer.evaluation.paired import compare_precision, paired_test
 from transfer.evaluation.predictions import decide
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePolicy
@@ -74,13 +74,31 @@ def choose_by_validation(results: Mapping[str, dict[str, Any]]) -> str | None:
 
 
 def compare_runs(run: TrainRun, other: TrainRun) -> dict[str, Any]:
-    """Return for each head a paired test of `run` against `other` on the test images that they share (all seeds)."""
-    tests = {}
+    """Return for each head a paired test of `run` against `other` on the test images that they share (all seeds).
+
+    Heads of several labels an image are compared by mean average precision, others by accuracy.
+    """
+    tests: dict[str, Any] = {}
     for name in run.tests[0][1]:
+        if run.tests[0][0].targets[name].values.ndim == 2:
+            tests |= _compare_labels(run, other, name)
+            continue
         (correct, images), (reference, _) = correct_predictions(run, name), correct_predictions(other, name)
         if len(correct):
             tests[name] = paired_test(correct, reference, images)
     return tests
+
+
+def _compare_labels(run: TrainRun, other: TrainRun, head: str) -> dict[str, Any]:
+    """Return the paired test of a head of several labels by its name; nothing without a labelled test image."""
+    parts, images = [], []
+    for (table, predictions), (_, others) in zip(run.tests, other.tests, strict=True):
+        target = table.targets[head]
+        known = target.known
+        if (target.values[known] == 1).any():
+            parts.append((target.values[known], predictions[head][known], others[head][known]))
+            images.append(table.paths[known])
+    return {head: compare_precision(parts, images)} if parts else {}
 
 
 def correct_predictions(run: TrainRun, head: str) -> tuple[np.ndarray, np.ndarray]:

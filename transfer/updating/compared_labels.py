@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from transfer.data.table import Target
-from transfer.heads.multilabel.metrics import BOOTSTRAP_SAMPLES, average_precision, mean_average_precision
+from transfer.evaluation.paired import compare_precision
+from transfer.heads.multilabel.metrics import average_precision, mean_average_precision
 
 SCORE = "map"  # in update.json: what is compared, as in result.json
 
@@ -41,12 +42,10 @@ class LabelComparison:
         """
         if not (self.true[rows] == 1).any():
             return {}
-        n = int(rows.sum())
-        before, after = (float(each[0]) for each in self._score(rows, np.ones((1, n))))
-        counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=BOOTSTRAP_SAMPLES)
-        drawn_before, drawn_after = self._score(rows, counts)
-        interval = np.percentile(drawn_after - drawn_before, [2.5, 97.5]).round(6).tolist()
-        paired = {"difference": after - before, "interval": interval, "images": n}
+        true, n = self.true[rows], int(rows.sum())
+        scores = [each[rows] for each in (self.before, self.after)]
+        before, after = (float(mean_average_precision(true, each, np.ones((1, n)))[0]) for each in scores)
+        paired = compare_precision([(true, scores[1], scores[0])])
         return {"n": n, "before": before, "after": after, "score": SCORE, "paired": paired}
 
     def compare_classes(self) -> dict[str, dict[str, Any]]:
@@ -59,11 +58,6 @@ class LabelComparison:
                 before, after = (float(average_precision(shown[known], each)[0]) for each in scores)
                 found[name] = {"n": int(shown.sum()), "before": before, "after": after, "change": after - before}
         return found
-
-    def _score(self, rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        true = self.true[rows]
-        before, after = (mean_average_precision(true, each[rows], counts) for each in (self.before, self.after))
-        return before, after
 
 
 def compare_labels(

@@ -236,10 +236,17 @@ def test_several_seeds_and_policies_are_compared_by_map(make, tmp_path):
     scores = [seed["test"]["tags"]["map"] for seed in result["seeds"]]
     assert result["test"]["tags"]["map"] == pytest.approx(np.mean(scores))
     assert "±" in run_text(result)
-    compared = compare(CompareConfig(make(epochs=2), ("linear_probe", "partial:1")))
+    compared = compare(CompareConfig(make(epochs=2, out=tmp_path / "both"), ("linear_probe", "partial:1")))
     head, *rows = comparison_text(compared).splitlines()
-    assert "tags" in head
+    assert "tags - linear_probe" in head
     assert len(rows) == 2
+    test = compared["paired"]["partial:1"]["tags"]
+    scores = [compared["runs"][policy]["test"]["tags"]["map"] for policy in ("partial:1", "linear_probe")]
+    assert test["difference"] == pytest.approx(scores[0] - scores[1])
+    assert f"{test['difference']:+.3f} [{test['interval'][0]:+.3f}, " in rows[1]
+    page = write_report(tmp_path / "both").read_text()
+    assert "mean average precision, without a p-value" in page
+    assert f">{100 * test['difference']:+.1f}<" in page
 
 
 def test_options_of_objects_are_refused(make):
