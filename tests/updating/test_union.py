@@ -164,3 +164,34 @@ def test_corrected_images_that_are_new_are_trained_on_and_the_last_correction_co
 
 def test_a_new_image_without_a_label_is_trained_on_unlabelled() -> None:
     assert set(parts(unite(source(*(image(f"new{i}", "") for i in range(30))))).values()) == {"train"}
+
+
+def test_another_value_of_a_known_image_is_named_and_not_taken() -> None:
+    old = source(image("1", tags="red|round"), image("2", tags="red"), image("3"))
+    added = source(image("1", tags="round|red"), image("2", tags="red|flat", domain="y"), image("3", tags="flat"))
+    union = Union.of(old, added, None, DataConfig(), 0, {"tags": "multilabel"})
+    assert [each.get("tags") for each in union.images] == ["red|round", "red", "flat"]
+    notes = union.describe_changes()
+    assert "1 of them has another tags: that of the run stays, and --corrections changes it" in notes
+    assert any("1 of them has another domain" in note for note in notes)
+    corrected = Union.of(
+        old, added, source(image("2", tags="flat", domain="x")), DataConfig(), 0, {"tags": "multilabel"}
+    )
+    assert not any("of them has another" in note for note in corrected.describe_changes())
+
+
+def test_images_without_objects_conflict_and_are_split_by_their_labels() -> None:
+    old = source(
+        *(image(f"o{i}", "", "train" if i % 4 else "test", tags=("a", "b", "a|b", "none")[i % 4]) for i in range(16))
+    )
+    added = source(
+        image("o1", "", tags="a"),  # the run says b
+        image("o2", "", tags="b|a"),  # as the run
+        *(image(f"n{i}", "", tags=("a", "b", "a|b", "none")[i % 4]) for i in range(80)),
+    )
+    union = Union.of(old, added, None, DataConfig(test=0.25), 0, {"tags": "multilabel"})
+    assert (union.conflicting, union.known) == (1, 1)
+    new = [each for each in union.images[union.old :] if each["path"].startswith("/n")]
+    tested = Counter(label for each in new if each["split"] == "test" for label in each["tags"].split("|"))
+    assert all(abs(tested[label] - 10) <= 1 for label in "ab")
+    assert len(new) == 80

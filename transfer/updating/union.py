@@ -53,6 +53,7 @@ class Union:
         for place, image in enumerate(self.images):
             self._places[image[DIGEST]].append(place)
         self._new_hashes: list[np.uint64] = []
+        self._unlike: Counter[str] = Counter()  # of images that are there already, by column
         self._names = {name: self._list_names(name) for name in ("object", "domain", *self.label_columns)}
         self._has_objects = any(image["object"] for image in self.images)
 
@@ -164,12 +165,15 @@ class Union:
                 self._append(image | {"split": self.images[others[0]]["split"]}, phash)
             else:
                 self.known += 1
-                self._fill(places, image)
+                self._fill(places, image, corrected)
 
-    def _fill(self, places: list[int], image: ListedImage) -> None:
-        """Give the images at `places` labels that they lack."""
+    def _fill(self, places: list[int], image: ListedImage, corrected: set[str]) -> None:
+        """Give the images at `places` labels that they lack; count those that differ, and stay as they are."""
         for old in (self.images[place] for place in places):
+            given = {k: v for k, v in image.items() if k not in (*_LABELS, "object") and v}
             lacking = {k: v for k, v in image.items() if k not in _LABELS and v and not old.get(k)}
+            if image[DIGEST] not in corrected:
+                self._unlike.update(k for k, v in given.items() if old.get(k) and not self._is_same(k, old[k], v))
             self.labelled += bool(lacking)
             old |= lacking
 
@@ -228,4 +232,9 @@ class Union:
             *([f"{len(shown)} labels corrected: {list_examples(shown, 3)}"] if shown else []),
             *([f"{self.labelled} images that lacked a label have one now"] if self.labelled else []),
             *([f"{self.known} new images are not added: they are there already"] if self.known else []),
+            *(
+                f"{count} of them {'has' if count == 1 else 'have'} another {column}: that of the run stays, and "
+                "--corrections changes it"
+                for column, count in self._unlike.items()
+            ),
         ]
