@@ -28,7 +28,7 @@ TRAINED = {"probe": "trained"}
 TRAIN_TABLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"lr": 0.5, "epochs": 5, "optimizer": "sgd", "batch_size": 4, "weight_decay": 0.3}, SOLVED),
     ({}, {"momentum": 0.1, "clip": 0.2, "accumulate": 2, "schedule": "step", "warmup": 0.5, "cycles": 2}, SOLVED),
-    ({}, {"average": "swa", "patience": 1, "precision": "bfloat16", "interference": True}, SOLVED),
+    ({}, {"average": "swa", "patience": 1, "minutes": 2.0, "precision": "bfloat16", "interference": True}, SOLVED),
     ({}, {"average": "ema", "ema_decay": 0.5, "dropout": 0.3, "head_init": "he"}, SOLVED),
     ({}, {"loss_weights": ("object:1", "domain:0.5")}, "each head is solved alone"),
     ({}, {"balance": "sampling"}, f"{SOLVED}; --balance loss weights their images"),
@@ -42,7 +42,7 @@ TRAIN_TABLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (TRAINED | {"loss": "hinge"}, {"label_smoothing": 0.3}, "the hinge loss has no label smoothing"),
     (TRAINED, {"activation": "tanh"}, "linear heads have no hidden layer"),
     (TRAINED | {"dropout": 0.0}, {"dropout_kind": "vanilla"}, "the heads have no dropout"),
-    (TRAINED | {"cycles": 2}, {"patience": 1}, "a schedule of several cycles is never stopped early"),
+    (TRAINED | {"cycles": 2}, {"patience": 1, "minutes": 2.0}, "a schedule of several cycles is never stopped early"),
     (TRAINED | {"val": 0.0}, {"patience": 1, "refit": False}, "there are no validation images"),
     (TRAINED | {"val": 0.0}, {"calibrate": False}, "there are no validation images"),
     ({"test": 0.0}, {"test_crops": 10, "test_sizes": (40,)}, "there are no test images"),

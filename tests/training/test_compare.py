@@ -77,3 +77,20 @@ def test_an_unknown_policy_is_refused_before_anything_runs(config, tmp_path):
 def test_policy_beside_policies_is_refused(config):
     with pytest.raises(TransferError, match="--policies"):
         compare(CompareConfig(config(policy="full")))
+
+
+def test_policies_share_the_minutes(config, monkeypatch):
+    """Each gets an equal share of the time that is left when it begins."""
+    given = []
+
+    def recorded(config, *, limit, **how):
+        assert config.learn.minutes is None
+        given.append(limit.left)
+        return train(config, limit=limit, **how)
+
+    monkeypatch.setattr("transfer.training.compare.train", recorded)
+    result = compare(CompareConfig(config(epochs=1, minutes=9.0), ("linear_probe", "partial:1", "full")))
+    assert 170 < given[0] <= 180
+    assert 250 < given[1] <= 270
+    assert 400 < given[2] <= 540
+    assert result["config"]["train"]["learn"]["minutes"] == 9

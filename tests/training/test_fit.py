@@ -14,6 +14,7 @@ from transfer.data.table import ImageTable
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
+from transfer.runtime.time_limit import TimeLimit
 from transfer.training import fit as fit_module
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
@@ -380,3 +381,69 @@ def test_solved_heads_need_no_loss_weight(taught: Callable[..., Any], data: Trai
     for spec in model.heads.specs.values():
         object.__setattr__(spec, "weight", 0.0)
     assert fit(model, plan, data, LearnConfig(), TrunkCache()).best
+
+
+class Script(TimeLimit):
+    """A limit that says after each epoch how many more fit, instead of reading a clock."""
+
+    def __init__(self, *more: int) -> None:
+        super().__init__()
+        object.__setattr__(self, "more", list(more))
+        object.__setattr__(self, "parts", [])
+
+    def share(self, part: float) -> TimeLimit:
+        self.parts.append(part)
+        return self
+
+    def count_epochs(self, planned: int, seconds: float) -> int:
+        assert seconds > 0
+        return min(planned, self.more.pop(0) if self.more else 99)
+
+
+def test_a_limit_on_time_shortens_a_phase_and_its_schedule(taught: Callable[..., Any], data: TrainingData) -> None:
+    """After the first epoch three more fit, after the second only one."""
+    model, plan = taught()
+    result = fit(model, plan, data, replace(QUICK, epochs=20), TrunkCache(), limit=Script(3, 1))
+    assert [line["of"] for line in result.epochs] == [20, 4, 3]
+    assert result.epochs[-1]["rate"] == pytest.approx(0.0, abs=1e-9)
+    assert result.shortened == [f"{plan.phases[0].name}: 3 of 20 epochs fit into --minutes"]
+
+
+def test_phases_share_the_time_that_is_left_as_they_share_epochs(
+    taught: Callable[..., Any], data: TrainingData
+) -> None:
+    model, plan = taught("lp_ft")
+    limit = Script(0, 0)
+    result = fit(model, plan, data, replace(QUICK, epochs=10), TrunkCache(), limit=limit)
+    first, second = (phase.share for phase in plan.phases)
+    assert limit.parts == pytest.approx([first / (first + second), 1.0])
+    assert [line["phase"] for line in result.epochs] == ["probe", "fine-tune"]
+    assert len(result.shortened) == 2
+
+
+def test_one_epoch_is_trained_when_no_time_is_left(taught: Callable[..., Any], data: TrainingData) -> None:
+    model, plan = taught()
+    result = fit(model, plan, data, replace(QUICK, epochs=5), TrunkCache(), limit=TimeLimit(0.0))
+    assert len(result.epochs) == 1
+
+
+def test_a_limit_that_is_not_reached_changes_nothing(taught: Callable[..., Any], data: TrainingData) -> None:
+    states = []
+    for limit in (TimeLimit(), TimeLimit.after(60)):
+        model, plan = taught("partial:1")
+        result = fit(model, plan, data, QUICK, TrunkCache(), limit=limit)
+        states.append(copy_state(model))
+        assert not result.shortened
+    assert changed_names(*states) == set()
+
+
+def test_what_is_repeated_is_not_shortened(taught: Callable[..., Any], data: TrainingData) -> None:
+    model, plan = taught()
+    result = fit(model, plan, data, QUICK, TrunkCache(), repeat=[3], limit=TimeLimit(0.0))
+    assert len(result.epochs) == 3
+
+
+def test_a_schedule_of_several_cycles_is_not_shortened(taught: Callable[..., Any], data: TrainingData) -> None:
+    model, plan = taught()
+    result = fit(model, plan, data, replace(QUICK, epochs=4, cycles=2), TrunkCache(), limit=TimeLimit(0.0))
+    assert len(result.epochs) == 4

@@ -215,3 +215,16 @@ def test_a_mistake_is_said_before_the_first_trial(quick, case, monkeypatch):
     with pytest.raises(TransferError, match=says):
         search(quick(**settings))
     assert module.SELECTION_RULE
+
+
+def test_no_trial_begins_that_does_not_fit_into_the_minutes(quick, tmp_path):
+    limited = quick(tmp_path / "a", train={"minutes": 1e-6}, trials=4, final=True)
+    result = search(limited)
+    assert len(result["trials"]) == 1
+    assert "1 of 4 trials fit into --minutes" in result["notes"]
+    assert result["recommended"]["learn"]["minutes"] is None
+    assert result["config"]["train"]["learn"]["minutes"] == 1e-6
+    assert any("1 of 3 epochs fit into --minutes" in note for note in result["final"]["notes"])
+    more = search(quick(tmp_path / "a", trials=4, final=True, resume=True))
+    assert len(more["trials"]) == 4
+    assert plain(more["trials"][:1]) == plain(result["trials"])

@@ -8,7 +8,7 @@ from typing import Literal
 
 from transfer.config.checked import Config
 from transfer.config.lists import CommaInts, CommaNames
-from transfer.config.ranges import AtLeastOne, Fraction, NotEmpty, NotNegative
+from transfer.config.ranges import AtLeastOne, Fraction, NotEmpty, NotNegative, Positive
 from transfer.config.shared import (
     Advanced,
     BackboneConfig,
@@ -133,6 +133,10 @@ class LearnConfig(OptimConfig):
     label_smoothing: Advanced[Fraction[float]] = 0.1
     """Label smoothing: share of the target that is spread evenly over all classes (not for hinge)."""
     regularise: RegulariseConfig = field(default_factory=RegulariseConfig)
+    minutes: Advanced[Positive[float | None]] = None
+    """Longest time in minutes for training, over all seeds, policies or trials: learning rates fall over the epochs
+    that fit, one at least. Evaluation comes on top; a resumed run starts its clock again (default: no limit, nor with
+    several cycles)."""
     patience: Advanced[NotNegative[int]] = 15
     """Stop a phase after this many epochs without a better validation score (0, or with several cycles: never)."""
     refit: Advanced[bool | None] = None

@@ -20,7 +20,7 @@ Rule = tuple[bool, str, str]
 SOLVED = "the heads are solved by L-BFGS, not trained"
 FROZEN = "the whole backbone stays frozen"
 STEPS = "lr epochs optimizer batch_size weight_decay momentum clip accumulate schedule warmup cycles average ema_decay"
-STEPS += " patience interference precision"
+STEPS += " minutes patience interference precision"
 """Options that only matter where something is trained in steps."""
 
 
@@ -170,7 +170,7 @@ def _iter_step_rules(config: TrainConfig, facts: RunFacts) -> Iterator[Rule]:
     yield not facts.batch_norms, "the trained stages have no norm with running statistics", "statistics"
     yield not facts.has_momentum, f"--optimizer {learn.optimizer} takes no momentum", "momentum"
     yield learn.average != "ema", "there is no moving average without --average ema", "ema_decay"
-    yield learn.cycles > 1, "a schedule of several cycles is never stopped early", "patience"
+    yield learn.cycles > 1, "a schedule of several cycles is never stopped early", "patience minutes"
     yield facts.heads == 1, "there is a single head", "interference"
     yield config.heads.heads == "separate", "each network has a single head", "interference loss_weights"
     whole = "no phase has frozen stages below trained ones"

@@ -35,7 +35,7 @@ STATES_FOLDER = "states"  # resumable states of an unfinished run
 
 # Settings that a resumed run may change, as they do not affect the result.
 RESUME_MAY_CHANGE = {"out", "overwrite", "resume", "checkpoint_minutes", "final", "workers", "cache", "cache_gb"}
-RESUME_MAY_CHANGE |= {"report", "tensorboard", "plugin"}
+RESUME_MAY_CHANGE |= {"minutes", "report", "tensorboard", "plugin"}
 
 
 class RunFolder:

@@ -20,6 +20,7 @@ from transfer.runs.facts import list_left_out
 from transfer.runs.folder import RunFolder
 from transfer.runtime import distributed
 from transfer.runtime.device import get_versions
+from transfer.runtime.time_limit import TimeLimit
 from transfer.training.results import TrainRun
 from transfer.training.setup import read_images
 from transfer.training.train import train
@@ -41,10 +42,12 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     cache = TrunkCache(shared.cache)
     images = read_images(shared.data, cache.disk_cache)
     runs: dict[str, TrainRun] = {}
-    for text in policies:
+    limit = TimeLimit.after(shared.learn.minutes)
+    shared = replace(shared, learn=replace(shared.learn, minutes=None))
+    for number, text in enumerate(policies):
         inner = replace(shared.run, out=out / text.replace(":", "-") if out else None)
         changed = replace(shared, policy=replace(shared.policy, policy=text), run=inner)
-        runs[text] = train(changed, images=images, cache=cache)
+        runs[text] = train(changed, images=images, cache=cache, limit=limit.share(1 / (len(policies) - number)))
     first = runs[policies[0]]
     result = {
         "command": "compare",

@@ -23,6 +23,7 @@ from transfer.probes.choose import choose_solver, is_phase_solved
 from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
 from transfer.runtime.malloc import keep_freed_memory
+from transfer.runtime.time_limit import TimeLimit
 from transfer.training import optimizers
 from transfer.training.averaging import WeightAverage, cycle_bounds
 from transfer.training.epoch import AUGMENTATIONS, EpochTrainer
@@ -34,11 +35,12 @@ from transfer.training.resume import NO_SCORE, FitCheckpoints, FitPosition, FitR
 from transfer.training.setup import TrainingData, refuse_zero_loss, row_weights
 from transfer.training.stochastic_depth import stochastic_depth
 
+UNLIMITED = TimeLimit()
 SCALE_ROWS = 1024  # training rows that set the scale of the heads' input
 
 
 @keep_freed_memory()
-def fit(  # the last four are options that a plain fit does not need
+def fit(  # the last five are options that a plain fit does not need
     model: TransferModel,
     plan: FreezePlan,
     data: TrainingData,
@@ -48,6 +50,7 @@ def fit(  # the last four are options that a plain fit does not need
     seed: int = 0,
     repeat: list[PhaseChoice] | None = None,
     part: PartStates | None = None,
+    limit: TimeLimit = UNLIMITED,
     on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> FitResult:
     """Train `model` under `plan`; it ends with the weights that were best on the validation rows.
@@ -63,6 +66,8 @@ def fit(  # the last four are options that a plain fit does not need
     part : PartStates, optional
         Where states are saved. An interrupted fit continues from the last one to the same bits and reports its lines
         again; a finished one returns its result.
+    limit : TimeLimit
+        Phases in which something is trained are shortened to the epochs that fit into their share of it, one at least.
     on_epoch : callable
         Receives each line.
     """
@@ -86,6 +91,7 @@ def fit(  # the last four are options that a plain fit does not need
     trainer = PhaseTrainer(
         model, plan, data, config, cache, labels, seed, repeat, on_epoch, result, position, checkpoints, pretrained
     )
+    trainer.limit = limit
     phases = plan.phases if repeat is None else plan.phases[: len(repeat)]
     for number, phase in list(enumerate(phases))[position.phase :]:
         scale = number == 0 and plan.pretrained and not saved and not data.warm
@@ -124,6 +130,7 @@ class PhaseTrainer:
     checkpoints: FitCheckpoints
     pretrained: PretrainedCopy | None
     optimizer: Optimizer | None = None
+    limit: TimeLimit = UNLIMITED
 
     def run_phase(self, phase: Phase, *, solved: bool, scale: bool) -> PhaseBest:
         """Freeze the model for `phase`, fit it, and return its best weights; with `scale`, scale the heads first."""
@@ -164,7 +171,10 @@ class PhaseTrainer:
         trainer = EpochTrainer(self.model, feed, self.data, self.labels, optimizer, phase, config, penalties)
         trainer.after_step, trainer.on_failure = after_step, partial(self.checkpoints.rescue, save)
         self.checkpoints.restore(optimizer, average)
-        for epoch in range(at.epochs + 1, length + 1):
+        begun, before, planned, epoch = time.monotonic(), at.epochs, length, at.epochs
+        limit = self.limit.share(phase.share / sum(later.share for later in self.plan.phases[at.phase :]))
+        while epoch < length:
+            epoch += 1
             if config.patience and config.cycles == 1 and at.wait >= config.patience:
                 break
             start_time, number = time.perf_counter(), len(self.result.epochs) + 1
@@ -186,6 +196,11 @@ class PhaseTrainer:
                     self.result.snapshots.append(self.checkpoints.copy_weights())
             at.next_epoch()
             self.checkpoints.step(save, end=True)
+            if not repeated and config.cycles == 1:
+                more = limit.count_epochs(length - epoch, (time.monotonic() - begun) / (epoch - before))
+                length = average.epochs = epoch + distributed.broadcast(more)
+        if at.epochs == length < planned:
+            self.result.shortened.append(f"{phase.name}: {length} of {planned} epochs fit into --minutes")
         return at.current
 
     def _finish_line(self, feed: Feed, line: dict[str, Any], epoch: int, start: float) -> tuple[float, float]:

@@ -46,6 +46,7 @@ class FitResult:
     stopped: str = ""  # why training stopped early with an error, if it did
     temperatures: dict[str, float] = field(default_factory=dict)  # by head, folded into the model
     held_out: HeldOut | None = None  # predictions for images that the heads were not trained on
+    shortened: list[str] = field(default_factory=list)  # a sentence for each phase that a time limit shortened
     parts: int = 1  # into which batches were divided at last to fit into memory
 
     @property

@@ -5,6 +5,7 @@ Each seed takes four steps on a :class:`~transfer.runs.session.RunSession`: prep
 
 import copy
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,7 @@ from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import OnLine, RunSession
 from transfer.runs.states import PartStates
 from transfer.runtime.device import pick_device
+from transfer.runtime.time_limit import TimeLimit
 from transfer.semi_supervised.unlabelled_images import describe_record, find_unlabelled
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData
@@ -65,6 +67,7 @@ def train(
     cache: TrunkCache | None = None,
     backbone: Backbone | None = None,
     warm_start: WarmStart | None = None,
+    limit: TimeLimit | None = None,
     on_epoch: OnLine = lambda line: None,
 ) -> TrainRun:
     """Train as `config` says and write the run folder, if it names one.
@@ -79,6 +82,8 @@ def train(
         Start from a copy of this network, such as another run's, instead of the one that `config` names.
     warm_start : WarmStart, optional
         Start trained networks from those of a finished run; ones that are solved need no start.
+    limit : TimeLimit, optional
+        Instead of ``config.learn.minutes`` from now on.
     on_epoch : callable
         Receives each epoch's line, as in metrics.jsonl.
 
@@ -91,8 +96,10 @@ def train(
     optimizers.check_optimizer(config.learn.optimizer)
     with RunSession("train", config, cache=cache, on_line=on_epoch) as session:
         images = images or read_images(config.data, session.cache.disk_cache)
+        limits = _share_limit(limit or TimeLimit.after(config.learn.minutes), max(len(config.run.seeds), 1))
         runs = session.run_seeds(
-            lambda inner: _train_seed(inner, images, backbone, warm_start), lambda inner: _load_finished(inner, images)
+            lambda inner: _train_seed(inner, images, backbone, warm_start, next(limits)),
+            lambda inner: _load_finished(inner, images),
         )
         result = runs[0].result
         if len(runs) > 1:
@@ -104,9 +111,18 @@ def train(
     return TrainRun(result, runs[0].models, tests, uncertainty=runs[0].uncertainty)
 
 
-def _train_seed(session: Session, images: Images, backbone: Backbone | None, warm: WarmStart | None) -> TrainRun:
+def _share_limit(limit: TimeLimit, runs: int) -> Iterator[TimeLimit]:
+    """Yield the limit of each of several runs when it begins: an equal share of the time that is left."""
+    for number in range(runs):
+        yield limit.share(1 / (runs - number))
+
+
+def _train_seed(
+    session: Session, images: Images, backbone: Backbone | None, warm: WarmStart | None, limit: TimeLimit
+) -> TrainRun:
     prepared = _prepare(session, images, backbone, warm)
-    fits = _fit_models(session, prepared)
+    fits = _fit_models(session, prepared, limit)
+    prepared.notes += [sentence for fitted in fits.values() for sentence in fitted.shortened]
     prepared.set_thresholds({name: fitted.held_out for name, fitted in fits.items()})
     return _record(session, prepared, fits, *_evaluate(session, prepared, fits))
 
@@ -169,17 +185,23 @@ def _log_plan(session: Session, prepared: PreparedRun) -> None:
         log.info("%s", sentence)
 
 
-def _fit_models(session: Session, prepared: PreparedRun) -> dict[str, FitResult]:
+def _fit_models(session: Session, prepared: PreparedRun, limit: TimeLimit) -> dict[str, FitResult]:
     """Fit each model: one, or one per head where heads are separate."""
+    limits = _share_limit(limit, len(prepared.models))
     with session.defer_stop_signals():
-        fits = {name: _fit_and_refit(session, prepared, number) for number, name in enumerate(prepared.models)}
+        fits = {
+            name: _fit_and_refit(session, prepared, number, next(limits)) for number, name in enumerate(prepared.models)
+        }
     for head, record in prepared.unlabelled.items():
         log.info("%s", describe_record(head, record))
     return fits
 
 
-def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitResult:
-    """Fit model `number`; with ``--refit``, fit it again from its initial weights on train + val."""
+def _fit_and_refit(session: Session, prepared: PreparedRun, number: int, limit: TimeLimit) -> FitResult:
+    """Fit model `number`; with ``--refit``, fit it again from its initial weights on train + val, in half of the time.
+
+    A refit has as many epochs as the fit, and more rows.
+    """
     config, images, splits, plan = prepared.config, prepared.images, prepared.splits, prepared.plans[number]
     name, model = list(prepared.models.items())[number]
     val = splits.val[prepared.learnable.object[splits.val] >= 0]
@@ -209,7 +231,7 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int) -> FitR
     refit = refit and len(data.val) > 0
     initial = {key: tensor.clone() for key, tensor in model.state_dict().items()} if refit else {}
     labelled = data.with_pseudo_labels(unlabelled)
-    first = run(labelled, parts[0], on_epoch=on_epoch)
+    first = run(labelled, parts[0], on_epoch=on_epoch, limit=limit.share(0.5) if refit else limit)
     temperatures = _fit_temperatures(session, prepared, model, data) if config.learn.calibrate else {}
     apply_temperatures(model.heads, temperatures)
     first = replace(first, temperatures=temperatures)

@@ -37,7 +37,7 @@ INITIAL_STEPS = 10  # whose median is the loss before anything is learned
 MIN_FALL = 0.1  # share of the fall of the loss from which on its slope counts
 WHOLE_RUN = "a range test is no whole run; the suggested command has it"
 WHOLE_RUN_OPTIONS = "epochs schedule warmup cycles average ema_decay patience refit calibrate interference test_crops"
-WHOLE_RUN_OPTIONS += " test_sizes checkpoint_minutes report tensorboard"
+WHOLE_RUN_OPTIONS += " test_sizes minutes checkpoint_minutes report tensorboard"
 # Options that the test itself does not use, and why.
 NOT_IN_RANGE_TEST = {"lr": "the range test replaces it"} | dict.fromkeys(WHOLE_RUN_OPTIONS.split(), WHOLE_RUN)
 DIVERGED_LOSS_RATIO = 4.0  # times the lowest smoothed loss: the test stops there

@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import replace
 from itertools import product
+from statistics import fmean
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -18,6 +19,7 @@ from transfer.freeze import FreezePolicy
 from transfer.runs.facts import list_left_out
 from transfer.runs.folder import RunFolder
 from transfer.runtime.device import get_versions
+from transfer.runtime.time_limit import TimeLimit
 from transfer.training import optimizers
 from transfer.training.setup import Images, read_images
 from transfer.training.train import train
@@ -31,6 +33,7 @@ SELECTION_RULE = (
 )
 # Settings whose value decides which others have an effect.
 DECISIVE_SETTINGS = ("policy", "optimizer", "heads", "hidden", "dropout", "augment", "loss", "schedule", "average")
+TRIALS_SHARE = 0.75  # of the time, if the best settings are trained with at the end
 ALWAYS_LOGGED = ("lr", "weight_decay")  # in every trial's log line; other settings only if they are searched
 
 log = logging.getLogger(__name__)
@@ -53,12 +56,13 @@ def search(config: SearchConfig) -> dict[str, Any]:
     TransferError
         Bad input; a run folder that cannot be used; no validation images.
     """
-    started = time.perf_counter()
+    started, given, limit = time.perf_counter(), to_dict(config), TimeLimit.after(config.train.learn.minutes)
+    config = replace(config, train=replace(config.train, learn=replace(config.train.learn, minutes=None)))
     space = parse_space(config.space)
     _check(config, space)
     proposals = Proposals(space, config)
     out, run = config.train.run.out, config.train.run
-    folder = RunFolder(out, to_dict(config), overwrite=run.overwrite, resume=run.resume) if out else None
+    folder = RunFolder(out, given, overwrite=run.overwrite, resume=run.resume) if out else None
     records: list[Record] = folder.read_metrics(("trial", "stage", "settings", "rungs", "val_acc")) if folder else []
     cache = TrunkCache(config.train.cache)
     images = read_images(config.train.data, cache.disk_cache)
@@ -69,8 +73,9 @@ def search(config: SearchConfig) -> dict[str, Any]:
     for sentence in format_unused_options(_find_unused_in_every_trial(config.train, space, runner)):
         log.info("%s", sentence)
     halving = Halving(config.train.learn.epochs, config.halving)
+    trials = limit.share(TRIALS_SHARE) if config.final else limit
     with tqdm(total=proposals.total, initial=len(records), desc="trials", unit="trial", disable=None) as bar:
-        while len(records) < proposals.total:
+        while len(records) < proposals.total and not _is_time_up(trials, records):
             stage, settings = proposals.next(records)
             trial_config = apply_settings(config.train, settings)
             keep_training, scores = halving.watch(records)
@@ -84,10 +89,10 @@ def search(config: SearchConfig) -> dict[str, Any]:
             bar.update()
     best = rank_trials(records)[0]
     solved_probe = runner.run_solved_probe(config.train)
-    final = _final(config, best, images, cache) if config.final else None
+    final = _final(config, best, images, cache, limit) if config.final else None
     result = {
         "command": "search",
-        "config": to_dict(config),
+        "config": given,
         "versions": get_versions(),
         "images": {name: len(getattr(runner.parts, name)) for name in ("train", "val", "test")},
         "space": {name: _describe(parameter) for name, parameter in space.items()},
@@ -97,7 +102,12 @@ def search(config: SearchConfig) -> dict[str, Any]:
         "solved_probe": solved_probe,
         "selection": {"rule": SELECTION_RULE, "trials": len(records)},
         "importance": TrialStudy(space).importance(records),
-        "notes": [*_boundary_notes(space, best), *images.table.notes, *runner.parts.notes],
+        "notes": [
+            *_boundary_notes(space, best),
+            *_note_time(len(records), proposals.total),
+            *images.table.notes,
+            *runner.parts.notes,
+        ],
         "final": final,
         "test": final["test"] if final else {},
         "seconds": {"total": round(time.perf_counter() - started, 3), "trunk": round(cache.seconds, 3)},
@@ -108,12 +118,18 @@ def search(config: SearchConfig) -> dict[str, Any]:
     return result
 
 
-def _final(config: SearchConfig, best: Record, images: Images, cache: TrunkCache) -> dict[str, Any]:
+def _is_time_up(limit: TimeLimit, records: list[Record]) -> bool:
+    """Return whether no further trial fits; the first one always does."""
+    return bool(records) and not limit.count_epochs(1, fmean(record["seconds"] for record in records))
+
+
+def _final(config: SearchConfig, best: Record, images: Images, cache: TrunkCache, limit: TimeLimit) -> dict[str, Any]:
     """Train and test once with the `best` settings, on the split of the search."""
     out = config.train.run.out
     log.info("training with the best settings, those of trial %d", best["trial"])
     run = replace(config.train.run, out=out / "final" if out else None, overwrite=not config.train.run.resume)
-    return train(replace(apply_settings(config.train, best["settings"]), run=run), images=images, cache=cache).result
+    chosen = replace(apply_settings(config.train, best["settings"]), run=run)
+    return train(chosen, images=images, cache=cache, limit=limit).result
 
 
 def _check(config: SearchConfig, space: Space) -> None:
@@ -186,6 +202,10 @@ def _describe(parameter: Range | Options) -> str:
     if isinstance(parameter, Options):
         return ",".join(map(str, parameter.options))
     return f"{parameter.low:g}:{parameter.high:g}"
+
+
+def _note_time(tried: int, planned: int) -> list[str]:
+    return [f"{tried} of {planned} trials fit into --minutes"] if tried < planned else []
 
 
 def _round(settings: Settings) -> Settings:
