@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -30,3 +32,33 @@ def test_an_output_outlives_the_next_call(small):
     held = first.copy()
     engine(np.zeros((1, 3, 32, 32), np.float32))
     assert np.array_equal(first, held)
+
+
+FIRST_CALLS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import numpy as np
+
+from transfer.backbones.engines.openvino_engine import OpenVinoEngine
+
+engine, barrier = OpenVinoEngine(Path(sys.argv[1]).read_bytes(), 4), Barrier(4)
+sys.setswitchinterval(1e-6)
+
+def call(_):
+    barrier.wait()
+    return engine(np.ones((1, 3, 32, 32), np.float32))
+
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(call, range(4)))
+"""
+
+
+def test_the_first_calls_of_a_process_may_come_together(small, tmp_path):
+    """OpenVINO's Python module blocked for ever in two of three processes."""
+    file = tmp_path / "graph.onnx"
+    file.write_bytes(export_stages(small(), 5, 0, torch.randn(1, 3, 32, 32))[0])
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", FIRST_CALLS, str(file)], check=True, timeout=120)
