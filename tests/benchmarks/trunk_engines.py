@@ -1,6 +1,6 @@
 """Images per second of frozen networks: ours, its torch path, ONNX Runtime, OpenVINO and timm's plain forward pass.
 
-python tests/benchmarks/trunk_engines.py [--networks NAME ...] [--images 32] [--rounds 7]
+python tests/benchmarks/trunk_engines.py [--networks NAME ...] [--images 32] [--rounds 7] [--choice]
 
 All sides take the same uint8 images and run in turns. ONNX Runtime and OpenVINO run the whole network as their guides
 advise for throughput: one session with a thread for each core and batches of 8, and as many requests at a time as it
@@ -114,16 +114,40 @@ def measure(name: str, count: int, rounds: int) -> list[str]:
     return [name, engine, *(f"{rate:.1f}" for rate in rates.values()), *ratios]
 
 
+def compare_engines(name: str, count: int, rounds: int) -> list[str]:
+    """Return a row of the table of ``--choice``: processor time of our trunk on each engine, against torch."""
+    backbone = load(name, random_init=True)
+    chosen = choose_engine("auto", backbone, torch.device("cpu"))
+    trunks: dict[str, Trunk] = {}
+    for engine in ("torch", "onnxruntime", "openvino"):
+        backbone.engine = engine
+        trunks[engine] = Trunk(backbone, len(backbone.stages), store=False)
+    images = torch.randint(0, 256, (count, *backbone.preprocessing.input_size), dtype=torch.uint8)
+    seconds: dict[str, list[float]] = {engine: [] for engine in trunks}
+    for turn in range(1 + rounds):
+        for engine, trunk in trunks.items():
+            start = time.process_time()
+            trunk(images)
+            seconds[engine] += [time.process_time() - start] if turn else []
+    times = {engine: median(seconds["torch"]) / median(found) for engine, found in seconds.items()}
+    other = next(rate for engine, rate in times.items() if engine not in ("torch", chosen))
+    return [name, chosen, f"{times['onnxruntime']:.2f}", f"{times['openvino']:.2f}", f"{times[chosen] / other:.2f}"]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--choice", action="store_true", help="compare the engines in our trunk, by processor time")
     options = parser.parse_args()
     print(machine.describe() + f", onnxruntime {onnxruntime.__version__}, openvino {openvino.__version__}")
     head = ["network", "engine", "ours /s", "torch folded", "onnxruntime", "openvino", "plain", "of best", "of torch"]
-    rows = [measure(name, options.images, options.rounds) for name in options.networks]
+    if options.choice:
+        head = ["network", "engine of auto", "onnxruntime / torch", "openvino / torch", "chosen / other"]
+    run = compare_engines if options.choice else measure
+    rows = [run(name, options.images, options.rounds) for name in options.networks]
     print(machine.format_table([head, *rows]))
 
 

@@ -112,8 +112,8 @@ class BackboneConfig(Config):
     """default: the backbone's own resize and crop, which cuts off what lies at the edge; border: pad the whole image to
     a square instead."""
     engine: Advanced[Engine] = "auto"
-    """What runs the frozen layers on a CPU; auto takes the faster of onnxruntime and openvino for the network, and
-    torch for small images. Where an engine fails, torch takes over, and the log says so."""
+    """What runs the frozen layers on a CPU; auto takes onnxruntime, and torch for small images. Where an engine
+    fails, torch takes over, and the log says so. openvino needs pip install 'transfer-toolkit[openvino]'."""
 
 
 @dataclass(frozen=True)

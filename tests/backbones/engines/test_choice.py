@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
     ("name", "size", "expected"),
     [
         ("resnet10t", 176, "onnxruntime"),
-        ("mobilenetv2_035", 224, "openvino"),
+        ("mobilenetv2_035", 224, "onnxruntime"),
         ("torchvision:squeezenet1_1", 224, "onnxruntime"),
         ("glyphnet", 32, "torch"),
         ("resnet10t", 64, "torch"),

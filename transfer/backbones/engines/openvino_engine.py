@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+_FIRST_CALL = threading.Lock()
+
 
 class OpenVinoEngine:
     """A graph with one input and one output; calls from up to `threads` threads run side by side.
@@ -30,7 +32,8 @@ class OpenVinoEngine:
         self._compiled: Any = core.compile_model(core.read_model(graph), "CPU", settings)
         self._local = threading.local()
         # Its Python module initialises itself in the first call, and blocks for ever if two threads do so at once.
-        self(np.zeros(self._compiled.input(0).shape, np.float32))
+        with _FIRST_CALL:
+            self(np.zeros(self._compiled.input(0).shape, np.float32))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Return the output for contiguous `values` of the input's shape."""
