@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from transfer.backbones.engines import choice
 from transfer.backbones.engines.choice import LEAST_PIXELS, choose_engine
+from transfer.errors import TransferError
 
 CPU = torch.device("cpu")
 
@@ -27,3 +29,10 @@ def test_an_engine_that_is_asked_for_is_taken_and_a_gpu_has_torch(small):
         assert choose_engine(requested, small(), CPU) == requested
         assert choose_engine(requested, small(), torch.device("cuda")) == "torch"
     assert choose_engine("auto", small("resnet10t", 224), torch.device("mps")) == "torch"
+
+
+def test_an_engine_that_is_asked_for_and_not_installed_is_refused(small, monkeypatch):
+    monkeypatch.setattr(choice, "describe_version", lambda engine: "")
+    with pytest.raises(TransferError, match=r"--engine openvino needs a package: pip install openvino"):
+        choose_engine("openvino", small(), CPU)
+    assert choose_engine("auto", small("resnet10t", 224), CPU) == "onnxruntime"  # torch runs what it cannot

@@ -3,6 +3,8 @@
 import torch
 
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.engines.compiled import describe_version
+from transfer.errors import TransferError
 
 # Below, a thousand images pass in less time than the export takes: `glyphnet` computes thousands a second.
 LEAST_PIXELS = 96 * 96
@@ -14,6 +16,11 @@ def choose_engine(requested: str, backbone: Backbone, device: torch.device) -> s
     ``auto`` takes ONNX Runtime, and torch for small images. OpenVINO is nowhere much faster:
     tests/benchmarks/trunk_engines.py measures each. On another `device` than a CPU it is torch.
 
+    Raises
+    ------
+    TransferError
+        The requested engine is not installed.
+
     Examples
     --------
     >>> from transfer.backbones import load
@@ -24,6 +31,10 @@ def choose_engine(requested: str, backbone: Backbone, device: torch.device) -> s
     if device.type != "cpu" or requested == "torch":
         return "torch"
     if requested != "auto":
+        if not describe_version(requested):
+            raise TransferError(
+                f"--engine {requested} needs a package: pip install {requested} (or leave the choice to --engine auto)"
+            )
         return requested
     _, height, width = backbone.preprocessing.input_size
     return "torch" if height * width < LEAST_PIXELS else "onnxruntime"
