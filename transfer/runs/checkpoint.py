@@ -25,6 +25,7 @@ from transfer.errors import TransferError, UnknownName, get_first_line
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.model import TransferModel
+from transfer.runtime.compiler import defer_compiler
 from transfer.runtime.files import atomic_write, open_regular, parse_json
 from transfer.runtime.plugins import name_recorded_plugins
 
@@ -134,14 +135,12 @@ def load_models(path: Path, device: torch.device | str = "cpu", engine: Engine |
                 raise TransferError(f"{file} is no model of this tool: expected the output of `transfer train`")
             with name_recorded_plugins(file.parent):
                 header = _check_header(file, values, shapes)
-                networks = {part: _build_backbone(file, header, part, shapes) for part in header.parts}
             tensors = {name: opened.get_tensor(name) for name in shapes}
     except (SafetensorError, ValueError, OSError) as error:
         raise TransferError(f"{file} is not a readable safetensors file ({error}): train the run again") from error
     models: Models = {}
     for part, saved in header.parts.items():
-        backbone = networks[part]
-        heads = build_heads(list(saved.specs), backbone.width, header.heads)
+        backbone, heads = _build(header, saved)
         if not (0 <= saved.cut <= len(backbone.stages) and backbone.can_cut(saved.cut)):
             raise TransferError(f"{file} is damaged: {header.backbone} cannot be cut at {saved.cut}")
         backbone.engine = engine or saved.engine
@@ -155,7 +154,7 @@ load = load_models  # its name in the model cards of version 0.1
 
 
 def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]]) -> ModelHeader:
-    """Return the header after checking that it is whole, and claims no more than the `shapes` in its file can hold."""
+    """Return the header after comparing it with the `shapes` in its file, without allocating what it claims."""
     try:
         header = from_dict(ModelHeader, values)
     except UnknownName as error:
@@ -165,37 +164,34 @@ def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]
     count = max(len(header.parts), len(header.heads.hidden), *(len(part.specs) for part in header.parts.values()), 0)
     if not header.parts or count > len(shapes):
         raise TransferError(f"{file} is damaged: it says that it holds {len(header.parts)} networks")
-    for part in header.parts.values():
+    for name, part in header.parts.items():
         if len({spec.name for spec in part.specs}) < len(part.specs):
             raise TransferError(f"{file} is damaged: two heads have one name")
         if any(len(spec.thresholds) not in (0, len(spec.classes)) for spec in part.specs):
             raise TransferError(f"{file} is damaged: a head has another number of thresholds than of classes")
+        try:
+            with BuildOnMeta(), defer_compiler():
+                backbone, heads = _build(header, part)
+            expected = nn.ModuleDict({"backbone": backbone, "heads": heads}).state_dict()
+        except TransferError as error:
+            raise type(error)(f"{file}: {error}") from error
+        except Exception as error:  # sizes and names that no network can have
+            reason = get_first_line(error)
+            raise TransferError(f"{file} is damaged: no network is as it says ({reason})") from error
+        found = {key.removeprefix(f"{name}/"): shape for key, shape in shapes.items() if key.startswith(f"{name}/")}
+        for key in expected.keys() | found.keys():
+            if key not in found or key not in expected or found[key] != tuple(expected[key].shape):
+                raise TransferError(f"{file} does not fit {header.backbone}: {key} is missing, of another shape or new")
     return header
 
 
-def _build_backbone(file: Path, header: ModelHeader, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Backbone:
-    """Return the network of part `name` with random weights.
-
-    The `shapes` in the file are compared with it and with its heads, for which nothing is allocated before.
-    """
-    try:
-        backbone = backbones.load(header.backbone, random_init=True)
-        backbone.preprocessing = header.preprocessing
-        backbone.weights = header.weights
-        if header.dropped:
-            backbone = TruncatedBackbone(backbone, header.dropped)
-        elif header.every_stage:
-            backbone = AllStagesBackbone(backbone)
-        with BuildOnMeta():
-            heads = build_heads(list(header.parts[name].specs), backbone.width, header.heads)
-        expected = nn.ModuleDict({"backbone": backbone, "heads": heads}).state_dict()
-    except TransferError as error:
-        raise type(error)(f"{file}: {error}") from error
-    except Exception as error:  # sizes and names that no network can have
-        reason = get_first_line(error)
-        raise TransferError(f"{file} is damaged: no network is as it says ({reason})") from error
-    found = {key.removeprefix(f"{name}/"): shape for key, shape in shapes.items() if key.startswith(f"{name}/")}
-    for key in expected.keys() | found.keys():
-        if key not in found or key not in expected or found[key] != tuple(expected[key].shape):
-            raise TransferError(f"{file} does not fit {header.backbone}: {key} is missing, of another shape or new")
-    return backbone
+def _build(header: ModelHeader, part: NetworkHeader) -> tuple[Backbone, Heads]:
+    """Return the network and heads of a part with random weights."""
+    backbone = backbones.load(header.backbone, random_init=True)
+    backbone.preprocessing = header.preprocessing
+    backbone.weights = header.weights
+    if header.dropped:
+        backbone = TruncatedBackbone(backbone, header.dropped)
+    elif header.every_stage:
+        backbone = AllStagesBackbone(backbone)
+    return backbone, build_heads(list(part.specs), backbone.width, header.heads)
