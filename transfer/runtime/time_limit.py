@@ -1,4 +1,4 @@
-"""A limit on time: the moment at which work has to be done, and how many epochs fit before it."""
+"""A time limit: when training must end, and how many epochs fit until then."""
 
 import math
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """Work ends at `end`, in seconds of ``time.monotonic()``; infinite: there is no limit.
+    """Training ends at `end`, in seconds of ``time.monotonic()``; infinity means no limit.
 
     Examples
     --------
