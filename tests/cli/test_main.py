@@ -154,6 +154,7 @@ def test_refit_is_a_bare_flag_too(capsys, folder, tmp_path):
 
 MISTAKES = {
     "unknown set": (["train", "--data", "digit"], "did you mean 'digits'"),
+    "an option of other commands": (["predict", "runs/x", "--json"], "unknown option --json; see"),
     "unknown policy": (["train", "--policy", "linear_prob"], "did you mean 'linear_probe'"),
     "incomplete policy": (["train", "--policy", "surgical"], "surgical:first"),
     "too many stages": (["train", *SMALL, "--policy", "partial:99"], "glyphnet has 5 stages"),

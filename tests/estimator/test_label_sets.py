@@ -62,6 +62,8 @@ def test_domains_have_a_head_and_targets_are_refused(classifier, images, pixels,
 def test_sets_of_likely_classes_are_refused(classifier, pixels, matrix):
     with pytest.raises(ValueError, match="no prediction sets of several labels"):
         classifier().fit(pixels, matrix).predict_set(pixels)
+    with pytest.raises(ValueError, match="several labels an image have none"):
+        classifier().fit(pixels, matrix).score_unknown(pixels)
 
 
 def test_names_of_columns_are_the_labels():

@@ -76,6 +76,9 @@ def test_json_lines_and_csv_have_the_same_content(run, folder, tmp_path):
     assert [(r["path"], r["object"], float(r["object_probability"])) for r in rows] == [
         (line["path"], line["object"], line["object_probability"]) for line in lines
     ]
+    for form, name in (("csv", "answers.CSV"), ("json", "answers.jsonl")):
+        assert predict_command(PredictConfig(run, images, out=tmp_path / name)) == (8, 0)
+        assert (tmp_path / name).read_bytes() == (tmp_path / form).read_bytes()
 
 
 def test_a_bad_first_image_takes_no_column_from_the_others(run, folder, tmp_path):

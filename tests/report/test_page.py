@@ -194,3 +194,21 @@ def test_runs_side_by_side(made, tmp_path, monkeypatch, hostile):
     assert f"{100 * (accuracy - 1):+.1f}" in page.text
     assert write_report(bad, good, out=tmp_path / "pages" / "x.html").is_file()
     assert "../good%20%3Cb%3E/report.html" in Page(tmp_path / "pages" / "x.html").addresses
+
+
+def test_a_page_of_labels_has_no_section_that_is_empty_for_them(made):
+    scores = {"ap": 0.5, "f1": 0.5, "precision": 0.5, "recall": 0.5, "threshold": 0.4, "n": 20}
+    tags = {"map": 0.5, "micro_f1": 0.5, "macro_f1": 0.5, "n": 40, "per_label": {"red": scores, "round": scores}}
+    folder = made(test={"tags": tags}, per_domain={})
+    exhibits = json.loads((folder / "exhibits.json").read_text())
+    exhibits["map"]["names"]["domains"] = ["all"]
+    exhibits["map"]["states"] = [state | {"domains": [0] * 40} for state in exhibits["map"]["states"]]
+    (folder / "exhibits.json").write_text(json.dumps(exhibits))
+    page = Page(write_report(folder))
+    assert not {"confusion", "calibration"} & set(page.ids)
+    assert not {"#confusion", "#calibration"} & set(page.addresses)
+    text = " ".join(page.words)
+    assert "with the true class or labels, then each head's prediction." in text
+    assert "most frequent to rarest label" in text
+    assert "by labels" in page.words
+    assert "by domain" not in page.words

@@ -10,6 +10,7 @@ from PIL import Image
 from transfer.config.commands import AdviseConfig, LrFindConfig, SearchConfig
 from transfer.config.train import CompareConfig
 from transfer.data.folders import read_folder
+from transfer.data.label_sets.combinations import use_label_sets
 from transfer.data.left_out import LeftOut
 from transfer.data.manifests.manifest import NO_OBJECT, read_manifest
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
@@ -179,5 +180,8 @@ def test_a_set_without_a_split_or_labels(tmp_path):
         "domains   ink 1, oil 1",
         "split     none given: drawn at random, by class and domain",
     ]
+    (root / "tags.csv").write_text("path,tags\nink/cat/1.png,a|b\noil/cat/2.png,b\n")
+    tags = describe_reading(use_label_sets(read_manifest(root / "tags.csv", ["tags"])))
+    assert "split     none given: drawn at random, with a share of each label" in tags
     (root / "list.csv").write_text("path,object\nink/cat/1.png,\n")
     assert describe_reading(read_manifest(root / "list.csv"))[0] == "images    1, without labels"

@@ -123,10 +123,10 @@ def print_commands(commands: Mapping[str, type]) -> None:
     sys.exit(0)
 
 
-def list_options(kind: type) -> list[str]:
-    """Return the options of the config class `kind` as they are written, such as ``--lr``."""
+def list_options(kind: type, *, has_json: bool = False) -> list[str]:
+    """Return the options of a command with the config class `kind` as they are written, such as ``--lr``."""
     names = [option.name.replace("_", "-") for _, _, options in _groups(kind, None, "") for option in options]
-    return [f"--{name}" for name in (*names, "plugin", "json", "help", "help-all")]
+    return [f"--{name}" for name in (*names, "plugin", *(["json"] if has_json else []), "help", "help-all")]
 
 
 def _groups(kind: type, default: Any, group: str) -> Iterator[tuple[str, str, list[_Option]]]:

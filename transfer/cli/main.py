@@ -129,7 +129,8 @@ def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = Non
     if unknown:
         name = unknown[0].partition("=")[0]
         what = "unknown option" if name.startswith("-") else "unexpected argument"
-        raise TransferError(f"{what} {name}{did_you_mean(name, help.list_options(kind), limit=1)}; see {prog} --help")
+        near = did_you_mean(name, help.list_options(kind, has_json=form is not kind), limit=1)
+        raise TransferError(f"{what} {name}{near}; see {prog} --help")
     return config
 
 

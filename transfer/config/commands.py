@@ -52,8 +52,8 @@ class PredictConfig(Config):
     """Run folder, or its model.safetensors."""
     images: tyro.conf.Positional[tuple[str, ...]] = ()
     """Image files, folders, globs or tar shards; '-' reads a list of files from standard input."""
-    format: Literal["json", "csv"] = "json"
-    """JSON lines or CSV."""
+    format: Literal["auto", "json", "csv"] = "auto"
+    """JSON lines or CSV; auto writes CSV if the name of --out ends in .csv, else JSON lines."""
     top: AtLeastOne[int] = 5
     """Number of classes listed with their probabilities."""
     on_bad_image: OnBadImage = "refuse"
@@ -79,6 +79,13 @@ class PredictConfig(Config):
         super().__post_init__()
         if self.resume and not self.out:
             raise TransferError("--resume needs the file of the predictions: add --out FILE")
+
+    @property
+    def written_format(self) -> Literal["json", "csv"]:
+        """The format of the predictions."""
+        if self.format == "auto":
+            return "csv" if self.out and self.out.suffix.lower() == ".csv" else "json"
+        return self.format
 
 
 @dataclass(frozen=True)

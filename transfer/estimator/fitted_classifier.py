@@ -107,7 +107,8 @@ class FittedClassifier(ClassifierMixin, BaseEstimator, ABC):
         """
         check_is_fitted(self)
         if self.uncertainty_ is None or self.uncertainty_.unknown is None:
-            raise InputError("no unknown score was fitted: it adapted to another domain, or no image was held out")
+            why = "several labels an image have none" if LABELS_HEAD in self._specs() else "no image was held out"
+            raise InputError(f"no unknown score was fitted: it adapted to another domain, or {why}")
         with as_value_error(), image_files(X) as paths:
             return self._test_set(paths).score_unknown(self.models_, self.uncertainty_.unknown)
 

@@ -187,8 +187,8 @@ def _write_file(
             )
         bar = stack.enter_context(_show_progress(initial=file.rows))
         for batch in predict_batches(models, _list_unanswered(file, paths), **how):
-            lines = format_lines(batch.rows, config.format, batch.columns, ascii_only=False)
-            file.write(lines, ["error" in row for row in batch.rows], format_head(config.format, batch.columns))
+            lines = format_lines(batch.rows, config.written_format, batch.columns, ascii_only=False)
+            file.write(lines, ["error" in row for row in batch.rows], format_head(config.written_format, batch.columns))
             bar.update(len(lines))
             signals.raise_if_stop_requested()
         file.finish()
@@ -213,11 +213,16 @@ def _describe_settings(config: PredictConfig, models: checkpoint.Models) -> dict
     digest = hashlib.sha256()
     for file in [*files, *([folder / UNCERTAINTY_FILE] if config.run.name == MODEL_FILE else [])]:
         digest.update(_hash_file(file))
-    names = ("format", "top", "coverage", "min_confidence", "max_unknown")
+    names = ("top", "coverage", "min_confidence", "max_unknown")
     device = next(next(iter(models.values())).parameters()).device.type
     versions = {"versions of packages": [get_versions(), DECODER]}
     how = {"device": device, "engine": [model.engine for model in models.values()]}
-    return {"run": digest.hexdigest()} | how | {n: getattr(config, n) for n in names} | versions
+    return (
+        {"run": digest.hexdigest(), "format": config.written_format}
+        | how
+        | {n: getattr(config, n) for n in names}
+        | versions
+    )
 
 
 def _hash_file(file: Path) -> bytes:
@@ -229,14 +234,14 @@ def _hash_file(file: Path) -> bytes:
 
 def _print_lines(config: PredictConfig, batches: Iterator[PredictedBatch]) -> tuple[int, int]:
     """Write rows to standard output as they come, until its reader ends."""
-    if config.format == "csv" and hasattr(sys.stdout, "reconfigure"):
+    if config.written_format == "csv" and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 are written as their bytes
     screen, ascii_only = sys.stdout.isatty(), not is_unicode(sys.stdout)
     total = bad = 0
     with _show_progress(hidden=screen) as bar:
         for batch in batches:
-            lines = format_lines(batch.rows, config.format, batch.columns, ascii_only=ascii_only)
-            text = "".join(lines) if total else "".join([format_head(config.format, batch.columns), *lines])
+            lines = format_lines(batch.rows, config.written_format, batch.columns, ascii_only=ascii_only)
+            text = "".join(lines) if total else "".join([format_head(config.written_format, batch.columns), *lines])
             sys.stdout.write(escape_unprintable(text, "\n") if screen else text)
             sys.stdout.flush()
             if not is_writable(sys.stdout):

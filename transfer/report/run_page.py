@@ -40,6 +40,9 @@ def run_page(run: SavedRun) -> dict[str, Any]:
         "title": run_title(run),
         "heads": heads,
         "measured": any(head["scores"] for head in heads),
+        "compared": [head for head in heads if head["known"]],
+        "calibrated": [head for head in heads if head["reliability"]],
+        "labelled": any("map" in metrics for metrics in run.metrics_by_head.values()),
         "scores": SCORE_NAMES,
         "errors": {**score_labels(), **ERROR_NAMES},
         "phases": [phase["name"] for phase in result["policy"].get("phases", [])],
@@ -52,7 +55,7 @@ def run_page(run: SavedRun) -> dict[str, Any]:
             if name != "explained" and rows
         ],
         "explained": pictures.gradcam_cards(run),
-        "maps": feature_map.draw_maps(data.get("map", {})),
+        "maps": feature_map.draw_maps(data.get("map", {}), "object" if "object" in run.metrics_by_head else "labels"),
         "gains": _gains(result.get("per_class_change", {})),
         "shift_lines": shift_lines(result) if "shift" in result else [],
         "advice": result.get("advice"),

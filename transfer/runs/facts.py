@@ -67,6 +67,8 @@ def describe_reading(table: ImageTable) -> list[str]:
         facts = describe_images(table, {name: count for name, count in given.items() if count}, saved=False)
     if not any(given.values()):
         facts["split"] = "none given: drawn at random, by class and domain"
+        if table.objects and not table.has_objects:
+            facts["split"] = "none given: drawn at random, with a share of each label"
     known = {*table.choices, *(f"left out: {line}" for line in describe_left_out(table.left_out))}
     notes = [note for note in table.notes if note not in known and not note.startswith("left out: ")]
     return [f"{name:<10}{text}" for name, text in [*facts.items(), *(("note", note) for note in notes)]]

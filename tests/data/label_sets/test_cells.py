@@ -74,6 +74,8 @@ def test_one_line_says_what_was_read() -> None:
     line = describe_label_sets("tags", read(["a|b", "none", "none", "", "", "a|?b"]), "separated by '|'")
     start = "tags: 2 labels separated by '|', 0.8 an image; 2 images have none of them"
     assert line == f"{start}; 2 are unlabelled, 1 labelled in part"
+    line = describe_label_sets("tags", read(["a|b", "", ""]), "separated by '|'")
+    assert line.endswith("; 2 are unlabelled (the cell is empty; 'none' says that an image shows no label)")
     assert describe_label_sets("tags", read(["a", "b"]), "by folders") == "tags: 2 labels by folders, 1.0 an image"
 
 

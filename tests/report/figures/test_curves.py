@@ -1,3 +1,5 @@
+import re
+
 from transfer.report.figures.curves import _phase_changes, _series, draw_curves
 
 EPOCHS = [
@@ -32,6 +34,9 @@ def test_a_solved_head_is_drawn_over_strengths_and_a_method_by_its_scores():
     (drawn,) = draw_curves([*SOLVED, {"phase": "probe", "epoch": 3, "solved": {"object": 0.1}, "val": {"object": 0.5}}])
     assert "L2 regularisation" in drawn
     assert "mathdefault" not in drawn
+    ties = [line | {"val_loss": 1.0, "val": {"object": 0.5}} for line in SOLVED if "strength" in line]
+    marked = re.findall(r"M([\d.]+) [\d.]+m-4\.5", draw_curves(ties)[0])
+    assert [float(x) > 300 for x in marked] == [True, True]  # the stronger one, on the right, as a run chooses it
     (scores,) = draw_curves([{"candidate": f"mcc, epoch {e}", "score": e} for e in (1, 2)])
     assert "mcc" in scores
     assert draw_curves([{"candidate": "auto", "score": 1.0}]) == []

@@ -24,3 +24,9 @@ def test_nothing_known_nothing_named_and_nothing_mapped():
     assert ">a<" not in drawn["objects"]
     assert draw_maps({}) == []
     assert draw_maps(exhibit([], [], objects=["a"], domains=["d"])) == []
+
+
+def test_one_domain_needs_no_map_of_domains_and_labels_are_called_labels():
+    (drawn,) = draw_maps(exhibit([0, 1], [0, 0], objects=["red", "round"], domains=["all"]), "labels")
+    assert drawn["domains"] is None
+    assert "by labels" in drawn["objects"]

@@ -144,6 +144,8 @@ def describe_label_sets(name: str, target: Target, how: str) -> str:
         text += f"; {none:,} image{'s have' if none > 1 else ' has'} none of them"
     unknown = int((~known).sum())
     rest = [f"{unknown:,} {'are' if unknown > 1 else 'is'} unlabelled"] if unknown else []
+    if unknown and not none and how.startswith("separated"):  # was no label meant?
+        rest[0] += f" (the cell is empty; {NO_LABEL[0]!r} says that an image shows no label)"
     rest += [f"{part:,} labelled in part"] if part else []
     return f"{text}; {', '.join(rest)}" if rest else text
 

@@ -89,6 +89,6 @@ def choose_caution(
     if uncertainty is None:
         raise TransferError(
             "coverage: the run has no prediction sets, which `transfer train` makes from images that its heads were "
-            "not trained on"
+            "not trained on, for heads that choose one of several classes (not for several labels an image)"
         )
     return Caution(uncertainty.sets, coverage, min_confidence, unknown, max_unknown)

@@ -112,7 +112,7 @@ def _draw_regularisation(head: str, lines: Lines, score: str) -> Markup:
         for colour, probe in zip(colours, probes.values(), strict=True):
             probe = sorted(probe, key=lambda line: line["strength"])
             draw_curve(drawing, x, y, [line["strength"] for line in probe], list(map(values[name], probe)), colour)
-            best = min(probe, key=lambda line: line["val_loss"])
+            best = min(probe, key=lambda line: (line["val_loss"], -line["strength"]))  # as the choice of the run
             drawing.markers([(x(best["strength"]), y(values[name](best)))], r=4.5, fill=colour)
     drawing.height = axes["loss"].start + 38
     return drawing.svg

@@ -15,8 +15,11 @@ MAX_NAMED_CLASSES = 40  # of more, the names do not fit
 MAX_LABEL = 16  # characters of a name on the map
 
 
-def draw_maps(maps: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the ``title`` and the figures ``objects`` and ``domains`` of each state (such as before and after)."""
+def draw_maps(maps: dict[str, Any], what: str = "object") -> list[dict[str, Any]]:
+    """Return the ``title`` and the figures ``objects`` and ``domains`` of each state (such as before and after).
+
+    `what` says what the objects are. Of one domain alone there is no figure (None).
+    """
     drawn = []
     for state in maps.get("states", []):
         points = np.array(state["places"])
@@ -26,8 +29,8 @@ def draw_maps(maps: dict[str, Any]) -> list[dict[str, Any]]:
                 {
                     "title": state["title"],
                     "n": len(points),
-                    "objects": _draw_objects(points, *marks["objects"], marks["domains"][0]),
-                    "domains": _draw_domains(points, *marks["domains"]),
+                    "objects": _draw_objects(points, *marks["objects"], marks["domains"][0], what),
+                    "domains": _draw_domains(points, *marks["domains"]) if len(marks["domains"][1]) > 1 else None,
                 }
             )
     return drawn
@@ -57,8 +60,8 @@ def _draw_domains(points: np.ndarray, which: np.ndarray, names: list[str]) -> Ma
     return drawing.svg
 
 
-def _draw_objects(points: np.ndarray, which: np.ndarray, names: list[str], domain: np.ndarray) -> Markup:
-    drawing, places = _start(points, "by object")
+def _draw_objects(points: np.ndarray, which: np.ndarray, names: list[str], domain: np.ndarray, what: str) -> Markup:
+    drawing, places = _start(points, f"by {what}")
     colours = [f"rgb({','.join(f'{255 * c:.0f}' for c in colour)})" for colour in class_colours(len(names))]
     for k, of_domain in sorted(set(zip(which.tolist(), domain.tolist(), strict=True))):
         if k >= 0 and of_domain >= 0:
