@@ -100,8 +100,10 @@ def test_too_few_images_and_numbers_that_are_not_finite_have_none(reference):
     assert reference.expect(predict(features), features) is None
 
 
-def test_the_agreement_weighs_as_much_as_it_is():
-    for agreement, transport in ((0.0, 0.4), (0.3, 0.5), (0.9, 0.2), (1.0, 0.0)):
+def test_the_agreement_weighs_as_much_as_it_is_and_transport_only_lowers_it():
+    for agreement, transport in ((0.2, 0.4), (0.3, 0.5), (0.6, 0.7)):
+        assert combine_estimates(agreement, transport) == agreement
+    for agreement, transport in ((0.3, 0.1), (0.9, 0.2), (1.0, 0.0)):
         mixed = agreement * agreement + (1 - agreement) * transport
         assert combine_estimates(agreement, transport) == pytest.approx((mixed - AGREED_ERRORS) / (1 - AGREED_ERRORS))
     assert combine_estimates(0.0, 0.0) == 0

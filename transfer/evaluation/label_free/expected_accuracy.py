@@ -131,15 +131,18 @@ def estimate_by_confidence(known: np.ndarray, accuracy: float, new: np.ndarray) 
 
 
 def combine_estimates(agreement: float, transport: float) -> float:
-    """Return the expected accuracy under a shift: the agreement where it is high, the transport estimate where not.
+    """Return the expected accuracy under a shift: the agreement, or less where the transport estimate is lower.
+
+    The transport estimate counts the more, the lower the agreement. It never raises the agreement: wrong predictions
+    can be balanced.
 
     Examples
     --------
-    >>> combine_estimates(1.0, 0.8), round(combine_estimates(0.5, 0.3), 3)
-    (1.0, 0.381)
+    >>> combine_estimates(1.0, 0.8), round(combine_estimates(0.5, 0.3), 3), combine_estimates(0.3, 0.8)
+    (1.0, 0.381, 0.3)
     """
     mixed = agreement * agreement + (1 - agreement) * transport
-    return max(0.0, (mixed - AGREED_ERRORS) / (1 - AGREED_ERRORS))
+    return min(agreement, max(0.0, (mixed - AGREED_ERRORS) / (1 - AGREED_ERRORS)))
 
 
 def compute_half_width(accuracy: float, n: int, gap: float) -> float:
