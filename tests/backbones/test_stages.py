@@ -45,6 +45,8 @@ from transfer.backbones.stages import BuildOnMeta
 with BuildOnMeta():
     layer = nn.Linear(3, 2)
     assert nn.init.normal_(layer.weight, 0, 1) is nn.init.zeros_(tensor=layer.weight) is layer.weight
+    nn.init.xavier_normal_(layer.weight)
+    assert torch.arange(3).mul_(2).tolist() == [0, 2, 4]
 assert layer.weight.is_meta and 'sympy' not in sys.modules
 assert not nn.Linear(3, 2).weight.is_meta
 """

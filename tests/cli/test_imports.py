@@ -6,7 +6,18 @@ import sys
 
 import pytest
 
-NEVER = ("sklearn", "scipy.stats", "matplotlib", "optuna", "ot", "pandas", "torch._dynamo", "timm.optim", "tensorboard")
+NEVER = (
+    "sklearn",
+    "scipy.stats",
+    "matplotlib",
+    "optuna",
+    "ot",
+    "pandas",
+    "torch._dynamo",
+    "timm.optim",
+    "tensorboard",
+    "sympy",
+)
 """Modules that a solved probe and its page have no use for."""
 
 
@@ -26,6 +37,13 @@ def test_a_warm_train_imports_only_what_it_uses(folder, tmp_path, backbone):
     run(folder, tmp_path, "", *words)
     code = f"print('imported:', *sorted({set(NEVER)!r} & set(sys.modules)))"
     assert run(folder, tmp_path, code, *words).splitlines()[-1] == "imported:"
+
+
+def test_prediction_imports_no_sympy(folder, tmp_path):
+    run(folder, tmp_path, "", "--backbone", "glyphnet", "--no-report")
+    code = f"assert main(['predict', 'run', {str(next(folder.rglob('*.png')))!r}]) == 0\nprint('sympy' in sys.modules)"
+    words = ["--backbone", "glyphnet", "--no-report"]
+    assert run(folder, tmp_path, code, *words).splitlines()[-1] == "False"
 
 
 def test_a_backbone_is_found_without_the_compiler():

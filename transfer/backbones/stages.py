@@ -70,6 +70,13 @@ class _Unit:
         return not group and self.size_out == last.size_out and self.parent == last.parent
 
 
+INITIALISERS = {
+    *(Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_),
+    *(Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_),
+}
+"""Methods that initialise a tensor in place; without content it is the same after them as before."""
+
+
 class BuildOnMeta(TorchFunctionMode):
     """Context in which networks are built of meta tensors, without content.
 
@@ -83,6 +90,8 @@ class BuildOnMeta(TorchFunctionMode):
         """
         if getattr(function, "__module__", "") == "torch.nn.init":
             return args[0] if args else (kwargs or {})["tensor"]
+        if function in INITIALISERS and args[0].is_meta:
+            return args[0]
         creates = function in (torch.empty, torch.zeros, torch.ones)
         return function(*args, **{**(kwargs or {}), **({"device": "meta"} if creates else {})})
 

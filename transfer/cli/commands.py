@@ -39,7 +39,7 @@ from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
 from transfer.config.serving import ServeConfig
 from transfer.config.train import CompareConfig, TrainConfig
 from transfer.errors import TransferError, did_you_mean
-from transfer.runtime.compiler import defer_compiler
+from transfer.runtime.imports import import_quickly
 from transfer.runtime.streams import is_writable
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _data(config: FetchConfig) -> None:
 def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
     from transfer.report.text import run_text
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.evaluation.evaluate import evaluate
 
     print_result(as_json, evaluate(config), run_text)
@@ -119,7 +119,7 @@ def _report(config: ReportConfig) -> None:
 
 
 def _predict(config: PredictConfig) -> None:
-    with defer_compiler():
+    with import_quickly():
         from transfer.evaluation.predict import predict_command
 
     predicted, skipped = predict_command(config)
@@ -137,7 +137,7 @@ def _serve(config: ServeConfig) -> None:
     from transfer.server.serve import check_server
 
     check_server("serve")
-    with defer_compiler():
+    with import_quickly():
         from transfer.server.correction_folder import CorrectionFolder
         from transfer.server.serve_run import serve_run
 

@@ -10,7 +10,7 @@ from transfer.cli.messages import suggest_next
 from transfer.cli.output import log_end, print_result, print_text
 from transfer.cli.run_folders import NOTHING, RUNS_FOLDER, name_data_set
 from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
-from transfer.runtime.compiler import defer_compiler
+from transfer.runtime.imports import import_quickly
 
 MENDED_BY_REVIEW = ("label_suspects", "conflicting_labels", "near_duplicates_across_classes")  # kinds of findings
 
@@ -20,7 +20,7 @@ def inspect_command(config: InspectConfig, as_json: bool) -> None:
     from transfer.report.inspection_text import inspection_text
     from transfer.report.page import INSPECTION_PAGE_FILE, write_inspection
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.curation.inspect import inspect
 
     folder = config.out or RUNS_FOLDER / f"{name_data_set(config.images.data)}-inspected"
@@ -37,7 +37,7 @@ def inspect_command(config: InspectConfig, as_json: bool) -> None:
 
 def review_command(config: ReviewConfig) -> None:
     """Serve the review of a data set's labels until Ctrl-C, and say how to train with the decisions."""
-    with defer_compiler():
+    with import_quickly():
         from transfer.server.serve import check_server, prepare_review, serve_review
 
     check_server()
@@ -58,7 +58,7 @@ def pick_command(config: PickConfig) -> None:
     from transfer.report.page import write_contact_sheet
     from transfer.report.picks_text import picks_text
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.curation.pick import pick
 
     out = config.out or Path(f"{name_data_set(config.images.data)}-picks.csv")
@@ -78,7 +78,7 @@ def _simulate(config: PickConfig) -> None:
     from transfer.report.page import write_simulation
     from transfer.report.picks_text import simulation_text
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.curation.simulation import simulate
 
     out = config.out or Path(f"{name_data_set(config.images.data)}-simulated.json")

@@ -113,7 +113,7 @@ def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = Non
                 args=words,
                 prog=prog,
                 return_unknown_args=True,
-                config=(tyro.conf.OmitArgPrefixes,),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
                 registry=READERS,
                 **options,
             )
@@ -122,16 +122,16 @@ def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = Non
             raise
         text = _unbox(errors.getvalue()).removeprefix("Error parsing ").rstrip(".")
         raise TransferError(f"{text}; see {prog} --help") from None
+    if not unknown:
+        return config
     takes_data = "--data" in help.list_options(kind) and not any(word.partition("=")[0] == "--data" for word in words)
     if len(unknown) == 1 and not unknown[0].startswith("-") and takes_data and kind is not EvaluateConfig:
         words.remove(unknown[0])
         return _parse(kind, form, [*words, "--data", unknown[0]], prog, default)
-    if unknown:
-        name = unknown[0].partition("=")[0]
-        what = "unknown option" if name.startswith("-") else "unexpected argument"
-        near = did_you_mean(name, help.list_options(kind, has_json=form is not kind), limit=1)
-        raise TransferError(f"{what} {name}{near}; see {prog} --help")
-    return config
+    name = unknown[0].partition("=")[0]
+    what = "unknown option" if name.startswith("-") else "unexpected argument"
+    near = did_you_mean(name, help.list_options(kind, has_json=form is not kind), limit=1)
+    raise TransferError(f"{what} {name}{near}; see {prog} --help")
 
 
 def split_plugins(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:

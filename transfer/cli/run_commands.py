@@ -15,7 +15,7 @@ from transfer.config.commands import AdviseConfig, LrFindConfig, SearchConfig, U
 from transfer.config.train import CompareConfig, RunConfig, TrainConfig
 from transfer.errors import EndedEarly
 from transfer.runtime import distributed
-from transfer.runtime.compiler import defer_compiler
+from transfer.runtime.imports import import_quickly
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def train_command(config: TrainConfig, as_json: bool) -> None:
     """Train, and print the result and write its page."""
     from transfer.report.text import run_text
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.training.train import train
 
     with _write_page_after(config.run, config.run.out):
@@ -58,7 +58,7 @@ def update_command(config: UpdateConfig, as_json: bool) -> None:
     """Update a run, and print the comparison and write the page of the new run."""
     from transfer.report.update_text import update_text
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.updating.update import update
 
     with _write_page_after(RunConfig(out=config.out), config.out):
@@ -70,7 +70,7 @@ def compare_command(config: CompareConfig, as_json: bool) -> None:
     from transfer.report.page import write_report
     from transfer.report.text import comparison_text
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.training.compare import compare
 
     run = config.train.run
@@ -87,7 +87,7 @@ def adapt_command(config: AdaptConfig, as_json: bool) -> None:
     """Adapt to a target domain, and print the result and write its page."""
     from transfer.report.text import adaptation_text
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.adaptation.adapt import adapt
 
     with _write_page_after(config.run, config.run.out):
@@ -99,7 +99,7 @@ def advise_command(config: AdviseConfig, as_json: bool) -> None:
     from transfer.report.advice_text import advice_text
     from transfer.report.command_line import recommended_command
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.tuning.advise import advise
 
     run = config.train.run
@@ -119,7 +119,7 @@ def search_command(config: SearchConfig) -> None:
     from transfer.report.figures.search import draw_landscape
     from transfer.report.search_text import search_text
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.tuning.search import search
 
     run, result = config.train.run, search(config)
@@ -136,7 +136,7 @@ def lr_find_command(config: LrFindConfig) -> None:
     from transfer.report.figures.search import draw_range_test
     from transfer.report.search_text import lr_find_text
 
-    with defer_compiler():
+    with import_quickly():
         from transfer.tuning.lr_find import lr_find
 
     run, result = config.train.run, lr_find(config)

@@ -1,7 +1,8 @@
 """Trained models on disk: one safetensors file that predicts anywhere, with no hub and no config beside it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,10 +10,11 @@ from typing import Literal
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from transfer import backbones
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.registry import resolve
 from transfer.backbones.stages import BuildOnMeta
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.backbones.weights import set_tensors
@@ -30,6 +32,8 @@ from transfer.runtime.files import atomic_write, open_regular, parse_json
 from transfer.runtime.plugins import name_recorded_plugins
 
 MODEL_FORMAT = "transfer 1"
+NETWORK, HEADS = "backbone.network.", "heads."  # of the names of a model's tensors
+Shape = tuple[int, ...]
 Models = dict[str, TransferModel]
 """A run's networks by part: one called ``""`` for dual and joint heads, one per head for separate ones."""
 
@@ -135,12 +139,13 @@ def load_models(path: Path, device: torch.device | str = "cpu", engine: Engine |
                 raise TransferError(f"{file} is no model of this tool: expected the output of `transfer train`")
             with name_recorded_plugins(file.parent):
                 header = _check_header(file, values, shapes)
+                built = {part: _build_checked(file, header, part, shapes) for part in header.parts}
             tensors = {name: opened.get_tensor(name) for name in shapes}
     except (SafetensorError, ValueError, OSError) as error:
         raise TransferError(f"{file} is not a readable safetensors file ({error}): train the run again") from error
     models: Models = {}
     for part, saved in header.parts.items():
-        backbone, heads = _build(header, saved)
+        backbone, heads = built[part]
         if not (0 <= saved.cut <= len(backbone.stages) and backbone.can_cut(saved.cut)):
             raise TransferError(f"{file} is damaged: {header.backbone} cannot be cut at {saved.cut}")
         backbone.engine = engine or saved.engine
@@ -153,8 +158,8 @@ def load_models(path: Path, device: torch.device | str = "cpu", engine: Engine |
 load = load_models  # its name in the model cards of version 0.1
 
 
-def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]]) -> ModelHeader:
-    """Return the header after comparing it with the `shapes` in its file, without allocating what it claims."""
+def _check_header(file: Path, values: dict, shapes: Mapping[str, Shape]) -> ModelHeader:
+    """Return the header after comparing the numbers of its networks and heads with that of tensors in its file."""
     try:
         header = from_dict(ModelHeader, values)
     except UnknownName as error:
@@ -164,34 +169,60 @@ def _check_header(file: Path, values: dict, shapes: Mapping[str, tuple[int, ...]
     count = max(len(header.parts), len(header.heads.hidden), *(len(part.specs) for part in header.parts.values()), 0)
     if not header.parts or count > len(shapes):
         raise TransferError(f"{file} is damaged: it says that it holds {len(header.parts)} networks")
-    for name, part in header.parts.items():
+    for part in header.parts.values():
         if len({spec.name for spec in part.specs}) < len(part.specs):
             raise TransferError(f"{file} is damaged: two heads have one name")
         if any(len(spec.thresholds) not in (0, len(spec.classes)) for spec in part.specs):
             raise TransferError(f"{file} is damaged: a head has another number of thresholds than of classes")
-        try:
-            with BuildOnMeta(), defer_compiler():
-                backbone, heads = _build(header, part)
-            expected = nn.ModuleDict({"backbone": backbone, "heads": heads}).state_dict()
-        except TransferError as error:
-            raise type(error)(f"{file}: {error}") from error
-        except Exception as error:  # sizes and names that no network can have
-            reason = get_first_line(error)
-            raise TransferError(f"{file} is damaged: no network is as it says ({reason})") from error
-        found = {key.removeprefix(f"{name}/"): shape for key, shape in shapes.items() if key.startswith(f"{name}/")}
-        for key in expected.keys() | found.keys():
-            if key not in found or key not in expected or found[key] != tuple(expected[key].shape):
-                raise TransferError(f"{file} does not fit {header.backbone}: {key} is missing, of another shape or new")
     return header
 
 
-def _build(header: ModelHeader, part: NetworkHeader) -> tuple[Backbone, Heads]:
-    """Return the network and heads of a part with random weights."""
+def _build_checked(file: Path, header: ModelHeader, part: str, shapes: Mapping[str, Shape]) -> tuple[Backbone, Heads]:
+    """Return the network and heads of a part with random weights, after comparing them with the `shapes` in `file`.
+
+    Each is built without content first, so that nothing is allocated that the header claims and the file lacks. A
+    forward pass without content imports SymPy, which takes 0.8 s: only a network that lacks stages needs one.
+    """
+    found = {key.removeprefix(f"{part}/"): shape for key, shape in shapes.items() if key.startswith(f"{part}/")}
+    of_network = {key: found.pop(key) for key in list(found) if key.startswith(NETWORK)}
+    with _build_without_content(file):
+        provider, name = resolve(header.backbone)
+        network = _build_backbone(header).network if header.dropped else provider.build(name)
+    _compare_shapes(file, header, {NETWORK + key: tensor for key, tensor in network.state_dict().items()}, of_network)
+    backbone = _build_backbone(header)
+    specs = list(header.parts[part].specs)
+    with _build_without_content(file):
+        heads = build_heads(specs, backbone.width, header.heads)
+    _compare_shapes(file, header, {HEADS + key: tensor for key, tensor in heads.state_dict().items()}, found)
+    return backbone, build_heads(specs, backbone.width, header.heads)
+
+
+@contextmanager
+def _build_without_content(file: Path) -> Iterator[None]:
+    """Within the block, build on the meta device; whatever fails is an error in `file`."""
+    try:
+        with BuildOnMeta(), defer_compiler():
+            yield
+    except TransferError as error:
+        raise type(error)(f"{file}: {error}") from error
+    except Exception as error:  # sizes and names that no network can have
+        reason = get_first_line(error)
+        raise TransferError(f"{file} is damaged: no network is as it says ({reason})") from error
+
+
+def _compare_shapes(
+    file: Path, header: ModelHeader, expected: Mapping[str, Tensor], found: Mapping[str, Shape]
+) -> None:
+    for key in expected.keys() | found.keys():
+        if key not in found or key not in expected or found[key] != tuple(expected[key].shape):
+            raise TransferError(f"{file} does not fit {header.backbone}: {key} is missing, of another shape or new")
+
+
+def _build_backbone(header: ModelHeader) -> Backbone:
+    """Return the backbone with random weights."""
     backbone = backbones.load(header.backbone, random_init=True)
     backbone.preprocessing = header.preprocessing
     backbone.weights = header.weights
     if header.dropped:
-        backbone = TruncatedBackbone(backbone, header.dropped)
-    elif header.every_stage:
-        backbone = AllStagesBackbone(backbone)
-    return backbone, build_heads(list(part.specs), backbone.width, header.heads)
+        return TruncatedBackbone(backbone, header.dropped)
+    return AllStagesBackbone(backbone) if header.every_stage else backbone
