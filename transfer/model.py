@@ -88,14 +88,14 @@ class TransferModel(nn.Module):
         """Return the trunk prepared for inference, rebuilt if its weights have changed."""
         tensors = self.trunk_tensors()
         versions = ((tensor.data_ptr(), tensor._version) for tensor in tensors.values())
-        stamp = (self.cut, self.backbone.engine, *versions)
+        stamp = (self.cut, self.backbone.engine, self.backbone.calibration, *versions)
         if self._trunk is None or self._trunk[0] != stamp:
             self._trunk = stamp, Trunk(self.backbone, self.cut)
         return self._trunk[1]
 
     @property
     def engine(self) -> str:
-        """What the trunk runs on: ``torch``, ``onnxruntime`` or ``openvino``; the first call compiles it."""
+        """What the trunk runs on: ``torch``, ``onnxruntime``, ``openvino`` or ``int8``; the first call compiles it."""
         backbone = self.backbone
         engine = choose_engine(backbone.engine, backbone, next(backbone.parameters()).device) if self.cut else "torch"
         if engine == "torch":

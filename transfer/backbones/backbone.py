@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from transfer.backbones import stages
 from transfer.backbones.stages import Stage
 from transfer.data.images.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from transfer.backbones.engines.calibration import Calibration
 
 
 class ConvClassifier(nn.Module):
@@ -68,8 +71,10 @@ class Backbone(nn.Module):
     output_kind : str
         What :meth:`forward` returns, in words.
     engine : str
-        What runs the frozen stages on a CPU: ``torch``, ``onnxruntime``, ``openvino``, or ``auto``
+        What runs the frozen stages on a CPU: ``torch``, ``onnxruntime``, ``openvino``, ``int8``, or ``auto``
         (:func:`transfer.backbones.engines.choose_engine`).
+    calibration : Calibration or None
+        What ``int8`` needs (:func:`transfer.backbones.engines.calibrate`).
     """
 
     dropped: tuple[str, ...] = ()
@@ -77,6 +82,7 @@ class Backbone(nn.Module):
     code_digest: str = ""
     output_kind: str = "pooled features"
     engine: str = "torch"
+    calibration: "Calibration | None" = None
 
     def __init__(
         self,

@@ -78,6 +78,8 @@ class Trunk:
 
     def _compile_upper(self, start: int) -> CompiledStages | None:
         """Return the stages above the cut `start`, if on two images they give the bits of the whole."""
+        if self._engine == "int8":  # which rounds at the cut
+            return None
         shape = self._source.preprocessing.input_size
         whole, lower = self._find_compiled(shape), self._compile(start, 0, shape)
         upper = self._compile(self.cut, start, self._source.shape(start)) if whole and lower else None

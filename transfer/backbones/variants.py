@@ -50,7 +50,8 @@ class TruncatedBackbone(Backbone):
         super().__init__(
             whole.name, whole.network, whole.preprocessing, whole.weights, layout=(whole.stages[:remaining], 0)
         )
-        self.code_digest, self.licence, self.engine = whole.code_digest, whole.licence, whole.engine
+        self.code_digest, self.licence = whole.code_digest, whole.licence
+        self.engine, self.calibration = whole.engine, whole.calibration
         self.dropped = (*(stage.name for stage in whole.stages[remaining:]), *whole.dropped)
         self.output_kind = f"pooled features of {self.stages[-1].name}"
         self.width = _run_one_image(self).shape[1]
@@ -88,7 +89,8 @@ class AllStagesBackbone(Backbone):
     def __init__(self, whole: Backbone, with_statistics: bool = False) -> None:
         layout, classifier = (whole.stages, whole.width), whole.original_classifier
         super().__init__(whole.name, whole.network, whole.preprocessing, whole.weights, classifier, layout)
-        self.code_digest, self.licence, self.engine = whole.code_digest, whole.licence, whole.engine
+        self.code_digest, self.licence = whole.code_digest, whole.licence
+        self.engine, self.calibration = whole.engine, whole.calibration
         self.output_kind = "observations of every stage" if with_statistics else "pooled features of every stage"
         self.with_statistics = with_statistics
         norms = filter(None, map(self._find_last_norm, range(len(self.stages)))) if with_statistics else ()

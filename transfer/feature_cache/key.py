@@ -8,6 +8,7 @@ import torch
 from transfer.backbones import trunk
 from transfer.backbones.backbone import hash_tensors
 from transfer.backbones.engines.compiled import GRAPH_VERSION, describe_version
+from transfer.backbones.engines.quantise import QUANTISATION_VERSION
 from transfer.data.images.augment import Augmentation
 from transfer.data.images.read import DECODER
 from transfer.model import Precision, TransferModel
@@ -38,6 +39,7 @@ def describe_activation(
         "decoder": DECODER,
         "view": drawn,
         "computed": _computed(next(backbone.parameters()).device, model.engine),
+        **_describe_calibration(model),
     }
 
 
@@ -49,6 +51,14 @@ def get_view_seed(digest: str, view: int) -> tuple[int, int, int]:
 def fingerprint_weights(model: TransferModel, cut: int) -> str:
     """Return a sha256 over names, shapes, types and bytes of the first `cut` stages' parameters and buffers."""
     return hash_tensors(model.trunk_tensors(cut).items())
+
+
+def _describe_calibration(model: TransferModel) -> dict[str, str]:
+    """Return what int8 depends on besides: two calibrations give two sets of features."""
+    calibration = model.backbone.calibration
+    if model.engine != "int8" or not calibration:
+        return {}
+    return {"calibration": f"{calibration.digest}, rules {QUANTISATION_VERSION}"}
 
 
 def _computed(device: torch.device, engine: str) -> str:

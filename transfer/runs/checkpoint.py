@@ -14,6 +14,7 @@ from torch import Tensor
 
 from transfer import backbones
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.engines import Calibration
 from transfer.backbones.registry import resolve
 from transfer.backbones.stages import BuildOnMeta
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
@@ -46,6 +47,7 @@ class NetworkHeader:
     specs: tuple[HeadSpec, ...]
     cut_precision: Literal["float16", "float32"] = "float16"
     engine: Engine = "torch"  # of the trunk; earlier versions had no other
+    calibration: Calibration | None = None  # of int8
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,12 @@ def save_models(path: Path, models: Mapping[str, TransferModel], config: HeadCon
     for part, model in models.items():
         for name, tensor in model.state_dict().items():
             tensors[f"{part}/{name}"] = tensor.detach().cpu().contiguous()
+        calibration = model.backbone.calibration
         parts[part] = {
             "cut": model.cut,
             "cut_precision": model.cut_precision,
             "engine": model.engine,
+            **({"calibration": calibration.to_dict()} if calibration and model.engine == "int8" else {}),
             "specs": [asdict(spec) for spec in model.heads.specs.values()],
         }
     backbone = next(iter(models.values())).backbone
@@ -148,7 +152,7 @@ def load_models(path: Path, device: torch.device | str = "cpu", engine: Engine |
         backbone, heads = built[part]
         if not (0 <= saved.cut <= len(backbone.stages) and backbone.can_cut(saved.cut)):
             raise TransferError(f"{file} is damaged: {header.backbone} cannot be cut at {saved.cut}")
-        backbone.engine = engine or saved.engine
+        backbone.engine, backbone.calibration = engine or saved.engine, saved.calibration
         model = TransferModel(backbone, heads, saved.cut, saved.cut_precision)
         set_tensors(model, {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")})
         models[part] = model.to(device).eval()

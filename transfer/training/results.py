@@ -13,6 +13,7 @@ from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
 from transfer.evaluation.ensemble import TestSet, average_predictions
 from transfer.evaluation.finished_run import FinishedRun
+from transfer.evaluation.int8_trunk import TrunkComparison
 from transfer.evaluation.predictions import (
     Predictions,
     evaluate_domains,
@@ -61,7 +62,7 @@ class PreparedRun:
     without a training image (`untrained`, by target) come last in the table of `images`, and are not in `learnable`,
     which is trained on. `unlabelled` has by head how many unlabelled images count, and how: see
     :meth:`transfer.semi_supervised.unlabelled_images.UnlabelledImages.label`. `guards` are those of the networks that
-    start from finished ones, None without validation images.
+    start from finished ones, None without validation images, `int8` has what int8 trunks cost.
     """
 
     config: TrainConfig
@@ -74,6 +75,7 @@ class PreparedRun:
     initial: dict[str, InitialWeights] = field(default_factory=dict)
     unlabelled: dict[str, dict[str, Any]] = field(default_factory=dict)
     guards: dict[str, Guard | None] = field(default_factory=dict)
+    int8: dict[str, TrunkComparison] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.untrained = find_untrained(self.images.table, self.splits.train)
@@ -166,6 +168,8 @@ def build_train_result(
     if guards := {name: guard for name, guard in prepared.guards.items() if guard}:
         records = {name or "model": guard.record(fits[name].epochs, fits[name].best) for name, guard in guards.items()}
         optional["warm_start"] = records
+    if prepared.int8:
+        optional["int8"] = {name or "model": compared.to_dict() for name, compared in prepared.int8.items()}
     return {
         **header,
         "images": counts | count_conflicts(table) | _measure_balance(table, splits) | untrained,
@@ -184,6 +188,7 @@ def build_train_result(
             *(line for name, guard in prepared.guards.items() for line in note_warm_start(guard, fits[name].best)),
             *(describe_record(name, record) for name, record in prepared.unlabelled.items()),
             *note_divided_batches(parts, prepared.batch_size),
+            *(compared.describe() for compared in prepared.int8.values()),
             *note_absent_classes(test, predictions),
         ],
     }

@@ -13,6 +13,7 @@ import numpy as np
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.engines import calibrate
 from transfer.backbones.weights import set_tensors
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
@@ -20,6 +21,7 @@ from transfer.config.unused import find_unused_options, format_unused_options
 from transfer.data.label_sets.refusals import refuse_options_of_objects
 from transfer.errors import EndedEarly
 from transfer.evaluation.ensemble import load_snapshots
+from transfer.evaluation.int8_trunk import compare_trunks
 from transfer.evaluation.predictions import Predictions, prediction_rows, target_tensors
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
 from transfer.evaluation.temperature import apply_temperatures, fit_temperatures
@@ -159,9 +161,12 @@ def _prepare(session: Session, images: Images, start: Backbone | None, warm: War
     for name, heads in specs.items():
         backbone = freeze.reshape_backbone(copy.deepcopy(start), policy) if start else None
         model, plan = new_model(config, heads, seed, device, backbone, levels)
-        if warm and (last := warm.apply(name, model, plan, config.learn, config.cache.views)):
+        sha256 = images.inspection.sha256
+        last = warm.apply(name, model, plan, config.learn, config.cache.views) if warm else None
+        train = splits.plain_train
+        calibrate(model.backbone, images.table.paths[train], sha256[train], config.learn.workers)
+        if warm and last:
             plan = last
-            sha256 = images.inspection.sha256
             prepared.guards[name] = warm.guard(name, model, prepared.learnable, sha256, splits.val, session.cache)
         prepared.models[name] = model
         prepared.plans.append(plan)
@@ -235,6 +240,7 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int, limit: 
     temperatures = _fit_temperatures(session, prepared, model, data) if config.learn.calibrate else {}
     apply_temperatures(model.heads, temperatures)
     first = replace(first, temperatures=temperatures)
+    _compare_trunks(session, prepared, name, data)
     if not first.stopped:
         first = replace(first, held_out=_predict_held_out(session, prepared, number, labelled, first))
     if not refit or first.stopped:
@@ -246,6 +252,16 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int, limit: 
     apply_temperatures(model.heads, temperatures)
     moved = (*first.moved, *second.moved)
     return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped)
+
+
+def _compare_trunks(session: Session, prepared: PreparedRun, name: str, data: TrainingData) -> None:
+    """Measure what an int8 trunk of the model `name` costs on validation images, before any refit on them."""
+    model = prepared.models[name]
+    if compared := compare_trunks(
+        model, session.cache, data.table, data.digests, data.val, prepared.config.learn.workers
+    ):
+        prepared.int8[name] = compared
+        log.info("%s", compared.describe())
 
 
 def _fit_temperatures(

@@ -11,15 +11,16 @@ LEAST_PIXELS = 96 * 96
 
 
 def choose_engine(requested: str, backbone: Backbone, device: torch.device) -> str:
-    """Return the engine for the frozen stages of `backbone`: ``torch``, ``onnxruntime`` or ``openvino``.
+    """Return the engine for the frozen stages of `backbone`: ``torch``, ``onnxruntime``, ``openvino`` or ``int8``.
 
     ``auto`` takes ONNX Runtime, and torch for small images. OpenVINO is nowhere much faster:
     tests/benchmarks/trunk_engines.py measures each. On another `device` than a CPU it is torch.
+    int8, which changes the features, is never chosen unless it is requested.
 
     Raises
     ------
     TransferError
-        The requested engine is not installed.
+        The requested engine is not installed; or int8 is requested on another device, or without a calibration.
 
     Examples
     --------
@@ -28,6 +29,8 @@ def choose_engine(requested: str, backbone: Backbone, device: torch.device) -> s
     >>> [choose_engine("auto", load(name, random_init=True), cpu) for name in ("resnet10t", "glyphnet")]
     ['onnxruntime', 'torch']
     """
+    if requested == "int8":
+        _check_int8(backbone, device)
     if device.type != "cpu" or requested == "torch":
         return "torch"
     if requested != "auto":
@@ -38,3 +41,15 @@ def choose_engine(requested: str, backbone: Backbone, device: torch.device) -> s
         return requested
     _, height, width = backbone.preprocessing.input_size
     return "torch" if height * width < LEAST_PIXELS else "onnxruntime"
+
+
+def _check_int8(backbone: Backbone, device: torch.device) -> None:
+    if device.type != "cpu":
+        raise TransferError(
+            f"--engine int8 runs on a CPU, not on {device.type}: add --device cpu, or name another --engine"
+        )
+    if backbone.calibration is None:
+        raise TransferError(
+            "--engine int8 needs a calibration, which transfer train and adapt measure on training images: train with "
+            "--engine int8, or name another engine here"
+        )

@@ -20,6 +20,7 @@ from transfer.backbones.backbone import Backbone, hash_tensors
 from transfer.backbones.engines.graph import export_stages
 from transfer.backbones.engines.onnxruntime_engine import OnnxRuntimeEngine
 from transfer.backbones.engines.openvino_engine import OpenVinoEngine
+from transfer.backbones.engines.quantise import QUANTISATION_VERSION, quantise, simplify
 from transfer.disk_cache.folder import hash_record, list_files, remove_file
 from transfer.errors import TransferError, get_first_line
 from transfer.runtime import distributed
@@ -31,6 +32,7 @@ ENGINES: dict[str, Callable[[bytes, int], Callable[[np.ndarray], np.ndarray]]] =
     "onnxruntime": OnnxRuntimeEngine,
     "openvino": OpenVinoEngine,
 }
+PACKAGES = {"int8": "onnxruntime"}  # what runs an engine of another name
 GRAPH_VERSION = 1  # bump when the exported graph changes; part of the cache key
 # Largest difference from torch's output, relative to its largest value. Rounding alone reaches 1e-5.
 MAX_ENGINE_ERROR = 1e-4
@@ -49,6 +51,7 @@ class StagesKey:
     cut: int
     start: int
     shape: tuple[int, ...]  # of one input, without the batch
+    calibration: str = ""  # of int8: the sha256 of its ranges, and the version of our rules
 
     @classmethod
     def of(cls, backbone: Backbone, engine: str, cut: int, start: int, shape: tuple[int, ...]) -> "StagesKey":
@@ -57,6 +60,7 @@ class StagesKey:
         original = backbone.original_classifier
         head = hash_tensors(original.state_dict().items()) if original else ""
         code = re.sub(r" at 0x[0-9a-f]+", "", repr(backbone.network))
+        calibration = backbone.calibration if engine == "int8" else None
         about = repr((type(backbone).__name__, backbone.name, backbone.code_digest, backbone.output_kind, head, code))
         return cls(
             engine,
@@ -67,12 +71,19 @@ class StagesKey:
             cut,
             start,
             tuple(shape),
+            f"{calibration.digest}, rules {QUANTISATION_VERSION}" if calibration else "",
         )
 
     @property
     def file(self) -> Path:
         """The file of the graph; beside it, with the suffix .json, what was found out about it."""
-        return get_cache_folder("engines", f"{hash_record(asdict(self))[:32]}.onnx")
+        return get_cache_folder("engines", f"{self.digest[:32]}.onnx")
+
+    @property
+    def digest(self) -> str:
+        """A digest of all fields; an empty calibration is none, as in earlier versions."""
+        fields = asdict(self)
+        return hash_record(fields if self.calibration else {k: v for k, v in fields.items() if k != "calibration"})
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ _verdicts: dict[StagesKey, str] = {}  # why stages run on torch; empty where the
 def describe_version(engine: str) -> str:
     """Return the installed version of an `engine`, or an empty string; imports nothing."""
     try:
-        return importlib.metadata.version(engine)
+        return importlib.metadata.version(PACKAGES.get(engine, engine))
     except importlib.metadata.PackageNotFoundError:
         return ""
 
@@ -132,6 +143,11 @@ def compile_stages(backbone: Backbone, key: StagesKey, *, store: bool = True) ->
         found = torch.cat([compiled(example) for example in examples.split(1)])
         error = float((found - expected).abs().max() / expected.abs().max())
         reason = "" if error <= MAX_ENGINE_ERROR else f"its output differs by {error:.1g} of the largest value"
+        if key.calibration and not reason:
+            assert backbone.calibration  # the key has its digest
+            graph = quantise(simplify(graph), backbone.calibration.ranges)
+            compiled = CompiledStages(_start(key, graph))
+            reason = "" if compiled(examples[:1]).isfinite().all() else "its output is not finite"
     except (MemoryError, ImportError) as failure:  # may succeed another time
         _verdicts[key] = get_first_line(failure)
         _use_torch(backbone, key)
@@ -157,7 +173,7 @@ def clear_graphs() -> tuple[int, int]:
 
 
 def _start(key: StagesKey, graph: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    return ENGINES[key.engine](graph, distributed.count_cores_per_process())
+    return ENGINES[PACKAGES.get(key.engine, key.engine)](graph, distributed.count_cores_per_process())
 
 
 def _use_torch(backbone: Backbone, key: StagesKey) -> None:
@@ -169,7 +185,7 @@ def _read_verdict(key: StagesKey) -> bool:
     if key not in _verdicts:
         with contextlib.suppress(TransferError):
             found: dict[str, Any] = read_json(key.file.with_suffix(".json"))
-            if isinstance(found.get("reason"), str) and found.get("key") == hash_record(asdict(key)):
+            if isinstance(found.get("reason"), str) and found.get("key") == key.digest:
                 _verdicts[key] = found["reason"]
     return key in _verdicts
 
@@ -186,5 +202,5 @@ def _store(key: StagesKey, graph: bytes, found: dict[str, Any]) -> None:
         if graph:
             with atomic_write(key.file) as temporary:
                 temporary.write_bytes(graph)
-        about = {"key": hash_record(asdict(key)), "sha256": hashlib.sha256(graph).hexdigest(), **found}
+        about = {"key": key.digest, "sha256": hashlib.sha256(graph).hexdigest(), **found}
         write_json(key.file.with_suffix(".json"), about)
