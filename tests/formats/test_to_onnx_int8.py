@@ -69,10 +69,21 @@ def test_weights_are_integers_per_channel_but_for_the_first_layers_and_heads(fin
     assert {output for node in softmax for output in node.output} < {output.name for output in model.graph.output}
 
 
-def test_images_of_no_other_split_are_calibrated_on(finished, fast, monkeypatch):
+def watch_calibration(monkeypatch):
+    """Return the list that collects the paths of the images that are calibrated on."""
     seen = []
-    quantise = to_onnx_int8._quantise
-    monkeypatch.setattr(to_onnx_int8, "_quantise", lambda c, images: seen.extend(images.paths) or quantise(c, images))
+
+    def find(*arguments):
+        images = find_training_images(*arguments)
+        seen.extend(images.paths)
+        return images
+
+    monkeypatch.setattr(to_onnx_int8, "find_training_images", find)
+    return seen
+
+
+def test_images_of_no_other_split_are_calibrated_on(finished, fast, monkeypatch):
+    seen = watch_calibration(monkeypatch)
     export(ExportConfig(finished, "onnx-int8", max_loss=0.99))
     rows = [line.split(",") for line in (finished / "images.csv").read_text().splitlines()[1:]]
     assert {row[1] for row in rows if row[0] in seen} == {"train"}
@@ -115,9 +126,7 @@ def test_an_adapted_run_is_calibrated_on_what_it_was_trained_on(
     protocol, calibrated, adapt_config, tmp_path, fast, monkeypatch
 ):
     adapt(adapt_config(out=tmp_path / "run", protocol=protocol))
-    seen = []
-    quantise = to_onnx_int8._quantise
-    monkeypatch.setattr(to_onnx_int8, "_quantise", lambda c, images: seen.extend(images.paths) or quantise(c, images))
+    seen = watch_calibration(monkeypatch)
     exported = export(ExportConfig(tmp_path / "run", "onnx-int8", max_loss=0.99))
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:
         tested = [row["path"] for row in csv.DictReader(file)]
@@ -132,3 +141,9 @@ def test_an_adapted_run_without_target_labels_is_refused(adapt_config, folder, t
     adapt(adapt_config(out=tmp_path / "run", data=str(folder / "plain"), source=(), target="", target_images=target))
     with pytest.raises(TransferError, match="no test image has a label"):
         export(ExportConfig(tmp_path / "run", "onnx-int8"))
+
+
+def test_a_run_with_an_int8_trunk_is_exported_in_float32(config, folder, tmp_path, capsys):
+    train(config(data=str(folder), engine="int8", out=tmp_path / "run"))
+    assert main(["export", str(tmp_path / "run"), "--format", "onnx"]) == 0
+    assert "the run computes its frozen layers with int8" in capsys.readouterr().out

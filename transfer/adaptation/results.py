@@ -1,5 +1,6 @@
 """What an adaptation returns, and the content of its result.json: of one seed, and merged over several."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -19,6 +20,7 @@ from transfer.data.conflicts import count_conflicts
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable, Target
 from transfer.evaluation.finished_run import FinishedRun
+from transfer.evaluation.int8_trunk import compare_trunks
 from transfer.evaluation.predictions import Predictions, evaluate_predictions, note_absent_classes
 from transfer.freeze import FreezePlan, Phase
 from transfer.heads import metrics
@@ -26,6 +28,8 @@ from transfer.runs.image_list import ListedImage, list_images
 from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import RunSession
 from transfer.training.setup import Images
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(repr=False)
@@ -106,6 +110,10 @@ def build_result(
         if known.any()
     }
     best = max(oracle, key=lambda name: oracle[name]) if oracle else None
+    rows, digests = domains.val if len(domains.val) else domains.test, prepared.images.inspection.sha256
+    int8 = compare_trunks(model, session.cache, domains.table, digests, rows, session.config.steps.workers)
+    if int8:
+        log.info("%s", int8.describe())
     return {
         **session.result_header(model.backbone, [prepared.plan], heads_parameters=heads, moved=evaluation.moved),
         "images": {
@@ -130,6 +138,7 @@ def build_result(
             "oracle_chosen": best,
             "oracle_accuracy": oracle[best] if best else None,
         },
+        **({"int8": int8.to_dict()} if int8 else {}),
         "notes": [
             *prepared.images.table.notes,
             *domains.notes,
@@ -137,6 +146,7 @@ def build_result(
             *hidden_notes,
             *note_absent_classes(test, predictions),
             *fitted.notes,
+            *([int8.describe()] if int8 else []),
             *evaluation.remarks,
         ],
     }

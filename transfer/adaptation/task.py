@@ -12,6 +12,7 @@ from transfer import freeze
 from transfer.adaptation.domains import Domains
 from transfer.adaptation.resume import ResumeLog
 from transfer.adaptation.selection.evidence import CandidateEvidence
+from transfer.backbones.engines import calibrate
 from transfer.backbones.weights import set_tensors
 from transfer.config.adapt import AdaptConfig
 from transfer.data.images.augment import Augmentation
@@ -190,6 +191,8 @@ def prepare_task(
     """Return the task of a fresh backbone, its frozen features computed, and the freeze plan."""
     policy, c = FreezePolicy.parse(config.method.policy), config.steps
     backbone = new_backbone(config.backbone, seed, policy, levels=images.choose_levels(domains.seen))
+    seen = np.setdiff1d(domains.seen, domains.test)  # calibration needs no test image, even where adapting does
+    calibrate(backbone, domains.table.paths[seen], images.inspection.sha256[seen], c.workers)
     # statistics of batches with two domains would fit neither
     plan = freeze.plan(policy, backbone, backbone_lr=c.backbone_lr, layer_decay=c.layer_decay, statistics="frozen")
     heads = Heads([HeadSpec("object", classes=domains.table.objects)], backbone.width)

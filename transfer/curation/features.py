@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from transfer.backbones.engines import calibrate
 from transfer.config.shared import ImagesConfig
 from transfer.config.train import BackboneConfig, CacheConfig
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
@@ -88,6 +89,7 @@ def load_data_set_features(
     network = new_backbone(backbone, seed)
     levels = Images(table, inspection, depths).choose_levels(rows)  # of all images: nothing is measured on test images
     network.preprocessing = replace(network.preprocessing, levels=levels)
+    calibrate(network, table.paths, inspection.sha256)
     unused = Heads([HeadSpec("none", classes=("", "-"))], network.width)  # a model has heads
     model = TransferModel(network, unused, cut=len(network.stages)).to(pick_device(device))
     features = compute_pretrained_features(model, cache, table, inspection.sha256, rows)

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from transfer import freeze
+from transfer.backbones.engines import calibrate
 from transfer.config.shared import DEFAULT_BACKBONE, BackboneConfig, CacheConfig, Device, Engine, OptimConfig
 from transfer.data.images.depths import measure_depths
 from transfer.data.images.levels import Levels, choose_levels
@@ -42,8 +43,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     cache : bool
         Read and write the disk cache: in a grid search, features of an image are computed once.
     device : str
-    engine : {"auto", "torch", "onnxruntime", "openvino"}
-        What computes on a CPU.
+    engine : {"auto", "torch", "onnxruntime", "openvino", "int8"}
+        What computes on a CPU; int8 is calibrated on the images of `fit`.
 
     Attributes
     ----------
@@ -79,7 +80,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.engine = engine
 
     def fit(self, X: Any, y: Any = None) -> "BackboneFeatures":
-        """Load the backbone; of `X` only the range of 16-bit, integer and float images matters, `y` is ignored.
+        """Load the backbone; of `X` only the range of deep images matters, and all that int8 needs; `y` is ignored.
 
         Raises
         ------
@@ -93,6 +94,9 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             )
             backbone = new_backbone(config, 0, policy, levels=self._choose_levels(X))
             device = pick_device(OptimConfig(device=self.device).device)
+            if self.engine == "int8":
+                with image_files(X) as paths:
+                    calibrate(backbone, paths, digests(paths))
             model = TransferModel(backbone, Heads([], backbone.width)).to(device)
             model.freeze(freeze.plan("linear_probe", backbone).phases[0])
         self.model_ = model.eval()

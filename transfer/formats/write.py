@@ -94,6 +94,7 @@ def export(config: ExportConfig) -> ExportResult:
             "--format onnx or torch_export"
         )
     models = checkpoint.load_models(config.run)
+    notes = _leave_int8(models)
     size = next(iter(models.values())).backbone.preprocessing.input_size
     images = torch.randint(0, 256, (TRIAL_IMAGES, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     expected = {k: v.numpy() for model in models.values() for k, v in model.predict(images).items()}
@@ -111,7 +112,15 @@ def export(config: ExportConfig) -> ExportResult:
     )
     difference = find_largest_difference(config.format, prepared.predictions, expected)
     files = prepared.write(out)
-    return ExportResult(files, difference, about["how"], loading.format(out=str(out)), prepared.notes)
+    return ExportResult(files, difference, about["how"], loading.format(out=str(out)), (*notes, *prepared.notes))
+
+
+def _leave_int8(models: checkpoint.Models) -> list[str]:
+    """Let int8 trunks compute in float32, which formats hold, and return a note on that."""
+    int8 = [model.backbone for model in models.values() if model.backbone.engine == "int8"]
+    for backbone in int8:
+        backbone.engine = "auto"
+    return ["the run computes its frozen layers with int8, the export computes them as its format says"] if int8 else []
 
 
 def _describe_sets(models: checkpoint.Models, uncertainty: Uncertainty, coverage: float) -> dict[str, Any]:

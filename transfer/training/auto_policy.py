@@ -18,7 +18,7 @@ from transfer.advice.transferability.size import measure_set_size
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
 from transfer.config.serialise import to_dict
-from transfer.config.train import LearnConfig, TrainConfig
+from transfer.config.train import BackboneConfig, LearnConfig, TrainConfig
 from transfer.data.label_sets.refusals import needs_objects
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
@@ -64,7 +64,7 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
     rows = np.concatenate([labelled, more])
     sample, sample_inspection = table.take(rows), inspection.take(rows)
     levels = images.choose_levels(parts.plain_train)
-    backbone = new_backbone(config.backbone, seed, classifier="any", levels=levels)
+    backbone = new_backbone(observed_config(config.backbone), seed, classifier="any", levels=levels)
     backbone = backbone.to(pick_device(config.learn.device))
     images.facts.log(describe_network(backbone, "to be advised"))
     measured = TrainingCosts(**distributed.broadcast(to_dict(measure_costs(backbone, sample.paths))))
@@ -88,6 +88,11 @@ def advise_policy(config: TrainConfig, images: Images, parts: Splits, cache: Tru
         "seconds": {name: round(seconds, 3) for name, seconds in spent.items()},
     }
     return PolicyAdvice(advice, evidence, record, labelled)
+
+
+def observed_config(config: BackboneConfig) -> BackboneConfig:
+    """Return how advice computes features: as `config` says, but in float32, which shows more than int8."""
+    return replace(config, engine="auto") if config.engine == "int8" else config
 
 
 def _find_requirements(config: TrainConfig, table: ImageTable, parts: Splits, backbone: Backbone) -> RunRequirements:

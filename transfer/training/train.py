@@ -27,7 +27,7 @@ from transfer.evaluation.report_data import InitialWeights, build_report_data, f
 from transfer.evaluation.temperature import apply_temperatures, fit_temperatures
 from transfer.evaluation.uncertainty.record import HeldOut, Uncertainty, find_uncertainty
 from transfer.feature_cache import TrunkCache
-from transfer.freeze import FreezePolicy
+from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads.table_heads import head_specs
 from transfer.heads.trained_classes import describe_untrained, find_untrained, note_untrained
 from transfer.model import TransferModel
@@ -161,12 +161,10 @@ def _prepare(session: Session, images: Images, start: Backbone | None, warm: War
     for name, heads in specs.items():
         backbone = freeze.reshape_backbone(copy.deepcopy(start), policy) if start else None
         model, plan = new_model(config, heads, seed, device, backbone, levels)
-        sha256 = images.inspection.sha256
         last = warm.apply(name, model, plan, config.learn, config.cache.views) if warm else None
-        train = splits.plain_train
-        calibrate(model.backbone, images.table.paths[train], sha256[train], config.learn.workers)
+        _calibrate(prepared, model, plan)
         if warm and last:
-            plan = last
+            plan, sha256 = last, images.inspection.sha256
             prepared.guards[name] = warm.guard(name, model, prepared.learnable, sha256, splits.val, session.cache)
         prepared.models[name] = model
         prepared.plans.append(plan)
@@ -177,6 +175,16 @@ def _prepare(session: Session, images: Images, start: Backbone | None, warm: War
     table, digests = images.table, images.inspection.sha256
     session.begin(lambda: RunInputs(config.backbone.backbone, first, splits, table.paths, digests))
     return prepared
+
+
+def _calibrate(prepared: PreparedRun, model: TransferModel, plan: FreezePlan) -> None:
+    """Calibrate `model` for int8 on training images, if that is requested."""
+    config, rows = prepared.config, prepared.splits.plain_train
+    if any(phase.cut for phase in plan.phases):
+        paths, digests = prepared.images.table.paths, prepared.images.inspection.sha256
+        calibrate(model.backbone, paths[rows], digests[rows], config.learn.workers)
+    elif config.backbone.engine == "int8":
+        prepared.notes.append("--engine int8 has no effect: no layers stay frozen")
 
 
 def _log_plan(session: Session, prepared: PreparedRun) -> None:

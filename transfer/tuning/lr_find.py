@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from transfer.backbones.engines import calibrate
 from transfer.backbones.weights import set_tensors
 from transfer.config.commands import LrFindConfig
 from transfer.config.serialise import iter_settings, to_dict
@@ -195,7 +196,9 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     images = read_images(train.data, cache.disk_cache)
     runner = TrialRunner(train, images, cache)
     (specs,) = runner.networks(train.heads).values()
-    model, plan = new_model(train, specs, seed, runner.device, levels=images.choose_levels(runner.parts.plain_train))
+    rows = runner.parts.plain_train
+    model, plan = new_model(train, specs, seed, runner.device, levels=images.choose_levels(rows))
+    calibrate(model.backbone, images.table.paths[rows], images.inspection.sha256[rows], train.learn.workers)
     if plan.policy.all_stages:
         raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to find")
     images.facts.log(describe_network(model.backbone, str(plan.policy)))

@@ -18,7 +18,7 @@ from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.heads.metrics import Z_95
 from transfer.runtime.device import pick_device
-from transfer.training.auto_policy import PolicyAdvice
+from transfer.training.auto_policy import PolicyAdvice, observed_config
 from transfer.training.setup import Images, new_backbone
 
 MAX_OTHER_BACKBONES = 3
@@ -65,7 +65,7 @@ def compare_other_backbones(
     rows = []
     for name in names[:MAX_OTHER_BACKBONES]:
         try:
-            named = BackboneConfig(name, engine=config.backbone.engine)
+            named = observed_config(BackboneConfig(name, engine=config.backbone.engine))
             backbone = new_backbone(named, config.run.seed, classifier="any", levels=levels)
         except TransferError as error:
             log.warning("not compared with %s: %s", name, error)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.engines import calibrate
 from transfer.backbones.weights import set_tensors
 from transfer.config.shared import RunConfig
 from transfer.config.train import HeadConfig, RegulariseConfig, TrainConfig
@@ -154,10 +155,11 @@ class TrialRunner:
         return reset_options(config, find_unused_options(config, self.collect_facts(config)))
 
     def _new_model(self, config: TrainConfig, specs: list[HeadSpec]) -> tuple[TransferModel, FreezePlan]:
-        backbone = self._backbone(config)
-        return new_model(
-            config, specs, self.seed, self.device, backbone, self.images.choose_levels(self.parts.plain_train)
-        )
+        rows, backbone = self.parts.plain_train, self._backbone(config)
+        model, plan = new_model(config, specs, self.seed, self.device, backbone, self.images.choose_levels(rows))
+        paths, digests = self.images.table.paths, self.images.inspection.sha256
+        calibrate(model.backbone, paths[rows], digests[rows], config.learn.workers)
+        return model, plan
 
     def _backbone(self, config: TrainConfig) -> Backbone | None:
         """Return the shared backbone with its initial weights; None if the trial must load its own."""

@@ -23,7 +23,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 def measure_ranges(content: bytes, inputs: Iterable[np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Return the ranges that the tensors of an ONNX model, which quantisation needs, have for `inputs`.
+    """Return the ranges that all float32 tensors of an ONNX model have for `inputs`.
 
     A range is the mean over inputs of the least and the largest value: the few larger values are clipped, which loses
     less than a coarser scale. It depends on the order of the inputs in the last digits alone, and not on the number of
@@ -44,8 +44,9 @@ def measure_ranges(content: bytes, inputs: Iterable[np.ndarray]) -> dict[str, tu
     import onnx
     import onnxruntime
 
-    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content))
-    tensors = _list_tensors(model.graph)
+    model = _read_model(content)
+    _list_convolutions(model.graph)
+    tensors = _list_tensors(model.graph, model.graph.node)
     for number, tensor in enumerate(tensors.values()):
         for operation in ("ReduceMin", "ReduceMax"):
             output = f"{operation} {number}"
@@ -56,7 +57,8 @@ def measure_ranges(content: bytes, inputs: Iterable[np.ndarray]) -> dict[str, tu
     session: Any = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name, wanted = session.get_inputs()[0].name, [output.name for output in model.graph.output[-2 * len(tensors) :]]
     cores = distributed.count_cores_per_process()
-    found, remaining = [], iter(inputs)
+    found: list[Any] = []
+    remaining = iter(inputs)
     with ThreadPoolExecutor(cores) as pool:
         while some := list(islice(remaining, 4 * cores)):  # few in memory at a time
             found += pool.map(lambda values: session.run(wanted, {name: values}), some)
@@ -75,14 +77,15 @@ def quantise(content: bytes, ranges: Ranges) -> bytes:
     TransferError
         There is no convolution to quantise, or a tensor has no range.
     """
-    import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.registry import QDQRegistry
 
-    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content))
-    tensors = _list_tensors(model.graph)
+    model = _read_model(content)
+    convolutions = _list_convolutions(model.graph)
+    excluded = [node.name for node in _list_float_nodes(model.graph, convolutions)]
+    tensors = _list_tensors(model.graph, [node for node in model.graph.node if node.name not in excluded])
     if missing := sorted(tensors.keys() - ranges.keys()):
         raise TransferError(
             f"its calibration does not fit: {len(missing)} of {len(tensors)} tensors lack a range, such as {missing[0]}"
@@ -91,7 +94,6 @@ def quantise(content: bytes, ranges: Ranges) -> bytes:
         tensor: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for tensor, (low, high) in ((tensor, ranges[key]) for key, tensor in tensors.items())
     }
-    convolutions = _list_convolutions(model.graph)
     whole = {"quant_type": QuantType.QInt8, "axis": 0, "reduce_range": False}
     quantizer = QDQQuantizer(
         model,
@@ -101,7 +103,7 @@ def quantise(content: bytes, ranges: Ranges) -> bytes:
         activation_qType=QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, data),
         nodes_to_quantize=[],
-        nodes_to_exclude=[node.name for node in _list_float_nodes(model.graph, convolutions)],
+        nodes_to_exclude=excluded,
         op_types_to_quantize=list(QDQRegistry),
         extra_options={
             "TensorQuantOverrides": {name: [whole] for name in _find_depthwise_weights(model.graph, convolutions)}
@@ -121,6 +123,16 @@ def simplify(content: bytes) -> bytes:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         return Path(options.optimized_model_filepath).read_bytes()
+
+
+def _read_model(content: bytes) -> Any:
+    """Return the model with the shapes of all tensors; nodes without a name get that of their output."""
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content))
+    for node in model.graph.node:
+        node.name = node.name or node.output[0]
+    return model
 
 
 def _list_convolutions(graph: Any) -> list[Any]:
@@ -148,8 +160,8 @@ def _list_float_nodes(graph: Any, convolutions: list[Any]) -> list[Any]:
     return [*convolutions[:FLOAT_CONVOLUTIONS], *heads]
 
 
-def _list_tensors(graph: Any) -> dict[str, str]:
-    """Return the names of the float32 tensors that quantised nodes read or write, by the key of their range.
+def _list_tensors(graph: Any, nodes: Iterable[Any]) -> dict[str, str]:
+    """Return the names of the float32 tensors that `nodes` read or write, by the key of their range.
 
     The key is the name of the node, which a graph of fewer stages shares, where that of the tensor may differ.
     """
@@ -158,10 +170,7 @@ def _list_tensors(graph: Any) -> dict[str, str]:
     values = (*graph.value_info, *graph.input, *graph.output)
     floats = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     floats -= {weight.name for weight in graph.initializer}
-    excluded = {node.name for node in _list_float_nodes(graph, _list_convolutions(graph))}
-    used = {
-        name for node in graph.node if node.name not in excluded for name in (*node.input, *node.output)
-    }.intersection(floats)
+    used = floats.intersection(name for node in nodes for name in (*node.input, *node.output))
     return dict(_iterate_tensors(graph, used))
 
 
