@@ -24,7 +24,8 @@ def test_the_figures_are_those_of_a_naive_count(config, images, digests):
     assert np.isclose(found.error, float(difference.mean()))
     assert found.scores["object"] == {"int8": scores["int8"], "float32": scores["onnxruntime"]}
     assert found.n == 20
-    assert found.speed > 0
+    assert found.speed == found.seconds["float32"] / found.seconds["int8"]
+    assert f"int8 trunk: {found.speed:.2f} times the images/s of float32" in found.describe_speed()
     assert compare_trunks(model, cache, images, digests, rows) is None  # of a float32 trunk
     model.backbone.engine = "int8"
     assert compare_trunks(model, cache, images, digests, rows[:0]) is None
@@ -37,7 +38,10 @@ def test_a_run_has_them_in_its_result_and_notes(config):
     assert compared["calibrated_on"] == result["images"]["train"]
     assert compared["scores"].keys() == {"object", "domain"}
     (note,) = (note for note in result["notes"] if note.startswith("int8 trunk: object "))
-    assert f"features differ by {compared['error']:.1%}; {compared['speed']:.2f} times" in note
+    assert note.endswith(
+        f"features differ by {compared['error']:.1%} (calibrated on {compared['calibrated_on']} images)"
+    )
+    assert compared["seconds"].keys() == {"int8", "float32"}
     assert "int8" not in train(config(engine="onnxruntime")).result
 
 

@@ -113,7 +113,7 @@ def build_result(
     rows, digests = domains.val if len(domains.val) else domains.test, prepared.images.inspection.sha256
     int8 = compare_trunks(model, session.cache, domains.table, digests, rows, session.config.steps.workers)
     if int8:
-        log.info("%s", int8.describe())
+        log.info("%s\n%s", int8.describe(), int8.describe_speed())
     return {
         **session.result_header(model.backbone, [prepared.plan], heads_parameters=heads, moved=evaluation.moved),
         "images": {

@@ -25,30 +25,36 @@ class TrunkComparison:
 
     `scores` has by head the accuracy (R² of numbers) with ``int8`` and with ``float32`` on `n` validation images.
     `error` is the mean length of the difference between an image's two activations, relative to that of float32's.
-    `speed` is float32's processor time for an image as a multiple of int8's.
+    `seconds` is the processor time of one image with each.
     """
 
     scores: Mapping[str, Mapping[str, float]]
     n: int
     error: float
-    speed: float
+    seconds: Mapping[str, float]
     calibrated_on: int  # training images
+
+    @property
+    def speed(self) -> float:
+        """Images per second as a multiple of those of float32."""
+        return self.seconds["float32"] / self.seconds["int8"]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON."""
         return asdict(self)
 
     def describe(self) -> str:
-        """Return all figures in one line."""
+        """Return in one line what does not depend on the machine's load: scores and error."""
         scores = ", ".join(
             f"{name} {found['int8']:.3f}, float32 {found['float32']:.3f}" for name, found in self.scores.items()
         )
         accuracy = f"{scores} on {self.n:,} validation images; " if scores else ""
-        slower = "" if self.speed >= 1 else ", so --engine auto is faster here"
-        return (
-            f"int8 trunk: {accuracy}features differ by {self.error:.1%}; {self.speed:.2f} times the images/s of "
-            f"float32{slower}; calibrated on {self.calibrated_on} training images"
-        )
+        return f"int8 trunk: {accuracy}features differ by {self.error:.1%} (calibrated on {self.calibrated_on} images)"
+
+    def describe_speed(self) -> str:
+        """Return in one line how fast int8 is here."""
+        slower = "" if self.speed >= 1 else ": leave --engine out on this machine"
+        return f"int8 trunk: {self.speed:.2f} times the images/s of float32{slower}"
 
 
 def compare_trunks(
@@ -87,15 +93,15 @@ def compare_trunks(
         int8, float32 = (activation.float().flatten(1) for _, activation in both)
         errors.append((int8 - float32).norm(dim=1) / float32.norm(dim=1))
     _, image = next(iter(ImageBatches(table.paths, backbone.preprocessing, order=rows[:1], workers=1)))
-    error, speed = float(torch.cat(errors).mean()), _measure_speed(models, image)
-    return TrunkComparison(scores, len(rows), error, speed, calibration.images)
+    error = float(torch.cat(errors).mean())
+    return TrunkComparison(scores, len(rows), error, _measure_seconds(models, image), calibration.images)
 
 
-def _measure_speed(models: Mapping[str, TransferModel], images: torch.Tensor) -> float:
+def _measure_seconds(models: Mapping[str, TransferModel], images: torch.Tensor) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for number in range(1 + TIMED_ROUNDS):  # the first sets up
         for name, model in models.items():
             started = time.process_time()
             model.trunk(images)
             seconds[name] += [time.process_time() - started] if number else []
-    return float(np.median(seconds["float32"]) / np.median(seconds["int8"]))
+    return {name: float(np.median(found)) for name, found in seconds.items()}

@@ -269,7 +269,7 @@ def _compare_trunks(session: Session, prepared: PreparedRun, name: str, data: Tr
         model, session.cache, data.table, data.digests, data.val, prepared.config.learn.workers
     ):
         prepared.int8[name] = compared
-        log.info("%s", compared.describe())
+        log.info("%s\n%s", compared.describe(), compared.describe_speed())
 
 
 def _fit_temperatures(

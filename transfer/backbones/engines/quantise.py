@@ -110,6 +110,7 @@ def quantise(content: bytes, ranges: Ranges) -> bytes:
         },
     )
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     return quantizer.model.model.SerializeToString()
 
 
