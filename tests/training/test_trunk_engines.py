@@ -12,7 +12,7 @@ import pytest
 import torch
 from saved_runs import read_run
 
-from transfer.backbones.engines import Calibration
+from transfer.backbones.engines import ActivationRanges
 from transfer.config.commands import EvaluateConfig, PredictConfig
 from transfer.config.train import TrainConfig
 from transfer.data.table import ImageTable
@@ -92,7 +92,9 @@ def test_engines_share_no_cached_rows(config: Configured, engine: str) -> None:
     assert len(keys) == len(names)
     if calibration := model.backbone.calibration:
         name, (low, high) = next(iter(calibration.ranges.items()))
-        model.backbone.calibration = Calibration({**calibration.ranges, name: (low, high + 1e-3)}, calibration.images)
+        model.backbone.calibration = ActivationRanges(
+            {**calibration.ranges, name: (low, high + 1e-3)}, calibration.images
+        )
         keys.add(json.dumps(describe_activation(model, model.cut, "float16"), sort_keys=True))
         assert len(keys) == len(names) + 1  # features of two calibrations are never mixed
 

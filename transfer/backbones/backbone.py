@@ -15,7 +15,7 @@ from transfer.backbones.stages import Stage
 from transfer.data.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from transfer.backbones.engines.calibration import Calibration
+    from transfer.backbones.engines.calibration import ActivationRanges
 
 
 class ConvClassifier(nn.Module):
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
     engine : str
         What runs the frozen stages on a CPU: ``torch``, ``onnxruntime``, ``openvino``, ``int8``, or ``auto``
         (:func:`transfer.backbones.engines.choose_engine`).
-    calibration : Calibration or None
+    calibration : ActivationRanges or None
         What ``int8`` needs (:func:`transfer.backbones.engines.calibrate`).
     """
 
@@ -82,7 +82,7 @@ class Backbone(nn.Module):
     code_digest: str = ""
     output_kind: str = "pooled features"
     engine: str = "torch"
-    calibration: "Calibration | None" = None
+    calibration: "ActivationRanges | None" = None
 
     def __init__(
         self,

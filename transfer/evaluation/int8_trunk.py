@@ -15,8 +15,8 @@ from transfer.evaluation.predictions import evaluate_predictions, main_scores, p
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 
-TIMED_ROUNDS = 15  # of one image each
-BATCH = 64
+TRUNK_ROUNDS = 15  # of one image each
+COMPARED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def compare_trunks(
     plain = TransferModel(backbone, model.heads, model.cut, model.cut_precision)
     models = {"int8": model.eval(), "float32": plain.eval()}
     feeds = {
-        name: cache.feed(each, table.paths, digests, batch_size=BATCH, workers=workers) for name, each in models.items()
+        name: cache.feed(each, table.paths, digests, batch_size=COMPARED_AT_ONCE, workers=workers)
+        for name, each in models.items()
     }
     known, labels = table.take(rows), target_tensors(table, model)
     scores: dict[str, dict[str, float]] = {}
@@ -99,7 +100,7 @@ def compare_trunks(
 
 def _measure_seconds(models: Mapping[str, TransferModel], images: torch.Tensor) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    for number in range(1 + TIMED_ROUNDS):  # the first sets up
+    for number in range(1 + TRUNK_ROUNDS):  # the first sets up
         for name, model in models.items():
             started = time.process_time()
             model.trunk(images)

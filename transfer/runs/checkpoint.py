@@ -14,7 +14,7 @@ from torch import Tensor
 
 from transfer import backbones
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.engines import Calibration
+from transfer.backbones.engines import ActivationRanges
 from transfer.backbones.registry import resolve
 from transfer.backbones.stages import BuildOnMeta
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
@@ -47,7 +47,7 @@ class NetworkHeader:
     specs: tuple[HeadSpec, ...]
     cut_precision: Literal["float16", "float32"] = "float16"
     engine: Engine = "torch"  # of the trunk; earlier versions had no other
-    calibration: Calibration | None = None  # of int8
+    calibration: ActivationRanges | None = None  # of int8
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.engines import calibration as module
-from transfer.backbones.engines.calibration import Calibration, calibrate
+from transfer.backbones.engines.calibration import ActivationRanges, calibrate
 from transfer.backbones.engines.choice import choose_engine
 from transfer.backbones.engines.compiled import StagesKey, compile_stages
 from transfer.backbones.engines.graph import export_stages
@@ -47,7 +47,7 @@ def test_the_sample_is_that_of_the_first_digests_whatever_the_order(int8, images
     pixels = read(first, images.paths[chosen])
     graph = simplify(export_stages(first, len(first.stages), 0, torch.randn(1, 3, 32, 32))[0])
     naive = measure_ranges(graph, [image.numpy() for image in first.preprocessing.normalise(pixels).split(1)])
-    assert first.calibration == Calibration(naive, 5)
+    assert first.calibration == ActivationRanges(naive, 5)
     order = np.random.default_rng(0).permutation(len(digests))
     order = np.concatenate([order, order[:3]])  # duplicates count once
     monkeypatch.setattr(module, "_calibrations", {})  # as in another process
@@ -67,13 +67,13 @@ def test_a_calibration_survives_json_and_a_bad_one_is_refused(int8, images, dige
     backbone = int8()
     calibrate(backbone, images.paths, digests)
     saved = json.loads(json.dumps(backbone.calibration.to_dict()))
-    assert from_dict(Calibration, saved) == backbone.calibration
-    assert from_dict(Calibration, saved).digest == backbone.calibration.digest
+    assert from_dict(ActivationRanges, saved) == backbone.calibration
+    assert from_dict(ActivationRanges, saved).digest == backbone.calibration.digest
     for low, high in ((1.0, 0.0), (math.nan, 1.0), (0.0, math.inf)):
         with pytest.raises(TransferError):
-            Calibration({"x": (low, high)}, 1)
+            ActivationRanges({"x": (low, high)}, 1)
     with pytest.raises(TransferError):
-        from_dict(Calibration, saved | {"ranges": {"x": [1]}})
+        from_dict(ActivationRanges, saved | {"ranges": {"x": [1]}})
 
 
 def test_features_are_nearly_those_of_float32_and_batches_change_nothing(int8, images, digests):
@@ -105,7 +105,7 @@ def test_stages_of_two_calibrations_are_two_files(int8, images, digests):
 def test_a_calibration_that_does_not_fit_leaves_the_trunk_to_torch_and_says_so(int8, images, digests, caplog):
     backbone = int8()
     calibrate(backbone, images.paths, digests)
-    backbone.calibration = Calibration(dict(list(backbone.calibration.ranges.items())[:9]), 1)
+    backbone.calibration = ActivationRanges(dict(list(backbone.calibration.ranges.items())[:9]), 1)
     with caplog.at_level("INFO"):
         assert not Trunk(backbone, len(backbone.stages))._find_compiled((3, 32, 32))
     assert "runs on torch, not on int8: its calibration does not fit: " in caplog.text

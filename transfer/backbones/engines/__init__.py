@@ -1,7 +1,15 @@
 """Engines that run frozen stages on a CPU faster than torch, with the same result but for rounding."""
 
-from transfer.backbones.engines.calibration import Calibration, calibrate
+from transfer.backbones.engines.calibration import ActivationRanges, calibrate
 from transfer.backbones.engines.choice import choose_engine
 from transfer.backbones.engines.compiled import CompiledStages, StagesKey, compile_stages, is_compiled
 
-__all__ = ["Calibration", "CompiledStages", "StagesKey", "calibrate", "choose_engine", "compile_stages", "is_compiled"]
+__all__ = [
+    "ActivationRanges",
+    "CompiledStages",
+    "StagesKey",
+    "calibrate",
+    "choose_engine",
+    "compile_stages",
+    "is_compiled",
+]

@@ -22,13 +22,13 @@ from transfer.errors import TransferError, get_first_line
 from transfer.runtime import distributed
 
 CALIBRATION_IMAGES = 128
-READ_AT_ONCE = 16  # images per batch
+DECODED_AT_ONCE = 16  # images per batch
 CHECKED_IMAGES = 4
 MAX_INT8_ERROR = 0.5  # of the features' length; pretrained networks have 0.05 to 0.2
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ActivationRanges:
     """The ranges of a network's activations, by the node that computes them, as `images` training images have them.
 
     It holds for all stages below any cut, and travels with a saved model: the images are not needed again.
@@ -57,7 +57,7 @@ class Calibration:
         return asdict(self)
 
 
-_calibrations: dict[tuple[Any, ...], Calibration] = {}  # of this process, by all that they depend on
+_calibrations: dict[tuple[Any, ...], ActivationRanges] = {}  # of this process, by all that they depend on
 
 
 def calibrate(backbone: Backbone, paths: np.ndarray, digests: np.ndarray, workers: int | None = None) -> None:
@@ -93,10 +93,10 @@ def calibrate(backbone: Backbone, paths: np.ndarray, digests: np.ndarray, worker
     key = (stages, json.dumps(backbone.preprocessing.to_dict()), *digests[order].tolist())
     if key not in _calibrations:
         batches = ImageBatches(
-            paths, backbone.preprocessing, batch_size=READ_AT_ONCE, order=order, digests=digests, workers=workers
+            paths, backbone.preprocessing, batch_size=DECODED_AT_ONCE, order=order, digests=digests, workers=workers
         )
         ranges = distributed.broadcast(_measure(backbone, batches, len(order)))
-        _calibrations[key] = Calibration(ranges, len(order))
+        _calibrations[key] = ActivationRanges(ranges, len(order))
     backbone.calibration = _calibrations[key]
 
 

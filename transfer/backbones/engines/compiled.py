@@ -32,7 +32,7 @@ ENGINES: dict[str, Callable[[bytes, int], Callable[[np.ndarray], np.ndarray]]] =
     "onnxruntime": OnnxRuntimeEngine,
     "openvino": OpenVinoEngine,
 }
-PACKAGES = {"int8": "onnxruntime"}  # what runs an engine of another name
+ENGINE_PACKAGES = {"int8": "onnxruntime"}  # what runs an engine of another name
 GRAPH_VERSION = 1  # bump when the exported graph changes; part of the cache key
 # Largest difference from torch's output, relative to its largest value. Rounding alone reaches 1e-5.
 MAX_ENGINE_ERROR = 1e-4
@@ -103,7 +103,7 @@ _verdicts: dict[StagesKey, str] = {}  # why stages run on torch; empty where the
 def describe_version(engine: str) -> str:
     """Return the installed version of an `engine`, or an empty string; imports nothing."""
     try:
-        return importlib.metadata.version(PACKAGES.get(engine, engine))
+        return importlib.metadata.version(ENGINE_PACKAGES.get(engine, engine))
     except importlib.metadata.PackageNotFoundError:
         return ""
 
@@ -173,7 +173,7 @@ def clear_graphs() -> tuple[int, int]:
 
 
 def _start(key: StagesKey, graph: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    return ENGINES[PACKAGES.get(key.engine, key.engine)](graph, distributed.count_cores_per_process())
+    return ENGINES[ENGINE_PACKAGES.get(key.engine, key.engine)](graph, distributed.count_cores_per_process())
 
 
 def _use_torch(backbone: Backbone, key: StagesKey) -> None:

@@ -60,8 +60,8 @@ def measure_ranges(content: bytes, inputs: Iterable[np.ndarray]) -> dict[str, tu
     found: list[Any] = []
     remaining = iter(inputs)
     with ThreadPoolExecutor(cores) as pool:
-        while some := list(islice(remaining, 4 * cores)):  # few in memory at a time
-            found += pool.map(lambda values: session.run(wanted, {name: values}), some)
+        while group := list(islice(remaining, 4 * cores)):  # few in memory at a time
+            found += pool.map(lambda values: session.run(wanted, {name: values}), group)
     means = np.mean(np.array(found, np.float64), axis=0).astype(np.float32).reshape(-1, 2).tolist()
     return {key: (low, high) for key, (low, high) in zip(tensors, means, strict=True)}
 
