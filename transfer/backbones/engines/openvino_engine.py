@@ -1,6 +1,7 @@
 """OpenVINO: a stream with one core for each thread that calls; all streams share the weights."""
 
 import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,7 @@ class OpenVinoEngine:
     """
 
     def __init__(self, graph: bytes, threads: int) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = _find_core()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": str(threads),
@@ -40,3 +39,15 @@ class OpenVinoEngine:
         if not hasattr(self._local, "request"):
             self._local.request = self._compiled.create_infer_request()
         return self._local.request.infer([values], share_inputs=True)[0]
+
+
+@cache
+def _find_core() -> Any:
+    """Return the one core of this process.
+
+    Each core gives the process a stack for signals, and takes it back when it is freed. With two of them the first
+    one's stack can be in use after it is gone: the next signal, such as Ctrl-C, would then end the process.
+    """
+    import openvino
+
+    return openvino.Core()
