@@ -1,11 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from transfer.config.commands import EvaluateConfig
+from transfer.config.shared import RunConfig
 from transfer.data.image_paths import find_images
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import evaluate
@@ -115,6 +117,23 @@ def test_the_accuracy_on_images_without_labels_is_expected(run, folder, tmp_path
             expected["object"]["accuracy"], abs=1e-6
         )
         assert result["test"]["object"]["n"] == 0
+
+
+def test_an_ensemble_has_an_expected_accuracy(run, config, folder, tmp_path):
+    """That of a run with itself is the run's; of two it lies between what both say of the ensemble."""
+    manifest = tmp_path / "new.csv"
+    manifest.write_text("path,object\n" + "".join(f"{file},\n" for file in sorted(folder.glob("striped/*/*.png"))))
+    train(replace(config(), run=RunConfig(out=tmp_path / "other", seed=1)))
+    for more, names in (((run,), ("accuracy", "interval", "alarm")), ((tmp_path / "other",), ())):
+        result = evaluate(EvaluateConfig(run, more, data=str(manifest)))
+        found = result["expected_accuracy"]["object"]
+        alone = evaluate(EvaluateConfig(run, data=str(manifest)))["expected_accuracy"]["object"]
+        assert {name: found[name] for name in names} == {name: alone[name] for name in names}
+        assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
+        assert "uncertainty" not in result  # sets are those of one run
+    (tmp_path / "other" / "uncertainty.safetensors").unlink()
+    with pytest.raises(TransferError, match="other has no expected accuracy: this needs a run"):
+        evaluate(EvaluateConfig(run, (tmp_path / "other",), data=str(manifest)))
 
 
 def test_some_images_labelled_and_others_not(run, folder, tmp_path):

@@ -53,15 +53,22 @@ class TestSet:
         return unknown.score_rows(model, feed, self.rows)
 
     def expect_accuracy(
-        self, models: Models, references: Mapping[str, AccuracyReference], rows: Mapping[str, np.ndarray]
+        self,
+        models: Models,
+        references: Mapping[str, AccuracyReference],
+        rows: Mapping[str, np.ndarray],
+        ensemble: Predictions | None = None,
     ) -> dict[str, ExpectedAccuracy]:
-        """Return the accuracy that each head of `models` is expected to have on its `rows`, without views."""
+        """Return the accuracy that each head of `models` is expected to have on its `rows`, without views.
+
+        With the predictions of an `ensemble` that they are a member of, that of the ensemble.
+        """
         found: dict[str, ExpectedAccuracy] = {}
         for model in models.values():
             feed = self.cache.feed(
                 model, self.table.paths, self.digests, batch_size=self.batch_size, workers=self.workers
             )
-            found |= expect_accuracy_of_rows(model, feed, rows, references)
+            found |= expect_accuracy_of_rows(model, feed, rows, references, ensemble)
         return found
 
 

@@ -25,10 +25,15 @@ from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax
 from transfer.data.unlabelled import forget_placeholder_classes
 from transfer.errors import TransferError, list_examples
 from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
-from transfer.evaluation.label_free.expected_accuracy import MIN_IMAGES
+from transfer.evaluation.label_free.expected_accuracy import MIN_IMAGES, average_expected
 from transfer.evaluation.label_free.images import NO_REFERENCE
 from transfer.evaluation.predict import PREDICTED_AT_ONCE
-from transfer.evaluation.predictions import evaluate_domains, evaluate_predictions, note_absent_classes
+from transfer.evaluation.predictions import (
+    Predictions,
+    evaluate_domains,
+    evaluate_predictions,
+    note_absent_classes,
+)
 from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
 from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
@@ -110,9 +115,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     table = replace(table, notes=(*table.notes, *_set_missing_levels(members, table, inspection, cache)))
     unlabelled = {spec.name: _find_unlabelled(table, spec) for spec in specs}
     table = align_labels(table, specs, own=config.data is None)
-    uncertainty = find_uncertainty(config.run) if len(runs) == 1 else None
+    uncertainties = [find_uncertainty(run) for run in runs]
+    uncertainty = uncertainties[0] if len(runs) == 1 else None  # sets and unknown scores are those of one run
     if not any(t.known.any() for t in table.targets.values()):
-        _check_expected(config, table, unlabelled, uncertainty)
+        _check_expected(runs, table, unlabelled, uncertainties)
     test_set = TestSet(table, inspection.sha256, np.arange(len(table)), cache, config.view, PREDICTED_AT_ONCE)
     predictions = average_predictions([test_set.predict(member) for member in members])
     result = {
@@ -124,8 +130,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "per_domain": evaluate_domains(table, predictions),
         "notes": [*table.notes, *note_absent_classes(table, predictions)],
     }
+    if all(uncertainties):
+        together = predictions if len(runs) > 1 else None
+        result["expected_accuracy"] = _expect_accuracy(test_set, members, uncertainties, unlabelled, together)
     if uncertainty:
-        result["expected_accuracy"] = _expect_accuracy(test_set, members[0], uncertainty, unlabelled)
         strangeness = test_set.score_unknown(members[0], uncertainty.unknown) if uncertainty.unknown else None
         plain = replace(test_set, view=ViewConfig()).predict(members[0]) if config.view.several else predictions
         result["uncertainty"] = uncertainty.measure(table, plain, strangeness)
@@ -146,29 +154,50 @@ def _find_unlabelled(table: ImageTable, spec: HeadSpec) -> np.ndarray:
 
 
 def _check_expected(
-    config: EvaluateConfig, table: ImageTable, unlabelled: Mapping[str, np.ndarray], uncertainty: Uncertainty | None
+    runs: Sequence[Path],
+    table: ImageTable,
+    unlabelled: Mapping[str, np.ndarray],
+    uncertainties: Sequence[Uncertainty | None],
 ) -> None:
     """Raise a TransferError that says why nothing can be said of `table`, which has no label that the model knows."""
-    missing = f"{table.name}: not one image has a label that {config.run} knows"
-    rows = unlabelled.get("object", ())
-    if config.more or not len(rows):
+    missing = f"{table.name}: not one image has a label that {runs[0]} knows"
+    if not len(unlabelled.get("object", ())):
         raise TransferError(missing)
-    if uncertainty is None or not uncertainty.accuracy:
-        raise TransferError(f"{missing}, and there is {NO_REFERENCE}")
-    if max(len(unlabelled.get(name, ())) for name in uncertainty.accuracy) < MIN_IMAGES:
+    for run, uncertainty in zip(runs, uncertainties, strict=True):
+        if uncertainty is None or not uncertainty.accuracy:
+            which = f"{run} has " if len(runs) > 1 else "there is "
+            raise TransferError(f"{missing}, and {which}{NO_REFERENCE}")
+    if max(len(unlabelled.get(name, ())) for name in _list_expected(uncertainties)) < MIN_IMAGES:
         raise TransferError(f"{missing}, and an expected accuracy needs {MIN_IMAGES} images or more")
 
 
+def _list_expected(uncertainties: Sequence[Uncertainty | None]) -> list[str]:
+    """Return the heads whose accuracy all members can expect."""
+    first, *others = [uncertainty.accuracy if uncertainty else {} for uncertainty in uncertainties]
+    return [name for name in first if all(name in other for other in others)]
+
+
 def _expect_accuracy(
-    test_set: TestSet, models: checkpoint.Models, uncertainty: Uncertainty, unlabelled: Mapping[str, np.ndarray]
+    test_set: TestSet,
+    members: Sequence[checkpoint.Models],
+    uncertainties: Sequence[Uncertainty | None],
+    unlabelled: Mapping[str, np.ndarray],
+    ensemble: Predictions | None,
 ) -> dict[str, dict[str, Any]]:
     """Return the record of each head's expected accuracy on the images without labels, or on all if all have some."""
     everything = np.arange(len(test_set.table))
-    rows = {name: unlabelled[name] if len(unlabelled[name]) else everything for name in uncertainty.accuracy}
-    found = test_set.expect_accuracy(models, uncertainty.accuracy, rows)
+    names = _list_expected(uncertainties)
+    rows = {name: unlabelled[name] if len(unlabelled[name]) else everything for name in names}
+    found = [
+        test_set.expect_accuracy(models, {name: uncertainty.accuracy[name] for name in names}, rows, ensemble)
+        for models, uncertainty in zip(members, uncertainties, strict=True)
+        if uncertainty
+    ]
     return {
-        name: expected.record() | {"of": "images without labels" if len(unlabelled[name]) else "all images"}
-        for name, expected in found.items()
+        name: (average_expected([each[name] for each in found]) if len(found) > 1 else found[0][name]).record()
+        | {"of": "images without labels" if len(unlabelled[name]) else "all images"}
+        for name in names
+        if all(name in each for each in found)
     }
 
 

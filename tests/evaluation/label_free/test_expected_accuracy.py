@@ -9,6 +9,7 @@ from transfer.evaluation.label_free.expected_accuracy import (
     INTERVAL_FACTOR,
     MIN_IMAGES,
     AccuracyReference,
+    average_expected,
     combine_estimates,
     compute_half_width,
     estimate_by_confidence,
@@ -83,6 +84,20 @@ def test_confidence_counts_only_where_the_outputs_do_not_differ(reference):
         means = (found.agreement + found.confidence) / 2, combine_estimates(found.agreement, found.transport)
         assert found.accuracy == pytest.approx(means[differs])
         assert found.record()["method"].endswith(("confidence", "transport")[differs])
+
+
+def test_an_ensemble_counts_by_its_own_predictions_and_averages_what_its_members_say(reference):
+    features, _ = draw(np.random.default_rng(1), 300, shift=4.0)
+    own, together = predict(features), predict(draw(np.random.default_rng(1), 300)[0])
+    alone, found = reference.expect(own, features), reference.expect(own, features, together)
+    agreement = reference.opinion.measure_agreement(features, together.argmax(1))
+    assert found.agreement == agreement > alone.agreement
+    assert (found.p_value, found.confidence) == (alone.p_value, alone.confidence)
+    assert reference.expect(own, features, own) == alone
+    mean = average_expected([alone, found, found])
+    assert mean.accuracy == pytest.approx((alone.accuracy + 2 * found.accuracy) / 3)
+    assert mean.high == pytest.approx((alone.high + 2 * found.high) / 3)
+    assert (mean.n, mean.p_value) == (300, alone.p_value)
 
 
 def test_the_threshold_of_confidence_separates_as_many_as_are_wrong():

@@ -1,7 +1,9 @@
 """The expected accuracy of a model on images without labels, with an interval, and an alarm where it is lower."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -96,16 +98,20 @@ class AccuracyReference:
         """The accuracy on the held-out images."""
         return float((self.probabilities.argmax(1) == self.labels).mean())
 
-    def expect(self, probabilities: np.ndarray, features: np.ndarray) -> ExpectedAccuracy | None:
+    def expect(
+        self, probabilities: np.ndarray, features: np.ndarray, ensemble: np.ndarray | None = None
+    ) -> ExpectedAccuracy | None:
         """Return the expected accuracy on images with these `probabilities` (N, classes) and `features` (N, F).
 
-        None with fewer than `MIN_IMAGES`, or if a number is not finite.
+        With the probabilities (N, classes) of an `ensemble`, of which the model is a member, that of the ensemble. None
+        with fewer than `MIN_IMAGES`, or if a number is not finite.
         """
+        evaluated = probabilities if ensemble is None else ensemble
         if len(probabilities) < MIN_IMAGES or not (np.isfinite(probabilities).all() and np.isfinite(features).all()):
             return None
         shares = np.bincount(self.labels, minlength=probabilities.shape[1]) / len(self.labels)
-        agreement = self.opinion.measure_agreement(features, probabilities.argmax(1))
-        transport = estimate_by_transport(probabilities.astype(float), shares)
+        agreement = self.opinion.measure_agreement(features, evaluated.argmax(1))
+        transport = estimate_by_transport(evaluated.astype(float), shares)
         # Both as the run stores them: in float16 the smallest probabilities are 0.
         known, new = (each.astype(np.float16).astype(float) for each in (self.probabilities, probabilities))
         confidence = estimate_by_confidence(known.max(1), self.accuracy, new.max(1))
@@ -115,6 +121,16 @@ class AccuracyReference:
         half = compute_half_width(accuracy, len(new), agreement - (transport if shifted else confidence))
         low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
         return ExpectedAccuracy(accuracy, low, high, len(new), self.accuracy, agreement, transport, confidence, p_value)
+
+
+def average_expected(members: Sequence[ExpectedAccuracy]) -> ExpectedAccuracy:
+    """Return the expected accuracy of an ensemble from what its `members` expect of it: the means of all numbers.
+
+    The p-value is the median: outputs differ where they do for most members.
+    """
+    names = ("accuracy", "low", "high", "held_out", "agreement", "transport", "confidence")
+    means = {name: fmean(getattr(member, name) for member in members) for name in names}
+    return ExpectedAccuracy(n=members[0].n, p_value=median(member.p_value for member in members), **means)
 
 
 def estimate_by_confidence(known: np.ndarray, accuracy: float, new: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transfer.data.images.batches import ImageBatches
 from transfer.errors import TransferError
 from transfer.evaluation.label_free.expected_accuracy import MIN_IMAGES, AccuracyReference, ExpectedAccuracy
-from transfer.evaluation.predictions import iterate_outputs
+from transfer.evaluation.predictions import Predictions, iterate_outputs
 from transfer.feature_cache import Feed
 from transfer.heads.kind import ClassHeadKind
 from transfer.model import TransferModel
@@ -25,20 +25,25 @@ BATCH = 64  # images
 
 
 def expect_accuracy_of_rows(
-    model: TransferModel, feed: Feed, rows: Mapping[str, np.ndarray], references: Mapping[str, AccuracyReference]
+    model: TransferModel,
+    feed: Feed,
+    rows: Mapping[str, np.ndarray],
+    references: Mapping[str, AccuracyReference],
+    ensemble: Predictions | None = None,
 ) -> dict[str, ExpectedAccuracy]:
     """Return the expected accuracy of each head of `model` with a reference on its `rows` of `feed`.
 
-    A head with fewer than `MIN_IMAGES` rows has none.
+    With the predictions of an `ensemble` for all rows of `feed`, by head, that of the ensemble. A head with fewer than
+    `MIN_IMAGES` rows has none.
     """
     model.eval()
     names = [name for name in model.heads.specs if name in references and len(rows.get(name, ())) >= MIN_IMAGES]
     found = {}
     with torch.inference_mode():
         for name in names:
-            if (
-                expected := _expect(model, name, iterate_outputs(model, feed, rows[name]), references[name])
-            ) is not None:
+            together = ensemble[name][rows[name]] if ensemble else None
+            expected = _expect(model, name, iterate_outputs(model, feed, rows[name]), references[name], together)
+            if expected is not None:
                 found[name] = expected
     return found
 
@@ -73,11 +78,18 @@ def _read_batches(model: TransferModel, paths: Sequence[str]) -> Batches:
         yield model.compute(images.to(device, non_blocking=True))
 
 
-def _expect(model: TransferModel, name: str, batches: Batches, reference: AccuracyReference) -> ExpectedAccuracy | None:
+def _expect(
+    model: TransferModel,
+    name: str,
+    batches: Batches,
+    reference: AccuracyReference,
+    ensemble: np.ndarray | None = None,
+) -> ExpectedAccuracy | None:
     features, predicted = [], []
     for x, outputs in batches:
         features.append(x.float().cpu().numpy())
         predicted.append(model.heads.predictions(outputs)[name].cpu().numpy())
     kind = model.heads.specs[name].head_kind
     assert isinstance(kind, ClassHeadKind)
-    return reference.expect(kind.class_probabilities(np.concatenate(predicted)), np.concatenate(features))
+    together = None if ensemble is None else kind.class_probabilities(ensemble)
+    return reference.expect(kind.class_probabilities(np.concatenate(predicted)), np.concatenate(features), together)
