@@ -35,6 +35,8 @@ def naive(name, features, labels, x, logits):
     known, x = np.stack([unit(row) for row in features.numpy()]), unit(x.numpy())
     if name == "knn":
         return 1 - max(float(row @ x) for row in known)
+    if name == "guided":
+        return -math.log(sum(weights)) * max(float(row @ x) for row in known)
     means = {k: known[labels.numpy() == k].mean(0) for k in (0, 1, 2)}
     residuals = np.stack([row - means[k] for row, k in zip(known, labels.tolist(), strict=True)])
     precision = np.linalg.inv(oas(residuals, assume_centered=True)[0])

@@ -1,7 +1,7 @@
 """Unknown scores: how likely does an image show no known class?
 
-Four published scores, each larger for stranger images. None is best on all data, so that a run chooses by leaving
-classes out: see :func:`transfer.probes.left_out_classes.measure_left_out`.
+Published scores, each larger for stranger images. None is best on all data, so that a run chooses by leaving classes
+out: see :func:`transfer.probes.left_out_classes.measure_left_out`.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,6 +46,10 @@ def _fit_neighbours(features: Tensor, labels: Tensor) -> State:
     return {"rows": F.normalize(features[rows].float()).half()}
 
 
+def _nearest_cosine(state: Mapping[str, Tensor], features: Tensor) -> Tensor:
+    return (F.normalize(features.float()) @ state["rows"].float().T).amax(1)
+
+
 def _fit_gaussians(features: Tensor, labels: Tensor) -> State:
     """Return the class means, whitened, and the factor that whitens, of unit features with a shared covariance.
 
@@ -87,7 +91,12 @@ UNKNOWN_SCORES: dict[str, ScoreKind] = {
     "knn": ScoreKind(
         "cosine distance to the nearest training image (Sun et al. 2022)",
         _fit_neighbours,
-        lambda state, x, logits: 1 - (F.normalize(x.float()) @ state["rows"].float().T).amax(1),
+        lambda state, x, logits: 1 - _nearest_cosine(state, x),
+    ),
+    "guided": ScoreKind(
+        "free energy times cosine to the nearest training image (after NNGuide, Park et al. 2023)",
+        _fit_neighbours,
+        lambda state, x, logits: -logits.logsumexp(1) * _nearest_cosine(state, x),
     ),
     "mahalanobis": ScoreKind(
         "Mahalanobis distance of normalised features to the nearest class (Mahalanobis++, Mueller and Hein 2025)",
