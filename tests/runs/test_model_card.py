@@ -89,6 +89,16 @@ def test_without_labels_nothing_is_measured(tmp_path):
     assert "model-index" not in header(text, tmp_path)
 
 
+def test_scores_of_labels_are_not_called_accuracy():
+    tags = {"map": 0.75, "macro_f1": 0.5, "n": 40, "per_label": {}}
+    both = result(["a"])["test"] | {"tags": tags}
+    text = render_model_card(result(["a"], test=both))
+    assert "| head | score | macro-F1 | images |" in text
+    assert "| object | accuracy 0.500 [0.400, 0.600] | 0.250 | 90 |" in text
+    assert "| tags | mAP 0.750 | 0.500 | 40 |" in text
+    assert "| head | accuracy | macro-F1 | images |" in render_model_card(result(["a"]))
+
+
 def test_several_seeds_and_adaptation():
     report = {"accuracy": 0.75, "macro_f1": 0.5, "n": 4, "per_class": {}}
     adapted = result(

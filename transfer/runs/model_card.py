@@ -156,11 +156,13 @@ def _figures(result: Mapping[str, Any]) -> str:
     part, heads = _measured(result)
     if not any("n" in report and len(report) > 1 for report in heads.values()):
         return "Not measured: there were no labelled test images."
-    lines = ["| head | accuracy | macro-F1 | images |", "|---|---|---|---|"]
+    column = "score" if any({"map", "r2"} & report.keys() for report in heads.values()) else "accuracy"
+    lines = [f"| head | {column} | macro-F1 | images |", "|---|---|---|---|"]
     for head, report in heads.items():
         figures = [score_text(result, head, score, part) for score in ("accuracy", "macro_f1")]
         figures = [f"R2 {report['r2']:.3f}", "-"] if "r2" in report else figures
         figures = [f"mAP {score_text(result, head, 'map', part)}", figures[1]] if "map" in report else figures
+        figures[0] = f"accuracy {figures[0]}" if column == "score" and "accuracy" in report else figures[0]
         lines.append(f"| {escape_markdown(head)} | {' | '.join(figures)} | {int(report.get('n', 0))} |")
     if "source_only" in result:
         before = [score_text(result, "object", score, "source_only") for score in ("accuracy", "macro_f1")]
