@@ -138,12 +138,22 @@ def test_near_duplicates_as_a_naive_count_of_bits(hashes):
     assert same_groups(group_near_duplicates(of(hashes), 4), linked(len(hashes), pairs))
 
 
-@pytest.mark.parametrize("tile", [2, 3, 7])
-def test_tiles_change_nothing(monkeypatch, tile):
+@pytest.mark.parametrize("bits", [0, 1, 3, 6, 12])
+def test_blocks_find_every_near_duplicate_among_many(bits):
+    rng = np.random.default_rng(bits)
+    hashes = rng.integers(0, 2**63, 60)[rng.integers(0, 60, 300)]
+    for _ in range(bits + 1):  # as many bits as are near, or one more
+        hashes = hashes ^ (np.int64(1) << rng.integers(0, 63, 300))
+    pairs = [(i, j) for i in range(300) for j in range(i) if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= bits]
+    assert same_groups(group_near_duplicates(of(hashes), bits), linked(300, pairs))
+
+
+@pytest.mark.parametrize("most", [0, 3, 20])
+def test_few_pairs_in_memory_change_nothing(monkeypatch, most):
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**63, 6)[rng.integers(0, 6, 40)] ^ (1 << rng.integers(0, 6, 40))
     whole = group_near_duplicates(of(hashes), 2)
-    monkeypatch.setattr(module, "_TILE", tile)
+    monkeypatch.setattr(module, "_MOST_PAIRS", most)
     assert same_groups(group_near_duplicates(of(hashes), 2), whole)
     assert 1 < len(set(whole)) < 40
 

@@ -5,10 +5,10 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Literal
 
 import imagehash
@@ -33,7 +33,7 @@ NEAR_BITS = 4
 _HASHED_SIDE = 64  # pixels of the decoded image; the hash uses 32 x 32
 _RULES = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "side": _HASHED_SIDE, "rules": 2}
 _DIGESTED = 32  # files that a thread digests in one task; of one each, half of the time would go to the tasks
-_TILE = 2048  # hashes compared at once: 2048 x 2048 x 8 bytes = 32 MiB
+_MOST_PAIRS = 1 << 22  # in memory at once: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -161,27 +161,46 @@ def group_duplicates(inspection: Inspection) -> np.ndarray:
 def group_near_duplicates(inspection: Inspection, bits: int = NEAR_BITS) -> np.ndarray:
     """Return a group number for each row, int64, shape (N,); rows linked by a chain of near-duplicates share one.
 
-    Two images are near-duplicates if their 64-bit perceptual hashes [1]_ differ in at most `bits` bits. Hashes are
-    compared in tiles, so that memory grows linearly with the number of images.
+    Two images are near-duplicates if their 64-bit perceptual hashes [1]_ differ in at most `bits` bits. Memory
+    grows linearly with the number of images, and so does time, unless very many are alike.
 
     References
     ----------
     .. [1] C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
+    .. [2] G. Manku et al., "Detecting Near-Duplicates for Web Crawling", WWW 2007: blocks in common.
     """
     hashes, row_hash = np.unique(inspection.phash, return_inverse=True)
-    starts = range(0, len(hashes), _TILE)
     found, waiting = [np.zeros((2, 0), np.int64)], 0
-    for i in tqdm(starts, "comparing hashes", disable=None if len(starts) > 10 else True):
-        for j in range(i, len(hashes), _TILE):
-            differ = np.bitwise_count(hashes[i : i + _TILE, None] ^ hashes[None, j : j + _TILE])
-            found.append(np.stack(np.nonzero(differ <= bits)) + np.array([[i], [j]]))
-            waiting += found[-1].shape[1]
-            if waiting > _TILE**2:  # nearly all images alike: reduce N^2 pairs to N
-                group = _connected(np.concatenate(found, axis=1), len(hashes))
-                first = np.unique(group, return_index=True)[1]
-                found, waiting = [np.stack([np.arange(len(group)), first[group]])], 0
+    for pairs in _find_near_pairs(hashes, bits):
+        found.append(pairs)
+        waiting += pairs.shape[1]
+        if waiting > _MOST_PAIRS:  # nearly all images alike: reduce N^2 pairs to N
+            group = _connected(np.concatenate(found, axis=1), len(hashes))
+            first = np.unique(group, return_index=True)[1]
+            found, waiting = [np.stack([np.arange(len(group)), first[group]])], 0
     group = _connected(np.concatenate(found, axis=1), len(hashes))
     return _isolate(group[row_hash], inspection.bad)
+
+
+def _find_near_pairs(hashes: np.ndarray, bits: int) -> Iterator[np.ndarray]:
+    """Yield the pairs of different `hashes` that differ in at most `bits` bits, int64 (2, pairs), some repeatedly.
+
+    The 64 bits are cut into one block more than `bits`, so such a pair has a block in common (Manku et al. 2007):
+    only hashes with the same block are compared.
+    """
+    edges = np.linspace(0, 64, bits + 2).astype(int).tolist()
+    for low, high in tqdm(list(pairwise(edges)), "comparing hashes", disable=None, delay=2, leave=False):
+        block = hashes >> np.uint64(low) & np.uint64((1 << (high - low)) - 1)
+        order = np.argsort(block, kind="stable")
+        block, sorted_hashes = block[order], hashes[order]
+        at = np.arange(len(hashes))
+        for lag in range(1, len(hashes)):
+            at = at[at < len(hashes) - lag]
+            at = at[block[at] == block[at + lag]]  # of those that were equal at the lag before
+            if not len(at):
+                break
+            near = at[np.bitwise_count(sorted_hashes[at] ^ sorted_hashes[at + lag]) <= bits]
+            yield np.stack([order[near], order[near + lag]])
 
 
 def _connected(pairs: np.ndarray, nodes: int) -> np.ndarray:
