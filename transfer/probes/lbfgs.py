@@ -7,6 +7,7 @@ here alone.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -103,8 +104,7 @@ class LinearProblem:
                 bar.update()
                 return self._objective(point, l2)
 
-            # Threads of SciPy's BLAS would wait for cores on which PyTorch's threads await the next evaluation.
-            with _find_thread_pools().limit(limits=1, user_api="blas"):
+            with limit_blas():
                 found = minimize(
                     objective,
                     self.point,
@@ -175,6 +175,15 @@ class LinearProblem:
     def _unpack(self, point: np.ndarray) -> tuple[Tensor, Tensor]:
         inner, bias = torch.from_numpy(point).float().to(self.x.device).tensor_split([-self.outputs])
         return inner.view(self.outputs, -1), bias
+
+
+def limit_blas() -> AbstractContextManager[Any]:
+    """Return a context in which SciPy's BLAS uses one thread.
+
+    Its threads would wait for cores on which PyTorch's await the next evaluation. The number is that of the process: of
+    contexts at the same time, an outer one must last longest.
+    """
+    return _find_thread_pools().limit(limits=1, user_api="blas")
 
 
 @cache

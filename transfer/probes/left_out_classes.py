@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Unpack
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from transfer.evaluation.uncertainty.unknown import HEAD, UNKNOWN_SCORES, UnknownScore, measure_auroc
 from transfer.heads.heads import PAIR, Heads, split_by_layer
-from transfer.probes.linear import Rows, SolverOptions, solve_linear_probe
+from transfer.probes.linear import Rows, SolverOptions, fits_one_core, solve_linear_probe
+from transfer.probes.side_by_side import run_side_by_side
 
 LEFT_OUT_GROUPS = 4  # each leaves a quarter of the classes out
 MIN_CLASSES = 3  # of which one is left out: a probe of the others needs two
@@ -54,21 +56,27 @@ def measure_left_out(
     present = labels[labels >= 0].unique().numpy()
     if len(present) < MIN_CLASSES:
         return {}
-    found: dict[str, list[float]] = {name: [] for name in UNKNOWN_SCORES}
     order = np.random.default_rng(seed).permutation(present)
     groups = min(LEFT_OUT_GROUPS, len(order))
-    for number in range(groups):
+
+    def measure(number: int) -> dict[str, float]:
         unknown = torch.isin(labels, torch.from_numpy(order[number::groups]))
         held_out = ~unknown & (labels >= 0) & torch.from_numpy(folds == number % (folds.max() + 1))
         fitted = ~unknown & ~held_out & (labels >= 0)
         if not (bool(unknown.any()) and bool(held_out.any()) and len(labels[fitted].unique()) > 1):
-            continue
+            return {}
         logits = _predict_without(heads, rows, fitted, temperatures, options)
+        found = {}
         for name in UNKNOWN_SCORES:
             score = UnknownScore.fitted(name, rows[0][fitted], labels[fitted].to(rows[0].device))
             parts = [score.compute(rows[0][part], logits[part]).cpu().numpy() for part in (held_out, unknown)]
-            found[name].append(measure_auroc(*parts))
-    return {name: round(float(np.mean(values)), 4) for name, values in found.items() if values}
+            found[name] = measure_auroc(*parts)
+        return found
+
+    jobs = [partial(measure, number) for number in range(groups)]
+    found = run_side_by_side(jobs) if fits_one_core(heads, rows[0]) else [job() for job in jobs]
+    found = [aurocs for aurocs in found if aurocs]
+    return {name: round(float(np.mean([a[name] for a in found])), 4) for name in UNKNOWN_SCORES} if found else {}
 
 
 def _predict_without(

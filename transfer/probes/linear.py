@@ -8,6 +8,7 @@ on the test rows.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -17,9 +18,13 @@ from transfer.heads.heads import Heads, known_rows, split_by_layer
 from transfer.probes.head_problem import HeadProblem, LogLine, ScaledRows
 from transfer.probes.lbfgs import DEFAULT_PROBE_L2, Preconditioner, make_dense_preconditioner
 from transfer.probes.scaling import Blocks, check_finite, compute_feature_scale
+from transfer.probes.side_by_side import run_side_by_side
 
 Rows = tuple[Tensor, Mapping[str, Tensor]]
 """Features (N, width) and by head its targets (N,), -1 (NaN for regression) where unknown."""
+# Of features (N, width) with weights (width, outputs), for one core. An evaluation of the objective takes at most 50 ms
+# then. A larger problem is solved on all cores: its bits depend on their number.
+MAX_MULTIPLICATIONS = 3e8
 
 
 def is_linear(heads: Heads) -> bool:
@@ -77,16 +82,27 @@ def solve_linear_probe(
     TransferError
         Features are NaN or infinite.
     """
-    chosen = {}
-    for layer in layer_problems(heads, train, val, **options):
+
+    def solve(layer: HeadLayer, on_line: Callable[[LogLine], None]) -> float:
         problem = layer.problem()
         if layer.val:
-            l2 = problem.choose_robust_l2(layer.log) if robust else problem.choose_l2(layer.log)[0]
+            l2 = problem.choose_robust_l2(on_line) if robust else problem.choose_l2(on_line)[0]
         else:
             l2 = DEFAULT_PROBE_L2 if layer.fixed is None else layer.fixed
-            layer.log(problem.solve_at(l2, fine=fine))
+            on_line(problem.solve_at(l2, fine=fine))
         layer.set_weights(*layer.unscale(problem))
-        chosen[layer.name] = l2
+        return l2
+
+    problems = layer_problems(heads, train, val, **options)
+    if not fits_one_core(heads, train[0]):
+        return {layer.name: solve(layer, layer.log) for layer in problems}
+    layers = list(problems)
+    lines: list[list[LogLine]] = [[] for _ in layers]
+    jobs = [partial(solve, layer, of_layer.append) for layer, of_layer in zip(layers, lines, strict=True)]
+    chosen = dict(zip((layer.name for layer in layers), run_side_by_side(jobs), strict=True))
+    for layer, of_layer in zip(layers, lines, strict=True):
+        for line in of_layer:
+            layer.log(line)
     return chosen
 
 
@@ -184,6 +200,12 @@ def layer_problems(
         else:
             labelled_val = val_rows and val_rows.labelled_for(part)
             yield HeadLayer(name, heads, part, labelled, labelled_val, scale, preconditioner, options)
+
+
+def fits_one_core(heads: Heads, features: Tensor) -> bool:
+    """Return whether linear `heads` on `features` (N, width) are solved on one core of a CPU each."""
+    outputs = max(layer.out_features for layer in linear_layers(heads).values())
+    return heads.centre.device.type == "cpu" and features.numel() * outputs <= MAX_MULTIPLICATIONS
 
 
 def linear_layers(heads: Heads) -> dict[str, nn.Linear]:
