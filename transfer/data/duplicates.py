@@ -170,16 +170,32 @@ def group_near_duplicates(inspection: Inspection, bits: int = NEAR_BITS) -> np.n
     .. [2] G. Manku et al., "Detecting Near-Duplicates for Web Crawling", WWW 2007: blocks in common.
     """
     hashes, row_hash = np.unique(inspection.phash, return_inverse=True)
+    return _isolate(connect_pairs(_find_near_pairs(hashes, bits), len(hashes))[row_hash], inspection.bad)
+
+
+def connect_pairs(pairs: Iterable[np.ndarray], nodes: int) -> np.ndarray:
+    """Return the connected component, int64 (nodes,), of each node, with few of the `pairs` in memory at a time.
+
+    Parameters
+    ----------
+    pairs : iterable of ndarray of int64
+        The edges, in parts (2, n).
+    nodes : int
+
+    Examples
+    --------
+    >>> connect_pairs([np.array([[0], [3]]), np.array([[2, 0], [3, 3]])], 4)
+    array([0, 1, 0, 0])
+    """
     found, waiting = [np.zeros((2, 0), np.int64)], 0
-    for pairs in _find_near_pairs(hashes, bits):
-        found.append(pairs)
-        waiting += pairs.shape[1]
-        if waiting > _MOST_PAIRS:  # nearly all images alike: reduce N^2 pairs to N
-            group = _connected(np.concatenate(found, axis=1), len(hashes))
+    for part in pairs:
+        found.append(part)
+        waiting += part.shape[1]
+        if waiting > _MOST_PAIRS:  # nearly all are connected: reduce N^2 pairs to N
+            group = _connected(np.concatenate(found, axis=1), nodes)
             first = np.unique(group, return_index=True)[1]
             found, waiting = [np.stack([np.arange(len(group)), first[group]])], 0
-    group = _connected(np.concatenate(found, axis=1), len(hashes))
-    return _isolate(group[row_hash], inspection.bad)
+    return _connected(np.concatenate(found, axis=1), nodes)
 
 
 def _find_near_pairs(hashes: np.ndarray, bits: int) -> Iterator[np.ndarray]:

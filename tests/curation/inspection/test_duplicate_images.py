@@ -1,7 +1,9 @@
 from dataclasses import replace
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
+from transfer.curation.inspection import duplicate_images
 from transfer.curation.inspection.duplicate_images import find_duplicates
 from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, make_softmax_target
@@ -74,3 +76,15 @@ def test_leaks_are_duplicates_on_both_sides_of_a_given_split():
     )
     assert find(table, inspection)["leaks"] == [((0, 1), "2 images; in test and train")]
     assert "leaks" not in find(replace(table, split=np.full(4, "train")), inspection)
+
+
+def test_blocks_of_a_large_group_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(5, 6))[rng.integers(0, 5, 40)] + rng.normal(0, 0.2, (40, 6))).astype(np.float32)
+    x = features - features.mean(0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    naive = connected_components(x @ x.T >= duplicate_images.MIN_COSINE)[1]
+    for rows in (1, 7, 256):
+        monkeypatch.setattr(duplicate_images, "_BLOCK_ROWS", rows)
+        found = duplicate_images.split_by_features(np.zeros(40, int), features)
+        assert 1 < len(set(naive)) == len(set(found)) == len({*zip(naive, found, strict=True)}) < 40

@@ -1,5 +1,6 @@
 import numpy as np
 
+from transfer.curation.inspection import outliers
 from transfer.curation.inspection.outliers import find_outliers, measure_neighbour_distance
 
 
@@ -46,3 +47,16 @@ def test_few_or_equal_images_have_no_outlier():
     assert list(find_outliers(np.eye(4, dtype=np.float32), np.arange(4))) == []
     assert list(find_outliers(np.ones((20, 3), np.float32), np.arange(20))) == []
     assert list(find_outliers(np.ones((1, 3), np.float32), np.arange(1))) == []
+
+
+def test_of_many_images_a_fixed_sample_are_the_possible_neighbours(monkeypatch):
+    features, groups = cluster_with_strangers(), np.arange(80)
+    sample = np.sort(np.random.default_rng(0).permutation(80)[:30])
+    x = features - features.mean(0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    expected = [1 - np.mean(sorted(x[i] @ x[j] for j in sample if j != i)[-5:]) for i in range(80)]
+    monkeypatch.setattr(outliers, "MOST_REFERENCES", 30)
+    monkeypatch.setattr(outliers, "_MOST_COSINES", 90)  # three rows at once
+    np.testing.assert_allclose(measure_neighbour_distance(features, groups), expected, rtol=1e-4, atol=1e-6)
+    (finding,) = find_outliers(features, groups)
+    assert {5, 50} <= {*finding.rows}

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
 from transfer.curation.inspection.finding import Finding, FoundItem
-from transfer.data.duplicates import Inspection, group_duplicates, group_near_duplicates, merge_groups
+from transfer.data.duplicates import Inspection, connect_pairs, group_duplicates, group_near_duplicates, merge_groups
 from transfer.data.table import ImageTable
 
 REMOVE = "Keep one image of each group. A split that training draws has the others on one side, but counts them all."
@@ -14,6 +13,7 @@ REMOVE = "Keep one image of each group. A split that training draws has the othe
 # it (tf_efficientnet_lite0; mobilenetv2_100: all but one). Different bikes of Office-31 on white have up to 0.94, and
 # the same mouse in another colour can have more.
 MIN_COSINE = 0.95
+_BLOCK_ROWS = 256  # of a group, compared with all others at once
 
 
 def split_by_features(groups: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -25,10 +25,17 @@ def split_by_features(groups: np.ndarray, features: np.ndarray) -> np.ndarray:
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     found, used = np.zeros(len(groups), np.int64), 0
     for rows in np.split(np.argsort(groups, kind="stable"), np.cumsum(np.unique(groups, return_counts=True)[1])[:-1]):
-        count, part = (1, 0) if len(rows) == 1 else connected_components(x[rows] @ x[rows].T >= MIN_COSINE)
+        part = connect_pairs(_find_similar_pairs(x[rows]), len(rows)) if len(rows) > 1 else np.zeros(1, np.int64)
         found[rows] = used + part
-        used += count
+        used += int(part.max()) + 1
     return found
+
+
+def _find_similar_pairs(x: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the pairs of similar rows of `x`, of length 1, block by block: memory grows with N only."""
+    for start in range(0, len(x), _BLOCK_ROWS):
+        pairs = np.stack(np.nonzero(x[start : start + _BLOCK_ROWS] @ x[start:].T >= MIN_COSINE))
+        yield pairs + start
 
 
 def find_duplicates(table: ImageTable, inspection: Inspection, features: np.ndarray) -> Iterator[Finding]:

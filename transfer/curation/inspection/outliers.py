@@ -9,7 +9,8 @@ from transfer.curation.inspection.finding import Finding, FoundItem
 
 NEIGHBOURS = 5
 FAR_OUT = 3.0  # interquartile ranges above the upper quartile (Tukey 1977)
-_BLOCK_ROWS = 1024
+MOST_REFERENCES = 20_000  # images among which neighbours are sought, so that time grows with N beyond
+_MOST_COSINES = 1 << 25  # in memory at once: 128 MiB
 MIN_ROWS = 10  # of fewer, quartiles say nothing
 
 
@@ -17,16 +18,20 @@ def measure_neighbour_distance(features: np.ndarray, groups: np.ndarray, k: int 
     """Return the mean cosine distance of each row of `features` (N, F) to its `k` nearest neighbours, float64 (N,).
 
     Features are centred. Rows of the same group (N,), such as duplicates, are not neighbours. The k-NN distance is
-    Ramaswamy et al. 2000's, averaged over the neighbours (Angiulli and Pizzuti 2002).
+    Ramaswamy et al. 2000's, averaged over the neighbours (Angiulli and Pizzuti 2002). Of more than `MOST_REFERENCES`
+    rows a fixed random sample are the possible neighbours of all.
     """
     x = torch.from_numpy(np.asarray(features, np.float32))
     x = torch.nn.functional.normalize(x - x.mean(0))
     groups_at = torch.from_numpy(groups)
-    k = min(k, len(x) - 1)
+    references = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(len(x))[:MOST_REFERENCES]))
+    others, groups_of = x[references], groups_at[references]
+    k = min(k, len(others) - 1)
     found = np.zeros(len(x))
-    for start in range(0, len(x) if k > 0 else 0, _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        near = (x[rows] @ x.T).masked_fill_(groups_at[rows, None] == groups_at, -1.0)
+    block = max(1, min(1024, _MOST_COSINES // max(len(others), 1)))
+    for start in range(0, len(x) if k > 0 else 0, block):
+        rows = slice(start, start + block)
+        near = (x[rows] @ others.T).masked_fill_(groups_at[rows, None] == groups_of, -1.0)
         found[rows] = 1 - near.topk(k, 1).values.double().mean(1).numpy()
     return found
 
