@@ -98,6 +98,26 @@ def test_the_ready_trunk_is_made_once_and_anew_when_a_weight_changes(small: Call
     assert model.get_trunk() is not ready
 
 
+def test_the_key_of_compiled_stages_is_made_once_and_anew_when_a_weight_changes(
+    small: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = small()
+    model = model_of(backbone)
+    model.freeze(freeze.plan("linear_probe", backbone).phases[0])
+    keys = []
+    monkeypatch.setattr("transfer.model.choose_engine", lambda *_: "onnxruntime")
+    monkeypatch.setattr("transfer.model.is_compiled", lambda _, key: not keys.append(key))
+    assert (model.engine, model.engine) == ("onnxruntime", "onnxruntime")
+    assert keys[0] is keys[1]
+    with torch.no_grad():
+        next(backbone.network.parameters()).mul_(1.5)
+    assert model.engine == "onnxruntime"
+    assert keys[2].weights != keys[0].weights
+    backbone.preprocessing = backbone.preprocessing.at_size(48)
+    assert model.engine == "onnxruntime"
+    assert (keys[3].shape, keys[3].weights) == ((3, 48, 48), keys[2].weights)
+
+
 def test_the_trunk_gives_no_gradient_the_tail_does(small: Callable[..., Backbone]) -> None:
     model = model_of(small())
     model.freeze(freeze.plan("partial:1", model.backbone).phases[0])

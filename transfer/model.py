@@ -42,10 +42,11 @@ class TransferModel(nn.Module):
         self._frozen_modules: tuple[nn.Module, ...] = ()
         self._hooks: list[RemovableHandle] = []
         self._trunk: tuple[tuple, Trunk] | None = None
+        self._stages_key: tuple[tuple, StagesKey] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the trunk, which is prepared for this machine's threads and rebuilt when needed."""
-        return self.__dict__ | {"_trunk": None}
+        return self.__dict__ | {"_trunk": None, "_stages_key": None}
 
     def freeze(self, phase: Phase) -> None:
         """Freeze all but what `phase` trains, and set the cut below the first trained stage.
@@ -86,12 +87,15 @@ class TransferModel(nn.Module):
 
     def get_trunk(self) -> Trunk:
         """Return the trunk prepared for inference, rebuilt if its weights have changed."""
-        tensors = self.trunk_tensors()
-        versions = ((tensor.data_ptr(), tensor._version) for tensor in tensors.values())
-        stamp = (self.cut, self.backbone.engine, self.backbone.calibration, *versions)
+        stamp = self._get_stamp()
         if self._trunk is None or self._trunk[0] != stamp:
             self._trunk = stamp, Trunk(self.backbone, self.cut)
         return self._trunk[1]
+
+    def _get_stamp(self) -> tuple:
+        """Return what changes whenever the trunk does."""
+        versions = ((tensor.data_ptr(), tensor._version) for tensor in self.trunk_tensors().values())
+        return (self.cut, self.backbone.engine, self.backbone.calibration, *versions)
 
     @property
     def engine(self) -> str:
@@ -100,8 +104,11 @@ class TransferModel(nn.Module):
         engine = choose_engine(backbone.engine, backbone, next(backbone.parameters()).device) if self.cut else "torch"
         if engine == "torch":
             return engine
-        key = StagesKey.of(backbone, engine, self.cut, 0, backbone.preprocessing.input_size)
-        return engine if is_compiled(backbone, key) else "torch"
+        stamp = (engine, backbone.preprocessing.input_size, *self._get_stamp())
+        if self._stages_key is None or self._stages_key[0] != stamp:
+            key = StagesKey.of(backbone, engine, self.cut, 0, backbone.preprocessing.input_size)
+            self._stages_key = stamp, key
+        return engine if is_compiled(backbone, self._stages_key[1]) else "torch"
 
     def trunk_tensors(self, cut: int | None = None) -> dict[str, Tensor]:
         """Return the parameters and buffers below `cut` (default: the model's cut) by their names in the network."""

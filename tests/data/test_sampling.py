@@ -144,3 +144,39 @@ def test_nothing_is_drawn_of_nothing(count, fraction):
     drawn = draw_stratified(rows, table, np.arange(12), fraction, rng, notes, "test")
     assert (drawn.tolist(), drawn.dtype, notes) == ([], np.int64, [])
     assert rng.random() == np.random.default_rng(0).random()  # what is drawn after it does not depend on it
+
+
+def draw_naively(rows, table, component, fraction, rng):
+    """Return what `draw_stratified` draws, by its general rule alone, which holds for single images, too."""
+    _, cell, counts = np.unique(get_cells(rows, table), return_inverse=True, return_counts=True)
+    owner = np.array([table.object[rows][cell == c][0] for c in range(len(counts))])
+    room = compute_quotas(counts, fraction, owner, rng)
+    spare = np.maximum(np.bincount(owner, counts) - 1, 0)
+    parts = [np.flatnonzero(component[rows] == name) for name in np.unique(component[rows])]
+    waiting, taken = [parts[i] for i in rng.permutation(len(parts))], []
+    for overshoot in (False, True):
+        left = []
+        for part in waiting:
+            after = room - np.bincount(cell[part], minlength=len(room))
+            touched = np.unique(cell[part])
+            closer = np.abs(after[touched]).sum() < np.abs(room[touched]).sum()
+            leaving = np.bincount(owner[cell[part]], minlength=len(spare))
+            if ((after[touched] >= 0).all() or (overshoot and closer)) and (leaving <= spare).all():
+                room, spare = after, spare - leaving
+                taken += rows[part].tolist()
+            else:
+                left.append(part)
+        waiting = left
+    return sorted(taken)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 30)), min_size=2, max_size=60),
+    fractions,
+    st.integers(0, 9),
+)
+def test_single_images_are_drawn_by_the_rule_of_groups(images, fraction, seed):
+    domain, obj, component = map(np.array, zip(*images, strict=True))
+    table, rows = table_of(domain, obj), np.arange(len(images))
+    drawn = draw_stratified(rows, table, component, fraction, np.random.default_rng(seed), [], "test")
+    assert drawn.tolist() == draw_naively(rows, table, component, fraction, np.random.default_rng(seed))

@@ -15,6 +15,7 @@ from transfer.freeze import (
     FreezePolicy,
     find_changed_tensors,
     find_frozen_modules,
+    find_frozen_tensors,
     find_trained_parameters,
     hash_frozen_tensors,
     plan,
@@ -37,6 +38,15 @@ def nudge(tensor: Tensor) -> None:
 def test_changed_tensors(a: dict[str, str], b: dict[str, str]) -> None:
     expected = [k for k in "abcd" if (k in a or k in b) and (k not in a or k not in b or a[k] != b[k])]
     assert find_changed_tensors(a, b) == tuple(expected)
+
+
+def test_frozen_tensors_are_those_that_no_phase_trains(small: Callable[..., Backbone]) -> None:
+    backbone = small("test_resnet")
+    tensors = {**dict(backbone.network.named_parameters()), **dict(backbone.network.named_buffers())}
+    frozen = find_frozen_tensors(backbone, plan("linear_probe", backbone).phases)
+    assert frozen.keys() == tensors.keys()
+    assert all(frozen[name] is tensor for name, tensor in tensors.items())
+    assert find_frozen_tensors(backbone, plan("full", backbone, statistics="learning").phases) == {}
 
 
 def test_digests_see_every_bit(small: Callable[..., Backbone]) -> None:

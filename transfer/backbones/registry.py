@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from transfer.backbones.providers.base import ClassifierLayout, Provider
 from transfer.errors import TransferError, UnknownName, did_you_mean
 from transfer.runtime.compiler import defer_compiler
+from transfer.runtime.imports import pause_collection
 
 if TYPE_CHECKING:
     from torch import nn
@@ -145,7 +146,7 @@ class RegisteredBackbones(Provider):
 @cache
 def load_providers() -> tuple[Provider, ...]:
     """Return all providers; a name belongs to the first that knows it."""
-    with defer_compiler():
+    with defer_compiler(), pause_collection():
         from transfer.backbones.providers.bundled_models import BundledModels
         from transfer.backbones.providers.timm_models import TimmModels
         from transfer.backbones.providers.torchvision_models import TorchvisionModels

@@ -171,7 +171,7 @@ def _read_tree(
         lost = [file for file in ignored if file.path not in passed and is_lost_image(file.reason)]
         _refuse_lost_folders(folder, [where for where, _ in images], lost)
         images.sort()
-        paths = [str(folder.joinpath(*where, name)) for where, name in images]
+        paths = [os.path.join(folder, *where, name) for where, name in images]
         table = arrange(images, paths, source=str(folder), name=folder.name)
     except TransferError as error:
         raise TransferError("; ".join((str(error), *not_read))) from None

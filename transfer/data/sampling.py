@@ -96,8 +96,16 @@ def draw_stratified(
     for may_overshoot in (False, True):
         left = []
         for member in waiting:
-            single = len(member) == 1  # most are; spares them a sort
-            touched, size = (cell[member], 1) if single else np.unique(cell[member], return_counts=True)
+            if len(member) == 1:  # most are: the same in less time
+                place = cell[member[0]]
+                if room[place] >= 1 and to_spare[owner[place]] >= 1:
+                    room[place] -= 1
+                    to_spare[owner[place]] -= 1
+                    taken.append(member)
+                else:
+                    left.append(member)
+                continue
+            touched, size = np.unique(cell[member], return_counts=True)
             after = room[touched] - size
             fits = (after >= 0).all() or (may_overshoot and abs(after).sum() < abs(room[touched]).sum())
             leaving = np.bincount(owner[cell[member]], minlength=len(to_spare))

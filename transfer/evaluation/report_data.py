@@ -50,7 +50,7 @@ class InitialWeights:
 
     def __init__(self, model: TransferModel, plan: FreezePlan) -> None:
         self.network = model.backbone.network
-        frozen = freeze.hash_frozen_tensors(model.backbone, plan.phases)
+        frozen = freeze.find_frozen_tensors(model.backbone, plan.phases)
         self.weights = {n: t.clone() for n, t in self.network.state_dict().items() if n not in frozen}
 
     def restored(self) -> AbstractContextManager[None]:

@@ -1,6 +1,7 @@
 """t-SNE: features of many dimensions as points in the plane."""
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 PCA_COMPONENTS = 50  # principal components that t-SNE reads, at most
 PERPLEXITY = 30
@@ -18,10 +19,11 @@ def embed_tsne(features: np.ndarray) -> np.ndarray:
     rows = len(features)
     if rows < 3:
         return np.stack([np.arange(rows), np.zeros(rows)], 1)
-    space = _principal_components(features.astype(np.float64))
-    affinity = _affinities(space, min(PERPLEXITY, (rows - 1) / 3)).astype(np.float32)
-    start = space[:, :2] * (1e-4 / max(float(space[:, 0].std()), 1e-12))
-    return _descend(affinity, start.astype(np.float32)).astype(np.float64)
+    with threadpool_limits(1, user_api="blas"):  # on so few rows, threads wait more than they compute
+        space = _principal_components(features.astype(np.float64))
+        affinity = _affinities(space, min(PERPLEXITY, (rows - 1) / 3)).astype(np.float32)
+        start = space[:, :2] * (1e-4 / max(float(space[:, 0].std()), 1e-12))
+        return _descend(affinity, start.astype(np.float32)).astype(np.float64)
 
 
 def _principal_components(features: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from transfer.freeze import policies  # noqa: F401  (registers the policies of t
 from transfer.freeze.apply import (
     find_changed_tensors,
     find_frozen_modules,
+    find_frozen_tensors,
     find_trained_parameters,
     hash_frozen_tensors,
     reshape_backbone,
@@ -29,6 +30,7 @@ __all__ = [
     "count_least_rows",
     "find_changed_tensors",
     "find_frozen_modules",
+    "find_frozen_tensors",
     "find_trained_parameters",
     "force_input_gradients",
     "hash_frozen_tensors",

@@ -13,7 +13,7 @@ from transfer.freeze.phase import Phase
 from transfer.freeze.policy import FreezePolicy
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from transfer.backbones.backbone import Backbone
 
@@ -66,21 +66,25 @@ def find_frozen_modules(backbone: "Backbone", phase: Phase) -> tuple["nn.Module"
     return tuple(frozen)
 
 
-def hash_frozen_tensors(backbone: "Backbone", phases: tuple[Phase, ...]) -> dict[str, str]:
-    """Return a digest of every parameter and buffer that no phase of `phases` may change, by name.
-
-    Compare two results with :func:`find_changed_tensors` to prove that training left the frozen parts unchanged.
-    """
+def find_frozen_tensors(backbone: "Backbone", phases: tuple[Phase, ...]) -> dict[str, "Tensor"]:
+    """Return every parameter and buffer that no phase of `phases` may change, by name."""
     norm = find_norm_tensors(backbone)
     may_change = {name for phase in phases for name in find_trained_parameters(backbone, phase)}
     for name, _ in backbone.network.named_buffers():
         if name in norm and any(p.stages[backbone.stage_of(name)].statistics == "learning" for p in phases):
             may_change.add(name)
     tensors = {**dict(backbone.network.named_parameters()), **dict(backbone.network.named_buffers())}
+    return {name: tensor for name, tensor in tensors.items() if name not in may_change}
+
+
+def hash_frozen_tensors(backbone: "Backbone", phases: tuple[Phase, ...]) -> dict[str, str]:
+    """Return a digest of every parameter and buffer that no phase of `phases` may change, by name.
+
+    Compare two results with :func:`find_changed_tensors` to prove that training left the frozen parts unchanged.
+    """
     return {
         name: hashlib.blake2b(tensor.detach().cpu().contiguous().numpy().tobytes(), digest_size=16).hexdigest()
-        for name, tensor in tensors.items()
-        if name not in may_change
+        for name, tensor in find_frozen_tensors(backbone, phases).items()
     }
 
 

@@ -141,7 +141,8 @@ class PhaseTrainer:
             size = freeze.choose_batch_size(len(data.train), size, freeze.count_least_rows(model.train()))
         feed = self.cache.feed(model, data.table.paths, data.digests, batch_size=size, workers=config.workers)
         feed.prepare(np.concatenate([data.train, data.val]))
-        frozen = freeze.hash_frozen_tensors(model.backbone, (phase,))
+        # Of a single phase the proof of the whole fit is enough.
+        frozen = freeze.hash_frozen_tensors(model.backbone, (phase,)) if len(self.plan.phases) > 1 else None
         if solved:
             best = self.solve(feed, phase)
         else:
@@ -151,7 +152,9 @@ class PhaseTrainer:
             penalties = build.build_penalties(model, phase, config, feed, self.pretrained)
             with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
                 best = self.train(feed, phase, self.optimizer, penalties)
-        self.result.moved += freeze.find_changed_tensors(frozen, freeze.hash_frozen_tensors(model.backbone, (phase,)))
+        if frozen is not None:
+            after = freeze.hash_frozen_tensors(model.backbone, (phase,))
+            self.result.moved += freeze.find_changed_tensors(frozen, after)
         return best
 
     def train(self, feed: Feed, phase: Phase, optimizer: Optimizer, penalties: tuple[Penalty, ...]) -> PhaseBest:

@@ -82,7 +82,8 @@ def read_new_images(
     table, inspection = drop_bad_images(table, inspect_files(table, disk_cache=disk_cache), config.on_bad_image)
     images = _list_all(table, inspection)
     if table.domains == (DEFAULT_DOMAIN,):
-        images = [image | {"domain": _domain_of_others(config, old)} for image in images]
+        given = _domain_of_others(config, old)
+        images = [image | {"domain": given} for image in images]
     if not _has_objects(specs) and _names(images, "object"):
         images = [image | {"object": ""} for image in images]
         notes.append(f"{data} names an object of each image, which {config.run} does not predict: not used")

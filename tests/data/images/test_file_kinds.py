@@ -24,6 +24,8 @@ from transfer.data.left_out import LeftOut
 def test_is_image():
     assert all(is_image(Path(name)) for name in ("a.JPEG", "b/a.webp", "a.tif"))
     assert not any(is_image(Path(name)) for name in ("a.h5", "b/.a.png", "a.txt", "png"))
+    assert is_image("b/a.PNG")
+    assert not any(map(is_image, ("b/.a.png", ".png", "a.png.", "png", "a.png/b")))
 
 
 def test_postscript_is_no_image():

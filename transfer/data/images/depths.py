@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import PIL
@@ -51,7 +50,7 @@ def measure_depths(
 
 def _suffix(path: str) -> str:
     member = parse_address(path)
-    return Path(member.name if member else path).suffix.lower()
+    return os.path.splitext(member.name if member else path)[1].lower()
 
 
 def _measure(contents: Contents, place: int) -> tuple[float, float, float]:

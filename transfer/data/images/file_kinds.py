@@ -2,6 +2,7 @@
 
 import functools
 import mimetypes
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -46,9 +47,10 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(found.union(HEIF_SUFFIXES) if has_heif() else found.difference(HEIF_SUFFIXES))
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: str | Path) -> bool:
     """Return whether `path` has the suffix of an image format and is not hidden."""
-    return not path.name.startswith(".") and path.suffix.lower() in image_suffixes()
+    name = os.path.basename(path)
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in image_suffixes()
 
 
 def is_passed_over(name: str) -> bool:

@@ -104,7 +104,7 @@ def _read_folder_entries(root: Path, folder: _Folder) -> list[TreeEntry | _Folde
     for entry in entries:
         name = entry.name
         if not _is_folder(entry):
-            found.append((name, TreeEntry("image" if is_image(Path(name)) else "ignored", where, name)))
+            found.append((name, TreeEntry("image" if is_image(name) else "ignored", where, name)))
         elif is_passed_over(name):
             found.append((f"{name}/", TreeEntry("ignored", where, f"{name}/")))
         else:
