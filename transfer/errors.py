@@ -16,6 +16,14 @@ class UnknownName(TransferError):
     """No policy, head kind, method or backbone of this name is registered; a plugin may register it."""
 
 
+class MissingColumn(TransferError):
+    """The data has no column of one of the further targets, or no value in it; `names` are those targets."""
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return ``" (did you mean 'x'?)"`` for up to `limit` known names close to `name`, or an empty string.
 

@@ -24,7 +24,7 @@ from transfer.data.manifests.label_tables import (
 )
 from transfer.data.manifests.manifest import read_manifest, read_manifests
 from transfer.data.table import ImageTable
-from transfer.errors import TransferError, list_examples
+from transfer.errors import MissingColumn, TransferError, list_examples
 
 _MAX_DEPTH = 6  # of folders: wrapper/split/domain/images/class, and one more to report an error
 
@@ -158,7 +158,7 @@ def _read_tree(
         No image, a class without one that can be read, or an ambiguous layout.
     """
     if targets:
-        raise TransferError(f"further targets ({', '.join(targets)}) need a CSV manifest; {folder} has none")
+        raise MissingColumn(f"further targets ({', '.join(targets)}) need a CSV manifest; {folder} has none", targets)
     tree = walk_images(folder, _MAX_DEPTH)
     images, empty = tree.images, tree.empty
     passed = {} if unread is None else dict(find_inner_tables(folder, tree.ignored)) | dict(unread)

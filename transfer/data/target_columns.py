@@ -9,7 +9,7 @@ import numpy as np
 from transfer.data.class_names import find_alike
 from transfer.data.label_sets.cells import MULTILABEL, SEPARATORS_OF_LABELS, read_label_sets
 from transfer.data.table import Target, make_softmax_target, sort_classes
-from transfer.errors import TransferError, UnknownName, did_you_mean
+from transfer.errors import MissingColumn, TransferError, UnknownName, did_you_mean
 from transfer.runtime.plugins import load_entry_points
 
 BINARY_PAIRS = (("0", "1"), ("no", "yes"), ("false", "true"))
@@ -31,7 +31,7 @@ def read_target(name: str, kind: str | None, cells: list[str], place: Callable[[
     """
     known = {c.casefold() for c in cells if c}
     if not known:
-        raise TransferError(f"the column {name!r} has no value at all")
+        raise MissingColumn(f"the column {name!r} has no value at all", [name])
     if kind is None:
         pair = any(known <= set(p) for p in BINARY_PAIRS)
         kind = "binary" if pair else "regression" if all(map(_is_number, _with_points(known))) else "softmax"

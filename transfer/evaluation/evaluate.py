@@ -20,7 +20,7 @@ from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.images.depths import measure_depths
 from transfer.data.images.levels import DEFAULT_LEVELS, choose_levels
 from transfer.data.label_sets.combinations import use_label_sets
-from transfer.data.sets.load import load_table
+from transfer.data.sets.load import load_available, load_table
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax_target
 from transfer.data.unlabelled import forget_placeholder_classes
 from transfer.errors import TransferError, list_examples
@@ -94,14 +94,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.data is None:
         given = _common_test([run if run.is_dir() else run.parent for run in runs], specs)
     else:
-        skip_bad = config.on_bad_image == "skip"
-        columns = format_column_targets(specs)
-        given = load_table(
+        load = load_available if _list_objects(specs) else load_table
+        given = load(
             config.data,
             config.data_root,
-            columns,
+            format_column_targets(specs),
             labels=config.labels,
-            skip_bad=skip_bad,
+            skip_bad=config.on_bad_image == "skip",
             flat_domain=DEFAULT_DOMAIN,
             corrections=config.corrections,
         )

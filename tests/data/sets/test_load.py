@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from transfer.data.sets import load, office31
-from transfer.data.sets.load import fetch_or_verify, is_available, load_table
+from transfer.data.sets.load import fetch_or_verify, is_available, load_available, load_table
 from transfer.errors import TransferError
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -129,3 +129,18 @@ def test_the_real_set():
         pytest.skip(f"{SHARED / 'data' / 'office31'} was not found")
     assert "all 4,110 files" in fetch_or_verify("office31", SHARED / "data", verify=True)
     assert len(load_table("office31", SHARED / "data")) == 4110
+
+
+def test_further_columns_that_the_data_lacks_are_left_out_by_name(tree):
+    root = tree("a/1.png", "b/2.png")
+    table = load_available(str(root), None, ["tags:multilabel", "age:regression"])
+    assert table.targets.keys() == {"object", "domain"}
+    assert table.notes[-1] == "these images have no labels of tags, age"
+    (root / "list.csv").write_text("path,object,tags,age\na/1.png,a,,1\nb/2.png,b,,2\n")
+    table = load_available(str(root / "list.csv"), None, ["tags:multilabel", "age:regression", "size"])
+    assert table.targets.keys() == {"object", "domain", "age"}
+    assert table.notes[-1] == "these images have no labels of tags, size"
+    assert load_available(str(root / "list.csv"), None, ["age:regression"]).notes == ()
+    (root / "list.csv").write_text("path,object,age\na/1.png,a,old\nb/2.png,b,2\n")
+    with pytest.raises(TransferError, match="not a finite number"):
+        load_available(str(root / "list.csv"), None, ["age:regression"])

@@ -22,7 +22,7 @@ from transfer.data.manifests.listed_files import ListedFiles
 from transfer.data.split_names import SPLITS, describe_splits, read_splits
 from transfer.data.table import DEFAULT_DOMAIN, ImageTable, make_softmax_target
 from transfer.data.target_columns import check_kind, read_target
-from transfer.errors import TransferError, did_you_mean, list_examples
+from transfer.errors import MissingColumn, TransferError, did_you_mean, list_examples
 
 NO_OBJECT = "no object is given, so it does not train the object head"
 NO_LABELS = "no label is given"  # where images have no object but other labels
@@ -257,5 +257,5 @@ def _parse(spec: str, columns: dict[str, list[str]], source: str) -> tuple[str, 
     if name not in columns:
         others = [c for c in columns if c not in MANIFEST_COLUMNS]
         has = ", ".join(others) or "no further column"
-        raise TransferError(f"no column {name!r} in {source}{did_you_mean(name, others)}: it has {has}")
+        raise MissingColumn(f"no column {name!r} in {source}{did_you_mean(name, others)}: it has {has}", [name])
     return name, check_kind(name, kind) if kind else None

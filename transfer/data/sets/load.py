@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from transfer.data.class_names import merge_spellings
 from transfer.data.corrections import apply_corrections
@@ -16,7 +17,7 @@ from transfer.data.manifests.csv_columns import CSV_SUFFIXES
 from transfer.data.sets import office31
 from transfer.data.shards.reader import find_shards, read_shards
 from transfer.data.table import ImageTable
-from transfer.errors import TransferError, did_you_mean
+from transfer.errors import MissingColumn, TransferError, did_you_mean
 from transfer.runtime.escape import escape_unprintable
 
 NAMED = ("digits", "office31")
@@ -70,6 +71,26 @@ def load_table(
     for choice in table.choices:
         log.info("%s", choice)
     return table
+
+
+def load_available(data: str, data_root: Path | None, targets: Sequence[str], **options: Any) -> ImageTable:
+    """Return the table of :func:`load_table` with those of `targets` that the data has; a note names the others.
+
+    `options` are those of :func:`load_table`.
+    """
+    lacking: list[str] = []
+    while True:
+        try:
+            table = load_table(data, data_root, targets, **options)
+        except MissingColumn as error:
+            found = [spec for spec in targets if not {spec, spec.partition(":")[0]} & {*error.names}]
+            if len(found) == len(targets):
+                raise
+            lacking += [spec.partition(":")[0] for spec in targets if spec not in found]
+            targets = found
+        else:
+            note = f"these images have no labels of {', '.join(lacking)}"
+            return replace(table, notes=(*table.notes, note)) if lacking else table
 
 
 def _read(
