@@ -19,7 +19,7 @@ class UnknownName(TransferError):
 class MissingColumn(TransferError):
     """The data has no column of one of the further targets, or no value in it; `names` are those targets."""
 
-    def __init__(self, message: str, names: Sequence[str]) -> None:
+    def __init__(self, message: str, names: Iterable[str]) -> None:
         super().__init__(message)
         self.names = tuple(names)
 
