@@ -11,7 +11,7 @@ def test_best_trials_come_first(search_result) -> None:
     values = [float(row.split()[1]) for row in rows[1:]]
     assert values == sorted(values, reverse=True)
     assert values[0] == round(given["best"]["val_acc"], 4)
-    assert "30 trials in 15.0 s, 20 of them stopped early" in text
+    assert "30 trials in 15.0 s, 20 stopped early" in text
     assert "note: look out" in text
     assert "no test image was used; --final trains with the best settings and tests once" in text
     assert "solved linear probe" not in text

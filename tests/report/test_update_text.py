@@ -21,7 +21,7 @@ RESULT = {
     "old_test": {"object": compared(0.9, 0.8), "domain": compared(1.0, 1.0)},
     "new_test": {"object": compared(0.0, 0.75, 4)},
     "per_class": {"object": {"a": of_class(0.5, 0.25), "b": of_class(1.0, 1.0), "phone": of_class(0.0, 0.75)}},
-    "notes": ["1 labels corrected: x: object a is b"],
+    "notes": ["1 label corrected: x: object a is b"],
 }
 
 
@@ -36,7 +36,7 @@ def test_the_text_says_what_was_added_and_what_changed() -> None:
         ["phone", "4", "0.000", "0.750", "+0.750"],
         ["a", "4", "0.500", "0.250", "-0.250"],
     ]
-    assert lines[-1] == "note: 1 labels corrected: x: object a is b"
+    assert lines[-1] == "note: 1 label corrected: x: object a is b"
 
 
 def test_rows_are_by_head_and_by_old_and_new_test_images() -> None:

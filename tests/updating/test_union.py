@@ -111,7 +111,7 @@ def test_an_image_that_is_there_is_not_added() -> None:
     union = unite(source(image("test0 copy", "a"), image("train1 copy", ""), image("new")))
     assert [each["path"] for each in union.images[union.old :]] == ["/new"]
     assert (union.known, union.conflicting, union.labelled) == (2, 0, 0)
-    assert "2 new images are not added: they are there already" in union.describe_changes()
+    assert "2 new images not added: the run has the same files" in union.describe_changes()
 
 
 def test_a_new_label_of_an_unlabelled_image_counts() -> None:
@@ -172,12 +172,12 @@ def test_another_value_of_a_known_image_is_named_and_not_taken() -> None:
     union = Union.of(old, added, None, DataConfig(), 0, {"tags": "multilabel"})
     assert [each.get("tags") for each in union.images] == ["red|round", "red", "flat"]
     notes = union.describe_changes()
-    assert "1 of them has another tags: that of the run stays, and --corrections changes it" in notes
-    assert any("1 of them has another domain" in note for note in notes)
+    assert "1 of them differs in tags: the run's stays, and --corrections changes it" in notes
+    assert any("1 of them differs in domain" in note for note in notes)
     corrected = Union.of(
         old, added, source(image("2", tags="flat", domain="x")), DataConfig(), 0, {"tags": "multilabel"}
     )
-    assert not any("of them has another" in note for note in corrected.describe_changes())
+    assert not any("of them differs" in note for note in corrected.describe_changes())
 
 
 def test_images_without_objects_conflict_and_are_split_by_their_labels() -> None:

@@ -158,7 +158,19 @@ def test_corrections_change_labels_by_the_bytes_and_add_images(run: Path, folder
         "path": str(red), "split": "train", "sha256": "", "object": "red", "domain": "plain"
     }  # fmt: skip
     assert [image["object"] for image in listed if image["path"] == tested["path"]] == [wrong]
-    assert any("1 labels corrected" in note for note in result["notes"])
+    assert any("1 label corrected" in note for note in result["notes"])
+
+
+@pytest.mark.parametrize("engines", [("auto", "int8"), ("int8", None), ("int8", "torch")])
+def test_an_update_takes_another_engine(
+    engines: tuple[str, Any], config: Make, few: Path, rest: Path, tmp_path: Path
+) -> None:
+    before, asked = engines
+    train(config(data=str(few), engine=before, out=tmp_path / "run"))
+    result = update(UpdateConfig(tmp_path / "run", add=str(rest), engine=asked, out=tmp_path / "new"))
+    assert result["old_test"]["object"]["n"] > 0
+    (model,) = load_models(tmp_path / "new").values()
+    assert model.engine == (asked or "int8")
 
 
 def test_the_decisions_of_a_review_are_taken(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -135,8 +135,8 @@ class LearnConfig(OptimConfig):
     regularise: RegulariseConfig = field(default_factory=RegulariseConfig)
     minutes: Advanced[Positive[float | None]] = None
     """Longest time in minutes for training, over all seeds, policies or trials: learning rates fall over the epochs
-    that fit, one at least. Evaluation comes on top; a resumed run starts its clock again (default: no limit, nor with
-    several cycles)."""
+    that fit, one at least. Evaluation comes on top; a resumed run starts its clock again. Not used with several
+    cycles (default: no limit)."""
     patience: Advanced[NotNegative[int]] = 15
     """Stop a phase after this many epochs without a better validation score (0, or with several cycles: never)."""
     refit: Advanced[bool | None] = None

@@ -20,7 +20,8 @@ def search_text(result: dict[str, Any]) -> str:
     parts = [text_table(["trial", "val_acc", *heads, *names, "stage", "epochs"], rows)]
     early = sum(record["stopped"] == "halving" for record in result["trials"])
     count, seconds = len(result["trials"]), sum(record["seconds"] for record in result["trials"])
-    parts.append(f"{count} trials in {seconds:.1f} s, {early} of them stopped early; best: trial {best['trial']}")
+    trials = f"{count} trial{'s' * (count != 1)}"
+    parts.append(f"{trials} in {seconds:.1f} s, {early} stopped early; best: trial {best['trial']}")
     parts.append(f"selection: {result['selection']['rule']}")
     if result["importance"]:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in result["importance"].items())

@@ -229,12 +229,15 @@ class Union:
         new = [f"{column} {name}" for column, names in self.find_new_labels().items() for name in names]
         return [
             *([f"new labels, which no old image shows unless corrected: {list_examples(new)}"] if new else []),
-            *([f"{len(shown)} labels corrected: {list_examples(shown, 3)}"] if shown else []),
-            *([f"{self.labelled} images that lacked a label have one now"] if self.labelled else []),
-            *([f"{self.known} new images are not added: they are there already"] if self.known else []),
+            *([f"{_count(len(shown), 'label')} corrected: {list_examples(shown, 3)}"] if shown else []),
+            *([f"{_count(self.labelled, 'image')} labelled that had no label before"] if self.labelled else []),
+            *([f"{_count(self.known, 'new image')} not added: the run has the same files"] if self.known else []),
             *(
-                f"{count} of them {'has' if count == 1 else 'have'} another {column}: that of the run stays, and "
-                "--corrections changes it"
+                f"{count} of them differ{'s' * (count == 1)} in {column}: the run's stays, and --corrections changes it"
                 for column, count in self._unlike.items()
             ),
         ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -119,7 +119,9 @@ def read_old_run(config: UpdateConfig) -> OldRun:
     if len(trained.run.seeds) > 1:
         inner_run = run / f"seed{trained.run.seeds[0]}"
         raise TransferError(f"{run} has several seeds, each with its own split: update one, such as {inner_run}")
-    loaded = load_run(run, device=config.device or trained.learn.device, engine=config.engine)
+    # An old float32 model has no calibration for int8: it is compared on its own engine.
+    engine = None if config.engine == "int8" else config.engine
+    loaded = load_run(run, device=config.device or trained.learn.device, engine=engine)
     choices = [choice for fitted in result["epochs"].values() for choice in fitted]  # numbers of epochs are integers
     in_epochs = bool(result["policy"]["optimizer_bytes"]) or any(isinstance(choice, int) for choice in choices)
     learn = replace(trained.learn, device=config.device or trained.learn.device)
