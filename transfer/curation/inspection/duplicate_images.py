@@ -46,7 +46,8 @@ def find_duplicates(table: ImageTable, inspection: Inspection, features: np.ndar
     by_bytes = group_duplicates(inspection)
     exact = _groups(by_bytes)
     similar = merge_groups([by_bytes, split_by_features(group_near_duplicates(inspection), features)])
-    near = [rows for rows in _groups(similar) if rows not in set(exact)]
+    known = set(exact)
+    near = [rows for rows in _groups(similar) if rows not in known]
     conflicts = [rows for rows in exact if _count(table.object, rows) > 1]
     yield from _finding(
         "conflicting_labels",
