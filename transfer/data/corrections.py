@@ -169,15 +169,17 @@ def apply_corrections(table: ImageTable, file: Path) -> ImageTable:
     names = [table.objects[k] if k >= 0 else "" for k in table.object.tolist()]
     domains = [table.domains[k] if k >= 0 else "" for k in table.domain.tolist()]
     found, lost = _find_rows(table, names, decided)
-    excluded, changed = np.zeros(len(table), bool), 0
+    excluded, changed, moved = np.zeros(len(table), bool), 0, 0
     for row, correction in found.items():
         excluded[row] = correction.action == "exclude"
         if correction.action == "relabel":
             changed += names[row] != correction.new
             names[row] = correction.new
             if correction.domain:
+                moved += domains[row] != correction.domain
                 domains[row] = correction.domain
-    notes = [f"corrections of {file}: {changed} labels changed, {int(excluded.sum())} images excluded"]
+    domain_note = f", {moved} domain{'s' * (moved != 1)} changed" if moved else ""
+    notes = [f"corrections of {file}: {changed} labels changed, {int(excluded.sum())} images excluded{domain_note}"]
     if lost:
         notes.append(f"{len(lost)} corrections of {file} are not applied: {list_examples(lost, 3)}")
     left_out = [

@@ -120,7 +120,8 @@ def _leave_int8(models: checkpoint.Models) -> list[str]:
     int8 = [model.backbone for model in models.values() if model.backbone.engine == "int8"]
     for backbone in int8:
         backbone.engine = "auto"
-    return ["the run computes its frozen layers with int8, the export computes them as its format says"] if int8 else []
+    note = "the run computes its frozen layers with int8; the export was compared with the same model in float32"
+    return [note] if int8 else []
 
 
 def _describe_sets(models: checkpoint.Models, uncertainty: Uncertainty, coverage: float) -> dict[str, Any]:
