@@ -178,6 +178,10 @@ def test_compared() -> None:
     ]
     assert lines[2].endswith("+0.100 [-0.020, +0.220] p 0.041")
     assert len(lines) == 3
+    compared["runs"]["full"] = result(0.9) | {"notes": ["of all", "full: 2 of 9 epochs fit into --minutes"]}
+    compared["runs"]["linear_probe"] = result(0.8) | {"notes": ["of all"]}
+    lines = tables.comparison_text(compared).splitlines()
+    assert lines[3:] == ["", "note: full: full: 2 of 9 epochs fit into --minutes"]
 
 
 def test_kept() -> None:

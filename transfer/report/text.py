@@ -10,6 +10,7 @@ from transfer.evaluation.label_free.describe import describe_expected
 from transfer.report.label_scores import list_label_tables
 from transfer.runs.seeds import score_text as score_text
 from transfer.runtime.escape import escape_unprintable
+from transfer.runtime.time_limit import FIT_INTO_LIMIT
 
 UNMEASURED = "no target labels: accuracy is not measured"
 RUN_TABLE_SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")  # in the table of a run
@@ -246,10 +247,14 @@ def shortlist_lines(rows: Iterable[Any]) -> Iterator[str]:
 
 
 def comparison_text(result: dict[str, Any]) -> str:
-    """Return what `transfer compare` prints: a row per policy, with a paired test against the first."""
+    """Return what `transfer compare` prints: a row per policy, with a paired test against the first.
+
+    A note follows for each policy that a time limit shortened.
+    """
     rows = []
     labels = [h for run in result["runs"].values() for h, report in run["test"].items() if "map" in report]
-    heads = [*dict.fromkeys(["object", "domain", *labels])]
+    tests = [run["test"] for run in result["runs"].values()]
+    heads = [h for h in dict.fromkeys(["object", "domain", *labels]) if any(h in test for test in tests)]
     tested = next(
         (head for test in result["paired"].values() for head in ("object", *labels) if head in test), "object"
     )
@@ -259,7 +264,10 @@ def comparison_text(result: dict[str, Any]) -> str:
         scores = [score_text(run, head, "map" if "map" in run["test"].get(head, {}) else "accuracy") for head in heads]
         rows.append([name, *scores, f"{trained:,}", f"{seconds:.1f}", verdict])
     against = f"{tested} - {result['against']}"
-    return text_table(["policy", *heads, "trainable params", "seconds", against], rows)
+    table = text_table(["policy", *heads, "trainable params", "seconds", against], rows)
+    notes = [(name, note) for name, run in result["runs"].items() for note in run["notes"]]
+    shortened = [f"{name}: {note}" for name, note in notes if note.endswith(FIT_INTO_LIMIT)]
+    return "\n\n".join([table, *note_paragraph(shortened)])
 
 
 def paired_test_text(test: dict[str, Any] | None) -> str:

@@ -4,6 +4,8 @@ import math
 import time
 from dataclasses import dataclass
 
+FIT_INTO_LIMIT = "fit into --minutes"  # ends each note on a limit that was too short
+
 
 @dataclass(frozen=True)
 class TimeLimit:

@@ -23,7 +23,7 @@ from transfer.probes.choose import choose_solver, is_phase_solved
 from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
 from transfer.runtime.malloc import keep_freed_memory
-from transfer.runtime.time_limit import TimeLimit
+from transfer.runtime.time_limit import FIT_INTO_LIMIT, TimeLimit
 from transfer.training import optimizers
 from transfer.training.averaging import WeightAverage, cycle_bounds
 from transfer.training.epoch import AUGMENTATIONS, EpochTrainer
@@ -203,7 +203,7 @@ class PhaseTrainer:
                 more = limit.count_epochs(length - epoch, (time.monotonic() - begun) / (epoch - before))
                 length = average.epochs = epoch + distributed.broadcast(more)
         if at.epochs == length < planned:
-            self.result.shortened.append(f"{phase.name}: {length} of {planned} epochs fit into --minutes")
+            self.result.shortened.append(f"{phase.name}: {length} of {planned} epochs {FIT_INTO_LIMIT}")
         return at.current
 
     def _finish_line(self, feed: Feed, line: dict[str, Any], epoch: int, start: float) -> tuple[float, float]:

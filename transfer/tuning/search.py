@@ -19,7 +19,7 @@ from transfer.freeze import FreezePolicy
 from transfer.runs.facts import list_left_out
 from transfer.runs.folder import RunFolder
 from transfer.runtime.device import get_versions
-from transfer.runtime.time_limit import TimeLimit
+from transfer.runtime.time_limit import FIT_INTO_LIMIT, TimeLimit
 from transfer.training import optimizers
 from transfer.training.setup import Images, read_images
 from transfer.training.train import train
@@ -205,7 +205,7 @@ def _describe(parameter: Range | Options) -> str:
 
 
 def _note_time(tried: int, planned: int) -> list[str]:
-    return [f"{tried} of {planned} trials fit into --minutes"] if tried < planned else []
+    return [f"{tried} of {planned} trials {FIT_INTO_LIMIT}"] if tried < planned else []
 
 
 def _round(settings: Settings) -> Settings:
