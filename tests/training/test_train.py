@@ -103,9 +103,9 @@ def test_prediction_sets_are_made_from_images_that_were_not_trained_on(config, t
 @pytest.mark.parametrize(
     ("options", "name", "candidates", "rows"),
     [
-        ({}, None, 4, 36),
-        ({"heads": "separate"}, None, 4, 36),
-        ({"heads": "joint"}, None, 4, 36),
+        ({}, None, 5, 36),
+        ({"heads": "separate"}, None, 5, 36),
+        ({"heads": "joint"}, None, 5, 36),
         ({"policy": "partial:1", "epochs": 2}, "msp", 0, 7),
         ({"policy": "partial:1", "epochs": 2, "heads": "joint"}, "msp", 0, 7),
     ],
