@@ -44,6 +44,16 @@ def test_an_unknown_label_is_empty(images, digests) -> None:
     assert "group" not in listed[0]
 
 
+def test_a_label_with_a_comma_is_read_as_one_label(images, digests, tmp_path) -> None:
+    shown = np.tile(np.array([[1, 0], [0, 1]], np.int8), (24, 1))
+    target = Target(shown, "multilabel", ("blue", "red, dark"))
+    write_image_list(tmp_path, list_images(replace(images, targets=images.targets | {"tags": target}), SPLITS, digests))
+    found = load_table(str(tmp_path / IMAGES_FILE), targets=("tags:multilabel",)).targets["tags"]
+    rows = np.sort(np.concatenate([SPLITS.train, SPLITS.val, SPLITS.test]))
+    assert found.classes == target.classes
+    assert np.array_equal(found.values, shown[rows])
+
+
 def test_several_labels_of_an_image_stand_between_bars(images, digests) -> None:
     shown = np.tile(np.array([[1, 0, 1], [0, 0, 0], [-1, -1, -1]], np.int8), (16, 1))
     table = replace(images, targets=images.targets | {"labels": Target(shown, "multilabel", ("a", "b", "c"))})

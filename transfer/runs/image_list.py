@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.data.label_sets.cells import format_label_set
+from transfer.data.label_sets.cells import SEPARATORS_OF_LABELS, format_label_set
 from transfer.data.splits import Splits
 from transfer.data.table import LABEL_SETS, ImageTable, Target
 from transfer.errors import TransferError
@@ -46,10 +46,16 @@ def _write_cells(target: Target) -> list[str]:
     if target.kind == LABEL_SETS:  # it stands for the other labels
         return [""] * len(values)
     if values.ndim == 2:
-        return [format_label_set(target.classes, row) for row in values]
+        return [_mark_separator(format_label_set(target.classes, row)) for row in values]
     if target.classes:
         return ["" if i < 0 else target.classes[i] for i in values.tolist()]
     return [repr(value) if known else "" for value, known in zip(values.tolist(), target.known.tolist(), strict=True)]
+
+
+def _mark_separator(cell: str) -> str:
+    """End a cell with a bar if its one label has a comma or semicolon, which would else be read as separators."""
+    bar, *others = SEPARATORS_OF_LABELS
+    return cell + bar if bar not in cell and any(other in cell for other in others) else cell
 
 
 def write_image_list(folder: Path, images: Sequence[ListedImage]) -> None:

@@ -139,7 +139,7 @@ def describe_label_sets(name: str, target: Target, how: str) -> str:
     values = target.values[known]
     part, none = int((values < 0).any(1).sum()), int((values == 0).all(1).sum())
     mean = float((values == 1).sum(1).mean()) if len(values) else 0.0
-    text = f"{name}: {len(target.classes)} labels {how}, {mean:.1f} an image"
+    text = f"{name}: {len(target.classes)} label{'s' * (len(target.classes) != 1)} {how}, {mean:.1f} an image"
     if none:
         text += f"; {none:,} image{'s have' if none > 1 else ' has'} none of them"
     unknown = int((~known).sum())
