@@ -63,3 +63,18 @@ def test_a_run_without_a_calibration_cannot_predict_with_int8(config, images, tm
     train(config(engine="torch", out=tmp_path / "run"))
     assert main(["predict", str(tmp_path / "run"), str(images.paths[0]), "--engine", "int8"]) == 2
     assert "--engine int8 needs a calibration, which transfer train and adapt measure" in capsys.readouterr().err
+
+
+def test_an_export_says_that_it_is_compared_with_float32(config, tmp_path, capsys):
+    train(config(engine="int8", out=tmp_path / "run"))
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "model.onnx")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("predictions equal")]
+    assert "predictions equal the run's in float32 (the run itself computes its frozen layers with int8) to w" in line
+
+
+@pytest.mark.parametrize("command", [["lr-find"], ["search", "--trials", "1", "--epochs", "1", "--out", "none"]])
+def test_a_policy_that_freezes_nothing_needs_no_calibration(config, folder, monkeypatch, command):
+    config()
+    monkeypatch.setattr(calibration, "measure_ranges", lambda *arguments, **options: pytest.fail("calibrated"))
+    more = ["--engine", "int8", "--backbone", "test_resnet", "--policy", "full"]
+    assert main([command[0], str(folder), *more, *command[1:]]) == 0

@@ -64,13 +64,14 @@ class ExportResult:
     preparation: str  # how to resize and crop an image for the model
     loading: str  # Python code that loads the exported model, without this package
     notes: Sequence[str] = ()
+    compared_with: str = "the run's"  # predictions from which those of the exported model differ by `difference`
 
     def lines(self) -> list[str]:
         """Return the lines that `transfer export` prints."""
-        agreement = [] if self.difference is None else [f"predictions equal the run's to within {self.difference:.1e}"]
+        agreement = f"predictions equal {self.compared_with} to within"
         return [
             *(f"wrote {file}" for file in self.files),
-            *agreement,
+            *([] if self.difference is None else [f"{agreement} {self.difference:.1e}"]),
             *self.notes,
             f"images: {self.preparation}; uint8 RGB",
         ]
@@ -94,7 +95,7 @@ def export(config: ExportConfig) -> ExportResult:
             "--format onnx or torch_export"
         )
     models = checkpoint.load_models(config.run)
-    notes = _leave_int8(models)
+    compared_with = _leave_int8(models)
     size = next(iter(models.values())).backbone.preprocessing.input_size
     images = torch.randint(0, 256, (TRIAL_IMAGES, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     expected = {k: v.numpy() for model in models.values() for k, v in model.predict(images).items()}
@@ -112,16 +113,16 @@ def export(config: ExportConfig) -> ExportResult:
     )
     difference = find_largest_difference(config.format, prepared.predictions, expected)
     files = prepared.write(out)
-    return ExportResult(files, difference, about["how"], loading.format(out=str(out)), (*notes, *prepared.notes))
+    loading = loading.format(out=str(out))
+    return ExportResult(files, difference, about["how"], loading, prepared.notes, compared_with)
 
 
-def _leave_int8(models: checkpoint.Models) -> list[str]:
-    """Let int8 trunks compute in float32, which formats hold, and return a note on that."""
+def _leave_int8(models: checkpoint.Models) -> str:
+    """Let int8 trunks compute in float32, which formats hold; return whose predictions the export is compared with."""
     int8 = [model.backbone for model in models.values() if model.backbone.engine == "int8"]
     for backbone in int8:
         backbone.engine = "auto"
-    note = "the run computes its frozen layers with int8; the export was compared with the same model in float32"
-    return [note] if int8 else []
+    return "the run's in float32 (the run itself computes its frozen layers with int8)" if int8 else "the run's"
 
 
 def _describe_sets(models: checkpoint.Models, uncertainty: Uncertainty, coverage: float) -> dict[str, Any]:
