@@ -70,11 +70,3 @@ def test_an_export_says_that_it_is_compared_with_float32(config, tmp_path, capsy
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "model.onnx")]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("predictions equal")]
     assert "predictions equal the run's in float32 (the run itself computes its frozen layers with int8) to w" in line
-
-
-@pytest.mark.parametrize("command", [["lr-find"], ["search", "--trials", "1", "--epochs", "1", "--out", "none"]])
-def test_a_policy_that_freezes_nothing_needs_no_calibration(config, folder, monkeypatch, command):
-    config()
-    monkeypatch.setattr(calibration, "measure_ranges", lambda *arguments, **options: pytest.fail("calibrated"))
-    more = ["--engine", "int8", "--backbone", "test_resnet", "--policy", "full"]
-    assert main([command[0], str(folder), *more, *command[1:]]) == 0

@@ -198,8 +198,7 @@ def lr_find(config: LrFindConfig) -> dict[str, Any]:
     (specs,) = runner.networks(train.heads).values()
     rows = runner.parts.plain_train
     model, plan = new_model(train, specs, seed, runner.device, levels=images.choose_levels(rows))
-    if any(phase.cut for phase in plan.phases):
-        calibrate(model.backbone, images.table.paths[rows], images.inspection.sha256[rows], train.learn.workers)
+    calibrate(model.backbone, images.table.paths[rows], images.inspection.sha256[rows], train.learn.workers)
     if plan.policy.all_stages:
         raise TransferError(f"--policy {plan.policy} is solved, not trained: there is no rate to find")
     images.facts.log(describe_network(model.backbone, str(plan.policy)))

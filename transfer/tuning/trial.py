@@ -158,8 +158,7 @@ class TrialRunner:
         rows, backbone = self.parts.plain_train, self._backbone(config)
         model, plan = new_model(config, specs, self.seed, self.device, backbone, self.images.choose_levels(rows))
         paths, digests = self.images.table.paths, self.images.inspection.sha256
-        if any(phase.cut for phase in plan.phases):
-            calibrate(model.backbone, paths[rows], digests[rows], config.learn.workers)
+        calibrate(model.backbone, paths[rows], digests[rows], config.learn.workers)
         return model, plan
 
     def _backbone(self, config: TrainConfig) -> Backbone | None:
