@@ -195,6 +195,7 @@ def _expect_accuracy(
     return {
         name: (average_expected([each[name] for each in found]) if len(found) > 1 else found[0][name]).record()
         | {"of": "images without labels" if len(unlabelled[name]) else "all images"}
+        | ({"members": len(found)} if len(found) > 1 else {})
         for name in names
         if all(name in each for each in found)
     }

@@ -16,6 +16,11 @@ def test_the_measured_accuracy_stands_beside_that_of_labelled_images():
     assert "expected accuracy 0.830 (90 % interval 0.760 to 0.900); measured 0.850; 0.910 on held-out" in line
 
 
+def test_an_ensemble_names_its_members():
+    (line,) = describe_expected("object", RECORD | {"of": "images without labels", "members": 3}, {})
+    assert line.endswith("0.910 on held-out images of the 3 members, in the mean")
+
+
 def test_an_alarm_says_what_to_do():
     _, line = describe_expected("kind", RECORD | {"of": "all images", "alarm": True}, {})
     assert line.startswith("kind: these images differ from the training images")

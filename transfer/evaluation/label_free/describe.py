@@ -25,7 +25,9 @@ images of the run']
     low, high = record["interval"]
     unlabelled = record["of"] != "all images"
     images = f"{record['n']:,} {record['of']}" if unlabelled else "all images, without their labels"
-    known = f"{record['held_out_accuracy']:.3f} on held-out images of the run"
+    members = record.get("members")
+    of = f"the {members} members, in the mean" if members else "the run"
+    known = f"{record['held_out_accuracy']:.3f} on held-out images of {of}"
     if not unlabelled and "accuracy" in measured:
         known = f"measured {measured['accuracy']:.3f}; {known}"
     lines = [
