@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import machine
 from PIL import Image
@@ -40,7 +41,9 @@ def time_command(checkout: Path, cache: Path, *words: object) -> float:
     environment = os.environ | {"PYTHONPATH": str(checkout), "TRANSFER_CACHE": str(cache)}
     begun = time.perf_counter()
     command = [sys.executable, "-m", "transfer", *map(str, words)]
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Its folder: python -m looks for the package in the current one first.
+    silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(command, env=environment, cwd=checkout, check=True, **silent)
     return time.perf_counter() - begun
 
 
