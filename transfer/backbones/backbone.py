@@ -15,7 +15,7 @@ from transfer.backbones.stages import Stage
 from transfer.data.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from transfer.backbones.engines.calibration import ActivationRanges
+    from transfer.backbones.engines.activation_ranges import ActivationRanges
 
 
 class ConvClassifier(nn.Module):

@@ -1,7 +1,6 @@
 """Calibration: the same images whatever their order, ranges that travel as JSON, and one line where there is none."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -9,7 +8,8 @@ import torch
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.engines import calibration as module
-from transfer.backbones.engines.calibration import ActivationRanges, calibrate
+from transfer.backbones.engines.activation_ranges import ActivationRanges
+from transfer.backbones.engines.calibration import calibrate
 from transfer.backbones.engines.choice import choose_engine
 from transfer.backbones.engines.compiled import StagesKey, compile_stages
 from transfer.backbones.engines.graph import export_stages
@@ -63,17 +63,12 @@ def test_other_engines_are_not_calibrated(small, images, digests):
     assert backbone.calibration is None
 
 
-def test_a_calibration_survives_json_and_a_bad_one_is_refused(int8, images, digests):
+def test_a_calibration_survives_json(int8, images, digests):
     backbone = int8()
     calibrate(backbone, images.paths, digests)
     saved = json.loads(json.dumps(backbone.calibration.to_dict()))
     assert from_dict(ActivationRanges, saved) == backbone.calibration
     assert from_dict(ActivationRanges, saved).digest == backbone.calibration.digest
-    for low, high in ((1.0, 0.0), (math.nan, 1.0), (0.0, math.inf)):
-        with pytest.raises(TransferError):
-            ActivationRanges({"x": (low, high)}, 1)
-    with pytest.raises(TransferError):
-        from_dict(ActivationRanges, saved | {"ranges": {"x": [1]}})
 
 
 def test_features_are_nearly_those_of_float32_and_batches_change_nothing(int8, images, digests):

@@ -1,11 +1,7 @@
-"""What 8-bit integers need to know of a network's activations: their ranges on training images."""
+"""Calibration of a network for 8-bit integers: the ranges of its activations on a sample of training images."""
 
-import hashlib
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.engines.activation_ranges import ActivationRanges
 from transfer.backbones.engines.compiled import StagesKey
 from transfer.backbones.engines.graph import export_stages
 from transfer.backbones.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -25,36 +22,6 @@ CALIBRATION_IMAGES = 128
 DECODED_AT_ONCE = 16  # images per batch
 CHECKED_IMAGES = 4
 MAX_INT8_ERROR = 0.5  # of the features' length; pretrained networks have 0.05 to 0.2
-
-
-@dataclass(frozen=True)
-class ActivationRanges:
-    """The ranges of a network's activations, by the node that computes them, as `images` training images have them.
-
-    It holds for all stages below any cut, and travels with a saved model: the images are not needed again.
-
-    Raises
-    ------
-    TransferError
-        A range is none.
-    """
-
-    ranges: dict[str, tuple[float, float]]
-    images: int
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in self.ranges.items():
-            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-                raise TransferError(f"the range of {name}, {low:g} to {high:g}, is none")
-
-    @cached_property
-    def digest(self) -> str:
-        """A sha256 of the ranges, part of every cache key."""
-        return hashlib.sha256(json.dumps(sorted(self.ranges.items())).encode()).hexdigest()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON."""
-        return asdict(self)
 
 
 _calibrations: dict[tuple[Any, ...], ActivationRanges] = {}  # of this process, by all that they depend on
