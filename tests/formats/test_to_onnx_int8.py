@@ -146,4 +146,4 @@ def test_an_adapted_run_without_target_labels_is_refused(adapt_config, folder, t
 def test_a_run_with_an_int8_trunk_is_exported_in_float32(config, folder, tmp_path, capsys):
     train(config(data=str(folder), engine="int8", out=tmp_path / "run"))
     assert main(["export", str(tmp_path / "run"), "--format", "onnx"]) == 0
-    assert "the run computes its frozen layers with int8" in capsys.readouterr().out
+    assert "the run itself computes its frozen layers with int8" in capsys.readouterr().out
