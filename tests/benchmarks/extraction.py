@@ -1,6 +1,6 @@
 """Images per second through the frozen trunk into an empty cache, compared with the ideal and the usual loop.
 
-python tests/benchmarks/extraction.py [--images N] [--rounds N]
+python tests/benchmarks/extraction.py [--images N] [--rounds N] [--engine E]
 
 Ideal: 1 / (decode + forward), each measured alone on the same images on all cores. Usual loop: ImageFolder, DataLoader
 (the better of 0 and 2 processes) and the network in eval mode. Shards: the same images in tars of 100. Every round
@@ -57,7 +57,7 @@ def measure(folder: Path) -> None:
     n, table = options.images, load_table("office31")
     table = table.take(np.random.default_rng(0).permutation(len(table))[:n])
     digests = np.array([hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in table.paths])
-    model = pipeline.load_frozen_model(options.backbone)
+    model = pipeline.load_frozen_model(options.backbone, engine=options.engine)
     trunk = model.get_trunk()
     alone = pipeline.SeparateHalves(model, table.paths, lambda images: [trunk(images)], BATCH)
 
@@ -87,7 +87,7 @@ def measure(folder: Path) -> None:
     of_folder = statistics.median(whole / sharded for *_, whole, sharded, _ in rounds)
     print(
         machine.describe(),
-        f"\n{options.backbone}, n = {n} images of Office-31, {options.rounds} rounds",
+        f"\n{options.backbone}, engine {options.engine}, n = {n} images of Office-31, {options.rounds} rounds",
         sep="",
     )
     print(

@@ -16,11 +16,12 @@ from transfer.runtime.malloc import keep_freed_memory
 
 
 def parse_arguments(doc: str) -> argparse.Namespace:
-    """Return the options for images, rounds and backbone."""
+    """Return the options for images, rounds, backbone and engine."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backbone", default="mobilenetv2_100")
+    parser.add_argument("--engine", default="auto", help="what runs the network on a CPU")
     return parser.parse_args()
 
 
@@ -32,9 +33,10 @@ def time_call(call: Callable[[], object]) -> float:
         return time.perf_counter() - started
 
 
-def load_frozen_model(name: str, heads: Sequence[HeadSpec] = ()) -> TransferModel:
+def load_frozen_model(name: str, heads: Sequence[HeadSpec] = (), engine: str = "auto") -> TransferModel:
     """Return a backbone frozen as for a linear probe, on the GPU if there is one."""
     backbone = backbones.load(name)
+    backbone.engine = engine
     model = TransferModel(backbone, Heads(heads, backbone.width)).eval()
     model.freeze(freeze.plan("linear_probe", backbone).phases[0])
     return model.cuda() if torch.cuda.is_available() else model

@@ -1,6 +1,6 @@
 """Images per second of `transfer predict`, compared with decoding alone and with the ideal; peak memory.
 
-python tests/benchmarks/prediction.py [--images N] [--rounds N] [--backbone B]
+python tests/benchmarks/prediction.py [--images N] [--rounds N] [--backbone B] [--engine E]
 
 Ideal: 1 / (decode + forward) if both share the CPU's cores; decoding alone if the network runs on a GPU. Every round
 measures each once; medians of the rounds' ratios. Rows are written as they are predicted, so memory does not grow with
@@ -30,7 +30,7 @@ def main() -> None:
     n, table = options.images, load_table("office31")
     paths = np.resize(table.paths[np.random.default_rng(0).permutation(len(table))], n).tolist()
     heads = [HeadSpec(name, classes=table.targets[name].classes) for name in ("object", "domain")]
-    model = pipeline.load_frozen_model(options.backbone, heads)
+    model = pipeline.load_frozen_model(options.backbone, heads, options.engine)
     alone = pipeline.SeparateHalves(model, paths, lambda images: model.predict(images).values(), PREDICTED_AT_ONCE)
 
     def ours() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         machine.describe(),
-        f"\n{options.backbone}, n = {n} images of Office-31, {options.rounds} rounds",
+        f"\n{options.backbone}, engine {options.engine}, n = {n} images of Office-31, {options.rounds} rounds",
         sep="",
     )
     print(

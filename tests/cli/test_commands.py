@@ -1,7 +1,10 @@
 import inspect
 
+import pytest
+
 from transfer.cli.commands import COMMANDS, JSON_COMMANDS
 from transfer.cli.main import main
+from transfer.data.corrections import Correction, CorrectionFile
 
 
 def test_a_config_belongs_to_one_command_and_commands_with_json_take_the_flag():
@@ -24,3 +27,17 @@ def test_data_shows_how_a_folder_is_read(capsys, images):
     assert "only digits, office31 have them" in capsys.readouterr().err
     assert main(["data", "ofice31"]) == 2
     assert "did you mean 'office31'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("actions", "last"), [([], "nothing"), (["relabel"], "next"), (["relabel", "undo"], "nothing")]
+)
+def test_serve_names_the_next_command_where_a_correction_holds(actions, last, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("fastapi", reason="needs the extra 'server'")
+    file = CorrectionFile(tmp_path / "corrections" / "labels.csv")
+    for action in actions:
+        file.append(Correction("a.png", "0" * 64, "mug", "pen" if action == "relabel" else "", "", action))
+    monkeypatch.setattr("transfer.server.serve_run.serve_run", lambda config: None)
+    assert main(["serve", str(tmp_path)]) == 0
+    end = {"next": f"next: transfer update {tmp_path} --corrections {file.path}", "nothing": "nothing is corrected"}
+    assert capsys.readouterr().out.splitlines()[-1] == end[last]

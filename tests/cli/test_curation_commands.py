@@ -59,6 +59,9 @@ def test_review_says_how_to_train_with_the_decisions(capsys, folder, tmp_path, m
     log = capsys.readouterr().err
     assert "0 labels changed, 1 images excluded" in log
     assert f"next: transfer train {folder} --corrections {file}" in log
+    monkeypatch.setattr("transfer.server.serve.serve_review", lambda review, port: review.decide(0, "undo", seen=1))
+    assert main(["review", str(folder), *words]) == 0
+    assert capsys.readouterr().out.endswith("nothing is decided\n")
 
 
 def test_pick_writes_a_file_and_names_the_next_command(capsys, images, working_directory):

@@ -206,6 +206,19 @@ def test_a_correction_has_the_domain_that_is_stated_and_no_guess(tab, shared):
     assert tab.page.input_value("#domain") == "u1 attic"
 
 
+def test_the_list_says_what_was_predicted_before(tab):
+    tab.choose(("red.png", encode("red")))
+    tab.wait_for_answers(1)
+    tab.press("1")
+    assert "as predicted" in tab.text("corrections")
+    first = tab.page.evaluate("listed[0].label")
+    tab.press("2")
+    assert f"predicted: {first}" in tab.text("corrections")
+    tab.page.evaluate("listed[0].predicted = ''; drawCorrections(listed, () => {})")  # it was "I don't know"
+    assert "not known before" in tab.text("corrections")
+    tab.press("u", "u")
+
+
 def test_a_run_without_domains_asks_for_none(browser, serve_runs, folder, tmp_path):
     run = RunConfig(out=tmp_path / "run")
     train(TrainConfig(DataConfig(str(folder / "plain")), BackboneConfig("glyphnet"), run=run))

@@ -45,6 +45,20 @@ def test_an_explanation_says_where_the_network_looks(service):
     assert found["view"] == pytest.approx(locate_view(40, 90, service.runs[0].preprocessing), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("labels", "other"),
+    [(["red"] * 3, "blue"), (["red", "blue", "blue"], "blue"), (["blue"] * 3, "red"), (["green"] * 3, "blue")],
+)
+def test_the_second_class_gives_way_where_the_nearest_are_all_of_it(service, monkeypatch, labels, other):
+    def find(features, digest, label=None):
+        return [{"labels": {"object": each}} for each in ([label] if label else labels)]
+
+    monkeypatch.setattr(service.indexes[0], "find", find)
+    found = ask(service.find_neighbours(0, None, "", {"object_top": [["red", 0.6], ["blue", 0.3]]}))
+    assert [each["labels"]["object"] for each in found["nearest"]] == labels
+    assert found["next"] == {"label": other, "nearest": [{"labels": {"object": other}}]}
+
+
 def test_what_is_missing_is_refused(service):
     with pytest.raises(RequestRefused, match="no run 1"):
         service.get_run(1)

@@ -143,8 +143,9 @@ def _serve(config: ServeConfig) -> None:
 
     serve_run(config)
     folder = config.runs[0] if config.runs[0].is_dir() else config.runs[0].parent
-    file = CorrectionFolder(folder).file.path
-    log_end(suggest_next(["update", folder, "--corrections", file]) if file.is_file() else "nothing was corrected")
+    corrections = CorrectionFolder(folder)
+    update = ["update", folder, "--corrections", corrections.file.path]
+    log_end(suggest_next(update) if corrections.list_corrections() else "nothing is corrected")
 
 
 def _export(config: ExportConfig) -> None:

@@ -10,6 +10,7 @@ from transfer.cli.messages import suggest_next
 from transfer.cli.output import log_end, print_result, print_text
 from transfer.cli.run_folders import NOTHING, RUNS_FOLDER, name_data_set
 from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
+from transfer.data.corrections import CorrectionFile, settle
 from transfer.runtime.imports import import_quickly
 
 MENDED_BY_REVIEW = ("label_suspects", "conflicting_labels", "near_duplicates_across_classes")  # kinds of findings
@@ -45,9 +46,8 @@ def review_command(config: ReviewConfig) -> None:
     review = prepare_review(config, file)
     log_end(f"{len(review.queue):,} of {len(review.paths):,} images to look at; decisions are appended to {file}")
     serve_review(review, config.port)
-    log_end(
-        suggest_next(["train", config.images.data, "--corrections", file]) if file.is_file() else "nothing was decided"
-    )
+    decided = settle(CorrectionFile(file).read())
+    log_end(suggest_next(["train", config.images.data, "--corrections", file]) if decided else "nothing is decided")
 
 
 def pick_command(config: PickConfig) -> None:

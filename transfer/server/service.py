@@ -150,14 +150,19 @@ class PredictionService:
     async def find_neighbours(
         self, number: int, features: Any, digest: str, prediction: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the nearest training images, and those of the second likeliest class."""
+        """Return the nearest training images, and those of the second likeliest class.
+
+        Where the nearest are all of this class, those of the likeliest class take its place.
+        """
         index, run = self.indexes[number], self.get_run(number)
         top = prediction.get(f"{run.main}_top", [])
         nearest = await self._in_pool(index.find, features, digest)
         answer: dict[str, Any] = {"index": index.describe(), "nearest": nearest}
         if len(top) > 1:
-            found = await self._in_pool(index.find, features, digest, top[1][0])
-            answer["next"] = {"label": top[1][0], "nearest": found}
+            shown = {image["labels"].get(run.main) for image in nearest}
+            label = top[0][0] if shown == {top[1][0]} else top[1][0]
+            found = await self._in_pool(index.find, features, digest, label)
+            answer["next"] = {"label": label, "nearest": found}
         return answer
 
     async def draw_training_image(self, number: int, row: int) -> bytes:

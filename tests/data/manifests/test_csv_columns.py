@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from transfer.data.manifests.csv_columns import find_column, read_csv, read_header
@@ -29,6 +31,16 @@ def test_bytes_of_no_encoding_are_refused(tmp_path):
     file.write_bytes(b"path,object\n0.png,\x81\x8d\n")
     with pytest.raises(TransferError, match="neither UTF-8 nor UTF-16 nor Windows-1252: save it as UTF-8"):
         read_csv(file)
+
+
+def test_bytes_of_file_names_in_the_list_of_a_run_are_kept(tmp_path):
+    file = tmp_path / "images.csv"
+    names = [b"\xc3\xbc\xff.png", b"\xfc.png"]
+    file.write_bytes(b"path,split,sha256,object\n" + b"".join(name + b",train,0,B\xc3\xa4r\n" for name in names))
+    read = read_csv(file)
+    assert [os.fsencode(path) for path in read.cells["path"]] == names
+    assert read.cells["object"] == ["Bär", "Bär"]
+    assert read.notes == ()
 
 
 def test_single_quotes_spaces_and_lines_before_the_header(tmp_path):

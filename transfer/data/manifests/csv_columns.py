@@ -24,6 +24,7 @@ OTHER_NAMES = {
 }
 """Further names of columns, without what separates their words. Names count only if no earlier ones are there."""
 _HEADER_BYTES = 1 << 20
+_WRITTEN_HERE = re.compile(rb"path,[^\r\n]*\bsha256\b")  # header of images.csv of a run
 _EXCEL_SEPARATOR = re.compile(r"sep=(.)\r?\n")  # a first line that Excel reads
 _QUOTES = ('"', "'")
 
@@ -147,8 +148,13 @@ def _guess_encoding(raw: bytes) -> str:
 
 
 def _decode(file: Path, raw: bytes) -> tuple[str, list[str]]:
-    """Return the text of a file, and a note if its encoding is a guess."""
+    """Return the text of a file, and a note if its encoding is a guess.
+
+    File names that are no text stand as their bytes in images.csv of a run, which is UTF-8 otherwise.
+    """
     encoding = _guess_encoding(raw)
+    if _WRITTEN_HERE.match(raw):
+        return raw.decode("utf-8", "surrogateescape"), []
     try:
         return raw.decode(encoding), []
     except UnicodeDecodeError:

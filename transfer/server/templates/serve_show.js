@@ -64,7 +64,7 @@ function drawBars(prediction, name) {
 function drawAnswer(found, run, several) {
   const prediction = found.prediction, [text, detail, unsure] = verdict(prediction, run);
   const parts = several ? [make("p", run.name, {className: "run"})] : [];
-  const heading = make("p", unsure || !detail ? text : [text, " ", make("small", detail)], {className: `verdict${unsure ? " unsure" : ""}`});
+  const heading = make("p", unsure || !detail ? breakable(text) : [...breakable(text), " ", make("small", detail)], {className: `verdict${unsure ? " unsure" : ""}`});
   parts.push(heading);
   if (unsure) parts.push(make("p", detail, {className: "soft"}));
   if (prediction[`${run.main}_top`] && !unsure) parts.push(make("p", describeSet(prediction, run), {className: "soft"}));
@@ -125,7 +125,7 @@ function drawNeighbours(found, runs) {
     else {
       const note = lost ? ` (${lost} of ${of} training images are gone or have changed)` : "";
       groups.push(make("div", [make("h4", `${where}nearest${note}`), drawThree(neighbours.nearest, number)]));
-      if (neighbours.next) groups.push(make("div", [make("h4", `${where}nearest of the next class, ${neighbours.next.label}`), drawThree(neighbours.next.nearest, number)]));
+      if (neighbours.next) groups.push(make("div", [make("h4", `${where}nearest of the class ${neighbours.next.label}`), drawThree(neighbours.next.nearest, number)]));
     }
   });
   $("alike-groups").replaceChildren(...groups);
@@ -157,7 +157,7 @@ function drawCorrections(listed, undo) {
     const when = new Date(each.when).toLocaleString();
     return make("li", [
       make("img", [], {src: `corrections/${each.id}`, alt: `corrected to ${each.label}`, loading: "lazy"}),
-      make("div", [make("b", inDomain(each)), make("small", each.predicted && each.predicted !== each.label ? `predicted: ${each.predicted}` : "as predicted"), make("small", when)]),
+      make("div", [make("b", inDomain(each)), make("small", each.predicted ? each.predicted === each.label ? "as predicted" : `predicted: ${each.predicted}` : "not known before"), make("small", when)]),
       button,
     ]);
   }));
