@@ -38,6 +38,7 @@ from transfer.adaptation.selection.best_candidate import (
     hidden_widths,
 )
 from transfer.adaptation.task import AdaptationTask, prepare_task
+from transfer.backbones.providers.base import JOINED
 from transfer.config.adapt import AdaptConfig, ShiftConfig
 from transfer.config.shared import ImagesConfig
 from transfer.config.train import DataConfig, HeadConfig
@@ -106,6 +107,9 @@ def complete_config(config: AdaptConfig) -> AdaptConfig:
     TransferError
         An unknown method, rule or policy, or options that do not fit together.
     """
+    if config.backbones:
+        together = replace(config.backbone, backbone=JOINED.join(config.backbones))
+        config = replace(config, backbone=together, backbones=())
     shift = config.shift
     if shift.target_images and not shift.target:
         config = replace(config, shift=replace(shift, target=shift.target_images.expanduser().absolute().name))

@@ -44,13 +44,14 @@ class Backbone(nn.Module):
     Parameters
     ----------
     name : str
-        Full name: ``mobilenetv2_100``, ``resnet50.a1_in1k``, ``torchvision:squeezenet1_1``.
+        Full name: ``mobilenetv2_100``, ``resnet50.a1_in1k``, ``torchvision:squeezenet1_1``; several joined by ``+``.
     network : nn.Module
         Normalised images (N, 3, H, W) to pooled features (N, width), without the classifier.
     preprocessing : Preprocessing
         What the weights were trained with.
     weights : str
-        Their source: ``file PATH``, ``store PATH``, ``bundle``, ``package NAME``, ``hub ADDRESS`` or ``random``.
+        Their source: ``file PATH``, ``store PATH``, ``bundle``, ``package NAME``, ``hub ADDRESS`` or ``random``; of
+        several networks joined by ``; ``.
     original : nn.Module, optional
         The original classifier: linear on pooled features (N, width), or a :class:`ConvClassifier`. It is no
         submodule, so that it is neither trained nor saved.

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.backbones.providers.base import ClassifierLayout, Provider
+from transfer.backbones.providers.base import JOINED, ClassifierLayout, Provider
 from transfer.errors import TransferError, UnknownName, did_you_mean
 from transfer.runtime.compiler import defer_compiler
 from transfer.runtime.imports import pause_collection
@@ -148,10 +148,11 @@ def load_providers() -> tuple[Provider, ...]:
     """Return all providers; a name belongs to the first that knows it."""
     with defer_compiler(), pause_collection():
         from transfer.backbones.providers.bundled_models import BundledModels
+        from transfer.backbones.providers.joined_models import JoinedModels
         from transfer.backbones.providers.timm_models import TimmModels
         from transfer.backbones.providers.torchvision_models import TorchvisionModels
 
-    return TimmModels(), TorchvisionModels(), BundledModels(), RegisteredBackbones()
+    return JoinedModels(resolve), TimmModels(), TorchvisionModels(), BundledModels(), RegisteredBackbones()
 
 
 def list_names() -> tuple[str, ...]:
@@ -166,13 +167,16 @@ def resolve(name: str) -> tuple[Provider, str]:
     ----------
     name : str
         ``mobilenetv2_100``, ``resnet50.a1_in1k``, ``torchvision:squeezenet1_1``, ``glyphnet``, or a registered name;
-        timm's may have ``timm:`` in front, or ``timm/`` or ``hf-hub:timm/``, as its hub writes them.
+        timm's may have ``timm:`` in front, or ``timm/`` or ``hf-hub:timm/``, as its hub writes them. Several names
+        joined by ``+`` are one backbone.
 
     Raises
     ------
     TransferError
         No provider knows it; the message suggests similar names. Or a registered name that another provider has.
     """
+    if JOINED in name:
+        name = JOINED.join(split_joined(name))
     name = re.sub(r"^(timm:|(hf[-_]hub:)?timm/)", "", name.strip())
     if not (found := _find_providers(name)):
         from transfer.runtime.plugins import load_entry_points
@@ -184,6 +188,20 @@ def resolve(name: str) -> tuple[Provider, str]:
     if found:
         return found[0], name
     raise UnknownName(_explain_unknown(name))
+
+
+def split_joined(name: str) -> tuple[str, ...]:
+    """Return the full names of the networks of a backbone such as ``a+b+c``; of any other, its own.
+
+    Raises
+    ------
+    TransferError
+        No provider knows one of them, or one is named twice.
+    """
+    names = tuple(resolve(part)[1] for part in name.split(JOINED))
+    if twice := next((each for each in names if names.count(each) > 1), None):
+        raise TransferError(f"backbone {name!r} names {twice} twice: join different networks")
+    return names
 
 
 def _find_providers(name: str) -> list[Provider]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transfer.backbones import registry, stages, weight_paths
 from transfer.backbones.backbone import Backbone, ConvClassifier
 from transfer.backbones.providers.base import Provider
+from transfer.backbones.providers.joined_models import JoinedModels, join_backbones
 from transfer.backbones.weight_packages import find_weight_package
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError, get_first_line, list_examples
@@ -91,6 +92,12 @@ def load(
     (512, ['stem', 'layer1', 'layer2', 'layer3', 'layer4'])
     """
     provider, name = registry.resolve(name)
+    if isinstance(provider, JoinedModels):
+        if weights or classifier is True:
+            wanted = "--weights is the file of one network" if weights else "no classifier reads the features of all"
+            raise TransferError(f"{name} is several networks, and {wanted}")
+        options: dict[str, Any] = {"random_init": random_init, "seed": seed, "image_size": image_size}
+        return join_backbones(name, [load(each, store=store, **options) for each in registry.split_joined(name)])
     if random_init and (weights or classifier is True):
         raise TransferError(f"{name}: --random-init excludes a weights file and the original classifier")
     found = None if random_init else _find_weights(provider, name, weights, store)

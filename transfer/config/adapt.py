@@ -18,6 +18,7 @@ from transfer.config.ranges import (
     Within,
 )
 from transfer.config.shared import (
+    DEFAULT_BACKBONE,
     Advanced,
     BackboneConfig,
     CacheConfig,
@@ -117,8 +118,15 @@ class AdaptConfig(Config):
     cache: CacheConfig = field(default_factory=CacheConfig)
     map: bool = False
     """Draw a t-SNE map of both domains' features before and after adaptation: map.png in the run folder."""
+    backbones: CommaNames = ()
+    """Several networks side by side, such as mobilenetv2_100,tf_efficientnet_lite0: the same as --backbone with a +
+    between their names. Each image passes all of them, and their features are concatenated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backbones and self.backbone.backbone not in (DEFAULT_BACKBONE, "+".join(self.backbones)):
+            raise TransferError(
+                f"--backbones names the networks already: leave out --backbone {self.backbone.backbone}"
+            )
         if self.map and not self.run.out:
             raise TransferError("--map is written into the run folder: add --out FOLDER")

@@ -100,7 +100,8 @@ class BackboneConfig(Config):
 
     backbone: str = DEFAULT_BACKBONE
     """Name of the backbone, as its provider writes it: tf_efficientnet_lite0, resnet50.a1_in1k, mobilenetv2_100,
-    torchvision:squeezenet1_1. The bundled glyphnet is for trials on digits. `transfer backbones '*'` lists all."""
+    torchvision:squeezenet1_1; or of several, joined by + (their features are concatenated). The bundled glyphnet is for
+    trials on digits. `transfer backbones '*'` lists all."""
     weights: Path | None = None
     """Weights file (default: looked up in $TRANSFER_WEIGHTS, then among the bundled ones, then in installed packages,
     then on the hub)."""

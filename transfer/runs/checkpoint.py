@@ -15,6 +15,7 @@ from torch import Tensor
 from transfer import backbones
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.engines import ActivationRanges
+from transfer.backbones.providers.joined_models import WEIGHTS_SEPARATOR
 from transfer.backbones.registry import resolve
 from transfer.backbones.stages import BuildOnMeta
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
@@ -111,8 +112,9 @@ def save_models(path: Path, models: Mapping[str, TransferModel], config: HeadCon
 
 def _without_folder(weights: str) -> str:
     """Return where weights came from, without local folders, which a model file must not reveal."""
-    kind, _, place = weights.partition(" ")
-    return f"{kind} {Path(place).name}" if kind in ("file", "store") else weights
+    places = (each.partition(" ") for each in weights.split(WEIGHTS_SEPARATOR))
+    shown = (f"{kind} {Path(place).name if kind in ('file', 'store') else place}" for kind, _, place in places)
+    return WEIGHTS_SEPARATOR.join(each.strip() for each in shown)
 
 
 def load_models(path: Path, device: torch.device | str = "cpu", engine: Engine | None = None) -> Models:

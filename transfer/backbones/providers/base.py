@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from transfer.data.images.preprocessing import Preprocessing
 
 
+JOINED = "+"  # between the names of networks that are one backbone together
+
+
 @dataclass(frozen=True)
 class ClassifierLayout:
     """Where the original classifier lies in a weights file.
