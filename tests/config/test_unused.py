@@ -290,7 +290,7 @@ ADAPT_ALWAYS |= {"labels"} | {
     "cache_gb",
     "random_init",
 }
-ADAPT_ALWAYS |= {"labels", "corrections"}
+ADAPT_ALWAYS |= {"labels", "corrections", "backbones"}
 ADAPT_REFUSED = {"weight", "map", "resume", "tensorboard", "weights", "plugin"}  # test_adapt_refused.py, test_shared.py
 
 
