@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+from schedule import pytest_xdist_make_scheduler  # noqa: F401
 
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 from transfer.config.train import (

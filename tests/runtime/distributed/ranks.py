@@ -1,4 +1,4 @@
-"""Runs commands of `transfer` in several processes each, all forked from one that has imported torch already.
+"""Runs commands of `transfer` in several processes each, all forked from one that has imported everything already.
 
 python ranks.py FOLDER reads FOLDER/jobs.json, a list of {"name", "world", "args"[, "env"][, "kill"]}, and writes
 FOLDER/NAME.json with exit codes, outputs and seconds. With "kill" [rank, text] that process is killed as soon as the
@@ -75,7 +75,11 @@ def run(job: dict, folder: Path) -> None:
     (folder / f"{job['name']}.json").write_text(json.dumps(record))
 
 
+IMPORTED_ONCE = ("transfer.training.train", "transfer.adaptation.adapt", "transfer.report.run_page", "checks")
+
 if __name__ == "__main__":
+    for module in IMPORTED_ONCE:
+        importlib.import_module(module)
     torch.set_num_threads(1)
     where = Path(sys.argv[1])
     for some in json.loads((where / "jobs.json").read_text()):
