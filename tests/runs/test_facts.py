@@ -52,6 +52,13 @@ def test_rows_are_named_with_where_they_are_listed():
     assert describe_images(table, {}, True)["left out"] == "2 files, no file: a.png (x.csv line 2), x.csv line 3"
 
 
+def test_images_of_an_unknown_domain_are_counted():
+    assert (
+        describe_images(make_table(["a", "b", "b"], ["x", "", ""]), {}, False)["domains"]
+        == "x 1; 2 of an unknown domain"
+    )
+
+
 def test_equal_classes_and_many_domains_or_none():
     names = [f"d{n}" for n in range(10)]
     facts = describe_images(make_table(["a", "b"] * 5, names), {"train": 10}, False)

@@ -141,6 +141,15 @@ def test_a_correction_replaces_labels_and_keeps_part_and_path() -> None:
     assert union.find_new_names("domain") == ["y"]
 
 
+def test_a_correction_that_changes_nothing_is_counted() -> None:
+    union = unite(None, source(image("test0 copy", "a"), image("test1 copy", "c"), image("val1 copy", "b", domain="")))
+    assert union.describe_changes() == [
+        "1 label corrected: /test1: object b is c",
+        "2 corrections agreed with the run's labels already",
+    ]
+    assert union.images[16] == image("test0", "a", "test")
+
+
 def test_a_correction_of_all_duplicates() -> None:
     old = source(*OLD.images, image("test0 copy", "a", "test"))
     union = unite(None, source(image("test0 again", "b")), old=old)

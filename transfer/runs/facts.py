@@ -49,6 +49,8 @@ def describe_images(table: ImageTable, parts: Mapping[str, int], saved: bool) ->
         sizes = f"least {least} ({counts[least]:,}), most {most} ({counts[most]:,})"
     several = f"; {len(domains) - SHOWN_DOMAINS} more" if len(domains) > SHOWN_DOMAINS else ""
     shown = [f"{name} {count:,}" for name, count in list(domains.items())[:SHOWN_DOMAINS]]
+    nowhere = len(table) - sum(domains.values())
+    several += f"; {nowhere:,} of an unknown domain" if nowhere else ""
     facts = {
         "images": f"{len(table):,} {'in' if table.has_objects else 'with'} {len(counts)} "
         f"{'classes' if table.has_objects else 'labels'}: {sizes}" + (f"; {unknown:,} unlabelled" if unknown else ""),

@@ -43,6 +43,7 @@ class Union:
     old: int
     label_columns: Mapping[str, str] = field(default_factory=dict)
     corrected: list[dict[str, str]] = field(default_factory=list)  # path, column, before, after
+    confirmed: int = 0  # corrections that say what the run's images say
     labelled: int = 0  # images that lacked a label and have one now
     known: int = 0  # new images that are not added, since they are there already
     conflicting: int = 0  # new images that are there under another label
@@ -132,6 +133,7 @@ class Union:
             if not places:
                 self._append(image | {"split": image["split"] or "train"}, phash)
                 continue
+            changed = False
             for old in (self.images[place] for place in places):
                 other = {k: label for k, label in labels.items() if not self._is_same(k, old.get(k, ""), label)}
                 self.corrected += [
@@ -141,6 +143,8 @@ class Union:
                 ]
                 self.labelled += any(not old.get(column) for column in other)
                 old |= other
+                changed = changed or bool(other)
+            self.confirmed += not changed
 
     def _is_same(self, column: str, one: str, other: str) -> bool:
         """Return whether two cells of `column` say the same; the order of several labels does not matter."""
@@ -225,11 +229,13 @@ class Union:
 
     def describe_changes(self) -> list[str]:
         """Return notes that count and name corrected, newly labelled and known images."""
+        agreed = _count(self.confirmed, "correction") + " agreed with the run's labels already"
         shown = [f"{c['path']}: {c['column']} {c['before']} is {c['after']}" for c in self.corrected]
         new = [f"{column} {name}" for column, names in self.find_new_labels().items() for name in names]
         return [
             *([f"new labels, which no old image shows unless corrected: {list_examples(new)}"] if new else []),
             *([f"{_count(len(shown), 'label')} corrected: {list_examples(shown, 3)}"] if shown else []),
+            *([agreed] if self.confirmed else []),
             *([f"{_count(self.labelled, 'image')} labelled that had no label before"] if self.labelled else []),
             *([f"{_count(self.known, 'new image')} not added: the run has the same files"] if self.known else []),
             *(
