@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -42,6 +43,15 @@ def test_train_evaluate_and_predict(capsys, folder, tmp_path):
     image = str(folder / "plain" / "red" / "0.png")
     (line,) = said(capsys, ["predict", str(out), image], 0).out.splitlines()
     assert json.loads(line)["path"] == image
+
+
+def test_lines_come_once_where_a_package_configures_logging(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "logging.root.handlers", [logging.StreamHandler(sys.stderr)]
+    )  # as onnxruntime.quantization does
+    done = said(capsys, ["data", "digits"], 0)
+    assert (done.out + done.err).count("next: transfer train digits") == 1
+    assert logging.getLogger("transfer").propagate
 
 
 def test_search_goes_on_where_it_stopped_and_lr_find_suggests(capsys, folder, tmp_path):

@@ -257,7 +257,7 @@ def test_images_refused_in_the_middle_are_continued_once_they_are_mended(run, fo
     sound = bad.read_bytes()
     asked = PredictConfig(run, (str(tmp_path / "images"),), out=tmp_path / "out", resume=True)
     bad.write_bytes(b"nothing")
-    with pytest.raises(TransferError, match=r"bad image .*red/4\.png"):
+    with pytest.raises(TransferError, match=r"bad image .*red/4\.png.*--on-bad-image skip\)"):
         predict_command(asked)
     assert len((tmp_path / "out.part").read_text().splitlines()) == 20
     bad.write_bytes(sound)

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import itertools
 import shutil
 from contextlib import ExitStack
 from urllib.parse import urlsplit
@@ -217,6 +218,13 @@ def test_the_list_says_what_was_predicted_before(tab):
     tab.page.evaluate("listed[0].predicted = ''; drawCorrections(listed, () => {})")  # it was "I don't know"
     assert "not known before" in tab.text("corrections")
     tab.press("u", "u")
+
+
+def test_long_names_break_after_underscores_alone(tab):
+    for name in ("desk_top__computer", "_a", "a_", "plain", ""):
+        parts = tab.page.evaluate("(name) => breakable(name).map((part) => part.tagName || part)", name)
+        assert "".join(part for part in parts if part != "WBR") == name
+        assert all(before.endswith("_") for before, part in itertools.pairwise(parts) if part == "WBR")
 
 
 def test_a_run_without_domains_asks_for_none(browser, serve_runs, folder, tmp_path):

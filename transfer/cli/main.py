@@ -198,6 +198,7 @@ def _exit_code(call: Callable[[_ProgressHandler], None]) -> int:
     handler = _ProgressHandler()
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    propagate, logger.propagate = logger.propagate, False  # else a line comes twice once a package configures logging
     try:
         with distributed.silence_other_ranks():
             call(handler)
@@ -222,6 +223,7 @@ def _exit_code(call: Callable[[_ProgressHandler], None]) -> int:
         raise
     finally:
         logger.removeHandler(handler)
+        logger.propagate = propagate
     return 0
 
 

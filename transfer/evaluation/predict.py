@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transfer.config.commands import PredictConfig
 from transfer.data.image_paths import ImagePath, find_images, iterate_images
 from transfer.data.images.batches import StreamedBatch, stream_batches
+from transfer.data.images.decode import BadImage
 from transfer.data.images.file_kinds import describe_left_out
 from transfer.data.images.read import DECODER
 from transfer.data.left_out import LeftOut, LeftOutCounts
@@ -167,6 +168,8 @@ def predict_command(config: PredictConfig) -> tuple[int, int]:
         if config.out:
             return _write_file(config, models, paths, how)
         return _print_lines(config, predict_batches(models, group_paths(paths, prompt=True), **how))
+    except BadImage as error:
+        raise TransferError(f"{error} (repair it, or skip such images with --on-bad-image skip)") from error
     finally:
         _log_left_out(left_out.describe())
 

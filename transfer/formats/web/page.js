@@ -60,7 +60,7 @@ function probabilities(outputs, name, classes) {
 
 function element(tag, text = "", className = "") {
   const made = document.createElement(tag);
-  made.textContent = text;
+  text.split("_").forEach((part, k) => made.append(...(k ? ["_", document.createElement("wbr"), part] : [part]))); // long names break there
   made.className = className;
   return made;
 }

@@ -13,7 +13,7 @@ function make(name, content, properties) {
 }
 
 // A long name may break after an underscore.
-function breakable(text) { return text.split(/(?<=_)/).flatMap((part, k) => k ? [document.createElement("wbr"), part] : [part]); }
+function breakable(text) { return (text.match(/[^_]*_|[^_]+/g) || []).flatMap((part, k) => k ? [document.createElement("wbr"), part] : [part]); }
 
 function chip(text, key, act) {
   const button = make("button", key ? [make("kbd", key), text] : [text], {type: "button"});
