@@ -36,8 +36,6 @@ def to_openvino(source: ExportSource) -> PreparedExport:
     outputs = {port.any_name: torch.from_numpy(values.copy()) for port, values in found.items()}
 
     def write(out: Path) -> list[Path]:
-        if out.suffix != ".xml":
-            raise TransferError(f"--out {out}: OpenVINO reads .xml files, with the weights in a .bin file beside them")
         with tempfile.TemporaryDirectory() as folder:
             openvino.save_model(model, Path(folder, "model.xml"), compress_to_fp16=False)
             for suffix in (".bin", ".xml"):  # the .xml last, which names no file: both have one name

@@ -87,6 +87,8 @@ def export(config: ExportConfig) -> ExportResult:
     out = config.out or Path(f"{run.absolute()}{suffix}")
     if out.is_dir() != (config.format in FOLDER_FORMATS) and out.exists():
         raise TransferError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}: give another path")
+    if config.format == "openvino" and out.suffix != suffix:
+        raise TransferError(f"--out {out}: OpenVINO reads .xml files, with the weights in a .bin file beside them")
     if config.coverage is not None and config.format == "timm":
         raise TransferError("--coverage: a timm folder has no prediction sets; use --format onnx or safetensors")
     if config.unknown and config.format in WEIGHTS_ONLY:
