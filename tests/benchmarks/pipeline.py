@@ -1,6 +1,7 @@
 """The two halves of feature extraction, timed separately: decoding, and the frozen network."""
 
 import argparse
+import resource
 import time
 from collections.abc import Callable, Sequence
 
@@ -31,6 +32,18 @@ def time_call(call: Callable[[], object]) -> float:
         started = time.perf_counter()
         call()
         return time.perf_counter() - started
+
+
+def time_both(call: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds of `call` on the clock, and of processor with the processes that it ended."""
+
+    def spent() -> float:
+        each = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return sum(usage.ru_utime + usage.ru_stime for usage in each)
+
+    before = spent()
+    seconds = time_call(call)
+    return seconds, spent() - before
 
 
 def load_frozen_model(name: str, heads: Sequence[HeadSpec] = (), engine: str = "auto") -> TransferModel:
@@ -64,14 +77,24 @@ class SeparateHalves:
 
     def decode(self) -> float:
         """Return the seconds of decoding all images."""
-        return time_call(lambda: [None for _ in self._batches(self.paths)])
+        return self.time_decoding()[0]
 
     def forward(self) -> float:
         """Return the seconds of the network on as many images; a few batches are used repeatedly."""
+        return self.time_forward()[0]
+
+    def time_decoding(self) -> tuple[float, float]:
+        """Return the seconds of :meth:`decode` on the clock and of processor."""
+        return time_both(lambda: [None for _ in self._batches(self.paths)])
+
+    def time_forward(self) -> tuple[float, float]:
+        """Return the seconds of :meth:`forward` on the clock and of processor."""
 
         def run_all() -> None:
             for images in self.batches * self.passes:
                 for out in self.run(images):
                     out.cpu()
 
-        return time_call(run_all) * len(self.paths) / sum(map(len, self.batches * self.passes))
+        clock, processor = time_both(run_all)
+        scale = len(self.paths) / sum(map(len, self.batches * self.passes))
+        return clock * scale, processor * scale

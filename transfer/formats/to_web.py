@@ -31,8 +31,8 @@ def to_web(source: ExportSource) -> PreparedExport:
     TransferError
         A package is missing, or ``source.web_runtime`` is not onnxruntime-web.
     """
-    content = build_onnx(source, "web")
     runtime = read_web_runtime(source.web_runtime)
+    content = build_onnx(source, "web")
     files = {path.name: path.read_bytes() for path in sorted(PAGE_FILES.iterdir()) if path.is_file()}
     files |= {"model.onnx": content, "model.json": json.dumps(source.about, ensure_ascii=False, indent=1).encode()}
     files |= {f"ort/{name}": part for name, part in runtime.files.items()}
