@@ -117,7 +117,7 @@ def test_positional_data_beside_data_is_refused(capsys):
     assert main(["train", "tiny", "--data", "other"]) == 2
     assert "unexpected argument tiny" in capsys.readouterr().err
     assert main(["train", "tiny", "other"]) == 2
-    assert "unexpected argument tiny" in capsys.readouterr().err
+    assert "unexpected argument other" in capsys.readouterr().err
 
 
 def test_version(capsys):

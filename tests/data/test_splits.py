@@ -274,8 +274,18 @@ def test_added_rows_give_way_to_held_out_images(images, test, val):
     assert both.test.tolist() == plain.test.tolist()
     assert both.val.tolist() == plain.val.tolist()
     assert [row for row in both.train if row < n] == plain.train.tolist()
-    held = np.concatenate([plain.val, plain.test])
-    expected = ~np.isin(inspection.sha256, inspection.sha256[held])
+    counted = np.concatenate([plain.val, plain.test, plain.train[table.object[plain.train] >= 0]])
+    expected = ~np.isin(inspection.sha256, inspection.sha256[counted])
+    assert any("dropped: duplicates of images with one" in note for note in both.notes) == (not expected.all())
     assert (both.train[both.train >= n] - n).tolist() == np.flatnonzero(expected).tolist()
     assert both.added.tolist() == both.train[both.train >= n].tolist()
     assert both.plain_train.tolist() == plain.train.tolist()
+
+
+def test_rest_without_an_image_that_lacks_a_label_is_noted():
+    """Not where --shots leaves images over, and not without --unlabelled."""
+    table = table_of([0] * 8, [0, 1] * 4)
+    note = "--unlabelled rest: every training image has a label, so it changes nothing"
+    assert note in split(table, keep_rest=True).notes
+    assert note not in split(table).notes
+    assert note not in split(table, shots=1, keep_rest=True).notes

@@ -41,7 +41,7 @@ def test_held_out_accuracies_by_a_loop() -> None:
     found = choose_settings(x, labels, CLASSES, seed=1)
     probe = SeedProbe(x, labels, CLASSES)
     rows, known = probe.labelled, (labels >= 0)[:, None]
-    folds = choose._assign(labels[rows], rows, 1)
+    folds = choose.assign_label_folds(labels[rows], rows, 1)
     l2 = probe.choose_l2(folds)
     predicted = [probe.predict(l2, folds != fold) for fold in range(5)]
     accuracies = []
@@ -135,7 +135,7 @@ def test_two_labels_of_one_image_are_as_one() -> None:
 
 def test_classes_with_one_label_are_never_held_out() -> None:
     labels = np.array([0, 0, 1, 2, 2, 2])
-    folds = choose._assign(labels, np.arange(6), 0)
+    folds = choose.assign_label_folds(labels, np.arange(6), 0)
     assert (folds >= 0).tolist() == [True, True, False, True, True, True]
     assert folds[0] != folds[1]
 

@@ -385,13 +385,19 @@ def test_the_command_line(
     assert json.loads(capsys.readouterr().out)["unlabelled"]["object"]["unlabelled"] > 0
 
 
-def test_images_of_a_folder_that_duplicate_held_out_ones_are_not_used(
+def test_images_of_a_folder_that_duplicate_others_are_not_used(
     config: Callable[..., TrainConfig], folder: Path, always: None
 ) -> None:
-    run = train(config(unlabelled=str(folder), test=0.25))  # each image twice: once with its label
+    """Each image of the set is in the folder as well."""
+    run = train(config(unlabelled=str(folder), test=0.25))
     sizes, plain = run.result["images"], train(config(test=0.25)).result["images"]
     assert (sizes["test"], sizes["val"]) == (plain["test"], plain["val"]) == (12, 7)
-    assert run.result["unlabelled"]["object"]["unlabelled"] == 48 - 12 - 7
+    assert sizes["train"] == plain["train"]
+    assert "unlabelled" not in run.result
+    assert "48 images without a label dropped: duplicates of images with one" in run.result["notes"]
+    few = train(config(unlabelled=str(folder), test=0.25, shots=2))
+    labelled = 6 * 2  # cells
+    assert few.result["unlabelled"]["object"]["unlabelled"] == 48 - 12 - labelled
 
 
 def test_an_empty_folder_is_an_error(config: Callable[..., TrainConfig], tmp_path: Path) -> None:

@@ -128,7 +128,9 @@ def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = Non
     if len(unknown) == 1 and not unknown[0].startswith("-") and takes_data and kind is not EvaluateConfig:
         words.remove(unknown[0])
         return _parse(kind, form, [*words, "--data", unknown[0]], prog, default)
-    name = unknown[0].partition("=")[0]
+    further = 1 if takes_data and kind is not EvaluateConfig else 0  # the first word is that of --data
+    name = next((word for word in unknown if word.startswith("-")), unknown[min(further, len(unknown) - 1)])
+    name = name.partition("=")[0]
     what = "unknown option" if name.startswith("-") else "unexpected argument"
     near = did_you_mean(name, help.list_options(kind, has_json=form is not kind), limit=1)
     raise TransferError(f"{what} {name}{near}; see {prog} --help")

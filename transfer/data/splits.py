@@ -74,7 +74,8 @@ def split(  # the last five are options that a plain split does not need
         Keep the images that `shots` leaves over in train, as its ``rest``, unless they duplicate held-out ones.
     added : ndarray of bool, shape (N,), optional
         Rows of unknown object that do not change the split of the others: they are dropped where they duplicate an
-        image that is held out. (Other rows of unknown object keep their duplicates from being held out.)
+        image that is held out, or one with a label. (Other rows of unknown object keep their duplicates from being held
+        out.)
 
     Raises
     ------
@@ -108,7 +109,8 @@ def split(  # the last five are options that a plain split does not need
     test_rows = given_test if len(given_test) else draw(drawable, table, component, test, rng, notes, "test")
     # Only a given split can have duplicates on both sides: test has priority over val, val over train.
     free = ~np.isin(component, component[test_rows])
-    left_out = int((~free).sum()) - len(test_rows)
+    copies = np.zeros(len(free), bool) if added is None else added & ~free
+    left_out = int((~free & ~copies).sum()) - len(test_rows)
     pool, drawable, given_val = (rows[free[rows]] for rows in (pool, drawable, given_val))
     rest = np.array([], np.int64)
     if shots is not None:
@@ -125,14 +127,19 @@ def split(  # the last five are options that a plain split does not need
         val_rows = draw(drawable, table, component, val, rng, notes, "val")
     train_rows = np.union1d(np.setdiff1d(pool, val_rows), np.append(np.flatnonzero(~known & ~held_out & free), rest))
     shared = np.isin(component[train_rows], component[val_rows])
-    left_out += int(shared.sum())
+    if added is not None:
+        same = component if inspection is None else group_duplicates(inspection)
+        copies[train_rows] = added[train_rows] & (shared | np.isin(same[train_rows], same[pool]))
+    left_out += int((shared & ~copies[train_rows]).sum())
     if left_out:
         notes.append(f"{_images(left_out)} of train and val dropped: duplicates of, or grouped with, held-out images")
-    train_rows = train_rows[~shared]
+    if copies.any():
+        notes.append(f"{_images(int(copies.sum()))} without a label dropped: duplicates of images with one")
+    train_rows = train_rows[~(shared | copies[train_rows])]
     more = np.array([], np.int64) if added is None else train_rows[added[train_rows]]
     rest = np.intersect1d(rest, train_rows)
     splits = Splits(train_rows, val_rows, test_rows, rest=rest, groups=component, added=more)
-    return replace(splits, notes=(*notes, *_notes(splits, table, near)))
+    return replace(splits, notes=(*notes, *_notes(splits, table, near, keep_rest)))
 
 
 def _check(test: float, val: float, shots: int | None) -> None:
@@ -187,7 +194,7 @@ def _short_cells(rows: np.ndarray, table: ImageTable, shots: int) -> list[str]:
     return [f"{len(short)} of {len(cells)} cells have fewer than {shots} labels (such as {where}): all are used"]
 
 
-def _notes(splits: Splits, table: ImageTable, near: np.ndarray | None) -> list[str]:
+def _notes(splits: Splits, table: ImageTable, near: np.ndarray | None, keep_rest: bool) -> list[str]:
     notes = []
     counts = np.bincount(table.object[table.object >= 0], minlength=len(table.objects))
     single = [name for name, count in zip(table.objects, counts, strict=True) if count == 1]
@@ -197,6 +204,12 @@ def _notes(splits: Splits, table: ImageTable, near: np.ndarray | None) -> list[s
     unlabelled = int((table.object[splits.train] < 0).sum())
     if unlabelled:
         notes.append(f"{_images(unlabelled)} of unknown object in train, unlabelled")
+    elif (
+        keep_rest
+        and not len(splits.rest)
+        and all(target.known[splits.train].all() for name, target in table.targets.items() if name != "domain")
+    ):
+        notes.append("--unlabelled rest: every training image has a label, so it changes nothing")
     trained_on = np.concatenate([splits.train, splits.val])
     count = 0 if near is None else int(np.isin(near[splits.test], near[trained_on]).sum())
     if count:

@@ -51,15 +51,29 @@ class LabelledRows:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class CrossFitted:
+    """Predictions by head for labelled `rows` (M,), each by a probe that was solved without its fold (M,)."""
+
+    rows: np.ndarray
+    folds: np.ndarray
+    predictions: dict[str, np.ndarray]
+
+
 def predict_held_out(
-    data: LabelledRows, solution: Mapping[str, float] | None, temperatures: Mapping[str, float], seed: int
+    data: LabelledRows,
+    solution: Mapping[str, float] | None,
+    temperatures: Mapping[str, float],
+    seed: int,
+    crossed: CrossFitted | None = None,
 ) -> HeldOut:
     """Return predictions for images that a model was not trained on, with an unknown score and second opinions.
 
     Few rows are predicted by linear probes of their own with the L2 values `solution`, see :func:`cross_fit`. Of many,
-    and without a `solution` (:func:`find_solution`), the model predicts the validation rows.
+    and without a `solution` (:func:`find_solution`), the model predicts the validation rows. `crossed` has predictions
+    by probes that were solved elsewhere.
     """
-    found = _predict(data, solution, temperatures, seed)
+    found = _take_crossed(data, crossed) if crossed else _predict(data, solution, temperatures, seed)
     if not len(found.rows):
         return found
     opinions = fit_second_opinions(data.feed, data.train, data.labels, solution or {}, seed)
@@ -91,6 +105,18 @@ def _predict(
     if score:
         score = _refer(score, features, targets[HEAD], outputs[HEAD], torch.from_numpy(folds))
     return HeldOut(rows, predictions, CROSS_FITTED.format(folds=len(np.unique(folds))), score)
+
+
+def _take_crossed(data: LabelledRows, crossed: CrossFitted) -> HeldOut:
+    """Return what `crossed` predicts, with the default unknown score."""
+    score = _default_score(data.feed.model.heads)
+    if score:
+        index = torch.from_numpy(crossed.rows)
+        logits = torch.from_numpy(crossed.predictions[HEAD]).clamp_min(torch.finfo(torch.float32).tiny).log()
+        features, labels = data.feed.load_all_views(crossed.rows)[1], data.labels[HEAD][index]
+        score = _refer(score, features, labels, logits, torch.from_numpy(crossed.folds))
+    method = CROSS_FITTED.format(folds=len(np.unique(crossed.folds)))
+    return HeldOut(crossed.rows, crossed.predictions, method, score)
 
 
 def _predict_validation(data: LabelledRows, score: UnknownScore | None) -> HeldOut:

@@ -115,7 +115,7 @@ def choose_settings(
     """
     probe = SeedProbe(x, labels, classes)
     rows, graph = probe.labelled, neighbours.build_graph(GRAPH_ALONE.neighbours)
-    folds = _assign(labels[rows], rows if groups is None else groups[rows], seed)
+    folds = assign_label_folds(labels[rows], rows if groups is None else groups[rows], seed)
     held = np.flatnonzero(folds >= 0)
     if len(held) <= len(np.unique(labels[rows])):
         agreement = _measure_agreement(graph, probe.predict(), rows, labels)
@@ -182,8 +182,14 @@ def _measure_agreement(graph: csr_array, predicted: np.ndarray, labelled: np.nda
     return float(agreed[labels < 0].mean()) if (labels < 0).any() else 1.0
 
 
-def _assign(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Return the fold of each labelled row, -1 for classes in a single group, which cannot be held out."""
+def assign_label_folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """Return the fold of each labelled row (N,), -1 for classes in a single one of `groups`: they cannot be held out.
+
+    Examples
+    --------
+    >>> assign_label_folds(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2]), seed=0)
+    array([0, 1, -1, -1])
+    """
     pairs = np.unique(np.stack([labels, groups]), axis=1)[0]
     several = np.flatnonzero(np.bincount(pairs, minlength=int(labels.max()) + 1)[labels] > 1)
     folds = np.full(len(labels), -1, np.int64)

@@ -32,7 +32,7 @@ from transfer.heads.table_heads import head_specs
 from transfer.heads.trained_classes import describe_untrained, find_untrained, note_untrained
 from transfer.model import TransferModel
 from transfer.probes.held_out import find_solution
-from transfer.probes.held_out_images import LabelledRows, predict_held_out
+from transfer.probes.held_out_images import CrossFitted, LabelledRows, predict_held_out
 from transfer.runs.facts import count_split, describe_images, describe_network, list_left_out
 from transfer.runs.image_list import list_images, write_image_list
 from transfer.runs.inputs import RunInputs
@@ -41,7 +41,9 @@ from transfer.runs.session import OnLine, RunSession
 from transfer.runs.states import PartStates
 from transfer.runtime.device import pick_device
 from transfer.runtime.time_limit import TimeLimit
-from transfer.semi_supervised.unlabelled_images import describe_record, find_unlabelled
+from transfer.semi_supervised.choose import assign_label_folds
+from transfer.semi_supervised.held_out_labels import PropagatedRows, predict_held_out_labels
+from transfer.semi_supervised.unlabelled_images import UnlabelledImages, describe_record, find_unlabelled
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
@@ -250,7 +252,8 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int, limit: 
     first = replace(first, temperatures=temperatures)
     _compare_trunks(session, prepared, name, data)
     if not first.stopped:
-        first = replace(first, held_out=_predict_held_out(session, prepared, number, labelled, first))
+        crossed = _hold_out_labels(session, prepared, number, data, unlabelled, first) if labelled.weights else None
+        first = replace(first, held_out=_predict_held_out(session, prepared, number, labelled, first, crossed))
     if not refit or first.stopped:
         return first
     set_tensors(model, initial)
@@ -285,8 +288,45 @@ def _fit_temperatures(
     return temperatures
 
 
+def _hold_out_labels(
+    session: Session,
+    prepared: PreparedRun,
+    number: int,
+    data: TrainingData,
+    unlabelled: UnlabelledImages | None,
+    fitted: FitResult,
+) -> CrossFitted | None:
+    """Return predictions for labelled images, by probes on what is propagated without their labels; None: too long."""
+    model, learn, seed = list(prepared.models.values())[number], prepared.config.learn, prepared.config.run.seed
+    solution = find_solution(model, fitted.refit_choices)
+    rows = np.union1d(data.train, data.val)
+    labelled = rows[data.table.object[rows] >= 0]
+    if solution is None or unlabelled is None or learn.augment != "none" or not len(labelled):
+        return None
+    groups = data.groups if len(data.groups) else np.arange(len(data.table))
+    folds = np.full(len(rows), -1)
+    folds[np.isin(rows, labelled)] = assign_label_folds(data.table.object[labelled], groups[labelled], seed)
+
+    def propagate(left: np.ndarray) -> PropagatedRows:
+        found = replace(data, train=left, val=data.val[:0]).with_pseudo_labels(unlabelled)
+        return PropagatedRows(left, target_tensors(found.table, model), row_weights(found, model, learn.balance))
+
+    feed = prepared.feed(model, session.cache)
+    try:
+        return predict_held_out_labels(
+            feed, rows, folds, propagate, solution, fitted.temperatures, learn.label_smoothing
+        )
+    finally:
+        data.with_pseudo_labels(unlabelled)  # its records are those of the run
+
+
 def _predict_held_out(
-    session: Session, prepared: PreparedRun, number: int, data: TrainingData, fitted: FitResult
+    session: Session,
+    prepared: PreparedRun,
+    number: int,
+    data: TrainingData,
+    fitted: FitResult,
+    crossed: CrossFitted | None = None,
 ) -> HeldOut:
     """Return predictions for images that model `number` was not trained on."""
     model, learn = list(prepared.models.values())[number], prepared.config.learn
@@ -301,7 +341,7 @@ def _predict_held_out(
     )
     # Pseudo-labels follow from labels that a fold would hold out; augmented views are not solved again.
     solution = None if data.weights or learn.augment != "none" else find_solution(model, fitted.refit_choices)
-    return predict_held_out(rows, solution, fitted.temperatures, prepared.config.run.seed)
+    return predict_held_out(rows, solution, fitted.temperatures, prepared.config.run.seed, crossed)
 
 
 def _evaluate(

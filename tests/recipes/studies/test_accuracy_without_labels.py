@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from studies.accuracy_without_labels import METHODS, EvaluatedPair, evaluate_pairs, summarise
+from studies.accuracy_without_labels import METHODS, EvaluatedPair, Outputs, evaluate_pairs, judge, summarise
 
-from transfer.evaluation.label_free.expected_accuracy import ExpectedAccuracy
+from transfer.evaluation.label_free.expected_accuracy import AccuracyReference, ExpectedAccuracy, average_expected
+from transfer.evaluation.label_free.second_opinion import SecondOpinion
 from transfer.feature_cache import TrunkCache
 
 EXPECTED = ExpectedAccuracy(0.8, 0.7, 0.9, 50, 0.95, 0.8, 0.8, 0.9, 1e-9)
@@ -35,3 +36,27 @@ def test_a_line_of_the_table():
     assert EvaluatedPair("a", "a test", 0.85, EXPECTED, others).own
     assert summarise("a -> b", [inside, outside]) == ["a -> b", "0.900", "0.800", "10.0", "0.100", "50%", "50%", "2"]
     assert np.isclose(inside.error("ATC"), 5)
+
+
+def test_an_ensemble_is_judged_by_what_its_members_say_of_the_predictions_of_all():
+    """Of two members, of which one is wrong about a row: measured is what the mean says, expected the members' mean."""
+    random = np.random.default_rng(0)
+    truth = np.arange(30) % 3
+    true = np.eye(3, dtype=bool)[truth]
+    features = random.standard_normal((30, 5)) + 3 * np.eye(3, 5)[truth]
+    sure, unsure = 0.8 * true + 0.0667 * ~true, np.roll(0.5 * true + 0.25 * ~true, 1, axis=1)
+    references = [
+        AccuracyReference(each.astype(np.float16), truth, SecondOpinion(np.eye(3, 5), np.zeros(3), np.eye(3, 5)))
+        for each in (sure, unsure)
+    ]
+    outputs = [Outputs(each, features, true) for each in (sure, unsure)]
+    pair = judge(references, "a", "b", outputs)
+    together = (sure + unsure) / 2
+    members = [
+        reference.expect(each.probabilities, features, together)
+        for reference, each in zip(references, outputs, strict=True)
+    ]
+    assert pair.expected == average_expected([each for each in members if each])
+    assert pair.measured == (together.argmax(1) == truth).mean() == 1
+    assert judge(references[1:], "a", "b", outputs[1:]).measured == 0
+    assert outputs[0].take(np.arange(4)).true.shape == (4, 3)
