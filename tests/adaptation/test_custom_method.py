@@ -5,8 +5,9 @@ import itertools
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from plugin_runs import run_without_and_with
 from saved_runs import read_run
 
 from transfer.adaptation import registry
-from transfer.adaptation.adapt import adapt, read_domains
+from transfer.adaptation.adapt import adapt
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
 from transfer.config.commands import ExportConfig
 from transfer.config.shared import BackboneConfig, RunConfig
@@ -64,12 +65,6 @@ register_method("sharpened", "the classifier's own predictions, sharpened", refi
 STEPS = StepsConfig(epochs=3, steps=2, batch_size=24, augment="none", device="cpu", workers=1)
 
 
-@pytest.fixture(scope="module")
-def images() -> Any:
-    """The embedded digits, decoded once."""
-    return read_domains(ShiftConfig("digits"), TrunkCache())
-
-
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The plugin's file, loaded; its methods are forgotten after the test."""
@@ -85,9 +80,14 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def config(*methods: str, policy: str = "linear_probe", **run: Any) -> AdaptConfig:
+@pytest.fixture
+def config(folder: Path) -> Callable[..., AdaptConfig]:
+    return partial(_configure, str(folder))
+
+
+def _configure(data: str, *methods: str, policy: str = "linear_probe", **run: Any) -> AdaptConfig:
     return AdaptConfig(
-        ShiftConfig("digits", ("printed", "blended"), "scanned"),
+        ShiftConfig(data, ("plain",), "striped"),
         MethodConfig(methods, policy=policy, bottleneck=16),
         backbone=BackboneConfig("glyphnet"),
         steps=STEPS,
@@ -95,15 +95,15 @@ def config(*methods: str, policy: str = "linear_probe", **run: Any) -> AdaptConf
     )
 
 
-def test_the_rule_chooses_among_built_in_and_registered_methods(plugin, images):
-    result = adapt(config("source_only", "mean_gap", "sharpened", "mcc"), images=images).result
+def test_the_rule_chooses_among_built_in_and_registered_methods(plugin, config, tiny):
+    result = adapt(config("source_only", "mean_gap", "sharpened", "mcc"), images=tiny).result
     assert set(result["selection"]["methods"]) == {"source_only", "mean_gap", "sharpened", "mcc"}
     candidates = [name for name in result["selection"]["candidates"] if name.startswith("mean_gap")]
     assert candidates == ["mean_gap, epoch 2", "mean_gap, epoch 3"]  # the first epoch is the warm-up
 
 
-def test_with_a_trained_tail_report_and_export(plugin, images, tmp_path):
-    run = adapt(config("mean_gap", policy="partial:1", out=tmp_path / "run"), images=images)
+def test_with_a_trained_tail_report_and_export(plugin, config, tiny, tmp_path):
+    run = adapt(config("mean_gap", policy="partial:1", out=tmp_path / "run"), images=tiny)
     assert run.result["policy"]["frozen_unchanged"]
     assert run.result["selection"]["chosen"].startswith("mean_gap, epoch")
     assert "mean_gap" in write_report(tmp_path / "run").read_text()
@@ -111,25 +111,25 @@ def test_with_a_trained_tail_report_and_export(plugin, images, tmp_path):
     assert (tmp_path / "exported.safetensors").is_file()
 
 
-def test_the_feature_cache_changes_nothing(plugin, images):
+def test_the_feature_cache_changes_nothing(plugin, config, tiny):
     made = config("mean_gap")
-    first, second = (adapt(made, images=images, cache=TrunkCache(made.cache)).result for _ in range(2))
+    first, second = (adapt(made, images=tiny, cache=TrunkCache(made.cache)).result for _ in range(2))
     uncached = replace(made, cache=replace(made.cache, cache=False))
-    for other in (second, adapt(uncached, images=images).result):
+    for other in (second, adapt(uncached, images=tiny).result):
         assert other["target"] == first["target"]
         assert other["selection"] == first["selection"]
 
 
-def test_several_seeds(plugin, images, tmp_path):
-    result = adapt(config("mean_gap", "sharpened", seeds=(0, 1), out=tmp_path / "run"), images=images).result
+def test_several_seeds(plugin, config, tiny, tmp_path):
+    result = adapt(config("mean_gap", "sharpened", seeds=(0, 1), out=tmp_path / "run"), images=tiny).result
     assert len(result["selection"]["chosen"]) == 2
 
 
-def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_path, monkeypatch):
+def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, config, tiny, tmp_path, monkeypatch):
     def made(name: str, **run: Any) -> AdaptConfig:
         return config("sharpened", "mean_gap", policy="partial:1", out=tmp_path / name, **run)
 
-    adapt(made("whole"), images=images)
+    adapt(made("whole"), images=tiny)
     asked, calls = signals.stop_requested, itertools.count(1)
 
     def ask() -> Any:
@@ -141,7 +141,7 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_
     interruptions = 0
     while interruptions < 30:
         try:
-            adapt(made("pieces", resume=True), images=images)
+            adapt(made("pieces", resume=True), images=tiny)
             break
         except StoppedBySignal:
             interruptions += 1
@@ -149,8 +149,8 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, images, tmp_
     assert read_run(tmp_path / "pieces") == read_run(tmp_path / "whole")
 
 
-def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, images, tmp_path):
-    argv = ["adapt", "--data", "digits", "--backbone", "glyphnet", "--source", "printed", "--target", "scanned"]
+def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, folder, tmp_path):
+    argv = ["adapt", "--data", str(folder), "--backbone", "glyphnet", "--source", "plain", "--target", "striped"]
     argv += ["--method", "source_only,mean_gap", "--epochs", "2", "--steps", "2", "--bottleneck", "16", "--no-report"]
     argv += ["--device", "cpu", "--workers", "1", "--out", str(tmp_path / "run")]
     error = run_without_and_with(plugin, argv)

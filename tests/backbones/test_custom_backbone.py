@@ -2,14 +2,16 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from plugin_runs import check_resuming, run_command
+from commands import run_command
+from plugin_runs import check_resuming
 from safetensors.torch import save_file
 
 from transfer.adaptation.adapt import adapt
@@ -86,9 +88,14 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("tinynet_plugin", None)
 
 
-def config(policy: str = "partial:1", **run: Any) -> TrainConfig:
+@pytest.fixture
+def config(folder: Path) -> Callable[..., TrainConfig]:
+    return partial(_configure, str(folder))
+
+
+def _configure(data: str, policy: str = "partial:1", **run: Any) -> TrainConfig:
     return TrainConfig(
-        data=DataConfig("digits", shots=3),
+        data=DataConfig(data),
         backbone=BackboneConfig("tinynet"),
         policy=PolicyConfig(policy),
         learn=LearnConfig(epochs=2, augment="none", device="cpu", workers=1),
@@ -134,7 +141,7 @@ def test_without_weights_the_error_says_what_to_give(plugin, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "truncate:1+full", "head2toe", "scratch"])
-def test_train_report_and_export(plugin, tmp_path, policy):
+def test_train_report_and_export(plugin, config, tmp_path, policy):
     result = train(config(policy, out=tmp_path / "run")).result
     assert result["backbone"]["name"] == "tinynet"
     assert result["policy"]["frozen_unchanged"]
@@ -143,7 +150,7 @@ def test_train_report_and_export(plugin, tmp_path, policy):
     assert (tmp_path / "exported.safetensors").is_file()
 
 
-def test_the_feature_cache_changes_nothing_and_its_key_covers_weights_and_code(plugin, tmp_path):
+def test_the_feature_cache_changes_nothing_and_its_key_covers_weights_and_code(plugin, config, tmp_path):
     cached = config("linear_probe")
     uncached = replace(cached, cache=replace(cached.cache, cache=False))
     first, second, plain = (train(c).result["test"] for c in (cached, cached, uncached))
@@ -159,19 +166,19 @@ def test_the_feature_cache_changes_nothing_and_its_key_covers_weights_and_code(p
     assert load("tinynet").code_digest != before
 
 
-def test_adapt(plugin):
+def test_adapt(plugin, folder):
     steps = StepsConfig(epochs=1, steps=2, batch_size=24, augment="none", device="cpu", workers=1)
-    shift, method = ShiftConfig("digits", ("printed",), "scanned"), MethodConfig(("mcc",), policy="partial:1")
+    shift, method = ShiftConfig(str(folder), ("plain",), "striped"), MethodConfig(("mcc",), policy="partial:1")
     result = adapt(AdaptConfig(shift, method, backbone=BackboneConfig("tinynet"), steps=steps)).result
     assert result["backbone"]["name"] == "tinynet"
     assert result["policy"]["frozen_unchanged"]
 
 
-def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, tmp_path):
+def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, config, tmp_path):
     check_resuming(config, tmp_path)
 
 
-def test_a_saved_run_without_its_plugin_is_one_line_that_names_the_flag(plugin, tmp_path):
+def test_a_saved_run_without_its_plugin_is_one_line_that_names_the_flag(plugin, config, tmp_path):
     train(config(out=tmp_path / "run"))
     assert checkpoint.load_models(tmp_path / "run")
     del registry.BACKBONES["tinynet"]
@@ -180,8 +187,8 @@ def test_a_saved_run_without_its_plugin_is_one_line_that_names_the_flag(plugin, 
     assert "\n" not in str(error.value)
 
 
-def test_the_command_line(plugin, tmp_path):
-    words = ["train", "--data", "digits", "--backbone", "tinynet", "--shots", "2", "--policy", "partial:1"]
+def test_the_command_line(plugin, folder, tmp_path):
+    words = ["train", "--data", str(folder), "--backbone", "tinynet", "--policy", "partial:1"]
     words += ["--epochs", "1", "--device", "cpu", "--workers", "1", "--no-report", "--out", str(tmp_path / "run")]
     done = run_command(tmp_path, *words, "--plugin", plugin.name)
     assert done.returncode == 0, done.stderr

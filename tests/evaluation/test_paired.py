@@ -151,7 +151,7 @@ def test_the_interval_of_a_difference_in_precision_equals_resampling_images_of_a
     images = [np.arange(40), np.arange(20, 60)]
     found = compare_precision(parts, images)
     rng, drawn = np.random.default_rng(5), []
-    for _ in range(600):
+    for _ in range(200):
         sample = rng.integers(0, 60, 60)
         differences = []
         for (true, a, b), named in zip(parts, images, strict=True):

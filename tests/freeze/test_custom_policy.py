@@ -3,13 +3,15 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plugin_runs import check_resuming, run_command, run_without_and_with
+from commands import run_command
+from plugin_runs import check_resuming, run_without_and_with
 
 from transfer.adaptation.adapt import adapt
 from transfer.config.adapt import AdaptConfig, MethodConfig, ShiftConfig, StepsConfig
@@ -68,9 +70,14 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("every_nth_plugin", None)
 
 
-def config(policy: str = "every_nth", **run: Any) -> TrainConfig:
+@pytest.fixture
+def config(folder: Path) -> Callable[..., TrainConfig]:
+    return partial(_configure, str(folder))
+
+
+def _configure(data: str, policy: str = "every_nth", **run: Any) -> TrainConfig:
     return TrainConfig(
-        data=DataConfig("digits", shots=3),
+        data=DataConfig(data),
         backbone=BackboneConfig("glyphnet"),
         policy=PolicyConfig(policy),
         learn=LearnConfig(epochs=2, augment="none", device="cpu", workers=1),
@@ -87,7 +94,7 @@ def test_it_is_parsed_like_a_built_in_policy(plugin):
         FreezePolicy.parse("every_nht")
 
 
-def test_train_report_and_export(plugin, tmp_path):
+def test_train_report_and_export(plugin, config, tmp_path):
     result = train(config(out=tmp_path / "run")).result
     (phase,) = result["policy"]["phases"]
     assert [stage["train"] for stage in phase["stages"]] == ["all", "none", "all", "none", "all"]
@@ -98,7 +105,7 @@ def test_train_report_and_export(plugin, tmp_path):
     assert (tmp_path / "exported.safetensors").is_file()
 
 
-def test_the_feature_cache_changes_nothing(plugin):
+def test_the_feature_cache_changes_nothing(plugin, config):
     """truncate:1 opens layers 3 and 1 and every_nth:9 the last one alone, so that a trunk is cached."""
     cached = config("every_nth:9")
     uncached = replace(cached, cache=replace(cached.cache, cache=False))
@@ -107,20 +114,20 @@ def test_the_feature_cache_changes_nothing(plugin):
     assert results[0]["test"] == results[1]["test"] == results[2]["test"]
 
 
-def test_adapt(plugin):
+def test_adapt(plugin, folder):
     steps = StepsConfig(epochs=1, steps=2, batch_size=24, augment="none", device="cpu", workers=1)
-    shift, method = ShiftConfig("digits", ("printed",), "scanned"), MethodConfig(("mcc",), policy="every_nth:3")
+    shift, method = ShiftConfig(str(folder), ("plain",), "striped"), MethodConfig(("mcc",), policy="every_nth:3")
     result = adapt(AdaptConfig(shift, method, BackboneConfig("glyphnet"), steps)).result
     assert result["policy"]["name"] == "every_nth:3"
     assert result["policy"]["frozen_unchanged"]
 
 
-def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, tmp_path):
+def test_a_run_that_is_interrupted_resumes_to_the_same_bits(plugin, config, tmp_path):
     check_resuming(config, tmp_path)
 
 
-def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, tmp_path):
-    argv = ["train", "--data", "digits", "--backbone", "glyphnet", "--shots", "2"]
+def test_the_command_line_runs_it_and_names_the_flag_without_it(plugin, folder, tmp_path):
+    argv = ["train", "--data", str(folder), "--backbone", "glyphnet"]
     argv += ["--policy", "every_nth", "--epochs", "1", "--device", "cpu", "--workers", "1", "--no-report"]
     argv += ["--out", str(tmp_path / "run")]
     error = run_without_and_with(plugin, argv)

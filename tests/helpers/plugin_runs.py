@@ -1,25 +1,16 @@
 """Runs by which an extension in a plugin's file shows that it does what a built-in one does."""
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run_command
 
 from transfer.config.train import TrainConfig
 from transfer.runtime import signals
 from transfer.training.train import train
-
-
-def run_command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m transfer`` with the code of this tree, in `folder`."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    argv = [sys.executable, "-m", "transfer", *words]
-    return subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=folder)
 
 
 def run_without_and_with(plugin: Path, words: list[str]) -> str:

@@ -1,8 +1,7 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import run_script
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,8 +32,8 @@ def test_recipe_is_short_and_runs_on_a_folder(name, more, messages, images, tmp_
     source = ROOT / "recipes" / f"{name}.py"
     assert len(source.read_text().splitlines()) <= 50
     folder = Path(str(images.paths[0])).parents[2]
-    argv = [sys.executable, str(source), "--data", str(folder), "--epochs", "1", "--device", "cpu", *more]
-    finished = subprocess.run([*argv, "--out", "run"], capture_output=True, text=True, cwd=tmp_path)
+    argv = ["--data", str(folder), "--epochs", "1", "--device", "cpu", *more, "--out", "run"]
+    finished = run_script(tmp_path, source, *argv)
     assert finished.returncode == 0, finished.stderr
     for words in messages:
         assert words in finished.stdout
@@ -45,8 +44,6 @@ def test_recipe_is_short_and_runs_on_a_folder(name, more, messages, images, tmp_
 
 def test_a_row_that_is_not_there_is_refused_in_a_line(tmp_path) -> None:
     source = ROOT / "recipes" / "course_baseline.py"
-    finished = subprocess.run(
-        [sys.executable, str(source), "--rows", "9"], capture_output=True, text=True, cwd=tmp_path
-    )
+    finished = run_script(tmp_path, source, "--rows", "9")
     assert finished.returncode == 2
     assert "--rows 9: it must be from 1 to 6" in finished.stderr

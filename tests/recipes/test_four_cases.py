@@ -1,15 +1,16 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
+
+from commands import run_script
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "recipes" / "four_cases.py"
 
 
-def run(place: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, str(SOURCE), "--device", "cpu", "--out", "run", "--policies", "truncate:2,head2toe", *more]
-    return subprocess.run(argv, capture_output=True, text=True, cwd=place)
+def run(place: Path, *more: str) -> CompletedProcess[str]:
+    argv = ["--device", "cpu", "--out", "run", "--policies", "truncate:2,head2toe", *more]
+    return run_script(place, SOURCE, *argv)
 
 
 def test_recipe_is_short_and_runs_on_a_folder(images, tmp_path) -> None:

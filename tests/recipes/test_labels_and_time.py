@@ -1,19 +1,18 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+from commands import run_script
 from matplotlib.image import imread
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "recipes" / "labels_and_time.py"
 
 
-def run(folder: Path, place: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, str(SOURCE), "--epochs", "1", "--scratch-epochs", "1", "--device", "cpu"]
-    argv += ["--backbone", "glyphnet"]
-    return subprocess.run([*argv, "--data", str(folder), *more], capture_output=True, text=True, cwd=place)
+def run(folder: Path, place: Path, *more: str) -> CompletedProcess[str]:
+    argv = ["--epochs", "1", "--scratch-epochs", "1", "--device", "cpu", "--backbone", "glyphnet"]
+    return run_script(place, SOURCE, *argv, "--data", str(folder), *more)
 
 
 def test_recipe_is_short_and_runs_on_a_folder(images, tmp_path) -> None:

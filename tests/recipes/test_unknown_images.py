@@ -1,6 +1,6 @@
-import subprocess
-import sys
 from pathlib import Path
+
+from commands import run_script
 
 from transfer.evaluation.uncertainty.unknown import UNKNOWN_SCORES
 
@@ -8,10 +8,10 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "unknown_images.py"
 
 
 def test_each_score_and_the_chosen_one_have_an_auroc_for_each_kind_of_unknown_image(images, tmp_path):
-    """On the tiny set, of which a class is left out, with itself as the other set; run as a user does."""
+    """On the tiny set, of which a class is left out, with itself as the other set."""
     folder = str(Path(str(images.paths[0])).parents[2])
-    argv = [sys.executable, str(RECIPE), "--data", folder, "--others", folder, "--backbone", "glyphnet"]
-    done = subprocess.run([*argv, "--seeds", "0,1", "--device", "cpu"], capture_output=True, text=True, cwd=tmp_path)
+    argv = ["--data", folder, "--others", folder, "--backbone", "glyphnet", "--seeds", "0,1", "--device", "cpu"]
+    done = run_script(tmp_path, RECIPE, *argv)
     assert done.returncode == 0, done.stderr
     table, last = done.stdout.rsplit("\n\n", 2)[-2:]
     head, *lines = table.splitlines()

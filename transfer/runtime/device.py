@@ -1,6 +1,7 @@
 """The device of a run, and the versions of the software that computed its result."""
 
 import platform
+from functools import cache
 from importlib import metadata
 
 import torch
@@ -37,4 +38,7 @@ def get_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that computed a result."""
     names = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow")
     own = {"python": platform.python_version(), "transfer": VERSION}
-    return own | {name: metadata.version(name) for name in names}
+    return own | {name: _read_version(name) for name in names}
+
+
+_read_version = cache(metadata.version)  # which reads a file of the package

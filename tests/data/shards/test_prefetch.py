@@ -86,11 +86,12 @@ def test_a_failure_names_shard_and_member(served, server):
 
 
 def test_nobody_waits_for_what_was_given_up(served, server):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     contents = Contents(served[0])
     assert contents[0]
     contents.close()
-    for thread in threading.enumerate():
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in started:
         if "ThreadPool" in thread.name:
             thread.join(5)
-    assert threading.active_count() <= before + 1  # of the server
+    assert sum(thread.is_alive() for thread in started) <= 1  # of the server

@@ -36,11 +36,9 @@ class TimmModels(Provider):
 
     def classifier_layout(self, name: str, network: nn.Module) -> ClassifierLayout:
         """Return where the original classifier lies in weights files for `network`."""
-        with BuildOnMeta(), defer_compiler():
-            full = timm.create_model(name, pretrained=False)
         classifier = _read_config(name).get("classifier") or ""
         path = classifier if isinstance(classifier, str) else classifier[0]
-        keys = frozenset(full.state_dict()) - frozenset(network.state_dict())
+        keys = _list_keys(name) - frozenset(network.state_dict())
         # Some classify with more than one layer (ConvFormer, RepViT): their last layer alone is no classifier.
         return ClassifierLayout(keys, path if keys <= {f"{path}.weight", f"{path}.bias"} else "")
 
@@ -68,6 +66,13 @@ class TimmModels(Provider):
         """Return the pretrained weights, classifier included, through timm's own downloader and its cache."""
         timm.models.set_pretrained_download_progress(sys.stderr.isatty())
         return timm.create_model(name, pretrained=True).state_dict()
+
+
+@cache
+def _list_keys(name: str) -> frozenset[str]:
+    """Return the names of all tensors of the network with its classifier."""
+    with BuildOnMeta(), defer_compiler():
+        return frozenset(timm.create_model(name, pretrained=False).state_dict())
 
 
 @cache
