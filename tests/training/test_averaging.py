@@ -16,10 +16,11 @@ from torch import Tensor
 
 from transfer.config.train import LearnConfig
 from transfer.errors import TransferError
+from transfer.evaluation.predictions import predict_rows, target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
 from transfer.training import averaging
-from transfer.training.averaging import WeightAverage, cycle_bounds
+from transfer.training.averaging import WeightAverage, choose_share, cycle_bounds, interpolate_weights
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
 
@@ -223,3 +224,72 @@ def test_only_the_last_phase_leaves_snapshots(taught: Callable[..., Any], data: 
     result = fit(model, plan, data, dataclasses.replace(QUICK, epochs=8, cycles=2), TrunkCache())
     assert len(result.snapshots) == 2
     assert any(not torch.equal(t, result.snapshots[1][n]) for n, t in result.snapshots[0].items() if "layer4" in n)
+
+
+def test_wise_ft_takes_the_share_with_the_best_validation_score(taught: Callable[..., Any], data: TrainingData) -> None:
+    """The probe, the tuned weights and nine between them, each validated by hand."""
+    config = dataclasses.replace(QUICK, probe="solved", epochs=3, lr=0.05)
+    ends = []
+    for last in (1, 2):  # the probe alone, then with the epochs of fine-tuning
+        model, plan = taught("lp_ft:1")
+        plan = dataclasses.replace(plan, phases=plan.phases[:last])
+        fit(model, plan, data, config, TrunkCache())
+        ends.append((copy_state(model), model))
+    (before, _), (after, tuned) = ends
+    feed = feed_of(tuned, data)
+    labels = target_tensors(data.table, tuned)
+    scores = {}
+    for share in [i / 10 for i in range(11)]:
+        mixed = {
+            name: (1 - share) * before[name] + share * after[name] if after[name].is_floating_point() else after[name]
+            for name in after
+        }
+        tuned.load_state_dict(mixed)
+        predictions, loss = predict_rows(tuned, feed, data.val, labels)
+        right = [
+            np.mean(predictions[head].argmax(1) == data.table.targets[head].values[data.val]) for head in predictions
+        ]
+        scores[share] = (np.mean(right), -loss)
+    best = max(scores.values())
+
+    model, plan = taught("lp_ft:1")
+    result = fit(model, plan, data, dataclasses.replace(config, average="wise_ft"), TrunkCache())
+    (chosen,) = result.interpolated.values()
+    assert scores[chosen["share"]] == pytest.approx(best, abs=1e-5)
+    share = chosen["share"]
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, (1 - share) * before[name] + share * after[name])
+    assert not result.moved
+
+
+def test_wise_ft_without_validation_is_half_way(taught: Callable[..., Any], data: TrainingData) -> None:
+    model, plan = taught("lp_ft:1")
+    config = dataclasses.replace(QUICK, probe="solved", epochs=2, average="wise_ft")
+    result = fit(model, plan, without_validation(data), config, TrunkCache())
+    assert [chosen["share"] for chosen in result.interpolated.values()] == [0.5]
+
+
+def test_wise_ft_needs_a_phase_before(taught: Callable[..., Any], data: TrainingData) -> None:
+    states = []
+    for average in ("none", "wise_ft"):
+        model, plan = taught("partial:1")
+        result = fit(model, plan, data, dataclasses.replace(QUICK, epochs=2, average=average), TrunkCache())
+        assert not result.interpolated
+        states.append(copy_state(model))
+    assert not changed_names(*states)
+
+
+@given(share=st.floats(0, 1), values=st.lists(st.floats(-10, 10, width=32), min_size=2, max_size=6))
+def test_interpolated_weights_lie_between(share: float, values: list[float]) -> None:
+    before, after = torch.tensor(values), torch.tensor(values[::-1])
+    count = torch.tensor(3)
+    found = interpolate_weights({"w": before, "n": torch.tensor(1)}, {"w": after, "n": count}, share)
+    low, high = torch.minimum(before, after), torch.maximum(before, after)
+    assert ((found["w"] >= low - 1e-4) & (found["w"] <= high + 1e-4)).all()
+    assert int(found["n"]) == (1 if share == 0 else 3)
+
+
+def test_the_least_of_several_equal_shares_is_chosen() -> None:
+    assert choose_share(lambda share: (0.9, 0.0) if share >= 0.3 else (0.8, 0.0)) == (0.3, (0.9, 0.0))
+    assert choose_share(lambda share: None) == (0.5, None)

@@ -120,9 +120,10 @@ class LearnConfig(OptimConfig):
     cycles: Advanced[AtLeastOne[int]] = 1
     """Restarts of the schedule within a phase (SGDR); the weights at the end of each cycle are also saved as an
     ensemble."""
-    average: Advanced[Literal["none", "ema", "swa"]] = "none"
-    """Weights that are evaluated and saved: the last ones, their moving average (ema), or their mean over the last
-    quarter of a phase (swa)."""
+    average: Advanced[Literal["none", "ema", "swa", "wise_ft"]] = "none"
+    """Weights that are evaluated and saved: the last ones, their moving average (ema), their mean over the last quarter
+    of a phase (swa), or some between those before and after fine-tuning (wise_ft, with --policy lp_ft): validation
+    images choose how far."""
     ema_decay: Advanced[Fraction[float]] = 0.995
     """EMA decay per step."""
     probe: Advanced[Literal["solved", "trained"]] = "solved"
@@ -167,6 +168,10 @@ class TrainConfig(Config):
         super().__post_init__()
         if self.cache.views and self.learn.augment == "none":
             raise TransferError(f"--views {self.cache.views} caches augmented views: add --augment, such as crop")
+        if self.learn.average == "wise_ft" and self.learn.refit:
+            raise TransferError(
+                "--average wise_ft chooses on validation images, and --refit trains on them: leave one out"
+            )
 
 
 @dataclass(frozen=True)

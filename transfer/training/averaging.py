@@ -1,6 +1,6 @@
-"""Averages of weights during training (EMA, SWA), and the cycles of restarted schedules."""
+"""Averages of weights during training (EMA, SWA) or of those before and after (WiSE-FT); cycles of schedules."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from transfer.model import TransferModel
 from transfer.runtime.distributed.sync_batch_norm import SyncBatchNormMode
 
 SWA_START = 0.75  # share of the epochs before SWA starts (Izmailov et al. 2018)
+WISE_SHARES = tuple(i / 10 for i in range(11))  # of the way from the weights before a phase to those after it
+WISE_DEFAULT = 0.5  # without validation images, as the paper recommends
 
 
 class WeightAverage:
@@ -23,15 +25,15 @@ class WeightAverage:
     ``ema`` is Polyak's average over about ``1 / (1 - decay)`` steps. The decay at step t is
     ``min(decay, (1 + t) / (10 + t))``, so that random initial heads soon lose their weight. ``swa`` (Izmailov et al.
     2018) is the plain mean over the ends of the last epochs; BatchNorm statistics are then recomputed. Before the first
-    average, and with ``none``, the weights are used unchanged.
+    average, and with ``none`` and ``wise_ft``, the weights are used unchanged.
 
     `model` is frozen for the phase, which has this number of `epochs`.
     """
 
     def __init__(self, model: TransferModel, config: LearnConfig, epochs: int) -> None:
-        self.kind: Literal["none", "ema", "swa"] = config.average
+        self.kind: Literal["none", "ema", "swa", "wise_ft"] = config.average
         self.decay, self.epochs, self.count = config.ema_decay, epochs, 0
-        self.model, self.live = model, {} if self.kind == "none" else trained_tensors(model)
+        self.model, self.live = model, trained_tensors(model) if self.kind in ("ema", "swa") else {}
         self.mean = [tensor.clone() for tensor in self._floats()]
 
     def after_step(self) -> None:
@@ -79,6 +81,39 @@ class WeightAverage:
 
     def _floats(self) -> list[Tensor]:
         return [tensor for tensor in self.live.values() if tensor.is_floating_point()]
+
+
+def interpolate_weights(before: Mapping[str, Tensor], after: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Return the weights at `share` of the way from `before` to `after` (WiSE-FT, Wortsman et al. 2022, eq. 1).
+
+    Norm statistics are interpolated too; what is no floating-point number, such as a count of batches, is of `after`.
+
+    Examples
+    --------
+    >>> before, after = {"weight": torch.tensor([0.0, 4.0])}, {"weight": torch.tensor([1.0, 2.0])}
+    >>> interpolate_weights(before, after, 0.25)["weight"].tolist()
+    [0.25, 3.5]
+    """
+    if share in (0, 1):
+        return dict(after if share else before)
+    return {
+        name: before[name].lerp(end, share) if end.is_floating_point() else end.clone() for name, end in after.items()
+    }
+
+
+def choose_share(measure: Callable[[float], tuple[float, float] | None]) -> tuple[float, tuple[float, float] | None]:
+    """Return the share of ``WISE_SHARES`` with the largest score that `measure` returns, the least of several; and it.
+
+    Where the first has no score, because there are no validation images, it is ``WISE_DEFAULT``.
+    """
+    best = WISE_SHARES[0], measure(WISE_SHARES[0])
+    if best[1] is None:
+        return WISE_DEFAULT, None
+    for share in WISE_SHARES[1:]:
+        score = measure(share)
+        if score is not None and best[1] is not None and score > best[1]:
+            best = share, score
+    return best
 
 
 def trained_tensors(model: TransferModel) -> dict[str, Tensor]:

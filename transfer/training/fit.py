@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from transfer.runtime import distributed, signals
 from transfer.runtime.malloc import keep_freed_memory
 from transfer.runtime.time_limit import FIT_INTO_LIMIT, TimeLimit
 from transfer.training import optimizers
-from transfer.training.averaging import WeightAverage, cycle_bounds
+from transfer.training.averaging import WISE_SHARES, WeightAverage, choose_share, cycle_bounds, interpolate_weights
 from transfer.training.epoch import AUGMENTATIONS, EpochTrainer
 from transfer.training.gradient_conflict import measure_conflict
 from transfer.training.penalties import build
@@ -152,6 +152,8 @@ class PhaseTrainer:
             penalties = build.build_penalties(model, phase, config, feed, self.pretrained)
             with stochastic_depth(model.backbone, phase, config.regularise.stochastic_depth):
                 best = self.train(feed, phase, self.optimizer, penalties)
+            if config.average == "wise_ft" and self.position.phase and not self.result.stopped:
+                best = self.interpolate(feed, phase, best)
         if frozen is not None:
             after = freeze.hash_frozen_tensors(model.backbone, (phase,))
             self.result.moved += freeze.find_changed_tensors(frozen, after)
@@ -205,6 +207,19 @@ class PhaseTrainer:
         if at.epochs == length < planned:
             self.result.shortened.append(f"{phase.name}: {length} of {planned} epochs {FIT_INTO_LIMIT}")
         return at.current
+
+    def interpolate(self, feed: Feed, phase: Phase, tuned: PhaseBest) -> PhaseBest:
+        """Return weights between the best before `phase` and those of its best epoch, `tuned` (WiSE-FT)."""
+        before, lines = self.position.best.weights, {share: dict[str, Any]() for share in WISE_SHARES}
+
+        def measure(share: float) -> tuple[float, float] | None:
+            set_tensors(self.model, interpolate_weights(before, tuned.weights, share))
+            return self._validate(feed, lines[share])
+
+        share, value = choose_share(measure)
+        self.result.interpolated[phase.name] = {"share": share, "val": lines[share].get("val", {})}
+        set_tensors(self.model, interpolate_weights(before, tuned.weights, share))
+        return replace(tuned, value=value or tuned.value, weights=self.checkpoints.copy_weights())
 
     def _finish_line(self, feed: Feed, line: dict[str, Any], epoch: int, start: float) -> tuple[float, float]:
         """Validate the model, report the line, and return the score; a later epoch scores more without validation."""

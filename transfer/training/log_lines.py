@@ -91,6 +91,22 @@ def _format_l2(solved: Any) -> str:
     return " and ".join(f"{l2:.2g} on {member}" for member, l2 in solved.items())
 
 
+def note_interpolation(network: str, interpolated: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a note for each phase whose weights `wise_ft` interpolated, by its name.
+
+    Examples
+    --------
+    >>> note_interpolation("", {"fine-tune": {"share": 0.4, "val": {"object": 0.912}}})
+    ['fine-tune: weights 40 % of the way from those before it to those of its best epoch (WiSE-FT), val object 0.912']
+    """
+    return [
+        f"{f'{network}, ' if network else ''}{phase}: weights {chosen['share']:.0%} of the way from those before it to "
+        "those of its best epoch (WiSE-FT)".replace("%", " %")
+        + "".join(f", val {name} {score:.3f}" for name, score in chosen["val"].items())
+        for phase, chosen in interpolated.items()
+    ]
+
+
 def note_divided_batches(parts: Iterable[int], batch: int) -> list[str]:
     """Return a note on batches that did not fit into memory; `parts` has each network's number of parts."""
     most = max(parts)

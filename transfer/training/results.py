@@ -168,6 +168,8 @@ def build_train_result(
     if guards := {name: guard for name, guard in prepared.guards.items() if guard}:
         records = {name or "model": guard.record(fits[name].epochs, fits[name].best) for name, guard in guards.items()}
         optional["warm_start"] = records
+    if interpolated := {name or "model": fitted.interpolated for name, fitted in fits.items() if fitted.interpolated}:
+        optional["interpolated"] = interpolated
     if prepared.int8:
         optional["int8"] = {name or "model": compared.to_dict() for name, compared in prepared.int8.items()}
     return {
@@ -205,6 +207,8 @@ def _collect_validation(models: checkpoint.Models, fits: Mapping[str, FitResult]
             scores = {head: score for head, score in line["val"].items() if models[name].heads.specs[head].weight}
             if scores and (value := (fmean(scores.values()), -line["val_loss"])) > best:
                 best, found = value, found | scores
+        for chosen in list(fitted.interpolated.values())[-1:]:  # from the best weights before it: none scores more
+            found |= {head: score for head, score in chosen["val"].items() if models[name].heads.specs[head].weight}
     return found
 
 

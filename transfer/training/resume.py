@@ -48,6 +48,9 @@ class FitResult:
     held_out: HeldOut | None = None  # predictions for images that the heads were not trained on
     shortened: list[str] = field(default_factory=list)  # a sentence for each phase that a time limit shortened
     parts: int = 1  # into which batches were divided at last to fit into memory
+    interpolated: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """With ``wise_ft`` by phase: how far the used weights are from those before it to those of its best epoch, as
+    ``share``, and the validation scores of the heads there, as ``val``."""
 
     @property
     def refit_choices(self) -> list[PhaseChoice]:

@@ -47,7 +47,7 @@ from transfer.semi_supervised.unlabelled_images import UnlabelledImages, describ
 from transfer.training import optimizers
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import FitResult, fit
-from transfer.training.log_lines import collect_run_facts, describe_choice, format_epoch
+from transfer.training.log_lines import collect_run_facts, describe_choice, format_epoch, note_interpolation
 from transfer.training.results import PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import (
     Images,
@@ -126,7 +126,8 @@ def _train_seed(
 ) -> TrainRun:
     prepared = _prepare(session, images, backbone, warm)
     fits = _fit_models(session, prepared, limit)
-    prepared.notes += [sentence for fitted in fits.values() for sentence in fitted.shortened]
+    for name, fitted in fits.items():
+        prepared.notes += [*fitted.shortened, *note_interpolation(name, fitted.interpolated)]
     prepared.set_thresholds({name: fitted.held_out for name, fitted in fits.items()})
     return _record(session, prepared, fits, *_evaluate(session, prepared, fits))
 
