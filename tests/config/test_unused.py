@@ -36,7 +36,7 @@ TRAIN_TABLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (TRAINED, {"backbone_lr": 0.7, "layer_decay": 0.4, "statistics": "learning", "interference": True}, FROZEN),
     (TRAINED, {"cut_precision": "float32"}, "no phase has frozen stages below trained ones"),
     (TRAINED, {"ema_decay": 0.5}, "there is no moving average without --average ema"),
-    (TRAINED, {"average": "wise_ft"}, "a policy of one phase has no weights before fine-tuning"),
+    (TRAINED, {"average": "wise_ft"}, "the policy has no phase before fine-tuning, as lp_ft has"),
     (TRAINED, {"momentum": 0.1}, "--optimizer adamw takes no momentum"),
     (TRAINED | {"optimizer": "adam"}, {"momentum": 0.1}, "--optimizer adam takes no momentum"),
     (TRAINED | {"optimizer": "lion"}, {"momentum": 0.1}, "--optimizer lion takes no momentum"),

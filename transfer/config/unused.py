@@ -170,7 +170,7 @@ def _iter_step_rules(config: TrainConfig, facts: RunFacts) -> Iterator[Rule]:
     yield not facts.batch_norms, "the trained stages have no norm with running statistics", "statistics"
     yield not facts.has_momentum, f"--optimizer {learn.optimizer} takes no momentum", "momentum"
     yield learn.average != "ema", "there is no moving average without --average ema", "ema_decay"
-    alone = "a policy of one phase has no weights before fine-tuning to interpolate with: use lp_ft"
+    alone = "the policy has no phase before fine-tuning, as lp_ft has"
     yield learn.average == "wise_ft" and len(facts.phases) == 1, alone, "average"
     yield learn.cycles > 1, "a schedule of several cycles is never stopped early", "patience minutes"
     yield facts.heads == 1, "there is a single head", "interference"
