@@ -161,23 +161,13 @@ def build_train_result(
         plain = prepared.test_set(session.cache, several=False).predict(models) if several else predictions
         optional["uncertainty"] = uncertainty.measure(test, plain, strangeness)
     untrained = {"untrained": prepared.untrained} if prepared.untrained else {}
-    if prepared.advice:
-        optional["advice"] = prepared.advice.record
-    if prepared.unlabelled:
-        optional["unlabelled"] = prepared.unlabelled
-    if guards := {name: guard for name, guard in prepared.guards.items() if guard}:
-        records = {name or "model": guard.record(fits[name].epochs, fits[name].best) for name, guard in guards.items()}
-        optional["warm_start"] = records
-    if interpolated := {name or "model": fitted.interpolated for name, fitted in fits.items() if fitted.interpolated}:
-        optional["interpolated"] = interpolated
-    if prepared.int8:
-        optional["int8"] = {name or "model": compared.to_dict() for name, compared in prepared.int8.items()}
     return {
         **header,
         "images": counts | count_conflicts(table) | _measure_balance(table, splits) | untrained,
         "test": evaluate_predictions(test, predictions) if len(test) else {},
         "per_domain": evaluate_domains(test, predictions) if len(test) else {},
         **optional,
+        **_collect_optional(prepared, fits),
         "validation": _collect_validation(models, fits),
         "epochs": {name or "model": fitted.best for name, fitted in fits.items()},
         "temperatures": {head: round(t, 4) for fitted in fits.values() for head, t in fitted.temperatures.items()},
@@ -193,6 +183,24 @@ def build_train_result(
             *(compared.describe() for compared in prepared.int8.values()),
             *note_absent_classes(test, predictions),
         ],
+    }
+
+
+def _collect_optional(prepared: PreparedRun, fits: Mapping[str, FitResult]) -> dict[str, Any]:
+    """Return the records that only some runs have."""
+    guards = {name: guard for name, guard in prepared.guards.items() if guard}
+    records = {
+        "advice": prepared.advice.record if prepared.advice else {},
+        "unlabelled": prepared.unlabelled,
+        "warm_start": {name: guard.record(fits[name].epochs, fits[name].best) for name, guard in guards.items()},
+        "interpolated": {name: fitted.interpolated for name, fitted in fits.items() if fitted.interpolated},
+        "int8": {name: compared.to_dict() for name, compared in prepared.int8.items()},
+    }
+    of_networks = ("warm_start", "interpolated", "int8")
+    return {
+        kind: {name or "model": value for name, value in record.items()} if kind in of_networks else record
+        for kind, record in records.items()
+        if record
     }
 
 
