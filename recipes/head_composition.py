@@ -14,7 +14,7 @@ from transfer.cli.main import script
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import paired_test_text, score_text, text_table
 from transfer.training.compare import compare_runs
-from transfer.training.gradient_conflict import conflict_by_epoch
+from transfer.training.diagnosis.gradient_conflict import conflict_by_epoch
 from transfer.training.setup import read_images
 
 HEADS = ("object", "domain")

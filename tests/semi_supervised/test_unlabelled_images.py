@@ -242,7 +242,7 @@ def test_unlabelled_images_count_under_every_policy(
 def test_unlabelled_images_of_known_domain_count_for_the_domain(
     config: Callable[..., TrainConfig], always: None, monkeypatch: pytest.MonkeyPatch, heads: str
 ) -> None:
-    from transfer.training import train as module
+    from transfer.training import fit_networks as module
 
     seen, fit = [], module.fit
 

@@ -6,7 +6,7 @@ import pytest
 from transfer.config.train import CompareConfig
 from transfer.errors import TransferError
 from transfer.evaluation.paired import paired_test
-from transfer.training import train as module
+from transfer.training import fit_networks as module
 from transfer.training.compare import choose_by_validation, compare, compare_runs
 from transfer.training.fit import fit
 from transfer.training.train import train

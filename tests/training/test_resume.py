@@ -20,7 +20,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.runs.states import PartStates, RunStates
 from transfer.runtime import signals
 from transfer.runtime.signals import StoppedBySignal, defer_stop_signals
-from transfer.training import train as train_module
+from transfer.training import fit_networks
 from transfer.training.epoch import EpochProgress, TrainingData
 from transfer.training.fit import FitResult, fit
 from transfer.training.resume import FitCheckpoints, FitPosition
@@ -184,7 +184,7 @@ def test_a_whole_run(
                 assert (tmp_path / "parted" / "states").is_dir() or name == "seeds"
     assert read_run(tmp_path / "parted") == read_run(tmp_path / "whole")
 
-    monkeypatch.setattr(train_module, "fit", None)  # nothing is learned again
+    monkeypatch.setattr(fit_networks, "fit", None)  # nothing is learned again
     again = train(config(out=tmp_path / "parted", resume=True, **settings))
     assert again.result == json.loads((tmp_path / "parted" / "result.json").read_text())
     assert set(again.models) == ({"object", "domain"} if name == "separate" else {""})

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 FIT_INTO_LIMIT = "fit into --minutes"  # ends each note on a limit that was too short
@@ -35,6 +36,11 @@ class TimeLimit:
     def share(self, part: float) -> "TimeLimit":
         """Return the limit on the first `part` of the time that is left, above 0 and up to 1."""
         return self if math.isinf(self.end) else TimeLimit(time.monotonic() + part * self.left)
+
+    def divide(self, runs: int) -> Iterator["TimeLimit"]:
+        """Yield the limit of each of several runs when it begins: an equal share of the time that is left."""
+        for number in range(runs):
+            yield self.share(1 / (runs - number))
 
     def count_epochs(self, planned: int, seconds: float) -> int:
         """Return how many of the `planned` epochs fit, if one takes `seconds`.

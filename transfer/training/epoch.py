@@ -24,7 +24,7 @@ from transfer.runtime.out_of_memory import run_in_parts, run_in_parts_distribute
 from transfer.training import optimizers
 from transfer.training.mixing import Labels, mix
 from transfer.training.penalties.penalty import Penalty, PenaltyInputs, capture_outputs
-from transfer.training.setup import TrainingData, row_weights
+from transfer.training.setup import TrainingData
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
@@ -174,6 +174,23 @@ class EpochTrainer:
             if correct is not None:
                 progress.correct[name] += int(correct.sum())
                 progress.seen[name] += int((wanted[name] >= 0).sum())
+
+
+def row_weights(data: TrainingData, model: TransferModel, balance: str) -> dict[str, Tensor]:
+    """Return per classification head the weight of every row, where rows are weighted.
+
+    With `balance` ``"loss"`` it is n / (classes * rows of its class) in training, times that of a pseudo-label.
+    """
+    weights: dict[str, Tensor] = {}
+    for name, spec in model.heads.specs.items():
+        if balance == "loss" and spec.head_kind.has_classes:
+            values = data.table.targets[name].values
+            counts = np.bincount(values[data.train][values[data.train] >= 0], minlength=len(spec.classes))
+            each = counts.sum() / (max((counts > 0).sum(), 1) * np.maximum(counts[values], 1))
+            weights[name] = torch.from_numpy(each).float()
+        if name in data.weights:
+            weights[name] = weights.get(name, 1.0) * torch.from_numpy(data.weights[name])
+    return weights
 
 
 def _call_on_failure(batches: Iterable[tuple[np.ndarray, Tensor]], on_failure: Callable[[], None]) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -26,16 +26,15 @@ from transfer.runtime.malloc import keep_freed_memory
 from transfer.runtime.time_limit import FIT_INTO_LIMIT, TimeLimit
 from transfer.training import optimizers
 from transfer.training.averaging import WISE_SHARES, WeightAverage, choose_share, cycle_bounds, interpolate_weights
-from transfer.training.epoch import AUGMENTATIONS, EpochTrainer
-from transfer.training.gradient_conflict import measure_conflict
+from transfer.training.diagnosis.gradient_conflict import measure_conflict
+from transfer.training.epoch import AUGMENTATIONS, EpochTrainer, row_weights
 from transfer.training.penalties import build
 from transfer.training.penalties.penalty import Penalty
 from transfer.training.penalties.pretrained import PretrainedCopy
 from transfer.training.resume import NO_SCORE, FitCheckpoints, FitPosition, FitResult, PhaseBest, PhaseChoice
-from transfer.training.setup import TrainingData, refuse_zero_loss, row_weights
+from transfer.training.setup import TrainingData, refuse_zero_loss
 from transfer.training.stochastic_depth import stochastic_depth
 
-UNLIMITED = TimeLimit()
 SCALE_ROWS = 1024  # training rows that set the scale of the heads' input
 
 
@@ -50,7 +49,7 @@ def fit(  # the last five are options that a plain fit does not need
     seed: int = 0,
     repeat: list[PhaseChoice] | None = None,
     part: PartStates | None = None,
-    limit: TimeLimit = UNLIMITED,
+    limit: TimeLimit | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> FitResult:
     """Train `model` under `plan`; it ends with the weights that were best on the validation rows.
@@ -66,7 +65,7 @@ def fit(  # the last five are options that a plain fit does not need
     part : PartStates, optional
         Where states are saved. An interrupted fit continues from the last one to the same bits and reports its lines
         again; a finished one returns its result.
-    limit : TimeLimit
+    limit : TimeLimit, optional
         Phases in which something is trained are shortened to the epochs that fit into their share of it, one at least.
     on_epoch : callable
         Receives each line.
@@ -91,7 +90,7 @@ def fit(  # the last five are options that a plain fit does not need
     trainer = PhaseTrainer(
         model, plan, data, config, cache, labels, seed, repeat, on_epoch, result, position, checkpoints, pretrained
     )
-    trainer.limit = limit
+    trainer.limit = limit or TimeLimit()
     phases = plan.phases if repeat is None else plan.phases[: len(repeat)]
     for number, phase in list(enumerate(phases))[position.phase :]:
         scale = number == 0 and plan.pretrained and not saved and not data.warm
@@ -130,7 +129,7 @@ class PhaseTrainer:
     checkpoints: FitCheckpoints
     pretrained: PretrainedCopy | None
     optimizer: Optimizer | None = None
-    limit: TimeLimit = UNLIMITED
+    limit: TimeLimit = field(default_factory=TimeLimit)
 
     def run_phase(self, phase: Phase, *, solved: bool, scale: bool) -> PhaseBest:
         """Freeze the model for `phase`, fit it, and return its best weights; with `scale`, scale the heads first."""

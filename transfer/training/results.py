@@ -31,9 +31,9 @@ from transfer.runs import checkpoint
 from transfer.runs.session import RunSession
 from transfer.runtime import distributed
 from transfer.semi_supervised.unlabelled_images import describe_record
+from transfer.training.diagnosis.monitor import find_problems
 from transfer.training.fit import FitResult
 from transfer.training.log_lines import note_divided_batches
-from transfer.training.monitor import find_problems
 from transfer.training.setup import Images, drop_untrained
 from transfer.training.warm_start.guard import Guard, note_warm_start
 

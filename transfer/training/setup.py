@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from transfer import backbones, freeze
 from transfer.advice.transferability.folds import assign_folds
@@ -291,20 +290,3 @@ def refuse_zero_loss(model: TransferModel, config: LearnConfig) -> None:
     if not any(spec.weight for spec in model.heads.specs.values()) and not config.regularise.co_tuning:
         names = ", ".join(model.heads.specs)
         raise TransferError(f"--loss-weights: {names} has weight 0, so nothing can be learned: give a weight above 0")
-
-
-def row_weights(data: TrainingData, model: TransferModel, balance: str) -> dict[str, Tensor]:
-    """Return per classification head the weight of every row, where rows are weighted.
-
-    With `balance` ``"loss"`` it is n / (classes * rows of its class) in training, times that of a pseudo-label.
-    """
-    weights: dict[str, Tensor] = {}
-    for name, spec in model.heads.specs.items():
-        if balance == "loss" and spec.head_kind.has_classes:
-            values = data.table.targets[name].values
-            counts = np.bincount(values[data.train][values[data.train] >= 0], minlength=len(spec.classes))
-            each = counts.sum() / (max((counts > 0).sum(), 1) * np.maximum(counts[values], 1))
-            weights[name] = torch.from_numpy(each).float()
-        if name in data.weights:
-            weights[name] = weights.get(name, 1.0) * torch.from_numpy(data.weights[name])
-    return weights

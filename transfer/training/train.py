@@ -5,56 +5,42 @@ Each seed takes four steps on a :class:`~transfer.runs.session.RunSession`: prep
 
 import copy
 import logging
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
-
-import numpy as np
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.engines import calibrate
-from transfer.backbones.weights import set_tensors
 from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
 from transfer.config.unused import find_unused_options, format_unused_options
 from transfer.data.label_sets.refusals import refuse_options_of_objects
 from transfer.errors import EndedEarly
 from transfer.evaluation.ensemble import load_snapshots
-from transfer.evaluation.int8_trunk import compare_trunks
-from transfer.evaluation.predictions import Predictions, prediction_rows, target_tensors
+from transfer.evaluation.predictions import Predictions, prediction_rows
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
-from transfer.evaluation.temperature import apply_temperatures, fit_temperatures
-from transfer.evaluation.uncertainty.record import HeldOut, Uncertainty, find_uncertainty
+from transfer.evaluation.temperature import apply_temperatures
+from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
 from transfer.feature_cache import TrunkCache
 from transfer.freeze import FreezePlan, FreezePolicy
 from transfer.heads.table_heads import head_specs
 from transfer.heads.trained_classes import describe_untrained, find_untrained, note_untrained
 from transfer.model import TransferModel
-from transfer.probes.held_out import find_solution
-from transfer.probes.held_out_images import CrossFitted, LabelledRows, predict_held_out
 from transfer.runs.facts import count_split, describe_images, describe_network, list_left_out
 from transfer.runs.image_list import list_images, write_image_list
 from transfer.runs.inputs import RunInputs
 from transfer.runs.seeds import merge_seeds
 from transfer.runs.session import OnLine, RunSession
-from transfer.runs.states import PartStates
 from transfer.runtime.device import pick_device
 from transfer.runtime.time_limit import TimeLimit
-from transfer.semi_supervised.choose import assign_label_folds
-from transfer.semi_supervised.held_out_labels import PropagatedRows, predict_held_out_labels
-from transfer.semi_supervised.unlabelled_images import UnlabelledImages, describe_record, find_unlabelled
+from transfer.semi_supervised.unlabelled_images import find_unlabelled
 from transfer.training import optimizers
-from transfer.training.epoch import TrainingData
-from transfer.training.fit import FitResult, fit
-from transfer.training.log_lines import collect_run_facts, describe_choice, format_epoch, note_interpolation
+from transfer.training.fit import FitResult
+from transfer.training.fit_networks import fit_networks
+from transfer.training.log_lines import collect_run_facts
 from transfer.training.results import PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import (
     Images,
-    find_unlabelled_images,
     new_model,
     read_images,
-    row_weights,
     split_images,
 )
 from transfer.training.warm_start.start import WarmStart
@@ -100,7 +86,7 @@ def train(
     optimizers.check_optimizer(config.learn.optimizer)
     with RunSession("train", config, cache=cache, on_line=on_epoch) as session:
         images = images or read_images(config.data, session.cache.disk_cache)
-        limits = _share_limit(limit or TimeLimit.after(config.learn.minutes), max(len(config.run.seeds), 1))
+        limits = (limit or TimeLimit.after(config.learn.minutes)).divide(max(len(config.run.seeds), 1))
         runs = session.run_seeds(
             lambda inner: _train_seed(inner, images, backbone, warm_start, next(limits)),
             lambda inner: _load_finished(inner, images),
@@ -115,19 +101,12 @@ def train(
     return TrainRun(result, runs[0].models, tests, uncertainty=runs[0].uncertainty)
 
 
-def _share_limit(limit: TimeLimit, runs: int) -> Iterator[TimeLimit]:
-    """Yield the limit of each of several runs when it begins: an equal share of the time that is left."""
-    for number in range(runs):
-        yield limit.share(1 / (runs - number))
-
-
 def _train_seed(
     session: Session, images: Images, backbone: Backbone | None, warm: WarmStart | None, limit: TimeLimit
 ) -> TrainRun:
     prepared = _prepare(session, images, backbone, warm)
-    fits = _fit_models(session, prepared, limit)
-    for name, fitted in fits.items():
-        prepared.notes += [*fitted.shortened, *note_interpolation(name, fitted.interpolated)]
+    fits = fit_networks(session, prepared, limit)
+    prepared.notes += [sentence for fitted in fits.values() for sentence in fitted.shortened]
     prepared.set_thresholds({name: fitted.held_out for name, fitted in fits.items()})
     return _record(session, prepared, fits, *_evaluate(session, prepared, fits))
 
@@ -199,150 +178,6 @@ def _log_plan(session: Session, prepared: PreparedRun) -> None:
     log.info("%s", plan.format_table(facts.solved))
     for sentence in format_unused_options(find_unused_options(session.config, facts)):
         log.info("%s", sentence)
-
-
-def _fit_models(session: Session, prepared: PreparedRun, limit: TimeLimit) -> dict[str, FitResult]:
-    """Fit each model: one, or one per head where heads are separate."""
-    limits = _share_limit(limit, len(prepared.models))
-    with session.defer_stop_signals():
-        fits = {
-            name: _fit_and_refit(session, prepared, number, next(limits)) for number, name in enumerate(prepared.models)
-        }
-    for head, record in prepared.unlabelled.items():
-        log.info("%s", describe_record(head, record))
-    return fits
-
-
-def _fit_and_refit(session: Session, prepared: PreparedRun, number: int, limit: TimeLimit) -> FitResult:
-    """Fit model `number`; with ``--refit``, fit it again from its initial weights on train + val, in half of the time.
-
-    A refit has as many epochs as the fit, and more rows.
-    """
-    config, images, splits, plan = prepared.config, prepared.images, prepared.splits, prepared.plans[number]
-    name, model = list(prepared.models.items())[number]
-    val = splits.val[prepared.learnable.object[splits.val] >= 0]
-    warm, guard = name in prepared.guards, prepared.guards.get(name)
-    data = TrainingData(
-        prepared.learnable,
-        images.inspection.sha256,
-        splits.train,
-        val,
-        splits.extra,
-        groups=splits.groups,
-        warm=warm,
-        guard=guard,
-    )
-    unlabelled = find_unlabelled_images(model, plan, data, config, session.cache)
-    parts = [session.states.part(part) if session.states else None for part in (2 * number, 2 * number + 1)]
-
-    def on_epoch(line: dict[str, Any]) -> None:
-        line = ({"network": name} if name else {}) | line
-        session.log_line(line, format_epoch(line))
-
-    def run(data: TrainingData, part: PartStates | None, **options: Any) -> FitResult:
-        prepared.unlabelled |= unlabelled.records if unlabelled else {}
-        return fit(model, plan, data, config.learn, session.cache, seed=config.run.seed, part=part, **options)
-
-    refit = config.learn.refit if config.learn.refit is not None else not plan.trained_parameters
-    refit = refit and len(data.val) > 0
-    initial = {key: tensor.clone() for key, tensor in model.state_dict().items()} if refit else {}
-    labelled = data.with_pseudo_labels(unlabelled)
-    first = run(labelled, parts[0], on_epoch=on_epoch, limit=limit.share(0.5) if refit else limit)
-    temperatures = _fit_temperatures(session, prepared, model, data) if config.learn.calibrate else {}
-    apply_temperatures(model.heads, temperatures)
-    first = replace(first, temperatures=temperatures)
-    _compare_trunks(session, prepared, name, data)
-    if not first.stopped:
-        crossed = _hold_out_labels(session, prepared, number, data, unlabelled, first) if labelled.weights else None
-        first = replace(first, held_out=_predict_held_out(session, prepared, number, labelled, first, crossed))
-    if not refit or first.stopped:
-        return first
-    set_tensors(model, initial)
-    both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
-    log.info("refit on train + val: %s", " + ".join(map(describe_choice, first.refit_choices)))
-    second = run(both.with_pseudo_labels(unlabelled), parts[1], repeat=first.refit_choices)
-    apply_temperatures(model.heads, temperatures)
-    moved = (*first.moved, *second.moved)
-    return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped)
-
-
-def _compare_trunks(session: Session, prepared: PreparedRun, name: str, data: TrainingData) -> None:
-    """Measure what an int8 trunk of the model `name` costs on validation images, before any refit on them."""
-    model = prepared.models[name]
-    if compared := compare_trunks(
-        model, session.cache, data.table, data.digests, data.val, prepared.config.learn.workers
-    ):
-        prepared.int8[name] = compared
-        log.info("%s\n%s", compared.describe(), compared.describe_speed())
-
-
-def _fit_temperatures(
-    session: Session, prepared: PreparedRun, model: TransferModel, data: TrainingData
-) -> dict[str, float]:
-    """Return the temperatures of a fitted model, by head; none without validation images."""
-    if not len(data.val):
-        return {}
-    labels = target_tensors(data.table, model)
-    temperatures = fit_temperatures(model, prepared.feed(model, session.cache), data.val, labels)
-    described = ", ".join(f"{name} {temperature:.2f}" for name, temperature in temperatures.items())
-    log.info("calibrated on %d validation images: temperature %s", len(data.val), described)
-    return temperatures
-
-
-def _hold_out_labels(
-    session: Session,
-    prepared: PreparedRun,
-    number: int,
-    data: TrainingData,
-    unlabelled: UnlabelledImages | None,
-    fitted: FitResult,
-) -> CrossFitted | None:
-    """Return predictions for labelled images, by probes on what is propagated without their labels; None: too long."""
-    model, learn, seed = list(prepared.models.values())[number], prepared.config.learn, prepared.config.run.seed
-    solution = find_solution(model, fitted.refit_choices)
-    rows = np.union1d(data.train, data.val)
-    labelled = rows[data.table.object[rows] >= 0]
-    if solution is None or unlabelled is None or learn.augment != "none" or not len(labelled):
-        return None
-    groups = data.groups if len(data.groups) else np.arange(len(data.table))
-    folds = np.full(len(rows), -1)
-    folds[np.isin(rows, labelled)] = assign_label_folds(data.table.object[labelled], groups[labelled], seed)
-
-    def propagate(left: np.ndarray) -> PropagatedRows:
-        found = replace(data, train=left, val=data.val[:0]).with_pseudo_labels(unlabelled)
-        return PropagatedRows(left, target_tensors(found.table, model), row_weights(found, model, learn.balance))
-
-    feed = prepared.feed(model, session.cache)
-    try:
-        return predict_held_out_labels(
-            feed, rows, folds, propagate, solution, fitted.temperatures, learn.label_smoothing
-        )
-    finally:
-        data.with_pseudo_labels(unlabelled)  # its records are those of the run
-
-
-def _predict_held_out(
-    session: Session,
-    prepared: PreparedRun,
-    number: int,
-    data: TrainingData,
-    fitted: FitResult,
-    crossed: CrossFitted | None = None,
-) -> HeldOut:
-    """Return predictions for images that model `number` was not trained on."""
-    model, learn = list(prepared.models.values())[number], prepared.config.learn
-    rows = LabelledRows(
-        prepared.feed(model, session.cache),
-        target_tensors(data.table, model),
-        data.train,
-        data.val,
-        row_weights(replace(data, train=np.union1d(data.train, data.val)), model, learn.balance),
-        learn.label_smoothing,
-        data.draw_folds(prepared.config.run.seed),
-    )
-    # Pseudo-labels follow from labels that a fold would hold out; augmented views are not solved again.
-    solution = None if data.weights or learn.augment != "none" else find_solution(model, fitted.refit_choices)
-    return predict_held_out(rows, solution, fitted.temperatures, prepared.config.run.seed, crossed)
 
 
 def _evaluate(

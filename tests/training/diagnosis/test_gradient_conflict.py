@@ -13,9 +13,9 @@ from transfer.config.train import LearnConfig
 from transfer.evaluation.predictions import target_tensors
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
+from transfer.training.diagnosis.gradient_conflict import conflict_by_epoch, measure_conflict
 from transfer.training.epoch import TrainingData
 from transfer.training.fit import fit
-from transfer.training.gradient_conflict import conflict_by_epoch, measure_conflict
 from transfer.training.train import train
 
 QUICK = LearnConfig(epochs=3, batch_size=8, workers=1, lr=0.01, patience=0, device="cpu")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.training.monitor import find_problems
+from transfer.training.diagnosis.monitor import find_problems
 
 EPOCHS = 30
 
