@@ -57,7 +57,7 @@ def test_review_says_how_to_train_with_the_decisions(capsys, folder, tmp_path, m
     assert f"next: transfer train {folder} --corrections {file}" in out
     assert main(["data", str(folder), "--corrections", file]) == 0
     log = capsys.readouterr().err
-    assert "0 labels changed, 1 images excluded" in log
+    assert "0 labels changed, 1 image excluded" in log
     assert f"next: transfer train {folder} --corrections {file}" in log
     monkeypatch.setattr("transfer.server.serve.serve_review", lambda review, port: review.decide(0, "undo", seen=1))
     assert main(["review", str(folder), *words]) == 0

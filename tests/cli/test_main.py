@@ -220,8 +220,9 @@ def test_a_folder_without_images_and_one_where_nothing_can_be_written(capsys, tm
         ),
         (["trian"], "unknown command 'trian' (did you mean 'train'?); known: demo, "),
         ([], "the command is missing; known: demo, "),
+        (["export", "runs/a", "--overwrite"], "unknown option --overwrite; see "),  # not like --coverage
         (["train", "extra", "more"], "unexpected argument more; see "),
-        (["pick", "images", "--strategie", "margin"], "unknown option --strategie (did you mean '--strategy'?); see "),
+        (["pick", "images", "--stratgy", "margin"], "unknown option --stratgy (did you mean '--strategy'?); see "),
         (["train", "--epochs", "many"], "--epochs 'many': it must be a whole number, 1 or more"),
         (["train", "--balance", "some"], "--balance 'some': it must be one of none, loss, sampling"),
         (["train", "--lr"], "Missing value for argument '--lr'"),

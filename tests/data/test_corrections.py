@@ -103,7 +103,7 @@ def test_labels_change_and_images_are_excluded(data, log):
     del expected[str(data / "striped/red/2.png")]
     assert names_of(after) == expected
     assert after.objects == ("blue", "green", "purple", "red")
-    assert any("2 labels changed, 1 images excluded" in note for note in after.notes)
+    assert any("2 labels changed, 1 image excluded" in note for note in after.notes)
     assert [Path(each.path).name for each in after.left_out] == ["2.png"]
 
 

@@ -132,7 +132,8 @@ def _parse(kind: type, form: Any, argv: list[str], prog: str, default: Any = Non
     name = next((word for word in unknown if word.startswith("-")), unknown[min(further, len(unknown) - 1)])
     name = name.partition("=")[0]
     what = "unknown option" if name.startswith("-") else "unexpected argument"
-    near = did_you_mean(name, help.list_options(kind, has_json=form is not kind), limit=1)
+    known = [option.removeprefix("--") for option in help.list_options(kind, has_json=form is not kind)]
+    near = did_you_mean(name.lstrip("-"), known, limit=1).replace("'", "'--", 1)  # dashes make short names alike
     raise TransferError(f"{what} {name}{near}; see {prog} --help")
 
 

@@ -179,7 +179,9 @@ def apply_corrections(table: ImageTable, file: Path) -> ImageTable:
                 moved += domains[row] != correction.domain
                 domains[row] = correction.domain
     domain_note = f", {moved} domain{'s' * (moved != 1)} changed" if moved else ""
-    notes = [f"corrections of {file}: {changed} labels changed, {int(excluded.sum())} images excluded{domain_note}"]
+    without = int(excluded.sum())
+    counts = f"{changed} label{'s' * (changed != 1)} changed, {without} image{'s' * (without != 1)} excluded"
+    notes = [f"corrections of {file}: {counts}{domain_note}"]
     if lost:
         notes.append(f"{len(lost)} corrections of {file} are not applied: {list_examples(lost, 3)}")
     left_out = [

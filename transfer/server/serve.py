@@ -77,5 +77,6 @@ def serve_review(review: Review, port: int = 0) -> None:
 
     token = secrets.token_urlsafe(24)
     listening = bind(HOST, port)
+    listening.listen()  # a browser that is faster than the start of the server waits
     log.info("review at http://%s:%d/%s/  (Ctrl-C ends it)", HOST, listening.getsockname()[1], token)
     serve_until_stopped(create_app(review, token), listening, STOP_SECONDS)

@@ -70,6 +70,7 @@ def serve_run(config: ServeConfig) -> None:
         listening.close()
         raise
     port = listening.getsockname()[1]
+    listening.listen()  # a browser that is faster than the start of the server waits
     for line in describe_access(config, port):
         log.warning("%s", line)
     shown = f"[{config.host}]" if ":" in config.host else config.host
