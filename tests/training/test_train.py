@@ -299,7 +299,7 @@ def test_refit_goes_on_to_the_end_of_what_was_taught(config, monkeypatch, caplog
         fits.append((repeat, found))
         return found
 
-    monkeypatch.setattr(import_module("transfer.training.train"), "fit", spy)
+    monkeypatch.setattr(import_module("transfer.training.fit_networks"), "fit", spy)
     with caplog.at_level("INFO"):
         run = train(config(policy="partial:1", epochs=6, patience=2, refit=True))
     (none, first), (repeat, second) = fits
