@@ -57,8 +57,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        train = ["train", "--data", "digits", "--backbone", "glyphnet", "--device", "cpu", "--no-report", "--json"]
-        subprocess.run([sys.executable, "-m", "transfer", *train, "--out", str(folder / "run")], check=True)
+        train = ["train", "--data", "digits", "--backbone", "glyphnet", "--device", "cpu", "--no-report"]
+        command = [sys.executable, "-m", "transfer", *train, "--out", str(folder / "run")]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         for count in options.images:
             names = draw(folder / str(count), count)
             words = ["predict", str(folder / "run"), "-", "--device", "cpu", "--resume"]

@@ -105,6 +105,12 @@ def test_labels_that_are_no_names_are_refused(label):
         clean_label(label)
 
 
+@pytest.mark.parametrize("label", ["a\nb", "b\udcff", "two  spaces"])
+def test_a_class_of_the_run_is_stored_as_it_is(corrections, label):
+    corrections.add(encode(), ".png", label, label, classes=("mug", label))
+    assert [(each["label"], each["predicted"]) for each in corrections.list_corrections()] == [(label, label)]
+
+
 @pytest.mark.parametrize("label", ["../../x", "=cmd()", "<img src=x>", 'a,"b"', "mug\u202egum", "Größe 日本"])
 def test_hostile_labels_are_stored_as_they_are(corrections, label):
     corrections.add(encode(), ".png", label)

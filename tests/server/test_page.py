@@ -1,11 +1,12 @@
 import io
+import json
 
 import pytest
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra 'server'")
 
-from transfer.server.page import answer_page, encode_small
+from transfer.server.page import JsonAnswer, answer_page, encode_small
 
 HOSTILE = "</title><script>alert(1)</script>"
 
@@ -22,6 +23,12 @@ def test_a_page_may_load_nothing_from_elsewhere_and_escapes_names():
     assert len(nonces) == 1
     assert f"'nonce-{nonces.pop()}'" in policy
     assert answer_page("serve.html", runs=["a"]).body != answer_page("serve.html", runs=["a"]).body
+
+
+def test_names_that_are_no_text_are_shown_and_read_back():
+    assert b"b?" in answer_page("serve.html", runs=["b\udcff"]).body
+    assert json.loads(JsonAnswer({"object": "b\udcff", "domain": "ü"}).body) == {"object": "b\udcff", "domain": "ü"}
+    assert JsonAnswer({"domain": "ü"}).body == '{"domain":"ü"}'.encode()
 
 
 def test_pages_share_the_look_of_reports():

@@ -227,6 +227,25 @@ def test_long_names_break_after_underscores_alone(tab):
         assert all(before.endswith("_") for before, part in itertools.pairwise(parts) if part == "WBR")
 
 
+def test_a_class_whose_name_is_no_text_is_predicted_explained_and_stored(browser, serve_runs, folder, tmp_path):
+    names = {"red": "red", "green": "gr\udcfcn", "blue": '<b>"=1+1"'}
+    for old, new in names.items():
+        shutil.copytree(folder / "plain" / old, tmp_path / "data" / new)
+    run = RunConfig(out=tmp_path / "run")
+    train(TrainConfig(DataConfig(str(tmp_path / "data")), BackboneConfig("glyphnet"), run=run))
+    tab = Tab(browser, serve_runs(tmp_path / "run"), 390)
+    tab.choose(("green.png", encode("green")))
+    tab.wait_for_answers(1)
+    tab.wait("document.querySelectorAll('#alike-groups .three').length === 2 && busy === 0")
+    shown = [name.replace("\udcfc", "\ufffd") for name in names.values()]
+    assert sorted(tab.page.evaluate("shownLabels.map((label) => label.toWellFormed())")) == sorted(shown)
+    tab.press("g", str(1 + tab.page.evaluate("shownLabels.findIndex((label) => !label.isWellFormed())")))
+    assert tab.text("problem") == ""
+    assert [each["label"] for each in CorrectionFolder(tmp_path / "run").list_corrections()] == ["gr\udcfcn"]
+    assert tab.errors == []
+    tab.context.close()
+
+
 def test_a_run_without_domains_asks_for_none(browser, serve_runs, folder, tmp_path):
     run = RunConfig(out=tmp_path / "run")
     train(TrainConfig(DataConfig(str(folder / "plain")), BackboneConfig("glyphnet"), run=run))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
@@ -15,7 +15,7 @@ from transfer.data.images.decode import BadImage
 from transfer.errors import TransferError
 from transfer.runtime.version import VERSION
 from transfer.server.guard import RequestGuard
-from transfer.server.page import answer_page
+from transfer.server.page import JsonAnswer, answer_page
 from transfer.server.service import PredictionService
 from transfer.server.uploads import RequestRefused, UploadedFile, clean_name, split_form
 
@@ -123,32 +123,32 @@ def _add_errors(api: FastAPI, service: PredictionService) -> None:
     """Let every error be JSON with ``error`` and ``code``."""
 
     @api.exception_handler(RequestRefused)
-    def refuse(_: Request, error: RequestRefused) -> JSONResponse:
+    def refuse(_: Request, error: RequestRefused) -> JsonAnswer:
         service.metrics.count_images("refused")
         headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
-        return JSONResponse({"error": error.message, "code": error.code}, error.status, headers)
+        return JsonAnswer({"error": error.message, "code": error.code}, error.status, headers)
 
     @api.exception_handler(TransferError)
-    def refuse_input(_: Request, error: TransferError) -> JSONResponse:
+    def refuse_input(_: Request, error: TransferError) -> JsonAnswer:
         bad = isinstance(error, BadImage)
-        return JSONResponse({"error": str(error), "code": "bad_image" if bad else "bad_request"}, 422 if bad else 400)
+        return JsonAnswer({"error": str(error), "code": "bad_image" if bad else "bad_request"}, 422 if bad else 400)
 
     @api.exception_handler(RequestValidationError)
-    def refuse_values(_: Request, error: RequestValidationError) -> JSONResponse:
+    def refuse_values(_: Request, error: RequestValidationError) -> JsonAnswer:
         first = error.errors()[0]
-        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}", "code": "bad_request"}, 400)
+        return JsonAnswer({"error": f"{first['loc'][-1]}: {first['msg']}", "code": "bad_request"}, 400)
 
     @api.exception_handler(StarletteHTTPException)
-    def refuse_address(_: Request, error: StarletteHTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail), "code": "no_address"}, error.status_code, error.headers)
+    def refuse_address(_: Request, error: StarletteHTTPException) -> JsonAnswer:
+        return JsonAnswer({"error": str(error.detail), "code": "no_address"}, error.status_code, error.headers)
 
     @api.exception_handler(ClientDisconnect)
-    def note_departure(_: Request, error: ClientDisconnect) -> JSONResponse:
-        return JSONResponse({"error": "the connection was closed before the request was complete", "code": "cut"}, 400)
+    def note_departure(_: Request, error: ClientDisconnect) -> JsonAnswer:
+        return JsonAnswer({"error": "the connection was closed before the request was complete", "code": "cut"}, 400)
 
     @api.exception_handler(Exception)
-    def fail(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": "the server failed; its log says why", "code": "failed"}, 500)
+    def fail(_: Request, error: Exception) -> JsonAnswer:
+        return JsonAnswer({"error": "the server failed; its log says why", "code": "failed"}, 500)
 
 
 def _add_predictions(api: FastAPI, service: PredictionService) -> None:
@@ -163,7 +163,7 @@ def _add_predictions(api: FastAPI, service: PredictionService) -> None:
         ] = False,
         label: Annotated[str, Query(description="The class that is explained (default: the likeliest).")] = "",
         neighbours: Annotated[bool, Query(description="Add the nearest training images.")] = False,
-    ) -> JSONResponse:
+    ) -> JsonAnswer:
         """Predict one image: the keys of `prediction` are those of `transfer predict`, and `doubt`."""
         async with _read_files(request, service, 1, name) as (file,):
             answer, image, features = await service.predict(file, run, top)
@@ -172,15 +172,15 @@ def _add_predictions(api: FastAPI, service: PredictionService) -> None:
             if neighbours:
                 args = run, features, answer["sha256"], answer["prediction"]
                 answer["neighbours"] = await service.find_neighbours(*args)
-            return JSONResponse(answer)
+            return JsonAnswer(answer)
 
     @api.post("/predict_batch", openapi_extra=_FORM_BODY, responses=_ERRORS, tags=["predictions"])
-    async def predict_batch(request: Request, run: RunNumber = 0, top: Top = 5) -> JSONResponse:
+    async def predict_batch(request: Request, run: RunNumber = 0, top: Top = 5) -> JsonAnswer:
         """Predict the images of a form, in order; one that cannot be read has `error` and `code` instead."""
         if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise RequestRefused(415, "wrong_type", "send a form: multipart/form-data, a file for each image")
         async with _read_files(request, service, service.limits.max_images) as files:
-            return JSONResponse({"results": await service.predict_all(files, run, top)})
+            return JsonAnswer({"results": await service.predict_all(files, run, top)})
 
     @api.post("/picture", openapi_extra=_IMAGE_BODY, responses=_ERRORS, tags=["predictions"])
     async def picture(request: Request) -> Response:
@@ -197,7 +197,7 @@ def _add_predictions(api: FastAPI, service: PredictionService) -> None:
 
 def _add_corrections(api: FastAPI, service: PredictionService) -> None:
     @api.get("/corrections", tags=["corrections"])
-    def list_corrections(run: RunNumber = 0) -> JSONResponse:
+    def list_corrections(run: RunNumber = 0) -> JsonAnswer:
         """Return the corrections that hold, the newest first, and the command that takes them.
 
         `decisions` has the number of decisions on each image, by sha256, those that were undone included.
@@ -217,7 +217,7 @@ def _add_corrections(api: FastAPI, service: PredictionService) -> None:
         domain: Annotated[
             str, Query(description="The true domain, of a run that predicts it (default: unknown).")
         ] = "",
-    ) -> JSONResponse:
+    ) -> JsonAnswer:
         """Store an image with its true class, and perhaps its domain.
 
         With `seen`, 409 and nothing is stored if there are other decisions.
@@ -227,7 +227,7 @@ def _add_corrections(api: FastAPI, service: PredictionService) -> None:
         return _answer_corrections(service, run, None if stored else _BEHIND)
 
     @api.post("/corrections/{digest}/undo", tags=["corrections"])
-    def undo(digest: str, run: RunNumber = 0, seen: Seen = None) -> JSONResponse:
+    def undo(digest: str, run: RunNumber = 0, seen: Seen = None) -> JsonAnswer:
         """Take back the last correction of the image with this sha256."""
         service.get_run(run)
         undone = service.corrections[run].undo(digest, seen)
@@ -246,27 +246,27 @@ def _add_corrections(api: FastAPI, service: PredictionService) -> None:
 _BEHIND = {"error": "this image was corrected elsewhere in the meantime", "code": "behind"}
 
 
-def _answer_corrections(service: PredictionService, run: int, more: dict[str, str] | None) -> JSONResponse:
+def _answer_corrections(service: PredictionService, run: int, more: dict[str, str] | None) -> JsonAnswer:
     folder = service.corrections[run]
     answer = {"corrections": folder.list_corrections(), "decisions": folder.count_all_decisions(), **(more or {})}
-    return JSONResponse(answer, 409 if "error" in answer else 200)
+    return JsonAnswer(answer, 409 if "error" in answer else 200)
 
 
 def _add_state(api: FastAPI, service: PredictionService) -> None:
     @api.get("/health", tags=["server"])
-    def health() -> JSONResponse:
+    def health() -> JsonAnswer:
         """Return whether the server is ready; it needs no token."""
-        return JSONResponse({"status": "ok", "version": VERSION})
+        return JsonAnswer({"status": "ok", "version": VERSION})
 
     @api.get("/about", tags=["server"])
-    def about() -> JSONResponse:
+    def about() -> JsonAnswer:
         """Return the runs, with their classes and accuracy on test images, and the limits."""
         runs = [
             run.describe() | {"training_images": index.describe()}
             for run, index in zip(service.runs, service.indexes, strict=True)
         ]
         limits = service.limits
-        return JSONResponse(
+        return JsonAnswer(
             {
                 "runs": runs,
                 "limits": {

@@ -7,6 +7,7 @@ by a kill, two tabs or two servers.
 import hashlib
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,14 @@ class CorrectionFolder:
         return dict(Counter(each.sha256 for each in self.file.read()))
 
     def add(
-        self, content: bytes, suffix: str, label: str, predicted: str = "", seen: int | None = None, domain: str = ""
+        self,
+        content: bytes,
+        suffix: str,
+        label: str,
+        predicted: str = "",
+        seen: int | None = None,
+        domain: str = "",
+        classes: Collection[str] = (),
     ) -> bool:
         """Store an image and its class; return False, and store nothing, if others than `seen` decisions were made.
 
@@ -69,13 +77,16 @@ class CorrectionFolder:
             The class that the model predicted, if any.
         domain : str
             The true domain, if a person states it.
+        classes : collection of str
+            Those of the run: such a label stays as it is, whatever it holds.
 
         Raises
         ------
         TransferError
             The label is empty, or label or domain are no plain text, or the folder cannot be written.
         """
-        label, domain = clean_label(label), clean_label(domain, what="domain") if domain.strip() else ""
+        label = label if label in classes else clean_label(label)
+        domain = clean_label(domain, what="domain") if domain.strip() else ""
         digest = hashlib.sha256(content).hexdigest()
         image = self.path / CORRECTED_IMAGES / f"{digest}{suffix}"
         with self._lock():

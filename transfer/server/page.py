@@ -1,12 +1,24 @@
 """Pages from templates, with a policy that lets them load nothing from elsewhere; and pictures for them."""
 
 import io
+import json
 import secrets
 from typing import Any
 
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 from PIL import Image
+
+
+class JsonAnswer(JSONResponse):
+    r"""JSON in UTF-8; names of files and classes that are no text have their bytes escaped, as ``\udcff``."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        try:
+            return super().render(content)
+        except UnicodeEncodeError:
+            return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 def answer_page(template: str, **values: Any) -> HTMLResponse:
@@ -20,7 +32,7 @@ def answer_page(template: str, **values: Any) -> HTMLResponse:
     closed = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     headers = {"Content-Security-Policy": f"{policy}; {closed}"}
     headers |= {"Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-    return HTMLResponse(text, headers=headers)
+    return HTMLResponse(text.encode("utf-8", "replace"), headers=headers)  # a name may be no text
 
 
 def encode_small(image: Image.Image, side: int) -> bytes:

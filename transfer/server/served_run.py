@@ -1,5 +1,6 @@
 """A saved run as the server uses it: predictions with sets and unknown scores, features, and Grad-CAM."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,11 @@ class ServedRun:
     def classes(self) -> tuple[str, ...]:
         """The classes of the main head."""
         return self.specs[self.main].classes if self.main in self.specs else ()
+
+    def find_class(self, label: str) -> str:
+        """Return the class that `label` names, else `label`; browsers send U+FFFD for bytes that are no text."""
+        shown = {re.sub("[\ud800-\udfff]", "\ufffd", name): name for name in self.classes}
+        return label if label in self.classes else shown.get(label, label)
 
     def describe(self) -> dict[str, Any]:
         """Return what the page says of the run: its name, heads, backbone and accuracy on test images."""

@@ -137,7 +137,7 @@ class PredictionService:
         run = self.get_run(number)
         if not run.explains:
             return None
-        label = label or prediction[f"{run.main}_top"][0][0]
+        label = run.find_class(label) or prediction[f"{run.main}_top"][0][0]
         if label not in run.classes:
             raise RequestRefused(400, "no_class", "the run has no class of this name")
         wanted = ExplainedImage(image.pixels, run.classes.index(label))
@@ -182,10 +182,12 @@ class PredictionService:
         """Store a correction; return whether it was stored (see :meth:`CorrectionFolder.add`)."""
         if domain.strip() and "domain" not in self.get_run(number).specs:
             raise RequestRefused(400, "no_domain", "the run predicts no domain: leave it out")
+        run, folder = self.get_run(number), self.corrections[number]
+        label = run.find_class(label)
         suffix = check_image(file.content, self.limits)
         answer, _, _ = await self.predict(file, number, top=1)  # whole images alone are stored
-        predicted = str(answer["prediction"].get(self.get_run(number).main) or "")
-        stored = await self._in_pool(self.corrections[number].add, file.content, suffix, label, predicted, seen, domain)
+        predicted = str(answer["prediction"].get(run.main) or "")
+        stored = await self._in_pool(folder.add, file.content, suffix, label, predicted, seen, domain, run.classes)
         self.metrics.count_images("corrected", int(stored))
         return stored
 
