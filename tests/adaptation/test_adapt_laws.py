@@ -54,7 +54,7 @@ def strange(images):
 
 def outcome(config, images, folder):
     """Return all that may not depend on the target's labels, and the truth column, which has to."""
-    run = adapt(replace(config, run=replace(config.run, out=folder)), images=images)
+    run = adapt(replace(config, run=replace(config.run, out=folder, report=False)), images=images)
     with (folder / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     truth = [row.pop("object") for row in rows]
@@ -154,5 +154,4 @@ def test_only_the_given_target_labels_matter(config, tiny, tmp_path, name):
     names, _ = names_of(all_but_these(tiny))
     names[kept] = np.roll(names[kept], 2)  # and these do
     turned, *_ = outcome(how, relabelled(tiny, names), tmp_path / "turned")
-    before, *_ = outcome(how, all_but_these(tiny), tmp_path / "before")
-    assert turned["model"] != before["model"]
+    assert turned["model"] != (tmp_path / "changed" / "model.safetensors").read_bytes()

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -45,10 +46,22 @@ def test_all_are_there():
     assert [path.name[:2] for path in PATHS] == NUMBERS
 
 
+def draw_fewer(path: Path, folder: Path) -> Path:
+    """Return a copy of a notebook that draws 12 images of each thing in place of 30, beside a copy of the recipes."""
+    source = path.read_text(encoding="utf-8")
+    assert source.count("draw_things(Path(FOLDER))") == 1
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    copy = folder / "notebooks" / path.name
+    copy.parent.mkdir()
+    copy.write_text(source.replace("draw_things(Path(FOLDER))", "draw_things(Path(FOLDER), 12)"), encoding="utf-8")
+    return copy
+
+
 @by_notebook
-def test_runs_on_the_embedded_set(path):
+def test_runs_on_the_embedded_set(path, tmp_path):
     """Cells raise no error, and those with a committed output have one here."""
     before = {cell.id: bool(cell.outputs) for cell in nbformat.read(path, as_version=4).cells if "outputs" in cell}
+    path = draw_fewer(path, tmp_path) if path.name.startswith("00") else path
     notebook = EXECUTE["execute"](path, timeout=300, TRANSFER_NOTEBOOK_DATA="digits")
     after = {cell.id: bool(cell.outputs) for cell in notebook.cells if "outputs" in cell}
     assert after == before

@@ -25,6 +25,13 @@ NAMES = sorted(p.name for p in (ROOT / "recipes").glob("*.py") if p.name not in 
 
 ADAPTING = ["--steps", "2", "--methods", "source_only,coral,mcc", "--policies", "linear_probe,partial:1"]
 PAIR = ["--source", "plain", "--target", "striped"]
+FEWER = {
+    "accuracy_without_labels.py": ["--seeds", "0"],
+    "adapt_all_pairs.py": ["--steps", "2", "--methods", "source_only,mcc", "--policies", "partial:1"],
+    "few_labels.py": ["--seeds", "0"],  # it trains eight times for each
+    "search.py": ["--trials", "4"],  # of each of four samplers
+}
+"""Options of the recipes that train dozens of times."""
 
 
 def test_the_eight_recipes_are_there():
@@ -39,9 +46,8 @@ def test_recipe_is_short_and_runs_on_a_folder(name, images, tmp_path):
     folder = Path(str(images.paths[0])).parents[2]
     assert Image.open(folder / "plain" / "red" / "0.png").size == (32, 32)
     argv = ["--data", str(folder), "--backbone", "glyphnet", "--epochs", "1", "--device", "cpu"]
-    argv += ADAPTING if name.startswith("adapt_") else []
-    argv += PAIR if name.startswith("adapt_amazon") else []
-    argv += ["--seeds", "0"] if name == "few_labels.py" else []  # it trains eight times for each
+    argv += FEWER.get(name, [])
+    argv += ADAPTING + PAIR if name.startswith("adapt_amazon") else []
     if name == "linear_probe.py":  # one of them truly as a user does
         command = [sys.executable, str(source), *argv]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

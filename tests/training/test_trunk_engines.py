@@ -50,7 +50,7 @@ def test_what_is_frozen_stays_and_the_cache_and_workers_change_no_bit(
 def test_predictions_of_the_saved_run_are_those_of_its_test(
     config: Configured, images: ImageTable, tmp_path: Path, policy: str, engine: str
 ) -> None:
-    run = train(config(policy=policy, engine=engine, out=tmp_path / "run"))
+    run = train(config(policy=policy, engine=engine, out=tmp_path / "run", report=False))
     models = load_models(tmp_path / "run")
     assert models[""].engine == engine
     test, predictions = run.tests[0]
@@ -63,7 +63,7 @@ def test_predictions_of_the_saved_run_are_those_of_its_test(
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1"])
 def test_a_stopped_run_resumes_to_the_same_bits(config: Configured, tmp_path: Path, policy: str, engine: str) -> None:
-    settings: dict[str, Any] = {"policy": policy, "probe": "trained", "epochs": 3, "engine": engine}
+    settings: dict[str, Any] = {"policy": policy, "probe": "trained", "epochs": 3, "engine": engine, "report": False}
     train(config(out=tmp_path / "whole", **settings))
 
     class Killed(BaseException):
@@ -102,7 +102,7 @@ def test_engines_share_no_cached_rows(config: Configured, engine: str) -> None:
 def test_an_engine_can_be_chosen_for_a_saved_run(
     config: Configured, images: ImageTable, tmp_path: Path, engine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(config(engine=engine, out=tmp_path / "run"))
+    train(config(engine=engine, out=tmp_path / "run", report=False))
     found = []
     for name in (None, "torch", "onnxruntime", "openvino"):
         file = tmp_path / f"{name}.jsonl"
