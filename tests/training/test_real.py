@@ -34,7 +34,7 @@ def test_real_features_learn_and_what_is_frozen_stays(photographs, monkeypatch, 
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED / "weights"))
     config = TrainConfig(
         DataConfig(str(photographs), test=0.3),
-        BackboneConfig(name),
+        BackboneConfig(name, image_size=128 if policy == "norm_only" else None),  # it passes through all layers
         policy=PolicyConfig(policy),
         learn=LearnConfig(epochs=6, batch_size=8, device="cpu"),
     )
