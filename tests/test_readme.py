@@ -4,12 +4,12 @@ import ast
 import importlib
 import re
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from commands import run_script
 
 from transfer.adaptation.registry import method_summaries
 from transfer.freeze.policy import summarise_policies
@@ -128,7 +128,7 @@ def test_tables_of_policies_kinds_and_methods_are_those_of_the_registries():
     assert methods == set(method_summaries())
 
 
-def test_the_front_page_s_extensions_register():
+def test_the_front_page_s_extensions_register(tmp_path):
     """The four snippets of "Extending it" run, in a process of their own."""
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Extending it")[1].split("\n## ")[0]
     blocks = [code for language, code in CODE_BLOCK.findall(section) if language == "python"]
@@ -141,5 +141,7 @@ def test_the_front_page_s_extensions_register():
     code += (
         "\nassert 'mean_gap' in methods() and 'every_second' in policies() and 'count' in heads() and resolve('my_net')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    script = tmp_path / "extensions.py"
+    script.write_text(code, encoding="utf-8")
+    done = run_script(ROOT, script)
     assert done.returncode == 0, done.stderr
