@@ -28,10 +28,12 @@ from transfer.updating.update import update
 Make = Callable[..., TrainConfig]
 
 
-@pytest.fixture
-def few(folder: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def few(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 5 of 8 images of each cell, without red ones."""
-    return copy_images(folder, tmp_path / "few", lambda domain, name, i: name != "red" and i < 5)
+    return copy_images(
+        folder, tmp_path_factory.mktemp("images") / "few", lambda domain, name, i: name != "red" and i < 5
+    )
 
 
 @pytest.fixture
@@ -40,11 +42,19 @@ def rest(folder: Path, tmp_path: Path) -> Path:
     return copy_images(folder, tmp_path / "rest", lambda domain, name, i: name == "red" or i >= 5)
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs a run trains it."""
+    return tmp_path_factory.mktemp("trained") / "run"
+
+
 @pytest.fixture
-def run(config: Make, few: Path, tmp_path: Path) -> Path:
-    """A solved run on the few images."""
-    train(config(data=str(few), out=tmp_path / "run"))
-    return tmp_path / "run"
+def run(config: Make, few: Path, trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of a solved run on the few images."""
+    made = config(data=str(few), out=trained_once)
+    if not trained_once.exists():
+        train(made)
+    return Path(shutil.copytree(trained_once, tmp_path / "run"))
 
 
 def fresh(config: Make, out: Path, data: Path, **settings: Any) -> dict[str, Any]:
