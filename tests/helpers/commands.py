@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from typing import Any
 
 IMPORTED_ONCE = ("transfer.training.train", "transfer.adaptation.adapt", "transfer.tuning.advise")
 ROOT = Path(__file__).parents[2]
+MAX_SECONDS = 300  # then a command that hangs is ended
 
 
 def run_command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -73,6 +75,7 @@ def _serve() -> None:
 def _become(job: dict[str, Any]) -> None:
     """Be the command in this forked process, and end."""
     code: Any = 1
+    signal.alarm(MAX_SECONDS)
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for descriptor, file in enumerate(job["files"], 1):

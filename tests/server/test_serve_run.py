@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from commands import run_command
 from upload_files import encode
 
 from transfer.config.serving import ServeConfig
@@ -94,8 +95,7 @@ def test_the_command_serves_until_it_is_stopped_and_answers_what_is_in_flight(ru
 
 
 def test_a_missing_run_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "transfer", "serve", str(tmp_path / "none"), "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command(tmp_path, "serve", str(tmp_path / "none"), "--port", "0")
     assert done.returncode == 2
     assert "no run at" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
