@@ -224,8 +224,12 @@ def test_a_conflict_is_left_out_and_named(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["missing", "changed"])
-def test_old_images_that_are_gone_are_one_line_or_left_out(fault: str, run: Path, rest: Path, tmp_path: Path) -> None:
+def test_old_images_that_are_gone_are_one_line_or_left_out(
+    fault: str, run: Path, rest: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     lost = Path(read_image_list(run)[3]["path"])
+    content = lost.read_bytes()
+    request.addfinalizer(lambda: lost.write_bytes(content))  # other tests need it
     if fault == "missing":
         lost.unlink()
     else:
