@@ -1,6 +1,7 @@
 import csv
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 from transfer.cli.main import main, parse
@@ -105,3 +106,12 @@ def test_simulated_picks_are_printed_and_saved(capsys, folder, working_directory
     assert (working_directory / f"{folder.name}-simulated.html").read_text().count("<svg") == 3
     assert main(["pick", str(folder), *words, "--out", "a.csv"]) == 2
     assert "it must be a JSON file, such as a.json" in capsys.readouterr().err
+
+
+def test_inspect_of_a_single_class_does_not_lead_to_a_training_that_is_refused(capsys, folder, tmp_path):
+    one = tmp_path / "one"
+    shutil.copytree(folder / "plain" / "red", one / "red")
+    assert main(["inspect", str(one), "--backbone", "glyphnet", "--device", "cpu", "--out", "none"]) == 0
+    out = capsys.readouterr().out
+    assert "1 class" in out
+    assert "next:" not in out

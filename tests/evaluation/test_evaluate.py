@@ -11,6 +11,7 @@ from transfer.config.shared import RunConfig
 from transfer.data.image_paths import find_images
 from transfer.errors import TransferError
 from transfer.evaluation.evaluate import evaluate
+from transfer.evaluation.finished_run import load_run
 from transfer.evaluation.predict import predict
 from transfer.runs import checkpoint
 from transfer.training.train import train
@@ -161,6 +162,21 @@ def test_what_an_expected_accuracy_lacks_is_said(run, folder, tmp_path):
     with pytest.raises(TransferError, match="there is no expected accuracy: this needs a run of `transfer train`"):
         evaluate(EvaluateConfig(run, data=str(tmp_path)))
     assert "expected_accuracy" not in evaluate(EvaluateConfig(run, data=str(folder)))
+
+
+def test_an_adapted_run_is_not_to_be_trained_again_for_an_expected_accuracy(run, folder, tmp_path):
+    for number, file in enumerate(sorted(folder.glob("striped/*/*.png"))):
+        shutil.copy(file, tmp_path / f"{number}.png")
+    (run / "uncertainty.safetensors").unlink()
+    result = run / "result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"command": "adapt"}))
+    with pytest.raises(TransferError, match="there is no expected accuracy of an adapted run: held-out images"):
+        evaluate(EvaluateConfig(run, data=str(tmp_path)))
+    with pytest.raises(TransferError, match="no expected accuracy of an adapted run"):
+        load_run(run).expected_accuracy(sorted(tmp_path.glob("*.png")))
+    result.write_text("[]")
+    with pytest.raises(TransferError, match="this needs a run of `transfer train`"):
+        evaluate(EvaluateConfig(run, data=str(tmp_path)))
 
 
 def test_a_class_of_the_run_may_be_called_unknown(config, folder, tmp_path):

@@ -30,10 +30,9 @@ def inspect_command(config: InspectConfig, as_json: bool) -> None:
     page = write_inspection(result, out / INSPECTION_PAGE_FILE) if out else None
     print_result(as_json, result, inspection_text)
     doubted = any(finding["kind"] in MENDED_BY_REVIEW for finding in result["findings"])
-    log_end(
-        f"page: {page}" if page else f"nothing is saved (--out {NOTHING})",
-        suggest_next(["review" if doubted else "train", config.images.data]),
-    )
+    trainable = len({name for name in result["images"]["object"] if name}) > 1
+    further = [suggest_next(["review" if doubted else "train", config.images.data])] if doubted or trainable else []
+    log_end(f"page: {page}" if page else f"nothing is saved (--out {NOTHING})", *further)
 
 
 def review_command(config: ReviewConfig) -> None:

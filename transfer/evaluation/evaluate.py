@@ -26,7 +26,7 @@ from transfer.data.unlabelled import forget_placeholder_classes
 from transfer.errors import TransferError, list_examples
 from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
 from transfer.evaluation.label_free.expected_accuracy import MIN_IMAGES, average_expected
-from transfer.evaluation.label_free.images import NO_REFERENCE
+from transfer.evaluation.label_free.images import NO_REFERENCE, NO_REFERENCE_ADAPTED
 from transfer.evaluation.predict import PREDICTED_AT_ONCE
 from transfer.evaluation.predictions import (
     Predictions,
@@ -40,7 +40,7 @@ from transfer.heads import HeadSpec
 from transfer.heads.multilabel.head import average_thresholds
 from transfer.runs import checkpoint
 from transfer.runtime.device import get_versions, pick_device
-from transfer.runtime.files import open_text, write_json
+from transfer.runtime.files import open_text, read_json, write_json
 
 
 def align_labels(table: ImageTable, specs: Sequence[HeadSpec], *, own: bool = False) -> ImageTable:
@@ -165,9 +165,16 @@ def _check_expected(
     for run, uncertainty in zip(runs, uncertainties, strict=True):
         if uncertainty is None or not uncertainty.accuracy:
             which = f"{run} has " if len(runs) > 1 else "there is "
-            raise TransferError(f"{missing}, and {which}{NO_REFERENCE}")
+            raise TransferError(f"{missing}, and {which}{NO_REFERENCE_ADAPTED if _is_adapted(run) else NO_REFERENCE}")
     if max(len(unlabelled.get(name, ())) for name in _list_expected(uncertainties)) < MIN_IMAGES:
         raise TransferError(f"{missing}, and an expected accuracy needs {MIN_IMAGES} images or more")
+
+
+def _is_adapted(run: Path) -> bool:
+    """Return whether `transfer adapt` made the run of this folder or weights file."""
+    with contextlib.suppress(OSError, TransferError):
+        return bool(read_json((run if run.is_dir() else run.parent) / "result.json").get("command") == "adapt")
+    return False
 
 
 def _list_expected(uncertainties: Sequence[Uncertainty | None]) -> list[str]:

@@ -16,7 +16,7 @@ from transfer.config.shared import Device, Engine
 from transfer.data.pixel_files import image_files
 from transfer.errors import TransferError
 from transfer.evaluation.label_free.expected_accuracy import ExpectedAccuracy
-from transfer.evaluation.label_free.images import expect_accuracy_of_files
+from transfer.evaluation.label_free.images import NO_REFERENCE_ADAPTED, expect_accuracy_of_files
 from transfer.evaluation.predict import find_and_log_images, predict
 from transfer.evaluation.uncertainty.caution import choose_caution
 from transfer.evaluation.uncertainty.record import Uncertainty, find_uncertainty
@@ -123,6 +123,8 @@ class FinishedRun:
             No readable images, too few, or a run or head without what this is made from.
         """
         references = self.uncertainty.accuracy if self.uncertainty else {}
+        if self.result.get("command") == "adapt" and not references:
+            raise TransferError(NO_REFERENCE_ADAPTED)
         with _find_paths(images) as (paths, _):
             return expect_accuracy_of_files(self.models, paths, references, head)
 

@@ -21,6 +21,10 @@ NO_REFERENCE = (
     "no expected accuracy: this needs a run of `transfer train`, by this version, with a head that chooses one of "
     "several classes, and validation images; train it again"
 )
+NO_REFERENCE_ADAPTED = (
+    "no expected accuracy of an adapted run: held-out images of its source say little about other domains; `transfer "
+    "adapt` prints an estimate for its target; label some of these images (`transfer pick`) and evaluate on them"
+)
 BATCH = 64  # images
 
 
