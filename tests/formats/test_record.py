@@ -1,7 +1,7 @@
 import json
 
 from transfer.data.images.preprocessing import Preprocessing
-from transfer.formats.record import describe_models, describe_preprocessing
+from transfer.formats.record import describe_models, describe_preprocessing, dump_description
 from transfer.runs import checkpoint
 
 
@@ -23,3 +23,9 @@ def test_every_crop_mode_is_described():
         assert word in text
         assert "bicubic" in text
         assert text.endswith("to 224 x 224")
+
+
+def test_names_that_are_no_text_come_out_of_the_json_as_they_went_in():
+    about = {"classes": ["Bär", "b\udcff", "a\nb", "\u202ex"]}
+    for indent in (None, 1):
+        assert json.loads(dump_description(about, indent).encode()) == about

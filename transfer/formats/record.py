@@ -1,10 +1,12 @@
 """The description inside every export, as plain JSON: heads, classes, preprocessing. It contains no local paths."""
 
+import json
 from typing import Any
 
 from transfer.data.images.preprocessing import Preprocessing
 from transfer.heads import HeadSpec
 from transfer.runs.checkpoint import Models
+from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.version import VERSION
 
 CROP_TEXTS = {
@@ -12,6 +14,17 @@ CROP_TEXTS = {
     "squash": "resize to {height} x {width} pixels ({interpolation}, antialiased), crop the centre",
     "border": "resize the long side to {short} pixels ({interpolation}, antialiased), pad with the mean",
 }
+
+
+def dump_description(value: Any, indent: int | None = None) -> str:
+    r"""Return a description, or a part of it, as JSON that is UTF-8 whatever the names of classes hold.
+
+    Examples
+    --------
+    >>> print(dump_description({"classes": ["Bär", "b\udcff"]}))
+    {"classes": ["Bär", "b\udcff"]}
+    """
+    return escape_unprintable(json.dumps(value, ensure_ascii=False, indent=indent), keep="\n")
 
 
 def describe_models(models: Models) -> dict[str, Any]:

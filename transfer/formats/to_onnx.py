@@ -1,6 +1,5 @@
 """ONNX: one file for every runtime, with classes and preprocessing in its metadata."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from transfer.errors import TransferError
 from transfer.formats.portable import ExportSource, PortableModel, PreparedExport, select_predictions
+from transfer.formats.record import dump_description
 from transfer.formats.to_torch_export import trace_program
 from transfer.runtime.files import atomic_write
 
@@ -72,7 +72,7 @@ def describe_onnx(model: Any, about: dict[str, Any]) -> None:
     del model.metadata_props[:]
     classes = {name: head["classes"] for name, head in about["heads"].items()}
     for key, value in (("transfer", about), ("classes", classes), ("preprocessing", about["preprocessing"])):
-        model.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
+        model.metadata_props.add(key=key, value=dump_description(value))
     model.producer_name, model.producer_version = about["made_by"].split()
 
 

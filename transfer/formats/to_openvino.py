@@ -1,6 +1,5 @@
 """OpenVINO's intermediate representation: an .xml file with the computation, a .bin file with the weights beside it."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 
 from transfer.errors import TransferError
 from transfer.formats.portable import ExportSource, PreparedExport, select_predictions
+from transfer.formats.record import dump_description
 from transfer.formats.to_onnx import build_onnx
 from transfer.runtime.files import atomic_write
 
@@ -30,7 +30,7 @@ def to_openvino(source: ExportSource) -> PreparedExport:
             f"--format openvino needs openvino ({error}): pip install 'transfer-toolkit[openvino]'"
         ) from error
     model = openvino.Core().read_model(build_onnx(source, "openvino"))
-    model.set_rt_info(json.dumps(source.about, ensure_ascii=False), "transfer")
+    model.set_rt_info(dump_description(source.about), "transfer")
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found: Any = compiled({"images": source.images.numpy()})
     outputs = {port.any_name: torch.from_numpy(values.copy()) for port, values in found.items()}

@@ -1,6 +1,5 @@
 """Plain safetensors: weights under the provider's keys, linear heads, and a JSON file that describes both."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 from transfer.formats.plain_heads import extract_plain_heads
 from transfer.formats.portable import ExportSource, PreparedExport, find_rounded_module
+from transfer.formats.record import dump_description
 from transfer.model import TransferModel
 from transfer.runtime.files import atomic_write, write_json
 
@@ -40,7 +40,7 @@ def to_safetensors(source: ExportSource) -> PreparedExport:
     def write(out: Path) -> list[Path]:
         beside = out.with_suffix(".json")
         with atomic_write(out) as temporary:
-            save_file(tensors, temporary, metadata={"transfer": json.dumps(described, ensure_ascii=False)})
+            save_file(tensors, temporary, metadata={"transfer": dump_description(described)})
         write_json(beside, described)
         return [out, beside]
 

@@ -1,13 +1,13 @@
 """torch.export: weights and computation as a .pt2 archive, for PyTorch without this library."""
 
 import io
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from transfer.formats.portable import ExportSource, PortableModel, PreparedExport, select_predictions
+from transfer.formats.record import dump_description
 from transfer.runtime.files import atomic_write
 
 
@@ -19,7 +19,7 @@ def to_torch_export(source: ExportSource) -> PreparedExport:
 
     def write(out: Path) -> list[Path]:
         content = io.BytesIO()
-        torch.export.save(program, content, extra_files={"transfer.json": json.dumps(about, ensure_ascii=False)})
+        torch.export.save(program, content, extra_files={"transfer.json": dump_description(about)})
         with atomic_write(out) as temporary:
             temporary.write_bytes(content.getvalue())
         return [out]

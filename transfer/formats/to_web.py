@@ -1,9 +1,9 @@
 """A folder for a web server: a page that classifies images in the browser, with the model and all that it loads."""
 
-import json
 from pathlib import Path
 
 from transfer.formats.portable import ExportSource, PreparedExport
+from transfer.formats.record import dump_description
 from transfer.formats.to_onnx import build_onnx, predict_onnx
 from transfer.formats.web_runtime import RUNTIME_VERSION, read_web_runtime
 from transfer.runtime.files import atomic_write
@@ -34,7 +34,7 @@ def to_web(source: ExportSource) -> PreparedExport:
     runtime = read_web_runtime(source.web_runtime)
     content = build_onnx(source, "web")
     files = {path.name: path.read_bytes() for path in sorted(PAGE_FILES.iterdir()) if path.is_file()}
-    files |= {"model.onnx": content, "model.json": json.dumps(source.about, ensure_ascii=False, indent=1).encode()}
+    files |= {"model.onnx": content, "model.json": dump_description(source.about, indent=1).encode()}
     files |= {f"ort/{name}": part for name, part in runtime.files.items()}
     listed = "\n".join(f"  {name}" for name in runtime.names)
     files["README.txt"] = FOLDER_README.format(version=RUNTIME_VERSION, files=listed).encode()
