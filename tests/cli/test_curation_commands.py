@@ -115,3 +115,6 @@ def test_inspect_of_a_single_class_does_not_lead_to_a_training_that_is_refused(c
     out = capsys.readouterr().out
     assert "1 class" in out
     assert "next:" not in out
+    flat = one / "red"
+    assert main(["inspect", str(flat), "--backbone", "glyphnet", "--device", "cpu", "--out", "none"]) == 0
+    assert f"next: transfer pick {flat}" in capsys.readouterr().out

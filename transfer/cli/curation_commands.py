@@ -30,9 +30,12 @@ def inspect_command(config: InspectConfig, as_json: bool) -> None:
     page = write_inspection(result, out / INSPECTION_PAGE_FILE) if out else None
     print_result(as_json, result, inspection_text)
     doubted = any(finding["kind"] in MENDED_BY_REVIEW for finding in result["findings"])
-    trainable = len({name for name in result["images"]["object"] if name}) > 1
-    further = [suggest_next(["review" if doubted else "train", config.images.data])] if doubted or trainable else []
-    log_end(f"page: {page}" if page else f"nothing is saved (--out {NOTHING})", *further)
+    classes = {name for name in result["images"]["object"] if name}
+    further = "review" if doubted else {0: "pick", 1: ""}.get(len(classes), "train")  # one class cannot be trained
+    log_end(
+        f"page: {page}" if page else f"nothing is saved (--out {NOTHING})",
+        suggest_next([further, config.images.data]) if further else "",
+    )
 
 
 def review_command(config: ReviewConfig) -> None:

@@ -167,7 +167,8 @@ def describe_record(name: str, record: Mapping[str, Any]) -> str:
         agreement = f"{100 * record['graph_agreement']:.0f} % of the unlabelled images"
         compared = f"{held_out}; graph and probe agree on {agreement}"
     if not record["weight"]:
-        return f"{name} is trained on none of {record['unlabelled']} unlabelled images: {compared}"
+        what = f"{name} is trained on none of {record['unlabelled']} unlabelled images"
+        return f"{what}, as propagated labels are not clearly better: {compared}"
     return (
         f"{name} is trained on {record['pseudo_labelled']} of {record['unlabelled']} unlabelled images: labels "
         f"propagated from {record['labelled']} images ({record['neighbours']} neighbours, "
