@@ -116,3 +116,10 @@ def test_a_round_is_ranked_anew(client, review):
     answer = client.post(f"/{TOKEN}/rank").json()
     assert answer["round"] == 2
     assert not before & {item["row"] for item in answer["items"]}
+
+
+def test_classes_whose_names_are_no_text_are_shown(client, review, monkeypatch):
+    monkeypatch.setattr(review, "given", ["gr\udcffn" if name == "green" else name for name in review.given])
+    answer = client.get(f"/{TOKEN}/state")
+    assert answer.status_code == 200
+    assert "gr\udcffn" in answer.json()["classes"]

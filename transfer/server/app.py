@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from transfer.data.images.decode import decode
 from transfer.data.shards.prefetch import Contents
 from transfer.errors import TransferError
-from transfer.server.page import answer_page, encode_small
+from transfer.server.page import JsonAnswer, answer_page, encode_small
 from transfer.server.review import Review
 
 SHOWN_SIDE = 900  # pixels of the longer side, at most
@@ -40,13 +40,13 @@ def create_app(review: Review, token: str) -> FastAPI:
         if not secrets.compare_digest(token_given.encode(), token.encode()):
             raise HTTPException(404)
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, default_response_class=JsonAnswer)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     router = APIRouter(prefix="/{token_given}", dependencies=[Depends(check_token)])
 
     @app.exception_handler(TransferError)
-    def refuse(_: Request, error: TransferError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
+    def refuse(_: Request, error: TransferError) -> JsonAnswer:
+        return JsonAnswer({"error": str(error)}, 400)
 
     @router.get("/")
     def page() -> HTMLResponse:
@@ -57,9 +57,9 @@ def create_app(review: Review, token: str) -> FastAPI:
         return review.state()
 
     @router.post("/decide")
-    def decide(decision: Decision) -> JSONResponse:
+    def decide(decision: Decision) -> JsonAnswer:
         stored = review.decide(decision.row, decision.action, decision.new, seen=decision.seen)
-        return JSONResponse(review.item(decision.row), 200 if stored else 409)
+        return JsonAnswer(review.item(decision.row), 200 if stored else 409)
 
     @router.post("/rank")
     def rank() -> dict[str, Any]:
