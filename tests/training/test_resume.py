@@ -38,6 +38,7 @@ SETTINGS: dict[str, tuple[str, LearnConfig]] = {
     "gradual": ("gradual:2", replace(QUICK, epochs=4, optimizer="lookahead_adam")),
     "cycles": ("partial:1", replace(QUICK, epochs=4, cycles=2)),
     "patience": ("linear_probe", replace(QUICK, epochs=8, patience=1, lr=0.3)),
+    "wise_ft": ("lp_ft:1", replace(QUICK, average="wise_ft", probe="solved", lr=0.05)),
     "norms": ("norm_only", replace(QUICK, optimizer="rmsprop")),
     "lbfgs": ("linear_probe", replace(QUICK, optimizer="lbfgs", batch_size=0, epochs=4)),
     "clip, step": ("surgical:last", replace(QUICK, schedule="step", clip=0.1, interference=True)),
@@ -95,6 +96,7 @@ def check(got: Any, wanted: Any) -> None:
     assert epoch_lines(got[0].epochs) == epoch_lines(wanted[0].epochs)
     assert (got[0].best, got[0].moved, got[0].stopped) == (wanted[0].best, (), wanted[0].stopped)
     assert equal(got[1], wanted[1])
+    assert got[0].interpolated == wanted[0].interpolated
     assert len(got[0].snapshots) == len(wanted[0].snapshots)
     assert all(map(equal, got[0].snapshots, wanted[0].snapshots))
 

@@ -35,7 +35,7 @@ from transfer.semi_supervised.unlabelled_images import find_unlabelled
 from transfer.training import optimizers
 from transfer.training.fit import FitResult
 from transfer.training.fit_networks import fit_networks
-from transfer.training.log_lines import collect_run_facts
+from transfer.training.log_lines import collect_run_facts, note_interpolation
 from transfer.training.results import PreparedRun, TrainRun, build_train_result
 from transfer.training.setup import (
     Images,
@@ -106,7 +106,8 @@ def _train_seed(
 ) -> TrainRun:
     prepared = _prepare(session, images, backbone, warm)
     fits = fit_networks(session, prepared, limit)
-    prepared.notes += [sentence for fitted in fits.values() for sentence in fitted.shortened]
+    for name, fitted in fits.items():
+        prepared.notes += [*fitted.shortened, *note_interpolation(name, fitted.interpolated)]
     prepared.set_thresholds({name: fitted.held_out for name, fitted in fits.items()})
     return _record(session, prepared, fits, *_evaluate(session, prepared, fits))
 
