@@ -10,7 +10,6 @@ from transfer.cli.messages import suggest_next
 from transfer.cli.output import log_end, print_result, print_text
 from transfer.cli.run_folders import NOTHING, RUNS_FOLDER, name_data_set
 from transfer.config.curation import InspectConfig, PickConfig, ReviewConfig
-from transfer.data.corrections import CorrectionFile, settle
 from transfer.runtime.imports import import_quickly
 
 MENDED_BY_REVIEW = ("label_suspects", "conflicting_labels", "near_duplicates_across_classes")  # kinds of findings
@@ -40,6 +39,8 @@ def inspect_command(config: InspectConfig, as_json: bool) -> None:
 
 def review_command(config: ReviewConfig) -> None:
     """Serve the review of a data set's labels until Ctrl-C, and say how to train with the decisions."""
+    from transfer.data.corrections import CorrectionFile, settle
+
     with import_quickly():
         from transfer.server.serve import check_server, prepare_review, serve_review
 
