@@ -78,10 +78,6 @@ def test_what_needs_torch_is_still_at_hand() -> None:
         (lambda: CacheConfig(cache_gb=math.inf), "--cache-gb inf: it must be above 0"),
         (lambda: CacheConfig(views=-1), "--views -1: it must be 0 or more"),
         (lambda: TrainConfig(cache=CacheConfig(views=2)), "--views 2 caches augmented views: add --augment"),
-        (
-            lambda: TrainConfig(learn=LearnConfig(average="wise_ft", refit=True)),
-            "--average wise_ft chooses on validation images, and --refit trains on them",
-        ),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(make, message: str) -> None:

@@ -480,3 +480,5 @@ def test_what_wise_ft_chose_is_told_and_kept(config, tmp_path):
     assert run.result["validation"] == chosen["val"]
     again = train(config(**how))
     assert not changed_names(run.models[""].state_dict(), again.models[""].state_dict())
+    with pytest.raises(TransferError, match="--average wise_ft chooses on validation images, and --refit trains on"):
+        train(config(refit=True, **how))

@@ -168,10 +168,6 @@ class TrainConfig(Config):
         super().__post_init__()
         if self.cache.views and self.learn.augment == "none":
             raise TransferError(f"--views {self.cache.views} caches augmented views: add --augment, such as crop")
-        if self.learn.average == "wise_ft" and self.learn.refit:
-            raise TransferError(
-                "--average wise_ft chooses on validation images, and --refit trains on them: leave one out"
-            )
 
 
 @dataclass(frozen=True)

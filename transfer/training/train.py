@@ -13,7 +13,7 @@ from transfer.config.serialise import to_dict
 from transfer.config.train import TrainConfig
 from transfer.config.unused import find_unused_options, format_unused_options
 from transfer.data.label_sets.refusals import refuse_options_of_objects
-from transfer.errors import EndedEarly
+from transfer.errors import EndedEarly, TransferError
 from transfer.evaluation.ensemble import load_snapshots
 from transfer.evaluation.predictions import Predictions, prediction_rows
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
@@ -84,6 +84,8 @@ def train(
     """
     FreezePolicy.parse(config.policy.policy)
     optimizers.check_optimizer(config.learn.optimizer)
+    if config.learn.average == "wise_ft" and config.learn.refit:
+        raise TransferError("--average wise_ft chooses on validation images, and --refit trains on them: leave one out")
     with RunSession("train", config, cache=cache, on_line=on_epoch) as session:
         images = images or read_images(config.data, session.cache.disk_cache)
         limits = (limit or TimeLimit.after(config.learn.minutes)).divide(max(len(config.run.seeds), 1))
