@@ -20,7 +20,7 @@ from transfer.config.serialise import to_dict
 from transfer.errors import TransferError
 from transfer.heads import metrics
 from transfer.runtime.device import pick_device
-from transfer.training import monitor
+from transfer.training.diagnosis import monitor
 
 HEADS = ("domain", "object")
 LOG_INTERVAL = 10  # epochs between log lines

@@ -187,8 +187,8 @@ def assign_label_folds(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.
 
     Examples
     --------
-    >>> assign_label_folds(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2]), seed=0)
-    array([0, 1, -1, -1])
+    >>> assign_label_folds(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2]), seed=0).tolist()
+    [0, 1, -1, -1]
     """
     pairs = np.unique(np.stack([labels, groups]), axis=1)[0]
     several = np.flatnonzero(np.bincount(pairs, minlength=int(labels.max()) + 1)[labels] > 1)
