@@ -67,3 +67,24 @@ def test_torchvision_is_imported_without_the_exporter():
         "from torchvision.ops import _register_onnx_ops\n"
         "assert _register_onnx_ops.__file__ and callable(torch.onnx.export)"
     )
+
+
+def test_an_optimizer_takes_steps_without_the_compiler():
+    """Also after the block, and as the formula says."""
+    run(
+        "import torch\n"
+        "def step(optimizer):\n"
+        "    optimizer.zero_grad()\n"
+        "    (weight ** 2).sum().backward()\n"
+        "    optimizer.step()\n"
+        "weight = torch.nn.Parameter(torch.tensor([3.0]))\n"
+        "with defer_compiler():\n"
+        "    optimizer = torch.optim.SGD([weight], lr=0.25)\n"
+        "    step(optimizer)\n"
+        "    optimizer.load_state_dict(optimizer.state_dict())\n"
+        "    assert weight.item() == 1.5\n"
+        "optimizer.zero_grad()\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "step(optimizer)\n"
+        "assert weight.item() == 0.75"
+    )

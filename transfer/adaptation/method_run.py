@@ -15,10 +15,12 @@ from transfer.adaptation.task import AdaptationTask
 from transfer.adaptation.trainer import RECOMPUTED, AdaptationTrainer, Diverged
 from transfer.config.adapt import StepsConfig
 from transfer.freeze import Phase
+from transfer.runtime.compiler import defer_compiler
 from transfer.runtime.malloc import keep_freed_memory
 
 
 @keep_freed_memory()
+@defer_compiler()
 def fit_method(
     name: str,
     best: BestCandidate,

@@ -194,7 +194,8 @@ class AdaptationTrainer:
         groups: list[dict[str, Any]] = [{"params": [*head, *extra], "top": c.lr}]
         groups += [{"params": [p], "top": rate} for p, rate in self.rates]
         nesterov = c.momentum > 0
-        return torch.optim.SGD(groups, c.lr, c.momentum, weight_decay=c.weight_decay, nesterov=nesterov)
+        fused = self.task.device.type in ("cpu", "cuda")
+        return torch.optim.SGD(groups, c.lr, c.momentum, weight_decay=c.weight_decay, nesterov=nesterov, fused=fused)
 
     def _state(self) -> dict[str, Any]:
         """Return what is carried from one call of :meth:`train` to the next, with the random generators."""

@@ -1,8 +1,8 @@
 """Leave out torch's compiler, which no command uses.
 
-torchvision.ops, a transformer of timm and operations on the meta device import ``torch._dynamo`` for one function each.
-That takes 1.1 s of processor time, about as long as torch itself. torchvision.ops also imports ``torch.onnx``, to tell
-an exporter about operations of detectors.
+torchvision.ops, a transformer of timm, operations on the meta device and every optimizer import ``torch._dynamo`` for
+one function each. That takes 1.1 s of processor time, about as long as torch itself. torchvision.ops also imports
+``torch.onnx``, to tell an exporter about operations of detectors.
 """
 
 import functools
@@ -67,7 +67,7 @@ def defer_compiler() -> Iterator[None]:
         yield
         return
     compiler, utilities = _Deferred(COMPILER), _Deferred(UTILITIES)
-    vars(compiler)["disable"] = _disable
+    vars(compiler).update(disable=_disable, graph_break=lambda *_, **__: None)
     vars(utilities)["is_compile_supported"] = _is_compile_supported
     symbols = types.ModuleType(DETECTOR_SYMBOLS)
     vars(symbols)["_register_custom_op"] = lambda: None

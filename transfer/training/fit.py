@@ -22,6 +22,7 @@ from transfer.model import TransferModel
 from transfer.probes.choose import choose_solver, is_phase_solved
 from transfer.runs.states import PartStates
 from transfer.runtime import distributed, signals
+from transfer.runtime.compiler import defer_compiler
 from transfer.runtime.malloc import keep_freed_memory
 from transfer.runtime.time_limit import FIT_INTO_LIMIT, TimeLimit
 from transfer.training import optimizers
@@ -39,6 +40,7 @@ SCALE_ROWS = 1024  # training rows that set the scale of the heads' input
 
 
 @keep_freed_memory()
+@defer_compiler()
 def fit(  # the last five are options that a plain fit does not need
     model: TransferModel,
     plan: FreezePlan,
