@@ -97,7 +97,9 @@ def load(
             wanted = "--weights is the file of one network" if weights else "no classifier reads the features of all"
             raise TransferError(f"{name} is several networks, and {wanted}")
         options: dict[str, Any] = {"random_init": random_init, "seed": seed, "image_size": image_size}
-        return join_backbones(name, [load(each, store=store, **options) for each in registry.split_joined(name)])
+        joined = join_backbones(name, [load(each, store=store, **options) for each in registry.split_joined(name)])
+        joined.code_digest = provider.code_digest(name, joined.network)
+        return joined.eval()
     if random_init and (weights or classifier is True):
         raise TransferError(f"{name}: --random-init excludes a weights file and the original classifier")
     found = None if random_init else _find_weights(provider, name, weights, store)

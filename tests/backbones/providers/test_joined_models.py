@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from transfer.adaptation.adapt import adapt
-from transfer.backbones import load
+from transfer.backbones import load, register_backbone, registry
 from transfer.backbones.trunk import Trunk
 from transfer.config.commands import ExportConfig
 from transfer.errors import TransferError
@@ -101,6 +102,28 @@ def test_what_cannot_be_joined(two_stored, name, options, message):
 def test_random_weights_need_no_store(monkeypatch):
     monkeypatch.delenv("TRANSFER_WEIGHTS", raising=False)
     assert load(PAIR, random_init=True, classifier="any").original_classifier is None
+
+
+def test_the_code_of_a_registered_network_is_part_of_the_cache_key(monkeypatch):
+    monkeypatch.setattr(registry, "BACKBONES", {})
+    record = {
+        "input_size": [3, 32, 32],
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+    register_backbone("plugged_net", build_plugged, record)
+    alone = load("plugged_net", random_init=True)
+    pair, other = (load(name, random_init=True) for name in ("plugged_net+test_resnet", PAIR))
+    assert alone.code_digest
+    assert pair.code_digest not in ("", alone.code_digest)
+    assert other.code_digest == ""
+    assert not pair.training
+
+
+def build_plugged():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 @pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "head2toe"])

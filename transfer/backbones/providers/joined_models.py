@@ -1,8 +1,8 @@
 """Several networks as one backbone, named ``a+b+c``: an image passes all of them, and their features are concatenated.
 
-Networks that were trained differently make different errors, so a probe on the features of all is better than on those
-of any one. All see the same picture: size, crop and interpolation are those of the network with the largest input. Each
-normalises it with its own mean and standard deviation.
+Networks make different errors, so a probe on the features of all is often better than on those of any one. All see the
+same picture: size, crop and interpolation are those of the network with the largest input. Each normalises it with its
+own mean and standard deviation.
 """
 
 import hashlib
