@@ -55,6 +55,7 @@ import numpy as np
 
 from transfer.backbones.engines.openvino_engine import OpenVinoEngine
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 engines = [OpenVinoEngine(Path(sys.argv[1]).read_bytes(), 1) for _ in range(2)]
 for _ in range(2):
     del engines[0]
