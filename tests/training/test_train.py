@@ -468,17 +468,3 @@ def test_untrained_classes_do_not_change_what_is_trained(config, one_more):
         (one_more / name).rmdir()
     without = train(config(data=str(one_more)))
     assert not changed_names(copy_state(with_them.models[""]), copy_state(without.models[""]))
-
-
-def test_what_wise_ft_chose_is_told_and_kept(config, tmp_path):
-    """In the result, as a note, and as the validation scores; a second run has the same bits."""
-    how = {"policy": "lp_ft:1", "epochs": 4, "average": "wise_ft", "lr": 0.05}
-    run = train(config(out=tmp_path / "whole", **how))
-    chosen = run.result["interpolated"]["model"]["fine-tune"]
-    (note,) = [note for note in run.result["notes"] if "(WiSE-FT)" in note]
-    assert f"{chosen['share']:.0%}".replace("%", " %") in note
-    assert run.result["validation"] == chosen["val"]
-    again = train(config(**how))
-    assert not changed_names(run.models[""].state_dict(), again.models[""].state_dict())
-    with pytest.raises(TransferError, match="--average wise_ft chooses on validation images, and --refit trains on"):
-        train(config(refit=True, **how))

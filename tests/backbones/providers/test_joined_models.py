@@ -134,8 +134,8 @@ def test_a_saved_run_predicts_what_was_measured(two_stored, config, folder, tmp_
     assert models[""].backbone.weights == "store test_resnet.safetensors; store test_byobnet.safetensors"
     assert models[""].backbone.preprocessing.mean == (0.1, 0.2, 0.3)
     rows = [line.split(",") for line in (out / "predictions.csv").read_text().splitlines()[1:]]
-    told = [row["object"] for row in predict(models, [row[0] for row in rows])]
-    right = np.mean([answer == Path(row[0]).parent.name for answer, row in zip(told, rows, strict=True)])
+    predicted = [row["object"] for row in predict(models, [row[0] for row in rows])]
+    right = np.mean([answer == Path(row[0]).parent.name for answer, row in zip(predicted, rows, strict=True)])
     assert right == pytest.approx(result["test"]["object"]["accuracy"])
 
 
