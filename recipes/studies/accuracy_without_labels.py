@@ -85,11 +85,11 @@ def evaluate_pairs(config: TrainConfig, cache: TrunkCache, seeds: Sequence[int])
                 rows = np.sort(random.permutation(len(tests.table))[:size])
                 if MIN_IMAGES <= len(rows) == size:
                     name = f"{source} test" + f", {size} images" * (size < len(tests.table))
-                    yield judge(references, source, name, [each.take(rows) for each in own])
+                    yield evaluate_pair(references, source, name, [each.take(rows) for each in own])
             for target, others in domains.items():
                 if target != source:
                     outputs = [compute_outputs(model, cache, others) for model in models]
-                    yield judge(references, source, target, outputs)
+                    yield evaluate_pair(references, source, target, outputs)
 
 
 def train_members(
@@ -125,7 +125,7 @@ def compute_outputs(model: TransferModel, cache: TrunkCache, images: Images) -> 
     return Outputs(probabilities, features, np.array(model.heads.specs[HEAD].classes)[None] == objects[:, None])
 
 
-def judge(
+def evaluate_pair(
     references: Sequence[AccuracyReference], source: str, target: str, outputs: Sequence[Outputs]
 ) -> EvaluatedPair:
     """Return what is expected of these images, beside other estimates: of a model, or of the ensemble of several."""

@@ -32,17 +32,17 @@ def test_predictions_are_those_of_probes_on_the_other_folds(feed: Feed, data: An
     """Where the labels of all remaining rows are given, they are those of `cross_fit`, with its temperatures."""
     rows, labels = np.union1d(data.train, data.val), target_tensors(data.table, feed.model)
     folds, before = np.arange(len(rows)) % 3, copy_state(feed.model)
-    asked: list[np.ndarray] = []
+    requested: list[np.ndarray] = []
 
     def propagate(left: np.ndarray) -> PropagatedRows:
-        asked.append(left)
+        requested.append(left)
         return PropagatedRows(left, labels, {})
 
     temperatures = {"object": 2.0}
     found = predict_held_out_labels(feed, rows, folds, propagate, L2, temperatures)
     assert found
     assert found.rows.tolist() == rows.tolist()
-    assert [left.tolist() for left in asked] == [rows[folds != fold].tolist() for fold in range(3)]
+    assert [left.tolist() for left in requested] == [rows[folds != fold].tolist() for fold in range(3)]
     index, heads = torch.from_numpy(rows), feed.model.heads
     features, targets = feed.load_all_views(rows)[1], {name: values[index] for name, values in labels.items()}
     outputs = cross_fit(copy.deepcopy(heads), (features, targets), folds, temperatures, fixed_l2=L2)
@@ -55,16 +55,16 @@ def test_predictions_are_those_of_probes_on_the_other_folds(feed: Feed, data: An
 def test_rows_that_are_never_held_out_always_count(feed: Feed, data: Any) -> None:
     rows, labels = np.union1d(data.train, data.val), target_tensors(data.table, feed.model)
     folds = np.where(np.arange(len(rows)) < 12, np.arange(len(rows)) % 2, -1)
-    asked = []
+    requested = []
 
     def propagate(left: np.ndarray) -> PropagatedRows:
-        asked.append(set(left.tolist()))
+        requested.append(set(left.tolist()))
         return PropagatedRows(left, labels, {})
 
     found = predict_held_out_labels(feed, rows, folds, propagate, L2, {})
     assert found
     assert found.rows.tolist() == rows[:12].tolist()
-    assert all(set(rows[12:].tolist()) <= left for left in asked)
+    assert all(set(rows[12:].tolist()) <= left for left in requested)
 
 
 def test_too_many_rows_and_too_few_labels_give_none(feed: Feed, data: Any, monkeypatch: pytest.MonkeyPatch) -> None:

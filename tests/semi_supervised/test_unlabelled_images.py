@@ -358,13 +358,13 @@ def test_a_search_and_a_comparison_take_unlabelled_images(
 
     result = compare(CompareConfig(config(shots=3, unlabelled="rest", epochs=1), ("linear_probe", "partial:1")))
     assert all(run["unlabelled"]["object"]["pseudo_labelled"] for run in result["runs"].values())
-    asked = config(shots=3, unlabelled="rest")
-    runner = TrialRunner(asked, read_images(asked.data), TrunkCache())
-    (specs,) = runner.networks(asked.heads).values()
-    data = runner.training_data(asked, *runner._new_model(asked, specs))
+    requested = config(shots=3, unlabelled="rest")
+    runner = TrialRunner(requested, read_images(requested.data), TrunkCache())
+    (specs,) = runner.networks(requested.heads).values()
+    data = runner.training_data(requested, *runner._new_model(requested, specs))
     assert (data.table.object[runner.parts.rest] >= 0).any()
     assert (runner.data.table.object[runner.parts.rest] == -1).all()
-    assert runner.training_data(asked, *runner._new_model(asked, specs)).table.object.tolist() == (
+    assert runner.training_data(requested, *runner._new_model(requested, specs)).table.object.tolist() == (
         data.table.object.tolist()
     )
 

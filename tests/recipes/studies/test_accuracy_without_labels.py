@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from studies.accuracy_without_labels import METHODS, EvaluatedPair, Outputs, evaluate_pairs, judge, summarise
+from studies.accuracy_without_labels import METHODS, EvaluatedPair, Outputs, evaluate_pair, evaluate_pairs, summarise
 
 from transfer.evaluation.label_free.expected_accuracy import AccuracyReference, ExpectedAccuracy, average_expected
 from transfer.evaluation.label_free.second_opinion import SecondOpinion
@@ -50,7 +50,7 @@ def test_an_ensemble_is_judged_by_what_its_members_say_of_the_predictions_of_all
         for each in (sure, unsure)
     ]
     outputs = [Outputs(each, features, true) for each in (sure, unsure)]
-    pair = judge(references, "a", "b", outputs)
+    pair = evaluate_pair(references, "a", "b", outputs)
     together = (sure + unsure) / 2
     members = [
         reference.expect(each.probabilities, features, together)
@@ -58,5 +58,5 @@ def test_an_ensemble_is_judged_by_what_its_members_say_of_the_predictions_of_all
     ]
     assert pair.expected == average_expected([each for each in members if each])
     assert pair.measured == (together.argmax(1) == truth).mean() == 1
-    assert judge(references[1:], "a", "b", outputs[1:]).measured == 0
+    assert evaluate_pair(references[1:], "a", "b", outputs[1:]).measured == 0
     assert outputs[0].take(np.arange(4)).true.shape == (4, 3)
