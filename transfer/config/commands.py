@@ -246,5 +246,13 @@ class AdviseConfig(Config):
     train: TrainConfig = field(default_factory=TrainConfig)
     backbones: CommaNames = ()
     """Backbones to rank; the advice is for the best. Those whose weights are not on this machine are skipped."""
+    budget: Positive[float | None] = None
+    """Longest time in seconds that a frozen network of --backbones may take for all images on this machine, without
+    decoding them; slower ones are not run (default: no limit)."""
     run: bool = False
     """Train as advised, in the folder --out/run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.budget is not None and not self.backbones:
+            raise TransferError("--budget chooses among several backbones: add --backbones NAME,NAME,...")

@@ -10,7 +10,7 @@ from transfer.backbones.weight_packages import find_weight_package
 from transfer.config.commands import AdviseConfig
 from transfer.config.serialise import to_dict
 from transfer.config.shared import RunConfig
-from transfer.config.train import BackboneConfig, PolicyConfig
+from transfer.config.train import PolicyConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
 from transfer.runs.facts import count_split, describe_images, list_left_out
@@ -21,6 +21,7 @@ from transfer.runtime.files import write_json
 from transfer.training.auto_policy import PolicyAdvice, advise_policy, apply_advice, make_advised_config
 from transfer.training.setup import read_images, split_images
 from transfer.training.train import train
+from transfer.tuning.budget import select_affordable
 from transfer.tuning.other_backbones import compare_other_backbones, use_other_backbone
 
 
@@ -39,8 +40,8 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     Raises
     ------
     TransferError
-        Invalid input; several seeds; no weights for any backbone, or explicit weights for several; an unusable run
-        folder.
+        Invalid input; several seeds; no weights for any backbone, or explicit weights for several; every backbone is
+        over the budget; an unusable run folder.
     """
     start = time.perf_counter()
     base = config.train
@@ -61,14 +62,17 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     parts = split_images(images, base.data, base.run.seed)
     images = images.hide(parts.rest)
     images.facts.log(describe_images(images.table, count_split(parts), out is not None))
-    found: dict[str, PolicyAdvice] = {}
-    for name in names or (base.backbone.backbone,):
-        views: Any = {"image_size": base.backbone.image_size, "crop": base.backbone.crop}
-        backbone = BackboneConfig(name, **views) if names else base.backbone
-        found[name] = advise_policy(replace(base, backbone=backbone), images, parts, cache)
+    candidates = {name: replace(base.backbone, backbone=name) for name in names or (base.backbone.backbone,)}
+    if config.budget is not None:
+        candidates, slow = select_affordable(candidates, len(images.table), config.budget, base.learn.device)
+        notes += slow
+    found = {
+        name: advise_policy(replace(base, backbone=backbone), images, parts, cache)
+        for name, backbone in candidates.items()
+    }
     order = sorted(found, key=lambda name: found[name].advice.best.accuracy, reverse=True)
     best = found[order[0]]
-    chosen = replace(base, backbone=replace(base.backbone, backbone=order[0])) if names else base
+    chosen = replace(base, backbone=candidates[order[0]])
     result = {"command": "advise", "config": to_dict(config), "versions": get_versions()} | best.record
     result["backbones"] = [_summarise_backbone(name, found[name]) for name in order]
     others = [] if names else compare_other_backbones(base, best, images, cache)
