@@ -68,7 +68,7 @@ def test_wheel_describes_itself(built):
         scripts = wheel.read(f"{folder}/entry_points.txt").decode()
         assert wheel.read(f"{folder}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert (about["Name"], about["Version"], about["License-Expression"]) == ("transfer-toolkit", __version__, "MIT")
-    assert "transfer = transfer.cli.main:main" in scripts
+    assert "transfer = transfer.cli.main:run" in scripts
     required = about.get_all("Requires-Dist")
     assert not [line for line in required if re.match(r"transfer\b(?!-toolkit\[)", line)]
     # The dev extra names other extras of this distribution, which a wheel may list resolved.

@@ -1,5 +1,5 @@
 """``python -m transfer`` runs the ``transfer`` command."""
 
-from transfer.cli.main import main
+from transfer.cli.main import run
 
-raise SystemExit(main())
+run()

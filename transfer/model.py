@@ -48,6 +48,12 @@ class TransferModel(nn.Module):
         """Leave out the trunk, which is prepared for this machine's threads and rebuilt when needed."""
         return self.__dict__ | {"_trunk": None, "_stages_key": None}
 
+    def with_heads(self, heads: Heads) -> "TransferModel":
+        """Return a model of the same backbone, frozen and cut alike, with other `heads`."""
+        other = TransferModel(self.backbone, heads, self.cut, self.cut_precision)
+        other._frozen_modules, other._trunk, other._stages_key = self._frozen_modules, self._trunk, self._stages_key
+        return other.train(self.training)
+
     def freeze(self, phase: Phase) -> None:
         """Freeze all but what `phase` trains, and set the cut below the first trained stage.
 

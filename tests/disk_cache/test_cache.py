@@ -301,3 +301,27 @@ def test_verify_reports_no_problem_in_sound_segments(open_rows: Callable[..., Ro
     fill(open_rows(kind="inspection"), range(3))
     assert cache_of(open_rows()).verify() == []
     assert open_rows().locate(digests(range(3))).found.all()
+
+
+def test_rows_that_are_open_are_opened_and_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk_cache = DiskCache(tmp_path)
+    rows = disk_cache.open_rows("trunk", {"weights": "a"}, SHAPE, "float32")
+    fill(rows, [1, 2])
+    checked: list[bytes] = []
+    real = zlib.crc32
+    monkeypatch.setattr(zlib, "crc32", lambda content: checked.append(bytes(content)) or real(content))
+    same = disk_cache.open_rows("trunk", {"weights": "a"}, SHAPE, "float32")
+    assert same is rows
+    assert is_correct(same.locate(digests([1, 2])), [1, 2])
+    assert is_correct(disk_cache.open_rows("trunk", {"weights": "a"}, SHAPE, "float32").locate(digests([2, 1])), [2, 1])
+    assert len(checked) == 2
+    assert disk_cache.open_rows("trunk", {"weights": "b"}, SHAPE, "float32") is not rows
+    assert DiskCache(tmp_path).open_rows("trunk", {"weights": "a"}, SHAPE, "float32") is not rows
+
+
+def test_only_the_last_rows_stay_open_by_themselves(tmp_path: Path) -> None:
+    disk_cache = DiskCache(tmp_path)
+    fill(disk_cache.open_rows("trunk", {"weights": "a"}, SHAPE, "float32"), [1])
+    assert len(disk_cache._in_use()) == 1
+    disk_cache.open_rows("trunk", {"weights": "b"}, SHAPE, "float32")
+    assert not disk_cache._in_use()

@@ -1,5 +1,6 @@
 """Law 4: a wrong hit is worse than any miss, so the key covers all that an activation depends on, but nothing else."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -134,3 +135,26 @@ def test_seeds_of_views_are_those_of_earlier_caches() -> None:
     """Other seeds need another VIEW_VERSION, or views cached before would be taken for them."""
     assert key_module.VIEW_VERSION == 1
     assert get_view_seed("0123456789abcdef" * 4, 3) == (1, 3, 0x0123456789ABCDEF)
+
+
+def test_weights_are_hashed_again_only_if_they_may_have_changed(
+    ready: Callable[..., TransferModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, hashed = ready("partial:1"), []
+    real = key_module.hash_tensors
+    monkeypatch.setattr(key_module, "hash_tensors", lambda tensors: hashed.append(1) or real(tensors))
+    before = keyed(model)
+    assert keyed(model) == before == keyed(model.with_heads(model.heads))
+    assert len(hashed) == 1
+    first = next(iter(model.trunk_tensors().values()))
+    with torch.no_grad():
+        first.mul_(1)  # a write, though of the same values
+    assert keyed(model) == before
+    assert len(hashed) == 2
+    module = next(m for m in model.backbone.network.modules() if getattr(m, "weight", None) is first)
+    module.weight = torch.nn.Parameter(first.detach().clone(), requires_grad=False)  # another tensor
+    assert keyed(model) == before
+    assert len(hashed) == 3
+    assert keyed(model, cut=1) != before
+    assert keyed(copy.deepcopy(model)) == before
+    assert len(hashed) == 5

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NoReturn, TypeVar
 
 import tyro
 
@@ -29,6 +29,7 @@ from transfer.errors import TransferError, did_you_mean
 from transfer.runtime import distributed
 from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.plugins import load_plugin, name_recorded_plugins
+from transfer.runtime.process_exit import exit_at_once
 from transfer.runtime.signals import StoppedBySignal
 from transfer.runtime.streams import check_output, protect_streams
 from transfer.runtime.version import VERSION
@@ -280,6 +281,13 @@ def main(argv: list[str] | None = None) -> int:
         _run(start, config)
 
     return _guarded(call)
+
+
+def run() -> NoReturn:
+    """Run the command of this process and exit."""
+    if distributed.is_launched():  # several processes end together: each as Python does
+        raise SystemExit(main())
+    exit_at_once(main)
 
 
 def script(run: Callable[[Any], None], default: Any, argv: list[str] | None = None, *, digits: str = "") -> int:

@@ -55,10 +55,11 @@ class DiskCache:
         if limit <= 0:
             raise TransferError(f"the cache's limit is {limit} bytes: give it more than 0, or go without a cache")
         self.root, self.limit = Path(root or get_cache_folder("rows")), limit
-        self._opened: weakref.WeakSet[RowCache] = weakref.WeakSet()
+        self._opened: weakref.WeakValueDictionary[Path, RowCache] = weakref.WeakValueDictionary()
+        self._last_opened: RowCache | None = None
 
     def open_rows(self, kind: str, about: Mapping[str, Any], shape: tuple[int, ...], dtype: Any) -> RowCache:
-        """Return the cache of rows of one `shape` and `dtype`.
+        """Return the cache of rows of one `shape` and `dtype`; the open one, whose rows are checked, if there is one.
 
         `kind` is the folder's name, such as ``trunk``. `about` is everything that a row depends on besides the digest
         of its image, as plain JSON.
@@ -68,7 +69,8 @@ class DiskCache:
         for written, _, part in list_files(rows.folder, ".*.part"):
             if time.time() - written / 1e9 > _MAX_PART_AGE:
                 remove_file(part)
-        self._opened.add(rows)
+        rows = self._opened.setdefault(rows.folder, rows)
+        self._last_opened = rows  # a run opens the same ones several times, one after the other
         return rows
 
     def list_entries(self) -> list[CacheEntry]:
@@ -140,4 +142,5 @@ class DiskCache:
                 excess -= size
 
     def _in_use(self) -> set[Path]:
-        return set().union(*(rows.in_use for rows in self._opened))
+        opened = (reference() for reference in self._opened.valuerefs())
+        return set().union(*(rows.in_use for rows in opened if rows))

@@ -85,6 +85,14 @@ class Feed:
         """Whether each process gets its own rows of a batch alone: where a tail has yet to run over them."""
         return distributed.get_world_size() > 1 and self.model.cut < len(self.model.backbone.stages)
 
+    @property
+    def has_features(self) -> bool:
+        """Whether it only reads pooled features, once they are prepared, by this process alone and on its CPU."""
+        model = self.model
+        on_cpu = next(model.backbone.parameters()).device.type == "cpu"
+        pooled = model.cut == len(model.backbone.stages)
+        return on_cpu and pooled and self.disk_cache is not None and distributed.get_world_size() == 1
+
     def gather_batch(self, own: Tensor, count: int, sizes: tuple[int, ...] | None = None) -> Tensor:
         """Return all `count` rows of a batch from what this process has of a split one (`sizes`: each process's)."""
         return shared.gather_rows(own, count, sizes) if self.splits_batches else own

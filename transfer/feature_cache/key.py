@@ -2,16 +2,21 @@
 
 from dataclasses import asdict
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from transfer.backbones import trunk
-from transfer.backbones.backbone import hash_tensors
+from transfer.backbones.backbone import Backbone, hash_tensors
 from transfer.backbones.engines.compiled import GRAPH_VERSION, describe_version
 from transfer.backbones.engines.quantise import QUANTISATION_VERSION
 from transfer.data.images.augment import Augmentation
 from transfer.data.images.read import DECODER
 from transfer.model import Precision, TransferModel
+
+Stamp = list[tuple[str, Tensor, int, int]]
+_fingerprints: WeakKeyDictionary[Backbone, tuple[Stamp, str]] = WeakKeyDictionary()
 
 VIEW_VERSION = 1  # version of the sampling of cached views; part of the cache key
 
@@ -49,8 +54,24 @@ def get_view_seed(digest: str, view: int) -> tuple[int, int, int]:
 
 
 def fingerprint_weights(model: TransferModel, cut: int) -> str:
-    """Return a sha256 over names, shapes, types and bytes of the first `cut` stages' parameters and buffers."""
-    return hash_tensors(model.trunk_tensors(cut).items())
+    """Return a sha256 over names, shapes, types and bytes of the first `cut` stages' parameters and buffers.
+
+    The last one of a model is retained as long as none of these tensors is replaced or written to, which is also what
+    decides whether its trunk is rebuilt.
+    """
+    tensors = model.trunk_tensors(cut)
+    stamp = [(name, tensor, tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()]
+    found = _fingerprints.get(model.backbone)
+    if found is None or not _is_same(found[0], stamp):
+        found = _fingerprints[model.backbone] = stamp, hash_tensors(tensors.items())
+    return found[1]
+
+
+def _is_same(before: Stamp, now: Stamp) -> bool:
+    # Tensors are compared by identity: those of `before` are alive, so that no other has their place.
+    return len(before) == len(now) and all(
+        a[0] == b[0] and a[1] is b[1] and a[2:] == b[2:] for a, b in zip(before, now, strict=True)
+    )
 
 
 def _describe_calibration(model: TransferModel) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transfer.evaluation.label_free.second_opinion import SecondOpinion
 from transfer.evaluation.predictions import predict_rows
 from transfer.evaluation.uncertainty.record import HeldOut
 from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
@@ -18,6 +19,7 @@ from transfer.heads.kind import ClassHeadKind
 from transfer.probes.held_out import cross_fit
 from transfer.probes.left_out_classes import MIN_CLASSES, measure_left_out
 from transfer.probes.second_opinions import fit_second_opinions
+from transfer.probes.side_by_side import run_beside
 
 # Rows, and rows x classes, to predict by probes of their own: up to these, solving all folds takes a few seconds. Of
 # more rows, a fifth to validate by is enough.
@@ -73,11 +75,20 @@ def predict_held_out(
     and without a `solution` (:func:`find_solution`), the model predicts the validation rows. `crossed` has predictions
     by probes that were solved elsewhere.
     """
-    found = _take_crossed(data, crossed) if crossed else _predict(data, solution, temperatures, seed)
-    if not len(found.rows):
-        return found
-    opinions = fit_second_opinions(data.feed, data.train, data.labels, solution or {}, seed)
-    return replace(found, opinions=opinions)
+
+    def predict() -> HeldOut:
+        return _take_crossed(data, crossed) if crossed else _predict(data, solution, temperatures, seed)
+
+    def fit_opinions() -> dict[str, SecondOpinion]:
+        return fit_second_opinions(data.feed, data.train, data.labels, solution or {}, seed)
+
+    if not len(data.val) and not crossed:
+        found = predict()
+        return replace(found, opinions=fit_opinions()) if len(found.rows) else found
+    data.feed.prepare(np.union1d(data.train, data.val))
+    with run_beside(predict, beside=data.feed.has_features) as get_predictions:
+        opinions = fit_opinions()
+    return replace(get_predictions(), opinions=opinions)
 
 
 def _predict(

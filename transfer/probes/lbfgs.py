@@ -18,6 +18,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from transfer.evaluation.uncertainty.whitening import compute_gram, invert_triangle
 from transfer.runtime import distributed, signals
 
 # L2 grid: l2 = 10^(-step / 2) for steps between these; the search starts at START_STEP.
@@ -51,10 +52,9 @@ def compute_l2(step: int) -> float:
 
 def make_dense_preconditioner(x: Tensor) -> Preconditioner:
     """Return the Cholesky factor of the inverse curvature of `x` (N, width), the same for all L2 values."""
-    curvature = DENSE_CURVATURE / len(x) * (x.T @ x).cpu()
+    curvature = DENSE_CURVATURE / len(x) * compute_gram(x).cpu()
     curvature.diagonal().add_(DEFAULT_PROBE_L2)
-    identity = torch.eye(len(curvature))
-    root = torch.linalg.solve_triangular(torch.linalg.cholesky(curvature), identity, upper=False).to(x.device)
+    root = invert_triangle(torch.linalg.cholesky(curvature)).to(x.device)
     return lambda l2: root
 
 

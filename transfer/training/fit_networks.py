@@ -1,22 +1,30 @@
 """Fit the networks of a run, one or one per head: fit, calibrate, predict held-out images, refit on train + val."""
 
+import copy
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from transfer import freeze
 from transfer.backbones.weights import set_tensors
 from transfer.config.train import TrainConfig
 from transfer.evaluation.int8_trunk import compare_trunks
 from transfer.evaluation.predictions import target_tensors
 from transfer.evaluation.temperature import apply_temperatures, fit_temperatures
 from transfer.evaluation.uncertainty.record import HeldOut
+from transfer.freeze import FreezePlan
 from transfer.model import TransferModel
+from transfer.probes.choose import is_phase_solved
 from transfer.probes.held_out import find_solution
 from transfer.probes.held_out_images import CrossFitted, LabelledRows, predict_held_out
+from transfer.probes.side_by_side import run_beside
 from transfer.runs.session import RunSession
 from transfer.runs.states import PartStates
+from transfer.runtime.malloc import keep_freed_memory
 from transfer.runtime.time_limit import TimeLimit
 from transfer.semi_supervised.choose import assign_label_folds
 from transfer.semi_supervised.held_out_labels import PropagatedRows, predict_held_out_labels
@@ -35,7 +43,7 @@ log = logging.getLogger(__name__)
 def fit_networks(session: Session, prepared: PreparedRun, limit: TimeLimit) -> dict[str, FitResult]:
     """Fit each model: one, or one per head where heads are separate."""
     limits = limit.divide(len(prepared.models))
-    with session.defer_stop_signals():
+    with session.defer_stop_signals(), keep_freed_memory():
         fits = {
             name: _fit_and_refit(session, prepared, number, next(limits)) for number, name in enumerate(prepared.models)
         }
@@ -76,25 +84,37 @@ def _fit_and_refit(session: Session, prepared: PreparedRun, number: int, limit: 
 
     refit = config.learn.refit if config.learn.refit is not None else not plan.trained_parameters
     refit = refit and len(data.val) > 0
-    initial = {key: tensor.clone() for key, tensor in model.state_dict().items()} if refit else {}
+    initial = _copy_moving(model, plan) if refit else {}
     labelled = data.with_pseudo_labels(unlabelled)
     first = run(labelled, parts[0], on_epoch=on_epoch, limit=limit.share(0.5) if refit else limit)
     temperatures = _fit_temperatures(session, prepared, model, data) if config.learn.calibrate else {}
     apply_temperatures(model.heads, temperatures)
     first = replace(first, temperatures=temperatures)
     _compare_trunks(session, prepared, name, data)
-    if not first.stopped:
-        crossed = _hold_out_labels(session, prepared, number, data, unlabelled, first) if labelled.weights else None
-        first = replace(first, held_out=_predict_held_out(session, prepared, number, labelled, first, crossed))
-    if not refit or first.stopped:
+    if first.stopped:
         return first
-    set_tensors(model, initial)
-    both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
-    log.info("refit on train + val: %s", " + ".join(map(describe_choice, first.refit_choices)))
-    second = run(both.with_pseudo_labels(unlabelled), parts[1], repeat=first.refit_choices)
-    apply_temperatures(model.heads, temperatures)
+    crossed = _hold_out_labels(session, prepared, number, data, unlabelled, first) if labelled.weights else None
+    hold_out = partial(_predict_held_out, session, prepared, number, labelled, first, crossed)
+    if not refit:
+        return replace(first, held_out=hold_out(model))
+    solved = all(is_phase_solved(model, phase, config.learn, session.cache.views) for phase in plan.phases)
+    beside = solved and prepared.feed(model, session.cache).has_features
+    fitted = model.with_heads(copy.deepcopy(model.heads)) if beside else model
+    with run_beside(partial(hold_out, fitted), beside=beside) as get_held_out:
+        set_tensors(model, initial)
+        both = replace(data, train=np.sort(np.concatenate([data.train, data.val])), val=data.val[:0])
+        log.info("refit on train + val: %s", " + ".join(map(describe_choice, first.refit_choices)))
+        second = run(both.with_pseudo_labels(unlabelled), parts[1], repeat=first.refit_choices)
+        apply_temperatures(model.heads, temperatures)
+        held_out = get_held_out()
     moved = (*first.moved, *second.moved)
-    return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped)
+    return replace(first, moved=moved, snapshots=second.snapshots, stopped=second.stopped, held_out=held_out)
+
+
+def _copy_moving(model: TransferModel, plan: FreezePlan) -> dict[str, Tensor]:
+    """Return copies of the tensors that a fit may change, by name."""
+    frozen, state = freeze.find_frozen_tensors(model.backbone, plan.phases), model.state_dict()
+    return {n: tensor.clone() for n, tensor in state.items() if n.removeprefix("backbone.network.") not in frozen}
 
 
 def _compare_trunks(session: Session, prepared: PreparedRun, name: str, data: TrainingData) -> None:
@@ -158,10 +178,11 @@ def _predict_held_out(
     number: int,
     data: TrainingData,
     fitted: FitResult,
-    crossed: CrossFitted | None = None,
+    crossed: CrossFitted | None,
+    model: TransferModel,
 ) -> HeldOut:
-    """Return predictions for images that model `number` was not trained on."""
-    model, learn = list(prepared.models.values())[number], prepared.config.learn
+    """Return predictions by `model`, the fitted one with this number, for images that it was not trained on."""
+    learn = prepared.config.learn
     rows = LabelledRows(
         prepared.feed(model, session.cache),
         target_tensors(data.table, model),

@@ -23,6 +23,8 @@ from transfer.runtime import distributed
 
 B = TypeVar("B")
 
+_OPENING = threading.Lock()  # held while torch's default number of threads is that of another pool
+
 
 @dataclass(eq=False)
 class ImageBatches:
@@ -258,6 +260,11 @@ def get_draw_keys(order: np.ndarray, seed: int, epoch: int) -> list[tuple[int, .
 
 def open_single_threads(count: int) -> ThreadPoolExecutor:
     """Return a pool of `count` threads in each of which torch uses one core."""
+    with _OPENING:
+        return _open_single_threads(count)
+
+
+def _open_single_threads(count: int) -> ThreadPoolExecutor:
     before = torch.get_num_threads()
     started = threading.Barrier(count + 1)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfer.evaluation.predictions import iterate_outputs
+from transfer.evaluation.uncertainty.whitening import compute_gram, invert_triangle
 from transfer.feature_cache import Feed
 from transfer.model import TransferModel
 
@@ -61,13 +62,13 @@ def _fit_gaussians(features: Tensor, labels: Tensor) -> State:
     means = sums / places.bincount(minlength=len(classes))[:, None]
     residuals = unit - means[places]
     n, p = residuals.shape
-    covariance = residuals.T @ residuals / n
+    covariance = compute_gram(residuals) / n
     mu, alpha = covariance.diagonal().mean(), covariance.square().mean()
     spread = (n + 1) * (alpha - mu**2 / p)
     share = ((alpha + mu**2) / spread).clamp(0, 1) if bool(spread > 0) else torch.ones(())
     covariance = (1 - share) * covariance + (share * mu).clamp_min(1e-10) * torch.eye(p, device=unit.device)
     lower = torch.linalg.cholesky(covariance)
-    whiten = torch.linalg.solve_triangular(lower, torch.eye(p, device=unit.device), upper=False).T.contiguous()
+    whiten = invert_triangle(lower).T.contiguous()
     # The scale has no effect on the order of scores, and float16 holds numbers near 1.
     whiten = (whiten / whiten.abs().max()).half()
     return {"whiten": whiten, "means": means @ whiten.float()}
