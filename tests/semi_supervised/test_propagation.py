@@ -1,7 +1,10 @@
 """The solver against the closed form of Zhou et al. 2004 on dense graphs, and its invariants."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from dense_graph import build_dense_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,8 +12,16 @@ from scipy.sparse import csr_array
 from sklearn.datasets import make_moons
 
 from transfer.semi_supervised import propagation
-from transfer.semi_supervised.knn_graph import build_neighbour_graph
-from transfer.semi_supervised.propagation import compute_certainty, normalise_scores, solve_propagation
+from transfer.semi_supervised.information import project_features, refine_probabilities
+from transfer.semi_supervised.knn_graph import build_neighbour_graph, find_neighbours
+from transfer.semi_supervised.propagation import (
+    PropagationSettings,
+    compute_certainty,
+    make_seeds,
+    normalise_scores,
+    solve_propagation,
+    spread_labels,
+)
 
 SIZES = {"rows": st.integers(2, 25), "classes": st.integers(2, 6), "k": st.integers(1, 7), "seed": st.integers(0, 999)}
 
@@ -106,3 +117,23 @@ def test_one_label_per_moon_reaches_all_of_it() -> None:
 def test_weights_without_a_limit_are_refused(alpha: float) -> None:
     with pytest.raises(ValueError, match="alpha is"):
         solve_propagation(csr_array((2, 2)), np.zeros((2, 2)), alpha)
+
+
+def test_seeds_by_a_loop() -> None:
+    predicted = np.random.default_rng(0).dirichlet(np.ones(3), 5)
+    seeds = make_seeds(PropagationSettings(5, 0.8, 0.3), predicted, np.array([2, -1, 0, -1, -1]))
+    expected = [[0, 0, 1], 0.3 * predicted[1], [1, 0, 0], 0.3 * predicted[3], 0.3 * predicted[4]]
+    np.testing.assert_allclose(seeds, expected)
+
+
+def test_labels_spread_as_the_dense_system_says_and_are_refined_on_request() -> None:
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((40, 6)), np.where(np.arange(40) < 6, np.arange(40) % 3, -1)
+    predicted, z = rng.dirichlet(np.ones(3), 40), project_features(torch.from_numpy(x), 3)
+    plain = PropagationSettings(5, 0.8, 0.3)
+    found = spread_labels(plain, find_neighbours(x, 5), predicted, labels, z)
+    seeds = np.where((labels >= 0)[:, None], np.eye(3)[labels], 0.3 * predicted)
+    scores = np.linalg.solve(np.eye(40) - 0.8 * build_neighbour_graph(x).toarray(), seeds)
+    np.testing.assert_allclose(found, scores / scores.sum(1, keepdims=True), atol=1e-6)
+    refined = spread_labels(replace(plain, refined=True), find_neighbours(x, 5), predicted, labels, z)
+    np.testing.assert_allclose(refined, refine_probabilities(z, found, labels))

@@ -20,7 +20,7 @@ from transfer.config.train import BackboneConfig, DataConfig, RunConfig, TrainCo
 from transfer.data.table import ImageTable, Target
 from transfer.errors import TransferError
 from transfer.semi_supervised import choose, unlabelled_images
-from transfer.semi_supervised.choose import CANDIDATES
+from transfer.semi_supervised.choose import CANDIDATES, PROTOTYPES
 from transfer.semi_supervised.unlabelled_images import UnlabelledImages, describe_record, find_unlabelled
 from transfer.training.setup import TrainingData, read_images
 from transfer.training.train import train
@@ -233,7 +233,8 @@ def test_unlabelled_images_count_under_every_policy(
     record = run.result["unlabelled"]["object"]
     assert record["unlabelled"] == 48 - 10 - 18
     assert 0 < record["pseudo_labelled"] <= record["unlabelled"]
-    assert {name: record[name] for name in ("neighbours", "alpha", "prior")} in [vars(each) for each in CANDIDATES]
+    used = {name: record[name] for name in ("neighbours", "alpha", "prior", "refined")}
+    assert used in [vars(each) for each in (PROTOTYPES, *CANDIDATES)]
     assert describe_record("object", record) in run.result["notes"]
     assert "unlabelled" not in plain.result
 

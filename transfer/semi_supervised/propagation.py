@@ -1,11 +1,64 @@
 """Labels spread over a graph of neighbours: the limit of label propagation, solved (Zhou et al. 2004)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.sparse import csr_array
+from torch import Tensor
+
+from transfer.semi_supervised.information import refine_probabilities
+from transfer.semi_supervised.knn_graph import NearestNeighbours
 
 TOLERANCE = 1e-8  # of the residual, relative to the right-hand side
 MAX_ITERATIONS = 1000
 BLOCK_COLUMNS = 128  # classes that are solved at once, which bounds the memory
+
+
+@dataclass(frozen=True)
+class PropagationSettings:
+    """The graph's number of neighbours, the weight `alpha` of neighbours, and the seeds of unlabelled rows.
+
+    `prior` is the weight of the probe's probabilities among the seeds; a label has weight 1. `refined`: what is
+    propagated goes through :func:`transfer.semi_supervised.information.refine_probabilities`.
+    """
+
+    neighbours: int
+    alpha: float
+    prior: float
+    refined: bool = False
+
+
+def make_seeds(settings: PropagationSettings, predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the seeds (N, K): one-hot `labels` (N,) where these are known, else the `predicted` probabilities."""
+    seeds, known = settings.prior * predicted, labels >= 0
+    seeds[known] = np.eye(predicted.shape[1])[labels[known]]
+    return seeds
+
+
+def spread_labels(
+    settings: PropagationSettings,
+    neighbours: NearestNeighbours,
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    x: Tensor | None = None,
+) -> np.ndarray:
+    """Return class probabilities (N, K) of all rows, spread from `labels` (N,), -1 where unknown.
+
+    Parameters
+    ----------
+    settings : PropagationSettings
+    neighbours : NearestNeighbours
+        Of all rows.
+    predicted : ndarray, shape (N, K)
+        Probabilities by the probe on these labels.
+    labels : ndarray of int64, shape (N,)
+    x : Tensor, shape (N, components), optional
+        :func:`transfer.semi_supervised.information.project_features`, for settings that are refined.
+    """
+    seeds = make_seeds(settings, predicted, labels)
+    scores = solve_propagation(neighbours.build_graph(settings.neighbours), seeds, settings.alpha)
+    probabilities = normalise_scores(scores)
+    return refine_probabilities(x, probabilities, labels) if settings.refined and x is not None else probabilities
 
 
 def solve_propagation(graph: csr_array, seeds: np.ndarray, alpha: float) -> np.ndarray:

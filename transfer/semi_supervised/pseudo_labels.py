@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from transfer.semi_supervised.choose import PropagationChoice, make_seeds
+from transfer.semi_supervised.choose import PropagationChoice
+from transfer.semi_supervised.information import project_features
 from transfer.semi_supervised.knn_graph import NearestNeighbours
-from transfer.semi_supervised.propagation import compute_certainty, normalise_scores, solve_propagation
+from transfer.semi_supervised.propagation import compute_certainty, spread_labels
 from transfer.semi_supervised.seed_probe import SeedProbe
 
 MIN_WEIGHT = 1e-3  # a pseudo-label that counts less is left out
@@ -49,9 +50,8 @@ def propagate_pseudo_labels(
         return PropagatedLabels(labels, given.astype(np.float32), 1.0)
     settings, probe = choice.settings, SeedProbe(x, labels, classes)
     predicted = probe.predict(choice.l2)
-    seeds = make_seeds(settings, predicted, probe.labelled, labels)
-    graph = neighbours.build_graph(settings.neighbours)
-    probabilities = normalise_scores(solve_propagation(graph, seeds, settings.alpha))
+    z = project_features(x, classes) if settings.refined else None
+    probabilities = spread_labels(settings, neighbours, predicted, labels, z)
     weights = np.where(given, 1.0, compute_certainty(probabilities))
     counts = ~given & (weights >= MIN_WEIGHT)
     found = np.where(given, labels, np.where(counts, probabilities.argmax(1), -1))

@@ -154,7 +154,7 @@ def describe_record(name: str, record: Mapping[str, Any]) -> str:
     >>> describe_record("object", record)  # doctest: +NORMALIZE_WHITESPACE
     'object is trained on 90 of 100 unlabelled images: labels propagated from 8 images (5 neighbours, alpha 0.5,
     prior 1, weight 0.62 on average), 80 % as the probe predicts; on 8 held-out labels 0.750 correct, the probe 0.500;
-    graph and probe agree on 70 % of the unlabelled images'
+    graph and prototypes agree on 70 % of the unlabelled images'
     """
     compared = "there are too few labels"
     if record["graph_agreement"] is not None:
@@ -165,13 +165,14 @@ def describe_record(name: str, record: Mapping[str, Any]) -> str:
                 f"the probe {record['probe_accuracy']:.3f}"
             )
         agreement = f"{100 * record['graph_agreement']:.0f} % of the unlabelled images"
-        compared = f"{held_out}; graph and probe agree on {agreement}"
+        compared = f"{held_out}; graph and prototypes agree on {agreement}"
+    refined = ", refined by prototypes" if record.get("refined") else ""
     if not record["weight"]:
         what = f"{name} is trained on none of {record['unlabelled']} unlabelled images"
         return f"{what}, as propagated labels are not clearly better: {compared}"
     return (
         f"{name} is trained on {record['pseudo_labelled']} of {record['unlabelled']} unlabelled images: labels "
         f"propagated from {record['labelled']} images ({record['neighbours']} neighbours, "
-        f"alpha {record['alpha']:g}, prior {record['prior']:g}, weight {record['certainty']:.2f} on average), "
+        f"alpha {record['alpha']:g}, prior {record['prior']:g}{refined}, weight {record['certainty']:.2f} on average), "
         f"{100 * record['agreement']:.0f} % as the probe predicts; {compared}"
     )
