@@ -31,8 +31,8 @@ MIN_AGREEMENT = 0.68
 # Standard errors by which a candidate must beat the probe on the held-out rows: without agreement, and with it. The
 # first is a one-sided test of 5 % for four candidates together (Bonferroni's correction).
 STRICT_ERRORS, LENIENT_ERRORS = 2.24, 0.0
-# With this number of labels of each class on average, or less, held-out labels do not tell candidates apart: PROTOTYPES alone
-# is compared with the probe. It is as good as the others with three labels of each class, and better with one.
+# With up to this number of labels of each class on average, held-out labels do not tell candidates apart: PROTOTYPES
+# alone is compared with the probe. It is as good as the others with three labels of each class, and better with one.
 FEW_LABELS = 4
 
 PROTOTYPES = PropagationSettings(5, 0.8, 0.03, refined=True)
