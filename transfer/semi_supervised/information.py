@@ -6,6 +6,7 @@ that decide every image, and give every class its share, move to where the image
 
 import numpy as np
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -30,9 +31,10 @@ def project_features(x: Tensor, classes: int) -> Tensor:
     """
     centred = x.float() - x.float().mean(0)
     wide = len(x) < x.shape[1]
-    squares, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
-    keep = max(COMPONENTS, classes)
-    squares, vectors = squares[-keep:], vectors[:, -keep:]
+    products = centred @ centred.T if wide else centred.T @ centred
+    first = max(0, len(products) - max(COMPONENTS, classes))
+    found = eigh(products.numpy(), subset_by_index=(first, len(products) - 1), check_finite=False)
+    squares, vectors = map(torch.from_numpy, found)
     return F.normalize(vectors * squares.clamp_min(0).sqrt() if wide else centred @ vectors)
 
 
