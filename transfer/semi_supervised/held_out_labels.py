@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from transfer.evaluation.temperature import apply_temperatures
 from transfer.feature_cache import Feed
 from transfer.probes.held_out_images import CrossFitted
 from transfer.probes.linear import solve_linear_probe
+from transfer.probes.side_by_side import run_side_by_side
 
 MAX_PROPAGATED, MAX_PROPAGATED_OUTPUTS = 2500, 250_000  # rows, and rows x classes, so that all folds take seconds
 MIN_HELD_OUT = 10  # labels; of fewer, validation images say as much
@@ -63,10 +65,8 @@ def predict_held_out_labels(
     if too_many or held.sum() < MIN_HELD_OUT or len(np.unique(folds[held])) < 2:
         return None
     features = feed.load_all_views(rows)[1]
-    found: dict[str, np.ndarray] = {}
-    for fold in np.unique(folds[held]):
-        tested = folds == fold
-        known = propagate(rows[~tested])
+
+    def predict(tested: np.ndarray, known: PropagatedRows) -> dict[str, np.ndarray]:
         index, places = torch.from_numpy(known.rows), torch.from_numpy(np.searchsorted(rows, known.rows))
         labels, weights = ({name: v[index] for name, v in part.items()} for part in (known.labels, known.weights))
         heads = copy.deepcopy(feed.model.heads)
@@ -75,7 +75,12 @@ def predict_held_out_labels(
         apply_temperatures(heads, temperatures)
         with torch.no_grad():
             predictions = heads.predictions(heads(features[torch.from_numpy(tested)]))
+        return {name: values.double().cpu().numpy() for name, values in predictions.items()}
+
+    parts = [folds == fold for fold in np.unique(folds[held])]
+    found: dict[str, np.ndarray] = {}
+    jobs = [partial(predict, tested, propagate(rows[~tested])) for tested in parts]
+    for tested, predictions in zip(parts, run_side_by_side(jobs), strict=True):
         for name, values in predictions.items():
-            each = values.double().cpu().numpy()
-            found.setdefault(name, np.full((len(rows), *each.shape[1:]), np.nan))[tested] = each
+            found.setdefault(name, np.full((len(rows), *values.shape[1:]), np.nan))[tested] = values
     return CrossFitted(rows[held], folds[held], {name: values[held] for name, values in found.items()})

@@ -1,7 +1,7 @@
 """Conformal prediction sets: sets of classes that contain the true class with a requested probability.
 
 The score of a class is 1 - its probability (Sadinle et al. 2019, "Least ambiguous set-valued classifiers with bounded
-error levels"), but 0 for the likeliest class, which is in every set: where it is the true one, no other class is needed.
+error levels"), but 0 for the likeliest class, which is in every set: where it is the true one, no other is needed.
 Scores of the true classes of images that the heads were not trained on tell how low the probability of a true class can
 be. On Office-31, flowers12 and neu_cls these sets are smaller than adaptive ones (APS, RAPS) of the same coverage.
 """
