@@ -22,11 +22,10 @@ LINE = {
     "name": "glyphnet",
     "logme": 0.5,
     "linear_probe": 0.9,
-    "policy": "head2toe",
-    "accuracy": 0.91,
     "interval": [0.89, 0.93],
-    "seconds": 30.0,
-    "look": 0.01,
+    "loss": 0.25,
+    "behind": 0.0,
+    "error": 0.0,
 }
 RESULT = {
     "command": "advise",
@@ -84,20 +83,19 @@ def test_it_says_what_to_do_and_why():
     ) in said
     stages = [line.split() for line in said.splitlines() if line.startswith(("stem", "layer1"))]
     assert stages == [["stem", "-", "0.500", "0.700"], ["layer1", "0.12", "0.750", "0.800"]]
-    assert "images/s" not in said
+    assert "points behind" not in said
 
 
 def test_backbones_suspects_and_the_run_are_there_if_there_are_any():
     result = copy.deepcopy(RESULT)
-    result["backbones"].append(LINE | {"name": "resnet18"})
+    result["backbones"].append(LINE | {"name": "resnet18", "behind": 0.0123, "error": 0.02})
     result["noise"]["suspects"] = [{"path": f"{i}.png", "label": "cat", "called": "dog"} for i in range(7)]
     result["run"] = {"test": {"object": {"accuracy": 0.8765, "n": 40}}}
     said = advice_text(result)
-    assert next(line for line in said.splitlines() if line.startswith("resnet18")).split()[-4:] == [
-        "head2toe",
-        "100",
-        "30",
-        "s",
+    rows = [line.split() for line in said.splitlines() if line.startswith(("glyphnet", "resnet18"))]
+    assert rows == [
+        ["glyphnet", "0.900", "0.890", "to", "0.930", "-", "0.250", "0.500"],
+        ["resnet18", "0.900", "0.890", "to", "0.930", "1.2", "±", "2.0", "0.250", "0.500"],
     ]
     assert "small and different; advised: --backbone glyphnet --policy lp_ft:2 --batch-size 32" in said
     assert "0.png: cat, more likely dog" in said

@@ -147,11 +147,7 @@ def gather_evidence(
     """
     label, similarity = table.object[:labelled], measure_similarity(observed)
     observed = observed.take(np.arange(labelled))
-    copies = group_duplicates(inspection)
-    if near_together:
-        copies = merge_groups([copies, group_near_duplicates(inspection)])
-    copies = copies[:labelled]
-    group = _merge_with_table_groups(copies, table.group[:labelled])
+    copies, group = (groups[:labelled] for groups in group_images(table, inspection, near_together))
     folds = assign_folds(label, group, folds=FOLDS, seed=seed)
     last = list(observed.features.values())[-1]
     neighbours = {s: score_neighbours(x, label, groups=group)["accuracy"] for s, x in observed.features.items()}
@@ -168,6 +164,18 @@ def gather_evidence(
         fit_learning_curve(last, label, group, probes[LINEAR_PROBE], seed) if size.labelled > labelled else 0.0,
         near_together,
     )
+
+
+def group_images(table: ImageTable, inspection: Inspection, near_together: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return groups (N,) of duplicates, and of rows that share a fold: duplicates, or of one group of the table.
+
+    With `near_together` near-duplicates count as duplicates.
+    """
+    copies = group_duplicates(inspection)
+    if near_together:
+        copies = merge_groups([copies, group_near_duplicates(inspection)])
+    names = np.array([group or f"\0{i}" for i, group in enumerate(table.group)])  # "" is no group
+    return copies, merge_groups([copies, np.unique(names, return_inverse=True)[1]])
 
 
 def cross_validate_policies(
@@ -248,12 +256,6 @@ def stack_stages(features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[t
     ends = np.cumsum([0, *(x.shape[1] for x in stages)]).tolist()
     blocks = zip(map(slice, ends[:-1], ends[1:]), split_variance(len(stages)), strict=True)
     return np.concatenate(stages, 1), list(blocks)
-
-
-def _merge_with_table_groups(copies: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return groups (N,) of rows that are duplicates or share a group of the table ("" is none)."""
-    names = np.array([group or f"\0{i}" for i, group in enumerate(groups)])
-    return merge_groups([copies, np.unique(names, return_inverse=True)[1]])
 
 
 def _score_transferability(

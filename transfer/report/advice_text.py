@@ -112,14 +112,15 @@ def _backbone_table(backbones: list[dict[str, Any]]) -> str:
     rows = [
         [
             b["name"],
-            *(f"{b[score]:.3f}" for score in ("logme", "linear_probe", "accuracy")),
-            b["policy"],
-            f"{1 / b['look']:.0f}",
-            format_duration(b["seconds"]),
+            f"{b['linear_probe']:.3f}",
+            "{:.3f} to {:.3f}".format(*b["interval"]),
+            f"{100 * b['behind']:.1f} ± {100 * b['error']:.1f}" if b["error"] else "-",
+            f"{b['loss']:.3f}",
+            f"{b['logme']:.3f}",
         ]
         for b in backbones
     ]
-    return text_table(["backbone", "LogME", "probe", "expected", "policy", "images/s", "time"], rows)
+    return text_table(["backbone", "linear probe", "95 %", "points behind", "loss (nats)", "LogME"], rows)
 
 
 def _plan_sentence(how: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from transfer.training.setup import read_images, split_images
 from transfer.training.train import train
 from transfer.tuning.budget import select_affordable
 from transfer.tuning.other_backbones import compare_other_backbones, use_other_backbone
+from transfer.tuning.rank_backbones import RatedBackbone, order_backbones, rank_backbones
 
 
 def advise(config: AdviseConfig) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     -------
     dict
         As in advice.json: for the best backbone ``advice``, ``size``, ``similarity``, ``probes`` and more;
-        ``backbones``, a row for each requested one, best first; ``others``, see
+        ``backbones``, see :func:`~transfer.tuning.rank_backbones.rank_backbones`; ``others``, see
         :func:`~transfer.tuning.other_backbones.compare_other_backbones`; ``recommended``, the config of the run that
         carries the advice out, with a better backbone where there is one, and ``as_requested``, without it; ``run``,
         the result of :func:`transfer.training.train.train`, or None; ``notes``, ``config``, ``versions``, ``seconds``.
@@ -66,15 +67,11 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     if config.budget is not None:
         candidates, slow = select_affordable(candidates, len(images.table), config.budget, base.learn.device)
         notes += slow
-    found = {
-        name: advise_policy(replace(base, backbone=backbone), images, parts, cache)
-        for name, backbone in candidates.items()
-    }
-    order = sorted(found, key=lambda name: found[name].advice.best.accuracy, reverse=True)
-    best = found[order[0]]
-    chosen = replace(base, backbone=candidates[order[0]])
+    ranked = rank_backbones(base, candidates, images, parts, cache) if len(candidates) > 1 else []
+    chosen = replace(base, backbone=candidates[ranked[0]["name"]] if ranked else next(iter(candidates.values())))
+    best = advise_policy(chosen, images, parts, cache)
     result = {"command": "advise", "config": to_dict(config), "versions": get_versions()} | best.record
-    result["backbones"] = [_summarise_backbone(name, found[name]) for name in order]
+    result["backbones"] = ranked or [_describe_alone(chosen.backbone.backbone, best)]
     others = [] if names else compare_other_backbones(base, best, images, cache)
     result["others"] = others
     better = next((row["name"] for row in others if row["better"]), None)
@@ -98,18 +95,10 @@ def advise(config: AdviseConfig) -> dict[str, Any]:
     return result | {"run": run}
 
 
-def _summarise_backbone(name: str, found: PolicyAdvice) -> dict[str, Any]:
-    best, probe = found.advice.best, found.evidence.probes[LINEAR_PROBE]
-    return {
-        "name": name,
-        "logme": found.evidence.transferability.logme,
-        "linear_probe": probe.accuracy,
-        "policy": best.policy,
-        "accuracy": best.accuracy,
-        "interval": list(best.interval),
-        "seconds": best.seconds,
-        "look": found.record["costs"]["look"],
-    }
+def _describe_alone(name: str, found: PolicyAdvice) -> dict[str, Any]:
+    """Return the row of a backbone that was compared with no other, as :func:`rank_backbones` gives it."""
+    rated = RatedBackbone(name, found.evidence.probes[LINEAR_PROBE], found.evidence.transferability.logme)
+    return order_backbones([rated], found.evidence.labels)[0]
 
 
 def _select_available(names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
