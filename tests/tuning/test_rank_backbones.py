@@ -1,4 +1,4 @@
-"""The order of backbones by a cross-validated probe: paired errors, hidden test labels, cached features, real images."""
+"""The order of backbones by a cross-validated probe: paired errors, hidden labels, cached features, photographs."""
 
 import os
 from dataclasses import replace
