@@ -38,12 +38,9 @@ def test_each_head_with_classes_has_sets_and_so_have_pairs(answers):
     assert list(found) == ["object", "domain", "sharp", PAIRS]
     known = targets["object"].values >= 0
     for row, score in zip(np.flatnonzero(known), found["object"].scores, strict=True):
-        values, label = predictions["object"][row].tolist(), targets["object"].values[row]
-        wanted = 0 if values.index(max(values)) == label else 1 - values[label]
-        assert score == pytest.approx(wanted, abs=1e-6)
+        assert score == pytest.approx(1 - predictions["object"][row, targets["object"].values[row]], abs=1e-6)
     for p, label, score in zip(predictions["sharp"], targets["sharp"].values, found["sharp"].scores, strict=True):
-        own = p if label else 1 - p
-        assert score == pytest.approx(0 if own > 0.5 else 1 - own, abs=1e-6)
+        assert score == pytest.approx(1 - p if label else p, abs=1e-6)
     assert found[PAIRS].classes == 6
     assert len(found[PAIRS].scores) == known.sum()
 
@@ -121,12 +118,8 @@ def test_networks_may_have_held_out_different_rows(answers):
     both = [i for i in range(2, 39) if labels["object"][i] >= 0]
     assert len(made.sets["object"].scores) == (labels["object"][2:] >= 0).sum()
     assert len(made.sets["domain"].scores) == 39
-    wanted = []
-    for i in both:
-        of_pairs = predictions["object"][i][:, None] * predictions["domain"][i]
-        own = of_pairs[labels["object"][i], labels["domain"][i]]
-        wanted.append(0.0 if own == of_pairs.max() else 1 - own)
-    np.testing.assert_allclose(made.sets[PAIRS].scores, wanted, rtol=1e-5)
+    own = [predictions["object"][i, labels["object"][i]] * predictions["domain"][i, labels["domain"][i]] for i in both]
+    np.testing.assert_allclose(made.sets[PAIRS].scores, 1 - np.array(own), rtol=1e-5)
     assert Uncertainty.from_held_out(table, [None]) is None
 
 

@@ -1,9 +1,9 @@
 """Conformal prediction sets: sets of classes that contain the true class with a requested probability.
 
 The score of a class is 1 - its probability (Sadinle et al. 2019, "Least ambiguous set-valued classifiers with bounded
-error levels"), but 0 for the likeliest class, which is in every set: where it is the true one, no other is needed.
-Scores of the true classes of images that the heads were not trained on tell how low the probability of a true class can
-be. On Office-31, flowers12 and neu_cls these sets are smaller than adaptive ones (APS, RAPS) of the same coverage.
+error levels"). Scores of the true classes of images that the heads were not trained on tell how low the probability of
+a true class can be. On Office-31, flowers12 and neu_cls these sets are smaller than adaptive ones (APS, RAPS) of the
+same coverage.
 """
 
 import math
@@ -24,7 +24,7 @@ class PredictionSets:
     Parameters
     ----------
     scores : ndarray, shape (N,)
-        1 - probability of the true class, or 0 where it is the likeliest, of images that were not trained on.
+        1 - probability of the true class, of images that were not trained on.
     labels : ndarray of int64, shape (N,)
         Their true classes.
     classes : int
@@ -40,8 +40,7 @@ class PredictionSets:
         """Return those of `probabilities` (N, classes) for images of the classes `labels`, -1 where unknown."""
         known = labels >= 0
         own = probabilities[known, labels[known]]
-        scores = np.where(probabilities[known].argmax(1) == labels[known], 0.0, 1 - own)
-        return cls(scores, labels[known], probabilities.shape[1])
+        return cls(1 - own, labels[known], probabilities.shape[1])
 
     @cached_property
     def frequent(self) -> np.ndarray:
