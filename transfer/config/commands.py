@@ -144,10 +144,10 @@ class ExportConfig(Config):
 
     run: tyro.conf.Positional[Path]
     """Run folder, or its model.safetensors."""
-    format: Literal["onnx", "onnx-int8", "openvino", "web", "torch_export", "safetensors", "timm"] = "onnx"
+    format: Literal["onnx", "onnx-int8", "openvino", "litert", "web", "torch_export", "safetensors", "timm"] = "onnx"
     """onnx: ONNX file; onnx-int8: smaller and faster ONNX file, calibrated on training images; openvino: .xml and .bin
-    of OpenVINO; web: folder with a page that classifies in the browser; torch_export: .pt2 file of torch.export;
-    safetensors: weights, with a JSON file beside them; timm: folder that timm loads."""
+    of OpenVINO; litert: .tflite file for phones; web: folder with a page that classifies in the browser; torch_export:
+    .pt2 file of torch.export; safetensors: weights, with a JSON file beside them; timm: folder that timm loads."""
     out: Path | None = None
     """Output file, or folder for web and timm (default: beside the run, under its name)."""
     coverage: Share[float | None] = None

@@ -13,6 +13,7 @@ from transfer.evaluation.uncertainty.record import Uncertainty, load_uncertainty
 from transfer.evaluation.uncertainty.unknown import HEAD
 from transfer.formats.portable import ExportSource, PreparedExport, find_largest_difference
 from transfer.formats.record import describe_models
+from transfer.formats.to_litert import to_litert
 from transfer.formats.to_onnx import to_onnx
 from transfer.formats.to_onnx_int8 import to_onnx_int8
 from transfer.formats.to_openvino import to_openvino
@@ -30,6 +31,11 @@ FORMATS: dict[str, tuple[Callable[[ExportSource], PreparedExport], str, str]] = 
         to_openvino,
         ".xml",
         "import openvino; print([o.any_name for o in openvino.Core().read_model({out!r}).outputs])",
+    ),
+    "litert": (
+        to_litert,
+        ".tflite",
+        "from ai_edge_litert.interpreter import Interpreter; print(Interpreter({out!r}).get_signature_list())",
     ),
     "web": (
         to_web,
