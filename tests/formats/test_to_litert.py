@@ -17,7 +17,7 @@ from transfer.evaluation.uncertainty.unknown import UNKNOWN_SCORES, UnknownScore
 from transfer.formats import export
 from transfer.runs import checkpoint
 
-REASON = "needs litert-torch, 1.1 GB that no extra installs: see Phones in transfer/formats/README.md"
+REASON = "needs litert-torch, 1 GB of packages that no extra installs: see Phones in transfer/formats/README.md"
 FORMS = {
     "probe": {},
     "inner cut": {"policy": "partial:2"},

@@ -43,8 +43,10 @@ def test_a_model_with_other_predictions_is_not_written(saved, monkeypatch, tmp_p
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="needs shared/ with ImageNet weights beside the checkout")
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "torchvision:squeezenet1_1"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "onnx-int8"])  # that one only approximates
 def test_real_weights_predict_the_same_after_export(name, format, folder_of_two, monkeypatch, tmp_path):
+    if format == "litert":
+        pytest.importorskip("litert_torch", reason="see Phones in transfer/formats/README.md")
     monkeypatch.setenv("TRANSFER_WEIGHTS", str(SHARED / "weights"))
     config = TrainConfig(
         DataConfig(str(folder_of_two)),
@@ -59,7 +61,8 @@ def test_real_weights_predict_the_same_after_export(name, format, folder_of_two,
             export(ExportConfig(tmp_path / "run", format))
         return
     apart = export(ExportConfig(tmp_path / "run", format)).difference
-    assert apart is None if format == "safetensors" else apart <= 1e-4
+    most = 1e-3 if format == "openvino" else 1e-4  # OpenVINO leaves out the rounding to float16 after frozen layers
+    assert apart is None if format == "safetensors" else apart <= most
 
 
 @pytest.fixture(scope="session")

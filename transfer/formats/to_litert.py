@@ -18,7 +18,7 @@ from transfer.formats.record import dump_description
 from transfer.runtime.files import atomic_write
 
 DESCRIPTION = "transfer.json"  # its name in the archive
-# No extra can say this: litert-torch 0.10 requires an older typing-extensions than tyro does. It works with newer ones.
+# No extra can say this: xdsl 0.28, of litert-torch 0.10, asks for an older typing-extensions than tyro. Newer ones work.
 INSTALL = "pip install litert-torch torchvision && pip install -U typing-extensions"
 
 
