@@ -18,7 +18,7 @@ from transfer.formats.record import dump_description
 from transfer.runtime.files import atomic_write
 
 DESCRIPTION = "transfer.json"  # its name in the archive
-# No extra can say this: xdsl 0.28, of litert-torch 0.10, asks for an older typing-extensions than tyro. Newer ones work.
+# No extra can say this: xdsl, of litert-torch 0.10, asks for an older typing-extensions than tyro. Newer ones work.
 INSTALL = "pip install litert-torch torchvision && pip install -U typing-extensions"
 
 
