@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -31,7 +32,8 @@ Record = dict[str, Any]
 RECORD_KEY = ("case", "seed", "backbone")
 # Of each rule the score by which it orders backbones, higher first, from a record.
 RULES: dict[str, Callable[[Record], tuple[float, ...]]] = {
-    "advised": lambda record: (record["linear_probe"], -record["loss"]),
+    "advised": lambda record: (-record["place"],),
+    "accuracy of the probe": lambda record: (record["linear_probe"], -record["loss"]),
     "loss of the probe": lambda record: (-record["loss"],),
     "LogME": lambda record: (record["logme"],),
     "parameters": lambda record: (record["parameters"],),
@@ -61,9 +63,9 @@ def run_backbone_ranking(config: RankingConfig) -> list[Record]:
     Returns
     -------
     list of dict
-        ``case``, ``seed``, ``backbone``; the row of :func:`transfer.tuning.rank_backbones.rank_backbones`;
-        ``parameters``, ``top1`` (of ImageNet in percent, None if there is none); ``accuracy`` of a linear probe on
-        ``test_images`` images that the ranking did not see.
+        ``case``, ``seed``, ``backbone``; its ``place`` by advice, from 1, and the row of
+        :func:`transfer.tuning.rank_backbones.rank_backbones`; ``parameters``, ``top1`` (of ImageNet in percent, None if
+        there is none); ``accuracy`` of a linear probe on ``test_images`` images that the ranking did not see.
 
     Raises
     ------
@@ -83,7 +85,8 @@ def run_backbone_ranking(config: RankingConfig) -> list[Record]:
             for seed in seeds:
                 missing = [name for name in config.backbones if (text, seed, name) not in records]
                 case_config = replace(base, data=data, run=RunConfig(seed=seed))
-                for record in measure_backbones(case_config, missing, images, cache) if missing else ():
+                measure = partial(measure_backbones, case_config, config.backbones, images, cache)
+                for record in measure(missing) if missing else ():
                     record = {"case": text, "seed": seed} | record
                     records[_key(record)] = record
                     if folder:
@@ -93,8 +96,10 @@ def run_backbone_ranking(config: RankingConfig) -> list[Record]:
     return [record for key, record in records.items() if key in wanted]
 
 
-def measure_backbones(config: TrainConfig, names: Sequence[str], images: Images, cache: TrunkCache) -> Iterator[Record]:
-    """Yield a record for each backbone, best by advice first.
+def measure_backbones(
+    config: TrainConfig, names: Sequence[str], images: Images, cache: TrunkCache, wanted: Sequence[str]
+) -> Iterator[Record]:
+    """Rank `names`, and yield a record for each of those that are `wanted`, best by advice first.
 
     Raises
     ------
@@ -106,14 +111,20 @@ def measure_backbones(config: TrainConfig, names: Sequence[str], images: Images,
         raise TransferError(f"{images.table.name}: no test images to measure accuracy on: give --test a fraction")
     candidates = {name: replace(config.backbone, backbone=name) for name in names}
     top1 = {name: top for name, top, *_ in read_shortlist()}
-    for row in rank_backbones(config, candidates, images.hide(parts.test), parts, cache):
+    for place, row in enumerate(rank_backbones(config, candidates, images.hide(parts.test), parts, cache), 1):
         name = row.pop("name")
+        if name not in wanted:
+            continue
         run = train(replace(config, backbone=candidates[name]), images=images, cache=cache)
         correct, _ = correct_predictions(run, "object")
         log.info("%s: accuracy on %d test images %.3f", name, len(correct), correct.mean())
         network = next(iter(run.models.values())).backbone
         found = {"parameters": sum(p.numel() for p in network.parameters()), "top1": find_top1(name, top1)}
-        yield {"backbone": name, "accuracy": float(correct.mean()), "test_images": len(correct)} | row | found
+        yield (
+            {"backbone": name, "accuracy": float(correct.mean()), "test_images": len(correct), "place": place}
+            | row
+            | found
+        )
 
 
 def find_top1(name: str, known: Mapping[str, float | None]) -> float | None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from transfer.advice.requirements import LINEAR_PROBE
 from transfer.advice.transferability.crossval import score_held_out
@@ -36,23 +38,48 @@ def ranking(config):
     return rank
 
 
-def rate(name, predictions, labels, sure=0.9):
-    """Return a backbone whose probe predicts `predictions` with the probability `sure`."""
-    probabilities = np.full((len(labels), 3), (1 - sure) / 2)
-    probabilities[np.arange(len(labels)), predictions] = sure
-    return RatedBackbone(name, score_held_out(probabilities, labels, np.arange(len(labels)) % 5), 0.0)
+LABELS = np.arange(100) % 3
 
 
-def test_accuracy_decides_then_loss_and_the_difference_is_paired():
-    labels = np.arange(30) % 3
-    wrong = {n: np.where(np.arange(30) < n, (labels + 1) % 3, labels) for n in (2, 5)}
-    rated = [rate("five", wrong[5], labels), rate("unsure", wrong[2], labels, 0.6), rate("sure", wrong[2], labels)]
-    rows = order_backbones(rated, labels)
-    assert [row["name"] for row in rows] == ["sure", "unsure", "five"]
-    assert [row["behind"] for row in rows] == pytest.approx([0, 0, 3 / 30])
+def rate(name, errors, logme=0.0, sure=0.9):
+    """Return a backbone whose probe is wrong on the first `errors` of 100 images, with the probability `sure`."""
+    predictions = np.where(np.arange(100) < errors, (LABELS + 1) % 3, LABELS)
+    probabilities = np.full((100, 3), (1 - sure) / 2)
+    probabilities[np.arange(100), predictions] = sure
+    return RatedBackbone(name, score_held_out(probabilities, LABELS, np.arange(100) % 5), logme)
+
+
+def test_differences_are_paired_and_from_the_most_accurate():
+    rows = order_backbones([rate("five", 5), rate("unsure", 2, sure=0.6), rate("sure", 2)], LABELS)
+    assert [row["name"] for row in rows] == ["sure", "unsure", "five"]  # with equal LogME by accuracy, then by loss
+    assert [row["behind"] for row in rows] == pytest.approx([0, 0, 0.03])
     # Three images differ, and one is added: never proved equal.
-    assert [row["error"] for row in rows] == pytest.approx([0, Z_95 / 30, Z_95 * 2 / 30])
-    assert rows[0]["interval"][0] < rows[0]["linear_probe"] == 28 / 30 < rows[0]["interval"][1]
+    assert [row["error"] for row in rows] == pytest.approx([0, Z_95 * 0.01, Z_95 * 0.02])
+    assert rows[0]["interval"][0] < rows[0]["linear_probe"] == 0.98 < rows[0]["interval"][1]
+
+
+def test_logme_decides_within_the_error_and_accuracy_beyond_it():
+    """Of k more errors in 100 images the error is 1.96 sqrt(k + 1) points: 4.4 for 4, which hides them; 6.2 for 9."""
+    rated = [rate("best", 2, 0.1), rate("near", 6, 0.2), rate("far", 11, 0.9), rate("farthest", 40, 1.0)]
+    rows = order_backbones(rated, LABELS)
+    # "far" has a higher LogME than both, and is not significantly behind "near", but behind "best".
+    assert [row["name"] for row in rows] == ["near", "best", "far", "farthest"]
+    assert [row["behind"] for row in rows] == pytest.approx([0.04, 0, 0.09, 0.38])
+    assert rows[0]["error"] == pytest.approx(Z_95 * np.sqrt(5) / 100)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1, max_size=6))
+def test_none_is_before_one_that_is_significantly_more_accurate(networks):
+    rated = {str(i): rate(str(i), errors, logme) for i, (errors, logme) in enumerate(networks)}
+    names = [row["name"] for row in order_backbones(list(rated.values()), LABELS)]
+    assert sorted(names) == sorted(rated)
+    for place, name in enumerate(names):
+        errors, logme = networks[int(name)]
+        rest = [networks[int(other)] for other in names[place:]]
+        fewest = min(wrong for wrong, _ in rest)
+        near = [score for wrong, score in rest if wrong - fewest <= Z_95 * np.sqrt(wrong - fewest + 1)]
+        assert errors - fewest <= Z_95 * np.sqrt(errors - fewest + 1)
+        assert logme == max(near)
 
 
 def test_a_row_has_the_probe_that_the_advice_on_this_backbone_has(config, ranking):
@@ -81,7 +108,7 @@ def test_fewer_labels_are_used_as_asked(ranking):
     """Of 3 objects in 2 domains, 2 labels each: 12 images, 1.96 standard errors of at least one of them."""
     rows = ranking(shots=2)
     assert {row["linear_probe"] * 12 % 1 for row in rows} == {0.0}
-    assert rows[1]["error"] >= Z_95 / 12 - 1e-9
+    assert max(row["error"] for row in rows) >= Z_95 / 12 - 1e-9
 
 
 def test_features_are_those_that_the_linear_probe_caches(config, tmp_path, monkeypatch):

@@ -1,4 +1,8 @@
-"""The order of several backbones for a data set: by the cross-validated accuracy of a linear probe on each."""
+"""The order of several backbones for a data set: by the cross-validated accuracy of a linear probe on each, and LogME.
+
+On sets of hundreds of images the probes of good backbones differ by less than the error of their difference. LogME then
+decides: it is computed from all images at once, so that no chance of folds or of single predictions is in it.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -41,7 +45,7 @@ class RatedBackbone:
 def rank_backbones(
     config: TrainConfig, candidates: Mapping[str, BackboneConfig], images: Images, parts: Splits, cache: TrunkCache
 ) -> list[dict[str, Any]]:
-    """Return a row for each of `candidates`, by name, best first: the probe's accuracy decides, then its loss.
+    """Return a row for each of `candidates`, by name, best first: see :func:`order_backbones`.
 
     The probes are trained on the labelled images of train and val (at most those of
     :func:`transfer.advice.evidence.sample_rows`), in the same folds. Their features are those that ``transfer train
@@ -51,7 +55,8 @@ def rank_backbones(
     -------
     list of dict
         ``name``; ``linear_probe``, its accuracy, ``interval`` (95 %) and ``loss`` (nats); ``logme``; ``behind``, its
-        accuracy below that of the first, and ``error``, 1.96 standard errors of that difference, image by image.
+        accuracy below that of the most accurate, and ``error``, 1.96 standard errors of that difference, image by
+        image.
 
     Raises
     ------
@@ -90,20 +95,38 @@ def compute_probe_features(
 
 
 def order_backbones(rated: list[RatedBackbone], labels: np.ndarray) -> list[dict[str, Any]]:
-    """Return the rows of :func:`rank_backbones`; `labels` (N,) are those of the cross-validated images."""
-    ordered = sorted(rated, key=lambda each: (-each.probe.accuracy, each.probe.loss))
-    best = ordered[0].probe.predictions == labels
+    """Return the rows of :func:`rank_backbones`; `labels` (N,) are those of the cross-validated images.
+
+    Each place goes to the highest LogME among the most accurate of those that remain and all that are not significantly
+    behind it: by at most 1.96 standard errors of the difference.
+    """
+    by_accuracy = sorted(rated, key=lambda each: (-each.probe.accuracy, each.probe.loss))
+    most_accurate, remaining, ordered = by_accuracy[0], list(by_accuracy), []
+    while remaining:
+        near = []
+        for each in remaining:
+            lead, error = _compare(remaining[0], each, labels)
+            if lead <= error:
+                near.append(each)
+        ordered.append(max(near, key=lambda each: each.logme))
+        remaining.remove(ordered[-1])
 
     def describe(each: RatedBackbone) -> dict[str, Any]:
-        lead, sd = measure_gain(best, each.probe.predictions == labels)
+        behind, error = _compare(most_accurate, each, labels)
         return {
             "name": each.name,
             "linear_probe": each.probe.accuracy,
             "interval": list(each.probe.interval),
             "loss": each.probe.loss,
             "logme": each.logme,
-            "behind": lead,
-            "error": 0.0 if each is ordered[0] else Z_95 * sd,
+            "behind": behind,
+            "error": 0.0 if each is most_accurate else error,
         }
 
     return [describe(each) for each in ordered]
+
+
+def _compare(first: RatedBackbone, second: RatedBackbone, labels: np.ndarray) -> tuple[float, float]:
+    """Return by how much the probe on `first` is more accurate, and 1.96 standard errors of that difference."""
+    lead, sd = measure_gain(first.probe.predictions == labels, second.probe.predictions == labels)
+    return lead, Z_95 * sd
