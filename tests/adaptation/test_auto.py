@@ -98,9 +98,9 @@ def test_labels_of_the_target_reach_what_is_refined(staged, monkeypatch, decide)
     decide(True)
     calls = []
 
-    def recorded(features, experts, *, known, balance):
+    def recorded(features, experts, *, known):
         calls.append((features, known))
-        return combine_experts(features, experts, known=known, balance=balance)
+        return combine_experts(features, experts, known=known)
 
     combine_experts = module.combine_experts
     monkeypatch.setattr(module, "combine_experts", recorded)

@@ -17,6 +17,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,10 @@ from transfer.heads.heads import Heads
 
 NETWORKS = 3
 UNEVEN = 0.13  # total variation of the refined class shares, beyond chance, from which label shift is strong
+# How predictions are refined under label shift. In 48 draws of Office-31 pairs and 36 of digits the mean gain is 8.5
+# and 7.6 points, the worst -0.5 and -2.2; with 5 neighbours and 10 rounds, as without label shift, 8.3 and 7.1, -3.0
+# and -4.1.
+UNBALANCED: dict[str, Any] = {"balance": 0.0, "neighbours": 10, "rounds": 3}
 EXPERT = 0.25  # weight of the MCC networks' log-probabilities, which are sharp; a tail's network has weight 1
 TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # fractions of --epochs and --lr, for the tail
 
@@ -68,11 +73,12 @@ def fit_auto(
     shift = measure_label_shift(*source_only, seed=seed)
     uneven = shift.strong
     if uneven:
-        shares = _refine_unbalanced(task, features, map(calibrated_log_probabilities, source_only)).mean(0)
+        shares = _refine(task, features, map(calibrated_log_probabilities, source_only), balance=0.0).mean(0)
         uneven = shift.beyond_chance(shares) >= UNEVEN
     networks = np.zeros(0)
     if uneven:
-        q = _refine_unbalanced(task, features, map(prior_corrected_log_probabilities, source_only))
+        corrected = map(prior_corrected_log_probabilities, source_only)
+        q = _refine(task, features, corrected, **UNBALANCED)
     else:
         networks = _train_networks(frozen, features, phase, config, seed, bottleneck)
         q = _combine(task, features.target, features.labelled, [(EXPERT, networks)])
@@ -137,11 +143,11 @@ def _train_networks(
     return np.mean(log_probabilities, axis=0)
 
 
-def _refine_unbalanced(
-    task: AdaptationTask, features: AlignedFeatures, log_probabilities: Iterable[np.ndarray]
+def _refine(
+    task: AdaptationTask, features: AlignedFeatures, log_probabilities: Iterable[np.ndarray], **options: Any
 ) -> np.ndarray:
-    """Return classifiers' target log-probabilities refined on the target's geometry, without class balancing."""
-    return _combine(task, features.target, features.labelled, [(0.5, logp) for logp in log_probabilities], balance=0.0)
+    """Return classifiers' target log-probabilities refined on the target's geometry."""
+    return _combine(task, features.target, features.labelled, [(0.5, logp) for logp in log_probabilities], **options)
 
 
 def _distil(task: AdaptationTask, features: AlignedFeatures, q: np.ndarray) -> tuple[Heads, CandidateEvidence]:
@@ -154,14 +160,13 @@ def _combine(
     target: np.ndarray,
     labelled: np.ndarray,
     experts: Sequence[tuple[float, np.ndarray]],
-    *,
-    balance: float = 0.8,
+    **options: Any,
 ) -> np.ndarray:
     """Return target probabilities from :func:`combine_experts`, with the target's few labels as known classes."""
     known = np.concatenate([np.full(len(target), -1), task.labels[torch.from_numpy(task.domains.labelled)].numpy()])
     uniform = np.zeros((len(labelled), len(task.classes)))
     all_rows = [(weight, np.concatenate([logp, uniform])) for weight, logp in experts]
-    return combine_experts(np.concatenate([target, labelled]), all_rows, known=known, balance=balance)[: len(target)]
+    return combine_experts(np.concatenate([target, labelled]), all_rows, known=known, **options)[: len(target)]
 
 
 register_method("auto", "what this tool finds best: MCC and label propagation, see adaptation/auto.py", fit=fit_auto)
