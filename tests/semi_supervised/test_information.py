@@ -1,5 +1,8 @@
 """Refined probabilities against loops with gradients written out, and what they are good for."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -74,3 +77,29 @@ def test_many_rows_of_many_classes_are_too_many(monkeypatch: pytest.MonkeyPatch)
     assert not can_refine(10_000, 201)
     monkeypatch.setattr(information, "MAX_OUTPUTS", 10)
     assert not can_refine(4, 3)
+
+
+def test_the_same_bits_on_one_core_and_on_two() -> None:
+    x, labels, _ = draw(rows=3000, width=80)
+    z = project_features(x, CLASSES)
+    start = np.random.default_rng(1).dirichlet(np.ones(CLASSES), len(x))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(refine_probabilities(z, start, labels))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(*found)
+
+
+def test_it_does_without_the_compiler() -> None:
+    """Its import takes a second, which an optimizer asks for."""
+    code = (
+        "import sys, numpy as np, torch\n"
+        "from transfer.semi_supervised.information import refine_probabilities\n"
+        "refine_probabilities(torch.eye(3), np.full((3, 2), 0.5), np.array([0, 1, -1]))\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

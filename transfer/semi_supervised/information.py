@@ -4,12 +4,17 @@ Propagation follows the graph wherever it leads, and a few labels make it lead t
 that decide every image, and give every class its share, move to where the images are.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from scipy.linalg import eigh
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+
+from transfer.probes.side_by_side import run_side_by_side
+from transfer.runtime.compiler import defer_compiler
 
 # Set on amazon, dslr and scanned digits with mobilenetv2_100, 1 to 3 labels of each class: 5 and 20, 32 and 128, and
 # 0.3 are worse on at least two of them; 20 to 200 steps of the same total length differ by less than a point.
@@ -65,17 +70,24 @@ def refine_probabilities(z: Tensor, probabilities: np.ndarray, labels: np.ndarra
     start = torch.from_numpy(probabilities).float()
     start[known] = F.one_hot(torch.from_numpy(labels)[known], start.shape[1]).float()
     shares = start[~known].mean(0).clamp_min(1e-9).sqrt()
-    log_shares = (shares / shares.sum()).log()
+    # On one core: steps are so small that several wait for each other longer than they compute.
+    (refined,) = run_side_by_side([partial(_move, z, start, torch.from_numpy(labels), (shares / shares.sum()).log())])
+    return refined
+
+
+def _move(z: Tensor, start: Tensor, labels: Tensor, log_shares: Tensor) -> np.ndarray:
+    """Return the class probabilities (N, K) of prototypes after `STEPS` steps from the means of `start`."""
+    known = labels >= 0
     # A class that no row may belong to stays at the origin, at distance 1 from all.
     prototypes = (start.T @ z / start.sum(0).clamp_min(1e-9)[:, None]).requires_grad_()
-    optimizer = torch.optim.Adam([prototypes], lr=RATE, foreach=False)
-    with torch.enable_grad():
+    with torch.enable_grad(), defer_compiler():
+        optimizer = torch.optim.Adam([prototypes], lr=RATE, foreach=False)
         for _ in tqdm(range(STEPS), desc="prototypes", disable=None, delay=2, leave=False):
             logits = _compute_logits(z, prototypes)
             log_p = logits[~known].log_softmax(1)
             p = log_p.exp()
             mean = p.mean(0)
-            loss = F.cross_entropy(logits[known], torch.from_numpy(labels)[known])
+            loss = F.cross_entropy(logits[known], labels[known])
             loss = loss - (p * log_p).sum(1).mean() + (mean * (mean.clamp_min(1e-12).log() - log_shares)).sum()
             optimizer.zero_grad()
             loss.backward()
