@@ -98,7 +98,9 @@ def test_it_does_without_the_compiler() -> None:
     """Its import takes a second, which an optimizer asks for."""
     code = (
         "import sys, numpy as np, torch\n"
-        "from transfer.semi_supervised.information import refine_probabilities\n"
+        "from transfer.runtime.compiler import defer_compiler\n"
+        "with defer_compiler():  # as the command does\n"
+        "    from transfer.semi_supervised.information import refine_probabilities\n"
         "refine_probabilities(torch.eye(3), np.full((3, 2), 0.5), np.array([0, 1, -1]))\n"
         "assert 'torch._dynamo' not in sys.modules"
     )
