@@ -35,10 +35,15 @@ class EvaluateConfig(LabelsConfig):
     """Use the disk cache of frozen features."""
     out: Path | None = None
     """JSON file for the result."""
+    soup: Path | None = None
+    """File name ending in .safetensors: average the weights of all runs instead of their probabilities (model soup),
+    and save that model there, for predict and export."""
     view: ViewConfig = field(default_factory=ViewConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.soup and not self.more:
+            raise TransferError("--soup averages the weights of several runs: name two or more")
         for option in ("labels", "corrections"):
             if getattr(self, option) and self.data is None:
                 raise TransferError(f"--{option} needs --data, the images that the labels are of")

@@ -39,6 +39,7 @@ from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.heads.multilabel.head import average_thresholds
 from transfer.runs import checkpoint
+from transfer.runs.soup import average_weights, check_soup_file, save_soup
 from transfer.runtime.device import get_versions, pick_device
 from transfer.runtime.files import open_text, read_json, write_json
 
@@ -82,14 +83,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate a saved run on its test images or on other data; return the result, and write it to ``config.out``.
 
     With other data, the test split is used, or all images if there is none. A note says if some of the images, but not
-    all, are test images of the run: it may have been trained on the others. Several runs are evaluated as an ensemble.
-    The accuracy on images without labels is estimated (``expected_accuracy``). A TransferError says that there is no
-    such run or data, no label that the model knows and no such estimate, or that the heads differ.
+    all, are test images of the run: it may have been trained on the others. Several runs are evaluated as an ensemble,
+    or with ``config.soup`` as one model with the mean of their weights. The accuracy on images without labels is
+    estimated (``expected_accuracy``). A TransferError says that there is no such run or data, no label that the model
+    knows and no such estimate, or that the heads differ.
     """
     started = time.perf_counter()
     runs = (config.run, *config.more)
     members = [checkpoint.load_models(run, pick_device(config.device), config.engine) for run in runs]
     check_same_heads(runs, members)
+    if config.soup:
+        check_soup_file(config.soup)
+        members = [average_weights(runs, members)]
     specs = _merge_specs(members)
     if config.data is None:
         given = _common_test([run if run.is_dir() else run.parent for run in runs], specs)
@@ -114,7 +119,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     table = replace(table, notes=(*table.notes, *_set_missing_levels(members, table, inspection, cache)))
     unlabelled = {spec.name: _find_unlabelled(table, spec) for spec in specs}
     table = align_labels(table, specs, own=config.data is None)
-    uncertainties = [find_uncertainty(run) for run in runs]
+    # What a run measured on held-out images is not true of a soup.
+    uncertainties = [None if config.soup else find_uncertainty(run) for run in runs]
     uncertainty = uncertainties[0] if len(runs) == 1 else None  # sets and unknown scores are those of one run
     if not any(t.known.any() for t in table.targets.values()):
         _check_expected(runs, table, unlabelled, uncertainties)
@@ -136,6 +142,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         strangeness = test_set.score_unknown(members[0], uncertainty.unknown) if uncertainty.unknown else None
         plain = replace(test_set, view=ViewConfig()).predict(members[0]) if config.view.several else predictions
         result["uncertainty"] = uncertainty.measure(table, plain, strangeness)
+    if config.soup:
+        save_soup(config.soup, runs, members[0])
+        result["notes"].append(f"the weights of {len(runs)} runs are averaged; saved in {config.soup}")
     if config.out:
         write_json(config.out, result)
     return result

@@ -161,6 +161,13 @@ def load_models(path: Path, device: torch.device | str = "cpu", engine: Engine |
     return models
 
 
+def load_head_config(path: Path) -> HeadConfig:
+    """Return how the heads of a saved run are built; `path` is one that :func:`load_models` has read."""
+    with safe_open(path / "model.safetensors" if path.is_dir() else path, "pt") as opened:
+        values = parse_json(opened.metadata()["transfer"])
+    return from_dict(HeadConfig, values["heads"])
+
+
 load = load_models  # its name in the model cards of version 0.1
 
 
