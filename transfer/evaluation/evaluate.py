@@ -126,7 +126,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         _check_expected(runs, table, unlabelled, uncertainties)
     test_set = TestSet(table, inspection.sha256, np.arange(len(table)), cache, config.view, PREDICTED_AT_ONCE)
     predictions = average_predictions([test_set.predict(member) for member in members])
-    result = {
+    result: dict[str, Any] = {
         "command": "evaluate",
         "config": to_dict(config),
         "versions": get_versions(),
