@@ -12,7 +12,7 @@ from transfer.heads.multilabel.head import average_thresholds
 from transfer.model import TransferModel
 from transfer.runs.checkpoint import Models, load_head_config, save_models
 
-RANDOM = "random"  # where the weights of a backbone that was not pretrained come from
+NOT_PRETRAINED = "random"  # where the weights of a backbone that was not pretrained come from
 
 
 def average_weights(runs: Sequence[Path], members: Sequence[Models]) -> Models:
@@ -77,7 +77,7 @@ def _find_difference(first: TransferModel, other: TransferModel | None) -> str:
     one, two = first.backbone, other.backbone
     if one.name != two.name:
         return f"the backbones are {two.name} and {one.name}"
-    if RANDOM in (one.weights, two.weights):
+    if NOT_PRETRAINED in (one.weights, two.weights):
         return "they were not fine-tuned from the same pretrained weights"
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (first, other)]
     if shapes[0] != shapes[1]:
