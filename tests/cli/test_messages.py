@@ -105,6 +105,11 @@ def test_an_evaluation_says_what_is_saved_and_points_to_the_page(run, capsys):
     said = capsys.readouterr()
     assert json.loads(said.out) == json.loads(Path("e.json").read_text())
     assert "saved in e.json\n" in said.err
+    assert main(["evaluate", str(run), str(run), "--soup", "soup.safetensors"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "saved in soup.safetensors",
+        "next: transfer predict soup.safetensors IMAGE...",
+    ]
 
 
 def test_the_command_after_an_export_loads_it(run, capsys):

@@ -104,9 +104,12 @@ def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
 
     print_result(as_json, evaluate(config), run_text)
     runs = [run if run.is_dir() else run.parent for run in (config.run, *config.more)]
+    files = " and ".join(str(file) for file in (config.out, config.soup) if file)
     log_end(
-        f"saved in {config.out}" if config.out else "nothing is saved; --out FILE.json saves these figures",
-        suggest_next(["report", *dict.fromkeys(runs)]),
+        f"saved in {files}" if files else "nothing is saved; --out FILE.json saves these figures",
+        suggest_next(["predict", config.soup], "IMAGE...")
+        if config.soup
+        else suggest_next(["report", *dict.fromkeys(runs)]),
     )
 
 

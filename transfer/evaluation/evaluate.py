@@ -144,7 +144,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         result["uncertainty"] = uncertainty.measure(table, plain, strangeness)
     if config.soup:
         save_soup(config.soup, runs, members[0])
-        result["notes"].append(f"the weights of {len(runs)} runs are averaged; saved in {config.soup}")
+        result["notes"].append(f"the weights of {len(runs)} runs are averaged")
     if config.out:
         write_json(config.out, result)
     return result
