@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 OTHERS = (
     "appearance_battery.py",
     "class_shares.py",
+    "constants.py",
     "label_errors.py",
     "pretrain_bundled.py",
     "course_baseline.py",

@@ -57,6 +57,7 @@ UNEVEN = 0.13  # total variation of the refined class shares, beyond chance, fro
 # and -4.1.
 UNBALANCED: dict[str, Any] = {"balance": 0.0, "neighbours": 10, "rounds": 3}
 EXPERT = 0.25  # weight of the MCC networks' log-probabilities, which are sharp; a tail's network has weight 1
+SOURCE_EXPERT = 0.5  # weight of each of the two source classifiers where they are refined: their mean
 TAIL_EPOCHS, TAIL_RATE = 0.6, 0.4  # fractions of --epochs and --lr, for the tail
 
 
@@ -147,7 +148,8 @@ def _refine(
     task: AdaptationTask, features: AlignedFeatures, log_probabilities: Iterable[np.ndarray], **options: Any
 ) -> np.ndarray:
     """Return classifiers' target log-probabilities refined on the target's geometry."""
-    return _combine(task, features.target, features.labelled, [(0.5, logp) for logp in log_probabilities], **options)
+    experts = [(SOURCE_EXPERT, logp) for logp in log_probabilities]
+    return _combine(task, features.target, features.labelled, experts, **options)
 
 
 def _distil(task: AdaptationTask, features: AlignedFeatures, q: np.ndarray) -> tuple[Heads, CandidateEvidence]:
