@@ -1,6 +1,7 @@
 import onnx
 import torch
 
+from transfer.backbones import load
 from transfer.backbones.engines.graph import export_stages
 from transfer.backbones.variants import AllStagesBackbone, TruncatedBackbone
 
@@ -44,6 +45,17 @@ def test_variants_are_exported_too(small):
         graph, output = export_stages(backbone, len(backbone.stages), 0, example)
         assert len(graph) > 1000
         assert output.shape == (1, backbone.width)
+
+
+def test_the_original_classifier_is_exported_too_and_stays_as_it_is():
+    backbone = load("glyphnet", classifier="any")
+    every = AllStagesBackbone(backbone, with_statistics=True)
+    assert "logits" in every.layout
+    example = torch.randn(1, *backbone.preprocessing.input_size)
+    graph, output = export_stages(every, len(every.stages), 0, example)
+    (value,) = onnx.load_model_from_string(graph).graph.output
+    assert [axis.dim_value for axis in value.type.tensor_type.shape.dim] == [1, every.width] == list(output.shape)
+    assert all(parameter.requires_grad for parameter in backbone.original_classifier.parameters())
 
 
 def test_it_is_silent(small, recwarn, capfd):

@@ -49,8 +49,9 @@ def export_stages(backbone: Backbone, cut: int, start: int, examples: Tensor) ->
     """
     with torch.inference_mode(False), torch.no_grad(), _quiet():
         stages = _Stages(copy.deepcopy(backbone).cpu().eval(), cut, start).eval()
-        for parameter in stages.parameters():
-            parameter.requires_grad_(False)
+        stages.requires_grad_(False)
+        if original := stages.backbone.original_classifier:  # no submodule: its parameters are not among those
+            original.requires_grad_(False)
         examples = examples.clone()
         expected = torch.cat([stages(example) for example in examples.split(1)])
         file = io.BytesIO()
