@@ -1,7 +1,7 @@
 """Accuracy without labels: how far is the expected accuracy from the measured one, and does the interval hold?
 
-A model of each domain judges the other domains, and its own test images: all of them, 20 and 50. Of several backbones,
-such as --backbone mobilenetv2_100,tf_efficientnet_lite0, the ensemble is evaluated.
+A model of each domain is evaluated on the other domains and on its own test images: all of them, 20 and 50. Of several
+backbones, such as --backbone mobilenetv2_100,tf_efficientnet_lite0, the ensemble is evaluated.
 Errors are in points; the last table has those of single estimates, the mean over other domains.
 """
 

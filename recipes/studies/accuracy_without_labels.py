@@ -1,7 +1,7 @@
-"""How far expected accuracies are from measured ones: models of one domain, asked about the others.
+"""How far expected accuracies are from measured ones: models of one domain, evaluated on the others.
 
-Each model also judges its own test images, all of them and small samples, on which every alarm is false. The model may
-be an ensemble of several backbones.
+Each model is also evaluated on its own test images, all of them and small samples, on which every alarm is false. The
+model may be an ensemble of several backbones.
 """
 
 from collections.abc import Iterator, Sequence

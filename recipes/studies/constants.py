@@ -171,7 +171,7 @@ def set_constant(place: str, value: float) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """`auto` on one task; what its slow parts return is kept in `results`."""
+    """`auto` on one task; what its slow parts return is cached in `results`."""
 
     task: AdaptationTask
     phase: Phase

@@ -80,9 +80,9 @@ def test_a_letters_network_is_not_called_similar_to_photographs(evidence):
     assert advice.case.endswith("of unknown similarity")
 
 
-def test_a_probe_that_is_often_wrong_judges_no_labels(evidence):
+def test_a_probe_that_is_often_wrong_checks_no_labels(evidence):
     weak = explain(evidence(accuracy={"linear_probe": 0.7, "truncate:1": 0.7, "head2toe": 0.7}))
-    assert "too often to judge labels" in weak
+    assert "too often to check labels" in weak
     assert "too often" not in explain(evidence())
 
 

@@ -120,7 +120,7 @@ def test_a_better_backbone_comes_first_and_is_what_is_carried_out():
         "another backbone on this machine is better: a linear probe on resnet18 (store) has 95.0% of 300 images "
         "correct, glyphnet at its best 70.0% (the difference is known to 4.0 points, 95 %)\n\nsmall: 30 images"
     )
-    assert "labels to check: not listed, because resnet18 judges them better" in said
+    assert "labels to check: not listed, because resnet18 predicts them better" in said
     assert "more likely" not in said
     assert "with glyphnet: transfer train --data 'my flowers'" in said
     assert "another backbone" not in advice_text(RESULT | {"others": [row | {"better": False}]})

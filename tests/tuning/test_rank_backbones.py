@@ -1,6 +1,5 @@
 """The order of backbones by a cross-validated probe: paired errors, hidden labels, cached features, photographs."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from transfer.training.setup import read_images, split_images
 from transfer.tuning.rank_backbones import RatedBackbone, compute_probe_features, order_backbones, rank_backbones
 
 NAMES = ("test_resnet", "glyphnet")
-FLOWERS = Path(os.environ.get("TRANSFER_DATA", "/work/shared/data")) / "flowers12"
+FLOWERS = Path(__file__).parents[3] / "shared" / "data" / "flowers12"
 
 
 @pytest.fixture
@@ -133,7 +132,7 @@ def test_labels_of_one_object_are_too_few(ranking):
         ranking(hide_all_but_one)
 
 
-@pytest.mark.skipif(not FLOWERS.is_dir(), reason="needs the photographs of flowers12 (TRANSFER_DATA)")
+@pytest.mark.skipif(not FLOWERS.is_dir(), reason="needs shared/ with flowers12 beside the checkout")
 def test_photographs_are_for_a_network_of_photographs_and_digits_for_one_of_letters():
     """Kendall's tau is measured in recipes/backbone_ranking.py; this is its clearest case, at 5 labels a class."""
     first = {}

@@ -30,7 +30,7 @@ FOLDS = 5
 MIN_NOISE_LABELS = 3  # of a class: a probe trained on fewer is never confident of it
 # Accuracy of the best probe from which on its suspects are worth a look. With 5 % of the labels wrong (README.md), 19 %
 # of the suspects of probes below it (0.69, 0.59) were wrong labels, and 62 to 100 % of those of probes above it.
-MIN_JUDGING_ACCURACY = 0.75
+MIN_CHECKING_ACCURACY = 0.75
 MAX_CURVE_POWER = 0.5  # of a learning curve; a steeper one is chance
 MAX_NEIGHBOUR_LAG = 0.1  # accuracy by which an earlier stage's neighbours may lag behind the best and still be probed
 MAX_TRUNCATED_PROBES = 3
@@ -57,7 +57,7 @@ class AdviceEvidence:
     probes: Mapping[str, CrossValidation]
     neighbours: Mapping[str, float]  # leave-one-out accuracy of the 5 nearest neighbours by stage, lowest first
     transferability: TransferabilityScores
-    noise: LabelNoise  # of classes with MIN_NOISE_LABELS labels or more; none where no probe can judge labels
+    noise: LabelNoise  # of classes with MIN_NOISE_LABELS labels or more; none where no probe can check labels
     labels: np.ndarray  # int64, shape (J,): objects of the cross-validated images, see `sample_rows`
     widths: tuple[int, ...]  # features of each stage, lowest first
     # Power of the number of images with which a linear probe's errors fell at the last doubling; 0 where all labelled
@@ -71,9 +71,9 @@ class AdviceEvidence:
         return beats_majority(self.probes, self.labels)
 
     @property
-    def judges_labels(self) -> bool:
+    def can_check_labels(self) -> bool:
         """Whether the probe of least loss is correct often enough to find wrong labels."""
-        return judges_labels(self.probes)
+        return can_check_labels(self.probes)
 
     @property
     def majority_share(self) -> float:
@@ -202,9 +202,9 @@ def beats_majority(probes: Mapping[str, CrossValidation], labels: np.ndarray) ->
     return max(probe.interval[0] for probe in probes.values()) > compute_majority_share(labels)
 
 
-def judges_labels(probes: Mapping[str, CrossValidation]) -> bool:
+def can_check_labels(probes: Mapping[str, CrossValidation]) -> bool:
     """Return whether the one of `probes` with the least loss is correct often enough to find wrong labels."""
-    return min(probes.values(), key=lambda probe: probe.loss).accuracy >= MIN_JUDGING_ACCURACY
+    return min(probes.values(), key=lambda probe: probe.loss).accuracy >= MIN_CHECKING_ACCURACY
 
 
 def fit_learning_curve(
@@ -275,6 +275,6 @@ def _score_transferability(
 def _find_noise(probes: Mapping[str, CrossValidation], labels: np.ndarray) -> LabelNoise:
     """Return the label noise by the probe of least loss."""
     best = min(probes.values(), key=lambda probe: probe.loss)
-    judges = beats_majority(probes, labels) and judges_labels(probes)
-    enough = (np.bincount(labels)[labels] >= MIN_NOISE_LABELS) & judges
+    checked = beats_majority(probes, labels) and can_check_labels(probes)
+    enough = (np.bincount(labels)[labels] >= MIN_NOISE_LABELS) & checked
     return find_label_noise(best.probabilities, np.where(enough, labels, -1))

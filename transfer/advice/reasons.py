@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from transfer.advice.evidence import MIN_JUDGING_ACCURACY, AdviceEvidence
+from transfer.advice.evidence import MIN_CHECKING_ACCURACY, AdviceEvidence
 from transfer.advice.requirements import (
     HEAD2TOE,
     LINEAR_PROBE,
@@ -108,9 +108,9 @@ def _explain_measurements(evidence: AdviceEvidence, solves_heads: bool) -> Itera
             "no probe is significantly better than always predicting the commonest class: this network's frozen "
             "features hardly predict the labels, or the images are too few to tell; wrong labels cannot be found"
         )
-    elif not evidence.judges_labels:
-        least = f"{MIN_JUDGING_ACCURACY:.0%}"
-        yield f"the probes are wrong too often to judge labels (below {least} correct): none is suspected"
+    elif not evidence.can_check_labels:
+        least = f"{MIN_CHECKING_ACCURACY:.0%}"
+        yield f"the probes are wrong too often to check labels (below {least} correct): none is suspected"
     if not solves_heads:
         yield "all were measured with solved linear heads; yours are trained, and may be better or worse"
 

@@ -122,10 +122,10 @@ def choose_galleries(test: ImageTable, predictions: Predictions) -> dict[str, li
     for name, values in predictions.items():
         target = test.targets[name]
         kind = find_head_kind(target.kind)
-        judged = kind.judge_rows(target, values)
-        if judged is None:
+        found = kind.find_correct_rows(target, values)
+        if found is None:
             continue
-        correct, confidence = judged
+        correct, confidence = found
         order = np.argsort(-confidence, kind="stable")
         galleries[f"{name} mistakes"] = order[target.known[order] & ~correct[order]][:MISTAKES_SHOWN].tolist()
         galleries[f"{name} hits"] = order[::-1][(correct & target.known)[order[::-1]]][:HITS_SHOWN].tolist()

@@ -155,7 +155,7 @@ class HeadKind(ABC):
         """Return the main score of a report of :meth:`metrics`; 0 where no target is known."""
         return report.get(self.main_score, 0.0)
 
-    def judge_rows(self, target: Target, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    def find_correct_rows(self, target: Target, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return whether each prediction is correct, bool (N,), and its confidence (N,); None of numbers."""
         return None
 
@@ -227,7 +227,7 @@ class ClassHeadKind(HeadKind):
         """Return the most likely class (N,)."""
         return predictions.argmax(1)
 
-    def judge_rows(self, target: Target, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    def find_correct_rows(self, target: Target, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return whether the predicted class is the true one, bool (N,), and its probability (N,)."""
         return self.decide(predictions) == target.values, self.confidence(predictions)
 

@@ -39,7 +39,7 @@ def advice_text(result: dict[str, Any]) -> str:
         parts.append(_backbone_table(result["backbones"]))
     suspects, better = result["noise"]["suspects"], _better_backbone(result)
     if suspects and better:
-        parts.append(f"labels to check: not listed, because {result['others'][0]['name']} judges them better")
+        parts.append(f"labels to check: not listed, because {result['others'][0]['name']} predicts them better")
     elif suspects:
         lines = [f"  {s['path']}: {s['label']}, more likely {s['called']}" for s in suspects[:MAX_SUSPECTS]]
         out = result["config"]["train"]["run"]["out"]

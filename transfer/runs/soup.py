@@ -50,14 +50,7 @@ def average_weights(runs: Sequence[Path], members: Sequence[Models]) -> Models:
 
 
 def save_soup(file: Path, runs: Sequence[Path], soup: Models) -> None:
-    """Write a soup of `runs` to `file`, as a model that `transfer predict` reads.
-
-    Raises
-    ------
-    TransferError
-        The file exists, or its name does not end in .safetensors.
-    """
-    check_soup_file(file)
+    """Write a soup of `runs` to `file`, as a model that `transfer predict` reads."""
     file.parent.mkdir(parents=True, exist_ok=True)
     save_models(file, soup, load_head_config(runs[0]))
 

@@ -63,21 +63,21 @@ def rank_labels(
     digits, it has 85 % among the first 10 % of the images, an order by margin 79 %, suspects before all others 76 %.
     """
     enough = np.bincount(labels[labels >= 0], minlength=1) >= MIN_LABELS
-    judged = np.where((labels >= 0) & enough[labels], labels, -1)
-    rows = np.flatnonzero(judged >= 0)
+    labelled = np.where((labels >= 0) & enough[labels], labels, -1)
+    rows = np.flatnonzero(labelled >= 0)
     groups = np.arange(len(labels)) if groups is None else groups
-    if len(np.unique(judged[rows])) < 2 or len(np.unique(groups[rows])) < 2:
+    if len(np.unique(labelled[rows])) < 2 or len(np.unique(groups[rows])) < 2:
         return None
-    folds = assign_folds(judged[rows], groups[rows], seed=seed)
-    probe = SeedProbe(scale_features(torch.from_numpy(features)), judged, int(judged.max()) + 1)
+    folds = assign_folds(labelled[rows], groups[rows], seed=seed)
+    probe = SeedProbe(scale_features(torch.from_numpy(features)), labelled, int(labelled.max()) + 1)
     by_fold, l2 = probe.predict_by_fold(folds)
     probabilities = by_fold.mean(0)
     probabilities[rows] = by_fold[folds, rows]
-    noise = find_label_noise(probabilities, judged)
-    own = probabilities[rows, judged[rows]]
+    noise = find_label_noise(probabilities, labelled)
+    own = probabilities[rows, labelled[rows]]
     order = rows[np.argsort(own, kind="stable")]
     others = probabilities[rows].copy()
-    others[np.arange(len(rows)), judged[rows]] = -1
+    others[np.arange(len(rows)), labelled[rows]] = -1
     suggested = np.full(len(labels), -1)
     suggested[rows] = others.argmax(1)
     suggested[noise.suspects] = noise.called

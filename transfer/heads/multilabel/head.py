@@ -121,7 +121,7 @@ class MultilabelHead(HeadKind):
         thresholds = find_thresholds(target)
         return multilabel_metrics(target.values, predictions, target.classes, thresholds, intervals=intervals)
 
-    def judge_rows(self, target: Target, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    def find_correct_rows(self, target: Target, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return whether all known labels are predicted correctly, and the probability of the clearest wrong label.
 
         Where all are correct, it is that of the least certain label.

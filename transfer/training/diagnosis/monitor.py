@@ -9,7 +9,7 @@ from transfer.errors import list_examples
 
 Lines = Sequence[Mapping[str, Any]]
 
-MIN_EPOCHS = 6  # shorter trainings are not judged by trends
+MIN_EPOCHS = 6  # shorter trainings have no trends
 STALL = 0.01  # rise of validation accuracy that counts as an improvement
 GAP = 0.15  # lead of training over validation accuracy in overfitting
 JUMP = 1.2  # an epoch's loss over that of the epoch before
