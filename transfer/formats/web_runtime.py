@@ -46,8 +46,8 @@ def read_web_runtime(package: Path | None) -> WebRuntime:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=NPM_SECONDS, cwd=folder)
             (archive,) = Path(folder).glob("*.tgz")
         except (subprocess.SubprocessError, OSError, ValueError) as error:
-            said = (getattr(error, "stderr", None) or get_first_line(error)).strip().splitlines()[0]
-            return WebRuntime({}, missing.format(f"npm failed: {said}"))
+            reason = (getattr(error, "stderr", None) or get_first_line(error)).strip().splitlines()[0]
+            return WebRuntime({}, missing.format(f"npm failed: {reason}"))
         return WebRuntime(_read_package(archive), f"ort/: onnxruntime-web {RUNTIME_VERSION} from npm, MIT licence")
 
 
