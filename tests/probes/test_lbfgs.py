@@ -60,15 +60,37 @@ def test_preconditioners_lead_to_the_same_solution_along_any_path(monkeypatch: p
         torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
 
 
-def test_a_change_of_preconditioner_moves_nothing() -> None:
-    solved = problem("diagonal")
-    solved.minimise(0.1)
+@pytest.mark.parametrize(("kind", "l2", "other_l2"), [("diagonal", 0.1, 1e-4), ("dense", 0.01, 10.0), ("dense", 10, 1)])
+def test_a_change_of_preconditioner_moves_nothing(kind: str, l2: float, other_l2: float) -> None:
+    solved = problem(kind)
+    solved.minimise(l2)
     before, gradient = solved.layer(), solved.gradient_at_zero
-    solved._precondition(1e-4)
+    solved._precondition(other_l2)
     for one, other in zip(before, solved.layer(), strict=True):
         torch.testing.assert_close(one, other)
     np.testing.assert_allclose(solved._objective(np.zeros_like(solved.point), 0.0)[1], solved.gradient_at_zero, 1e-5)
     assert not np.allclose(gradient, solved.gradient_at_zero)
+
+
+def test_strong_l2_takes_no_more_evaluations_than_weak_l2(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = draw(200)
+    x = x * torch.tensor([3.0, 1.0, 0.1, 0.03, 0.01])  # as uneven as features are
+
+    def count(l2: float) -> int:
+        solved = LinearProblem(x, CLASSES, lambda out: F.cross_entropy(out, y), make_dense_preconditioner(x))
+        return solved.minimise(l2, fine=True)
+
+    exact = [count(l2) for l2 in (0.1, 1.0, 10.0, 100.0)]
+    assert max(exact) <= count(0.01)
+    monkeypatch.setattr(lbfgs, "MIN_EXACT_L2", math.inf)
+    assert max(count(l2) for l2 in (0.1, 1.0, 10.0, 100.0)) > max(exact)
+
+
+def test_one_dense_preconditioner_serves_all_weak_l2_values() -> None:
+    preconditioner = make_dense_preconditioner(draw()[0])
+    assert preconditioner(1e-5) is preconditioner(0.03)
+    assert preconditioner(1.0) is preconditioner(1.0)  # so that nothing is converted twice
+    assert not torch.equal(preconditioner(1.0), preconditioner(0.1))
 
 
 @pytest.mark.parametrize(

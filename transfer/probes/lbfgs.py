@@ -9,6 +9,7 @@ here alone.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ MIN_RELATIVE_DECREASE = 1e-9  # of the objective; a smaller one is rounding
 # Typical second derivative of the loss in a row's outputs, p (1 - p) <= 1/4, for the preconditioners. It decides how
 # many evaluations a solution takes, not where it lies. With the diagonal one 0.05 saves 7 % of the time beside 0.1.
 DENSE_CURVATURE, DIAGONAL_CURVATURE = 0.1, 0.05
+# From here on a dense preconditioner of its own saves more than it costs; one does for all weaker L2 values.
+MIN_EXACT_L2 = 0.1
 
 Preconditioner = Callable[[float], Tensor]
 """L2 value -> R, (width, width) or its diagonal (width,): the objective is nearly round in W R⁻¹."""
@@ -51,11 +54,21 @@ def compute_l2(step: int) -> float:
 
 
 def make_dense_preconditioner(x: Tensor) -> Preconditioner:
-    """Return the Cholesky factor of the inverse curvature of `x` (N, width), the same for all L2 values."""
+    """Return the Cholesky factor of the inverse curvature of `x` (N, width), exact from ``MIN_EXACT_L2`` on."""
     curvature = DENSE_CURVATURE / len(x) * compute_gram(x).cpu()
-    curvature.diagonal().add_(DEFAULT_PROBE_L2)
-    root = invert_triangle(torch.linalg.cholesky(curvature)).to(x.device)
-    return lambda l2: root
+    roots: dict[float, Tensor] = {}
+    lock = Lock()  # heads are solved side by side
+
+    def compute_root(l2: float) -> Tensor:
+        damping = l2 if l2 >= MIN_EXACT_L2 else DEFAULT_PROBE_L2
+        with lock:
+            if damping not in roots:
+                damped = curvature.clone()
+                damped.diagonal().add_(damping)
+                roots[damping] = invert_triangle(torch.linalg.cholesky(damped)).to(x.device)
+            return roots[damping]
+
+    return compute_root
 
 
 def make_diagonal_preconditioner(variances: Tensor) -> Preconditioner:
@@ -156,13 +169,17 @@ class LinearProblem:
         """Express point and gradient in the units of the preconditioner at `l2`, if it depends on it."""
         root = self.preconditioner(l2)
         if root is not self.root:
-            ratio = np.ones((self.outputs, len(root)))
-            ratio *= (root.double() / self.root.double()).cpu().numpy()
-            inner = ratio.size
-            self.point = np.concatenate([self.point[:inner] / ratio.ravel(), self.point[inner:]])
-            gradient = self.gradient_at_zero
-            self.gradient_at_zero = np.concatenate([gradient[:inner] * ratio.ravel(), gradient[inner:]])
+            old, new = self.root.cpu().double(), root.cpu().double()
+            self.point = self._convert(self.point, lambda inner: _apply_inverse(_apply_root(inner, old), new))
+            old, new = (part.T if part.ndim == 2 else part for part in (old, new))
+            self.gradient_at_zero = self._convert(
+                self.gradient_at_zero, lambda inner: _apply_root(_apply_inverse(inner, old), new)
+            )
             self.root = root
+
+    def _convert(self, values: np.ndarray, convert: Callable[[Tensor], Tensor]) -> np.ndarray:
+        inner, bias = torch.from_numpy(values).tensor_split([-self.outputs])
+        return torch.cat([convert(inner.view(self.outputs, -1)).flatten(), bias]).numpy()
 
     def _objective(self, point: np.ndarray, l2: float) -> tuple[float, np.ndarray]:
         inner, bias = (part.requires_grad_() for part in self._unpack(point))
@@ -194,6 +211,13 @@ def _find_thread_pools() -> ThreadpoolController:
 def _apply_root(inner: Tensor, root: Tensor) -> Tensor:
     """Return W from W R⁻¹."""
     return inner @ root if root.ndim == 2 else inner * root
+
+
+def _apply_inverse(weight: Tensor, root: Tensor) -> Tensor:
+    """Return W R⁻¹; a `root` of two dimensions is triangular."""
+    if root.ndim == 1:
+        return weight / root
+    return torch.linalg.solve_triangular(root, weight, upper=bool(root[0, -1]), left=False)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
