@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from studies.regret import compare_with_best, summarise_cells
 from transfer.advice import rule
+from transfer.advice.evidence import AdviceEvidence
 from transfer.backbones import registry
 from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
@@ -182,9 +183,21 @@ def record_advice(config: TrainConfig, images: Images, cache: TrunkCache) -> Rec
     if not len(test):
         raise TransferError(f"{table.name}: no test images to measure accuracy on: give --test a fraction")
     advised = advise_policy(config, images, parts, cache)
-    evidence = {name: advised.record[name] for name in ("advice", "similarity", "size", "probes", "seconds")}
+    names = ("advice", "similarity", "size", "probes", "neighbours", "seconds")
+    evidence = {name: advised.record[name] for name in names}
+    known = {"held_out": _record_held_out(advised.evidence), "slope": advised.evidence.slope}
+    known["widths"] = list(advised.evidence.widths)
     paths = [str(path) for path in table.paths[test]]
-    return {"labelled": advised.evidence.size.labelled} | evidence | {"images": paths}
+    return {"labelled": advised.evidence.size.labelled} | evidence | known | {"images": paths}
+
+
+def _record_held_out(evidence: AdviceEvidence) -> dict[str, str]:
+    """Return for each cross-validated probe a digit for each image: whether it is classified correctly."""
+    return {name: _to_digits(probe.predictions == evidence.labels) for name, probe in evidence.probes.items()}
+
+
+def _to_digits(correct: np.ndarray) -> str:
+    return "".join(str(int(value)) for value in correct)
 
 
 def apply_policy(config: TrainConfig, policy: str, labelled: int) -> TrainConfig:
@@ -208,7 +221,7 @@ def train_and_record(config: TrainConfig, images: Images, cache: TrunkCache) -> 
     correct, _ = correct_predictions(run, "object")
     return {
         "accuracy": float(correct.mean()),
-        "right": "".join(str(int(value)) for value in correct),
+        "right": _to_digits(correct),
         "seconds": run.result["seconds"]["total"],
     }
 

@@ -9,6 +9,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 # Each has a test of its own.
 OTHERS = (
+    "advice_constants.py",
     "appearance_battery.py",
     "class_shares.py",
     "constants.py",

@@ -81,7 +81,24 @@ def derive_advice(
     evidence: AdviceEvidence, costs: TrainingCosts, network: NetworkLayout, requirements: RunRequirements
 ) -> Advice:
     """Return the advice that follows from `evidence` for a run with these `requirements`."""
-    rated = rate_policies(evidence, costs, network, requirements)
+    ranked, frozen = rank_policies(rate_policies(evidence, costs, network, requirements), requirements)
+    size = classify_size(evidence.size.labelled, evidence.size.median)
+    return Advice(
+        size,
+        evidence.similarity.known,
+        evidence.similarity.kind,
+        ranked[0],
+        ranked[1],
+        make_train_settings(ranked[0]),
+        ranked,
+        tuple(explain_advice(evidence, size, ranked, frozen, requirements)),
+    )
+
+
+def rank_policies(
+    rated: Iterable[RatedPolicy], requirements: RunRequirements
+) -> tuple[tuple[RatedPolicy, ...], RatedPolicy]:
+    """Return the policies that a run can use, the advised one first, and the best one without fine-tuning."""
     possible = (c for c in rated if requirements.solves_heads or not FreezePolicy.parse(c.policy).all_stages)
     ranked = sorted(possible, key=lambda c: c.accuracy, reverse=True)
     frozen = prefer_stage_probes(next(c for c in ranked if c.measured), ranked)
@@ -89,17 +106,7 @@ def derive_advice(
     leads = fine_tuned is ranked[0] and fine_tuned.accuracy - frozen.accuracy > MIN_FINE_TUNING_GAIN
     best = fine_tuned if requirements.fine_tuning_options or leads else frozen
     ranked.remove(best)
-    size = classify_size(evidence.size.labelled, evidence.size.median)
-    return Advice(
-        size,
-        evidence.similarity.known,
-        evidence.similarity.kind,
-        best,
-        ranked[0],
-        make_train_settings(best),
-        (best, *ranked),
-        tuple(explain_advice(evidence, size, (best, *ranked), frozen, requirements)),
-    )
+    return (best, *ranked), frozen
 
 
 def prefer_stage_probes(best: RatedPolicy, others: Iterable[RatedPolicy]) -> RatedPolicy:

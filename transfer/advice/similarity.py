@@ -70,14 +70,25 @@ def measure_similarity(observed: NetworkObservations) -> Similarity:
     """
     distance = {stage: measure_norm_distance(norm) for stage, norm in observed.norms.items()}
     variety = None if observed.probabilities is None else measure_predicted_variety(observed.probabilities)
+    return rate_similarity(distance, variety, observed.pretraining)
+
+
+def rate_similarity(distance: Mapping[str, float], variety: float | None, pretraining: str = "") -> Similarity:
+    """Return the similarity for the two measures, each where it is known: see :class:`Similarity`.
+
+    Examples
+    --------
+    >>> rate_similarity({"last": 0.12}, 0.38).kind, rate_similarity({}, 0.1).kind, rate_similarity({}, None).kind
+    ('similar', 'different', 'between')
+    """
     scores = []
     if distance:
         last = max(list(distance.values())[-1], MIN_VARIANCE)
         scores.append(np.interp(-np.log(last), -np.log(DISTANCE_AT_SCORES), SCORES))
     if variety is not None:
         scores.append(np.interp(variety, VARIETY_AT_SCORES, SCORES))
-    score = float(np.mean(scores)) if scores and not observed.pretraining else 0.5
-    return Similarity(score, classify_similarity(score), distance, variety, observed.pretraining)
+    score = float(np.mean(scores)) if scores and not pretraining else 0.5
+    return Similarity(score, classify_similarity(score), dict(distance), variety, pretraining)
 
 
 def classify_similarity(score: float) -> Kind:
