@@ -4,7 +4,8 @@ import shlex
 import shutil
 from pathlib import Path
 
-from transfer.cli.main import main, parse
+from transfer.cli.arguments import parse
+from transfer.cli.main import main
 from transfer.config.train import TrainConfig
 
 

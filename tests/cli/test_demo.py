@@ -3,8 +3,8 @@ import shlex
 
 import pytest
 
+from transfer.cli.arguments import parse
 from transfer.cli.demo import OWN_IMAGES, REPORT, RUNS, demo
-from transfer.cli.main import parse
 from transfer.cli.run_folders import choose_run_folder
 from transfer.config.commands import DemoConfig
 

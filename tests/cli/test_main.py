@@ -156,12 +156,6 @@ def test_the_cache_is_listed_checked_and_cleared(capsys, folder, tmp_path, monke
     assert not list(tmp_path.rglob("*.rows"))
 
 
-def test_refit_is_a_bare_flag_too(capsys, folder, tmp_path):
-    argv = ["train", "--data", str(folder), *SMALL, "--epochs", "1", "--policy", "partial:1", "--refit"]
-    argv += ["--out", str(tmp_path / "run")]
-    assert "refit on train + val" in said(capsys, argv, 0).out
-
-
 MISTAKES = {
     "unknown set": (["train", "--data", "digit"], "did you mean 'digits'"),
     "an option of other commands": (["predict", "runs/x", "--json"], "unknown option --json; see"),
@@ -209,31 +203,6 @@ def test_a_folder_without_images_and_one_where_nothing_can_be_written(capsys, tm
     assert (
         "cannot write" in said(capsys, ["train", "--data", str(folder), "--out", str(tmp_path / "file" / "run")], 2).err
     )
-
-
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        (
-            ["train", "--polici", "full"],
-            "unknown option --polici (did you mean '--policy'?); see transfer train --help",
-        ),
-        (["trian"], "unknown command 'trian' (did you mean 'train'?); known: demo, "),
-        ([], "the command is missing; known: demo, "),
-        (["export", "runs/a", "--overwrite"], "unknown option --overwrite; see "),  # not like --coverage
-        (["train", "extra", "more"], "unexpected argument more; see "),
-        (["pick", "images", "--stratgy", "margin"], "unknown option --stratgy (did you mean '--strategy'?); see "),
-        (["train", "--epochs", "many"], "--epochs 'many': it must be a whole number, 1 or more"),
-        (["train", "--balance", "some"], "--balance 'some': it must be one of none, loss, sampling"),
-        (["train", "--lr"], "Missing value for argument '--lr'"),
-        (["evaluate"], "Missing from transfer evaluate: PATH"),
-    ],
-)
-def test_bad_arguments_are_one_line_and_code_2(capsys, argv, says):
-    captured = said(capsys, argv, 2)
-    assert captured.err.startswith(f"transfer: {says}")
-    assert len(captured.err.splitlines()) == 1
-    assert not captured.out
 
 
 def test_a_recipe_refuses_an_unknown_option(capsys):

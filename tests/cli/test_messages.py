@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from transfer.cli.arguments import parse
 from transfer.cli.commands import COMMANDS
-from transfer.cli.main import main, parse
+from transfer.cli.main import main
 from transfer.cli.messages import describe_start, suggest_next
 from transfer.config.commands import FetchConfig
 

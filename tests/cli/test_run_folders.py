@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from transfer.cli.main import main, parse
+from transfer.cli.arguments import parse
+from transfer.cli.main import main
 from transfer.cli.run_folders import choose_run_folder, name_run
 from transfer.config.commands import AdviseConfig, LrFindConfig, SearchConfig
 from transfer.config.serialise import to_dict

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.cli.main import WithJsonFlag, parse
+from transfer.cli.arguments import WithJsonFlag, parse
 from transfer.config import adapt, commands, shared, train
 from transfer.config.adapt import MethodConfig, ShiftConfig, StepsConfig
 from transfer.config.checked import Config, convert, from_dict, get_hints

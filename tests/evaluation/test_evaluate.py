@@ -71,22 +71,6 @@ def test_no_run_there(tmp_path):
         evaluate(EvaluateConfig(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"a,b\n1,2\n",
-        b'path,object\n"x',
-        b"path,age,age_predicted\nx,old,1\n",
-        b"path\n" + b"x" * 2**18,
-    ],
-)
-def test_damaged_predictions_are_one_line(run, content):
-    (run / "predictions.csv").write_bytes(content)
-    with pytest.raises(TransferError, match="give --data"):
-        evaluate(EvaluateConfig(run, device="cpu"))
-
-
 def test_sets_are_measured_on_other_images(config, folder, tmp_path):
     run = tmp_path / "run"
     result = train(config(out=run, test=0.25)).result

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transfer.cli.main import parse
+from transfer.cli.arguments import parse
 from transfer.config.adapt import AdaptConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import (

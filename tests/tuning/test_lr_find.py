@@ -8,7 +8,7 @@ import pytest
 import torch
 from model_states import changed_names, copy_state
 
-from transfer.cli.main import parse
+from transfer.cli.arguments import parse
 from transfer.config.checked import from_dict
 from transfer.config.commands import LrFindConfig
 from transfer.config.train import CacheConfig, LearnConfig, RegulariseConfig, RunConfig, TrainConfig

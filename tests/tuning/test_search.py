@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.cli.main import parse
+from transfer.cli.arguments import parse
 from transfer.config.checked import from_dict
 from transfer.config.commands import SearchConfig
 from transfer.config.train import RunConfig, TrainConfig

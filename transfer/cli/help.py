@@ -59,6 +59,11 @@ class _Option:
     def advanced(self) -> bool:
         return ADVANCED in get_args(self.hint)
 
+    @property
+    def takes_several(self) -> bool:
+        """Whether its value is several, separated by commas."""
+        return get_origin(self.hint.__origin__ if get_origin(self.hint) is Annotated else self.hint) is tuple
+
     def field(self) -> tuple[str, Any, Any]:
         """Return name, type with help text, and default, as `dataclasses.make_dataclass` takes them."""
         hint, default, metavar, text = self.hint, self.default, None, self.help
@@ -123,9 +128,15 @@ def print_commands(commands: Mapping[str, type]) -> None:
     sys.exit(0)
 
 
-def list_options(kind: type, *, has_json: bool = False) -> list[str]:
-    """Return the options of a command with the config class `kind` as they are written, such as ``--lr``."""
-    names = [option.name.replace("_", "-") for _, _, options in _groups(kind, None, "") for option in options]
+def list_options(kind: type, *, has_json: bool = False, several: bool = False) -> list[str]:
+    """Return the options of a command with the config class `kind` as they are written, such as ``--lr``.
+
+    With `several`, only those that take several values, separated by commas.
+    """
+    found = [option for _, _, options in _groups(kind, None, "") for option in options]
+    names = [option.name.replace("_", "-") for option in found]
+    if several:
+        return [f"--{name}" for name, option in zip(names, found, strict=True) if option.takes_several]
     return [f"--{name}" for name in (*names, "plugin", *(["json"] if has_json else []), "help", "help-all")]
 
 

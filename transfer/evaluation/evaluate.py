@@ -1,10 +1,8 @@
 """`transfer evaluate`: a saved run, or an ensemble of several, on images with or without labels."""
 
 import contextlib
-import csv
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,8 @@ from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.images.depths import measure_depths
 from transfer.data.images.levels import DEFAULT_LEVELS, choose_levels
-from transfer.data.label_sets.combinations import use_label_sets
 from transfer.data.sets.load import load_available, load_table
-from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target, make_softmax_target
+from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target
 from transfer.data.unlabelled import forget_placeholder_classes
 from transfer.errors import TransferError, list_examples
 from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
@@ -40,8 +37,9 @@ from transfer.heads import HeadSpec
 from transfer.heads.multilabel.head import average_thresholds
 from transfer.runs import checkpoint
 from transfer.runs.soup import average_weights, check_soup_file, save_soup
+from transfer.runs.tested_images import note_training_images, read_tested_images
 from transfer.runtime.device import get_versions, pick_device
-from transfer.runtime.files import open_text, read_json, write_json
+from transfer.runtime.files import read_json, write_json
 
 
 def align_labels(table: ImageTable, specs: Sequence[HeadSpec], *, own: bool = False) -> ImageTable:
@@ -97,7 +95,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         members = [average_weights(runs, members)]
     specs = _merge_specs(members)
     if config.data is None:
-        given = _common_test([run if run.is_dir() else run.parent for run in runs], specs)
+        given = read_tested_images([run if run.is_dir() else run.parent for run in runs], specs)
     else:
         load = load_available if _list_objects(specs) else load_table
         given = load(
@@ -112,7 +110,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         given = forget_placeholder_classes(given, _list_objects(specs))
         in_test = given.split == "test"
         given = given.take(in_test) if in_test.any() else given
-        given = replace(given, notes=(*given.notes, *_notes_on_training_images(runs, given)))
+        given = replace(given, notes=(*given.notes, *note_training_images(runs, given)))
     cache = TrunkCache(CacheConfig(cache=config.cache))
     table, inspection = drop_bad_images(given, inspect_files(given, disk_cache=cache.disk_cache), config.on_bad_image)
     table, inspection = drop_conflicts(table, inspection)
@@ -243,73 +241,10 @@ def load_test_table(run: Path, specs: Sequence[HeadSpec]) -> ImageTable:
     TransferError
         The run has none.
     """
-    return align_labels(_common_test([run], specs), specs, own=True)
+    return align_labels(read_tested_images([run], specs), specs, own=True)
 
 
 def _merge_specs(members: Sequence[checkpoint.Models]) -> list[HeadSpec]:
     """Return the specifications of the heads; of several models with the mean of their thresholds."""
     first, *others = ({n: s for model in m.values() for n, s in model.heads.specs.items()} for m in members)
     return [average_thresholds(spec, [other[name] for other in others]) for name, spec in first.items()]
-
-
-def _common_test(runs: Sequence[Path], specs: Sequence[HeadSpec]) -> ImageTable:
-    """Return the test images of the first of `runs`; raise unless they were tested on the same images."""
-    first, *others = (_read_test_rows(run) for run in runs)
-    for run, rows in zip(runs[1:], others, strict=True):
-        if _paths(rows) != _paths(first):
-            raise TransferError(
-                f"{run} and {runs[0]} were tested on different images, and one may have been trained on the other's: "
-                "train them on one split (--split-seed), or give --data"
-            )
-    return _table_of(runs[0], first, specs)
-
-
-def _read_test_rows(run: Path) -> list[dict[str, str]]:
-    """Return the lines of the run's predictions.csv."""
-    file = run / "predictions.csv"
-    if not file.is_file():
-        raise TransferError(f"{run} has no predictions.csv, which lists the run's test images: give --data")
-    try:
-        with open_text(file) as opened:
-            rows = list(csv.DictReader(opened, strict=True))
-        _paths(rows)
-    except (KeyError, ValueError, TypeError, OSError, csv.Error) as error:
-        raise TransferError(f"{file} does not list predictions ({error!r}): give --data") from error
-    if not rows:
-        raise TransferError(f"{run} was trained without test images: give --data")
-    return rows
-
-
-def _paths(rows: Sequence[Mapping[str, str]]) -> set[str]:
-    return {str(np.str_(row["path"])) for row in rows}
-
-
-def _notes_on_training_images(runs: Sequence[Path], table: ImageTable) -> Iterator[str]:
-    """Yield a note for each run that has some images of `table`, but not all, in its test split."""
-    for run in runs:
-        with contextlib.suppress(TransferError):
-            tested = {os.path.realpath(path) for path in _paths(_read_test_rows(run if run.is_dir() else run.parent))}
-            met = sum(os.path.realpath(path) in tested for path in table.paths)
-            if 0 < met < len(table):
-                yield (
-                    f"{met} of these images are test images of {run}, which may have been trained on the other "
-                    f"{len(table) - met}: without --data it is evaluated on its test images alone"
-                )
-
-
-def _table_of(run: Path, rows: list[dict[str, str]], specs: Sequence[HeadSpec]) -> ImageTable:
-    """Return the test images that predictions.csv lists, with the true labels of the heads `specs`."""
-    targets = {}
-    try:
-        for spec in specs:
-            if f"{spec.name}_predicted" in rows[0]:
-                column = [row[spec.name] or "" for row in rows]
-                targets[spec.name] = spec.head_kind.read_truths(column)
-        if not targets:
-            raise ValueError("no column of a head of the run")
-        empty = np.full(len(rows), "")
-        blank = make_softmax_target(empty.tolist())
-        targets = {"object": blank, "domain": blank} | targets
-        return use_label_sets(ImageTable(np.array([row["path"] for row in rows]), targets, empty, empty, str(run)))
-    except (KeyError, ValueError, TypeError) as error:
-        raise TransferError(f"{run / 'predictions.csv'} does not list predictions ({error!r}): give --data") from error
