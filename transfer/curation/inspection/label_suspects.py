@@ -70,9 +70,7 @@ def rank_labels(
         return None
     folds = assign_folds(labelled[rows], groups[rows], seed=seed)
     probe = SeedProbe(scale_features(torch.from_numpy(features)), labelled, int(labelled.max()) + 1)
-    by_fold, l2 = probe.predict_by_fold(folds)
-    probabilities = by_fold.mean(0)
-    probabilities[rows] = by_fold[folds, rows]
+    probabilities, l2 = probe.predict_held_out(folds)
     noise = find_label_noise(probabilities, labelled)
     own = probabilities[rows, labelled[rows]]
     order = rows[np.argsort(own, kind="stable")]
