@@ -14,6 +14,7 @@ from transfer.backbones.engines import StagesKey, choose_engine, is_compiled
 from transfer.backbones.trunk import Trunk
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
+from transfer.runtime.device import move_to
 
 Precision = Literal["float16", "float32"]
 
@@ -89,7 +90,7 @@ class TransferModel(nn.Module):
         """
         self._keep_frozen_in_eval()
         device = next(self.backbone.parameters()).device
-        return self.round_activation(self.get_trunk()(images)) if self.cut else images.to(device, non_blocking=True)
+        return self.round_activation(self.get_trunk()(images)) if self.cut else move_to(images, device)
 
     def get_trunk(self) -> Trunk:
         """Return the trunk prepared for inference, rebuilt if its weights have changed."""

@@ -66,6 +66,20 @@ def test_a_saved_run_predicts_what_was_reported(config, tiny, tmp_path, method, 
     assert all("striped" in row["path"] for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("method", "how"),
+    [("coral", {}), ("auto", {}), ("dann", {"policy": "partial:1"}), ("mme", {"target_labels": 2})],
+)
+def test_a_run_of_any_device_predicts_the_same_on_a_cpu(config, tiny, tmp_path, method, how, device):
+    """But for an image on the border between two classes: devices round differently."""
+    result = adapt(config(method=(method,), out=tmp_path / "run", device=device, **how), images=tiny).result
+    rows = answers(tmp_path / "run")
+    assert len(rows) == result["target"]["object"]["n"]
+    found = predict(checkpoint.load_models(tmp_path / "run", "cpu"), [row["path"] for row in rows])
+    differ = sum(a["object"] != b["object_predicted"] for a, b in zip(found, rows, strict=True))
+    assert differ <= (0 if device == "cpu" else 2)
+
+
 def test_what_the_result_says(config, tiny, tmp_path):
     out = tmp_path / "run"
     result = adapt(config(method=("mcc", "source_only"), out=out), images=tiny).result

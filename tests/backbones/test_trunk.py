@@ -15,6 +15,8 @@ from transfer import backbones
 from transfer.backbones import trunk as trunk_module
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.trunk import Trunk
+from transfer.evaluation.predict import PREDICTED_AT_ONCE
+from transfer.feature_cache import feed
 
 NAMES = ["test_resnet", "test_efficientnet", "test_convnext", "test_nfnet", "mobilenetv3_small_050", "resnet18"]
 NAMES += ["torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5", "densenet121", "efficientnet_b0.ra_in1k"]
@@ -274,3 +276,26 @@ def test_real_weights(name: str) -> None:
         got = Trunk(backbone, cut)(x)
         assert float((got - expected).abs().max()) <= 2e-5 * float(expected.abs().max())
     assert norms(backbone.network) == (52 if name == "mobilenetv2_100" else 0)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_on_any_device_features_are_those_of_the_network(
+    small: Callable[..., Backbone], name: str, device: str
+) -> None:
+    """However images are batched; on a GPU convolutions round to TensorFloat-32, 10 bits."""
+    backbone = small(name, size=64)
+    statistics_of_its_own(backbone.network)
+    x, cut = pixels(7, 64), len(backbone.stages)
+    expected = naive(backbone.eval(), x, cut)
+    ready = Trunk(backbone.to(device), cut)
+    whole = ready(x)
+    assert whole.device.type == device
+    tolerance = {"cpu": 1e-4, "cuda": 1e-2}[device]
+    assert float((whole.cpu() - expected).abs().max()) <= tolerance * float(expected.abs().max())
+    assert torch.equal(torch.cat([ready(x[:2].to(device)), ready(x[2:])]), whole)
+
+
+def test_on_a_gpu_no_image_is_computed_for_nothing() -> None:
+    """Batches of the feed, of predictions and of the trunk have the same number of images: none is filled up."""
+    assert feed._BATCH % trunk_module.DEFAULT_CHUNK_IMAGES == 0
+    assert PREDICTED_AT_ONCE % trunk_module.DEFAULT_CHUNK_IMAGES == 0

@@ -17,6 +17,8 @@ from transfer.data.images import batches as batches_module
 from transfer.data.images.batches import StreamedBatch
 from transfer.errors import TransferError
 from transfer.evaluation.predict import group_paths, predict, predict_batches, predict_command
+from transfer.evaluation.uncertainty.caution import choose_caution
+from transfer.evaluation.uncertainty.record import find_uncertainty
 from transfer.runs import checkpoint
 from transfer.runs.folder import UNCERTAINTY_FILE
 from transfer.training.train import train
@@ -33,6 +35,19 @@ def test_a_saved_run_repeats_its_test_predictions(run):
         assert row["object_probability"] == pytest.approx(float(want["object_probability"]), abs=1e-4)
         assert len(row["object_top"]) == 2
         assert row["object_top"][0] == [row["object"], row["object_probability"]]
+
+
+def test_any_device_repeats_the_predictions_of_a_run(run, device):
+    """Devices round differently."""
+    with (run / "predictions.csv").open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    models = checkpoint.load_models(run, device)
+    caution = choose_caution(find_uncertainty(run), 0.9, 0.0)
+    got = list(predict(models, [row["path"] for row in expected], caution=caution))
+    for row, want in zip(got, expected, strict=True):
+        share = dict(row["object_top"])[want["object_predicted"]]
+        assert share == pytest.approx(float(want["object_probability"]), abs=1e-4 if device == "cpu" else 0.02)
+        assert 0 <= row["object_unknown"] <= 1
 
 
 def test_probabilities_of_all_classes_sum_to_one(run, folder):

@@ -395,3 +395,19 @@ def test_the_default_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tm
     assert disk_cache.root.is_relative_to(tmp_path / "mine")
     assert disk_cache.limit == 2 << 30
     assert TrunkCache(CacheConfig(cache=False)).disk_cache is None
+
+
+def test_devices_share_no_rows(
+    ready: Ready, caches: Caches, images: ImageTable, digests: np.ndarray, device: str
+) -> None:
+    """On each device the cache changes no bit, and on a GPU it finds none of the rows that a CPU computed."""
+    model, rows = ready(), np.arange(len(images))
+    cache, on_cpu = caches(), all_rows(caches(), model, images, digests)
+    model.to(device)
+    feed = cache.feed(model, images.paths, digests, batch_size=7, workers=1)
+    assert feed.find_cached(rows).all() == (device == "cpu")
+    cached = all_rows(cache, model, images, digests)
+    assert feed.find_cached(rows).all()
+    assert cached.device.type == device
+    assert torch.equal(cached, all_rows(caches(kept=False), model, images, digests))
+    torch.testing.assert_close(cached.cpu(), on_cpu, rtol=0.01, atol=0.01 * float(on_cpu.abs().max()))

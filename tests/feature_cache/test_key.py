@@ -158,3 +158,25 @@ def test_weights_are_hashed_again_only_if_they_may_have_changed(
     assert keyed(model, cut=1) != before
     assert keyed(copy.deepcopy(model)) == before
     assert len(hashed) == 5
+
+
+def test_it_covers_the_gpu_and_how_it_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No features of another device, GPU, cuDNN, precision of products or size of a forward pass are a hit."""
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "one")
+    found = [key_module._computed(torch.device(kind), "torch") for kind in ("cpu", "mps", "cuda")]
+    for owner, name, value in (
+        (torch.cuda, "get_device_name", lambda device: "another"),
+        (torch.backends.cudnn, "version", lambda: 1),
+        (trunk, "DEFAULT_CHUNK_IMAGES", 3),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, value)
+            found.append(key_module._computed(gpu, "torch"))
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = not before
+        found.append(key_module._computed(gpu, "torch"))
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+    assert len(set(found)) == 7

@@ -128,6 +128,21 @@ def test_the_unknown_score_is_the_one_that_finds_left_out_classes_best(labelled:
     assert unknown.reference.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mahalanobis", "guided"])
+def test_any_score_is_fitted_on_the_device_of_the_network(
+    labelled: LabelledRows, monkeypatch: pytest.MonkeyPatch, name: str, device: str
+) -> None:
+    """Held-out outputs and labels are on the CPU."""
+    scores = dict.fromkeys(("energy", "msp", "knn", "guided", "mahalanobis"), 0.5) | {name: 0.9}
+    monkeypatch.setattr(held_out_images, "measure_left_out", lambda *_, **__: scores)
+    labelled.feed.model.to(device)
+    found = predict_held_out(labelled, SOLUTION, TEMPERATURES, seed=3)
+    assert found.unknown
+    assert found.unknown.name == name
+    assert len(found.unknown.reference) == len(found.rows)
+    assert found.unknown.reference.isfinite().all()
+
+
 @pytest.mark.parametrize("chosen", [True, False])
 def test_else_the_reference_is_of_the_validation_images(
     labelled: LabelledRows, monkeypatch: pytest.MonkeyPatch, chosen: bool

@@ -327,3 +327,16 @@ def test_selected_features_are_the_same_for_training_and_validation() -> None:
     for part in (selected.train, selected.val):
         torch.testing.assert_close(part.x, layer.train.x[:, columns] * 2.5)
     assert layer.select(None) is layer
+
+
+@pytest.mark.parametrize("compose", ["dual", "joint"])
+def test_another_device_finds_the_same_probe(compose: str, device: str) -> None:
+    """Rows may be on the CPU."""
+    train, val = draw(), draw(seed=2)
+    expected, found = make(compose=compose), make(compose=compose).to(device)
+    chosen = [linear.solve_linear_probe(heads, train, val) for heads in (expected, found)]
+    assert chosen[0] == chosen[1]
+    wanted, got = answers(expected, val[0]), answers(found.cpu(), val[0])
+    for name, values in wanted.items():
+        assert (got[name].argmax(1) == values.argmax(1)).all()
+        np.testing.assert_allclose(got[name], values, atol=2e-3)

@@ -181,3 +181,12 @@ def test_what_was_loaded_is_not_shared() -> None:
     before = copy.deepcopy(kept)
     load_optimizer_state(optimizer, kept)
     assert repr(before) == repr(kept)
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="MPS is here")
+def test_generators_of_a_device_that_is_not_here_are_left_out() -> None:
+    torch.manual_seed(7)
+    states = get_rng_states() | {"mps": torch.zeros(16, dtype=torch.uint8)}
+    wanted = torch.rand(3)
+    set_rng_states(states)
+    assert torch.equal(torch.rand(3), wanted)

@@ -293,3 +293,9 @@ def test_interpolated_weights_lie_between(share: float, values: list[float]) -> 
 def test_the_least_of_several_equal_shares_is_chosen() -> None:
     assert choose_share(lambda share: (0.9, 0.0) if share >= 0.3 else (0.8, 0.0)) == (0.3, (0.9, 0.0))
     assert choose_share(lambda share: None) == (0.5, None)
+
+
+def test_weights_of_a_resumed_run_are_interpolated_on_the_device_of_the_others() -> None:
+    """What was saved is on the CPU."""
+    before, after = torch.zeros(3), torch.ones(3, device="meta")  # a device on any machine
+    assert interpolate_weights({"w": before}, {"w": after}, 0.3)["w"].device.type == "meta"

@@ -193,6 +193,19 @@ def test_a_whole_run(
     assert len(again.tests) == len(settings.get("seeds", (0,)))
 
 
+def test_on_one_device_a_resumed_run_has_the_same_bits(
+    config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    settings = {"batch_size": 16, "epochs": 2, "policy": "partial:1", "average": "ema", "device": device}
+    train(config(out=tmp_path / "whole", **settings))
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, "kill")
+        with pytest.raises(Killed):
+            train(config(out=tmp_path / "parted", checkpoint_minutes=0, **settings))
+    train(config(out=tmp_path / "parted", resume=True, **settings))
+    assert read_run(tmp_path / "parted") == read_run(tmp_path / "whole")
+
+
 def test_what_resume_says(config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"out": tmp_path / "run", "probe": "trained", "batch_size": 16}
     with monkeypatch.context() as patch:

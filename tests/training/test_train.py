@@ -20,6 +20,7 @@ from transfer.config.checked import from_dict
 from transfer.config.train import DataConfig, TrainConfig, ViewConfig
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
+from transfer.evaluation.predict import predict
 from transfer.probes import held_out_images
 from transfer.probes.held_out import cross_fit
 from transfer.runs import checkpoint
@@ -76,6 +77,20 @@ def test_every_policy_runs_and_leaves_what_is_frozen_alone(config, policy):
     assert run.result["policy"]["name"] == policy
     assert run.result["policy"]["frozen_unchanged"]
     assert run.result["policy"]["moved"] == []
+
+
+@pytest.mark.parametrize("policy", ["linear_probe", "partial:1", "full"])
+def test_a_run_of_any_device_predicts_the_same_on_a_cpu(config, tmp_path, policy, device):
+    """But for rounding: convolutions of a GPU round to TensorFloat-32."""
+    run = train(config(policy=policy, device=device, out=tmp_path / "run"))
+    assert run.result["policy"]["frozen_unchanged"]
+    assert next(run.models[""].parameters()).device.type == device
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    found = list(predict(checkpoint.load_models(tmp_path / "run", "cpu"), [row["path"] for row in expected]))
+    for row, want in zip(found, expected, strict=True):
+        share = dict(row["object_top"])[want["object_predicted"]]
+        assert share == pytest.approx(float(want["object_probability"]), abs=1e-4 if device == "cpu" else 0.02)
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,10 @@ def test_invalid_requests_are_refused(config):
         advise(AdviseConfig(config(seeds=(0, 1))))
     with pytest.raises(TransferError, match="advise chooses the policy"):
         advise(AdviseConfig(config(policy="full")))
+
+
+def test_advice_of_any_device(config, device):
+    result = advise(AdviseConfig(config(device=device)))
+    best = result["advice"]["best"]
+    assert best["policy"]
+    assert result["run"] is None

@@ -82,6 +82,7 @@ def _read(paths: np.ndarray, backbone: Backbone) -> torch.Tensor:
 
 def _finish_time(model: TransferModel) -> float:
     """Return the time after all queued work of the device."""
-    if next(model.parameters()).is_cuda:
-        torch.cuda.synchronize()
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()

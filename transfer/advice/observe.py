@@ -72,5 +72,5 @@ def observe(
     return NetworkObservations(
         {stage.name: columns(stage.name) for stage in every.stages},
         norms,
-        None if logits is None else logits.double().softmax(1).cpu().numpy(),
+        None if logits is None else logits.cpu().double().softmax(1).numpy(),
     )

@@ -17,11 +17,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.engines import CompiledStages, StagesKey, choose_engine, compile_stages
 from transfer.runtime import distributed
+from transfer.runtime.device import move_to
 
 TRUNK_VERSION = 1  # bump when outputs change; part of the cache key
 # Images per forward pass. On a CPU few enough for the activations to fit one core's cache.
 CHUNK_IMAGES = {"cpu": 4}
-DEFAULT_CHUNK_IMAGES = 128  # on any other device
+DEFAULT_CHUNK_IMAGES = 64  # on any other device: as many as batches of the feed and of predictions have
 # Largest difference between the folded network's output and the original's, relative to the largest output. Rounding
 # alone reaches 1e-5.
 MAX_FOLDING_ERROR = 1e-3
@@ -112,11 +113,11 @@ class Trunk:
 
     def _map(self, run: Callable[[Tensor], Tensor], inputs: Tensor, size: int) -> Tensor:
         def run_chunk(chunk: Tensor) -> Tensor:
-            n = len(chunk)
+            n, chunk = len(chunk), move_to(chunk, self._device)
             if n < size:  # always the same number of images: the last one is repeated
                 chunk = torch.cat([chunk, chunk[-1:].expand(size - n, *chunk.shape[1:])])
             with torch.no_grad():
-                return run(chunk.to(self._device, non_blocking=True))[:n].float()
+                return run(chunk)[:n].float()
 
         chunks = inputs.split(size)
         mapped = _start_threads().map if self._device.type == "cpu" else map

@@ -30,7 +30,7 @@ from transfer.heads import HeadSpec
 from transfer.runs import checkpoint
 from transfer.runs.folder import MODEL_FILE, UNCERTAINTY_FILE
 from transfer.runtime import signals
-from transfer.runtime.device import get_versions, pick_device
+from transfer.runtime.device import get_versions, move_to, pick_device
 from transfer.runtime.escape import escape_unprintable
 from transfer.runtime.malloc import keep_freed_memory
 from transfer.runtime.streams import is_unicode, is_writable
@@ -114,7 +114,7 @@ def predict_batches(
             found: Predictions = {}
             strangeness = None
             for model in models.values():
-                features, outputs = model.compute(batch.images.to(device, non_blocking=True))
+                features, outputs = model.compute(move_to(batch.images, device))
                 predicted = model.heads.predictions(outputs)
                 found |= {name: values.cpu().numpy() for name, values in predicted.items()}
                 if unknown and HEAD in outputs:

@@ -18,6 +18,7 @@ from transfer.errors import TransferError
 from transfer.feature_cache.key import describe_activation, get_view_seed
 from transfer.model import Precision, TransferModel
 from transfer.runtime import distributed, signals
+from transfer.runtime.device import copy_to_cpu, move_to
 from transfer.runtime.distributed import batches as shared
 from transfer.runtime.malloc import keep_freed_memory
 
@@ -182,7 +183,7 @@ class Feed:
                 else:
                     out = np.empty((len(local), *values.shape[1:]), values.dtype) if out is None else out
                     out[at] = values
-            yield batch, self._none() if out is None else _unpacked(out).to(device, non_blocking=True)
+            yield batch, self._none() if out is None else move_to(_unpacked(out), device)
 
     def _computed(
         self,
@@ -248,8 +249,9 @@ class Feed:
                 tqdm(total=len(mine), desc="frozen trunk", unit="image", disable=None, leave=False) as bar,
                 row_cache.open_writer(len(missing)) as writer,
             ):
-                for batch, activation in self._compute(mine, view, augmentation):
-                    writer.append(self.digests[batch], _packed(self.model.round_activation(activation)))
+                computed = self._compute(mine, view, augmentation)
+                for batch, values in copy_to_cpu((batch, self._pack(activation)) for batch, activation in computed):
+                    writer.append(self.digests[batch], values.contiguous().numpy())
                     bar.update(len(batch))
                     if time.perf_counter() - sealed > _SEAL_SECONDS:
                         writer.commit()
@@ -265,6 +267,11 @@ class Feed:
             log.warning("%s; frozen layers are recomputed in each epoch", problem or "a process cannot write its part")
             self.disk_cache = None
         self.cache.seconds += time.perf_counter() - started
+
+    def _pack(self, activation: Tensor) -> Tensor:
+        """Return activations rounded, and in the cached layout: channels last."""
+        rounded = self.model.round_activation(activation)
+        return rounded.permute(0, 2, 3, 1) if rounded.ndim == 4 else rounded
 
     def _compute(
         self, rows: np.ndarray, view: int, augmentation: Augmentation | None
@@ -294,12 +301,7 @@ class Feed:
         return self.disk_cache.open_rows("trunk", about, shape, about["precision"])
 
 
-def _packed(activation: Tensor) -> np.ndarray:
-    """Return activations in the cached layout: channels last."""
-    return (activation.permute(0, 2, 3, 1) if activation.ndim == 4 else activation).cpu().contiguous().numpy()
-
-
 def _unpacked(values: np.ndarray) -> Tensor:
-    """Invert :func:`_packed`, without a copy."""
+    """Invert :meth:`Feed._pack`, without a copy."""
     activation = torch.from_numpy(values)
     return activation.permute(0, 3, 1, 2) if activation.ndim == 4 else activation

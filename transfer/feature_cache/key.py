@@ -1,5 +1,6 @@
 """The cache key of an activation: everything it depends on besides the image, as plain JSON."""
 
+import platform
 from dataclasses import asdict
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -82,8 +83,21 @@ def _describe_calibration(model: TransferModel) -> dict[str, str]:
     return {"calibration": f"{calibration.digest}, rules {QUANTISATION_VERSION}"}
 
 
+def _describe_accelerator(device: torch.device) -> str:
+    """Return the device, and what its rounding depends on: cuDNN, TensorFloat-32 and images per forward pass."""
+    at_once = f"{trunk.DEFAULT_CHUNK_IMAGES} images at once"
+    if device.type != "cuda":
+        return f"{platform.machine()}, {at_once}"
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):  # from torch 2.9 on
+        tf32 = cudnn.conv.fp32_precision, products.fp32_precision
+    else:
+        tf32 = cudnn.allow_tf32, products.allow_tf32
+    return f"{torch.cuda.get_device_name(device)}, cuDNN {cudnn.version()}, {tf32}, {at_once}"
+
+
 def _computed(device: torch.device, engine: str) -> str:
     """Return the engine, the torch build and the processor, as another one rounds differently."""
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    kind = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else _describe_accelerator(device)
     version = f"{engine} {describe_version(engine)}, rules {GRAPH_VERSION}, " if engine != "torch" else ""
     return f"{version}torch {torch.__version__}, {device.type}, {kind}, rules {trunk.TRUNK_VERSION}"

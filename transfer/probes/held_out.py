@@ -59,7 +59,7 @@ def cross_fit(
         with torch.no_grad():
             parts = layer.part(outputs / temperatures.get(layer.name, 1.0))
         for name in layer.part.specs:
-            values = parts[name].double().cpu()
+            values = parts[name].cpu().double()  # not every device has float64
             found[name] = values.new_full((len(known), *values.shape[1:]), torch.nan)
             found[name][known] = values
     return found

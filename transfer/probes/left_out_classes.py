@@ -68,7 +68,7 @@ def measure_left_out(
         logits = _predict_without(heads, rows, fitted, temperatures, options)
         found = {}
         for name in UNKNOWN_SCORES:
-            score = UnknownScore.fitted(name, rows[0][fitted], labels[fitted].to(rows[0].device))
+            score = UnknownScore.fitted(name, rows[0][fitted], labels[fitted])
             parts = [score.compute(rows[0][part], logits[part]).cpu().numpy() for part in (held_out, unknown)]
             found[name] = measure_auroc(*parts)
         return found

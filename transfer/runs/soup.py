@@ -85,4 +85,5 @@ def _average(tensors: Sequence[Tensor]) -> Tensor:
     """Return the mean of `tensors`; the first of them where they are no floating-point numbers, such as counts."""
     if not tensors[0].is_floating_point():
         return tensors[0]
-    return torch.stack([tensor.double() for tensor in tensors]).mean(0).to(tensors[0].dtype)
+    mean = torch.stack([tensor.cpu().double() for tensor in tensors]).mean(0)  # not every device has float64
+    return mean.to(tensors[0].dtype)

@@ -1,14 +1,20 @@
 """The device of a run, and the versions of the software that computed its result."""
 
 import platform
+from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from transfer.errors import TransferError
 from transfer.runtime import distributed
 from transfer.runtime.version import VERSION
+
+K = TypeVar("K")
 
 
 def pick_device(name: str) -> torch.device:
@@ -25,6 +31,8 @@ def pick_device(name: str) -> torch.device:
         name = next(kind for kind, present in available.items() if present)
     if not available[name]:
         raise TransferError(f"--device {name}: not available here; use --device auto")
+    if name == "cuda":  # convolutions add in a fixed order, so that a seed gives the same bits
+        torch.backends.cudnn.deterministic = True
     processes = distributed.get_local_world_size()
     if name != "cuda" or processes == 1:
         return torch.device(name)
@@ -32,6 +40,45 @@ def pick_device(name: str) -> torch.device:
     if processes > gpus:
         raise TransferError(f"{processes} processes but {gpus} GPUs: one process per GPU, or --device cpu")
     return torch.device("cuda", distributed.get_local_rank())
+
+
+def move_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return `tensor` on `device`; only a GPU copies it in the background, from pinned memory.
+
+    MPS would read memory that may be freed by then: https://github.com/pytorch/pytorch/issues/189690.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+class CpuCopy:
+    """A copy of `tensor` on the CPU; from a GPU it is made in the background, into pinned memory of its own."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copied: torch.cuda.Event | None = None
+        if not tensor.is_cuda:
+            self._copy = tensor.cpu()
+            return
+        self._copy = torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+        self._copied = torch.cuda.Event()
+        self._copied.record(torch.cuda.current_stream(tensor.device))
+
+    def wait(self) -> Tensor:
+        """Return the copy once it is made."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._copy
+
+
+def copy_to_cpu(batches: Iterable[tuple[K, Tensor]]) -> Iterator[tuple[K, Tensor]]:
+    """Yield `batches` with their tensors on the CPU; those of a GPU one batch late, while it computes the next."""
+    waiting: deque[tuple[K, CpuCopy]] = deque()
+    for key, tensor in batches:
+        waiting.append((key, CpuCopy(tensor)))
+        while len(waiting) > (1 if tensor.is_cuda else 0):
+            key, copy = waiting.popleft()
+            yield key, copy.wait()
+    for key, copy in waiting:
+        yield key, copy.wait()
 
 
 def get_versions() -> dict[str, str]:

@@ -75,7 +75,7 @@ def predict_held_out_labels(
         apply_temperatures(heads, temperatures)
         with torch.no_grad():
             predictions = heads.predictions(heads(features[torch.from_numpy(tested)]))
-        return {name: values.double().cpu().numpy() for name, values in predictions.items()}
+        return {name: values.cpu().double().numpy() for name, values in predictions.items()}
 
     parts = [folds == fold for fold in np.unique(folds[held])]
     found: dict[str, np.ndarray] = {}

@@ -96,8 +96,9 @@ def interpolate_weights(before: Mapping[str, Tensor], after: Mapping[str, Tensor
     """
     if share in (0, 1):
         return dict(after if share else before)
-    return {
-        name: before[name].lerp(end, share) if end.is_floating_point() else end.clone() for name, end in after.items()
+    return {  # the weights of a resumed run are on the CPU
+        name: before[name].to(end.device).lerp(end, share) if end.is_floating_point() else end.clone()
+        for name, end in after.items()
     }
 
 

@@ -36,3 +36,14 @@ def test_an_engine_that_is_asked_for_and_not_installed_is_refused(small, monkeyp
     with pytest.raises(TransferError, match=r"--engine openvino needs a package: pip install openvino"):
         choose_engine("openvino", small(), CPU)
     assert choose_engine("auto", small("resnet10t", 224), CPU) == "onnxruntime"  # torch runs what it cannot
+
+
+def test_an_engine_that_a_gpu_does_not_have_is_logged_once(small, caplog):
+    backbone = small()
+    backbone.name = "one of a kind"
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            choose_engine("onnxruntime", backbone, torch.device("cuda"))
+            choose_engine("auto", backbone, torch.device("cuda"))
+            choose_engine("torch", backbone, torch.device("cuda"))
+    assert caplog.messages == ["one of a kind runs on torch, not on onnxruntime, which is for CPUs: the device is cuda"]

@@ -82,3 +82,21 @@ def test_the_area_is_that_of_the_roc_curve():
     known, unknown = rng.integers(0, 6, 40), rng.integers(2, 9, 30)  # with ties
     wanted = roc_auc_score([0] * 40 + [1] * 30, [*known, *unknown])
     assert measure_auroc(known, unknown) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", UNKNOWN_SCORES)
+def test_labels_and_outputs_may_be_on_the_cpu(rows, name, device):
+    """Features of a network on a GPU are there, labels and the outputs of cross-fitted probes are not."""
+    features, labels, x, logits = rows
+    expected = UnknownScore.fitted(name, features, labels).compute(x, logits)
+    score = UnknownScore.fitted(name, features.to(device), labels)
+    found = score.compute(x.to(device), logits)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-2, atol=1e-3)
+    assert found.device.type == device
+
+
+@pytest.mark.parametrize("name", UNKNOWN_SCORES)
+def test_outputs_follow_the_features_to_their_device(rows, name):
+    features, labels, x, logits = rows
+    found = UnknownScore.fitted(name, features, labels).compute(x.to("meta"), logits)  # a device on any machine
+    assert (found.device.type, found.shape) == ("meta", (10,))

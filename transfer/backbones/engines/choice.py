@@ -1,10 +1,15 @@
 """Which engine runs the frozen stages of a network: a rule of the network alone, so that it holds on every machine."""
 
+import logging
+from functools import cache
+
 import torch
 
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.engines.compiled import describe_version
+from transfer.backbones.engines.compiled import ENGINES, describe_version
 from transfer.errors import TransferError
+
+log = logging.getLogger(__name__)
 
 # Below, a thousand images pass in less time than the export takes: `glyphnet` computes thousands a second.
 LEAST_PIXELS = 96 * 96
@@ -31,6 +36,8 @@ def choose_engine(requested: str, backbone: Backbone, device: torch.device) -> s
     """
     if requested == "int8":
         _check_int8(backbone, device)
+    if device.type != "cpu" and requested in ENGINES:
+        _log_torch(backbone.name, requested, device.type)
     if device.type != "cpu" or requested == "torch":
         return "torch"
     if requested != "auto":
@@ -53,3 +60,8 @@ def _check_int8(backbone: Backbone, device: torch.device) -> None:
             "--engine int8 needs a calibration, which transfer train and adapt measure on training images: train with "
             "--engine int8, or name another engine here"
         )
+
+
+@cache  # once is enough
+def _log_torch(name: str, requested: str, device: str) -> None:
+    log.info("%s runs on torch, not on %s, which is for CPUs: the device is %s", name, requested, device)

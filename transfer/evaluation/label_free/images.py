@@ -13,6 +13,7 @@ from transfer.evaluation.predictions import Predictions, iterate_outputs
 from transfer.feature_cache import Feed
 from transfer.heads.kind import ClassHeadKind
 from transfer.model import TransferModel
+from transfer.runtime.device import move_to
 
 Batches = Iterator[tuple[Tensor, dict[str, Tensor]]]
 """Features (n, width) and the outputs of all heads."""
@@ -79,7 +80,7 @@ def _read_batches(model: TransferModel, paths: Sequence[str]) -> Batches:
     backbone = model.backbone
     device = next(backbone.parameters()).device
     for _, images in ImageBatches(paths, backbone.preprocessing, batch_size=BATCH, pin=device.type == "cuda"):
-        yield model.compute(images.to(device, non_blocking=True))
+        yield model.compute(move_to(images, device))
 
 
 def _expect(

@@ -135,12 +135,14 @@ class UnknownScore:
     @classmethod
     def fitted(cls, name: str, features: Tensor, labels: Tensor) -> "UnknownScore":
         """Return the score `name` fitted to `features` (N, F) of known `labels` (N,), without a reference."""
-        state = {key: values.cpu() for key, values in UNKNOWN_SCORES[name].fit(features, labels).items()}
+        fitted = UNKNOWN_SCORES[name].fit(features, labels.to(features.device))
+        state = {key: values.cpu() for key, values in fitted.items()}
         return cls(name, state, torch.empty(0))
 
     def compute(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the score itself, (N,), from features (N, F) and the head's output (N, classes), or (N,) if binary."""
-        logits = logits.float() if logits.ndim == 2 else torch.stack([torch.zeros_like(logits), logits], 1).float()
+        logits = logits if logits.ndim == 2 else torch.stack([torch.zeros_like(logits), logits], 1)
+        logits = logits.to(features.device, torch.float32)  # held-out ones are on the CPU
         state = {key: values.to(features.device) for key, values in self.state.items()}
         return UNKNOWN_SCORES[self.name].compute(state, features, logits)
 
