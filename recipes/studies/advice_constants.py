@@ -13,7 +13,7 @@ from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
 from transfer.report.text import mean_sd_text, text_table
 
-_RULE, _SIMILARITY = "advice.rule", "advice.similarity"
+_RULE, _REQUIREMENTS, _SIMILARITY = "advice.rule", "advice.requirements", "advice.similarity"
 # Constants that the stored evidence can be rated under. Those that change what is measured or trained are not here.
 CONSTANTS = (
     Constant(f"{_RULE}:EXPECTED_REDUCTION[head2toe]", "share", "278 samples"),
@@ -27,7 +27,8 @@ CONSTANTS = (
     Constant(f"{_RULE}:UNNORMALISED_GAIN", "share", "fine_tuned.csv"),
     Constant(f"{_RULE}:HALF_FIXABLE_IMAGES", "images", "nine rows, amazon"),
     Constant(f"{_RULE}:PRIOR_SD_FINE_TUNING", "share", "fine_tuned.csv"),
-    Constant(f"{_RULE}:MIN_FINE_TUNING_GAIN", "accuracy", "worth the time"),
+    Constant(f"{_REQUIREMENTS}:MIN_FINE_TUNING_GAIN", "accuracy", "worth the time"),
+    Constant(f"{_REQUIREMENTS}:MIN_LEAD_SDS", "standard deviations", "stored cells"),
     Constant(f"{_RULE}:MIN_PRIOR_SD", "accuracy", "chosen"),
     Constant(f"{_RULE}:MAX_CHANCE_SD", "standard deviations", "chosen"),
     Constant(f"{_SIMILARITY}:VARIETY_AT_SCORES", "share", "sets of known similarity"),

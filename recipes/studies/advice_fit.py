@@ -16,16 +16,19 @@ from transfer.advice import rule
 from transfer.report.text import text_table
 
 MEANS = Path(__file__).with_name("fine_tuned.csv")
-# Constants that are fitted, by place below `transfer`, each with its bounds.
+# Constants of expected gains that are fitted, by place below `transfer`. Each has a normal prior, mean and standard
+# deviation, which decides where the rows do not.
 FITTED: dict[str, tuple[float, float]] = {
-    "advice.rule:FINE_TUNING_GAIN[similar]": (0.0, 1.0),
-    "advice.rule:FINE_TUNING_GAIN[between]": (0.0, 1.0),
-    "advice.rule:FINE_TUNING_GAIN[different]": (0.0, 1.0),
-    "advice.rule:UNNORMALISED_GAIN": (0.0, 1.0),
-    "advice.rule:LAST_THIRD_GAIN": (0.0, 1.0),
+    "advice.rule:FINE_TUNING_GAIN[similar]": (0.5, 0.25),
+    "advice.rule:FINE_TUNING_GAIN[between]": (0.5, 0.25),
+    "advice.rule:FINE_TUNING_GAIN[different]": (0.5, 0.25),
+    "advice.rule:UNNORMALISED_GAIN": (0.5, 0.25),
+    "advice.rule:LAST_THIRD_GAIN": (0.5, 0.25),
+    "advice.rule:HALF_FIXABLE_IMAGES": (500.0, 250.0),
 }
+WIDTH = "advice.rule:PRIOR_SD_FINE_TUNING"  # fitted to what is left then
+WIDTHS = np.linspace(0.02, 0.5, 49)  # that are tried
 BETWEEN_SETS_SD = 0.01  # of a gain in accuracy, between sets; keeps large test sets from deciding alone
-PRIOR, PRIOR_SD = 0.5, 0.25  # of each of these shares before any row: decides where the rows do not
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,11 @@ class FineTunedMean:
 
     @property
     def sampling_variance(self) -> float:
-        """Variance of the gain between samples of test images: about as many differ as the probe classifies wrongly."""
-        return max(1 - self.probe, 1 / self.tested) / (self.tested * self.seeds)
+        """Variance of the gain between samples of test images.
+
+        Half as many images as the probe classifies wrongly, and at least one, are taken to differ between the policies.
+        """
+        return max((1 - self.probe) / 2, 1 / self.tested) / (self.tested * self.seeds)
 
 
 def read_means(path: Path = MEANS) -> list[FineTunedMean]:
@@ -90,20 +96,38 @@ def set_constants(values: Mapping[str, float]) -> Any:
 def fit_gains(means: Iterable[FineTunedMean]) -> dict[str, float]:
     """Return the constants, by place, whose expected gains are nearest to those of `means`.
 
-    Least squares, weighted by the variance of each gain, with a normal prior for each constant.
+    Least squares, weighted by the variance of each gain, with a normal prior for each constant. The width of the
+    expectation is fitted afterwards.
     """
     rows = [mean for mean in means if mean.part != "other"]
     deviations = np.array([np.sqrt(mean.sampling_variance + BETWEEN_SETS_SD**2) for mean in rows])
-    start = np.array([read_value(place) for place in FITTED])
-    low, high = np.transpose(list(FITTED.values()))
+    prior, prior_sd = np.transpose(list(FITTED.values()))
 
     def residuals(values: np.ndarray) -> np.ndarray:
-        with set_constants(dict(zip(FITTED, values.tolist(), strict=True))):
+        with set_constants(dict(zip(FITTED, (values * prior).tolist(), strict=True))):
             errors = np.array([expect_gain(mean) - mean.gain for mean in rows]) / deviations
-        return np.append(errors, (values - PRIOR) / PRIOR_SD)
+        return np.append(errors, (values - 1) * prior / prior_sd)
 
-    found = least_squares(residuals, np.clip(start, low + 1e-3, high - 1e-3), bounds=(low, high))
-    return dict(zip(FITTED, found.x.tolist(), strict=True))
+    found = least_squares(residuals, np.ones(len(prior)), bounds=(0.0, np.inf))
+    fit = dict(zip(FITTED, (found.x * prior).tolist(), strict=True))
+    with set_constants(fit):
+        return fit | {WIDTH: fit_width(rows)}
+
+
+def fit_width(means: Sequence[FineTunedMean]) -> float:
+    """Return the width under which the gains of `means` are most likely, by expectations under the present constants.
+
+    The distance of a gain from its expectation is normal, with the variance of test images and that of the width.
+    """
+    distances = np.array([mean.gain - expect_gain(mean) for mean in means])
+    sampling = np.array([mean.sampling_variance for mean in means])
+    shares = np.array([rule.estimate_fixable_errors(np.inf, 1 - mean.probe) for mean in means])
+
+    def log_likelihood(width: float) -> float:
+        variance = (width * shares + rule.MIN_PRIOR_SD) ** 2 + sampling
+        return -float((np.log(variance) + distances**2 / variance).sum())
+
+    return float(max(WIDTHS, key=log_likelihood))
 
 
 def measure_error(means: Sequence[FineTunedMean], expect: Callable[[FineTunedMean], float] = expect_gain) -> float:
@@ -126,7 +150,8 @@ def fit_text(means: Sequence[FineTunedMean]) -> str:
     rows = [mean for mean in means if mean.part != "other"]
     fits = [("none", "backbone", fit_gains(rows))]
     fits += [(group, name, fit) for name in ("backbone", "images") for group, fit in leave_one_out(rows, name).items()]
-    cells = [["as it is", "", *(f"{read_value(place):.2f}" for place in FITTED)] + [""] * 4]
+    places = [*FITTED, WIDTH]
+    cells = [["as it is", "", *(f"{read_value(place):.2f}" for place in places)] + [""] * 4]
     for group, name, fit in fits:
         left = [mean for mean in rows if group in ("none", getattr(mean, name))]
         with set_constants(fit):
@@ -135,5 +160,5 @@ def fit_text(means: Sequence[FineTunedMean]) -> str:
         bias = 100 * fmean(expect_gain(mean) - mean.gain for mean in left)
         numbers = [f"{value:.2f}" for value in [*fit.values(), *errors]]
         cells.append([group, str(len(left)), *numbers, f"{bias:+.2f}"])
-    names = [place.partition(":")[2] for place in FITTED]
+    names = [place.partition(":")[2] for place in places]
     return text_table(["left out", "rows", *names, "error, 0 expected", "as it is", "fitted", "bias as it is"], cells)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from transfer.advice import rule
 from transfer.advice.costs import TrainingCosts
-from transfer.advice.requirements import NetworkLayout, RunRequirements
+from transfer.advice.requirements import NetworkLayout, RunRequirements, compute_required_lead
 from transfer.advice.similarity import Similarity
 from transfer.advice.transferability.noise import LabelNoise
 from transfer.backbones.weight_paths import BUNDLE_PRETRAINING
@@ -114,7 +114,13 @@ def test_the_reason_agrees_with_the_decision_on_fine_tuning(evidence, share, mor
     gain = float(points) if verb == "gain" else -float(points)
     if found.best.measured:
         assert baseline == found.best.policy
-        assert gain <= 0.8  # 0.75, rounded
+        fine_tuned = next(c for c in found.ranked if not c.measured)
+        required = 100 * compute_required_lead(fine_tuned, found.best)
+        assert gain <= required + 0.05  # rounded
+        exact = 100 * (fine_tuned.accuracy - found.best.accuracy)
+        assert ("not worth the time" in text) is (0.05 < exact <= 0.75)
+        assert (f"less than {required:.1f} points, the uncertainty" in text) is (exact > 0.75)
     else:
         assert gain >= 0.7
         assert "not worth" not in text
+        assert "uncertainty" not in text

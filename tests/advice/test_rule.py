@@ -1,12 +1,13 @@
 import itertools
 from dataclasses import replace
+from math import hypot
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.advice import rule
+from transfer.advice import requirements, rule
 from transfer.advice.costs import TrainingCosts
 from transfer.advice.requirements import NetworkLayout, RunRequirements
 
@@ -115,8 +116,8 @@ def test_costs_count_images_epochs_and_trained_stages(evidence):
 
 def test_costs_count_uncached_views_and_every_trained_network(evidence):
     measured_set, n, epochs = evidence(1000, 100), 1000, rule.choose_epochs(1000)
-    requirements = RunRequirements(200, networks=2, uncached_epochs=30)
-    found = {c.policy: c for c in rule.rate_policies(measured_set, COSTS, NETWORK, requirements)}
+    run_requirements = RunRequirements(200, networks=2, uncached_epochs=30)
+    found = {c.policy: c for c in rule.rate_policies(measured_set, COSTS, NETWORK, run_requirements)}
     assert found["linear_probe"].seconds == pytest.approx(200 * 0.01 + 30 * n * 0.01)
     assert found["lp_ft:2"].seconds == pytest.approx(2.0 + epochs * n * (2 * 0.002 + 2 * 0.01))  # a trunk is left below
     assert found["lp_ft"].seconds == pytest.approx(2.0 + epochs * n * (2 * 0.02 + 0.01))
@@ -192,17 +193,40 @@ def test_head_parameters_depend_on_the_policys_features(evidence):
     }
 
 
-def test_fine_tuning_must_gain_enough_over_the_best_frozen_policy(evidence):
+def test_fine_tuning_must_gain_enough_over_the_best_frozen_policy(evidence, monkeypatch):
     """Not over the luckiest of many measurements, over which stage probes are preferred."""
     taken = set()
-    for images in range(100, 1000, 25):
+    for images, sds in itertools.product(range(100, 1000, 25), (0.0, 1.0)):
+        monkeypatch.setattr(requirements, "MIN_LEAD_SDS", sds)
         right = {"linear_probe": 0.83, "truncate:1": 0.7, "head2toe": 0.836, "stage_probes": 0.83}
-        found = advise(evidence(images, 90, "similar", right))
-        every = {c.policy: c.accuracy for c in found.ranked}
-        gain, luckiest = (every["lp_ft"] - every[policy] for policy in ("stage_probes", "head2toe"))
-        assert found.best.policy == ("lp_ft" if gain > 0.0075 else "stage_probes")
-        taken.add((gain > 0.0075, luckiest > 0.0075))
-    assert taken == {(False, False), (True, False), (True, True)}
+        measured_set = evidence(images, 90, "similar", right)
+        for policy in ("head2toe", "stage_probes"):  # correct on nearly the same images
+            measured_set.probes[policy].predictions[:] = measured_set.probes["linear_probe"].predictions
+        found = advise(measured_set)
+        every = {c.policy: c for c in found.ranked}
+        gain, luckiest = (every["lp_ft"].accuracy - every[policy].accuracy for policy in ("stage_probes", "head2toe"))
+        uncertainty = sds * hypot(every["lp_ft"].gain_sd, every["stage_probes"].gain_sd)
+        assert found.best.policy == ("lp_ft" if gain > max(0.0075, uncertainty) else "stage_probes")
+        taken.add((gain > 0.0075, luckiest > 0.0075, gain > max(0.0075, uncertainty)))
+    # The time decides, the uncertainty, and neither of them the luckiest.
+    assert taken >= {(False, False, False), (True, False, True), (True, True, True), (True, False, False)}
+
+
+def test_an_expectation_from_few_labels_is_no_more_certain(evidence):
+    """What fine-tuning gains shrinks with the images, its uncertainty does not; probes are less certain as well."""
+    found = {}
+    for images in (60, 600, 2400):
+        rated = rule.rate_policies(evidence(images, 30, "between"), COSTS, NETWORK, REQUIREMENTS)
+        found[images] = {c.policy: c for c in rated}
+    gains = [found[n]["lp_ft"].accuracy - found[n]["linear_probe"].accuracy for n in (60, 600, 2400)]
+    assert 0 < 3 * gains[0] < gains[1] < gains[2]
+    fixable = 0.1 * 0.9**2
+    for n, every in found.items():
+        fine_tuned = every["lp_ft"]
+        assert fine_tuned.gain_sd == pytest.approx(rule.PRIOR_SD_FINE_TUNING * fixable + 0.003), n
+        best = max((c for c in every.values() if c.measured), key=lambda c: c.accuracy)
+        assert fine_tuned.sd == pytest.approx(hypot(best.sd, fine_tuned.gain_sd))
+    assert found[60]["lp_ft"].sd > 2 * found[600]["lp_ft"].sd
 
 
 @given(st.integers(2, 100_000))

@@ -10,6 +10,7 @@ from transfer.advice.requirements import (
     STAGE_PROBES,
     RatedPolicy,
     RunRequirements,
+    compute_required_lead,
     format_duration,
 )
 from transfer.advice.transferability.size import MIN_CLASS_IMAGES, MIN_LARGE_IMAGES, MIN_LARGE_IMAGES_PER_CLASS
@@ -131,7 +132,10 @@ def _explain_choice(ranked: tuple[RatedPolicy, ...], frozen: RatedPolicy, images
         f"{frozen.policy}, with {fine_tuned.trained:,} parameters trained on {images} images in "
         f"{format_duration(fine_tuned.seconds)}"
     )
-    if best.measured and gain > MIN_REPORTED_GAIN:
+    required = compute_required_lead(fine_tuned, frozen)
+    if best.measured and gain > MIN_FINE_TUNING_GAIN:
+        text += f"; that is less than {100 * required:.1f} points, the uncertainty of this expectation"
+    elif best.measured and gain > MIN_REPORTED_GAIN:
         text += f"; less than {100 * MIN_FINE_TUNING_GAIN:g} points are not worth the time"
     yield text
 

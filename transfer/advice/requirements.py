@@ -1,6 +1,7 @@
 """What the rule needs to know of a run and of its network, and the policies that it rates."""
 
 from dataclasses import dataclass
+from math import hypot
 
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
@@ -11,6 +12,7 @@ from transfer.heads.metrics import Z_95
 # last stages (lp_ft:K).
 LINEAR_PROBE, HEAD2TOE, STAGE_PROBES, FINE_TUNING = "linear_probe", "head2toe", "stage_probes", "lp_ft"
 MIN_FINE_TUNING_GAIN = 0.0075  # 0.75 percentage points of expected accuracy: less is not worth its time
+MIN_LEAD_SDS = 1.0  # standard deviations by which fine-tuning must be expected to lead: see README.md
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,30 @@ class RatedPolicy:
     head: int  # parameters of a linear object head on the policy's features
     epochs: int  # 0 where heads are solved
     seconds: float  # expected training time on this machine, with one seed
+    gain_sd: float = 0.0  # standard deviation of its gain over the linear probe
 
     @property
     def interval(self) -> tuple[float, float]:
         """The central 95 %."""
         return max(self.accuracy - Z_95 * self.sd, 0.0), min(self.accuracy + Z_95 * self.sd, 1.0)
+
+
+def compute_required_lead(fine_tuned: RatedPolicy, frozen: RatedPolicy) -> float:
+    """Return the expected lead over the best policy `frozen` from which on fine-tuning is advised.
+
+    It must be worth the time, and exceed its own uncertainty. What both expectations rest on, the probe's accuracy, has
+    no part in that.
+
+    Examples
+    --------
+    >>> def rate(policy, gain_sd):
+    ...     return RatedPolicy(policy, 0.9, 0.05, False, 0, 10, 0, 1.0, gain_sd)
+    >>> compute_required_lead(rate("lp_ft", 0.012), rate("stage_probes", 0.005))
+    0.013
+    >>> compute_required_lead(rate("lp_ft", 0.003), rate("stage_probes", 0.004))
+    0.0075
+    """
+    return max(MIN_FINE_TUNING_GAIN, MIN_LEAD_SDS * hypot(fine_tuned.gain_sd, frozen.gain_sd))
 
 
 def format_duration(seconds: float) -> str:

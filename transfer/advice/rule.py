@@ -11,7 +11,7 @@ advised.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import Literal
 
 import numpy as np
@@ -23,11 +23,11 @@ from transfer.advice.requirements import (
     FINE_TUNING,
     HEAD2TOE,
     LINEAR_PROBE,
-    MIN_FINE_TUNING_GAIN,
     STAGE_PROBES,
     NetworkLayout,
     RatedPolicy,
     RunRequirements,
+    compute_required_lead,
 )
 from transfer.advice.similarity import Kind
 from transfer.advice.transferability.crossval import CrossValidation
@@ -46,8 +46,9 @@ REDUCTION_WITHOUT_LAYERS = -0.40  # if all layers were dropped; for fewer, in pr
 FINE_TUNING_GAIN: dict[Kind, float] = {"similar": 0.20, "between": 0.50, "different": 0.50}
 LAST_THIRD_GAIN = 0.6  # share of that gain if only the last third of the stages is fine-tuned
 UNNORMALISED_GAIN = 0.5  # share of that gain for a network without normalisation layers
-# Standard deviations of these shares between data sets: of policies that are then measured, and of fine-tuning.
-PRIOR_SD_MEASURED, PRIOR_SD_FINE_TUNING = 0.30, 0.25
+# Standard deviations between data sets: of the reductions of policies that are then measured; and of fine-tuning, as a
+# share of the errors that any number of images could fix. With few images the gain is small but no more certain.
+PRIOR_SD_MEASURED, PRIOR_SD_FINE_TUNING = 0.30, 0.10
 MIN_PRIOR_SD = 0.003  # of an expected accuracy, 0.3 percentage points
 LOSS_WEIGHT = 0.75  # of the measured gain, by loss; the rest by accuracy, which moves in steps of one image
 HALF_FIXABLE_IMAGES = 300  # with as many images fine-tuning reaches half of the fixable errors
@@ -103,7 +104,8 @@ def rank_policies(
     ranked = sorted(possible, key=lambda c: c.accuracy, reverse=True)
     frozen = prefer_stage_probes(next(c for c in ranked if c.measured), ranked)
     fine_tuned = next(c for c in ranked if not c.measured)
-    leads = fine_tuned is ranked[0] and fine_tuned.accuracy - frozen.accuracy > MIN_FINE_TUNING_GAIN
+    lead = fine_tuned.accuracy - frozen.accuracy
+    leads = fine_tuned is ranked[0] and lead > compute_required_lead(fine_tuned, frozen)
     best = fine_tuned if requirements.fine_tuning_options or leads else frozen
     ranked.remove(best)
     return (best, *ranked), frozen
@@ -167,9 +169,18 @@ def _rate_probe(
     own = max(abs(probe.accuracy - end) for end in wilson_interval(probe.accuracy, len(evidence.labels))) / Z_95
     accuracy = 1 - remaining * (1 - _clip_fraction(probe.accuracy + gain))
     extrapolated = (1 - remaining) * error / 2
-    sd = sqrt(own**2 + sd**2 + extrapolated**2)
     width = sum(widths) if facts.all_stages else widths[stages - 1 - facts.dropped]
-    return RatedPolicy(policy, accuracy, sd, True, 0, (width + 1) * evidence.size.classes, 0, seconds)
+    return RatedPolicy(
+        policy,
+        accuracy,
+        sqrt(own**2 + sd**2 + extrapolated**2),
+        True,
+        0,
+        (width + 1) * evidence.size.classes,
+        0,
+        seconds,
+        sd,
+    )
 
 
 def _rate_fine_tuning(
@@ -183,6 +194,7 @@ def _rate_fine_tuning(
     n, stages = evidence.size.labelled, len(network.parameters)
     error = evidence.remaining_errors * (1 - evidence.probes[LINEAR_PROBE].accuracy)
     fixable = estimate_fixable_errors(n, error)
+    gain_sd = PRIOR_SD_FINE_TUNING * estimate_fixable_errors(inf, error) + MIN_PRIOR_SD
     gain = FINE_TUNING_GAIN[evidence.similarity.kind] * (1.0 if network.normalised else UNNORMALISED_GAIN)
     for top, share in {count_last_third(stages): LAST_THIRD_GAIN * gain, stages: gain}.items():
         epochs = choose_epochs(n)
@@ -195,16 +207,17 @@ def _rate_fine_tuning(
         yield RatedPolicy(
             f"{FINE_TUNING}:{top}" if top < stages else FINE_TUNING,
             _clip_fraction(1 - error + share * fixable),
-            sqrt(frozen.sd**2 + (PRIOR_SD_FINE_TUNING * fixable + MIN_PRIOR_SD) ** 2),
+            sqrt(frozen.sd**2 + gain_sd**2),
             False,
             trained,
             (evidence.widths[-1] + 1) * evidence.size.classes,
             epochs,
             seconds,
+            gain_sd,
         )
 
 
-def estimate_fixable_errors(images: int, error: float) -> float:
+def estimate_fixable_errors(images: float, error: float) -> float:
     """Return the part of a probe's `error` that fine-tuning on `images` can fix: half with ``HALF_FIXABLE_IMAGES``.
 
     The more errors a probe makes, the more of them no feature can fix: the share falls with its accuracy, squared.
@@ -216,7 +229,7 @@ def estimate_fixable_errors(images: int, error: float) -> float:
     >>> round(estimate_fixable_errors(10**9, 0.1), 3)
     0.081
     """
-    return images / (images + HALF_FIXABLE_IMAGES) * (1 - error) ** 2 * error
+    return (1 - error) ** 2 * error / (1 + HALF_FIXABLE_IMAGES / images)
 
 
 def measure_gain(correct: np.ndarray, baseline: np.ndarray) -> tuple[float, float]:

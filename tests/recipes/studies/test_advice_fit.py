@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from studies.advice_fit import (
     FITTED,
+    WIDTH,
     FineTunedMean,
     expect_gain,
     fit_gains,
     fit_text,
+    fit_width,
     leave_one_out,
     measure_error,
     read_means,
@@ -57,17 +59,32 @@ def test_an_expected_gain_is_the_formula_under_the_constants():
 
 
 def test_the_fit_finds_the_constants_that_made_the_rows(made, monkeypatch):
-    monkeypatch.setattr("studies.advice_fit.PRIOR_SD", 1e3)
+    loose = {place: (mean, 1e3 * mean) for place, (mean, _) in FITTED.items()}
+    monkeypatch.setattr("studies.advice_fit.FITTED", loose)
     monkeypatch.setattr("studies.advice_fit.BETWEEN_SETS_SD", 1e-5)
     wrong = replace(made[0], part="other", accuracy=0.1)  # of a policy that is never advised
     fit = fit_gains([*made, wrong])
-    assert list(fit) == list(FITTED)
-    assert np.allclose(list(fit.values()), list(MADE.values()), atol=1e-3)
+    assert list(fit) == [*FITTED, WIDTH]
+    assert np.allclose(list(fit.values())[:-1], [*MADE.values(), 300], rtol=1e-2)
+    assert fit[WIDTH] == 0.02  # the least that is tried
     with set_constants(fit):
         assert measure_error(made) < 0.01
     assert measure_error(made) > 0.2
     before = rule.FINE_TUNING_GAIN["similar"]
     assert before != fit["advice.rule:FINE_TUNING_GAIN[similar]"]
+
+
+def test_the_width_is_that_of_the_distances(made):
+    """Gains are moved up and down by a share of the errors that any number of images could fix."""
+    rows = [replace(row, tested=10**9) for row in made for _ in range(10)]
+    signs = np.random.default_rng(0).normal(size=len(rows))
+    error = np.array([1 - row.probe for row in rows])
+    moved = [
+        replace(row, accuracy=row.probe + expect_gain(row) + shift)
+        for row, shift in zip(rows, signs * (0.2 * (1 - error) ** 2 * error + 0.003), strict=True)
+    ]
+    assert fit_width(moved) == pytest.approx(0.2, abs=0.02)
+    assert fit_width([replace(row, tested=20) for row in moved]) < 0.2  # test images explain a part
 
 
 def test_without_rows_the_prior_decides(made):
@@ -98,7 +115,7 @@ def test_the_table_of_means_holds_what_the_fit_needs():
     assert len({(row.backbone, row.case, row.policy) for row in means}) == len(means)
     for row in means:
         assert row.kind in rule.FINE_TUNING_GAIN
-        assert 0 < row.probe < 1
+        assert 0 < row.probe <= 1
         assert 0 < row.accuracy <= 1
         assert row.part == ("all" if row.policy == "lp_ft" else row.part) in ("all", "third", "other")
         assert row.normalised is (row.backbone != "torchvision:squeezenet1_1")
