@@ -1,3 +1,5 @@
+import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -215,3 +217,21 @@ def test_the_state_holds_backbone_and_heads_and_nothing_else(small: Callable[...
     assert names == {f"backbone.network.{n}" for n in model.backbone.network.state_dict()} | {
         f"heads.{n}" for n in model.heads.state_dict()
     }
+
+
+def test_norms_are_folded_in_training_steps_only(small: Callable[..., Backbone]) -> None:
+    model = model_of(small("resnet18"))
+    model.freeze(freeze.plan("partial:2", model.backbone).phases[0])
+    x = model.trunk(pixels())
+    model.features(x)
+    with torch.no_grad():
+        model.train().features(x)
+    assert model._folded is None
+    model.features(x).sum().backward()
+    assert model._folded is not None
+    assert not any("forward" in module.__dict__ for module in model.modules())
+    assert pickle.loads(pickle.dumps(model))._folded is None
+    other = copy.deepcopy(model)
+    torch.testing.assert_close(other.features(x), model.backbone.tail(x.float(), model.cut))
+    model.freeze(freeze.plan("partial:3", model.backbone).phases[0])
+    assert model._folded is None

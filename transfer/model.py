@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from transfer import freeze
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.engines import StagesKey, choose_engine, is_compiled
+from transfer.backbones.folding import FoldedTraining
 from transfer.backbones.trunk import Trunk
 from transfer.freeze import Phase
 from transfer.heads.heads import Heads
@@ -44,10 +46,11 @@ class TransferModel(nn.Module):
         self._hooks: list[RemovableHandle] = []
         self._trunk: tuple[tuple, Trunk] | None = None
         self._stages_key: tuple[tuple, StagesKey] | None = None
+        self._folded: FoldedTraining | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the trunk, which is prepared for this machine's threads and rebuilt when needed."""
-        return self.__dict__ | {"_trunk": None, "_stages_key": None}
+        """Leave out what is prepared for this machine and rebuilt when needed."""
+        return self.__dict__ | {"_trunk": None, "_stages_key": None, "_folded": None}
 
     def with_heads(self, heads: Heads) -> "TransferModel":
         """Return a model of the same backbone, frozen and cut alike, with other `heads`."""
@@ -70,6 +73,7 @@ class TransferModel(nn.Module):
         self._hooks = freeze.force_input_gradients(self.backbone.network)
         self._frozen_modules = freeze.find_frozen_modules(self.backbone, phase)
         self.cut = next(k for k in range(phase.cut, -1, -1) if k == 0 or self.backbone.can_cut(k))
+        self._folded = None
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TransferModel":
@@ -136,13 +140,19 @@ class TransferModel(nn.Module):
     def features(self, activation: Tensor) -> Tensor:
         """Return pooled features (N, width) of the output of :meth:`trunk`."""
         self._keep_frozen_in_eval()
-        if self.cut == 0:
-            images = self.backbone.preprocessing.normalise(activation)
-            return self.backbone(images.contiguous(memory_format=torch.channels_last))
         if self.cut == len(self.backbone.stages):
             return activation
-        x = activation.float()
-        return self.backbone.tail(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, self.cut)
+        x = activation.float() if self.cut else self.backbone.preprocessing.normalise(activation)
+        x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        with self._fold_norms(x):
+            return self.backbone.tail(x, self.cut)
+
+    def _fold_norms(self, x: Tensor) -> AbstractContextManager[None]:
+        """Return a context in which frozen norms of the tail are folded, in a training step on a CPU."""
+        if not (self.training and torch.is_grad_enabled() and x.device.type == "cpu"):
+            return nullcontext()
+        self._folded = self._folded or FoldedTraining(self.backbone, self.cut)
+        return self._folded.applied()
 
     def forward(self, activation: Tensor) -> dict[str, Tensor]:
         """Return each head's output from the output of :meth:`trunk` (see `Heads.forward`)."""

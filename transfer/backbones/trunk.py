@@ -2,11 +2,9 @@
 
 import copy
 import threading
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from itertools import chain
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.engines import CompiledStages, StagesKey, choose_engine, compile_stages
+from transfer.backbones.folding import MAX_FOLDING_ERROR, find_conv_norm_pairs
 from transfer.runtime import distributed
 from transfer.runtime.device import move_to
 
@@ -23,9 +22,6 @@ TRUNK_VERSION = 1  # bump when outputs change; part of the cache key
 # Images per forward pass. On a CPU few enough for the activations to fit one core's cache.
 CHUNK_IMAGES = {"cpu": 4}
 DEFAULT_CHUNK_IMAGES = 64  # on any other device: as many as batches of the feed and of predictions have
-# Largest difference between the folded network's output and the original's, relative to the largest output. Rounding
-# alone reaches 1e-5.
-MAX_FOLDING_ERROR = 1e-3
 
 
 class Trunk:
@@ -148,7 +144,8 @@ def _fold_batch_norms(backbone: Backbone, cut: int) -> Backbone:
     with torch.inference_mode(False), torch.no_grad():
         example = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
         plain = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
-        expected, pairs = _find_foldable_pairs(plain, example, cut)
+        plain.can_cut(cut)  # tested now, so that the run below is the only one
+        expected, pairs = find_conv_norm_pairs(plain.network, lambda: plain.trunk(example, cut))
         folded = copy.deepcopy(plain)
         try:
             for conv, norm in pairs:
@@ -157,32 +154,6 @@ def _fold_batch_norms(backbone: Backbone, cut: int) -> Backbone:
         except Exception:  # the network uses more of its norms than a forward pass
             return plain
         return folded if bool(error <= MAX_FOLDING_ERROR * expected.abs().max()) else plain
-
-
-def _find_foldable_pairs(backbone: Backbone, example: Tensor, cut: int) -> tuple[Tensor, list[tuple[str, str]]]:
-    """Run the trunk once; return its output, and the names of each (convolution, norm) where one feeds the other."""
-    producers: dict[int, tuple[str, Tensor]] = {}  # holds the tensors, so that no two have the same id
-    pairs: list[tuple[str, str]] = []
-    calls: Counter[str] = Counter()
-    backbone.can_cut(cut)  # tested now, so that the run below is the only one
-
-    def after(name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        producers[id(output)] = (name, output)
-        calls[name] += 1
-
-    def before(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        calls[name] += 1
-        if id(inputs[0]) in producers:
-            pairs.append((producers[id(inputs[0])][0], name))
-
-    with ExitStack() as hooks:
-        for name, module in backbone.network.named_modules():
-            if type(module) is nn.Conv2d or type(module).__name__ == "Conv2dSame":
-                hooks.enter_context(module.register_forward_hook(partial(after, name)))
-            elif type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d":
-                hooks.enter_context(module.register_forward_pre_hook(partial(before, name)))
-        output = backbone.trunk(example, cut)
-    return output, [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
 
 
 def _fold(network: nn.Module, conv_name: str, norm_name: str) -> None:
