@@ -1,4 +1,4 @@
-"""BatchNorm folded into convolutions while a tail is trained: the same outputs and gradients, and nothing left behind."""
+"""BatchNorm folded into convolutions while a tail is trained: the same outputs and gradients, nothing left behind."""
 
 import copy
 from collections.abc import Callable
@@ -109,9 +109,11 @@ def test_modules_are_restored_also_after_an_error() -> None:
     backbone = wrap(block(3, 4), block(4, 8))
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     folded = FoldedTraining(backbone, 0)
-    with pytest.raises(KeyError), folded.applied():
-        assert "forward" in backbone.network[0][0].__dict__
-        raise KeyError
+    handle = backbone.network[1].register_forward_hook(lambda *_: {}["missing"])
+    with pytest.raises(KeyError, match="missing"), folded.applied():
+        backbone(torch.rand(2, 3, SIZE, SIZE).double())
+    handle.remove()
+    assert not any("forward" in module.__dict__ for module in backbone.modules())
     run(backbone, 0, torch.rand(2, 3, SIZE, SIZE).double(), folded)
     assert not any("forward" in module.__dict__ for module in backbone.modules())
     assert not any(module.training for module in backbone.modules() if isinstance(module, nn.BatchNorm2d))
