@@ -2,7 +2,7 @@
 
 With frozen statistics, BatchNorm after a convolution is the same convolution with other weights (Jacob et al. 2018,
 section 3.2): ``weight * scale`` and ``(bias - mean) * scale + shift``, where ``scale = gamma / sqrt(variance + eps)``.
-Computed anew in every step, they pass gradients on to all of these parameters. BatchNorm's own passes over the
+They are computed in every step, so gradients reach all of these parameters. BatchNorm's own passes over the
 activations, and the copy of them that it stores, are saved.
 """
 
@@ -189,4 +189,7 @@ class _InPlaceReLU6(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> Tensor:
-        return torch.ops.aten.hardtanh_backward(slopes[0], *context.saved_tensors, 0.0, 6.0)
+        (slope,), (y,) = slopes, context.saved_tensors
+        if y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last):  # mixed with another layout it is slow
+            slope = slope.contiguous(memory_format=torch.channels_last)
+        return torch.ops.aten.hardtanh_backward(slope, y, 0.0, 6.0)
