@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from transfer.errors import TransferError
+from transfer.runtime import distributed
 from transfer.runtime.device import copy_to_cpu, get_versions, move_to, pick_device
 
 
@@ -12,6 +13,23 @@ def test_a_device_is_picked_or_refused() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(TransferError, match="--device cuda: not available here"):
             pick_device("cuda")
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[int] = []
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(distributed, "get_local_rank", lambda: 1)
+    assert pick_device("cuda") == torch.device("cuda")
+    assert not current
+    monkeypatch.setattr(distributed, "get_local_world_size", lambda: 2)
+    assert pick_device("cuda") == torch.device("cuda", 1)
+    assert current == [1]
+    monkeypatch.setattr(distributed, "get_local_world_size", lambda: 3)
+    with pytest.raises(TransferError, match="3 processes but 2 GPUs"):
+        pick_device("cuda")
 
 
 def test_versions_name_what_computed_the_result() -> None:

@@ -39,6 +39,7 @@ def pick_device(name: str) -> torch.device:
     gpus = torch.cuda.device_count()
     if processes > gpus:
         raise TransferError(f"{processes} processes but {gpus} GPUs: one process per GPU, or --device cpu")
+    torch.cuda.set_device(distributed.get_local_rank())  # also that of pinned memory and of barriers
     return torch.device("cuda", distributed.get_local_rank())
 
 
