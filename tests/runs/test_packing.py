@@ -190,3 +190,31 @@ def test_generators_of_a_device_that_is_not_here_are_left_out() -> None:
     wanted = torch.rand(3)
     set_rng_states(states)
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_generator_that_an_optimizer_moved_to_its_device_is_restored_there(device: str) -> None:
+    """Adahessian's first step moves it; an optimizer that is restored before has made none."""
+
+    def make() -> tuple[nn.Parameter, Any]:
+        weight = nn.Parameter(torch.arange(1.0, 7.0, device=device))
+        return weight, optimizers.create_optimizer([{"params": [weight]}], LearnConfig(optimizer="adahessian"))
+
+    def step(weight: nn.Parameter, optimizer: Any) -> None:
+        optimizer.zero_grad()
+        (weight**4).sum().backward(create_graph=True)
+        optimizer.step()
+
+    weight, optimizer = make()
+    step(weight, optimizer)
+    assert optimizer.generator.device.type == device
+    saved, before = there_and_back(get_optimizer_state(optimizer)), weight.detach().clone()
+    step(weight, optimizer)
+    again, fresh = make()
+    again.data.copy_(before)
+    load_optimizer_state(fresh, saved)
+    assert torch.equal(fresh.generator.get_state(), saved["own"]["generator"])
+    step(again, fresh)
+    assert torch.equal(again, weight)
+
+    saved["own"]["generator"] = torch.zeros(7, dtype=torch.uint8)  # of another kind of device
+    load_optimizer_state(make()[1], saved)

@@ -124,7 +124,7 @@ def load_optimizer_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:
     for name, value in saved["own"].items():
         present = getattr(optimizer, name)
         if isinstance(present, torch.Generator):
-            present.set_state(value)
+            _restore_generator(optimizer, name, value)
         elif isinstance(present, random.Random):
             present.setstate(value)
         elif isinstance(present, Optimizer):
@@ -132,6 +132,19 @@ def load_optimizer_state(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         else:
             setattr(optimizer, name, value)
     optimizer.load_state_dict(saved["state"])  # last: a wrapping optimizer shares the wrapped one's groups from here
+
+
+def _restore_generator(optimizer: Optimizer, name: str, state: Tensor) -> None:
+    """Restore the generator `name` of `optimizer` on the device of its parameters, to which timm's move it.
+
+    The state of another kind of device means nothing there, and is ignored.
+    """
+    device = optimizer.param_groups[0]["params"][0].device
+    present = getattr(optimizer, name)
+    generator = present if present.device == device else torch.Generator(device)
+    if generator.get_state().shape == state.shape:
+        generator.set_state(state)
+        setattr(optimizer, name, generator)
 
 
 def shallow_dict(value: Any) -> dict[str, Any]:
