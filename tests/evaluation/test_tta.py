@@ -100,6 +100,23 @@ def test_a_size_that_the_network_does_not_take_is_refused(small: Callable[..., A
         predict_views(model, images.paths[:1], ViewConfig(test_sizes=(8,)))
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no")])
+def test_too_little_memory_is_no_matter_of_the_network(
+    small: Callable[..., Any], images: ImageTable, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    backbone = small()
+    model = TransferModel(backbone, Heads([HeadSpec("object", classes=images.objects)], backbone.width))
+
+    def predict(self: TransferModel, pixels: Tensor) -> None:
+        raise error
+
+    monkeypatch.setattr(TransferModel, "predict", predict)
+    with pytest.raises(
+        TransferError, match="images of 64 x 64 pixels do not fit into memory: try smaller --test-sizes"
+    ):
+        predict_views(model, images.paths, ViewConfig(test_sizes=(64,)))
+
+
 @pytest.mark.parametrize(("config", "several"), [(ViewConfig(), False), (ViewConfig(10), True)])
 def test_several(config: ViewConfig, several: bool) -> None:
     assert config.several == several

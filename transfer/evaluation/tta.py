@@ -15,6 +15,7 @@ from transfer.data.images.preprocessing import Preprocessing
 from transfer.errors import TransferError, get_first_line
 from transfer.evaluation.predictions import Predictions
 from transfer.model import TransferModel
+from transfer.runtime.out_of_memory import is_out_of_memory
 
 CROP_MARGIN = 256 / 224  # side of the square that ten crops are taken from, over theirs (Krizhevsky et al. 2012)
 IMAGES_PER_BATCH = 32
@@ -72,11 +73,13 @@ def _mean_prediction(model: TransferModel, views: Iterator[Tensor]) -> Predictio
     for images in views:
         try:
             predictions = model.predict(images.to(device))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise TransferError(
-                f"{model.backbone.name} takes no images of {images.shape[-2]} x {images.shape[-1]} pixels: "
-                f"try other --test-sizes ({get_first_line(error)})"
-            ) from error
+        except (MemoryError, RuntimeError, AssertionError, ValueError) as error:
+            size = f"{images.shape[-2]} x {images.shape[-1]} pixels"
+            if is_out_of_memory(error):
+                reason = f"{len(images)} images of {size} do not fit into memory: try smaller --test-sizes"
+            else:
+                reason = f"{model.backbone.name} takes no images of {size}: try other --test-sizes"
+            raise TransferError(f"{reason} ({get_first_line(error)})") from error
         total = {name: total.get(name, 0.0) + values for name, values in predictions.items()}
         count += 1
     return {name: (values / count).cpu().numpy() for name, values in total.items()}
