@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfer.backbones.backbone import Backbone
-from transfer.backbones.folding import FoldedTraining, _InPlaceReLU6
+from transfer.backbones.folding import FoldedTraining, _find_depthwise_slope, _InPlaceReLU6
 from transfer.data.images.preprocessing import Preprocessing
 
 SIZE = 32
@@ -37,7 +38,7 @@ def randomise(backbone: Backbone) -> Backbone:
 
 def block(inputs: int, outputs: int, *, bias: bool = False, **options: object) -> nn.Sequential:
     """Return a convolution, BatchNorm and ReLU6."""
-    conv = nn.Conv2d(inputs, outputs, 3, bias=bias, **options)  # type: ignore[arg-type]
+    conv = nn.Conv2d(inputs, outputs, **({"kernel_size": 3, "bias": bias} | options))  # type: ignore[arg-type]
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True))
 
 
@@ -208,6 +209,29 @@ def test_second_derivatives() -> None:
         (slope,) = torch.autograd.grad(features.pow(3).sum(), weight, create_graph=True)
         found.append(torch.autograd.grad(slope.square().sum(), weight)[0])
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 5, "padding": 2},
+        {"kernel_size": (5, 7), "padding": (0, 3)},
+        {"kernel_size": 5, "padding": "same"},
+        {"kernel_size": 5, "padding": 2, "stride": 2},
+        {"kernel_size": 5, "padding": 4, "dilation": 2},
+    ],
+)
+def test_large_depthwise_convolutions(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Tensor] = []
+
+    def count(*arguments: Any) -> Tensor:
+        calls.append(_find_depthwise_slope(*arguments))
+        return calls[-1]
+
+    monkeypatch.setattr("transfer.backbones.folding._find_depthwise_slope", count)
+    backbone = wrap(block(3, 4), block(4, 4, groups=4, **options)).float()
+    assert_same(backbone, 0, FoldedTraining(backbone, 0), 1e-5)
+    assert len(calls) == ("stride" not in options and "dilation" not in options)
 
 
 def test_in_bfloat16_depthwise_convolutions_with_strides_stay_float32() -> None:

@@ -22,6 +22,8 @@ from transfer.backbones.stages import switch_to_eval
 # alone reaches 1e-5.
 MAX_FOLDING_ERROR = 1e-3
 
+LARGE_DEPTHWISE = 5  # side of the weights of a depthwise convolution from which their gradient is taken image by image
+
 Pair = tuple[nn.Module, nn.Module]
 
 
@@ -174,8 +176,23 @@ class _BiasedConvolution(torch.autograd.Function):
             edge = [d * (k - 1) // 2 for d, k in zip(dilation, weight.shape[-2:], strict=True)]
             padding = edge if padding == "same" else [0, 0]
         arguments = slope, x, weight, None, stride, padding, dilation, False, [0, 0], groups
-        x_slope, weight_slope, _ = torch.ops.aten.convolution_backward(*arguments, [of_x, of_weight, False])
+        large = weight.shape[1] == 1 and min(weight.shape[-2:]) >= LARGE_DEPTHWISE and weight.dtype == torch.float32
+        by_image = bool(of_weight and large and len(weight) == groups and (*stride, *dilation) == (1, 1, 1, 1))
+        needed = [of_x, of_weight and not by_image, False]
+        x_slope, weight_slope, _ = torch.ops.aten.convolution_backward(*arguments, needed)
+        if by_image:
+            weight_slope = _find_depthwise_slope(slope, x, padding)
         return x_slope, weight_slope, slope.sum((0, 2, 3)) if of_bias else None, None, None, None, None
+
+
+def _find_depthwise_slope(slope: Tensor, x: Tensor, padding: Any) -> Tensor:
+    """Return the gradient of a depthwise convolution's weights: a convolution of each image with its own `slope`.
+
+    For 5 x 5 weights that takes half the time of oneDNN's backward pass, for 3 x 3 more than twice.
+    """
+    pairs = zip(x.split(1), slope.split(1), strict=True)
+    parts = [torch.conv2d(image, own.transpose(0, 1), None, 1, padding, 1, x.shape[1]) for image, own in pairs]
+    return torch.stack(parts).sum(0).transpose(0, 1)
 
 
 class _InPlaceReLU6(torch.autograd.Function):
