@@ -23,6 +23,7 @@ from transfer.advice.transferability.size import SetSize
 from transfer.backbones import load
 from transfer.errors import TransferError
 from transfer.evaluation.paired import paired_test
+from transfer.heads.metrics import Z_95
 from transfer.runtime.files import open_regular, parse_json
 from transfer.training.auto_policy import AUTO
 
@@ -154,6 +155,7 @@ class CellResult:
     case: str
     advised: list[str]
     expected: list[float]
+    half_width: list[float]  # of the 95 % interval around it
     accuracy: list[float | None]  # None where the advised policy was not run
     regret: list[float]  # by seed, against the best policy of the other seeds; of seeds with a known accuracy
     within: list[bool]  # whether the accuracy is in its interval, of seeds under which the advised policy ran
@@ -184,6 +186,7 @@ def _evaluate(cells: Sequence[AdvisedCell]) -> CellResult:
         cells[0].case,
         [rated.policy for rated in best],
         [rated.accuracy for rated in best],
+        [Z_95 * rated.sd for rated in best],
         accuracy,
         [b - a for a, b in zip(accuracy, reached, strict=False) if a is not None and b is not None],
         [_is_within(cell, rated) for cell, rated, one in zip(cells, best, ran, strict=True) if one],

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from studies.advice_cells import AdvisedCell, CellResult, average_regret, evaluate_advice, read_cells
@@ -129,12 +129,17 @@ def sensitivity_text(rows: Sequence[Mapping[str, Any]]) -> str:
             found = row[factor]
             least, most = found["networks"]
             cells[-1] += [
-                f"{found['regret']:+.2f} [{least:+.2f}, {most:+.2f}]",
+                f"{_signed(found['regret'])} [{_signed(least)}, {_signed(most)}]",
                 str(found["advised"]),
                 f"{found['within']:.1%}",
             ]
     titles = [f"{factor}: {name}" for factor in ("half", "double") for name in ("regret", "changed", "within")]
     return text_table(["constant", "value", "unit", *titles], cells)
+
+
+def _signed(points: float) -> str:
+    """Return points with a sign, as +0.00 also where they round to zero from below."""
+    return f"{round(points, 2) + 0.0:+.2f}"
 
 
 def _value_text(value: Any) -> str:
@@ -173,15 +178,20 @@ def _to_points(test: Mapping[str, Any]) -> list[float]:
 
 
 def coverage_text(cells: Sequence[AdvisedCell], results: Sequence[CellResult]) -> str:
-    """Return how often accuracies are in their interval: of advised, frozen and fine-tuned policies, by labels."""
+    """Return how often accuracies are in their interval: of advised, frozen and fine-tuned policies, by labels.
+
+    The last column is the width of the intervals of advised policies, to either side.
+    """
     rows = []
     labelled = {(cell.backbone, cell.case): cell.evidence.size.labelled for cell in cells}
     for name, low, high in (("all", 0, 10**9), ("under 200 labels", 0, 200), ("200 labels or more", 200, 10**9)):
         found = [r for r in results if low <= labelled[r.backbone, r.case] < high]
         kinds = ("within", "frozen_within", "fine_tuned_within")
         held = [list(itertools.chain(*(getattr(r, kind) for r in found))) for kind in kinds]
-        rows.append([name, *(f"{one.count(True)} of {len(one)}" for one in held)])
-    return text_table(["accuracy in its interval", "advised", "frozen", "fine-tuned"], rows)
+        widths = [100 * width for r in found for width in r.half_width]
+        half_width = f"{median(widths):.1f}" if widths else "-"
+        rows.append([name, *(f"{one.count(True)} of {len(one)}" for one in held), half_width])
+    return text_table(["accuracy in its interval", "advised", "frozen", "fine-tuned", "± points, median"], rows)
 
 
 def leave_out_text(cells: Sequence[AdvisedCell], fits: Mapping[str, Mapping[str, float]], name: str) -> str:

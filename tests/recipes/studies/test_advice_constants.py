@@ -117,8 +117,12 @@ def test_coverage_is_counted_by_labels(cells):
     held = [len(result.frozen_within) for result in results]
     assert sum(held) == 3 * len(cells)  # three of the measured policies ran
     assert rows[0][0].strip() == "all"
-    counts = [row[-1].strip().split(" of ")[1] for row in rows]
+    words = [[word.strip() for word in row if word.strip()] for row in rows]
+    counts = [row[-2].split(" of ")[1] for row in words]
     assert counts == ["8", "4", "4"]  # lp_ft ran in each cell; half of them have under 200 labels
+    few = [cell.rate()[0] for cell in cells if cell.case == "set@9"]
+    assert float(words[1][-1]) == pytest.approx(100 * np.median([(c.interval[1] - c.accuracy) for c in few]), abs=0.06)
+    assert float(words[1][-1]) > float(words[2][-1])
 
 
 def test_what_is_left_out_is_advised_with_the_fit_to_the_others(cells):
