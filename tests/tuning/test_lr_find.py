@@ -88,7 +88,7 @@ def test_the_suggested_command_has_what_the_rate_needs(config, tmp_path):
     rate = float(f"{result['suggestion']:.2g}")
     assert found == replace(given, learn=replace(given.learn, lr=rate), run=RunConfig(seed=3))
     assert result["notes"] == [
-        "--epochs: no effect, because a range test is no whole run; the suggested command has it"
+        "--epochs: no effect, because a range test is not a whole training run; the suggested command has it"
     ]
     parsed = parse(shlex.split(command_line(found))[1:]).config
     assert replace(parsed, run=replace(parsed.run, out=None)) == found  # the command line saves every run

@@ -90,7 +90,7 @@ def fit_auto(
     note = f"auto: {comparison}: "
     if not comparison.convincing:
         classifier, accuracy = solve_and_estimate(frozen, plain)
-        note += "that is not enough, so source_only's classifier stays"
+        note += "adapting promises no gain, so source_only's classifier stays"
         return fold_alignment(classifier, plain.maps[-1]), plain.evidence(frozen, classifier), [note], accuracy
     if uneven:
         note += "class shares differ strongly, so classes are not balanced"

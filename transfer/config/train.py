@@ -73,7 +73,7 @@ class PolicyConfig(LayerwiseRatesConfig):
     """Which layers are trained, and how fast."""
 
     policy: str = "linear_probe"
-    """Which stages are trained, such as linear_probe, partial:2, full or lp_ft; truncate:k+POLICY removes the last k
+    """Which stages are trained, such as linear_probe, partial:2, full or lp_ft; truncate:N+POLICY removes the last N
     stages first; auto applies what `transfer advise` recommends."""
     statistics: Advanced[Literal["auto", "learning", "frozen"]] = "auto"
     """Whether trained stages update their BatchNorm statistics (auto: only if they start from random weights)."""

@@ -243,6 +243,7 @@ def shortlist_lines(rows: Iterable[Any]) -> Iterator[str]:
         ).rstrip()
     yield "ImageNet %: top-1 accuracy in the provider's results (image size, if another); -: not trained on its labels"
     yield "images/s: of the frozen network on this machine, measured; ~: modelled from its multiply-adds"
+    yield "weights: store: in $TRANSFER_WEIGHTS; bundle: in this package; hub: downloaded when first used"
     yield "all backbones: transfer backbones '*'"
 
 

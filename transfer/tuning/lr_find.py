@@ -36,7 +36,7 @@ from transfer.tuning.trial import TrialRunner
 LOSS_SMOOTHING = 0.9  # decay of the moving average of the loss
 INITIAL_STEPS = 10  # whose median is the loss before anything is learned
 MIN_FALL = 0.1  # share of the fall of the loss from which on its slope counts
-WHOLE_RUN = "a range test is no whole run; the suggested command has it"
+WHOLE_RUN = "a range test is not a whole training run; the suggested command has it"
 WHOLE_RUN_OPTIONS = "epochs schedule warmup cycles average ema_decay patience refit calibrate interference test_crops"
 WHOLE_RUN_OPTIONS += " test_sizes minutes checkpoint_minutes report tensorboard"
 # Options that the test itself does not use, and why.

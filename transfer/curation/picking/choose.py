@@ -10,7 +10,10 @@ from transfer.curation.picking.registry import find_strategy
 from transfer.errors import TransferError
 from transfer.semi_supervised.seed_probe import SeedProbe, scale_features
 
-NOTHING_LEFT = "no image without a label is left; on a set with labels --simulate compares strategies"
+NOTHING_LEFT = (
+    "no image without a label is left: name a folder of unlabelled images, or compare strategies on the labelled ones "
+    "by --simulate"
+)
 
 
 @dataclass(frozen=True, eq=False)
