@@ -76,7 +76,7 @@ def test_adapt_evaluate_and_predict(capsys, folder, tmp_path):
     few = ["--data", str(folder), "--epochs", "2", "--steps", "4", *SMALL]
     text = said(capsys, [*ADAPT, *few, "--method", "source_only,mcc", "--weight", "0.5,1", "--out", str(out)], 0).out
     assert "plain -> striped (transductive)" in text
-    assert "chosen by auto" in text
+    assert "chosen without target labels (--rule auto): method " in text
     assert "mcc x 0.5, epoch 2" in text
     assert json.loads((out / "config.json").read_text())["method"]["weight"] == [0.5, 1.0]
     assert "accuracy" in said(capsys, ["evaluate", str(out)], 0).out

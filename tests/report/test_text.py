@@ -241,7 +241,10 @@ def test_adapted() -> None:
     assert "\n  proxy A-distance of the domains 1.98 before, 0.07 after (0: indistinguishable" in text
     assert "\n  class proportions differ by about 0.23, no more than errors of the estimate explain\n" in text
     assert "estimated accuracy of a standardised source classifier: 71%" in text
-    assert "chosen by auto: mcc, epoch 9; oracle (best candidate" in text
+    assert (
+        "chosen without target labels (--rule auto): method mcc, epoch 9; best candidate by target labels (oracle"
+        in text
+    )
     assert text.endswith("note: a note")
 
 

@@ -150,9 +150,9 @@ def adaptation_text(result: dict[str, Any]) -> str:
     ]
     chosen, shift = result["selection"], result["config"]["shift"]
     names = chosen["chosen"] if isinstance(chosen["chosen"], list) else [chosen["chosen"]]
-    selection = f"chosen by {chosen['rule']}: {', '.join(dict.fromkeys(names))}"
+    selection = f"chosen without target labels (--rule {chosen['rule']}): method {', '.join(dict.fromkeys(names))}"
     if chosen["oracle_accuracy"] is not None:
-        selection += f"; oracle (best candidate by target labels, unknown in practice): {chosen['oracle_accuracy']:.3f}"
+        selection += f"; best candidate by target labels (oracle, unknown in practice): {chosen['oracle_accuracy']:.3f}"
     images, domains = result["images"], f"{' -> '.join(format_shift(shift))} ({shift['protocol']})"
     target = f"{images['target']} unlabelled and {images['target_labelled']} labelled target images"
     parts = [
