@@ -103,6 +103,16 @@ def test_trained_heads_are_not_the_measured_ones(evidence):
     assert "solved linear heads; yours are trained" in explain(evidence(), solves_heads=False)
 
 
+def test_a_choice_that_is_correct_less_often_is_explained_by_its_loss(evidence):
+    right = {"linear_probe": 0.9, "truncate:1": 0.8, "head2toe": 0.85, "stage_probes": 0.88}
+    measured_set = evidence(accuracy=right)
+    assert "lower loss" not in explain(measured_set)  # here it has the higher one
+    better = replace(measured_set.probes["stage_probes"], loss=0.2)
+    measured_set = replace(measured_set, probes=measured_set.probes | {"stage_probes": better})
+    assert "stage_probes is correct less often than the linear probe" in explain(measured_set)
+    assert "has the lower loss (0.20 and 0.30 nats)" in explain(measured_set)
+
+
 @given(st.floats(0.6, 0.95), st.floats(-0.02, 0.02), st.floats(-0.02, 0.02), st.sampled_from([100, 300, 900, 2500]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 def test_the_reason_agrees_with_the_decision_on_fine_tuning(evidence, share, more, mean, images):

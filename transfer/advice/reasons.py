@@ -44,6 +44,7 @@ def explain_advice(
     yield from _explain_size(evidence, size, requirements)
     yield from _explain_similarity(evidence)
     yield from _explain_measurements(evidence, requirements.solves_heads)
+    yield from _explain_loss(evidence, ranked[0])
     yield from _explain_choice(ranked, frozen, evidence.size.labelled)
     if options := requirements.fine_tuning_options:
         yield f"only fine-tuning is advised, because {', '.join(options)} would have no effect on a frozen backbone"
@@ -114,6 +115,16 @@ def _explain_measurements(evidence: AdviceEvidence, solves_heads: bool) -> Itera
         yield f"the probes are wrong too often to check labels (below {least} correct): none is suspected"
     if not solves_heads:
         yield "all were measured with solved linear heads; yours are trained, and may be better or worse"
+
+
+def _explain_loss(evidence: AdviceEvidence, best: RatedPolicy) -> Iterator[str]:
+    probe, chosen = evidence.probes[LINEAR_PROBE], evidence.probes.get(best.policy)
+    if chosen and probe.accuracy - chosen.accuracy > MIN_REPORTED_GAIN and chosen.loss < probe.loss:
+        yield (
+            f"{best.policy} is correct less often than the linear probe on held-out images, but has the lower loss "
+            f"({chosen.loss:.2f} and {probe.loss:.2f} nats), which counts for more: with few images an accuracy rests on "
+            "a few of them"
+        )
 
 
 def _explain_choice(ranked: tuple[RatedPolicy, ...], frozen: RatedPolicy, images: int) -> Iterator[str]:
