@@ -86,7 +86,7 @@ def compute_required_lead(fine_tuned: RatedPolicy, frozen: RatedPolicy) -> float
     --------
     >>> def rate(policy, gain_sd):
     ...     return RatedPolicy(policy, 0.9, 0.05, False, 0, 10, 0, 1.0, gain_sd)
-    >>> compute_required_lead(rate("lp_ft", 0.012), rate("stage_probes", 0.005))
+    >>> round(compute_required_lead(rate("lp_ft", 0.012), rate("stage_probes", 0.005)), 6)
     0.013
     >>> compute_required_lead(rate("lp_ft", 0.003), rate("stage_probes", 0.004))
     0.0075
