@@ -110,7 +110,7 @@ def test_a_choice_that_is_correct_less_often_is_explained_by_its_loss(evidence):
     better = replace(measured_set.probes["stage_probes"], loss=0.2)
     measured_set = replace(measured_set, probes=measured_set.probes | {"stage_probes": better})
     assert "stage_probes is correct less often than the linear probe" in explain(measured_set)
-    assert "has the lower loss (0.20 and 0.30 nats)" in explain(measured_set)
+    assert "has the lower loss (0.20 against 0.30 nats)" in explain(measured_set)
 
 
 @given(st.floats(0.6, 0.95), st.floats(-0.02, 0.02), st.floats(-0.02, 0.02), st.sampled_from([100, 300, 900, 2500]))

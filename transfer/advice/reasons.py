@@ -122,8 +122,8 @@ def _explain_loss(evidence: AdviceEvidence, best: RatedPolicy) -> Iterator[str]:
     if chosen and probe.accuracy - chosen.accuracy > MIN_REPORTED_GAIN and chosen.loss < probe.loss:
         yield (
             f"{best.policy} is correct less often than the linear probe on held-out images, but has the lower loss "
-            f"({chosen.loss:.2f} and {probe.loss:.2f} nats), which counts for more: an accuracy rests on "
-            "few images where it differs"
+            f"({chosen.loss:.2f} against {probe.loss:.2f} nats), which counts for more: the accuracies of similar "
+            "policies differ by few images"
         )
 
 
