@@ -9,9 +9,9 @@ from statistics import fmean
 from transfer import PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
 from transfer.config.train import ViewConfig
-from transfer.evaluation.ensemble import average_predictions
+from transfer.evaluation.averages.ensemble import average_predictions
+from transfer.evaluation.averages.tta import predict_views
 from transfer.evaluation.predictions import evaluate_predictions
-from transfer.evaluation.tta import predict_views
 from transfer.feature_cache import TrunkCache
 from transfer.report.text import text_table
 from transfer.training.setup import read_images

@@ -38,6 +38,9 @@ class EvaluateConfig(LabelsConfig):
     soup: Path | None = None
     """File name ending in .safetensors: average the weights of all runs instead of their probabilities (model soup),
     and save that model there, for predict and export."""
+    soup_kind: Literal["uniform", "greedy"] = "uniform"
+    """Which runs a model soup averages: all (uniform), or the best and each further one with which the accuracy on
+    validation images does not fall (greedy)."""
     view: ViewConfig = field(default_factory=ViewConfig)
 
     def __post_init__(self) -> None:

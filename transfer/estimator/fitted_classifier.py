@@ -17,7 +17,7 @@ from transfer.data.table import ImageTable
 from transfer.estimator.files import as_value_error, digests
 from transfer.estimator.label_sets import LABELS_HEAD, to_indicators
 from transfer.estimator.tables import get_labels, make_image_table
-from transfer.evaluation.ensemble import TestSet
+from transfer.evaluation.averages.ensemble import TestSet
 from transfer.evaluation.label_free.expected_accuracy import ExpectedAccuracy
 from transfer.evaluation.label_free.images import expect_accuracy_of_files
 from transfer.evaluation.predictions import Predictions

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import numpy as np
 from transfer.config.commands import EvaluateConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import CacheConfig, ViewConfig
-from transfer.data.class_names import describe_matches
 from transfer.data.conflicts import drop_conflicts
 from transfer.data.duplicates import Inspection, drop_bad_images, inspect_files
 from transfer.data.images.depths import measure_depths
 from transfer.data.images.levels import DEFAULT_LEVELS, choose_levels
 from transfer.data.sets.load import load_available, load_table
-from transfer.data.table import DEFAULT_DOMAIN, ImageTable, Target
+from transfer.data.table import DEFAULT_DOMAIN, ImageTable
 from transfer.data.unlabelled import forget_placeholder_classes
-from transfer.errors import TransferError, list_examples
-from transfer.evaluation.ensemble import TestSet, average_predictions, check_same_heads
+from transfer.errors import TransferError
+from transfer.evaluation.aligned_labels import align_labels, format_column_targets
+from transfer.evaluation.averages.ensemble import TestSet, average_predictions, check_same_heads
+from transfer.evaluation.averages.greedy_soup import cook_greedily
+from transfer.evaluation.averages.soup import average_weights, check_soup_file, save_soup
 from transfer.evaluation.label_free.expected_accuracy import MIN_IMAGES, average_expected
 from transfer.evaluation.label_free.images import NO_REFERENCE, NO_REFERENCE_ADAPTED
 from transfer.evaluation.predict import PREDICTED_AT_ONCE
@@ -36,45 +39,9 @@ from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.heads.multilabel.head import average_thresholds
 from transfer.runs import checkpoint
-from transfer.runs.soup import average_weights, check_soup_file, save_soup
 from transfer.runs.tested_images import note_training_images, read_tested_images
 from transfer.runtime.device import get_versions, pick_device
 from transfer.runtime.files import read_json, write_json
-
-
-def align_labels(table: ImageTable, specs: Sequence[HeadSpec], *, own: bool = False) -> ImageTable:
-    """Return `table` with its labels as indices of the heads' classes; unknown classes become -1, and a note.
-
-    Classes that are spelled otherwise are matched, and a note says so: see `transfer.data.class_names`. With `own`, the
-    images are test images of the run: their other classes come last, so that each counts as an error, as in the run.
-    """
-    aligned, notes = {}, list(table.notes)
-    for spec in specs:
-        given = table.targets.get(spec.name)
-        if given is None or (spec.head_kind.has_classes and not given.known.any()):
-            aligned[spec.name] = spec.head_kind.unknown_target(spec, len(table))
-            continue
-        aligned[spec.name], unknown = spec.head_kind.align(given, spec)
-        if own and unknown and spec.head_kind.has_classes:
-            classes = (*spec.classes, *unknown)
-            place = np.array([*(classes.index(label) for label in given.classes), -1])
-            aligned[spec.name] = Target(place[given.values], spec.kind, classes)
-            notes.append(f"{spec.name}: no training image showed {list_examples(unknown)}, each such image is an error")
-            continue
-        if read := describe_matches(given.classes, spec.classes):
-            notes.append(f"{spec.name}: {read}")
-        unknown = [label for label in unknown if spec.name != "domain" or label != DEFAULT_DOMAIN]
-        if unknown:
-            named = ", ".join(unknown[:3])
-            notes.append(f"{spec.name}: {len(unknown)} classes that the model does not know ({named}) do not count")
-    blank = Target(np.full(len(table), -1))
-    return replace(table, targets={"object": blank, "domain": blank} | aligned, notes=tuple(notes))
-
-
-def format_column_targets(specs: Sequence[HeadSpec]) -> list[str]:
-    """Return the ``--targets`` that read the columns of further heads: classes by name, numbers by kind."""
-    further = [spec for spec in specs if spec.name not in ("object", "domain")]
-    return [spec.name if spec.head_kind.has_classes else f"{spec.name}:{spec.kind}" for spec in further]
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -82,36 +49,20 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     With other data, the test split is used, or all images if there is none. A note says if some of the images, but not
     all, are test images of the run: it may have been trained on the others. Several runs are evaluated as an ensemble,
-    or with ``config.soup`` as one model with the mean of their weights. The accuracy on images without labels is
+    or with ``config.soup`` as one model with the mean weights of all or some. The accuracy on images without labels is
     estimated (``expected_accuracy``). A TransferError says that there is no such run or data, no label that the model
     knows and no such estimate, or that the heads differ.
     """
     started = time.perf_counter()
     runs = (config.run, *config.more)
+    if config.soup_kind != "uniform" and not config.soup:
+        raise TransferError("--soup-kind needs --soup FILE.safetensors, where the soup is saved")
     members = [checkpoint.load_models(run, pick_device(config.device), config.engine) for run in runs]
     check_same_heads(runs, members)
-    if config.soup:
-        check_soup_file(config.soup)
-        members = [average_weights(runs, members)]
-    specs = _merge_specs(members)
-    if config.data is None:
-        given = read_tested_images([run if run.is_dir() else run.parent for run in runs], specs)
-    else:
-        load = load_available if _list_objects(specs) else load_table
-        given = load(
-            config.data,
-            config.data_root,
-            format_column_targets(specs),
-            labels=config.labels,
-            skip_bad=config.on_bad_image == "skip",
-            flat_domain=DEFAULT_DOMAIN,
-            corrections=config.corrections,
-        )
-        given = forget_placeholder_classes(given, _list_objects(specs))
-        in_test = given.split == "test"
-        given = given.take(in_test) if in_test.any() else given
-        given = replace(given, notes=(*given.notes, *note_training_images(runs, given)))
     cache = TrunkCache(CacheConfig(cache=config.cache))
+    members, soup = _make_soup(config, runs, members, cache) if config.soup else (members, {})
+    specs = _merge_specs(members)
+    given = _read_images(config, runs, specs)
     table, inspection = drop_bad_images(given, inspect_files(given, disk_cache=cache.disk_cache), config.on_bad_image)
     table, inspection = drop_conflicts(table, inspection)
     table = replace(table, notes=(*table.notes, *_set_missing_levels(members, table, inspection, cache)))
@@ -142,10 +93,44 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         result["uncertainty"] = uncertainty.measure(table, plain, strangeness)
     if config.soup:
         save_soup(config.soup, runs, members[0])
-        result["notes"].append(f"the weights of {len(runs)} runs are averaged")
+        result["soup"] = soup
+        result["notes"].append(soup["note"])
     if config.out:
         write_json(config.out, result)
     return result
+
+
+def _read_images(config: EvaluateConfig, runs: Sequence[Path], specs: Sequence[HeadSpec]) -> ImageTable:
+    """Return the images to evaluate on: the test images of the runs, or those of ``config.data``."""
+    if config.data is None:
+        return read_tested_images([run if run.is_dir() else run.parent for run in runs], specs)
+    load = load_available if _list_objects(specs) else load_table
+    given = load(
+        config.data,
+        config.data_root,
+        format_column_targets(specs),
+        labels=config.labels,
+        skip_bad=config.on_bad_image == "skip",
+        flat_domain=DEFAULT_DOMAIN,
+        corrections=config.corrections,
+    )
+    given = forget_placeholder_classes(given, _list_objects(specs))
+    in_test = given.split == "test"
+    given = given.take(in_test) if in_test.any() else given
+    return replace(given, notes=(*given.notes, *note_training_images(runs, given)))
+
+
+def _make_soup(
+    config: EvaluateConfig, runs: Sequence[Path], members: Sequence[checkpoint.Models], cache: TrunkCache
+) -> tuple[list[checkpoint.Models], dict[str, Any]]:
+    """Return the soup of `runs` as the only member, and its record."""
+    if config.soup:
+        check_soup_file(config.soup)
+    if config.soup_kind == "greedy":
+        load = partial(checkpoint.load_models, device=pick_device(config.device), engine=config.engine)
+        soup, choice = cook_greedily(runs, members, load, cache)
+        return [soup], choice.record(runs)
+    return [average_weights(runs, members)], {"note": f"the weights of {len(runs)} runs are averaged"}
 
 
 def _list_objects(specs: Sequence[HeadSpec]) -> tuple[str, ...]:
@@ -231,17 +216,6 @@ def _set_missing_levels(
         backbone.preprocessing = replace(backbone.preprocessing, levels=DEFAULT_LEVELS)
     read = ", ".join(f"{kind} as {black:g} to {white:g}" for kind, black, white in DEFAULT_LEVELS)
     return [f"the run was trained without 16-bit, integer or float images: they are read by their type ({read})"]
-
-
-def load_test_table(run: Path, specs: Sequence[HeadSpec]) -> ImageTable:
-    """Return the test images of the run in this folder, with labels as indices of the heads' classes.
-
-    Raises
-    ------
-    TransferError
-        The run has none.
-    """
-    return align_labels(read_tested_images([run], specs), specs, own=True)
 
 
 def _merge_specs(members: Sequence[checkpoint.Models]) -> list[HeadSpec]:

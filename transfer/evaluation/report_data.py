@@ -19,7 +19,7 @@ from transfer import freeze
 from transfer.data.images.batches import ImageBatches
 from transfer.data.images.read import to_image
 from transfer.data.table import ImageTable
-from transfer.evaluation.ensemble import load_temporarily
+from transfer.evaluation.averages.ensemble import load_temporarily
 from transfer.evaluation.gradcam import compute_gradcam
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.tsne import embed_tsne

@@ -12,7 +12,7 @@ from transfer.data.images.preprocessing import Preprocessing
 from transfer.data.shards.address import parse_address
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError, list_examples
-from transfer.evaluation.evaluate import load_test_table
+from transfer.evaluation.aligned_labels import load_test_table
 from transfer.heads import HeadSpec
 from transfer.runs.image_list import DIGEST, read_image_list
 

@@ -11,7 +11,7 @@ from transfer.data.conflicts import count_conflicts
 from transfer.data.label_sets.combinations import count_labels
 from transfer.data.splits import Splits
 from transfer.data.table import ImageTable
-from transfer.evaluation.ensemble import TestSet, average_predictions
+from transfer.evaluation.averages.ensemble import TestSet, average_predictions
 from transfer.evaluation.finished_run import FinishedRun
 from transfer.evaluation.int8_trunk import TrunkComparison
 from transfer.evaluation.predictions import (

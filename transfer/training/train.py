@@ -14,7 +14,7 @@ from transfer.config.train import TrainConfig
 from transfer.config.unused import find_unused_options, format_unused_options
 from transfer.data.label_sets.refusals import refuse_options_of_objects
 from transfer.errors import EndedEarly, TransferError
-from transfer.evaluation.ensemble import load_snapshots
+from transfer.evaluation.averages.ensemble import load_snapshots
 from transfer.evaluation.predictions import Predictions, prediction_rows
 from transfer.evaluation.report_data import InitialWeights, build_report_data, features_before_and_after
 from transfer.evaluation.temperature import apply_temperatures

@@ -8,8 +8,8 @@ import numpy as np
 
 from transfer.config.train import ViewConfig
 from transfer.data.table import ImageTable
-from transfer.evaluation.ensemble import TestSet
-from transfer.evaluation.evaluate import align_labels
+from transfer.evaluation.aligned_labels import align_labels
+from transfer.evaluation.averages.ensemble import TestSet
 from transfer.evaluation.paired import paired_test
 from transfer.evaluation.predictions import Predictions, decide
 from transfer.feature_cache import TrunkCache

@@ -14,8 +14,8 @@ from transfer.data.images.preprocessing import Preprocessing, prepare
 from transfer.data.images.read import read_pixels
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
+from transfer.evaluation.averages.tta import enlarge_for_crops, make_views, predict_views
 from transfer.evaluation.predictions import predict_rows, target_tensors
-from transfer.evaluation.tta import enlarge_for_crops, make_views, predict_views
 from transfer.feature_cache import TrunkCache
 from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from transfer.config.commands import EvaluateConfig
 from transfer.config.train import TrainConfig
 from transfer.errors import TransferError
+from transfer.evaluation.averages.soup import average_weights, check_soup_file
 from transfer.evaluation.evaluate import evaluate
 from transfer.evaluation.predict import predict
 from transfer.model import TransferModel
 from transfer.runs import checkpoint
-from transfer.runs.soup import average_weights, check_soup_file
 from transfer.training.train import train
 
 

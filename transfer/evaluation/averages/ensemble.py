@@ -12,10 +12,10 @@ from transfer.backbones.weights import set_tensors
 from transfer.config.train import ViewConfig
 from transfer.data.table import ImageTable
 from transfer.errors import TransferError
+from transfer.evaluation.averages.tta import predict_views
 from transfer.evaluation.label_free.expected_accuracy import AccuracyReference, ExpectedAccuracy
 from transfer.evaluation.label_free.images import expect_accuracy_of_rows
 from transfer.evaluation.predictions import Predictions, predict_rows, target_tensors
-from transfer.evaluation.tta import predict_views
 from transfer.evaluation.uncertainty.unknown import HEAD, UnknownScore
 from transfer.feature_cache import TrunkCache
 from transfer.runs.checkpoint import Models

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from transfer.config.commands import EvaluateConfig
 from transfer.config.train import TrainConfig, ViewConfig
 from transfer.errors import TransferError
-from transfer.evaluation import ensemble
+from transfer.evaluation.averages import ensemble
+from transfer.evaluation.averages.tta import predict_views
 from transfer.evaluation.calibration import measure_calibration
 from transfer.evaluation.evaluate import evaluate
-from transfer.evaluation.tta import predict_views
 from transfer.runs import checkpoint
 from transfer.training.train import train
 

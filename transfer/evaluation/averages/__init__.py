@@ -1,0 +1,1 @@
+"""Several models or views as one: ensembles, model soups and test-time augmentation."""
