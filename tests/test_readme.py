@@ -88,9 +88,13 @@ def test_a_missing_file_would_be_found():
     assert missing_files("`transfer/no.py`, tests/test_readme.py; runs/tests/x, `transfer/`") == ["transfer/no.py"]
 
 
-def test_front_page_links_to_every_readme():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    linked = {(ROOT / target.partition("#")[0]).resolve() for target in LINK.findall(text)}
+def test_front_page_or_package_page_links_to_every_readme():
+    pages = (ROOT / "README.md", ROOT / "transfer" / "README.md")
+    linked = {
+        (page.parent / target.partition("#")[0]).resolve()
+        for page in pages
+        for target in LINK.findall(page.read_text(encoding="utf-8"))
+    }
     rooms = {path for path in markdown_files() if path.name == "README.md"} - {ROOT / "README.md"}
     card = ROOT / "transfer" / "backbones" / "providers" / "glyphnet" / "README.md"  # linked from its room
     assert rooms - {card} <= linked
@@ -128,9 +132,9 @@ def test_tables_of_policies_kinds_and_methods_are_those_of_the_registries():
     assert methods == set(method_summaries())
 
 
-def test_the_front_page_s_extensions_register(tmp_path):
+def test_the_four_extensions_register(tmp_path):
     """The four snippets of "Extending it" run, in a process of their own."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Extending it")[1].split("\n## ")[0]
+    section = (ROOT / "transfer" / "README.md").read_text(encoding="utf-8").split("## Extending it")[1]
     blocks = [code for language, code in CODE_BLOCK.findall(section) if language == "python"]
     assert len(blocks) == 4
     code = "\n".join(blocks)
