@@ -15,7 +15,7 @@ from transfer import RunConfig, TrainConfig
 from transfer.cli.main import script
 from transfer.config.train import DataConfig
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 
 
 def main(config: TrainConfig) -> None:

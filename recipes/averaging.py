@@ -13,7 +13,7 @@ from transfer.evaluation.averages.ensemble import average_predictions
 from transfer.evaluation.averages.tta import predict_views
 from transfer.evaluation.predictions import evaluate_predictions
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 from transfer.training.setup import read_images
 
 LEARN = {"EMA": {"average": "ema"}, "SWA": {"average": "swa", "schedule": "constant"}, "snapshots": {"cycles": 3}}

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from transfer import RunConfig, TrainConfig, train
 from transfer.cli.main import script
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 from transfer.training.setup import read_images
 
 SHOTS = (1, 2, 3, 5)

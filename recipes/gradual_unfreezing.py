@@ -5,7 +5,8 @@ The plan printed at the start has a column per phase. The table has the validati
 
 from transfer import PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import run_text, text_table
+from transfer.report.console.run_text import run_text
+from transfer.report.console.tables import text_table
 
 
 def main(config: TrainConfig) -> None:

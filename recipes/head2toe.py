@@ -8,7 +8,8 @@ table shows the stages they come from. The comparison is with the last stage (li
 
 from transfer import CompareConfig, compare
 from transfer.cli.main import script
-from transfer.report.text import comparison_text, text_table
+from transfer.report.console.run_text import comparison_text
+from transfer.report.console.tables import text_table
 
 
 def main(config: CompareConfig) -> None:

@@ -12,7 +12,8 @@ from studies.plots import draw_curves
 from transfer import DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import paired_test_text, score_text, text_table
+from transfer.report.console.tables import paired_test_text, text_table
+from transfer.runs.seeds import score_text
 from transfer.training.compare import compare_runs
 from transfer.training.diagnosis.gradient_conflict import conflict_by_epoch
 from transfer.training.setup import read_images

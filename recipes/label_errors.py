@@ -16,7 +16,7 @@ from transfer.cli.main import script
 from transfer.curation.features import load_data_set_features
 from transfer.curation.inspection.label_suspects import rank_labels
 from transfer.data.duplicates import group_near_duplicates
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 from transfer.semi_supervised.seed_probe import SeedProbe, scale_features
 
 CASES = (("uniform", 0.0), *((kind, rate) for kind in ("uniform", "confused") for rate in (0.05, 0.1, 0.2)))

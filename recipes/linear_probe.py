@@ -6,7 +6,7 @@ processes each image once; training uses its cached features.
 
 from transfer import PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import run_text
+from transfer.report.console.run_text import run_text
 
 
 def main(config: TrainConfig) -> None:

@@ -6,7 +6,8 @@ not, so LP-FT preserves the features. It tends to win where test images differ f
 
 from transfer import CompareConfig, compare
 from transfer.cli.main import script
-from transfer.report.text import comparison_text, text_table
+from transfer.report.console.run_text import comparison_text
+from transfer.report.console.tables import text_table
 
 
 def main(config: CompareConfig) -> None:

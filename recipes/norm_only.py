@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from transfer import PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import score_text, text_table
+from transfer.report.console.tables import text_table
+from transfer.runs.seeds import score_text
 
 
 def main(config: TrainConfig) -> None:

@@ -12,7 +12,8 @@ from studies.toy_surfaces import SETTINGS, SURFACES, trace_path
 
 from transfer import LearnConfig, TrainConfig, train
 from transfer.cli.main import script
-from transfer.report.text import score_text, text_table
+from transfer.report.console.tables import text_table
+from transfer.runs.seeds import score_text
 
 RATES = {"sgd": 1.0, "momentum": 0.1, "nesterov": 0.1, "adagrad": 0.1, "rmsprop": 3e-3, "adam": 3e-3, "adamw": 3e-3}
 RATES |= {"lion": 1e-3, "lbfgs": 1.0}

@@ -6,7 +6,7 @@ part. Lower stages have lower learning rates, as the printed plans show.
 
 from transfer import CompareConfig, compare
 from transfer.cli.main import script
-from transfer.report.text import comparison_text
+from transfer.report.console.run_text import comparison_text
 
 
 def main(config: CompareConfig) -> None:

@@ -9,7 +9,7 @@ from statistics import fmean
 from transfer import DataConfig, LearnConfig, PolicyConfig, TrainConfig, TransferError, train
 from transfer.cli.main import script
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 from transfer.training.setup import read_images
 
 LEARN = {"no smoothing": {"label_smoothing": 0.0}, "decay 0.1": {"weight_decay": 0.1}, "hinge": {"loss": "hinge"}}

@@ -10,7 +10,8 @@ from statistics import fmean
 
 from transfer import SearchConfig, search, train
 from transfer.cli.main import script
-from transfer.report.text import run_text, text_table
+from transfer.report.console.run_text import run_text
+from transfer.report.console.tables import text_table
 from transfer.tuning.space import apply_settings
 
 SAMPLERS = {"grid": ("grid", 0.0), "random": ("random", 0.0), "coarse, then fine": ("random", 0.4), "tpe": ("tpe", 0.0)}

@@ -23,7 +23,7 @@ from transfer.data.table import ImageTable, make_softmax_target, sort_classes
 from transfer.estimator import BackboneFeatures
 from transfer.feature_cache import TrunkCache
 from transfer.heads.multilabel.metrics import choose_threshold, multilabel_metrics
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 from transfer.training.setup import Images, read_images, split_images
 
 GROUPS = {

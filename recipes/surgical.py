@@ -6,7 +6,7 @@ for changes of the labels. The paired test shows whether a difference is signifi
 
 from transfer import CompareConfig, compare
 from transfer.cli.main import script
-from transfer.report.text import comparison_text
+from transfer.report.console.run_text import comparison_text
 
 
 def main(config: CompareConfig) -> None:

@@ -14,8 +14,8 @@ from transfer import DataConfig, LearnConfig, PolicyConfig, TrainConfig, train
 from transfer.cli.main import script
 from transfer.config.train import CacheConfig
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import score_text, text_table
-from transfer.runs.seeds import merge_seeds
+from transfer.report.console.tables import text_table
+from transfer.runs.seeds import merge_seeds, score_text
 from transfer.training.setup import read_images
 
 

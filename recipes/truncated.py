@@ -7,7 +7,7 @@ less similar your images are, the less is lost without them, and the removed sta
 
 from transfer import CompareConfig, compare
 from transfer.cli.main import script
-from transfer.report.text import comparison_text
+from transfer.report.console.run_text import comparison_text
 
 POLICIES = ("linear_probe", "truncate:1", "truncate:2", "truncate:2+lp_ft:1", "truncate:2+scratch")
 

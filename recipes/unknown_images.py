@@ -17,7 +17,7 @@ from transfer.config.train import DataConfig
 from transfer.evaluation.uncertainty.unknown import UNKNOWN_SCORES, UnknownScore, measure_auroc
 from transfer.feature_cache import Feed, TrunkCache
 from transfer.model import TransferModel
-from transfer.report.text import mean_sd_text, text_table
+from transfer.report.console.tables import mean_sd_text, text_table
 from transfer.training.setup import Images, read_images, split_images
 
 CHOSEN = "as chosen"

@@ -17,8 +17,9 @@ from course.trainer import HEADS, train_from_scratch
 from transfer.config.serialise import to_dict
 from transfer.config.train import LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import score_text, text_table
+from transfer.report.console.tables import text_table
 from transfer.runs.folder import RunFolder
+from transfer.runs.seeds import score_text
 from transfer.runtime.device import get_versions
 from transfer.training.setup import Images, read_images
 from transfer.training.train import train

@@ -15,8 +15,9 @@ from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
 from transfer.config.serialise import to_dict
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import score_text, text_table
+from transfer.report.console.tables import text_table
 from transfer.runs.folder import RunFolder
+from transfer.runs.seeds import score_text
 from transfer.runtime.device import get_versions
 
 log = logging.getLogger(f"transfer.{__name__}")  # printed as the command's own log lines are

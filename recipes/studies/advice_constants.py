@@ -11,7 +11,7 @@ from studies.advice_fit import fit_text, leave_one_out, read_means, set_constant
 from studies.constants import Constant, read_value, set_constant, vary
 from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
-from transfer.report.text import mean_sd_text, text_table
+from transfer.report.console.tables import mean_sd_text, text_table
 
 _RULE, _REQUIREMENTS, _SIMILARITY = "advice.rule", "advice.requirements", "advice.similarity"
 # Constants that the stored evidence can be rated under. Those that change what is measured or trained are not here.

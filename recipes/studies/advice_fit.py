@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 
 from studies.constants import read_value, set_constant
 from transfer.advice import rule
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 
 MEANS = Path(__file__).with_name("fine_tuned.csv")
 # Constants of expected gains that are fitted, by place below `transfer`. Each has a normal prior, mean and standard

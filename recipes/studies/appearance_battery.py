@@ -13,7 +13,7 @@ from transfer.adaptation.adapt import adapt, complete_config
 from transfer.config.adapt import AdaptConfig, ShiftConfig
 from transfer.config.lists import CommaNames
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 
 log = logging.getLogger(f"transfer.{__name__}")  # printed as the command's own log lines are
 

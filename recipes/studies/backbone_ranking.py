@@ -20,7 +20,7 @@ from transfer.config.serialise import to_dict
 from transfer.config.train import RunConfig, TrainConfig
 from transfer.errors import TransferError
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 from transfer.runs.folder import RunFolder
 from transfer.training.compare import correct_predictions
 from transfer.training.setup import Images, read_images, split_images

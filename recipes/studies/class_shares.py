@@ -17,7 +17,7 @@ from transfer.config.adapt import AdaptConfig, ShiftConfig
 from transfer.config.checked import Config
 from transfer.config.lists import CommaNames
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 from transfer.training.setup import Images
 
 log = logging.getLogger(f"transfer.{__name__}")  # printed as the command's own log lines are

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-from transfer.report.text import mean_sd_text, text_table
+from transfer.report.console.tables import mean_sd_text, text_table
 
 ACCURACY_FORMAT = ".3f"
 

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from studies.plots import draw_curves
-from transfer.report.text import mean_sd_text, text_table
+from transfer.report.console.tables import mean_sd_text, text_table
 
 SCRATCH, PROBE, PROBE_THEN_TUNE = "scratch", "linear_probe", "lp_ft"
 OTHER_STARTS = {

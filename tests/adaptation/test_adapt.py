@@ -18,8 +18,8 @@ from transfer.errors import TransferError
 from transfer.evaluation.predict import predict
 from transfer.feature_cache import TrunkCache
 from transfer.model import TransferModel
+from transfer.report.console.adaptation_text import adaptation_text
 from transfer.report.page import write_report
-from transfer.report.text import adaptation_text
 from transfer.runs import checkpoint
 from transfer.training.setup import Images
 

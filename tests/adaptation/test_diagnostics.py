@@ -17,7 +17,7 @@ from transfer.adaptation.task import AdaptationTask
 from transfer.data.duplicates import Inspection
 from transfer.data.table import ImageTable, Target, make_softmax_target
 from transfer.errors import TransferError
-from transfer.report.text import adaptation_text
+from transfer.report.console.adaptation_text import adaptation_text
 from transfer.training.setup import Images
 
 CLASSES = 6

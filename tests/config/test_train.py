@@ -33,7 +33,12 @@ WITHOUT_TORCH = [
     "transfer.runtime.files",
     "transfer.freeze",
 ]
-WITHOUT_TORCH += ["transfer.data.table", "transfer.data.folders", "transfer.runs.seeds", "transfer.report.text"]
+WITHOUT_TORCH += [
+    "transfer.data.table",
+    "transfer.data.folders",
+    "transfer.runs.seeds",
+    "transfer.report.console.run_text",
+]
 WITHOUT_TORCH += ["transfer.report.page"]
 
 

@@ -8,7 +8,7 @@ from transfer.config.curation import PickConfig, SimulationConfig
 from transfer.config.shared import BackboneConfig, ImagesConfig
 from transfer.curation.simulation import simulate
 from transfer.errors import TransferError
-from transfer.report.picks_text import simulation_text
+from transfer.report.console.picks_text import simulation_text
 
 
 def configure(images, n=3, strategies=(), rounds=2, **more):

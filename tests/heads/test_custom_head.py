@@ -27,8 +27,8 @@ from transfer.evaluation.predict import predict
 from transfer.formats import export
 from transfer.heads import find_head_kind, register_head, registry
 from transfer.heads.kind import HeadKind
+from transfer.report.console.run_text import run_text
 from transfer.report.page import write_report
-from transfer.report.text import run_text
 from transfer.runs import checkpoint
 from transfer.runtime import plugins, signals
 from transfer.training.resume import FitCheckpoints

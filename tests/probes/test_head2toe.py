@@ -18,7 +18,7 @@ from transfer.probes import head2toe, lbfgs, linear
 from transfer.probes.head2toe import solve_head2toe
 from transfer.probes.head_problem import HeadProblem
 from transfer.probes.lbfgs import DEFAULT_PROBE_L2
-from transfer.report.text import run_text
+from transfer.report.console.run_text import run_text
 from transfer.runs import checkpoint
 from transfer.training.train import train
 

@@ -14,7 +14,7 @@ from transfer.heads import HeadSpec
 from transfer.heads.heads import Heads
 from transfer.probes import lbfgs, linear, stage_probes
 from transfer.probes.lbfgs import DEFAULT_PROBE_L2
-from transfer.report.text import run_text
+from transfer.report.console.run_text import run_text
 from transfer.runs import checkpoint
 from transfer.training.train import train
 

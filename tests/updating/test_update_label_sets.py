@@ -16,8 +16,8 @@ from transfer.config.commands import UpdateConfig
 from transfer.config.train import TrainConfig
 from transfer.data.corrections import Correction, CorrectionFile
 from transfer.errors import TransferError
+from transfer.report.console.update_text import update_text
 from transfer.report.page import write_report
-from transfer.report.update_text import update_text
 from transfer.runs.folder import IMAGES_FILE
 from transfer.runs.image_list import read_image_list
 from transfer.training.train import train

@@ -53,7 +53,7 @@ def _demo(config: DemoConfig) -> None:
 
 def _backbones(config: BackbonesConfig) -> None:
     from transfer.backbones.catalogue import list_backbones
-    from transfer.report.text import backbone_lines
+    from transfer.report.console.backbones_text import backbone_lines
 
     if not config.pattern:
         _shortlist()
@@ -70,7 +70,7 @@ def _backbones(config: BackbonesConfig) -> None:
 
 def _shortlist() -> None:
     from transfer.backbones.shortlist import list_shortlist
-    from transfer.report.text import shortlist_lines
+    from transfer.report.console.backbones_text import shortlist_lines
 
     for line in shortlist_lines(list_shortlist()):
         print_text(line, flush=True)
@@ -97,7 +97,7 @@ def _data(config: FetchConfig) -> None:
 
 
 def _evaluate(config: EvaluateConfig, as_json: bool) -> None:
-    from transfer.report.text import run_text
+    from transfer.report.console.run_text import run_text
 
     with import_quickly():
         from transfer.evaluation.evaluate import evaluate
@@ -162,7 +162,7 @@ def _export(config: ExportConfig) -> None:
 
 def _cache(config: CacheCommandConfig) -> None:
     from transfer.disk_cache import DiskCache
-    from transfer.report.text import cache_text
+    from transfer.report.console.cache_text import cache_text
 
     store = DiskCache()
     if config.action == "clear":

@@ -17,7 +17,7 @@ MENDED_BY_REVIEW = ("label_suspects", "conflicting_labels", "near_duplicates_acr
 
 def inspect_command(config: InspectConfig, as_json: bool) -> None:
     """Inspect a data set, and print the findings and write their page."""
-    from transfer.report.inspection_text import inspection_text
+    from transfer.report.console.inspection_text import inspection_text
     from transfer.report.page import INSPECTION_PAGE_FILE, write_inspection
 
     with import_quickly():
@@ -58,8 +58,8 @@ def pick_command(config: PickConfig) -> None:
     if config.simulation.simulate:
         _simulate(config)
         return
+    from transfer.report.console.picks_text import picks_text
     from transfer.report.page import write_contact_sheet
-    from transfer.report.picks_text import picks_text
 
     with import_quickly():
         from transfer.curation.pick import pick
@@ -78,8 +78,8 @@ def pick_command(config: PickConfig) -> None:
 
 
 def _simulate(config: PickConfig) -> None:
+    from transfer.report.console.picks_text import simulation_text
     from transfer.report.page import write_simulation
-    from transfer.report.picks_text import simulation_text
 
     with import_quickly():
         from transfer.curation.simulation import simulate

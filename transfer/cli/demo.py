@@ -11,7 +11,7 @@ from transfer.cli.run_folders import RUNS_FOLDER, name_run
 from transfer.config.commands import DemoConfig
 from transfer.config.train import BackboneConfig, DataConfig, LearnConfig, PolicyConfig, RunConfig, TrainConfig
 from transfer.feature_cache import TrunkCache
-from transfer.report.text import comparison_text
+from transfer.report.console.run_text import comparison_text
 from transfer.training.compare import compare_runs
 from transfer.training.setup import Images, read_images
 from transfer.training.train import TrainRun, train

@@ -45,7 +45,7 @@ def _write_page(run: RunConfig) -> Path | None:
 
 def train_command(config: TrainConfig, as_json: bool) -> None:
     """Train, and print the result and write its page."""
-    from transfer.report.text import run_text
+    from transfer.report.console.run_text import run_text
 
     with import_quickly():
         from transfer.training.train import train
@@ -56,7 +56,7 @@ def train_command(config: TrainConfig, as_json: bool) -> None:
 
 def update_command(config: UpdateConfig, as_json: bool) -> None:
     """Update a run, and print the comparison and write the page of the new run."""
-    from transfer.report.update_text import update_text
+    from transfer.report.console.update_text import update_text
 
     with import_quickly():
         from transfer.updating.update import update
@@ -67,8 +67,8 @@ def update_command(config: UpdateConfig, as_json: bool) -> None:
 
 def compare_command(config: CompareConfig, as_json: bool) -> None:
     """Compare policies, and print the table and write the pages."""
+    from transfer.report.console.run_text import comparison_text
     from transfer.report.page import write_report
-    from transfer.report.text import comparison_text
 
     with import_quickly():
         from transfer.training.compare import compare
@@ -85,7 +85,7 @@ def compare_command(config: CompareConfig, as_json: bool) -> None:
 
 def adapt_command(config: AdaptConfig, as_json: bool) -> None:
     """Adapt to a target domain, and print the result and write its page."""
-    from transfer.report.text import adaptation_text
+    from transfer.report.console.adaptation_text import adaptation_text
 
     with import_quickly():
         from transfer.adaptation.adapt import adapt
@@ -96,8 +96,8 @@ def adapt_command(config: AdaptConfig, as_json: bool) -> None:
 
 def advise_command(config: AdviseConfig, as_json: bool) -> None:
     """Advise a policy, and print the advice; with ``--run`` train as advised."""
-    from transfer.report.advice_text import advice_text
     from transfer.report.command_line import recommended_command
+    from transfer.report.console.advice_text import advice_text
 
     with import_quickly():
         from transfer.tuning.advise import advise
@@ -116,8 +116,8 @@ def advise_command(config: AdviseConfig, as_json: bool) -> None:
 def search_command(config: SearchConfig) -> None:
     """Search hyperparameters, and print the best and draw the landscape."""
     from transfer.report.command_line import recommended_command
+    from transfer.report.console.search_text import search_text
     from transfer.report.figures.search import draw_landscape
-    from transfer.report.search_text import search_text
 
     with import_quickly():
         from transfer.tuning.search import search
@@ -133,8 +133,8 @@ def search_command(config: SearchConfig) -> None:
 def lr_find_command(config: LrFindConfig) -> None:
     """Run a learning-rate range test, and print and draw it."""
     from transfer.report.command_line import recommended_command
+    from transfer.report.console.search_text import lr_find_text
     from transfer.report.figures.search import draw_range_test
-    from transfer.report.search_text import lr_find_text
 
     with import_quickly():
         from transfer.tuning.lr_find import lr_find

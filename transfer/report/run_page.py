@@ -16,11 +16,11 @@ from transfer.heads import ClassHeadKind, HeadKind
 from transfer.heads.metrics import wilson_interval
 from transfer.heads.registry import score_labels
 from transfer.report.command_line import RUN_CONFIGS, command_line
+from transfer.report.console.adaptation_text import shift_lines
+from transfer.report.console.update_text import comparison_rows, list_changed_classes
 from transfer.report.figures import confusion, curves, feature_map, freeze_plan, pictures, reliability, risk_coverage
 from transfer.report.label_scores import LABEL_SCORES, label_rows
 from transfer.report.load import SavedRun
-from transfer.report.text import shift_lines
-from transfer.report.update_text import comparison_rows, list_changed_classes
 
 SCORE_NAMES, ERROR_NAMES = {**LABEL_SCORES, **ClassHeadKind.score_labels}, HeadKind.score_labels
 MAX_CHANGED_CLASSES = 12  # largest gains, and as many losses

@@ -19,8 +19,8 @@ from transfer.errors import TransferError
 from transfer.evaluation.evaluate import evaluate
 from transfer.evaluation.finished_run import load_run
 from transfer.formats import export
+from transfer.report.console.run_text import comparison_text, run_text
 from transfer.report.page import write_report
-from transfer.report.text import comparison_text, run_text
 from transfer.training.compare import compare
 from transfer.training.resume import FitCheckpoints
 from transfer.training.train import train

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from transfer.report.text import note_paragraph, run_text, text_table
+from transfer.report.console.run_text import run_text
+from transfer.report.console.tables import note_paragraph, text_table
 
 SHOWN_TRIALS = 10
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.report.text import note_paragraph, text_table
+from transfer.report.console.tables import note_paragraph, text_table
 
 if TYPE_CHECKING:
     from transfer.curation.pick import PickResult

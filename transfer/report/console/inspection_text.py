@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transfer.report.text import text_table
+from transfer.report.console.tables import text_table
 
 MAX_EXAMPLE = 60  # characters of the file named in a row
 

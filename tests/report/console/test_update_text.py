@@ -1,4 +1,4 @@
-from transfer.report.update_text import SHOWN_CLASSES, class_rows_changed, comparison_rows, update_text
+from transfer.report.console.update_text import SHOWN_CLASSES, class_rows_changed, comparison_rows, update_text
 
 
 def compared(before: float, after: float, n: int = 10) -> dict:

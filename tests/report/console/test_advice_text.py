@@ -4,7 +4,7 @@ from pathlib import Path
 from transfer.config.commands import AdviseConfig
 from transfer.config.serialise import to_dict
 from transfer.config.train import BackboneConfig, DataConfig, PolicyConfig, RunConfig, TrainConfig
-from transfer.report.advice_text import advice_text
+from transfer.report.console.advice_text import advice_text
 
 CANDIDATE = {
     "policy": "head2toe",

@@ -5,7 +5,7 @@ from typing import Any
 
 from transfer.advice.requirements import format_duration
 from transfer.report.command_line import recommended_command
-from transfer.report.text import note_paragraph, text_table
+from transfer.report.console.tables import note_paragraph, text_table
 from transfer.runs.folder import ADVICE_FILE
 
 MAX_SUSPECTS = 5  # suspected label errors that are listed; advice.json has all

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from transfer.report.text import note_paragraph, paired_test_text, run_text, text_table
+from transfer.report.console.run_text import run_text
+from transfer.report.console.tables import note_paragraph, paired_test_text, text_table
 
 SHOWN_CLASSES = 10  # with the largest gains, and as many losses
 

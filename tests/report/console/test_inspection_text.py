@@ -1,4 +1,4 @@
-from transfer.report.inspection_text import inspection_text
+from transfer.report.console.inspection_text import inspection_text
 
 
 def a_result(findings):

@@ -1,5 +1,5 @@
 from transfer.curation.pick import PickedImage, PickResult
-from transfer.report.picks_text import SHOWN_PICKS, picks_text
+from transfer.report.console.picks_text import SHOWN_PICKS, picks_text
 
 
 def make_result(count, **more):

@@ -1,6 +1,6 @@
 """Console text of a search and of a range test, from their results alone."""
 
-from transfer.report.search_text import lr_find_text, search_text
+from transfer.report.console.search_text import lr_find_text, search_text
 
 
 def test_best_trials_come_first(search_result) -> None:
