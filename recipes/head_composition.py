@@ -47,5 +47,4 @@ def main(config: TrainConfig) -> None:
 
 if __name__ == "__main__":
     data, learn = DataConfig("office31", shots=3), LearnConfig(epochs=12, batch_size=32, interference=True)
-    policy = PolicyConfig("partial:1")
-    raise SystemExit(script(main, TrainConfig(data, policy=policy, learn=learn)))
+    raise SystemExit(script(main, TrainConfig(data, policy=PolicyConfig("partial:1"), learn=learn)))

@@ -20,26 +20,25 @@ RATES |= {"lion": 1e-3, "lbfgs": 1.0}
 
 
 def main(config: TrainConfig) -> None:
-    rows, losses, out = [], {}, config.run.out
-    sizes = [(name, config.learn.batch_size) for name in RATES] + [(name, 0) for name in ("sgd", "adam", "lbfgs")]
-    for policy in ("linear_probe", "partial:1"):
-        for name, size in sizes:
+    rows, losses, out = [], {policy: {} for policy in ("linear_probe", "partial:1")}, config.run.out
+    for policy in losses:
+        for name, size in [*((n, config.learn.batch_size) for n in RATES), ("sgd", 0), ("adam", 0), ("lbfgs", 0)]:
             momentum = 0.0 if name == "sgd" else config.learn.momentum
             learn = replace(config.learn, optimizer=name, lr=RATES[name], batch_size=size, momentum=momentum)
-            run_config = replace(config, learn=learn, policy=replace(config.policy, policy=policy))
             title, lines = name if size else f"{name} full batch", []
-            run_out = out / f"{policy} {title}".replace(":", "-").replace(" ", "_") if out else None
-            result = train(replace(run_config, run=replace(config.run, out=run_out)), on_epoch=lines.append).result
+            run = replace(config.run, out=out and out / f"{policy} {title}".replace(":", "-").replace(" ", "_"))
+            run_config = replace(config, learn=learn, policy=replace(config.policy, policy=policy), run=run)
+            result = train(run_config, on_epoch=lines.append).result
             epochs = [[line for line in lines if line["epoch"] == n] for n in range(1, lines[-1]["epoch"] + 1)]
-            losses.setdefault(policy, {})[title] = [fmean(line["loss"] for line in epoch) for epoch in epochs]
-            accuracies = [fmean(line.get("val", {}).get("object", 0.0) for line in epoch) for epoch in epochs]
-            first = next(n for n, value in enumerate(accuracies, 1) if value >= max(accuracies) - 0.01)
+            losses[policy][title] = [fmean(line["loss"] for line in epoch) for epoch in epochs]
+            values = [fmean(line.get("val", {}).get("object", 0.0) for line in epoch) for epoch in epochs]
+            first = next(n for n, value in enumerate(values, 1) if value >= max(values) - 0.01)
             state = 1 + result["policy"]["optimizer_bytes"] / 4 / result["policy"]["trained_parameters"]
-            seconds = fmean(line["seconds"] for line in lines)
             scores = [f"{losses[policy][title][-1]:.3f}", str(first), score_text(result, "object").partition(" [")[0]]
-            rows.append([f"{policy} {title}", *scores, f"{seconds:.2f}", f"{state:.2f}"])
-    head = ["last loss", "epochs to 0.01 below its best", "object", "seconds per epoch", "memory / parameters"]
-    print("\n" + text_table(["", *head], rows))
+            costs = [f"{fmean(line['seconds'] for line in lines):.2f}", f"{state:.2f}"]
+            rows.append([f"{policy} {title}", *scores, *costs])
+    head = ["", "last loss", "epochs to 0.01 below its best", "object", "seconds per epoch", "memory / parameters"]
+    print("\n" + text_table(head, rows))
     if out:
         draw_curves(out / "curves.png", losses, x="epoch", y="training loss")
         paths = {n: (s.grid(), {o: trace_path(s, c) for o, c in SETTINGS.items()}) for n, s in SURFACES.items()}
@@ -47,5 +46,5 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    learn = LearnConfig(probe="trained", refit=False, patience=0, epochs=15)
-    raise SystemExit(script(main, TrainConfig(learn=learn), digits="glyphnet"))
+    config = TrainConfig(learn=LearnConfig(probe="trained", refit=False, patience=0, epochs=15))
+    raise SystemExit(script(main, config, digits="glyphnet"))

@@ -79,7 +79,7 @@ CONSTANTS = (
     Constant(f"{_SHIFT}:MIN_CLASS_SHARE", "share", "floor of a logarithm"),
     Constant(f"{_SHIFT}:estimate_target_prior(rounds)", "rounds", "bound: EM ends where it converges"),
     Constant(f"{_COMPARISON}:NEAR", "share", "battery of appearances"),
-    Constant(f"{_COMPARISON}:MIN_REVERSE", "standard errors", "battery of appearances"),
+    Constant(f"{_COMPARISON}:MIN_CIRCULAR", "standard errors", "battery of appearances"),
     Constant(f"{_COMPARISON}:MIN_VOTES", "standard errors", "battery of appearances"),
     Constant(f"{_COMPARISON}:MIN_ABOVE_CHANCE", "standard errors", "battery of appearances"),
     Constant(

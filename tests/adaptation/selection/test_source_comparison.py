@@ -35,12 +35,12 @@ def test_better_predictions_convince_and_worse_ones_do_not():
     assert worse.agreement == better.agreement == pytest.approx(0.7, abs=0.06)
 
 
-def test_predictions_that_were_mostly_wrong_are_found_by_reverse_validation():
+def test_predictions_that_were_mostly_wrong_are_found_by_circular_validation():
     """What both agree on is then wrong too, so the votes mislead."""
     evidence, true = domains()
     before = (true + 1) % CLASSES
     found = compare_with_source(evidence, before, np.where(np.arange(len(true)) % 5 < 2, before, true))
-    assert found.reverse > 4
+    assert found.circular > 4
     assert found.convincing
 
 
@@ -58,7 +58,7 @@ def test_no_prediction_in_common():
     evidence, true = domains(40)
     found = compare_with_source(evidence, (true + 1) % CLASSES, true)
     assert (found.agreement, found.votes) == (0.0, 0.0)
-    assert found.reverse > 1
+    assert found.circular > 1
 
 
 def test_both_tests_count_for_the_verdict():
@@ -79,11 +79,11 @@ def test_predictions_that_agree_by_chance_alone_are_never_taken():
     same = float((unrelated == true).mean())
     assert found.above_chance == pytest.approx((same - chance) / (chance * (1 - chance) / len(true)) ** 0.5)
     assert found.above_chance < 4
-    assert found.reverse > 4
+    assert found.circular > 4
     assert not found.convincing
     assert SourceComparison(0.3, 9.0, 9.0, 4.0).convincing
     assert not SourceComparison(0.3, 9.0, 9.0, 3.9).convincing
-    assert "of the target (hardly more than by chance; reverse" in str(found)
+    assert "of the target (hardly more than by chance; circular" in str(found)
     constant = compare_with_source(evidence, np.zeros_like(true), np.ones_like(true))
     assert np.isfinite(constant.above_chance)
     assert not constant.convincing
@@ -110,7 +110,7 @@ def test_the_tests_against_naive_counts():
         wins += bool(right_after and not right_before)
         losses += bool(right_before and not right_after)
     found = compare_with_source(evidence, before, after)
-    assert found.reverse == pytest.approx((wins - losses) / (wins + losses) ** 0.5)
+    assert found.circular == pytest.approx((wins - losses) / (wins + losses) ** 0.5)
     same = before == after
     votes = [
         s[a] > s[b] for s, a, b in zip(scores(z[same], after[same], z[~same]), after[~same], before[~same], strict=True)

@@ -3,7 +3,7 @@
 No rule sees which of two predictions is correct, so what is adapted must earn its place: where both agree on nearly all
 images there is little to gain, and otherwise one of two tests must favour the adapted predictions clearly. Each test
 errs in another situation. A classifier that learns predictions on target images and is tested on the source's labels
-(reverse validation) recognises predictions that are mostly wrong, but favours those of the source's classifier, which
+(circular validation) recognises predictions that are mostly wrong, but favours those of the source's classifier, which
 come from these labels. A classifier that learns what both agree on decides between them on the other images; it means
 nothing where few predictions are correct.
 Predictions that agree no more often than by chance are never taken: they do not refine what the source's classifier
@@ -18,7 +18,7 @@ import numpy as np
 from transfer.adaptation.selection.evidence import CandidateEvidence, unit_rows
 
 NEAR = 0.9  # agreement from which nothing is to be gained: all losses of the development pairs are at 0.92 and above
-MIN_REVERSE = 1.0  # standard errors of reverse validation; at most 0 in losses of the development pairs
+MIN_CIRCULAR = 1.0  # standard errors of circular validation; at most 0 in losses of the development pairs
 MIN_VOTES = 4.0  # standard errors of the votes; at most 3.1 in losses of the development pairs, which all agree
 MIN_ABOVE_CHANCE = 4.0  # standard errors of the agreement; 0 in one development pair at chance, 6 or more in the others
 
@@ -28,18 +28,18 @@ class SourceComparison:
     """Evidence for predictions `after` against predictions `before`; see :func:`compare_with_source`."""
 
     agreement: float  # share of equal predictions
-    reverse: float  # standard errors by which `after` is ahead in reverse validation
+    circular: float  # standard errors by which `after` is ahead in circular validation
     votes: float  # the same by the votes of a classifier that learns what both agree on
     above_chance: float = math.inf  # standard errors by which they agree more often than independent predictions
 
     @property
     def convincing(self) -> bool:
         """Whether `after` is to be preferred."""
-        ahead = self.reverse >= MIN_REVERSE or self.votes >= MIN_VOTES
+        ahead = self.circular >= MIN_CIRCULAR or self.votes >= MIN_VOTES
         return self.agreement < NEAR and self.above_chance >= MIN_ABOVE_CHANCE and ahead
 
     def __str__(self) -> str:
-        tests = f"reverse validation {self.reverse:+.1f}, votes {self.votes:+.1f} standard errors"
+        tests = f"circular validation {self.circular:+.1f}, votes {self.votes:+.1f} standard errors"
         tests = f"hardly more than by chance; {tests}" if self.above_chance < MIN_ABOVE_CHANCE else tests
         return f"source_only and adapted predictions agree on {self.agreement:.1%} of the target ({tests})"
 
