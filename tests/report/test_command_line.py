@@ -92,8 +92,8 @@ def test_a_recommended_command_names_what_was_looked_for_even_where_it_is_the_de
     config = TrainConfig(DataConfig("my flowers"), learn=LearnConfig(probe="trained"))
     given = {"recommended": to_dict(config), "as_requested": to_dict(TrainConfig(DataConfig("a")))}
     shared = f"--backbone {BackboneConfig().backbone} --policy linear_probe"
-    assert recommended_command({"command": "advise"} | given, "as_requested") == f"transfer train --data a {shared}"
+    assert recommended_command({"command": "advise"} | given, "as_requested") == f"transfer train a {shared}"
     for command in ("search", "lr-find"):
         assert recommended_command({"command": command} | given) == (
-            f"transfer train --data 'my flowers' {shared} --lr 0.003 --batch-size 64 --optimizer adamw --probe trained"
+            f"transfer train 'my flowers' {shared} --lr 0.003 --batch-size 64 --optimizer adamw --probe trained"
         )

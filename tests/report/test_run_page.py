@@ -46,7 +46,7 @@ def test_gains_and_losses_of_an_adapted_run_come_from_its_result(made):
     assert [name for name, _ in found["gains"]["gained"]] == ["c0"]
     assert [name for name, _ in found["gains"]["lost"]] == ["c2"]
     assert [head["name"] for head in found["heads"]] == ["object"]
-    assert found["command"].startswith("transfer adapt --data office31 --source amazon,dslr --target webcam")
+    assert found["command"].startswith("transfer adapt office31 --source amazon,dslr --target webcam")
 
 
 def test_a_config_of_another_version_is_shown_as_it_is(made):

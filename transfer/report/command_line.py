@@ -24,13 +24,16 @@ def command_line(config: Any, always: Collection[str] = ()) -> str:
     --------
     >>> from transfer.config.train import DataConfig, LearnConfig
     >>> command_line(TrainConfig(data=DataConfig("my pictures"), learn=LearnConfig(lr=0.01, refit=False)))
-    "transfer train --data 'my pictures' --lr 0.01 --no-refit"
+    "transfer train 'my pictures' --lr 0.01 --no-refit"
     """
     words = ["transfer", next(name for name, kind in RUN_CONFIGS.items() if isinstance(config, kind))]
     for name, value, default in iter_settings(config):
         if value != default or name in always:
             for each in value if name == "plugin" else (value,):  # a repeatable option
                 words += _option(name.replace("_", "-"), each)
+    if "--data" in words:  # the images come first, and need no name
+        place = words.index("--data")
+        words = [*words[:2], words[place + 1], *words[2:place], *words[place + 2 :]]
     return shlex.join(words)
 
 

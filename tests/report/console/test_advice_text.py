@@ -122,5 +122,5 @@ def test_a_better_backbone_comes_first_and_is_what_is_carried_out():
     )
     assert "labels to check: not listed, because resnet18 predicts them better" in said
     assert "more likely" not in said
-    assert "with glyphnet: transfer train --data 'my flowers'" in said
+    assert "with glyphnet: transfer train 'my flowers'" in said
     assert "another backbone" not in advice_text(RESULT | {"others": [row | {"better": False}]})
