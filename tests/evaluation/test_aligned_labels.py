@@ -23,7 +23,7 @@ def test_classes_take_the_numbers_of_the_run() -> None:
     assert table.targets["object"].values.tolist() == [2, 1, -1, -1]
     assert table.targets["domain"].values.tolist() == [1, 1, 1, 1]
     assert [note for note in table.notes if note.startswith("object")] == [
-        "object: 1 classes that the model does not know (bird) do not count"
+        "object: images of classes that the model does not know (bird) do not count"
     ]
 
 

@@ -47,7 +47,7 @@ def test_evaluate_on_other_data_matches_classes_by_name(run, folder, tmp_path):
     right = [row["object"] == Path(row["path"]).parent.name for row in predict(checkpoint.load_models(run), paths)]
     assert result["test"]["object"]["n"] == 16
     assert result["test"]["object"]["accuracy"] == pytest.approx(np.mean(right))
-    assert any("1 classes that the model does not know (azure)" in note for note in result["notes"])
+    assert any("images of classes that the model does not know (azure)" in note for note in result["notes"])
     assert json.loads((tmp_path / "deep" / "result.json").read_text()) == json.loads(json.dumps(result))
 
 

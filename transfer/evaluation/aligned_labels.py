@@ -36,8 +36,9 @@ def align_labels(table: ImageTable, specs: Sequence[HeadSpec], *, own: bool = Fa
             notes.append(f"{spec.name}: {read}")
         unknown = [label for label in unknown if spec.name != "domain" or label != DEFAULT_DOMAIN]
         if unknown:
-            named = ", ".join(unknown[:3])
-            notes.append(f"{spec.name}: {len(unknown)} classes that the model does not know ({named}) do not count")
+            notes.append(
+                f"{spec.name}: images of classes that the model does not know ({list_examples(unknown)}) do not count"
+            )
     blank = Target(np.full(len(table), -1))
     return replace(table, targets={"object": blank, "domain": blank} | aligned, notes=tuple(notes))
 

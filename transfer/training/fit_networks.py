@@ -48,7 +48,7 @@ def fit_networks(session: Session, prepared: PreparedRun, limit: TimeLimit) -> d
             name: _fit_and_refit(session, prepared, number, next(limits)) for number, name in enumerate(prepared.models)
         }
     for head, record in prepared.unlabelled.items():
-        log.info("%s", describe_record(head, record))
+        log.info("%s", describe_record(head, record).partition(": ")[0])  # a note of the result says it in full
     return fits
 
 
