@@ -1,3 +1,4 @@
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +7,9 @@ import torch
 from model_states import changed_names, copy_state
 from torch import nn
 
+from transfer.backbones.providers.joined_models import join_backbones
 from transfer.evaluation.gradcam import compute_gradcam
+from transfer.heads.heads import Heads
 
 
 @pytest.fixture
@@ -86,3 +89,35 @@ def test_without_feature_maps_it_returns_none(taught, pixels):
     stage = SimpleNamespace(modules=("0", "1", "2"))
     backbone.network, backbone.stages = flat, (stage,)
     assert compute_gradcam(model, pixels, np.array([0, 0, 0])) is None
+
+
+def test_networks_side_by_side_add_their_maps(taught, small):
+    """Against one backward pass through everything, with maps of two sizes."""
+    pixels = torch.randint(0, 256, (3, 3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model, _ = taught()
+    members = [small("test_resnet", seed=seed) for seed in (1, 2)]
+    members[1].network.layer4.add_module("pool", nn.AvgPool2d(2, 1))
+    model.backbone = join_backbones("a+b", members)
+    model.heads = Heads(list(model.heads.specs.values()), model.backbone.width, compose="dual")
+    with torch.no_grad():
+        model.heads.layers["head_object"][-1].weight.normal_(generator=torch.Generator().manual_seed(3))
+    before = copy_state(model)
+    classes = np.array([0, 2, 1])
+    found = compute_gradcam(model.eval(), pixels, classes)
+
+    kept = []
+    with ExitStack() as hooks:
+        for network in model.backbone.network.networks:
+            hooks.enter_context(network.layer4.register_forward_hook(lambda module, given, out: kept.append(out)))
+        scores = model.heads(model.backbone(model.backbone.preprocessing.normalise(pixels)))["object"]
+    slopes = torch.autograd.grad(sum(scores[i, label] for i, label in enumerate(classes)), kept)
+    large, little = ((slope.mean((2, 3), keepdim=True) * maps).sum(1) for slope, maps in zip(slopes, kept, strict=True))
+    assert large.shape == (3, 3, 3)
+    assert little.shape == (3, 2, 2)
+    total = (large + nn.Upsample(size=(3, 3), mode="bilinear")(little[:, None])[:, 0]).clamp_min(0)
+    for i in range(3):
+        expected = (total[i] / total[i].max() if total[i].max() else total[i]).detach().numpy()
+        np.testing.assert_allclose(found[i], expected, atol=1e-4)
+    assert not changed_names(before, model.state_dict())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert torch.is_grad_enabled()
