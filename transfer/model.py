@@ -110,7 +110,7 @@ class TransferModel(nn.Module):
 
     @property
     def engine(self) -> str:
-        """What the trunk runs on: ``torch``, ``onnxruntime``, ``openvino`` or ``int8``; the first call compiles it."""
+        """What the trunk runs on: an engine, or ``torch`` where that fails; the first call compiles it."""
         backbone = self.backbone
         engine = choose_engine(backbone.engine, backbone, next(backbone.parameters()).device) if self.cut else "torch"
         if engine == "torch":

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transfer import backbones
 from transfer.backbones import trunk as trunk_module
 from transfer.backbones.backbone import Backbone
+from transfer.backbones.engines.chunks import DEFAULT_CHUNK_IMAGES
 from transfer.backbones.trunk import Trunk
 from transfer.evaluation.predict import PREDICTED_AT_ONCE
 from transfer.feature_cache import feed
@@ -196,12 +197,19 @@ def test_an_impossible_cut_is_an_error(small: Callable[..., Backbone]) -> None:
         Trunk(small(), 99)
 
 
-ENGINES = ("onnxruntime", "openvino")
+ENGINES = ("onnxruntime", "openvino", "compile")
 splits = st.lists(st.integers(1, 4), min_size=1, max_size=6)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "torchvision:shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [
+        *itertools.product(["resnet18", "mobilenetv3_small_050", "torchvision:shufflenet_v2_x0_5"], ENGINES[:2]),
+        ("resnet18", "compile"),
+        pytest.param("mobilenetv3_small_050", "compile", marks=pytest.mark.slow),  # a quarter of a minute each
+        pytest.param("torchvision:shufflenet_v2_x0_5", "compile", marks=pytest.mark.slow),
+    ],
+)
 def test_every_cut_on_an_engine_equals_the_backbone(small: Callable[..., Backbone], name: str, engine: str) -> None:
     backbone = small(name, size=64)
     statistics_of_its_own(backbone.network)
@@ -297,5 +305,5 @@ def test_on_any_device_features_are_those_of_the_network(
 
 def test_on_a_gpu_no_image_is_computed_for_nothing() -> None:
     """Batches of the feed, of predictions and of the trunk have the same number of images: none is filled up."""
-    assert feed._BATCH % trunk_module.DEFAULT_CHUNK_IMAGES == 0
-    assert PREDICTED_AT_ONCE % trunk_module.DEFAULT_CHUNK_IMAGES == 0
+    assert feed._BATCH % DEFAULT_CHUNK_IMAGES == 0
+    assert PREDICTED_AT_ONCE % DEFAULT_CHUNK_IMAGES == 0

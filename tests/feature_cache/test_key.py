@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from transfer.backbones import trunk
+from transfer.backbones.engines import chunks
 from transfer.data.images.augment import Augmentation
 from transfer.feature_cache import key as key_module
 from transfer.feature_cache.key import describe_activation, get_view_seed
@@ -168,7 +169,7 @@ def test_it_covers_the_gpu_and_how_it_rounds(monkeypatch: pytest.MonkeyPatch) ->
     for owner, name, value in (
         (torch.cuda, "get_device_name", lambda device: "another"),
         (torch.backends.cudnn, "version", lambda: 1),
-        (trunk, "DEFAULT_CHUNK_IMAGES", 3),
+        (chunks, "DEFAULT_CHUNK_IMAGES", 3),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, value)

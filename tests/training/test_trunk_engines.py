@@ -25,7 +25,7 @@ from transfer.runs.checkpoint import load_models
 from transfer.training.train import train
 
 OLD_RUNS = Path(__file__).parents[1] / "fixtures" / "old_runs"
-pytestmark = pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino", "int8"])
+pytestmark = pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino", "compile", "int8"])
 Configured = Callable[..., TrainConfig]
 
 
@@ -85,7 +85,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(config: Configured, tmp_path: Pa
 def test_engines_share_no_cached_rows(config: Configured, engine: str) -> None:
     model = train(config(engine=engine)).models[""]
     keys = set()
-    names = ("torch", "onnxruntime", "openvino", *(["int8"] if engine == "int8" else []))
+    names = ("torch", "onnxruntime", "openvino", "compile", *(["int8"] if engine == "int8" else []))
     for name in names:
         model.backbone.engine = name
         keys.add(json.dumps(describe_activation(model, model.cut, "float16"), sort_keys=True))

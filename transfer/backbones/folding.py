@@ -6,6 +6,7 @@ They are computed in every step, so gradients reach all of these parameters. Bat
 activations, and the copy of them that it stores, are saved.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.stages import switch_to_eval
@@ -210,3 +212,38 @@ class _InPlaceReLU6(torch.autograd.Function):
         if y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last):  # mixed with another layout it is slow
             slope = slope.contiguous(memory_format=torch.channels_last)
         return torch.ops.aten.hardtanh_backward(slope, y, 0.0, 6.0)
+
+
+def fold_batch_norms(backbone: Backbone, cut: int, images: int) -> Backbone:
+    """Return a copy of `backbone` with BatchNorm folded in its first `cut` stages, unless that changes the output.
+
+    It is tested on a number of random `images` that pass together.
+    """
+    device = next(backbone.parameters()).device
+    shape = (images, *backbone.preprocessing.input_size)
+    with torch.inference_mode(False), torch.no_grad():
+        example = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+        plain = copy.deepcopy(backbone).eval().to(memory_format=torch.channels_last)
+        plain.can_cut(cut)  # tested now, so that the run below is the only one
+        expected, pairs = find_conv_norm_pairs(plain.network, lambda: plain.trunk(example, cut))
+        folded = copy.deepcopy(plain)
+        try:
+            for conv, norm in pairs:
+                _fold(folded.network, conv, norm)
+            error = (folded.trunk(example, cut) - expected).abs().max()
+        except Exception:  # the network uses more of its norms than a forward pass
+            return plain
+        return folded if bool(error <= MAX_FOLDING_ERROR * expected.abs().max()) else plain
+
+
+def _fold(network: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Fold a BatchNorm into the convolution before it, in place."""
+    conv: Any = network.get_submodule(conv_name)
+    norm: Any = network.get_submodule(norm_name)
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    conv.weight.data = conv.weight.contiguous(memory_format=torch.channels_last)
+    parent, _, leaf = norm_name.rpartition(".")
+    # timm's norms include their activation.
+    setattr(network.get_submodule(parent), leaf, getattr(norm, "act", None) or nn.Identity())

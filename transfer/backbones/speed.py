@@ -15,8 +15,9 @@ from scipy.optimize import nnls
 from torch import nn
 
 from transfer.backbones import registry
+from transfer.backbones.engines.chunks import count_chunk_images
 from transfer.backbones.stages import BuildOnMeta, switch_to_eval
-from transfer.backbones.trunk import CHUNK_IMAGES, DEFAULT_CHUNK_IMAGES, Trunk
+from transfer.backbones.trunk import Trunk
 from transfer.backbones.weights import load
 from transfer.runtime import distributed
 from transfer.runtime.malloc import keep_freed_memory
@@ -85,7 +86,7 @@ def measure_rate(name: str, device: torch.device | str = "cpu") -> float:
     kind = torch.device(device).type
     cores = distributed.count_cores_per_process() if kind == "cpu" else 1
     clock = time.process_time if kind == "cpu" else time.perf_counter
-    count = CHUNK_IMAGES.get(kind, DEFAULT_CHUNK_IMAGES) * cores
+    count = count_chunk_images(kind) * cores
     images = torch.randint(0, 256, (count, *backbone.preprocessing.input_size), dtype=torch.uint8)
     least = float("inf")
     for _ in range(1 + TIMED_BATCHES):  # the first sets up

@@ -30,7 +30,7 @@ class EvaluateConfig(LabelsConfig):
     device: Device = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     engine: Advanced[Engine | None] = None
-    """What runs the frozen layers on a CPU (default: as the run)."""
+    """What runs the frozen layers (default: as the run)."""
     cache: bool = True
     """Use the disk cache of frozen features."""
     out: Path | None = None
@@ -69,7 +69,7 @@ class PredictConfig(Config):
     device: Device = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     engine: Advanced[Engine | None] = None
-    """What runs the frozen layers on a CPU (default: as the run)."""
+    """What runs the frozen layers (default: as the run)."""
     out: Path | None = None
     """Output file (default: standard output)."""
     resume: bool = False
@@ -121,7 +121,7 @@ class UpdateConfig(LabelsConfig):
     device: Device | None = None
     """Where to compute (default: as the run)."""
     engine: Advanced[Engine | None] = None
-    """What runs the frozen layers on a CPU (default: as the run)."""
+    """What runs the frozen layers (default: as the run)."""
     out: Path | None = None
     """Folder of the new run; none: nothing is saved (default: RUN-updated, -2 and so on beside an existing one; in
     Python: nothing is saved)."""

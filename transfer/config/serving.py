@@ -63,7 +63,7 @@ class ServeConfig(Config):
     device: Device = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     engine: Advanced[Engine | None] = None
-    """What runs the frozen layers on a CPU (default: as the run)."""
+    """What runs the frozen layers (default: as the run)."""
     limits: ServeLimitsConfig = field(default_factory=ServeLimitsConfig)
 
     def __post_init__(self) -> None:

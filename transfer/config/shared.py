@@ -21,7 +21,7 @@ Advanced = Annotated[T, ADVANCED]
 
 OnBadImage = Literal["refuse", "skip"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Engine = Literal["auto", "torch", "onnxruntime", "openvino", "int8"]
+Engine = Literal["auto", "torch", "onnxruntime", "openvino", "compile", "int8"]
 Augmentation = Literal["none", "flip", "crop", "colour", "pca", "scale"]
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"  # its ImageNet weights are in a package that is installed with this one
@@ -113,8 +113,9 @@ class BackboneConfig(Config):
     """default: the backbone's own resize and crop, which cuts off what lies at the edge; border: pad the whole image to
     a square instead."""
     engine: Advanced[Engine] = "auto"
-    """What runs the frozen layers on a CPU; auto takes onnxruntime, and torch for small images. Where an engine
-    fails, torch takes over, and the log says so. openvino needs pip install 'transfer-toolkit[openvino]'. int8 computes
+    """What runs the frozen layers; auto takes onnxruntime on a CPU, and torch for small images and on a GPU. Where an
+    engine fails, torch takes over, and the log says so. openvino needs pip install 'transfer-toolkit[openvino]'.
+    compile is torch.compile, on a GPU with CUDA graphs: it starts in seconds, and is no faster on a CPU. int8 computes
     with 8-bit integers, calibrated on training images: faster, with other features. A run prints what that costs."""
 
 

@@ -43,8 +43,8 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     cache : bool
         Read and write the disk cache: in a grid search, features of an image are computed once.
     device : str
-    engine : {"auto", "torch", "onnxruntime", "openvino", "int8"}
-        What computes on a CPU; int8 is calibrated on the images of `fit`.
+    engine : {"auto", "torch", "onnxruntime", "openvino", "compile", "int8"}
+        What runs the network; int8 is calibrated on the images of `fit`.
 
     Attributes
     ----------

@@ -185,8 +185,8 @@ def load_run(run: str | os.PathLike[str], *, device: Device = "auto", engine: En
     device : str
         Where to compute: ``"auto"`` (CUDA, then MPS, then the CPU), or a device of torch.
     engine : str, optional
-        What runs the frozen layers on a CPU (default: as the run): ``"auto"``, ``"torch"``, ``"onnxruntime"``,
-        ``"openvino"``, or ``"int8"`` for a run that was trained with it.
+        What runs the frozen layers (default: as the run): ``"auto"``, ``"torch"``, ``"onnxruntime"``,
+        ``"openvino"``, ``"compile"``, or ``"int8"`` for a run that was trained with it.
 
     Returns
     -------

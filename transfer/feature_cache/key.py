@@ -10,6 +10,7 @@ from torch import Tensor
 
 from transfer.backbones import trunk
 from transfer.backbones.backbone import Backbone, hash_tensors
+from transfer.backbones.engines import chunks
 from transfer.backbones.engines.compiled import GRAPH_VERSION, describe_version
 from transfer.backbones.engines.quantise import QUANTISATION_VERSION
 from transfer.data.images.augment import Augmentation
@@ -85,7 +86,7 @@ def _describe_calibration(model: TransferModel) -> dict[str, str]:
 
 def _describe_accelerator(device: torch.device) -> str:
     """Return the device, and what its rounding depends on: cuDNN, TensorFloat-32 and images per forward pass."""
-    at_once = f"{trunk.DEFAULT_CHUNK_IMAGES} images at once"
+    at_once = f"{chunks.DEFAULT_CHUNK_IMAGES} images at once"
     if device.type != "cuda":
         return f"{platform.machine()}, {at_once}"
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul

@@ -7,6 +7,7 @@ import torch
 
 from transfer.backbones.backbone import Backbone
 from transfer.backbones.engines.compiled import ENGINES, describe_version
+from transfer.backbones.engines.torch_compile import COMPILE
 from transfer.errors import TransferError
 
 log = logging.getLogger(__name__)
@@ -16,11 +17,11 @@ LEAST_PIXELS = 96 * 96
 
 
 def choose_engine(requested: str, backbone: Backbone, device: torch.device) -> str:
-    """Return the engine for the frozen stages of `backbone`: ``torch``, ``onnxruntime``, ``openvino`` or ``int8``.
+    """Return the engine for the frozen stages of `backbone`, ``torch`` or another of those that can be requested.
 
     ``auto`` takes ONNX Runtime, and torch for small images. OpenVINO is nowhere much faster:
-    tests/benchmarks/trunk_engines.py measures each. On another `device` than a CPU it is torch.
-    int8, which changes the features, is never chosen unless it is requested.
+    tests/benchmarks/trunk_engines.py measures each. On another `device` than a CPU it is torch. ``compile``, which any
+    device can run, and ``int8``, which changes the features, are never chosen unless they are requested.
 
     Raises
     ------
@@ -38,6 +39,8 @@ def choose_engine(requested: str, backbone: Backbone, device: torch.device) -> s
         _check_int8(backbone, device)
     if device.type != "cpu" and requested in ENGINES:
         _log_torch(backbone.name, requested, device.type)
+    if requested == COMPILE:
+        return requested
     if device.type != "cpu" or requested == "torch":
         return "torch"
     if requested != "auto":

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from transfer.backbones.backbone import Backbone, hash_tensors
+from transfer.backbones.engines.chunks import count_chunk_images
 from transfer.backbones.engines.graph import export_stages
 from transfer.backbones.engines.onnxruntime_engine import OnnxRuntimeEngine
 from transfer.backbones.engines.openvino_engine import OpenVinoEngine
 from transfer.backbones.engines.quantise import QUANTISATION_VERSION, quantise, simplify
+from transfer.backbones.engines.torch_compile import COMPILE, compile_with_torch, explain
 from transfer.disk_cache.folder import hash_record, list_files, remove_file
 from transfer.errors import TransferError, get_first_line
 from transfer.runtime import distributed
@@ -32,7 +34,7 @@ ENGINES: dict[str, Callable[[bytes, int], Callable[[np.ndarray], np.ndarray]]] =
     "onnxruntime": OnnxRuntimeEngine,
     "openvino": OpenVinoEngine,
 }
-ENGINE_PACKAGES = {"int8": "onnxruntime"}  # what runs an engine of another name
+ENGINE_PACKAGES = {"int8": "onnxruntime", COMPILE: "torch"}  # what runs an engine of another name
 GRAPH_VERSION = 1  # bump when the exported graph changes; part of the cache key
 # Largest difference from torch's output, relative to its largest value. Rounding alone reaches 1e-5.
 MAX_ENGINE_ERROR = 1e-4
@@ -52,10 +54,17 @@ class StagesKey:
     start: int
     shape: tuple[int, ...]  # of one input, without the batch
     calibration: str = ""  # of int8: the sha256 of its ranges, and the version of our rules
+    images: int = 1  # that pass together
 
     @classmethod
-    def of(cls, backbone: Backbone, engine: str, cut: int, start: int, shape: tuple[int, ...]) -> "StagesKey":
-        """Return the key of the stages of `backbone` from the cut `start` to `cut`."""
+    def of(
+        cls, backbone: Backbone, engine: str, cut: int, start: int, shape: tuple[int, ...], chunk: int | None = None
+    ) -> "StagesKey":
+        """Return the key of the stages of `backbone` from the cut `start` to `cut`.
+
+        `chunk` is the number of images that pass torch.compile together (default: as many as on torch).
+        """
+        device = next(backbone.parameters()).device
         tensors = chain(backbone.network.named_parameters(), backbone.network.named_buffers())
         original = backbone.original_classifier
         head = hash_tensors(original.state_dict().items()) if original else ""
@@ -65,13 +74,14 @@ class StagesKey:
         return cls(
             engine,
             (describe_version(engine), torch.__version__, str(GRAPH_VERSION)),
-            torch.backends.cpu.get_cpu_capability(),
+            torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
             hashlib.sha256(about.encode()).hexdigest(),
             hash_tensors((name, tensor) for name, tensor in tensors if backbone.stage_of(name) < cut),
             cut,
             start,
             tuple(shape),
             f"{calibration.digest}, rules {QUANTISATION_VERSION}" if calibration else "",
+            (chunk or count_chunk_images(device.type)) if engine == COMPILE else 1,
         )
 
     @property
@@ -81,23 +91,29 @@ class StagesKey:
 
     @property
     def digest(self) -> str:
-        """A digest of all fields; an empty calibration is none, as in earlier versions."""
-        fields = asdict(self)
-        return hash_record(fields if self.calibration else {k: v for k, v in fields.items() if k != "calibration"})
+        """A digest of all fields but those that are as they always were in earlier versions."""
+        defaults = (("calibration", ""), ("images", 1))
+        return hash_record({name: value for name, value in asdict(self).items() if (name, value) not in defaults})
 
 
 @dataclass(frozen=True)
 class CompiledStages:
-    """Frozen stages, ready to run; called with one contiguous image or activation (1, ...) by several threads."""
+    """Frozen stages, ready to run by several threads.
 
-    run: Callable[[np.ndarray], np.ndarray]
+    They are called with a fixed number of `images`, or activations, (images, ...), and return the activations at the
+    cut.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    images: int = 1
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the activation (1, ...) at the cut of `x`."""
-        return torch.from_numpy(self.run(x.contiguous().numpy()))
+        """Return the activations at the cut of `x`."""
+        return self.run(x)
 
 
 _verdicts: dict[StagesKey, str] = {}  # why stages run on torch; empty where they do not
+_latest: dict[StagesKey, CompiledStages] = {}  # those that torch.compile made last, which takes seconds
 
 
 def describe_version(engine: str) -> str:
@@ -126,10 +142,12 @@ def compile_stages(backbone: Backbone, key: StagesKey, *, store: bool = True) ->
     store : bool
         Cache the graph on disk.
     """
-    if _read_verdict(key):
-        if _verdicts[key]:
-            _use_torch(backbone, key)
-            return None
+    if _read_verdict(key) and _verdicts[key]:
+        _use_torch(backbone, key)
+        return None
+    if key.engine == COMPILE:
+        return _compile_by_torch(backbone, key, store=store)
+    if key in _verdicts:
         with contextlib.suppress(Exception):  # damaged: exported again
             graph = key.file.read_bytes()
             if hashlib.sha256(graph).hexdigest() == read_json(key.file.with_suffix(".json"))["sha256"]:
@@ -172,8 +190,29 @@ def clear_graphs() -> tuple[int, int]:
     return len(removed), sum(removed)
 
 
-def _start(key: StagesKey, graph: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    return ENGINES[ENGINE_PACKAGES.get(key.engine, key.engine)](graph, distributed.count_cores_per_process())
+def _start(key: StagesKey, graph: bytes) -> Callable[[Tensor], Tensor]:
+    run = ENGINES[ENGINE_PACKAGES.get(key.engine, key.engine)](graph, distributed.count_cores_per_process())
+    return lambda x: torch.from_numpy(run(x.contiguous().numpy()))
+
+
+def _compile_by_torch(backbone: Backbone, key: StagesKey, *, store: bool) -> CompiledStages | None:
+    """Return the stages of `key` compiled by torch.compile, which caches its kernels itself."""
+    if key in _latest:
+        return _latest[key]
+    try:
+        run, error = compile_with_torch(backbone, key.cut, key.start, (key.images, *key.shape))
+    except Exception as failure:  # may succeed another time, with a C++ compiler
+        _verdicts[key] = explain(failure)
+        _use_torch(backbone, key)
+        return None
+    _verdicts[key] = "" if error <= MAX_ENGINE_ERROR else f"its output differs by {error:.1g} of the largest value"
+    if store:
+        _store(key, b"", {"reason": _verdicts[key], "error": error})
+    if _verdicts[key]:
+        _use_torch(backbone, key)
+        return None
+    _latest.clear()
+    return _latest.setdefault(key, CompiledStages(run, key.images))
 
 
 def _use_torch(backbone: Backbone, key: StagesKey) -> None:

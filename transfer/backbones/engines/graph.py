@@ -16,7 +16,7 @@ from transfer.backbones.backbone import Backbone
 OPSET = 17
 
 
-class _Stages(nn.Module):
+class StagesModule(nn.Module):
     """The stages of a backbone from the cut `start` to `cut`, as one module."""
 
     def __init__(self, backbone: Backbone, cut: int, start: int) -> None:
@@ -48,7 +48,7 @@ def export_stages(backbone: Backbone, cut: int, start: int, examples: Tensor) ->
         Whatever the exporter raises for a network that it cannot export.
     """
     with torch.inference_mode(False), torch.no_grad(), _quiet():
-        stages = _Stages(copy.deepcopy(backbone).cpu().eval(), cut, start).eval()
+        stages = StagesModule(copy.deepcopy(backbone).cpu().eval(), cut, start).eval()
         stages.requires_grad_(False)
         if original := stages.backbone.original_classifier:  # no submodule: its parameters are not among those
             original.requires_grad_(False)
