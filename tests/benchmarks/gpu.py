@@ -10,6 +10,7 @@ after a first one that sets up. Without such a device it prints one line.
 """
 
 import argparse
+import copy
 import hashlib
 import statistics
 import sys
@@ -27,6 +28,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from transfer import backbones
+from transfer.backbones.trunk import Trunk
 from transfer.config.train import BackboneConfig, CacheConfig, LearnConfig, PolicyConfig, TrainConfig
 from transfer.data.images.batches import ImageBatches
 from transfer.data.table import ImageTable, make_softmax_target
@@ -105,6 +107,9 @@ def build_forms(model: TransferModel, compiled: bool) -> dict[str, Forward]:
     if compiled:
         mode = "reduce-overhead" if device.type == "cuda" else "default"
         network = torch.compile(backbone.network, mode=mode)
+        ours = copy.deepcopy(backbone)
+        ours.engine = "compile"
+        forms["float32 --engine compile (ours)"] = Trunk(ours, len(ours.stages), store=False)
         # CUDA graphs write each output to the same memory.
         forms["float32 channels_last, compiled"] = lambda images: network(channels_last(images)).clone()
         forms["bfloat16 channels_last, compiled"] = lambda images: in_bfloat16(network)(images).clone()
