@@ -237,9 +237,10 @@ def test_several_seeds_and_policies_are_compared_by_map(make, tmp_path):
     assert result["test"]["tags"]["map"] == pytest.approx(np.mean(scores))
     assert "±" in run_text(result)
     compared = compare(CompareConfig(make(epochs=2, out=tmp_path / "both"), ("linear_probe", "partial:1")))
-    head, *rows = comparison_text(compared).splitlines()
+    head, *rows, explained = comparison_text(compared).splitlines()
     assert "tags - linear_probe" in head
     assert len(rows) == 2
+    assert explained == "[ ]: 95 % interval"
     test = compared["paired"]["partial:1"]["tags"]
     scores = [compared["runs"][policy]["test"]["tags"]["map"] for policy in ("partial:1", "linear_probe")]
     assert test["difference"] == pytest.approx(scores[0] - scores[1])
